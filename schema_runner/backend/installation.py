@@ -1,0 +1,60 @@
+"""Putting our mixins on Django's backend classes, and taking them off again."""
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+from .assignment import assign
+from .creation import SchemaCreation
+from .introspection import SchemaIntrospection
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+# Attribute of a connection, attribute of its class, and what goes into the latter.
+_SEAMS = (
+    ("creation", "creation_class", SchemaCreation),
+    ("introspection", "introspection_class", SchemaIntrospection),
+)
+
+
+def install(**attributes: Any) -> ExitStack:
+    """Teach every PostgreSQL alias about schemas until the returned stack is closed.
+
+    `attributes` are set on the creation classes. The mixins go on each concrete connection
+    class, whose later instances in new threads have them too, and on the instances that
+    exist. A backend's subclass would override what is put on its base (PostGIS does), so
+    nothing is put on bases.
+    """
+    undo = ExitStack()
+    for connection in connections.all():
+        if connection.vendor == "postgresql":
+            for instance_name, class_name, mixin in _SEAMS:
+                members = attributes if mixin is SchemaCreation else {}
+                _mix_in(undo, type(connection), class_name, mixin, members)
+                _reclass(undo, connection, instance_name, class_name)
+            undo.callback(assign, connection.settings_dict, None)
+    return undo
+
+
+def _mix_in(
+    undo: ExitStack, wrapper: type, name: str, mixin: type, members: dict[str, Any]
+) -> None:
+    original = getattr(wrapper, name)
+    if issubclass(original, mixin):
+        return  # Another alias of the same backend was here before.
+    inherited = name not in vars(wrapper)
+    setattr(wrapper, name, type(mixin.__name__, (mixin, original), members))
+    if inherited:
+        undo.callback(delattr, wrapper, name)
+    else:
+        undo.callback(setattr, wrapper, name, original)
+
+
+def _reclass(
+    undo: ExitStack, connection: "BaseDatabaseWrapper", instance_name: str, class_name: str
+) -> None:
+    instance = getattr(connection, instance_name)
+    undo.callback(setattr, instance, "__class__", type(instance))
+    instance.__class__ = getattr(type(connection), class_name)

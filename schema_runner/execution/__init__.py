@@ -1,0 +1,1 @@
+"""Running test classes in worker processes."""

@@ -1,0 +1,64 @@
+"""A worker: which one this process is, and how it starts and ends."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from ..backend.assignment import Assignment
+from ..settings import Settings, load_callable
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The worker that runs the tests of this process.
+
+    `number` counts from 1; `schema` is where the tables of the default alias are, or of the
+    first alias if the tests do not use the default one; `schemas` maps each PostgreSQL alias
+    to its schema.
+    """
+
+    number: int
+    schema: str
+    schemas: Mapping[str, str]
+
+
+def current_worker() -> Worker | None:
+    """Return the worker that this process is; None where no run of ours has begun.
+
+    Without --parallel the one process that runs the tests is worker 1.
+    """
+    assignments = {
+        alias: assignment
+        for alias in connections
+        if (assignment := Assignment.of(connections[alias].settings_dict))
+    }
+    if not assignments:
+        return None
+    schemas = {alias: assignment.schema for alias, assignment in assignments.items()}
+    first = DEFAULT_DB_ALIAS if DEFAULT_DB_ALIAS in schemas else next(iter(schemas))
+    return Worker(assignments[first].worker, schemas[first], schemas)
+
+
+def set_up_worker(settings: Settings) -> None:
+    """Call what WORKER_SETUP names, each with this process's Worker."""
+    worker = current_worker()
+    if worker is not None:
+        for path in settings.worker_setup:
+            load_callable("WORKER_SETUP", path)(worker)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it dies, however that dies."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_exit, args=[parent], daemon=True).start()
+
+
+def _wait_and_exit(parent: "multiprocessing.process.BaseProcess") -> None:
+    parent.join()
+    # Not sys.exit: nothing in this process is worth waiting for, and nobody listens.
+    os._exit(1)

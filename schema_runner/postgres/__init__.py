@@ -1,0 +1,1 @@
+"""PostgreSQL without Django: psycopg connections, catalogs, locks and DDL."""

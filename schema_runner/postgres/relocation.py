@@ -1,0 +1,150 @@
+"""Moving everything from one schema into another with ALTER … SET SCHEMA."""
+
+import re
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from .server import Connection
+
+# What lies in a schema depends on it in pg_depend ("n"), one row for each object that can be
+# moved by itself: indexes, row types, array types and TOAST tables follow their owners and
+# have none. Members of an extension ("e") stay, and so does a sequence that a column owns
+# ("a", "i"): it moves with the table.
+#
+# Routines and operators come first: their identity has the types of their arguments in it,
+# which would no longer be true once those types had moved.
+_CONTENTS = """
+    SELECT identity.type, identity.identity, t.typtype IS DISTINCT FROM 'p'
+    FROM pg_catalog.pg_depend d
+    CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, 0) AS identity
+    LEFT JOIN pg_catalog.pg_class c
+           ON d.classid = 'pg_catalog.pg_class'::regclass AND c.oid = d.objid
+    LEFT JOIN pg_catalog.pg_type t
+           ON d.classid = 'pg_catalog.pg_type'::regclass AND t.oid = d.objid
+    WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass
+      AND d.refobjid = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND d.deptype = 'n'
+      AND d.classid <> 'pg_catalog.pg_extension'::regclass
+      AND NOT EXISTS (
+          SELECT FROM pg_catalog.pg_depend o
+          WHERE o.classid = d.classid AND o.objid = d.objid AND o.objsubid = 0
+            AND (o.deptype = 'e' OR (c.relkind = 'S' AND o.deptype IN ('a', 'i')))
+      )
+    ORDER BY d.classid IN ('pg_catalog.pg_proc'::regclass,
+                           'pg_catalog.pg_operator'::regclass) DESC, d.objid
+"""
+
+# pg_identify_object's names for kinds of objects are ALTER's own but for this one.
+_KEYWORDS = {"statistics object": "STATISTICS"}
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaObject:
+    """One object: its kind ("table", "operator class") and its identity, quoted by the server.
+
+    A shell type (CREATE TYPE name;) is the one kind that ALTER … SET SCHEMA refuses.
+    """
+
+    kind: str
+    identity: str
+    movable: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.identity}"
+
+
+def contents(connection: Connection, schema: str) -> list[SchemaObject]:
+    """List what lies in a schema and belongs to no extension."""
+    return [SchemaObject(*row) for row in connection.execute(_CONTENTS, [schema])]
+
+
+def move(connection: Connection, source: str, target: str, *, batch: int) -> list[SchemaObject]:
+    """Move everything but extensions' members, `batch` objects in a transaction.
+
+    Return what is left behind because it cannot be moved. Whatever refers to a moved object
+    follows it, because PostgreSQL refers by OID; text does not: see `repoint_routines`.
+    """
+    movable = [found for found in contents(connection, source) if found.movable]
+    destination = sql.Identifier(target)
+    for start in range(0, len(movable), batch):
+        # Several statements sent as one are one transaction.
+        connection.execute(
+            sql.SQL("; ").join(
+                sql.SQL("ALTER {} {} SET SCHEMA {}").format(
+                    sql.SQL(_KEYWORDS.get(moved.kind, moved.kind.upper())),
+                    sql.SQL(moved.identity),
+                    destination,
+                )
+                for moved in movable[start : start + batch]
+            )
+        )
+    return contents(connection, source)
+
+
+_ROUTINES_WITH_PATH = """
+    SELECT p.oid::regprocedure::text,
+           pg_catalog.substr(setting, pg_catalog.length('search_path=') + 1)
+    FROM pg_catalog.pg_proc p
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    CROSS JOIN LATERAL pg_catalog.unnest(p.proconfig) AS setting
+    WHERE nspname = %s AND setting LIKE 'search_path=%%'
+"""
+
+
+def repoint_routines(connection: Connection, source: str, target: str) -> None:
+    """Put `target` ahead of `source` in the search_path that routines in `target` set."""
+    element = re.compile(rf"(?<![^,\s])({re.escape(source)})(?=\s*(,|$))")
+    for routine, path in connection.execute(_ROUTINES_WITH_PATH, [target]).fetchall():
+        if element.search(path):
+            # pg_proc keeps the list as SQL has it, each element quoted where it must be.
+            connection.execute(
+                sql.SQL("ALTER ROUTINE {} SET search_path = {}").format(
+                    sql.SQL(routine), sql.SQL(element.sub(rf"{target}, \1", path))
+                )
+            )
+
+
+_ROUTINES_NAMING_SCHEMA = r"""
+    SELECT p.oid::regprocedure::text
+    FROM pg_catalog.pg_proc p
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE nspname = %s AND p.prosrc ~* ('\m' || %s || '\s*\.')
+"""
+
+
+def routines_naming(connection: Connection, source: str, *, within: str) -> list[str]:
+    """List the routines in `within` whose body has `source.` in its text."""
+    return [name for (name,) in connection.execute(_ROUTINES_NAMING_SCHEMA, [within, source])]
+
+
+_GRANTS = """
+    WITH grants AS (
+        SELECT '' AS prefix, privilege_type, 'SCHEMA ' || quote_ident(%(target)s) AS object,
+               grantee, is_grantable
+        FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(nspacl)
+        WHERE nspname = %(source)s AND grantee <> nspowner
+        UNION ALL
+        SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %%I IN SCHEMA %%I ',
+                      pg_catalog.pg_get_userbyid(defaclrole), %(target)s),
+               privilege_type,
+               CASE defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
+                                  WHEN 'f' THEN 'ROUTINES' WHEN 'T' THEN 'TYPES' END,
+               grantee, is_grantable
+        FROM pg_catalog.pg_default_acl
+        JOIN pg_catalog.pg_namespace n ON n.oid = defaclnamespace, pg_catalog.aclexplode(defaclacl)
+        WHERE nspname = %(source)s
+    )
+    SELECT format('%%sGRANT %%s ON %%s TO %%s%%s', prefix, privilege_type, object,
+                  CASE grantee WHEN 0 THEN 'PUBLIC'
+                               ELSE quote_ident(pg_catalog.pg_get_userbyid(grantee)) END,
+                  CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+    FROM grants
+"""
+
+
+def copy_grants(connection: Connection, source: str, target: str) -> None:
+    """Give `target` the grants and the default privileges of `source`."""
+    grants = connection.execute(_GRANTS, {"source": source, "target": target}).fetchall()
+    for (grant,) in grants:
+        connection.execute(sql.SQL(grant))

@@ -1,0 +1,133 @@
+"""Worker schemas: made, marked, listed and dropped."""
+
+import time
+from dataclasses import dataclass
+
+from psycopg import errors, sql
+
+from .. import names
+from . import locks
+from .marker import Marker, State
+from .server import Connection
+
+# How long a drop waits for somebody's transaction before it ends that backend.
+_LOCK_TIMEOUT = "2s"
+_END_BACKENDS = """
+    SELECT pg_catalog.pg_terminate_backend(pid, 5000)
+    FROM pg_catalog.pg_stat_activity
+    WHERE datname = pg_catalog.current_database()
+      AND application_name = %(application)s
+      AND pid IN (SELECT pid FROM pg_catalog.pg_locks
+                  JOIN pg_catalog.pg_class c ON c.oid = relation
+                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                  WHERE nspname = %(schema)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSchema:
+    """A schema whose name and comment prove it to be ours."""
+
+    name: str
+    marker: Marker
+
+
+def create(connection: Connection, worker: int, run: int) -> str:
+    """Create a marked worker schema and return its name."""
+    milliseconds = time.time_ns() // 1_000_000
+    while True:
+        name = names.worker_schema(worker, milliseconds)
+        try:
+            with connection.transaction():
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+                mark(connection, name, Marker(run, State.BUILDING))
+        except (errors.DuplicateSchema, errors.UniqueViolation):
+            # Another run, or another alias in this database, came in the same millisecond.
+            milliseconds += 1
+        else:
+            return name
+
+
+def mark(connection: Connection, name: str, marker: Marker) -> None:
+    connection.execute(
+        sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(name), str(marker))
+    )
+
+
+def found(connection: Connection) -> list[WorkerSchema]:
+    """List the worker schemas of all runs, dead or alive, in this database."""
+    rows = connection.execute(
+        "SELECT nspname, pg_catalog.obj_description(oid, 'pg_namespace')"
+        " FROM pg_catalog.pg_namespace ORDER BY nspname"
+    )
+    return [
+        WorkerSchema(name, marker)
+        for name, comment in rows
+        if names.is_worker_schema(name) and (marker := Marker.parse(comment))
+    ]
+
+
+def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
+    """Drop a worker schema of `run`, at most `batch` tables in a transaction.
+
+    Return whether it was there and was that run's: a name alone proves nothing.
+    """
+    if not any(s.name == name and s.marker.run == run for s in found(connection)):
+        return False
+    tables = _tables(connection, name)
+    if len(tables) > batch:
+        for start in range(0, len(tables), batch):
+            identifiers = sql.SQL(", ").join(
+                sql.Identifier(name, table) for table in tables[start : start + batch]
+            )
+            statement = sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers)
+            _execute_unblocked(connection, statement, schema=name, run=run)
+    statement = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
+    _execute_unblocked(connection, statement, schema=name, run=run)
+    return True
+
+
+def reap(connection: Connection, *, batch: int) -> list[str]:
+    """Drop the worker schemas of runs that are no more; return their names."""
+    dropped = []
+    for run in {schema.marker.run for schema in found(connection)}:
+        with locks.held_if_free(connection, run) as dead:
+            # Look again: while we took the lock its owner may have ended and cleaned up.
+            remains = [s.name for s in found(connection) if s.marker.run == run] if dead else []
+            dropped += [name for name in remains if drop(connection, name, run, batch=batch)]
+    return dropped
+
+
+def _tables(connection: Connection, schema: str) -> list[str]:
+    """List a schema's tables, partitions before what they are partitions of."""
+    rows = connection.execute(
+        "SELECT relname FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE nspname = %s AND relkind IN ('r', 'p') ORDER BY relispartition DESC, relname",
+        [schema],
+    )
+    return [name for (name,) in rows]
+
+
+def _execute_unblocked(
+    connection: Connection, statement: sql.Composed, *, schema: str, run: int
+) -> None:
+    """Execute a drop; end the run's own backends where they hold it up.
+
+    A test can leave a transaction open, and a worker that was killed in the middle of a
+    statement leaves its backend at it. Anybody else's backend is left alone: then this
+    raises LockNotAvailable.
+    """
+    for last in (False, True):
+        try:
+            with connection.transaction():
+                connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
+                connection.execute(statement)
+        except errors.LockNotAvailable:
+            if last:
+                raise
+            connection.execute(
+                _END_BACKENDS, {"schema": schema, "application": names.application(run)}
+            )
+        else:
+            return

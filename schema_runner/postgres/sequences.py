@@ -1,0 +1,42 @@
+"""Sequences that columns own."""
+
+from typing import Any
+
+from psycopg import sql
+
+_OWNED = """
+    SELECT t.relname, a.attname, s.relname, q.seqstart
+    FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid AND q.seqincrement > 0
+    JOIN pg_catalog.pg_class s ON s.oid = d.objid
+    JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
+    JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+    WHERE d.classid = 'pg_catalog.pg_class'::regclass
+      AND d.refclassid = 'pg_catalog.pg_class'::regclass
+      AND d.deptype IN ('a', 'i')
+      AND nspname = %s
+"""
+
+
+def advance(cursor: Any, schema: str) -> None:
+    """Move each sequence in `schema` past the greatest value in the column that owns it.
+
+    `cursor` is any cursor on psycopg. No sequence is set back.
+    """
+    cursor.execute(_OWNED, [schema])
+    statements = [
+        sql.SQL(
+            "SELECT pg_catalog.setval({sequence}, max({column})) FROM {table}"
+            " HAVING max({column}) > coalesce(pg_catalog.pg_sequence_last_value({sequence}),"
+            " {start} - 1)"
+        ).format(
+            sequence=sql.Literal(sql.Identifier(schema, sequence).as_string()),
+            column=sql.Identifier(column),
+            table=sql.Identifier(schema, table),
+            start=start,
+        )
+        for table, column, sequence, start in cursor.fetchall()
+    ]
+    if statements:
+        cursor.execute(sql.SQL("; ").join(statements))

@@ -1,0 +1,68 @@
+"""Connections to a server, opened outside Django and past its pools."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from ..errors import SchemaRunnerError
+
+Connection: TypeAlias = psycopg.Connection[TupleRow]
+
+# A role or a database can have time limits as its default; waiting for a lock, or holding
+# one while the tests run, must not meet them.
+_NO_TIME_LIMITS = """
+    SELECT pg_catalog.set_config(name, '0', false)
+    FROM pg_catalog.unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_session_timeout',
+                                 'idle_in_transaction_session_timeout']) AS name
+"""
+# Notice a dead network within about a minute, so that neither side keeps a lease for nobody.
+_KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How to reach one server.
+
+    `params` are libpq's connection parameters, `dbname` among them: the database to fall
+    back on for maintenance. `role`, if any, is taken on with SET ROLE.
+    """
+
+    params: Mapping[str, Any] = field(repr=False)
+    role: str | None = None
+
+    def connect(self, dbname: str) -> Connection:
+        """Open a connection in autocommit mode, without time limits.
+
+        Raises SchemaRunnerError where the server cannot be reached or refuses.
+        """
+        params = {**_KEEPALIVES, **self.params, "dbname": dbname}
+        try:
+            connection = psycopg.connect(**params, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise SchemaRunnerError(
+                f"Cannot connect to the database {dbname!r}; check DATABASES and that the "
+                f"server runs. {error}"
+            ) from error
+        if self.role is not None:
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
+        connection.execute(_NO_TIME_LIMITS)
+        return connection
+
+    @contextmanager
+    def maintenance(self) -> Iterator[Connection]:
+        """Open a connection from which databases are created and dropped.
+
+        As Django does, use the database `postgres`, or the project's own where the role may
+        not connect to that one.
+        """
+        try:
+            connection = self.connect("postgres")
+        except SchemaRunnerError:
+            connection = self.connect(self.params.get("dbname", ""))
+        with connection:
+            yield connection

@@ -1,0 +1,60 @@
+"""Test runners that give every worker a schema of its own."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.management import CommandError
+from django.test.runner import DiscoverRunner
+
+from .backend.installation import install
+from .errors import SchemaRunnerError
+from .execution.suite import SchemaParallelTestSuite
+from .execution.worker import set_up_worker
+from .settings import Settings
+from .workspace import Workspace
+
+if TYPE_CHECKING:
+    Base = DiscoverRunner
+else:
+    Base = object
+
+
+class SchemaRunnerMixin(Base):
+    """Per-worker schemas for a DiscoverRunner: put it before the runner class you have."""
+
+    parallel_test_suite = SchemaParallelTestSuite
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        try:
+            self._settings = Settings.read()
+        except SchemaRunnerError as error:
+            raise CommandError(str(error)) from error
+
+    def setup_databases(self, **kwargs: Any) -> Any:
+        workers = max(self.parallel, 1)
+        self._workspace = Workspace(workers=workers, log=self.log)
+        self._installed = install(workspace=self._workspace, runner_settings=self._settings)
+        try:
+            old_config = super().setup_databases(**kwargs)
+            if workers == 1:
+                set_up_worker(self._settings)
+        except BaseException as error:
+            self._clean_up()
+            if isinstance(error, SchemaRunnerError):
+                raise CommandError(str(error)) from error
+            raise
+        return old_config
+
+    def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
+        try:
+            super().teardown_databases(old_config, **kwargs)
+        finally:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        with self._installed:
+            self._workspace.close()
+
+
+class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):
+    """Stock Django's runner with a schema for every worker."""
