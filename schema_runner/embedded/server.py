@@ -1,0 +1,151 @@
+"""A server for development and tests, shared by the processes that need it."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from . import users
+from .account import server_account
+from .binaries import find_binaries, reachable_binaries, read_version
+from .cache import cache_folder
+from .cluster import (
+    DEFAULT_SETTINGS,
+    SUPERUSER,
+    Cluster,
+    build_cluster,
+    plan_cluster,
+)
+from .locks import locked
+from .postmaster import (
+    Postmaster,
+    StartError,
+    conninfo,
+    find_postmaster,
+    halt,
+    launch,
+)
+
+_logger = logging.getLogger("schema_runner.embedded")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server, reached by the Unix socket in `socket_dir`; `user` is its superuser.
+
+    `version` is the server's number, such as "18.3".
+    """
+
+    data_dir: Path
+    bin_dir: Path
+    socket_dir: Path
+    port: int
+    user: str
+    version: str
+
+    def conninfo(self, dbname: str = "postgres") -> str:
+        """Return a libpq connection string."""
+        return conninfo(host=self.socket_dir, port=self.port, dbname=dbname)
+
+    def database(self, name: str) -> dict[str, object]:
+        """Return an entry for Django's DATABASES, and create the database if it is missing."""
+        with psycopg.connect(self.conninfo(), autocommit=True) as connection:
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name])
+            if found.fetchone() is None:
+                _create_database(connection, name)
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": name,
+            "USER": self.user,
+            "PASSWORD": "",
+            "HOST": str(self.socket_dir),
+            "PORT": self.port,
+        }
+
+
+def start(
+    *,
+    bin_dir: str | Path | None = None,
+    settings: Mapping[str, str | int | float | bool] | None = None,
+    cache_dir: str | Path | None = None,
+) -> Server:
+    """Return a server with these settings, started if it does not run, and built if missing.
+
+    The programs come from `bin_dir`, else from the folder in the environment variable
+    SCHEMA_RUNNER_PG_BIN, else from the wheel of the extra "embedded". `settings` go to
+    postgresql.conf in place of DEFAULT_SETTINGS; with {} it is as initdb makes it. `cache_dir`
+    replaces the user's cache folder, in which the data folder lives.
+
+    The server runs until `stop`, or the end of this process, if no other process uses it then.
+    Raises SchemaRunnerError, with the end of the server's log if it came to that.
+    """
+    account = server_account()
+    programs = find_binaries(bin_dir)
+    cache = cache_folder(cache_dir, account)
+    programs = reachable_binaries(programs, account=account, cache=cache)
+    cluster = plan_cluster(
+        cache=cache,
+        bin_dir=programs,
+        version=read_version(programs, account),
+        account=account,
+        settings=DEFAULT_SETTINGS if settings is None else settings,
+    )
+    with locked(cluster.beside("lock")):
+        postmaster = _ensure_running(cluster)
+        users.join(cluster)
+    return Server(
+        data_dir=cluster.data_dir,
+        bin_dir=cluster.bin_dir,
+        socket_dir=postmaster.socket_dir,
+        port=postmaster.port,
+        user=SUPERUSER,
+        version=cluster.number,
+    )
+
+
+def stop(server: Server) -> None:
+    """Release the server, as the end of the process would; only the last user stops it."""
+    users.leave(server.data_dir)
+
+
+def _ensure_running(cluster: Cluster) -> Postmaster:
+    postmaster = find_postmaster(cluster)
+    if postmaster is not None and postmaster.answers():
+        return postmaster
+    # We hold the lock, so a server that lives and does not answer was left by a process that was
+    # killed while it started or stopped it.
+    halt(cluster, mode="immediate")
+    if not cluster.data_dir.exists():
+        build_cluster(cluster)
+        return launch(cluster)
+    try:
+        return launch(cluster)
+    except StartError as failure:
+        return _rebuild(cluster, failure)
+
+
+def _rebuild(cluster: Cluster, failure: StartError) -> Postmaster:
+    aside = cluster.beside("damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    cluster.data_dir.rename(aside)
+    try:
+        build_cluster(cluster)
+        postmaster = launch(cluster)
+    except BaseException:
+        # Not the folder's fault, then: a full disk, say.
+        shutil.rmtree(cluster.data_dir, ignore_errors=True)
+        aside.rename(cluster.data_dir)
+        raise
+    _logger.warning("%s\nIt was built anew; the old folder is now %s.", failure, aside)
+    return postmaster
+
+
+def _create_database(connection: psycopg.Connection, name: str) -> None:
+    # Another process may have been faster: 42P04 if it has committed, 23505 if it was about to.
+    with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
