@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management import CommandError
 from django.test.runner import DiscoverRunner
 
+from .backend.creation import disconnect
 from .backend.installation import install
 from .errors import SchemaRunnerError
 from .execution.suite import SchemaParallelTestSuite
@@ -53,6 +54,7 @@ class SchemaRunnerMixin(Base):
 
     def _clean_up(self) -> None:
         with self._installed:
+            disconnect()
             self._workspace.close()
 
 

@@ -25,6 +25,14 @@ else:
 _DJANGO_PARAMETERS = {"cursor_factory", "context", "prepare_threshold"}
 
 
+def disconnect() -> None:
+    """Close this thread's connections to PostgreSQL, which would keep a host database in use."""
+    for connection in connections.all(initialized_only=True):
+        if connection.vendor == "postgresql":
+            connection.close()
+            connection.close_pool()  # type: ignore[attr-defined]
+
+
 class SchemaCreation(Base):
     """Mixed into a backend's creation class by `install`, which sets the class attributes.
 
@@ -95,25 +103,22 @@ class SchemaCreation(Base):
             super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
             return
         self.connection.close()
+        schemas = self.workspace.schemas(alias)
+        ending = schemas if suffix is None else {int(suffix): schemas[int(suffix)]}
         if verbosity >= 1:
             action = "Preserving" if keepdb else "Destroying"
-            display = self._get_database_display_str(verbosity, host)  # type: ignore[attr-defined]
+            name = host if suffix is None else ending[int(suffix)]
+            display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
             self.log(f"{action} test database for alias {display}...")
-        for worker in self.workspace.schemas(alias) if suffix is None else [int(suffix)]:
+        for worker in ending:
             self._end_schema(worker, verbosity, keepdb)
         if suffix is None:
-            self._close_all(host)
+            disconnect()
             self.workspace.release(alias, keep=keepdb)
             self._reconnect(None)
             if old_database_name is not None:
                 settings.DATABASES[alias]["NAME"] = old_database_name
                 self.connection.settings_dict["NAME"] = old_database_name
-
-    def _close_all(self, host: str) -> None:
-        """Close what other aliases, mirrors for example, have open in the host database."""
-        for connection in connections.all(initialized_only=True):
-            if connection.settings_dict["NAME"] == host:
-                connection.close()
 
     def _end_schema(self, worker: int, verbosity: int, keepdb: bool) -> None:
         alias = self.connection.alias

@@ -1,5 +1,6 @@
 """The parallel part of a suite."""
 
+import unittest
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -62,3 +63,9 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
     # In a worker whose set-up failed: why. The first tests it is given report it.
     set_up_error: ClassVar[Exception | None] = None
+
+    def run(self, result: unittest.TestResult, debug: bool = False) -> Any:
+        # Workers buffer. Where the main process does so too, an error in setUpClass breaks
+        # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
+        result.buffer = False
+        return super().run(result)

@@ -72,6 +72,8 @@ class HostDatabase:
         """
         with self.lease.building(self._announce_wait), self.connect() as connection:
             self._clear_public(connection)
+            if worker > 1:
+                self._refuse_other_schemas(connection)
             name = schemas.create(connection, worker, self.lease.run)
             yield name
             self._move_out_of_public(connection, name)
@@ -86,6 +88,15 @@ class HostDatabase:
             remains = schemas.create(connection, 1, self.lease.run)
             relocation.move(connection, "public", remains, batch=self.batch)
             self.drop(remains)
+
+    def _refuse_other_schemas(self, connection: Connection) -> None:
+        """A schema that migrations make beside `public` cannot be made once more."""
+        if others := schemas.others(connection):
+            raise SchemaRunnerError(
+                f"The migrations make schemas of their own, which all workers would share: "
+                f"{', '.join(others)}. Run without --parallel, or test with "
+                f"django.test.runner.DiscoverRunner."
+            )
 
     def _move_out_of_public(self, connection: Connection, schema: str) -> None:
         if left := relocation.move(connection, "public", schema, batch=self.batch):

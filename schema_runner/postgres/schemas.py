@@ -67,6 +67,18 @@ def found(connection: Connection) -> list[WorkerSchema]:
     ]
 
 
+def others(connection: Connection) -> list[str]:
+    """List the schemas that are neither ours, nor the system's, nor an extension's."""
+    rows = connection.execute(
+        "SELECT nspname FROM pg_catalog.pg_namespace n"
+        " WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')"
+        " AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = n.oid AND deptype = 'e'"
+        "                 AND classid = 'pg_catalog.pg_namespace'::regclass) ORDER BY nspname"
+    )
+    ours = {schema.name for schema in found(connection)}
+    return [name for (name,) in rows if name not in ours]
+
+
 def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
     """Drop a worker schema of `run`, at most `batch` tables in a transaction.
 

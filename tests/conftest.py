@@ -1,0 +1,99 @@
+"""One real server for the whole session, and proof that it is left as it was found."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from schema_runner import embedded
+from schema_runner.postgres.server import Connection, Server
+
+from .project import Project
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+# Debian's server runs as initdb leaves it, the one from PyPI with the settings for tests.
+_SERVERS: dict[str, dict[str, Any]] = {
+    "15": {"bin_dir": Path("/usr/lib/postgresql/15/bin"), "settings": {}},
+    "18": {},
+}
+_VERSION = os.environ.get("TEST_PG", "18")
+
+
+def pytest_report_header() -> str:
+    return f"server: PostgreSQL {_VERSION}"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[embedded.Server]:
+    """A running server; a missing one fails the tests."""
+    cache = Path(tempfile.mkdtemp(prefix="schema-runner-tests-"))
+    # The server may run as another user than the tests do.
+    cache.chmod(0o755)
+    running = embedded.start(**_SERVERS[_VERSION], cache_dir=cache)
+    try:
+        before = _contents(running)
+        yield running
+        assert _contents(running) == before, "the tests have left something on the server"
+    finally:
+        embedded.stop(running)
+        shutil.rmtree(cache)
+
+
+def _contents(running: embedded.Server) -> list[tuple[str, str]]:
+    with psycopg.connect(running.conninfo()) as connection:
+        return connection.execute(
+            "SELECT 'database', datname FROM pg_database"
+            " UNION ALL SELECT 'role', rolname FROM pg_roles"
+            " UNION ALL SELECT 'connection', application_name FROM pg_stat_activity"
+            "           WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            " ORDER BY 1, 2"
+        ).fetchall()
+
+
+@pytest.fixture(scope="session")
+def server(postgresql: embedded.Server) -> Server:
+    """How the package itself reaches the server."""
+    return Server(
+        {
+            "host": str(postgresql.socket_dir),
+            "port": postgresql.port,
+            "user": postgresql.user,
+            "dbname": "postgres",
+        }
+    )
+
+
+@pytest.fixture
+def database(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of an empty database of this test's own."""
+    name = f"db_{abs(hash(request.node.nodeid)) % 10**12}"
+    with server.maintenance() as maintenance:
+        maintenance.execute(f'CREATE DATABASE "{name}"')
+    yield name
+    with server.maintenance() as maintenance:
+        maintenance.execute(f'DROP DATABASE "{name}"')
+
+
+@pytest.fixture
+def connection(server: Server, database: str) -> Iterator[Connection]:
+    """A connection to this test's own database."""
+    with server.connect(database) as connected:
+        yield connected
+
+
+@pytest.fixture
+def project(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
+    """A generated Django project, whose database NAME is this test's own.
+
+    Afterwards none of its databases may be left, unless the test has dropped it itself.
+    """
+    generated = Project(tmp_path, server, f"p{abs(hash(request.node.nodeid)) % 10**12}")
+    yield generated
+    generated.end()
+    assert generated.databases() == [], "the run has left a database"

@@ -1,0 +1,143 @@
+import os
+import signal
+
+import psycopg
+import pytest
+
+from schema_runner.postgres import locks
+from schema_runner.postgres.server import Connection, Server
+
+RUN = locks.key("a run of the tests")
+
+
+def is_free(connection: Connection, lock: int) -> bool:
+    with locks.held_if_free(connection, lock) as free:
+        return free
+
+
+@pytest.fixture
+def lease(server: Server, database: str) -> locks.Lease:
+    lease = locks.Lease(server.connect(database), RUN)
+    yield lease
+    lease.close()
+
+
+def test_lease_lasts_until_it_is_closed(lease: locks.Lease, connection: Connection) -> None:
+    """Others see it as long as the run lives, and no longer."""
+    assert not is_free(connection, RUN)
+    lease.close()
+    with locks.held(connection, RUN):  # The server may take a moment to notice.
+        pass
+
+
+def test_lease_outlives_a_child_that_exits(lease: locks.Lease, connection: Connection) -> None:
+    """A forked child neither ends its parent's lease nor breaks the connection."""
+    for exit_status in range(3):
+        child = os.fork()
+        if child == 0:
+            os._exit(exit_status)
+        os.waitpid(child, 0)
+    assert not lease.lost
+    assert not is_free(connection, RUN)
+
+
+def test_lease_ends_with_the_parent_though_a_child_lives(
+    server: Server, database: str, connection: Connection
+) -> None:
+    """A child does not keep the lease of a dead run alive."""
+    told, tell = os.pipe()
+    parent = os.fork()
+    if parent == 0:  # pragma: no cover
+        lease = locks.Lease(server.connect(database), RUN + 1)
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        os.write(tell, str(child).encode().ljust(20) + (b"" if lease.lost else b"leased"))
+        signal.pause()
+    report = os.read(told, 100).decode()
+    child = int(report[:20])
+    try:
+        assert report.endswith("leased")
+        assert not is_free(connection, RUN + 1)
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        os.kill(child, 0)
+        connection.execute("SET lock_timeout = '30s'")
+        with locks.held(connection, RUN + 1):
+            os.kill(child, 0)  # Raises if it had ended.
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(told)
+        os.close(tell)
+
+
+def test_descriptor_number_stays_taken_in_a_child(lease: locks.Lease) -> None:
+    """libpq in the child must not write to whatever would be given the number next."""
+    number = lease._connection.fileno()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        os._exit(0 if os.stat(number).st_rdev == os.stat(os.devnull).st_rdev else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> None:
+    """An administrator, or a restart of the server, can end any connection."""
+    assert not lease.lost
+    connection.execute(
+        "SELECT pg_terminate_backend(%s, 10000)", [lease._connection.info.backend_pid]
+    )
+    assert lease.lost
+
+
+def test_only_the_last_to_leave_a_host_is_told_so(
+    lease: locks.Lease, server: Server, database: str
+) -> None:
+    """Whoever is last removes the database."""
+    other = locks.Lease(server.connect(database), RUN + 2)
+    assert lease.leave_host() is False
+    lease.close()
+    assert other.leave_host() is True
+    other.close()
+
+
+def test_waiting_is_announced(server: Server, database: str, connection: Connection) -> None:
+    """A run that has to wait says so, once, and only if it has to."""
+    announced: list[str] = []
+    with locks.held(connection, RUN, announce=lambda: announced.append("first")):
+        pass
+    assert announced == []
+
+    def release_after_announcement() -> None:
+        announced.append("second")
+        holder.close()
+
+    holder = server.connect(database)
+    holder.execute("SELECT pg_advisory_lock(%s)", [RUN])
+    with locks.held(connection, RUN, announce=release_after_announcement):
+        assert announced == ["second"]
+
+
+def test_a_lock_is_given_back_when_the_body_fails(connection: Connection, server: Server) -> None:
+    """Neither an error in SQL nor any other leaves it held."""
+    with pytest.raises(psycopg.errors.DivisionByZero), locks.held(connection, RUN):
+        connection.execute("SELECT 1/0")
+    with server.connect(connection.info.dbname) as other:
+        assert is_free(other, RUN)
+
+
+def test_keys_are_told_apart_and_stay_the_same() -> None:
+    """Runs of different processes and versions of Python must agree on a key."""
+    assert locks.key("build") == locks.key("build") != locks.key("host in use")
+    assert -(2**63) <= locks.key("build") < 2**63
+
+
+def test_locks_are_budgeted(connection: Connection) -> None:
+    """What all workers drop at once stays below half of the server's lock table."""
+    row = connection.execute(
+        "SELECT current_setting('max_locks_per_transaction')::int"
+        " * current_setting('max_connections')::int"
+    ).fetchone()
+    for workers in (1, 8, 32):
+        tables = locks.tables_per_transaction(connection, workers)
+        assert tables >= 1
+        assert tables == 1 or tables * workers * 35 <= row[0] // 2

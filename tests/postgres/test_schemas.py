@@ -1,0 +1,169 @@
+import threading
+import time
+
+import pytest
+from psycopg import errors
+
+from schema_runner import names
+from schema_runner.postgres import locks, schemas
+from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.server import Connection, Server
+
+from ..digest import digest
+
+RUN = 4711
+
+
+def present(connection: Connection) -> set[str]:
+    rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test_%'")
+    return {name for (name,) in rows}
+
+
+def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
+    """Name and comment together prove whose it is."""
+    before = time.time_ns() // 1_000_000
+    name = schemas.create(connection, 3, RUN)
+    worker, milliseconds = name.removeprefix("test_w").split("_")
+    assert worker == "3"
+    assert before <= int(milliseconds) <= time.time_ns() // 1_000_000 + 1
+    assert schemas.found(connection) == [schemas.WorkerSchema(name, Marker(RUN, State.BUILDING))]
+
+
+def test_two_schemas_of_one_millisecond_get_two_names(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two aliases in one database, or two runs, may ask at the same moment."""
+    monkeypatch.setattr(time, "time_ns", lambda: 5_000_000)
+    made = [schemas.create(connection, 1, RUN) for _ in range(3)]
+    assert made == ["test_w1_5", "test_w1_6", "test_w1_7"]
+
+
+def test_creation_in_the_same_millisecond_by_two_sessions(
+    server: Server, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loser of a race takes the next millisecond, though neither saw the other's."""
+    monkeypatch.setattr(time, "time_ns", lambda: 5_000_000)
+    made: list[str] = []
+    with server.connect(connection.info.dbname) as other:
+        with connection.transaction():
+            schemas.create(connection, 1, RUN)
+            thread = threading.Thread(
+                target=lambda: made.append(schemas.create(other, 1, RUN + 1))
+            )
+            thread.start()
+            while not _waits(connection):
+                assert thread.is_alive()
+        thread.join()
+    assert made == ["test_w1_6"]
+
+
+def _waits(connection: Connection) -> bool:
+    row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return bool(row[0])
+
+
+def test_only_what_is_marked_is_found(connection: Connection) -> None:
+    """A name alone, or a comment alone, proves nothing."""
+    connection.execute("CREATE SCHEMA test_w1_1")
+    connection.execute("CREATE SCHEMA mine")
+    schemas.mark(connection, "mine", Marker(RUN, State.READY))
+    assert schemas.found(connection) == []
+
+
+def test_drop_refuses_what_another_run_owns(connection: Connection) -> None:
+    """Neither an unmarked schema nor another run's is touched."""
+    connection.execute("CREATE SCHEMA test_w1_1")
+    name = schemas.create(connection, 2, RUN)
+    assert schemas.drop(connection, "test_w1_1", RUN, batch=10) is False
+    assert schemas.drop(connection, name, RUN + 1, batch=10) is False
+    assert schemas.drop(connection, "test_w9_9", RUN, batch=10) is False
+    assert present(connection) == {"test_w1_1", name}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_drop_removes_everything_in_batches(connection: Connection, batch: int) -> None:
+    """However small the batches, partitions, references and views go with the rest."""
+    before = digest(connection)
+    name = schemas.create(connection, 1, RUN)
+    connection.execute(
+        f"SET search_path = {name};"
+        "CREATE TABLE a (id serial PRIMARY KEY);"
+        "CREATE TABLE b (id int REFERENCES a);"
+        "CREATE TABLE zparent (n int) PARTITION BY RANGE (n);"
+        "CREATE TABLE child1 PARTITION OF zparent FOR VALUES FROM (0) TO (9);"
+        "CREATE TABLE child2 PARTITION OF zparent FOR VALUES FROM (9) TO (99);"
+        "CREATE VIEW v AS SELECT * FROM a; CREATE TYPE mood AS ENUM ('good');"
+        "CREATE TABLE moods (m mood); RESET search_path"
+    )
+    assert schemas.drop(connection, name, RUN, batch=batch) is True
+    assert present(connection) == set()
+    assert digest(connection) == before
+
+
+def test_300_tables_are_dropped_within_the_budget(connection: Connection) -> None:
+    """One DROP SCHEMA over them would need more locks than a default server has for it."""
+    name = schemas.create(connection, 1, RUN)
+    for number in range(300):
+        connection.execute(f"CREATE TABLE {name}.t{number} (id serial PRIMARY KEY, x text)")
+    batch = locks.tables_per_transaction(connection, 8)
+    assert schemas.drop(connection, name, RUN, batch=batch)
+    assert present(connection) == set()
+
+
+def test_drop_ends_a_backend_of_its_own_run_that_is_in_the_way(
+    server: Server, connection: Connection
+) -> None:
+    """A test that left a transaction open does not hang the run."""
+    name = schemas.create(connection, 1, RUN)
+    connection.execute(f"CREATE TABLE {name}.t ()")
+    with server.connect(connection.info.dbname) as idle:
+        idle.execute("SELECT set_config('application_name', %s, false)", [names.application(RUN)])
+        idle.execute(f"BEGIN; LOCK TABLE {name}.t")
+        assert schemas.drop(connection, name, RUN, batch=10)
+        with pytest.raises(errors.AdminShutdown):
+            idle.execute("SELECT 1")
+
+
+def test_drop_leaves_the_backends_of_others_alone(server: Server, connection: Connection) -> None:
+    """Somebody who looks on with psql keeps the schema, and his session."""
+    name = schemas.create(connection, 1, RUN)
+    connection.execute(f"CREATE TABLE {name}.t ()")
+    with server.connect(connection.info.dbname) as psql:
+        psql.execute(f"BEGIN; LOCK TABLE {name}.t")
+        with pytest.raises(errors.LockNotAvailable):
+            schemas.drop(connection, name, RUN, batch=10)
+        psql.execute("ROLLBACK")
+    assert present(connection) == {name}
+
+
+def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
+    server: Server, connection: Connection
+) -> None:
+    """Schemas of a live run, unmarked ones and the user's own are not touched."""
+    alive = schemas.create(connection, 1, RUN)
+    dead = {schemas.create(connection, worker, RUN + 1) for worker in (1, 2)}
+    kept = schemas.create(connection, 1, RUN + 2)
+    schemas.mark(connection, kept, Marker(RUN + 2, State.KEPT))
+    connection.execute("CREATE SCHEMA test_w1_1; CREATE SCHEMA test_mine")
+    lease = locks.Lease(server.connect(connection.info.dbname), RUN)
+    assert set(schemas.reap(connection, batch=10)) == {*dead, kept}
+    assert present(connection) == {alive, "test_w1_1", "test_mine"}
+    lease.close()
+
+
+def test_two_reapers_at_once_share_the_work(server: Server, connection: Connection) -> None:
+    """Each schema is dropped by one of them, and neither fails over the other."""
+    made = {schemas.create(connection, worker, RUN + worker) for worker in range(1, 21)}
+    dropped: list[str] = []
+
+    def reap() -> None:
+        with server.connect(connection.info.dbname) as own:
+            dropped.extend(schemas.reap(own, batch=10))
+
+    threads = [threading.Thread(target=reap) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(dropped) == sorted(made)
+    assert present(connection) == set()

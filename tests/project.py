@@ -1,0 +1,240 @@
+"""A whole Django project, written into a folder and run in a subprocess."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import TypeVar
+
+from psycopg import sql
+
+from schema_runner.postgres.marker import Marker
+from schema_runner.postgres.server import Connection, Server
+
+T = TypeVar("T")
+
+STOCK = "django.test.runner.DiscoverRunner"
+
+_MANAGE = """
+    import multiprocessing
+    import os
+    import sys
+
+    if __name__ == "__main__":
+        os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+        if method := os.environ.get("START_METHOD"):
+            multiprocessing.set_start_method(method)
+        from django.core.management import execute_from_command_line
+
+        execute_from_command_line(sys.argv)
+"""
+_SETTINGS = """
+    SECRET_KEY = "generated"
+    INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "library"]
+    DATABASES = {{
+        "default": {{
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": {name!r},
+            "HOST": {host!r},
+            "PORT": {port!r},
+            "USER": {user!r},
+        }}
+    }}
+    DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+    TEST_RUNNER = "schema_runner.SchemaDiscoverRunner"
+    USE_TZ = True
+    STATIC_URL = "static/"
+"""
+_MODELS = """
+    from django.db import models
+
+
+    class Author(models.Model):
+        name = models.CharField(max_length=100, unique=True)
+
+
+    class Book(models.Model):
+        title = models.CharField(max_length=100)
+        author = models.ForeignKey(Author, models.CASCADE)
+"""
+_MIGRATION = """
+    from django.db import migrations, models
+
+
+    class Migration(migrations.Migration):
+        initial = True
+        dependencies = []
+        operations = [
+            migrations.CreateModel(
+                name="Author",
+                fields=[
+                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                    ("name", models.CharField(max_length=100, unique=True)),
+                ],
+            ),
+            migrations.CreateModel(
+                name="Book",
+                fields=[
+                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                    ("title", models.CharField(max_length=100)),
+                    ("author", models.ForeignKey("library.Author", models.CASCADE)),
+                ],
+            ),
+        ]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run has said: its exit code (negative: a signal) and its two outputs."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    def passed(self) -> "Result":
+        """Return this result; fail with the output unless the run was a success."""
+        assert self.code == 0, self.output
+        return self
+
+
+class Project:
+    """A project with one app, `library`, of two models; tests add what they are about."""
+
+    def __init__(self, folder: Path, server: Server, name: str) -> None:
+        self.folder = folder
+        self.server = server
+        self.name = name
+        self.test_name = f"test_{name}"
+        self._started: list[subprocess.Popen[str]] = []
+        where = {key: server.params[key] for key in ("host", "port", "user")}
+        self.write("manage.py", _MANAGE)
+        self.write("settings.py", _SETTINGS.format(name=name, **where))
+        self.write("library/__init__.py", "")
+        self.write("library/models.py", _MODELS)
+        self.write("library/migrations/__init__.py", "")
+        self.write("library/migrations/0001_initial.py", _MIGRATION)
+
+    def write(self, path: str, text: str) -> None:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(dedent(text))
+
+    def configure(self, text: str) -> None:
+        """Add to the settings."""
+        with (self.folder / "settings.py").open("a") as settings:
+            settings.write(f"\n{dedent(text)}\n")
+
+    def migration(self, name: str, after: str, operations: str) -> None:
+        """Add a migration of `library` with the operations that the text lists."""
+        self.write(
+            f"library/migrations/{name}.py",
+            "from django.db import migrations, models\n\n\n"
+            "class Migration(migrations.Migration):\n"
+            f'    dependencies = [("library", "{after}")]\n'
+            f"    operations = [{dedent(operations)}]\n",
+        )
+
+    def tests(self, text: str, module: str = "test_generated") -> None:
+        self.write(
+            f"library/{module}.py",
+            "from django.db import connection, connections\n"
+            "from django.test import SimpleTestCase, TestCase, TransactionTestCase, tag\n"
+            "from library.models import Author, Book\n\n\n" + dedent(text),
+        )
+
+    def run(self, *arguments: str, env: dict[str, str] | None = None, stdin: str = "") -> Result:
+        """Run `manage.py test` to its end."""
+        process = self.start(*arguments, env=env)
+        stdout, stderr = process.communicate(stdin, timeout=120)
+        return Result(process.returncode, stdout, stderr)
+
+    def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start `manage.py test` in a process group of its own."""
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error::ResourceWarning", "manage.py", "test", *arguments],
+            cwd=self.folder,
+            env={**_environment(), **(env or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill what a failed test has left running."""
+        for process in self._started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    @contextmanager
+    def maintenance(self) -> Iterator[Connection]:
+        with self.server.maintenance() as connection:
+            yield connection
+
+    @contextmanager
+    def host(self, name: str | None = None) -> Iterator[Connection]:
+        """Connect to the host database, or to another one."""
+        with self.server.connect(name or self.test_name) as connection:
+            yield connection
+
+    def create_database(self, name: str | None = None) -> None:
+        """Create the project's own database, or another one."""
+        with self.maintenance() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(_quoted(name or self.name)))
+
+    def drop_database(self, name: str | None = None) -> None:
+        with self.maintenance() as connection:
+            connection.execute(sql.SQL("DROP DATABASE {}").format(_quoted(name or self.name)))
+
+    def databases(self) -> list[str]:
+        """List the databases whose name has this project's in it."""
+        with self.maintenance() as connection:
+            rows = connection.execute(
+                "SELECT datname FROM pg_database WHERE strpos(datname, %s) > 0 ORDER BY 1",
+                [self.name],
+            )
+            return [name for (name,) in rows]
+
+    def schemas(self) -> dict[str, Marker | None]:
+        """Map the schemas of the host database, `public` aside, to their markers."""
+        if self.test_name not in self.databases():
+            return {}
+        with self.host() as connection:
+            rows = connection.execute(
+                "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace"
+                " WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"
+            )
+            return {name: Marker.parse(comment) for name, comment in rows}
+
+
+def _quoted(name: str) -> sql.Identifier:
+    return sql.Identifier(name)
+
+
+def _environment() -> dict[str, str]:
+    own = ("PG", "DJANGO_", "SCHEMA_RUNNER_", "COV_", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+
+
+def wait_for(condition: Callable[[], T], what: str) -> T:
+    """Return the first true value of `condition`, which is asked again and again."""
+    deadline = time.monotonic() + 60
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,275 @@
+"""With none of our options, a run looks and exits as under stock Django's runner."""
+
+import re
+
+import pytest
+
+from ..project import STOCK, Project, Result
+
+OURS = "schema_runner.SchemaDiscoverRunner"
+MODES = [(), ("--parallel", "2")]
+
+TESTS = """
+    import sys
+    import unittest
+    from django.db import IntegrityError, transaction
+
+
+    @tag("slow")
+    class Slow(TestCase):
+        def test_slow(self):
+            Author.objects.create(name="slow")
+
+        @tag("core")
+        def test_slow_and_core(self):
+            print("printed by a test that passes")
+
+
+    class Mixed(TestCase):
+        @classmethod
+        def setUpTestData(cls):
+            cls.author = Author.objects.create(name="shared")
+
+        def test_passes(self):
+            Book.objects.create(title="t", author=self.author)
+
+        @unittest.skip("not today")
+        def test_skipped(self):
+            pass
+
+        @unittest.expectedFailure
+        def test_expected(self):
+            self.assertEqual(1, 2)
+
+        def test_subtests(self):
+            for number in range(3):
+                with self.subTest(number=number):
+                    self.assertLess(number, 3)
+
+
+    class Committed(TransactionTestCase):
+        def test_commits(self):
+            Author.objects.create(name="committed")
+
+        def test_is_flushed(self):
+            self.assertEqual(Author.objects.count(), 0)
+
+
+    class WithoutDatabase(SimpleTestCase):
+        databases = set()
+
+        def test_simple(self):
+            pass
+"""
+FAILING = """
+
+    class Failing(TestCase):
+        def test_failure(self):
+            Author.objects.create(name="a")
+            self.assertEqual(Author.objects.count(), 2)
+
+        def test_error(self):
+            print("printed by a test that fails")
+            raise KeyError("missing")
+
+        @unittest.expectedFailure
+        def test_unexpected_success(self):
+            pass
+
+        def test_failing_subtests(self):
+            for number in range(3):
+                with self.subTest(number=number):
+                    self.assertEqual(number, 1)
+
+
+    class NoSetUp(TestCase):
+        @classmethod
+        def setUpClass(cls):
+            raise ValueError("class set-up")
+
+        def test_never(self):
+            pass
+"""
+
+# Flags under which everything passes, and flags for the suite that fails.
+PASSING = [
+    [],
+    ["library"],
+    ["library.test_generated.Mixed"],
+    ["library.test_generated.Mixed.test_passes"],
+    ["-k", "slow"],
+    ["-k", "passes", "-k", "commits"],
+    ["--tag", "slow"],
+    ["--exclude-tag", "slow"],
+    ["--tag", "core", "--exclude-tag", "nothing"],
+    ["--reverse", "-v", "2"],
+    ["--shuffle", "4711"],
+    ["--timing"],
+    ["--keepdb"],
+    ["--noinput"],
+    ["--debug-mode"],
+    ["--no-faulthandler"],
+    ["-v", "0"],
+    ["-v", "2"],
+    ["-v", "3"],
+    ["no.such.module"],
+    ["--tag", "nothing-has-it"],
+    ["--pattern", "nothing*.py"],
+]
+FAILING_FLAGS = [[], ["--failfast"], ["--buffer"], ["--debug-sql"], ["-v", "0"], ["-v", "2"]]
+
+
+def normal(text: str) -> list[str]:
+    """Return the lines of an output, sorted, without what differs from run to run."""
+    text = re.sub(r"[0-9]+\.[0-9]+(e-[0-9]+)?s?\b", "0", text)
+    text = re.sub(r"0x[0-9a-f]+|s[0-9]+_x[0-9]+|pid [0-9]+", "ID", text)
+    text = re.sub(r"'test_p[0-9]+_[0-9]'|'test_w[0-9]+_[0-9]+'", "'CLONE'", text)
+    # Which schemas were built, and which stay, is ours to say and Django's not.
+    lines = [
+        line
+        for line in text.splitlines()
+        if not line.startswith(("Built schema test_w", "Kept schema test_w"))
+    ]
+    # In what order workers report is chance.
+    progress = re.compile(r"[.FEsxu]+")
+    return sorted("".join(sorted(x)) if progress.fullmatch(x) else x for x in lines)
+
+
+def compare(stock: Result, ours: Result) -> None:
+    assert ours.code == stock.code, ours.output
+    assert normal(ours.stdout) == normal(stock.stdout)
+    assert normal(ours.stderr) == normal(stock.stderr)
+
+
+def clear(project: Project) -> None:
+    for name in project.databases():
+        project.drop_database(name)
+
+
+def in_both(project: Project, *arguments: str, env: dict[str, str] | None = None) -> Result:
+    """Run under both runners, compare, and return our result."""
+    stock = project.run(*arguments, "--testrunner", STOCK, env=env)
+    clear(project)
+    ours = project.run(*arguments, "--testrunner", OURS, env=env)
+    clear(project)
+    compare(stock, ours)
+    return ours
+
+
+@pytest.mark.parametrize("mode", MODES, ids=["serial", "parallel"])
+@pytest.mark.parametrize("flags", PASSING, ids=" ".join)
+def test_flags_of_a_passing_suite(
+    project: Project, flags: list[str], mode: tuple[str, ...]
+) -> None:
+    """Output and exit code are stock Django's."""
+    project.tests(TESTS)
+    in_both(project, *flags, *mode)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=["serial", "parallel"])
+@pytest.mark.parametrize("flags", FAILING_FLAGS, ids=" ".join)
+def test_flags_of_a_failing_suite(
+    project: Project, flags: list[str], mode: tuple[str, ...]
+) -> None:
+    """So are tracebacks, captured output, SQL and the closing lines."""
+    if mode and ("--failfast" in flags or "--buffer" in flags):
+        # Which tests other workers still finish is chance: one class leaves none. And stock
+        # Django 5.2 breaks off at an error in setUpClass when it buffers.
+        project.tests("import unittest\n" + FAILING.partition("class NoSetUp")[0])
+    else:
+        project.tests(TESTS + FAILING)
+    result = in_both(project, *flags, *mode)
+    assert result.code == 1
+    assert "FAILED (" in result.stderr
+
+
+def test_buffer_with_an_error_in_class_set_up(project: Project) -> None:
+    """Everything is reported, where stock Django 5.2 breaks off."""
+    project.tests(TESTS + FAILING)
+    result = project.run("--buffer", "--parallel", "2")
+    assert result.code == 1
+    assert "FAILED (failures=3, errors=2, skipped=1, expected failures=1" in result.stderr
+
+
+def test_durations(project: Project) -> None:
+    """`--durations` exists from Python 3.12 on, as in stock Django."""
+    project.tests(TESTS)
+    in_both(project, "--durations", "2")
+
+
+def test_parallel_auto_and_its_variable(project: Project) -> None:
+    """`DJANGO_TEST_PROCESSES` says how many, and how many is how often one reads "Cloning"."""
+    project.tests(TESTS)
+    result = in_both(project, "--parallel", env={"DJANGO_TEST_PROCESSES": "3"})
+    assert result.stderr.count("Cloning test database") == 3
+
+
+def test_parallel_is_cut_to_the_number_of_classes(project: Project) -> None:
+    """No schema is made for a worker without tests."""
+    project.tests(TESTS)
+    result = in_both(project, "--parallel", "16")
+    assert result.stderr.count("Cloning test database") == 4
+
+
+def test_pdb_opens_at_a_failure(project: Project) -> None:
+    """Serial runs stop in the debugger; `c` goes on."""
+    project.tests("class Failing(TestCase):\n    def test_it(self):\n        1 / 0\n")
+    results = [
+        project.run("--pdb", "--testrunner", runner, stdin="p 40 + 2\nc\n")
+        for runner in (STOCK, OURS)
+    ]
+    compare(*results)
+    assert "Opening PDB: ZeroDivisionError" in results[1].stdout
+    assert "42" in results[1].stdout
+
+
+def test_pdb_with_parallel_is_refused(project: Project) -> None:
+    """With Django's words."""
+    project.tests(TESTS)
+    stock, ours = (
+        project.run("--pdb", "--parallel", "2", "--testrunner", runner) for runner in (STOCK, OURS)
+    )
+    assert ours.code == stock.code == 1
+    assert ours.stderr.splitlines()[-1] == stock.stderr.splitlines()[-1]
+    assert "You cannot use --pdb with parallel tests" in ours.stderr
+
+
+@pytest.mark.parametrize("mode", MODES, ids=["serial", "parallel"])
+def test_no_migrations(project: Project, mode: tuple[str, ...]) -> None:
+    """TEST["MIGRATE"] = False makes the tables straight from the models."""
+    project.migration(
+        "0002_rows",
+        "0001_initial",
+        "migrations.RunSQL(\"INSERT INTO library_author (id, name) VALUES (1, 'migrated')\")",
+    )
+    project.configure('DATABASES["default"]["TEST"] = {"MIGRATE": False}')
+    project.tests(
+        """
+        class NotMigrated(TestCase):
+            def test_nothing_has_been_migrated(self):
+                self.assertEqual(Author.objects.count(), 0)
+                self.assertNotIn("django_migrations_x", connection.introspection.table_names())
+
+
+        class NorThere(NotMigrated):
+            pass
+        """
+    )
+    in_both(project, *mode)
+
+
+def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
+    """They stay, marked as kept, until the next run; so does the host database."""
+    project.tests(TESTS)
+    result = project.run("--parallel", "2", "--keepdb").passed()
+    kept = project.schemas()
+    assert len(kept) == 2
+    for name, marker in kept.items():
+        assert marker is not None
+        assert marker.state == "kept"
+        assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
+    again = project.run("--keepdb").passed()
+    assert all(name in again.stdout for name in kept)
+    assert len(project.schemas()) == 1
+    project.run().passed()
+    assert project.databases() == []

@@ -1,0 +1,55 @@
+import pickle
+from typing import Any
+
+import pytest
+
+from schema_runner.backend.assignment import Assignment, assign, project_options
+from schema_runner.errors import SchemaRunnerError
+
+
+def assignment(**options: Any) -> Assignment:
+    return Assignment({1: "test_w1_7", 2: "test_w2_8"}, 1, "application", options)
+
+
+def test_the_search_path_is_added_to_the_options_of_the_project() -> None:
+    """What the user has in OPTIONS["options"] stays, and ours comes last, where it wins."""
+    settings: dict[str, Any] = {"OPTIONS": {"options": "-c statement_timeout=5s", "sslmode": "x"}}
+    assign(settings, assignment(**settings["OPTIONS"]))
+    assert settings["OPTIONS"] == {
+        "application_name": "application",
+        "options": "-c statement_timeout=5s -c search_path=test_w1_7,public",
+        "sslmode": "x",
+    }
+
+
+def test_the_dict_stays_and_its_options_are_a_copy() -> None:
+    """Threads share the dict; the OPTIONS in it are the project's own and come back."""
+    own = {"options": "-c work_mem=1MB"}
+    settings: dict[str, Any] = {"OPTIONS": own}
+    assign(settings, assignment(**own))
+    assign(settings, Assignment.of(settings).for_worker(2))
+    assert own == {"options": "-c work_mem=1MB"}
+    assert project_options(settings) == own
+    assign(settings, None)
+    assert settings == {"OPTIONS": own}
+
+
+def test_an_application_name_of_the_project_stays() -> None:
+    """Only where there is none do connections get ours."""
+    settings: dict[str, Any] = {"OPTIONS": {}}
+    assign(settings, assignment(application_name="mine"))
+    assert settings["OPTIONS"]["application_name"] == "mine"
+
+
+def test_it_travels_to_spawned_workers() -> None:
+    """Spawned workers are sent the settings by pickle."""
+    settings: dict[str, Any] = {"OPTIONS": {}}
+    assign(settings, assignment())
+    received = pickle.loads(pickle.dumps(settings))
+    assert Assignment.of(received).for_worker(2).schema == "test_w2_8"
+
+
+def test_a_worker_too_many_is_told_that_it_has_no_schema() -> None:
+    """multiprocessing.Pool gives what replaces a dead worker the next number."""
+    with pytest.raises(SchemaRunnerError, match="no schema for worker 3"):
+        assignment().for_worker(3)

@@ -1,0 +1,20 @@
+import pytest
+
+import schema_runner
+
+
+@pytest.mark.parametrize("name", schema_runner.__all__)
+def test_every_export_resolves(name: str) -> None:
+    """The top package finds what it promises when it is asked."""
+    assert getattr(schema_runner, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """As with any module."""
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        schema_runner.nothing  # noqa: B018
+
+
+def test_there_is_no_worker_outside_a_run() -> None:
+    """Code that is also used outside tests can ask."""
+    assert schema_runner.current_worker() is None

@@ -1,0 +1,66 @@
+"""The rooms of the package: imports point down only."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import schema_runner
+
+PACKAGE = Path(schema_runner.__file__).parent
+# Each room may import from those after it, and from itself.
+ROOMS = [
+    "runner",
+    "execution",
+    "backend",
+    "reference",
+    "workspace",
+    "settings",
+    "postgres",
+    "embedded",
+    "names",
+    "errors",
+]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Return the rooms that a module imports from."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            found |= {node.module.split(".")[0]} if node.module else {a.name for a in node.names}
+    return found
+
+
+MODULES = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or room(path) in ROOMS]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    """A room knows nothing of those above it."""
+    below = ROOMS[ROOMS.index(room(path)) :]
+    assert imported(path) <= set(below)
+
+
+@pytest.mark.parametrize("name", ["postgres", "embedded"])
+def test_rooms_without_django(name: str) -> None:
+    """`postgres` and `embedded` can be used, and tested, without Django."""
+    modules = [
+        ".".join(["schema_runner", *path.relative_to(PACKAGE).with_suffix("").parts])
+        for path in sorted((PACKAGE / name).glob("*.py"))
+    ]
+    code = f"import sys, {', '.join(modules)}; sys.exit('django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_importing_the_package_does_not_import_django() -> None:
+    """Settings files import from it, before Django can be used."""
+    code = "import sys, schema_runner; sys.exit('django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

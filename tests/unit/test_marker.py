@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+from schema_runner.postgres.marker import Marker, State
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_marker_survives_the_way_through_a_comment(state: State) -> None:
+    """What is written is JSON, and is read back unchanged."""
+    marker = Marker(run=2**61 + 1, state=state)
+    assert json.loads(str(marker))["run"] == 2**61 + 1
+    assert Marker.parse(str(marker)) == marker
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        None,
+        "",
+        "standard public schema",
+        "[]",
+        "3",
+        '{"run": 1, "state": "ready"}',
+        '{"schema_runner": 99, "run": 1, "state": "ready"}',
+        '{"schema_runner": 1, "run": "x", "state": "ready"}',
+        '{"schema_runner": 1, "run": 1, "state": "borrowed"}',
+        '{"schema_runner": 1, "run": null, "state": "ready"}',
+        '{"schema_runner": 1}',
+    ],
+)
+def test_what_we_did_not_write_is_no_marker(comment: str | None) -> None:
+    """Anything else proves nothing, so nothing is dropped for it."""
+    assert Marker.parse(comment) is None

@@ -1,0 +1,45 @@
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from schema_runner.errors import SchemaRunnerError
+from schema_runner.settings import Settings
+
+
+def read(value: Any) -> Settings:
+    with override_settings(SCHEMA_RUNNER=value):
+        return Settings.read()
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    """TEST_RUNNER alone is enough."""
+    assert Settings.read() == Settings(strategy="migrate", fixtures=(), seeders=())
+
+
+def test_lists_and_tuples_are_taken() -> None:
+    """Settings files have either."""
+    given = {"FIXTURES": ["a"], "SEEDERS": ("os.path.join",), "STRATEGY": "migrate"}
+    assert read(given) == Settings(fixtures=("a",), seeders=("os.path.join",))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "must be a dict"),
+        ({"FIXTURE": []}, "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are FIXTURES, SEEDERS"),
+        ({"fixtures": []}, "Unknown key in SCHEMA_RUNNER: fixtures"),
+        ({3: []}, "Unknown key in SCHEMA_RUNNER: 3"),
+        ({"STRATEGY": "clone"}, "use one of 'migrate'"),
+        ({"FIXTURES": "currencies"}, '"FIXTURES"] must be a list of strings'),
+        ({"SEEDERS": [print]}, '"SEEDERS"] must be a list of strings'),
+        ({"SEEDERS": ["no.such.module"]}, "'no.such.module', which cannot be imported"),
+        ({"WORKER_SETUP": ["os.nothing"]}, "'os.nothing', which cannot be imported"),
+        ({"SEEDERS": ["os.sep"]}, "'os.sep', which is not callable"),
+    ],
+)
+def test_a_mistake_is_one_error_that_says_what_to_do(value: Any, message: str) -> None:
+    """Each wrong value is named, with what would be right."""
+    with pytest.raises(SchemaRunnerError) as raised:
+        read(value)
+    assert message in str(raised.value)
