@@ -1,0 +1,40 @@
+# Everything below needs Python 3.11 or later and make; the rest is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help demo test quick lint clean
+
+help:
+	@echo "make demo   run the example project's tests in two worker schemas"
+	@echo "make test   run everything, as CI does"
+	@echo "make quick  run the tests of the package on PostgreSQL 18"
+	@echo "make lint   check style and types"
+	@echo "make clean  remove what the above have installed"
+
+demo: $(VENV)/demo
+	$(RUN) example_project/manage.py test --parallel 2 example_project
+
+test: $(VENV)/tox
+	$(RUN) -m tox run
+
+quick: $(VENV)/tox
+	$(RUN) -m tox run -e django52-pg18 -- tests/unit tests/postgres tests/runner/test_run.py
+
+lint: $(VENV)/tox
+	$(RUN) -m tox run -e lint,types
+
+clean:
+	rm -rf $(VENV) .tox
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/demo: $(VENV)/bin/python pyproject.toml
+	$(RUN) -m pip install --quiet --editable ".[embedded]" --group example
+	touch $@
+
+$(VENV)/tox: $(VENV)/bin/python
+	$(RUN) -m pip install --quiet "tox>=4.22"
+	touch $@
