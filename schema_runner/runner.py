@@ -1,12 +1,13 @@
 """Test runners that give every worker a schema of its own."""
 
+from argparse import ArgumentParser
 from typing import TYPE_CHECKING, Any
 
 from django.core.management import CommandError
 from django.test.runner import DiscoverRunner
 
 from .backend.creation import disconnect
-from .backend.installation import install
+from .backend.installation import install, migrations_switched_off
 from .errors import SchemaRunnerError
 from .execution.suite import SchemaParallelTestSuite
 from .execution.worker import set_up_worker
@@ -24,17 +25,29 @@ class SchemaRunnerMixin(Base):
 
     parallel_test_suite = SchemaParallelTestSuite
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, no_migrations: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.no_migrations = no_migrations
         try:
             self._settings = Settings.read()
         except SchemaRunnerError as error:
             raise CommandError(str(error)) from error
 
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--no-migrations",
+            action="store_true",
+            help='Makes the tables from the models, as TEST["MIGRATE"] = False does.',
+        )
+
     def setup_databases(self, **kwargs: Any) -> Any:
         workers = max(self.parallel, 1)
         self._workspace = Workspace(workers=workers, log=self.log)
         self._installed = install(workspace=self._workspace, runner_settings=self._settings)
+        if self.no_migrations:
+            self._installed.enter_context(migrations_switched_off())
         try:
             old_config = super().setup_databases(**kwargs)
             if workers == 1:

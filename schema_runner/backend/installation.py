@@ -1,6 +1,7 @@
 """Putting our mixins on Django's backend classes, and taking them off again."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
@@ -58,3 +59,17 @@ def _reclass(
     instance = getattr(connection, instance_name)
     undo.callback(setattr, instance, "__class__", type(instance))
     instance.__class__ = getattr(type(connection), class_name)
+
+
+@contextmanager
+def migrations_switched_off() -> Iterator[None]:
+    """Have every alias built as with TEST["MIGRATE"] = False."""
+    tests = [connection.settings_dict["TEST"] for connection in connections.all()]
+    before = [test["MIGRATE"] for test in tests]
+    for test in tests:
+        test["MIGRATE"] = False
+    try:
+        yield
+    finally:
+        for test, value in zip(tests, before, strict=True):
+            test["MIGRATE"] = value

@@ -151,6 +151,18 @@ def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
     lease.close()
 
 
+def test_the_reaper_passes_over_what_it_cannot_drop(
+    server: Server, connection: Connection
+) -> None:
+    """Somebody who looks into a dead run's schema keeps it, and does not fail the next run."""
+    watched, other = (schemas.create(connection, 1, RUN + number) for number in (1, 2))
+    connection.execute(f"CREATE TABLE {watched}.t ()")
+    with server.connect(connection.info.dbname) as psql:
+        psql.execute(f"BEGIN; LOCK TABLE {watched}.t")
+        assert schemas.reap(connection, batch=10) == [other]
+    assert schemas.reap(connection, batch=10) == [watched]
+
+
 def test_two_reapers_at_once_share_the_work(server: Server, connection: Connection) -> None:
     """Each schema is dropped by one of them, and neither fails over the other."""
     made = {schemas.create(connection, worker, RUN + worker) for worker in range(1, 21)}

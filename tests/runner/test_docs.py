@@ -1,0 +1,96 @@
+"""What README and docs show is run."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schema_runner.embedded import Server
+
+from ..project import Project
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FIXTURE = '[{"model": "library.author", "pk": 7, "fields": {"name": "Terry Pratchett"}}]'
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def write_blocks(project: Project) -> None:
+    """Write each block of Python to the file that its first line names."""
+    for page in PAGES:
+        for block in blocks(page, "python"):
+            name = re.match(r"# ([\w/]+\.py)\n", block)
+            assert name, f"{page.name}: a block of Python does not say which file it is"
+            if name[1] == "settings.py":
+                if "embedded" not in block:
+                    project.configure(block)
+            else:
+                project.write(name[1], block)
+
+
+def test_the_embedded_server_shown_works(postgresql: Server, tmp_path: Path) -> None:
+    """The settings that start it, in a process of their own, on the server of the tests."""
+    (block,) = [block for page in PAGES for block in blocks(page, "python") if "embedded" in block]
+    cache = postgresql.data_dir.parent
+    result = subprocess.run(
+        [sys.executable, "-c", f"{block}\nprint(DATABASES['default']['NAME'])"],
+        env={
+            **os.environ,
+            "SCHEMA_RUNNER_PG_BIN": str(postgresql.bin_dir),
+            "XDG_CACHE_HOME": str(cache),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert result.stdout == "library\n"
+
+
+@pytest.mark.parametrize("mode", [(), ("--parallel", "2")], ids=["serial", "parallel"])
+def test_the_code_shown_works_together(project: Project, mode: tuple[str, ...]) -> None:
+    """All blocks of Python, in one project whose tests are those of the docs."""
+    write_blocks(project)
+    project.write("library/fixtures/authors.json", FIXTURE)
+    result = project.run(*mode).passed()
+    assert "Ran 2 tests" in result.stderr
+    project.run(*mode, "--testrunner", "runner.Runner").passed()
+
+
+def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
+    """Line by line, but for the time it took."""
+    (shown,) = blocks(ROOT / "README.md", "text")
+    project.tests(
+        "class A(TestCase):\n    def test_a(self):\n        pass\n\n    def test_b(self):\n"
+        "        pass\n\n\nclass B(A):\n    pass\n"
+    )
+    result = project.run("--parallel", "2").passed()
+
+    def lines(text: str) -> list[str]:
+        return sorted(re.sub(r"[0-9.]+s$", "s", line) for line in text.splitlines())
+
+    assert lines(result.output) == lines(shown)
+
+
+def test_the_settings_documented_are_those_there_are() -> None:
+    """Each key has its row, and each row a key."""
+    from dataclasses import fields
+
+    from schema_runner.settings import Settings
+
+    documented = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs/settings.md").read_text(), re.M)
+    assert sorted(documented) == sorted(field.name.upper() for field in fields(Settings))
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link in README and docs is a file."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
