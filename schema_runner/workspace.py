@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import psycopg
 
+from .errors import SchemaRunnerError
 from .postgres import locks
 from .postgres.hosts import HostDatabase, Log
 from .postgres.server import Server
@@ -55,7 +56,7 @@ class Workspace:
         schema = self._schemas[alias].pop(worker)
         try:
             self._hosts[alias].drop(schema)
-        except psycopg.Error as error:
+        except (psycopg.Error, SchemaRunnerError) as error:
             self._log(f"Schema {schema} stays, for the next run to remove: {error}")
 
     def keep(self, alias: str, worker: int) -> str:
@@ -71,7 +72,7 @@ class Workspace:
         host = self._hosts.pop(alias)
         try:
             host.release(keep=keep)
-        except psycopg.Error as error:
+        except (psycopg.Error, SchemaRunnerError) as error:
             self._log(f"Database {host.name!r} stays, for the next run to remove: {error}")
 
     def close(self) -> None:

@@ -25,8 +25,10 @@ class _CurrentSchemaCursor:
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
 
-    def execute(self, query: str, params: Any = None) -> Any:
-        return self._cursor.execute(_VISIBLE.sub(_IN_CURRENT_SCHEMA, query), params)
+    def execute(self, query: Any, params: Any = None) -> Any:
+        if isinstance(query, str):
+            query = _VISIBLE.sub(_IN_CURRENT_SCHEMA, query)
+        return self._cursor.execute(query, params)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)

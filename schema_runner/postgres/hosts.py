@@ -58,7 +58,20 @@ class HostDatabase:
             connection = server.connect(name)
             lease = locks.Lease(connection, run)
         batch = locks.tables_per_transaction(connection, workers)
-        return cls(server=server, name=name, lease=lease, batch=batch, log=log)
+        host = cls(server=server, name=name, lease=lease, batch=batch, log=log)
+        if marker is None:
+            host._refuse_inheritance(relocation.contents(connection, "public"))
+        return host
+
+    def _refuse_inheritance(self, inherited: list[relocation.SchemaObject]) -> None:
+        """Refuse what CREATE DATABASE has copied: workers would share it, or lose it."""
+        if inherited:
+            self.release(keep=False)
+            raise SchemaRunnerError(
+                f"A new database has objects in its schema public, from the template it is made "
+                f"of: {', '.join(map(str, inherited))}. Workers cannot each have their own. Set "
+                f'TEST["TEMPLATE"] to "template0", or test with django.test.runner.DiscoverRunner.'
+            )
 
     def connect(self) -> Connection:
         return self.server.connect(self.name)

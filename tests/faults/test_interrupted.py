@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from schema_runner import embedded
 from schema_runner.postgres import locks
+from schema_runner.postgres.server import Server
 
 from ..project import Project, wait_for
 
@@ -184,20 +186,18 @@ def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: 
 
 
 def test_a_live_run_keeps_its_schemas(suite: Project) -> None:
-    """One run is killed, one goes on; a third removes the first's schemas alone."""
-    killed = suite.start(*PARALLEL)
-    left = set(waiting(suite, 2).values())
-    killed.kill()
-    killed.communicate(timeout=60)
-    for file in (suite.folder / "waiting").iterdir():
-        file.unlink()
+    """Of two runs at once one is killed; the next removes its schemas, and those alone."""
     live = suite.start(*PARALLEL)
     kept = set(waiting(suite, 2).values())
-    # The second has already removed what the first left; make sure there is more to remove.
-    assert set(suite.schemas()) == kept
+    killed = suite.start(*PARALLEL)
+    left = set(waiting(suite, 4).values()) - kept
+    killed.kill()
+    killed.communicate(timeout=60)
+    assert set(suite.schemas()) == kept | left
     (suite.folder / "other").touch()
-    third = suite.run(*PARALLEL, env={"GO": "other"}).passed()
-    assert not any(schema in third.stdout for schema in left | kept)
+    result = suite.run(*PARALLEL, env={"GO": "other"}).passed()
+    assert all(schema in result.stdout for schema in left)
+    assert not any(schema in result.stdout for schema in kept)
     assert set(suite.schemas()) == kept
     stdout, stderr = end(suite, live)
     assert live.returncode == 0, stdout + stderr
@@ -275,8 +275,8 @@ def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Projec
     assert project.databases() == []
 
 
-def test_the_server_going_away_ends_the_run_with_its_error(project: Project) -> None:
-    """Failures while cleaning up do not hide what the tests found."""
+def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -> None:
+    """What goes wrong while cleaning up is told, after what the tests found."""
     project.tests(
         """
         class Severs(TransactionTestCase):
@@ -293,5 +293,53 @@ def test_the_server_going_away_ends_the_run_with_its_error(project: Project) -> 
     assert result.code == 1
     assert "FAILED (failures=1)" in result.stderr
     assert "as planned" in result.stderr
-    project.run("library.models").passed()
     project.drop_database(project.test_name)
+
+
+@pytest.mark.parametrize("mode", [(), PARALLEL], ids=["serial", "parallel"])
+def test_a_server_that_stops_does_not_hide_the_failures(
+    postgresql: embedded.Server, tmp_path: Path, mode: tuple[str, ...]
+) -> None:
+    """The run ends as the tests have ended, and says what it had to leave."""
+    other = embedded.start(
+        bin_dir=postgresql.bin_dir,
+        settings={"work_mem": "5MB", "fsync": False},
+        cache_dir=postgresql.data_dir.parent,
+    )
+    try:
+        server = Server(
+            {"host": str(other.socket_dir), "port": other.port, "user": other.user, "dbname": "x"}
+        )
+        project = Project(tmp_path, server, "stopped")
+        project.tests(
+            f"""
+            import os
+            import signal
+            from pathlib import Path
+
+
+            class Stops(SimpleTestCase):
+                databases = {{"default"}}
+
+                def test_fails_after_the_server_was_stopped(self):
+                    pid = Path({str(other.data_dir / "postmaster.pid")!r})
+                    os.kill(int(pid.read_text().split()[0]), signal.SIGINT)
+                    while pid.exists():
+                        pass
+                    self.fail("as planned")
+
+
+            class Another(SimpleTestCase):
+                databases = {{"default"}}
+
+                def test_passes(self):
+                    pass
+            """
+        )
+        result = project.run(*mode)
+    finally:
+        embedded.stop(other)
+    assert result.code == 1
+    assert "FAILED (failures=1)" in result.stderr
+    assert "for the next run to remove" in result.stdout
+    assert "Traceback (most recent call last)" not in result.stderr.partition("FAILED")[2]

@@ -1,6 +1,7 @@
 """With none of our options, a run looks and exits as under stock Django's runner."""
 
 import re
+import sys
 
 import pytest
 
@@ -191,8 +192,9 @@ def test_buffer_with_an_error_in_class_set_up(project: Project) -> None:
     assert "FAILED (failures=3, errors=2, skipped=1, expected failures=1" in result.stderr
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="unittest has it from Python 3.12 on")
 def test_durations(project: Project) -> None:
-    """`--durations` exists from Python 3.12 on, as in stock Django."""
+    """The slowest tests are listed as by stock Django."""
     project.tests(TESTS)
     in_both(project, "--durations", "2")
 

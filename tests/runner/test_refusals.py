@@ -106,6 +106,19 @@ def test_keepdb_does_not_build_upon_a_database_that_is_not_ours(project: Project
     project.drop_database(project.test_name)
 
 
+def test_a_template_with_objects_of_its_own(project: Project) -> None:
+    """What a new database has in `public` is neither shared nor dropped: the run refuses."""
+    template = f"{project.name}_template"
+    project.create_database(template)
+    with project.host(template) as connection:
+        connection.execute("CREATE TABLE prepared ()")
+    project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {template!r}}}')
+    project.tests(TESTS)
+    refused(project, saying="table public.prepared")
+    assert project.databases() == [template]
+    project.drop_database(template)
+
+
 def test_unmarked_schemas_in_the_host_database_stay(project: Project) -> None:
     """A schema with a name like ours and no marker is somebody's."""
     project.tests(TESTS)
