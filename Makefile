@@ -13,7 +13,7 @@ help:
 	@echo "make clean  remove what the above have installed"
 
 demo: $(VENV)/demo
-	$(RUN) example_project/manage.py test --parallel 2 example_project
+	cd example_project && ../$(RUN) manage.py test --parallel 2
 
 test: $(VENV)/tox
 	$(RUN) -m tox run

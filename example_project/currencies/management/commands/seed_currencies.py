@@ -1,0 +1,14 @@
+from django.core.management.base import BaseCommand
+from django.db import DEFAULT_DB_ALIAS
+
+from currencies import reference
+
+
+class Command(BaseCommand):
+    """Seed the reference data by hand; the test runner does it by the SEEDERS setting."""
+
+    help = "Bring the currencies up to date."
+
+    def handle(self, *args: object, **options: object) -> None:
+        reference.seed(using=DEFAULT_DB_ALIAS)
+        self.stdout.write(f"{len(reference.ROWS)} currencies are up to date.")
