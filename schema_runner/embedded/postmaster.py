@@ -80,7 +80,7 @@ def find_postmaster(cluster: Cluster) -> Postmaster | None:
 
 def launch(cluster: Cluster) -> Postmaster:
     """Start the server and return it when it takes connections; may raise StartError."""
-    socket_dir = _make_socket_dir(cluster.account)
+    socket_dir = _make_socket_dir(cluster)
     try:
         _start(cluster, socket_dir)
         postmaster = find_postmaster(cluster)
@@ -89,7 +89,6 @@ def launch(cluster: Cluster) -> Postmaster:
         _greet(cluster, postmaster)
     except BaseException:
         halt(cluster, mode="immediate")
-        _remove_socket_dir(socket_dir)
         raise
     return postmaster
 
@@ -104,7 +103,7 @@ def halt(cluster: Cluster, *, mode: str = "fast") -> None:
             raise SchemaRunnerError(
                 f"The server in {cluster.data_dir} does not stop: end process {postmaster.pid}."
             )
-        _remove_socket_dir(postmaster.socket_dir)
+    _remove_socket_dir(cluster)
     # PostgreSQL takes a stale file for a live server if its number is in use again, or belongs
     # to a zombie that nobody reaps, as in many a container.
     (cluster.data_dir / "postmaster.pid").unlink(missing_ok=True)
@@ -151,8 +150,11 @@ def _greet(cluster: Cluster, postmaster: Postmaster) -> None:
         raise StartError(_with_log(cluster, f"lets nobody in:\n{error}")) from error
 
 
-def _make_socket_dir(account: Account) -> Path:
+def _make_socket_dir(cluster: Cluster) -> Path:
+    account = cluster.account
     folder = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir=_socket_parent(account)))
+    # A server that is stopped by others takes its pid file, and with it the path, away.
+    cluster.beside("socket").write_text(str(folder), "utf-8")
     account.own(folder)
     return folder
 
@@ -165,10 +167,11 @@ def _socket_parent(account: Account) -> str:
     return runtime if is_fit and not account.is_foreign else "/tmp"  # noqa: S108 - mkdtemp follows
 
 
-def _remove_socket_dir(folder: Path) -> None:
-    # Somebody may have started the server by hand, with its socket in a folder that is not ours.
-    if folder.name.startswith(_SOCKET_PREFIX):
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove_socket_dir(cluster: Cluster) -> None:
+    note = cluster.beside("socket")
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(note.read_text("utf-8"), ignore_errors=True)
+        note.unlink()
 
 
 def _command_line(pid: int) -> str:
