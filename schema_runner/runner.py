@@ -1,8 +1,11 @@
 """Test runners that give every worker a schema of its own."""
 
-from argparse import ArgumentParser
+import multiprocessing
+from argparse import ArgumentError, ArgumentParser
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import django
 from django.core.management import CommandError
 from django.test.runner import DiscoverRunner
 
@@ -27,6 +30,7 @@ class SchemaRunnerMixin(Base):
 
     def __init__(self, *args: Any, no_migrations: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        _avoid_forkserver()
         self.no_migrations = no_migrations
         try:
             self._settings = Settings.read()
@@ -36,27 +40,32 @@ class SchemaRunnerMixin(Base):
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument(
-            "--no-migrations",
-            action="store_true",
-            help='Makes the tables from the models, as TEST["MIGRATE"] = False does.',
-        )
+        # A runner that has this flag already keeps its own.
+        with suppress(ArgumentError):
+            parser.add_argument(
+                "--no-migrations",
+                action="store_true",
+                help='Makes the tables from the models, as TEST["MIGRATE"] = False does.',
+            )
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        workers = max(self.parallel, 1)
-        self._workspace = Workspace(workers=workers, log=self.log)
+        self._workspace = Workspace(workers=max(self.parallel, 1), log=self.log)
         self._installed = install(workspace=self._workspace, runner_settings=self._settings)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())
         try:
             old_config = super().setup_databases(**kwargs)
-            if workers == 1:
-                set_up_worker(self._settings)
         except BaseException as error:
             self._clean_up()
             if isinstance(error, SchemaRunnerError):
                 raise CommandError(str(error)) from error
             raise
+        if self.parallel <= 1:
+            try:
+                set_up_worker(self._settings)
+            except BaseException:
+                self.teardown_databases(old_config)
+                raise
         return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
@@ -73,3 +82,10 @@ class SchemaRunnerMixin(Base):
 
 class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):
     """Stock Django's runner with a schema for every worker."""
+
+
+def _avoid_forkserver() -> None:
+    # Django 5.2 hangs under forkserver, which Python 3.14 made the default on Linux. Fork is what
+    # it was before. Can go with Django 5.2.
+    if django.VERSION < (6, 0) and multiprocessing.get_start_method() == "forkserver":
+        multiprocessing.set_start_method("fork", force=True)

@@ -16,11 +16,13 @@ class Assignment:
     """The worker schemas of one database alias.
 
     `schemas` maps worker numbers, from 1, to schemas; `worker` is the one whose schema this
-    connection uses; `options` is the OPTIONS that the project set.
+    connection uses, None during a build, which has no schema yet; `application` is the
+    application_name that tells the run's connections from others; `options` is the OPTIONS
+    that the project set.
     """
 
     schemas: Mapping[int, str]
-    worker: int
+    worker: int | None
     application: str
     options: Mapping[str, Any]
 
@@ -30,9 +32,9 @@ class Assignment:
         return found
 
     @property
-    def schema(self) -> str:
+    def schema(self) -> str | None:
         """The schema of this worker."""
-        return self.schemas[self.worker]
+        return None if self.worker is None else self.schemas[self.worker]
 
     def for_worker(self, worker: int) -> Self:
         """Return the same assignment as another worker has it."""
@@ -45,17 +47,12 @@ class Assignment:
 
     def entries(self) -> dict[str, Any]:
         """Return the entries that a settings_dict has under this assignment."""
-        # The last -c of a name wins, so the project's own search_path is put aside.
-        path = f"-c search_path={self.schema},public"
-        options = f"{self.options.get('options') or ''} {path}".strip()
-        return {
-            "OPTIONS": {
-                "application_name": self.application,
-                **self.options,
-                "options": options,
-            },
-            _KEY: self,
-        }
+        options = {**self.options, "application_name": self.application}
+        if self.schema is not None:
+            # The last -c of a name wins, so the project's own search_path is put aside.
+            path = f"-c search_path={self.schema},public"
+            options["options"] = f"{self.options.get('options') or ''} {path}".strip()
+        return {"OPTIONS": options, _KEY: self}
 
 
 def project_options(settings_dict: Mapping[str, Any]) -> dict[str, Any]:

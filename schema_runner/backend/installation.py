@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from .assignment import assign
-from .creation import SchemaCreation
+from .creation import SchemaCreation, place
 from .introspection import SchemaIntrospection
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def install(**attributes: Any) -> ExitStack:
     nothing is put on bases.
     """
     undo = ExitStack()
+    attributes["project_places"] = frozenset(place(one.settings_dict) for one in connections.all())
     for connection in connections.all():
         if connection.vendor == "postgresql":
             for instance_name, class_name, mixin in _SEAMS:

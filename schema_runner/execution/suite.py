@@ -1,12 +1,15 @@
 """The parallel part of a suite."""
 
+import traceback
 import unittest
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.test.runner import ParallelTestSuite
 
+from ..backend.creation import disconnect
 from ..backend.installation import install
+from ..errors import SchemaRunnerError
 from ..settings import Settings
 from .worker import end_with_parent, set_up_worker
 
@@ -33,9 +36,10 @@ def _start_worker(  # noqa: PLR0913, PLR0917
             used_aliases,
         )
         set_up_worker(Settings.read())
-    except Exception as error:
-        # multiprocessing.Pool would start a worker that fails here over and over.
-        SchemaParallelTestSuite.set_up_error = error
+    except Exception:
+        # multiprocessing.Pool would start a worker that fails here over and over, and waits for
+        # ever for an exception that cannot be unpickled: keep the text.
+        SchemaParallelTestSuite.set_up_error = traceback.format_exc()
 
 
 def _process_setup(process_setup: Callable[..., None] | None, args: tuple[Any, ...]) -> None:
@@ -51,7 +55,9 @@ def _process_setup(process_setup: Callable[..., None] | None, args: tuple[Any, .
 
 def _run_or_raise(args: Any) -> Any:
     if SchemaParallelTestSuite.set_up_error is not None:
-        raise SchemaParallelTestSuite.set_up_error
+        raise SchemaRunnerError(
+            f"A worker could not be set up.\n{SchemaParallelTestSuite.set_up_error}"
+        )
     return ParallelTestSuite.run_subsuite(args)
 
 
@@ -62,10 +68,12 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     run_subsuite = _run_or_raise
 
     # In a worker whose set-up failed: why. The first tests it is given report it.
-    set_up_error: ClassVar[Exception | None] = None
+    set_up_error: ClassVar[str | None] = None
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> Any:
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
         # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
         result.buffer = False
+        # A forked worker must not find a connection, or a pool of them, that its parent uses.
+        disconnect()
         return super().run(result)

@@ -31,16 +31,15 @@ def current_worker() -> Worker | None:
 
     Without --parallel the one process that runs the tests is worker 1.
     """
-    assignments = {
-        alias: assignment
-        for alias in connections
-        if (assignment := Assignment.of(connections[alias].settings_dict))
-    }
-    if not assignments:
+    number, schemas = None, {}
+    for alias in connections:
+        assignment = Assignment.of(connections[alias].settings_dict)
+        if assignment is not None and assignment.schema is not None:
+            number, schemas[alias] = assignment.worker, assignment.schema
+    if number is None:
         return None
-    schemas = {alias: assignment.schema for alias, assignment in assignments.items()}
     first = DEFAULT_DB_ALIAS if DEFAULT_DB_ALIAS in schemas else next(iter(schemas))
-    return Worker(assignments[first].worker, schemas[first], schemas)
+    return Worker(number, schemas[first], schemas)
 
 
 def set_up_worker(settings: Settings) -> None:

@@ -1,25 +1,46 @@
 """Host databases: created, adopted and removed under an advisory lock."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from psycopg import errors, sql
 
-from .. import names
 from ..errors import SchemaRunnerError
-from . import locks, relocation, schemas
+from . import backends, locks, relocation, schemas
 from .marker import Marker, State
 from .server import Connection, Server
 
 Log: TypeAlias = Callable[[str], None]
 
-_END_BACKENDS = """
-    SELECT pg_catalog.pg_terminate_backend(pid, 5000)
-    FROM pg_catalog.pg_stat_activity
-    WHERE datname = %s AND application_name = %s
-"""
+_STOCK_RUNNER = "test with django.test.runner.DiscoverRunner"
+_LOCK_TIMEOUT = "60s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a run asks for: a host database of this `name`.
+
+    `create` makes it, and replaces one that is not ours, asking the user first. Where
+    `is_projects_own`, a database of that name holds what users work with. `workers` is how many
+    schemas are going to be dropped at once.
+    """
+
+    server: Server
+    name: str
+    create: Callable[[], None]
+    is_projects_own: bool
+    workers: int
+    log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A worker schema in the making; `is_alone` if there is no other one in the database."""
+
+    schema: str
+    is_alone: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,67 +49,53 @@ class HostDatabase:
 
     server: Server
     name: str
+    is_projects_own: bool
     lease: locks.Lease
     batch: int
     log: Log
 
     @classmethod
-    def obtain(  # noqa: PLR0913
-        cls,
-        server: Server,
-        name: str,
-        *,
-        run: int,
-        workers: int,
-        create: Callable[[], None],
-        log: Log,
-    ) -> "HostDatabase":
-        """Adopt the host database of that name if it is ours, or have `create` make it.
+    def obtain(cls, request: Request) -> "HostDatabase":
+        """Share the host database of live runs, or make a new one.
 
-        `create` is called as well where a database of that name is not ours: replacing it,
-        asking the user first, is its business. The project's own database is refused.
+        One that is ours but that no live run uses is replaced: whatever the last run has left
+        in it beside its schemas, this one begins without. Raises SchemaRunnerError where what
+        would be replaced is not ours to remove.
         """
+        server, name = request.server, request.name
         with server.maintenance() as maintenance, _held(maintenance, name):
-            exists, marker = _look_up(maintenance, name)
-            if exists and name == server.params.get("dbname"):
-                _refuse_unless_empty(server, name, marker)
-            if marker is None:
-                create()
-                _mark(maintenance, name, Marker(run, State.READY))
+            if not _is_shared(maintenance, request):
+                request.create()
+                _refuse_inheritance(maintenance, request)
+                _mark(maintenance, name, Marker(locks.new_run(), State.READY))
             connection = server.connect(name)
-            lease = locks.Lease(connection, run)
-        batch = locks.tables_per_transaction(connection, workers)
-        host = cls(server=server, name=name, lease=lease, batch=batch, log=log)
-        if marker is None:
-            host._refuse_inheritance(relocation.contents(connection, "public"))
-        return host
-
-    def _refuse_inheritance(self, inherited: list[relocation.SchemaObject]) -> None:
-        """Refuse what CREATE DATABASE has copied: workers would share it, or lose it."""
-        if inherited:
-            self.release(keep=False)
-            raise SchemaRunnerError(
-                f"A new database has objects in its schema public, from the template it is made "
-                f"of: {', '.join(map(str, inherited))}. Workers cannot each have their own. Set "
-                f'TEST["TEMPLATE"] to "template0", or test with django.test.runner.DiscoverRunner.'
-            )
+            lease = locks.Lease(connection, locks.new_run())
+        return cls(
+            server=server,
+            name=name,
+            is_projects_own=request.is_projects_own,
+            lease=lease,
+            batch=locks.tables_per_transaction(connection, request.workers),
+            log=request.log,
+        )
 
     def connect(self) -> Connection:
         return self.server.connect(self.name)
 
     @contextmanager
-    def building(self, worker: int) -> Iterator[str]:
+    def building(self, worker: int) -> Iterator[Build]:
         """Make a worker schema of what the body of the `with` creates in `public`.
 
-        `public` is one build's at a time, and empty but for extensions before and after.
-        Yield the schema's name; it is marked ready only once everything has moved.
+        `public` is one build's at a time, and empty but for extensions before and after. The
+        schema is marked ready only once everything has moved.
         """
         with self.lease.building(self._announce_wait), self.connect() as connection:
             self._clear_public(connection)
-            if worker > 1:
-                self._refuse_other_schemas(connection)
+            is_alone = not schemas.found(connection)
+            if not is_alone:
+                _refuse_other_schemas(connection)
             name = schemas.create(connection, worker, self.lease.run)
-            yield name
+            yield Build(name, is_alone)
             self._move_out_of_public(connection, name)
             schemas.mark(connection, name, Marker(self.lease.run, State.READY))
 
@@ -97,26 +104,27 @@ class HostDatabase:
 
     def _clear_public(self, connection: Connection) -> None:
         """Remove what a build that was cut off has left: it may still be half made."""
+        backends.end_those_of_dead_runs(connection)
         if relocation.contents(connection, "public"):
             remains = schemas.create(connection, 1, self.lease.run)
-            relocation.move(connection, "public", remains, batch=self.batch)
+            connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
+            try:
+                relocation.move(connection, "public", remains, batch=self.batch)
+            except errors.LockNotAvailable as error:
+                raise SchemaRunnerError(
+                    f"In database {self.name!r}, somebody's open transaction holds what a build "
+                    f"that was cut off has left in public. End that session, and run again."
+                ) from error
+            finally:
+                connection.execute("SET lock_timeout = 0")
             self.drop(remains)
-
-    def _refuse_other_schemas(self, connection: Connection) -> None:
-        """A schema that migrations make beside `public` cannot be made once more."""
-        if others := schemas.others(connection):
-            raise SchemaRunnerError(
-                f"The migrations make schemas of their own, which all workers would share: "
-                f"{', '.join(others)}. Run without --parallel, or test with "
-                f"django.test.runner.DiscoverRunner."
-            )
 
     def _move_out_of_public(self, connection: Connection, schema: str) -> None:
         if left := relocation.move(connection, "public", schema, batch=self.batch):
             raise SchemaRunnerError(
                 f"After the migrations these objects cannot be moved out of the schema "
                 f"public of database {self.name!r}: {', '.join(map(str, left))}. Remove them "
-                f"in a migration, or test with django.test.runner.DiscoverRunner."
+                f"in a migration, or {_STOCK_RUNNER}."
             )
         relocation.repoint_routines(connection, "public", schema)
         relocation.copy_grants(connection, "public", schema)
@@ -146,21 +154,85 @@ class HostDatabase:
         if self.lease.lost:
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return
-        with self.server.maintenance() as maintenance, _held(maintenance, self.name):
-            with self.connect() as connection:
-                occupied = bool(schemas.found(connection))
-            last = self.lease.leave_host()
-            self.lease.close()
-            if keep or occupied or not last:
-                return
-            # What tests have left open, in threads that live on, would be in the way.
-            maintenance.execute(_END_BACKENDS, [self.name, names.application(self.lease.run)])
-            try:
-                maintenance.execute(
-                    sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(self.name))
-                )
-            except errors.ObjectInUse as error:
-                self.log(f"Database {self.name!r} stays, for the next run to remove: {error}")
+        with (
+            closing(self.lease),
+            self.server.maintenance() as maintenance,
+            _held(maintenance, self.name),
+        ):
+            needed = keep or self._is_occupied()
+            if self.lease.leave_host() and not needed:
+                self.lease.close()
+                backends.end(maintenance, self.name, self.lease.run)
+                _drop(maintenance, self.name)
+
+    def _is_occupied(self) -> bool:
+        with self.connect() as connection:
+            if self.is_projects_own and (others := _of_others(connection)):
+                self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
+                return True
+            return bool(schemas.found(connection))
+
+
+def _is_shared(maintenance: Connection, request: Request) -> bool:
+    """Whether live runs use the database; if they do not, and it is ours, it is removed."""
+    exists, marker = _look_up(maintenance, request.name)
+    if not exists:
+        return False
+    if marker is None:
+        if request.is_projects_own:
+            raise _refusal(request, ["what is in it"])
+        return False
+    with request.server.connect(request.name) as connection:
+        if locks.Lease.is_host_in_use(connection):
+            return True
+        if request.is_projects_own and (others := _of_others(connection)):
+            raise _refusal(request, others)
+        backends.end_those_of_dead_runs(connection)
+        left = [schema.name for schema in schemas.found(connection)]
+    try:
+        _drop(maintenance, request.name)
+    except errors.ObjectInUse:
+        return True  # Somebody looks into it: then there is nothing for it but to share it.
+    if left:
+        request.log(f"Removed what an earlier run left in {request.name!r}: {', '.join(left)}.")
+    return False
+
+
+def _refuse_inheritance(maintenance: Connection, request: Request) -> None:
+    """Refuse what CREATE DATABASE has copied: workers would share it, or lose it."""
+    with request.server.connect(request.name) as connection:
+        inherited = relocation.contents(connection, "public")
+    if inherited:
+        _drop(maintenance, request.name)
+        raise SchemaRunnerError(
+            f"A new database has objects in its schema public, from the template it is made "
+            f"of: {', '.join(map(str, inherited))}. Workers cannot each have their own. Set "
+            f'TEST["TEMPLATE"] to "template0", or {_STOCK_RUNNER}.'
+        )
+
+
+def _refuse_other_schemas(connection: Connection) -> None:
+    """A schema that migrations make beside `public` cannot be made once more."""
+    if others := schemas.others(connection):
+        raise SchemaRunnerError(
+            f"The migrations make schemas beside public, which all workers, and all runs at "
+            f"the same time, would share: {', '.join(others)}. Run one at a time and without "
+            f"--parallel, or {_STOCK_RUNNER}."
+        )
+
+
+def _refusal(request: Request, what: list[str]) -> SchemaRunnerError:
+    return SchemaRunnerError(
+        f"The tests would use the database {request.name!r} and remove it, but that is a NAME in "
+        f"DATABASES, and it exists: tests would remove {', '.join(what)}. Give TEST another "
+        f'"NAME", or leave it out. If nothing in it is needed, drop it: dropdb {request.name}'
+    )
+
+
+def _of_others(connection: Connection) -> list[str]:
+    """Name what no build and no run of ours accounts for."""
+    found = [str(one) for one in relocation.contents(connection, "public")]
+    return found + [f"schema {name}" for name in schemas.others(connection)]
 
 
 def _held(maintenance: Connection, name: str) -> locks.Held:
@@ -182,13 +254,6 @@ def _mark(maintenance: Connection, name: str, marker: Marker) -> None:
     )
 
 
-def _refuse_unless_empty(server: Server, name: str, marker: Marker | None) -> None:
-    """Refuse the project's own database, unless all it has been used for is our tests."""
-    if marker is not None:
-        with server.connect(name) as connection:
-            if not relocation.contents(connection, "public"):
-                return
-    raise SchemaRunnerError(
-        f'TEST["NAME"] is {name!r}, which is NAME, and that database exists: tests would remove '
-        f'what is in it. Give TEST another "NAME", or leave it out for {"test_" + name!r}.'
-    )
+def _drop(maintenance: Connection, name: str) -> None:
+    # Never with FORCE: that somebody is connected means that somebody needs it.
+    maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))

@@ -5,7 +5,7 @@ import os
 import secrets
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeAlias
 
 import psycopg
@@ -48,9 +48,7 @@ def held(
     try:
         yield
     finally:
-        # A broken connection has released its locks, and must not hide why it broke.
-        if not connection.broken:
-            _call(connection, "advisory_unlock", lock)
+        _release(connection, lock)
 
 
 @contextmanager
@@ -60,8 +58,14 @@ def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
     try:
         yield free
     finally:
-        if free and not connection.broken:
-            _call(connection, "advisory_unlock", lock)
+        if free:
+            _release(connection, lock)
+
+
+def _release(connection: Connection, lock: int) -> None:
+    # A connection that broke has released its locks, and must not hide why it broke.
+    with suppress(psycopg.OperationalError):
+        _call(connection, "advisory_unlock", lock)
 
 
 def _call(connection: Connection, function: str, lock: int) -> bool:
@@ -113,6 +117,12 @@ class Lease:
         """Hold the right to use `public`, which is one run's at a time."""
         return held(self._connection, _BUILD, announce=announce)
 
+    @staticmethod
+    def is_host_in_use(connection: Connection) -> bool:
+        """Whether a live run has a lease in the database that is connected to."""
+        with held_if_free(connection, _HOST_IN_USE) as free:
+            return not free
+
     def leave_host(self) -> bool:
         """Give up the host database; return whether no other run uses it."""
         _call(self._connection, "advisory_unlock_shared", _HOST_IN_USE)
@@ -126,7 +136,7 @@ def tables_per_transaction(connection: Connection, workers: int) -> int:
     """Return how many tables one transaction may drop or move.
 
     The server's lock table has max_locks_per_transaction entries for each of
-    max_connections; all workers together stay below half of it.
+    max_connections; `workers` transactions at once stay below half of it.
     """
     row = connection.execute(
         "SELECT current_setting('max_locks_per_transaction')::int"

@@ -7,22 +7,12 @@ from dataclasses import dataclass
 from psycopg import errors, sql
 
 from .. import names
-from . import locks
+from . import backends, locks
 from .marker import Marker, State
 from .server import Connection
 
 # How long a drop waits for somebody's transaction before it ends that backend.
 _LOCK_TIMEOUT = "2s"
-_END_BACKENDS = """
-    SELECT pg_catalog.pg_terminate_backend(pid, 5000)
-    FROM pg_catalog.pg_stat_activity
-    WHERE datname = pg_catalog.current_database()
-      AND application_name = %(application)s
-      AND pid IN (SELECT pid FROM pg_catalog.pg_locks
-                  JOIN pg_catalog.pg_class c ON c.oid = relation
-                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                  WHERE nspname = %(schema)s)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +84,9 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
                 sql.Identifier(name, table) for table in tables[start : start + batch]
             )
             statement = sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers)
-            _execute_unblocked(connection, statement, schema=name, run=run)
+            _execute_unblocked(connection, statement, run)
     statement = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
-    _execute_unblocked(connection, statement, schema=name, run=run)
+    _execute_unblocked(connection, statement, run)
     return True
 
 
@@ -107,14 +97,14 @@ def reap(connection: Connection, *, batch: int) -> list[str]:
     for a later reaper: it is in nobody's way.
     """
     dropped = []
-    for run in {schema.marker.run for schema in found(connection)}:
+    for schema in found(connection):
+        run = schema.marker.run
         with locks.held_if_free(connection, run) as dead:
-            # Look again: while we took the lock its owner may have ended and cleaned up.
-            remains = [s.name for s in found(connection) if s.marker.run == run] if dead else []
-            for name in remains:
+            if dead:
                 with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
-                    if drop(connection, name, run, batch=batch):
-                        dropped.append(name)
+                    # The owner may have cleaned up while we took its lock: drop looks again.
+                    if drop(connection, schema.name, run, batch=batch):
+                        dropped.append(schema.name)
     return dropped
 
 
@@ -129,9 +119,7 @@ def _tables(connection: Connection, schema: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _execute_unblocked(
-    connection: Connection, statement: sql.Composed, *, schema: str, run: int
-) -> None:
+def _execute_unblocked(connection: Connection, statement: sql.Composed, run: int) -> None:
     """Execute a drop; end the run's own backends where they hold it up.
 
     A test can leave a transaction open, and a worker that was killed in the middle of a
@@ -146,8 +134,6 @@ def _execute_unblocked(
         except errors.LockNotAvailable:
             if last:
                 raise
-            connection.execute(
-                _END_BACKENDS, {"schema": schema, "application": names.application(run)}
-            )
+            backends.end(connection, connection.info.dbname, run)
         else:
             return

@@ -15,6 +15,7 @@ _OWNED = """
     WHERE d.classid = 'pg_catalog.pg_class'::regclass
       AND d.refclassid = 'pg_catalog.pg_class'::regclass
       AND d.deptype IN ('a', 'i')
+      AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
       AND nspname = %s
 """
 

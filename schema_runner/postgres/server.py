@@ -1,7 +1,7 @@
 """Connections to a server, opened outside Django and past its pools."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -42,15 +42,18 @@ class Server:
         """
         params = {**_KEEPALIVES, **self.params, "dbname": dbname}
         try:
-            connection = psycopg.connect(**params, autocommit=True)
-        except psycopg.OperationalError as error:
+            with ExitStack() as opened:
+                connection = psycopg.connect(**params, autocommit=True)
+                opened.enter_context(closing(connection))
+                if self.role is not None:
+                    connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
+                connection.execute(_NO_TIME_LIMITS)
+                opened.pop_all()
+        except psycopg.Error as error:
             raise SchemaRunnerError(
                 f"Cannot connect to the database {dbname!r}; check DATABASES and that the "
                 f"server runs. {error}"
             ) from error
-        if self.role is not None:
-            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
-        connection.execute(_NO_TIME_LIMITS)
         return connection
 
     @contextmanager

@@ -71,16 +71,16 @@ def end(project: Project, process: subprocess.Popen[str]) -> tuple[str, str]:
     return process.communicate(timeout=60)
 
 
-def interrupt_until_it_ends(process: subprocess.Popen[str]) -> None:
-    """Press Ctrl-C twice, and again only if nothing comes of it: the system may merge two."""
-    pause = 1
-    while process.poll() is None:
+def interrupt_twice(process: subprocess.Popen[str]) -> None:
+    """Press Ctrl-C twice, and once more only if nothing comes of it: two at once may be one."""
+    for pause in (1, 30, 30):
         os.killpg(process.pid, signal.SIGINT)
         try:
             process.wait(timeout=pause)
         except subprocess.TimeoutExpired:
-            pause = 30
-    process.communicate()
+            continue
+        break
+    process.communicate(timeout=1)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_ctrl_c_twice_ends_the_run_at_once(suite: Project, mode: tuple[str, ...]
     """Though tests never end, the run does, and cleans up."""
     process = suite.start(*mode)
     workers = waiting(suite, 2 if mode else 1)
-    interrupt_until_it_ends(process)
+    interrupt_twice(process)
     assert suite.databases() == []
     wait_for(lambda: not any(map(is_alive, workers)), "the workers to end")
 
@@ -132,7 +132,7 @@ def test_ctrl_c_while_migrating_cleans_up(suite: Project) -> None:
 
         wait_for(migrating, "the migration")
     # unittest's handler swallows the first one, as it does in stock Django.
-    interrupt_until_it_ends(process)
+    interrupt_twice(process)
     assert process.returncode != 0
     assert suite.databases() == []
 
@@ -180,6 +180,26 @@ def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: 
     assert suite.databases() == [suite.test_name]
     with suite.host() as connection:
         connection.execute("SELECT FROM library_author")
+    (suite.folder / "go").touch()
+    suite.run(*PARALLEL).passed()
+    assert suite.databases() == []
+
+
+def test_what_a_killed_run_was_doing_is_not_waited_for(suite: Project) -> None:
+    """The server goes on with a statement whose client was killed; the next run ends it."""
+    suite.migration(
+        "0002_slow",
+        "0001_initial",
+        "migrations.RunSQL('ALTER TABLE library_book ADD n int; SELECT pg_sleep(600) /* busy */')",
+    )
+    process = suite.start()
+    with suite.maintenance() as connection:
+        busy = "SELECT FROM pg_stat_activity WHERE datname = %s AND query LIKE '%%busy%%'"
+        wait_for(lambda: connection.execute(busy, [suite.test_name]).fetchall(), "the migration")
+        process.kill()
+        process.communicate(timeout=60)
+        assert connection.execute(busy, [suite.test_name]).fetchall()
+    (suite.folder / "library/migrations/0002_slow.py").unlink()
     (suite.folder / "go").touch()
     suite.run(*PARALLEL).passed()
     assert suite.databases() == []
@@ -296,7 +316,9 @@ def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -
     project.drop_database(project.test_name)
 
 
-@pytest.mark.parametrize("mode", [(), PARALLEL], ids=["serial", "parallel"])
+@pytest.mark.parametrize(
+    "mode", [(), PARALLEL, ("--keepdb",)], ids=["serial", "parallel", "keepdb"]
+)
 def test_a_server_that_stops_does_not_hide_the_failures(
     postgresql: embedded.Server, tmp_path: Path, mode: tuple[str, ...]
 ) -> None:

@@ -30,13 +30,13 @@ def test_lease_lasts_until_it_is_closed(lease: locks.Lease, connection: Connecti
         pass
 
 
-def test_lease_outlives_a_child_that_exits(lease: locks.Lease, connection: Connection) -> None:
-    """A forked child neither ends its parent's lease nor breaks the connection."""
-    for exit_status in range(3):
-        child = os.fork()
-        if child == 0:
-            os._exit(exit_status)
-        os.waitpid(child, 0)
+def test_lease_outlives_a_child_that_closes_it(lease: locks.Lease, connection: Connection) -> None:
+    """A forked child that says goodbye does not say it on its parent's connection."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        lease._connection.pgconn.finish()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not lease.lost
     assert not is_free(connection, RUN)
 

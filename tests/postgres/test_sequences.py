@@ -28,6 +28,15 @@ def test_no_sequence_is_set_back(connection: Connection) -> None:
     assert connection.execute("SELECT nextval('down_id_seq')").fetchone() == (-1,)
 
 
+def test_a_sequence_that_a_text_belongs_to_is_left_alone(connection: Connection) -> None:
+    """Such a column has no greatest number."""
+    connection.execute(
+        "CREATE TABLE t (code text); CREATE SEQUENCE s OWNED BY t.code; INSERT INTO t VALUES ('x')"
+    )
+    sequences.advance(connection.cursor(), "public")
+    assert connection.execute("SELECT nextval('s')").fetchone() == (1,)
+
+
 def test_other_schemas_are_left_alone(connection: Connection) -> None:
     """Only the schema that is named is touched."""
     connection.execute(

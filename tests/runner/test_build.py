@@ -264,15 +264,114 @@ def test_what_cannot_be_moved_ends_the_run(project: Project) -> None:
     assert project.databases() == []
 
 
+AUDIT = "migrations.RunSQL('CREATE SCHEMA audit; CREATE TABLE audit.log ()')"
+TWO_CLASSES = """
+    class A(TestCase):
+        def test_it(self):
+            pass
+
+
+    class B(A):
+        pass
+"""
+
+
 def test_a_schema_beside_public_is_refused_for_several_workers(project: Project) -> None:
-    """It cannot be made twice in one database; one worker can use it."""
-    project.migration("0002_audit", "0001_initial", "migrations.RunSQL('CREATE SCHEMA audit')")
-    project.tests(
-        "class A(TestCase):\n    def test_it(self):\n        pass\n\n\nclass B(A):\n    pass\n"
-    )
-    project.run().passed()
+    """It cannot be made twice in one database; one worker can use it, run after run."""
+    project.migration("0002_audit", "0001_initial", AUDIT)
+    project.tests(TWO_CLASSES)
+    for _ in range(3):
+        project.run("--keepdb").passed()
     result = project.run("--parallel", "2")
     assert result.code == 1
     assert "audit" in result.stderr
     assert "Traceback" not in result.stderr
     assert project.databases() == []
+
+
+def test_a_schema_beside_public_is_refused_beside_another_run(project: Project) -> None:
+    """Two runs would share it, each with one worker."""
+    project.migration(
+        "0002_audit", "0001_initial", AUDIT.replace("SCHEMA", "SCHEMA IF NOT EXISTS")
+    )
+    project.tests(
+        """
+        import subprocess
+        import sys
+
+
+        class Nested(TestCase):
+            def test_it(self):
+                if "nested" not in sys.argv[-1]:
+                    run = [sys.executable, "manage.py", "test", "-k", "nested"]
+                    result = subprocess.run(run, capture_output=True, text=True)
+                    self.assertIn("audit", result.stderr)
+                    self.assertEqual(result.returncode, 1)
+
+            def test_nested(self):
+                pass
+        """
+    )
+    project.run().passed()
+
+
+def test_a_search_path_of_the_project_s_own(project: Project) -> None:
+    """Tables would be made where the worker schema does not have them: refused, and named."""
+    project.configure('DATABASES["default"]["OPTIONS"] = {"options": "-c search_path=app,public"}')
+    project.write(
+        "library/migrations/0000_schema.py",
+        """
+        from django.db import migrations
+
+
+        class Migration(migrations.Migration):
+            operations = [migrations.RunSQL("CREATE SCHEMA app")]
+        """,
+    )
+    initial = (project.folder / "library/migrations/0001_initial.py").read_text()
+    project.write(
+        "library/migrations/0001_initial.py",
+        initial.replace("dependencies = []", 'dependencies = [("library", "0000_schema")]'),
+    )
+    project.tests(TWO_CLASSES)
+    result = project.run()
+    assert result.code == 1
+    assert "current schema of alias 'default' is app" in result.stderr
+    assert "Leave search_path out" in result.stderr
+    assert project.databases() == []
+
+
+def test_a_migration_that_drops_an_extension(project: Project) -> None:
+    """With one worker it runs; with two it would take the first one's columns along."""
+    project.migration(
+        "0002_hstore",
+        "0001_initial",
+        """
+        migrations.RunSQL("DROP EXTENSION IF EXISTS hstore CASCADE"),
+        migrations.RunSQL("CREATE EXTENSION hstore"),
+        migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
+        """,
+    )
+    project.tests(TWO_CLASSES)
+    project.run().passed()
+    result = project.run("--parallel", "2")
+    assert result.code == 1
+    assert "A migration drops an extension" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert project.databases() == []
+
+
+def test_grants_on_public_hold_in_a_worker_s_schema(project: Project) -> None:
+    """A second role may look where it may look under stock Django."""
+    project.tests(
+        """
+        class Granted(TestCase):
+            def test_usage(self):
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "SELECT has_schema_privilege('pg_monitor', current_schema(), 'USAGE')"
+                    )
+                    self.assertEqual(cursor.fetchone(), (True,))
+        """
+    )
+    project.run().passed()

@@ -80,6 +80,11 @@ def test_a_fixture_that_does_not_exist_ends_the_run(seeded: Project) -> None:
     assert seeded.databases() == []
 
 
+SMALL = """
+
+    class Small(Given):
+        databases = {"default", "small"}
+"""
 SET_UP = """
     from django.conf import settings
 
@@ -88,8 +93,13 @@ SET_UP = """
         settings.MEDIA_ROOT = f"/media/{worker.number}/{worker.schema}"
 
 
+    class Unpicklable(Exception):
+        def __init__(self, worker, reason):
+            super().__init__(f"worker {worker} {reason}")
+
+
     def fail(worker):
-        raise RuntimeError(f"worker {worker.number} cannot start")
+        raise Unpicklable(worker.number, "cannot start")
 """
 
 
@@ -130,9 +140,19 @@ def test_a_worker_that_cannot_be_set_up_ends_the_run(
 ) -> None:
     """It is not started over and over; the run ends with the error and cleans up."""
     project.write("setup.py", SET_UP)
-    project.configure('SCHEMA_RUNNER = {"WORKER_SETUP": ["setup.fail"]}')
-    project.tests(TESTS)
+    project.configure(
+        """
+        SCHEMA_RUNNER = {"WORKER_SETUP": ["setup.fail"]}
+        DATABASES["small"] = {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": "small.sqlite3",
+            "TEST": {"NAME": "test_small.sqlite3"},
+        }
+        """
+    )
+    project.tests(TESTS + SMALL)
     result = project.run(*mode)
     assert result.code == 1
     assert "cannot start" in result.stderr
     assert project.databases() == []
+    assert not list(project.folder.glob("test_small*"))

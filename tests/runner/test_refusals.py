@@ -65,17 +65,53 @@ def test_test_name_equal_to_name_that_does_not_exist(project: Project) -> None:
     assert project.databases() == []
 
 
-def test_a_marked_database_that_somebody_has_used(project: Project) -> None:
+@pytest.mark.parametrize("schema", ["public", "app"])
+def test_a_marked_database_that_somebody_has_used(project: Project, schema: str) -> None:
     """Where TEST NAME is NAME, what was put into a kept database is not removed either."""
     project.configure(f'DATABASES["default"]["TEST"] = {{"NAME": {project.name!r}}}')
     project.tests(TESTS)
     project.run("--keepdb").passed()
     with project.host(project.name) as connection:
-        connection.execute("CREATE TABLE precious (n int)")
-    refused(project, "--noinput", saying="tests would remove what is in it")
+        connection.execute(
+            f"CREATE SCHEMA IF NOT EXISTS {schema}; CREATE TABLE {schema}.precious (n int)"
+        )
+    refused(project, "--noinput", saying="tests would remove")
     with project.host(project.name) as connection:
-        connection.execute("SELECT FROM precious")
+        connection.execute(f"SELECT FROM {schema}.precious")
     project.drop_database()
+
+
+def test_what_is_put_into_the_project_s_database_during_a_run_stays(project: Project) -> None:
+    """A database that did not exist when the run began may be in use when it ends."""
+    project.configure(f'DATABASES["default"]["TEST"] = {{"NAME": {project.name!r}}}')
+    project.tests(
+        """
+        class Using(TransactionTestCase):
+            def test_it(self):
+                with connection.cursor() as cursor:
+                    cursor.execute("CREATE TABLE public.precious (n int)")
+        """
+    )
+    result = project.run().passed()
+    assert "stays: it has table public.precious" in result.stdout
+    with project.host(project.name) as connection:
+        connection.execute("SELECT FROM public.precious")
+    project.drop_database()
+
+
+def test_another_alias_s_database(project: Project) -> None:
+    """A test database with the name of some other database in DATABASES is that database."""
+    project.create_database(project.test_name)
+    with project.host() as connection:
+        connection.execute("CREATE TABLE precious (n int)")
+    project.configure(
+        f'DATABASES["other"] = {{**DATABASES["default"], "NAME": {project.test_name!r}}}'
+    )
+    project.tests(TESTS)
+    refused(project, "--noinput", saying="tests would remove what is in it")
+    with project.host() as connection:
+        connection.execute("SELECT FROM precious")
+    project.drop_database(project.test_name)
 
 
 def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:
@@ -117,17 +153,6 @@ def test_a_template_with_objects_of_its_own(project: Project) -> None:
     refused(project, saying="table public.prepared")
     assert project.databases() == [template]
     project.drop_database(template)
-
-
-def test_unmarked_schemas_in_the_host_database_stay(project: Project) -> None:
-    """A schema with a name like ours and no marker is somebody's."""
-    project.tests(TESTS)
-    project.run("--keepdb").passed()
-    with project.host() as connection:
-        connection.execute("CREATE SCHEMA test_w7_7; CREATE TABLE test_w7_7.precious ()")
-    project.run("--keepdb").passed()
-    assert "test_w7_7" in project.schemas()
-    project.drop_database(project.test_name)
 
 
 def test_a_server_that_does_not_answer(project: Project) -> None:

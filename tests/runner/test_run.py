@@ -8,7 +8,7 @@ from ..digest import digest
 from ..project import STOCK, Project
 
 MODES = [(), ("--parallel", "2")]
-METHODS = ["fork", "spawn"]
+METHODS = ["fork", "spawn", "forkserver"]
 
 # Writes, as each test runs, where it is: one line of JSON a test.
 REPORTING = """
@@ -245,6 +245,72 @@ def test_an_alias_on_another_backend_keeps_django_s_behaviour(project: Project) 
     )
     for mode in MODES:
         project.run(*mode).passed()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_database_by_two_names_of_its_server(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, mode: tuple[str, ...]
+) -> None:
+    """Django takes them for two databases, so each alias gets schemas of its own."""
+    link = tmp_path_factory.mktemp("s") / "s"
+    link.symlink_to(project.server.params["host"])
+    project.configure(f'DATABASES["again"] = {{**DATABASES["default"], "HOST": {str(link)!r}}}')
+    project.tests(
+        """
+        class Apart(TransactionTestCase):
+            databases = {"default", "again"}
+
+            def test_each_sees_its_own(self):
+                Author.objects.create(name="a")
+                self.assertEqual(Author.objects.using("again").count(), 0)
+
+
+        class More(Apart):
+            pass
+        """
+    )
+    project.run(*mode).passed()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_connection_pool(project: Project, mode: tuple[str, ...]) -> None:
+    """Forked workers use pools of their own, also where the parent has used one."""
+    project.configure('DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 3}}')
+    project.tests(
+        """
+        class Pooled(TransactionTestCase):
+            serialized_rollback = True
+
+            def test_it(self):
+                self.assertEqual(Author.objects.count(), 0)
+                Author.objects.create(name="a")
+
+            def test_again(self):
+                self.test_it()
+
+
+        class More(Pooled):
+            pass
+        """
+    )
+    project.run(*mode).passed()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_creation_can_be_asked_in_a_worker(project: Project, method: str) -> None:
+    """Code under test may use what Django's creation class has, as in stock Django."""
+    project.tests(
+        """
+        class Asking(TestCase):
+            def test_signature(self):
+                self.assertEqual(len(connection.creation.test_db_signature()), 4)
+
+
+        class More(Asking):
+            pass
+        """
+    )
+    project.run("--parallel", "2", env={"START_METHOD": method}).passed()
 
 
 def test_new_threads_and_live_servers_use_the_worker_s_schema(project: Project) -> None:

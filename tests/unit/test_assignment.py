@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,11 +35,21 @@ def test_the_dict_stays_and_its_options_are_a_copy() -> None:
     assert settings == {"OPTIONS": own}
 
 
-def test_an_application_name_of_the_project_stays() -> None:
-    """Only where there is none do connections get ours."""
+def test_the_application_name_is_the_run_s() -> None:
+    """Whatever the project has set: what is left over must be known by it."""
     settings: dict[str, Any] = {"OPTIONS": {}}
     assign(settings, assignment(application_name="mine"))
-    assert settings["OPTIONS"]["application_name"] == "mine"
+    assert settings["OPTIONS"]["application_name"] == "application"
+
+
+def test_a_build_keeps_the_project_s_search_path() -> None:
+    """It has no schema yet; only whose connection it is can be seen."""
+    settings: dict[str, Any] = {"OPTIONS": {"options": "-c work_mem=1MB"}}
+    assign(settings, replace(assignment(**settings["OPTIONS"]), worker=None))
+    assert settings["OPTIONS"] == {
+        "options": "-c work_mem=1MB",
+        "application_name": "application",
+    }
 
 
 def test_it_travels_to_spawned_workers() -> None:

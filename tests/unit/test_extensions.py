@@ -1,6 +1,13 @@
 import pytest
 
 from schema_runner.backend import extensions
+from schema_runner.errors import SchemaRunnerError
+
+
+def test_dropping_one_that_others_use_is_refused() -> None:
+    """With CASCADE it would take columns of other workers' tables along."""
+    with pytest.raises(SchemaRunnerError, match="drops an extension"):
+        extensions.share(print, "DROP  extension IF EXISTS hstore CASCADE", None, False, {})
 
 
 @pytest.mark.parametrize(

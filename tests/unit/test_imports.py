@@ -31,15 +31,25 @@ def room(path: Path) -> str:
 
 def imported(path: Path) -> set[str]:
     """Return the rooms that a module imports from."""
-    depth = len(path.relative_to(PACKAGE).parts)
-    found = set()
+    package = ["schema_runner", *path.relative_to(PACKAGE).parent.parts]
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= {node.module.split(".")[0]} if node.module else {a.name for a in node.names}
-    return found
+        if isinstance(node, ast.Import):
+            names += [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = package[: len(package) + 1 - node.level] if node.level else []
+            origin = origin + (node.module.split(".") if node.module else [])
+            names += [[*origin, alias.name] for alias in node.names]
+    return {name[1] for name in names if name[0] == "schema_runner"}
 
 
-MODULES = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or room(path) in ROOMS]
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def test_the_imports_of_a_room_are_found() -> None:
+    """Relative ones and absolute ones, of modules and of what is in them."""
+    assert imported(PACKAGE / "backend" / "creation.py") >= {"reference", "workspace", "postgres"}
+    assert {room(path) for path in MODULES} == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -23,3 +23,10 @@ def test_own_names_are_recognised_and_others_are_not() -> None:
 def test_application_name_fits_the_limit_of_postgresql() -> None:
     """PostgreSQL cuts names at 63 bytes; a cut one would not be found again."""
     assert len(names.application(2**62)) <= 63
+
+
+def test_a_run_is_known_by_its_application_name() -> None:
+    """And no other application is taken for one."""
+    assert names.run_of_application(names.application(4711)) == 4711
+    for other in ("", "psql", "django-schema-runner", "django-schema-runner x", "my 4711"):
+        assert names.run_of_application(other) is None

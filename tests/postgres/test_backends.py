@@ -1,0 +1,54 @@
+import pytest
+from psycopg import errors
+
+from schema_runner import names
+from schema_runner.postgres import backends, locks
+from schema_runner.postgres.server import Connection, Server
+
+RUN = 4712
+
+
+def connect_as(server: Server, connection: Connection, application: str) -> Connection:
+    opened = server.connect(connection.info.dbname)
+    opened.execute("SELECT set_config('application_name', %s, false)", [application])
+    return opened
+
+
+def is_ended(connection: Connection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except errors.OperationalError:
+        return True
+    return False
+
+
+def test_only_the_run_s_own_are_ended(server: Server, connection: Connection) -> None:
+    """Another run's connection, and psql, go on."""
+    applications = [names.application(RUN), names.application(RUN + 1), "psql"]
+    opened = [connect_as(server, connection, application) for application in applications]
+    backends.end(connection, connection.info.dbname, RUN)
+    assert [is_ended(one) for one in opened] == [True, False, False]
+    for one in opened:
+        one.close()
+
+
+def test_those_of_dead_runs_are_ended(server: Server, connection: Connection) -> None:
+    """A lease keeps a run's connections, though they have been idle for long."""
+    lease = locks.Lease(server.connect(connection.info.dbname), RUN)
+    applications = [names.application(RUN), names.application(RUN + 1), "psql"]
+    opened = [connect_as(server, connection, application) for application in applications]
+    backends.end_those_of_dead_runs(connection)
+    assert [is_ended(one) for one in opened] == [False, True, False]
+    for one in opened:
+        one.close()
+    lease.close()
+
+
+def test_a_statement_under_way_is_ended(server: Server, connection: Connection) -> None:
+    """Waiting for its result would take as long as it takes."""
+    busy = connect_as(server, connection, names.application(RUN))
+    busy.pgconn.send_query(b"SELECT pg_sleep(600)")
+    backends.end_those_of_dead_runs(connection)
+    with pytest.raises(errors.OperationalError):
+        busy.execute("SELECT 1")
+    busy.close()
