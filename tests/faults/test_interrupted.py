@@ -187,9 +187,11 @@ def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: 
 
 def test_what_a_killed_run_was_doing_is_not_waited_for(suite: Project) -> None:
     """The server goes on with a statement whose client was killed; the next run ends it."""
+    # The first is committed, and would be refused as a second worker's if it were still there.
+    suite.migration("0002_audit", "0001_initial", "migrations.RunSQL('CREATE SCHEMA audit')")
     suite.migration(
-        "0002_slow",
-        "0001_initial",
+        "0003_slow",
+        "0002_audit",
         "migrations.RunSQL('ALTER TABLE library_book ADD n int; SELECT pg_sleep(600) /* busy */')",
     )
     process = suite.start()
@@ -199,7 +201,8 @@ def test_what_a_killed_run_was_doing_is_not_waited_for(suite: Project) -> None:
         process.kill()
         process.communicate(timeout=60)
         assert connection.execute(busy, [suite.test_name]).fetchall()
-    (suite.folder / "library/migrations/0002_slow.py").unlink()
+    for name in ("0002_audit", "0003_slow"):
+        (suite.folder / f"library/migrations/{name}.py").unlink()
     (suite.folder / "go").touch()
     suite.run(*PARALLEL).passed()
     assert suite.databases() == []
@@ -232,6 +235,7 @@ def test_four_first_runs_at_once(suite: Project) -> None:
         stdout, stderr = run.communicate(timeout=120)
         assert run.returncode == 0, stdout + stderr
         assert "OK" in stderr
+        assert "stays, for the next run" not in stdout
     assert suite.databases() == []
 
 

@@ -28,7 +28,9 @@ def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
     """A lease is idle for as long as the tests run, and a build is waited for."""
     limited = replace(server, params={**server.params, "user": role})
     with limited.connect("postgres") as connection:
-        row = connection.execute("SELECT current_setting(x) FROM unnest(%s::text[]) x", [list(LIMITS)])
+        row = connection.execute(
+            "SELECT current_setting(x) FROM unnest(%s::text[]) x", [list(LIMITS)]
+        )
         assert row.fetchall() == [("0",)] * 3
 
 
