@@ -62,14 +62,14 @@ class HostDatabase:
         in it beside its schemas, this one begins without. Raises SchemaRunnerError where what
         would be replaced is not ours to remove.
         """
-        server, name = request.server, request.name
+        server, name, run = request.server, request.name, locks.new_run()
         with server.maintenance() as maintenance, _held(maintenance, name):
             if not _is_shared(maintenance, request):
                 request.create()
                 _refuse_inheritance(maintenance, request)
-                _mark(maintenance, name, Marker(locks.new_run(), State.READY))
+                _mark(maintenance, name, Marker(run, State.READY))
             connection = server.connect(name)
-            lease = locks.Lease(connection, locks.new_run())
+            lease = locks.Lease(connection, run)
         return cls(
             server=server,
             name=name,
