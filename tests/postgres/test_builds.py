@@ -1,0 +1,35 @@
+"""What the marker `needs` knows of the build that these tests run on."""
+
+import pytest
+
+from schema_runner.postgres.server import Connection
+
+from ..builds import BUILD
+
+EXTENSIONS = [
+    "btree_gin",
+    "btree_gist",
+    "citext",
+    "hstore",
+    "pg_trgm",
+    "pgcrypto",
+    "postgis",
+    "unaccent",
+    "uuid-ossp",
+]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.needs(name)) for name in EXTENSIONS]
+)
+def test_a_needed_extension_can_be_created(connection: Connection, name: str) -> None:
+    """It is not only listed: its library loads."""
+    connection.execute(f'CREATE EXTENSION "{name}"')
+
+
+def test_what_tests_are_skipped_for_is_not_there(connection: Connection) -> None:
+    """A build that has got an extension since then runs the tests that need it."""
+    rows = connection.execute(
+        "SELECT name FROM pg_available_extensions WHERE name = ANY(%s)", [list(BUILD.lacks)]
+    )
+    assert rows.fetchall() == [], "remove them from `lacks`"
