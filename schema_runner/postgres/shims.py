@@ -1,0 +1,133 @@
+"""Shims: advisory locks that are each worker's own, and what keeps them off a search_path.
+
+Advisory locks belong to a database, so the workers that share one would wait for each other's.
+In a search_path of worker schema, shims, `pg_catalog`, `public` the shims come before the
+server's own functions, and mix the name of the worker schema into the key.
+"""
+
+from psycopg import sql
+
+from .server import Connection
+
+_FUNCTIONS = """
+    SELECT proname, pg_catalog.pg_get_function_arguments(oid),
+           pg_catalog.oidvectortypes(proargtypes), pg_catalog.format_type(prorettype, NULL)
+    FROM pg_catalog.pg_proc
+    WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_'
+      AND pg_catalog.oidvectortypes(proargtypes) = ANY(%s)
+"""
+# Exclusive or: one worker's keys stay as distinct as they were. The server tells the two forms
+# apart by itself. hashname is the lower half of hashnameextended, so both get 64 bits.
+_KEYS = {
+    "bigint": """
+        pg_catalog.int8xor($1, pg_catalog.hashnameextended(pg_catalog.current_schema(), 0))
+    """,
+    "integer, integer": """
+        pg_catalog.int4xor($1, pg_catalog.int4(pg_catalog.int8shr(
+            pg_catalog.hashnameextended(pg_catalog.current_schema(), 0), 32))),
+        pg_catalog.int4xor($2, pg_catalog.hashname(pg_catalog.current_schema()))
+    """,
+}
+# A body that is parsed now, strict as its function, and uses each argument once is put into
+# the query in place of the call: https://wiki.postgresql.org/wiki/Inlining_of_SQL_functions
+_CREATE = """
+    CREATE FUNCTION {schema}.{name}({arguments}) RETURNS {result}
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
+    RETURN pg_catalog.{name}({keys})
+"""
+_GRANT = """
+    GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
+    GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO PUBLIC
+"""
+
+
+def create(connection: Connection, schema: str) -> None:
+    """Create the shims in an empty schema, for every role to use.
+
+    Not shimmed are calls qualified with `pg_catalog`, and those whose function was resolved
+    when they were stored: in views, defaults, and bodies of BEGIN ATOMIC.
+    """
+    identifier = sql.Identifier(schema)
+    functions = connection.execute(_FUNCTIONS, [list(_KEYS)]).fetchall()
+    statements = [
+        sql.SQL(_CREATE).format(
+            schema=identifier,
+            name=sql.Identifier(name),
+            arguments=sql.SQL(arguments),
+            result=sql.SQL(result),
+            keys=sql.SQL(_KEYS[types]),
+        )
+        for name, arguments, types, result in functions
+    ]
+    connection.execute(sql.SQL(";").join([*statements, sql.SQL(_GRANT).format(schema=identifier)]))
+
+
+# What is looked up by its name: kind, catalog, prefix of the columns there, what else matters.
+_NAMED = [
+    ("relation", "pg_class", "rel", ""),
+    # Not the array types that come with a type: they collide where it does.
+    ("type", "pg_type", "typ", "AND own.oid NOT IN (SELECT typarray FROM pg_catalog.pg_type)"),
+    ("operator", "pg_operator", "opr",
+     "AND own.oprleft = system.oprleft AND own.oprright = system.oprright"),
+    ("operator class", "pg_opclass", "opc", "AND own.opcmethod = system.opcmethod"),
+    ("operator family", "pg_opfamily", "opf", "AND own.opfmethod = system.opfmethod"),
+    ("collation", "pg_collation", "coll",
+     "AND system.collencoding IN (-1, pg_char_to_encoding(getdatabaseencoding()))"),
+    # A default one is looked up by its encodings.
+    ("conversion", "pg_conversion", "con",
+     "OR own.condefault AND system.condefault AND own.conforencoding = system.conforencoding"
+     " AND own.contoencoding = system.contoencoding"),
+    ("text search configuration", "pg_ts_config", "cfg", ""),
+    ("text search dictionary", "pg_ts_dict", "dict", ""),
+    ("text search parser", "pg_ts_parser", "prs", ""),
+    ("text search template", "pg_ts_template", "tmpl", ""),
+]  # fmt: skip
+_SAME_NAME = """
+    SELECT '{kind} ' || own.{prefix}name
+    FROM pg_catalog.{catalog} own
+    JOIN pg_catalog.{catalog} system ON own.{prefix}name = system.{prefix}name {more}
+    WHERE own.{prefix}namespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(own)s)
+      AND system.{prefix}namespace = 'pg_catalog'::regnamespace
+"""
+_SAME_NAMES = " UNION ".join(
+    _SAME_NAME.format(kind=kind, catalog=catalog, prefix=prefix, more=more)
+    for kind, catalog, prefix, more in _NAMED
+)
+_SAME_NAME_FUNCTIONS = """
+    SELECT 'function ' || proname || '(' || oidvectortypes(own.proargtypes) || ')',
+           own.proargtypes::oid[], own.pronargdefaults, own.provariadic,
+           system.proargtypes::oid[], system.pronargdefaults, system.provariadic
+    FROM pg_catalog.pg_proc own JOIN pg_catalog.pg_proc system USING (proname)
+    WHERE own.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(own)s)
+      AND system.pronamespace = 'pg_catalog'::regnamespace
+"""
+_MOST_ARGUMENTS = 100  # PostgreSQL's FUNC_MAX_ARGS.
+
+
+def collisions(connection: Connection, schema: str) -> list[str]:
+    """List what in a schema would win over something of `pg_catalog` if that came later.
+
+    Each is named as in "type date" or "function lower(text)". The connection's own search_path
+    leaves `pg_catalog` first.
+    """
+    parameters = {"own": schema}
+    found = {name for (name,) in connection.execute(_SAME_NAMES, parameters)}
+    for name, *both in connection.execute(_SAME_NAME_FUNCTIONS, parameters):
+        if _calls(*both[:3]) & _calls(*both[3:]):
+            found.add(name)
+    return sorted(found)
+
+
+def _calls(declared: list[int], defaults: int, variadic: int) -> set[tuple[int, ...]]:
+    """Return the types of arguments, in order, that calls of a function can have.
+
+    The path decides between functions that a call fits with the same types, though one may
+    have defaults for what the call leaves out, or gather arguments with VARIADIC:
+    https://www.postgresql.org/docs/current/typeconv-func.html
+    """
+    most = len(declared)
+    calls = {tuple(declared[:given]) for given in range(most - defaults, most + 1)}
+    if variadic:
+        for gathered in range(1, _MOST_ARGUMENTS - most + 2):
+            calls.add((*declared[:-1], *[variadic] * gathered))
+    return calls

@@ -1,0 +1,550 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from schema_runner.postgres import shims
+from schema_runner.postgres.server import Connection, Server
+
+Session: TypeAlias = Callable[[str | None], Connection]
+
+LOCKING = [
+    f"pg_{attempt}advisory_{scope}lock{mode}"
+    for attempt in ("", "try_")
+    for scope in ("", "xact_")
+    for mode in ("", "_shared")
+]
+FORMS = ["7", "7, 8"]
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server) -> Iterator[str]:
+    """A database for all these tests: most hold locks only, or roll back what they create."""
+    with server.maintenance() as maintenance:
+        maintenance.execute("CREATE DATABASE shims")
+    with server.connect("shims") as connection:
+        connection.execute("CREATE SCHEMA one; CREATE SCHEMA two; CREATE SCHEMA shims")
+        shims.create(connection, "shims")
+    yield "shims"
+    with server.maintenance() as maintenance:
+        maintenance.execute("DROP DATABASE shims")
+
+
+@pytest.fixture
+def session(server: Server, shared: str) -> Iterator[Session]:
+    """Open sessions of workers, whose schemas are `one` and `two`; without one, of others."""
+    with ExitStack() as opened:
+
+        def connect(schema: str | None) -> Connection:
+            made = opened.enter_context(server.connect(shared))
+            # The server may take a moment to notice that a connection is closed.
+            opened.callback(made.execute, "SELECT pg_advisory_unlock_all()")
+            return prepare(made, schema)
+
+        yield connect
+
+
+def prepare(connection: Connection, schema: str | None) -> Connection:
+    connection.execute("SET lock_timeout = '100ms'")
+    if schema is not None:
+        connection.execute(f"SET search_path = {schema}, shims, pg_catalog, public")
+    return connection
+
+
+def call(connection: Connection, function: str, arguments: str) -> Any:
+    row = connection.execute(f"SELECT {function}({arguments})").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def is_free(connection: Connection, arguments: str, mode: str = "") -> bool:
+    """Whether a session could take the lock."""
+    with connection.transaction():
+        return call(connection, f"pg_try_advisory_xact_lock{mode}", arguments) is True
+
+
+def held(connection: Connection) -> int:
+    """How many advisory locks a session holds."""
+    row = connection.execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def outcome(connection: Connection, statement: str) -> Any:
+    """What a statement returns, or the code of its error."""
+    try:
+        with connection.transaction():
+            return connection.execute(statement).fetchall()
+    except psycopg.Error as error:
+        return error.sqlstate
+
+
+@contextmanager
+def role(connection: Connection) -> Iterator[str]:
+    name = f"shims_{connection.info.dbname}"
+    connection.execute(f"CREATE ROLE {name}")
+    try:
+        yield name
+    finally:
+        connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_every_lock_function_has_a_shim_like_it(session: Session) -> None:
+    """Names, arguments, results and properties are the server's, except unlock_all's."""
+    signature = (
+        "SELECT proname, pg_get_function_arguments(oid), prorettype, proisstrict, provolatile,"
+        " proparallel, proretset, prosecdef FROM pg_proc"
+        " WHERE pronamespace = %s::regnamespace AND proname ~ 'advisory'"
+        " AND proname <> 'pg_advisory_unlock_all' ORDER BY 1, 2"
+    )
+    plain = session(None)
+    made = plain.execute(signature, ["shims"]).fetchall()
+    assert made == plain.execute(signature, ["pg_catalog"]).fetchall()
+    assert len(made) == (len(LOCKING) + 2) * len(FORMS)
+
+
+@pytest.mark.parametrize("arguments", FORMS)
+@pytest.mark.parametrize("function", LOCKING)
+def test_workers_do_not_meet(session: Session, function: str, arguments: str) -> None:
+    """What one worker locks is free for another, whichever function either uses."""
+    one, two = session("one"), session("two")
+    with one.transaction(), two.transaction():
+        assert call(one, function, arguments) is not False
+        for other in LOCKING:
+            assert call(two, other, arguments) is not False
+
+
+@pytest.mark.parametrize("arguments", FORMS)
+@pytest.mark.parametrize("function", LOCKING)
+def test_others_are_not_met(session: Session, function: str, arguments: str) -> None:
+    """A session without shims, such as a run's lease, holds and sees the plain key."""
+    worker, other = session("one"), session(None)
+    with worker.transaction(), other.transaction():
+        assert call(worker, function, arguments) is not False
+        for theirs in LOCKING:
+            assert call(other, theirs, arguments) is not False
+
+
+@pytest.mark.parametrize("arguments", FORMS)
+@pytest.mark.parametrize("function", LOCKING)
+@pytest.mark.parametrize("ending", [None, psycopg.Rollback])
+def test_sessions_of_one_worker_meet(
+    session: Session, function: str, arguments: str, ending: type[Exception] | None
+) -> None:
+    """Threads of one worker lock each other out, shared or not, for as long as they should."""
+    holder, other = session("one"), session("one")
+    with holder.transaction():
+        assert call(holder, function, arguments) is not False
+        assert not is_free(other, arguments)
+        assert is_free(other, arguments, "_shared") == function.endswith("_shared")
+        if ending is not None:
+            raise ending
+    assert is_free(other, arguments) == ("xact" in function)
+
+
+@pytest.mark.parametrize("arguments", FORMS)
+@pytest.mark.parametrize("function", LOCKING)
+def test_a_lock_that_is_taken_is_waited_for(
+    session: Session, function: str, arguments: str
+) -> None:
+    """Only the functions with try in their names return at once."""
+    holder, other = session("one"), session("one")
+    call(holder, "pg_advisory_lock", arguments)
+    if "try" in function:
+        assert call(other, function, arguments) is False
+    else:
+        with pytest.raises(errors.LockNotAvailable):
+            call(other, function, arguments)
+
+
+@pytest.mark.parametrize("arguments", FORMS)
+@pytest.mark.parametrize("mode", ["", "_shared"])
+def test_unlocking(session: Session, arguments: str, mode: str) -> None:
+    """Each lock is given back once; one more unlock returns false, with the server's warning."""
+    worker = session("one")
+    warnings: list[str | None] = []
+    worker.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
+    for _ in range(2):
+        call(worker, f"pg_advisory_lock{mode}", arguments)
+    assert [call(worker, f"pg_advisory_unlock{mode}", arguments) for _ in range(2)] == [True] * 2
+    assert held(worker) == 0
+    assert warnings == []
+    assert call(worker, f"pg_advisory_unlock{mode}", arguments) is False
+    assert warnings == [f"you don't own a lock of type {'ShareLock' if mode else 'ExclusiveLock'}"]
+
+
+def test_unlocking_everything(session: Session) -> None:
+    """The server's own pg_advisory_unlock_all reaches what the shims have locked."""
+    worker = session("one")
+    for arguments in FORMS:
+        call(worker, "pg_advisory_lock", arguments)
+        call(worker, "pg_advisory_lock_shared", arguments)
+    assert held(worker) == 4
+    call(worker, "pg_advisory_unlock_all", "")
+    assert held(worker) == 0
+
+
+def test_keys_stay_apart(session: Session) -> None:
+    """No two keys of a worker become one, be it in different forms of the same bits."""
+    keys = ["0", "1", "-1", f"{2**32}", f"{2**32 + 1}", "0, 0", "0, 1", "1, 0", "1, 1", "-1, -1"]
+    with ExitStack() as transactions:
+        for key in keys:
+            one = session("one")
+            transactions.enter_context(one.transaction())
+            assert call(one, "pg_try_advisory_xact_lock", key) is True, key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [
+        ("1", "1"),
+        ("1::smallint", "1"),
+        ("'5'", "5"),
+        ("' 5 '", "5"),
+        ("hashtext('x')", "hashtext('x')::bigint"),
+        ("hashtextextended('x', 0)", "hashtextextended('x', 0)"),
+        (f"{2**63 - 1}", f"'{2**63 - 1}'"),
+        (f"({-(2**63)})", f"'{-(2**63)}'"),
+        ("(SELECT 3)", "3"),
+        ("1, 2", "1, 2"),
+        ("1::smallint, 2::smallint", "1, 2"),
+        ("1, 2::smallint", "1, 2"),
+        ("'5', '6'", "5, 6"),
+        ("hashtext('x'), 6", "hashtext('x'), 6"),
+        (f"{2**31 - 1}, ({-(2**31)})", f"'{2**31 - 1}', '{-(2**31)}'"),
+    ],
+)
+def test_arguments_are_taken_as_they_were(session: Session, arguments: str, same: str) -> None:
+    """Casts that the server makes for its own functions it makes for the shims."""
+    holder, other = session("one"), session("one")
+    call(holder, "pg_advisory_lock", arguments)
+    assert held(holder) == 1
+    assert not is_free(other, same)
+    assert is_free(session("two"), same)
+    assert is_free(session(None), same)
+    assert call(holder, "pg_advisory_unlock", same) is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["1.5", f"{2**63}", "'x'", "true", "1, 2::bigint", f"1, {2**31}", "'1', '2.5'", "1, 2, 3", ""],
+)
+def test_arguments_are_refused_as_they_were(session: Session, arguments: str) -> None:
+    """An error is the same error."""
+    statement = f"SELECT pg_advisory_lock({arguments})"
+    refusal = outcome(session(None), statement)
+    assert isinstance(refusal, str)
+    assert outcome(session("one"), statement) == refusal
+
+
+@pytest.mark.parametrize("cursor", [psycopg.Cursor, psycopg.ClientCursor])
+@pytest.mark.parametrize("placeholder", ["%s", "%b", "%t"])
+@pytest.mark.parametrize("keys", [[1], [-40_000], [2**31], [-(2**62)], [3, 4], [-40_000, 2**30]])
+def test_parameters(
+    session: Session, cursor: type[psycopg.Cursor[Any]], placeholder: str, keys: list[int]
+) -> None:
+    """psycopg picks a type by the size of a number, and every type will do."""
+    worker = session("one")
+    placeholders = ", ".join([placeholder] * len(keys))
+    for function in ("pg_advisory_lock", "pg_advisory_unlock"):
+        for prepare in (False, True):
+            execute = cursor(worker).execute
+            execute(f"SELECT {function}({placeholders})", keys, prepare=prepare)
+        assert held(worker) == (function == "pg_advisory_lock")
+    assert outcome(worker, f"SELECT pg_advisory_unlock({', '.join(map(str, keys))})") == [(False,)]
+
+
+@pytest.mark.parametrize("arguments", ["NULL", "NULL, 1", "1, NULL", "NULL, NULL"])
+@pytest.mark.parametrize("function", [*LOCKING, "pg_advisory_unlock", "pg_advisory_unlock_shared"])
+def test_null_locks_nothing(session: Session, function: str, arguments: str) -> None:
+    """As the server's, the shims return NULL for it."""
+    worker, plain = session("one"), session(None)
+    with worker.transaction():
+        assert call(worker, function, arguments) == call(plain, function, arguments)
+        assert held(worker) == 0
+
+
+def test_calls_in_code_use_the_shims(session: Session) -> None:
+    """Functions and blocks resolve a name when they run, by the path of that moment."""
+    one, two, plain = session("one"), session("two"), session(None)
+    plain.execute(
+        "CREATE FUNCTION by_sql(int) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock($1)';"
+        "CREATE FUNCTION by_plpgsql(int) RETURNS void LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_advisory_lock($1); END'"
+    )
+    one.execute("SELECT by_sql(1), by_plpgsql(2)")
+    one.execute("DO 'BEGIN PERFORM pg_advisory_lock(3); END'")
+    one.execute("SELECT FROM pg_advisory_lock(4)")
+    one.execute("SELECT pg_advisory_lock(n) FROM generate_series(5, 6) AS n")
+    one.execute("PREPARE again AS SELECT pg_advisory_lock($1)")
+    one.execute("EXECUTE again (7)")
+    assert held(one) == 7
+    for key in range(1, 8):
+        assert not is_free(session("one"), f"{key}")
+        assert is_free(two, f"{key}")
+        assert is_free(plain, f"{key}")
+
+
+def test_a_session_that_changes_its_path_changes_its_keys(session: Session) -> None:
+    """Plans that are kept, in plpgsql or prepared, follow the path."""
+    worker = session("one")
+    worker.execute(
+        "CREATE FUNCTION public.lock() RETURNS bool LANGUAGE plpgsql AS"
+        " 'BEGIN RETURN pg_try_advisory_lock(1); END'"
+    )
+    assert call(worker, "public.lock", "") is True
+    worker.execute("SET search_path = two, shims, pg_catalog, public")
+    assert call(worker, "public.lock", "") is True
+    worker.execute("SET search_path = public")
+    assert call(worker, "public.lock", "") is True
+    assert held(worker) == 3
+
+
+def test_the_server_puts_the_call_in_place(session: Session) -> None:
+    """No call is added to a query's: that is what keeps the shims cheap."""
+    for arguments in FORMS:
+        rows = session("one").execute(f"EXPLAIN VERBOSE SELECT pg_advisory_lock({arguments})")
+        plan = "\n".join(line for (line,) in rows)
+        assert "pg_catalog.pg_advisory_lock(" in plan
+        assert "shims" not in plan
+
+
+def test_a_role_without_rights_can_lock(server: Server, connection: Connection) -> None:
+    """Tests may act as a second role, and a project may have revoked what roles have."""
+    connection.execute(
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;"
+        "CREATE SCHEMA one; CREATE SCHEMA two; CREATE SCHEMA shims;"
+        "GRANT USAGE ON SCHEMA one, two TO PUBLIC"
+    )
+    shims.create(connection, "shims")
+    with (
+        role(connection) as name,
+        server.connect(connection.info.dbname) as one,
+        server.connect(connection.info.dbname) as two,
+    ):
+        prepare(one, "one")
+        prepare(two, "two")
+        call(one, "pg_advisory_lock", "6")
+        for limited in (one, two):
+            limited.execute(f"SET ROLE {name}")
+            for arguments in FORMS:
+                call(limited, "pg_advisory_lock", arguments)
+        # The key is the worker's, whoever calls.
+        assert call(one, "pg_advisory_unlock", "6") is True
+
+
+def test_a_schema_that_needs_quoting(session: Session) -> None:
+    """The shims' schema has any name."""
+    worker = session(None)
+    with worker.transaction(force_rollback=True):
+        worker.execute('CREATE SCHEMA "Sch%s ""1"""')
+        shims.create(worker, 'Sch%s "1"')
+        worker.execute('SET search_path = public, "Sch%s ""1""", pg_catalog')
+        for arguments in FORMS:
+            call(worker, "pg_advisory_lock", arguments)
+            assert is_free(session(None), arguments)
+        assert held(worker) == 2
+
+
+# What is created, a query that then has another outcome, and what is reported.
+COLLISIONS = {
+    "table": ("CREATE TABLE date (n int)", "SELECT '2020-02-02'::date::text", ["type date"]),
+    "array": ("CREATE TABLE date (n int)", "SELECT '{2020-02-02}'::_date::text", ["type date"]),
+    "enum": ("CREATE TYPE money AS ENUM ('1')", "SELECT '1'::money::text", ["type money"]),
+    "domain": ("CREATE DOMAIN path AS int[]", "SELECT '{1}'::path::text", ["type path"]),
+    "shell": ("CREATE TYPE inet", "SELECT '::1'::inet::text", ["type inet"]),
+    "named as an array": ("CREATE TYPE _date AS (n int)", "SELECT '{}'::_date", ["type _date"]),
+    "view": (
+        "CREATE VIEW pg_tables AS SELECT 1 AS n", "TABLE pg_tables",
+        ["relation pg_tables", "type pg_tables"],
+    ),
+    "sequence": (
+        "CREATE SEQUENCE pg_class", "SELECT 'pg_class'::regclass::oid", ["relation pg_class"],
+    ),
+    "index": (
+        "CREATE TABLE t (n int); CREATE INDEX pg_class_oid_index ON t (n)",
+        "SELECT 'pg_class_oid_index'::regclass::oid", ["relation pg_class_oid_index"],
+    ),
+    "function": (
+        "CREATE FUNCTION lower(text) RETURNS text RETURN 'own'",
+        "SELECT lower('A')", ["function lower(text)"],
+    ),
+    "no arguments": (
+        "CREATE FUNCTION now() RETURNS text RETURN 'own'",
+        "SELECT now() = 'own'", ["function now()"],
+    ),
+    "own defaults": (
+        "CREATE FUNCTION lower(text, int DEFAULT 1) RETURNS text RETURN 'own'",
+        "SELECT lower('A'::text)", ["function lower(text, integer)"],
+    ),
+    "all defaults": (
+        "CREATE FUNCTION now(int DEFAULT 1) RETURNS text RETURN 'own'",
+        "SELECT now() = 'own'", ["function now(integer)"],
+    ),
+    "the server's defaults": (
+        "CREATE FUNCTION jsonb_set(jsonb, text[], jsonb) RETURNS text RETURN 'own'",
+        "SELECT jsonb_set('{}'::jsonb, '{a}'::text[], '1'::jsonb)::text",
+        ["function jsonb_set(jsonb, text[], jsonb)"],
+    ),
+    "own variadic": (
+        "CREATE FUNCTION mod(VARIADIC int[]) RETURNS text RETURN 'own'",
+        "SELECT mod(5, 3)::text", ["function mod(integer[])"],
+    ),
+    "the server's variadic": (
+        "CREATE FUNCTION json_extract_path(json, text, text) RETURNS text RETURN 'own'",
+        "SELECT json_extract_path('{}'::json, 'a'::text, 'b'::text)",
+        ["function json_extract_path(json, text, text)"],
+    ),
+    "array for a variadic": (
+        "CREATE FUNCTION json_extract_path(json, text[]) RETURNS text RETURN 'own'",
+        "SELECT json_extract_path('{}'::json, VARIADIC '{a}'::text[])",
+        ["function json_extract_path(json, text[])"],
+    ),
+    "aggregate": (
+        "CREATE AGGREGATE max(int) (SFUNC = int4smaller, STYPE = int)",
+        "SELECT max(n) FROM generate_series(1, 2) AS n", ["function max(integer)"],
+    ),
+    "operator": (
+        "CREATE OPERATOR + (LEFTARG = int, RIGHTARG = int, FUNCTION = int4mi)",
+        "SELECT 2 + 1", ["operator +"],
+    ),
+    "prefix operator": (
+        "CREATE OPERATOR - (RIGHTARG = int, FUNCTION = int4abs)",
+        "SELECT - n FROM generate_series(1, 1) AS n", ["operator -"],
+    ),
+    "operator class": (
+        "CREATE OPERATOR CLASS text_pattern_ops FOR TYPE text USING btree AS FUNCTION 1 bttextcmp",
+        "SELECT opcnamespace FROM pg_opclass"
+        " WHERE opcname = 'text_pattern_ops' AND pg_opclass_is_visible(oid) ORDER BY 1",
+        ["operator class text_pattern_ops", "operator family text_pattern_ops"],
+    ),
+    "operator family": (
+        "CREATE OPERATOR FAMILY text_ops USING btree",
+        "SELECT opfnamespace FROM pg_opfamily WHERE opfname = 'text_ops' AND opfmethod ="
+        " (SELECT oid FROM pg_am WHERE amname = 'btree') AND pg_opfamily_is_visible(oid)",
+        ["operator family text_ops"],
+    ),
+    "collation": (
+        'CREATE COLLATION "C" (LOCALE = "POSIX")',
+        "SELECT '\"C\"'::regcollation::oid", ["collation C"],
+    ),
+    "conversion": (
+        "CREATE CONVERSION iso_8859_1_to_utf8 FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+        "SELECT connamespace FROM pg_conversion WHERE conname = 'iso_8859_1_to_utf8'"
+        " AND pg_conversion_is_visible(oid)", ["conversion iso_8859_1_to_utf8"],
+    ),
+    "text search configuration": (
+        "CREATE TEXT SEARCH CONFIGURATION english (COPY = simple)",
+        "SELECT to_tsvector('english', 'horses')", ["text search configuration english"],
+    ),
+    "text search dictionary": (
+        "CREATE TEXT SEARCH DICTIONARY english_stem (TEMPLATE = simple)",
+        "SELECT ts_lexize('english_stem', 'horses')", ["text search dictionary english_stem"],
+    ),
+    "text search parser": (
+        'CREATE TEXT SEARCH PARSER "default" (START = prsd_start, GETTOKEN = prsd_nexttoken,'
+        " END = prsd_end, LEXTYPES = prsd_lextype)",
+        "SELECT prsnamespace FROM pg_ts_parser WHERE pg_ts_parser_is_visible(oid)",
+        ["text search parser default"],
+    ),
+    "text search template": (
+        "CREATE TEXT SEARCH TEMPLATE simple (LEXIZE = dsynonym_lexize)",
+        "SELECT tmplnamespace FROM pg_ts_template WHERE tmplname = 'simple'"
+        " AND pg_ts_template_is_visible(oid)", ["text search template simple"],
+    ),
+}  # fmt: skip
+# What has names of the server's for other things, and a query that keeps its outcome.
+COEXISTENCE = {
+    "tables": (
+        'CREATE TABLE "Date" (n int); CREATE TABLE lower (n int); CREATE TABLE integer (n int);'
+        "CREATE TABLE english (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY)",
+        "SELECT '2020-02-02'::date::text, lower('A'), 1::integer, to_tsvector('english', 'cats')",
+    ),
+    "overloads": (
+        "CREATE TYPE own AS (n int);"
+        "CREATE FUNCTION coalesced(own, own) RETURNS own RETURN $1;"
+        "CREATE FUNCTION lower(own) RETURNS text RETURN 'own';"
+        "CREATE FUNCTION lower(int) RETURNS text RETURN 'own';"
+        "CREATE FUNCTION lower(text, text) RETURNS text RETURN 'own';"
+        "CREATE FUNCTION lower(text, VARIADIC int[]) RETURNS text RETURN 'own';"
+        "CREATE FUNCTION format(text, text) RETURNS text RETURN 'own';"
+        "CREATE FUNCTION date(text) RETURNS text RETURN 'own';"
+        "CREATE AGGREGATE max(own) (SFUNC = coalesced, STYPE = own)",
+        "SELECT lower('A'), lower('A'::varchar), lower(1), lower(ROW(1)::own), lower('a', 'b'),"
+        " lower('a', 1, 2), format('1'), format('%s', 1), format('%s', 'a'), date('2020-02-02'),"
+        " date(timestamp '2020-02-02')",
+    ),
+    "operators": (
+        "CREATE TYPE own AS (n int); CREATE FUNCTION joined(own, own) RETURNS text RETURN 'own';"
+        "CREATE OPERATOR || (LEFTARG = own, RIGHTARG = own, FUNCTION = joined)",
+        "SELECT 'a' || 'b', ROW(1)::own || ROW(2)::own",
+    ),
+    "operator classes": (
+        "CREATE OPERATOR FAMILY jsonb_path_ops USING btree",
+        "SELECT count(*) FROM pg_opfamily WHERE pg_opfamily_is_visible(oid)",
+    ),
+    "types": (
+        "CREATE TYPE max AS ENUM ('a'); CREATE DOMAIN pg_tables_ AS text;"
+        "CREATE TYPE span AS RANGE (subtype = int); CREATE TYPE array_agg AS (n date[])",
+        "SELECT max(1), '[1,2]'::span::text, array_agg(1)",
+    ),
+    "conversions": (
+        "CREATE CONVERSION own FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+        "SELECT convert_from('abc', 'LATIN1')",
+    ),
+    "collations": (
+        'CREATE COLLATION c (LOCALE = "C")', "SELECT '\"C\"'::regcollation::oid",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def owner(server: Server, shared: str) -> Iterator[Connection]:
+    """A connection that creates in the schema `own`, ahead of which is `pg_catalog`."""
+    with server.connect(shared) as connection, connection.transaction(force_rollback=True):
+        connection.execute("CREATE SCHEMA own; SET search_path = own, public")
+        yield connection
+
+
+@pytest.mark.parametrize("kind", COLLISIONS)
+def test_collisions(owner: Connection, kind: str) -> None:
+    """Whatever would get another meaning is reported."""
+    statement, query, reported = COLLISIONS[kind]
+    owner.execute(statement)
+    before = outcome(owner, query)
+    assert shims.collisions(owner, "own") == reported
+    owner.execute("SET search_path = own, pg_catalog, public")
+    assert outcome(owner, query) != before
+
+
+@pytest.mark.parametrize("kind", COEXISTENCE)
+def test_what_does_not_collide(owner: Connection, kind: str) -> None:
+    """Whatever keeps its meaning is not."""
+    statement, query = COEXISTENCE[kind]
+    owner.execute(statement)
+    before = outcome(owner, query)
+    assert isinstance(before, list)
+    assert shims.collisions(owner, "own") == []
+    owner.execute("SET search_path = own, pg_catalog, public")
+    assert outcome(owner, query) == before
+
+
+def test_a_default_conversion_collides_by_its_encodings(owner: Connection) -> None:
+    """Nobody names it; the server takes the first default on the path."""
+    owner.execute("CREATE DEFAULT CONVERSION c FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8")
+    assert shims.collisions(owner, "own") == ["conversion c"]
+
+
+def test_collisions_are_those_of_one_schema(owner: Connection) -> None:
+    """Other schemas' names do no harm, and neither does a schema that is not there."""
+    owner.execute('CREATE SCHEMA "other %s"; CREATE TABLE "other %s".date (n int)')
+    assert shims.collisions(owner, "own") == []
+    assert shims.collisions(owner, "gone") == []
+    owner.execute("CREATE TABLE point (n int); CREATE TABLE date (n int)")
+    assert shims.collisions(owner, "own") == ["type date", "type point"]
+    assert shims.collisions(owner, "other %s") == ["type date"]
