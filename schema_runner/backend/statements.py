@@ -1,0 +1,218 @@
+"""SQL that would reach beyond a worker schema which lives in the user's own database."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What is the matter with a statement, as a clause without its subject."""
+
+    PUBLIC = "names the schema public"
+    DATABASE = "is about the whole database"
+    CATALOG = "looks into the catalog without a schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What was found: `offset` counts characters, `text` has its white space collapsed."""
+
+    offset: int
+    kind: Kind
+    text: str
+
+
+# What statements and the parts of dynamic ones begin with. Nobody writes "Select" in SQL.
+_WORDS = (
+    "ALTER|ANALYZE|BEGIN|CALL|CLUSTER|COMMENT|COPY|CREATE|DECLARE|DELETE|DO|DROP|EXECUTE|EXPLAIN"
+    "|GRANT|IMPORT|INSERT|LOCK|MERGE|PERFORM|REASSIGN|REFRESH|REINDEX|REVOKE|SECURITY|SELECT|SET"
+    "|TABLE|TRUNCATE|UPDATE|VACUUM|VALUES|WITH"
+    "|AND|EXISTS|FROM|IN|INNER|INTO|JOIN|LEFT|ON|OR|REFERENCES|USING|WHERE"
+)
+KEYWORDS = rf"(?: {_WORDS} | {_WORDS.lower()} ) \b"
+
+# Nothing is found without one of these; most texts have none.
+_SUSPECT = re.compile(
+    r"public | \b (?: pg_ | lo_ | information_schema )"
+    r" | \b (?: ALTER | COMMENT | CREATE | DROP | FOREIGN | GRANT | REASSIGN | REVOKE ) \b",
+    re.VERBOSE | re.IGNORECASE,
+)
+_TOKEN = re.compile(
+    r"""
+      (?P<comment> --[^\n]* | /\* )
+    | (?P<dollar> (?<![\w$]) \$ (?P<tag> (?:[^\W\d]\w*)? ) \$ ) (?P<body> .*? ) \$(?P=tag)\$
+    | (?: (?P<remark> \b (?: IS | RAISE \s+ \w+ ) \s+ ) | (?P<code> \b (?: AS | DO ) \s+ ) )?
+      (?: (?<![\w$]) E'(?P<escaped> (?:[^'\\] | '' | \\.)* )' | '(?P<plain> [^']* (?:''[^']*)* )' )
+    | (?P<quoted> " [^"]* " )
+    | (?P<end> ; )
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+_COMMENT_BORDER = re.compile(r"/\*|\*/")
+# Unquoted names are folded to lower case, quoted ones are not.
+_PUBLIC_NAME = r'(?: (?<![\w$"]) (?i:public) (?![\w$"]) | "public" )'
+_LITERAL_NAME = rf"""
+    (?: [^',]*, )* \s* {_PUBLIC_NAME} \s* (?: ,[^']* )?
+"""
+# What tells literals that hold SQL or the name of a schema from data.
+_NAME = re.compile(
+    rf"""
+      \s* {_PUBLIC_NAME} \. (?: "[^"]*" | [\w$%]* ) (?: \(.*\) )? \s* \Z
+    | {_LITERAL_NAME} \Z
+    | \s* search_path \s* \Z
+    | .* %I
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_PART = re.compile(rf"\s* {KEYWORDS}", re.VERBOSE)
+_QUERY = re.compile(
+    rf"\s* {KEYWORDS} .* (?: (?i: \b FROM \b | \b INTO \b ) | {_PUBLIC_NAME} \. )",
+    re.VERBOSE | re.DOTALL,
+)
+_ITEM = r"""(?: "[^"]*" | '[^']*' | [\w$]+ )"""
+_PUBLIC = re.compile(
+    rf"""
+      (?i: \bCREATE \s+ EXTENSION \b ) [^;]*
+    | (?P<text>
+        {_PUBLIC_NAME} \s*\.\s* (?: "[^"]*" | [\w%*{{}}]+ | (?=') )
+      | (?: (?i: \bSCHEMA (?: \s+ IF (?: \s+ NOT )? \s+ EXISTS )? ) \s+
+          | (?i: \bsearch_path \s* (?: = | \bTO\b ) ) \s* )
+        (?: {_ITEM} \s* , \s* )* (?: '{_PUBLIC_NAME}' | {_PUBLIC_NAME} )
+      | (?P<literal> (?<= [\s(=,|'\[] ) ' {_LITERAL_NAME} ' )
+      )
+    """,
+    re.VERBOSE,
+)
+_DATABASE = re.compile(
+    r"""
+      \bALTER \s+ (?: FOREIGN \s+ )? TABLE \b [^;]*  # Its own ALTER and DROP are of columns.
+    | \b (?P<text>
+        (?: CREATE | ALTER | DROP | COMMENT \s+ ON ) \s+ (?: OR \s+ REPLACE \s+ )?
+        (?: SCHEMA | DATABASE | TABLESPACE | ROLE | USER \s+ MAPPING | USER | GROUP | CAST
+          | EVENT \s+ TRIGGER | PUBLICATION | SUBSCRIPTION | SERVER | TRANSFORM
+          | FOREIGN \s+ DATA \s+ WRAPPER | ACCESS \s+ METHOD
+          | (?: TRUSTED \s+ )? (?: PROCEDURAL \s+ )? LANGUAGE ) \b
+      | (?: ALTER | DROP | COMMENT \s+ ON ) \s+ EXTENSION \b
+      | (?: ALTER | COMMENT \s+ ON ) \s+ LARGE \s+ OBJECT \b
+      | ALTER \s+ (?: SYSTEM | DEFAULT \s+ PRIVILEGES ) \b
+      | (?: DROP | REASSIGN ) \s+ OWNED \b
+      | IMPORT \s+ FOREIGN \s+ SCHEMA \b
+      | (?: GRANT | REVOKE ) \s (?: (?! GRANT | REVOKE ) [^;'] )*? \b ON \s+
+        (?: SCHEMA | DATABASE | TABLESPACE | LANGUAGE | LARGE \s+ OBJECT | PARAMETER
+          | FOREIGN \s+ (?: SERVER | DATA \s+ WRAPPER ) ) \b
+      | lo_ (?: creat | create | from_bytea | import | put | unlink ) (?= \s* \( )
+      )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_CATALOG_NAME = r"""
+    \b (?: information_schema "? \s*\.\s* "? \w+
+         | pg_ (?: aggregate | amop | amproc | attrdef | attribute | class | collation | constraint
+                 | conversion | depend | description | enum | index | indexes | inherits
+                 | matviews | opclass | operator | opfamily | partitioned_table | policies
+                 | policy | proc | range | rewrite | rules | sequence | sequences
+                 | statistic | statistic_ext | stats | stats_ext | tables | trigger | type | views
+                 | ts_ (?: config | dict | parser | template )
+                 | stat \w* _ (?: functions | indexes | sequences | tables ) ) ) \b
+"""
+_CATALOG = re.compile(_CATALOG_NAME, re.VERBOSE | re.IGNORECASE)
+# With any of these a statement says, or PostgreSQL sees to it, whose objects are meant.
+_SCOPED = re.compile(
+    r"""
+      \bcurrent_schemas? \b | _is_visible \b
+    | \b (?: to_ )? reg (?: class | collation | config | dictionary | namespace | oper | operator
+                          | proc | procedure | type ) \b
+    | \b (?: nspname | schemaname | schema_name | \w+_schema ) \b "? \s*
+      (?: = | \b I?LIKE \b | \b IN \b | ~ ) [\s(]* (?: ['%{] | \$\d | ANY \b )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# A literal 'public' may be anybody's data; in a statement with one of these it is the schema.
+_ABOUT_SCHEMAS = re.compile(
+    rf"""
+      schema | nspname | namespace | search_path | {_CATALOG_NAME} | \bquote_ident\b
+    | %I | %s"?\. | (?: Add | Drop | Update ) Geometry\w+ | Find_SRID
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def is_suspect(text: str) -> bool:
+    """Tell quickly whether something may be found in a text, or in SQL that it has in it."""
+    return bool(_SUSPECT.search(text))
+
+
+def find(sql: str) -> list[Match]:
+    """Return what one or more statements would reach outside the current schema, in order.
+
+    Comments do not count, and neither do literals, unless they hold SQL or the schema's name;
+    dollar quotes do, for function bodies are SQL. `CREATE EXTENSION` is nobody's business
+    here. Of a statement's catalogs the first one is returned.
+    """
+    if not is_suspect(sql):
+        return []
+    return [
+        Match(start + begin, kind, " ".join(sql[start + begin : start + end].split()))
+        for start, statement in _statements(sql)
+        for kind, (begin, end) in _matches(statement)
+    ]
+
+
+def _matches(statement: str) -> list[tuple[Kind, tuple[int, int]]]:
+    """Return what is the matter with a statement, and from where to where."""
+    public = [found for found in _PUBLIC.finditer(statement) if found["text"]]
+    if any(found["literal"] for found in public) and not _ABOUT_SCHEMAS.search(statement):
+        public = [found for found in public if not found["literal"]]
+    database = [found for found in _DATABASE.finditer(statement) if found["text"]]
+    matches = [(Kind.PUBLIC, found.span()) for found in public]
+    matches += [(Kind.DATABASE, found.span()) for found in database]
+    catalog = _CATALOG.search(statement)
+    if catalog and not _SCOPED.search(statement):
+        matches.append((Kind.CATALOG, catalog.span()))
+    return sorted(matches, key=lambda match: match[1])
+
+
+def _statements(sql: str, *, is_body: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield offsets and statements, in which comments and data are blotted out."""
+    start = position = 0
+    parts = []
+    while token := _TOKEN.search(sql, position):
+        parts.append(sql[position : token.start()])
+        position = token.end()
+        if token["comment"] == "/*":
+            position = _end_of_comment(sql, position)
+        parts.append(_legible(token, is_body).ljust(position - token.start()))
+        if token["end"]:
+            yield start, "".join(parts)
+            start, parts = position, []
+    yield start, "".join(parts) + sql[position:]
+
+
+def _legible(token: re.Match[str], is_body: bool) -> str:
+    """Return what counts of a token."""
+    if token["comment"]:
+        return ""
+    if token["dollar"]:
+        # By itself: an apostrophe that is not SQL's ends with the body, at the latest.
+        body = "".join(statement for _, statement in _statements(token["body"], is_body=True))
+        return f"{token['dollar']}{body}{token['dollar']}"
+    if token["quoted"]:
+        return re.sub(r"\s", "#", token["quoted"])
+    literal = token["plain"] if token["escaped"] is None else token["escaped"]
+    if literal is None or token["code"]:
+        return token.group()
+    # Bodies put statements together from parts; elsewhere a literal is a whole query or data.
+    spoken = _PART if is_body else _QUERY
+    if not token["remark"] and (_NAME.match(literal) or spoken.match(literal)):
+        return token.group()
+    before, _, _ = token.group().partition("'")
+    return f"{before}'{'#' * len(literal)}'"
+
+
+def _end_of_comment(sql: str, position: int) -> int:
+    depth = 1
+    while depth and (border := _COMMENT_BORDER.search(sql, position)):
+        depth += 1 if border.group() == "/*" else -1
+        position = border.end()
+    return position if depth == 0 else len(sql)
