@@ -2,4 +2,11 @@
 
 
 class SchemaRunnerError(Exception):
-    """A run cannot go on; the message says what failed, on which object, and what to do."""
+    """A run cannot go on; the message says what failed, on which object, and what to do.
+
+    `exit_code` is what the command ends with, where stock Django has its own for such a case.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

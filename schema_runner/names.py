@@ -1,9 +1,15 @@
 """The names that this package gives to what it creates."""
 
+import hashlib
 import re
 
-_WORKER_SCHEMA = re.compile(r"test_w[1-9][0-9]*_[0-9]+")
+# PostgreSQL cuts longer names off, silently (NAMEDATALEN - 1).
+_LONGEST = 63
+_OWN_SCHEMA = re.compile(r"test_(?:w[1-9][0-9]*|shims)_[0-9]+")
 _APPLICATION = re.compile(r"django-schema-runner ([0-9]+)")
+
+# Where the extensions of all runs in one database are, if that is the project's own.
+EXTENSIONS_SCHEMA = "test_extensions"
 
 
 def worker_schema(worker: int, milliseconds: int) -> str:
@@ -11,8 +17,32 @@ def worker_schema(worker: int, milliseconds: int) -> str:
     return f"test_w{worker}_{milliseconds}"
 
 
-def is_worker_schema(name: str) -> bool:
-    return _WORKER_SCHEMA.fullmatch(name) is not None
+def shims_schema(milliseconds: int) -> str:
+    """Return the name of the schema for a run's own functions."""
+    return f"test_shims_{milliseconds}"
+
+
+def is_own_schema(name: str) -> bool:
+    """Whether a schema of one run is called so: only such a run would have made it."""
+    return _OWN_SCHEMA.fullmatch(name) is not None
+
+
+def database(name: str, suffix: str = "") -> str:
+    """Return the name with the suffix; a hash replaces what is beyond 63 bytes."""
+    if len((name + suffix).encode()) <= _LONGEST:
+        return name + suffix
+    suffix = f"_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}{suffix}"
+    return name.encode()[: _LONGEST - len(suffix)].decode(errors="ignore") + suffix
+
+
+def clone_database(host: str, worker: int) -> str:
+    """Return the name of a worker's clone of a host database, which is stock Django's name."""
+    return database(host, f"_{worker}")
+
+
+def database_of_run(name: str, run: int) -> str:
+    """Return the name of a run's host database where another run has the first choice."""
+    return database(name, f"_{run:016x}")
 
 
 def application(run: int) -> str:

@@ -14,7 +14,7 @@ from .backend.installation import install, migrations_switched_off
 from .errors import SchemaRunnerError
 from .execution.suite import SchemaParallelTestSuite
 from .execution.worker import set_up_worker
-from .settings import Settings
+from .settings import CHOICES, Settings
 from .workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,14 +28,27 @@ class SchemaRunnerMixin(Base):
 
     parallel_test_suite = SchemaParallelTestSuite
 
-    def __init__(self, *args: Any, no_migrations: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *args: Any,
+        no_migrations: bool = False,
+        isolation: str | None = None,
+        host_database: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except ValueError as error:
+            if not kwargs.get("pdb"):
+                raise
+            # Stock Django's, for --pdb with --parallel; it says what to do.
+            raise CommandError(str(error)) from error
         _avoid_forkserver()
         self.no_migrations = no_migrations
         try:
-            self._settings = Settings.read()
+            self._settings = Settings.read(isolation=isolation, host_database=host_database)
         except SchemaRunnerError as error:
-            raise CommandError(str(error)) from error
+            raise _command_error(error) from error
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
@@ -47,6 +60,17 @@ class SchemaRunnerMixin(Base):
                 action="store_true",
                 help='Makes the tables from the models, as TEST["MIGRATE"] = False does.',
             )
+        parser.add_argument(
+            "--isolation",
+            choices=CHOICES["ISOLATION"],
+            help="Gives each worker a schema (default), or a clone database as stock Django does.",
+        )
+        parser.add_argument(
+            "--host-database",
+            choices=CHOICES["HOST_DATABASE"],
+            help="Makes the schemas in a database of their own (test, the default), or in the "
+            "project's database, beside what is there (current).",
+        )
 
     def setup_databases(self, **kwargs: Any) -> Any:
         self._workspace = Workspace(workers=max(self.parallel, 1), log=self.log)
@@ -58,7 +82,7 @@ class SchemaRunnerMixin(Base):
         except BaseException as error:
             self._clean_up()
             if isinstance(error, SchemaRunnerError):
-                raise CommandError(str(error)) from error
+                raise _command_error(error) from error
             raise
         if self.parallel <= 1:
             try:
@@ -82,6 +106,10 @@ class SchemaRunnerMixin(Base):
 
 class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):
     """Stock Django's runner with a schema for every worker."""
+
+
+def _command_error(error: SchemaRunnerError) -> CommandError:
+    return CommandError(str(error), returncode=error.exit_code)
 
 
 def _avoid_forkserver() -> None:

@@ -9,7 +9,13 @@ from django.utils.module_loading import import_string
 
 from .errors import SchemaRunnerError
 
-STRATEGIES = ("migrate",)
+# What the keys that name one of several ways may name.
+CHOICES = {
+    "STRATEGY": ("migrate",),
+    "ISOLATION": ("schema", "database"),
+    "HOST_DATABASE": ("test", "current"),
+}
+_SWITCHES = {"ISOLATE_ADVISORY_LOCKS"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +23,20 @@ class Settings:
     """What `SCHEMA_RUNNER` says, checked; every default is here."""
 
     strategy: str = "migrate"
+    isolation: str = "schema"
+    host_database: str = "test"
+    isolate_advisory_locks: bool = True
     fixtures: tuple[str, ...] = ()
     seeders: tuple[str, ...] = ()
     worker_setup: tuple[str, ...] = ()
+    trusted_migrations: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls) -> Self:
-        """Read Django's settings.
+    def read(cls, **options: str | None) -> Self:
+        """Read Django's settings; an option of the command line that is given wins over them.
 
         Raises SchemaRunnerError for an unknown key, a value of the wrong type, an unknown
-        strategy and a dotted path that leads to nothing callable.
+        choice and a dotted path that leads to nothing callable.
         """
         given = getattr(django_settings, "SCHEMA_RUNNER", {})
         if not isinstance(given, dict):
@@ -37,24 +47,22 @@ class Settings:
                 f"Unknown key in SCHEMA_RUNNER: {', '.join(unknown)}. "
                 f"The keys are {', '.join(sorted(keys))}."
             )
-        values: dict[str, Any] = {
-            keys[key]: value if key == "STRATEGY" else _paths(key, value)
-            for key, value in given.items()
-        }
+        values = {keys[key]: _checked(key, value) for key, value in given.items()}
+        values |= {name: value for name, value in options.items() if value is not None}
         settings = cls(**values)
         settings._check()
         return settings
 
     def _check(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise SchemaRunnerError(
-                f'Unknown SCHEMA_RUNNER["STRATEGY"] {self.strategy!r}; '
-                f"use one of {', '.join(map(repr, STRATEGIES))}."
-            )
         for path in self.seeders:
             load_callable("SEEDERS", path)
         for path in self.worker_setup:
             load_callable("WORKER_SETUP", path)
+        if self.isolation == "database" and self.host_database == "current":
+            raise SchemaRunnerError(
+                "Isolation by databases makes new databases, and host database "
+                "'current' allows none: give --isolation schema or --host-database test."
+            )
 
 
 def load_callable(key: str, path: str) -> Callable[..., object]:
@@ -70,7 +78,18 @@ def load_callable(key: str, path: str) -> Callable[..., object]:
     return found
 
 
-def _paths(key: str, value: object) -> tuple[str, ...]:
+def _checked(key: str, value: object) -> Any:
+    if key in CHOICES:
+        if value not in CHOICES[key]:
+            raise SchemaRunnerError(
+                f'Unknown SCHEMA_RUNNER["{key}"] {value!r}; '
+                f"use one of {', '.join(map(repr, CHOICES[key]))}."
+            )
+        return value
+    if key in _SWITCHES:
+        if not isinstance(value, bool):
+            raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be True or False.')
+        return value
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a list of strings.')
     return tuple(value)

@@ -2,93 +2,182 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import psycopg
 
 from . import names
 from .errors import SchemaRunnerError
-from .postgres.hosts import Build, HostDatabase, Log, Request
-from .postgres.server import Server
+from .postgres.capacity import refuse_beyond_connections
+from .postgres.current import ProjectDatabase
+from .postgres.hosts import Host, HostDatabase, Log, Request, Reservation
+
+
+@dataclass(slots=True)
+class Site:
+    """What a run has for one database alias.
+
+    `schemas` has a schema by worker number and `clones` a clone database by worker number: only
+    one of the two has any, the latter if the site `is_cloned`.
+    """
+
+    name: str
+    reservation: Reservation | None = None
+    host: Host | None = None
+    schemas: dict[int, str] = field(default_factory=dict)
+    clones: dict[int, str] = field(default_factory=dict)
+    is_cloned: bool = False
 
 
 class Workspace:
-    """The host databases and the worker schemas of a run, by database alias."""
+    """The host databases, worker schemas and clone databases of a run, by database alias."""
 
     def __init__(self, *, workers: int, log: Log) -> None:
-        self._workers = workers
-        self._log = log
-        self._hosts: dict[str, HostDatabase] = {}
-        self._schemas: dict[str, dict[int, str]] = {}
+        self.log = log
+        self.workers = workers
+        self._sites: dict[str, Site] = {}
 
     def host_name(self, alias: str) -> str | None:
-        """Return the name of the host database open for `alias`, if there is one."""
-        host = self._hosts.get(alias)
-        return host.name if host else None
+        """Return the name of the host database of `alias`, if it has one or is to have one."""
+        site = self._sites.get(alias)
+        return site.name if site else None
 
-    def application(self, alias: str) -> str:
-        """Return the application_name that the connections of `alias` are to have."""
-        return names.application(self._hosts[alias].lease.run)
+    def host(self, alias: str) -> Host:
+        host = self._sites[alias].host
+        assert host is not None, "nothing is asked of a host database before it is there"
+        return host
 
     def schemas(self, alias: str) -> dict[int, str]:
         """Return the schemas of `alias` by worker number."""
-        return dict(self._schemas.get(alias, {}))
+        return dict(self._sites[alias].schemas)
 
-    def open(
-        self,
-        alias: str,
-        server: Server,
-        name: str,
-        *,
-        is_projects_own: bool,
-        create: Callable[[], None],
-    ) -> None:
-        """Obtain the host database for `alias` and remove what dead runs have left in it."""
-        host = HostDatabase.obtain(
-            Request(
-                server=server,
-                name=name,
-                create=create,
-                is_projects_own=is_projects_own,
-                workers=self._workers,
-                log=self._log,
-            )
-        )
-        self._hosts[alias] = host
-        if reaped := host.reap():
-            self._log(f"Removed what an earlier run left in {name!r}: {', '.join(reaped)}.")
+    def clones(self, alias: str) -> dict[int, str]:
+        """Return the clone databases of `alias` by worker number."""
+        return dict(self._sites[alias].clones)
 
-    @contextmanager
-    def building(self, alias: str, worker: int) -> Iterator[Build]:
-        """Make the worker's schema of what the body of the `with` creates in `public`."""
-        with self._hosts[alias].building(worker) as build:
+    def application(self, alias: str) -> str:
+        """Return the application_name that the connections of `alias` are to have."""
+        return names.application(self.host(alias).lease.run)
+
+    def reserve(self, alias: str, request: Request) -> None:
+        """Find a name for the host database of `alias`, which `claim` makes."""
+        reservation = Reservation(request)
+        self._sites[alias] = Site(reservation.name, reservation=reservation)
+
+    def claim(self, alias: str, create: Callable[[], None]) -> None:
+        """Have `create` make the host database that is reserved, unless it has been made."""
+        site = self._sites[alias]
+        if site.reservation is not None:
+            site.host = site.reservation.claim(create)
+            site.reservation = None
+            self._refuse_beyond_connections(alias)
+
+    def use_project_database(self, alias: str, request: Request) -> None:
+        """Take the project's own database as the host database of `alias`."""
+        self._sites[alias] = Site(request.name, host=ProjectDatabase.obtain(request))
+        self._refuse_beyond_connections(alias)
+
+    def _refuse_beyond_connections(self, alias: str) -> None:
+        # A worker opens one connection to each host database there is so far, at least, and a
+        # clone database has its lease.
+        each = len(self._sites) + sum(site.is_cloned for site in self._sites.values())
+        with self.host(alias).connect() as connection:
+            refuse_beyond_connections(connection, workers=self.workers, each=each)
+
+    def is_shared(self, alias: str) -> bool:
+        """Whether several worker schemas are in the host database, of this run or of others."""
+        return self.workers > 1 or isinstance(self.host(alias), ProjectDatabase)
+
+    def is_cloned(self, alias: str) -> bool:
+        """Whether the workers of `alias` have clone databases."""
+        return self._sites[alias].is_cloned
+
+    def workers_of(self, alias: str) -> list[int]:
+        """List the numbers of the workers that have a schema or a clone database."""
+        return [*self._sites[alias].schemas, *self._sites[alias].clones]
+
+    def name_of(self, alias: str, worker: int) -> str:
+        """Return the name of a worker's schema or clone database."""
+        site = self._sites[alias]
+        return site.clones[worker] if site.is_cloned else site.schemas[worker]
+
+    def begin(self, alias: str, worker: int) -> str | None:
+        """Prepare a worker's build; return the schema it is made in, None for `public`."""
+        schema = self.host(alias).begin(worker)
+        if schema is not None:
             # Known from here on, so that a build which fails is dropped like the others.
-            self._schemas.setdefault(alias, {})[worker] = build.schema
-            yield build
-
-    def drop(self, alias: str, worker: int) -> None:
-        """Drop a worker's schema."""
-        schema = self._schemas[alias].pop(worker)
-        with self._leaving(f"Schema {schema}"):
-            self._hosts[alias].drop(schema)
-
-    def keep(self, alias: str, worker: int) -> str:
-        """Leave a worker's schema where it is and return its name."""
-        schema = self._schemas[alias].pop(worker)
-        with self._leaving(f"Schema {schema}"):
-            self._hosts[alias].keep(schema)
+            self._sites[alias].schemas[worker] = schema
         return schema
 
-    def release(self, alias: str, *, keep: bool = False) -> None:
-        """Drop the schemas that `alias` still has and give up its host database."""
-        for worker in self.schemas(alias):
+    def finish(self, alias: str, worker: int) -> str:
+        """Make what a build has created the worker's schema, and return that."""
+        schema = self.host(alias).finish(worker)
+        self._sites[alias].schemas[worker] = schema
+        return schema
+
+    def obstacles(self, alias: str) -> list[str]:
+        """Name what a build has left that a worker schema cannot hold."""
+        host = self.host(alias)
+        return host.obstacles() if isinstance(host, HostDatabase) else []
+
+    def turn_to_clones(self, alias: str) -> None:
+        """Put everything back to where stock Django has it, so that it can be cloned."""
+        site = self._sites[alias]
+        for worker in set(site.schemas) - {1}:
             self.drop(alias, worker)
-        host = self._hosts.pop(alias)
-        with self._leaving(f"Database {host.name!r}"):
-            host.release(keep=keep)
+        self._host_database(alias).gather(site.schemas.pop(1, None))
+        site.is_cloned = True
+        if self.workers > 1:
+            self._refuse_beyond_connections(alias)
+
+    @contextmanager
+    def cloning(self, alias: str, worker: int) -> Iterator[None]:
+        """Have the body of the `with` clone the host database for a worker."""
+        with self._host_database(alias).cloning(worker):
+            yield
+        self._sites[alias].clones[worker] = names.clone_database(self._sites[alias].name, worker)
+
+    def _host_database(self, alias: str) -> HostDatabase:
+        host = self.host(alias)
+        assert isinstance(host, HostDatabase), "the project's own database is not cloned"
+        return host
+
+    def drop(self, alias: str, worker: int) -> None:
+        """Drop what a worker has: a schema or a clone database."""
+        site = self._sites[alias]
+        if worker in site.schemas:
+            schema = site.schemas.pop(worker)
+            with self._leaving(f"Schema {schema}"):
+                self.host(alias).drop(schema)
+        elif worker in site.clones:
+            with self._leaving(f"Database {site.clones.pop(worker)!r}"):
+                self._host_database(alias).drop_clone(worker)
+
+    def keep(self, alias: str, worker: int) -> str:
+        """Leave what a worker has where it is, and say what that is."""
+        site = self._sites[alias]
+        if worker in site.clones:
+            return f"database {site.clones.pop(worker)!r}"
+        schema = site.schemas.pop(worker)
+        with self._leaving(f"Schema {schema}"):
+            self.host(alias).keep(schema)
+        return f"schema {schema} in database {site.name!r}"
+
+    def release(self, alias: str, *, keep: bool = False) -> None:
+        """Drop what `alias` still has and give up its host database."""
+        site = self._sites[alias]
+        for worker in [*site.schemas, *site.clones]:
+            self.drop(alias, worker)
+        del self._sites[alias]
+        if site.reservation is not None:
+            site.reservation.close()
+        if site.host is not None:
+            with self._leaving(f"Database {site.name!r}"):
+                site.host.release(keep=keep)
 
     def close(self) -> None:
         """Release whatever is still open, as after a run that was broken off."""
-        for alias in list(self._hosts):
+        for alias in list(self._sites):
             self.release(alias)
 
     @contextmanager
@@ -97,4 +186,4 @@ class Workspace:
         try:
             yield
         except (psycopg.Error, SchemaRunnerError) as error:
-            self._log(f"{what} stays, for the next run to remove: {error}")
+            self.log(f"{what} stays, for the next run to remove: {error}")

@@ -1,8 +1,11 @@
-"""Which schema a connection uses: the part of a run that travels with Django's settings."""
+"""Which tables a connection uses: the part of a run that travels with Django's settings."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
+
+from psycopg import pq, sql
 
 from ..errors import SchemaRunnerError
 
@@ -10,21 +13,46 @@ from ..errors import SchemaRunnerError
 # and connections[alias].copy() copies: so whoever can connect knows where to.
 _KEY = "SCHEMA_RUNNER"
 
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+# libpq splits options at spaces: https://www.postgresql.org/docs/current/libpq-connect.html
+_SPLITS = re.compile(r"([\\ ])")
+_ESCAPED = r"\\\1"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker's tables are: a database, and in it the first schema of `path`.
+
+    With an empty path the project's own search_path holds, as in a clone database.
+    """
+
+    database: str
+    path: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> str:
+        return self.path[0] if self.path else "public"
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The worker schemas of one database alias.
+    """The places of one database alias.
 
-    `schemas` maps worker numbers, from 1, to schemas; `worker` is the one whose schema this
-    connection uses, None during a build, which has no schema yet; `application` is the
-    application_name that tells the run's connections from others; `options` is the OPTIONS
-    that the project set.
+    `places` maps worker numbers, from 1, to places; `worker` is the one whose place this
+    connection uses, None where it uses the host database as the project's settings have it:
+    during a build in `public`, and to make clones. `application` is the application_name that
+    tells the run's connections from others, None to leave the project's. `options` is the
+    OPTIONS that the project set. `extensions` names the schema of the extensions, if several
+    worker schemas share them. With `path_is_set_later`, as poolers want it that refuse
+    OPTIONS["options"], the search_path is set once a connection is open.
     """
 
-    schemas: Mapping[int, str]
+    places: Mapping[int, Place]
     worker: int | None
-    application: str
-    options: Mapping[str, Any]
+    application: str | None
+    options: Mapping[str, Any] = field(repr=False)
+    extensions: str | None = None
+    path_is_set_later: bool = False
 
     @classmethod
     def of(cls, settings_dict: Mapping[str, Any]) -> Self | None:
@@ -32,13 +60,32 @@ class Assignment:
         return found
 
     @property
-    def schema(self) -> str | None:
-        """The schema of this worker."""
-        return None if self.worker is None else self.schemas[self.worker]
+    def place(self) -> Place | None:
+        """The place of this worker."""
+        return None if self.worker is None else self.places[self.worker]
+
+    @property
+    def search_path(self) -> str | None:
+        """The value of the setting of this name; None for the project's own."""
+        return ",".join(map(_quoted, self.place.path)) if self.place and self.place.path else None
+
+    @property
+    def _startup_options(self) -> str:
+        """What OPTIONS["options"] replaces: the project's, else what libpq finds by itself."""
+        options = self.options.get("options")
+        if options is None:
+            # In PGOPTIONS, or in the service that PGSERVICE names.
+            defaults = {option.keyword: option.val for option in pq.Conninfo.get_defaults()}
+            options = (defaults[b"options"] or b"").decode()
+        return str(options)
+
+    def is_for_cloning(self, worker: int) -> bool:
+        """Whether this is the database from which the worker's clone is going to be made."""
+        return self.worker is None and worker not in self.places
 
     def for_worker(self, worker: int) -> Self:
         """Return the same assignment as another worker has it."""
-        if worker not in self.schemas:
+        if worker not in self.places:
             raise SchemaRunnerError(
                 f"There is no schema for worker {worker}: a worker process died, and what "
                 f"replaced it has none. Run with --parallel 1 to see why."
@@ -47,12 +94,20 @@ class Assignment:
 
     def entries(self) -> dict[str, Any]:
         """Return the entries that a settings_dict has under this assignment."""
-        options = {**self.options, "application_name": self.application}
-        if self.schema is not None:
+        options = dict(self.options)
+        if self.application is not None:
+            options["application_name"] = self.application
+        if self.search_path is not None and not self.path_is_set_later:
             # The last -c of a name wins, so the project's own search_path is put aside.
-            path = f"-c search_path={self.schema},public"
-            options["options"] = f"{self.options.get('options') or ''} {path}".strip()
-        return {"OPTIONS": options, _KEY: self}
+            path = f"-c search_path={_SPLITS.sub(_ESCAPED, self.search_path)}"
+            options["options"] = f"{self._startup_options} {path}".strip()
+        entries: dict[str, Any] = {"OPTIONS": options, _KEY: self}
+        return {**entries, "NAME": self.place.database} if self.place else entries
+
+
+def _quoted(name: str) -> str:
+    # Our own names are shown as they are.
+    return name if _PLAIN.fullmatch(name) else sql.Identifier(name).as_string()
 
 
 def project_options(settings_dict: Mapping[str, Any]) -> dict[str, Any]:

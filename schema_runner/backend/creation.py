@@ -1,21 +1,22 @@
 """Test databases as schemas: what DatabaseCreation does, done in one host database."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import django
 from django.conf import settings
 from django.db import connections
+from psycopg import sql
 
-from .. import reference
+from .. import names, reference
 from ..errors import SchemaRunnerError
+from ..postgres.hosts import Request
 from ..postgres.server import Server
 from ..settings import Settings
-from ..workspace import Workspace
-from . import extensions
-from .assignment import Assignment, assign, project_options
+from . import extensions, guard, review
+from .assignment import Assignment, Place
+from .placement import Placement
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -39,7 +40,7 @@ def disconnect() -> None:
             connection.close_pool()  # type: ignore[attr-defined]
 
 
-class SchemaCreation(Base):
+class SchemaCreation(Placement, Base):
     """Mixed into a backend's creation class by `install`, which sets the class attributes.
 
     Django's `setup_databases` calls `create_test_db` once and `clone_test_db` for each
@@ -47,73 +48,218 @@ class SchemaCreation(Base):
     more, in all versions from 5.2 to 6.1.
     """
 
-    runner_settings: ClassVar[Settings]
+    runner_settings: ClassVar[Settings] = Settings()
     # The places of the project's own databases, as `place` returns them, before the run.
     project_places: ClassVar[frozenset[tuple[str, ...]]]
-    # None in a worker that was not forked: nothing is built there.
-    workspace: ClassVar[Workspace | None] = None
+
+    _guard: guard.Guard
+
+    @property
+    def _is_stock(self) -> bool:
+        """Whether stock Django's clone databases are asked for."""
+        return self.runner_settings.isolation == "database"
+
+    @property
+    def _is_current(self) -> bool:
+        """Whether schemas are to be made in the project's own database."""
+        return self.runner_settings.host_database == "current"
 
     def create_test_db(self, verbosity: int = 1, *args: Any, **kwargs: Any) -> str:
-        with self._building(1, verbosity):
+        reference.refuse_missing_fixtures(self.runner_settings, alias=self._alias)
+        if self._is_stock:
             name: str = super().create_test_db(verbosity, *args, **kwargs)
+            self._put({1: Place(name)}, 1, application=None)
+            self._load_reference()
+            return name
+        self._obtain_host()
+        dropped: list[str] = []
+        with self._watched(dropped):
+            name = super().create_test_db(verbosity, *args, **kwargs)
+        if obstacles := dropped + self._obstacles():
+            self._turn_to_clones(obstacles)
+        else:
+            self._finish_build(1)
+            if verbosity >= 2:
+                self.log(f"Built schema {self._current_schema()} for alias '{self._alias}'.")
+        self._load_reference()
         return name
 
     def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
         worker = int(suffix)
-        if worker == 1:
-            return  # create_test_db has made it.
-        # Django 5.2 serializes unless told otherwise; later versions warn when told anything.
-        serialize = {"serialize": False} if django.VERSION < (6, 0) else {}
-        with self._building(worker, verbosity):
-            # Silent: the first build has shown what the migrations print.
-            super().create_test_db(verbosity=0, autoclobber=True, **serialize)
-        self._use_schema_of(1)
+        if self._is_stock:
+            self._clone_as_stock(worker, verbosity, keepdb)
+            return
+        if not self._workspace.is_cloned(self._alias) and worker > 1:
+            self._build_again(worker)
+        if self._workspace.is_cloned(self._alias):
+            self._clone(worker, verbosity)
+        else:
+            self._use(1)
 
-    @contextmanager
-    def _building(self, worker: int, verbosity: int) -> Iterator[None]:
-        """Have stock Django's create_test_db, in the body, make a worker's schema."""
-        with ExitStack() as self._build:
-            yield
-            self._expect_schema("public", 'Leave search_path out of OPTIONS["options"].')
-        alias = self.connection.alias
-        schema = self._workspace.schemas(alias)[worker]
-        self._use_schema_of(worker)
-        self._expect_schema(schema, 'A pooler must pass OPTIONS["options"] on to the server.')
-        reference.load(self.connection, self.runner_settings, schema=schema)
-        if verbosity >= 2:
-            self.log(f"Built schema {schema} for alias '{alias}'.")
+    def _clone_as_stock(self, worker: int, verbosity: int, keepdb: bool) -> None:
+        settings_dict = self.connection.settings_dict
+        before, host = Assignment.of(settings_dict), settings_dict["NAME"]
+        places = dict(before.places) if before and worker > 1 else {}
+        self._put(places, None, application=None)
+        clone = self.get_test_db_clone_settings(str(worker))["NAME"]
+        with self._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+            is_kept = keepdb and self._database_exists(cursor, clone)  # type: ignore[attr-defined]
+        super()._clone_test_db(str(worker), verbosity, keepdb)  # type: ignore[misc]
+        places[worker] = Place(clone)
+        if is_kept:
+            # Tests of an earlier run may have emptied its tables.
+            self._put(places, worker, application=None)
+            self._load_reference()
+            settings_dict["NAME"] = host
+        self._put(places, None, application=None)
+
+    def _obtain_host(self) -> None:
+        parameters = self.connection.get_connection_params()
+        settings_dict, name = self.connection.settings_dict, self._get_test_db_name()
+        # Django drops the service from OPTIONS as it connects to create a database, for good.
+        left_out = _DJANGO_PARAMETERS if self._is_current else {*_DJANGO_PARAMETERS, "service"}
+        request = Request(
+            server=Server(
+                {key: value for key, value in parameters.items() if key not in left_out},
+                settings_dict["OPTIONS"].get("assume_role"),
+            ),
+            name=name,
+            is_projects_own=place({**settings_dict, "NAME": name}) in self.project_places,
+            workers=self._workspace.workers,
+            oldest_version=_version(self.connection.features.minimum_database_version),
+            log=self._workspace.log,
+        )
+        if self._is_current:
+            self._guard = guard.Guard([])
+            if settings_dict["TEST"]["MIGRATE"] is not False:
+                trusted = self.runner_settings.trusted_migrations
+                self._guard = guard.Guard.of_migrations(trusted, self._workspace.log)
+            self._workspace.use_project_database(self._alias, request)
+        else:
+            self._workspace.reserve(self._alias, request)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
-        # Stock Django creates the database here and migrates afterwards. The build entered
-        # here ends with `self._build`, which is once the migrations are done.
-        alias, name = self.connection.alias, self._get_test_db_name()
+        # Stock Django creates the database here and migrates afterwards.
         create = super()._create_test_db  # type: ignore[misc]
-        if self._workspace.host_name(alias) is None:
-            settings_dict = self.connection.settings_dict
-            self._workspace.open(
-                alias,
-                self._server(),
-                name,
-                is_projects_own=place({**settings_dict, "NAME": name}) in self.project_places,
-                # Never with keepdb: a database that is not ours is not to be built upon.
-                create=lambda: create(verbosity, autoclobber, keepdb=False),
-            )
-        worker = len(self._workspace.schemas(alias)) + 1
-        build = self._build.enter_context(self._workspace.building(alias, worker))
-        if not build.is_alone:
-            self._build.enter_context(self.connection.execute_wrapper(extensions.share))
-        self._use_schema_of(None)
-        return name
+        if self._is_stock:
+            return str(create(verbosity, autoclobber, keepdb))
+        workspace, alias = self._workspace, self._alias
+        # Never with keepdb: a database that is not ours is not to be built upon.
+        workspace.claim(alias, lambda: create(verbosity, autoclobber, keepdb=False))
+        worker = len(workspace.schemas(alias)) + 1
+        self._use(worker if workspace.begin(alias, worker) else None)
+        self._settle()
+        return self._get_test_db_name()
 
-    def _expect_schema(self, schema: str, remedy: str) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.current_schema()")
-            (current,) = cursor.fetchone()
-        if current != schema:
+    def _execute_create_test_db(self, cursor: Any, parameters: Any, keepdb: bool = False) -> None:
+        name = self._get_test_db_name()
+        if not self._is_stock and parameters["dbname"] == self.connection.ops.quote_name(name):
+            # Django's quoting leaves quotes within and around a name as they are, but not that of
+            # a clone's. The caller's DROP has the name from here too.
+            parameters["dbname"] = self._quote_name(name)
+        super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
+
+    def _quote_name(self, name: str) -> str:
+        if self._is_stock:
+            return str(super()._quote_name(name))  # type: ignore[misc]
+        return sql.Identifier(name).as_string()
+
+    def _build_again(self, worker: int) -> None:
+        """Run the migrations once more, for another worker's schema."""
+        # Django 5.2 serializes unless told otherwise; later versions warn when told anything.
+        serialize = {"serialize": False} if django.VERSION < (6, 0) else {}
+        try:
+            with self._watched([]):
+                # Silent: the first build has shown what the migrations print.
+                super().create_test_db(verbosity=0, autoclobber=True, **serialize)
+            self._finish_build(worker)
+        except Exception as error:
+            if self._is_current:
+                raise
+            self._turn_to_clones([f"a second build ({_line(error)})"], after=worker - 1)
+        else:
+            self._load_reference()
+
+    def _finish_build(self, worker: int) -> None:
+        workspace, alias = self._workspace, self._alias
+        schema, host = workspace.finish(alias, worker), workspace.host(alias)
+        if worker == 1:
+            self._isolate_advisory_locks(schema)
+        elif different := host.differences(workspace.schemas(alias)[1], schema):
+            # Elsewhere clone databases are the remedy.
+            remedy = " Test without --parallel, or with --host-database test."
             raise SchemaRunnerError(
-                f"The current schema of alias '{self.connection.alias}' is {current}, where it "
-                f"must be {schema}, so tables would be made or sought in the wrong place. {remedy}"
+                f"The schema of worker {worker} has come out unlike that of worker 1, in "
+                f"{_listing(different)}: migrations found things of other schemas."
+                f"{remedy if self._is_current else ''}"
             )
+        self._use(worker)
+        self._settle()
+
+    def _isolate_advisory_locks(self, schema: str) -> None:
+        workspace, alias = self._workspace, self._alias
+        if workspace.is_shared(alias) and self.runner_settings.isolate_advisory_locks:
+            collisions = workspace.host(alias).add_shims(schema)
+            if collisions:
+                workspace.log(
+                    f"The workers of alias '{alias}' share advisory locks, because the project "
+                    f"has names that are PostgreSQL's own: {_listing(collisions)}."
+                )
+
+    def _obstacles(self) -> list[str]:
+        """Name what the first build has done that worker schemas cannot each have."""
+        if self._is_current:
+            return []
+        if (current := self._current_schema()) != "public":
+            return [f"the search_path of the project, on which {current} comes first"]
+        named = [f"table {table} of a model" for table in review.tables_in_public(self._alias)]
+        return named + self._workspace.obstacles(self._alias)
+
+    def _turn_to_clones(self, obstacles: list[str], *, after: int = 0) -> None:
+        """Give each worker a clone of the host database, as stock Django does."""
+        workspace, alias = self._workspace, self._alias
+        workspace.log(
+            f"Alias '{alias}' uses clone databases, because schemas cannot keep apart "
+            f"{_listing(obstacles)}."
+        )
+        self.connection.close()
+        workspace.turn_to_clones(alias)
+        self._use(1)
+        for worker in range(1, after + 1):
+            self._clone(worker, verbosity=0)
+
+    def _clone(self, worker: int, verbosity: int) -> None:
+        self._use(None)
+        with self._workspace.cloning(self._alias, worker):
+            super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
+        self._use(None)
+
+    def _load_reference(self) -> None:
+        schema = self._current_schema() or "public"
+        reference.load(self.connection, self.runner_settings, schema=schema)
+
+    @contextmanager
+    def _watched(self, dropped: list[str]) -> Iterator[None]:
+        """Watch what is executed while the body of the `with` builds.
+
+        In the project's own database refuse what must not be executed there; elsewhere add to
+        `dropped` what cannot be done a second time.
+        """
+        if self._is_current:
+            with (
+                self._workspace.host(self._alias).connect() as observer,
+                self._guard.on(self.connection, observer),
+            ):
+                yield
+            return
+
+        def watch(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
+            if text := extensions.dropping(statement):
+                dropped.append(text)
+            return execute(statement, params, many, context)
+
+        with self.connection.execute_wrapper(watch):
+            yield
 
     def destroy_test_db(
         self,
@@ -122,24 +268,24 @@ class SchemaCreation(Base):
         keepdb: bool = False,
         suffix: str | None = None,
     ) -> None:
-        alias = self.connection.alias
+        alias = self._alias
         host = self.workspace.host_name(alias) if self.workspace else None
         if host is None:
             super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
             return
         self.connection.close()
-        schemas = self._workspace.schemas(alias)
-        ending = schemas if suffix is None else {int(suffix): schemas[int(suffix)]}
+        workers = self._workspace.workers_of(alias) if suffix is None else [int(suffix)]
         if verbosity >= 1:
             action = "Preserving" if keepdb else "Destroying"
-            name = host if suffix is None else ending[int(suffix)]
+            name = host if suffix is None else self._workspace.name_of(alias, int(suffix))
             display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
-            self.log(f"{action} test database for alias {display}...")
-        for worker in ending:
+            what = "schemas" if self._is_current else "database"
+            self.log(f"{action} test {what} for alias {display}...")
+        for worker in workers:
             if keepdb:
-                schema = self._workspace.keep(alias, worker)
+                kept = self._workspace.keep(alias, worker)
                 if verbosity >= 1:
-                    self.log(f"Kept schema {schema} in database '{host}'.")
+                    self.log(f"Kept {kept}.")
             else:
                 self._workspace.drop(alias, worker)
         if suffix is None:
@@ -150,50 +296,38 @@ class SchemaCreation(Base):
                 settings.DATABASES[alias]["NAME"] = old_database_name
                 self.connection.settings_dict["NAME"] = old_database_name
 
-    def get_test_db_clone_settings(self, suffix: str) -> dict[str, Any]:
-        settings_dict = self.connection.settings_dict
-        assignment = Assignment.of(settings_dict)
-        if assignment is None:
-            return super().get_test_db_clone_settings(suffix)
-        return {**settings_dict, **assignment.for_worker(int(suffix)).entries()}
-
-    def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
-        super().set_as_test_mirror(primary_settings_dict)
-        if primary := Assignment.of(primary_settings_dict):
-            options = project_options(self.connection.settings_dict)
-            self._reconnect(replace(primary, options=options))
+    def test_db_signature(self) -> tuple[Any, ...]:
+        # Aliases that have databases of their own under stock Django have schemas of their own.
+        *where, name = super().test_db_signature()
+        return (*where, super()._get_test_db_name() if self._is_current else name)  # type: ignore[misc]
 
     def _get_test_db_name(self) -> str:
-        # NAME is the host database's once that is open.
-        host = self.workspace.host_name(self.connection.alias) if self.workspace else None
-        return host or str(super()._get_test_db_name())  # type: ignore[misc]
+        # NAME is the host database's once there is one.
+        if self.workspace and (host := self.workspace.host_name(self._alias)):
+            return host
+        if self._is_current:
+            return str(self.connection.settings_dict["NAME"]) or self._current_database()
+        name = str(super()._get_test_db_name())  # type: ignore[misc]
+        return name if self._is_stock else names.database(name)
 
-    @property
-    def _workspace(self) -> Workspace:
-        assert self.workspace is not None, "databases are made by the process that runs the suite"
-        return self.workspace
+    def _current_database(self) -> str:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.current_database()")
+            (name,) = cursor.fetchone()
+        return str(name)
 
-    def _server(self) -> Server:
-        parameters = self.connection.get_connection_params()
-        role = self.connection.settings_dict["OPTIONS"].get("assume_role")
-        return Server(
-            {key: value for key, value in parameters.items() if key not in _DJANGO_PARAMETERS},
-            role,
-        )
 
-    def _use_schema_of(self, worker: int | None) -> None:
-        """Use a worker's schema from now on; with None the project's own search_path."""
-        alias = self.connection.alias
-        assignment = Assignment(
-            schemas=self._workspace.schemas(alias),
-            worker=worker,
-            application=self._workspace.application(alias),
-            options=project_options(self.connection.settings_dict),
-        )
-        self._reconnect(assignment)
+def _version(version: tuple[int, ...] | None) -> int:
+    """Return Django's (14,) or (14, 2) as libpq counts."""
+    major, minor = (*(version or ()), 0, 0)[:2]
+    return major * 10000 + minor
 
-    def _reconnect(self, assignment: Assignment | None) -> None:
-        """Put an assignment into force, for connections in all threads, or take it away."""
-        self.connection.close()
-        self.connection.close_pool()
-        assign(self.connection.settings_dict, assignment)
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _listing(things: list[str]) -> str:
+    """Name the first few of many things."""
+    more = len(things) - 3
+    return ", ".join(things[:3]) + (f" and {more} more" if more > 0 else "")

@@ -1,28 +1,96 @@
-"""Extensions, which all schemas of a host database share."""
+"""Extensions, of which a database has one each: shared by its worker schemas."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from django.db import transaction
+from psycopg import sql
+
 from ..errors import SchemaRunnerError
+from ..postgres import locks
+from .assignment import Assignment
 
-_CREATE = re.compile(r"\bCREATE\s+EXTENSION\s+(?!IF\b)", re.IGNORECASE)
 _DROP = re.compile(r"\bDROP\s+EXTENSION\b", re.IGNORECASE)
+# The name, and what follows it to the end of the statement, of a function's body or of a
+# DO block's.
+_CREATE = re.compile(
+    r'\bCREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>"(?:[^"]|"")+"|\w+)'
+    r"(?P<rest>[^;$]*)",
+    re.IGNORECASE,
+)
+_WHERE = re.compile(r'^\s*(?:WITH\b)?\s*SCHEMA\s+("(?:[^"]|"")+"|\w+)|^\s*WITH\b', re.IGNORECASE)
+_FIXED = (
+    "SELECT DISTINCT name FROM pg_catalog.pg_available_extension_versions"
+    " WHERE name = ANY(%s) AND schema IS NOT NULL"
+)
+_LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(%s)"
 
-Execute = Callable[[Any, Any, bool, Any], object]
+# What Django's execute wrappers are given first, and what they are.
+Execute = Callable[[Any, Any, bool, Any], Any]
+Wrapper = Callable[[Execute, Any, Any, bool, Any], Any]
 
 
-def share(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> object:
-    """Let a migration create an extension that an earlier build has left in `public`.
+def dropping(statement: object) -> str | None:
+    """Return the text of a statement that drops an extension; None for any other."""
+    text = _text(statement)
+    return " ".join(text.split()) if text and _DROP.search(text) else None
 
-    For `connection.execute_wrapper`, around a build that is not alone in its database.
+
+def _text(statement: object) -> str | None:
+    """Return the text of what Django's cursors execute, if it is SQL in text."""
+    if isinstance(statement, sql.Composable):
+        return statement.as_string()
+    return statement if isinstance(statement, str) else None
+
+
+def share(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
+    """Let an extension be created where another worker may have done so, in the common schema.
+
+    An execute wrapper of Django's, which does nothing where extensions are not shared.
     """
-    if isinstance(statement, str):
-        if _DROP.search(statement):
-            raise SchemaRunnerError(
-                f"A migration drops an extension, which other workers' schemas use: "
-                f"{statement.strip()}. Run one at a time and without --parallel, or test with "
-                f"django.test.runner.DiscoverRunner."
-            )
-        statement = _CREATE.sub("CREATE EXTENSION IF NOT EXISTS ", statement)
-    return execute(statement, params, many, context)
+    connection = context["connection"]
+    assignment = Assignment.of(connection.settings_dict)
+    if assignment is None or assignment.extensions is None:
+        return execute(statement, params, many, context)
+    if dropped := dropping(statement):
+        raise SchemaRunnerError(
+            f"An extension would be dropped that other workers use: {dropped}. "
+            f"Test with --isolation database, which gives each a database of its own."
+        )
+    text = _text(statement)
+    if text is None or not (created := created_extensions(text)):
+        return execute(statement, params, many, context)
+    with transaction.atomic(using=connection.alias, savepoint=False):
+        execute(_LOCK, (locks.EXTENSIONS,), False, context)
+        execute(_FIXED, (created,), False, context)
+        fixed = {name for (name,) in context["cursor"].fetchall()}
+        return execute(in_schema(text, assignment.extensions, fixed), params, many, context)
+
+
+def created_extensions(statement: str) -> list[str]:
+    """Return the names of the extensions that SQL creates."""
+    return [_unquoted(create["name"]) for create in _CREATE.finditer(statement)]
+
+
+def in_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
+    """Have SQL create its extensions in a schema, unless they are there already.
+
+    Those in `fixed` know only one schema, which they need not be told.
+    """
+
+    def create(found: re.Match[str]) -> str:
+        rest = found["rest"]
+        # In `public`, where stock Django has them too, the project's own choice holds.
+        given = _WHERE.match(rest)
+        if _unquoted(found["name"]) not in fixed and not (
+            given and given[1] and schema == "public"
+        ):
+            rest = f" SCHEMA {schema}{_WHERE.sub('', rest)}"
+        return f"CREATE EXTENSION IF NOT EXISTS {found['name']}{rest}"
+
+    return _CREATE.sub(create, statement)
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()

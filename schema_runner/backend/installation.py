@@ -1,13 +1,15 @@
 """Putting our mixins on Django's backend classes, and taking them off again."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
+from django.db.backends.signals import connection_created
 
-from .assignment import assign
+from .assignment import Assignment, assign
 from .creation import SchemaCreation, place
+from .extensions import share
 from .introspection import SchemaIntrospection
 
 if TYPE_CHECKING:
@@ -36,7 +38,9 @@ def install(**attributes: Any) -> ExitStack:
                 members = attributes if mixin is SchemaCreation else {}
                 _mix_in(undo, type(connection), class_name, mixin, members)
                 _reclass(undo, connection, instance_name, class_name)
-            undo.callback(assign, connection.settings_dict, None)
+            undo.callback(_leave, connection)
+    connection_created.connect(_prepare)
+    undo.callback(connection_created.disconnect, _prepare)
     return undo
 
 
@@ -60,6 +64,24 @@ def _reclass(
     instance = getattr(connection, instance_name)
     undo.callback(setattr, instance, "__class__", type(instance))
     instance.__class__ = getattr(type(connection), class_name)
+
+
+def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
+    """Do what a new connection needs beyond its OPTIONS."""
+    assignment = Assignment.of(connection.settings_dict)
+    if assignment is None:
+        return
+    if assignment.path_is_set_later and assignment.search_path is not None:
+        # On psycopg's own connection: tests that count queries must not see this one.
+        connection.connection.execute(f"SET search_path = {assignment.search_path}")
+    if assignment.extensions is not None and share not in connection.execute_wrappers:
+        connection.execute_wrappers.insert(0, share)
+
+
+def _leave(connection: "BaseDatabaseWrapper") -> None:
+    assign(connection.settings_dict, None)
+    with suppress(ValueError):
+        connection.execute_wrappers.remove(share)
 
 
 @contextmanager

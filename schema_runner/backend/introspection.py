@@ -15,6 +15,10 @@ _IN_CURRENT_SCHEMA = (
     r" WHERE nspname = pg_catalog.current_schema())"
 )
 
+# How GeoDjango asks what kind of geometry a column has.
+_GEOMETRY = re.compile(r"(?P<table>\w+)\.f_table_name = %s")
+_GEOMETRY_IN_CURRENT_SCHEMA = r"\g<table>.f_table_schema = pg_catalog.current_schema() AND \g<0>"
+
 
 class _CurrentSchemaCursor:
     """A cursor that narrows Django's catalog queries to the current schema.
@@ -32,6 +36,13 @@ class _CurrentSchemaCursor:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
+
+
+def _narrow_geometry(
+    execute: Any, statement: str, params: Any, many: bool, context: Any
+) -> object:
+    statement = _GEOMETRY.sub(_GEOMETRY_IN_CURRENT_SCHEMA, statement)
+    return execute(statement, params, many, context)
 
 
 def _narrowed(cursor: Any) -> Any:
@@ -59,3 +70,8 @@ class SchemaIntrospection(Base):
 
     def get_constraints(self, cursor: Any, table_name: str) -> Any:
         return super().get_constraints(_narrowed(cursor), table_name)
+
+    def get_geometry_type(self, table_name: str, description: Any) -> Any:
+        """GeoDjango's own, which only its subclass of this backend has."""
+        with self.connection.execute_wrapper(_narrow_geometry):
+            return super().get_geometry_type(table_name, description)  # type: ignore[misc]

@@ -1,39 +1,20 @@
 """Migrations that would reach beyond the worker schema, found before one of them runs."""
 
-import ast
 import inspect
-import io
 import re
 import sys
-import tokenize
-import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from django.apps import apps
+from django.db import router
 from django.db.migrations import Migration, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.loader import MigrationLoader
 
-from .statements import KEYWORDS, Kind, Match, find, is_suspect
-
-# Stands for what only a run knows: the expressions of an f-string, for one.
-_UNKNOWN = "{}"
-# What SQL begins with. A help_text has the same words, but begins with a capital.
-_SQL = re.compile(
-    rf"(?> [\s(;] | --[^\n]*\n | /\*.*?\*/ | \{{\}} )*+ {KEYWORDS}", re.VERBOSE | re.DOTALL
-)
-# db_table='public"."book"', which Django puts into quotes, and others have quoted already.
-_TABLE = re.compile(r'"?public"\."?\w')
-# Arguments, and entries of `options`, that are for people, or for the way back.
-_NOT_RUN = {
-    *("choices", "db_comment", "db_table_comment", "default", "error_messages", "help_text"),
-    *("message", "permissions", "verbose_name", "verbose_name_plural"),
-    *("reverse_code", "reverse_sql"),
-}
-_STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+from .source import TABLE_IN_PUBLIC, Source
+from .statements import Kind, Match, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +47,20 @@ def review() -> list[Finding]:
     return sorted(found, key=lambda one: (one.file, one.line, one.kind.name, one.text))
 
 
+def tables_in_public(alias: str) -> list[str]:
+    """List the tables of an alias's models that queries name with `public`."""
+    tables = {
+        model._meta.db_table
+        for app in apps.get_app_configs()
+        for model in router.get_migratable_models(app, alias, include_auto_created=True)
+    }
+    return sorted(table for table in tables if TABLE_IN_PUBLIC.match(table))
+
+
 def _review(migration: Migration) -> Iterator[Finding]:
     package, _ = MigrationLoader.migrations_module(migration.app_label)
     module = sys.modules[f"{package}.{migration.name}"]
-    source = _Source(_text_of(module))
+    source = Source(_text_of(module))
     operations = list(_operations(migration.operations))
     file, name = _shown(module.__file__), f"{migration.app_label}.{migration.name}"
     told = []
@@ -116,172 +107,3 @@ def _is_same(match: Match, told: Match) -> bool:
     """Tell whether the source has shown this already, maybe with placeholders in it."""
     pattern = re.sub(r"\\\{\w*\\\}|%s", ".*", re.escape(told.text))
     return match.kind == told.kind and bool(re.fullmatch(pattern, match.text))
-
-
-class _Source:
-    """The source of a migration, and where in it what is."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    @cached_property
-    def _tree(self) -> ast.Module:
-        with warnings.catch_warnings():
-            # The compiler's were given when the migration was imported.
-            warnings.simplefilter("ignore")
-            return ast.parse(self._text)
-
-    def matches(self, known: set[str]) -> Iterator[tuple[int, Match]]:
-        """Yield what is found in strings, with its line; `known` are those that are SQL."""
-        if not is_suspect(self._text):
-            return  # Parsing takes most of the time of a review.
-        for node, text in _strings(self._tree):
-            if _TABLE.match(text):
-                yield self._line(node, text, 0), Match(0, Kind.PUBLIC, text)
-            elif text in known or _SQL.match(text):
-                for match in find(text):
-                    yield self._line(node, text, match.offset), match
-
-    def calls(self, operations: list[RunSQL]) -> Iterator[tuple[RunSQL, int]]:
-        """Yield operations with the line that makes them, else that of the class."""
-        groups: dict[str, list[RunSQL]] = {}
-        for operation in operations:
-            groups.setdefault(type(operation).__name__, []).append(operation)
-        for name, group in groups.items():
-            calls = [node for node in ast.walk(self._tree) if _called(node) == name]
-            lines = sorted(node.lineno for node in calls if isinstance(node, ast.Call))
-            if len(lines) == 1:
-                lines *= len(group)
-            if len(lines) != len(group):
-                lines = [self._line_of_class] * len(group)
-            yield from zip(group, lines, strict=True)
-
-    @property
-    def _line_of_class(self) -> int:
-        for node in self._tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == "Migration":
-                return node.lineno
-        return 1
-
-    def _line(self, node: ast.expr, text: str, offset: int) -> int:
-        """Return the line of what is at an offset of a string expression.
-
-        Escapes and the borders of its parts make offsets differ from those in the source, so
-        its first word is counted, in the text and in the source.
-        """
-        word = re.compile(r"\w+").search(text, offset)
-        assert word is not None, "nothing is found that has no word"
-        nth = text.count(word.group(), 0, word.start())
-        start, end = self._place(node)
-        for token in self._tokens:
-            if start <= token.start and token.end <= end:
-                places = [found.start() for found in re.finditer(word.group(), token.string)]
-                if nth < len(places):
-                    return token.start[0] + token.string.count("\n", 0, places[nth])
-                nth -= len(places)
-        return node.lineno
-
-    def _place(self, node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return from where to where a node reaches, in characters; ast counts bytes."""
-        assert node.end_lineno is not None
-        assert node.end_col_offset is not None
-        lines = self._text.split("\n")
-        start = lines[node.lineno - 1].encode()[: node.col_offset].decode()
-        end = lines[node.end_lineno - 1].encode()[: node.end_col_offset].decode()
-        return (node.lineno, len(start)), (node.end_lineno, len(end))
-
-    @cached_property
-    def _tokens(self) -> list[tokenize.TokenInfo]:
-        """The strings of the source, piece by piece."""
-        tokens = tokenize.generate_tokens(io.StringIO(self._text).readline)
-        return [token for token in tokens if token.type in _STRINGS]
-
-
-def _strings(tree: ast.Module) -> Iterator[tuple[ast.expr, str]]:
-    """Yield the string expressions of a module, each as one, but for those that are not run."""
-    backwards = _reverse_only(tree)
-    pending: list[ast.AST] = [tree]
-    while pending:
-        node = pending.pop()
-        if _is_idle(node, backwards):
-            continue
-        pieces = list(_pieces(node))
-        if isinstance(node, ast.expr) and any(isinstance(piece, str) for piece in pieces):
-            yield node, "".join(one if isinstance(one, str) else _UNKNOWN for one in pieces)
-        nodes = _children(node) if pieces == [node] else pieces
-        pending += [one for one in nodes if isinstance(one, ast.AST)]
-
-
-def _pieces(node: ast.AST) -> Iterator[str | ast.AST]:
-    """Yield the parts that a string expression consists of; another node is its only one."""
-    match node:
-        case ast.Constant(value=str(text)):
-            yield text
-        case ast.JoinedStr(values=values):
-            for value in values:
-                yield from _pieces(value)
-        case ast.FormattedValue(value=value):
-            yield value
-        case ast.BinOp(op=ast.Add()):
-            yield from _pieces(node.left)
-            yield from _pieces(node.right)
-        case _:
-            yield node
-
-
-def _is_idle(node: ast.AST, backwards: set[str]) -> bool:
-    match node:
-        case ast.Raise() | ast.Expr(value=ast.Constant()):
-            return True
-        case ast.keyword(arg=str(name)):
-            return name in _NOT_RUN
-        case ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
-            return name in backwards
-    return False
-
-
-def _children(node: ast.AST) -> Iterable[ast.AST]:
-    match node:
-        case ast.Dict():
-            entries = zip(node.keys, node.values, strict=True)
-            return [
-                value
-                for key, value in entries
-                if not (isinstance(key, ast.Constant) and key.value in _NOT_RUN)
-            ]
-        case ast.Call():
-            backwards = _reverse_arguments(node)
-            return [child for child in ast.iter_child_nodes(node) if child not in backwards]
-    return ast.iter_child_nodes(node)
-
-
-def _called(node: ast.AST) -> str | None:
-    match node:
-        case ast.Call(func=ast.Name(id=str(name)) | ast.Attribute(attr=str(name))):
-            return name
-    return None
-
-
-def _reverse_arguments(node: ast.AST) -> list[ast.expr]:
-    if not isinstance(node, ast.Call) or _called(node) not in {"RunSQL", "RunPython"}:
-        return []
-    named = [one.value for one in node.keywords if one.arg in {"reverse_sql", "reverse_code"}]
-    return [*node.args[1:2], *named]
-
-
-def _reverse_only(tree: ast.Module) -> set[str]:
-    """Return the names that nothing but reverse operations use."""
-    backwards = Counter(
-        name
-        for node in ast.walk(tree)
-        for argument in _reverse_arguments(node)
-        for name in _names(argument)
-    )
-    used = Counter(_names(tree))
-    return {name for name, times in backwards.items() if used[name] == times}
-
-
-def _names(node: ast.AST) -> Iterator[str]:
-    for one in ast.walk(node):
-        if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load):
-            yield one.id

@@ -35,7 +35,8 @@ def _start_worker(  # noqa: PLR0913, PLR0917
             debug_mode,
             used_aliases,
         )
-        set_up_worker(Settings.read())
+        # The run has settled how to isolate, with options that are not known here.
+        set_up_worker(Settings.read(isolation="schema"))
     except Exception:
         # multiprocessing.Pool would start a worker that fails here over and over, and waits for
         # ever for an exception that cannot be unpickled: keep the text.

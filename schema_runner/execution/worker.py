@@ -16,12 +16,14 @@ from ..settings import Settings, load_callable
 class Worker:
     """The worker that runs the tests of this process.
 
-    `number` counts from 1; `schema` is where the tables of the default alias are, or of the
-    first alias if the tests do not use the default one; `schemas` maps each PostgreSQL alias
-    to its schema.
+    `number` counts from 1. `database` and `schema` are where the tables of the default alias
+    are, or of the first alias if the tests do not use the default one: the two together are
+    nobody else's. `schemas` maps each PostgreSQL alias to its schema, which is `public` where
+    the worker has a clone database.
     """
 
     number: int
+    database: str
     schema: str
     schemas: Mapping[str, str]
 
@@ -31,15 +33,16 @@ def current_worker() -> Worker | None:
 
     Without --parallel the one process that runs the tests is worker 1.
     """
-    number, schemas = None, {}
+    number, places = None, {}
     for alias in connections:
         assignment = Assignment.of(connections[alias].settings_dict)
-        if assignment is not None and assignment.schema is not None:
-            number, schemas[alias] = assignment.worker, assignment.schema
+        if assignment is not None and assignment.place is not None:
+            number, places[alias] = assignment.worker, assignment.place
     if number is None:
         return None
-    first = DEFAULT_DB_ALIAS if DEFAULT_DB_ALIAS in schemas else next(iter(schemas))
-    return Worker(number, schemas[first], schemas)
+    first = places[DEFAULT_DB_ALIAS if DEFAULT_DB_ALIAS in places else next(iter(places))]
+    schemas = {alias: place.schema for alias, place in places.items()}
+    return Worker(number, first.database, first.schema, schemas)
 
 
 def set_up_worker(settings: Settings) -> None:

@@ -1,8 +1,11 @@
 """Server processes that serve a run's connections, known by their application_name."""
 
+from contextlib import closing
+
 from .. import names
+from ..errors import SchemaRunnerError
 from . import locks
-from .server import Connection
+from .server import Connection, Server
 
 # Only our role's: no other may be ended without special rights.
 _END = """
@@ -19,7 +22,10 @@ _APPLICATIONS = """
 
 def end(connection: Connection, database: str, run: int) -> None:
     """End what a run still has open in a database: in threads that live on, for example."""
-    connection.execute(_END, [database, names.application(run)])
+    with connection.transaction():
+        # A role that was taken on may not end what the role that logs in has opened.
+        connection.execute("SET LOCAL ROLE NONE")
+        connection.execute(_END, [database, names.application(run)])
 
 
 def end_those_of_dead_runs(connection: Connection) -> None:
@@ -34,3 +40,26 @@ def end_those_of_dead_runs(connection: Connection) -> None:
             with locks.held_if_free(connection, run) as dead:
                 if dead:
                     end(connection, connection.info.dbname, run)
+
+
+def refuse_shared(connection: Connection, server: Server) -> None:
+    """Raise SchemaRunnerError where a pooler has one backend serve several connections.
+
+    All of them would hold a lease that one has taken, and none would keep its search_path.
+    """
+    before = _pid(connection)
+    with closing(server.connect(connection.info.dbname)) as other, other.transaction():
+        # The backend that was free has been given to the other, or we are given another.
+        if _pid(other) == before or _pid(connection) != before:
+            raise SchemaRunnerError(
+                "The connection leads to a pooler that lets clients share sessions, as pgbouncer "
+                "does with pool_mode = transaction, so that runs could not tell who is alive. "
+                "Have the tests' settings name the HOST and PORT of the server itself, use "
+                "pool_mode = session, or test with --isolation database."
+            )
+
+
+def _pid(connection: Connection) -> int:
+    row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,223 +1,303 @@
-"""Host databases: created, adopted and removed under an advisory lock."""
+"""Host databases: reserved, created, and removed under an advisory lock."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from psycopg import errors, sql
 
+from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, relocation, schemas
+from . import backends, catalog, databases, locks, obstacles, relocation, schemas, shims
 from .marker import Marker, State
 from .server import Connection, Server
 
 Log: TypeAlias = Callable[[str], None]
 
-_STOCK_RUNNER = "test with django.test.runner.DiscoverRunner"
-_LOCK_TIMEOUT = "60s"
+# Where stock Django's migrations make tables, and where extensions are.
+_PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What a run asks for: a host database of this `name`.
 
-    `create` makes it, and replaces one that is not ours, asking the user first. Where
-    `is_projects_own`, a database of that name holds what users work with. `workers` is how many
-    schemas are going to be dropped at once.
+    Where `is_projects_own`, a database of that name holds what users work with. `workers` is
+    how many schemas are going to be dropped at once, `oldest_version` the least server version
+    that will do, as libpq counts them (150004 is 15.4).
     """
 
     server: Server
     name: str
-    create: Callable[[], None]
     is_projects_own: bool
     workers: int
+    oldest_version: int
     log: Log
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
-    """A worker schema in the making; `is_alone` if there is no other one in the database."""
-
-    schema: str
-    is_alone: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostDatabase:
+class Host:
     """The database that worker schemas live in, for as long as a run's lease lasts."""
 
-    server: Server
-    name: str
-    is_projects_own: bool
-    lease: locks.Lease
-    batch: int
-    log: Log
+    # What follows the worker schema on the search_path of its connections.
+    path: tuple[str, ...] = (_PUBLIC,)
+    # Where extensions are put that all worker schemas of the database share.
+    extensions = _PUBLIC
 
-    @classmethod
-    def obtain(cls, request: Request) -> "HostDatabase":
-        """Share the host database of live runs, or make a new one.
-
-        One that is ours but that no live run uses is replaced: whatever the last run has left
-        in it beside its schemas, this one begins without. Raises SchemaRunnerError where what
-        would be replaced is not ours to remove.
-        """
-        server, name, run = request.server, request.name, locks.new_run()
-        with server.maintenance() as maintenance, _held(maintenance, name):
-            if not _is_shared(maintenance, request):
-                request.create()
-                _refuse_inheritance(maintenance, request)
-                _mark(maintenance, name, Marker(run, State.READY))
-            connection = server.connect(name)
-            lease = locks.Lease(connection, run)
-        return cls(
-            server=server,
-            name=name,
-            is_projects_own=request.is_projects_own,
-            lease=lease,
-            batch=locks.tables_per_transaction(connection, request.workers),
-            log=request.log,
-        )
+    def __init__(self, request: Request, name: str, lease: locks.Lease) -> None:
+        self.name = name
+        self.lease = lease
+        self.log = request.log
+        self._server = request.server
+        self._request = request
+        self._shims: str | None = None
+        with self.connect() as connection:
+            self._batch = locks.tables_per_transaction(connection, request.workers)
 
     def connect(self) -> Connection:
-        return self.server.connect(self.name)
+        return self._server.connect(self.name)
 
-    @contextmanager
-    def building(self, worker: int) -> Iterator[Build]:
-        """Make a worker schema of what the body of the `with` creates in `public`.
+    def begin(self, worker: int) -> str | None:
+        """Prepare a build; return the schema that it is to create tables in, if not `public`."""
+        raise NotImplementedError
 
-        `public` is one build's at a time, and empty but for extensions before and after. The
-        schema is marked ready only once everything has moved.
+    def finish(self, worker: int) -> str:
+        """Make what a build has created the worker's schema, and return that."""
+        raise NotImplementedError
+
+    def release(self, *, keep: bool) -> None:
+        """Drop what is left of this run, unless it is kept, and end the lease."""
+        raise NotImplementedError
+
+    def add_shims(self, schema: str) -> list[str]:
+        """Give each worker advisory locks of its own from now on.
+
+        This puts pg_catalog behind the worker schemas, all of which are like `schema`. Return
+        what in that one would then be found instead of a thing of PostgreSQL's: if there is
+        any, nothing is done.
         """
-        with self.lease.building(self._announce_wait), self.connect() as connection:
-            self._clear_public(connection)
-            is_alone = not schemas.found(connection)
-            if not is_alone:
-                _refuse_other_schemas(connection)
-            name = schemas.create(connection, worker, self.lease.run)
-            yield Build(name, is_alone)
-            self._move_out_of_public(connection, name)
-            schemas.mark(connection, name, Marker(self.lease.run, State.READY))
+        with self.connect() as connection:
+            if collisions := shims.collisions(connection, schema):
+                return collisions
+            self._shims = schemas.create_for_shims(connection, self.lease.run)
+            shims.create(connection, self._shims)
+            schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
+        self.path = (self._shims, "pg_catalog", *self.path)
+        return []
 
-    def _announce_wait(self) -> None:
-        self.log(f"Waiting for another run to finish its build in database {self.name!r}...")
-
-    def _clear_public(self, connection: Connection) -> None:
-        """Remove what a build that was cut off has left: it may still be half made."""
-        backends.end_those_of_dead_runs(connection)
-        if relocation.contents(connection, "public"):
-            remains = schemas.create(connection, 1, self.lease.run)
-            connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
-            try:
-                relocation.move(connection, "public", remains, batch=self.batch)
-            except errors.LockNotAvailable as error:
-                raise SchemaRunnerError(
-                    f"In database {self.name!r}, somebody's open transaction holds what a build "
-                    f"that was cut off has left in public. End that session, and run again."
-                ) from error
-            finally:
-                connection.execute("SET lock_timeout = 0")
-            self.drop(remains)
-
-    def _move_out_of_public(self, connection: Connection, schema: str) -> None:
-        if left := relocation.move(connection, "public", schema, batch=self.batch):
-            raise SchemaRunnerError(
-                f"After the migrations these objects cannot be moved out of the schema "
-                f"public of database {self.name!r}: {', '.join(map(str, left))}. Remove them "
-                f"in a migration, or {_STOCK_RUNNER}."
-            )
-        relocation.repoint_routines(connection, "public", schema)
-        relocation.copy_grants(connection, "public", schema)
-        for routine in relocation.routines_naming(connection, "public", within=schema):
-            self.log(
-                f"Warning: the body of {routine} names the schema public, where no table of "
-                f"yours is during tests. Leave the schema out, so that search_path decides."
-            )
+    def differences(self, schema: str, other: str) -> list[str]:
+        """Name what differs in the structure of two worker schemas."""
+        with self.connect() as connection:
+            return catalog.differences(connection, schema, other)
 
     def drop(self, schema: str) -> None:
         """Drop one of this run's schemas; do nothing if it is gone."""
         with self.connect() as connection:
-            schemas.drop(connection, schema, self.lease.run, batch=self.batch)
+            schemas.drop(connection, schema, self.lease.run, batch=self._batch)
 
     def keep(self, schema: str) -> None:
         """Mark a schema to stay when the run ends."""
         with self.connect() as connection:
             schemas.mark(connection, schema, Marker(self.lease.run, State.KEPT))
 
-    def reap(self) -> list[str]:
-        """Drop what runs that are no more have left; return the schemas' names."""
+
+class Reservation:
+    """The name of a host database that is going to be made, which nobody else can take.
+
+    It is the one that was asked for, unless a live run has that. What dead runs have left is
+    removed. Raises SchemaRunnerError where what would be replaced is not ours to remove, where
+    the role may not create databases, and where the server is too old.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._run = locks.new_run()
+        with ExitStack() as entered:
+            self._maintenance = entered.enter_context(request.server.maintenance())
+            refuse_old_server(self._maintenance, request)
+            backends.refuse_shared(self._maintenance, request.server)
+            _refuse_without_right(self._maintenance)
+            entered.enter_context(_held(self._maintenance, request))
+            self.name = self._free_name()
+            self._entered = entered.pop_all()
+
+    def claim(self, create: Callable[[], None]) -> "HostDatabase":
+        """Have the database created; others can ask for the name from then on."""
+        request = self._request
+        with self._entered:
+            create()
+            databases.mark(self._maintenance, self.name, _marker(self._run, request))
+            connection = request.server.connect(self.name)
+            lease = locks.Lease(connection, self._run)
+            inherited = [str(one) for one in relocation.contents(connection, _PUBLIC)]
+        return HostDatabase(request, self.name, lease, inherited)
+
+    def close(self) -> None:
+        self._entered.close()
+
+    def _free_name(self) -> str:
+        request = self._request
+        taken = {
+            database.name
+            for database in databases.requested_as(self._maintenance, request.name)
+            if not self._remove(database.name)
+        }
+        if request.name in taken:
+            return names.database_of_run(request.name, self._run)
+        if request.is_projects_own and databases.exists(self._maintenance, request.name):
+            raise _refusal(request, ["what is in it"])
+        return request.name
+
+    def _remove(self, name: str) -> bool:
+        """Remove a database of ours unless somebody needs it; return whether that was done."""
+        request = self._request
+        try:
+            connection = request.server.connect(name)
+        except SchemaRunnerError:
+            return False  # Another role's, which does not let us in.
+        with connection:
+            if locks.Lease.is_host_in_use(connection):
+                return False
+            is_projects_own = request.is_projects_own and name == request.name
+            if is_projects_own and (others := _of_others(connection)):
+                raise _refusal(request, others)
+            backends.end_those_of_dead_runs(connection)
+            left = [schema.name for schema in schemas.found(connection)]
+        try:
+            databases.drop(self._maintenance, name)
+        except (errors.ObjectInUse, errors.InsufficientPrivilege):
+            return False  # Somebody looks into it, or it is another role's.
+        request.log(f"Removed what an earlier run left: {', '.join([f'database {name}', *left])}.")
+        return True
+
+
+class HostDatabase(Host):
+    """A database that a run has made for itself: `test_<NAME>`, or named after that.
+
+    Builds are stock Django's: they create everything in `public`, and it moves from there.
+    """
+
+    def __init__(
+        self, request: Request, name: str, lease: locks.Lease, inherited: list[str]
+    ) -> None:
+        super().__init__(request, name, lease)
+        self._inherited = inherited
+        # Whether `public` has what workers get clones of, and no worker has a schema.
+        self._is_cloned = False
+        # The leases of the clone databases by worker.
+        self._clones: dict[int, locks.Lease] = {}
+
+    def begin(self, worker: int) -> str | None:
+        return None
+
+    def obstacles(self) -> list[str]:
+        """Name what a build has left that cannot be moved to a worker schema."""
         with self.connect() as connection:
-            return schemas.reap(connection, batch=self.batch)
+            found = [str(one) for one in obstacles.obstacles(connection, _PUBLIC)]
+        return [f"{one} of the database's template" for one in self._inherited] + found
+
+    def finish(self, worker: int) -> str:
+        run = self.lease.run
+        with self.connect() as connection:
+            schema = schemas.create(connection, worker, run)
+            relocation.move(connection, _PUBLIC, schema, batch=self._batch)
+            relocation.repoint_routines(connection, _PUBLIC, schema)
+            relocation.copy_grants(connection, _PUBLIC, schema)
+            schemas.mark(connection, schema, Marker(run, State.READY))
+        return schema
+
+    def gather(self, schema: str | None) -> None:
+        """Make the database what stock Django copies: what was moved to `schema` comes back.
+
+        What a later build has created in `public` until it failed is dropped.
+        """
+        self._is_cloned = True
+        if schema is None:
+            return
+        with self.connect() as connection:
+            if relocation.contents(connection, _PUBLIC):
+                remains = schemas.create(connection, 1, self.lease.run)
+                relocation.move(connection, _PUBLIC, remains, batch=self._batch)
+                self.drop(remains)
+            relocation.move(connection, schema, _PUBLIC, batch=self._batch)
+            relocation.repoint_back(connection, _PUBLIC, schema)
+        self.drop(schema)
+        if self._shims is not None:
+            self.drop(self._shims)
+
+    @contextmanager
+    def cloning(self, worker: int) -> Iterator[None]:
+        """Have the body of the `with` make a clone of this database for a worker."""
+        name, run = names.clone_database(self.name, worker), self.lease.run
+        with self._server.maintenance() as maintenance, _held(maintenance, self._request):
+            # Nobody may be connected to what CREATE DATABASE copies. The lock that is held here
+            # keeps others from taking this run for dead.
+            self.lease.close()
+            backends.end(maintenance, self.name, run)
+            yield
+            databases.mark(maintenance, name, _marker(run, self._request))
+            self._clones[worker] = locks.Lease(self._server.connect(name), run)
+            self.lease = locks.Lease(self.connect(), run)
+
+    def drop_clone(self, worker: int) -> None:
+        """Drop a worker's clone of this database."""
+        name, lease = names.clone_database(self.name, worker), self._clones.pop(worker)
+        with self._server.maintenance() as maintenance:
+            lease.close()
+            backends.end(maintenance, name, lease.run)
+            databases.drop(maintenance, name)
 
     def release(self, *, keep: bool) -> None:
-        """End the lease, and remove the database unless somebody needs it."""
         if self.lease.lost:
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return
         with (
             closing(self.lease),
-            self.server.maintenance() as maintenance,
-            _held(maintenance, self.name),
+            self._server.maintenance() as maintenance,
+            _held(maintenance, self._request),
         ):
-            needed = keep or self._is_occupied()
-            if self.lease.leave_host() and not needed:
+            for lease in self._clones.values():
+                lease.close()
+            if not keep and not self._has_others():
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
-                _drop(maintenance, self.name)
+                databases.drop(maintenance, self.name)
 
-    def _is_occupied(self) -> bool:
+    def _has_others(self) -> bool:
+        """Whether something is in the project's own database that no run has put there."""
+        if self._is_cloned or self.name != self._request.name or not self._request.is_projects_own:
+            return False
         with self.connect() as connection:
-            if self.is_projects_own and (others := _of_others(connection)):
-                self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
-                return True
-            return bool(schemas.found(connection))
+            others = _of_others(connection)
+        if others:
+            self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
+        return bool(others)
 
 
-def _is_shared(maintenance: Connection, request: Request) -> bool:
-    """Whether live runs use the database; if they do not, and it is ours, it is removed."""
-    exists, marker = _look_up(maintenance, request.name)
-    if not exists:
-        return False
-    if marker is None:
-        if request.is_projects_own:
-            raise _refusal(request, ["what is in it"])
-        return False
-    with request.server.connect(request.name) as connection:
-        if locks.Lease.is_host_in_use(connection):
-            return True
-        if request.is_projects_own and (others := _of_others(connection)):
-            raise _refusal(request, others)
-        backends.end_those_of_dead_runs(connection)
-        left = [schema.name for schema in schemas.found(connection)]
-    try:
-        _drop(maintenance, request.name)
-    except errors.ObjectInUse:
-        return True  # Somebody looks into it: then there is nothing for it but to share it.
-    if left:
-        request.log(f"Removed what an earlier run left in {request.name!r}: {', '.join(left)}.")
-    return False
-
-
-def _refuse_inheritance(maintenance: Connection, request: Request) -> None:
-    """Refuse what CREATE DATABASE has copied: workers would share it, or lose it."""
-    with request.server.connect(request.name) as connection:
-        inherited = relocation.contents(connection, "public")
-    if inherited:
-        _drop(maintenance, request.name)
+def refuse_old_server(connection: Connection, request: Request) -> None:
+    """Raise SchemaRunnerError where the server is older than Django supports."""
+    found, needed = connection.info.server_version, request.oldest_version
+    if found < needed:
         raise SchemaRunnerError(
-            f"A new database has objects in its schema public, from the template it is made "
-            f"of: {', '.join(map(str, inherited))}. Workers cannot each have their own. Set "
-            f'TEST["TEMPLATE"] to "template0", or {_STOCK_RUNNER}.'
+            f"The server is PostgreSQL {found // 10000}; this version of Django needs "
+            f"{needed // 10000} or later. Use a newer server, or an older Django."
         )
 
 
-def _refuse_other_schemas(connection: Connection) -> None:
-    """A schema that migrations make beside `public` cannot be made once more."""
-    if others := schemas.others(connection):
+def _refuse_without_right(maintenance: Connection) -> None:
+    row = maintenance.execute(
+        "SELECT rolname, rolcreatedb OR rolsuper FROM pg_catalog.pg_roles"
+        " WHERE rolname = current_user"
+    ).fetchone()
+    assert row is not None
+    role, may_create = row
+    if not may_create:
+        grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string()
         raise SchemaRunnerError(
-            f"The migrations make schemas beside public, which all workers, and all runs at "
-            f"the same time, would share: {', '.join(others)}. Run one at a time and without "
-            f"--parallel, or {_STOCK_RUNNER}."
+            f"permission denied to create database: the role {role!r} may not. Make the "
+            f"schemas in the project's own database instead, with --host-database current, or "
+            f"have an administrator say: {grant};",
+            exit_code=2,
         )
 
 
@@ -225,35 +305,20 @@ def _refusal(request: Request, what: list[str]) -> SchemaRunnerError:
     return SchemaRunnerError(
         f"The tests would use the database {request.name!r} and remove it, but that is a NAME in "
         f"DATABASES, and it exists: tests would remove {', '.join(what)}. Give TEST another "
-        f'"NAME", or leave it out. If nothing in it is needed, drop it: dropdb {request.name}'
+        f'"NAME", or leave it out. To make the schemas beside what is there, use '
+        f"--host-database current. If nothing in it is needed, drop it: dropdb {request.name}"
     )
 
 
 def _of_others(connection: Connection) -> list[str]:
     """Name what no build and no run of ours accounts for."""
-    found = [str(one) for one in relocation.contents(connection, "public")]
+    found = [str(one) for one in relocation.contents(connection, _PUBLIC)]
     return found + [f"schema {name}" for name in schemas.others(connection)]
 
 
-def _held(maintenance: Connection, name: str) -> locks.Held:
-    return locks.held(maintenance, locks.key(f"host database {name}"))
+def _held(maintenance: Connection, request: Request) -> locks.Held:
+    return locks.held(maintenance, locks.key(f"host database {request.name}"))
 
 
-def _look_up(maintenance: Connection, name: str) -> tuple[bool, Marker | None]:
-    row = maintenance.execute(
-        "SELECT pg_catalog.shobj_description(oid, 'pg_database')"
-        " FROM pg_catalog.pg_database WHERE datname = %s",
-        [name],
-    ).fetchone()
-    return (True, Marker.parse(row[0])) if row else (False, None)
-
-
-def _mark(maintenance: Connection, name: str, marker: Marker) -> None:
-    maintenance.execute(
-        sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), str(marker))
-    )
-
-
-def _drop(maintenance: Connection, name: str) -> None:
-    # Never with FORCE: that somebody is connected means that somebody needs it.
-    maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+def _marker(run: int, request: Request) -> Marker:
+    return Marker(run, State.READY, request.name)

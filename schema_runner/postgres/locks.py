@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeAlias
 
@@ -24,7 +24,8 @@ def key(name: str) -> int:
     return int.from_bytes(digest, signed=True)
 
 
-_BUILD = key("build")
+# Held by whoever creates or drops an extension that several worker schemas share.
+EXTENSIONS = key("extensions")
 _HOST_IN_USE = key("host in use")
 
 
@@ -37,14 +38,9 @@ Held: TypeAlias = AbstractContextManager[None]
 
 
 @contextmanager
-def held(
-    connection: Connection, lock: int, *, announce: Callable[[], None] | None = None
-) -> Iterator[None]:
-    """Hold an advisory lock; call `announce` first if it has to be waited for."""
-    if not _call(connection, "try_advisory_lock", lock):
-        if announce is not None:
-            announce()
-        _call(connection, "advisory_lock", lock)
+def held(connection: Connection, lock: int) -> Iterator[None]:
+    """Hold an advisory lock."""
+    _call(connection, "advisory_lock", lock)
     try:
         yield
     finally:
@@ -60,6 +56,11 @@ def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
     finally:
         if free:
             _release(connection, lock)
+
+
+def hold_until_commit(connection: Connection, lock: int) -> None:
+    """Hold an advisory lock to the end of the connection's transaction."""
+    _call(connection, "advisory_xact_lock", lock)
 
 
 def _release(connection: Connection, lock: int) -> None:
@@ -112,10 +113,6 @@ class Lease:
         except psycopg.Error:
             return True
         return False
-
-    def building(self, announce: Callable[[], None]) -> Held:
-        """Hold the right to use `public`, which is one run's at a time."""
-        return held(self._connection, _BUILD, announce=announce)
 
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:

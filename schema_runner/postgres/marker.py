@@ -18,10 +18,15 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Whose an object is: the `run` that made it (the key of its lease) and its state."""
+    """Whose an object is: the `run` that made it (the key of its lease) and its state.
+
+    `request` is the name that a database was asked for by, which may be another than its own:
+    runs that ask for the same one clean up after each other.
+    """
 
     run: int
     state: State
+    request: str | None = None
 
     def __str__(self) -> str:
         return json.dumps({"schema_runner": _FORMAT, **asdict(self)})
@@ -36,6 +41,7 @@ class Marker:
         if not isinstance(found, dict) or found.get("schema_runner") != _FORMAT:
             return None
         try:
-            return cls(run=int(found["run"]), state=State(found["state"]))
+            run, state = int(found["run"]), State(found["state"])
         except (KeyError, TypeError, ValueError):
             return None
+        return cls(run, state, found.get("request"))

@@ -82,6 +82,7 @@ def move(connection: Connection, source: str, target: str, *, batch: int) -> lis
     return contents(connection, source)
 
 
+# The list is as SQL has it, each element quoted where it must be.
 _ROUTINES_WITH_PATH = """
     SELECT p.oid::regprocedure::text,
            pg_catalog.substr(setting, pg_catalog.length('search_path=') + 1)
@@ -94,28 +95,34 @@ _ROUTINES_WITH_PATH = """
 
 def repoint_routines(connection: Connection, source: str, target: str) -> None:
     """Put `target` ahead of `source` in the search_path that routines in `target` set."""
-    element = re.compile(rf"(?<![^,\s])({re.escape(source)})(?=\s*(,|$))")
-    for routine, path in connection.execute(_ROUTINES_WITH_PATH, [target]).fetchall():
+    quoted_source, quoted_target = _quoted(connection, source, target)
+    _replace_in_paths(connection, target, quoted_source, f"{quoted_target}, {quoted_source}")
+
+
+def repoint_back(connection: Connection, source: str, target: str) -> None:
+    """Undo `repoint_routines`, once what it was about has moved from `target` to `source`."""
+    quoted_source, quoted_target = _quoted(connection, source, target)
+    _replace_in_paths(connection, source, f"{quoted_target}, {quoted_source}", quoted_source)
+
+
+def _replace_in_paths(connection: Connection, schema: str, old: str, new: str) -> None:
+    element = re.compile(rf"(?<![^,\s]){re.escape(old)}(?=\s*(,|$))")
+    for routine, path in connection.execute(_ROUTINES_WITH_PATH, [schema]).fetchall():
         if element.search(path):
-            # pg_proc keeps the list as SQL has it, each element quoted where it must be.
             connection.execute(
                 sql.SQL("ALTER ROUTINE {} SET search_path = {}").format(
-                    sql.SQL(routine), sql.SQL(element.sub(rf"{target}, \1", path))
+                    sql.SQL(routine), sql.SQL(element.sub(lambda _: new, path))
                 )
             )
 
 
-_ROUTINES_NAMING_SCHEMA = r"""
-    SELECT p.oid::regprocedure::text
-    FROM pg_catalog.pg_proc p
-    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE nspname = %s AND p.prosrc ~* ('\m' || %s || '\s*\.')
-"""
-
-
-def routines_naming(connection: Connection, source: str, *, within: str) -> list[str]:
-    """List the routines in `within` whose body has `source.` in its text."""
-    return [name for (name,) in connection.execute(_ROUTINES_NAMING_SCHEMA, [within, source])]
+def _quoted(connection: Connection, *names: str) -> list[str]:
+    """Quote names as the server does, which is only where they must be."""
+    rows = connection.execute(
+        "SELECT pg_catalog.quote_ident(name) FROM pg_catalog.unnest(%s::text[]) AS name",
+        [list(names)],
+    )
+    return [name for (name,) in rows]
 
 
 _GRANTS = """
@@ -133,7 +140,7 @@ _GRANTS = """
                grantee, is_grantable
         FROM pg_catalog.pg_default_acl
         JOIN pg_catalog.pg_namespace n ON n.oid = defaclnamespace, pg_catalog.aclexplode(defaclacl)
-        WHERE nspname = %(source)s
+        WHERE nspname = %(source)s AND pg_catalog.pg_has_role(defaclrole, 'USAGE')
     )
     SELECT format('%%sGRANT %%s ON %%s TO %%s%%s', prefix, privilege_type, object,
                   CASE grantee WHEN 0 THEN 'PUBLIC'
@@ -144,7 +151,11 @@ _GRANTS = """
 
 
 def copy_grants(connection: Connection, source: str, target: str) -> None:
-    """Give `target` the grants and the default privileges of `source`."""
+    """Give `target` the grants and the default privileges of `source`.
+
+    Default privileges of other roles than the current one can be set only by their members;
+    from PostgreSQL 16, by those that inherit. Others' are left out.
+    """
     grants = connection.execute(_GRANTS, {"source": source, "target": target}).fetchall()
     for (grant,) in grants:
         connection.execute(sql.SQL(grant))

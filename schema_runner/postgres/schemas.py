@@ -1,6 +1,7 @@
-"""Worker schemas: made, marked, listed and dropped."""
+"""The schemas of runs: made, marked, listed and dropped."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ _LOCK_TIMEOUT = "2s"
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSchema:
-    """A schema whose name and comment prove it to be ours."""
+class OwnSchema:
+    """A schema whose name and comment prove it to be some run's."""
 
     name: str
     marker: Marker
@@ -25,9 +26,18 @@ class WorkerSchema:
 
 def create(connection: Connection, worker: int, run: int) -> str:
     """Create a marked worker schema and return its name."""
+    return _create(connection, run, lambda time: names.worker_schema(worker, time))
+
+
+def create_for_shims(connection: Connection, run: int) -> str:
+    """Create a marked schema for a run's own functions and return its name."""
+    return _create(connection, run, names.shims_schema)
+
+
+def _create(connection: Connection, run: int, naming: Callable[[int], str]) -> str:
     milliseconds = time.time_ns() // 1_000_000
     while True:
-        name = names.worker_schema(worker, milliseconds)
+        name = naming(milliseconds)
         try:
             with connection.transaction():
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
@@ -45,16 +55,16 @@ def mark(connection: Connection, name: str, marker: Marker) -> None:
     )
 
 
-def found(connection: Connection) -> list[WorkerSchema]:
-    """List the worker schemas of all runs, dead or alive, in this database."""
+def found(connection: Connection) -> list[OwnSchema]:
+    """List the schemas of all runs, dead or alive, in this database."""
     rows = connection.execute(
         "SELECT nspname, pg_catalog.obj_description(oid, 'pg_namespace')"
         " FROM pg_catalog.pg_namespace ORDER BY nspname"
     )
     return [
-        WorkerSchema(name, marker)
+        OwnSchema(name, marker)
         for name, comment in rows
-        if names.is_worker_schema(name) and (marker := Marker.parse(comment))
+        if names.is_own_schema(name) and (marker := Marker.parse(comment))
     ]
 
 
@@ -71,7 +81,7 @@ def others(connection: Connection) -> list[str]:
 
 
 def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
-    """Drop a worker schema of `run`, at most `batch` tables in a transaction.
+    """Drop a schema of `run`, at most `batch` tables in a transaction.
 
     Return whether it was there and was that run's: a name alone proves nothing.
     """
@@ -91,7 +101,7 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
 
 
 def reap(connection: Connection, *, batch: int) -> list[str]:
-    """Drop the worker schemas of runs that are no more; return their names.
+    """Drop the schemas of runs that are no more; return their names.
 
     What cannot be dropped now, because somebody looks into it or another role owns it, stays
     for a later reaper: it is in nobody's way.

@@ -16,16 +16,20 @@ _FUNCTIONS = """
     WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_'
       AND pg_catalog.oidvectortypes(proargtypes) = ANY(%s)
 """
+# The worker schema. Not current_schema(), which skips what the current role may not use.
+_WORKER = """
+    pg_catalog.name(pg_catalog.split_part(pg_catalog.current_setting('search_path'), ',', 1))
+"""
 # Exclusive or: one worker's keys stay as distinct as they were. The server tells the two forms
 # apart by itself. hashname is the lower half of hashnameextended, so both get 64 bits.
 _KEYS = {
-    "bigint": """
-        pg_catalog.int8xor($1, pg_catalog.hashnameextended(pg_catalog.current_schema(), 0))
+    "bigint": f"""
+        pg_catalog.int8xor($1, pg_catalog.hashnameextended({_WORKER}, 0))
     """,
-    "integer, integer": """
+    "integer, integer": f"""
         pg_catalog.int4xor($1, pg_catalog.int4(pg_catalog.int8shr(
-            pg_catalog.hashnameextended(pg_catalog.current_schema(), 0), 32))),
-        pg_catalog.int4xor($2, pg_catalog.hashname(pg_catalog.current_schema()))
+            pg_catalog.hashnameextended({_WORKER}, 0), 32))),
+        pg_catalog.int4xor($2, pg_catalog.hashname({_WORKER}))
     """,
 }
 # A body that is parsed now, strict as its function, and uses each argument once is put into

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres.hosts import HostDatabase, Request
+from schema_runner.postgres.hosts import HostDatabase, Request, Reservation
 from schema_runner.postgres.server import Server
 
 
@@ -14,38 +14,43 @@ def request_(server: Server, request: pytest.FixtureRequest) -> Iterator[Request
     """A request for a database that is not there, and the messages it leads to."""
     name = f"host_{abs(hash(request.node.nodeid)) % 10**12}"
     told: list[str] = []
-
-    def create() -> None:
-        with server.maintenance() as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        told.append("created")
-
     yield Request(
         server=server,
         name=name,
-        create=create,
         is_projects_own=False,
         workers=2,
+        oldest_version=140000,
         log=told.append,
     )
+    for left in databases(server, name):
+        with server.maintenance() as connection:
+            connection.execute(f"DROP DATABASE {left}")
+
+
+def databases(server: Server, name: str) -> list[str]:
     with server.maintenance() as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        rows = connection.execute(
+            "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1", [f"{name}%"]
+        )
+        return [found for (found,) in rows]
+
+
+def there(request_: Request) -> list[str]:
+    return databases(request_.server, request_.name)
 
 
 def told(request_: Request) -> list[str]:
     return request_.log.__self__  # type: ignore[attr-defined]
 
 
-def exists(request_: Request) -> bool:
+def create(request_: Request, name: str) -> None:
     with request_.server.maintenance() as connection:
-        row = connection.execute("SELECT FROM pg_database WHERE datname = %s", [request_.name])
-        return row.fetchone() is not None
+        connection.execute(f"CREATE DATABASE {name}")
 
 
-def tables(request_: Request) -> list[str]:
-    with request_.server.connect(request_.name) as connection:
-        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'planted'")
-        return [name for (name,) in rows]
+def obtain(request_: Request) -> HostDatabase:
+    reservation = Reservation(request_)
+    return reservation.claim(lambda: create(request_, reservation.name))
 
 
 def plant(host: HostDatabase) -> None:
@@ -54,52 +59,136 @@ def plant(host: HostDatabase) -> None:
         connection.execute("CREATE SCHEMA planted; CREATE TABLE planted.flag ()")
 
 
+def is_planted(request_: Request, name: str) -> bool:
+    with request_.server.connect(name) as connection:
+        row = connection.execute("SELECT to_regclass('planted.flag') IS NOT NULL").fetchone()
+        return bool(row[0])
+
+
 def test_the_only_run_makes_and_removes_it(request_: Request) -> None:
     """What was not there before is not there afterwards."""
-    host = HostDatabase.obtain(request_)
-    assert exists(request_)
+    host = obtain(request_)
+    assert there(request_) == [request_.name]
     host.release(keep=False)
-    assert not exists(request_)
-    assert told(request_) == ["created"]
+    assert there(request_) == []
+    assert told(request_) == []
 
 
-def test_a_run_shares_it_with_one_that_lives(request_: Request) -> None:
-    """It is made once, and whoever leaves last removes it, though neither has a schema."""
-    first = HostDatabase.obtain(request_)
+def test_a_run_beside_one_that_lives_has_its_own(request_: Request) -> None:
+    """Neither sees what the other builds, and each removes what is its own."""
+    first = obtain(request_)
     plant(first)
-    second = HostDatabase.obtain(request_)
+    second = obtain(request_)
+    assert there(request_) == [first.name, second.name]
+    assert first.name == request_.name
+    assert not is_planted(request_, second.name)
     first.release(keep=False)
-    assert tables(request_) == ["flag"]
+    assert there(request_) == [second.name]
+    third = obtain(request_)
+    assert third.name == request_.name
     second.release(keep=False)
-    assert not exists(request_)
-    assert told(request_) == ["created"]
+    third.release(keep=False)
+    assert there(request_) == []
 
 
 def test_what_nobody_uses_is_replaced(request_: Request) -> None:
     """A run does not begin with what another has left beside its schemas."""
-    kept = HostDatabase.obtain(request_)
+    kept, beside = obtain(request_), obtain(request_)
     plant(kept)
-    with kept.building(1) as build:
-        kept_schema = build.schema
+    schema = kept.finish(1)
     kept.release(keep=True)
-    host = HostDatabase.obtain(request_)
-    assert tables(request_) == []
+    beside.release(keep=True)
+    host = obtain(request_)
+    assert there(request_) == [request_.name]
+    assert not is_planted(request_, host.name)
     assert told(request_) == [
-        "created",
-        f"Removed what an earlier run left in {request_.name!r}: {kept_schema}.",
-        "created",
+        f"Removed what an earlier run left: database {request_.name}, {schema}.",
+        f"Removed what an earlier run left: database {beside.name}.",
     ]
     host.release(keep=False)
 
 
-def test_one_that_somebody_looks_into_is_shared(request_: Request) -> None:
-    """It cannot be dropped, and is not."""
-    kept = HostDatabase.obtain(request_)
-    plant(kept)
+def test_one_that_somebody_looks_into_stays(request_: Request) -> None:
+    """It cannot be dropped, and is not: the run takes another name, and a later one drops it."""
+    kept = obtain(request_)
     kept.release(keep=True)
     with request_.server.connect(request_.name):
-        host = HostDatabase.obtain(request_)
-    assert tables(request_) == ["flag"]
+        host = obtain(request_)
+        assert host.name != request_.name
+        host.release(keep=False)
+        assert there(request_) == [request_.name]
+    obtain(request_).release(keep=False)
+    assert there(request_) == []
+
+
+def test_one_that_another_role_closes_to_us_stays(request_: Request) -> None:
+    """The run takes another name."""
+    role = request_.name
+    obtain(request_).release(keep=True)
+    with request_.server.maintenance() as connection:
+        connection.execute(f"REVOKE CONNECT ON DATABASE {request_.name} FROM PUBLIC")
+        connection.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
+    params = {**request_.server.params, "user": role}
+    try:
+        poor = replace(request_, server=replace(request_.server, params=params))
+        host = obtain(poor)
+        assert host.name != request_.name
+        host.release(keep=False)
+        assert there(request_) == [request_.name]
+    finally:
+        with request_.server.maintenance() as connection:
+            connection.execute(f"DROP ROLE {role}")
+
+
+def test_a_reservation_that_is_not_claimed(request_: Request) -> None:
+    """Others have the name as soon as it is given up."""
+    Reservation(request_).close()
+    assert there(request_) == []
+    obtain(request_).release(keep=False)
+
+
+def test_a_clone_is_made_and_removed(request_: Request) -> None:
+    """It has what the host has, is in use as long as the run lives, and goes with it."""
+    host = obtain(request_)
+    plant(host)
+    clone = f"{request_.name}_7"
+    with host.cloning(7), request_.server.maintenance() as maintenance:
+        maintenance.execute(f"CREATE DATABASE {clone} TEMPLATE {host.name}")
+    assert is_planted(request_, clone)
+    other = obtain(request_)
+    assert set(there(request_)) == {host.name, clone, other.name}
+    other.release(keep=False)
+    host.drop_clone(7)
+    host.release(keep=False)
+    assert there(request_) == []
+
+
+def test_clones_of_dead_runs_are_removed(request_: Request) -> None:
+    """Though the host they were made from is gone."""
+    host = obtain(request_)
+    with host.cloning(1), request_.server.maintenance() as maintenance:
+        maintenance.execute(f"CREATE DATABASE {host.name}_1 TEMPLATE {host.name}")
+    host.release(keep=False)
+    assert there(request_) == [f"{request_.name}_1"]
+    obtain(request_).release(keep=False)
+    assert there(request_) == []
+
+
+def test_what_was_moved_can_be_gathered(request_: Request) -> None:
+    """A failed second build is dropped, and `public` is as after the first one."""
+    host = obtain(request_)
+    with host.connect() as connection:
+        connection.execute("CREATE TABLE first (n int); INSERT INTO first VALUES (1)")
+        schema = host.finish(1)
+        assert host.add_shims(schema) == []
+        connection.execute("CREATE TABLE first (); CREATE TYPE half AS ENUM ()")
+        host.gather(schema)
+        assert connection.execute("SELECT n FROM public.first").fetchall() == [(1,)]
+        rows = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test_%'"
+            " UNION SELECT typname FROM pg_type WHERE typname = 'half'"
+        )
+        assert rows.fetchall() == []
     host.release(keep=False)
 
 
@@ -107,42 +196,49 @@ def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> N
     """The marker says that tests made it, not that nobody has used it since."""
     own = replace(request_, is_projects_own=True)
     for _ in range(2):
-        HostDatabase.obtain(own).release(keep=True)
-    kept = HostDatabase.obtain(own)
+        obtain(own).release(keep=True)
+    kept = obtain(own)
     plant(kept)
     kept.release(keep=False)
     assert f"Database {own.name!r} stays: it has schema planted." in told(own)
     with pytest.raises(SchemaRunnerError, match="tests would remove schema planted"):
-        HostDatabase.obtain(own)
-    assert tables(own) == ["flag"]
+        Reservation(own)
+    assert is_planted(own, own.name)
 
 
 def test_the_project_s_own_is_refused_without_a_marker(request_: Request) -> None:
     """However empty it is."""
-    request_.create()
+    create(request_, request_.name)
     with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
-        HostDatabase.obtain(replace(request_, is_projects_own=True))
-    assert exists(request_)
+        Reservation(replace(request_, is_projects_own=True))
+    assert there(request_) == [request_.name]
+
+
+def test_a_server_that_is_too_old(request_: Request) -> None:
+    """Told before anything is made."""
+    with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
+        Reservation(replace(request_, oldest_version=990000))
+    assert there(request_) == []
 
 
 def test_a_run_without_its_lease_leaves_it(request_: Request) -> None:
     """Others may be where it believes its schemas to be."""
-    host = HostDatabase.obtain(request_)
+    host = obtain(request_)
     with host.connect() as connection:
         pid = host.lease._connection.info.backend_pid
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
     host.release(keep=False)
-    assert exists(request_)
+    assert there(request_) == [request_.name]
     assert any("was lost" in line for line in told(request_))
 
 
 def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:
-    """One of them makes it, and the last one to leave removes it."""
+    """One of them has the name, each has a database, and none is left."""
     hosts: list[HostDatabase] = []
     everybody_is_in = threading.Barrier(8)
 
     def run() -> None:
-        host = HostDatabase.obtain(request_)
+        host = obtain(request_)
         hosts.append(host)
         everybody_is_in.wait(timeout=60)
         host.release(keep=False)
@@ -152,6 +248,6 @@ def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(hosts) == 8
-    assert told(request_) == ["created"]
-    assert not exists(request_)
+    assert len({host.name for host in hosts}) == 8
+    assert request_.name in {host.name for host in hosts}
+    assert there(request_) == []

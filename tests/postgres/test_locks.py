@@ -100,23 +100,6 @@ def test_only_the_last_to_leave_a_host_is_told_so(
     other.close()
 
 
-def test_waiting_is_announced(server: Server, database: str, connection: Connection) -> None:
-    """A run that has to wait says so, once, and only if it has to."""
-    announced: list[str] = []
-    with locks.held(connection, RUN, announce=lambda: announced.append("first")):
-        pass
-    assert announced == []
-
-    def release_after_announcement() -> None:
-        announced.append("second")
-        holder.close()
-
-    holder = server.connect(database)
-    holder.execute("SELECT pg_advisory_lock(%s)", [RUN])
-    with locks.held(connection, RUN, announce=release_after_announcement):
-        assert announced == ["second"]
-
-
 def test_a_lock_is_given_back_when_the_body_fails(connection: Connection, server: Server) -> None:
     """Neither an error in SQL nor any other leaves it held."""
     with pytest.raises(psycopg.errors.DivisionByZero), locks.held(connection, RUN):

@@ -1,6 +1,7 @@
 import pytest
+from psycopg import sql
 
-from schema_runner.postgres import relocation
+from schema_runner.postgres import catalog, relocation
 from schema_runner.postgres.server import Connection
 
 from ..digest import digest
@@ -104,11 +105,12 @@ def test_what_moved_works_where_it_is(filled: Connection) -> None:
 
 def test_moving_back_restores_the_schema(filled: Connection) -> None:
     """Nothing is lost on the way: there and back leaves the same catalog and rows."""
-    before = digest(filled)
+    before, structure = digest(filled), catalog.describe(filled, "public")
     relocation.move(filled, "public", "target", batch=20)
     assert digest(filled) != before
     relocation.move(filled, "target", "public", batch=20)
     assert digest(filled) == before
+    assert catalog.describe(filled, "public") == structure
 
 
 def test_what_cannot_move_is_returned(connection: Connection) -> None:
@@ -155,18 +157,28 @@ def test_routines_that_set_their_own_path_are_mended(
     assert row == ([f"search_path={expected}"],)
 
 
-def test_routines_that_name_public_are_reported(connection: Connection) -> None:
-    """Text in a body does not follow; only these routines are listed."""
+@pytest.mark.parametrize("target", ["target", 'My "target", \\1 %s'])
+@pytest.mark.parametrize(
+    "path", ["public", '"$user", public , pg_temp', "public, public", '"my public"', "pg_catalog"]
+)
+def test_routines_that_come_back_are_as_they_were(
+    connection: Connection, path: str, target: str
+) -> None:
+    """Their search_path leads to the target only as long as they are there."""
     connection.execute(
-        "CREATE SCHEMA target;"
-        "CREATE FUNCTION names_it() RETURNS int LANGUAGE plpgsql AS"
-        " 'BEGIN RETURN (SELECT count(*) FROM Public .t); END';"
-        "CREATE FUNCTION does_not() RETURNS text LANGUAGE sql AS 'SELECT ''republic.t''';"
+        sql.SQL(
+            f"CREATE TABLE t (); CREATE FUNCTION f(t) RETURNS int LANGUAGE sql"
+            f" SET search_path = {path} AS 'SELECT 1'; CREATE SCHEMA {{}}"
+        ).format(sql.Identifier(target))
     )
-    relocation.move(connection, "public", "target", batch=10)
-    assert relocation.routines_naming(connection, "public", within="target") == [
-        "target.names_it()"
-    ]
+    before = catalog.describe(connection, "public")
+    relocation.move(connection, "public", target, batch=10)
+    relocation.repoint_routines(connection, "public", target)
+    relocation.move(connection, target, "public", batch=10)
+    if "my" not in path and "public" in path:
+        assert catalog.describe(connection, "public") != before
+    relocation.repoint_back(connection, "public", target)
+    assert catalog.describe(connection, "public") == before
 
 
 def test_grants_and_default_privileges_are_copied(connection: Connection) -> None:
@@ -190,3 +202,48 @@ def test_grants_and_default_privileges_are_copied(connection: Connection) -> Non
         assert row == (True, False, True, False)
     finally:
         connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+
+
+def test_what_is_closed_stays_closed(connection: Connection) -> None:
+    """A new schema is open to nobody, so only what `public` allows is allowed in the target."""
+    role = "Stranger to tests"
+    privileges = (
+        "SELECT has_schema_privilege(%s, s, 'USAGE'), has_schema_privilege(%s, s, 'CREATE')"
+        " FROM unnest(ARRAY['public', 'target']) AS s"
+    )
+    connection.execute(f'CREATE SCHEMA target; CREATE ROLE "{role}"')
+    try:
+        connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        relocation.copy_grants(connection, "public", "target")
+        assert connection.execute(privileges, [role, role]).fetchall() == [(False, False)] * 2
+        connection.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+        relocation.copy_grants(connection, "public", "target")
+        assert connection.execute(privileges, [role, role]).fetchall() == [(True, False)] * 2
+    finally:
+        connection.execute(f'DROP ROLE "{role}"')
+
+
+def test_default_privileges_of_strangers_are_left_out(connection: Connection) -> None:
+    """Only a member may set what another role's objects begin with."""
+    owner, friend, stranger = "Owner of tests", "Friend of tests", "Stranger to tests"
+    roles = ", ".join(f'"{role}"' for role in (owner, friend, stranger))
+    connection.execute("".join(f'CREATE ROLE "{role}";' for role in (owner, friend, stranger)))
+    try:
+        connection.execute(
+            f'GRANT "{friend}" TO "{owner}"; CREATE SCHEMA target AUTHORIZATION "{owner}"'
+        )
+        for role in (owner, friend, stranger):
+            connection.execute(
+                f'ALTER DEFAULT PRIVILEGES FOR ROLE "{role}" IN SCHEMA public'
+                f" GRANT SELECT ON TABLES TO PUBLIC"
+            )
+        connection.execute(f'SET ROLE "{owner}"')
+        relocation.copy_grants(connection, "public", "target")
+        connection.execute("RESET ROLE")
+        found = connection.execute(
+            "SELECT pg_get_userbyid(defaclrole) FROM pg_default_acl"
+            " WHERE defaclnamespace = 'target'::regnamespace ORDER BY 1"
+        ).fetchall()
+        assert found == [(friend,), (owner,)]
+    finally:
+        connection.execute(f"RESET ROLE; DROP OWNED BY {roles}; DROP ROLE {roles}")

@@ -26,7 +26,7 @@ def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
     worker, milliseconds = name.removeprefix("test_w").split("_")
     assert worker == "3"
     assert before <= int(milliseconds) <= time.time_ns() // 1_000_000 + 1
-    assert schemas.found(connection) == [schemas.WorkerSchema(name, Marker(RUN, State.BUILDING))]
+    assert schemas.found(connection) == [schemas.OwnSchema(name, Marker(RUN, State.BUILDING))]
 
 
 def test_two_schemas_of_one_millisecond_get_two_names(

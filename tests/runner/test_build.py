@@ -1,5 +1,7 @@
 """Whatever migrates under stock Django migrates here."""
 
+from textwrap import dedent, indent
+
 import pytest
 
 from ..project import STOCK, Project
@@ -239,84 +241,290 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
     project.run().passed()
 
 
-def test_a_body_that_names_public_is_reported(project: Project) -> None:
-    """Text in a body cannot be mended, so the run names the function."""
-    project.migration(
-        "0002_function",
-        "0001_initial",
-        "migrations.RunSQL('''CREATE FUNCTION authors() RETURNS bigint LANGUAGE plpgsql AS"
-        " 'BEGIN RETURN (SELECT count(*) FROM public.library_author); END' ''')",
-    )
-    project.tests("class Any(TestCase):\n    def test_it(self):\n        pass\n")
-    result = project.run().passed()
-    assert "authors() names the schema public" in result.stdout
-    assert "names the schema public" not in project.run("-v", "0").output
-
-
-def test_what_cannot_be_moved_ends_the_run(project: Project) -> None:
-    """A run is never half isolated: the object is named."""
-    project.migration("0002_shell", "0001_initial", "migrations.RunSQL('CREATE TYPE hollow')")
-    project.tests("class Any(TestCase):\n    def test_it(self):\n        pass\n")
-    result = project.run()
-    assert result.code == 1
-    assert "type public.hollow" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert project.databases() == []
-
-
-AUDIT = "migrations.RunSQL('CREATE SCHEMA audit; CREATE TABLE audit.log ()')"
-TWO_CLASSES = """
-    class A(TestCase):
-        def test_it(self):
-            pass
-
-
-    class B(A):
-        pass
+AUDIT = """
+    migrations.RunSQL(
+        '''CREATE SCHEMA audit;
+           CREATE TABLE audit.log (name text);
+           CREATE FUNCTION audit.logs() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN INSERT INTO audit.log SELECT name FROM public.library_author WHERE id = NEW.id;
+            RETURN NULL; END';
+           CREATE TRIGGER logs AFTER INSERT ON library_author
+           FOR EACH ROW EXECUTE FUNCTION audit.logs()'''
+    ),
 """
+# What a schema cannot hold: name, operations, the object that is named, the body of a test.
+OBSTACLES = {
+    "a schema beside public": (
+        AUDIT,
+        "schema audit",
+        """
+        Author.objects.create(name="a")
+        cursor.execute("SELECT name FROM audit.log")
+        self.assertEqual(cursor.fetchall(), [("a",)])
+        """,
+    ),
+    "a body that names public": (
+        """
+        migrations.RunSQL(
+            '''CREATE FUNCTION authors() RETURNS bigint LANGUAGE plpgsql AS
+               'BEGIN RETURN (SELECT count(*) FROM public.library_author); END';'''
+        ),
+        """,
+        "function public.authors()",
+        """
+        Author.objects.create(name="a")
+        cursor.execute("SELECT authors()")
+        self.assertEqual(cursor.fetchone(), (1,))
+        """,
+    ),
+    "a shell type": (
+        "migrations.RunSQL('CREATE TYPE hollow'),",
+        "type public.hollow",
+        """
+        cursor.execute("SELECT FROM pg_type WHERE typname = 'hollow'")
+        self.assertEqual(cursor.rowcount, 1)
+        """,
+    ),
+    "an event trigger": (
+        """
+        migrations.RunSQL(
+            '''CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS
+               $$ BEGIN RAISE 'not by %', TG_TAG; END $$;
+               CREATE EVENT TRIGGER no_tables ON ddl_command_start
+               WHEN TAG IN ('CREATE TABLE AS') EXECUTE FUNCTION forbid()'''
+        ),
+        """,
+        "event trigger no_tables",
+        """
+        with self.assertRaisesMessage(Exception, "not by CREATE TABLE AS"):
+            cursor.execute("CREATE TABLE t AS SELECT 1")
+        """,
+    ),
+    "a publication": (
+        "migrations.RunSQL('CREATE PUBLICATION news FOR TABLE library_author'),",
+        "publication news",
+        """
+        cursor.execute("SELECT tablename FROM pg_publication_tables")
+        self.assertEqual(cursor.fetchall(), [("library_author",)])
+        """,
+    ),
+    "a cast of built-in types": (
+        "migrations.RunSQL('CREATE CAST (text AS cidr) WITH INOUT AS ASSIGNMENT'),",
+        "cast (pg_catalog.text AS pg_catalog.cidr)",
+        """
+        cursor.execute("SELECT FROM pg_cast WHERE oid >= 16384")
+        self.assertEqual(cursor.rowcount, 1)
+        """,
+    ),
+    "a foreign server": (
+        "migrations.RunSQL('CREATE FOREIGN DATA WRAPPER far; CREATE SERVER there "
+        "FOREIGN DATA WRAPPER far'),",
+        "far",
+        """
+        cursor.execute("SELECT srvname FROM pg_foreign_server")
+        self.assertEqual(cursor.fetchall(), [("there",)])
+        """,
+    ),
+    "an extension that is dropped": (
+        """
+        migrations.RunSQL("DROP EXTENSION IF EXISTS hstore CASCADE"),
+        migrations.RunSQL("CREATE EXTENSION hstore"),
+        migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
+        """,
+        "DROP EXTENSION IF EXISTS hstore CASCADE",
+        """
+        cursor.execute("SELECT count(tags) FROM library_book")
+        self.assertEqual(cursor.fetchone(), (0,))
+        """,
+    ),
+    "a search_path of a function that is not in public": (
+        AUDIT.replace("AS\n", "SET search_path = audit, public AS\n"),
+        "schema audit",
+        """
+        Author.objects.create(name="b")
+        cursor.execute("SELECT count(*) FROM audit.log")
+        self.assertEqual(cursor.fetchone(), (1,))
+        """,
+    ),
+}
 
 
-def test_a_schema_beside_public_is_refused_for_several_workers(project: Project) -> None:
-    """It cannot be made twice in one database; one worker can use it, run after run."""
-    project.migration("0002_audit", "0001_initial", AUDIT)
-    project.tests(TWO_CLASSES)
-    for _ in range(3):
-        project.run("--keepdb").passed()
-    result = project.run("--parallel", "2")
-    assert result.code == 1
-    assert "audit" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert project.databases() == []
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_what_a_schema_cannot_hold(project: Project, name: str, mode: tuple[str, ...]) -> None:
+    """Workers get clone databases, one line names the object, and tests pass as under stock."""
+    operations, named, body = OBSTACLES[name]
+    project.migration("0002_more", "0001_initial", operations)
+    project.tests(
+        f"""
+        import schema_runner
 
 
-def test_a_schema_beside_public_is_refused_beside_another_run(project: Project) -> None:
-    """Two runs would share it, each with one worker."""
-    project.migration(
-        "0002_audit", "0001_initial", AUDIT.replace("SCHEMA", "SCHEMA IF NOT EXISTS")
+        class Needs(TestCase):
+            def test_what_the_migration_made(self):
+                with connection.cursor() as cursor:
+{indent(dedent(body), " " * 20)}
+
+            def test_the_worker_knows_where_it_is(self):
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT current_database(), current_schema()")
+                    where = cursor.fetchone()
+                if worker := schema_runner.current_worker():
+                    self.assertEqual((worker.database, worker.schema), where)
+                    clone = f"_{{worker.number}}" if {"--parallel" in mode} else ""
+                    self.assertEqual(where, ({project.test_name!r} + clone, "public"))
+
+
+        class Again(Needs):
+            pass
+        """
     )
+    result = project.run(*mode).passed()
+    assert len(project.databases()) == 0
+    lines = [line for line in result.stdout.splitlines() if "uses clone databases" in line]
+    if mode[:1] != ("--testrunner",):
+        (line,) = lines
+        assert named in line
+        assert "uses clone databases" not in project.run(*mode, "-v", "0").passed().output
+
+
+def test_clone_databases_of_killed_runs_are_removed(project: Project) -> None:
+    """They are marked, and in use by their own leases."""
+    project.migration("0002_audit", "0001_initial", AUDIT)
     project.tests(
         """
+        import os
+        import signal
+
+
+        class Dies(TestCase):
+            def test_it(self):
+                if os.environ.get("DIE"):
+                    os.kill(os.getppid(), signal.SIGKILL)
+
+
+        class Alike(Dies):
+            pass
+        """
+    )
+    assert project.run("--parallel", "2", env={"DIE": "1"}).code < 0
+    clones = [f"{project.test_name}_{worker}" for worker in (1, 2)]
+    assert project.databases() == [project.test_name, *clones]
+    result = project.run().passed()
+    for name in (project.test_name, *clones):
+        assert f"database {name}" in result.stdout
+    assert project.databases() == []
+
+
+def test_clone_databases_of_two_runs_at_once(project: Project) -> None:
+    """Each has a host database of its own, so that both can clone it."""
+    project.migration("0002_audit", "0001_initial", AUDIT)
+    project.tests(
+        """
+        import os
         import subprocess
         import sys
 
 
         class Nested(TestCase):
             def test_it(self):
-                if "nested" not in sys.argv[-1]:
-                    run = [sys.executable, "manage.py", "test", "-k", "nested"]
-                    result = subprocess.run(run, capture_output=True, text=True)
-                    self.assertIn("audit", result.stderr)
-                    self.assertEqual(result.returncode, 1)
+                with connection.cursor() as cursor:
+                    cursor.execute("INSERT INTO audit.log VALUES ('outer')")
+                if not os.environ.get("NESTED"):
+                    run = [sys.executable, "manage.py", "test", "--parallel", "2"]
+                    env = {**os.environ, "NESTED": "1"}
+                    result = subprocess.run(run, capture_output=True, text=True, env=env)
+                    self.assertEqual(result.returncode, 0, result.stderr)
 
-            def test_nested(self):
+
+        class Alike(TestCase):
+            def test_it(self):
                 pass
         """
     )
-    project.run().passed()
+    project.run("--parallel", "2").passed()
+    assert project.databases() == []
 
 
-def test_a_search_path_of_the_project_s_own(project: Project) -> None:
-    """Tables would be made where the worker schema does not have them: refused, and named."""
+def test_a_second_build_that_fails_is_given_up(project: Project) -> None:
+    """What finds the first worker's objects by a bare name: all are cloned from that one."""
+    project.migration(
+        "0002_bare",
+        "0001_initial",
+        """
+        migrations.RunSQL(
+            '''DO $$ BEGIN
+                 ASSERT (SELECT count(*) = 1 FROM pg_class WHERE relname = 'library_author');
+               END $$;
+               CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = public
+               AS 'SELECT count(*)::int FROM library_author';'''
+        ),
+        """,
+    )
+    project.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}')
+    project.write(
+        "library/seeds.py",
+        """
+        from library.models import Author
+
+        def seed(using):
+            Author.objects.using(using).create(name="seeded")
+        """,
+    )
+    project.tests(
+        """
+        class Any(TestCase):
+            def test_it(self):
+                Author.objects.create(name="another")
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT f(), current_schema()")
+                    self.assertEqual(cursor.fetchone(), (2, "public"))
+
+
+        class Alike(Any):
+            pass
+        """
+    )
+    result = project.run("--parallel", "3").passed()
+    assert "cannot keep apart a second build (" in result.stdout
+    assert project.databases() == []
+
+
+def test_a_second_build_that_comes_out_different_is_given_up(project: Project) -> None:
+    """Silently half a structure would be worse than a slower start."""
+    project.migration(
+        "0002_bare",
+        "0001_initial",
+        """
+        migrations.RunSQL(
+            '''DO $$ BEGIN
+                 IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'no_empty_name') THEN
+                     ALTER TABLE library_author ADD CONSTRAINT no_empty_name CHECK (name <> '');
+                 END IF;
+               END $$'''
+        ),
+        """,
+    )
+    project.tests(
+        """
+        class Any(TestCase):
+            def test_it(self):
+                with self.assertRaisesMessage(Exception, "no_empty_name"):
+                    Author.objects.create(name="")
+
+
+        class Alike(Any):
+            pass
+        """
+    )
+    result = project.run("--parallel", "2").passed()
+    assert "no_empty_name" in result.stdout
+    assert project.databases() == []
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_a_search_path_of_the_project_s_own(project: Project, mode: tuple[str, ...]) -> None:
+    """Tables are made where it says, which a worker schema cannot be."""
     project.configure('DATABASES["default"]["OPTIONS"] = {"options": "-c search_path=app,public"}')
     project.write(
         "library/migrations/0000_schema.py",
@@ -333,32 +541,48 @@ def test_a_search_path_of_the_project_s_own(project: Project) -> None:
         "library/migrations/0001_initial.py",
         initial.replace("dependencies = []", 'dependencies = [("library", "0000_schema")]'),
     )
-    project.tests(TWO_CLASSES)
-    result = project.run()
-    assert result.code == 1
-    assert "current schema of alias 'default' is app" in result.stderr
-    assert "Leave search_path out" in result.stderr
-    assert project.databases() == []
-
-
-def test_a_migration_that_drops_an_extension(project: Project) -> None:
-    """With one worker it runs; with two it would take the first one's columns along."""
-    project.migration(
-        "0002_hstore",
-        "0001_initial",
+    project.tests(
         """
-        migrations.RunSQL("DROP EXTENSION IF EXISTS hstore CASCADE"),
-        migrations.RunSQL("CREATE EXTENSION hstore"),
-        migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
-        """,
+        class Any(TestCase):
+            def test_it(self):
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT count(*) FROM app.library_author")
+
+
+        class Alike(Any):
+            pass
+        """
     )
-    project.tests(TWO_CLASSES)
-    project.run().passed()
-    result = project.run("--parallel", "2")
-    assert result.code == 1
-    assert "A migration drops an extension" in result.stderr
-    assert "Traceback" not in result.stderr
+    result = project.run(*mode).passed()
+    assert ("search_path" in result.stdout) == (mode[:1] != ("--testrunner",))
     assert project.databases() == []
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_a_template_with_objects_of_its_own(project: Project, mode: tuple[str, ...]) -> None:
+    """What a new database has in `public` from the start is there for every worker."""
+    template = f"{project.name}_template"
+    project.create_database(template)
+    with project.host(template) as connection:
+        connection.execute("CREATE TABLE prepared (n int); INSERT INTO prepared VALUES (7)")
+    project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {template!r}}}')
+    project.tests(
+        """
+        class Any(TestCase):
+            def test_it(self):
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT n FROM prepared")
+                    self.assertEqual(cursor.fetchall(), [(7,)])
+
+
+        class Alike(Any):
+            pass
+        """
+    )
+    result = project.run(*mode).passed()
+    assert ("table public.prepared" in result.stdout) == (mode[:1] != ("--testrunner",))
+    assert project.databases() == [template]
+    project.drop_database(template)
 
 
 def test_grants_on_public_hold_in_a_worker_s_schema(project: Project) -> None:

@@ -1,5 +1,8 @@
 """Bad input gets one clear error, a non-zero exit, and nothing is lost."""
 
+import re
+from collections.abc import Iterator
+
 import pytest
 
 from ..digest import digest
@@ -21,6 +24,8 @@ def refused(project: Project, *arguments: str, saying: str, stdin: str = "") -> 
     [
         ('{"STRATEGIES": 1}', "Unknown key in SCHEMA_RUNNER: STRATEGIES. The keys are FIXTURES"),
         ('{"STRATEGY": "copy"}', "use one of 'migrate'"),
+        ('{"ISOLATION": "table"}', "use one of 'schema', 'database'"),
+        ('{"FIXTURES": "authors"}', 'SCHEMA_RUNNER["FIXTURES"] must be a list of strings.'),
         ('{"SEEDERS": ["no.where"]}', "'no.where', which cannot be imported"),
         ('{"WORKER_SETUP": ["no.where"]}', "'no.where', which cannot be imported"),
     ],
@@ -142,19 +147,6 @@ def test_keepdb_does_not_build_upon_a_database_that_is_not_ours(project: Project
     project.drop_database(project.test_name)
 
 
-def test_a_template_with_objects_of_its_own(project: Project) -> None:
-    """What a new database has in `public` is neither shared nor dropped: the run refuses."""
-    template = f"{project.name}_template"
-    project.create_database(template)
-    with project.host(template) as connection:
-        connection.execute("CREATE TABLE prepared ()")
-    project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {template!r}}}')
-    project.tests(TESTS)
-    refused(project, saying="table public.prepared")
-    assert project.databases() == [template]
-    project.drop_database(template)
-
-
 def test_a_server_that_does_not_answer(project: Project) -> None:
     """One error that names the setting, without the password."""
     project.configure(
@@ -171,7 +163,7 @@ def test_a_server_that_does_not_answer(project: Project) -> None:
 
 
 def test_no_right_to_create_databases(project: Project) -> None:
-    """Stock Django's error and exit code."""
+    """Stock Django's exit code, and what to do: the GRANT, or `current` mode."""
     role = f"{project.name}_poor"
     with project.maintenance() as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN")
@@ -181,6 +173,134 @@ def test_no_right_to_create_databases(project: Project) -> None:
         result = project.run()
         assert result.code == 2
         assert "permission denied to create database" in result.stderr
+        assert "--host-database current" in result.stderr
+        assert f'ALTER ROLE "{role}" CREATEDB;' in result.stderr
+        assert "Traceback" not in result.stderr
     finally:
         with project.maintenance() as connection:
             connection.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        (("--isolation", "table"), "--isolation: invalid choice: 'table' (choose from"),
+        (("--host-database", "mine"), "--host-database: invalid choice: 'mine' (choose from"),
+    ],
+)
+def test_an_unknown_choice(project: Project, arguments: tuple[str, ...], saying: str) -> None:
+    """The command line's own error, which lists the choices."""
+    project.tests(TESTS)
+    refused(project, *arguments, saying=saying)
+
+
+CLONES_IN_CURRENT = "give --isolation schema or --host-database test"
+
+
+@pytest.mark.parametrize("key", ["isolation", "host_database"])
+def test_clone_databases_beside_the_project_s(project: Project, key: str) -> None:
+    """`current` allows no other database; one of the two can come from the settings."""
+    values = {"isolation": "database", "host_database": "current"}
+    value = values.pop(key)
+    ((other, choice),) = values.items()
+    project.configure(f"SCHEMA_RUNNER = {{{key.upper()!r}: {value!r}}}")
+    project.tests(TESTS)
+    refused(project, f"--{other.replace('_', '-')}", choice, saying=CLONES_IN_CURRENT)
+
+
+def test_the_command_line_settles_what_settings_contradict(project: Project) -> None:
+    """Workers go by what the run has settled, not by the settings alone."""
+    project.configure('SCHEMA_RUNNER = {"ISOLATION": "database", "HOST_DATABASE": "current"}')
+    project.tests(TESTS + "\n\nclass Alike(Any):\n    pass\n")
+    refused(project, "--parallel", "2", saying=CLONES_IN_CURRENT)
+    project.run("--parallel", "2", "--host-database", "test").passed()
+
+
+def test_a_fixture_that_does_not_exist(project: Project) -> None:
+    """Found before migrating, and named together with the setting."""
+    project.configure('SCHEMA_RUNNER = {"FIXTURES": ["nowhere"]}')
+    project.migration(
+        "0002_tells",
+        "0001_initial",
+        "migrations.RunPython(lambda apps, editor: open('migrated', 'w').close())",
+    )
+    project.tests(TESTS)
+    project.create_database()
+    for mode in [(), ("--isolation", "database"), ("--host-database", "current")]:
+        refused(project, *mode, saying="No fixture named 'nowhere' found. Correct SCHEMA_RUNNER")
+        assert project.databases() == [project.name]
+    assert not (project.folder / "migrated").exists()
+    project.drop_database()
+
+
+def test_a_server_that_is_too_old(project: Project) -> None:
+    """For the project's own database backend, which may need a newer one than Django does."""
+    project.write(
+        "oldbackend/base.py",
+        """
+        from django.db.backends.postgresql import base, features
+
+
+        class Features(features.DatabaseFeatures):
+            minimum_database_version = (99,)
+
+
+        class DatabaseWrapper(base.DatabaseWrapper):
+            features_class = Features
+        """,
+    )
+    project.configure('DATABASES["default"]["ENGINE"] = "oldbackend"')
+    project.tests(TESTS)
+    project.create_database()
+    for mode in [(), ("--host-database", "current")]:
+        refused(project, *mode, saying="this version of Django needs 99 or later. Use a newer")
+    with project.host(project.name) as connection:
+        assert connection.execute(SCHEMAS).fetchall() == []
+    assert project.databases() == [project.name]
+    project.drop_database()
+
+
+SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test%'"
+
+
+@pytest.fixture
+def crowded(project: Project) -> Iterator[Project]:
+    """A project of five test classes, whose role may open four connections."""
+    role = f"{project.name}_crowded"
+    with project.maintenance() as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN CREATEDB CONNECTION LIMIT 4")
+    project.configure(f'DATABASES["default"]["USER"] = {role!r}')
+    project.tests(TESTS + "".join(f"\n\nclass Any{n}(Any):\n    pass\n" for n in range(4)))
+    yield project
+    with project.maintenance() as connection:
+        connection.execute(f"DROP ROLE {role}")
+
+
+def test_more_workers_than_connections(crowded: Project) -> None:
+    """The remedy that is named is followed, and helps."""
+    refused(crowded, "--parallel", "5", saying="workers need at least 5. Run with --parallel")
+    assert crowded.databases() == []
+    remedy = re.search(r"Run with (--parallel) ([1-9])", crowded.run("--parallel", "5").stderr)
+    assert remedy is not None
+    crowded.run(*remedy.groups()).passed()
+    with crowded.maintenance() as connection:
+        connection.execute(f"ALTER ROLE {crowded.name}_crowded CONNECTION LIMIT 2")
+    refused(crowded, saying="has 0 connections left")
+    with crowded.maintenance() as connection:
+        connection.execute(f"ALTER ROLE {crowded.name}_crowded SUPERUSER")
+    # Such a limit does not bind a superuser.
+    crowded.run("--parallel", "5").passed()
+
+
+def test_more_workers_than_the_database_takes(crowded: Project) -> None:
+    """In `current` mode the project's database can have a limit of its own."""
+    role = f"{crowded.name}_crowded"
+    with crowded.maintenance() as connection:
+        connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+        connection.execute(f"CREATE DATABASE {crowded.name} OWNER {role} CONNECTION LIMIT 5")
+    mode = ("--host-database", "current", "--parallel")
+    refused(crowded, *mode, "5", saying="workers need at least 5. Run with --parallel")
+    with crowded.host(crowded.name) as connection:
+        assert connection.execute(SCHEMAS).fetchall() == []
+    crowded.run(*mode, "2").passed()
+    crowded.drop_database()

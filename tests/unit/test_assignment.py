@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from schema_runner.backend.assignment import Assignment, assign, project_options
+from schema_runner.backend.assignment import Assignment, Place, assign, project_options
 from schema_runner.errors import SchemaRunnerError
 
 
 def assignment(**options: Any) -> Assignment:
-    return Assignment({1: "test_w1_7", 2: "test_w2_8"}, 1, "application", options)
+    places = {1: Place("test_x", ("test_w1_7", "public")), 2: Place("test_x", ("test_w2_8",))}
+    return Assignment(places, 1, "application", options)
 
 
 def test_the_search_path_is_added_to_the_options_of_the_project() -> None:
@@ -21,6 +22,7 @@ def test_the_search_path_is_added_to_the_options_of_the_project() -> None:
         "options": "-c statement_timeout=5s -c search_path=test_w1_7,public",
         "sslmode": "x",
     }
+    assert settings["NAME"] == "test_x"
 
 
 def test_the_dict_stays_and_its_options_are_a_copy() -> None:
@@ -32,7 +34,7 @@ def test_the_dict_stays_and_its_options_are_a_copy() -> None:
     assert own == {"options": "-c work_mem=1MB"}
     assert project_options(settings) == own
     assign(settings, None)
-    assert settings == {"OPTIONS": own}
+    assert settings == {"OPTIONS": own, "NAME": "test_x"}
 
 
 def test_the_application_name_is_the_run_s() -> None:
@@ -57,10 +59,50 @@ def test_it_travels_to_spawned_workers() -> None:
     settings: dict[str, Any] = {"OPTIONS": {}}
     assign(settings, assignment())
     received = pickle.loads(pickle.dumps(settings))
-    assert Assignment.of(received).for_worker(2).schema == "test_w2_8"
+    assert Assignment.of(received).for_worker(2).place == Place("test_x", ("test_w2_8",))
 
 
 def test_a_worker_too_many_is_told_that_it_has_no_schema() -> None:
     """multiprocessing.Pool gives what replaces a dead worker the next number."""
     with pytest.raises(SchemaRunnerError, match="no schema for worker 3"):
         assignment().for_worker(3)
+
+
+def test_a_clone_database_has_the_project_s_search_path() -> None:
+    """There is nothing to add to the OPTIONS, only another NAME."""
+    settings: dict[str, Any] = {"OPTIONS": {}}
+    cloned = Assignment({1: Place("test_x_1")}, 1, None, {"options": "-c search_path=app"})
+    assign(settings, cloned)
+    assert settings["NAME"] == "test_x_1"
+    assert settings["OPTIONS"] == {"options": "-c search_path=app"}
+    assert cloned.place is not None
+    assert cloned.place.schema == "public"
+
+
+def test_a_path_that_is_set_later_is_not_in_the_options() -> None:
+    """A pooler that refuses startup options is not given any."""
+    settings: dict[str, Any] = {"OPTIONS": {}}
+    assign(settings, replace(assignment(), path_is_set_later=True))
+    assert settings["OPTIONS"] == {"application_name": "application"}
+    assert Assignment.of(settings).search_path == "test_w1_7,public"
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted", "escaped"),
+    [
+        ("plain_1", "plain_1", "plain_1"),
+        ("Capital", '"Capital"', '"Capital"'),
+        ('a "b" c', '"a ""b"" c"', '"a\\ ""b""\\ c"'),
+        ("back\\slash", '"back\\slash"', '"back\\\\slash"'),
+    ],
+)
+def test_schemas_of_the_project_are_quoted(name: str, quoted: str, escaped: str) -> None:
+    """Spaces and backslashes once more, for libpq splits its options at spaces."""
+    named = replace(assignment(), places={1: Place("x", ("w", name))})
+    assert named.search_path == f"w,{quoted}"
+    assert named.entries()["OPTIONS"]["options"] == f"-c search_path=w,{escaped}"
+
+
+def test_passwords_are_not_shown() -> None:
+    """Tracebacks with local variables, and logs, may show an assignment."""
+    assert "s3cret" not in repr(assignment(password="s3cret"))

@@ -1,27 +1,53 @@
 import pytest
+from psycopg import sql
 
-from schema_runner.backend import extensions
-from schema_runner.errors import SchemaRunnerError
-
-
-def test_dropping_one_that_others_use_is_refused() -> None:
-    """With CASCADE it would take columns of other workers' tables along."""
-    with pytest.raises(SchemaRunnerError, match="drops an extension"):
-        extensions.share(print, "DROP  extension IF EXISTS hstore CASCADE", None, False, {})
+from schema_runner.backend.extensions import created_extensions, dropping, in_schema
 
 
 @pytest.mark.parametrize(
-    ("given", "sent"),
+    ("statement", "expected"),
     [
-        ("CREATE EXTENSION hstore", "CREATE EXTENSION IF NOT EXISTS hstore"),
-        ('create  extension\n"uuid-ossp"', 'CREATE EXTENSION IF NOT EXISTS "uuid-ossp"'),
-        ("SELECT 1; CREATE EXTENSION x;", "SELECT 1; CREATE EXTENSION IF NOT EXISTS x;"),
-        ("CREATE EXTENSION IF NOT EXISTS hstore", "CREATE EXTENSION IF NOT EXISTS hstore"),
+        ("CREATE EXTENSION hstore", "CREATE EXTENSION IF NOT EXISTS hstore SCHEMA s"),
+        (
+            "CREATE EXTENSION IF NOT EXISTS hstore",
+            "CREATE EXTENSION IF NOT EXISTS hstore SCHEMA s",
+        ),
+        (
+            "create  extension\n\"uuid-ossp\" WITH SCHEMA public VERSION '1.1' CASCADE;",
+            "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA s VERSION '1.1' CASCADE;",
+        ),
+        ("CREATE EXTENSION x WITH CASCADE", "CREATE EXTENSION IF NOT EXISTS x SCHEMA s CASCADE"),
+        (
+            'SELECT 1; CREATE EXTENSION x SCHEMA "My s"; SELECT 2',
+            "SELECT 1; CREATE EXTENSION IF NOT EXISTS x SCHEMA s; SELECT 2",
+        ),
+        (
+            "DO $$ BEGIN CREATE EXTENSION x; END $$",
+            "DO $$ BEGIN CREATE EXTENSION IF NOT EXISTS x SCHEMA s; END $$",
+        ),
+        ("CREATE EXTENSION Fixed", "CREATE EXTENSION IF NOT EXISTS Fixed"),
         ("CREATE TABLE extension (id int)", "CREATE TABLE extension (id int)"),
     ],
 )
-def test_creating_an_extension_twice_is_no_error(given: str, sent: str) -> None:
-    """Each worker's build runs the migrations, and extensions are shared."""
-    statements = []
-    extensions.share(lambda statement, *_: statements.append(statement), given, None, False, {})
-    assert statements == [sent]
+def test_extensions_are_created_in_the_common_schema(statement: str, expected: str) -> None:
+    """Whoever is first creates it; to the others it is there already."""
+    assert in_schema(statement, "s", fixed={"fixed"}) == expected
+
+
+def test_in_public_the_project_s_choice_of_a_schema_holds() -> None:
+    """As in stock Django's own database."""
+    for given in (" SCHEMA app", " WITH SCHEMA app CASCADE"):
+        statement = f"CREATE EXTENSION IF NOT EXISTS x{given}"
+        assert in_schema(statement, "public", fixed=()) == statement
+    assert in_schema("CREATE EXTENSION x", "public", fixed=()).endswith("x SCHEMA public")
+
+
+def test_what_is_created_and_dropped_is_found() -> None:
+    """By name, as the server has it."""
+    assert created_extensions('CREATE EXTENSION A; create extension "B ""q"""') == ["a", 'B "q"']
+    assert created_extensions("SELECT 'no extension'") == []
+    assert dropping("drop\nextension if exists hstore") == "drop extension if exists hstore"
+    statement = sql.SQL("DROP EXTENSION {}").format(sql.Identifier("hstore"))
+    assert dropping(statement) == 'DROP EXTENSION "hstore"'
+    assert dropping("DROP TABLE extension") is None
+    assert dropping(None) is None

@@ -11,6 +11,8 @@ def test_marker_survives_the_way_through_a_comment(state: State) -> None:
     marker = Marker(run=2**61 + 1, state=state)
     assert json.loads(str(marker))["run"] == 2**61 + 1
     assert Marker.parse(str(marker)) == marker
+    of_database = Marker(1, state, request='test "shop"')
+    assert Marker.parse(str(of_database)) == of_database
 
 
 @pytest.mark.parametrize(

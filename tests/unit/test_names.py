@@ -1,3 +1,5 @@
+import pytest
+
 from schema_runner import names
 
 
@@ -8,7 +10,8 @@ def test_worker_schema_has_the_documented_form() -> None:
 
 def test_own_names_are_recognised_and_others_are_not() -> None:
     """Only the exact form counts, so that no schema of a user is taken for ours."""
-    assert names.is_worker_schema(names.worker_schema(12, 1))
+    assert names.is_own_schema(names.worker_schema(12, 1))
+    assert names.is_own_schema(names.shims_schema(1))
     for other in (
         "public",
         "test_w0_1",
@@ -16,8 +19,10 @@ def test_own_names_are_recognised_and_others_are_not() -> None:
         "test_w1_1_more",
         "a_test_w1_1",
         "test_w1_1\n",
+        "test_shims",
+        names.EXTENSIONS_SCHEMA,
     ):
-        assert not names.is_worker_schema(other)
+        assert not names.is_own_schema(other)
 
 
 def test_application_name_fits_the_limit_of_postgresql() -> None:
@@ -30,3 +35,25 @@ def test_a_run_is_known_by_its_application_name() -> None:
     assert names.run_of_application(names.application(4711)) == 4711
     for other in ("", "psql", "django-schema-runner", "django-schema-runner x", "my 4711"):
         assert names.run_of_application(other) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["short", "n" * 63, "n" * 64, "n" * 200, "ü" * 32, "a" + "ü" * 40]
+)
+@pytest.mark.parametrize("suffix", ["", "_8", "_123"])
+def test_database_names_fit_the_limit_of_postgresql(name: str, suffix: str) -> None:
+    """63 bytes, in whole characters; only what is too long is changed."""
+    fitting = names.database(name, suffix)
+    assert len(fitting.encode()) <= 63
+    assert fitting.endswith(suffix)
+    assert (fitting == name + suffix) == (len((name + suffix).encode()) <= 63)
+    assert fitting != names.database(name + "x", suffix)
+
+
+def test_databases_made_from_one_name_differ() -> None:
+    """However long that is: by worker, and by run."""
+    for name in ("short", "n" * 63):
+        made = [names.clone_database(name, worker) for worker in (1, 2, 11)]
+        made += [names.database_of_run(name, run) for run in (1, 2**61)]
+        assert len({name, *made}) == 6
+    assert names.clone_database("test_shop", 2) == "test_shop_2"

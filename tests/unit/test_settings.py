@@ -27,10 +27,17 @@ def test_lists_and_tuples_are_taken() -> None:
     ("value", "message"),
     [
         ([], "must be a dict"),
-        ({"FIXTURE": []}, "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are FIXTURES, SEEDERS"),
+        (
+            {"FIXTURE": []},
+            "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are FIXTURES, HOST_DATABASE",
+        ),
         ({"fixtures": []}, "Unknown key in SCHEMA_RUNNER: fixtures"),
         ({3: []}, "Unknown key in SCHEMA_RUNNER: 3"),
         ({"STRATEGY": "clone"}, "use one of 'migrate'"),
+        ({"ISOLATION": "process"}, "use one of 'schema', 'database'"),
+        ({"HOST_DATABASE": None}, "use one of 'test', 'current'"),
+        ({"ISOLATE_ADVISORY_LOCKS": 1}, "must be True or False"),
+        ({"ISOLATION": "database", "HOST_DATABASE": "current"}, "'current' allows none"),
         ({"FIXTURES": "currencies"}, '"FIXTURES"] must be a list of strings'),
         ({"SEEDERS": [print]}, '"SEEDERS"] must be a list of strings'),
         ({"SEEDERS": ["no.such.module"]}, "'no.such.module', which cannot be imported"),
@@ -43,3 +50,10 @@ def test_a_mistake_is_one_error_that_says_what_to_do(value: Any, message: str) -
     with pytest.raises(SchemaRunnerError) as raised:
         read(value)
     assert message in str(raised.value)
+
+
+def test_options_of_the_command_line_win() -> None:
+    """Where they are given."""
+    with override_settings(SCHEMA_RUNNER={"ISOLATION": "database"}):
+        assert Settings.read(isolation=None).isolation == "database"
+        assert Settings.read(isolation="schema").isolation == "schema"

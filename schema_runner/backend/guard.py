@@ -1,0 +1,127 @@
+"""What keeps migrations off the project's own tables when both are in one database."""
+
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
+
+from django.db import transaction
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from ..errors import SchemaRunnerError
+from ..postgres import reach
+from ..postgres.hosts import Log
+from ..postgres.server import Connection
+from .assignment import Assignment
+from .extensions import Execute
+from .review import Finding, review
+from .statements import Kind, find
+
+_REMEDY = (
+    "Leave the schema out, so that search_path decides; use current_schema() where SQL asks for "
+    "one; or use --host-database test. What you know to be harmless goes into "
+    'SCHEMA_RUNNER["TRUSTED_MIGRATIONS"] as "app_label.0001_name".'
+)
+
+# What cannot be executed within a transaction, or ends it.
+_WITHOUT_TRANSACTION = re.compile(
+    r"\b(?:CONCURRENTLY|VACUUM|CALL|COMMIT|ROLLBACK)\b", re.IGNORECASE
+)
+
+
+class Guard:
+    """What refuses the statements of a build that reach beyond the worker schema.
+
+    Texts in `allowed` ("public.extra") are let through.
+    """
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        self._allowed = allowed
+
+    @classmethod
+    def of_migrations(cls, trusted: Collection[str], log: Log) -> Self:
+        """Read all migrations before any of them runs.
+
+        Raises SchemaRunnerError with what must not be executed, by file and line, unless it is
+        in `trusted` ("app_label.0001_name"); tells `log` what may find the wrong objects.
+        """
+        findings = review()
+        suspect = [found for found in findings if found.migration not in trusted]
+        if refused := [found for found in suspect if found.kind is not Kind.CATALOG]:
+            raise SchemaRunnerError(_refusal(refused))
+        for found in suspect:
+            log(f"Warning: {found}, and would find the objects of the project's own schemas too.")
+        return cls({found.text for found in findings if found.migration in trusted})
+
+    @contextmanager
+    def on(self, connection: Any, observer: Connection) -> Iterator[None]:
+        """Refuse what is executed on a Django connection, as long as the body of the `with` runs.
+
+        `observer` is another connection to the same database.
+        """
+        let_through: set[str] = set()
+
+        def guard(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
+            text = statement.as_string() if isinstance(statement, sql.Composable) else statement
+            text = text if isinstance(text, str) else ""
+            is_trusted = self._refuse_by_text(text)
+            is_alone = connection.get_autocommit()
+            if is_alone and _WITHOUT_TRANSACTION.search(text):
+                return execute(statement, params, many, context)
+            # A transaction under way may have savepoints that Django does not know of.
+            with transaction.atomic(using=connection.alias) if is_alone else nullcontext():
+                result = execute(statement, params, many, context)
+                if is_trusted:
+                    let_through.update(_changed_elsewhere(observer, connection))
+            return result
+
+        commit = connection.commit
+
+        def guarded_commit() -> None:
+            # Names that are put together, or that a search_path resolves, show in what is locked.
+            changed = _changed_elsewhere(observer, connection)
+            if beyond := [name for name in changed if name not in let_through]:
+                connection.rollback()
+                raise SchemaRunnerError(
+                    f"A migration would change the project's own {beyond[0]}, so it was rolled "
+                    f"back.\n{_REMEDY}"
+                )
+            commit()
+
+        connection.commit = guarded_commit
+        try:
+            with connection.execute_wrapper(guard):
+                yield
+        finally:
+            del connection.commit
+
+    def _refuse_by_text(self, text: str) -> bool:
+        """Raise SchemaRunnerError for what is not let through; return whether something is."""
+        matches = [match for match in find(text) if match.kind is not Kind.CATALOG]
+        for match in matches:
+            if match.text not in self._allowed:
+                raise SchemaRunnerError(
+                    f"A migration {match.kind} ({match.text}), which would reach the "
+                    f"project's own tables: {' '.join(text.split())}\n{_REMEDY}"
+                )
+        return bool(matches)
+
+
+def _changed_elsewhere(observer: Connection, connection: Any) -> list[str]:
+    raw, assignment = connection.connection, Assignment.of(connection.settings_dict)
+    if raw is None or raw.info.transaction_status != TransactionStatus.INTRANS:
+        return []
+    assert assignment is not None
+    assert assignment.place is not None
+    schemas = [assignment.place.schema]
+    if assignment.extensions is not None:
+        schemas.append(assignment.extensions)
+    # A pooler may have told the client another number.
+    (process,) = raw.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+    return reach.changed_elsewhere(observer, process, schemas)
+
+
+def _refusal(findings: list[Finding]) -> str:
+    lines = "\n".join(f"  {found}" for found in findings)
+    return f"Migrations would reach beyond the schema they are run for:\n{lines}\n{_REMEDY}"

@@ -1,0 +1,121 @@
+"""Where a connection finds its tables: put into force, checked, and taken back."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.db import OperationalError
+
+from .. import names
+from ..errors import SchemaRunnerError
+from ..workspace import Workspace
+from .assignment import Assignment, Place, assign, project_options
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.creation import DatabaseCreation as Base
+else:
+    Base = object
+
+
+class Placement(Base):
+    """The part of `SchemaCreation` that points connections, in all threads, at a place."""
+
+    # None in a worker that was not forked: nothing is built there.
+    workspace: ClassVar[Workspace | None] = None
+
+    @property
+    def _workspace(self) -> Workspace:
+        assert self.workspace is not None, "databases are made by the process that runs the suite"
+        return self.workspace
+
+    @property
+    def _alias(self) -> str:
+        return str(self.connection.alias)
+
+    def get_test_db_clone_settings(self, suffix: str) -> dict[str, Any]:
+        settings_dict, worker = self.connection.settings_dict, int(suffix)
+        assignment = Assignment.of(settings_dict)
+        if assignment is None or assignment.is_for_cloning(worker):
+            clone = names.clone_database(settings_dict["NAME"], worker)
+            return {**settings_dict, "NAME": clone}
+        return {**settings_dict, **assignment.for_worker(worker).entries()}
+
+    def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
+        super().set_as_test_mirror(primary_settings_dict)
+        if primary := Assignment.of(primary_settings_dict):
+            options = project_options(self.connection.settings_dict)
+            self._reconnect(replace(primary, options=options))
+
+    def _use(self, worker: int | None) -> None:
+        """Use a worker's place from now on; with None the host database as stock Django does."""
+        workspace, alias = self._workspace, self._alias
+        host, schemas, clones = (
+            workspace.host(alias),
+            workspace.schemas(alias),
+            workspace.clones(alias),
+        )
+        places = {n: Place(host.name, (schema, *host.path)) for n, schema in schemas.items()}
+        places |= {n: Place(clone) for n, clone in clones.items()}
+        if worker is not None:
+            # Before there are clones, or where there is no need for any.
+            places.setdefault(worker, Place(host.name))
+        self._put(
+            places,
+            worker,
+            application=workspace.application(alias),
+            extensions=host.extensions if schemas and workspace.is_shared(alias) else None,
+        )
+
+    def _put(self, places: Mapping[int, Place], worker: int | None, **facts: Any) -> None:
+        settings_dict = self.connection.settings_dict
+        before, options = Assignment.of(settings_dict), project_options(settings_dict)
+        # A service may have options of its own, which OPTIONS["options"] would replace.
+        is_of_service = "service" in options and "options" not in options
+        self._reconnect(
+            Assignment(
+                places=places,
+                worker=worker,
+                options=options,
+                path_is_set_later=before.path_is_set_later if before else is_of_service,
+                **facts,
+            )
+        )
+
+    def _settle(self) -> None:
+        """Make sure that connections find the schema that they are meant to."""
+        if self._finds_its_schema():
+            return
+        # A pooler may refuse OPTIONS["options"], or drop it.
+        assignment = Assignment.of(self.connection.settings_dict)
+        assert assignment is not None
+        self._reconnect(replace(assignment, path_is_set_later=True))
+        if not self._finds_its_schema():
+            raise SchemaRunnerError(
+                f"Connections of alias '{self._alias}' cannot be pointed at a schema, so tables "
+                f"would be made or sought in the wrong place. Connect to the server itself, or "
+                f"to a pooler that gives each client a session of its own."
+            )
+
+    def _finds_its_schema(self) -> bool:
+        place = self._place
+        try:
+            return place is None or self._current_schema() == place.schema
+        except OperationalError:
+            return False
+
+    @property
+    def _place(self) -> Place | None:
+        assignment = Assignment.of(self.connection.settings_dict)
+        return assignment.place if assignment else None
+
+    def _current_schema(self) -> str | None:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.current_schema()")
+            (schema,) = cursor.fetchone()
+        return str(schema) if schema is not None else None
+
+    def _reconnect(self, assignment: Assignment | None) -> None:
+        """Put an assignment into force, for connections in all threads, or take it away."""
+        self.connection.close()
+        self.connection.close_pool()
+        assign(self.connection.settings_dict, assignment)

@@ -1,0 +1,49 @@
+"""How many connections a server has left."""
+
+from ..errors import SchemaRunnerError
+from .server import Connection
+
+# The lowest of three limits, each less what is in use: the server's, the database's and the
+# role's. -1 stands for none. Superusers meet the first one alone, and for them there is a reserve.
+_LEFT = """
+    WITH used AS (
+        SELECT coalesce(pg_catalog.sum(numbackends), 0) AS server,
+               pg_catalog.sum(numbackends)
+                   FILTER (WHERE datname = pg_catalog.current_database()) AS database,
+               (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
+                WHERE usename = session_user) AS role
+        FROM pg_catalog.pg_stat_database
+    ), reserved AS (
+        SELECT coalesce(pg_catalog.sum(setting::int), 0) AS connections
+        FROM pg_catalog.pg_settings
+        WHERE name IN ('superuser_reserved_connections', 'reserved_connections')
+          AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user)
+    )
+    SELECT least(pg_catalog.current_setting('max_connections')::int - reserved.connections
+                     - used.server,
+                 CASE WHEN datconnlimit >= 0 AND NOT rolsuper
+                      THEN datconnlimit - used.database END,
+                 CASE WHEN rolconnlimit >= 0 AND NOT rolsuper
+                      THEN rolconnlimit - used.role END)::int
+    FROM used, reserved, pg_catalog.pg_database, pg_catalog.pg_roles
+    WHERE datname = pg_catalog.current_database() AND rolname = session_user
+"""
+
+
+def connections_left(connection: Connection) -> int:
+    """Return how many more connections this role can open to this database."""
+    row = connection.execute(_LEFT).fetchone()
+    assert row is not None
+    return max(int(row[0]), 0)
+
+
+def refuse_beyond_connections(connection: Connection, *, workers: int, each: int) -> None:
+    """Raise SchemaRunnerError where workers could not all open so many connections each."""
+    left, needed = connections_left(connection), workers * each
+    if needed > left:
+        number = left // each
+        remedy = f"Run with --parallel {number}" if number else "End others"
+        raise SchemaRunnerError(
+            f"The server has {left} connections left for this role and database, and {workers} "
+            f"workers need at least {needed}. {remedy}, or have max_connections raised."
+        )

@@ -1,0 +1,135 @@
+"""What a move out of `public` cannot carry, so that workers need databases of their own."""
+
+import re
+from collections.abc import Iterator
+
+from . import relocation, schemas
+from .relocation import SchemaObject
+from .server import Connection
+
+# OIDs below 16384 (FirstNormalObjectId) are of what every database begins with.
+_OF_THE_DATABASE = """
+    WITH source AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(source)s),
+    found (classid, objid) AS (
+        SELECT 'pg_catalog.pg_namespace'::regclass, oid FROM pg_catalog.pg_namespace
+        WHERE nspname = ANY(%(schemas)s)
+        UNION ALL
+        SELECT 'pg_catalog.pg_event_trigger'::regclass, oid FROM pg_catalog.pg_event_trigger
+        UNION ALL
+        SELECT 'pg_catalog.pg_publication'::regclass, oid FROM pg_catalog.pg_publication
+        UNION ALL
+        SELECT 'pg_catalog.pg_subscription'::regclass, oid FROM pg_catalog.pg_subscription
+        WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database
+                         WHERE datname = pg_catalog.current_database())
+        UNION ALL
+        SELECT 'pg_catalog.pg_foreign_data_wrapper'::regclass, oid
+        FROM pg_catalog.pg_foreign_data_wrapper
+        UNION ALL
+        SELECT 'pg_catalog.pg_foreign_server'::regclass, oid FROM pg_catalog.pg_foreign_server
+        UNION ALL
+        SELECT 'pg_catalog.pg_user_mapping'::regclass, umid FROM pg_catalog.pg_user_mappings
+        UNION ALL
+        SELECT 'pg_catalog.pg_language'::regclass, oid FROM pg_catalog.pg_language
+        UNION ALL
+        SELECT 'pg_catalog.pg_transform'::regclass, oid FROM pg_catalog.pg_transform
+        UNION ALL
+        SELECT 'pg_catalog.pg_am'::regclass, oid FROM pg_catalog.pg_am
+        UNION ALL
+        SELECT 'pg_catalog.pg_largeobject'::regclass, oid
+        FROM pg_catalog.pg_largeobject_metadata
+        UNION ALL
+        -- Between two types there is one cast, and a type has one default class for each access
+        -- method, whatever their schema.
+        SELECT 'pg_catalog.pg_cast'::regclass, c.oid FROM pg_catalog.pg_cast c
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_type t
+                          WHERE t.oid IN (castsource, casttarget)
+                            AND typnamespace = (SELECT oid FROM source))
+        UNION ALL
+        SELECT 'pg_catalog.pg_opclass'::regclass, c.oid
+        FROM pg_catalog.pg_opclass c JOIN pg_catalog.pg_type t ON t.oid = opcintype
+        WHERE opcdefault AND opcnamespace = (SELECT oid FROM source)
+          AND typnamespace <> (SELECT oid FROM source)
+    )
+    SELECT identity.type, identity.identity
+    FROM found, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
+    WHERE objid >= 16384
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = found.classid AND d.objid = found.objid
+                        AND d.deptype = 'e')
+    ORDER BY 1, 2
+"""
+
+# Where names are kept as text: it does not follow what it names.
+_TEXTS = r"""
+    WITH texts (classid, objid, namespace, content) AS (
+        SELECT 'pg_catalog.pg_proc'::regclass, oid, pronamespace, prosrc FROM pg_catalog.pg_proc
+        UNION ALL
+        SELECT 'pg_catalog.pg_trigger'::regclass, t.oid, relnamespace,
+               pg_catalog.replace(pg_catalog.encode(tgargs, 'escape'), '\000', ' ')
+        FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = tgrelid
+        UNION ALL
+        SELECT 'pg_catalog.pg_ts_dict'::regclass, oid, dictnamespace, dictinitoption
+        FROM pg_catalog.pg_ts_dict
+    )
+    SELECT identity.type, identity.identity, content
+    FROM texts, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
+    WHERE namespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(source)s)
+      AND pg_catalog.strpos(pg_catalog.lower(content), pg_catalog.lower(%(source)s)) > 0
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = texts.classid AND d.objid = texts.objid
+                        AND d.deptype = 'e')
+    ORDER BY 1, 2
+"""
+_MEMBERS = """
+    SELECT identity.identity
+    FROM pg_catalog.pg_depend d, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
+    WHERE deptype = 'e' AND identity.schema = %s
+"""
+
+
+def obstacles(connection: Connection, source: str = "public") -> list[SchemaObject]:
+    """List what makes it impossible to move what `source` has into another schema.
+
+    That is what cannot be moved, what is the database's and so would be shared by all
+    workers, and what has the name of `source` in a text, which would go on naming it.
+    Members of extensions do not count: they stay, and are for all.
+    """
+    left = [
+        found
+        for found in relocation.contents(connection, source)
+        if not found.movable or found.kind == "foreign table"
+    ]
+    parameters = {"source": source, "schemas": schemas.others(connection)}
+    elsewhere = connection.execute(_OF_THE_DATABASE, parameters).fetchall()
+    return [
+        *left,
+        *(SchemaObject(kind, identity, movable=False) for kind, identity in elsewhere),
+        *_naming(connection, source),
+    ]
+
+
+def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
+    """List what names `source` in its text, other than for something of an extension.
+
+    A comment may have it too: then workers get databases of their own for nothing.
+    """
+    mention = re.compile(
+        rf'(?<![\w$])(?:"{re.escape(source)}"|{re.escape(source)})\s*\.\s*'
+        r'("(?:[^"]|"")+"|[^\W\d][\w$]*)?',
+        re.IGNORECASE,
+    )
+    path = re.compile(rf"search_path.*\b{re.escape(source)}\b", re.IGNORECASE | re.DOTALL)
+    of_extensions = {
+        _plain(found[1])
+        for (identity,) in connection.execute(_MEMBERS, [source])
+        if (found := mention.match(identity)) and found[1]
+    }
+    for kind, identity, text in connection.execute(_TEXTS, {"source": source}).fetchall():
+        named = {_plain(name) for name in mention.findall(text)}
+        if named - of_extensions or path.search(text):
+            yield SchemaObject(kind, identity, movable=False)
+
+
+def _plain(name: str) -> str:
+    """Return the name that an identifier in SQL stands for."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()

@@ -1,0 +1,62 @@
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from schema_runner.errors import SchemaRunnerError
+from schema_runner.postgres.capacity import connections_left, refuse_beyond_connections
+from schema_runner.postgres.server import Connection, Server
+
+
+@pytest.fixture
+def limited(server: Server, database: str) -> Iterator[Server]:
+    """The server as a role that may have no more than four connections sees it."""
+    with server.maintenance() as maintenance:
+        maintenance.execute(f"CREATE ROLE {database} LOGIN CONNECTION LIMIT 4")
+    yield replace(server, params={**server.params, "user": database})
+    with server.maintenance() as maintenance:
+        maintenance.execute(f"DROP ROLE {database}")
+
+
+def test_the_server_s_limit_less_what_is_in_use(server: Server, connection: Connection) -> None:
+    """Each open connection is one less."""
+    row = connection.execute("SELECT current_setting('max_connections')::int").fetchone()
+    before = connections_left(connection)
+    assert 0 < before < row[0]
+    with server.connect(connection.info.dbname):
+        assert connections_left(connection) == before - 1
+
+
+def test_the_database_s_limit(connection: Connection) -> None:
+    """Where it is the lowest."""
+    connection.execute(f"ALTER DATABASE {connection.info.dbname} CONNECTION LIMIT 3")
+    assert connections_left(connection) == 2
+
+
+def test_the_role_s_limit(limited: Server, database: str) -> None:
+    """Where it is the lowest."""
+    with limited.connect(database) as connection, limited.connect(database):
+        assert connections_left(connection) == 2
+
+
+def test_what_is_reserved_is_not_left(
+    limited: Server, database: str, connection: Connection
+) -> None:
+    """Superusers' connections are theirs alone."""
+    with limited.connect(database) as ordinary:
+        connection.execute(f"ALTER ROLE {database} CONNECTION LIMIT -1")
+        row = connection.execute(
+            "SELECT sum(setting::int) FROM pg_settings"
+            " WHERE name IN ('superuser_reserved_connections', 'reserved_connections')"
+        ).fetchone()
+        assert connections_left(ordinary) == connections_left(connection) - row[0]
+
+
+def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
+    """With how many there can be."""
+    with limited.connect(database) as connection:
+        refuse_beyond_connections(connection, workers=3, each=1)
+        with pytest.raises(SchemaRunnerError, match="at least 4. Run with --parallel 3"):
+            refuse_beyond_connections(connection, workers=4, each=1)
+        with pytest.raises(SchemaRunnerError, match="at least 4. Run with --parallel 1"):
+            refuse_beyond_connections(connection, workers=2, each=2)
