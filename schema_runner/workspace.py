@@ -9,8 +9,9 @@ import psycopg
 from . import names
 from .errors import SchemaRunnerError
 from .postgres.capacity import refuse_beyond_connections
+from .postgres.created import HostDatabase, Reservation
 from .postgres.current import ProjectDatabase
-from .postgres.hosts import Host, HostDatabase, Log, Request, Reservation
+from .postgres.hosts import Host, Log, Request
 
 
 @dataclass(slots=True)

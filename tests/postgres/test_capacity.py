@@ -56,7 +56,7 @@ def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
     """With how many there can be."""
     with limited.connect(database) as connection:
         refuse_beyond_connections(connection, workers=3, each=1)
-        with pytest.raises(SchemaRunnerError, match="at least 4. Run with --parallel 3"):
+        with pytest.raises(SchemaRunnerError, match=r"at least 4\. Run with --parallel 3"):
             refuse_beyond_connections(connection, workers=4, each=1)
-        with pytest.raises(SchemaRunnerError, match="at least 4. Run with --parallel 1"):
+        with pytest.raises(SchemaRunnerError, match=r"at least 4\. Run with --parallel 1"):
             refuse_beyond_connections(connection, workers=2, each=2)

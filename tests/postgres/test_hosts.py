@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres.hosts import HostDatabase, Request, Reservation
+from schema_runner.postgres.created import HostDatabase, Reservation
+from schema_runner.postgres.hosts import Request
 from schema_runner.postgres.server import Server
 
 

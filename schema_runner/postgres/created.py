@@ -1,0 +1,226 @@
+"""Host databases that runs create: reserved, made, and removed under an advisory lock."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from psycopg import errors, sql
+
+from .. import names
+from ..errors import SchemaRunnerError
+from . import backends, databases, locks, obstacles, relocation, schemas
+from .hosts import PUBLIC, Host, Request, refuse_old_server
+from .marker import Marker, State
+from .server import Connection
+
+
+class Reservation:
+    """The name of a host database that is going to be made, which nobody else can take.
+
+    It is the one that was asked for, unless a live run has that. What dead runs have left is
+    removed. Raises SchemaRunnerError where what would be replaced is not ours to remove, where
+    the role may not create databases, and where the server is too old.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._run = locks.new_run()
+        with ExitStack() as entered:
+            self._maintenance = entered.enter_context(request.server.maintenance())
+            refuse_old_server(self._maintenance, request)
+            backends.refuse_shared(self._maintenance, request.server)
+            _refuse_without_right(self._maintenance)
+            entered.enter_context(_held(self._maintenance, request))
+            self.name = self._free_name()
+            self._entered = entered.pop_all()
+
+    def claim(self, create: Callable[[], None]) -> "HostDatabase":
+        """Have the database created; others can ask for the name from then on."""
+        request = self._request
+        with self._entered:
+            create()
+            databases.mark(self._maintenance, self.name, _marker(self._run, request))
+            connection = request.server.connect(self.name)
+            lease = locks.Lease(connection, self._run)
+            inherited = [str(one) for one in relocation.contents(connection, PUBLIC)]
+        return HostDatabase(request, self.name, lease, inherited)
+
+    def close(self) -> None:
+        self._entered.close()
+
+    def _free_name(self) -> str:
+        request = self._request
+        taken = {
+            database.name
+            for database in databases.requested_as(self._maintenance, request.name)
+            if not self._remove(database.name)
+        }
+        if request.name in taken:
+            return names.database_of_run(request.name, self._run)
+        if request.is_projects_own and databases.exists(self._maintenance, request.name):
+            raise _refusal(request, ["what is in it"])
+        return request.name
+
+    def _remove(self, name: str) -> bool:
+        """Remove a database of ours unless somebody needs it; return whether that was done."""
+        request = self._request
+        try:
+            connection = request.server.connect(name)
+        except SchemaRunnerError:
+            return False  # Another role's, which does not let us in.
+        with connection:
+            if locks.Lease.is_host_in_use(connection):
+                return False
+            is_projects_own = request.is_projects_own and name == request.name
+            if is_projects_own and (others := _of_others(connection)):
+                raise _refusal(request, others)
+            backends.end_those_of_dead_runs(connection)
+            left = [schema.name for schema in schemas.found(connection)]
+        try:
+            databases.drop(self._maintenance, name)
+        except (errors.ObjectInUse, errors.InsufficientPrivilege):
+            return False  # Somebody looks into it, or it is another role's.
+        request.log(f"Removed what an earlier run left: {', '.join([f'database {name}', *left])}.")
+        return True
+
+
+class HostDatabase(Host):
+    """A database that a run has made for itself: `test_<NAME>`, or named after that.
+
+    Builds are stock Django's: they create everything in `public`, and it moves from there.
+    """
+
+    def __init__(
+        self, request: Request, name: str, lease: locks.Lease, inherited: list[str]
+    ) -> None:
+        super().__init__(request, name, lease)
+        self._inherited = inherited
+        # Whether `public` has what workers get clones of, and no worker has a schema.
+        self._is_cloned = False
+        # The leases of the clone databases by worker.
+        self._clones: dict[int, locks.Lease] = {}
+
+    def begin(self, worker: int) -> str | None:
+        return None
+
+    def obstacles(self) -> list[str]:
+        """Name what a build has left that cannot be moved to a worker schema."""
+        with self.connect() as connection:
+            found = [str(one) for one in obstacles.obstacles(connection, PUBLIC)]
+        return [f"{one} of the database's template" for one in self._inherited] + found
+
+    def finish(self, worker: int) -> str:
+        run = self.lease.run
+        with self.connect() as connection:
+            schema = schemas.create(connection, worker, run)
+            relocation.move(connection, PUBLIC, schema, batch=self._batch)
+            relocation.repoint_routines(connection, PUBLIC, schema)
+            relocation.copy_grants(connection, PUBLIC, schema)
+            schemas.mark(connection, schema, Marker(run, State.READY))
+        return schema
+
+    def gather(self, schema: str | None) -> None:
+        """Make the database what stock Django copies: what was moved to `schema` comes back.
+
+        What a later build has created in `public` until it failed is dropped.
+        """
+        self._is_cloned = True
+        if schema is None:
+            return
+        with self.connect() as connection:
+            if relocation.contents(connection, PUBLIC):
+                remains = schemas.create(connection, 1, self.lease.run)
+                relocation.move(connection, PUBLIC, remains, batch=self._batch)
+                self.drop(remains)
+            relocation.move(connection, schema, PUBLIC, batch=self._batch)
+            relocation.repoint_back(connection, PUBLIC, schema)
+        self.drop(schema)
+        if self._shims is not None:
+            self.drop(self._shims)
+
+    @contextmanager
+    def cloning(self, worker: int) -> Iterator[None]:
+        """Have the body of the `with` make a clone of this database for a worker."""
+        name, run = names.clone_database(self.name, worker), self.lease.run
+        with self._server.maintenance() as maintenance, _held(maintenance, self._request):
+            # Nobody may be connected to what CREATE DATABASE copies. The lock that is held here
+            # keeps others from taking this run for dead.
+            self.lease.close()
+            backends.end(maintenance, self.name, run)
+            yield
+            databases.mark(maintenance, name, _marker(run, self._request))
+            self._clones[worker] = locks.Lease(self._server.connect(name), run)
+            self.lease = locks.Lease(self.connect(), run)
+
+    def drop_clone(self, worker: int) -> None:
+        """Drop a worker's clone of this database."""
+        name, lease = names.clone_database(self.name, worker), self._clones.pop(worker)
+        with self._server.maintenance() as maintenance:
+            lease.close()
+            backends.end(maintenance, name, lease.run)
+            databases.drop(maintenance, name)
+
+    def release(self, *, keep: bool) -> None:
+        if self.lease.lost:
+            self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
+            return
+        with (
+            closing(self.lease),
+            self._server.maintenance() as maintenance,
+            _held(maintenance, self._request),
+        ):
+            for lease in self._clones.values():
+                lease.close()
+            if not keep and not self._has_others():
+                self.lease.close()
+                backends.end(maintenance, self.name, self.lease.run)
+                databases.drop(maintenance, self.name)
+
+    def _has_others(self) -> bool:
+        """Whether something is in the project's own database that no run has put there."""
+        if self._is_cloned or self.name != self._request.name or not self._request.is_projects_own:
+            return False
+        with self.connect() as connection:
+            others = _of_others(connection)
+        if others:
+            self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
+        return bool(others)
+
+
+def _refuse_without_right(maintenance: Connection) -> None:
+    row = maintenance.execute(
+        "SELECT rolname, rolcreatedb OR rolsuper FROM pg_catalog.pg_roles"
+        " WHERE rolname = current_user"
+    ).fetchone()
+    assert row is not None
+    role, may_create = row
+    if not may_create:
+        grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string()
+        raise SchemaRunnerError(
+            f"permission denied to create database: the role {role!r} may not. Make the "
+            f"schemas in the project's own database instead, with --host-database current, or "
+            f"have an administrator say: {grant};",
+            exit_code=2,
+        )
+
+
+def _refusal(request: Request, what: list[str]) -> SchemaRunnerError:
+    return SchemaRunnerError(
+        f"The tests would use the database {request.name!r} and remove it, but that is a NAME in "
+        f"DATABASES, and it exists: tests would remove {', '.join(what)}. Give TEST another "
+        f'"NAME", or leave it out. To make the schemas beside what is there, use '
+        f"--host-database current. If nothing in it is needed, drop it: dropdb {request.name}"
+    )
+
+
+def _of_others(connection: Connection) -> list[str]:
+    """Name what no build and no run of ours accounts for."""
+    found = [str(one) for one in relocation.contents(connection, PUBLIC)]
+    return found + [f"schema {name}" for name in schemas.others(connection)]
+
+
+def _held(maintenance: Connection, request: Request) -> locks.Held:
+    return locks.held(maintenance, locks.key(f"host database {request.name}"))
+
+
+def _marker(run: int, request: Request) -> Marker:
+    return Marker(run, State.READY, request.name)
