@@ -55,8 +55,8 @@ def share(execute: Execute, statement: Any, params: Any, many: bool, context: An
         return execute(statement, params, many, context)
     if dropped := dropping(statement):
         raise SchemaRunnerError(
-            f"An extension would be dropped that other workers use: {dropped}. "
-            f"Test with --isolation database, which gives each a database of its own."
+            f"An extension would be dropped that other workers use: {dropped}. Test with "
+            f"--host-database test --isolation database, which gives each worker a database."
         )
     text = _text(statement)
     if text is None or not (created := created_extensions(text)):
