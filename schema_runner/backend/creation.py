@@ -162,7 +162,7 @@ class SchemaCreation(Placement, Base):
     def _quote_name(self, name: str) -> str:
         if self._is_stock:
             return str(super()._quote_name(name))  # type: ignore[misc]
-        return sql.Identifier(name).as_string()
+        return sql.Identifier(name).as_string(None)
 
     def _build_again(self, worker: int) -> None:
         """Run the migrations once more, for another worker's schema."""

@@ -11,15 +11,19 @@ from ..errors import SchemaRunnerError
 from ..postgres import locks
 from .assignment import Assignment
 
-_DROP = re.compile(r"\bDROP\s+EXTENSION\b", re.IGNORECASE)
+_NAME = r'(?:"(?:[^"]|"")+"|\w+)'
+_DROP = re.compile(
+    rf"\bDROP\s+EXTENSION\s+(?:IF\s+EXISTS\s+)?(?P<names>{_NAME}(?:\s*,\s*{_NAME})*)",
+    re.IGNORECASE,
+)
 # The name, and what follows it to the end of the statement, of a function's body or of a
 # DO block's.
 _CREATE = re.compile(
-    r'\bCREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>"(?:[^"]|"")+"|\w+)'
-    r"(?P<rest>[^;$]*)",
+    rf"\bCREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>{_NAME})(?P<rest>[^;$]*)",
     re.IGNORECASE,
 )
-_WHERE = re.compile(r'^\s*(?:WITH\b)?\s*SCHEMA\s+("(?:[^"]|"")+"|\w+)|^\s*WITH\b', re.IGNORECASE)
+_WHERE = re.compile(rf"^\s*(?:WITH\b)?\s*SCHEMA\s+({_NAME})|^\s*WITH\b", re.IGNORECASE)
+_INSTALLED = "SELECT extname FROM pg_catalog.pg_extension WHERE extname = ANY(%s)"
 _FIXED = (
     "SELECT DISTINCT name FROM pg_catalog.pg_available_extension_versions"
     " WHERE name = ANY(%s) AND schema IS NOT NULL"
@@ -40,7 +44,7 @@ def dropping(statement: object) -> str | None:
 def _text(statement: object) -> str | None:
     """Return the text of what Django's cursors execute, if it is SQL in text."""
     if isinstance(statement, sql.Composable):
-        return statement.as_string()
+        return statement.as_string(None)
     return statement if isinstance(statement, str) else None
 
 
@@ -53,12 +57,15 @@ def share(execute: Execute, statement: Any, params: Any, many: bool, context: An
     assignment = Assignment.of(connection.settings_dict)
     if assignment is None or assignment.extensions is None:
         return execute(statement, params, many, context)
-    if dropped := dropping(statement):
-        raise SchemaRunnerError(
-            f"An extension would be dropped that other workers use: {dropped}. Test with "
-            f"--host-database test --isolation database, which gives each worker a database."
-        )
     text = _text(statement)
+    if text is not None and (dropped := dropped_extensions(text)):
+        execute(_INSTALLED, (dropped,), False, context)
+        if context["cursor"].fetchall():
+            raise SchemaRunnerError(
+                f"An extension would be dropped that other workers use: {' '.join(text.split())}. "
+                f"Test with --host-database test --isolation database, which gives each worker a "
+                f"database."
+            )
     if text is None or not (created := created_extensions(text)):
         return execute(statement, params, many, context)
     with transaction.atomic(using=connection.alias, savepoint=False):
@@ -66,6 +73,15 @@ def share(execute: Execute, statement: Any, params: Any, many: bool, context: An
         execute(_FIXED, (created,), False, context)
         fixed = {name for (name,) in context["cursor"].fetchall()}
         return execute(in_schema(text, assignment.extensions, fixed), params, many, context)
+
+
+def dropped_extensions(statement: str) -> list[str]:
+    """Return the names of the extensions that SQL drops."""
+    return [
+        _unquoted(name)
+        for drop in _DROP.finditer(statement)
+        for name in re.findall(_NAME, drop["names"])
+    ]
 
 
 def created_extensions(statement: str) -> list[str]:

@@ -63,7 +63,9 @@ class Guard:
         let_through: set[str] = set()
 
         def guard(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
-            text = statement.as_string() if isinstance(statement, sql.Composable) else statement
+            text = (
+                statement.as_string(None) if isinstance(statement, sql.Composable) else statement
+            )
             text = text if isinstance(text, str) else ""
             is_trusted = self._refuse_by_text(text)
             is_alone = connection.get_autocommit()

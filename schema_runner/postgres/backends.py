@@ -55,7 +55,7 @@ def refuse_shared(connection: Connection, server: Server) -> None:
                 "The connection leads to a pooler that lets clients share sessions, as pgbouncer "
                 "does with pool_mode = transaction, so that runs could not tell who is alive. "
                 "Have the tests' settings name the HOST and PORT of the server itself, use "
-                "pool_mode = session, or test with --isolation database."
+                "pool_mode = session, or test with --host-database test --isolation database."
             )
 
 

@@ -194,7 +194,7 @@ def _refuse_without_right(maintenance: Connection) -> None:
     assert row is not None
     role, may_create = row
     if not may_create:
-        grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string()
+        grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string(None)
         raise SchemaRunnerError(
             f"permission denied to create database: the role {role!r} may not. Make the "
             f"schemas in the project's own database instead, with --host-database current, or "

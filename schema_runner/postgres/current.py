@@ -98,7 +98,7 @@ def _refuse_without_right(connection: Connection) -> None:
         )
         raise SchemaRunnerError(
             f"The role {role!r} may not create schemas in the database {database!r}. Have its "
-            f"owner say: {grant.as_string()}"
+            f"owner say: {grant.as_string(None)}"
         )
 
 

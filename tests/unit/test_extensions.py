@@ -1,7 +1,12 @@
 import pytest
 from psycopg import sql
 
-from schema_runner.backend.extensions import created_extensions, dropping, in_schema
+from schema_runner.backend.extensions import (
+    created_extensions,
+    dropped_extensions,
+    dropping,
+    in_schema,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +56,8 @@ def test_what_is_created_and_dropped_is_found() -> None:
     assert dropping(statement) == 'DROP EXTENSION "hstore"'
     assert dropping("DROP TABLE extension") is None
     assert dropping(None) is None
+    assert dropped_extensions('DROP EXTENSION IF EXISTS A, "B" CASCADE; drop extension c') == [
+        "a",
+        "B",
+        "c",
+    ]
