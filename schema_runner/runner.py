@@ -115,5 +115,9 @@ def _command_error(error: SchemaRunnerError) -> CommandError:
 def _avoid_forkserver() -> None:
     # Django 5.2 hangs under forkserver, which Python 3.14 made the default on Linux. Fork is what
     # it was before. Can go with Django 5.2.
-    if django.VERSION < (6, 0) and multiprocessing.get_start_method() == "forkserver":
-        multiprocessing.set_start_method("fork", force=True)
+    if django.VERSION < (6, 0):
+        # Asked for without this argument, the default would be settled, and tests that choose
+        # another method would fail.
+        chosen = multiprocessing.get_start_method(allow_none=True)
+        if (chosen or multiprocessing.get_all_start_methods()[0]) == "forkserver":
+            multiprocessing.set_start_method("fork", force=True)

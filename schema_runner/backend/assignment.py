@@ -107,7 +107,7 @@ class Assignment:
 
 def _quoted(name: str) -> str:
     # Our own names are shown as they are.
-    return name if _PLAIN.fullmatch(name) else sql.Identifier(name).as_string(None)
+    return name if _PLAIN.fullmatch(name) else sql.Identifier(name).as_string()
 
 
 def project_options(settings_dict: Mapping[str, Any]) -> dict[str, Any]:

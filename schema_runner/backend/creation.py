@@ -1,7 +1,7 @@
 """Test databases as schemas: what DatabaseCreation does, done in one host database."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import django
@@ -130,7 +130,7 @@ class SchemaCreation(Placement, Base):
             log=self._workspace.log,
         )
         if self._is_current:
-            self._guard = guard.Guard([])
+            self._guard = guard.Guard()
             if settings_dict["TEST"]["MIGRATE"] is not False:
                 trusted = self.runner_settings.trusted_migrations
                 self._guard = guard.Guard.of_migrations(trusted, self._workspace.log)
@@ -147,7 +147,7 @@ class SchemaCreation(Placement, Base):
         # Never with keepdb: a database that is not ours is not to be built upon.
         workspace.claim(alias, lambda: create(verbosity, autoclobber, keepdb=False))
         worker = len(workspace.schemas(alias)) + 1
-        self._use(worker if workspace.begin(alias, worker) else None)
+        self._use(worker if workspace.begin(alias, worker) else None, is_built=False)
         self._settle()
         return self._get_test_db_name()
 
@@ -162,7 +162,7 @@ class SchemaCreation(Placement, Base):
     def _quote_name(self, name: str) -> str:
         if self._is_stock:
             return str(super()._quote_name(name))  # type: ignore[misc]
-        return sql.Identifier(name).as_string(None)
+        return sql.Identifier(name).as_string()
 
     def _build_again(self, worker: int) -> None:
         """Run the migrations once more, for another worker's schema."""
@@ -236,7 +236,18 @@ class SchemaCreation(Placement, Base):
 
     def _load_reference(self) -> None:
         schema = self._current_schema() or "public"
-        reference.load(self.connection, self.runner_settings, schema=schema)
+        with self._guarded(guard.Guard.of_reference_data()):
+            reference.load(self.connection, self.runner_settings, schema=schema)
+
+    @contextmanager
+    def _guarded(self, guarding: guard.Guard) -> Iterator[None]:
+        """Refuse what must not be executed in the project's own database."""
+        with ExitStack() as guarded:
+            if self._is_current:
+                host = self._workspace.host(self._alias)
+                observer = guarded.enter_context(host.connect())
+                guarded.enter_context(guarding.on(self.connection, observer))
+            yield
 
     @contextmanager
     def _watched(self, dropped: list[str]) -> Iterator[None]:
@@ -246,10 +257,7 @@ class SchemaCreation(Placement, Base):
         `dropped` what cannot be done a second time.
         """
         if self._is_current:
-            with (
-                self._workspace.host(self._alias).connect() as observer,
-                self._guard.on(self.connection, observer),
-            ):
+            with self._guarded(self._guard):
                 yield
             return
 

@@ -1,10 +1,10 @@
 """Extensions, of which a database has one each: shared by its worker schemas."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from django.db import transaction
 from psycopg import sql
 
 from ..errors import SchemaRunnerError
@@ -44,7 +44,7 @@ def dropping(statement: object) -> str | None:
 def _text(statement: object) -> str | None:
     """Return the text of what Django's cursors execute, if it is SQL in text."""
     if isinstance(statement, sql.Composable):
-        return statement.as_string(None)
+        return statement.as_string()
     return statement if isinstance(statement, str) else None
 
 
@@ -68,7 +68,7 @@ def share(execute: Execute, statement: Any, params: Any, many: bool, context: An
             )
     if text is None or not (created := created_extensions(text)):
         return execute(statement, params, many, context)
-    with transaction.atomic(using=connection.alias, savepoint=False):
+    with _in_transaction(connection):
         execute(_LOCK, (locks.EXTENSIONS,), False, context)
         execute(_FIXED, (created,), False, context)
         fixed = {name for (name,) in context["cursor"].fetchall()}
@@ -82,6 +82,27 @@ def dropped_extensions(statement: str) -> list[str]:
         for drop in _DROP.finditer(statement)
         for name in re.findall(_NAME, drop["names"])
     ]
+
+
+@contextmanager
+def _in_transaction(connection: Any) -> Iterator[None]:
+    """Have the body of the `with` in a transaction: the one under way, if there is one.
+
+    transaction.atomic would be about the thread's own connection, which this need not be, and
+    would not let a test that has set a savepoint by itself roll back to it.
+    """
+    if not connection.get_autocommit():
+        yield
+        return
+    connection.set_autocommit(False)
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+    finally:
+        connection.set_autocommit(True)
 
 
 def created_extensions(statement: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What keeps migrations off the project's own tables when both are in one database."""
+"""What keeps a build off the project's own tables when both are in one database."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -23,21 +23,38 @@ _REMEDY = (
     "one; or use --host-database test. What you know to be harmless goes into "
     'SCHEMA_RUNNER["TRUSTED_MIGRATIONS"] as "app_label.0001_name".'
 )
+_REMEDY_OF_REFERENCE_DATA = (
+    "Fill only tables that migrations make, and leave the schema out of SQL; or use "
+    "--host-database test."
+)
 
-# What cannot be executed within a transaction, or ends it.
+# What cannot be executed within a transaction, or ends it. In quotes it would be a column.
 _WITHOUT_TRANSACTION = re.compile(
-    r"\b(?:CONCURRENTLY|VACUUM|CALL|COMMIT|ROLLBACK)\b", re.IGNORECASE
+    r'(?<!")\b(?:CONCURRENTLY|VACUUM|CALL|COMMIT|ROLLBACK)\b(?!")', re.IGNORECASE
 )
 
 
 class Guard:
     """What refuses the statements of a build that reach beyond the worker schema.
 
-    Texts in `allowed` ("public.extra") are let through.
+    Texts in `allowed` ("public.extra") are let through. `source` is what the statements are
+    of, and `remedy` what can be done about them.
     """
 
-    def __init__(self, allowed: Collection[str]) -> None:
+    def __init__(
+        self,
+        allowed: Collection[str] = (),
+        *,
+        source: str = "A migration",
+        remedy: str = _REMEDY,
+    ) -> None:
         self._allowed = allowed
+        self._source = source
+        self._remedy = remedy
+
+    @classmethod
+    def of_reference_data(cls) -> Self:
+        return cls(source="A fixture or a seeder", remedy=_REMEDY_OF_REFERENCE_DATA)
 
     @classmethod
     def of_migrations(cls, trusted: Collection[str], log: Log) -> Self:
@@ -63,9 +80,7 @@ class Guard:
         let_through: set[str] = set()
 
         def guard(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
-            text = (
-                statement.as_string(None) if isinstance(statement, sql.Composable) else statement
-            )
+            text = statement.as_string() if isinstance(statement, sql.Composable) else statement
             text = text if isinstance(text, str) else ""
             is_trusted = self._refuse_by_text(text)
             is_alone = connection.get_autocommit()
@@ -86,8 +101,8 @@ class Guard:
             if beyond := [name for name in changed if name not in let_through]:
                 connection.rollback()
                 raise SchemaRunnerError(
-                    f"A migration would change the project's own {beyond[0]}, so it was rolled "
-                    f"back.\n{_REMEDY}"
+                    f"{self._source} would change the project's own {beyond[0]}, so it was "
+                    f"rolled back.\n{self._remedy}"
                 )
             commit()
 
@@ -104,8 +119,8 @@ class Guard:
         for match in matches:
             if match.text not in self._allowed:
                 raise SchemaRunnerError(
-                    f"A migration {match.kind} ({match.text}), which would reach the "
-                    f"project's own tables: {' '.join(text.split())}\n{_REMEDY}"
+                    f"{self._source} {match.kind} ({match.text}), which would reach the "
+                    f"project's own tables: {' '.join(text.split())}\n{self._remedy}"
                 )
         return bool(matches)
 

@@ -46,15 +46,20 @@ class Placement(Base):
             options = project_options(self.connection.settings_dict)
             self._reconnect(replace(primary, options=options))
 
-    def _use(self, worker: int | None) -> None:
-        """Use a worker's place from now on; with None the host database as stock Django does."""
+    def _use(self, worker: int | None, *, is_built: bool = True) -> None:
+        """Use a worker's place from now on; with None the host database as stock Django does.
+
+        A build must not find the shims: what it creates would keep those it calls, and differ
+        from what the first one created, before there were any.
+        """
         workspace, alias = self._workspace, self._alias
         host, schemas, clones = (
             workspace.host(alias),
             workspace.schemas(alias),
             workspace.clones(alias),
         )
-        places = {n: Place(host.name, (schema, *host.path)) for n, schema in schemas.items()}
+        path = (*host.ahead, *host.path) if is_built else host.path
+        places = {n: Place(host.name, (schema, *path)) for n, schema in schemas.items()}
         places |= {n: Place(clone) for n, clone in clones.items()}
         if worker is not None:
             # Before there are clones, or where there is no need for any.

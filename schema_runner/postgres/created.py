@@ -36,12 +36,17 @@ class Reservation:
     def claim(self, create: Callable[[], None]) -> "HostDatabase":
         """Have the database created; others can ask for the name from then on."""
         request = self._request
-        with self._entered:
+        with (
+            self._entered,
+            databases.creation(self._maintenance, self.name),
+            ExitStack() as opened,
+        ):
             create()
             databases.mark(self._maintenance, self.name, _marker(self._run, request))
-            connection = request.server.connect(self.name)
+            connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = locks.Lease(connection, self._run)
             inherited = [str(one) for one in relocation.contents(connection, PUBLIC)]
+            opened.pop_all()
         return HostDatabase(request, self.name, lease, inherited)
 
     def close(self) -> None:
@@ -94,12 +99,13 @@ class HostDatabase(Host):
     ) -> None:
         super().__init__(request, name, lease)
         self._inherited = inherited
-        # Whether `public` has what workers get clones of, and no worker has a schema.
-        self._is_cloned = False
+        # Whether `public` has what a build is making, or what workers get clones of.
+        self._is_public_in_use = False
         # The leases of the clone databases by worker.
         self._clones: dict[int, locks.Lease] = {}
 
     def begin(self, worker: int) -> str | None:
+        self._is_public_in_use = True
         return None
 
     def obstacles(self) -> list[str]:
@@ -116,6 +122,7 @@ class HostDatabase(Host):
             relocation.repoint_routines(connection, PUBLIC, schema)
             relocation.copy_grants(connection, PUBLIC, schema)
             schemas.mark(connection, schema, Marker(run, State.READY))
+        self._is_public_in_use = False
         return schema
 
     def gather(self, schema: str | None) -> None:
@@ -123,7 +130,7 @@ class HostDatabase(Host):
 
         What a later build has created in `public` until it failed is dropped.
         """
-        self._is_cloned = True
+        self._is_public_in_use = True
         if schema is None:
             return
         with self.connect() as connection:
@@ -145,11 +152,14 @@ class HostDatabase(Host):
             # Nobody may be connected to what CREATE DATABASE copies. The lock that is held here
             # keeps others from taking this run for dead.
             self.lease.close()
-            backends.end(maintenance, self.name, run)
-            yield
-            databases.mark(maintenance, name, _marker(run, self._request))
-            self._clones[worker] = locks.Lease(self._server.connect(name), run)
-            self.lease = locks.Lease(self.connect(), run)
+            try:
+                backends.end(maintenance, self.name, run)
+                with databases.creation(maintenance, name):
+                    yield
+                    databases.mark(maintenance, name, _marker(run, self._request))
+                self._clones[worker] = locks.Lease(self._server.connect(name), run)
+            finally:
+                self.lease = locks.Lease(self.connect(), run)
 
     def drop_clone(self, worker: int) -> None:
         """Drop a worker's clone of this database."""
@@ -177,7 +187,8 @@ class HostDatabase(Host):
 
     def _has_others(self) -> bool:
         """Whether something is in the project's own database that no run has put there."""
-        if self._is_cloned or self.name != self._request.name or not self._request.is_projects_own:
+        is_projects_own = self._request.is_projects_own and self.name == self._request.name
+        if self._is_public_in_use or not is_projects_own:
             return False
         with self.connect() as connection:
             others = _of_others(connection)
@@ -194,7 +205,7 @@ def _refuse_without_right(maintenance: Connection) -> None:
     assert row is not None
     role, may_create = row
     if not may_create:
-        grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string(None)
+        grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string()
         raise SchemaRunnerError(
             f"permission denied to create database: the role {role!r} may not. Make the "
             f"schemas in the project's own database instead, with --host-database current, or "

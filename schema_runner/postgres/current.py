@@ -79,10 +79,10 @@ class ProjectDatabase(Host):
             return
         with closing(self.lease), self.connect() as connection:
             backends.end(connection, self.name, self.lease.run)
-            if self._shims is not None and not keep:
-                self.drop(self._shims)
-            if not keep and self.lease.leave_host():
-                _drop_extensions(connection, self.log)
+            if not keep:
+                schemas.drop_rest(connection, self.lease.run, batch=self._batch)
+                if self.lease.leave_host():
+                    _drop_extensions(connection, self.log)
 
 
 def _refuse_without_right(connection: Connection) -> None:
@@ -98,7 +98,7 @@ def _refuse_without_right(connection: Connection) -> None:
         )
         raise SchemaRunnerError(
             f"The role {role!r} may not create schemas in the database {database!r}. Have its "
-            f"owner say: {grant.as_string(None)}"
+            f"owner say: {grant.as_string()}"
         )
 
 
@@ -127,6 +127,7 @@ def _drop_extensions(connection: Connection, log: Log) -> None:
     """Drop the shared extensions and their schema, but nothing that others use by now."""
     with connection.transaction():
         locks.hold_until_commit(connection, locks.EXTENSIONS)
+        schemas.limit_waiting(connection)
         rows = connection.execute(
             "SELECT extname FROM pg_catalog.pg_extension WHERE extnamespace ="
             " (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) ORDER BY oid DESC",
@@ -139,7 +140,11 @@ def _drop_extensions(connection: Connection, log: Log) -> None:
             try:
                 with connection.transaction():
                     connection.execute(drop)
-            except (errors.DependentObjectsStillExist, errors.InsufficientPrivilege) as error:
+            except (
+                errors.DependentObjectsStillExist,
+                errors.InsufficientPrivilege,
+                errors.LockNotAvailable,
+            ) as error:
                 why = error.diag.message_detail or error.diag.message_primary
                 log(f"In {connection.info.dbname!r}, {what} stays: {why}")
 

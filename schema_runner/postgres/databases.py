@@ -1,7 +1,10 @@
 """Databases that runs have made: marked, listed and dropped, from another database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from .marker import Marker
@@ -38,6 +41,23 @@ def mark(maintenance: Connection, name: str, marker: Marker) -> None:
     maintenance.execute(
         sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), str(marker))
     )
+
+
+@contextmanager
+def creation(maintenance: Connection, name: str) -> Iterator[None]:
+    """Have the body of the `with` create a database and mark it.
+
+    Where that fails or is broken off, drop it, unless it had been there before: without a
+    marker no later run could know whose it is.
+    """
+    was_there = exists(maintenance, name)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with suppress(psycopg.Error):
+                drop(maintenance, name)
+        raise
 
 
 def drop(maintenance: Connection, name: str) -> None:

@@ -35,8 +35,10 @@ class Request:
 class Host:
     """The database that worker schemas live in, for as long as a run's lease lasts."""
 
-    # What follows the worker schema on the search_path of its connections.
+    # What follows the worker schema on the search_path of its connections during a build.
     path: tuple[str, ...] = (PUBLIC,)
+    # What comes between the two once it is over.
+    ahead: tuple[str, ...] = ()
     # Where extensions are put that all worker schemas of the database share.
     extensions = PUBLIC
 
@@ -78,7 +80,7 @@ class Host:
             self._shims = schemas.create_for_shims(connection, self.lease.run)
             shims.create(connection, self._shims)
             schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
-        self.path = (self._shims, "pg_catalog", *self.path)
+        self.ahead = (self._shims, "pg_catalog")
         return []
 
     def differences(self, schema: str, other: str) -> list[str]:

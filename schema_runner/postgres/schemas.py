@@ -12,7 +12,7 @@ from . import backends, locks
 from .marker import Marker, State
 from .server import Connection
 
-# How long a drop waits for somebody's transaction before it ends that backend.
+# How long a drop waits for somebody's transaction.
 _LOCK_TIMEOUT = "2s"
 
 
@@ -100,6 +100,11 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
     return True
 
 
+def limit_waiting(connection: Connection) -> None:
+    """Have the transaction under way raise LockNotAvailable rather than wait for long."""
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
+
+
 def reap(connection: Connection, *, batch: int) -> list[str]:
     """Drop the schemas of runs that are no more; return their names.
 
@@ -116,6 +121,17 @@ def reap(connection: Connection, *, batch: int) -> list[str]:
                     if drop(connection, schema.name, run, batch=batch):
                         dropped.append(schema.name)
     return dropped
+
+
+def drop_rest(connection: Connection, run: int, *, batch: int) -> None:
+    """Drop what a run still has, as where it was broken off before it knew a name.
+
+    What cannot be dropped now stays for a later run, as in `reap`.
+    """
+    for schema in found(connection):
+        if schema.marker.run == run:
+            with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
+                drop(connection, schema.name, run, batch=batch)
 
 
 def _tables(connection: Connection, schema: str) -> list[str]:
@@ -139,7 +155,7 @@ def _execute_unblocked(connection: Connection, statement: sql.Composed, run: int
     for last in (False, True):
         try:
             with connection.transaction():
-                connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
+                limit_waiting(connection)
                 connection.execute(statement)
         except errors.LockNotAvailable:
             if last:

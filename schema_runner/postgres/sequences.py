@@ -32,7 +32,7 @@ def advance(cursor: Any, schema: str) -> None:
             " HAVING max({column}) > coalesce(pg_catalog.pg_sequence_last_value({sequence}),"
             " {start} - 1)"
         ).format(
-            sequence=sql.Literal(sql.Identifier(schema, sequence).as_string(None)),
+            sequence=sql.Literal(sql.Identifier(schema, sequence).as_string()),
             column=sql.Identifier(column),
             table=sql.Identifier(schema, table),
             start=start,

@@ -145,6 +145,33 @@ def test_ctrl_c_while_migrating_cleans_up(suite: Project) -> None:
     assert suite.databases() == []
 
 
+@pytest.mark.parametrize("suffix", ["", "_2"], ids=["host", "clone"])
+def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str) -> None:
+    """Though it comes once the database is there and before that has its marker."""
+    suite.migration("0002_more", "0001_initial", 'migrations.RunSQL("CREATE SCHEMA extra")')
+    suite.configure(
+        f"""
+        from django.db.backends.postgresql.creation import DatabaseCreation
+
+
+        class Interrupted(DatabaseCreation):
+            def _execute_create_test_db(self, cursor, parameters, keepdb=False):
+                super()._execute_create_test_db(cursor, parameters, keepdb)
+                if parameters["dbname"] == '"{suite.test_name}{suffix}"':
+                    raise KeyboardInterrupt
+
+
+        from django.db.backends.postgresql.base import DatabaseWrapper
+        DatabaseWrapper.creation_class = Interrupted
+        """
+    )
+    result = suite.run(*PARALLEL)
+    assert result.code != 0
+    assert "KeyboardInterrupt" in result.stderr
+    assert "lost" not in result.output
+    assert suite.databases() == []
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_end_when_the_run_is_killed(suite: Project, method: str) -> None:
     """kill -9 of the run leaves no process."""

@@ -416,6 +416,43 @@ def test_clone_databases_of_killed_runs_are_removed(project: Project) -> None:
     assert project.databases() == []
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_clone_databases_of_several_aliases(project: Project, method: str) -> None:
+    """Workers find each alias's own clone, and a mirror that of its primary."""
+    project.migration("0002_audit", "0001_initial", AUDIT)
+    project.configure(
+        f"""
+        DATABASES["other"] = {{**DATABASES["default"], "NAME": "{project.name}_o"}}
+        DATABASES["mirror"] = {{**DATABASES["default"], "TEST": {{"MIRROR": "default"}}}}
+        """
+    )
+    project.tests(
+        """
+        import schema_runner
+
+
+        class Apart(TransactionTestCase):
+            databases = {"default", "other", "mirror"}
+
+            def test_it(self):
+                Author.objects.create(name="a")
+                self.assertEqual(Author.objects.using("mirror").count(), 1)
+                self.assertEqual(Author.objects.using("other").count(), 0)
+                number = schema_runner.current_worker().number
+                for alias in self.databases:
+                    with connections[alias].cursor() as cursor:
+                        cursor.execute("SELECT current_database()")
+                        self.assertTrue(cursor.fetchone()[0].endswith(f"_{number}"))
+
+
+        class Alike(Apart):
+            pass
+        """
+    )
+    project.run("--parallel", "2", env={"START_METHOD": method}).passed()
+    assert project.databases() == []
+
+
 def test_clone_databases_of_two_runs_at_once(project: Project) -> None:
     """Each has a host database of its own, so that both can clone it."""
     project.migration("0002_audit", "0001_initial", AUDIT)

@@ -649,6 +649,78 @@ def test_an_extension_that_others_use_by_now(project: Project) -> None:
     project.drop_database()
 
 
+def test_an_extension_that_somebody_looks_into(project: Project) -> None:
+    """The run does not wait for a transaction that is left open; a later one removes it."""
+    creates = "migrations.RunSQL('CREATE EXTENSION pg_buffercache')"
+    project.migration("0002_more", "0001_initial", creates)
+    project.tests(
+        """
+        from psycopg import connect
+
+
+        class Looking(SimpleTestCase):
+            databases = {"default"}
+
+            def test_it(self):
+                parameters = connection.get_connection_params()
+                where = {key: parameters[key] for key in ("host", "port", "user", "dbname")}
+                # Open until the process ends, and no connection of Django's.
+                Looking.developer = connect(**where)
+                Looking.developer.execute("LOCK TABLE test_extensions.pg_buffercache")
+        """
+    )
+    with unchanged(project):
+        result = project.run().passed()
+        assert "extension pg_buffercache stays: " in result.stdout
+        assert extensions(project)["pg_buffercache"] == "test_extensions"
+        project.tests(SMALL)
+        assert "stays" not in project.run().passed().output
+    project.drop_database()
+
+
+def test_reference_data_reaches_no_table_of_the_project_s_own(project: Project) -> None:
+    """A model without a migration may have its table in `public`, and that on the path."""
+    execute(project, "CREATE EXTENSION citext; ALTER TABLE library_leftover ADD PRIMARY KEY (n)")
+    with (project.folder / "library/models.py").open("a") as models:
+        models.write(
+            "\n\nclass Leftover(models.Model):\n"
+            "    n = models.IntegerField(primary_key=True)\n\n"
+            "    class Meta:\n"
+            "        managed = False\n"
+            "        db_table = 'library_leftover'\n"
+        )
+    row = '[{"model": "library.leftover", "pk": 7, "fields": {}}]'
+    project.write("library/fixtures/leftovers.json", row)
+    project.write(
+        "library/seeds.py",
+        """
+        from library.models import Leftover
+
+
+        def seed(using):
+            Leftover.objects.using(using).create(n=8)
+        """,
+    )
+    project.tests(SMALL)
+    with unchanged(project):
+        for key, value in [("FIXTURES", "leftovers"), ("SEEDERS", "library.seeds.seed")]:
+            settings = {"HOST_DATABASE": "current", key: [value]}
+            project.configure(f"SCHEMA_RUNNER = {settings}")
+            result = project.run()
+            assert result.code == 1
+            assert "A fixture or a seeder would change the project's own " in result.stderr
+            assert "Traceback" not in result.stderr
+    project.drop_database()
+
+
+def test_a_stored_call_of_an_advisory_lock(occupied: Project) -> None:
+    """It is the same function in the schemas of all workers, whichever was built first."""
+    view = "CREATE VIEW busy AS SELECT pg_try_advisory_xact_lock(1) AS mine"
+    occupied.migration("0002_more", "0001_initial", f'migrations.RunSQL("{view}")')
+    occupied.tests(SMALL)
+    occupied.run(*PARALLEL).passed()
+
+
 def test_review(occupied: Project) -> None:
     """What reaches beyond the schema is listed by file and line before anything is made."""
     occupied.migration(
@@ -701,6 +773,9 @@ REACHING = {
         sql.SQL("DELETE FROM {}").format(sql.Identifier("pub" + "lic", "library_book"))
     """,
     "rows by a bare name": '"DELETE FROM library_leftover"',
+    "what only looks like a call": """
+        'UPDATE library_leftover AS "call" SET n = 2'
+    """,
     "a view by a bare name": '"DROP VIEW IF EXISTS leftover_view"',
     "a type by a bare name": '"DROP TYPE IF EXISTS leftover_mood"',
     "a foreign key": '"CREATE TABLE t (n int REFERENCES library_leftover)"',

@@ -205,6 +205,22 @@ def test_durations(project: Project) -> None:
     in_both(project, "--durations", "2")
 
 
+@pytest.mark.parametrize("runner", [STOCK, OURS])
+def test_tests_choose_how_they_start_processes(project: Project, runner: str) -> None:
+    """The run itself does not settle it."""
+    project.tests(
+        """
+        import multiprocessing
+
+
+        class Choosing(SimpleTestCase):
+            def test_it(self):
+                multiprocessing.set_start_method("spawn")
+        """
+    )
+    project.run("--testrunner", runner).passed()
+
+
 def test_parallel_auto_and_its_variable(project: Project) -> None:
     """`DJANGO_TEST_PROCESSES` says how many, and how many is how often one reads "Cloning"."""
     project.tests(TESTS)

@@ -70,6 +70,15 @@ def test_test_name_equal_to_name_that_does_not_exist(project: Project) -> None:
     assert project.databases() == []
 
 
+def test_a_failing_migration_where_test_name_is_name(project: Project) -> None:
+    """What it has made until then is nobody's, and does not keep the next run from working."""
+    project.configure(f'DATABASES["default"]["TEST"] = {{"NAME": {project.name!r}}}')
+    project.migration("0002_more", "0001_initial", 'migrations.RunSQL("SELECT 1 / 0")')
+    project.tests(TESTS)
+    assert "division by zero" in project.run().stderr
+    assert project.databases() == []
+
+
 @pytest.mark.parametrize("schema", ["public", "app"])
 def test_a_marked_database_that_somebody_has_used(project: Project, schema: str) -> None:
     """Where TEST NAME is NAME, what was put into a kept database is not removed either."""

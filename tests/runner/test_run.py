@@ -168,6 +168,40 @@ def test_schemas_of_the_same_name_do_not_meet_stock_s_databases(project: Project
         assert project.databases() == []
 
 
+@pytest.mark.parametrize("runner", [STOCK, "schema_runner.SchemaDiscoverRunner"])
+def test_an_extension_that_cannot_be_created(project: Project, runner: str) -> None:
+    """The error is that of the connection that it was created on, and of its savepoint."""
+    project.tests(
+        """
+        from django.db import DatabaseError, transaction
+
+
+        class Creating(TestCase):
+            def create(self, using):
+                with self.assertRaises(DatabaseError), using.cursor() as cursor:
+                    cursor.execute("CREATE EXTENSION no_such_extension")
+
+            def test_on_a_copy(self):
+                other = connection.copy()
+                self.addCleanup(other.close)
+                self.create(other)
+                self.assertTrue(other.get_autocommit())
+                self.assertEqual(Author.objects.count(), 0)
+
+            def test_within_a_savepoint(self):
+                before = transaction.savepoint()
+                self.create(connection)
+                transaction.savepoint_rollback(before)
+                self.assertEqual(Author.objects.count(), 0)
+
+
+        class InAnotherWorker(Creating):
+            pass
+        """
+    )
+    project.run("--parallel", "2", "--testrunner", runner).passed()
+
+
 def test_a_runner_of_one_s_own_uses_the_mixin(project: Project) -> None:
     """SchemaRunnerMixin goes before the class that is there already."""
     project.write(
