@@ -27,10 +27,14 @@ def test_the_server_s_limit_less_what_is_in_use(server: Server, connection: Conn
         assert connections_left(connection) == before - 1
 
 
-def test_the_database_s_limit(connection: Connection) -> None:
-    """Where it is the lowest."""
-    connection.execute(f"ALTER DATABASE {connection.info.dbname} CONNECTION LIMIT 3")
-    assert connections_left(connection) == 2
+def test_the_database_s_limit(limited: Server, connection: Connection) -> None:
+    """Where it is the lowest; superusers are not bound by it."""
+    database = connection.info.dbname
+    before = connections_left(connection)
+    connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 3")
+    assert connections_left(connection) == before
+    with limited.connect(database) as ordinary:
+        assert connections_left(ordinary) == 1
 
 
 def test_the_role_s_limit(limited: Server, database: str) -> None:
