@@ -33,12 +33,12 @@ def _packaged(package: str) -> Path:
 
 
 _BUILDS = [
-    # Debian's server runs as initdb leaves it.
+    # Debian's server runs as initdb leaves it, but for waiting for the disk.
     Build(
         "15",
         Path("/usr/lib/postgresql/15/bin"),
         install="apt install postgresql-15 postgresql-15-postgis-3",
-        settings={},
+        settings={"fsync": False},
     ),
     Build(
         "17",
