@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import django
 from django.conf import settings
 from django.db import connections
-from psycopg import sql
 
-from .. import names, reference
+from .. import reference
 from ..errors import SchemaRunnerError
 from ..postgres.hosts import Request
 from ..postgres.server import Server
-from ..settings import Settings
 from . import extensions, guard, review
 from .assignment import Assignment, Place
-from .placement import Placement
+from .naming import Naming
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -40,7 +38,7 @@ def disconnect() -> None:
             connection.close_pool()  # type: ignore[attr-defined]
 
 
-class SchemaCreation(Placement, Base):
+class SchemaCreation(Naming, Base):
     """Mixed into a backend's creation class by `install`, which sets the class attributes.
 
     Django's `setup_databases` calls `create_test_db` once and `clone_test_db` for each
@@ -48,21 +46,10 @@ class SchemaCreation(Placement, Base):
     more, in all versions from 5.2 to 6.1.
     """
 
-    runner_settings: ClassVar[Settings] = Settings()
     # The places of the project's own databases, as `place` returns them, before the run.
     project_places: ClassVar[frozenset[tuple[str, ...]]]
 
     _guard: guard.Guard
-
-    @property
-    def _is_stock(self) -> bool:
-        """Whether stock Django's clone databases are asked for."""
-        return self.runner_settings.isolation == "database"
-
-    @property
-    def _is_current(self) -> bool:
-        """Whether schemas are to be made in the project's own database."""
-        return self.runner_settings.host_database == "current"
 
     def create_test_db(self, verbosity: int = 1, *args: Any, **kwargs: Any) -> str:
         reference.refuse_missing_fixtures(self.runner_settings, alias=self._alias)
@@ -150,19 +137,6 @@ class SchemaCreation(Placement, Base):
         self._use(worker if workspace.begin(alias, worker) else None, is_built=False)
         self._settle()
         return self._get_test_db_name()
-
-    def _execute_create_test_db(self, cursor: Any, parameters: Any, keepdb: bool = False) -> None:
-        name = self._get_test_db_name()
-        if not self._is_stock and parameters["dbname"] == self.connection.ops.quote_name(name):
-            # Django's quoting leaves quotes within and around a name as they are, but not that of
-            # a clone's. The caller's DROP has the name from here too.
-            parameters["dbname"] = self._quote_name(name)
-        super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
-
-    def _quote_name(self, name: str) -> str:
-        if self._is_stock:
-            return str(super()._quote_name(name))  # type: ignore[misc]
-        return sql.Identifier(name).as_string()
 
     def _build_again(self, worker: int) -> None:
         """Run the migrations once more, for another worker's schema."""
@@ -303,26 +277,6 @@ class SchemaCreation(Placement, Base):
             if old_database_name is not None:
                 settings.DATABASES[alias]["NAME"] = old_database_name
                 self.connection.settings_dict["NAME"] = old_database_name
-
-    def test_db_signature(self) -> tuple[Any, ...]:
-        # Aliases that have databases of their own under stock Django have schemas of their own.
-        *where, name = super().test_db_signature()
-        return (*where, super()._get_test_db_name() if self._is_current else name)  # type: ignore[misc]
-
-    def _get_test_db_name(self) -> str:
-        # NAME is the host database's once there is one.
-        if self.workspace and (host := self.workspace.host_name(self._alias)):
-            return host
-        if self._is_current:
-            return str(self.connection.settings_dict["NAME"]) or self._current_database()
-        name = str(super()._get_test_db_name())  # type: ignore[misc]
-        return name if self._is_stock else names.database(name)
-
-    def _current_database(self) -> str:
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.current_database()")
-            (name,) = cursor.fetchone()
-        return str(name)
 
 
 def _version(version: tuple[int, ...] | None) -> int:

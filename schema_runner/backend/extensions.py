@@ -37,11 +37,11 @@ Wrapper = Callable[[Execute, Any, Any, bool, Any], Any]
 
 def dropping(statement: object) -> str | None:
     """Return the text of a statement that drops an extension; None for any other."""
-    text = _text(statement)
+    text = text_of(statement)
     return " ".join(text.split()) if text and _DROP.search(text) else None
 
 
-def _text(statement: object) -> str | None:
+def text_of(statement: object) -> str | None:
     """Return the text of what Django's cursors execute, if it is SQL in text."""
     if isinstance(statement, sql.Composable):
         return statement.as_string()
@@ -57,7 +57,7 @@ def share(execute: Execute, statement: Any, params: Any, many: bool, context: An
     assignment = Assignment.of(connection.settings_dict)
     if assignment is None or assignment.extensions is None:
         return execute(statement, params, many, context)
-    text = _text(statement)
+    text = text_of(statement)
     if text is not None and (dropped := dropped_extensions(text)):
         execute(_INSTALLED, (dropped,), False, context)
         if context["cursor"].fetchall():

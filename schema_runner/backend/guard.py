@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 from django.db import transaction
-from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from ..errors import SchemaRunnerError
@@ -14,7 +13,7 @@ from ..postgres import reach
 from ..postgres.hosts import Log
 from ..postgres.server import Connection
 from .assignment import Assignment
-from .extensions import Execute
+from .extensions import Execute, text_of
 from .review import Finding, review
 from .statements import Kind, find
 
@@ -80,8 +79,7 @@ class Guard:
         let_through: set[str] = set()
 
         def guard(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
-            text = statement.as_string() if isinstance(statement, sql.Composable) else statement
-            text = text if isinstance(text, str) else ""
+            text = text_of(statement) or ""
             is_trusted = self._refuse_by_text(text)
             is_alone = connection.get_autocommit()
             if is_alone and _WITHOUT_TRANSACTION.search(text):

@@ -337,7 +337,7 @@ def test_defaults_of_a_role(owned: Project) -> None:
             databases = {"default", "reader"}
 
             def test_it(self):
-                time.sleep(1.7)
+                time.sleep(1.7)  # Longer than the idle_session_timeout of our own connections.
                 with connection.cursor() as cursor, connections["reader"].cursor() as other:
                     cursor.execute("SHOW statement_timeout")
                     self.assertEqual(cursor.fetchone(), ("9s",))
