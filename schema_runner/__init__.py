@@ -3,24 +3,43 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import SchemaRunnerError
+    from .errors import SchemaRunnerError, TestTimeoutError, WorkerError
+    from .execution.events import Finished, Outcome, Started
+    from .execution.marks import serial, timeout
+    from .execution.suite import SchemaParallelTestSuite
     from .execution.worker import Worker, current_worker
     from .runner import SchemaDiscoverRunner, SchemaRunnerMixin
 
 __all__ = [
+    "Finished",
+    "Outcome",
     "SchemaDiscoverRunner",
+    "SchemaParallelTestSuite",
     "SchemaRunnerError",
     "SchemaRunnerMixin",
+    "Started",
+    "TestTimeoutError",
     "Worker",
+    "WorkerError",
     "current_worker",
+    "serial",
+    "timeout",
 ]
 
 _MODULES = {
+    "Finished": "execution.events",
+    "Outcome": "execution.events",
     "SchemaDiscoverRunner": "runner",
+    "SchemaParallelTestSuite": "execution.suite",
     "SchemaRunnerError": "errors",
     "SchemaRunnerMixin": "runner",
+    "Started": "execution.events",
+    "TestTimeoutError": "errors",
     "Worker": "execution.worker",
+    "WorkerError": "errors",
     "current_worker": "execution.worker",
+    "serial": "execution.marks",
+    "timeout": "execution.marks",
 }
 
 

@@ -10,3 +10,18 @@ class SchemaRunnerError(Exception):
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class WorkerError(Exception):
+    """What a test is told to have raised whose worker has died, or whose error stays there."""
+
+
+class WorkerAssertionError(WorkerError, AssertionError):
+    """The same for what unittest takes for a failure."""
+
+
+class TestTimeoutError(AssertionError):
+    """A test has taken longer than it may."""
+
+    # Not one of pytest's, whatever its name says.
+    __test__ = False

@@ -6,7 +6,8 @@ import re
 # PostgreSQL cuts longer names off, silently (NAMEDATALEN - 1).
 _LONGEST = 63
 _OWN_SCHEMA = re.compile(r"test_(?:w[1-9][0-9]*|shims)_[0-9]+")
-_APPLICATION = re.compile(r"django-schema-runner ([0-9]+)")
+_APPLICATION = re.compile(r"django-schema-runner ([0-9]+)(?: w[1-9][0-9]*)?")
+_WORKER = re.compile(r"test_w([1-9][0-9]*)_[0-9]+")
 
 # Where the extensions of all runs in one database are, if that is the project's own.
 EXTENSIONS_SCHEMA = "test_extensions"
@@ -27,6 +28,12 @@ def is_own_schema(name: str) -> bool:
     return _OWN_SCHEMA.fullmatch(name) is not None
 
 
+def worker_of_schema(name: str) -> int | None:
+    """Return the number of the worker whose schema is called so."""
+    found = _WORKER.fullmatch(name)
+    return int(found[1]) if found else None
+
+
 def database(name: str, suffix: str = "") -> str:
     """Return the name with the suffix; a hash replaces what is beyond 63 bytes."""
     if len((name + suffix).encode()) <= _LONGEST:
@@ -45,9 +52,12 @@ def database_of_run(name: str, run: int) -> str:
     return database(name, f"_{run:016x}")
 
 
-def application(run: int) -> str:
-    """Return the application_name by which the server shows the connections of a run."""
-    return f"django-schema-runner {run}"
+def application(run: int, worker: int | None = None) -> str:
+    """Return the application_name by which the server shows the connections of a run.
+
+    Those of one of its workers have the worker's number behind it.
+    """
+    return f"django-schema-runner {run}" + (f" w{worker}" if worker is not None else "")
 
 
 def run_of_application(application: str) -> int | None:

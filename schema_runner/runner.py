@@ -1,18 +1,22 @@
 """Test runners that give every worker a schema of its own."""
 
 import multiprocessing
-from argparse import ArgumentError, ArgumentParser
+import unittest
+from argparse import ArgumentError, ArgumentParser, ArgumentTypeError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import django
 from django.core.management import CommandError
-from django.test.runner import DiscoverRunner
+from django.test.runner import DiscoverRunner, ParallelTestSuite
 
-from .backend.creation import disconnect
 from .backend.installation import install, migrations_switched_off
+from .backend.sessions import disconnect
 from .errors import SchemaRunnerError
+from .execution.events import Observer
+from .execution.limited import LimitedMixin, limited
 from .execution.suite import SchemaParallelTestSuite
+from .execution.termination import Termination
 from .execution.worker import set_up_worker
 from .settings import CHOICES, Settings
 from .workspace import Workspace
@@ -28,12 +32,25 @@ class SchemaRunnerMixin(Base):
 
     parallel_test_suite = SchemaParallelTestSuite
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have a suite that another base brings along run as ours do."""
+        super().__init_subclass__(**kwargs)
+        wanted: Any = cls.parallel_test_suite
+        if wanted is SchemaParallelTestSuite:
+            wanted = getattr(super(), "parallel_test_suite", wanted)
+        if wanted is ParallelTestSuite:
+            wanted = SchemaParallelTestSuite
+        elif not issubclass(wanted, SchemaParallelTestSuite):
+            wanted = type(wanted.__name__, (SchemaParallelTestSuite, wanted), {})
+        cls.parallel_test_suite = wanted
+
     def __init__(
         self,
         *args: Any,
         no_migrations: bool = False,
         isolation: str | None = None,
         host_database: str | None = None,
+        test_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
         try:
@@ -45,8 +62,14 @@ class SchemaRunnerMixin(Base):
             raise CommandError(str(error)) from error
         _avoid_forkserver()
         self.no_migrations = no_migrations
+        # Each is called with a Started and a Finished for every test.
+        self.observers: list[Observer] = []
+        self._has_workers = False
+        self._termination = Termination()
         try:
-            self._settings = Settings.read(isolation=isolation, host_database=host_database)
+            self._settings = Settings.read(
+                isolation=isolation, host_database=host_database, test_timeout=test_timeout
+            )
         except SchemaRunnerError as error:
             raise _command_error(error) from error
 
@@ -71,6 +94,26 @@ class SchemaRunnerMixin(Base):
             help="Makes the schemas in a database of their own (test, the default), or in the "
             "project's database, beside what is there (current).",
         )
+        parser.add_argument(
+            "--test-timeout",
+            type=_seconds,
+            metavar="S",
+            help="Fails a test that takes longer than so many seconds.",
+        )
+
+    def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
+        with self._termination:
+            return super().run_tests(test_labels, **kwargs)
+
+    def build_suite(self, *args: Any, **kwargs: Any) -> Any:
+        suite = super().build_suite(*args, **kwargs)
+        self._has_workers = isinstance(suite, SchemaParallelTestSuite)
+        if isinstance(suite, SchemaParallelTestSuite):
+            suite.settings = self._settings
+            suite.keepdb = self.keepdb
+            suite.observers = self.observers
+            suite.log = self.log
+        return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
         self._workspace = Workspace(workers=max(self.parallel, 1), log=self.log)
@@ -92,6 +135,26 @@ class SchemaRunnerMixin(Base):
                 raise
         return old_config
 
+    def get_resultclass(self) -> Any:
+        wanted: Any = super().get_resultclass()
+        if self._has_workers:
+            return wanted
+        wanted = wanted or getattr(self.test_runner, "resultclass", None)
+        if not isinstance(wanted, type):
+            return wanted
+        attributes = {
+            "time_limit": self._settings.test_timeout,
+            "is_unlimited": self.pdb,
+            "observers": self.observers,
+        }
+        return type(wanted.__name__, (LimitedMixin, wanted), attributes)
+
+    def run_suite(self, suite: Any, **kwargs: Any) -> Any:
+        if not self._has_workers and isinstance(suite, unittest.TestSuite):
+            suite = limited(suite)
+        with self._termination.after_the_test_under_way():
+            return super().run_suite(suite, **kwargs)
+
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         try:
             super().teardown_databases(old_config, **kwargs)
@@ -106,6 +169,13 @@ class SchemaRunnerMixin(Base):
 
 class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):
     """Stock Django's runner with a schema for every worker."""
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds, more than 0")
 
 
 def _command_error(error: SchemaRunnerError) -> CommandError:

@@ -16,6 +16,7 @@ CHOICES = {
     "HOST_DATABASE": ("test", "current"),
 }
 _SWITCHES = {"ISOLATE_ADVISORY_LOCKS"}
+_SECONDS = {"TEST_TIMEOUT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,11 @@ class Settings:
     seeders: tuple[str, ...] = ()
     worker_setup: tuple[str, ...] = ()
     trusted_migrations: tuple[str, ...] = ()
+    serial: tuple[str, ...] = ()
+    test_timeout: float | None = None
 
     @classmethod
-    def read(cls, **options: str | None) -> Self:
+    def read(cls, **options: str | float | None) -> Self:
         """Read Django's settings; an option of the command line that is given wins over them.
 
         Raises SchemaRunnerError for an unknown key, a value of the wrong type, an unknown
@@ -48,8 +51,8 @@ class Settings:
                 f"The keys are {', '.join(sorted(keys))}."
             )
         values = {keys[key]: _checked(key, value) for key, value in given.items()}
-        values |= {name: value for name, value in options.items() if value is not None}
-        settings = cls(**values)
+        given = {name: value for name, value in options.items() if value is not None}
+        settings = cls(**{**values, **given})
         settings._check()
         return settings
 
@@ -90,6 +93,19 @@ def _checked(key: str, value: object) -> Any:
         if not isinstance(value, bool):
             raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be True or False.')
         return value
+    if key in _SECONDS:
+        return _checked_seconds(key, value)
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a list of strings.')
     return tuple(value)
+
+
+def _checked_seconds(key: str, value: object) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 0 < (seconds := float(str(value))) < float("inf"):
+        return seconds
+    raise SchemaRunnerError(
+        f'SCHEMA_RUNNER["{key}"] must be a number of seconds, more than 0, or None.'
+    )

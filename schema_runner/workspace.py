@@ -8,6 +8,7 @@ import psycopg
 
 from . import names
 from .errors import SchemaRunnerError
+from .postgres.blueprint import Blueprint
 from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase, Reservation
 from .postgres.current import ProjectDatabase
@@ -18,8 +19,9 @@ from .postgres.hosts import Host, Log, Request
 class Site:
     """What a run has for one database alias.
 
-    `schemas` has a schema by worker number and `clones` a clone database by worker number: only
-    one of the two has any, the latter if the site `is_cloned`.
+    `schemas` has a schema by worker number and `clones` a database by worker number: the clones
+    of a site that `is_cloned`, or those of workers that could not build a schema. By the
+    `blueprint` workers make what they use themselves.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Site:
     schemas: dict[int, str] = field(default_factory=dict)
     clones: dict[int, str] = field(default_factory=dict)
     is_cloned: bool = False
+    blueprint: Blueprint | None = None
 
 
 class Workspace:
@@ -56,16 +59,32 @@ class Workspace:
         """Return the clone databases of `alias` by worker number."""
         return dict(self._sites[alias].clones)
 
-    def application(self, alias: str) -> str:
-        """Return the application_name that the connections of `alias` are to have."""
-        return names.application(self.host(alias).lease.run)
+    def blueprint(self, alias: str) -> Blueprint | None:
+        """Return what workers make their places by, if they make them themselves."""
+        return self._sites[alias].blueprint
+
+    def plan(self, alias: str, *, reasons: tuple[str, ...]) -> None:
+        """Have the workers of `alias` make what is in the schema that worker 1 has.
+
+        Each is going to have a database, for `reasons`, if there are any.
+        """
+        site = self._sites[alias]
+        site.blueprint = self.host(alias).blueprint(site.schemas[1], reasons)
+
+    def record(self, alias: str, worker: int, *, database: str, schema: str) -> None:
+        """Note where a worker is that has made its place itself."""
+        site = self._sites[alias]
+        if database == site.name:
+            site.schemas[worker] = schema
+        else:
+            site.clones[worker] = database
 
     def reserve(self, alias: str, request: Request) -> None:
         """Find a name for the host database of `alias`, which `claim` makes."""
         reservation = Reservation(request)
         self._sites[alias] = Site(reservation.name, reservation=reservation)
 
-    def claim(self, alias: str, create: Callable[[], None]) -> None:
+    def claim(self, alias: str, create: Callable[[], object]) -> None:
         """Have `create` make the host database that is reserved, unless it has been made."""
         site = self._sites[alias]
         if site.reservation is not None:
@@ -94,13 +113,14 @@ class Workspace:
         return self._sites[alias].is_cloned
 
     def workers_of(self, alias: str) -> list[int]:
-        """List the numbers of the workers that have a schema or a clone database."""
+        """List the numbers of the workers that have a schema or a database."""
         return [*self._sites[alias].schemas, *self._sites[alias].clones]
 
     def name_of(self, alias: str, worker: int) -> str:
-        """Return the name of a worker's schema or clone database."""
+        """Return the name of a worker's schema or database: stock's if it has come to none."""
         site = self._sites[alias]
-        return site.clones[worker] if site.is_cloned else site.schemas[worker]
+        made = site.clones.get(worker) or site.schemas.get(worker)
+        return made or names.clone_database(site.name, worker)
 
     def begin(self, alias: str, worker: int) -> str | None:
         """Prepare a worker's build; return the schema it is made in, None for `public`."""
@@ -122,12 +142,8 @@ class Workspace:
         return host.obstacles() if isinstance(host, HostDatabase) else []
 
     def turn_to_clones(self, alias: str) -> None:
-        """Put everything back to where stock Django has it, so that it can be cloned."""
-        site = self._sites[alias]
-        for worker in set(site.schemas) - {1}:
-            self.drop(alias, worker)
-        self._host_database(alias).gather(site.schemas.pop(1, None))
-        site.is_cloned = True
+        """Leave everything where stock Django has it, so that it can be cloned."""
+        self._sites[alias].is_cloned = True
         if self.workers > 1:
             self._refuse_beyond_connections(alias)
 
@@ -144,21 +160,24 @@ class Workspace:
         return host
 
     def drop(self, alias: str, worker: int) -> None:
-        """Drop what a worker has: a schema or a clone database."""
+        """Drop what a worker has: its schemas, or its database."""
         site = self._sites[alias]
-        if worker in site.schemas:
-            schema = site.schemas.pop(worker)
-            with self._leaving(f"Schema {schema}"):
-                self.host(alias).drop(schema)
-        elif worker in site.clones:
-            with self._leaving(f"Database {site.clones.pop(worker)!r}"):
+        schema, clone = site.schemas.pop(worker, None), site.clones.pop(worker, None)
+        if clone is not None:
+            with self._leaving(f"Database {clone!r}"):
                 self._host_database(alias).drop_clone(worker)
+        if not site.is_cloned:
+            # A worker that was killed has not told its name, and may have left the one before.
+            with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
+                self.host(alias).drop_worker(worker)
 
-    def keep(self, alias: str, worker: int) -> str:
+    def keep(self, alias: str, worker: int) -> str | None:
         """Leave what a worker has where it is, and say what that is."""
         site = self._sites[alias]
         if worker in site.clones:
             return f"database {site.clones.pop(worker)!r}"
+        if worker not in site.schemas:
+            return None
         schema = site.schemas.pop(worker)
         with self._leaving(f"Schema {schema}"):
             self.host(alias).keep(schema)

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from psycopg import pq, sql
 
+from .. import names
 from ..errors import SchemaRunnerError
+from ..postgres.blueprint import Blueprint
 
 # In a connection's settings_dict, which threads share, forked and spawned workers are given,
 # and connections[alias].copy() copies: so whoever can connect knows where to.
@@ -34,25 +36,32 @@ class Place:
         return self.path[0] if self.path else "public"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Assignment:
     """The places of one database alias.
 
     `places` maps worker numbers, from 1, to places; `worker` is the one whose place this
     connection uses, None where it uses the host database as the project's settings have it:
-    during a build in `public`, and to make clones. `application` is the application_name that
-    tells the run's connections from others, None to leave the project's. `options` is the
-    OPTIONS that the project set. `extensions` names the schema of the extensions, if several
-    worker schemas share them. With `path_is_set_later`, as poolers want it that refuse
-    OPTIONS["options"], the search_path is set once a connection is open.
+    during a build in `public`, and to make clones. `run` tells the run's connections from
+    others by their application_name; with None that is the project's. `options` is the
+    OPTIONS that the project set. `alias` is the one that others of the same database follow.
+    `extensions` names the schema of the extensions, if several worker schemas share them. By
+    the `blueprint` a worker makes its place itself. With `path_is_set_later`, as poolers want it
+    that refuse OPTIONS["options"], the search_path is set once a connection is open.
     """
 
     places: Mapping[int, Place]
     worker: int | None
-    application: str | None
-    options: Mapping[str, Any] = field(repr=False)
+    run: int | None
+    options: Mapping[str, Any]
+    alias: str
     extensions: str | None = None
+    blueprint: Blueprint | None = None
     path_is_set_later: bool = False
+
+    def __repr__(self) -> str:
+        # Tests write settings to files by their repr: what reads it back makes none of this.
+        return "None"
 
     @classmethod
     def of(cls, settings_dict: Mapping[str, Any]) -> Self | None:
@@ -87,16 +96,20 @@ class Assignment:
         """Return the same assignment as another worker has it."""
         if worker not in self.places:
             raise SchemaRunnerError(
-                f"There is no schema for worker {worker}: a worker process died, and what "
-                f"replaced it has none. Run with --parallel 1 to see why."
+                f"There is no schema for worker {worker} here: each worker process makes its own "
+                f"as it starts."
             )
         return replace(self, worker=worker)
+
+    def at(self, worker: int, place: Place) -> Self:
+        """Return the same assignment for a worker that uses this place."""
+        return replace(self, worker=worker, places={**self.places, worker: place})
 
     def entries(self) -> dict[str, Any]:
         """Return the entries that a settings_dict has under this assignment."""
         options = dict(self.options)
-        if self.application is not None:
-            options["application_name"] = self.application
+        if self.run is not None:
+            options["application_name"] = names.application(self.run, self.worker)
         if self.search_path is not None and not self.path_is_set_later:
             # The last -c of a name wins, so the project's own search_path is put aside.
             path = f"-c search_path={_SPLITS.sub(_ESCAPED, self.search_path)}"

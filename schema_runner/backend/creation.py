@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import django
 from django.conf import settings
-from django.db import connections
 
 from .. import reference
-from ..errors import SchemaRunnerError
-from ..postgres.hosts import Request
-from ..postgres.server import Server
+from ..postgres.hosts import Log, Request
+from ..postgres.server import Connection, Server
 from . import extensions, guard, review
 from .assignment import Assignment, Place
 from .naming import Naming
+from .sessions import disconnect
+from .statements import Kind
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -28,14 +28,6 @@ _DJANGO_PARAMETERS = {"cursor_factory", "context", "prepare_threshold"}
 def place(settings_dict: dict[str, Any]) -> tuple[str, ...]:
     """Return where the database of a connection is, in a form that can be compared."""
     return tuple(str(settings_dict[key]) for key in ("HOST", "PORT", "NAME"))
-
-
-def disconnect() -> None:
-    """Close this thread's connections to PostgreSQL, which would keep a host database in use."""
-    for connection in connections.all(initialized_only=True):
-        if connection.vendor == "postgresql":
-            connection.close()
-            connection.close_pool()  # type: ignore[attr-defined]
 
 
 class SchemaCreation(Naming, Base):
@@ -55,7 +47,7 @@ class SchemaCreation(Naming, Base):
         reference.refuse_missing_fixtures(self.runner_settings, alias=self._alias)
         if self._is_stock:
             name: str = super().create_test_db(verbosity, *args, **kwargs)
-            self._put({1: Place(name)}, 1, application=None)
+            self._put({1: Place(name)}, 1, run=None)
             self._load_reference()
             return name
         self._obtain_host()
@@ -65,7 +57,7 @@ class SchemaCreation(Naming, Base):
         if obstacles := dropped + self._obstacles():
             self._turn_to_clones(obstacles)
         else:
-            self._finish_build(1)
+            self._finish_build()
             if verbosity >= 2:
                 self.log(f"Built schema {self._current_schema()} for alias '{self._alias}'.")
         self._load_reference()
@@ -76,18 +68,15 @@ class SchemaCreation(Naming, Base):
         if self._is_stock:
             self._clone_as_stock(worker, verbosity, keepdb)
             return
-        if not self._workspace.is_cloned(self._alias) and worker > 1:
-            self._build_again(worker)
+        # Elsewhere each worker makes its own, as it starts.
         if self._workspace.is_cloned(self._alias):
             self._clone(worker, verbosity)
-        else:
-            self._use(1)
 
     def _clone_as_stock(self, worker: int, verbosity: int, keepdb: bool) -> None:
         settings_dict = self.connection.settings_dict
         before, host = Assignment.of(settings_dict), settings_dict["NAME"]
         places = dict(before.places) if before and worker > 1 else {}
-        self._put(places, None, application=None)
+        self._put(places, None, run=None)
         clone = self.get_test_db_clone_settings(str(worker))["NAME"]
         with self._nodb_cursor() as cursor:  # type: ignore[attr-defined]
             is_kept = keepdb and self._database_exists(cursor, clone)  # type: ignore[attr-defined]
@@ -95,10 +84,10 @@ class SchemaCreation(Naming, Base):
         places[worker] = Place(clone)
         if is_kept:
             # Tests of an earlier run may have emptied its tables.
-            self._put(places, worker, application=None)
+            self._put(places, worker, run=None)
             self._load_reference()
             settings_dict["NAME"] = host
-        self._put(places, None, application=None)
+        self._put(places, None, run=None)
 
     def _obtain_host(self) -> None:
         parameters = self.connection.get_connection_params()
@@ -117,58 +106,72 @@ class SchemaCreation(Naming, Base):
             log=self._workspace.log,
         )
         if self._is_current:
-            self._guard = guard.Guard()
-            if settings_dict["TEST"]["MIGRATE"] is not False:
-                trusted = self.runner_settings.trusted_migrations
-                self._guard = guard.Guard.of_migrations(trusted, self._workspace.log)
+            self._guard = self._guard_of_migrations(self._workspace.log)
             self._workspace.use_project_database(self._alias, request)
         else:
             self._workspace.reserve(self._alias, request)
 
+    def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
+        return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
+
+    def _migrate(self) -> None:
+        """Do what stock Django's build does, once more, in what the connection leads to now."""
+        # Django 5.2 serializes unless told otherwise; later versions warn when told anything.
+        serialize = {"serialize": False} if django.VERSION < (6, 0) else {}
+        # Silent: the first build has shown what the migrations print.
+        super().create_test_db(verbosity=0, autoclobber=True, **serialize)
+
+    def _guard_of_migrations(self, log: Log) -> guard.Guard:
+        if not self._has_migrations:
+            return guard.Guard()
+        return guard.Guard.of_migrations(self.runner_settings.trusted_migrations, log)
+
+    @property
+    def _has_migrations(self) -> bool:
+        return self.connection.settings_dict["TEST"]["MIGRATE"] is not False
+
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         # Stock Django creates the database here and migrates afterwards.
-        create = super()._create_test_db  # type: ignore[misc]
         if self._is_stock:
-            return str(create(verbosity, autoclobber, keepdb))
+            return self._create_as_stock(verbosity, autoclobber, keepdb)
         workspace, alias = self._workspace, self._alias
         # Never with keepdb: a database that is not ours is not to be built upon.
-        workspace.claim(alias, lambda: create(verbosity, autoclobber, keepdb=False))
-        worker = len(workspace.schemas(alias)) + 1
-        self._use(worker if workspace.begin(alias, worker) else None, is_built=False)
+        workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
+        self._use(1 if workspace.begin(alias, 1) else None, is_built=False)
         self._settle()
         return self._get_test_db_name()
 
-    def _build_again(self, worker: int) -> None:
-        """Run the migrations once more, for another worker's schema."""
-        # Django 5.2 serializes unless told otherwise; later versions warn when told anything.
-        serialize = {"serialize": False} if django.VERSION < (6, 0) else {}
-        try:
-            with self._watched([]):
-                # Silent: the first build has shown what the migrations print.
-                super().create_test_db(verbosity=0, autoclobber=True, **serialize)
-            self._finish_build(worker)
-        except Exception as error:
-            if self._is_current:
-                raise
-            self._turn_to_clones([f"a second build ({_line(error)})"], after=worker - 1)
-        else:
-            self._load_reference()
-
-    def _finish_build(self, worker: int) -> None:
+    def _finish_build(self) -> None:
         workspace, alias = self._workspace, self._alias
-        schema, host = workspace.finish(alias, worker), workspace.host(alias)
-        if worker == 1:
-            self._isolate_advisory_locks(schema)
-        elif different := host.differences(workspace.schemas(alias)[1], schema):
-            # Elsewhere clone databases are the remedy.
-            remedy = " Test without --parallel, or with --host-database test."
-            raise SchemaRunnerError(
-                f"The schema of worker {worker} has come out unlike that of worker 1, in "
-                f"{_listing(different)}: migrations found things of other schemas."
-                f"{remedy if self._is_current else ''}"
-            )
-        self._use(worker)
+        self._isolate_advisory_locks(workspace.finish(alias, 1))
+        if workspace.workers > 1:
+            self._plan()
+        self._use(1)
         self._settle()
+
+    def _plan(self) -> None:
+        reasons = self._reasons_for_databases()
+        if reasons:
+            self._workspace.log(
+                f"Workers from the second on use databases of their own for alias "
+                f"'{self._alias}', because schemas cannot keep a second build apart: "
+                f"{listing(reasons)}."
+            )
+        self._workspace.plan(self._alias, reasons=tuple(reasons))
+
+    def _reasons_for_databases(self) -> list[str]:
+        """Name what cannot be built a second time beside the first, in another schema.
+
+        What is about the whole database the first build has shown: see `_obstacles`.
+        """
+        if self._is_current or not self._has_migrations:
+            return []
+        trusted = self.runner_settings.trusted_migrations
+        return [
+            str(found)
+            for found in review.review()
+            if found.migration not in trusted and found.kind is not Kind.DATABASE
+        ]
 
     def _isolate_advisory_locks(self, schema: str) -> None:
         workspace, alias = self._workspace, self._alias
@@ -177,7 +180,7 @@ class SchemaCreation(Naming, Base):
             if collisions:
                 workspace.log(
                     f"The workers of alias '{alias}' share advisory locks, because the project "
-                    f"has names that are PostgreSQL's own: {_listing(collisions)}."
+                    f"has names that are PostgreSQL's own: {listing(collisions)}."
                 )
 
     def _obstacles(self) -> list[str]:
@@ -189,24 +192,37 @@ class SchemaCreation(Naming, Base):
         named = [f"table {table} of a model" for table in review.tables_in_public(self._alias)]
         return named + self._workspace.obstacles(self._alias)
 
-    def _turn_to_clones(self, obstacles: list[str], *, after: int = 0) -> None:
+    def _turn_to_clones(self, obstacles: list[str]) -> None:
         """Give each worker a clone of the host database, as stock Django does."""
         workspace, alias = self._workspace, self._alias
         workspace.log(
             f"Alias '{alias}' uses clone databases, because schemas cannot keep apart "
-            f"{_listing(obstacles)}."
+            f"{listing(obstacles)}."
         )
         self.connection.close()
         workspace.turn_to_clones(alias)
         self._use(1)
-        for worker in range(1, after + 1):
-            self._clone(worker, verbosity=0)
 
     def _clone(self, worker: int, verbosity: int) -> None:
         self._use(None)
         with self._workspace.cloning(self._alias, worker):
             super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
         self._use(None)
+
+    def renew(self, worker: int) -> None:
+        """Give a worker whose process has died another clone; a schema the next process makes."""
+        assignment = Assignment.of(self.connection.settings_dict)
+        if assignment is None or assignment.alias != self._alias:
+            return
+        if self._is_stock:
+            self._clone_as_stock(worker, verbosity=0, keepdb=False)
+        elif self._workspace.is_cloned(self._alias):
+            self._workspace.drop(self._alias, worker)
+            self._clone(worker, verbosity=0)
+
+    def record(self, worker: int, *, database: str, schema: str) -> None:
+        """Note where a worker is that has made its place itself."""
+        self._workspace.record(self._alias, worker, database=database, schema=schema)
 
     def _load_reference(self) -> None:
         schema = self._current_schema() or "public"
@@ -218,10 +234,13 @@ class SchemaCreation(Naming, Base):
         """Refuse what must not be executed in the project's own database."""
         with ExitStack() as guarded:
             if self._is_current:
-                host = self._workspace.host(self._alias)
-                observer = guarded.enter_context(host.connect())
+                observer = guarded.enter_context(self._connect())
                 guarded.enter_context(guarding.on(self.connection, observer))
             yield
+
+    def _connect(self) -> Connection:
+        """Connect to the host database past Django."""
+        return self._workspace.host(self._alias).connect()
 
     @contextmanager
     def _watched(self, dropped: list[str]) -> Iterator[None]:
@@ -266,7 +285,7 @@ class SchemaCreation(Naming, Base):
         for worker in workers:
             if keepdb:
                 kept = self._workspace.keep(alias, worker)
-                if verbosity >= 1:
+                if kept is not None and verbosity >= 1:
                     self.log(f"Kept {kept}.")
             else:
                 self._workspace.drop(alias, worker)
@@ -285,11 +304,7 @@ def _version(version: tuple[int, ...] | None) -> int:
     return major * 10000 + minor
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _listing(things: list[str]) -> str:
+def listing(things: list[str]) -> str:
     """Name the first few of many things."""
     more = len(things) - 3
     return ", ".join(things[:3]) + (f" and {more} more" if more > 0 else "")

@@ -36,18 +36,21 @@ _WITHOUT_TRANSACTION = re.compile(
 class Guard:
     """What refuses the statements of a build that reach beyond the worker schema.
 
-    Texts in `allowed` ("public.extra") are let through. `source` is what the statements are
-    of, and `remedy` what can be done about them.
+    Texts in `allowed` ("public.extra") are let through. `kinds` are told by their texts, and
+    others by what they lock. `source` is what the statements are of, and `remedy` what can be
+    done about them.
     """
 
     def __init__(
         self,
         allowed: Collection[str] = (),
         *,
+        kinds: Collection[Kind] = (Kind.PUBLIC, Kind.DATABASE),
         source: str = "A migration",
         remedy: str = _REMEDY,
     ) -> None:
         self._allowed = allowed
+        self._kinds = kinds
         self._source = source
         self._remedy = remedy
 
@@ -113,7 +116,7 @@ class Guard:
 
     def _refuse_by_text(self, text: str) -> bool:
         """Raise SchemaRunnerError for what is not let through; return whether something is."""
-        matches = [match for match in find(text) if match.kind is not Kind.CATALOG]
+        matches = [match for match in find(text) if match.kind in self._kinds]
         for match in matches:
             if match.text not in self._allowed:
                 raise SchemaRunnerError(

@@ -8,16 +8,17 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 
 from .assignment import Assignment, assign
-from .creation import SchemaCreation, place
+from .creation import place
 from .extensions import share
 from .introspection import SchemaIntrospection
+from .obtaining import WorkerCreation
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 # Attribute of a connection, attribute of its class, and what goes into the latter.
 _SEAMS = (
-    ("creation", "creation_class", SchemaCreation),
+    ("creation", "creation_class", WorkerCreation),
     ("introspection", "introspection_class", SchemaIntrospection),
 )
 
@@ -32,15 +33,20 @@ def install(**attributes: Any) -> ExitStack:
     """
     undo = ExitStack()
     attributes["project_places"] = frozenset(place(one.settings_dict) for one in connections.all())
+    mixed: set[type] = set()
     for connection in connections.all():
         if connection.vendor == "postgresql":
             for instance_name, class_name, mixin in _SEAMS:
-                members = attributes if mixin is SchemaCreation else {}
-                _mix_in(undo, type(connection), class_name, mixin, members)
-                _reclass(undo, connection, instance_name, class_name)
-            undo.callback(_leave, connection)
-    connection_created.connect(_prepare)
-    undo.callback(connection_created.disconnect, _prepare)
+                if type(connection) not in mixed:
+                    members = attributes if mixin is WorkerCreation else {}
+                    _mix_in(undo, type(connection), class_name, mixin, members)
+                _replace(undo, connection, instance_name, class_name)
+            mixed.add(type(connection))
+            undo.callback(_leave, connection, Assignment.of(connection.settings_dict))
+    # A run within a test must not take away what the test's own run has connected.
+    signal_id = object()
+    connection_created.connect(_prepare, dispatch_uid=signal_id)
+    undo.callback(connection_created.disconnect, dispatch_uid=signal_id)
     return undo
 
 
@@ -48,22 +54,21 @@ def _mix_in(
     undo: ExitStack, wrapper: type, name: str, mixin: type, members: dict[str, Any]
 ) -> None:
     original = getattr(wrapper, name)
-    if issubclass(original, mixin):
-        return  # Another alias of the same backend was here before.
     inherited = name not in vars(wrapper)
-    setattr(wrapper, name, type(mixin.__name__, (mixin, original), members))
+    # It has the mixin already in a run within a test, or from the class it inherits from.
+    bases = (original,) if issubclass(original, mixin) else (mixin, original)
+    setattr(wrapper, name, type(mixin.__name__, bases, members))
     if inherited:
         undo.callback(delattr, wrapper, name)
     else:
         undo.callback(setattr, wrapper, name, original)
 
 
-def _reclass(
+def _replace(
     undo: ExitStack, connection: "BaseDatabaseWrapper", instance_name: str, class_name: str
 ) -> None:
-    instance = getattr(connection, instance_name)
-    undo.callback(setattr, instance, "__class__", type(instance))
-    instance.__class__ = getattr(type(connection), class_name)
+    undo.callback(setattr, connection, instance_name, getattr(connection, instance_name))
+    setattr(connection, instance_name, getattr(type(connection), class_name)(connection))
 
 
 def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
@@ -78,10 +83,12 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
         connection.execute_wrappers.insert(0, share)
 
 
-def _leave(connection: "BaseDatabaseWrapper") -> None:
-    assign(connection.settings_dict, None)
-    with suppress(ValueError):
-        connection.execute_wrappers.remove(share)
+def _leave(connection: "BaseDatabaseWrapper", before: Assignment | None) -> None:
+    # A run within a test gives back what the test's own run has assigned.
+    assign(connection.settings_dict, before)
+    if before is None:
+        with suppress(ValueError):
+            connection.execute_wrappers.remove(share)
 
 
 @contextmanager

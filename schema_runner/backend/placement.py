@@ -67,8 +67,9 @@ class Placement(Base):
         self._put(
             places,
             worker,
-            application=workspace.application(alias),
+            run=host.lease.run,
             extensions=host.extensions if schemas and workspace.is_shared(alias) else None,
+            blueprint=workspace.blueprint(alias) if is_built else None,
         )
 
     def _put(self, places: Mapping[int, Place], worker: int | None, **facts: Any) -> None:
@@ -81,6 +82,7 @@ class Placement(Base):
                 places=places,
                 worker=worker,
                 options=options,
+                alias=self._alias,
                 path_is_set_later=before.path_is_set_later if before else is_of_service,
                 **facts,
             )

@@ -1,80 +1,80 @@
-"""The parallel part of a suite."""
+"""The parallel part of a suite, run by supervised workers."""
 
-import traceback
 import unittest
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection
+from typing import Any
 
 from django.test.runner import ParallelTestSuite
 
-from ..backend.creation import disconnect
-from ..backend.installation import install
-from ..errors import SchemaRunnerError
+from ..backend.sessions import disconnect
 from ..settings import Settings
-from .worker import end_with_parent, set_up_worker
-
-
-def _start_worker(  # noqa: PLR0913, PLR0917
-    counter: Any,
-    initial_settings: Any = None,
-    serialized_contents: Any = None,
-    process_setup: Callable[..., None] | None = None,
-    process_setup_args: Any = None,
-    debug_mode: Any = None,
-    used_aliases: Any = None,
-) -> None:
-    """Do what stock Django does as a worker starts, in the worker's own schema."""
-    end_with_parent()
-    try:
-        ParallelTestSuite.init_worker(
-            counter,
-            initial_settings,
-            serialized_contents,
-            _process_setup,
-            (process_setup, process_setup_args or ()),
-            debug_mode,
-            used_aliases,
-        )
-        # The run has settled how to isolate, with options that are not known here.
-        set_up_worker(Settings.read(isolation="schema"))
-    except Exception:
-        # multiprocessing.Pool would start a worker that fails here over and over, and waits for
-        # ever for an exception that cannot be unpickled: keep the text.
-        SchemaParallelTestSuite.set_up_error = traceback.format_exc()
-
-
-def _process_setup(process_setup: Callable[..., None] | None, args: tuple[Any, ...]) -> None:
-    """Prepare a process that was not forked: it has none of what the parent has patched.
-
-    Django calls this there alone, once the project's settings can be read and before the
-    connections are pointed at what the worker uses.
-    """
-    if process_setup:
-        process_setup(*args)
-    install()
-
-
-def _run_or_raise(args: Any) -> Any:
-    if SchemaParallelTestSuite.set_up_error is not None:
-        raise SchemaRunnerError(
-            f"A worker could not be set up.\n{SchemaParallelTestSuite.set_up_error}"
-        )
-    return ParallelTestSuite.run_subsuite(args)
+from . import marks
+from .crew import Crew
+from .events import Observer
+from .process import Assigned
+from .report import Report
+from .schedule import Schedule
+from .supervisor import Supervisor
 
 
 class SchemaParallelTestSuite(ParallelTestSuite):
-    """Stock Django's suite, whose workers use worker schemas and end with the run."""
+    """Stock Django's suite, whose workers are supervised and make their own schemas.
 
-    init_worker = _start_worker
-    run_subsuite = _run_or_raise
+    The runner sets `settings`, `keepdb`, `observers` and `log`. What Django's suite has for
+    subclasses to replace works here too, but for `run_subsuite`: nothing calls it.
+    """
 
-    # In a worker whose set-up failed: why. The first tests it is given report it.
-    set_up_error: ClassVar[str | None] = None
+    settings = Settings()
+    keepdb = False
+    observers: Collection[Observer] = ()
+    log: Callable[[str], None] = staticmethod(print)
 
-    def run(self, result: unittest.TestResult, debug: bool = False) -> Any:
+    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
         # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
         result.buffer = False
         # A forked worker must not find a connection, or a pool of them, that its parent uses.
         disconnect()
-        return super().run(result)
+        self.initialize_suite()
+        tests = [list(subsuite) for subsuite in self.subsuites]
+        supervisor = Supervisor(
+            workers=self.processes,
+            schedule=Schedule(tests, is_serial=self._is_serial),
+            crew=Crew(self._assigned(), tests),
+            report=Report(
+                result,
+                tests,
+                self.handle_event,
+                observers=self.observers,
+                log=self.log,
+            ),
+        )
+        supervisor.run()
+        return result
+
+    def _is_serial(self, test: Any) -> bool:
+        return marks.is_serial(test, self.settings.serial)
+
+    def _assigned(self) -> Assigned:
+        return Assigned(
+            number=1,
+            is_replacement=False,
+            settings=self.settings,
+            keepdb=self.keepdb,
+            # Django's own are functions, so that they can be pickled, and bound as attributes.
+            init_worker=_function(self.init_worker),
+            initial_settings=self.initial_settings,
+            serialized_contents=self.serialized_contents,
+            process_setup=_function(self.process_setup),
+            process_setup_args=self.process_setup_args,
+            debug_mode=self.debug_mode,
+            used_aliases=self.used_aliases,
+            runner_class=self.runner_class,
+            failfast=self.failfast,
+            buffer=self.buffer,
+            subsuites=None,
+        )
+
+
+def _function(attribute: Any) -> Any:
+    return getattr(attribute, "__func__", attribute)

@@ -11,6 +11,9 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from ..backend.assignment import Assignment
 from ..settings import Settings, load_callable
 
+# The thread that every worker has besides those of its tests.
+WATCHER = "schema_runner, waiting for the run to end"
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:
@@ -57,7 +60,7 @@ def end_with_parent() -> None:
     """End this process when the one that started it dies, however that dies."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_wait_and_exit, args=[parent], daemon=True).start()
+        threading.Thread(target=_wait_and_exit, args=[parent], name=WATCHER, daemon=True).start()
 
 
 def _wait_and_exit(parent: "multiprocessing.process.BaseProcess") -> None:

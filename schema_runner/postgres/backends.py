@@ -2,6 +2,8 @@
 
 from contextlib import closing
 
+from psycopg import sql
+
 from .. import names
 from ..errors import SchemaRunnerError
 from . import locks
@@ -11,8 +13,10 @@ from .server import Connection, Server
 _END = """
     SELECT pg_catalog.pg_terminate_backend(pid, 5000)
     FROM pg_catalog.pg_stat_activity
-    WHERE datname = %s AND application_name = %s AND usename = session_user
+    WHERE datname = %s AND usename = session_user AND pid <> pg_catalog.pg_backend_pid()
 """
+_OF_RUN = "AND pg_catalog.starts_with(application_name || ' ', %s || ' ')"
+_OF_WORKER = "AND application_name IN (%s, %s)"
 _APPLICATIONS = """
     SELECT DISTINCT application_name
     FROM pg_catalog.pg_stat_activity
@@ -20,12 +24,18 @@ _APPLICATIONS = """
 """
 
 
-def end(connection: Connection, database: str, run: int) -> None:
-    """End what a run still has open in a database: in threads that live on, for example."""
+def end(connection: Connection, database: str, run: int, worker: int | None = None) -> None:
+    """End what a run has open in a database: in threads that live on, for example.
+
+    With a worker, leave alone what other workers have open.
+    """
+    applications, which = [names.application(run)], _OF_RUN
+    if worker is not None:
+        applications, which = [*applications, names.application(run, worker)], _OF_WORKER
     with connection.transaction():
         # A role that was taken on may not end what the role that logs in has opened.
         connection.execute("SET LOCAL ROLE NONE")
-        connection.execute(_END, [database, names.application(run)])
+        connection.execute(sql.SQL(_END + which), [database, *applications])
 
 
 def end_those_of_dead_runs(connection: Connection) -> None:

@@ -33,7 +33,7 @@ class Reservation:
             self.name = self._free_name()
             self._entered = entered.pop_all()
 
-    def claim(self, create: Callable[[], None]) -> "HostDatabase":
+    def claim(self, create: Callable[[], object]) -> "HostDatabase":
         """Have the database created; others can ask for the name from then on."""
         request = self._request
         with (
@@ -125,25 +125,6 @@ class HostDatabase(Host):
         self._is_public_in_use = False
         return schema
 
-    def gather(self, schema: str | None) -> None:
-        """Make the database what stock Django copies: what was moved to `schema` comes back.
-
-        What a later build has created in `public` until it failed is dropped.
-        """
-        self._is_public_in_use = True
-        if schema is None:
-            return
-        with self.connect() as connection:
-            if relocation.contents(connection, PUBLIC):
-                remains = schemas.create(connection, 1, self.lease.run)
-                relocation.move(connection, PUBLIC, remains, batch=self._batch)
-                self.drop(remains)
-            relocation.move(connection, schema, PUBLIC, batch=self._batch)
-            relocation.repoint_back(connection, PUBLIC, schema)
-        self.drop(schema)
-        if self._shims is not None:
-            self.drop(self._shims)
-
     @contextmanager
     def cloning(self, worker: int) -> Iterator[None]:
         """Have the body of the `with` make a clone of this database for a worker."""
@@ -161,12 +142,24 @@ class HostDatabase(Host):
             finally:
                 self.lease = locks.Lease(self.connect(), run)
 
-    def drop_clone(self, worker: int) -> None:
-        """Drop a worker's clone of this database."""
-        name, lease = names.clone_database(self.name, worker), self._clones.pop(worker)
+    def drop_worker(self, worker: int) -> None:
+        super().drop_worker(worker)
+        name = names.clone_database(self.name, worker)
         with self._server.maintenance() as maintenance:
-            lease.close()
-            backends.end(maintenance, name, lease.run)
+            is_ours = any(
+                database.name == name and database.marker.run == self.lease.run
+                for database in databases.requested_as(maintenance, self._request.name)
+            )
+        if is_ours:
+            self.drop_clone(worker)
+
+    def drop_clone(self, worker: int) -> None:
+        """Drop a worker's database: a clone of this one, or what a worker has made for itself."""
+        name = names.clone_database(self.name, worker)
+        with self._server.maintenance() as maintenance:
+            if lease := self._clones.pop(worker, None):
+                lease.close()
+            backends.end(maintenance, name, self.lease.run)
             databases.drop(maintenance, name)
 
     def release(self, *, keep: bool) -> None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..errors import SchemaRunnerError
-from . import catalog, locks, schemas, shims
+from . import backends, catalog, locks, schemas, shims
+from .blueprint import Blueprint
 from .marker import Marker, State
 from .server import Connection, Server
 
@@ -83,15 +84,34 @@ class Host:
         self.ahead = (self._shims, "pg_catalog")
         return []
 
-    def differences(self, schema: str, other: str) -> list[str]:
-        """Name what differs in the structure of two worker schemas."""
+    def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> Blueprint:
+        """Describe a schema of this run so that workers can make others like it."""
         with self.connect() as connection:
-            return catalog.differences(connection, schema, other)
+            structure = catalog.digest(connection, model)
+        return Blueprint(
+            server=self._server,
+            host=self.name,
+            request=self._request.name,
+            run=self.lease.run,
+            model=model,
+            structure=structure,
+            path=self.path,
+            ahead=self.ahead,
+            batch=self._batch,
+            reasons=reasons,
+        )
 
     def drop(self, schema: str) -> None:
         """Drop one of this run's schemas; do nothing if it is gone."""
         with self.connect() as connection:
             schemas.drop(connection, schema, self.lease.run, batch=self._batch)
+
+    def drop_worker(self, worker: int) -> None:
+        """Drop all schemas that a worker has, and end what it still has open."""
+        with self.connect() as connection:
+            backends.end(connection, self.name, self.lease.run, worker)
+            for schema in schemas.of_worker(connection, self.lease.run, worker):
+                schemas.drop(connection, schema, self.lease.run, batch=self._batch)
 
     def keep(self, schema: str) -> None:
         """Mark a schema to stay when the run ends."""

@@ -99,12 +99,6 @@ def repoint_routines(connection: Connection, source: str, target: str) -> None:
     _replace_in_paths(connection, target, quoted_source, f"{quoted_target}, {quoted_source}")
 
 
-def repoint_back(connection: Connection, source: str, target: str) -> None:
-    """Undo `repoint_routines`, once what it was about has moved from `target` to `source`."""
-    quoted_source, quoted_target = _quoted(connection, source, target)
-    _replace_in_paths(connection, source, f"{quoted_target}, {quoted_source}", quoted_source)
-
-
 def _replace_in_paths(connection: Connection, schema: str, old: str, new: str) -> None:
     element = re.compile(rf"(?<![^,\s]){re.escape(old)}(?=\s*(,|$))")
     for routine, path in connection.execute(_ROUTINES_WITH_PATH, [schema]).fetchall():

@@ -87,22 +87,31 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
     """
     if not any(s.name == name and s.marker.run == run for s in found(connection)):
         return False
-    tables = _tables(connection, name)
+    worker, tables = names.worker_of_schema(name), _tables(connection, name)
     if len(tables) > batch:
         for start in range(0, len(tables), batch):
             identifiers = sql.SQL(", ").join(
                 sql.Identifier(name, table) for table in tables[start : start + batch]
             )
             statement = sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers)
-            _execute_unblocked(connection, statement, run)
+            _execute_unblocked(connection, statement, run, worker)
     statement = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
-    _execute_unblocked(connection, statement, run)
+    _execute_unblocked(connection, statement, run, worker)
     return True
 
 
 def limit_waiting(connection: Connection) -> None:
     """Have the transaction under way raise LockNotAvailable rather than wait for long."""
     connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
+
+
+def of_worker(connection: Connection, run: int, worker: int) -> list[str]:
+    """List the schemas of a worker of `run`, with those that a dead process has left as it."""
+    return [
+        schema.name
+        for schema in found(connection)
+        if schema.marker.run == run and names.worker_of_schema(schema.name) == worker
+    ]
 
 
 def reap(connection: Connection, *, batch: int) -> list[str]:
@@ -145,8 +154,10 @@ def _tables(connection: Connection, schema: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _execute_unblocked(connection: Connection, statement: sql.Composed, run: int) -> None:
-    """Execute a drop; end the run's own backends where they hold it up.
+def _execute_unblocked(
+    connection: Connection, statement: sql.Composed, run: int, worker: int | None
+) -> None:
+    """Execute a drop; end the backends of the schema's worker where they hold it up.
 
     A test can leave a transaction open, and a worker that was killed in the middle of a
     statement leaves its backend at it. Anybody else's backend is left alone: then this
@@ -160,6 +171,6 @@ def _execute_unblocked(connection: Connection, statement: sql.Composed, run: int
         except errors.LockNotAvailable:
             if last:
                 raise
-            backends.end(connection, connection.info.dbname, run)
+            backends.end(connection, connection.info.dbname, run, worker)
         else:
             return

@@ -35,12 +35,15 @@ class Server:
     params: Mapping[str, Any] = field(repr=False)
     role: str | None = None
 
-    def connect(self, dbname: str) -> Connection:
+    def connect(self, dbname: str, application: str | None = None) -> Connection:
         """Open a connection in autocommit mode, without time limits.
 
-        Raises SchemaRunnerError where the server cannot be reached or refuses.
+        `application` is its application_name, in place of the project's. Raises
+        SchemaRunnerError where the server cannot be reached or refuses.
         """
         params = {**_KEEPALIVES, **self.params, "dbname": dbname}
+        if application is not None:
+            params["application_name"] = application
         try:
             with ExitStack() as opened:
                 connection = psycopg.connect(**params, autocommit=True)

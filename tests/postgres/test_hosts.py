@@ -175,24 +175,6 @@ def test_clones_of_dead_runs_are_removed(request_: Request) -> None:
     assert there(request_) == []
 
 
-def test_what_was_moved_can_be_gathered(request_: Request) -> None:
-    """A failed second build is dropped, and `public` is as after the first one."""
-    host = obtain(request_)
-    with host.connect() as connection:
-        connection.execute("CREATE TABLE first (n int); INSERT INTO first VALUES (1)")
-        schema = host.finish(1)
-        assert host.add_shims(schema) == []
-        connection.execute("CREATE TABLE first (); CREATE TYPE half AS ENUM ()")
-        host.gather(schema)
-        assert connection.execute("SELECT n FROM public.first").fetchall() == [(1,)]
-        rows = connection.execute(
-            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test_%'"
-            " UNION SELECT typname FROM pg_type WHERE typname = 'half'"
-        )
-        assert rows.fetchall() == []
-    host.release(keep=False)
-
-
 def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> None:
     """The marker says that tests made it, not that nobody has used it since."""
     own = replace(request_, is_projects_own=True)

@@ -428,9 +428,3 @@ def test_anything_moves_there_and_back(
         )
         assert digest(extended, target)[1] == rows
         assert relocation.contents(extended, "public") == empty == []
-
-        assert relocation.move(extended, target, "public", batch=batch) == []
-        relocation.repoint_back(extended, "public", target)
-        assert sorted(catalog.describe(extended, "public")) == structure
-        assert digest(extended, "public")[1] == rows
-        assert relocation.contents(extended, target) == []

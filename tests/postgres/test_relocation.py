@@ -1,5 +1,4 @@
 import pytest
-from psycopg import sql
 
 from schema_runner.postgres import catalog, relocation
 from schema_runner.postgres.server import Connection
@@ -155,30 +154,6 @@ def test_routines_that_set_their_own_path_are_mended(
     relocation.repoint_routines(connection, "public", "target")
     row = connection.execute("SELECT proconfig FROM pg_proc WHERE proname = 'f'").fetchone()
     assert row == ([f"search_path={expected}"],)
-
-
-@pytest.mark.parametrize("target", ["target", 'My "target", \\1 %s'])
-@pytest.mark.parametrize(
-    "path", ["public", '"$user", public , pg_temp', "public, public", '"my public"', "pg_catalog"]
-)
-def test_routines_that_come_back_are_as_they_were(
-    connection: Connection, path: str, target: str
-) -> None:
-    """Their search_path leads to the target only as long as they are there."""
-    connection.execute(
-        sql.SQL(
-            f"CREATE TABLE t (); CREATE FUNCTION f(t) RETURNS int LANGUAGE sql"
-            f" SET search_path = {path} AS 'SELECT 1'; CREATE SCHEMA {{}}"
-        ).format(sql.Identifier(target))
-    )
-    before = catalog.describe(connection, "public")
-    relocation.move(connection, "public", target, batch=10)
-    relocation.repoint_routines(connection, "public", target)
-    relocation.move(connection, target, "public", batch=10)
-    if "my" not in path and "public" in path:
-        assert catalog.describe(connection, "public") != before
-    relocation.repoint_back(connection, "public", target)
-    assert catalog.describe(connection, "public") == before
 
 
 def test_grants_and_default_privileges_are_copied(connection: Connection) -> None:

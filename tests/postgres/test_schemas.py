@@ -134,7 +134,9 @@ def test_drop_ends_a_backend_of_its_own_run_that_is_in_the_way(
     name = schemas.create(connection, 1, RUN)
     connection.execute(f"CREATE TABLE {name}.t ()")
     with server.connect(connection.info.dbname) as idle:
-        idle.execute("SELECT set_config('application_name', %s, false)", [names.application(RUN)])
+        idle.execute(
+            "SELECT set_config('application_name', %s, false)", [names.application(RUN, 1)]
+        )
         # The second table is seen by nobody, but holds up the drop of the schema.
         idle.execute(f"BEGIN; LOCK TABLE {name}.t; CREATE TABLE {name}.unseen ()")
         assert schemas.drop(connection, name, RUN, batch=10)

@@ -4,7 +4,7 @@ from textwrap import dedent, indent
 
 import pytest
 
-from ..project import STOCK, Project
+from ..project import MEETING, STOCK, Project
 
 MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 IDS = ["stock", "serial", "parallel"]
@@ -483,8 +483,15 @@ def test_clone_databases_of_two_runs_at_once(project: Project) -> None:
     assert project.databases() == []
 
 
-def test_a_second_build_that_fails_is_given_up(project: Project) -> None:
-    """What finds the first worker's objects by a bare name: all are cloned from that one."""
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("trusted", [[], ["library.0002_bare"]], ids=["foreseen", "unforeseen"])
+def test_a_second_build_that_cannot_be_beside_the_first(
+    project: Project, trusted: list[str], method: str
+) -> None:
+    """What finds the first worker's objects by a bare name: others have databases, as stock's.
+
+    That is seen in the migrations, or else when a build in a schema fails.
+    """
     project.migration(
         "0002_bare",
         "0001_initial",
@@ -498,7 +505,8 @@ def test_a_second_build_that_fails_is_given_up(project: Project) -> None:
         ),
         """,
     )
-    project.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}')
+    settings = {"SEEDERS": ["library.seeds.seed"], "TRUSTED_MIGRATIONS": trusted}
+    project.configure(f"SCHEMA_RUNNER = {settings}")
     project.write(
         "library/seeds.py",
         """
@@ -509,26 +517,39 @@ def test_a_second_build_that_fails_is_given_up(project: Project) -> None:
         """,
     )
     project.tests(
-        """
-        class Any(TestCase):
+        MEETING
+        + """
+        class Any(Meeting, TestCase):
             def test_it(self):
+                self.meet()
                 Author.objects.create(name="another")
                 with connection.cursor() as cursor:
-                    cursor.execute("SELECT f(), current_schema()")
-                    self.assertEqual(cursor.fetchone(), (2, "public"))
+                    cursor.execute("SELECT f(), current_schema(), current_database()")
+                    count, schema, database = cursor.fetchone()
+                self.assertEqual(count, 2)
+                number = schema_runner.current_worker().number
+                if number == 1:
+                    self.assertTrue(schema.startswith("test_w1_"))
+                else:
+                    self.assertEqual(schema, "public")
+                    self.assertTrue(database.endswith(f"_{number}"))
 
 
         class Alike(Any):
             pass
         """
     )
-    result = project.run("--parallel", "3").passed()
-    assert "cannot keep apart a second build (" in result.stdout
+    result = project.run("--parallel", "2", env={"START_METHOD": method}).passed()
+    if trusted:
+        assert "because a schema cannot hold a second build: " in result.stdout
+    else:
+        assert "schemas cannot keep a second build apart: library/migrations" in result.stdout
     assert project.databases() == []
 
 
-def test_a_second_build_that_comes_out_different_is_given_up(project: Project) -> None:
+def test_a_second_build_that_comes_out_different(project: Project) -> None:
     """Silently half a structure would be worse than a slower start."""
+    project.configure('SCHEMA_RUNNER = {"TRUSTED_MIGRATIONS": ["library.0002_bare"]}')
     project.migration(
         "0002_bare",
         "0001_initial",
@@ -543,9 +564,11 @@ def test_a_second_build_that_comes_out_different_is_given_up(project: Project) -
         """,
     )
     project.tests(
-        """
-        class Any(TestCase):
+        MEETING
+        + """
+        class Any(Meeting, TestCase):
             def test_it(self):
+                self.meet()
                 with self.assertRaisesMessage(Exception, "no_empty_name"):
                     Author.objects.create(name="")
 

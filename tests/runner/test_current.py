@@ -827,20 +827,61 @@ def test_guard(project: Project, case: str) -> None:
 @pytest.mark.parametrize("mode", MODES, ids=IDS)
 def test_a_second_build_that_comes_out_different(occupied: Project, mode: tuple[str, ...]) -> None:
     """No database may be made for a copy, so it is an error that names what differs."""
-    occupied.migration(
-        "0002_more",
-        "0001_initial",
+    occupied.write(
+        "library/migrations/0002_more.py",
         """
-        migrations.RunSQL(
-            '''DO $$ BEGIN
-                 IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'no_empty_name') THEN
-                     ALTER TABLE library_author ADD CONSTRAINT no_empty_name CHECK (name <> \'\');
-                 END IF;
-               END $$'''
-        ),
+        import os
+        from pathlib import Path
+
+        from django.db import migrations
+
+
+        def note(apps, editor):
+            Path("second" if Path("first").exists() else "first").write_text(str(os.getpid()))
+
+
+        class Migration(migrations.Migration):
+            dependencies = [("library", "0001_initial")]
+            operations = [
+                migrations.RunPython(note),
+                migrations.RunSQL(
+                    '''DO $$ BEGIN
+                         IF NOT EXISTS (
+                             SELECT FROM pg_constraint WHERE conname = 'no_empty_name'
+                         ) THEN
+                             ALTER TABLE library_author
+                             ADD CONSTRAINT no_empty_name CHECK (name <> \\'\\');
+                         END IF;
+                       END $$'''
+                ),
+            ]
         """,
     )
-    occupied.tests(SMALL)
+    occupied.tests(
+        f"""
+        import os
+        import time
+        from pathlib import Path
+
+
+        class Any(TestCase):
+            def test_it(self):
+                second = Path("second")
+                while {mode == PARALLEL} and not (second.exists() and second.read_text()):
+                    time.sleep(0.01)
+                while second.exists():
+                    try:
+                        os.kill(int(second.read_text()), 0)
+                    except ProcessLookupError:
+                        break
+                    time.sleep(0.01)
+
+
+        class Alike(TestCase):
+            def test_it(self):
+                pass
+        """
+    )
     result = occupied.run(*mode)
     if mode != PARALLEL:
         result.passed()

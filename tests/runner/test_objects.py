@@ -380,13 +380,17 @@ def test_every_kind_of_object(project: Project, role: str) -> None:
         result = project.run(*mode, "--keepdb").passed()
         assert f"Ran {36 if icu else 34} tests" in result.stderr
         schemas = [name for name in project.schemas() if "shims" not in name] or ["public"]
-        with project.host() as connection:
-            described += [
+        places = [(project.test_name, schema) for schema in schemas]
+        # A function that sets its search_path to public: worker 2 has a database.
+        own = f"{project.test_name}_2"
+        places += [(own, "public")] if own in project.databases() else []
+        for database, schema in places:
+            with project.host(database) as connection:
                 # A routine's own search_path has the worker schema before public.
-                {fact.replace("{schema}., public.", "{schema}.") for fact in facts}
-                for facts in (describe(connection, schema) for schema in schemas)
-            ]
-        project.drop_database(project.test_name)
+                facts = describe(connection, schema)
+                described.append({one.replace("{schema}., public.", "{schema}.") for one in facts})
+        for database in project.databases():
+            project.drop_database(database)
     assert len(described) == 4
     for facts in described[1:]:
         assert facts ^ described[0] == set()

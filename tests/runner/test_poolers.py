@@ -12,7 +12,7 @@ import pytest
 
 from schema_runner.embedded.account import server_account
 
-from ..project import STOCK, Project, wait_for
+from ..project import MEETING, STOCK, Project, wait_for
 
 MODES = {
     "stock": ("--testrunner", STOCK),
@@ -216,13 +216,14 @@ def test_a_pooler_that_keeps_connections(pooled: Project, pooler: Pooler) -> Non
 def test_a_run_that_is_killed_behind_a_pooler(pooled: Project, pooler: Pooler, mode: str) -> None:
     """The pooler ends its sessions, so the next run takes it for dead and cleans up."""
     pooled.tests(
-        """
-        import os
+        MEETING
+        + """
         import signal
 
 
-        class Dies(TestCase):
+        class Dies(Meeting, TestCase):
             def test_it(self):
+                self.meet()
                 os.kill(os.getppid(), signal.SIGKILL)
 
 

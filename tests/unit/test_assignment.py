@@ -7,10 +7,12 @@ import pytest
 from schema_runner.backend.assignment import Assignment, Place, assign, project_options
 from schema_runner.errors import SchemaRunnerError
 
+RUN = 4711
+
 
 def assignment(**options: Any) -> Assignment:
     places = {1: Place("test_x", ("test_w1_7", "public")), 2: Place("test_x", ("test_w2_8",))}
-    return Assignment(places, 1, "application", options)
+    return Assignment(places, 1, RUN, options, "default")
 
 
 def test_the_search_path_is_added_to_the_options_of_the_project() -> None:
@@ -18,7 +20,7 @@ def test_the_search_path_is_added_to_the_options_of_the_project() -> None:
     settings: dict[str, Any] = {"OPTIONS": {"options": "-c statement_timeout=5s", "sslmode": "x"}}
     assign(settings, assignment(**settings["OPTIONS"]))
     assert settings["OPTIONS"] == {
-        "application_name": "application",
+        "application_name": "django-schema-runner 4711 w1",
         "options": "-c statement_timeout=5s -c search_path=test_w1_7,public",
         "sslmode": "x",
     }
@@ -41,7 +43,7 @@ def test_the_application_name_is_the_run_s() -> None:
     """Whatever the project has set: what is left over must be known by it."""
     settings: dict[str, Any] = {"OPTIONS": {}}
     assign(settings, assignment(application_name="mine"))
-    assert settings["OPTIONS"]["application_name"] == "application"
+    assert settings["OPTIONS"]["application_name"] == "django-schema-runner 4711 w1"
 
 
 def test_a_build_keeps_the_project_s_search_path() -> None:
@@ -50,7 +52,7 @@ def test_a_build_keeps_the_project_s_search_path() -> None:
     assign(settings, replace(assignment(**settings["OPTIONS"]), worker=None))
     assert settings["OPTIONS"] == {
         "options": "-c work_mem=1MB",
-        "application_name": "application",
+        "application_name": "django-schema-runner 4711",
     }
 
 
@@ -71,7 +73,8 @@ def test_a_worker_too_many_is_told_that_it_has_no_schema() -> None:
 def test_a_clone_database_has_the_project_s_search_path() -> None:
     """There is nothing to add to the OPTIONS, only another NAME."""
     settings: dict[str, Any] = {"OPTIONS": {}}
-    cloned = Assignment({1: Place("test_x_1")}, 1, None, {"options": "-c search_path=app"})
+    options = {"options": "-c search_path=app"}
+    cloned = Assignment({1: Place("test_x_1")}, 1, None, options, "default")
     assign(settings, cloned)
     assert settings["NAME"] == "test_x_1"
     assert settings["OPTIONS"] == {"options": "-c search_path=app"}
@@ -83,7 +86,7 @@ def test_a_path_that_is_set_later_is_not_in_the_options() -> None:
     """A pooler that refuses startup options is not given any."""
     settings: dict[str, Any] = {"OPTIONS": {}}
     assign(settings, replace(assignment(), path_is_set_later=True))
-    assert settings["OPTIONS"] == {"application_name": "application"}
+    assert settings["OPTIONS"] == {"application_name": "django-schema-runner 4711 w1"}
     assert Assignment.of(settings).search_path == "test_w1_7,public"
 
 
@@ -101,6 +104,13 @@ def test_schemas_of_the_project_are_quoted(name: str, quoted: str, escaped: str)
     named = replace(assignment(), places={1: Place("x", ("w", name))})
     assert named.search_path == f"w,{quoted}"
     assert named.entries()["OPTIONS"]["options"] == f"-c search_path=w,{escaped}"
+
+
+def test_settings_can_be_read_back_from_their_repr() -> None:
+    """Django's own tests write settings to files so, and other projects' do."""
+    settings: dict[str, Any] = {"OPTIONS": {}}
+    assign(settings, assignment())
+    assert eval(repr(settings))["NAME"] == "test_x"
 
 
 def test_passwords_are_not_shown() -> None:

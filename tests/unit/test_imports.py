@@ -48,7 +48,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 def test_the_imports_of_a_room_are_found() -> None:
     """Relative ones and absolute ones, of modules and of what is in them."""
-    assert imported(PACKAGE / "backend" / "creation.py") >= {"reference", "errors", "postgres"}
+    assert imported(PACKAGE / "backend" / "placement.py") >= {"workspace", "errors", "names"}
     assert {room(path) for path in MODULES} == set(ROOMS)
 
 

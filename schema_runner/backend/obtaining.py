@@ -1,0 +1,176 @@
+"""What a worker process makes as it starts, for itself: a schema, or else a database."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from .. import names
+from ..postgres.blueprint import Blueprint
+from ..postgres.locks import Lease
+from ..postgres.server import Connection
+from . import guard, review
+from .assignment import Assignment, Place
+from .creation import SchemaCreation, listing
+from .statements import Kind
+
+
+def _unheard(_: str | None) -> None:
+    """Nobody is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a worker process has been started.
+
+    It `is_replacement` if another process has been the same worker before, and died.
+    `announce_database` is called before a database is made, with a line for the log or None.
+    """
+
+    is_replacement: bool = False
+    announce_database: Callable[[str | None], None] = _unheard
+
+
+class WorkerCreation(SchemaCreation):
+    """`SchemaCreation` in a worker: what `install` mixes in, everywhere.
+
+    Django calls `setup_worker_connection` for each alias as a worker starts, in all versions
+    from 5.2 to 6.1.
+    """
+
+    start: ClassVar[Start] = Start()
+
+    # What this process has made for itself, and as which worker.
+    obtained: Place | None = None
+    _own_database: str | None = None
+    _number: int | None = None
+    _lease: Lease | None = None
+
+    def setup_worker_connection(self, _worker_id: Any) -> None:
+        worker, assignment = int(_worker_id), self._assignment
+        if assignment and assignment.blueprint:
+            is_new = worker not in assignment.places or self.start.is_replacement
+            primary: Any = connections[assignment.alias].creation
+            if is_new or primary.obtained is not None:
+                self._reconnect(assignment.at(worker, primary.obtain(worker)))
+        super().setup_worker_connection(_worker_id)
+
+    def obtain(self, worker: int) -> Place:
+        """Return the place that this process has made as that worker; make it unless it has."""
+        if self.obtained is None:
+            self._obtain_dependencies(worker)
+            self._number = worker
+            self._blueprint.clear(worker)
+            self.obtained = self._make_place(worker)
+            self._load_reference()
+        return self.obtained
+
+    def leave(self, *, keep: bool) -> None:
+        """Drop the schema that this process has made, or mark it to be kept.
+
+        A database is left to the run: this process may be connected to it.
+        """
+        if self.obtained is not None and self._own_database is None:
+            if keep:
+                self._blueprint.keep(self.obtained.schema)
+            else:
+                self._blueprint.drop(self.obtained.schema)
+
+    def _obtain_dependencies(self, worker: int) -> None:
+        """Let migrations find the other databases that TEST["DEPENDENCIES"] says they need."""
+        default = [] if self._alias == DEFAULT_DB_ALIAS else [DEFAULT_DB_ALIAS]
+        for alias in self.connection.settings_dict["TEST"].get("DEPENDENCIES", default):
+            other = connections[alias].creation
+            assignment = other._assignment if isinstance(other, WorkerCreation) else None
+            if assignment is not None and assignment.alias != self._alias:
+                other.setup_worker_connection(worker)
+
+    def _make_place(self, worker: int) -> Place:
+        reasons = list(self._blueprint.reasons)
+        if not reasons:
+            schema = self._blueprint.begin(worker)
+            try:
+                return self._build_schema(worker, schema)
+            except Exception as error:
+                self.connection.close()
+                self._blueprint.drop(schema)
+                if self._is_current:
+                    raise
+                reasons = str(error).splitlines()[:1]
+            self.start.announce_database(
+                f"Worker {worker} uses a database of its own for alias '{self._alias}', because a "
+                f"schema cannot hold a second build: {listing(reasons)}."
+            )
+        else:
+            self.start.announce_database(None)
+        return self._build_database(worker)
+
+    def _build_schema(self, worker: int, schema: str) -> Place:
+        blueprint = self._blueprint
+        place = Place(blueprint.host, (schema, *blueprint.path))
+        self._move(worker, place)
+        self._settle()
+        with self._connect() as observer, self._second_guard().on(self.connection, observer):
+            self._migrate()
+        blueprint.finish(schema)
+        # Only now, for what a build creates must not depend on the shims.
+        place = Place(blueprint.host, (schema, *blueprint.ahead, *blueprint.path))
+        self._move(worker, place)
+        self._settle()
+        return place
+
+    def _second_guard(self) -> guard.Guard:
+        """Return what keeps a build to its schema; what the run has found it has told."""
+        if self._is_current:
+            return self._guard_of_migrations(lambda _: None)
+        return guard.Guard(self._trusted_texts(), kinds=[Kind.PUBLIC])
+
+    def _trusted_texts(self) -> set[str]:
+        trusted = self.runner_settings.trusted_migrations
+        if not trusted:
+            return set()
+        return {found.text for found in review.review() if found.migration in trusted}
+
+    def _build_database(self, worker: int) -> Place:
+        self._own_database = names.clone_database(self._blueprint.host, worker)
+        place = Place(self._own_database)
+        assignment = self._assignment
+        assert assignment is not None
+        self._reconnect(replace(assignment, extensions=None))
+        self._move(worker, place)
+        self._migrate()
+        return place
+
+    def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
+        if self._number is None:
+            return super()._create_test_db(verbosity, autoclobber, keepdb)
+        if self._own_database is not None:
+            with self._blueprint.database(self._number):
+                self._create_as_stock(verbosity, autoclobber)
+            self._lease = self._blueprint.lease(self._number)
+        return self._get_test_db_name()
+
+    def _get_test_db_name(self) -> str:
+        if self._number is None:
+            return super()._get_test_db_name()
+        return self._own_database or self._blueprint.host
+
+    def _move(self, worker: int, place: Place) -> None:
+        assert self._assignment is not None
+        self._reconnect(self._assignment.at(worker, place))
+
+    def _connect(self) -> Connection:
+        if self._number is None:
+            return super()._connect()
+        return self._blueprint.connect(self._number)
+
+    @property
+    def _assignment(self) -> Assignment | None:
+        return Assignment.of(self.connection.settings_dict)
+
+    @property
+    def _blueprint(self) -> Blueprint:
+        assert self._assignment is not None
+        assert self._assignment.blueprint is not None, "workers make what the run has planned"
+        return self._assignment.blueprint

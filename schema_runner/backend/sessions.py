@@ -1,0 +1,28 @@
+"""The sessions that this thread has open: ended, or made fit for what comes next."""
+
+from django.db import connections
+
+
+def disconnect() -> None:
+    """Close this thread's connections to PostgreSQL, which would keep a host database in use."""
+    for connection in connections.all(initialized_only=True):
+        if connection.vendor == "postgresql":
+            connection.close()
+            connection.close_pool()  # type: ignore[attr-defined]
+
+
+def leave_transactions() -> None:
+    """Give up what a class has left open: its set-up failed once TestCase's had begun.
+
+    unittest then calls no tearDownClass, and every later class would be within it.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.vendor == "postgresql" and connection.in_atomic_block:
+            if connection.connection is not None:
+                connection.connection.close()
+            # As Django's connect() has it, which comes too late: atomic() asks before.
+            connection.connection = None
+            connection.in_atomic_block = connection.closed_in_transaction = False
+            connection.needs_rollback = False
+            connection.savepoint_ids, connection.atomic_blocks = [], []
+            connection.run_on_commit = []

@@ -1,0 +1,191 @@
+"""The processes of workers: how they are started, and what the run holds of each."""
+
+import multiprocessing
+import pickle
+import signal
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from django.db import connections
+
+from ..backend.obtaining import WorkerCreation
+from .channel import Receiver, Sender
+from .messages import Order, Part
+from .process import Assigned, Pipes, work
+
+
+@dataclass(slots=True)
+class Worker:
+    """A process as the run knows it. `parts` are those it has been given, the first under way."""
+
+    number: int
+    process: Any
+    orders: Connection
+    reports: Connection
+    bell: Connection
+    sender: Sender = field(init=False)
+    receiver: Receiver = field(init=False)
+    words: Receiver = field(init=False)
+    parts: deque[Part] = field(default_factory=deque)
+    # Of the part under way: whether its class is being set up, or has been; its tests.
+    has_entered: bool = False
+    begun: int | None = None
+    finished: set[int] = field(default_factory=set)
+    is_ready: bool = False
+    makes_a_database: bool = False
+    is_told_to_stop: bool = False
+    is_gone: bool = False
+    deadline: float | None = None
+    is_killed: bool = False
+    # What it has said before its end, in words of its own, or with its time limit over.
+    why: str = ""
+    last_words: str = ""
+
+    def __post_init__(self) -> None:
+        self.sender = Sender(self.orders, waits=False)
+        self.receiver = Receiver(self.reports)
+        self.words = Receiver(self.bell)
+
+    @property
+    def ends(self) -> list[Connection]:
+        return [self.orders, self.reports, self.bell]
+
+    def part(self, key: int) -> Part:
+        return next(part for part in self.parts if part.key == key)
+
+    def enter(self) -> None:
+        """Note that it has come to its first part."""
+        self.has_entered, self.begun, self.finished = True, None, set()
+
+    def leave(self) -> None:
+        """Note that it is through with that."""
+        self.parts.popleft()
+        self.has_entered, self.begun, self.finished = False, None, set()
+
+    @property
+    def bells(self) -> list[Any]:
+        """What becomes ready when there is something to see to."""
+        rings = [] if self.words.is_at_end else [self.bell]
+        return [*rings, self.process.sentinel]
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether nothing can come from it any more."""
+        return self.words.is_at_end or self.receiver.is_at_end
+
+    def listen(self) -> list[Any]:
+        """Return the messages that have come."""
+        heard = self.words.read_bytes().decode(errors="replace")
+        # What rings the bell comes before.
+        self.last_words += heard if self.last_words else heard.lstrip(".")
+        return [message for messages in self.receiver.receive() for message in messages]
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The tests of the part under way that have not begun."""
+        part = self.parts[0]
+        return [p for p in part.positions if p != self.begun and p not in self.finished]
+
+    @property
+    def cause(self) -> str:
+        """What became of a process that has ended, as what follows its name."""
+        if self.last_words:
+            return f"was ended: it did not heed its time limit. Its threads:\n\n{self.last_words}"
+        if self.why:
+            return f"broke off.\n\n{self.why}"
+        code: int = self.process.exitcode
+        if code >= 0:
+            return f"ended with exit code {code}."
+        names = {int(one): one.name for one in signal.Signals}
+        return f"was killed by signal {-code} ({names.get(-code, 'without a name')})."
+
+    def tell(self, message: object) -> None:
+        with suppress(OSError):
+            # Nobody reads it where the process has died, which shows soon.
+            self.sender.send(message)
+
+    def flush(self) -> None:
+        """Send what it had no room for."""
+        with suppress(OSError):
+            self.sender.flush()
+
+    def kill(self) -> None:
+        self.is_killed = True
+        self.process.kill()
+
+    def close(self) -> None:
+        """Free what it has here; kill it first if it is alive."""
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        for end in self.ends:
+            end.close()
+        self.process.close()
+
+
+class Crew:
+    """Starts workers, and gives them what they need from the run.
+
+    `assigned` is for worker 1, and the same for the others but for their numbers; `tests` lists
+    the test cases of each subsuite.
+    """
+
+    def __init__(self, assigned: Assigned, tests: Sequence[Sequence[Any]]) -> None:
+        self._assigned = assigned
+        self._tests = tests
+        self._is_forked = multiprocessing.get_start_method() == "fork"
+
+    @property
+    def keeps_places(self) -> bool:
+        """Whether what workers make is for later runs too."""
+        return self._assigned.keepdb
+
+    def start(self, number: int, others: Iterable[Worker], *, is_replacement: bool) -> Worker:
+        """Start a process; `others` are those of which it must not have anything."""
+        assigned = replace(self._assigned, number=number, is_replacement=is_replacement)
+        if self._is_forked:
+            assigned = replace(assigned, subsuites=[list(tests) for tests in self._tests])
+        orders, send = multiprocessing.Pipe(duplex=False)
+        receive, reports = multiprocessing.Pipe(duplex=False)
+        listen, bell = multiprocessing.Pipe(duplex=False)
+        ours = [send, receive, listen]
+        inherited = [*ours, *(end for other in others for end in other.ends)]
+        process = multiprocessing.Process(
+            target=work,
+            args=(assigned, Pipes(orders, reports, bell), inherited if self._is_forked else []),
+            name=f"worker {number}",
+            # As in stock Django: they end with the run, and tests start no processes of this kind.
+            daemon=True,
+        )
+        process.start()
+        for end in (orders, reports, bell):
+            end.close()
+        return Worker(number, process, send, receive, listen)
+
+    def order(self, part: Part) -> Order:
+        """Return what to send for a part; raise what its tests raise that cannot be pickled."""
+        if self._is_forked:
+            return Order(part, None)
+        tests = self._tests[part.subsuite]
+        return Order(part, pickle.dumps([tests[position] for position in part.positions]))
+
+    def renew(self, number: int) -> None:
+        """Make again for a number whose process has died what the next cannot make itself."""
+        used = self._assigned.used_aliases
+        for alias in connections if used is None else used:
+            connection = connections[alias]
+            creation = connection.creation
+            if isinstance(creation, WorkerCreation):
+                creation.renew(number)
+            elif not connection.settings_dict["TEST"]["MIRROR"]:
+                creation._clone_test_db(str(number), verbosity=0, keepdb=False)  # type: ignore[attr-defined]
+
+    def settle(self, number: int, places: dict[str, tuple[str, str]]) -> None:
+        """Note where a worker is that has made its places itself."""
+        for alias, (database, schema) in places.items():
+            creation: Any = connections[alias].creation
+            creation.record(number, database=database, schema=schema)

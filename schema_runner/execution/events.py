@@ -1,0 +1,82 @@
+"""What happens in a run, for whoever wants to show or to remember it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from ..errors import TestTimeoutError
+
+
+class Outcome(StrEnum):
+    """How a test has ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"
+    SKIPPED = "skipped"
+    EXPECTED_FAILURE = "expected failure"
+    UNEXPECTED_SUCCESS = "unexpected success"
+    TIMED_OUT = "timed out"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A test has begun.
+
+    `test_id` is unittest's, `worker` the worker's number from 1, `attempt` counts from 1, and
+    `time` is in seconds since the Unix epoch.
+    """
+
+    test_id: str
+    worker: int
+    attempt: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A test is over; `duration` is in seconds, with what its class does before and after it."""
+
+    test_id: str
+    worker: int
+    attempt: int
+    outcome: Outcome
+    duration: float
+
+
+Event: TypeAlias = Started | Finished
+Observer: TypeAlias = Callable[[Event], object]
+
+_OUTCOMES = {
+    "addSkip": Outcome.SKIPPED,
+    "addExpectedFailure": Outcome.EXPECTED_FAILURE,
+    "addUnexpectedSuccess": Outcome.UNEXPECTED_SUCCESS,
+    "addFailure": Outcome.FAILED,
+    "addError": Outcome.ERROR,
+}
+# What a result is told of a test with which nothing is wrong.
+GOOD_OUTCOMES = {"addSuccess", "addSkip", "addExpectedFailure"}
+_FROM_BEST_TO_WORST = [Outcome.PASSED, *_OUTCOMES.values(), Outcome.TIMED_OUT, Outcome.CRASHED]
+
+
+def outcome_of(calls: Iterable[tuple[str, object]]) -> Outcome:
+    """Return the worst outcome of a test, whose result has had methods called with an error each.
+
+    The error is as `sys.exc_info` returns it, and anything else where there is none.
+    """
+    return max(
+        (_of(*call) for call in calls), key=_FROM_BEST_TO_WORST.index, default=Outcome.PASSED
+    )
+
+
+def _of(method: str, error: object) -> Outcome:
+    kind = error[0] if isinstance(error, tuple) else None
+    if not isinstance(kind, type):
+        return _OUTCOMES.get(method, Outcome.PASSED)
+    if issubclass(kind, TestTimeoutError):
+        return Outcome.TIMED_OUT
+    if method == "addSubTest":
+        return Outcome.FAILED if issubclass(kind, AssertionError) else Outcome.ERROR
+    return _OUTCOMES.get(method, Outcome.PASSED)

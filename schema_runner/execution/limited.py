@@ -1,0 +1,120 @@
+"""What workers do about time limits and events, for a run without workers."""
+
+import time
+import unittest
+from collections.abc import Collection
+from typing import Any
+
+from . import marks
+from .alarm import Alarm
+from .events import Event, Finished, Observer, Started, outcome_of
+from .raised import exc_info
+
+# Without --parallel, this process is worker 1.
+_WORKER = 1
+_ATTEMPT = 1
+_STDERR = 2
+
+
+class LimitedMixin:
+    """Put before a class of results, which then keeps time limits and tells observers.
+
+    Where it `is_unlimited`, as with a debugger, no limit is kept.
+    """
+
+    time_limit: float | None = None
+    is_unlimited = False
+    observers: Collection[Observer] = ()
+
+    _alarm: Alarm
+    _begun: float
+    _calls: list[tuple[str, object]]
+
+    def startTestRun(self) -> None:  # noqa: N802
+        super().startTestRun()  # type: ignore[misc]
+        self._alarm = Alarm(_STDERR)
+
+    def stopTestRun(self) -> None:  # noqa: N802
+        self._alarm.clear()
+        super().stopTestRun()  # type: ignore[misc]
+
+    def limit_class(self, test: Any) -> None:
+        """Keep the limit of a test's class, for what that does around its tests."""
+        self._set(marks.limit_of_class(test, self.time_limit))
+
+    def startTest(self, test: Any) -> None:  # noqa: N802
+        super().startTest(test)  # type: ignore[misc]
+        self._begun, self._calls = time.perf_counter(), []
+        self._observe(Started(test.id(), _WORKER, _ATTEMPT, time.time()))
+        self._set(marks.limit(test, self.time_limit))
+
+    def stopTest(self, test: Any) -> None:  # noqa: N802
+        # What comes next is the flush, and what the class does after its last test.
+        self.limit_class(test)
+        duration, outcome = time.perf_counter() - self._begun, outcome_of(self._calls)
+        self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
+        super().stopTest(test)  # type: ignore[misc]
+
+    def addSuccess(self, test: Any) -> None:  # noqa: N802
+        if not self._fails_by_time(test):
+            super().addSuccess(test)  # type: ignore[misc]
+
+    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+        self._note("addError", err)
+        super().addError(test, err)  # type: ignore[misc]
+
+    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        self._note("addFailure", err)
+        super().addFailure(test, err)  # type: ignore[misc]
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+        self._note("addSubTest", err)
+        super().addSubTest(test, subtest, err)  # type: ignore[misc]
+
+    def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
+        if not self._fails_by_time(test):
+            self._note("addSkip", reason)
+            super().addSkip(test, reason)  # type: ignore[misc]
+
+    def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        if not self._fails_by_time(test):
+            self._note("addExpectedFailure", None)
+            super().addExpectedFailure(test, err)  # type: ignore[misc]
+
+    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
+        self._note("addUnexpectedSuccess", None)
+        super().addUnexpectedSuccess(test)  # type: ignore[misc]
+
+    def _fails_by_time(self, test: Any) -> bool:
+        """Fail a test that has caught its time limit; return whether it is one."""
+        raised = self._alarm.raised
+        if raised is not None:
+            self.addFailure(test, exc_info(raised))
+        return raised is not None
+
+    def _set(self, seconds: float | None) -> None:
+        self._alarm.set(None if self.is_unlimited else seconds)
+
+    def _note(self, method: str, error: object) -> None:
+        # Errors in the set-up of a class come before any test.
+        if hasattr(self, "_calls"):
+            self._calls.append((method, error))
+
+    def _observe(self, event: Event) -> None:
+        for observer in self.observers:
+            observer(event)
+
+
+class LimitedSuiteMixin:
+    """Put before a class of suites whose results are limited: a class is set up in its time."""
+
+    def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802
+        if isinstance(result, LimitedMixin):
+            result.limit_class(test)
+        super()._handleClassSetUp(test, result)  # type: ignore[misc]
+
+
+def limited(suite: unittest.TestSuite) -> unittest.TestSuite:
+    """Return a suite as one that sets up its classes in their time."""
+    suite.__class__ = type(type(suite).__name__, (LimitedSuiteMixin, type(suite)), {})
+    return suite

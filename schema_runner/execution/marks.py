@@ -1,0 +1,63 @@
+"""What the decorators of this package say of a test, and what the settings do."""
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+_SERIAL = "_schema_runner_serial"
+_TIMEOUT = "_schema_runner_timeout"
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def serial(test: T) -> T:
+    """Run a test, or all tests of a class, alone: once everything else has been run."""
+    if not callable(test):
+        raise TypeError("Put @schema_runner.serial, without arguments, on a test or a class.")
+    setattr(test, _SERIAL, True)
+    return test
+
+
+def timeout(seconds: float | None) -> Callable[[T], T]:
+    """Let a test, or each test of a class, take so many seconds; None for as long as it takes.
+
+    It wins over --test-timeout and SCHEMA_RUNNER["TEST_TIMEOUT"], and that of a test over that
+    of its class. Raises ValueError for anything but a positive number or None.
+    """
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds < float("inf")):
+        raise ValueError(f"@schema_runner.timeout takes seconds, more than 0, not {seconds!r}.")
+
+    def mark(test: T) -> T:
+        setattr(test, _TIMEOUT, seconds)
+        return test
+
+    return mark
+
+
+def is_serial(test: Any, serial_names: Collection[str]) -> bool:
+    """Whether a test is to run alone; `serial_names` are labels and tags."""
+    method = _method(test)
+    if getattr(method, _SERIAL, False) or getattr(test, _SERIAL, False):
+        return True
+    if not serial_names:
+        return False
+    tags = {*getattr(test, "tags", ()), *getattr(method, "tags", ())}
+    label = f"{test.id()}."
+    return any(name in tags or label.startswith(f"{name}.") for name in serial_names)
+
+
+def limit(test: Any, default: float | None) -> float | None:
+    """Return how many seconds a test may take; None for no limit."""
+    found: float | None = getattr(_method(test), _TIMEOUT, limit_of_class(test, default))
+    return found
+
+
+def limit_of_class(test: Any, default: float | None) -> float | None:
+    """Return how many seconds what a test's class does around its tests may take at a time."""
+    found: float | None = getattr(test, _TIMEOUT, default)
+    return found
+
+
+def _method(test: Any) -> Any:
+    # As Django's own tags are found.
+    return getattr(test, getattr(test, "_testMethodName", ""), None)

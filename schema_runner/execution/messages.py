@@ -1,0 +1,92 @@
+"""What the run and its worker processes tell each other.
+
+Tuples, for there are several a test and no other form is pickled as fast; workers send one or two
+of them at a time. Times are in seconds.
+"""
+
+from typing import Any, NamedTuple
+
+
+class Part(NamedTuple):
+    """Tests of one class: those at `positions` in the `subsuite` of that number.
+
+    `key` is another each time that a part is given to a worker. `deaths` counts the workers that
+    have died while they set the class up.
+    """
+
+    key: int
+    subsuite: int
+    positions: tuple[int, ...]
+    deaths: int = 0
+
+
+class Order(NamedTuple):
+    """Run a part. `tests` is its pickled test cases; None for a worker that has them already."""
+
+    part: Part
+    tests: bytes | None
+
+
+class Stop(NamedTuple):
+    """Finish the test under way, if any, then clean up and end."""
+
+
+class Ready(NamedTuple):
+    """A worker is set up. `places` maps aliases to the database and the schema it has made."""
+
+    places: dict[str, tuple[str, str]]
+
+
+class MakesDatabase(NamedTuple):
+    """A worker is about to make a database for itself. `text` is for the log, if there is any."""
+
+    text: str | None
+
+
+class Failed(NamedTuple):
+    """Why a worker is about to end: it could not be set up, or a test has broken out."""
+
+    text: str
+
+
+class Entered(NamedTuple):
+    """A worker sets up the class of a part."""
+
+    key: int
+
+
+class Begun(NamedTuple):
+    """A test has begun, with what its class does before it; `time` is since the Unix epoch."""
+
+    key: int
+    position: int
+    time: float
+
+
+class Done(NamedTuple):
+    """Everything about a test is over. `events` are for a result, maybe encoded by `raised`."""
+
+    key: int
+    position: int
+    events: list[tuple[Any, ...]]
+    is_encoded: bool
+    outcome: str
+    duration: float
+
+
+class Outside(NamedTuple):
+    """What became of the fixtures of a class or a module: a method, their name, arguments."""
+
+    method: str
+    name: str
+    arguments: tuple[Any, ...]
+
+
+class Left(NamedTuple):
+    """A part is over."""
+
+    key: int
+
+
+class Gone(NamedTuple):
+    """A worker has cleaned up and is about to end."""

@@ -1,0 +1,231 @@
+"""A worker process: it is set up, runs the parts that it is given, and cleans up."""
+
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from django.db import connections
+
+from ..backend.installation import install
+from ..backend.obtaining import Start, WorkerCreation
+from ..backend.sessions import disconnect, leave_transactions
+from ..errors import SchemaRunnerError
+from ..settings import Settings
+from .channel import Receiver, Sender
+from .messages import Failed, Gone, MakesDatabase, Order, Ready, Stop
+from .raised import exc_info
+from .reporter import Reporter
+from .results import PartSuite, result_class
+from .worker import end_with_parent, set_up_worker
+
+# How long, in seconds, a SIGTERM may come before the word of the run that it is for all.
+_TERM = 1.0
+_SOON = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """What a process is told as it starts; all of it can be pickled but `subsuites`.
+
+    `subsuites` lists the test cases of each for a process that is forked, and is None for one
+    that gets them with its orders. Attributes that Django's suite has too mean what they mean
+    there.
+    """
+
+    number: int
+    is_replacement: bool
+    settings: Settings
+    keepdb: bool
+    init_worker: Callable[..., None]
+    initial_settings: Mapping[str, Any] | None
+    serialized_contents: Mapping[str, str] | None
+    process_setup: Callable[..., None]
+    process_setup_args: tuple[Any, ...]
+    debug_mode: bool
+    used_aliases: Any
+    runner_class: Any
+    failfast: bool
+    buffer: bool
+    subsuites: list[list[Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pipes:
+    """A worker's ends: what it is told, what it tells, and the bell that has this looked at."""
+
+    orders: Connection
+    reports: Connection
+    bell: Connection
+
+
+def work(assigned: Assigned, pipes: Pipes, others: list[Connection]) -> None:
+    """Be a worker. `others` are the ends of pipes that a forked process should not have."""
+    for connection in others:
+        connection.close()
+    end_with_parent()
+    worker = _Process(assigned, pipes)
+    signal.signal(signal.SIGINT, _heed_nothing)
+    signal.signal(signal.SIGTERM, worker.heed_termination)
+    worker.run()
+
+
+def _heed_nothing(*_: object) -> None:
+    """Ctrl-C reaches all processes of a terminal; the run says what comes of it."""
+
+
+class _Process:
+    def __init__(self, assigned: Assigned, pipes: Pipes) -> None:
+        self._assigned = assigned
+        self._orders = Receiver(pipes.orders)
+        self._reporter = Reporter(
+            Sender(pipes.reports, waits=True),
+            pipes.bell,
+            time_limit=assigned.settings.test_timeout,
+            is_stopped=self._is_stopped,
+        )
+
+    def run(self) -> None:
+        try:
+            self._set_up()
+            while order := self._next_order():
+                self._execute(order)
+        except BaseException as error:
+            # A test may raise what unittest lets through: KeyboardInterrupt.
+            is_told = isinstance(error, SchemaRunnerError)
+            self._tell_at_the_end(Failed(str(error) if is_told else traceback.format_exc()))
+        self._leave()
+        self._tell_at_the_end(Gone())
+
+    def _tell_at_the_end(self, message: object) -> None:
+        # Where a test has closed all files, nobody can be told.
+        with suppress(OSError):
+            self._tell(message)
+
+    def _tell(self, message: object) -> None:
+        self._reporter.send(message)
+        self._reporter.ring()
+
+    def _set_up(self) -> None:
+        assigned = self._assigned
+        WorkerCreation.start = Start(assigned.is_replacement, self._announce_database)
+        assigned.init_worker(
+            _Counter(assigned.number - 1),
+            assigned.initial_settings,
+            assigned.serialized_contents,
+            _prepare_spawned,
+            (assigned,),
+            assigned.debug_mode,
+            assigned.used_aliases,
+        )
+        set_up_worker(assigned.settings)
+        self._tell(Ready(_places()))
+
+    def _announce_database(self, text: str | None) -> None:
+        self._tell(MakesDatabase(text))
+
+    def _leave(self) -> None:
+        disconnect()
+        for creation in _creations():
+            # What cannot be dropped now the run drops.
+            with suppress(Exception):
+                creation.leave(keep=self._assigned.keepdb)
+
+    def _next_order(self) -> Order | None:
+        """Wait for what to do next; None when there is nothing more."""
+        return None if self._is_stopped() else self._orders.next()
+
+    def _is_stopped(self) -> bool:
+        return any(isinstance(message, Stop) for message in self._orders.peek())
+
+    def heed_termination(self, number: int, _frame: object) -> None:
+        """Finish the test under way where the run was told to end as well, and end otherwise."""
+        deadline = time.monotonic() + _TERM
+        if self._orders.is_reading:
+            # This has come in the middle of it.
+            threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
+            return
+        while not self._is_stopped():
+            if time.monotonic() > deadline:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            time.sleep(_SOON)
+
+    def _execute(self, order: Order) -> None:
+        # A run within a test takes the handler away, as stock Django's does.
+        signal.signal(signal.SIGINT, _heed_nothing)
+        leave_transactions()
+        self._reporter.enter(order.part)
+        try:
+            tests = self._tests(order)
+        except Exception as error:
+            self._reporter.tell("addError", f"part {order.part.subsuite}", exc_info(error))
+        else:
+            self._run(tests)
+        self._reporter.leave(is_last=len(self._orders.peek()) <= 1)
+
+    def _tests(self, order: Order) -> list[tuple[int, Any]]:
+        part = order.part
+        if order.tests is not None:
+            return list(zip(part.positions, pickle.loads(order.tests), strict=True))  # noqa: S301
+        assert self._assigned.subsuites is not None
+        subsuite = self._assigned.subsuites[part.subsuite]
+        tests = [(position, subsuite[position]) for position in part.positions]
+        for position in part.positions:
+            # What a test keeps goes when it is over, as under unittest.
+            subsuite[position] = None
+        return tests
+
+    def _run(self, tests: list[tuple[int, Any]]) -> None:
+        assigned = self._assigned
+        wanted = getattr(assigned.runner_class, "resultclass", None)
+        runner = assigned.runner_class(
+            failfast=assigned.failfast,
+            buffer=assigned.buffer,
+            resultclass=result_class(wanted, self._reporter),
+        )
+        runner.run(PartSuite(tests, self._reporter))
+
+
+class _Counter:
+    """What Django's init_worker counts workers with: it is about to count this one."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def get_lock(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def _prepare_spawned(assigned: Assigned) -> None:
+    """Prepare a process that was not forked: it has none of what the run has patched.
+
+    Django calls this there alone, once the project's settings can be read and before the
+    connections are pointed at what the worker uses.
+    """
+    assigned.process_setup(*assigned.process_setup_args)
+    install(runner_settings=assigned.settings)
+    for alias, initial in (assigned.initial_settings or {}).items():
+        # All of them at once: what is built in one may need another.
+        connections[alias].settings_dict.update(initial)
+
+
+def _creations() -> list[WorkerCreation]:
+    creations = [connection.creation for connection in connections.all(initialized_only=True)]
+    return [creation for creation in creations if isinstance(creation, WorkerCreation)]
+
+
+def _places() -> dict[str, tuple[str, str]]:
+    """Map the aliases for which this process has made something to its database and schema."""
+    return {
+        creation.connection.alias: (place.database, place.schema)
+        for creation in _creations()
+        if (place := creation.obtained) is not None
+    }

@@ -1,0 +1,139 @@
+"""What a worker tells the run of its tests, and the time that it lets them take."""
+
+import os
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ..errors import TestTimeoutError
+from . import marks
+from .alarm import Alarm
+from .channel import Sender
+from .events import GOOD_OUTCOMES, Outcome, outcome_of
+from .messages import Begun, Done, Entered, Left, Outside, Part
+from .raised import encode, exc_info
+
+# How often a test that ends looks whether the run is told to stop, in seconds.
+_LOOK = 0.01
+# What a result is told of a test that has passed, and nothing else.
+_PASSING = {"startTest", "addDuration", "addSuccess", "stopTest"}
+# Waking the run up for every test would cost more than the test: it looks by itself, now and
+# then, unless so many bytes wait for it.
+_UNREAD = 1 << 14
+
+
+class Reporter:
+    """Sends messages about one part after another.
+
+    `bell` is a pipe that the run listens to. What comes through it has no meaning but for the last
+    words of a worker that is stuck: see `Alarm`.
+    """
+
+    def __init__(
+        self,
+        reports: Sender,
+        bell: Connection,
+        *,
+        time_limit: float | None,
+        is_stopped: Callable[[], bool],
+    ) -> None:
+        self._reports = reports
+        self._bell = bell
+        self._time_limit = time_limit
+        self._is_stopped = is_stopped
+        self._alarm = Alarm(bell.fileno())
+        self._process = os.getpid()
+        self._unread = 0
+        self._key = 0
+        self._position = 0
+        self._test: Any = None
+        self._begun: float | None = None
+        self._looked = 0.0
+        # Told with the next message: between two tests nothing happens that could be lost.
+        self._done: Done | None = None
+
+    def enter(self, part: Part) -> None:
+        """A part follows."""
+        self._key = part.key
+        self.send(Entered(part.key))
+
+    def take_up(self, position: int, test: Any) -> None:
+        """A test is next; before that its class may have to be set up."""
+        if self._test is None:
+            self._alarm.set(marks.limit_of_class(test, self._time_limit))
+        self._position, self._test = position, test
+
+    def begin(self) -> None:
+        """The class is set up, and the test that was taken up begins."""
+        self._begun = time.perf_counter()
+        self.send(Begun(self._key, self._position, time.time()))
+        self._alarm.set(marks.limit(self._test, self._time_limit))
+
+    def finish(self, events: list[Any], result: Any, *, is_last: bool) -> None:
+        """Everything about the test is over; `events` is what the result was told, if it began.
+
+        After the last one the class is torn down.
+        """
+        self._end_unless_ours()
+        raised = self._alarm.raised
+        self._alarm.set(marks.limit_of_class(self._test, self._time_limit))
+        now = time.perf_counter()
+        if self._begun is not None:
+            if raised is not None:
+                events = [_failed(event, raised) for event in events]
+            self._done = self._finished(events, now - self._begun)
+            if is_last:
+                self._flush()
+        self._begun = None
+        if now - self._looked > _LOOK:
+            self._looked = now
+            if self._is_stopped():
+                result.stop()
+
+    def _finished(self, events: list[Any], duration: float) -> Done:
+        if all(event[0] in _PASSING for event in events):
+            return Done(self._key, self._position, events, False, str(Outcome.PASSED), duration)
+        outcome = outcome_of((event[0], event[-1]) for event in events)
+        encoded = [encode(event, self._test) for event in events]
+        return Done(self._key, self._position, encoded, True, str(outcome), duration)
+
+    def tell(self, method: str, name: str, *arguments: Any) -> None:
+        """Tell what became of the fixtures of a class or a module."""
+        self.send(Outside(method, name, encode(arguments)))
+
+    def leave(self, *, is_last: bool) -> None:
+        """A part is over; if it `is_last` the run is to have others ready soon."""
+        self._alarm.clear()
+        self._test = None
+        self.send(Left(self._key))
+        if is_last:
+            self.ring()
+
+    def send(self, message: object) -> None:
+        self._flush(message)
+
+    def _flush(self, *messages: object) -> None:
+        self._end_unless_ours()
+        if self._done is not None:
+            messages, self._done = (self._done, *messages), None
+        with self._alarm.held():
+            self._unread += self._reports.send(messages)
+        if self._unread > _UNREAD:
+            self.ring()
+
+    def _end_unless_ours(self) -> None:
+        # A test has forked and let the child go on, which would run the rest of the tests too.
+        if os.getpid() != self._process:
+            os._exit(1)
+
+    def ring(self) -> None:
+        """Have the run look at what was sent."""
+        os.write(self._bell.fileno(), b".")
+        self._unread = 0
+
+
+def _failed(event: Any, raised: TestTimeoutError) -> Any:
+    """Return a failure in place of what a test came to that has caught its time limit."""
+    method, index, *_ = event
+    return ("addFailure", index, exc_info(raised)) if method in GOOD_OUTCOMES else event

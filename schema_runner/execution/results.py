@@ -1,0 +1,93 @@
+"""The results of a worker: what becomes of each test is told to the run at once."""
+
+import unittest
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
+
+from django.test.runner import DummyList, RemoteTestResult
+
+from .reporter import Reporter
+
+
+class ReportingMixin:
+    """Put before a subclass of Django's RemoteTestResult, whose `events` are told test by test."""
+
+    reporter: Reporter
+    events: list[Any]
+
+    # TestSuite sets this right before each test, when its class is set up, in all versions of
+    # Python. Nothing else tells a class that is set up from a test that is.
+    @property
+    def _previousTestClass(self) -> type | None:  # noqa: N802
+        return self.__dict__.get("_previousTestClass")
+
+    @_previousTestClass.setter
+    def _previousTestClass(self, test_class: type | None) -> None:  # noqa: N802
+        self.__dict__["_previousTestClass"] = test_class
+        failed = getattr(test_class, "_classSetupFailed", False)
+        if not failed and not getattr(self, "_moduleSetUpFailed", False):
+            self.reporter.begin()
+
+    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+        if isinstance(test, _ErrorHolder):
+            self.reporter.tell("addError", test.id(), err)
+            # RemoteTestResult would have it about the test before.
+            unittest.TestResult.addError(self, test, err)  # type: ignore[arg-type]
+        else:
+            super().addError(test, err)  # type: ignore[misc]
+
+    def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
+        if isinstance(test, _ErrorHolder):
+            self.reporter.tell("addSkip", test.id(), reason)
+        else:
+            super().addSkip(test, reason)  # type: ignore[misc]
+
+    def check_picklable(self, test: Any, err: Any) -> None:
+        """Nothing to check: what cannot be pickled is told as text."""
+
+    def check_subtest_picklable(self, test: Any, subtest: Any) -> None:
+        """The same for subtests."""
+
+
+class WorkerResult(ReportingMixin, RemoteTestResult):
+    """Django's, without the search for all classes of exceptions that it begins with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        unittest.TestResult.__init__(self, *args, **kwargs)
+        nowhere: Any = DummyList()
+        self.failures = self.errors = self.skipped = nowhere
+        self.expectedFailures = self.unexpectedSuccesses = nowhere
+        self.events = []
+
+
+def result_class(wanted: type | None, reporter: Reporter) -> Callable[..., unittest.TestResult]:
+    """Return the class of results that a runner wants, as one that tells the reporter."""
+    if wanted in {None, RemoteTestResult}:
+        return type("WorkerResult", (WorkerResult,), {"reporter": reporter})
+    return type("WorkerResult", (ReportingMixin, wanted), {"reporter": reporter})
+
+
+class PartSuite(unittest.TestSuite):
+    """Some tests of one class, by position, and who is told how far they have come."""
+
+    def __init__(self, tests: Sequence[tuple[int, Any]], reporter: Reporter) -> None:
+        super().__init__(test for _, test in tests)
+        self._positions = [position for position, _ in tests]
+        self._reporter = reporter
+        self._result: Any = None
+
+    def run(self, result: Any, debug: bool = False) -> Any:
+        self._result = result
+        return super().run(result, debug)
+
+    def __iter__(self) -> Iterator[Any]:
+        last = self._positions[-1] if self._positions else None
+        for position, test in zip(self._positions, list(self._tests), strict=True):
+            if self._result is None:
+                yield test
+                continue
+            self._reporter.take_up(position, test)
+            yield test
+            events, self._result.events = self._result.events, []
+            self._reporter.finish(events, self._result, is_last=position == last)

@@ -1,0 +1,230 @@
+"""The supervisor: has workers started, given parts, listened to, replaced and ended."""
+
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from typing import Any
+
+from .crew import Crew, Worker
+from .messages import (
+    Begun,
+    Done,
+    Entered,
+    Failed,
+    Gone,
+    Left,
+    MakesDatabase,
+    Outside,
+    Ready,
+    Stop,
+)
+from .report import Report
+from .schedule import Schedule
+
+# Times in seconds. How long to wait for a bell until the reports are looked at anyhow: so long
+# what has happened may stay unseen.
+_TICK = 0.05
+# How long a process that has nothing more to do may take to end: tests may have left threads.
+_END = 1.0
+# How long tests may go on when another has failed under --failfast.
+_FAILFAST = 1.0
+# How long a worker may go on making a database that nobody needs any more: killed in the middle,
+# it could leave one without a marker.
+_DATABASE = 30.0
+
+# How many workers of one number may die in a row with nothing to do, until that is given up.
+_DEATHS = 3
+
+
+class Supervisor:
+    """Runs a schedule in so many workers, and loses no test of it, whatever they do."""
+
+    def __init__(self, *, workers: int, schedule: Schedule, crew: Crew, report: Report) -> None:
+        self._numbers = range(1, workers + 1)
+        self._schedule = schedule
+        self._crew = crew
+        self._report = report
+        self._workers: list[Worker] = []
+        self._deaths = dict.fromkeys(self._numbers, 0)
+        self._heeds: dict[type, Callable[[Worker, Any], None]] = {
+            Begun: self._heed_begun,
+            Done: self._heed_done,
+            Outside: self._heed_outside,
+            Entered: self._heed_entered,
+            Left: self._heed_left,
+            Ready: self._heed_ready,
+            MakesDatabase: self._heed_database,
+            Failed: self._heed_failed,
+            Gone: self._heed_gone,
+        }
+
+    def run(self) -> None:
+        """Run everything; kill what is left where this is broken off, as by KeyboardInterrupt."""
+        try:
+            for number in self._numbers:
+                self._start(number, is_replacement=False)
+            while self._workers:
+                self._wait()
+                self._listen()
+                self._tell()
+        finally:
+            for worker in self._workers:
+                worker.close()
+
+    def _start(self, number: int, *, is_replacement: bool) -> None:
+        worker = self._crew.start(number, self._workers, is_replacement=is_replacement)
+        self._workers.append(worker)
+
+    def _wait(self) -> None:
+        wait([bell for worker in self._workers for bell in worker.bells], _TICK)
+
+    @property
+    def _is_over(self) -> bool:
+        is_at_work = any(worker.parts for worker in self._workers)
+        return self._report.is_stopped or (self._schedule.is_empty and not is_at_work)
+
+    # What workers are told.
+
+    def _tell(self) -> None:
+        is_over = self._is_over
+        for worker in self._workers:
+            if not is_over:
+                self._give(worker)
+            elif not worker.is_told_to_stop:
+                worker.is_told_to_stop = True
+                worker.deadline = worker.deadline or self._deadline(worker)
+                worker.tell(Stop())
+            worker.flush()
+            if worker.deadline is not None and time.monotonic() > worker.deadline:
+                worker.kill()
+                if worker.is_cut_off and not worker.is_gone:
+                    worker.why = worker.why or "Its pipes to the run were closed."
+
+    def _give(self, worker: Worker) -> None:
+        """Give a worker as much to do as it should have."""
+        while worker.is_ready and len(worker.parts) < self._schedule.ahead(len(self._numbers)):
+            is_alone = not any(other.parts for other in self._workers)
+            part = self._schedule.take(is_alone=is_alone)
+            if part is None:
+                return
+            try:
+                order = self._crew.order(part)
+            except Exception as error:
+                self._report.unsent(part, error)
+            else:
+                worker.parts.append(part)
+                worker.tell(order)
+
+    def _deadline(self, worker: Worker) -> float | None:
+        """Return when a worker that is told to stop is killed; None for never."""
+        now = time.monotonic()
+        is_kept = self._crew.keeps_places and not self._report.is_stopped
+        if not worker.is_ready and not is_kept:
+            return now + (_DATABASE if worker.makes_a_database else 0)
+        return now + _FAILFAST if self._report.is_failfast else None
+
+    # What workers tell.
+
+    def _listen(self) -> None:
+        for worker in list(self._workers):
+            # Asked first: what a process that is dead has sent is all there.
+            is_alive = worker.process.is_alive()
+            for message in worker.listen():
+                self._heeds[type(message)](worker, message)
+            if not is_alive:
+                self._bury(worker)
+            elif worker.is_cut_off and worker.deadline is None:
+                # It is about to be dead, or a test has closed all files.
+                worker.deadline = time.monotonic() + _END
+
+    def _heed_begun(self, worker: Worker, message: Begun) -> None:
+        worker.begun = message.position
+        self._report.begun(worker.number, worker.part(message.key), message)
+
+    def _heed_done(self, worker: Worker, message: Done) -> None:
+        worker.begun = None
+        worker.finished.add(message.position)
+        self._report.done(worker.number, worker.part(message.key), message)
+
+    def _heed_outside(self, worker: Worker, message: Outside) -> None:
+        self._report.outside(message)
+
+    def _heed_entered(self, worker: Worker, message: Entered) -> None:
+        worker.enter()
+        self._deaths[worker.number] = 0
+
+    def _heed_left(self, worker: Worker, message: Left) -> None:
+        worker.leave()
+
+    def _heed_ready(self, worker: Worker, message: Ready) -> None:
+        worker.is_ready, worker.makes_a_database = True, False
+        self._crew.settle(worker.number, message.places)
+
+    def _heed_database(self, worker: Worker, message: MakesDatabase) -> None:
+        worker.makes_a_database = True
+        if message.text is not None:
+            self._report.log(message.text)
+
+    def _heed_failed(self, worker: Worker, message: Failed) -> None:
+        worker.why = message.text
+
+    def _heed_gone(self, worker: Worker, message: Gone) -> None:
+        worker.is_gone = True
+        worker.deadline = time.monotonic() + _END
+
+    # Burying workers.
+
+    def _bury(self, worker: Worker) -> None:
+        """Account for a process that has ended, and have another take its place if need be."""
+        self._workers.remove(worker)
+        worker.process.join()
+        if not (worker.is_told_to_stop and worker.is_killed):
+            self._account_for(worker)
+        worker.close()
+        if not self._is_over:
+            self._replace(worker.number)
+
+    def _replace(self, number: int) -> None:
+        try:
+            self._crew.renew(number)
+        except Exception as error:
+            self._report.worker_failed(number, str(error))
+        else:
+            self._start(number, is_replacement=True)
+
+    def _account_for(self, worker: Worker) -> None:
+        if worker.parts:
+            self._account_for_parts(worker)
+        if not worker.has_entered and not worker.is_told_to_stop:
+            self._account_for_idle(worker)
+
+    def _account_for_idle(self, worker: Worker) -> None:
+        """Tell of a process that died while it was set up, or while it had nothing to do."""
+        self._deaths[worker.number] += 1
+        if worker.why and not worker.is_ready:
+            self._report.worker_failed(worker.number, worker.why)
+        elif self._deaths[worker.number] >= _DEATHS:
+            self._report.worker_failed(worker.number, f"it {worker.cause}")
+        else:
+            self._report.log(f"Worker {worker.number} {worker.cause} Another is started.")
+
+    def _account_for_parts(self, worker: Worker) -> None:
+        """Tell of the test, or of the fixture, that the process died at; put back the rest."""
+        part, *others = worker.parts
+        for other in reversed(others):
+            self._schedule.put_back(other, other.positions, deaths=other.deaths)
+        rest, number, cause = worker.unfinished, worker.number, worker.cause
+        is_slow, deaths = bool(worker.last_words), part.deaths
+        if worker.begun is not None:
+            self._report.died(number, part, worker.begun, cause, is_slow=is_slow)
+        elif worker.has_entered and not worker.finished:
+            if deaths or is_slow:
+                self._report.fixture_died(number, part, "setUpClass", cause)
+                return
+            # It may have been killed by somebody who did not mean the class.
+            self._report.log(f"Worker {number} {cause} Its class is set up once more.")
+            deaths += 1
+        elif worker.has_entered and not rest:
+            self._report.fixture_died(number, part, "tearDownClass", cause)
+        if rest:
+            self._schedule.put_back(part, rest, deaths=deaths)

@@ -1,0 +1,117 @@
+"""What workers make for themselves, by nothing but a blueprint."""
+
+import pytest
+
+from schema_runner import names
+from schema_runner.errors import SchemaRunnerError
+from schema_runner.postgres import catalog, locks, relocation, schemas
+from schema_runner.postgres.blueprint import Blueprint
+from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.server import Connection, Server
+
+RUN = 4713
+TABLES = "CREATE TABLE {}.book (id serial PRIMARY KEY, title text NOT NULL)"
+
+
+@pytest.fixture
+def blueprint(server: Server, connection: Connection) -> Blueprint:
+    """That of a run whose worker 1 has a table."""
+    model = schemas.create(connection, 1, RUN)
+    relocation.copy_grants(connection, "public", model)
+    connection.execute(TABLES.format(model))
+    return Blueprint(
+        server=server,
+        host=connection.info.dbname,
+        request=connection.info.dbname,
+        run=RUN,
+        model=model,
+        structure=catalog.digest(connection, model),
+        path=("public",),
+        ahead=(),
+        batch=10,
+    )
+
+
+def states(connection: Connection) -> dict[str, State]:
+    return {one.name: one.marker.state for one in schemas.found(connection)}
+
+
+def test_a_schema_like_the_model_is_ready(blueprint: Blueprint, connection: Connection) -> None:
+    """Named after the worker, marked as the run's, and dropped or kept as it is told."""
+    schema = blueprint.begin(2)
+    assert names.worker_of_schema(schema) == 2
+    assert states(connection)[schema] == State.BUILDING
+    connection.execute(TABLES.format(schema))
+    blueprint.finish(schema)
+    assert states(connection)[schema] == State.READY
+    blueprint.keep(schema)
+    assert states(connection)[schema] == State.KEPT
+    blueprint.drop(schema)
+    assert list(states(connection)) == [blueprint.model]
+
+
+def test_a_schema_unlike_the_model_is_refused(
+    blueprint: Blueprint, connection: Connection
+) -> None:
+    """It is refused with the name of what differs."""
+    schema = blueprint.begin(2)
+    connection.execute(TABLES.format(schema).replace(" NOT NULL", ""))
+    with pytest.raises(SchemaRunnerError, match=r"table column book\.title"):
+        blueprint.finish(schema)
+    assert states(connection)[schema] == State.BUILDING
+
+
+def test_what_a_dead_worker_has_left_is_cleared(
+    blueprint: Blueprint, connection: Connection
+) -> None:
+    """Its schemas and its statements, though they hold locks; the model and others' stay."""
+    left, of_another = blueprint.begin(1), blueprint.begin(2)
+    with blueprint.connect(1) as busy, blueprint.connect(2) as another:
+        busy.execute(f"BEGIN; CREATE TABLE {left}.half_made ()")
+        another.execute(f"BEGIN; CREATE TABLE {of_another}.half_made ()")
+        blueprint.clear(1)
+        assert set(states(connection)) == {blueprint.model, of_another}
+        another.execute("COMMIT")
+        with pytest.raises(Exception, match=r"terminat|closed"):
+            busy.execute("COMMIT")
+    with pytest.raises(Exception, match="does not exist"):
+        connection.execute(f"SELECT FROM {left}.half_made")
+
+
+def test_a_database_of_a_worker_s_own(blueprint: Blueprint, server: Server) -> None:
+    """It is marked as the run's, and held as long as the worker lives."""
+    name = f"{blueprint.host}_3"
+    with blueprint.database(3), server.maintenance() as maintenance:
+        maintenance.execute(f"CREATE DATABASE {name}")
+    with server.maintenance() as maintenance:
+        row = maintenance.execute(
+            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s",
+            [name],
+        ).fetchone()
+        assert row is not None
+        assert Marker.parse(row[0]) == Marker(RUN, State.READY, blueprint.request)
+        lease = blueprint.lease(3)
+        with server.connect(name) as inside:
+            assert locks.Lease.is_host_in_use(inside)
+            lease.close()
+        with server.connect(name) as inside:
+            assert not locks.Lease.is_host_in_use(inside)
+        maintenance.execute(f"DROP DATABASE {name}")
+
+
+def test_a_database_that_is_not_finished_is_dropped(blueprint: Blueprint, server: Server) -> None:
+    """Nobody could know whose it is."""
+    name = f"{blueprint.host}_3"
+    with server.maintenance() as maintenance:
+        making = blueprint.database(3)
+        making.__enter__()
+        maintenance.execute(f"CREATE DATABASE {name}")
+        assert making.__exit__(ValueError, ValueError("broken off"), None) is not True
+        found = maintenance.execute("SELECT FROM pg_database WHERE datname = %s", [name])
+        assert found.fetchall() == []
+
+
+def test_passwords_are_not_shown(blueprint: Blueprint) -> None:
+    """Tracebacks with local variables may show a blueprint."""
+    assert "host" in blueprint.server.params
+    assert str(blueprint.server.params["host"]) not in repr(blueprint)

@@ -1,0 +1,184 @@
+"""A run inside of a test of another run, which afterwards has its own schema back."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ..digest import digest
+from ..project import Project
+
+# The arguments of a run, and how it starts its workers.
+STARTS = [((), "fork"), (("--parallel", "2"), "fork"), (("--parallel", "2"), "spawn")]
+IDS = ["serial", "fork", "spawn"]
+
+TESTS = """
+    import io
+    import multiprocessing
+    import signal
+    from contextlib import redirect_stderr, redirect_stdout
+
+    from django.conf import settings
+    from django.core.management import call_command
+    from django.test.utils import setup_test_environment, teardown_test_environment
+    from schema_runner import SchemaDiscoverRunner, current_worker
+
+
+    def place():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_schema(), current_database()")
+            return cursor.fetchone()
+
+
+    def state():
+        return (place(), current_worker(), settings.DATABASES["default"]["NAME"],
+                connection.settings_dict["NAME"], connection.settings_dict["OPTIONS"],
+                signal.getsignal(signal.SIGTERM))
+
+
+    def run(*arguments):
+        output = io.StringIO()
+        # Django allows no second one.
+        teardown_test_environment()
+        try:
+            with redirect_stdout(output), redirect_stderr(output):
+                call_command("test", *arguments, "--noinput")
+        except SystemExit as error:
+            return output.getvalue(), error.code
+        finally:
+            setup_test_environment()
+        return output.getvalue(), 0
+
+
+    class Nesting:
+        def test_a_set_up_and_teardown(self):
+            before = state()
+            Author.objects.create(name="outer")
+            for parallel in (1, 2):
+                runner = SchemaDiscoverRunner(verbosity=0, interactive=False, parallel=parallel)
+                config = runner.setup_databases()
+                try:
+                    inner = place()
+                    self.assertNotEqual(inner, before[0])
+                    self.assertEqual(Author.objects.count(), 0)
+                    Author.objects.create(name="inner")
+                finally:
+                    runner.teardown_databases(config)
+                self.assertEqual(state(), before)
+                self.assert_writes("outer")
+
+        def test_b_a_run_by_the_command(self):
+            before = state()
+            Author.objects.create(name="outer")
+            # A worker cannot start workers, and neither can one of stock Django.
+            is_worker = multiprocessing.current_process().daemon
+            for extra in [[]] if is_worker else [[], ["--parallel", "2"]]:
+                output, code = run("inner", *extra)
+                self.assertEqual(code, 0, output)
+                self.assertIn("Ran 2 tests", output)
+                self.assertEqual(state(), before)
+                self.assert_writes("outer")
+
+        def test_c_a_run_that_fails(self):
+            before = state()
+            Author.objects.create(name="outer")
+            output, code = run("inner_failing")
+            self.assertEqual(code, 1, output)
+            self.assertIn("as planned", output)
+            self.assertEqual(state(), before)
+            self.assert_writes("outer")
+
+        def test_d_is_isolated_as_before(self):
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="outer")
+            self.assert_writes("outer")
+
+        def assert_writes(self, *there):
+            Author.objects.create(name="later")
+            names = set(Author.objects.values_list("name", flat=True))
+            self.assertEqual(names, {*there, "later"})
+            Author.objects.filter(name="later").delete()
+
+
+    class First(Nesting, TransactionTestCase):
+        pass
+
+
+    class Second(Nesting, TransactionTestCase):
+        pass
+"""
+INNER = """
+    from django.test import TestCase
+    from library.models import Author
+
+
+    class Inner(TestCase):
+        def test_inner(self):
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="inner")
+
+
+    class InnerToo(Inner):
+        pass
+"""
+INNER_FAILING = """
+    from django.test import TestCase
+
+
+    class Failing(TestCase):
+        def test_failing(self):
+            self.fail("as planned")
+"""
+
+
+@pytest.fixture
+def nesting(project: Project) -> Project:
+    project.tests(TESTS)
+    # Names that discovery does not find.
+    project.write("inner/__init__.py", "")
+    project.write("inner/tests.py", INNER)
+    project.write("inner_failing.py", INNER_FAILING)
+    return project
+
+
+@pytest.mark.parametrize(("mode", "method"), STARTS, ids=IDS)
+def test_the_outer_run_has_its_schema_back(
+    nesting: Project, mode: tuple[str, ...], method: str
+) -> None:
+    """Its tests read and write there, and what the inner run has made is gone."""
+    result = nesting.run("library", *mode, env={"START_METHOD": method}).passed()
+    assert "Ran 8 tests" in result.stderr
+    assert nesting.databases() == []
+
+
+@pytest.fixture
+def current(nesting: Project) -> Iterator[Project]:
+    """The same in `current` mode, with rows that are to stay."""
+    nesting.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
+    nesting.create_database()
+    with nesting.host(nesting.name) as connection:
+        connection.execute(
+            "CREATE TABLE library_author (id bigserial PRIMARY KEY, name text UNIQUE);"
+            "INSERT INTO library_author (name) VALUES ('precious');"
+            "CREATE TABLE library_book (id bigserial PRIMARY KEY, title text, author_id bigint"
+            " REFERENCES library_author);"
+            "INSERT INTO library_book (title, author_id) VALUES ('precious', 1)"
+        )
+        before = digest(connection)
+    yield nesting
+    with nesting.host(nesting.name) as connection:
+        assert digest(connection) == before
+        assert connection.execute("SELECT name FROM library_author").fetchall() == [("precious",)]
+        assert connection.execute("SELECT title FROM library_book").fetchall() == [("precious",)]
+        ours = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
+        assert ours.fetchall() == []
+    nesting.drop_database()
+
+
+@pytest.mark.parametrize(("mode", "method"), STARTS, ids=IDS)
+def test_the_project_s_own_tables_keep_their_rows(
+    current: Project, mode: tuple[str, ...], method: str
+) -> None:
+    """In `current` mode both runs have their schemas beside them."""
+    result = current.run("library", *mode, env={"START_METHOD": method}).passed()
+    assert "Ran 8 tests" in result.stderr
+    assert current.databases() == [current.name]

@@ -1,0 +1,167 @@
+import os
+import pickle
+import struct
+import threading
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+import pytest
+
+from schema_runner.execution.channel import Receiver, Sender
+
+# More than the pipe of any system holds.
+LARGE = "x" * (1 << 22)
+
+Ends = tuple[Connection, Connection]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Where a pipe is read and where it is written."""
+    reading, writing = Pipe(duplex=False)
+    yield reading, writing
+    reading.close()
+    writing.close()
+
+
+def framed(message: object) -> bytes:
+    """Return a message as it goes through a pipe."""
+    data = pickle.dumps(message)
+    return struct.pack("!Q", len(data)) + data
+
+
+def test_messages_come_out_whole_and_in_order(ends: Ends) -> None:
+    """Each as it was sent, once."""
+    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+    assert receiver.receive() == []
+    for message in ("one", {"two": 2}, None, ()):
+        sender.send(message)
+    assert receiver.receive() == ["one", {"two": 2}, None, ()]
+    assert receiver.receive() == []
+    assert not receiver.is_at_end
+
+
+def test_a_sender_says_how_much_it_has_sent(ends: Ends) -> None:
+    """In bytes of the pipe."""
+    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+    sent = sender.send("some") + sender.send("more")
+    assert len(receiver.read_bytes()) == sent
+
+
+def test_a_message_that_comes_in_parts_is_put_together(ends: Ends) -> None:
+    """Byte by byte, the last with the beginning of the next."""
+    receiver, data = Receiver(ends[0]), framed("first")
+    for byte in data[:-1]:
+        os.write(ends[1].fileno(), bytes([byte]))
+        assert receiver.receive() == []
+    following = framed("second")
+    os.write(ends[1].fileno(), data[-1:] + following[:3])
+    assert receiver.receive() == ["first"]
+    os.write(ends[1].fileno(), following[3:])
+    assert receiver.receive() == ["second"]
+
+
+def test_peek_leaves_messages_to_be_received(ends: Ends) -> None:
+    """However often it is asked, and `next` takes them one by one."""
+    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+    sender.send(1)
+    assert receiver.peek() == [1]
+    sender.send(2)
+    assert receiver.peek() == [1, 2]
+    assert receiver.next() == 1
+    assert receiver.receive() == [2]
+    assert receiver.peek() == []
+
+
+def test_a_waiting_sender_fills_the_pipe_as_often_as_it_must(ends: Ends) -> None:
+    """While another thread reads, what is larger than the pipe comes through in one call."""
+    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+    read: list[object] = []
+    reader = threading.Thread(target=lambda: read.extend([receiver.next(), receiver.next()]))
+    reader.start()
+    sender.send(LARGE)
+    sender.send("after it")
+    reader.join()
+    assert read == [LARGE, "after it"]
+
+
+def test_a_sender_that_does_not_wait_keeps_what_does_not_fit(ends: Ends) -> None:
+    """Until it is flushed, as often as there is room, and in order."""
+    sender, receiver = Sender(ends[1], waits=False), Receiver(ends[0])
+    sender.send(LARGE)
+    sender.send("after it")
+    assert receiver.receive() == []
+    read: list[object] = []
+    while len(read) < 2:
+        sender.flush()
+        read += receiver.receive()
+    assert read == [LARGE, "after it"]
+
+
+def test_the_end_of_the_pipe_is_no_message(ends: Ends) -> None:
+    """What was sent before it is received, and then there is nothing to wait for."""
+    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+    sender.send("last")
+    ends[1].close()
+    assert receiver.next() == "last"
+    assert receiver.next() is None
+    assert receiver.is_at_end
+    assert receiver.receive() == []
+
+
+@pytest.mark.parametrize("length", [3, 8, 12])
+def test_half_a_message_of_a_dead_sender_is_nothing(ends: Ends, length: int) -> None:
+    """Whether its length had come or not: what came whole before it is all there is."""
+    receiver = Receiver(ends[0])
+    os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:length])
+    ends[1].close()
+    assert receiver.next() == "whole"
+    assert receiver.next() is None
+    assert receiver.is_at_end
+
+
+def test_half_a_message_does_not_block_where_the_pipe_is_held_open(ends: Ends) -> None:
+    """A process that a test has left has the end of its dead worker."""
+    receiver, held = Receiver(ends[0]), os.dup(ends[1].fileno())
+    try:
+        os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:-1])
+        ends[1].close()
+        assert receiver.receive() == ["whole"]
+        assert receiver.receive() == []
+        assert not receiver.is_at_end
+    finally:
+        os.close(held)
+    assert receiver.receive() == []
+    assert receiver.is_at_end
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, waits: bool) -> None:
+    """Python ignores SIGPIPE, so that it can be caught."""
+    sender = Sender(ends[1], waits=waits)
+    ends[0].close()
+    with pytest.raises(BrokenPipeError):
+        sender.send("nobody")
+
+
+def test_what_cannot_be_pickled_leaves_the_pipe_as_it_was(ends: Ends) -> None:
+    """The next message comes through."""
+    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        sender.send(lambda: None)
+    sender.send("next")
+    assert receiver.receive() == ["next"]
+
+
+def test_bytes_are_read_as_they_come(ends: Ends) -> None:
+    """The bell has no messages."""
+    receiver = Receiver(ends[0])
+    assert receiver.read_bytes() == b""
+    os.write(ends[1].fileno(), b"..")
+    assert receiver.read_bytes() == b".."
+    os.write(ends[1].fileno(), b"Thread 1")
+    ends[1].close()
+    assert receiver.read_bytes() == b"Thread 1"
+    assert receiver.is_at_end
+    assert receiver.read_bytes() == b""
