@@ -11,12 +11,15 @@ PYENV := $(shell pyenv root 2>/dev/null)
 FOUND := $(if $(PYENV),$(wildcard $(PYENV)/versions/3.1[1-4].*[0-9]/bin/python))
 export TOX_DISCOVER := $(subst $(empty) $(empty),$(comma),$(FOUND))
 
-.PHONY: help demo test quick lint clean
+.PHONY: help demo test quick soak bench djangosuite lint clean
 
 help:
 	@echo "make demo   run the example project's tests in two worker schemas"
 	@echo "make test   run everything, as CI does (needs Debian's postgresql-15, see below)"
 	@echo "make quick  run the tests of the package on PostgreSQL 18"
+	@echo "make soak   run suites whose workers are killed at random, 50 times each"
+	@echo "make bench  measure against stock Django's runner, and write docs/benchmarks.md"
+	@echo "make djangosuite  run Django's own tests of its runner with ours"
 	@echo "make lint   check style and types"
 	@echo "make clean  remove what the above have installed"
 	@echo
@@ -30,6 +33,18 @@ test: $(VENV)/tox
 
 quick: $(VENV)/tox
 	$(RUN) -m tox run -e django52-pg18 -- tests/unit tests/postgres tests/runner/test_run.py
+
+soak: export SOAK_ROUNDS ?= 50
+soak: $(VENV)/tox
+	$(RUN) -m tox run -e django52-pg18 -- tests/faults/test_soak.py
+
+bench: ROUNDS ?= 5
+bench: $(VENV)/tox
+	$(RUN) -m tox run -e bench -- --rounds $(ROUNDS)
+
+djangosuite: $(VENV)/tox
+	$(RUN) -m tox run -e djangosuite52,djangosuite
+	$(RUN) -m tox run -e djangosuite52,djangosuite -- --start-method spawn
 
 lint: $(VENV)/tox
 	$(RUN) -m tox run -e lint,types

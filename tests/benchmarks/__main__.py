@@ -1,0 +1,58 @@
+"""Compare this runner with stock Django's, and workers with one process; write down the ratios."""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from schema_runner import embedded
+from schema_runner.postgres.server import Server
+
+from ..project import Project
+from .comparison import Comparison
+from .engine import compare_engines
+from .example import compare_workers
+from .page import page, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
+    parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="benchmarks-"))
+    # The server may run as another user than this does.
+    folder.chmod(0o755)
+    server = embedded.start(cache_dir=folder / "server")
+    try:
+        comparisons = list(_compare(server, folder / "project", rounds=options.rounds))
+    finally:
+        embedded.stop(server)
+        shutil.rmtree(folder)
+    print(f"\n{table(comparisons)}")
+    options.output.write_text(page(comparisons, server, rounds=options.rounds))
+
+
+def _compare(server: embedded.Server, folder: Path, *, rounds: int) -> Iterator[Comparison]:
+    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
+    project = Project(folder, Server({**params, "dbname": "postgres"}), "bench")
+    try:
+        for comparison in compare_engines(project, rounds=rounds):
+            yield _shown(comparison)
+    finally:
+        project.end()
+    # Each takes a minute or two.
+    yield _shown(compare_workers(server, rounds=(rounds + 1) // 2))
+
+
+def _shown(comparison: Comparison) -> Comparison:
+    """Show a row as soon as it is there: the others take minutes."""
+    print(f"{comparison.name}: {comparison.median:.2f} ({comparison.spread})", flush=True)
+    return comparison
+
+
+if __name__ == "__main__":
+    main()

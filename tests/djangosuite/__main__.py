@@ -1,0 +1,109 @@
+"""Run Django's own tests with its runner and with ours; fail where one is fine only with its own.
+
+What Django has for others to test with is tested there: `test_runner` and `test_utils`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import django
+
+from schema_runner import embedded
+
+from .internals import INTERNALS
+from .outcomes import Outcomes, differences
+from .source import tests_folder
+
+LABELS = ["test_runner", "test_utils"]
+WITHIN = Path(__file__).parent / "within"
+STOCK = "recorded_runners.StockRunner"
+OURS = "recorded_runners.OurRunner"
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="djangosuite-"))
+    # The server may run as another user than this does.
+    folder.chmod(0o755)
+    tests = tests_folder()
+    server = embedded.start(cache_dir=folder / "server")
+    try:
+        print(f"Django {django.__version__}, PostgreSQL {server.version}, {options.start_method}")
+        stock, ours = (
+            _outcomes(tests, server, folder / f"{runner}.json", runner, options)
+            for runner in (STOCK, OURS)
+        )
+    finally:
+        embedded.stop(server)
+        shutil.rmtree(folder)
+    return _report(stock, ours)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tests.djangosuite", description=__doc__)
+    # Stock Django 5.2 hangs under forkserver.
+    methods = ["fork", "spawn", *(["forkserver"] if django.VERSION >= (6, 0) else [])]
+    parser.add_argument("--start-method", choices=methods, default="fork")
+    parser.add_argument("--parallel", type=int, default=2, help="the number of workers")
+    parser.add_argument("--verbose", action="store_true", help="show what the runs print")
+    parser.add_argument("labels", nargs="*", default=LABELS, help="of Django's tests")
+    return parser
+
+
+def _outcomes(
+    tests: Path,
+    server: embedded.Server,
+    outcomes: Path,
+    runner: str,
+    options: argparse.Namespace,
+) -> Outcomes:
+    """Run the tests, and return what the runner has written down."""
+    run = {
+        "databases": {alias: server.database(f"django_{alias}") for alias in ("default", "other")},
+        "start_method": options.start_method,
+        "test_runner": runner,
+        "outcomes": str(outcomes),
+    }
+    arguments = ["--settings", "recorded_settings", "--noinput"]
+    arguments += ["--parallel", str(options.parallel), "--verbosity", "1"]
+    process = subprocess.run(
+        [sys.executable, "runtests.py", *arguments, *options.labels],
+        cwd=tests,
+        env={**os.environ, "PYTHONPATH": str(WITHIN), "DJANGOSUITE": json.dumps(run)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    if options.verbose or not outcomes.exists():
+        print(process.stdout)
+    read: Outcomes = json.loads(outcomes.read_text())
+    print(f"{runner}: {len(read)} tests, exit code {process.returncode}")
+    return read
+
+
+def _report(stock: Outcomes, ours: Outcomes) -> int:
+    passed = [test_id for test_id, outcomes in stock.items() if set(outcomes) == {"passed"}]
+    if not passed:
+        print("Nothing passes under stock, so there is nothing to compare.")
+        return 1
+    found = differences(stock, ours)
+    for difference in found:
+        if reason := INTERNALS.get(difference.test_id):
+            print(f"expected: {difference}; {reason}")
+    unexpected = [each for each in found if each.test_id not in INTERNALS]
+    for difference in unexpected:
+        print(f"UNEXPECTED: {difference}")
+    print(f"{len(passed)} pass under stock; {len(unexpected)} unexpected differences")
+    return 1 if unexpected else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

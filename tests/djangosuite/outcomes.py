@@ -1,0 +1,42 @@
+"""What became of each test in a run, and how two runs differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# By test id; more than one where a test was reported more than once.
+Outcomes = Mapping[str, Sequence[str]]
+
+_FINE = {"passed", "skipped", "expected failure"}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A test that is fine under the stock runner and worse off under ours."""
+
+    test_id: str
+    stock: str
+    ours: str
+
+    def __str__(self) -> str:
+        return f"{self.test_id}: {self.stock} under stock, {self.ours} under ours"
+
+
+def differences(stock: Outcomes, ours: Outcomes) -> list[Difference]:
+    """List what is worse under ours: not fine, lost, skipped, or reported more often."""
+    return [
+        Difference(test_id, _listed(stock.get(test_id)), _listed(ours.get(test_id)))
+        for test_id in sorted({*stock, *ours})
+        if _is_worse(stock.get(test_id, []), ours.get(test_id, []))
+    ]
+
+
+def _is_worse(stock: Sequence[str], ours: Sequence[str]) -> bool:
+    if not _FINE.issuperset(stock):
+        return False
+    # Stock may tell the skips of a class all of one test of it; ours is to tell each of its own.
+    is_skipped = set(ours) == {"skipped"} and "passed" not in stock
+    return sorted(ours) != sorted(stock) and not (is_skipped and len(ours) == 1)
+
+
+def _listed(outcomes: Sequence[str] | None) -> str:
+    return ", ".join(outcomes) if outcomes else "absent"

@@ -1,0 +1,99 @@
+"""Stock Django's runner and ours, each writing down what became of every test."""
+
+import json
+import unittest
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.test import runner
+from django.test.runner import DiscoverRunner, ParallelTestSuite
+
+from schema_runner import SchemaDiscoverRunner, SchemaParallelTestSuite
+
+
+class RecordedResult(unittest.TextTestResult):
+    """Keeps the outcomes of each test id: one of a test that is reported once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.outcomes: defaultdict[str, list[str]] = defaultdict(list)
+
+    def addSuccess(self, test: Any) -> None:
+        super().addSuccess(test)
+        self.outcomes[test.id()].append("passed")
+
+    def addFailure(self, test: Any, err: Any) -> None:
+        super().addFailure(test, err)
+        self.outcomes[test.id()].append("failed")
+
+    def addError(self, test: Any, err: Any) -> None:
+        super().addError(test, err)
+        self.outcomes[test.id()].append("error")
+
+    def addSkip(self, test: Any, reason: str) -> None:
+        super().addSkip(test, reason)
+        self.outcomes[test.id()].append("skipped")
+
+    def addExpectedFailure(self, test: Any, err: Any) -> None:
+        super().addExpectedFailure(test, err)
+        self.outcomes[test.id()].append("expected failure")
+
+    def addUnexpectedSuccess(self, test: Any) -> None:
+        super().addUnexpectedSuccess(test)
+        self.outcomes[test.id()].append("unexpected success")
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self.outcomes[test.id()].append("failed subtest")
+
+
+class RecordingTextRunner(unittest.TextTestRunner):
+    """Writes the outcomes to the file that the settings name."""
+
+    resultclass = RecordedResult
+
+    def run(self, test: Any) -> Any:
+        result: Any = super().run(test)
+        Path(settings.OUTCOMES).write_text(json.dumps(result.outcomes))
+        return result
+
+
+class StockRunner(DiscoverRunner):
+    """Stock Django's, recorded."""
+
+    test_runner = RecordingTextRunner
+
+
+def put_ours_in_place() -> None:
+    """Have Django's tests of its runner and its suite test ours."""
+    runner.ParallelTestSuite = SchemaParallelTestSuite
+    runner.DiscoverRunner = SchemaDiscoverRunner
+
+
+def init_worker(*args: Any, **kwargs: Any) -> None:
+    """Start a worker, which may be a process where nothing is in place yet."""
+    put_ours_in_place()
+    _init_worker(*args, **kwargs)
+
+
+_init_worker: Any = ParallelTestSuite.init_worker
+
+
+class OurSuite(SchemaParallelTestSuite):
+    """Our suite, in whose workers ours are in place too."""
+
+    init_worker = init_worker
+
+
+class OurRunner(SchemaDiscoverRunner):
+    """Ours, recorded."""
+
+    test_runner = RecordingTextRunner
+    parallel_test_suite = OurSuite
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        put_ours_in_place()
+        super().__init__(*args, **kwargs)

@@ -1,0 +1,149 @@
+"""Suites of tests that behave badly, while somebody kills workers: nothing is lost, or told twice.
+
+SOAK_ROUNDS says how often with each start method, and SOAK_SEED repeats one round.
+"""
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from ..observed import Reported, children, finish, observe, read, session
+from ..project import Project
+from .generator import MODULE, Suite, generate
+
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
+METHODS = ["fork", "spawn", "forkserver"]
+CLASSES, TESTS = 40, 200
+# Of workers from outside, at most, and how long it is until the next, in seconds.
+KILLS = 8
+PAUSES = (0.05, 1.0)
+BAD = {"failed", "error", "crashed", "unexpected success"}
+KILLED = "was killed by signal 9 (SIGKILL)."
+
+
+class Killer(threading.Thread):
+    """Kills workers of a run, any of them at any time."""
+
+    def __init__(self, project: Project, run: int, chance: random.Random) -> None:
+        super().__init__()
+        self.killed: list[int] = []
+        self.is_over = threading.Event()
+        self._project = project
+        self._run = run
+        self._chance = chance
+        self._spares_beginners = False
+
+    def run(self) -> None:
+        while len(self.killed) < KILLS:
+            if self.is_over.wait(self._chance.uniform(*PAUSES)):
+                return
+            self._kill()
+
+    def _kill(self) -> None:
+        recorded = {line["process"] for line in read(self._project.folder / "recorded")}
+        found = workers(self._run)
+        if self._spares_beginners:
+            # That a worker dies three times in a row as it starts is meant to end the run.
+            found = [worker for worker in found if worker in recorded]
+        if found:
+            worker = self._chance.choice(found)
+            self._spares_beginners = worker not in recorded
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+                self.killed.append(worker)
+
+
+def workers(run: int) -> list[int]:
+    """List the worker processes of a run, however they were started."""
+    return sorted(
+        process
+        for process in session(run)
+        if process != run
+        and "python" in (command := _command(process))
+        and not ("resource_tracker" in command or _is_fork_server(process, command, run))
+    )
+
+
+@contextmanager
+def killing(project: Project, run: int, chance: random.Random) -> Iterator[list[int]]:
+    """Kill workers of a run during the body of the `with`; yield who was killed."""
+    killer = Killer(project, run, chance)
+    killer.start()
+    try:
+        yield killer.killed
+    finally:
+        killer.is_over.set()
+        killer.join()
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_test_is_reported_once(project: Project, method: str, number: int) -> None:
+    """With its own outcome, or as an error if its worker was killed; nothing is left."""
+    seed = int(os.environ.get("SOAK_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"SOAK_SEED={seed}")
+    chance = random.Random(seed)
+    # Of suites that pass, the exit code is 0 if nobody is killed in the middle of a test.
+    is_bad = chance.random() < 0.7
+    suite = generate(chance, classes=CLASSES, tests=TESTS, is_bad=is_bad)
+    observe(project)
+    project.configure('INSTALLED_APPS = ["library"]')
+    project.tests(suite.text)
+    process = project.start("--parallel", str(chance.choice([2, 3])), env={"START_METHOD": method})
+    with killing(project, process.pid, chance) as killed:
+        reported = finish(project, process)
+    check(reported, suite, len(killed))
+    check_records(project, reported, suite)
+    assert "stays, for the next run" not in reported.result.output
+
+
+def check(reported: Reported, suite: Suite, kills: int) -> None:
+    outcomes = reported.outcomes
+    hit = {test for test, outcome in outcomes.items() if outcome != suite.outcomes.get(test)}
+    for test in hit:
+        assert outcomes[test] == "crashed", f"{test}: {reported.text(test)}"
+        assert KILLED in reported.text(test), f"{test}: {reported.text(test)}"
+    broken = set()
+    for name, (call,) in reported.fixtures.items():
+        if name in suite.fixtures:
+            assert suite.fixtures[name] in call.text
+        else:
+            assert KILLED in call.text, name
+            broken.add(name)
+    assert len(hit) + len(broken) <= kills
+    missing = suite.outcomes.keys() - outcomes.keys()
+    # Where a class was killed twice while it was set up.
+    assert all(f"setUpClass ({test.rpartition('.')[0]})" in broken for test in missing), missing
+    assert outcomes.keys() <= suite.outcomes.keys()
+    assert suite.fixtures.keys() <= reported.fixtures.keys()
+    is_bad = bool(reported.fixtures) or not BAD.isdisjoint(outcomes.values())
+    assert reported.result.code == int(is_bad), reported.result.output[-5000:]
+    assert f"Ran {len(outcomes)} tests" in reported.result.stderr
+
+
+def check_records(project: Project, reported: Reported, suite: Suite) -> None:
+    """What ran says the same: each test has been run once, or not at all where it was killed."""
+    lines = read(project.folder / "recorded")
+    ran = [line["what"] for line in lines if line["what"].startswith(MODULE)]
+    assert len(ran) == len(set(ran))
+    not_run = reported.tests - set(ran) - suite.never_recorded
+    assert all(KILLED in reported.text(test) for test in not_run), not_run
+    assert not set(ran) & suite.never_recorded
+
+
+def _command(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _is_fork_server(process: int, command: str, run: int) -> bool:
+    """Its workers have the same command, and another parent."""
+    return "forkserver" in command and process in children(run)
