@@ -7,8 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -39,7 +38,8 @@ class Alarm:
         self._output = output
         self._seconds: float | None = None
         self._before: Any = None
-        self._is_held = False
+        # Set while an interruption has to wait, as in the middle of a message.
+        self.is_held = False
         # What was raised since the limit was set, whether or not the test has let it through.
         self.raised: TestTimeoutError | None = None
 
@@ -65,20 +65,11 @@ class Alarm:
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, self._before or signal.SIG_DFL)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Put an interruption off until the body of the `with` is done."""
-        self._is_held = True
-        try:
-            yield
-        finally:
-            self._is_held = False
-
     def _ring(self, _number: int, frame: FrameType | None) -> None:
         seconds = self._seconds
         if seconds is None:
             return
-        if self._is_held:
+        if self.is_held:
             signal.setitimer(signal.ITIMER_REAL, _HOLD)
             return
         text = _stacks(frame)

@@ -20,7 +20,7 @@ _LOOK = 0.01
 _PASSING = {"startTest", "addDuration", "addSuccess", "stopTest"}
 # Waking the run up for every test would cost more than the test: it looks by itself, now and
 # then, unless so many bytes wait for it.
-_UNREAD = 1 << 14
+_UNREAD = 1 << 15
 
 
 class Reporter:
@@ -117,8 +117,11 @@ class Reporter:
         self._end_unless_ours()
         if self._done is not None:
             messages, self._done = (self._done, *messages), None
-        with self._alarm.held():
+        self._alarm.is_held = True
+        try:
             self._unread += self._reports.send(messages)
+        finally:
+            self._alarm.is_held = False
         if self._unread > _UNREAD:
             self.ring()
 
