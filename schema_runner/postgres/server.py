@@ -1,5 +1,6 @@
 """Connections to a server, opened outside Django and past its pools."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,11 @@ _NO_TIME_LIMITS = """
     FROM pg_catalog.unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_session_timeout',
                                  'idle_in_transaction_session_timeout']) AS name
 """
+# How long to wait, in seconds, for a connection that was closed to be counted no more.
+_SECONDS_FOR_CLOSING = 2.0
+_SOON = 0.05
+# How the server says that one of its limits is reached; libpq gives no code for it.
+_TOO_MANY = ("too many connections", "connection slots")
 # Notice a dead network within about a minute, so that neither side keeps a lease for nobody.
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
 
@@ -46,7 +52,7 @@ class Server:
             params["application_name"] = application
         try:
             with ExitStack() as opened:
-                connection = psycopg.connect(**params, autocommit=True)
+                connection = _open(params)
                 opened.enter_context(closing(connection))
                 if self.role is not None:
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
@@ -72,3 +78,19 @@ class Server:
             connection = self.connect(self.params.get("dbname", ""))
         with connection:
             yield connection
+
+
+def _open(params: Mapping[str, Any]) -> Connection:
+    """Connect; wait a little where a limit is reached.
+
+    A backend goes on for a moment when its connection is closed, and counts until it has gone.
+    """
+    deadline = time.monotonic() + _SECONDS_FOR_CLOSING
+    while True:
+        try:
+            return psycopg.connect(**params, autocommit=True)
+        except psycopg.OperationalError as error:
+            is_full = any(text in str(error) for text in _TOO_MANY)
+            if not is_full or time.monotonic() > deadline:
+                raise
+        time.sleep(_SOON)

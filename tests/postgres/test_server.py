@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -63,3 +64,32 @@ def test_maintenance_falls_back_on_the_project_s_database(server: Server, databa
     finally:
         with server.connect(database) as connection:
             connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
+
+
+@pytest.fixture
+def single(server: Server) -> Iterator[Server]:
+    """The server as a role knows it that may have one connection."""
+    with server.maintenance() as connection:
+        connection.execute("CREATE ROLE single LOGIN CONNECTION LIMIT 1")
+    yield replace(server, params={**server.params, "user": "single"})
+    with server.maintenance() as connection:
+        connection.execute("DROP ROLE single")
+
+
+def test_a_connection_that_is_being_closed_is_waited_for(single: Server) -> None:
+    """It counts against a limit for a moment."""
+    first = single.connect("postgres")
+    closing = threading.Timer(0.2, first.close)
+    closing.start()
+    with single.connect("postgres") as second:
+        assert second.execute("SELECT 1").fetchone() == (1,)
+    closing.join()
+
+
+def test_a_limit_that_is_reached_is_told(single: Server) -> None:
+    """One that nobody closes is not waited for for ever."""
+    with (
+        single.connect("postgres"),
+        pytest.raises(SchemaRunnerError, match="too many connections"),
+    ):
+        single.connect("postgres")
