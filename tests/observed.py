@@ -141,6 +141,14 @@ OUTCOMES = {
     "addExpectedFailure": "expected failure",
     "addUnexpectedSuccess": "unexpected success",
 }
+# A class that passes, for beside those that do not.
+OTHER = """
+
+
+    class Other(Recording, TestCase):
+        def test_it(self):
+            pass
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,11 +101,6 @@ class Host:
             reasons=reasons,
         )
 
-    def drop(self, schema: str) -> None:
-        """Drop one of this run's schemas; do nothing if it is gone."""
-        with self.connect() as connection:
-            schemas.drop(connection, schema, self.lease.run, batch=self._batch)
-
     def drop_worker(self, worker: int) -> None:
         """Drop all schemas that a worker has, and end what it still has open."""
         with self.connect() as connection:

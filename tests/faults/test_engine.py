@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ..observed import RECORDING, children, finish, is_asleep, observe, recorded, run
+from ..observed import RECORDING, children, finish, is_asleep, recorded, run
 from ..project import Project, wait_for
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -55,12 +55,6 @@ ALLOCATING = """
 
 
 """
-
-
-@pytest.fixture
-def observed(project: Project) -> Project:
-    observe(project)
-    return project
 
 
 def classes(ways: dict[str, tuple[str, str]]) -> str:

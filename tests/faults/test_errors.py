@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..observed import RECORDING, Reported, observe, run
+from ..observed import OTHER, RECORDING, Reported, run
 from ..project import Project
 
 UNPICKLABLE = """
@@ -91,19 +91,6 @@ TOLD = {
     "group": "beside it",
     "failure": "a failure with a lock",
 }
-OTHER = """
-
-
-    class Other(Recording, TestCase):
-        def test_it(self):
-            pass
-"""
-
-
-@pytest.fixture
-def observed(project: Project) -> Project:
-    observe(project)
-    return project
 
 
 def hide_tblib(project: Project) -> None:

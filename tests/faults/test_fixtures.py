@@ -2,22 +2,8 @@
 
 import pytest
 
-from ..observed import RECORDING, Reported, observe, recorded, run
+from ..observed import OTHER, RECORDING, Reported, recorded, run
 from ..project import Project
-
-OTHER = """
-
-
-    class Other(Recording, TestCase):
-        def test_it(self):
-            pass
-"""
-
-
-@pytest.fixture
-def observed(project: Project) -> Project:
-    observe(project)
-    return project
 
 
 def run_dying(project: Project, text: str) -> Reported:

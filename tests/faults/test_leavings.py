@@ -8,23 +8,10 @@ from contextlib import suppress
 
 import pytest
 
-from ..observed import RECORDING, Reported, finish, observe, recorded, run
+from ..observed import OTHER, RECORDING, Reported, finish, recorded, run
 from ..project import Project
 
 METHODS = ["fork", "spawn", "forkserver"]
-OTHER = """
-
-
-    class Other(Recording, TestCase):
-        def test_it(self):
-            pass
-"""
-
-
-@pytest.fixture
-def observed(project: Project) -> Project:
-    observe(project)
-    return project
 
 
 @pytest.fixture
