@@ -147,3 +147,31 @@ def test_a_wrong_setting_is_one_error(project: Project) -> None:
         "or None."
     ]
     assert project.databases() == []
+
+
+def test_what_tidies_up_has_as_long_as_the_test(project: Project) -> None:
+    """The worker is not ended in the middle of that: the test is a failure as any other."""
+    project.tests(
+        """
+        import time
+        from pathlib import Path
+
+
+        class Slow(SimpleTestCase):
+            def tearDown(self):
+                time.sleep(3.5)
+                Path("tidied").touch()
+
+            def test_it(self):
+                time.sleep(600)
+
+
+        class Other(SimpleTestCase):
+            def test_it(self):
+                pass
+        """
+    )
+    result = project.run("--parallel", "2", "--test-timeout", "4")
+    assert "FAILED (failures=1)" in result.stderr
+    assert "It took longer than 4 s." in result.stderr
+    assert (project.folder / "tidied").exists()
