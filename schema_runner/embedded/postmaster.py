@@ -26,6 +26,7 @@ _SOCKET_NAME = "/.s.PGSQL.65535"
 _LONGEST_SOCKET_PATH = 103  # macOS; Linux takes 107
 _SECONDS_TO_START = "120"
 _SECONDS_TO_STOP = "60"
+_SECONDS_TO_EXIT = 10
 _SECONDS_FOR_ORPHANS = 10
 
 
@@ -99,7 +100,11 @@ def halt(cluster: Cluster, *, mode: str = "fast") -> None:
     if postmaster is not None:
         if postmaster.lives():
             _stop(cluster, mode)
-        if postmaster.lives():
+        # pg_ctl waits for the server's file to go, which is a moment before the process does.
+        deadline = time.monotonic() + _SECONDS_TO_EXIT
+        while (lives := postmaster.lives()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if lives:
             raise SchemaRunnerError(
                 f"The server in {cluster.data_dir} does not stop: end process {postmaster.pid}."
             )
