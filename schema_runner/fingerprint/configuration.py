@@ -1,0 +1,106 @@
+"""What the settings say that decides about schemas and their rows."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core import serializers
+from django.core.cache.backends.db import BaseDatabaseCache
+from django.core.management import CommandError
+from django.core.management.commands import loaddata
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from ..settings import Settings, load_callable
+from .forms import path_of
+from .project import Project
+
+_SETTINGS = (
+    "DEFAULT_AUTO_FIELD",
+    "MIGRATION_MODULES",
+    "USE_TZ",
+    "TIME_ZONE",
+    "LANGUAGE_CODE",
+    "LANGUAGES",
+    "SITE_ID",
+    "DEFAULT_TABLESPACE",
+    "DEFAULT_INDEX_TABLESPACE",
+)
+# Secrets and addresses in OPTIONS: they do not decide what a schema contains.
+_UNCOUNTED = re.compile(
+    r"pass|secret|token|ssl|gss|krb|host|port|service|pool|keepalive|timeout|application_name",
+    re.IGNORECASE,
+)
+
+Source = Callable[[str], str]
+
+
+def django(source: Source) -> dict[str, Any]:
+    """Return what counts of Django's settings; `source` gives the hash of a dotted path."""
+    models = [name for name in dir(django_settings) if name.endswith("_MODEL")]
+    routers = django_settings.DATABASE_ROUTERS
+    return {
+        "settings": {
+            name: getattr(django_settings, name, None) for name in (*_SETTINGS, *sorted(models))
+        },
+        "caches": {
+            name: entry
+            for name, entry in sorted(django_settings.CACHES.items())
+            if _is_in_database(entry)
+        },
+        "aliases": sorted(connections.settings),
+        "routers": [
+            (router, source(router if isinstance(router, str) else path_of(type(router))))
+            for router in routers
+        ],
+    }
+
+
+def database(alias: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what counts of an entry of DATABASES, with the OPTIONS that the project set."""
+    entry = connections.settings[alias]
+    return {
+        **{key: entry.get(key) for key in ("ENGINE", "USER", "TIME_ZONE")},
+        "OPTIONS": {
+            key: options[key] for key in sorted(options) if not _UNCOUNTED.search(str(key))
+        },
+        "TEST": dict(sorted(entry.get("TEST", {}).items())),
+    }
+
+
+def runner(settings: Settings, alias: str, project: Project, source: Source) -> dict[str, Any]:
+    """Return what counts of `SCHEMA_RUNNER`."""
+    called = getattr(settings, "fingerprint", ())
+    return {
+        "strategy": settings.strategy,
+        "isolation": settings.isolation,
+        "host_database": settings.host_database,
+        "fixtures": [(name, _fixture(name, alias, project)) for name in settings.fixtures],
+        "seeders": [(path, source(path)) for path in settings.seeders],
+        "fingerprint": [(path, str(load_callable("FINGERPRINT", path)())) for path in called],
+    }
+
+
+def _is_in_database(entry: dict[str, Any]) -> bool:
+    try:
+        return issubclass(import_string(entry["BACKEND"]), BaseDatabaseCache)
+    except (ImportError, KeyError, TypeError):
+        return False
+
+
+def _fixture(label: str, alias: str, project: Project) -> list[tuple[str, bytes]]:
+    # What loaddata sets as it begins, in all versions from 5.2 to 6.1.
+    search: Any = loaddata.Command()
+    search.using, search.app_label, search.format, search.verbosity = alias, None, None, 0
+    search.serialization_formats = serializers.get_public_serializer_formats()
+    try:
+        found = sorted({path for path, *_ in search.find_fixtures(label)})
+    except CommandError:
+        return []
+    return [(project.label(path), _read(path)) for path in found]
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
