@@ -40,7 +40,7 @@ soak: $(VENV)/tox
 
 bench: ROUNDS ?= 5
 bench: $(VENV)/tox
-	$(RUN) -m tox run -e bench -- --rounds $(ROUNDS)
+	$(RUN) -m tox run -e bench -- --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
 
 djangosuite: $(VENV)/tox
 	$(RUN) -m tox run -e djangosuite52,djangosuite

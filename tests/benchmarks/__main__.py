@@ -1,4 +1,4 @@
-"""Compare this runner with stock Django's, and workers with one process; write down the ratios."""
+"""Compare this runner with others, and workers with one process; write down the ratios."""
 
 import argparse
 import shutil
@@ -14,29 +14,53 @@ from .comparison import Comparison
 from .engine import compare_engines
 from .example import compare_workers
 from .page import page, table
+from .setups import SIZES, compare_set_ups
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+PARTS = ["engine", "example", "setup"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
-    parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
+    parser.add_argument("--only", choices=PARTS, help="the one part to run; it writes no page")
+    parser.add_argument("--size", choices=SIZES, help="the one size of project for setup")
+    parser.add_argument("--output", type=Path, help=f"the page to write, else {PAGE.name}")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="benchmarks-"))
     # The server may run as another user than this does.
     folder.chmod(0o755)
     server = embedded.start(cache_dir=folder / "server")
     try:
-        comparisons = list(_compare(server, folder / "project", rounds=options.rounds))
+        comparisons = list(_compare(server, folder, options))
     finally:
         embedded.stop(server)
         shutil.rmtree(folder)
     print(f"\n{table(comparisons)}")
-    options.output.write_text(page(comparisons, server, rounds=options.rounds))
+    # A page of some rows would take the place of one with all.
+    is_whole = options.only is None and options.size is None
+    if output := options.output or (PAGE if is_whole else None):
+        output.write_text(page(comparisons, server, rounds=options.rounds))
 
 
-def _compare(server: embedded.Server, folder: Path, *, rounds: int) -> Iterator[Comparison]:
+def _compare(
+    server: embedded.Server, folder: Path, options: argparse.Namespace
+) -> Iterator[Comparison]:
+    parts = [options.only] if options.only else PARTS
+    if "engine" in parts:
+        yield from _compare_engines(server, folder / "project", rounds=options.rounds)
+    if "example" in parts:
+        # Each takes a minute or two.
+        yield _shown(compare_workers(server, rounds=(options.rounds + 1) // 2))
+    if "setup" in parts:
+        sizes = [SIZES[options.size]] if options.size else list(SIZES.values())
+        for comparison in compare_set_ups(folder, rounds=options.rounds, sizes=sizes):
+            yield _shown(comparison)
+
+
+def _compare_engines(
+    server: embedded.Server, folder: Path, *, rounds: int
+) -> Iterator[Comparison]:
     params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
     project = Project(folder, Server({**params, "dbname": "postgres"}), "bench")
     try:
@@ -44,8 +68,6 @@ def _compare(server: embedded.Server, folder: Path, *, rounds: int) -> Iterator[
             yield _shown(comparison)
     finally:
         project.end()
-    # Each takes a minute or two.
-    yield _shown(compare_workers(server, rounds=(rounds + 1) // 2))
 
 
 def _shown(comparison: Comparison) -> Comparison:

@@ -21,12 +21,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One row of the table; `ratios` has one for each round, in which both ways took turns."""
+    """One row of the table; `ratios` has one for each round, in which both ways took turns.
+
+    One without a target is there to be read, and reaches nothing.
+    """
 
     name: str
     ratio_of: str
     ratios: Sequence[float]
-    target: Target
+    target: Target | None
 
     @property
     def median(self) -> float:
@@ -38,4 +41,6 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
+        if self.target is None:
+            return "-"
         return "yes" if self.target.is_reached(self.median) else "no"

@@ -15,7 +15,8 @@ _PAGE = """\
 
 Ratios within one run of `make bench`: both ways take turns on the same machine and server. Each
 figure is the median of the rounds, with the lowest and the highest beside it. How each is taken,
-and why that is fair, is at the top of the modules in `tests/benchmarks`.
+and why that is fair, is at the top of the modules in `tests/benchmarks`. A server with default
+settings is as initdb makes it; one with test settings is as `schema_runner.embedded` makes it.
 
 {table}
 
@@ -36,7 +37,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
                 str(len(each.ratios)),
                 f"{each.median:.2f}",
                 each.spread,
-                str(each.target),
+                str(each.target or "-"),
                 each.verdict,
             )
             for each in comparisons
@@ -52,7 +53,8 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 
 def page(comparisons: Sequence[Comparison], server: embedded.Server, *, rounds: int) -> str:
-    packages = ["django", "psycopg", "tblib", "django-schema-runner"]
+    packages = ["django", "psycopg", "tblib", "pytest-django", "pytest-xdist"]
+    packages.append("django-schema-runner")
     versions = [f"PostgreSQL {server.version}", f"Python {platform.python_version()}"]
     versions += [f"{package} {version(package)}" for package in packages]
     return _PAGE.format(

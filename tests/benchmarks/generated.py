@@ -1,0 +1,142 @@
+"""Projects as real ones are: apps whose models have grown, migration by migration.
+
+Every app creates its models a few at a time, and changes each a little later: fields are added
+and altered, then an index and a constraint. A model refers to another of its app, and the first
+one to the app before, in groups of three apps; in the first group some refer to users. An app has
+one many-to-many relation, and ends with a migration that inserts rows. The models in models.py
+are those that the migrations lead to.
+
+Django's migrations take the longer the more models are related to one that they change. Where all
+apps refer to users, as they mostly do, those of the big project take some five times as long;
+groups have a round end in minutes, and make the ratios worse for what need not migrate.
+
+The tests are one query each, in as many classes as there are workers at most. They wait until
+all workers of the run are ready: otherwise whichever is ready first would run them all, and a
+run could be quick because it has not needed its workers.
+"""
+
+import compileall
+from dataclasses import dataclass
+from textwrap import indent
+
+from ..project import Project
+from .models import GROUP, Model, app_name
+
+CLASSES = 8
+# Those of django.contrib.auth and contenttypes, and the table django_migrations.
+_DJANGO_TABLES = 8
+_DJANGO_MIGRATIONS = 14
+# How many models are created before the first one is changed.
+_LAG = 3
+
+_TESTS = """\
+import time
+
+from django.contrib.auth.models import Group
+from django.test import TestCase
+
+from marks import are_workers_ready
+
+
+class Waiting:
+    @classmethod
+    def setUpClass(cls):
+        deadline = time.monotonic() + 1200
+        while not are_workers_ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        super().setUpClass()
+"""
+_TEST = """
+
+class Generated{}(Waiting, TestCase):
+    def test_query(self):
+        self.assertEqual(Group.objects.count(), 0)
+"""
+_MIGRATION = """\
+from django.conf import settings
+from django.db import migrations, models
+
+
+def insert(apps, schema_editor):
+    for n in range(10):
+        apps.get_model("{app}", "{first}").objects.create(name=f"name {{n}}", slug=f"name-{{n}}")
+
+
+class Migration(migrations.Migration):
+    dependencies = {dependencies}
+    operations = [
+{operations}
+    ]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much a project has; Django's own tables and migrations count."""
+
+    name: str
+    tables: int
+    migrations: int
+    apps: int
+
+
+SMALL = Size("small", tables=20, migrations=26, apps=3)
+BIG = Size("big", tables=300, migrations=300, apps=15)
+
+
+def write_project(project: Project, size: Size) -> None:
+    # Each app has a table for its many-to-many relation besides those of its models.
+    models = _shares(size.tables - _DJANGO_TABLES - size.apps, size.apps)
+    migrations = _shares(size.migrations - _DJANGO_MIGRATIONS, size.apps)
+    for number in range(size.apps):
+        _write_app(project, number, models=models[number], migrations=migrations[number])
+    apps = [app_name(number) for number in range(size.apps)]
+    project.configure(
+        'INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]\n'
+        f"INSTALLED_APPS += {apps}"
+    )
+    project.write("suite/__init__.py", "")
+    tests = [_TEST.format(number) for number in range(CLASSES)]
+    project.write("suite/tests.py", _TESTS + "".join(tests))
+    # The first command would be the only one to compile it all.
+    compileall.compile_dir(project.folder, quiet=1)
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    return [total * (n + 1) // parts - total * n // parts for n in range(parts)]
+
+
+def _write_app(project: Project, number: int, *, models: int, migrations: int) -> None:
+    app = app_name(number)
+    members = [Model(number, position) for position in range(models)]
+    project.write(f"{app}/__init__.py", "")
+    head = "from django.conf import settings\nfrom django.db import models\n"
+    project.write(f"{app}/models.py", head + "".join(member.source for member in members))
+    project.write(f"{app}/migrations/__init__.py", "")
+    operations = _operations(members)
+    # Rows go in by a migration of their own, as Django's documentation advises.
+    counts = [*_shares(len(operations), migrations - 1), 1]
+    operations.append("migrations.RunPython(insert, migrations.RunPython.noop)")
+    before = ["auth", "0012_alter_user_first_name_max_length"]
+    dependencies = [before, *([[app_name(number - 1), "0001_step"]] if number % GROUP else [])]
+    for step, count in enumerate(counts, start=1):
+        text = _MIGRATION.format(
+            app=app,
+            first=members[0].name,
+            dependencies=[tuple(each) for each in dependencies],
+            operations=indent(",\n".join(operations[:count]), " " * 8),
+        )
+        project.write(f"{app}/migrations/{step:04}_step.py", text)
+        dependencies, operations = [[app, f"{step:04}_step"]], operations[count:]
+
+
+def _operations(members: list[Model]) -> list[str]:
+    """List an app's operations in the order in which its models have grown."""
+    operations = []
+    for position in range(len(members) + _LAG):
+        if position < len(members):
+            operations.append(members[position].creation)
+        if position >= _LAG:
+            operations += members[position - _LAG].changes
+    return operations
