@@ -5,7 +5,7 @@ import re
 
 # PostgreSQL cuts longer names off, silently (NAMEDATALEN - 1).
 _LONGEST = 63
-_OWN_SCHEMA = re.compile(r"test_(?:w[1-9][0-9]*|shims)_[0-9]+")
+_OWN_SCHEMA = re.compile(r"test_(?:w[1-9][0-9]*|shims|template)_[0-9]+")
 _APPLICATION = re.compile(r"django-schema-runner ([0-9]+)(?: w[1-9][0-9]*)?")
 _WORKER = re.compile(r"test_w([1-9][0-9]*)_[0-9]+")
 
@@ -21,6 +21,19 @@ def worker_schema(worker: int, milliseconds: int) -> str:
 def shims_schema(milliseconds: int) -> str:
     """Return the name of the schema for a run's own functions."""
     return f"test_shims_{milliseconds}"
+
+
+def template_schema(milliseconds: int) -> str:
+    """Return the name of the schema from which others are made."""
+    return f"test_template_{milliseconds}"
+
+
+def is_shims_schema(name: str) -> bool:
+    return name.startswith("test_shims_") and is_own_schema(name)
+
+
+def is_template_schema(name: str) -> bool:
+    return name.startswith("test_template_") and is_own_schema(name)
 
 
 def is_own_schema(name: str) -> bool:
@@ -50,6 +63,11 @@ def clone_database(host: str, worker: int) -> str:
 def database_of_run(name: str, run: int) -> str:
     """Return the name of a run's host database where another run has the first choice."""
     return database(name, f"_{run:016x}")
+
+
+def database_of_fingerprint(name: str, fingerprint: str) -> str:
+    """Return the name of a host database that is kept, where the first choice is taken."""
+    return database(name, f"_{fingerprint[:12]}")
 
 
 def application(run: int, worker: int | None = None) -> str:

@@ -51,6 +51,7 @@ class SchemaRunnerMixin(Base):
         isolation: str | None = None,
         host_database: str | None = None,
         test_timeout: float | None = None,
+        snapshot_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
         try:
@@ -68,7 +69,10 @@ class SchemaRunnerMixin(Base):
         self._termination = Termination()
         try:
             self._settings = Settings.read(
-                isolation=isolation, host_database=host_database, test_timeout=test_timeout
+                isolation=isolation,
+                host_database=host_database,
+                test_timeout=test_timeout,
+                snapshot_dir=snapshot_dir,
             )
         except SchemaRunnerError as error:
             raise _command_error(error) from error
@@ -101,6 +105,13 @@ class SchemaRunnerMixin(Base):
             help="Fails a test that takes longer than so many seconds.",
         )
 
+        parser.add_argument(
+            "--snapshot-dir",
+            metavar="DIR",
+            help="Keeps in this folder what the migrations have made, as one file, and uses such "
+            "a file instead of the migrations.",
+        )
+
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         with self._termination:
             return super().run_tests(test_labels, **kwargs)
@@ -116,7 +127,7 @@ class SchemaRunnerMixin(Base):
         return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        self._workspace = Workspace(workers=max(self.parallel, 1), log=self.log)
+        self._workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
         self._installed = install(workspace=self._workspace, runner_settings=self._settings)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())

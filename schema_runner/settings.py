@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Self
 
 from django.conf import settings as django_settings
@@ -11,19 +12,17 @@ from .errors import SchemaRunnerError
 
 # What the keys that name one of several ways may name.
 CHOICES = {
-    "STRATEGY": ("migrate",),
+    "STRATEGY": ("template", "migrate"),
     "ISOLATION": ("schema", "database"),
     "HOST_DATABASE": ("test", "current"),
 }
-_SWITCHES = {"ISOLATE_ADVISORY_LOCKS"}
-_SECONDS = {"TEST_TIMEOUT"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What `SCHEMA_RUNNER` says, checked; every default is here."""
 
-    strategy: str = "migrate"
+    strategy: str = "template"
     isolation: str = "schema"
     host_database: str = "test"
     isolate_advisory_locks: bool = True
@@ -31,6 +30,11 @@ class Settings:
     seeders: tuple[str, ...] = ()
     worker_setup: tuple[str, ...] = ()
     trusted_migrations: tuple[str, ...] = ()
+    pg_dump: str | None = None
+    snapshot_dir: str | None = None
+    fingerprint: tuple[str, ...] = ()
+    keep_days: float = 7.0
+    keep_pools: int = 4
     serial: tuple[str, ...] = ()
     test_timeout: float | None = None
 
@@ -61,6 +65,8 @@ class Settings:
             load_callable("SEEDERS", path)
         for path in self.worker_setup:
             load_callable("WORKER_SETUP", path)
+        for path in self.fingerprint:
+            load_callable("FINGERPRINT", path)
         if self.isolation == "database" and self.host_database == "current":
             raise SchemaRunnerError(
                 "Isolation by databases makes new databases, and host database "
@@ -82,30 +88,69 @@ def load_callable(key: str, path: str) -> Callable[..., object]:
 
 
 def _checked(key: str, value: object) -> Any:
-    if key in CHOICES:
-        if value not in CHOICES[key]:
-            raise SchemaRunnerError(
-                f'Unknown SCHEMA_RUNNER["{key}"] {value!r}; '
-                f"use one of {', '.join(map(repr, CHOICES[key]))}."
-            )
-        return value
-    if key in _SWITCHES:
-        if not isinstance(value, bool):
-            raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be True or False.')
-        return value
-    if key in _SECONDS:
-        return _checked_seconds(key, value)
+    if check := _CHECKS.get(key):
+        return check(key, value)
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a list of strings.')
     return tuple(value)
 
 
+def _checked_choice(key: str, value: object) -> object:
+    if value not in CHOICES[key]:
+        raise SchemaRunnerError(
+            f'Unknown SCHEMA_RUNNER["{key}"] {value!r}; '
+            f"use one of {', '.join(map(repr, CHOICES[key]))}."
+        )
+    return value
+
+
+def _checked_switch(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be True or False.')
+    return value
+
+
+def _checked_path(key: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | Path) or not str(value):
+        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a path, or None.')
+    return str(value)
+
+
 def _checked_seconds(key: str, value: object) -> float | None:
     if value is None:
         return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and 0 < (seconds := float(str(value))) < float("inf"):
-        return seconds
+    if _is_positive(value):
+        return float(str(value))
     raise SchemaRunnerError(
         f'SCHEMA_RUNNER["{key}"] must be a number of seconds, more than 0, or None.'
     )
+
+
+def _checked_days(key: str, value: object) -> float:
+    if not _is_positive(value):
+        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a number of days, more than 0.')
+    return float(str(value))
+
+
+def _checked_count(key: str, value: object) -> int:
+    if not _is_positive(value) or not isinstance(value, int):
+        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a whole number, 1 or more.')
+    return value
+
+
+def _is_positive(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < float(str(value)) < float("inf")
+
+
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    **dict.fromkeys(CHOICES, _checked_choice),
+    "ISOLATE_ADVISORY_LOCKS": _checked_switch,
+    "TEST_TIMEOUT": _checked_seconds,
+    "PG_DUMP": _checked_path,
+    "SNAPSHOT_DIR": _checked_path,
+    "KEEP_DAYS": _checked_days,
+    "KEEP_POOLS": _checked_count,
+}

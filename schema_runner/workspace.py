@@ -1,8 +1,9 @@
 """One run's schemas, from the first to the last."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
@@ -13,6 +14,9 @@ from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase, Reservation
 from .postgres.current import ProjectDatabase
 from .postgres.hosts import Host, Log, Request
+from .postgres.pg_dump import PgDump
+from .postgres.snapshot import Snapshot
+from .postgres.template import CopyError
 
 
 @dataclass(slots=True)
@@ -21,7 +25,8 @@ class Site:
 
     `schemas` has a schema by worker number and `clones` a database by worker number: the clones
     of a site that `is_cloned`, or those of workers that could not build a schema. By the
-    `blueprint` workers make what they use themselves.
+    `blueprint` workers make what they use themselves. Runs that want the same wait until the
+    `turn` of this one ends.
     """
 
     name: str
@@ -31,14 +36,17 @@ class Site:
     clones: dict[int, str] = field(default_factory=dict)
     is_cloned: bool = False
     blueprint: Blueprint | None = None
+    turn: ExitStack = field(default_factory=ExitStack)
 
 
 class Workspace:
     """The host databases, worker schemas and clone databases of a run, by database alias."""
 
-    def __init__(self, *, workers: int, log: Log) -> None:
+    def __init__(self, *, workers: int, keeps: bool, log: Log) -> None:
         self.log = log
         self.workers = workers
+        # Whether what is made is kept for other runs.
+        self.keeps = keeps
         self._sites: dict[str, Site] = {}
 
     def host_name(self, alias: str) -> str | None:
@@ -63,13 +71,49 @@ class Workspace:
         """Return what workers make their places by, if they make them themselves."""
         return self._sites[alias].blueprint
 
-    def plan(self, alias: str, *, reasons: tuple[str, ...]) -> None:
+    def add_template(self, alias: str, pg_dump: PgDump, extra: Mapping[str, Any]) -> None:
+        """Have workers copy the schema that worker 1 has; raise CopyError where they cannot."""
+        self.host(alias).add_template(self._sites[alias].schemas[1], pg_dump, extra)
+        self.plan(alias)
+
+    def plan(self, alias: str, *, reasons: tuple[str, ...] = ()) -> None:
         """Have the workers of `alias` make what is in the schema that worker 1 has.
 
         Each is going to have a database, for `reasons`, if there are any.
         """
         site = self._sites[alias]
         site.blueprint = self.host(alias).blueprint(site.schemas[1], reasons)
+
+    def restore(self, alias: str, snapshot: Snapshot) -> str:
+        """Give worker 1 a schema that is made of a snapshot; return its name.
+
+        Raises CopyError or SnapshotError, and has then left nothing.
+        """
+        site, host = self._sites[alias], self.host(alias)
+        undo = host.restore(snapshot)
+        try:
+            site.schemas[1] = host.blueprint("").copy(1)
+        except CopyError:
+            undo()
+            raise
+        return site.schemas[1]
+
+    def snapshot(self, alias: str, fingerprint: str, now: int) -> Snapshot | None:
+        """Return the template of `alias`, if there is one, as it can be written to a file."""
+        host = self.host(alias)
+        return host.snapshot(fingerprint, now) if host.template else None
+
+    def lease_kept(self, alias: str) -> bool:
+        """Give worker 1 a schema of a pool, if there is one that can be used.
+
+        Raises CopyError where it has none left, and a copy is not what it should be.
+        """
+        site = self._sites[alias]
+        if site.host is None or site.host.template is None:
+            return False
+        site.schemas[1] = site.host.leased or site.host.blueprint("").copy(1)
+        site.blueprint = site.host.blueprint(site.schemas[1])
+        return True
 
     def record(self, alias: str, worker: int, *, database: str, schema: str) -> None:
         """Note where a worker is that has made its place itself."""
@@ -80,9 +124,14 @@ class Workspace:
             site.clones[worker] = database
 
     def reserve(self, alias: str, request: Request) -> None:
-        """Find a name for the host database of `alias`, which `claim` makes."""
-        reservation = Reservation(request)
-        self._sites[alias] = Site(reservation.name, reservation=reservation)
+        """Find a name for the host database of `alias`, which `claim` makes, or a kept one."""
+        with ExitStack() as turn:
+            reservation = Reservation(request, turn)
+            site = Site(reservation.name, reservation=reservation, turn=turn.pop_all())
+        self._sites[alias] = site
+        if reservation.kept is not None:
+            site.host, site.reservation = reservation.kept, None
+            self._refuse_beyond_connections(alias)
 
     def claim(self, alias: str, create: Callable[[], object]) -> None:
         """Have `create` make the host database that is reserved, unless it has been made."""
@@ -94,8 +143,14 @@ class Workspace:
 
     def use_project_database(self, alias: str, request: Request) -> None:
         """Take the project's own database as the host database of `alias`."""
-        self._sites[alias] = Site(request.name, host=ProjectDatabase.obtain(request))
+        with ExitStack() as turn:
+            host = ProjectDatabase.obtain(request, turn)
+            self._sites[alias] = Site(request.name, host=host, turn=turn.pop_all())
         self._refuse_beyond_connections(alias)
+
+    def end_turn(self, alias: str) -> None:
+        """Let other runs that want the same look at what has been built."""
+        self._sites[alias].turn.close()
 
     def _refuse_beyond_connections(self, alias: str) -> None:
         # A worker opens one connection to each host database there is so far, at least, and a
@@ -106,7 +161,7 @@ class Workspace:
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
-        return self.workers > 1 or isinstance(self.host(alias), ProjectDatabase)
+        return self.workers > 1 or self.keeps or isinstance(self.host(alias), ProjectDatabase)
 
     def is_cloned(self, alias: str) -> bool:
         """Whether the workers of `alias` have clone databases."""
@@ -176,12 +231,13 @@ class Workspace:
         site = self._sites[alias]
         if worker in site.clones:
             return f"database {site.clones.pop(worker)!r}"
-        if worker not in site.schemas:
+        schema = site.schemas.pop(worker, None)
+        if schema is None:
             return None
-        schema = site.schemas.pop(worker)
+        keeper = site.blueprint or self.host(alias)
         with self._leaving(f"Schema {schema}"):
-            self.host(alias).keep(schema)
-        return f"schema {schema} in database {site.name!r}"
+            return f"schema {keeper.keep(schema)} in database {site.name!r}"
+        return None
 
     def release(self, alias: str, *, keep: bool = False) -> None:
         """Drop what `alias` still has and give up its host database."""
@@ -189,6 +245,7 @@ class Workspace:
         for worker in [*site.schemas, *site.clones]:
             self.drop(alias, worker)
         del self._sites[alias]
+        site.turn.close()
         if site.reservation is not None:
             site.reservation.close()
         if site.host is not None:

@@ -62,7 +62,6 @@ SAGA_EXECUTOR = env.str("SAGA_EXECUTOR", default="transactions.executor.Backgrou
 
 TEST_RUNNER = "schema_runner.SchemaDiscoverRunner"
 SCHEMA_RUNNER = {
-    "STRATEGY": "migrate",
     "SEEDERS": ["currencies.reference.seed"],
     "FIXTURES": ["limits"],
     "WORKER_SETUP": ["config.testing.isolate_worker"],

@@ -9,12 +9,12 @@ from django.conf import settings
 
 from .. import reference
 from ..postgres.hosts import Log, Request
+from ..postgres.pg_dump import PgDump
 from ..postgres.server import Connection, Server
-from . import extensions, guard, review
+from . import extensions, guard
 from .assignment import Assignment, Place
-from .naming import Naming
+from .keeping import Keeping
 from .sessions import disconnect
-from .statements import Kind
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -30,7 +30,7 @@ def place(settings_dict: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(settings_dict[key]) for key in ("HOST", "PORT", "NAME"))
 
 
-class SchemaCreation(Naming, Base):
+class SchemaCreation(Keeping, Base):
     """Mixed into a backend's creation class by `install`, which sets the class attributes.
 
     Django's `setup_databases` calls `create_test_db` once and `clone_test_db` for each
@@ -43,24 +43,45 @@ class SchemaCreation(Naming, Base):
 
     _guard: guard.Guard
 
-    def create_test_db(self, verbosity: int = 1, *args: Any, **kwargs: Any) -> str:
+    def create_test_db(
+        self, verbosity: int = 1, autoclobber: bool = False, *args: Any, **kwargs: Any
+    ) -> str:
         reference.refuse_missing_fixtures(self.runner_settings, alias=self._alias)
         if self._is_stock:
-            name: str = super().create_test_db(verbosity, *args, **kwargs)
+            name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
             self._put({1: Place(name)}, 1, run=None)
             self._load_reference()
             return name
         self._obtain_host()
+        serialize = bool(kwargs.get("serialize"))
+        ready = self._use_kept(verbosity, serialize=serialize) or self._use_snapshot(
+            verbosity, autoclobber, serialize=serialize
+        )
+        name = ready or self._build_first(verbosity, autoclobber, *args, **kwargs)
+        self._workspace.end_turn(self._alias)
+        return name
+
+    def _build_first(self, verbosity: int, autoclobber: bool, *args: Any, **kwargs: Any) -> str:
+        """Build what worker 1 uses, and the others get copies of."""
         dropped: list[str] = []
-        with self._watched(dropped):
-            name = super().create_test_db(verbosity, *args, **kwargs)
-        if obstacles := dropped + self._obstacles():
-            self._turn_to_clones(obstacles)
-        else:
-            self._finish_build()
-            if verbosity >= 2:
-                self.log(f"Built schema {self._current_schema()} for alias '{self._alias}'.")
-        self._load_reference()
+        with self._recording() as recording:
+            with self._watched(dropped):
+                name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
+            why = self._why_clones(dropped)
+            if why:
+                self._turn_to_clones(why)
+            else:
+                self._finish_build()
+                if verbosity >= 2:
+                    self.log(f"Built schema {self._current_schema()} for alias '{self._alias}'.")
+                if not isinstance(self._pg_dump, PgDump):
+                    # They load the reference data themselves.
+                    self._plan_builds(self._pg_dump)
+            self._load_reference()
+        if not why:
+            if isinstance(self._pg_dump, PgDump):
+                self._keep_template(self._pg_dump, recording)
+            self._use(1)
         return name
 
     def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
@@ -94,25 +115,25 @@ class SchemaCreation(Naming, Base):
         settings_dict, name = self.connection.settings_dict, self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
         left_out = _DJANGO_PARAMETERS if self._is_current else {*_DJANGO_PARAMETERS, "service"}
+        server = Server(
+            {key: value for key, value in parameters.items() if key not in left_out},
+            settings_dict["OPTIONS"].get("assume_role"),
+        )
+        self._find_fingerprint(server)
         request = Request(
-            server=Server(
-                {key: value for key, value in parameters.items() if key not in left_out},
-                settings_dict["OPTIONS"].get("assume_role"),
-            ),
+            server=server,
             name=name,
             is_projects_own=place({**settings_dict, "NAME": name}) in self.project_places,
             workers=self._workspace.workers,
             oldest_version=_version(self.connection.features.minimum_database_version),
             log=self._workspace.log,
+            wanted=self._wanted(),
         )
         if self._is_current:
             self._guard = self._guard_of_migrations(self._workspace.log)
             self._workspace.use_project_database(self._alias, request)
         else:
             self._workspace.reserve(self._alias, request)
-
-    def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
-        return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
 
     def _migrate(self) -> None:
         """Do what stock Django's build does, once more, in what the connection leads to now."""
@@ -125,10 +146,6 @@ class SchemaCreation(Naming, Base):
         if not self._has_migrations:
             return guard.Guard()
         return guard.Guard.of_migrations(self.runner_settings.trusted_migrations, log)
-
-    @property
-    def _has_migrations(self) -> bool:
-        return self.connection.settings_dict["TEST"]["MIGRATE"] is not False
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         # Stock Django creates the database here and migrates afterwards.
@@ -144,61 +161,13 @@ class SchemaCreation(Naming, Base):
     def _finish_build(self) -> None:
         workspace, alias = self._workspace, self._alias
         self._isolate_advisory_locks(workspace.finish(alias, 1))
-        if workspace.workers > 1:
-            self._plan()
         self._use(1)
         self._settle()
 
-    def _plan(self) -> None:
-        reasons = self._reasons_for_databases()
-        if reasons:
-            self._workspace.log(
-                f"Workers from the second on use databases of their own for alias "
-                f"'{self._alias}', because schemas cannot keep a second build apart: "
-                f"{listing(reasons)}."
-            )
-        self._workspace.plan(self._alias, reasons=tuple(reasons))
-
-    def _reasons_for_databases(self) -> list[str]:
-        """Name what cannot be built a second time beside the first, in another schema.
-
-        What is about the whole database the first build has shown: see `_obstacles`.
-        """
-        if self._is_current or not self._has_migrations:
-            return []
-        trusted = self.runner_settings.trusted_migrations
-        return [
-            str(found)
-            for found in review.review()
-            if found.migration not in trusted and found.kind is not Kind.DATABASE
-        ]
-
-    def _isolate_advisory_locks(self, schema: str) -> None:
-        workspace, alias = self._workspace, self._alias
-        if workspace.is_shared(alias) and self.runner_settings.isolate_advisory_locks:
-            collisions = workspace.host(alias).add_shims(schema)
-            if collisions:
-                workspace.log(
-                    f"The workers of alias '{alias}' share advisory locks, because the project "
-                    f"has names that are PostgreSQL's own: {listing(collisions)}."
-                )
-
-    def _obstacles(self) -> list[str]:
-        """Name what the first build has done that worker schemas cannot each have."""
-        if self._is_current:
-            return []
-        if (current := self._current_schema()) != "public":
-            return [f"the search_path of the project, on which {current} comes first"]
-        named = [f"table {table} of a model" for table in review.tables_in_public(self._alias)]
-        return named + self._workspace.obstacles(self._alias)
-
-    def _turn_to_clones(self, obstacles: list[str]) -> None:
+    def _turn_to_clones(self, why: str) -> None:
         """Give each worker a clone of the host database, as stock Django does."""
         workspace, alias = self._workspace, self._alias
-        workspace.log(
-            f"Alias '{alias}' uses clone databases, because schemas cannot keep apart "
-            f"{listing(obstacles)}."
-        )
+        workspace.log(f"Alias '{alias}' uses clone databases, because {why}.")
         self.connection.close()
         workspace.turn_to_clones(alias)
         self._use(1)
@@ -302,9 +271,3 @@ def _version(version: tuple[int, ...] | None) -> int:
     """Return Django's (14,) or (14, 2) as libpq counts."""
     major, minor = (*(version or ()), 0, 0)[:2]
     return major * 10000 + minor
-
-
-def listing(things: list[str]) -> str:
-    """Name the first few of many things."""
-    more = len(things) - 3
-    return ", ".join(things[:3]) + (f" and {more} more" if more > 0 else "")

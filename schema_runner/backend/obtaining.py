@@ -1,6 +1,6 @@
 """What a worker process makes as it starts, for itself: a schema, or else a database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,9 +10,11 @@ from .. import names
 from ..postgres.blueprint import Blueprint
 from ..postgres.locks import Lease
 from ..postgres.server import Connection
+from ..postgres.template import CopyError
 from . import guard, review
 from .assignment import Assignment, Place
-from .creation import SchemaCreation, listing
+from .creation import SchemaCreation
+from .planning import listing
 from .statements import Kind
 
 
@@ -61,9 +63,9 @@ class WorkerCreation(SchemaCreation):
         if self.obtained is None:
             self._obtain_dependencies(worker)
             self._number = worker
-            self._blueprint.clear(worker)
+            if self.start.is_replacement:
+                self._blueprint.clear(worker)
             self.obtained = self._make_place(worker)
-            self._load_reference()
         return self.obtained
 
     def leave(self, *, keep: bool) -> None:
@@ -73,7 +75,9 @@ class WorkerCreation(SchemaCreation):
         """
         if self.obtained is not None and self._own_database is None:
             if keep:
-                self._blueprint.keep(self.obtained.schema)
+                _, *path = self.obtained.path
+                kept = self._blueprint.keep(self.obtained.schema)
+                self.obtained = replace(self.obtained, path=(kept, *path))
             else:
                 self._blueprint.drop(self.obtained.schema)
 
@@ -87,34 +91,55 @@ class WorkerCreation(SchemaCreation):
                 other.setup_worker_connection(worker)
 
     def _make_place(self, worker: int) -> Place:
-        reasons = list(self._blueprint.reasons)
-        if not reasons:
-            schema = self._blueprint.begin(worker)
+        reasons: Sequence[str] = self._blueprint.reasons
+        if reasons:
+            self.start.announce_database(None)
+        else:
             try:
-                return self._build_schema(worker, schema)
+                return self._copy(worker) if self._blueprint.template else self._build(worker)
+            except CopyError as error:
+                reasons, what = error.reasons, "be copied"
             except Exception as error:
-                self.connection.close()
-                self._blueprint.drop(schema)
                 if self._is_current:
                     raise
-                reasons = str(error).splitlines()[:1]
+                reasons, what = str(error).splitlines()[:1], "hold a second build"
+            if self._is_current:
+                # There are no databases beside it.
+                return self._build(worker)
             self.start.announce_database(
                 f"Worker {worker} uses a database of its own for alias '{self._alias}', because a "
-                f"schema cannot hold a second build: {listing(reasons)}."
+                f"schema cannot {what}: {listing(reasons)}."
             )
-        else:
-            self.start.announce_database(None)
         return self._build_database(worker)
 
-    def _build_schema(self, worker: int, schema: str) -> Place:
+    def _copy(self, worker: int) -> Place:
+        schema = self._blueprint.copy(worker)
+        return self._move_to(worker, schema)
+
+    def _build(self, worker: int) -> Place:
+        schema = self._blueprint.begin(worker)
+        try:
+            self._build_schema(worker, schema)
+            place = self._move_to(worker, schema)
+        except Exception:
+            self.connection.close()
+            self._blueprint.drop(schema)
+            raise
+        self._load_reference()
+        return place
+
+    def _build_schema(self, worker: int, schema: str) -> None:
         blueprint = self._blueprint
-        place = Place(blueprint.host, (schema, *blueprint.path))
-        self._move(worker, place)
+        # Without the shims, for what a build creates must not depend on them.
+        self._move(worker, Place(blueprint.host, (schema, *blueprint.path)))
         self._settle()
         with self._connect() as observer, self._second_guard().on(self.connection, observer):
             self._migrate()
         blueprint.finish(schema)
-        # Only now, for what a build creates must not depend on the shims.
+
+    def _move_to(self, worker: int, schema: str) -> Place:
+        """Use a schema that is ready from now on."""
+        blueprint = self._blueprint
         place = Place(blueprint.host, (schema, *blueprint.ahead, *blueprint.path))
         self._move(worker, place)
         self._settle()
@@ -140,6 +165,7 @@ class WorkerCreation(SchemaCreation):
         self._reconnect(replace(assignment, extensions=None))
         self._move(worker, place)
         self._migrate()
+        self._load_reference()
         return place
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:

@@ -89,4 +89,6 @@ class Left(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A worker has cleaned up and is about to end."""
+    """A worker has cleaned up and is about to end. `places` are as in Ready, if they are kept."""
+
+    places: dict[str, tuple[str, str]]

@@ -102,7 +102,7 @@ class _Process:
             is_told = isinstance(error, SchemaRunnerError)
             self._tell_at_the_end(Failed(str(error) if is_told else traceback.format_exc()))
         self._leave()
-        self._tell_at_the_end(Gone())
+        self._tell_at_the_end(Gone(_places()))
 
     def _tell_at_the_end(self, message: object) -> None:
         # Where a test has closed all files, nobody can be told.

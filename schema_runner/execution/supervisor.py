@@ -170,6 +170,7 @@ class Supervisor:
 
     def _heed_gone(self, worker: Worker, message: Gone) -> None:
         worker.is_gone = True
+        self._crew.settle(worker.number, message.places)
         worker.deadline = time.monotonic() + _END
 
     # Burying workers.

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, catalog, databases, locks, relocation, schemas
+from . import backends, catalog, databases, locks, pool, relocation, schemas
 from .marker import Marker, State
 from .server import Connection, Server
+from .template import CopyError, Template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +17,12 @@ class Blueprint:
     """One host database as its workers find it, whatever process or machine they run on.
 
     `host` is its name, and `request` the one that was asked for. `model` is the schema that the
-    run has built, and `structure` what `catalog.digest` returned of it then. `path` follows a
+    run has built. Others are copies from the `template` of that name, taken from its pool where
+    it `is_pooled`, or else they are built likewise, with the `structure` that `catalog.digest`
+    told of the model. `path` follows a
     schema on the search_path, with `ahead` in between once it is built. `batch` is how many
-    tables one transaction may drop. `reasons` says why schemas cannot be built beside the
-    model, if they cannot.
+    tables one transaction may drop. `reasons` says why schemas cannot be made beside the model,
+    if they cannot.
     """
 
     server: Server = field(repr=False)
@@ -27,7 +30,9 @@ class Blueprint:
     request: str
     run: int
     model: str
-    structure: str
+    template: str | None = None
+    is_pooled: bool = False
+    structure: str = ""
     path: tuple[str, ...]
     ahead: tuple[str, ...]
     batch: int
@@ -65,14 +70,52 @@ class Blueprint:
                 )
             schemas.mark(connection, schema, Marker(self.run, State.READY))
 
+    def copy(self, worker: int) -> str:
+        """Return a schema as the template has it; raise CopyError where there can be none."""
+        with self.connect(worker) as connection:
+            if pooled := self._take(connection, worker):
+                return pooled
+            template = self._read_template(connection)
+            schema = schemas.create(connection, worker, self.run)
+            try:
+                template.copy(connection, schema, batch=self.batch)
+                template.prove(connection, schema)
+            except CopyError:
+                schemas.drop(connection, schema, self.run, batch=self.batch)
+                raise
+            schemas.mark(connection, schema, Marker(self.run, State.READY))
+        return schema
+
     def drop(self, schema: str) -> None:
         with self.connect(names.worker_of_schema(schema)) as connection:
             schemas.drop(connection, schema, self.run, batch=self.batch)
 
-    def keep(self, schema: str) -> None:
-        """Mark a schema to stay when the run ends."""
-        with self.connect(names.worker_of_schema(schema)) as connection:
-            schemas.mark(connection, schema, Marker(self.run, State.KEPT))
+    def keep(self, schema: str) -> str:
+        """Have a schema stay when the run ends, and return its name.
+
+        It stays as tests have left it. In a pool it is as the template has it, or another takes
+        its place.
+        """
+        worker = names.worker_of_schema(schema)
+        with self.connect(worker) as connection:
+            if any(one.name == schema and one.pool for one in schemas.found(connection)):
+                return schema
+            if not self.is_pooled:
+                schemas.mark(connection, schema, Marker(self.run, State.KEPT))
+                return schema
+            # What a thread has left open may hold locks.
+            backends.end(connection, self.host, self.run, worker)
+            template = self._read_template(connection)
+            return pool.give_back(connection, template, schema, self.run, batch=self.batch)
+
+    def _take(self, connection: Connection, worker: int) -> str | None:
+        if not self.is_pooled or self.template is None:
+            return None
+        return pool.take(connection, self.template, worker, self.run)
+
+    def _read_template(self, connection: Connection) -> Template:
+        assert self.template is not None
+        return Template.read(connection, self.template, self.path)
 
     @contextmanager
     def database(self, worker: int) -> Iterator[None]:

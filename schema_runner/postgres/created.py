@@ -1,27 +1,33 @@
 """Host databases that runs create: reserved, made, and removed under an advisory lock."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, databases, locks, obstacles, relocation, schemas
+from . import backends, databases, locks, obstacles, pool, relocation, schemas
+from .databases import OwnDatabase
 from .hosts import PUBLIC, Host, Request, refuse_old_server
 from .marker import Marker, State
+from .pg_dump import PgDump
 from .server import Connection
 
 
 class Reservation:
     """The name of a host database that is going to be made, which nobody else can take.
 
-    It is the one that was asked for, unless a live run has that. What dead runs have left is
-    removed. Raises SchemaRunnerError where what would be replaced is not ours to remove, where
-    the role may not create databases, and where the server is too old.
+    It is the one that was asked for, unless a live run has that, or it is kept. What dead runs
+    have left is removed. There is nothing to make where a `kept` one can be used. Raises
+    SchemaRunnerError where what would be replaced is not ours to remove, where the role may not
+    create databases, and where the server is too old.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, turn: ExitStack) -> None:
+        """Enter into `turn` what has to be left once there is something for others to use."""
         self._request = request
         self._run = locks.new_run()
         with ExitStack() as entered:
@@ -29,9 +35,18 @@ class Reservation:
             refuse_old_server(self._maintenance, request)
             backends.refuse_shared(self._maintenance, request.server)
             _refuse_without_right(self._maintenance)
-            entered.enter_context(_held(self._maintenance, request))
-            self.name = self._free_name()
-            self._entered = entered.pop_all()
+            self.kept = self._find_kept()
+            if request.wanted and not self.kept:
+                opening = request.server.maintenance()
+                turn.enter_context(pool.turn(opening, request.wanted, request.log))
+                self.kept = self._find_kept()
+            if self.kept:
+                self.name = self.kept.name
+                self._entered = ExitStack()
+            else:
+                entered.enter_context(_held(self._maintenance, request))
+                self.name = self._free_name()
+                self._entered = entered.pop_all()
 
     def claim(self, create: Callable[[], object]) -> "HostDatabase":
         """Have the database created; others can ask for the name from then on."""
@@ -42,28 +57,72 @@ class Reservation:
             ExitStack() as opened,
         ):
             create()
-            databases.mark(self._maintenance, self.name, _marker(self._run, request))
+            marker = _marker(self._run, request)
+            databases.mark(self._maintenance, self.name, marker)
             connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = locks.Lease(connection, self._run)
             inherited = [str(one) for one in relocation.contents(connection, PUBLIC)]
             opened.pop_all()
-        return HostDatabase(request, self.name, lease, inherited)
+        return HostDatabase(request, self.name, lease, marker, inherited)
 
     def close(self) -> None:
         self._entered.close()
 
-    def _free_name(self) -> str:
+    def _find_kept(self) -> "HostDatabase | None":
+        """Return a database that runs have kept, if its pool can be used."""
+        request, wanted = self._request, self._request.wanted
+        if wanted is None:
+            return None
+        with _held(self._maintenance, request):
+            for database in databases.requested_as(self._maintenance, request.name):
+                if database.marker.fingerprint == wanted.fingerprint:
+                    with suppress(SchemaRunnerError):
+                        if host := self._adopt(database, wanted):
+                            return host
+        return None
+
+    def _adopt(self, database: OwnDatabase, wanted: pool.Wanted) -> "HostDatabase | None":
         request = self._request
-        taken = {
-            database.name
-            for database in databases.requested_as(self._maintenance, request.name)
-            if not self._remove(database.name)
+        with ExitStack() as opened, request.server.connect(database.name) as connection:
+            template = pool.find(connection, wanted, HostDatabase.path)
+            if template is None:
+                return None
+            lease = locks.Lease(request.server.connect(database.name), self._run)
+            opened.enter_context(closing(lease))
+            host = HostDatabase(request, database.name, lease, database.marker)
+            host.adopt(connection, template)
+            host.reap(connection, spared=[template.name])
+            opened.pop_all()
+        return host
+
+    def _free_name(self) -> str:
+        request, wanted = self._request, self._request.wanted
+        found = databases.requested_as(self._maintenance, request.name)
+        taken = self._pools_that_stay(found)
+        taken |= {
+            one.name for one in found if one.name not in taken and not self._remove(one.name)
         }
         if request.name in taken:
+            if wanted is not None:
+                kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
+                if not databases.exists(self._maintenance, kept):
+                    return kept
             return names.database_of_run(request.name, self._run)
         if request.is_projects_own and databases.exists(self._maintenance, request.name):
             raise _refusal(request, ["what is in it"])
         return request.name
+
+    def _pools_that_stay(self, found: list[OwnDatabase]) -> set[str]:
+        wanted = self._request.wanted
+        if wanted is None:
+            # As with stock Django, a run without --keepdb removes what others have kept.
+            return set()
+        others = {
+            one.name: one.marker
+            for one in found
+            if one.marker.fingerprint and one.marker.state is State.KEPT
+        }
+        return set(wanted.that_stay(others))
 
     def _remove(self, name: str) -> bool:
         """Remove a database of ours unless somebody needs it; return whether that was done."""
@@ -95,9 +154,15 @@ class HostDatabase(Host):
     """
 
     def __init__(
-        self, request: Request, name: str, lease: locks.Lease, inherited: list[str]
+        self,
+        request: Request,
+        name: str,
+        lease: locks.Lease,
+        marker: Marker,
+        inherited: Sequence[str] = (),
     ) -> None:
         super().__init__(request, name, lease)
+        self._marker = marker
         self._inherited = inherited
         # Whether `public` has what a build is making, or what workers get clones of.
         self._is_public_in_use = False
@@ -124,6 +189,12 @@ class HostDatabase(Host):
             schemas.mark(connection, schema, Marker(run, State.READY))
         self._is_public_in_use = False
         return schema
+
+    def add_template(self, model: str, pg_dump: PgDump, extra: Mapping[str, Any]) -> None:
+        super().add_template(model, pg_dump, extra)
+        if self._request.wanted:
+            with self._server.maintenance() as maintenance:
+                databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))
 
     @contextmanager
     def cloning(self, worker: int) -> Iterator[None]:
@@ -173,10 +244,25 @@ class HostDatabase(Host):
         ):
             for lease in self._clones.values():
                 lease.close()
-            if not keep and not self._has_others():
+            if keep:
+                self._keep(maintenance)
+            elif not self._has_others():
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)
+
+    def _keep(self, maintenance: Connection) -> None:
+        with self.connect() as connection:
+            backends.end(connection, self.name, self.lease.run)
+            wanted = self._request.wanted
+            if wanted is None or self.template is None:
+                return
+            if pool.close(connection, self.template, wanted.now):
+                marker = replace(self._marker, state=State.KEPT, used=wanted.now)
+            else:
+                marker = replace(self._marker, state=State.READY)
+            databases.mark(maintenance, self.name, marker)
+            schemas.drop_rest(connection, self.lease.run, batch=self._batch)
 
     def _has_others(self) -> bool:
         """Whether something is in the project's own database that no run has put there."""
@@ -227,4 +313,7 @@ def _held(maintenance: Connection, request: Request) -> locks.Held:
 
 
 def _marker(run: int, request: Request) -> Marker:
+    if request.wanted:
+        # A pool's only once there is a template.
+        return replace(request.wanted.marker(run, request.name), state=State.BUILDING)
     return Marker(run, State.READY, request.name)

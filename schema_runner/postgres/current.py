@@ -6,7 +6,7 @@ from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, relocation, schemas
+from . import backends, locks, pool, relocation, schemas
 from .hosts import Host, Log, Request, refuse_old_server
 from .marker import Marker, State
 from .server import Connection
@@ -35,31 +35,46 @@ class ProjectDatabase(Host):
     extensions = names.EXTENSIONS_SCHEMA
 
     @classmethod
-    def obtain(cls, request: Request) -> "ProjectDatabase":
+    def obtain(cls, request: Request, turn: ExitStack) -> "ProjectDatabase":
         """Take a lease in the database and remove what dead runs have left there.
 
-        Raises SchemaRunnerError where the role may not create schemas in it.
+        Enter into `turn` what has to be left once there is something for others to use. Raises
+        SchemaRunnerError where the role may not create schemas in it.
         """
         connection = request.server.connect(request.name)
         with closing(connection):
             refuse_old_server(connection, request)
             backends.refuse_shared(connection, request.server)
             _refuse_without_right(connection)
-            backends.end_those_of_dead_runs(connection)
             with ExitStack() as taken:
                 lease = locks.Lease(request.server.connect(request.name), locks.new_run())
                 taken.enter_context(closing(lease))
                 host = cls(request, request.name, lease)
-                host._reap(connection)
-                _share_extensions(connection)
                 rows = connection.execute(_PATH, [names.EXTENSIONS_SCHEMA])
                 host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
+                host._use_kept(connection, turn)
+                _share_extensions(connection)
                 taken.pop_all()
         return host
 
-    def _reap(self, connection: Connection) -> None:
-        if reaped := schemas.reap(connection, batch=self._batch):
-            self.log(f"Removed what an earlier run left in {self.name!r}: {', '.join(reaped)}.")
+    def _use_kept(self, connection: Connection, turn: ExitStack) -> None:
+        """Use what is kept, if it is wanted, and drop what is of no use to anybody."""
+        wanted, kept, spared = self._request.wanted, None, []
+        if wanted is not None:
+            kept = pool.find(connection, wanted, self.path)
+            if not kept:
+                opening = self.connect()
+                turn.enter_context(pool.turn(opening, wanted, self.log))
+                kept = pool.find(connection, wanted, self.path)
+            others = {
+                one.name: one.marker
+                for one in pool.templates(connection)
+                if not kept or one.name != kept.name
+            }
+            spared = wanted.that_stay(others)
+        if kept:
+            self.adopt(connection, kept)
+        self.reap(connection, spared=spared)
 
     def begin(self, worker: int) -> str | None:
         with self.connect() as connection:
@@ -79,10 +94,14 @@ class ProjectDatabase(Host):
             return
         with closing(self.lease), self.connect() as connection:
             backends.end(connection, self.name, self.lease.run)
-            if not keep:
+            wanted = self._request.wanted
+            if wanted and self.template:
+                pool.close(connection, self.template, wanted.now)
+            if wanted or not keep:
                 schemas.drop_rest(connection, self.lease.run, batch=self._batch)
-                if self.lease.leave_host():
-                    _drop_extensions(connection, self.log)
+            is_needed = keep or pool.templates(connection)
+            if not is_needed and self.lease.leave_host():
+                _drop_extensions(connection, self.log)
 
 
 def _refuse_without_right(connection: Connection) -> None:

@@ -63,7 +63,11 @@ _WRITTEN_OUT = {
         "comment": "col_description(r.attrelid, r.attnum)",
     },
     "pg_attrdef": {"expression": "pg_get_expr(r.adbin, r.adrelid)"},
-    "pg_constraint": {"definition": "pg_get_constraintdef(r.oid)"},
+    "pg_constraint": {
+        "definition": "pg_get_constraintdef(r.oid)",
+        # Of a partition's key it depends on the way that the partition was made.
+        "connoinherit": "r.connoinherit AND r.contype IN ('c', 'n')",
+    },
     "pg_index": {"definition": "pg_get_indexdef(r.indexrelid)"},
     "pg_partitioned_table": {"partition key": "pg_get_partkeydef(r.partrelid)"},
     "pg_trigger": {
@@ -99,6 +103,14 @@ _IDENTITIES = {
     "pg_trigger": "CASE WHEN r.tgisinternal THEN 'pg_constraint'::regclass"
     " ELSE 'pg_trigger'::regclass END,"
     " CASE WHEN r.tgisinternal THEN r.tgconstraint ELSE r.oid END, 0",
+}
+
+# What the owner and everybody may do, unless somebody says otherwise.
+_DEFAULT_PRIVILEGES = {
+    "relacl": "acldefault(CASE r.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r' END, r.relowner)",
+    "attacl": "'{}'::aclitem[]",
+    "proacl": "acldefault('f', r.proowner)",
+    "typacl": "acldefault('T', r.typowner)",
 }
 
 # The types that write an OID out as a name, much faster than pg_identify_object does.
@@ -235,13 +247,13 @@ def _properties(columns: list[_Column]) -> Iterator[tuple[str, sql.Composable]]:
             continue
         if column.type == "aclitem[]":
             # Null stands for the defaults, and an empty list for nothing at all.
+            defaults = sql.SQL(_DEFAULT_PRIVILEGES[column.name])
             yield (
                 column.name,
                 sql.SQL(
-                    "CASE WHEN {0} IS NOT NULL THEN"
-                    " (SELECT concat(string_agg(a::text, ', ' ORDER BY a::text))"
-                    "  FROM unnest({0}) a) END"
-                ).format(value),
+                    "(SELECT concat(string_agg(a::text, ', ' ORDER BY a::text))"
+                    " FROM unnest(coalesce({}, {})) a)"
+                ).format(value, defaults),
             )
         elif column.refers_to is None:
             yield column.name, value

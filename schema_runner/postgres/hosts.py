@@ -1,14 +1,21 @@
 """The databases that worker schemas live in: what those of both modes have in common."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
+from psycopg import sql
+
+from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, catalog, locks, schemas, shims
+from . import backends, catalog, locks, pool, schemas, shims
 from .blueprint import Blueprint
 from .marker import Marker, State
+from .pg_dump import PgDump
 from .server import Connection, Server
+from .snapshot import Snapshot
+from .template import Template, describe
 
 Log: TypeAlias = Callable[[str], None]
 
@@ -22,7 +29,8 @@ class Request:
 
     Where `is_projects_own`, a database of that name holds what users work with. `workers` is
     how many schemas are going to be dropped at once, `oldest_version` the least server version
-    that will do, as libpq counts them (150004 is 15.4).
+    that will do, as libpq counts them (150004 is 15.4). With `wanted`, what the run makes is kept
+    for others, and it uses what others have kept.
     """
 
     server: Server
@@ -31,6 +39,7 @@ class Request:
     workers: int
     oldest_version: int
     log: Log
+    wanted: pool.Wanted | None = None
 
 
 class Host:
@@ -47,11 +56,18 @@ class Host:
         self.name = name
         self.lease = lease
         self.log = request.log
+        # The template of this run, or of the pool that it uses, and what it has leased there.
+        self.template: str | None = None
+        self.leased: str | None = None
         self._server = request.server
         self._request = request
         self._shims: str | None = None
+
+    @cached_property
+    def _batch(self) -> int:
+        """How many tables one transaction may make, move or drop."""
         with self.connect() as connection:
-            self._batch = locks.tables_per_transaction(connection, request.workers)
+            return locks.tables_per_transaction(connection, self._request.workers)
 
     def connect(self) -> Connection:
         return self._server.connect(self.name)
@@ -81,19 +97,83 @@ class Host:
             self._shims = schemas.create_for_shims(connection, self.lease.run)
             shims.create(connection, self._shims)
             schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
+            self._keep_shims(connection)
         self.ahead = (self._shims, "pg_catalog")
         return []
 
+    def add_template(self, model: str, pg_dump: PgDump, extra: Mapping[str, Any]) -> None:
+        """Make a template of a schema, which knows the `extra` facts. Raises CopyError."""
+        contents = describe(self._server, self.name, model, pg_dump, self.path)
+        contents = replace(contents, extra=extra)
+        with self.connect() as connection:
+            self.use(Template.create(connection, contents, self._marker_of_template, self.path))
+            self._keep_shims(connection)
+
+    def restore(self, snapshot: Snapshot) -> Callable[[], None]:
+        """Make a template of a snapshot; return what undoes it. Raises SnapshotError."""
+        with self.connect() as connection:
+            missing = snapshot.missing_extensions(connection)
+            template = snapshot.restore(
+                connection,
+                self._marker_of_template,
+                path=self.path,
+                extensions=self.extensions,
+            )
+        self.use(template)
+        return partial(self._discard, template, list(missing))
+
+    def _discard(self, template: Template, extensions: list[str]) -> None:
+        self.template = None
+        with self.connect() as connection:
+            schemas.drop(connection, template.name, self.lease.run, batch=self._batch)
+            for name in reversed(extensions):
+                drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
+                connection.execute(drop)
+
+    def snapshot(self, fingerprint: str, now: int) -> Snapshot:
+        """Return the template as it can be written to a file. Raises SnapshotError."""
+        assert self.template is not None
+        with self.connect() as connection:
+            template = Template.read(connection, self.template, self.path)
+            return Snapshot.of(connection, template, fingerprint, now)
+
+    @property
+    def _marker_of_template(self) -> Marker:
+        run, wanted = self.lease.run, self._request.wanted
+        return wanted.marker(run) if wanted else Marker(run, State.READY)
+
+    def use(self, template: Template) -> None:
+        """Make schemas from that template, and keep it from being dropped."""
+        self.template = template.name
+        self.lease.share(schemas.lock_of_pool(template.name))
+
+    def adopt(self, connection: Connection, template: Template) -> None:
+        """Use a pool, and lease worker 1's schema in it."""
+        self.use(template)
+        for schema in schemas.found(connection):
+            if schema.pool == template.name and names.is_shims_schema(schema.name):
+                self.ahead = (schema.name, "pg_catalog")
+        self.leased = pool.take(connection, template.name, 1, self.lease.run)
+
+    def _keep_shims(self, connection: Connection) -> None:
+        if self._shims and self.template and self._request.wanted:
+            marker = Marker(self.lease.run, State.KEPT, template=self.template)
+            schemas.mark(connection, self._shims, marker)
+
     def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> Blueprint:
         """Describe a schema of this run so that workers can make others like it."""
-        with self.connect() as connection:
-            structure = catalog.digest(connection, model)
+        structure = ""
+        if not (self.template or reasons):
+            with self.connect() as connection:
+                structure = catalog.digest(connection, model)
         return Blueprint(
             server=self._server,
             host=self.name,
             request=self._request.name,
             run=self.lease.run,
             model=model,
+            template=self.template,
+            is_pooled=self.template is not None and self._request.wanted is not None,
             structure=structure,
             path=self.path,
             ahead=self.ahead,
@@ -101,17 +181,25 @@ class Host:
             reasons=reasons,
         )
 
+    def reap(self, connection: Connection, spared: Collection[str] = ()) -> None:
+        """Drop what dead runs have left, and pools that nobody uses, but for those `spared`."""
+        backends.end_those_of_dead_runs(connection)
+        if reaped := schemas.reap(connection, batch=self._batch, spared=spared):
+            left = ", ".join(reaped)
+            self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
+
+    def keep(self, schema: str) -> str:
+        """Have a schema stay when the run ends, as tests have left it, and return its name."""
+        with self.connect() as connection:
+            schemas.mark(connection, schema, Marker(self.lease.run, State.KEPT))
+        return schema
+
     def drop_worker(self, worker: int) -> None:
         """Drop all schemas that a worker has, and end what it still has open."""
         with self.connect() as connection:
             backends.end(connection, self.name, self.lease.run, worker)
             for schema in schemas.of_worker(connection, self.lease.run, worker):
                 schemas.drop(connection, schema, self.lease.run, batch=self._batch)
-
-    def keep(self, schema: str) -> None:
-        """Mark a schema to stay when the run ends."""
-        with self.connect() as connection:
-            schemas.mark(connection, schema, Marker(self.lease.run, State.KEPT))
 
 
 def refuse_old_server(connection: Connection, request: Request) -> None:

@@ -114,6 +114,10 @@ class Lease:
             return True
         return False
 
+    def share(self, lock: int) -> None:
+        """Hold another lock as long as this lease lasts; other runs can hold it too."""
+        _call(self._connection, "advisory_lock_shared", lock)
+
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:
         """Whether a live run has a lease in the database that is connected to."""

@@ -21,15 +21,22 @@ class Marker:
     """Whose an object is: the `run` that made it (the key of its lease) and its state.
 
     `request` is the name that a database was asked for by, which may be another than its own:
-    runs that ask for the same one clean up after each other.
+    runs that ask for the same one clean up after each other. What is kept for other runs has the
+    name of its `template`, and that one has the `fingerprint` of what it was made from, and when
+    it was `made` and `used` last, in seconds since the Unix epoch.
     """
 
     run: int
     state: State
     request: str | None = None
+    template: str | None = None
+    fingerprint: str | None = None
+    made: int = 0
+    used: int = 0
 
     def __str__(self) -> str:
-        return json.dumps({"schema_runner": _FORMAT, **asdict(self)})
+        facts = {key: value for key, value in asdict(self).items() if value}
+        return json.dumps({"schema_runner": _FORMAT, "run": self.run, **facts})
 
     @classmethod
     def parse(cls, comment: str | None) -> Self | None:
@@ -41,7 +48,14 @@ class Marker:
         if not isinstance(found, dict) or found.get("schema_runner") != _FORMAT:
             return None
         try:
-            run, state = int(found["run"]), State(found["state"])
+            return cls(
+                int(found["run"]),
+                State(found["state"]),
+                found.get("request"),
+                found.get("template"),
+                found.get("fingerprint"),
+                int(found.get("made", 0)),
+                int(found.get("used", 0)),
+            )
         except (KeyError, TypeError, ValueError):
             return None
-        return cls(run, state, found.get("request"))

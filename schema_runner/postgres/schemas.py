@@ -1,7 +1,7 @@
 """The schemas of runs: made, marked, listed and dropped."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,6 +23,13 @@ class OwnSchema:
     name: str
     marker: Marker
 
+    @property
+    def pool(self) -> str | None:
+        """The template of the pool that this is in: this one, or what it was made from."""
+        if self.marker.state is not State.KEPT:
+            return None
+        return self.name if self.marker.fingerprint else self.marker.template
+
 
 def create(connection: Connection, worker: int, run: int) -> str:
     """Create a marked worker schema and return its name."""
@@ -32,6 +39,11 @@ def create(connection: Connection, worker: int, run: int) -> str:
 def create_for_shims(connection: Connection, run: int) -> str:
     """Create a marked schema for a run's own functions and return its name."""
     return _create(connection, run, names.shims_schema)
+
+
+def create_template(connection: Connection, run: int) -> str:
+    """Create a marked schema for a template and return its name."""
+    return _create(connection, run, names.template_schema)
 
 
 def _create(connection: Connection, run: int, naming: Callable[[int], str]) -> str:
@@ -110,35 +122,45 @@ def of_worker(connection: Connection, run: int, worker: int) -> list[str]:
     return [
         schema.name
         for schema in found(connection)
-        if schema.marker.run == run and names.worker_of_schema(schema.name) == worker
+        if schema.marker.run == run
+        and schema.pool is None
+        and names.worker_of_schema(schema.name) == worker
     ]
 
 
-def reap(connection: Connection, *, batch: int) -> list[str]:
+def lock_of_pool(template: str) -> int:
+    """Return the advisory lock that each run which uses a pool holds, shared with others."""
+    return locks.key(f"template {template}")
+
+
+def reap(connection: Connection, *, batch: int, spared: Collection[str] = ()) -> list[str]:
     """Drop the schemas of runs that are no more; return their names.
 
-    What cannot be dropped now, because somebody looks into it or another role owns it, stays
+    So are those of a pool that no run uses, unless it is that of a template in `spared`. What
+    cannot be dropped now, because somebody looks into it or another role owns it, stays
     for a later reaper: it is in nobody's way.
     """
     dropped = []
     for schema in found(connection):
-        run = schema.marker.run
-        with locks.held_if_free(connection, run) as dead:
+        if schema.pool in spared:
+            continue
+        lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
+        with locks.held_if_free(connection, lock) as dead:
             if dead:
                 with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
                     # The owner may have cleaned up while we took its lock: drop looks again.
-                    if drop(connection, schema.name, run, batch=batch):
+                    if drop(connection, schema.name, schema.marker.run, batch=batch):
                         dropped.append(schema.name)
     return dropped
 
 
 def drop_rest(connection: Connection, run: int, *, batch: int) -> None:
-    """Drop what a run still has, as where it was broken off before it knew a name.
+    """Drop what a run still has but for its pool, as where it was broken off in a build.
 
     What cannot be dropped now stays for a later run, as in `reap`.
     """
     for schema in found(connection):
-        if schema.marker.run == run:
+        if schema.marker.run == run and schema.pool is None:
             with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
                 drop(connection, schema.name, run, batch=batch)
 

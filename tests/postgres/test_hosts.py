@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -50,7 +51,7 @@ def create(request_: Request, name: str) -> None:
 
 
 def obtain(request_: Request) -> HostDatabase:
-    reservation = Reservation(request_)
+    reservation = Reservation(request_, ExitStack())
     return reservation.claim(lambda: create(request_, reservation.name))
 
 
@@ -143,7 +144,7 @@ def test_one_that_another_role_closes_to_us_stays(request_: Request) -> None:
 
 def test_a_reservation_that_is_not_claimed(request_: Request) -> None:
     """Others have the name as soon as it is given up."""
-    Reservation(request_).close()
+    Reservation(request_, ExitStack()).close()
     assert there(request_) == []
     obtain(request_).release(keep=False)
 
@@ -185,7 +186,7 @@ def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> N
     kept.release(keep=False)
     assert f"Database {own.name!r} stays: it has schema planted." in told(own)
     with pytest.raises(SchemaRunnerError, match="tests would remove schema planted"):
-        Reservation(own)
+        Reservation(own, ExitStack())
     assert is_planted(own, own.name)
 
 
@@ -193,14 +194,14 @@ def test_the_project_s_own_is_refused_without_a_marker(request_: Request) -> Non
     """However empty it is."""
     create(request_, request_.name)
     with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
-        Reservation(replace(request_, is_projects_own=True))
+        Reservation(replace(request_, is_projects_own=True), ExitStack())
     assert there(request_) == [request_.name]
 
 
 def test_a_server_that_is_too_old(request_: Request) -> None:
     """Told before anything is made."""
     with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
-        Reservation(replace(request_, oldest_version=990000))
+        Reservation(replace(request_, oldest_version=990000), ExitStack())
     assert there(request_) == []
 
 

@@ -506,6 +506,7 @@ def test_a_second_build_that_cannot_be_beside_the_first(
         """,
     )
     settings = {"SEEDERS": ["library.seeds.seed"], "TRUSTED_MIGRATIONS": trusted}
+    settings["STRATEGY"] = "migrate"
     project.configure(f"SCHEMA_RUNNER = {settings}")
     project.write(
         "library/seeds.py",
@@ -549,7 +550,8 @@ def test_a_second_build_that_cannot_be_beside_the_first(
 
 def test_a_second_build_that_comes_out_different(project: Project) -> None:
     """Silently half a structure would be worse than a slower start."""
-    project.configure('SCHEMA_RUNNER = {"TRUSTED_MIGRATIONS": ["library.0002_bare"]}')
+    settings = {"STRATEGY": "migrate", "TRUSTED_MIGRATIONS": ["library.0002_bare"]}
+    project.configure(f"SCHEMA_RUNNER = {settings}")
     project.migration(
         "0002_bare",
         "0001_initial",

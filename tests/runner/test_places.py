@@ -90,9 +90,10 @@ QUICK = """
 
 @pytest.fixture
 def building(project: Project) -> Project:
-    """A project whose last migration is the one above."""
+    """A project whose workers run its migrations, of which the last is the one above."""
     project.write("building.py", BUILDING)
     project.configure('TEST_RUNNER = "building.Runner"')
+    project.configure('SCHEMA_RUNNER = {"STRATEGY": "migrate"}')
     project.migration(
         "0002_building", "0001_initial", 'migrations.RunPython(__import__("building").build)'
     )

@@ -22,8 +22,8 @@ def refused(project: Project, *arguments: str, saying: str, stdin: str = "") -> 
 @pytest.mark.parametrize(
     ("setting", "saying"),
     [
-        ('{"STRATEGIES": 1}', "Unknown key in SCHEMA_RUNNER: STRATEGIES. The keys are FIXTURES"),
-        ('{"STRATEGY": "copy"}', "use one of 'migrate'"),
+        ('{"STRATEGIES": 1}', "Unknown key in SCHEMA_RUNNER: STRATEGIES. The keys are FING"),
+        ('{"STRATEGY": "copy"}', "use one of 'template', 'migrate'"),
         ('{"ISOLATION": "table"}', "use one of 'schema', 'database'"),
         ('{"FIXTURES": "authors"}', 'SCHEMA_RUNNER["FIXTURES"] must be a list of strings.'),
         ('{"SEEDERS": ["no.where"]}', "'no.where', which cannot be imported"),

@@ -15,6 +15,7 @@ ROOMS = [
     "runner",
     "execution",
     "backend",
+    "fingerprint",
     "reference",
     "workspace",
     "settings",

@@ -14,13 +14,14 @@ def read(value: Any) -> Settings:
 
 def test_nothing_set_gives_the_defaults() -> None:
     """TEST_RUNNER alone is enough."""
-    assert Settings.read() == Settings(strategy="migrate", fixtures=(), seeders=())
+    assert Settings.read() == Settings(strategy="template", fixtures=(), seeders=())
 
 
 def test_lists_and_tuples_are_taken() -> None:
     """Settings files have either."""
     given = {"FIXTURES": ["a"], "SEEDERS": ("os.path.join",), "STRATEGY": "migrate"}
-    assert read(given) == Settings(fixtures=("a",), seeders=("os.path.join",))
+    settings = Settings(fixtures=("a",), seeders=("os.path.join",), strategy="migrate")
+    assert read(given) == settings
 
 
 @pytest.mark.parametrize(
@@ -29,11 +30,11 @@ def test_lists_and_tuples_are_taken() -> None:
         ([], "must be a dict"),
         (
             {"FIXTURE": []},
-            "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are FIXTURES, HOST_DATABASE",
+            "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are FINGERPRINT, FIXTURES, HOST",
         ),
         ({"fixtures": []}, "Unknown key in SCHEMA_RUNNER: fixtures"),
         ({3: []}, "Unknown key in SCHEMA_RUNNER: 3"),
-        ({"STRATEGY": "clone"}, "use one of 'migrate'"),
+        ({"STRATEGY": "clone"}, "use one of 'template', 'migrate'"),
         ({"ISOLATION": "process"}, "use one of 'schema', 'database'"),
         ({"HOST_DATABASE": None}, "use one of 'test', 'current'"),
         ({"ISOLATE_ADVISORY_LOCKS": 1}, "must be True or False"),

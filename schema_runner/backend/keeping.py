@@ -1,0 +1,184 @@
+"""What runs keep for each other, and how they know that it still holds."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+
+from ..errors import SchemaRunnerError
+from ..fingerprint import Recording, fingerprint, is_unchanged
+from ..postgres.pg_dump import PgDump
+from ..postgres.pool import Wanted
+from ..postgres.server import Server
+from ..postgres.snapshot import Snapshot, SnapshotError, files, path_of
+from ..postgres.surroundings import facts
+from ..postgres.template import CopyError
+from .assignment import project_options
+from .planning import Planning, listing
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.creation import DatabaseCreation as Base
+else:
+    Base = object
+
+_DAY = 24 * 60 * 60
+# Stands for dependencies that cannot be as they were.
+_EDITED = "edited during the build"
+
+
+class Keeping(Planning, Base):
+    """The part of `SchemaCreation` that uses what an earlier run has kept, and keeps it."""
+
+    # Of what decides about the contents of a schema; None where nothing is to be kept.
+    _fingerprint: str | None = None
+    _server_facts: Sequence[str] = ()
+
+    @cached_property
+    def _now(self) -> int:
+        return int(time.time())
+
+    @property
+    def _oldest(self) -> int:
+        return self._now - int(self.runner_settings.keep_days * _DAY)
+
+    @property
+    def _snapshot_dir(self) -> Path | None:
+        folder = self.runner_settings.snapshot_dir
+        return Path(folder) if folder and self._fingerprint else None
+
+    def _find_fingerprint(self, server: Server) -> None:
+        if self._is_wanted_later and self.runner_settings.strategy == "template":
+            with server.maintenance() as maintenance:
+                self._server_facts = facts(maintenance)
+            self._fingerprint = self._current_fingerprint()
+
+    def _current_fingerprint(self) -> str:
+        chosen = self.runner_settings
+        shims = f"advisory locks {chosen.isolate_advisory_locks}"
+        return fingerprint(
+            self._alias,
+            runner_settings=chosen,
+            facts=[*self._server_facts, shims],
+            options=project_options(self.connection.settings_dict),
+        )
+
+    def _wanted(self) -> Wanted | None:
+        """Return what a kept schema has to be like; None where none is to be used."""
+        if self._fingerprint is None or not self._workspace.keeps:
+            return None
+        return Wanted(
+            fingerprint=self._fingerprint,
+            is_unchanged=_is_unchanged,
+            now=self._now,
+            oldest=self._oldest,
+            others=self.runner_settings.keep_pools - 1,
+        )
+
+    def _use_kept(self, verbosity: int, *, serialize: bool) -> str | None:
+        """Do what stock Django's `create_test_db` does, where a pool has all that it makes."""
+        workspace, alias = self._workspace, self._alias
+        try:
+            if not workspace.lease_kept(alias):
+                return None
+        except CopyError as error:
+            raise SchemaRunnerError(
+                f"What is kept for alias '{alias}' cannot be copied any more, because of "
+                f"{listing(error.reasons)}. Run once without --keepdb, which removes it."
+            ) from error
+        self._say("Using existing", verbosity)
+        return self._use_ready(serialize=serialize)
+
+    def _use_snapshot(self, verbosity: int, autoclobber: bool, *, serialize: bool) -> str | None:
+        """Do the same where a snapshot has all."""
+        workspace, alias = self._workspace, self._alias
+        for path, snapshot in self._snapshots():
+            workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
+            try:
+                schema = workspace.restore(alias, snapshot)
+            except (CopyError, SnapshotError) as error:
+                self._workspace.log(f"Warning: snapshot {path} is ignored: {error}.")
+                continue
+            self._say("Creating", verbosity)
+            self._isolate_advisory_locks(schema)
+            workspace.plan(alias)
+            return self._use_ready(serialize=serialize)
+        return None
+
+    def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
+        return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
+
+    def _snapshots(self) -> Iterator[tuple[Path, Snapshot]]:
+        """Yield the snapshots that may be used, with their files."""
+        if self._snapshot_dir is None or self._fingerprint is None:
+            return
+        for path in files(self._snapshot_dir, self._fingerprint):
+            try:
+                snapshot = Snapshot.read(path)
+                if snapshot.fingerprint != self._fingerprint:
+                    raise SnapshotError("it is that of something else")
+            except SnapshotError as error:
+                self._workspace.log(f"Warning: snapshot {path} is ignored: {error}.")
+                continue
+            if snapshot.made >= self._oldest and _is_unchanged(snapshot.contents.extra):
+                yield path, snapshot
+
+    def _keep_snapshot(self, dependencies: Mapping[str, str]) -> None:
+        """Write a snapshot of the template for other machines, if that is wanted."""
+        folder, wanted = self._snapshot_dir, self._fingerprint
+        if folder is None or wanted is None:
+            return
+        try:
+            snapshot = self._workspace.snapshot(self._alias, wanted, self._now)
+            if snapshot is not None:
+                variant = hashlib.blake2b(repr(sorted(dependencies.items())).encode())
+                snapshot.write(path_of(folder, wanted, variant.hexdigest()[:16]))
+        except (SnapshotError, OSError) as error:
+            self._workspace.log(
+                f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {error}."
+            )
+
+    def _recording(self) -> AbstractContextManager[Recording | None]:
+        """Record what the build in the body of the `with` depends on, if anybody is to know."""
+        return nullcontext() if self._fingerprint is None else Recording(self.runner_settings)
+
+    def _keep_template(self, pg_dump: PgDump, recording: Recording | None) -> None:
+        """Make the template, also for other runs if nothing has been edited in the meantime."""
+        dependencies = recording.dependencies() if recording else {}
+        if recording and self._current_fingerprint() != self._fingerprint:
+            # Nobody could say which of the two fingerprints it is of.
+            dependencies = {_EDITED: ""}
+        self._plan_copies(pg_dump, {"dependencies": dependencies})
+        if _EDITED not in dependencies:
+            self._keep_snapshot(dependencies)
+
+    def _say(self, action: str, verbosity: int) -> None:
+        """Say what stock Django says as it begins."""
+        if verbosity >= 1:
+            name = self._get_test_db_name()
+            display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
+            self.log(f"{action} test database for alias {display}...")
+
+    def _use_ready(self, *, serialize: bool) -> str:
+        """Use a schema that has been made without stock Django, and do the rest as that does."""
+        self._use(1)
+        self._settle()
+        name = self._get_test_db_name()
+        settings.DATABASES[self._alias]["NAME"] = name
+        if serialize:
+            contents = self.serialize_db_to_string()
+            self.connection._test_serialized_contents = contents  # type: ignore[attr-defined]
+        self.connection.ensure_connection()
+        if os.environ.get("RUNNING_DJANGOS_TEST_SUITE") == "true":
+            self.mark_expected_failures_and_skips()
+        return name
+
+
+def _is_unchanged(extra: Mapping[str, Any]) -> bool:
+    dependencies = extra["dependencies"]
+    return _EDITED not in dependencies and is_unchanged(dependencies)

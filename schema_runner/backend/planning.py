@@ -1,0 +1,121 @@
+"""What the workers of a run are to make their places by, once worker 1 has a schema."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from ..postgres.pg_dump import DumpError, PgDump
+from ..postgres.template import CopyError
+from . import review
+from .naming import Naming
+from .statements import Kind
+
+
+class Planning(Naming):
+    """The part of `SchemaCreation` that decides between copies, builds and databases."""
+
+    @property
+    def _wants_template(self) -> bool:
+        if self.runner_settings.strategy != "template":
+            return False
+        return self._workspace.workers > 1 or self._is_wanted_later
+
+    @property
+    def _is_wanted_later(self) -> bool:
+        """Whether other runs are to use what this one makes."""
+        return self._workspace.keeps or self.runner_settings.snapshot_dir is not None
+
+    @cached_property
+    def _pg_dump(self) -> PgDump | DumpError | None:
+        """What makes a template, or why nothing does; None where there is no need for one."""
+        if not self._wants_template:
+            return None
+        with self._workspace.host(self._alias).connect() as connection:
+            version = connection.info.server_version
+        try:
+            return PgDump.find(version, self.runner_settings.pg_dump)
+        except DumpError as error:
+            return error
+
+    def _why_clones(self, dropped: list[str]) -> str | None:
+        """Say why workers cannot have schemas; `dropped` is what the build has dropped."""
+        if self._is_current:
+            return None
+        if obstacles := dropped + self._obstacles():
+            return f"schemas cannot keep apart {listing(obstacles)}"
+        return str(self._pg_dump) if isinstance(self._pg_dump, DumpError) else None
+
+    def _obstacles(self) -> list[str]:
+        """Name what the first build has done that worker schemas cannot each have."""
+        if (current := self._current_schema()) != "public":
+            return [f"the search_path of the project, on which {current} comes first"]
+        named = [f"table {table} of a model" for table in review.tables_in_public(self._alias)]
+        return named + self._workspace.obstacles(self._alias)
+
+    def _isolate_advisory_locks(self, schema: str) -> None:
+        workspace, alias = self._workspace, self._alias
+        if workspace.is_shared(alias) and self.runner_settings.isolate_advisory_locks:
+            collisions = workspace.host(alias).add_shims(schema)
+            if collisions:
+                workspace.log(
+                    f"The workers of alias '{alias}' share advisory locks, because the project "
+                    f"has names that are PostgreSQL's own: {listing(collisions)}."
+                )
+
+    def _plan_copies(self, pg_dump: PgDump, extra: Mapping[str, Any]) -> None:
+        workspace, alias = self._workspace, self._alias
+        try:
+            workspace.add_template(alias, pg_dump, extra)
+        except CopyError as error:
+            why = f"schema {self._current_schema()} cannot be copied: {listing(error.reasons)}"
+            if workspace.workers == 1:
+                workspace.log(f"Alias '{alias}' has nothing for other runs, because {why}.")
+            elif self._is_current:
+                self._plan_builds(why)
+            else:
+                self._plan_databases(why, error.reasons)
+
+    def _plan_builds(self, why: object) -> None:
+        if self._workspace.workers == 1:
+            return
+        if why:
+            self._workspace.log(
+                f"Every worker of alias '{self._alias}' runs the migrations, because {why}."
+            )
+        if reasons := self._reasons_for_databases():
+            self._plan_databases(
+                f"schemas cannot keep a second build apart: {listing(reasons)}", reasons
+            )
+        else:
+            self._workspace.plan(self._alias)
+
+    def _plan_databases(self, why: str, reasons: Sequence[str]) -> None:
+        self._workspace.log(
+            f"Workers from the second on use databases of their own for alias "
+            f"'{self._alias}', because {why}."
+        )
+        self._workspace.plan(self._alias, reasons=tuple(reasons))
+
+    def _reasons_for_databases(self) -> list[str]:
+        """Name what cannot be built a second time beside the first, in another schema.
+
+        What is about the whole database the first build has shown: see `_obstacles`.
+        """
+        if self._is_current or not self._has_migrations:
+            return []
+        trusted = self.runner_settings.trusted_migrations
+        return [
+            str(found)
+            for found in review.review()
+            if found.migration not in trusted and found.kind is not Kind.DATABASE
+        ]
+
+    @property
+    def _has_migrations(self) -> bool:
+        return self.connection.settings_dict["TEST"]["MIGRATE"] is not False
+
+
+def listing(things: Sequence[str]) -> str:
+    """Name the first few of many things."""
+    more = len(things) - 3
+    return ", ".join(things[:3]) + (f" and {more} more" if more > 0 else "")

