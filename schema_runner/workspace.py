@@ -71,9 +71,13 @@ class Workspace:
         """Return what workers make their places by, if they make them themselves."""
         return self._sites[alias].blueprint
 
-    def add_template(self, alias: str, pg_dump: PgDump, extra: Mapping[str, Any]) -> None:
+    def start_dump(self, alias: str, pg_dump: PgDump) -> None:
+        """Begin with the template of what worker 1 has."""
+        self.host(alias).start_dump(self._sites[alias].schemas[1], pg_dump)
+
+    def add_template(self, alias: str, extra: Mapping[str, Any]) -> None:
         """Have workers copy the schema that worker 1 has; raise CopyError where they cannot."""
-        self.host(alias).add_template(self._sites[alias].schemas[1], pg_dump, extra)
+        self.host(alias).add_template(self._sites[alias].schemas[1], extra)
         self.plan(alias)
 
     def plan(self, alias: str, *, reasons: tuple[str, ...] = ()) -> None:
@@ -249,6 +253,7 @@ class Workspace:
         if site.reservation is not None:
             site.reservation.close()
         if site.host is not None:
+            site.host.stop_dump()
             with self._leaving(f"Database {site.name!r}"):
                 site.host.release(keep=keep)
 

@@ -80,7 +80,7 @@ class SchemaCreation(Keeping, Base):
             self._load_reference()
         if not why:
             if isinstance(self._pg_dump, PgDump):
-                self._keep_template(self._pg_dump, recording)
+                self._keep_template(recording)
             self._use(1)
         return name
 
@@ -160,7 +160,11 @@ class SchemaCreation(Keeping, Base):
 
     def _finish_build(self) -> None:
         workspace, alias = self._workspace, self._alias
-        self._isolate_advisory_locks(workspace.finish(alias, 1))
+        schema = workspace.finish(alias, 1)
+        if isinstance(self._pg_dump, PgDump):
+            # It works while this process goes on.
+            workspace.start_dump(alias, self._pg_dump)
+        self._isolate_advisory_locks(schema)
         self._use(1)
         self._settle()
 

@@ -13,7 +13,6 @@ from django.conf import settings
 
 from ..errors import SchemaRunnerError
 from ..fingerprint import Recording, fingerprint, is_unchanged
-from ..postgres.pg_dump import PgDump
 from ..postgres.pool import Wanted
 from ..postgres.server import Server
 from ..postgres.snapshot import Snapshot, SnapshotError, files, path_of
@@ -147,13 +146,13 @@ class Keeping(Planning, Base):
         """Record what the build in the body of the `with` depends on, if anybody is to know."""
         return nullcontext() if self._fingerprint is None else Recording(self.runner_settings)
 
-    def _keep_template(self, pg_dump: PgDump, recording: Recording | None) -> None:
+    def _keep_template(self, recording: Recording | None) -> None:
         """Make the template, also for other runs if nothing has been edited in the meantime."""
         dependencies = recording.dependencies() if recording else {}
         if recording and self._current_fingerprint() != self._fingerprint:
             # Nobody could say which of the two fingerprints it is of.
             dependencies = {_EDITED: ""}
-        self._plan_copies(pg_dump, {"dependencies": dependencies})
+        self._plan_copies({"dependencies": dependencies})
         if _EDITED not in dependencies:
             self._keep_snapshot(dependencies)
 

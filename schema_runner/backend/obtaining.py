@@ -102,7 +102,7 @@ class WorkerCreation(SchemaCreation):
             except Exception as error:
                 if self._is_current:
                     raise
-                reasons, what = str(error).splitlines()[:1], "hold a second build"
+                reasons, what = str(error).splitlines()[:1], "be made beside others"
             if self._is_current:
                 # There are no databases beside it.
                 return self._build(worker)

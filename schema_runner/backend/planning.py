@@ -62,10 +62,10 @@ class Planning(Naming):
                     f"has names that are PostgreSQL's own: {listing(collisions)}."
                 )
 
-    def _plan_copies(self, pg_dump: PgDump, extra: Mapping[str, Any]) -> None:
+    def _plan_copies(self, extra: Mapping[str, Any]) -> None:
         workspace, alias = self._workspace, self._alias
         try:
-            workspace.add_template(alias, pg_dump, extra)
+            workspace.add_template(alias, extra)
         except CopyError as error:
             why = f"schema {self._current_schema()} cannot be copied: {listing(error.reasons)}"
             if workspace.workers == 1:

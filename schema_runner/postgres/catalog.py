@@ -3,8 +3,6 @@
 import hashlib
 import re
 
-from psycopg.sql import Composed
-
 from . import facts
 from .server import Connection
 
@@ -44,7 +42,7 @@ def _read(connection: Connection, *schemas: str) -> list[set[tuple[str, str]]]:
         return [_read_one(connection, query, schema) for schema in schemas]
 
 
-def _read_one(connection: Connection, query: Composed, schema: str) -> set[tuple[str, str]]:
+def _read_one(connection: Connection, query: bytes, schema: str) -> set[tuple[str, str]]:
     row = connection.execute("SELECT quote_ident(%s)", [schema]).fetchone()
     assert row is not None
     name = re.escape(row[0])

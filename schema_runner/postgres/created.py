@@ -13,7 +13,6 @@ from . import backends, databases, locks, obstacles, pool, relocation, schemas
 from .databases import OwnDatabase
 from .hosts import PUBLIC, Host, Request, refuse_old_server
 from .marker import Marker, State
-from .pg_dump import PgDump
 from .server import Connection
 
 
@@ -190,8 +189,8 @@ class HostDatabase(Host):
         self._is_public_in_use = False
         return schema
 
-    def add_template(self, model: str, pg_dump: PgDump, extra: Mapping[str, Any]) -> None:
-        super().add_template(model, pg_dump, extra)
+    def add_template(self, model: str, extra: Mapping[str, Any]) -> None:
+        super().add_template(model, extra)
         if self._request.wanted:
             with self._server.maintenance() as maintenance:
                 databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))

@@ -128,14 +128,15 @@ _ALIASES = {
 # What the server itself knows about the columns of its catalogs: where an OID points to. A
 # number of a column ("attnum") points to pg_attribute.
 _COLUMNS = """
-    SELECT c.relname, a.attname, a.atttypid::regtype::text, k.catalog, coalesce(k.is_array, false)
+    WITH keys AS MATERIALIZED (
+        SELECT fktable, fk, pktable::regclass::text AS catalog, is_array
+        FROM pg_get_catalog_foreign_keys(), unnest(fkcols, pkcols) AS pair (fk, pk)
+        WHERE pk IN ('oid', 'attnum')
+    )
+    SELECT c.relname, a.attname, a.atttypid::regtype::text, catalog, coalesce(is_array, false)
     FROM pg_class c
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    LEFT JOIN LATERAL (
-        SELECT f.pktable::regclass::text AS catalog, f.is_array
-        FROM pg_get_catalog_foreign_keys() f, unnest(f.fkcols, f.pkcols) AS pair (fk, pk)
-        WHERE f.fktable = c.oid AND pair.fk = a.attname AND pair.pk IN ('oid', 'attnum')
-    ) k ON true
+    LEFT JOIN keys ON fktable = c.oid AND fk = a.attname
     WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relname = ANY(%s)
     ORDER BY c.relname, a.attnum
 """
@@ -196,12 +197,23 @@ class _Column:
     is_array: bool
 
 
-def query(connection: Connection) -> sql.Composed:
+# By the server's version. A process that is forked has what its parent has.
+_QUERIES: dict[int, bytes] = {}
+
+
+def query(connection: Connection) -> bytes:
     """Return the query for kind, identity and properties, as text, of all that a schema has.
 
     The name of the schema is the query's parameter `schema`. With an empty search_path all
     names in its result are qualified.
     """
+    version = connection.info.server_version
+    if version not in _QUERIES:
+        _QUERIES[version] = _query(connection).as_bytes(connection)
+    return _QUERIES[version]
+
+
+def _query(connection: Connection) -> sql.Composed:
     columns: dict[str, list[_Column]] = {catalog: [] for catalog in _CATALOGS}
     for catalog, *column in connection.execute(_COLUMNS, [list(_CATALOGS)]):
         columns[catalog].append(_Column(*column))

@@ -12,7 +12,7 @@ from ..errors import SchemaRunnerError
 from . import backends, catalog, locks, pool, schemas, shims
 from .blueprint import Blueprint
 from .marker import Marker, State
-from .pg_dump import PgDump
+from .pg_dump import Dump, PgDump
 from .server import Connection, Server
 from .snapshot import Snapshot
 from .template import Template, describe
@@ -62,6 +62,7 @@ class Host:
         self._server = request.server
         self._request = request
         self._shims: str | None = None
+        self._dump: Dump | None = None
 
     @cached_property
     def _batch(self) -> int:
@@ -101,11 +102,24 @@ class Host:
         self.ahead = (self._shims, "pg_catalog")
         return []
 
-    def add_template(self, model: str, pg_dump: PgDump, extra: Mapping[str, Any]) -> None:
-        """Make a template of a schema, which knows the `extra` facts. Raises CopyError."""
-        contents = describe(self._server, self.name, model, pg_dump, self.path)
-        contents = replace(contents, extra=extra)
+    def start_dump(self, model: str, pg_dump: PgDump) -> None:
+        """Begin with a template of a schema: only rows may be added to it from now on."""
+        self._dump = pg_dump.start(self._server, self.name, model)
+
+    def stop_dump(self) -> None:
+        if self._dump is not None:
+            self._dump.close()
+            self._dump = None
+
+    def add_template(self, model: str, extra: Mapping[str, Any]) -> None:
+        """Make the template that is begun, which knows the `extra` facts. Raises CopyError."""
+        assert self._dump is not None
         with self.connect() as connection:
+            try:
+                contents = describe(connection, model, self._dump, self.path)
+            finally:
+                self.stop_dump()
+            contents = replace(contents, extra=extra)
             self.use(Template.create(connection, contents, self._marker_of_template, self.path))
             self._keep_shims(connection)
 

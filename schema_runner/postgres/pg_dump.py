@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,31 +71,59 @@ class PgDump:
             f'one with SCHEMA_RUNNER["PG_DUMP"])'
         )
 
-    def dump(self, server: Server, database: str, schema: str) -> str:
-        """Return the SQL that makes what is in a schema. Raises DumpError where that fails."""
+    def start(self, server: Server, database: str, schema: str) -> "Dump":
+        """Begin to write the SQL that makes what is in a schema."""
         params = {**server.params, "dbname": database}
         environment = dict(os.environ)
         if password := params.pop("password", None):
             # Not among the arguments, which every user of the machine can list.
             environment["PGPASSWORD"] = str(password)
         role = [f"--role={server.role}"] if server.role else []
-        done = subprocess.run(  # noqa: S603
-            [
-                str(self.path),
-                *_OPTIONS,
-                *role,
-                f"--schema={schema}",
-                f"--dbname={make_conninfo(**params)}",
-            ],
+        command = [
+            str(self.path),
+            *_OPTIONS,
+            *role,
+            f"--schema={schema}",
+            f"--dbname={make_conninfo(**params)}",
+        ]
+        return Dump(command, environment)
+
+
+class Dump:
+    """A pg_dump at work, while this process does something else."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._command = command
+        # Pipes would hold it up until somebody reads.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(  # noqa: S603
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
+            stdout=self._output,
+            stderr=self._errors,
         )
-        if done.returncode != 0:
-            said = " ".join(done.stderr.decode(errors="replace").split())
-            raise DumpError(f"{self.path} failed: {said}")
-        return done.stdout.decode()
+
+    def result(self) -> str:
+        """Wait for the SQL. Raises DumpError."""
+        code = self._process.wait()
+        self._output.seek(0)
+        self._errors.seek(0)
+        if code != 0:
+            said = " ".join(self._errors.read().decode(errors="replace").split())
+            raise DumpError(f"{self._command[0]} failed: {said}")
+        try:
+            return self._output.read().decode()
+        except UnicodeError as error:
+            raise DumpError(f"{self._command[0]} writes something else than SQL") from error
+
+    def close(self) -> None:
+        """End it if it is at work still, and forget what it has written."""
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+        self._errors.close()
 
 
 def _candidates(major: int) -> Iterator[Path]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from .pg_dump import DumpError
+
 # Above each object in what pg_dump writes. A comment in SQL may look like it: then the pieces
 # are no SQL, which shows as soon as a copy is made.
 _HEADER = re.compile(
@@ -51,6 +53,7 @@ class Script:
 
         `owner` is the quoted name of the role that is going to make others of it, and so needs
         no statement to own them. `more` is what pg_dump leaves out, before there are rows.
+        Raises DumpError for what pg_dump has not written.
         """
         before: list[str] = []
         after: list[str] = []
@@ -76,7 +79,10 @@ class Script:
 
 def _entries(dump: str) -> Iterator[tuple[str, str, str]]:
     """Yield the type, the name and the statements of each object."""
-    dump = dump[: dump.rindex(_END)]
+    end = dump.rfind(_END)
+    if end < 0:
+        raise DumpError("what pg_dump has written has no end")
+    dump = dump[:end]
     headers = list(_HEADER.finditer(dump))
     ends = [*(header.start() for header in headers[1:]), len(dump)]
     for header, end in zip(headers, ends, strict=True):

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,10 +10,10 @@ from psycopg import sql
 
 from . import catalog, locks, rows, schemas
 from .marker import Marker
-from .pg_dump import DumpError, PgDump
+from .pg_dump import Dump, DumpError
 from .rows import Column, SequenceValue, Table
 from .script import SETTINGS, Script
-from .server import Connection, Server
+from .server import Connection
 
 # What pg_dump leaves out where it is to dump one schema. The casts that are meant are those from
 # and to types of the schema, but not those that come with a range type.
@@ -100,30 +99,24 @@ class Contents:
         )
 
 
-def describe(
-    server: Server, database: str, schema: str, pg_dump: PgDump, path: Sequence[str]
-) -> Contents:
+def describe(connection: Connection, schema: str, dump: Dump, path: Sequence[str]) -> Contents:
     """Read what a template of a schema is to have; `path` follows the schema on search_path.
 
-    Raises CopyError.
+    The `dump` is of that schema. Raises CopyError.
     """
-    with ThreadPoolExecutor(1) as executor, server.connect(database) as connection:
-        # Another process and another backend at work, while this one looks into the catalog.
-        dumping = executor.submit(pg_dump.dump, server, database, schema)
-        try:
-            structure = catalog.digest(connection, schema)
-            # Rather an error than rows that are not seen.
-            connection.execute("SET row_security = off")
-            casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
-            set_path(connection, schema, path)
-            tables = rows.tables_with_rows(connection, schema)
-            sequences = rows.moved_sequences(connection, schema)
-            views, stale = rows.materialized_views(connection, schema)
-            script = Script.parse(
-                dumping.result(), schema, owner=_current_role(connection), more=casts
-            )
-        except (DumpError, psycopg.Error) as error:
-            raise CopyError(_said(error)) from error
+    try:
+        structure = catalog.digest(connection, schema)
+        # Rather an error than rows that are not seen.
+        connection.execute("SET row_security = off")
+        casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
+        set_path(connection, schema, path)
+        tables = rows.tables_with_rows(connection, schema)
+        sequences = rows.moved_sequences(connection, schema)
+        views, stale = rows.materialized_views(connection, schema)
+        owner = _current_role(connection)
+        script = Script.parse(dump.result(), schema, owner=owner, more=casts)
+    except (DumpError, psycopg.Error) as error:
+        raise CopyError(_said(error)) from error
     if stale:
         raise CopyError(*(f"materialized view {name}, which is out of date" for name in stale))
     return Contents(script, structure, tuple(tables), tuple(sequences), tuple(views))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 
 import pytest
@@ -524,7 +524,8 @@ def test_anything_that_is_built_can_be_copied(
         altered_heirs = extended.execute(_ALTERED_HEIRS, [model]).fetchall()
         for view in materialized_views(extended, model):
             extended.execute(f"REFRESH MATERIALIZED VIEW {view}")
-        contents = describe(server, "properties", model, pg_dump, ["public"])
+        with closing(pg_dump.start(server, "properties", model)) as dump:
+            contents = describe(extended, model, dump, ["public"])
         marker = Marker(RUN, State.READY)
         template = Template.create(extended, contents, marker, ["public"])
         assert Template.read(extended, template.name, ["public"]) == template
