@@ -259,8 +259,10 @@ class Workspace:
 
     def close(self) -> None:
         """Release whatever is still open, as after a run that was broken off."""
-        for alias in list(self._sites):
-            self.release(alias)
+        for alias, site in list(self._sites.items()):
+            # What one alias has failed at is no reason to remove what another has kept.
+            is_kept = self.keeps and site.host is not None and site.host.template is not None
+            self.release(alias, keep=is_kept)
 
     @contextmanager
     def _leaving(self, what: str) -> Iterator[None]:

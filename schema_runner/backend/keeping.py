@@ -15,7 +15,7 @@ from ..errors import SchemaRunnerError
 from ..fingerprint import Recording, fingerprint, is_unchanged
 from ..postgres.pool import Wanted
 from ..postgres.server import Server
-from ..postgres.snapshot import Snapshot, SnapshotError, files, path_of
+from ..postgres.snapshot import Snapshot, SnapshotError, files, path_of, remove_older
 from ..postgres.surroundings import facts
 from ..postgres.template import CopyError
 from .assignment import project_options
@@ -91,6 +91,9 @@ class Keeping(Planning, Base):
                 f"{listing(error.reasons)}. Run once without --keepdb, which removes it."
             ) from error
         self._say("Using existing", verbosity)
+        folder, wanted = self._snapshot_dir, self._fingerprint
+        if folder and wanted and not files(folder, wanted):
+            self._keep_snapshot()
         return self._use_ready(serialize=serialize)
 
     def _use_snapshot(self, verbosity: int, autoclobber: bool, *, serialize: bool) -> str | None:
@@ -121,22 +124,26 @@ class Keeping(Planning, Base):
                 snapshot = Snapshot.read(path)
                 if snapshot.fingerprint != self._fingerprint:
                     raise SnapshotError("it is that of something else")
+                if _dependencies(snapshot.contents.extra) is None:
+                    raise SnapshotError("it does not say what it depends on")
             except SnapshotError as error:
                 self._workspace.log(f"Warning: snapshot {path} is ignored: {error}.")
                 continue
             if snapshot.made >= self._oldest and _is_unchanged(snapshot.contents.extra):
                 yield path, snapshot
 
-    def _keep_snapshot(self, dependencies: Mapping[str, str]) -> None:
+    def _keep_snapshot(self) -> None:
         """Write a snapshot of the template for other machines, if that is wanted."""
         folder, wanted = self._snapshot_dir, self._fingerprint
         if folder is None or wanted is None:
             return
         try:
             snapshot = self._workspace.snapshot(self._alias, wanted, self._now)
-            if snapshot is not None:
+            dependencies = snapshot.contents.extra["dependencies"] if snapshot else {_EDITED: ""}
+            if snapshot and _EDITED not in dependencies:
                 variant = hashlib.blake2b(repr(sorted(dependencies.items())).encode())
                 snapshot.write(path_of(folder, wanted, variant.hexdigest()[:16]))
+                remove_older(folder, self._oldest)
         except (SnapshotError, OSError) as error:
             self._workspace.log(
                 f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {error}."
@@ -153,8 +160,7 @@ class Keeping(Planning, Base):
             # Nobody could say which of the two fingerprints it is of.
             dependencies = {_EDITED: ""}
         self._plan_copies({"dependencies": dependencies})
-        if _EDITED not in dependencies:
-            self._keep_snapshot(dependencies)
+        self._keep_snapshot()
 
     def _say(self, action: str, verbosity: int) -> None:
         """Say what stock Django says as it begins."""
@@ -179,5 +185,13 @@ class Keeping(Planning, Base):
 
 
 def _is_unchanged(extra: Mapping[str, Any]) -> bool:
-    dependencies = extra["dependencies"]
-    return _EDITED not in dependencies and is_unchanged(dependencies)
+    dependencies = _dependencies(extra)
+    if dependencies is None or _EDITED in dependencies:
+        return False
+    return is_unchanged(dependencies)
+
+
+def _dependencies(extra: object) -> dict[str, str] | None:
+    """Return what a template says it depends on; None where it says nothing that makes sense."""
+    found = extra.get("dependencies") if isinstance(extra, dict) else None
+    return found if isinstance(found, dict) else None

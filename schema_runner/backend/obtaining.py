@@ -27,7 +27,8 @@ class Start:
     """How a worker process has been started.
 
     It `is_replacement` if another process has been the same worker before, and died.
-    `announce_database` is called before a database is made, with a line for the log or None.
+    `announce_database` is called before a database is made, or what takes as long, with a line for
+    the log or None.
     """
 
     is_replacement: bool = False
@@ -94,23 +95,22 @@ class WorkerCreation(SchemaCreation):
         reasons: Sequence[str] = self._blueprint.reasons
         if reasons:
             self.start.announce_database(None)
-        else:
-            try:
-                return self._copy(worker) if self._blueprint.template else self._build(worker)
-            except CopyError as error:
-                reasons, what = error.reasons, "be copied"
-            except Exception as error:
-                if self._is_current:
-                    raise
-                reasons, what = str(error).splitlines()[:1], "be made beside others"
+            return self._build_database(worker)
+        try:
+            return self._copy(worker) if self._blueprint.template else self._build(worker)
+        except CopyError as error:
+            reasons, what = error.reasons, "be copied"
+        except Exception as error:
             if self._is_current:
-                # There are no databases beside it.
-                return self._build(worker)
-            self.start.announce_database(
-                f"Worker {worker} uses a database of its own for alias '{self._alias}', because a "
-                f"schema cannot {what}: {listing(reasons)}."
-            )
-        return self._build_database(worker)
+                raise
+            reasons, what = str(error).splitlines()[:1], "be made beside others"
+        # Beside the project's own database there is to be no other.
+        instead = "runs the migrations" if self._is_current else "uses a database of its own"
+        self.start.announce_database(
+            f"Worker {worker} {instead} for alias '{self._alias}', because a schema cannot "
+            f"{what}: {listing(reasons)}."
+        )
+        return self._build(worker) if self._is_current else self._build_database(worker)
 
     def _copy(self, worker: int) -> Place:
         schema = self._blueprint.copy(worker)

@@ -57,6 +57,8 @@ def parts(
         return _hash_of(modules.file_of(path))
 
     values: dict[str, Any] = {
+        # Routers may tell aliases apart by nothing but their names.
+        "alias": alias,
         "facts": sorted(facts),
         "migrations": [*_migrations(modules)],
         "apps": [

@@ -14,6 +14,7 @@ from .databases import OwnDatabase
 from .hosts import PUBLIC, Host, Request, refuse_old_server
 from .marker import Marker, State
 from .server import Connection
+from .snapshot import Snapshot, refuse_changes_beside
 
 
 class Reservation:
@@ -194,6 +195,19 @@ class HostDatabase(Host):
         if self._request.wanted:
             with self._server.maintenance() as maintenance:
                 databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))
+
+    def restore(self, snapshot: Snapshot) -> Callable[[], None]:
+        undo = super().restore(snapshot)
+        if self._request.wanted:
+            self._marker = replace(self._marker, made=snapshot.made)
+            with self._server.maintenance() as maintenance:
+                databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))
+        return undo
+
+    def snapshot(self, fingerprint: str, now: int) -> Snapshot:
+        with self.connect() as connection:
+            refuse_changes_beside(connection)
+        return super().snapshot(fingerprint, now)
 
     @contextmanager
     def cloning(self, worker: int) -> Iterator[None]:

@@ -61,6 +61,7 @@ class Host:
         self.leased: str | None = None
         self._server = request.server
         self._request = request
+        self._structure = ""
         self._shims: str | None = None
         self._dump: Dump | None = None
 
@@ -129,7 +130,8 @@ class Host:
             missing = snapshot.missing_extensions(connection)
             template = snapshot.restore(
                 connection,
-                self._marker_of_template,
+                # As old as what it is made of.
+                replace(self._marker_of_template, made=snapshot.made),
                 path=self.path,
                 extensions=self.extensions,
             )
@@ -137,7 +139,7 @@ class Host:
         return partial(self._discard, template, list(missing))
 
     def _discard(self, template: Template, extensions: list[str]) -> None:
-        self.template = None
+        self.template, self._structure = None, ""
         with self.connect() as connection:
             schemas.drop(connection, template.name, self.lease.run, batch=self._batch)
             for name in reversed(extensions):
@@ -149,7 +151,10 @@ class Host:
         assert self.template is not None
         with self.connect() as connection:
             template = Template.read(connection, self.template, self.path)
-            return Snapshot.of(connection, template, fingerprint, now)
+            markers = {one.name: one.marker for one in schemas.found(connection)}
+            # That of a pool may be older than this run.
+            made = markers[self.template].made or now
+            return Snapshot.of(connection, template, fingerprint, made)
 
     @property
     def _marker_of_template(self) -> Marker:
@@ -159,6 +164,7 @@ class Host:
     def use(self, template: Template) -> None:
         """Make schemas from that template, and keep it from being dropped."""
         self.template = template.name
+        self._structure = template.contents.structure
         self.lease.share(schemas.lock_of_pool(template.name))
 
     def adopt(self, connection: Connection, template: Template) -> None:
@@ -176,10 +182,9 @@ class Host:
 
     def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> Blueprint:
         """Describe a schema of this run so that workers can make others like it."""
-        structure = ""
-        if not (self.template or reasons):
+        if not (self._structure or reasons):
             with self.connect() as connection:
-                structure = catalog.digest(connection, model)
+                self._structure = catalog.digest(connection, model)
         return Blueprint(
             server=self._server,
             host=self.name,
@@ -188,7 +193,7 @@ class Host:
             model=model,
             template=self.template,
             is_pooled=self.template is not None and self._request.wanted is not None,
-            structure=structure,
+            structure=self._structure,
             path=self.path,
             ahead=self.ahead,
             batch=self._batch,

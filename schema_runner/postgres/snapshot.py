@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +21,13 @@ from .server import Connection
 from .template import Contents, Template
 
 _FORMAT = 1
+# What comes of bytes that are not what was written.
+_ERRORS = (
+    *(AttributeError, EOFError, KeyError, LookupError, NotImplementedError, OSError),
+    *(RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error),
+)
 _SUFFIX = ".snapshot"
+_NAME = re.compile(rf"[0-9a-f]+-[0-9a-f]+{re.escape(_SUFFIX)}")
 _MANIFEST = "manifest.json"
 
 
@@ -53,6 +61,9 @@ class Snapshot:
                 if found["format"] != _FORMAT:
                     raise SnapshotError(f"it is of another format, {found['format']!r}")
                 contents = Contents.load(found["facts"], found["before"], found["after"])
+                columns = [len(table.columns) for table in contents.tables]
+                if [len(types) for types in found["types"]] != columns:
+                    raise SnapshotError("its tables have other columns than it says")
                 rows = [file.read(f"rows/{n}") for n in range(len(contents.tables))]
                 return cls(
                     fingerprint=found["fingerprint"],
@@ -62,14 +73,12 @@ class Snapshot:
                     types=found["types"],
                     rows=rows,
                 )
-        except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
+        except _ERRORS as error:
             raise SnapshotError(f"it is damaged, or no snapshot: {error}") from error
 
     @classmethod
     def of(cls, connection: Connection, template: Template, fingerprint: str, made: int) -> Self:
-        """Read a template; raise SnapshotError where migrations have made more than that."""
-        if changed := [text for (text,) in connection.execute(_BESIDE)]:
-            raise SnapshotError(f"migrations have changed {', '.join(changed)}")
+        """Read a template."""
         return cls(
             fingerprint=fingerprint,
             made=made,
@@ -196,6 +205,12 @@ def _rows(connection: Connection, table: sql.Identifier) -> bytes:
         return b"".join(bytes(block) for block in rows)
 
 
+def refuse_changes_beside(connection: Connection) -> None:
+    """Raise SnapshotError where a database is not as it was created, but for its schemas."""
+    if changed := [text for (text,) in connection.execute(_BESIDE)]:
+        raise SnapshotError(f"migrations have changed {', '.join(changed)}")
+
+
 def path_of(folder: Path, fingerprint: str, variant: str) -> Path:
     """Return the file for a fingerprint; `variant` is of what only a build shows."""
     return folder / f"{fingerprint}-{variant}{_SUFFIX}"
@@ -204,3 +219,10 @@ def path_of(folder: Path, fingerprint: str, variant: str) -> Path:
 def files(folder: Path, fingerprint: str) -> list[Path]:
     """List the files that are called so."""
     return sorted(folder.glob(f"{fingerprint}-*{_SUFFIX}"))
+
+
+def remove_older(folder: Path, oldest: int) -> None:
+    """Remove the snapshots that were written before that time, in seconds since the Unix epoch."""
+    for path in folder.glob(f"*{_SUFFIX}"):
+        if _NAME.fullmatch(path.name) and path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)

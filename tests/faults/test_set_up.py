@@ -169,6 +169,7 @@ def test_set_up_that_fails_in_a_replacement_is_told_beside_the_death(observed: P
 
 def test_a_migration_that_fails_in_one_worker_ends_the_run(observed: Project) -> None:
     """It is told as that worker's, with what the migration raised."""
+    observed.configure('SCHEMA_RUNNER = {"STRATEGY": "migrate"}')
     observed.tests(RECORDING + WAITING)
     observed.write(
         "once.py",
