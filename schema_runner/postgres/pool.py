@@ -124,7 +124,10 @@ def _restore(connection: Connection, template: Template, schema: str) -> bool:
 
 def close(connection: Connection, template: str, now: int) -> bool:
     """Note that a pool has been used; dissolve it, and return False, if nobody can use it."""
-    (marker,) = (one.marker for one in templates(connection) if one.name == template)
+    markers = {one.name: one.marker for one in templates(connection)}
+    if template not in markers:
+        return False  # Somebody has dropped it by hand.
+    marker = markers[template]
     is_usable = Template.read(connection, template, ()).is_proved is not False
     marker = replace(marker, used=now) if is_usable else Marker(marker.run, State.READY)
     schemas.mark(connection, template, marker)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -23,8 +24,8 @@ from .template import Contents, Template
 _FORMAT = 1
 # What comes of bytes that are not what was written.
 _ERRORS = (
-    *(AttributeError, EOFError, KeyError, LookupError, NotImplementedError, OSError),
-    *(RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error),
+    *(AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError),
+    *(TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 _SUFFIX = ".snapshot"
 _NAME = re.compile(rf"[0-9a-f]+-[0-9a-f]+{re.escape(_SUFFIX)}")
