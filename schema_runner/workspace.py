@@ -11,10 +11,11 @@ from . import names
 from .errors import SchemaRunnerError
 from .postgres.blueprint import Blueprint
 from .postgres.capacity import refuse_beyond_connections
-from .postgres.created import HostDatabase, Reservation
+from .postgres.created import HostDatabase
 from .postgres.current import ProjectDatabase
 from .postgres.hosts import Host, Log, Request
 from .postgres.pg_dump import PgDump
+from .postgres.reservation import Reservation
 from .postgres.snapshot import Snapshot
 from .postgres.template import CopyError
 

@@ -1,6 +1,5 @@
 """What runs keep for each other, and how they know that it still holds."""
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from ..errors import SchemaRunnerError
-from ..fingerprint import Recording, fingerprint, is_unchanged
+from ..fingerprint import Recording, digest, fingerprint, is_unchanged
 from ..postgres.pool import Wanted
 from ..postgres.server import Server
 from ..postgres.snapshot import Snapshot, SnapshotError, files, path_of, remove_older
@@ -141,8 +140,8 @@ class Keeping(Planning, Base):
             snapshot = self._workspace.snapshot(self._alias, wanted, self._now)
             dependencies = snapshot.contents.extra["dependencies"] if snapshot else {_EDITED: ""}
             if snapshot and _EDITED not in dependencies:
-                variant = hashlib.blake2b(repr(sorted(dependencies.items())).encode())
-                snapshot.write(path_of(folder, wanted, variant.hexdigest()[:16]))
+                variant = digest(repr(sorted(dependencies.items())))
+                snapshot.write(path_of(folder, wanted, variant[:16]))
                 remove_older(folder, self._oldest)
         except (SnapshotError, OSError) as error:
             self._workspace.log(

@@ -5,7 +5,8 @@ files that migrations read, is in the dependencies that a `Recording` of it give
 """
 
 from .dependencies import is_unchanged
+from .hashes import digest
 from .recording import Recording
 from .whole import fingerprint
 
-__all__ = ["Recording", "fingerprint", "is_unchanged"]
+__all__ = ["Recording", "digest", "fingerprint", "is_unchanged"]

@@ -15,7 +15,7 @@ from .marker import Marker, State
 from .pg_dump import Dump, PgDump
 from .server import Connection, Server
 from .snapshot import Snapshot
-from .template import Template, describe
+from .template import Contents, Template
 
 Log: TypeAlias = Callable[[str], None]
 
@@ -117,7 +117,7 @@ class Host:
         assert self._dump is not None
         with self.connect() as connection:
             try:
-                contents = describe(connection, model, self._dump, self.path)
+                contents = Contents.of(connection, model, self._dump, self.path)
             finally:
                 self.stop_dump()
             contents = replace(contents, extra=extra)

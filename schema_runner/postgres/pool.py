@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import psycopg
+
 from .. import names
 from . import catalog, locks, rows, schemas
 from .marker import Marker, State
@@ -76,10 +78,20 @@ def find(connection: Connection, wanted: Wanted, path: Sequence[str]) -> Templat
     for schema in templates(connection):
         marker = schema.marker
         if marker.fingerprint == wanted.fingerprint and marker.made >= wanted.oldest:
-            template = Template.read(connection, schema.name, path)
+            template = _read(connection, schema.name, path)
+            if template is None:
+                continue
             if template.is_proved is not False and wanted.is_unchanged(template.contents.extra):
                 return template
     return None
+
+
+def _read(connection: Connection, name: str, path: Sequence[str]) -> Template | None:
+    """Read a template; None where somebody has changed it by hand."""
+    try:
+        return Template.read(connection, name, path)
+    except (psycopg.errors.UndefinedTable, AssertionError, LookupError, TypeError, ValueError):
+        return None
 
 
 def take(connection: Connection, template: str, worker: int, run: int) -> str | None:

@@ -68,6 +68,29 @@ class Contents:
     views: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, connection: Connection, schema: str, dump: Dump, path: Sequence[str]) -> Self:
+        """Read what a template of a schema is to have; `path` follows the schema on search_path.
+
+        The `dump` is of that schema. Raises CopyError.
+        """
+        try:
+            structure = catalog.digest(connection, schema)
+            # Rather an error than rows that are not seen.
+            connection.execute("SET row_security = off")
+            casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
+            set_path(connection, schema, path)
+            tables = rows.tables_with_rows(connection, schema)
+            sequences = rows.moved_sequences(connection, schema)
+            views, stale = rows.materialized_views(connection, schema)
+            owner = _current_role(connection)
+            script = Script.parse(dump.result(), schema, owner=owner, more=casts)
+        except (DumpError, psycopg.Error) as error:
+            raise CopyError(_said(error)) from error
+        if stale:
+            raise CopyError(*(f"materialized view {name}, which is out of date" for name in stale))
+        return cls(script, structure, tuple(tables), tuple(sequences), tuple(views))
+
     @property
     def facts(self) -> str:
         """All but the statements, as JSON."""
@@ -97,29 +120,6 @@ class Contents:
             views=tuple(found["views"]),
             extra=found["extra"],
         )
-
-
-def describe(connection: Connection, schema: str, dump: Dump, path: Sequence[str]) -> Contents:
-    """Read what a template of a schema is to have; `path` follows the schema on search_path.
-
-    The `dump` is of that schema. Raises CopyError.
-    """
-    try:
-        structure = catalog.digest(connection, schema)
-        # Rather an error than rows that are not seen.
-        connection.execute("SET row_security = off")
-        casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
-        set_path(connection, schema, path)
-        tables = rows.tables_with_rows(connection, schema)
-        sequences = rows.moved_sequences(connection, schema)
-        views, stale = rows.materialized_views(connection, schema)
-        owner = _current_role(connection)
-        script = Script.parse(dump.result(), schema, owner=owner, more=casts)
-    except (DumpError, psycopg.Error) as error:
-        raise CopyError(_said(error)) from error
-    if stale:
-        raise CopyError(*(f"materialized view {name}, which is out of date" for name in stale))
-    return Contents(script, structure, tuple(tables), tuple(sequences), tuple(views))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres.created import HostDatabase, Reservation
+from schema_runner.postgres.created import HostDatabase
 from schema_runner.postgres.hosts import Request
+from schema_runner.postgres.reservation import Reservation
 from schema_runner.postgres.server import Server
 
 

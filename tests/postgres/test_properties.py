@@ -14,7 +14,7 @@ from schema_runner.postgres import catalog, relocation, schemas
 from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.template import CopyError, Template, describe
+from schema_runner.postgres.template import Contents, CopyError, Template
 
 from ..digest import digest
 
@@ -525,7 +525,7 @@ def test_anything_that_is_built_can_be_copied(
         for view in materialized_views(extended, model):
             extended.execute(f"REFRESH MATERIALIZED VIEW {view}")
         with closing(pg_dump.start(server, "properties", model)) as dump:
-            contents = describe(extended, model, dump, ["public"])
+            contents = Contents.of(extended, model, dump, ["public"])
         marker = Marker(RUN, State.READY)
         template = Template.create(extended, contents, marker, ["public"])
         assert Template.read(extended, template.name, ["public"]) == template

@@ -1,0 +1,171 @@
+"""The name of a host database: found, reserved and given under an advisory lock."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+
+from psycopg import errors, sql
+
+from .. import names
+from ..errors import SchemaRunnerError
+from . import backends, databases, locks, pool, relocation, schemas
+from .created import HostDatabase, holding_name, marker_of, of_others
+from .databases import OwnDatabase
+from .hosts import PUBLIC, Request, refuse_old_server
+from .marker import State
+from .server import Connection
+
+
+class Reservation:
+    """The name of a host database that is going to be made, which nobody else can take.
+
+    It is the one that was asked for, unless a live run has that, or it is kept. What dead runs
+    have left is removed. There is nothing to make where a `kept` one can be used. Raises
+    SchemaRunnerError where what would be replaced is not ours to remove, where the role may not
+    create databases, and where the server is too old.
+    """
+
+    def __init__(self, request: Request, turn: ExitStack) -> None:
+        """Enter into `turn` what has to be left once there is something for others to use."""
+        self._request = request
+        self._run = locks.new_run()
+        with ExitStack() as entered:
+            self._maintenance = entered.enter_context(request.server.maintenance())
+            refuse_old_server(self._maintenance, request)
+            backends.refuse_shared(self._maintenance, request.server)
+            _refuse_without_right(self._maintenance)
+            self.kept = self._find_kept()
+            if request.wanted and not self.kept:
+                opening = request.server.maintenance()
+                turn.enter_context(pool.turn(opening, request.wanted, request.log))
+                self.kept = self._find_kept()
+            if self.kept:
+                self.name = self.kept.name
+                self._entered = ExitStack()
+            else:
+                entered.enter_context(holding_name(self._maintenance, request))
+                self.name = self._free_name()
+                self._entered = entered.pop_all()
+
+    def claim(self, create: Callable[[], object]) -> "HostDatabase":
+        """Have the database created; others can ask for the name from then on."""
+        request = self._request
+        with (
+            self._entered,
+            databases.creation(self._maintenance, self.name),
+            ExitStack() as opened,
+        ):
+            create()
+            marker = marker_of(self._run, request)
+            databases.mark(self._maintenance, self.name, marker)
+            connection = opened.enter_context(closing(request.server.connect(self.name)))
+            lease = locks.Lease(connection, self._run)
+            inherited = [str(one) for one in relocation.contents(connection, PUBLIC)]
+            opened.pop_all()
+        return HostDatabase(request, self.name, lease, marker, inherited)
+
+    def close(self) -> None:
+        self._entered.close()
+
+    def _find_kept(self) -> "HostDatabase | None":
+        """Return a database that runs have kept, if its pool can be used."""
+        request, wanted = self._request, self._request.wanted
+        if wanted is None:
+            return None
+        with holding_name(self._maintenance, request):
+            for database in databases.requested_as(self._maintenance, request.name):
+                if database.marker.fingerprint == wanted.fingerprint:
+                    with suppress(SchemaRunnerError):
+                        if host := self._adopt(database, wanted):
+                            return host
+        return None
+
+    def _adopt(self, database: OwnDatabase, wanted: pool.Wanted) -> "HostDatabase | None":
+        request = self._request
+        with ExitStack() as opened, request.server.connect(database.name) as connection:
+            template = pool.find(connection, wanted, HostDatabase.path)
+            if template is None:
+                return None
+            lease = locks.Lease(request.server.connect(database.name), self._run)
+            opened.enter_context(closing(lease))
+            host = HostDatabase(request, database.name, lease, database.marker)
+            host.adopt(connection, template)
+            host.reap(connection, spared=[template.name])
+            opened.pop_all()
+        return host
+
+    def _free_name(self) -> str:
+        request, wanted = self._request, self._request.wanted
+        found = databases.requested_as(self._maintenance, request.name)
+        taken = self._pools_that_stay(found)
+        taken |= {
+            one.name for one in found if one.name not in taken and not self._remove(one.name)
+        }
+        if request.name in taken:
+            if wanted is not None:
+                kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
+                if not databases.exists(self._maintenance, kept):
+                    return kept
+            return names.database_of_run(request.name, self._run)
+        if request.is_projects_own and databases.exists(self._maintenance, request.name):
+            raise _refusal(request, ["what is in it"])
+        return request.name
+
+    def _pools_that_stay(self, found: list[OwnDatabase]) -> set[str]:
+        wanted = self._request.wanted
+        if wanted is None:
+            # As with stock Django, a run without --keepdb removes what others have kept.
+            return set()
+        others = {
+            one.name: one.marker
+            for one in found
+            if one.marker.fingerprint and one.marker.state is State.KEPT
+        }
+        return set(wanted.that_stay(others))
+
+    def _remove(self, name: str) -> bool:
+        """Remove a database of ours unless somebody needs it; return whether that was done."""
+        request = self._request
+        try:
+            connection = request.server.connect(name)
+        except SchemaRunnerError:
+            return False  # Another role's, which does not let us in.
+        with connection:
+            if locks.Lease.is_host_in_use(connection):
+                return False
+            is_projects_own = request.is_projects_own and name == request.name
+            if is_projects_own and (others := of_others(connection)):
+                raise _refusal(request, others)
+            backends.end_those_of_dead_runs(connection)
+            left = [schema.name for schema in schemas.found(connection)]
+        try:
+            databases.drop(self._maintenance, name)
+        except (errors.ObjectInUse, errors.InsufficientPrivilege):
+            return False  # Somebody looks into it, or it is another role's.
+        request.log(f"Removed what an earlier run left: {', '.join([f'database {name}', *left])}.")
+        return True
+
+
+def _refuse_without_right(maintenance: Connection) -> None:
+    row = maintenance.execute(
+        "SELECT rolname, rolcreatedb OR rolsuper FROM pg_catalog.pg_roles"
+        " WHERE rolname = current_user"
+    ).fetchone()
+    assert row is not None
+    role, may_create = row
+    if not may_create:
+        grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string()
+        raise SchemaRunnerError(
+            f"permission denied to create database: the role {role!r} may not. Make the "
+            f"schemas in the project's own database instead, with --host-database current, or "
+            f"have an administrator say: {grant};",
+            exit_code=2,
+        )
+
+
+def _refusal(request: Request, what: list[str]) -> SchemaRunnerError:
+    return SchemaRunnerError(
+        f"The tests would use the database {request.name!r} and remove it, but that is a NAME in "
+        f"DATABASES, and it exists: tests would remove {', '.join(what)}. Give TEST another "
+        f'"NAME", or leave it out. To make the schemas beside what is there, use '
+        f"--host-database current. If nothing in it is needed, drop it: dropdb {request.name}"
+    )
