@@ -91,6 +91,23 @@ Told = dict[int, dict[str, Any]]
 TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
 
 
+SERIALIZED = """
+        class First(TransactionTestCase):
+            serialized_rollback = True
+
+            def test_rows_are_there(self):
+                self.assertEqual(Author.objects.count(), 2)
+                Author.objects.all().delete()
+
+            def test_they_come_back(self):
+                self.test_rows_are_there()
+
+
+        class Second(First):
+            pass
+"""
+
+
 @pytest.fixture(params=["test", "current"])
 def place(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -338,23 +355,7 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
 
 def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
     """What Django serializes is there though it has not built anything."""
-    kept.tests(
-        """
-        class First(TransactionTestCase):
-            serialized_rollback = True
-
-            def test_rows_are_there(self):
-                self.assertEqual(Author.objects.count(), 2)
-                Author.objects.all().delete()
-
-            def test_they_come_back(self):
-                self.test_rows_are_there()
-
-
-        class Second(First):
-            pass
-        """
-    )
+    kept.tests(SERIALIZED)
     for mode in (flags(2), flags(2), ()):
         kept.run(*mode, KEEP).passed()
     assert count(kept) == 1
@@ -425,6 +426,17 @@ def test_another_fingerprint_has_a_pool_of_its_own(
     assert set(kept.databases()) == ({kept.name} if place == "current" else set())
     if place == "current":
         assert own(kept, kept.name) == {}
+
+
+def test_a_pool_that_somebody_has_damaged(kept: Project, host: str) -> None:
+    """It is of no use, and no reason to fail."""
+    run(kept)
+    with kept.host(host) as connection:
+        (template,) = (one.name for one in schemas.found(connection) if "template" in one.name)
+        connection.execute(f"DROP TABLE {template}.contents")
+    run(kept)
+    run(kept)
+    assert count(kept) == 2
 
 
 def age(project: Project, database: str, seconds: int, fingerprint: str | None = None) -> None:

@@ -16,8 +16,8 @@ from schema_runner.postgres.snapshot import Snapshot, SnapshotError
 from ..digest import digest
 from ..project import Project, Result
 from .test_current import DECOYS
-from .test_keepdb import DAY, EXTENSION, State, pool
-from .test_template import COUNTING, RICH, TELLING, count, told
+from .test_keepdb import DAY, EXTENSION, SERIALIZED, State, pool
+from .test_template import RICH, TELLING, count, count_migrations, told
 
 TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
 FOLDER = "cache/snapshots"
@@ -58,16 +58,7 @@ def host(project: Project, place: str) -> str:
 @pytest.fixture
 def saved(project: Project, place: str) -> Iterator[Project]:
     """A project that counts how often it migrates, in a database that is in use or not."""
-    project.write("counting.py", COUNTING)
-    project.configure(
-        f"""
-        INSTALLED_APPS = ["library"]
-        SCHEMA_RUNNER = {{"HOST_DATABASE": {place!r}, "SEEDERS": ["counting.seed"]}}
-        """
-    )
-    project.migration(
-        "0002_counting", "0001_initial", 'migrations.RunPython(__import__("counting").migrate)'
-    )
+    count_migrations(project, place)
     project.tests(SUITE)
     if place == "test":
         yield project
@@ -194,23 +185,7 @@ def test_with_keepdb(saved: Project, host: str) -> None:
 
 def test_serialized_rollback(saved: Project) -> None:
     """What Django serializes is there though it has not built anything."""
-    saved.tests(
-        """
-        class First(TransactionTestCase):
-            serialized_rollback = True
-
-            def test_rows_are_there(self):
-                self.assertEqual(Author.objects.count(), 2)
-                Author.objects.all().delete()
-
-            def test_they_come_back(self):
-                self.test_rows_are_there()
-
-
-        class Second(First):
-            pass
-        """
-    )
+    saved.tests(SERIALIZED)
     for mode in ((), ("--parallel", "2"), ()):
         saved.run(*mode, *SAVE).passed()
         assert_empty(saved)

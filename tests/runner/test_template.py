@@ -185,9 +185,8 @@ def place(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def counted(project: Project, place: str) -> Iterator[Project]:
-    """A project that counts how often it migrates, in the mode that `place` says."""
+def count_migrations(project: Project, place: str) -> None:
+    """Have a project count how often it migrates, with its schemas in that place."""
     project.write("counting.py", COUNTING)
     project.configure(
         f"""
@@ -198,6 +197,12 @@ def counted(project: Project, place: str) -> Iterator[Project]:
     project.migration(
         "0002_counting", "0001_initial", 'migrations.RunPython(__import__("counting").migrate)'
     )
+
+
+@pytest.fixture
+def counted(project: Project, place: str) -> Iterator[Project]:
+    """A project that counts how often it migrates, in the mode that `place` says."""
+    count_migrations(project, place)
     if place == "current":
         project.create_database()
     yield project
