@@ -30,16 +30,22 @@ def refuse_missing_fixtures(settings: Settings, *, alias: str) -> None:
             ) from error
 
 
-def load(connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str) -> None:
+def load(connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str) -> int | None:
     """Load the fixtures, call the seeders and move the sequences past what they inserted.
 
-    Each seeder is called as `seeder(using=alias)`, as a `post_migrate` handler is told.
+    Each seeder is called as `seeder(using=alias)`, as a `post_migrate` handler is told. Return
+    the number of a transaction before those that have inserted rows, None if nothing does.
     """
+    if not settings.fixtures and not settings.seeders:
+        return None
     alias = connection.alias
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.pg_current_xact_id()::text")
+        (before,) = cursor.fetchone()
     if settings.fixtures:
         call_command("loaddata", *settings.fixtures, verbosity=0, database=alias)
     for path in settings.seeders:
         load_callable("SEEDERS", path)(using=alias)
-    if settings.fixtures or settings.seeders:
-        with connection.cursor() as cursor:
-            sequences.advance(cursor, schema)
+    with connection.cursor() as cursor:
+        sequences.advance(cursor, schema)
+    return int(before)

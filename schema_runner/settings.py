@@ -15,6 +15,7 @@ CHOICES = {
     "STRATEGY": ("template", "migrate"),
     "ISOLATION": ("schema", "database"),
     "HOST_DATABASE": ("test", "current"),
+    "RESET": ("selective", "reference", "django"),
 }
 
 
@@ -25,6 +26,7 @@ class Settings:
     strategy: str = "template"
     isolation: str = "schema"
     host_database: str = "test"
+    reset: str = "selective"
     isolate_advisory_locks: bool = True
     fixtures: tuple[str, ...] = ()
     seeders: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from .postgres.blueprint import Blueprint
 from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase
 from .postgres.current import ProjectDatabase
-from .postgres.hosts import Host, Log, Request
+from .postgres.hosts import PUBLIC, Host, Log, Request
 from .postgres.pg_dump import PgDump
 from .postgres.reservation import Reservation
 from .postgres.snapshot import Snapshot
@@ -76,10 +76,18 @@ class Workspace:
         """Begin with the template of what worker 1 has."""
         self.host(alias).start_dump(self._sites[alias].schemas[1], pg_dump)
 
-    def add_template(self, alias: str, extra: Mapping[str, Any]) -> None:
-        """Have workers copy the schema that worker 1 has; raise CopyError where they cannot."""
-        self.host(alias).add_template(self._sites[alias].schemas[1], extra)
+    def add_template(self, alias: str, extra: Mapping[str, Any], since: int | None) -> None:
+        """Have workers copy the schema that worker 1 has; raise CopyError where they cannot.
+
+        `since` is a transaction before those that have loaded reference data, if any have.
+        """
+        self.host(alias).add_template(self._sites[alias].schemas[1], extra, since)
         self.plan(alias)
+
+    def add_reference(self, alias: str, since: int | None) -> None:
+        """Put aside what resets restore, unless there is a template."""
+        model = self._sites[alias].schemas.get(1, PUBLIC)
+        self.host(alias).add_reference(model, since)
 
     def plan(self, alias: str, *, reasons: tuple[str, ...] = ()) -> None:
         """Have the workers of `alias` make what is in the schema that worker 1 has.

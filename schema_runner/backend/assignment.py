@@ -25,11 +25,13 @@ _ESCAPED = r"\\\1"
 class Place:
     """Where a worker's tables are: a database, and in it the first schema of `path`.
 
-    With an empty path the project's own search_path holds, as in a clone database.
+    With an empty path the project's own search_path holds, as in a clone database. `template` is
+    the schema that has the reference data, if anything is to be restored from it.
     """
 
     database: str
     path: tuple[str, ...] = ()
+    template: str | None = None
 
     @property
     def schema(self) -> str:

@@ -1,6 +1,6 @@
 """Test databases as schemas: what DatabaseCreation does, done in one host database."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,6 +42,8 @@ class SchemaCreation(Keeping, Base):
     project_places: ClassVar[frozenset[tuple[str, ...]]]
 
     _guard: guard.Guard
+    # What `reference.load` has returned.
+    _since: int | None = None
 
     def create_test_db(
         self, verbosity: int = 1, autoclobber: bool = False, *args: Any, **kwargs: Any
@@ -78,10 +80,11 @@ class SchemaCreation(Keeping, Base):
                     # They load the reference data themselves.
                     self._plan_builds(self._pg_dump)
             self._load_reference()
-        if not why:
-            if isinstance(self._pg_dump, PgDump):
-                self._keep_template(recording)
-            self._use(1)
+        if not why and isinstance(self._pg_dump, PgDump):
+            self._keep_template(recording)
+        if self._needs_reference:
+            self._workspace.add_reference(self._alias, self._since)
+        self._use(1)
         return name
 
     def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
@@ -111,14 +114,9 @@ class SchemaCreation(Keeping, Base):
         self._put(places, None, run=None)
 
     def _obtain_host(self) -> None:
-        parameters = self.connection.get_connection_params()
         settings_dict, name = self.connection.settings_dict, self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
-        left_out = _DJANGO_PARAMETERS if self._is_current else {*_DJANGO_PARAMETERS, "service"}
-        server = Server(
-            {key: value for key, value in parameters.items() if key not in left_out},
-            settings_dict["OPTIONS"].get("assume_role"),
-        )
+        server = self._server(() if self._is_current else ("service",))
         self._find_fingerprint(server)
         request = Request(
             server=server,
@@ -134,6 +132,18 @@ class SchemaCreation(Keeping, Base):
             self._workspace.use_project_database(self._alias, request)
         else:
             self._workspace.reserve(self._alias, request)
+
+    def _server(self, left_out: Collection[str] = ()) -> Server:
+        """Say how to reach the server past Django, without some of the connection parameters."""
+        parameters = self.connection.get_connection_params()
+        return Server(
+            {
+                key: value
+                for key, value in parameters.items()
+                if key not in _DJANGO_PARAMETERS and key not in left_out
+            },
+            self.connection.settings_dict["OPTIONS"].get("assume_role"),
+        )
 
     def _migrate(self) -> None:
         """Do what stock Django's build does, once more, in what the connection leads to now."""
@@ -200,7 +210,13 @@ class SchemaCreation(Keeping, Base):
     def _load_reference(self) -> None:
         schema = self._current_schema() or "public"
         with self._guarded(guard.Guard.of_reference_data()):
-            reference.load(self.connection, self.runner_settings, schema=schema)
+            self._since = reference.load(self.connection, self.runner_settings, schema=schema)
+
+    @property
+    def _needs_reference(self) -> bool:
+        """Whether resets restore rows that are there already, and so have to be put aside."""
+        keeps_some = self.runner_settings.reset == "selective" and self._since is not None
+        return keeps_some or self.runner_settings.reset == "reference"
 
     @contextmanager
     def _guarded(self, guarding: guard.Guard) -> Iterator[None]:

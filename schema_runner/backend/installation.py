@@ -10,8 +10,10 @@ from django.db.backends.signals import connection_created
 from .assignment import Assignment, assign
 from .creation import place
 from .extensions import share
+from .flushes import replace_flushes
 from .introspection import SchemaIntrospection
 from .obtaining import WorkerCreation
+from .operations import SchemaOperations
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _SEAMS = (
     ("creation", "creation_class", WorkerCreation),
     ("introspection", "introspection_class", SchemaIntrospection),
+    ("ops", "ops_class", SchemaOperations),
 )
 
 
@@ -43,6 +46,7 @@ def install(**attributes: Any) -> ExitStack:
                 _replace(undo, connection, instance_name, class_name)
             mixed.add(type(connection))
             undo.callback(_leave, connection, Assignment.of(connection.settings_dict))
+    replace_flushes(undo)
     # A run within a test must not take away what the test's own run has connected.
     signal_id = object()
     connection_created.connect(_prepare, dispatch_uid=signal_id)

@@ -36,6 +36,7 @@ class Keeping(Planning, Base):
     # Of what decides about the contents of a schema; None where nothing is to be kept.
     _fingerprint: str | None = None
     _server_facts: Sequence[str] = ()
+    _since: int | None
 
     @cached_property
     def _now(self) -> int:
@@ -158,7 +159,7 @@ class Keeping(Planning, Base):
         if recording and self._current_fingerprint() != self._fingerprint:
             # Nobody could say which of the two fingerprints it is of.
             dependencies = {_EDITED: ""}
-        self._plan_copies({"dependencies": dependencies})
+        self._plan_copies({"dependencies": dependencies}, self._since)
         self._keep_snapshot()
 
     def _say(self, action: str, verbosity: int) -> None:

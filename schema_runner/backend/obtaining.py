@@ -8,13 +8,14 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from .. import names
 from ..postgres.blueprint import Blueprint
+from ..postgres.hosts import reference_of
 from ..postgres.locks import Lease
 from ..postgres.server import Connection
 from ..postgres.template import CopyError
 from . import guard, review
 from .assignment import Assignment, Place
-from .creation import SchemaCreation
 from .planning import listing
+from .resetting import ResettingCreation
 from .statements import Kind
 
 
@@ -28,15 +29,16 @@ class Start:
 
     It `is_replacement` if another process has been the same worker before, and died.
     `announce_database` is called before a database is made, or what takes as long, with a line for
-    the log or None.
+    the log or None. `say` adds any other line to the log, and is None where the process has one.
     """
 
     is_replacement: bool = False
     announce_database: Callable[[str | None], None] = _unheard
+    say: Callable[[str], None] | None = None
 
 
-class WorkerCreation(SchemaCreation):
-    """`SchemaCreation` in a worker: what `install` mixes in, everywhere.
+class WorkerCreation(ResettingCreation):
+    """`ResettingCreation` in a worker: what `install` mixes in, everywhere.
 
     Django calls `setup_worker_connection` for each alias as a worker starts, in all versions
     from 5.2 to 6.1.
@@ -74,6 +76,7 @@ class WorkerCreation(SchemaCreation):
 
         A database is left to the run: this process may be connected to it.
         """
+        self.close_resets()
         if self.obtained is not None and self._own_database is None:
             if keep:
                 _, *path = self.obtained.path
@@ -114,7 +117,7 @@ class WorkerCreation(SchemaCreation):
 
     def _copy(self, worker: int) -> Place:
         schema = self._blueprint.copy(worker)
-        return self._move_to(worker, schema)
+        return self._move_to(worker, schema, self._blueprint.template)
 
     def _build(self, worker: int) -> Place:
         schema = self._blueprint.begin(worker)
@@ -126,7 +129,18 @@ class WorkerCreation(SchemaCreation):
             self._blueprint.drop(schema)
             raise
         self._load_reference()
-        return place
+        return self._with_reference(worker, place)
+
+    def _with_reference(self, worker: int, place: Place) -> Place:
+        """Put aside what resets restore, in a place that this process has built."""
+        if not self._needs_reference:
+            return place
+        with self._connect() as connection:
+            template = reference_of(
+                connection, place.schema, self._blueprint.run, place.path[1:], self._since
+            )
+        self._move(worker, replace(place, template=template))
+        return replace(place, template=template)
 
     def _build_schema(self, worker: int, schema: str) -> None:
         blueprint = self._blueprint
@@ -137,10 +151,10 @@ class WorkerCreation(SchemaCreation):
             self._migrate()
         blueprint.finish(schema)
 
-    def _move_to(self, worker: int, schema: str) -> Place:
+    def _move_to(self, worker: int, schema: str, template: str | None = None) -> Place:
         """Use a schema that is ready from now on."""
         blueprint = self._blueprint
-        place = Place(blueprint.host, (schema, *blueprint.ahead, *blueprint.path))
+        place = Place(blueprint.host, (schema, *blueprint.ahead, *blueprint.path), template)
         self._move(worker, place)
         self._settle()
         return place
@@ -166,7 +180,7 @@ class WorkerCreation(SchemaCreation):
         self._move(worker, place)
         self._migrate()
         self._load_reference()
-        return place
+        return self._with_reference(worker, place)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         if self._number is None:
@@ -189,7 +203,15 @@ class WorkerCreation(SchemaCreation):
     def _connect(self) -> Connection:
         if self._number is None:
             return super()._connect()
+        if self._own_database is not None:
+            return self._server().connect(self._own_database)
         return self._blueprint.connect(self._number)
+
+    def _say_to_user(self, text: str) -> None:
+        if self.start.say is None:
+            super()._say_to_user(text)
+        else:
+            self.start.say(text)
 
     @property
     def _assignment(self) -> Assignment | None:

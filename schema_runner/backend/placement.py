@@ -59,11 +59,13 @@ class Placement(Base):
             workspace.clones(alias),
         )
         path = (*host.ahead, *host.path) if is_built else host.path
-        places = {n: Place(host.name, (schema, *path)) for n, schema in schemas.items()}
-        places |= {n: Place(clone) for n, clone in clones.items()}
+        template = host.reference
+        places = {n: Place(host.name, (schema, *path), template) for n, schema in schemas.items()}
+        # Clones have copies of it.
+        places |= {n: Place(clone, (), template) for n, clone in clones.items()}
         if worker is not None:
             # Before there are clones, or where there is no need for any.
-            places.setdefault(worker, Place(host.name))
+            places.setdefault(worker, Place(host.name, (), template))
         self._put(
             places,
             worker,

@@ -62,10 +62,10 @@ class Planning(Naming):
                     f"has names that are PostgreSQL's own: {listing(collisions)}."
                 )
 
-    def _plan_copies(self, extra: Mapping[str, Any]) -> None:
+    def _plan_copies(self, extra: Mapping[str, Any], since: int | None) -> None:
         workspace, alias = self._workspace, self._alias
         try:
-            workspace.add_template(alias, extra)
+            workspace.add_template(alias, extra, since)
         except CopyError as error:
             why = f"schema {self._current_schema()} cannot be copied: {listing(error.reasons)}"
             if workspace.workers == 1:

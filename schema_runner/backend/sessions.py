@@ -26,3 +26,10 @@ def leave_transactions() -> None:
             connection.needs_rollback = False
             connection.savepoint_ids, connection.atomic_blocks = [], []
             connection.run_on_commit = []
+
+
+def disconnect_from_transactions() -> None:
+    """Close this thread's connections that do not commit by themselves."""
+    for connection in connections.all(initialized_only=True):
+        if connection.vendor == "postgresql" and not connection.autocommit:
+            connection.close()

@@ -5,6 +5,7 @@ import unittest
 from collections.abc import Collection
 from typing import Any
 
+from ..backend.resetting import prepare_for
 from . import marks
 from .alarm import Alarm
 from .events import Event, Finished, Observer, Started, outcome_of
@@ -106,9 +107,14 @@ class LimitedMixin:
 
 
 class LimitedSuiteMixin:
-    """Put before a class of suites whose results are limited: a class is set up in its time."""
+    """Put before a class of suites whose results are limited: a class is set up in its time.
+
+    Before that, it is made sure that it finds the structure of the database that it should.
+    """
 
     def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802
+        if getattr(result, "_previousTestClass", None) is not type(test):
+            prepare_for(type(test))
         if isinstance(result, LimitedMixin):
             result.limit_class(test)
         super()._handleClassSetUp(test, result)  # type: ignore[misc]

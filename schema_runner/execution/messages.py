@@ -43,6 +43,12 @@ class MakesDatabase(NamedTuple):
     text: str | None
 
 
+class Said(NamedTuple):
+    """A line for the log."""
+
+    text: str
+
+
 class Failed(NamedTuple):
     """Why a worker is about to end: it could not be set up, or a test has broken out."""
 

@@ -16,11 +16,12 @@ from django.db import connections
 
 from ..backend.installation import install
 from ..backend.obtaining import Start, WorkerCreation
+from ..backend.resetting import prepare_for
 from ..backend.sessions import disconnect, leave_transactions
 from ..errors import SchemaRunnerError
 from ..settings import Settings
 from .channel import Receiver, Sender
-from .messages import Failed, Gone, MakesDatabase, Order, Ready, Stop
+from .messages import Failed, Gone, MakesDatabase, Order, Ready, Said, Stop
 from .raised import exc_info
 from .reporter import Reporter
 from .results import PartSuite, result_class
@@ -115,7 +116,7 @@ class _Process:
 
     def _set_up(self) -> None:
         assigned = self._assigned
-        WorkerCreation.start = Start(assigned.is_replacement, self._announce_database)
+        WorkerCreation.start = Start(assigned.is_replacement, self._announce_database, self._say)
         assigned.init_worker(
             _Counter(assigned.number - 1),
             assigned.initial_settings,
@@ -130,6 +131,9 @@ class _Process:
 
     def _announce_database(self, text: str | None) -> None:
         self._tell(MakesDatabase(text))
+
+    def _say(self, text: str) -> None:
+        self._tell(Said(text))
 
     def _leave(self) -> None:
         disconnect()
@@ -165,6 +169,8 @@ class _Process:
         self._reporter.enter(order.part)
         try:
             tests = self._tests(order)
+            if tests:
+                prepare_for(type(tests[0][1]))
         except Exception as error:
             self._reporter.tell("addError", f"part {order.part.subsuite}", exc_info(error))
         else:

@@ -16,6 +16,7 @@ from .messages import (
     MakesDatabase,
     Outside,
     Ready,
+    Said,
     Stop,
 )
 from .report import Report
@@ -54,6 +55,7 @@ class Supervisor:
             Left: self._heed_left,
             Ready: self._heed_ready,
             MakesDatabase: self._heed_database,
+            Said: self._heed_said,
             Failed: self._heed_failed,
             Gone: self._heed_gone,
         }
@@ -164,6 +166,9 @@ class Supervisor:
         worker.makes_a_database = True
         if message.text is not None:
             self._report.log(message.text)
+
+    def _heed_said(self, worker: Worker, message: Said) -> None:
+        self._report.log(message.text)
 
     def _heed_failed(self, worker: Worker, message: Failed) -> None:
         worker.why = message.text

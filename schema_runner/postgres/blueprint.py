@@ -86,6 +86,14 @@ class Blueprint:
             schemas.mark(connection, schema, Marker(self.run, State.READY))
         return schema
 
+    def renew(self, schema: str) -> None:
+        """Have a schema be as the template has it, though its structure is another."""
+        with self.connect(names.worker_of_schema(schema)) as connection:
+            template = self._read_template(connection)
+            schemas.recreate(connection, schema, self.run, batch=self.batch)
+            template.copy(connection, schema, batch=self.batch)
+            schemas.mark(connection, schema, Marker(self.run, State.READY))
+
     def drop(self, schema: str) -> None:
         with self.connect(names.worker_of_schema(schema)) as connection:
             schemas.drop(connection, schema, self.run, batch=self.batch)

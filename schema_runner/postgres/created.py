@@ -56,8 +56,8 @@ class HostDatabase(Host):
         self._is_public_in_use = False
         return schema
 
-    def add_template(self, model: str, extra: Mapping[str, Any]) -> None:
-        super().add_template(model, extra)
+    def add_template(self, model: str, extra: Mapping[str, Any], since: int | None) -> None:
+        super().add_template(model, extra, since)
         if self._request.wanted:
             with self._server.maintenance() as maintenance:
                 databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))

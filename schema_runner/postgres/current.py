@@ -77,6 +77,7 @@ class ProjectDatabase(Host):
             if kept.name not in {one.name for one in pool.templates(connection)}:
                 # Just before this run could hold it, one without --keepdb has taken it away.
                 self.template, self.leased, self._structure = None, None, ""
+                self.reference = None
         self.reap(connection, spared=spared)
 
     def begin(self, worker: int) -> str | None:

@@ -1,6 +1,6 @@
 """The databases that worker schemas live in: what those of both modes have in common."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -59,6 +59,8 @@ class Host:
         # The template of this run, or of the pool that it uses, and what it has leased there.
         self.template: str | None = None
         self.leased: str | None = None
+        # The template from which resets restore: that one, or another with nothing but rows.
+        self.reference: str | None = None
         self._server = request.server
         self._request = request
         self._structure = ""
@@ -112,8 +114,11 @@ class Host:
             self._dump.close()
             self._dump = None
 
-    def add_template(self, model: str, extra: Mapping[str, Any]) -> None:
-        """Make the template that is begun, which knows the `extra` facts. Raises CopyError."""
+    def add_template(self, model: str, extra: Mapping[str, Any], since: int | None) -> None:
+        """Make the template that is begun, which knows the `extra` facts. Raises CopyError.
+
+        Rows that the transaction `since`, or a later one, has written are marked in it.
+        """
         assert self._dump is not None
         with self.connect() as connection:
             try:
@@ -121,8 +126,20 @@ class Host:
             finally:
                 self.stop_dump()
             contents = replace(contents, extra=extra)
-            self.use(Template.create(connection, contents, self._marker_of_template, self.path))
+            marker = self._marker_of_template
+            self.use(Template.create(connection, contents, marker, self.path, since))
             self._keep_shims(connection)
+
+    def add_reference(self, model: str, since: int | None) -> None:
+        """Have resets restore the rows that are in `model` now, unless a template has them."""
+        if self.reference is None:
+            with self.connect() as connection:
+                self.reference = reference_of(
+                    connection, model, self.lease.run, self._path_after(model), since
+                )
+
+    def _path_after(self, model: str) -> Sequence[str]:
+        return [schema for schema in self.path if schema != model]
 
     def restore(self, snapshot: Snapshot) -> Callable[[], None]:
         """Make a template of a snapshot; return what undoes it. Raises SnapshotError."""
@@ -139,7 +156,7 @@ class Host:
         return partial(self._discard, template, list(missing))
 
     def _discard(self, template: Template, extensions: list[str]) -> None:
-        self.template, self._structure = None, ""
+        self.template, self.reference, self._structure = None, None, ""
         with self.connect() as connection:
             schemas.drop(connection, template.name, self.lease.run, batch=self._batch)
             for name in reversed(extensions):
@@ -163,7 +180,7 @@ class Host:
 
     def use(self, template: Template) -> None:
         """Make schemas from that template, and keep it from being dropped."""
-        self.template = template.name
+        self.template = self.reference = template.name
         self._structure = template.contents.structure
         self.lease.share(schemas.lock_of_pool(template.name))
 
@@ -219,6 +236,15 @@ class Host:
             backends.end(connection, self.name, self.lease.run, worker)
             for schema in schemas.of_worker(connection, self.lease.run, worker):
                 schemas.drop(connection, schema, self.lease.run, batch=self._batch)
+
+
+def reference_of(
+    connection: Connection, model: str, run: int, path: Sequence[str], since: int | None
+) -> str:
+    """Make a template of a schema's rows alone, and return its name."""
+    contents = Contents.of_rows(connection, model, path)
+    marker = Marker(run, State.READY)
+    return Template.create(connection, contents, marker, path, since).name
 
 
 def refuse_old_server(connection: Connection, request: Request) -> None:

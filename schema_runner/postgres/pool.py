@@ -11,11 +11,13 @@ from typing import Any
 import psycopg
 
 from .. import names
-from . import catalog, locks, rows, schemas
+from ..errors import SchemaRunnerError
+from . import locks, schemas
 from .marker import Marker, State
+from .reset import Reset
 from .schemas import OwnSchema
 from .server import Connection
-from .template import Template, set_path
+from .template import Template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,18 +122,14 @@ def give_back(
 
 
 def _restore(connection: Connection, template: Template, schema: str) -> bool:
-    """Bring sequences back, and return whether a schema is then as the template has it."""
-    contents = template.contents
-    # Rather an error than rows that are not seen.
-    connection.execute("SET row_security = off")
-    set_path(connection, schema, template.path)
-    if set(rows.tables_with_rows(connection, schema)) != set(contents.tables):
+    """Bring a schema to what the template has; return False where that is not possible."""
+    if not template.describes(connection, schema):
         return False
-    views, stale = rows.materialized_views(connection, schema)
-    if stale or set(views) != set(contents.views):
+    try:
+        Reset(schema, template.path).restore(connection, template)
+    except SchemaRunnerError:
         return False
-    rows.restore_sequences(connection, schema, contents.sequences)
-    return catalog.digest(connection, schema) == contents.structure
+    return True
 
 
 def close(connection: Connection, template: str, now: int) -> bool:

@@ -1,6 +1,6 @@
 """The rows of a schema, and statements that carry them to another one."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from typing import NamedTuple
 
@@ -44,21 +44,33 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table that has rows, and the columns that hold their values; `digest` is of those."""
+    """A table that has rows, and the columns that hold their values.
+
+    A copy of it, in another schema, has what `values` selects, maybe among other things.
+    """
 
     name: str
     columns: tuple[Column, ...]
-    digest: str = ""
 
-    def values(self) -> sql.Composed:
+    def values(self) -> list[sql.Composed]:
         """What to select where the table itself is, for a copy of it in another schema."""
-        return _listed(
+        return [
             sql.SQL("{0}::text AS {0}" if column.own_type else "{0}").format(_name(column))
+            for column in self.columns
+        ]
+
+    def row(self) -> sql.Composed:
+        """A row of the table itself as one text, which is that of its copy: see `row_of_copy`."""
+        return _row(
+            sql.SQL("{}::text" if column.own_type else "{}").format(_name(column))
             for column in self.columns
         )
 
-    def copy_from(self, source: sql.Identifier, schema: str) -> sql.Composed:
-        """Insert into the table of a schema what `source` has, a copy that has `values`.
+    def row_of_copy(self) -> sql.Composed:
+        return _row(map(_name, self.columns))
+
+    def copy_from(self, source: sql.Composable, schema: str) -> sql.Composed:
+        """Insert into the table of a schema what `source` has, a copy of it.
 
         The schema is first on the search_path.
         """
@@ -79,28 +91,20 @@ class Table(NamedTuple):
         )
 
 
-def tables_with_rows(connection: Connection, schema: str) -> list[Table]:
+def tables_with_rows(
+    connection: Connection, schema: str, among: Collection[str] | None = None
+) -> list[Table]:
     """List the tables that have rows, with the schema first on the connection's search_path."""
     names = [name for (name,) in connection.execute(_WITH_PAGES, [schema])]
+    if among is not None:
+        names = [name for name in names if name in among]
     filled = [name for name in names if _has_rows(connection, schema, name)]
     columns = connection.execute(_COLUMNS, [schema, filled]).fetchall()
     found = {
         name: tuple(Column(*column) for _, *column in rows)
         for name, rows in groupby(columns, key=lambda row: row[0])
     }
-    tables = [Table(name, found.get(name, ())) for name in filled]
-    return [table._replace(digest=_digest(connection, schema, table)) for table in tables]
-
-
-def _digest(connection: Connection, schema: str, table: Table) -> str:
-    """Return the number of a table's rows, and the sum of their hashes."""
-    query = sql.SQL(
-        "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(r::text, 0))"
-        " FROM (SELECT {} FROM ONLY {}) r"
-    ).format(table.values(), sql.Identifier(schema, table.name))
-    row = connection.execute(query).fetchone()
-    assert row is not None
-    return f"{row[0]} {row[1]}"
+    return [Table(name, found.get(name, ())) for name in filled]
 
 
 def _has_rows(connection: Connection, schema: str, table: str) -> bool:
@@ -111,6 +115,10 @@ def _has_rows(connection: Connection, schema: str, table: str) -> bool:
 
 def _name(column: Column) -> sql.Identifier:
     return sql.Identifier(column.name)
+
+
+def _row(values: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL("ROW({})::text").format(_listed(values))
 
 
 def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
@@ -131,6 +139,11 @@ _SEQUENCES = """
     WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
     ORDER BY c.oid
 """
+_LAST_VALUES = """
+    SELECT relname, pg_catalog.pg_sequence_last_value(seqrelid)
+    FROM pg_catalog.pg_sequence JOIN pg_catalog.pg_class c ON c.oid = seqrelid
+    WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+"""
 # So that one statement does not lock too many.
 _AT_ONCE = 50
 
@@ -143,12 +156,26 @@ def moved_sequences(connection: Connection, schema: str) -> list[SequenceValue]:
 
 
 def restore_sequences(
-    connection: Connection, schema: str, values: Iterable[SequenceValue]
+    connection: Connection, schema: str, values: Iterable[SequenceValue], *, exactly: bool = True
 ) -> None:
-    """Bring all sequences to these values, or else to where they start."""
-    wanted = _sequence_starts(connection, schema) | {one.name: one for one in values}
-    found = _sequence_values(connection, schema, list(wanted))
-    for statement in set_sequences({wanted[one.name] for one in found} - set(found), schema):
+    """Bring all sequences to these values, or else to where they start.
+
+    Unless it is to be done `exactly`, those stay that have given out nothing, wherever they are:
+    to see where would take ten times as long.
+    """
+    starts = _sequence_starts(connection, schema)
+    wanted = starts | {one.name: one for one in values}
+    if exactly:
+        found = set(_sequence_values(connection, schema, list(wanted)))
+        moved = {wanted[one.name] for one in found} - found
+    else:
+        last: dict[str, int | None] = dict(connection.execute(_LAST_VALUES, [schema]).fetchall())
+        moved = {
+            one
+            for one in wanted.values()
+            if one.name in last and last[one.name] != (one.value if one.is_called else None)
+        }
+    for statement in set_sequences(moved, schema):
         connection.execute(statement)
 
 

@@ -112,6 +112,14 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
     return True
 
 
+def recreate(connection: Connection, name: str, run: int, *, batch: int) -> None:
+    """Drop a schema of `run` with all that is in it, and create it again."""
+    drop(connection, name, run, batch=batch)
+    with connection.transaction():
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+        mark(connection, name, Marker(run, State.BUILDING))
+
+
 def limit_waiting(connection: Connection) -> None:
     """Have the transaction under way raise LockNotAvailable rather than wait for long."""
     connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))

@@ -1,9 +1,22 @@
 """Sequences that columns own."""
 
+from collections.abc import Collection
 from typing import Any
 
 from psycopg import sql
 
+from .server import Connection
+
+_RESTART = """
+    SELECT pg_catalog.setval(q.seqrelid, q.seqstart, false)
+    FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid
+    JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
+    WHERE d.classid = 'pg_catalog.pg_class'::regclass
+      AND d.refclassid = 'pg_catalog.pg_class'::regclass
+      AND d.deptype IN ('a', 'i') AND t.relname = ANY(%s)
+      AND t.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+"""
 _OWNED = """
     SELECT t.relname, a.attname, s.relname, q.seqstart
     FROM pg_catalog.pg_depend d
@@ -18,6 +31,12 @@ _OWNED = """
       AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
       AND nspname = %s
 """
+
+
+def restart(connection: Connection, schema: str, tables: Collection[str]) -> None:
+    """Have the sequences that tables own start anew, but after the rows that are there."""
+    connection.execute(_RESTART, [list(tables), schema])
+    advance(connection.cursor(), schema)
 
 
 def advance(cursor: Any, schema: str) -> None:

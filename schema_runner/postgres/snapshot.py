@@ -17,11 +17,12 @@ import psycopg
 from psycopg import sql
 
 from . import locks, schemas
+from .copies import Copies
 from .marker import Marker
 from .server import Connection
 from .template import Contents, Template
 
-_FORMAT = 1
+_FORMAT = 2
 # What comes of bytes that are not what was written.
 _ERRORS = (
     *(AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError),
@@ -40,9 +41,9 @@ class SnapshotError(Exception):
 class Snapshot:
     """What a file holds: the `contents` of a template, and the rows of its tables.
 
-    `types` lists the types of each table's columns, and `rows` has what COPY writes of each.
-    `extensions` maps the names of those that are needed to their versions. `made` is in seconds
-    since the Unix epoch.
+    `types` lists the types of the columns of each table's copy, and `rows` has what COPY writes
+    of it. `extensions` maps the names of those that are needed to their versions. `made` is in
+    seconds since the Unix epoch.
     """
 
     fingerprint: str
@@ -62,7 +63,7 @@ class Snapshot:
                 if found["format"] != _FORMAT:
                     raise SnapshotError(f"it is of another format, {found['format']!r}")
                 contents = Contents.load(found["facts"], found["before"], found["after"])
-                columns = [len(table.columns) for table in contents.tables]
+                columns = [len(Copies.columns(table)) for table in contents.tables]
                 if [len(types) for types in found["types"]] != columns:
                     raise SnapshotError("its tables have other columns than it says")
                 rows = [file.read(f"rows/{n}") for n in range(len(contents.tables))]
@@ -85,8 +86,8 @@ class Snapshot:
             made=made,
             contents=template.contents,
             extensions=dict(connection.execute(_EXTENSIONS).fetchall()),
-            types=[_types(connection, copy) for copy, _ in template.copies()],
-            rows=[_rows(connection, copy) for copy, _ in template.copies()],
+            types=[_types(connection, copy) for copy, _ in template.copies],
+            rows=[_rows(connection, copy) for copy, _ in template.copies],
         )
 
     def write(self, path: Path) -> None:
@@ -150,12 +151,10 @@ class Snapshot:
     def _fill(self, connection: Connection, marker: Marker, path: Sequence[str]) -> Template:
         name = schemas.create_template(connection, marker.run)
         template = Template(name, self.contents, tuple(path))
-        for (copy, table), types, rows in zip(
-            template.copies(), self.types, self.rows, strict=True
-        ):
+        for (copy, table), types, rows in zip(template.copies, self.types, self.rows, strict=True):
             columns = sql.SQL(", ").join(
-                sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))
-                for column, type_ in zip(table.columns, types, strict=True)
+                sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_))
+                for column, type_ in zip(Copies.columns(table), types, strict=True)
             )
             connection.execute(sql.SQL("CREATE TABLE {} ({})").format(copy, columns))
             with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(copy)) as target:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import psycopg
 from psycopg import sql
 
 from . import catalog, locks, rows, schemas
+from .copies import Copies
 from .marker import Marker
 from .pg_dump import Dump, DumpError
 from .rows import Column, SequenceValue, Table
@@ -57,8 +58,9 @@ class Contents:
 
     What `script` makes has the `structure` that `catalog.digest` tells of. `tables` have rows,
     `sequences` are not where they start, and `views` are materialized and populated, each after
-    those that it is made of. `extra` is what else those who make it want to know later; it can
-    be written as JSON.
+    those that it is made of. In those of the tables that `marked` names, some rows are marked:
+    those of FIXTURES and SEEDERS, and what they refer to. `extra` is what else those who make it
+    want to know later; it can be written as JSON.
     """
 
     script: Script
@@ -66,6 +68,7 @@ class Contents:
     tables: tuple[Table, ...] = ()
     sequences: tuple[SequenceValue, ...] = ()
     views: tuple[str, ...] = ()
+    marked: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -76,20 +79,35 @@ class Contents:
         """
         try:
             structure = catalog.digest(connection, schema)
-            # Rather an error than rows that are not seen.
-            connection.execute("SET row_security = off")
             casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
-            set_path(connection, schema, path)
-            tables = rows.tables_with_rows(connection, schema)
-            sequences = rows.moved_sequences(connection, schema)
-            views, stale = rows.materialized_views(connection, schema)
+            contents, stale = cls._of_rows(connection, schema, path)
             owner = _current_role(connection)
             script = Script.parse(dump.result(), schema, owner=owner, more=casts)
         except (DumpError, psycopg.Error) as error:
             raise CopyError(_said(error)) from error
         if stale:
             raise CopyError(*(f"materialized view {name}, which is out of date" for name in stale))
-        return cls(script, structure, tuple(tables), tuple(sequences), tuple(views))
+        return replace(contents, script=script, structure=structure)
+
+    @classmethod
+    def of_rows(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
+        """Read what one is to have from which resets restore, and no copies are made."""
+        contents, _ = cls._of_rows(connection, schema, path)
+        return contents
+
+    @classmethod
+    def _of_rows(
+        cls, connection: Connection, schema: str, path: Sequence[str]
+    ) -> tuple[Self, list[str]]:
+        """Return with the contents which materialized views are out of date."""
+        # Rather an error than rows that are not seen.
+        connection.execute("SET row_security = off")
+        set_path(connection, schema, path)
+        tables = rows.tables_with_rows(connection, schema)
+        sequences = rows.moved_sequences(connection, schema)
+        views, stale = rows.materialized_views(connection, schema)
+        script = Script(schema, (), ())
+        return cls(script, "", tuple(tables), tuple(sequences), tuple(views)), stale
 
     @property
     def facts(self) -> str:
@@ -101,6 +119,7 @@ class Contents:
                 "tables": self.tables,
                 "sequences": self.sequences,
                 "views": self.views,
+                "marked": self.marked,
                 "extra": self.extra,
             }
         )
@@ -113,11 +132,12 @@ class Contents:
             script=Script(found["schema"], tuple(before), tuple(after)),
             structure=found["structure"],
             tables=tuple(
-                Table(name, tuple(Column(*column) for column in columns), digest)
-                for name, columns, digest in found["tables"]
+                Table(name, tuple(Column(*column) for column in columns))
+                for name, columns in found["tables"]
             ),
             sequences=tuple(SequenceValue(*value) for value in found["sequences"]),
             views=tuple(found["views"]),
+            marked=tuple(found["marked"]),
             extra=found["extra"],
         )
 
@@ -136,21 +156,22 @@ class Template:
 
     @classmethod
     def create(
-        cls, connection: Connection, contents: Contents, marker: Marker, path: Sequence[str]
+        cls,
+        connection: Connection,
+        contents: Contents,
+        marker: Marker,
+        path: Sequence[str],
+        since: int | None = None,
     ) -> Self:
         """Create a template of the schema that `contents` are of.
 
-        Only once all is there is it marked with `marker`.
+        Rows that the transaction `since`, or a later one, has written are marked. Only once all
+        is there is the template marked as such, with `marker`.
         """
-        model = contents.script.schema
-        template = cls(schemas.create_template(connection, marker.run), contents, tuple(path))
+        name, model = schemas.create_template(connection, marker.run), contents.script.schema
         set_path(connection, model, path)
-        for copy, table in template.copies():
-            connection.execute(
-                sql.SQL("CREATE TABLE {} AS SELECT {} FROM ONLY {}").format(
-                    copy, table.values(), sql.Identifier(model, table.name)
-                )
-            )
+        copies = Copies.make(connection, name, model, contents.tables, since)
+        template = cls(name, replace(contents, marked=copies.marked), tuple(path))
         template.complete(connection, marker)
         return template
 
@@ -195,7 +216,7 @@ class Template:
     def _steps(self, connection: Connection, schema: str) -> Iterator[Sequence[str]]:
         contents, script = self.contents, self.contents.script.for_schema(schema)
         yield script.before
-        filling = [table.copy_from(copy, schema) for copy, table in self.copies()]
+        filling = [table.copy_from(copy, schema) for copy, table in self.copies]
         filling += rows.set_sequences(contents.sequences, schema)
         yield [statement.as_string(connection) for statement in filling]
         yield script.after
@@ -219,7 +240,7 @@ class Template:
             ).fetchone()
             is_proved = bool(row and row[0])
             if row == (None,):
-                is_proved = catalog.digest(connection, schema) == self.contents.structure
+                is_proved = self.describes(connection, schema)
                 connection.execute(
                     sql.SQL("UPDATE {} SET is_proved = %s").format(self._table), [is_proved]
                 )
@@ -227,10 +248,13 @@ class Template:
             model = self.contents.script.schema
             raise CopyError(*catalog.differences(connection, model, schema) or ["its structure"])
 
-    def copies(self) -> Iterator[tuple[sql.Identifier, Table]]:
-        """Yield what the copies are called: not as the tables are, for one of ours is there."""
-        for number, table in enumerate(self.contents.tables, start=1):
-            yield sql.Identifier(self.name, f"rows_{number}"), table
+    def describes(self, connection: Connection, schema: str) -> bool:
+        """Whether the structure of a schema is that of copies."""
+        return catalog.digest(connection, schema) == self.contents.structure
+
+    @property
+    def copies(self) -> Copies:
+        return Copies(self.name, self.contents.tables, self.contents.marked)
 
     @property
     def _table(self) -> sql.Identifier:

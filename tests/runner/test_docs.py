@@ -60,7 +60,7 @@ def test_the_code_shown_works_together(project: Project, mode: tuple[str, ...]) 
     write_blocks(project)
     project.write("library/fixtures/authors.json", FIXTURE)
     result = project.run(*mode).passed()
-    assert "Ran 5 tests" in result.stderr
+    assert "Ran 6 tests" in result.stderr
     project.run(*mode, "--testrunner", "runner.Runner").passed()
     observed = project.run(*mode, "--testrunner", "observed.ObservedRunner").passed()
     assert "AloneTests.test_nothing_else_runs: passed in worker " in observed.stdout

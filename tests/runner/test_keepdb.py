@@ -278,13 +278,13 @@ def test_a_serial_run_comes_first(kept: Project, host: str) -> None:
 DIRT = {
     "moved sequences": ("SELECT setval('library_author_id_seq', 900)", True),
     "rows that are as they were": ("UPDATE library_author SET name = name", True),
-    "rows": ("INSERT INTO library_author (name) VALUES ('left')", False),
+    "rows": ("INSERT INTO library_author (name) VALUES ('left')", True),
     "rows in an empty table": (
         "INSERT INTO library_book (title, author_id) SELECT 'left', min(id) FROM library_author",
-        False,
+        True,
     ),
-    "changed rows": ("UPDATE library_author SET name = name || '!'", False),
-    "no rows": ("TRUNCATE library_author RESTART IDENTITY CASCADE", False),
+    "changed rows": ("UPDATE library_author SET name = name || '!'", True),
+    "no rows": ("TRUNCATE library_author RESTART IDENTITY CASCADE", True),
     "a table": ("CREATE TABLE left_behind (n serial)", False),
     "a column": ("ALTER TABLE library_book ADD COLUMN left_behind int", False),
     "a function": ("CREATE FUNCTION left_behind() RETURNS int LANGUAGE sql AS 'SELECT 1'", False),

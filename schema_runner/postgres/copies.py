@@ -1,0 +1,153 @@
+"""Copies of tables' rows, put aside in a schema of ours."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from psycopg import sql
+
+from .rows import Table
+from .server import Connection
+
+# Tells in a copy which rows are to be kept by themselves.
+_MARK_NAME = "schema_runner_kept"
+_MARK = sql.Identifier(_MARK_NAME)
+# The columns of foreign keys, in their order.
+_KEYS = """
+    SELECT child.relname, parent.relname,
+           ARRAY(SELECT attname::text FROM pg_catalog.unnest(conkey) WITH ORDINALITY AS k (n, nth)
+                 JOIN pg_catalog.pg_attribute ON attrelid = conrelid AND attnum = n ORDER BY nth),
+           ARRAY(SELECT attname::text FROM pg_catalog.unnest(confkey) WITH ORDINALITY AS k (n, nth)
+                 JOIN pg_catalog.pg_attribute ON attrelid = confrelid AND attnum = n ORDER BY nth)
+    FROM pg_catalog.pg_constraint
+    JOIN pg_catalog.pg_class child ON child.oid = conrelid
+    JOIN pg_catalog.pg_class parent ON parent.oid = confrelid
+    WHERE contype = 'f' AND child.relname = ANY(%(tables)s) AND parent.relname = ANY(%(tables)s)
+      AND connamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
+"""
+
+
+class Kept(NamedTuple):
+    """The rows that a table is to have: those in `source`, which has copies of some or all."""
+
+    table: Table
+    source: sql.Composable
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Copies of all rows of `tables`, called `rows_1` and so on, in the schema called `name`.
+
+    In those of the tables in `marked` some rows are marked.
+    """
+
+    name: str
+    tables: tuple[Table, ...]
+    marked: tuple[str, ...] = ()
+
+    @classmethod
+    def make(
+        cls,
+        connection: Connection,
+        name: str,
+        model: str,
+        tables: Sequence[Table],
+        since: int | None = None,
+    ) -> Self:
+        """Copy the tables of the schema `model`, which is first on the search_path.
+
+        Mark the rows that the transaction `since`, or a later one, has inserted or changed, and
+        those that these refer to.
+        """
+        copies = cls(name, tuple(tables))
+        mark = (
+            sql.SQL("false")
+            if since is None
+            else sql.SQL("pg_catalog.age(xmin) <= pg_catalog.age({}::pg_catalog.xid)").format(
+                sql.Literal(str(since % 2**32))
+            )
+        )
+        for copy, table in copies:
+            columns = sql.SQL(", ").join(
+                [*table.values(), sql.SQL("{} AS {}").format(mark, _MARK)]
+            )
+            connection.execute(
+                sql.SQL("CREATE TABLE {} AS SELECT {} FROM ONLY {}").format(
+                    copy, columns, sql.Identifier(model, table.name)
+                )
+            )
+        return copies if since is None else copies._with_marks(connection, model)
+
+    def _with_marks(self, connection: Connection, model: str) -> Self:
+        """Mark what marked rows refer to, and return which tables have some."""
+        copies = {table.name: (copy, table) for copy, table in self}
+        values = {"schema": model, "tables": list(copies)}
+        keys = [_Key(*key) for key in connection.execute(_KEYS, values)]
+        is_spreading = True
+        while is_spreading:
+            spreading = [_mark_parents(connection, copies, key) for key in keys]
+            is_spreading = any(spreading)
+        marked = tuple(name for name, (copy, _) in copies.items() if _is_marked(connection, copy))
+        return type(self)(self.name, self.tables, marked)
+
+    def __iter__(self) -> Iterator[tuple[sql.Identifier, Table]]:
+        """Yield what the copies are called: not as the tables are, for one of ours is there."""
+        for number, table in enumerate(self.tables, start=1):
+            yield sql.Identifier(self.name, f"rows_{number}"), table
+
+    @staticmethod
+    def columns(table: Table) -> list[str]:
+        """Return the names of a copy's columns."""
+        return [*(column.name for column in table.columns), _MARK_NAME]
+
+    @property
+    def rows(self) -> dict[str, Kept]:
+        """All rows, by table."""
+        return {table.name: Kept(table, copy) for copy, table in self}
+
+    @property
+    def marked_rows(self) -> dict[str, Kept]:
+        """The marked rows, by table."""
+        return {
+            table.name: Kept(
+                table, sql.SQL("(SELECT * FROM {} WHERE {}) AS marked").format(copy, _MARK)
+            )
+            for copy, table in self
+            if table.name in self.marked
+        }
+
+
+class _Key(NamedTuple):
+    """A foreign key: which columns of `child` refer to which of `parent`."""
+
+    child: str
+    parent: str
+    columns: list[str]
+    parent_columns: list[str]
+
+
+def _mark_parents(
+    connection: Connection, copies: Mapping[str, tuple[sql.Identifier, Table]], key: _Key
+) -> bool:
+    """Mark the rows that a foreign key of marked rows is about; return whether there are any."""
+    child, parent = copies[key.child], copies[key.parent]
+    # What travels as text in one of the copies may be of its own type in the other.
+    own = {c.name for _, table in (child, parent) for c in table.columns if c.own_type}
+    cast = "::text" if own.intersection([*key.columns, *key.parent_columns]) else ""
+    conditions = sql.SQL(" AND ").join(
+        sql.SQL(f"child.{{}}{cast} = parent.{{}}{cast}").format(
+            sql.Identifier(one), sql.Identifier(other)
+        )
+        for one, other in zip(key.columns, key.parent_columns, strict=True)
+    )
+    statement = sql.SQL(
+        "UPDATE {parent} AS parent SET {mark} = true FROM {child} AS child"
+        " WHERE child.{mark} AND NOT parent.{mark} AND {conditions}"
+    ).format(parent=parent[0], child=child[0], mark=_MARK, conditions=conditions)
+    return connection.execute(statement).rowcount > 0
+
+
+def _is_marked(connection: Connection, copy: sql.Identifier) -> bool:
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(copy, _MARK)
+    row = connection.execute(statement).fetchone()
+    return bool(row and row[0])
