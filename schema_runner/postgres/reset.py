@@ -95,7 +95,8 @@ class Reset:
 
     schema: str
     path: Sequence[str]
-    _stamps: dict[str, Stamp] = field(default_factory=dict)
+    # With what a table, or a view, had the rows of when it was stamped.
+    _stamps: dict[str, tuple[Kept | None, Stamp]] = field(default_factory=dict)
     # How many pages tables had after VACUUM: rows that others might still see stay.
     _vacuumed: dict[str, int] = field(default_factory=dict)
 
@@ -110,7 +111,7 @@ class Reset:
         changed = self._changed(connection, found, kept)
         if changed:
             try:
-                _Rewriting(
+                restored = _Rewriting(
                     connection=connection,
                     schema=self.schema,
                     found=found,
@@ -131,7 +132,7 @@ class Reset:
                     f"{error.diag.message_detail or ''} Add the apps of both tables to the test's "
                     f"available_apps, or delete those rows in the test."
                 ) from error
-            self._remember(connection, changed & kept.keys())
+            self.remember(connection, {name: kept[name] for name in restored})
         self._vacuum(connection, found)
 
     def restore(
@@ -156,7 +157,7 @@ class Reset:
         )
         found: dict[str, bool] = dict(connection.execute(query, [self.schema]).fetchall())
         known = stamps(connection, self.schema, [name for name in populated if found.get(name)])
-        changed = [name for name in populated if self._is_other(name, known.get(name))]
+        changed = [name for name in populated if self._is_other(name, None, known.get(name))]
         statements = [("", name) for name in changed if name in found]
         statements += [
             (" WITH NO DATA", name)
@@ -169,14 +170,15 @@ class Reset:
                     sql.Identifier(self.schema, name), sql.SQL(how)
                 )
             )
-        self._remember(connection, changed)
+        self.remember(connection, dict.fromkeys(changed))
 
-    def _is_other(self, name: str, stamp: Stamp | None) -> bool:
-        return stamp is None or self._stamps.get(name) != stamp
+    def _is_other(self, name: str, kept: Kept | None, stamp: Stamp | None) -> bool:
+        return self._stamps.get(name) != (kept, stamp)
 
-    def remember(self, connection: Connection, kept: Collection[str]) -> None:
-        """Note that these tables have just the rows that they are to have."""
-        self._remember(connection, kept)
+    def remember(self, connection: Connection, kept: Mapping[str, Kept | None]) -> None:
+        """Note that these tables have just those rows now."""
+        for name, stamp in stamps(connection, self.schema, kept).items():
+            self._stamps[name] = kept[name], stamp
 
     def tables(self, connection: Connection, scope: Scope) -> tuple[set[str], set[str]]:
         """Return which tables with pages the scope is about, and which others have pages."""
@@ -193,9 +195,6 @@ class Reset:
         set_path(connection, self.schema, self.path)
         # Rather an error than rows that are not seen. Nobody needs these rows after a crash.
         connection.execute("SET row_security = off; SET synchronous_commit = off")
-
-    def _remember(self, connection: Connection, tables: Collection[str]) -> None:
-        self._stamps.update(stamps(connection, self.schema, tables))
 
     def _look(
         self, connection: Connection, scope: Scope, kept: Mapping[str, Kept]
@@ -226,7 +225,7 @@ class Reset:
         changed = hidden | {name for name in kept if name in found and not found[name].pages}
         known = [name for name in found.keys() & kept.keys() if name not in changed]
         known_stamps = stamps(connection, self.schema, known)
-        changed |= {name for name, stamp in known_stamps.items() if self._is_other(name, stamp)}
+        changed |= {name for name in known if self._is_other(name, kept[name], known_stamps[name])}
         empty = found.keys() - kept.keys() - changed
         return changed | with_rows(connection, self.schema, empty)
 
@@ -262,7 +261,8 @@ class _Rewriting:
     def _references(self) -> References:
         return References.read(self.connection, self.schema)
 
-    def run(self) -> None:
+    def run(self) -> set[str]:
+        """Do all that is to be done; return the tables to which rows have come back."""
         with self.connection.transaction():
             schemas.limit_waiting(self.connection)
             self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
@@ -271,7 +271,9 @@ class _Rewriting:
             touched = self.changed - (truncated - self.kept.keys())
             with silenced(self.connection, self.schema, touched):
                 self._delete(self.changed - truncated)
-                self._insert(self.changed & self.kept.keys())
+                restored = self.changed & self.kept.keys()
+                self._insert(restored)
+        return restored
 
     def _widen(self) -> None:
         """Empty what refers to rows that are kept so strictly that no other way is left."""

@@ -10,14 +10,15 @@ from schema_runner import embedded
 from schema_runner.postgres.server import Server
 
 from ..project import Project
-from .comparison import Comparison
+from .comparison import Comparison, figure
 from .engine import compare_engines
 from .example import compare_workers
 from .page import page, table
+from .resets import compare_resets
 from .setups import SIZES, compare_set_ups
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-PARTS = ["engine", "example", "setup"]
+PARTS = ["engine", "example", "setup", "reset"]
 
 
 def main() -> None:
@@ -56,6 +57,9 @@ def _compare(
         sizes = [SIZES[options.size]] if options.size else list(SIZES.values())
         for comparison in compare_set_ups(folder, rounds=options.rounds, sizes=sizes):
             yield _shown(comparison)
+    if "reset" in parts:
+        for comparison in compare_resets(folder, rounds=options.rounds):
+            yield _shown(comparison)
 
 
 def _compare_engines(
@@ -72,7 +76,7 @@ def _compare_engines(
 
 def _shown(comparison: Comparison) -> Comparison:
     """Show a row as soon as it is there: the others take minutes."""
-    print(f"{comparison.name}: {comparison.median:.2f} ({comparison.spread})", flush=True)
+    print(f"{comparison.name}: {figure(comparison.median)} ({comparison.spread})", flush=True)
     return comparison
 
 

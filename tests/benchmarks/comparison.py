@@ -23,7 +23,8 @@ class Target:
 class Comparison:
     """One row of the table; `ratios` has one for each round, in which both ways took turns.
 
-    One without a target is there to be read, and reaches nothing.
+    What is no ratio, but milliseconds, says so in `ratio_of`. One without a target is there to be
+    read, and reaches nothing.
     """
 
     name: str
@@ -37,10 +38,15 @@ class Comparison:
 
     @property
     def spread(self) -> str:
-        return f"{min(self.ratios):.2f}-{max(self.ratios):.2f}"
+        return f"{figure(min(self.ratios))}-{figure(max(self.ratios))}"
 
     @property
     def verdict(self) -> str:
         if self.target is None:
             return "-"
         return "yes" if self.target.is_reached(self.median) else "no"
+
+
+def figure(ratio: float) -> str:
+    """Return a ratio with two digits at least that tell something."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.3f}"

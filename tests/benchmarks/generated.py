@@ -87,8 +87,8 @@ BIG = Size("big", tables=300, migrations=300, apps=15)
 
 def write_project(project: Project, size: Size) -> None:
     # Each app has a table for its many-to-many relation besides those of its models.
-    models = _shares(size.tables - _DJANGO_TABLES - size.apps, size.apps)
-    migrations = _shares(size.migrations - _DJANGO_MIGRATIONS, size.apps)
+    models = shares(size.tables - _DJANGO_TABLES - size.apps, size.apps)
+    migrations = shares(size.migrations - _DJANGO_MIGRATIONS, size.apps)
     for number in range(size.apps):
         _write_app(project, number, models=models[number], migrations=migrations[number])
     apps = [app_name(number) for number in range(size.apps)]
@@ -103,20 +103,27 @@ def write_project(project: Project, size: Size) -> None:
     compileall.compile_dir(project.folder, quiet=1)
 
 
-def _shares(total: int, parts: int) -> list[int]:
-    return [total * (n + 1) // parts - total * n // parts for n in range(parts)]
-
-
-def _write_app(project: Project, number: int, *, models: int, migrations: int) -> None:
+def write_models(project: Project, number: int, models: int) -> list[Model]:
+    """Write an app of so many models, as they are in the end."""
     app = app_name(number)
     members = [Model(number, position) for position in range(models)]
     project.write(f"{app}/__init__.py", "")
     head = "from django.conf import settings\nfrom django.db import models\n"
     project.write(f"{app}/models.py", head + "".join(member.source for member in members))
+    return members
+
+
+def shares(total: int, parts: int) -> list[int]:
+    return [total * (n + 1) // parts - total * n // parts for n in range(parts)]
+
+
+def _write_app(project: Project, number: int, *, models: int, migrations: int) -> None:
+    app = app_name(number)
+    members = write_models(project, number, models)
     project.write(f"{app}/migrations/__init__.py", "")
     operations = _operations(members)
     # Rows go in by a migration of their own, as Django's documentation advises.
-    counts = [*_shares(len(operations), migrations - 1), 1]
+    counts = [*shares(len(operations), migrations - 1), 1]
     operations.append("migrations.RunPython(insert, migrations.RunPython.noop)")
     before = ["auth", "0012_alter_user_first_name_max_length"]
     dependencies = [before, *([[app_name(number - 1), "0001_step"]] if number % GROUP else [])]

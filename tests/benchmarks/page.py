@@ -8,7 +8,7 @@ from pathlib import Path
 
 from schema_runner import embedded
 
-from .comparison import Comparison
+from .comparison import Comparison, figure
 
 _PAGE = """\
 # Benchmarks
@@ -17,6 +17,7 @@ Ratios within one run of `make bench`: both ways take turns on the same machine 
 figure is the median of the rounds, with the lowest and the highest beside it. How each is taken,
 and why that is fair, is at the top of the modules in `tests/benchmarks`. A server with default
 settings is as initdb makes it; one with test settings is as `schema_runner.embedded` makes it.
+The few rows in ms are times on the machine named below, and depend on it.
 
 {table}
 
@@ -35,7 +36,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
                 each.name,
                 each.ratio_of,
                 str(len(each.ratios)),
-                f"{each.median:.2f}",
+                figure(each.median),
                 each.spread,
                 str(each.target or "-"),
                 each.verdict,

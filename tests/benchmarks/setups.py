@@ -20,13 +20,11 @@ from operator import attrgetter
 from pathlib import Path
 from statistics import median
 
-from schema_runner import embedded
-from schema_runner.postgres.server import Server
-
 from ..project import Project
 from .comparison import Comparison, Target
 from .generated import BIG, SMALL, Size, write_project
 from .marks import write_timing
+from .servers import KINDS, serving
 from .timed import Taken, Way, drop_databases, take
 
 SIZES = {size.name: size for size in (SMALL, BIG)}
@@ -97,12 +95,9 @@ _KEPT = [
 def compare_set_ups(
     folder: Path, *, rounds: int, sizes: Sequence[Size] = (SMALL, BIG)
 ) -> Iterator[Comparison]:
-    for kind, settings in (("default", {}), ("test", embedded.DEFAULT_SETTINGS)):
-        server = embedded.start(settings=settings, cache_dir=folder / "server")
-        params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
-        try:
+    for kind in KINDS:
+        with serving(kind, folder) as address:
             for size in sizes:
-                address = Server({**params, "dbname": "postgres"})
                 project = Project(folder / f"{size.name}-{kind}", address, "bench")
                 write_timing(project)
                 write_project(project, size)
@@ -110,8 +105,6 @@ def compare_set_ups(
                 turns = (rounds + 2) // 3 if size is BIG else rounds
                 yield from _compare_fresh(project, size, kind, turns)
                 yield from _compare_kept(project, size, kind, turns)
-        finally:
-            embedded.stop(server)
 
 
 def _compare_fresh(project: Project, size: Size, kind: str, rounds: int) -> Iterator[Comparison]:
