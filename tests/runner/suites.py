@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import dataclass
 
 from ..project import Project
 
@@ -134,40 +135,68 @@ _TRAITS = [
     "databases = {'default', 'twin'}",
     "databases = {'default', 'other', 'twin'}",
 ]
-_OUTCOME = re.compile(r"^(test_\d+ \(\S+\)).*? \.\.\. (?:.*\n(?:.*\n)*?)??(ok|FAIL|ERROR)$", re.M)
+_OUTCOME = re.compile(
+    r"^(test_\d+) \(\S+\.(C\d+)\.\S+\).*? \.\.\. (?:.*\n)*?.*?\b(ok|FAIL|ERROR)$", re.M
+)
 
 
-def write_suite(project: Project, seed: int, *, classes: int = 14) -> None:
-    """Write a project whose suite is another for each seed."""
-    choose = random.Random(seed)
+@dataclass(slots=True)
+class Suite:
+    """Classes by name, each with its head and its tests, which map names to lines."""
+
+    classes: dict[str, tuple[str, dict[str, list[str]]]]
+
+    @classmethod
+    def make(cls, seed: int, *, classes: int = 20) -> "Suite":
+        """Make another suite for each seed."""
+        choose = random.Random(seed)
+        return cls({f"C{n:02}": _make_class(choose, f"C{n:02}") for n in range(classes)})
+
+    def write(self, project: Project) -> None:
+        text = _HEAD.replace("\n        ", "\n")
+        for head, tests in self.classes.values():
+            text += f"\n\n{head}"
+            for test, lines in tests.items():
+                text += "".join([f"    def {test}(self):\n", *(f"        {x}\n" for x in lines)])
+        project.tests(text)
+
+    def failing(self, project: Project, *arguments: str) -> list[tuple[str, str]]:
+        """Run the suite; return the tests that have not passed, with their classes first."""
+        self.write(project)
+        output = project.run("--verbosity", "2", *arguments).stderr
+        outcomes = {(name, test): what for test, name, what in _OUTCOME.findall(output)}
+        assert f"Ran {len(outcomes)} tests" in output, output
+        return [
+            (name, test)
+            for name, (_, tests) in self.classes.items()
+            for test in tests
+            if outcomes.get((name, test)) != "ok"
+        ]
+
+    def remove(self, tests: list[tuple[str, str]]) -> None:
+        for name, test in tests:
+            del self.classes[name][1][test]
+        self.classes = {name: one for name, one in self.classes.items() if one[1]}
+
+
+def _make_class(choose: random.Random, name: str) -> tuple[str, dict[str, list[str]]]:
+    base = choose.choice(["TransactionTestCase"] * 5 + ["TestCase"])
+    trait = choose.choice(_TRAITS if base == "TransactionTestCase" else _TRAITS[:1])
+    head = "@override_settings(SITE_ID=2)\n" if choose.random() < 0.15 else ""
+    head += f"class {name}({base}):\n" + (f"    {trait}\n" if trait else "")
+    # A thread would wait for what a TestCase has not committed.
+    possible = [line for line in _LINES if base != "TestCase" or "in_thread" not in line]
+    return head, {
+        f"test_{n}": choose.choices(possible, k=choose.randint(1, 3))
+        for n in range(choose.randint(2, 4))
+    }
+
+
+def write_project(project: Project) -> None:
+    """Write what the suites are about."""
     project.configure(_SETTINGS)
     project.write("shop/__init__.py", "")
     project.write("shop/models.py", _MODELS)
     project.write("shop/migrations/__init__.py", "")
     project.write("shop/migrations/0001_initial.py", _MIGRATION)
     project.write("shop/fixtures/countries.json", _FIXTURE)
-    lines = [_HEAD.replace("\n        ", "\n")]
-    for number in range(classes):
-        base = choose.choice(["TransactionTestCase"] * 5 + ["TestCase"])
-        trait = choose.choice(_TRAITS if base == "TransactionTestCase" else _TRAITS[:2])
-        lines.append(f"\n\nclass C{number:02}({base}):")
-        lines += [f"    {trait}"] if trait else []
-        if choose.random() < 0.15:
-            lines[-2 if trait else -1] = lines[-2 if trait else -1].replace(
-                "class", "@override_settings(SITE_ID=2)\nclass"
-            )
-        # A thread would wait for what a TestCase has not committed.
-        possible = [line for line in _LINES if base != "TestCase" or "in_thread" not in line]
-        for test in range(choose.randint(2, 4)):
-            lines.append(f"    def test_{test}(self):")
-            chosen = choose.choices(possible, k=choose.randint(1, 3))
-            lines += [f"        {line}" for line in chosen]
-    project.tests("\n".join(lines))
-
-
-def outcomes(project: Project, *arguments: str) -> dict[str, bool]:
-    """Run the suite, and map its tests to whether they have passed."""
-    output = project.run("--verbosity", "2", *arguments).stderr
-    found = {test: outcome == "ok" for test, outcome in _OUTCOME.findall(output)}
-    assert f"Ran {len(found)} tests" in output, output
-    return found
