@@ -1,0 +1,196 @@
+"""Projects whose tests commit, and a note of when the body of each test begins and ends.
+
+Their models are those of `generated`, but no migrations make them. Some small tables have rows
+that a handler of post_migrate makes, as there are content types and permissions: so they come
+back after each test whoever brings them.
+
+Tests are in classes:
+
+- `Idle`: they read, and change nothing.
+- `Committing`: each commits rows in five tables, which are others from test to test.
+- `Scoped`: as those, but with `available_apps`, and in the tables of two small apps.
+- `Rolled`: 500 tests whose rows are rolled back, in five tables each, all tables in turn.
+- those of `suite.many`: 20 classes of 10 tests that commit.
+
+All connect before their bodies, as stock Django and our runner both disconnect after each test.
+"""
+
+import compileall
+from dataclasses import dataclass
+
+from ..project import Project
+from .generated import shares, write_models
+from .models import app_name
+
+CLASSES, TESTS_PER_CLASS = 20, 10
+# Those of django.contrib.auth and contenttypes.
+_DJANGO_TABLES = 7
+_SMALL = 2
+
+_REFERENCE_MODEL = """
+
+class Kind{number}(models.Model):
+    name = models.CharField(max_length=50, unique=True)
+    position = models.PositiveSmallIntegerField(default=0)
+"""
+_REFERENCE_APP = """
+    from django.apps import AppConfig
+    from django.db.models.signals import post_migrate
+
+
+    def make_rows(sender, using, **kwargs):
+        for model in sender.get_models():
+            rows = model.objects.using(using)
+            if not rows.exists():
+                rows.bulk_create(model(name=f"kind {n}", position=n) for n in range(20))
+
+
+    class ReferenceConfig(AppConfig):
+        name = "reference"
+
+        def ready(self):
+            post_migrate.connect(make_rows, sender=self)
+"""
+_STAMPED = """
+    import os
+    import time
+    from itertools import count
+
+    from django.apps import apps
+    from django.contrib.auth.models import Group, User
+    from django.db import connection
+    from django.test import TestCase, TransactionTestCase
+
+    STAMPS = open(os.environ["BENCH_STAMPS"], "a", buffering=1)
+    NUMBERS = count()
+
+
+    def stamped(body, *args):
+        def test(self):
+            begun = time.perf_counter()
+            body(*args)
+            STAMPS.write(f"{type(self).__name__} {begun} {time.perf_counter()}\\n")
+
+        return test
+
+
+    class Connected:
+        def setUp(self):
+            connection.ensure_connection()
+
+
+    def add_tests(test_class, bodies):
+        for number, body in enumerate(bodies):
+            setattr(test_class, f"test_{number:03}", stamped(*body))
+
+
+    def models_of(*labels):
+        found = [m for label in labels for m in _models_of(label)]
+        return [*found, Group, User][:5]
+
+
+    def _models_of(label):
+        return apps.get_app_config(label).get_models(include_auto_created=True)
+
+
+    def write(models):
+        made = {}
+        for model in models:
+            _row(model, made)
+
+
+    def _row(model, made):
+        if model not in made:
+            values = {}
+            for field in model._meta.concrete_fields:
+                if field.many_to_one and not field.null:
+                    values[field.name] = _row(field.related_model, made)
+                elif field.unique and not field.primary_key:
+                    values[field.name] = f"name {next(NUMBERS)}"
+            made[model] = model._default_manager.create(**values)
+        return made[model]
+"""
+_TESTS = """
+    from suite.stamped import *
+
+    COUNT = int(os.environ["BENCH_TESTS"])
+    ALL = apps.get_models(include_auto_created=True)
+
+
+    class Idle(Connected, TransactionTestCase):
+        pass
+
+
+    class Committing(Connected, TransactionTestCase):
+        pass
+
+
+    class Scoped(Connected, TransactionTestCase):
+        available_apps = {scoped}
+
+
+    class Rolled(TestCase):
+        pass
+
+
+    add_tests(Idle, [(Group.objects.count,)] * COUNT)
+    add_tests(Committing, [(write, models_of({apps}[n % len({apps})])) for n in range(COUNT)])
+    add_tests(Scoped, [(write, models_of(*{scoped}))] * COUNT)
+    add_tests(Rolled, [(write, (ALL + ALL)[5 * n % len(ALL) :][:5]) for n in range(500)])
+"""
+_MANY = """
+    from suite.stamped import *
+
+    for number in range({classes}):
+        name = f"Many{{number:02}}"
+        globals()[name] = type(name, (Connected, TransactionTestCase), {{"__module__": __name__}})
+        models = models_of({apps}[number % len({apps})])
+        add_tests(globals()[name], [(write, models)] * {tests})
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many tables a project has, Django's own among them, and in how many apps.
+
+    Besides content types and permissions, `references` tables have rows before each test.
+    """
+
+    name: str
+    tables: int
+    apps: int
+    references: int
+
+
+FEW = Shape("10 tables", tables=10, apps=1, references=0)
+MANY = Shape("300 tables", tables=300, apps=17, references=10)
+
+
+def write_committing(project: Project, shape: Shape) -> None:
+    # Each app has a table for its many-to-many relation besides those of its models.
+    models = shape.tables - _DJANGO_TABLES - shape.references - shape.apps
+    large = max(shape.apps - _SMALL, 1)
+    small = shape.apps - large
+    counts = [*shares(models - 2 * small, large), *[2] * small]
+    for number, count in enumerate(counts):
+        write_models(project, number, count)
+    apps = [app_name(number) for number in range(shape.apps)]
+    _write_reference(project, shape.references)
+    project.configure(
+        'INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]\n'
+        f'INSTALLED_APPS += ["reference.apps.ReferenceConfig", *{apps}]\n'
+        'DATABASES["default"]["TEST"] = {"MIGRATE": False}'
+    )
+    project.write("suite/__init__.py", "")
+    project.write("suite/stamped.py", _STAMPED)
+    project.write("suite/tests.py", _TESTS.format(apps=apps[:large], scoped=apps[-_SMALL:]))
+    many = _MANY.format(apps=apps[:large], classes=CLASSES, tests=TESTS_PER_CLASS)
+    project.write("suite/many.py", many)
+    compileall.compile_dir(project.folder, quiet=1)
+
+
+def _write_reference(project: Project, tables: int) -> None:
+    models = "".join(_REFERENCE_MODEL.format(number=number) for number in range(tables))
+    project.write("reference/__init__.py", "")
+    project.write("reference/models.py", f"from django.db import models\n{models}")
+    project.write("reference/apps.py", _REFERENCE_APP)
