@@ -16,6 +16,7 @@ from .silence import silenced
 from .stamps import Stamp, stamps, with_rows
 from .template import Template, set_path
 
+# With OFFSET 0 the size is asked for once, and pg_depend only about the few tables that are found.
 # A table keeps its size when its rows are deleted, or their insertion is rolled back: only one
 # without pages is empty for certain.
 _LOOK = """
@@ -24,17 +25,20 @@ _LOOK = """
         UNION
         SELECT part, inhparent FROM parts JOIN pg_catalog.pg_inherits ON inhrelid = parent
     )
-    SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int,
+    SELECT relname, size / current_setting('block_size')::int,
            relrowsecurity AND pg_catalog.row_security_active(c.oid),
            ARRAY(SELECT p.relname::text FROM parts JOIN pg_catalog.pg_class p ON p.oid = parent
                  WHERE part = c.oid)
-    FROM pg_catalog.pg_class c
-    WHERE relkind = 'r'
-      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
-      AND (pg_catalog.pg_relation_size(c.oid) > 0 OR relname = ANY(%(kept)s))
+    FROM (SELECT oid, relname, relrowsecurity, pg_catalog.pg_relation_size(oid) AS size
+          FROM pg_catalog.pg_class
+          WHERE relkind = 'r'
+            AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
+            {only}
+          OFFSET 0) c
+    WHERE (size > 0 OR relname = ANY(%(kept)s))
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                       WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid
-                        AND deptype = 'e')
+                        AND deptype = 'e' OFFSET 0)
 """
 _PAGES = """
     SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int
@@ -51,7 +55,7 @@ _NOT_KEPT = """
      WHERE NOT EXISTS (
         SELECT FROM (SELECT {copied} AS row FROM {source}) known WHERE known.row = {row})
 """
-_ONLY = " AND relname = ANY(%(only)s)"
+_ONLY = "AND relname = ANY(%(only)s)"
 _KEYED = """
     SELECT relname FROM pg_catalog.pg_index JOIN pg_catalog.pg_class c ON c.oid = indrelid
     WHERE indisprimary AND relname = ANY(%s)
@@ -60,9 +64,10 @@ _KEYED = """
 # Measured: a table costs TRUNCATE as much as these pages of rows cost DELETE, with the indexes
 # and foreign keys that models have.
 _PAGES_PER_TABLE = 64
-# Dead rows are looked through each time. So many pages or tables are worth a VACUUM.
+# Dead rows are looked through each time. So many pages of them are worth a VACUUM, which takes
+# milliseconds a table, but those of tables with no more than a few are not.
 _DEAD_PAGES = 64
-_DEAD_TABLES = 50
+_FEW_PAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Reset:
 
     schema: str
     path: Sequence[str]
+    _prepared: Connection | None = None
     # With what a table, or a view, had the rows of when it was stamped.
     _stamps: dict[str, tuple[Kept | None, Stamp]] = field(default_factory=dict)
     # How many pages tables had after VACUUM: rows that others might still see stay.
@@ -192,9 +198,11 @@ class Reset:
 
     def prepare(self, connection: Connection) -> None:
         """Have a connection find, and be allowed, what resets need."""
-        set_path(connection, self.schema, self.path)
-        # Rather an error than rows that are not seen. Nobody needs these rows after a crash.
-        connection.execute("SET row_security = off; SET synchronous_commit = off")
+        if self._prepared is not connection:
+            set_path(connection, self.schema, self.path)
+            # Rather an error than rows that are not seen. Nobody needs these rows after a crash.
+            connection.execute("SET row_security = off; SET synchronous_commit = off")
+            self._prepared = connection
 
     def _look(
         self, connection: Connection, scope: Scope, kept: Mapping[str, Kept]
@@ -203,13 +211,13 @@ class Reset:
 
         Return with them the names of others that have pages.
         """
-        query, values = _LOOK, {"schema": self.schema, "kept": list(kept)}
+        only, values = "", {"schema": self.schema, "kept": list(kept)}
         names = scope.names
         if names is not None and scope.cascades:
             names = frozenset(References.read(connection, self.schema).emptied_with(names))
-            query += _ONLY
+            only = _ONLY
             values["only"] = list(names)
-        tables = [_Found(*row) for row in connection.execute(query, values)]
+        tables = [_Found(*row) for row in connection.execute(_LOOK.format(only=only), values)]
         found = {
             one.name: one
             for one in tables
@@ -233,9 +241,9 @@ class Reset:
         grown = {
             one.name: one.pages
             for one in found.values()
-            if one.pages > 2 * self._vacuumed.get(one.name, 0)
+            if one.pages > max(_FEW_PAGES, 2 * self._vacuumed.get(one.name, 0))
         }
-        if sum(grown.values()) < _DEAD_PAGES and len(grown) < _DEAD_TABLES:
+        if sum(grown.values()) < _DEAD_PAGES:
             return
         listed = sql.SQL(", ").join(sql.Identifier(self.schema, name) for name in grown)
         connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(listed))

@@ -26,6 +26,15 @@ _SECURED = """
     WHERE pg_catalog.row_security_active(c.oid) AND relname = ANY(%(tables)s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
 """
+# Mostly there is nothing, which this finds out in a third of the time.
+_ANY = """
+    SELECT FROM pg_catalog.pg_class c
+    WHERE relname = ANY(%(tables)s)
+      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
+      AND (relhasrules OR relrowsecurity
+           OR relhastriggers AND EXISTS (SELECT FROM pg_catalog.pg_trigger
+                                         WHERE tgrelid = c.oid AND NOT tgisinternal OFFSET 0))
+"""
 _ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 
@@ -33,15 +42,15 @@ _ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 def silenced(connection: Connection, schema: str, tables: Collection[str]) -> Iterator[None]:
     """Have nothing but what the body of the `with` says happen to these tables.
 
-    It is within a transaction, in which the foreign keys are checked as it ends. Where there is
-    nothing to be silenced, nothing is changed.
+    It is within a transaction. Where there is nothing to be silenced, nothing is changed.
     """
     alterations = list(_alterations(connection, schema, tables))
     for silence, _ in alterations:
         connection.execute(silence)
     yield
-    # What is left to be checked at the end of the transaction would forbid the following.
-    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    if alterations:
+        # What is left to be checked at the end of the transaction would forbid the following.
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     for _, restore in alterations:
         connection.execute(restore)
 
@@ -51,6 +60,8 @@ def _alterations(
 ) -> Iterator[tuple[sql.Composed, sql.Composed]]:
     """Yield what silences something, and what undoes that."""
     values = {"schema": schema, "tables": list(tables)}
+    if not connection.execute(_ANY, values).fetchall():
+        return
     for kind, query in (("TRIGGER", _TRIGGERS), ("RULE", _RULES)):
         for table, name, enabled in connection.execute(query, values).fetchall():
             what = sql.SQL("{} {}").format(sql.SQL(kind), sql.Identifier(name))

@@ -1,58 +1,444 @@
 """A schema is brought to a state that is known, whatever has been done to its rows."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
 import pytest
 from psycopg import sql
 
-from schema_runner.postgres import rows
-from schema_runner.postgres.copies import Copies
+from schema_runner.errors import SchemaRunnerError
+from schema_runner.postgres import catalog, rows, structure
+from schema_runner.postgres.copies import Copies, Kept
+from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.reset import Reset, Scope
-from schema_runner.postgres.server import Connection
-from schema_runner.postgres.template import set_path
+from schema_runner.postgres.server import Connection, Server
+from schema_runner.postgres.template import Contents, Template, set_path
+
+from ..digest import digest
+
+RUN = 4714
 
 
-@pytest.fixture
-def schema(connection: Connection) -> str:
-    connection.execute("CREATE SCHEMA w; CREATE SCHEMA aside")
-    set_path(connection, "w", ["public"])
-    return "w"
+class Place:
+    """A schema `w` that has been made with some SQL, and copies of its rows."""
+
+    def __init__(self, connection: Connection, statements: str) -> None:
+        self.connection = connection
+        connection.execute("CREATE SCHEMA w; CREATE SCHEMA aside")
+        set_path(connection, "w", ["public"])
+        connection.execute(statements)
+        self.reset = Reset("w", ["public"])
+        self.kept = self.copy("aside")
+        self.before = self.now
+
+    def copy(self, name: str) -> dict[str, Kept]:
+        tables = rows.tables_with_rows(self.connection, "w")
+        return Copies.make(self.connection, name, "w", tables).rows
+
+    @property
+    def now(self) -> tuple[object, ...]:
+        """All rows, sequences aside, and the structure."""
+        _, found = digest(self.connection, "w")
+        sequences = self.connection.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = 'w'::regnamespace"
+        )
+        for (name,) in sequences.fetchall():
+            del found[name]
+        version = structure.version(self.connection, "w")
+        return found, version, catalog.digest(self.connection, "w")
+
+    def change(self, statements: str, scope: Scope | None = None) -> None:
+        """Change rows, and reset; twice, for the second time the stamps are known."""
+        for _ in range(2):
+            self.connection.execute(statements)
+            self.reset.clear(self.connection, scope or Scope(), self.kept)
+            assert self.now == self.before, statements
 
 
-def contents(connection: Connection, *tables: str) -> dict[str, list[str]]:
-    return {
-        table: [
-            row
-            for (row,) in connection.execute(
-                sql.SQL("SELECT r::text FROM w.{} r ORDER BY 1").format(sql.Identifier(table))
-            )
-        ]
-        for table in tables
-    }
-
-
+TABLES = """
+    CREATE TABLE kind (id int PRIMARY KEY, name text);
+    CREATE TABLE thing (id serial PRIMARY KEY, kind int REFERENCES kind);
+    INSERT INTO kind VALUES (1, 'one'), (2, 'two')
+"""
 CHANGES = {
+    "insert": "INSERT INTO kind VALUES (3, 'new')",
     "update": "UPDATE kind SET name = 'other' WHERE id = 1",
     "delete": "DELETE FROM kind WHERE id = 2",
-    "insert": "INSERT INTO kind VALUES (3, 'new')",
     "delete and insert": "DELETE FROM kind WHERE id = 2; INSERT INTO kind VALUES (2, 'two')",
     "truncate": "TRUNCATE kind CASCADE",
     "copy": "COPY kind FROM PROGRAM 'echo 9,nine' CSV",
-    "other table": "INSERT INTO thing (kind) VALUES (1), (2), (1)",
+    "swapped keys": "UPDATE kind SET name = CASE name WHEN 'one' THEN 'two' ELSE 'one' END",
+    "another table": "INSERT INTO thing (kind) VALUES (1), (2), (1)",
+    "nothing that lasts": "BEGIN; INSERT INTO kind VALUES (4, 'four'); ROLLBACK",
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_rows_are_brought_back(connection: Connection, schema: str, change: str) -> None:
-    """Whatever the change is; twice, the second time by stamps."""
+def test_any_change_is_found(connection: Connection, change: str) -> None:
+    """And undone, also where the reset knows the table by its stamp."""
+    Place(connection, TABLES).change(CHANGES[change])
+
+
+def test_nothing_is_written_where_nothing_has_changed(connection: Connection) -> None:
+    """The rows stay the versions that they are."""
+    place = Place(connection, TABLES)
+    place.reset.clear(connection, Scope(), place.kept)
+    versions = connection.execute("SELECT ctid, xmin FROM kind").fetchall()
+    place.reset.clear(connection, Scope(), place.kept)
+    assert connection.execute("SELECT ctid, xmin FROM kind").fetchall() == versions
+
+
+def test_an_older_transaction_that_commits_later_is_found(
+    connection: Connection, server: Server, database: str
+) -> None:
+    """Its number is less than that of the last reset."""
+    place = Place(connection, TABLES)
+    with closing(server.connect(database)) as other:
+        other.execute("BEGIN; UPDATE w.kind SET name = 'older' WHERE id = 1")
+        connection.execute("INSERT INTO kind VALUES (3, 'new')")
+        place.reset.clear(connection, Scope(), place.kept)
+        other.execute("COMMIT")
+    assert place.now != place.before
+    place.reset.clear(connection, Scope(), place.kept)
+    assert place.now == place.before
+
+
+def test_what_had_other_rows_to_come_back_is_told_apart(connection: Connection) -> None:
+    """A table that is as the last reset left it need not be as this one is to leave it."""
+    place = Place(connection, TABLES)
+    connection.execute("CREATE SCHEMA other; UPDATE kind SET name = 'three'")
+    others = place.copy("other")
+    for kept, name in ((place.kept, "one"), (others, "three"), (place.kept, "one")):
+        place.reset.clear(connection, Scope(), kept)
+        query = "SELECT name FROM kind WHERE id = 1"
+        assert connection.execute(query).fetchall() == [(name,)]
+
+
+KINDS = {
+    "triggers that forbid": (
+        TABLES
+        + """;
+        CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RAISE EXCEPTION ''forbidden''; END';
+        CREATE TABLE log (id serial PRIMARY KEY, what text);
+        CREATE TRIGGER a BEFORE INSERT OR DELETE OR UPDATE ON kind FOR EACH ROW
+            EXECUTE FUNCTION forbid();
+        CREATE TRIGGER b AFTER INSERT OR DELETE ON kind FOR EACH STATEMENT
+            EXECUTE FUNCTION forbid();
+        CREATE TRIGGER c BEFORE TRUNCATE ON kind FOR EACH STATEMENT EXECUTE FUNCTION forbid();
+        CREATE TRIGGER d AFTER DELETE ON thing FOR EACH ROW EXECUTE FUNCTION forbid();
+        CREATE CONSTRAINT TRIGGER e AFTER DELETE ON thing DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION forbid();
+        ALTER TABLE kind ENABLE ALWAYS TRIGGER b; ALTER TABLE kind ENABLE REPLICA TRIGGER c;
+        ALTER TABLE thing DISABLE TRIGGER d;
+        """,
+        """
+        ALTER TABLE kind DISABLE TRIGGER a, DISABLE TRIGGER b;
+        INSERT INTO kind VALUES (3, 'three'); DELETE FROM kind WHERE id = 1;
+        ALTER TABLE kind ENABLE TRIGGER a, ENABLE ALWAYS TRIGGER b;
+        INSERT INTO thing (kind) VALUES (2)
+        """,
+    ),
+    "triggers that write": (
+        TABLES
+        + """;
+        CREATE TABLE log (id serial PRIMARY KEY, what text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO log (what) VALUES (TG_OP); RETURN NULL; END';
+        CREATE TRIGGER a AFTER INSERT OR DELETE OR UPDATE ON kind FOR EACH ROW
+            EXECUTE FUNCTION note();
+        """,
+        "UPDATE kind SET name = 'x'",
+    ),
+    "rules": (
+        TABLES
+        + """;
+        CREATE RULE no_delete AS ON DELETE TO kind DO INSTEAD NOTHING;
+        CREATE RULE no_insert AS ON INSERT TO thing WHERE NEW.kind = 1 DO INSTEAD NOTHING;
+        """,
+        "INSERT INTO kind VALUES (5, 'five'); INSERT INTO thing (kind) VALUES (5), (1)",
+    ),
+    "immediate keys": (
+        """
+        CREATE TABLE a (id int PRIMARY KEY, name text);
+        CREATE TABLE b (id int PRIMARY KEY, a int NOT NULL REFERENCES a ON DELETE CASCADE);
+        CREATE TABLE c (id int PRIMARY KEY, b int REFERENCES b ON DELETE SET NULL, n int);
+        CREATE TABLE d (id int PRIMARY KEY, c int REFERENCES c ON DELETE RESTRICT);
+        CREATE TABLE e (id int PRIMARY KEY, d int REFERENCES d);
+        INSERT INTO a VALUES (1, 'a'), (2, 'b'); INSERT INTO b VALUES (1, 1), (2, 2);
+        INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (2, 2);
+        """,
+        "UPDATE a SET name = 'x' WHERE id = 1; INSERT INTO e VALUES (1, 2);"
+        "INSERT INTO a VALUES (3, 'c'); INSERT INTO b VALUES (3, 3); INSERT INTO c VALUES (3, 3)",
+    ),
+    "references to themselves": (
+        """
+        CREATE TABLE tree (id int PRIMARY KEY, name text, parent int REFERENCES tree
+                           ON DELETE RESTRICT);
+        CREATE TABLE ring (id int PRIMARY KEY, next int REFERENCES ring);
+        INSERT INTO tree VALUES (1, 'root', NULL), (2, 'leaf', 1);
+        """,
+        "UPDATE tree SET name = 'x' WHERE id = 1; INSERT INTO tree VALUES (3, 'n', 2);"
+        "INSERT INTO ring VALUES (1, 2), (2, 1)",
+    ),
+    "circles": (
+        """
+        CREATE TABLE a (id int PRIMARY KEY, b int, name text);
+        CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
+        ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;
+        INSERT INTO a VALUES (1, NULL, 'x'); INSERT INTO b VALUES (1, 1); UPDATE a SET b = 1;
+        """,
+        "UPDATE a SET name = 'y'; INSERT INTO b VALUES (2, 1); INSERT INTO a VALUES (2, 2, 'z')",
+    ),
+    "partitions": (
+        """
+        CREATE TABLE p (id int, part int, name text, PRIMARY KEY (id, part))
+            PARTITION BY LIST (part);
+        CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);
+        CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2) PARTITION BY RANGE (id);
+        CREATE TABLE p2a PARTITION OF p2 FOR VALUES FROM (0) TO (10);
+        CREATE TABLE p2b PARTITION OF p2 DEFAULT;
+        CREATE TABLE q (id int PRIMARY KEY, p int, part int,
+                        FOREIGN KEY (p, part) REFERENCES p);
+        CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RAISE EXCEPTION ''forbidden''; END';
+        CREATE TRIGGER a AFTER DELETE ON p FOR EACH ROW EXECUTE FUNCTION forbid();
+        INSERT INTO p VALUES (1, 1, 'a'), (2, 2, 'b'), (20, 2, 'c');
+        INSERT INTO q VALUES (1, 2, 2);
+        """,
+        "UPDATE p SET name = 'x'; INSERT INTO p VALUES (3, 1, 'n'), (21, 2, 'n');"
+        "INSERT INTO q VALUES (2, 21, 2)",
+    ),
+    "heirs": (
+        """
+        CREATE TABLE parent (id serial PRIMARY KEY, name text);
+        CREATE TABLE heir (more int) INHERITS (parent);
+        INSERT INTO parent (name) VALUES ('p'); INSERT INTO heir (name, more) VALUES ('h', 1);
+        """,
+        "UPDATE parent SET name = 'x'; INSERT INTO heir (name) VALUES ('n')",
+    ),
+    "generated columns": (
+        """
+        CREATE TABLE g (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int,
+                        double int GENERATED ALWAYS AS (n * 2) STORED);
+        CREATE TABLE "only" (one int GENERATED ALWAYS AS (1) STORED);
+        INSERT INTO g (n) VALUES (1), (2); INSERT INTO "only" DEFAULT VALUES;
+        """,
+        'UPDATE g SET n = 5 WHERE id = 1; DELETE FROM "only"; INSERT INTO g (n) VALUES (3)',
+    ),
+    "types of its own": (
+        """
+        CREATE TYPE mood AS ENUM ('glad', 'sad');
+        CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+        CREATE TYPE pair AS (one mood, two positive);
+        CREATE TABLE "My %s 'table' ☃" (id int PRIMARY KEY, m mood, "a b" positive, p pair,
+                                        many mood[], c regclass);
+        INSERT INTO "My %s 'table' ☃" VALUES
+            (1, 'glad', 1, ROW('sad', 2), '{glad,sad}', 'pg_class'),
+            (2, 'sad', 2, NULL, NULL, NULL);
+        """,
+        """ UPDATE "My %s 'table' ☃" SET m = 'sad' """,
+    ),
+    "rows that are there twice": (
+        "CREATE TABLE loose (n int, body text); INSERT INTO loose VALUES (1, 'x'), (1, 'x')",
+        "INSERT INTO loose VALUES (1, 'x')",
+    ),
+    "unlogged tables": (
+        "CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1);"
+        "CREATE UNLOGGED TABLE v (id int)",
+        "INSERT INTO u VALUES (2); INSERT INTO v VALUES (2)",
+    ),
+    "large tables": (
+        """
+        CREATE TABLE large (id int PRIMARY KEY, body text);
+        CREATE TABLE small (id int PRIMARY KEY, large int REFERENCES large, kind int);
+        CREATE TABLE alone (id int, body text);
+        CREATE TABLE kept (id int PRIMARY KEY, body text); INSERT INTO kept VALUES (1, 'x');
+        """,
+        """
+        INSERT INTO large SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n;
+        INSERT INTO small SELECT n, n FROM generate_series(1, 10) n;
+        INSERT INTO alone SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n;
+        INSERT INTO kept SELECT n, repeat('x', 1000) FROM generate_series(2, 2000) n;
+        """,
+    ),
+    "large tables that kept ones refer to": (
+        """
+        CREATE TABLE large (id int PRIMARY KEY, body text);
+        CREATE TABLE kept (id int PRIMARY KEY, large int REFERENCES large);
+        INSERT INTO kept VALUES (1, NULL);
+        """,
+        "INSERT INTO large SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n;"
+        "INSERT INTO kept SELECT n, n FROM generate_series(2, 10) n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_kinds_of_tables_are_reset(connection: Connection, kind: str) -> None:
+    """And are, in all else, what they were."""
+    statements, change = KINDS[kind]
+    Place(connection, statements).change(change)
+
+
+def test_large_tables_are_truncated(connection: Connection) -> None:
+    """They have another file afterwards, and small ones the same."""
+    statements, change = KINDS["large tables"]
+    place = Place(connection, statements)
+    query = "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('large', 'alone', 'kept')"
+    before = dict(connection.execute(query).fetchall())
+    place.change(change)
+    after = dict(connection.execute(query).fetchall())
+    assert {name for name in before if after[name] != before[name]} == {"large", "alone"}
+
+
+@contextmanager
+def owner(connection: Connection, server: Server, database: str) -> Iterator[Connection]:
+    """Connect as a role that may do nothing but create schemas here."""
+    role = sql.Identifier(f"owner_{database}")
+    connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
     connection.execute(
-        "CREATE TABLE kind (id int PRIMARY KEY, name text);"
-        "CREATE TABLE thing (id serial PRIMARY KEY, kind int REFERENCES kind);"
-        "INSERT INTO kind VALUES (1, 'one'), (2, 'two')"
+        sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(database), role)
     )
-    tables = rows.tables_with_rows(connection, schema)
-    kept = Copies.make(connection, "aside", schema, tables).rows
-    before = contents(connection, "kind", "thing")
-    reset = Reset(schema, ["public"])
+    try:
+        mere = Server({**server.params, "user": f"owner_{database}"})
+        with closing(mere.connect(database)) as connected:
+            yield connected
+    finally:
+        connection.execute(sql.SQL("DROP OWNED BY {}; DROP ROLE {}").format(role, role))
+
+
+def test_row_security_hides_nothing(connection: Connection, server: Server, database: str) -> None:
+    """Not even where it is forced upon the owner, whom tests connect as."""
+    with owner(connection, server, database) as mere:
+        place = Place(
+            mere,
+            TABLES
+            + """;
+            ALTER TABLE thing ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+            CREATE POLICY few ON thing USING (kind = 1) WITH CHECK (true);
+            """,
+        )
+        for _ in range(2):
+            mere.execute("SET row_security = on; INSERT INTO thing (kind) VALUES (1), (2)")
+            place.reset.clear(mere, Scope(), place.kept)
+            assert connection.execute("SELECT count(*) FROM w.thing").fetchone() == (0,)
+            version = structure.version(connection, "w"), catalog.digest(connection, "w")
+            assert version == place.before[1:]
+
+
+def test_tables_that_come_and_go(connection: Connection) -> None:
+    """One that is new is cleared, one that is gone stays so, one made again is filled."""
+    place = Place(connection, TABLES)
+    connection.execute("CREATE TABLE new (n int); INSERT INTO new VALUES (1); DROP TABLE thing")
+    place.reset.clear(connection, Scope(), place.kept)
+    assert connection.execute("SELECT count(*) FROM new").fetchone() == (0,)
+    connection.execute("DROP TABLE kind; CREATE TABLE kind (id int PRIMARY KEY, name text)")
+    place.reset.clear(connection, Scope(), place.kept)
+    assert connection.execute("SELECT count(*) FROM kind").fetchone() == (2,)
+    connection.execute("DROP TABLE kind")
+    place.reset.clear(connection, Scope(), place.kept)
+
+
+FAMILY = """
+    CREATE TABLE a (id int PRIMARY KEY);
+    CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
+    CREATE TABLE c (id int PRIMARY KEY, b int REFERENCES b) PARTITION BY LIST (id);
+    CREATE TABLE c1 PARTITION OF c DEFAULT;
+    CREATE TABLE heir (more int) INHERITS (a);
+    CREATE TABLE apart (id int)
+"""
+FILL = """
+    INSERT INTO a VALUES (1); INSERT INTO b VALUES (1, 1); INSERT INTO c VALUES (1, 1);
+    INSERT INTO heir VALUES (2); INSERT INTO apart VALUES (1)
+"""
+
+
+@pytest.mark.parametrize("cascades", [True, False])
+@pytest.mark.parametrize("name", ["a", "b", "c", "heir", "apart"])
+def test_the_scope_is_that_of_truncate(connection: Connection, name: str, cascades: bool) -> None:
+    """The tables of these names with their parts, and, if so, what refers to them."""
+    place = Place(connection, FAMILY)
+    connection.execute(FILL)
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"TRUNCATE {name} {'CASCADE' if cascades else ''}")
+            promised, *_ = place.now
+    except Exception:
+        # It refuses tables that others refer to, with rows or without.
+        with pytest.raises(SchemaRunnerError, match="available_apps"):
+            place.reset.clear(connection, Scope(frozenset([name])), {})
+        return
+    place.reset.clear(connection, Scope(frozenset([name]), cascades), {})
+    found, *_ = place.now
+    assert found == promised
+
+
+def test_somebody_else_s_locks_are_told(
+    connection: Connection, server: Server, database: str
+) -> None:
+    """After a while, with the process that has them."""
+    place = Place(connection, TABLES)
+    with closing(server.connect(database, "a stranger")) as other:
+        other.execute("BEGIN; UPDATE w.kind SET name = 'mine' WHERE id = 1")
+        connection.execute("INSERT INTO kind VALUES (3, 'new'); INSERT INTO thing VALUES (1, 1)")
+        connection.execute("UPDATE kind SET name = 'x' WHERE id = 2")
+        place.reset.forget()
+        place.kept.pop("kind")
+        with pytest.raises(SchemaRunnerError, match="a stranger") as raised:
+            place.reset.clear(connection, Scope(), place.kept)
+        assert str(other.info.backend_pid) in str(raised.value)
+
+
+def test_dead_rows_are_vacuumed(connection: Connection) -> None:
+    """Tables that rolled-back tests have grown are small again."""
+    place = Place(connection, TABLES)
+    connection.execute(
+        "BEGIN; INSERT INTO thing (kind) SELECT 1 FROM generate_series(1, 50000); ROLLBACK"
+    )
     for _ in range(2):
-        connection.execute(CHANGES[change])
-        reset.clear(connection, Scope(), kept)
-        assert contents(connection, "kind", "thing") == before
+        place.reset.clear(connection, Scope(), place.kept)
+    query = "SELECT pg_relation_size('thing')"
+    assert connection.execute(query).fetchone() == (0,)
+
+
+VIEWS = """
+    CREATE SEQUENCE shared;
+    CREATE TABLE a (id int PRIMARY KEY DEFAULT nextval('shared'));
+    CREATE TABLE b (id int PRIMARY KEY DEFAULT nextval('shared'), s serial);
+    INSERT INTO a DEFAULT VALUES; INSERT INTO b DEFAULT VALUES;
+    CREATE MATERIALIZED VIEW one AS SELECT id FROM a;
+    CREATE UNIQUE INDEX ON one (id);
+    CREATE MATERIALIZED VIEW two AS SELECT count(*) FROM one;
+    CREATE MATERIALIZED VIEW empty AS SELECT id FROM b WITH NO DATA
+"""
+REFRESHED = [
+    "REFRESH MATERIALIZED VIEW one; REFRESH MATERIALIZED VIEW two",
+    "REFRESH MATERIALIZED VIEW CONCURRENTLY one",
+    "REFRESH MATERIALIZED VIEW two WITH NO DATA",
+    "REFRESH MATERIALIZED VIEW empty",
+    "SELECT 1",
+]
+
+
+@pytest.mark.parametrize("exactly", [True, False])
+@pytest.mark.parametrize("refresh", REFRESHED)
+def test_a_template_has_all_restored(connection: Connection, refresh: str, exactly: bool) -> None:
+    """Sequences, one for two tables among them, and materialized views."""
+    place = Place(connection, VIEWS)
+    contents = Contents.of_rows(connection, "w", ["public"])
+    template = Template.create(connection, contents, Marker(RUN, State.READY), ["public"])
+    views = "SELECT relname, relispopulated FROM pg_class WHERE relkind = 'm' ORDER BY 1"
+    read = "SELECT (SELECT array_agg(id) FROM one), (SELECT array_agg(count) FROM two)"
+
+    def all_there_is() -> list[object]:
+        queries = [views, read, "SELECT last_value, is_called FROM shared"]
+        queries.append("SELECT last_value, is_called FROM b_s_seq")
+        return [*place.now, *(connection.execute(query).fetchall() for query in queries)]
+
+    before = all_there_is()
+    for _ in range(2):
+        connection.execute("INSERT INTO a DEFAULT VALUES; INSERT INTO b DEFAULT VALUES")
+        connection.execute(refresh)
+        place.reset.restore(connection, template, sequences_exactly=exactly)
+        assert all_there_is() == before
