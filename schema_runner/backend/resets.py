@@ -15,6 +15,7 @@ from django.db.models.signals import post_migrate
 from ..errors import SchemaRunnerError
 from ..postgres import backends, rows, schemas, stamps, structure
 from ..postgres.adoption import keys_adopted
+from ..postgres.capacity import connections_left
 from ..postgres.copies import Copies, Kept
 from ..postgres.marker import Marker, State
 from ..postgres.reset import Reset, Scope
@@ -30,6 +31,8 @@ from .sessions import disconnect
 _IDLE = 2.0
 _AT_WORK = 30.0
 _SOON = 0.02
+# How many connections have to be left where one is kept between tests.
+_RESERVE = 10
 # How many tables one transaction may drop: few enough for any server.
 _BATCH = 20
 # What handlers of Django's own do beside the rows that they make.
@@ -84,8 +87,7 @@ class Resets:
             if request.restarts:
                 tables = request.tables | self._names(scope)
                 restart(self._connected(), self.place.schema, tables)
-        if self._is_scarce:
-            self._disconnect()
+        self._spare_connections()
 
     def kept_tables(self) -> set[str]:
         """Return the tables that have rows before each test, as far as that is known."""
@@ -101,6 +103,7 @@ class Resets:
         if self._known is None and not self.keeps_all:
             template = self._read_template()
             self._known = template.copies if template else self._put_aside()
+        self._spare_connections()
 
     def renew_if_altered(self, renew: Callable[[], None]) -> None:
         """Have a fresh schema take the place of one whose structure tests have altered.
@@ -117,6 +120,7 @@ class Resets:
                 self._reset.forget()
                 self._again()
             self._version = structure.version(self._connected(), self.place.schema)
+        self._spare_connections()
 
     def close(self) -> None:
         """Drop what has been made for the resets, and disconnect."""
@@ -140,10 +144,13 @@ class Resets:
 
         def clear_and_emit() -> None:
             clear()
+            self._spare_connections()
             request.emit()
 
         if not request.emits:
             return clear
+        if self._is_scarce:
+            return clear_and_emit
         key = _what_handlers_see(request)
         if key not in self._emitted:
             self._emitted[key] = self._learn(request, scope)
@@ -222,14 +229,23 @@ class Resets:
         return self._connection
 
     def _connect(self) -> Connection:
-        if not self._is_scarce:
-            try:
-                return self.connect()
-            except SchemaRunnerError:
-                # This thread's own Django closes after each test anyway.
-                self._is_scarce = True
-        disconnect()
-        return self.connect()
+        if self._is_scarce:
+            # Django closes this thread's own after each test anyway.
+            disconnect()
+        try:
+            connection = self.connect()
+        except SchemaRunnerError:
+            if self._is_scarce:
+                raise
+            self._is_scarce = True
+            return self._connect()
+        self._is_scarce = self._is_scarce or connections_left(connection) < _RESERVE
+        return connection
+
+    def _spare_connections(self) -> None:
+        """Leave others the one that the server can spare."""
+        if self._is_scarce:
+            self._disconnect()
 
     def _disconnect(self) -> None:
         if self._connection is not None:

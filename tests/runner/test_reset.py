@@ -147,9 +147,10 @@ def test_an_altered_structure_is_replaced(project: Project) -> None:
                 Book.objects.create(title="x", author=Author.objects.create(name="x"))
         """
     )
-    project.run("--parallel", "2", "--keepdb").passed()
+    project.run("--parallel", "2").passed()
     project.run("--keepdb").passed()
-    project.run().passed if False else None
+    # What is kept is as it should be, too.
+    project.run("--keepdb").passed()
     project.drop_database(project.test_name)
 
 
@@ -182,3 +183,337 @@ def test_a_connection_left_in_a_transaction_is_ended(project: Project) -> None:
     for mode in MODES:
         result = project.run(*mode, "library.test_generated.A").passed()
         assert "library.test_generated.A.test_leave left a connection idle" in result.output
+
+
+FUNCTION = """
+    migrations.RunSQL(
+        "CREATE FUNCTION insert_author() RETURNS void LANGUAGE sql AS"
+        " $$ INSERT INTO library_author (name) VALUES ('x') $$"
+    )
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_it_does_not_matter_who_has_written(project: Project, mode: tuple[str, ...]) -> None:
+    """A thread, another process, a function of the server, a test that has flushed by itself."""
+    project.migration("0002_function", "0001_initial", FUNCTION)
+    project.tests(
+        """
+        import json
+        import subprocess
+        import sys
+        import threading
+
+        from django.core.management import call_command
+
+        PROGRAM = '''
+        import json, sys, psycopg
+        with psycopg.connect(**json.loads(sys.argv[1])) as connection:
+            connection.execute("INSERT INTO library_author (name) VALUES ('x')")
+        '''
+
+
+        def insert():
+            Author.objects.create(name="x")
+            connection.close()
+
+
+        class A(TransactionTestCase):
+            def setUp(self):
+                self.assertEqual(Author.objects.count(), 0)
+
+            def test_thread(self):
+                thread = threading.Thread(target=insert)
+                thread.start()
+                thread.join()
+
+            def test_process(self):
+                parameters = connection.get_connection_params()
+                names = ("host", "port", "user", "dbname", "options")
+                known = json.dumps({name: parameters.get(name) for name in names})
+                program = "\\n".join(line.strip(" ") if "connection.exe" not in line else "  " +
+                                    line.strip() for line in PROGRAM.splitlines())
+                subprocess.run([sys.executable, "-c", program, known], check=True)
+
+            def test_server(self):
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT insert_author()")
+
+            def test_flush(self):
+                call_command("flush", interactive=False, verbosity=0)
+                insert()
+
+            def test_left_open(self):
+                connection.set_autocommit(False)
+                insert()
+
+            def test_z(self):
+                pass
+        """
+    )
+    project.run(*mode).passed()
+
+
+APPS = """
+    from django.apps import AppConfig
+    from django.db.models.signals import post_migrate
+
+
+    def note(using, **kwargs):
+        with open("emitted", "a") as file:
+            file.write(f"{using}\\n")
+
+
+    class Library(AppConfig):
+        name = "library"
+
+        def ready(self):
+            post_migrate.connect(note, sender=self)
+"""
+
+
+def test_post_migrate_is_emitted_once(project: Project) -> None:
+    """At the end of the first test, and where handlers can see something else; not in others."""
+    project.write("library/apps.py", APPS)
+    project.tests(
+        """
+        from django.core.management import call_command
+        from django.test import override_settings
+
+
+        class A(TransactionTestCase):
+            def test_a(self):
+                open("emitted", "w").close()
+
+            def test_b(self):
+                self.assertEqual(open("emitted").read(), "default\\n")
+
+            def test_c(self):
+                self.assertEqual(open("emitted").read(), "default\\n")
+
+
+        class B(A):
+            test_a = None
+
+            def test_c(self):
+                call_command("flush", interactive=False, verbosity=0)
+                self.assertEqual(open("emitted").read(), "default\\n" * 2)
+
+
+        @override_settings(SITE_ID=3)
+        class C(TransactionTestCase):
+            def test_a(self):
+                self.assertEqual(open("emitted").read(), "default\\n" * 2)
+
+            def test_b(self):
+                self.assertEqual(open("emitted").read(), "default\\n" * 3)
+
+
+        class D(TransactionTestCase):
+            available_apps = ["library"]
+
+            def test_a(self):
+                self.assertEqual(open("emitted").read(), "default\\n" * 4)
+
+            def test_b(self):
+                self.assertEqual(open("emitted").read(), "default\\n" * 5)
+        """
+    )
+    project.run().passed()
+
+
+@pytest.mark.parametrize("reset", ["selective", "reference"])
+def test_sequences_are_not_set_below_rows_that_stay(seeded: Project, reset: str) -> None:
+    """With reset_sequences the others begin anew, in all teardowns that ask for it."""
+    seeded.configure(SEEDED.format(reset))
+    seeded.tests(
+        """
+        from django.contrib.auth.models import Group
+        from django.core.management import call_command
+
+
+        class A(TransactionTestCase):
+            reset_sequences = True
+
+            def check(self):
+                self.assertEqual(Group.objects.create(name="x").pk, 1)
+                self.assertEqual(Author.objects.create(name="x").pk, 71)
+                self.assertEqual(Book.objects.create(title="x", author_id=71).pk, 21)
+
+            def test_a(self):
+                self.check()
+
+            def test_b(self):
+                self.check()
+
+
+        class Own(TransactionTestCase):
+            check = A.check
+            test_a = A.test_a
+            test_b = A.test_b
+
+            def _fixture_teardown(self):
+                call_command("flush", interactive=False, verbosity=0, allow_cascade=True)
+        """
+    )
+    seeded.run("library.test_generated.A").passed()
+    if reset == "selective":
+        seeded.run("library.test_generated.Own").passed()
+
+
+def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
+    """With "reference": rows, sequences, tables without models; nothing is deserialized."""
+    seeded.configure(SEEDED.format("reference"))
+    seeded.migration(
+        "0003_table", "0002_rows", 'migrations.RunSQL("CREATE TABLE plain (n serial, t text)")'
+    )
+    seeded.tests(
+        """
+        from unittest import mock
+
+        from django.db.backends.base.creation import BaseDatabaseCreation
+
+
+        def everything():
+            with connection.cursor() as cursor:
+                found = {}
+                for table in connection.introspection.table_names():
+                    cursor.execute(f'SELECT r::text FROM "{table}" r ORDER BY 1')
+                    found[table] = cursor.fetchall()
+                cursor.execute("SELECT sequencename, last_value FROM pg_sequences"
+                               " WHERE schemaname = current_schema() ORDER BY 1")
+                return found, cursor.fetchall()
+
+
+        class A(TransactionTestCase):
+            def check(self):
+                A.first = getattr(A, "first", None) or everything()
+                self.assertEqual(everything(), A.first)
+                with connection.cursor() as cursor:
+                    cursor.execute("INSERT INTO plain (t) VALUES ('x')")
+                    cursor.execute("DELETE FROM django_migrations")
+                Author.objects.create(name="x")
+                Author.objects.filter(name="migrated").update(name="y")
+
+            def test_a(self):
+                self.check()
+
+            def test_b(self):
+                self.check()
+
+
+        class B(A):
+            serialized_rollback = True
+
+            def test_c(self):
+                self.check()
+                with mock.patch.object(
+                    BaseDatabaseCreation, "deserialize_db_from_string"
+                ) as deserialize:
+                    self._fixture_setup()
+                deserialize.assert_not_called()
+
+
+        class C(A):
+            reset_sequences = True
+            check = lambda self: Author.objects.create(name="z")
+
+
+        class D(A):
+            pass
+        """
+    )
+    seeded.run().passed()
+
+
+def test_resets_do_without_a_connection_of_their_own(project: Project) -> None:
+    """Where the server has none left for them."""
+    role = f"few_{project.name}"
+    with project.maintenance() as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN CREATEDB CONNECTION LIMIT 4")
+    try:
+        project.configure(f'DATABASES["default"]["USER"] = {role!r}')
+        project.tests(
+            """
+            import psycopg
+
+
+            class A(TransactionTestCase):
+                @classmethod
+                def setUpClass(cls):
+                    super().setUpClass()
+                    cls.others = []
+                    parameters = connection.get_connection_params()
+                    del parameters["cursor_factory"], parameters["context"]
+                    try:
+                        while True:
+                            cls.others.append(psycopg.connect(**parameters))
+                    except psycopg.OperationalError:
+                        # One is left, for Django.
+                        cls.others.pop().close()
+
+                @classmethod
+                def tearDownClass(cls):
+                    for other in cls.others:
+                        other.close()
+                    super().tearDownClass()
+
+                def test_a(self):
+                    self.assertEqual(Author.objects.count(), 0)
+                    Author.objects.create(name="x")
+
+                test_b = test_a
+                test_c = test_a
+            """
+        )
+        project.run().passed()
+    finally:
+        with project.maintenance() as connection:
+            connection.execute(f"DROP ROLE {role}")
+
+
+PLACES = {
+    "clones": ("", "--parallel 2"),
+    "current": ("", "--parallel 2 --host-database current"),
+    "migrate": ('SCHEMA_RUNNER["STRATEGY"] = "migrate"', "--parallel 2"),
+    "snapshot": ('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "kept"', ""),
+    "spawn": ("", "--parallel 2"),
+}
+
+
+@pytest.mark.parametrize("reset", ["selective", "reference"])
+@pytest.mark.parametrize("place", PLACES)
+def test_resets_are_the_same_everywhere(seeded: Project, place: str, reset: str) -> None:
+    """In clone databases, in the project's database, in schemas that are built or read."""
+    settings, options = PLACES[place]
+    seeded.configure(SEEDED.format(reset))
+    seeded.configure(settings)
+    if place == "clones":
+        seeded.migration("0003_schema", "0002_rows", 'migrations.RunSQL("CREATE SCHEMA beside")')
+    if place == "current":
+        seeded.create_database()
+    seeded.tests(
+        f"""
+        class A(TransactionTestCase):
+            def test_a(self):
+                Author.objects.all().delete()
+
+            def check(self):
+                names = set(Author.objects.values_list("name", flat=True))
+                self.assertEqual("migrated" in names, {reset == "reference"})
+                self.assertEqual(names - {{"migrated"}}, {{"from a fixture", "needed"}})
+                self.assertEqual(Book.objects.get().pk, 20)
+                Book.objects.create(title="x", author=Author.objects.create(name="x"))
+
+            test_b = test_c = check
+
+
+        class B(A):
+            pass
+        """
+    )
+    for _ in range(2 if place == "snapshot" else 1):
+        method = "spawn" if place == "spawn" else "fork"
+        seeded.run(*options.split(), env={"START_METHOD": method}).passed()
+    if place == "current":
+        seeded.drop_database()
