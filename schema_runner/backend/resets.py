@@ -124,10 +124,12 @@ class Resets:
 
     def close(self) -> None:
         """Drop what has been made for the resets, and disconnect."""
-        for aside in self._asides:
-            schemas.drop(self._connected(), aside, self.run, batch=_BATCH)
-        self._asides.clear()
-        self._disconnect()
+        try:
+            for aside in self._asides:
+                schemas.drop(self._connected(), aside, self.run, batch=_BATCH)
+        finally:
+            self._asides.clear()
+            self._disconnect()
 
     def _restore(self) -> None:
         template = self._read_template()

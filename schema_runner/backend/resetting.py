@@ -1,10 +1,13 @@
 """Resets in place of flushes, for the database of an alias: Django's creation class, continued."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
+from ..errors import SchemaRunnerError
 from ..postgres.server import Connection
 from .assignment import Assignment
 from .creation import SchemaCreation
@@ -112,7 +115,9 @@ class ResettingCreation(SchemaCreation, Base):
 
     def close_resets(self) -> None:
         if self._resets is not None:
-            self._resets.close()
+            # What cannot be dropped now the run drops, or the next one.
+            with suppress(psycopg.Error, SchemaRunnerError):
+                self._resets.close()
             self._resets = None
 
     def _connect_for_resets(self) -> Connection:

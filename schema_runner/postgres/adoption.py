@@ -87,7 +87,8 @@ def keys_adopted(
             _note(connection, copy, noted, key.column, left_out)
             connection.execute(
                 sql.SQL(
-                    "CREATE TRIGGER {} BEFORE INSERT ON {} FOR EACH ROW"
+                    # There is one if something has broken in, as a time limit can.
+                    "CREATE OR REPLACE TRIGGER {} BEFORE INSERT ON {} FOR EACH ROW"
                     " EXECUTE FUNCTION {}({}, {}, {}, {})"
                 ).format(
                     _TRIGGER,

@@ -1,5 +1,7 @@
 """The reset: a schema is brought to a state that is known, at the cost of what changed."""
 
+import zlib
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -64,6 +66,9 @@ _KEYED = """
 # Measured: a table costs TRUNCATE as much as these pages of rows cost DELETE, with the indexes
 # and foreign keys that models have.
 _PAGES_PER_TABLE = 64
+# Tables are looked into in groups that stay the same, so that the server plans each group once:
+# for a table that takes a tenth of a millisecond, and looking a hundredth.
+_GROUPS = 12
 # Dead rows are looked through each time. So many pages of them are worth a VACUUM, which takes
 # milliseconds a table, but those of tables with no more than a few are not.
 _DEAD_PAGES = 64
@@ -100,6 +105,8 @@ class Reset:
 
     schema: str
     path: Sequence[str]
+    # The tables that have been looked into for rows.
+    _seen: set[str] = field(default_factory=set)
     _prepared: Connection | None = None
     # With what a table, or a view, had the rows of when it was stamped.
     _stamps: dict[str, tuple[Kept | None, Stamp]] = field(default_factory=dict)
@@ -138,7 +145,8 @@ class Reset:
                     f"{error.diag.message_detail or ''} Add the apps of both tables to the test's "
                     f"available_apps, or delete those rows in the test."
                 ) from error
-            self.remember(connection, {name: kept[name] for name in restored})
+            seen = {name for name in restored if not found[name].is_hidden}
+            self.remember(connection, {name: kept[name] for name in seen})
         self._vacuum(connection, found)
 
     def restore(
@@ -195,6 +203,7 @@ class Reset:
         """Know nothing any more, as of a schema that has just been made."""
         self._stamps.clear()
         self._vacuumed.clear()
+        self._seen.clear()
 
     def prepare(self, connection: Connection) -> None:
         """Have a connection find, and be allowed, what resets need."""
@@ -234,8 +243,24 @@ class Reset:
         known = [name for name in found.keys() & kept.keys() if name not in changed]
         known_stamps = stamps(connection, self.schema, known)
         changed |= {name for name in known if self._is_other(name, kept[name], known_stamps[name])}
-        empty = found.keys() - kept.keys() - changed
-        return changed | with_rows(connection, self.schema, empty)
+        return changed | self._filled(connection, found.keys() - kept.keys() - changed)
+
+    def _filled(self, connection: Connection, tables: Collection[str]) -> set[str]:
+        """Return those of the tables that have rows."""
+        self._seen.update(tables)
+        groups = defaultdict[int, set[str]](set)
+        for name in self._seen:
+            groups[zlib.crc32(name.encode()) % _GROUPS].add(name)
+        filled: set[str] = set()
+        try:
+            for group in groups.values():
+                if not group.isdisjoint(tables):
+                    filled |= with_rows(connection, self.schema, group)
+        except (errors.UndefinedTable, errors.InsufficientPrivilege):
+            # One has been dropped, or hides its rows by now.
+            self._seen = set(tables)
+            return with_rows(connection, self.schema, tables)
+        return filled & set(tables)
 
     def _vacuum(self, connection: Connection, found: Mapping[str, _Found]) -> None:
         grown = {
