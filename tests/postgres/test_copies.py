@@ -16,7 +16,8 @@ TABLES = """
                        FOREIGN KEY (code, mood) REFERENCES country);
     CREATE TABLE alone (id int PRIMARY KEY, n int);
     INSERT INTO country VALUES ('DE', 'glad'), ('DE', 'sad'), ('FR', 'glad');
-    INSERT INTO town VALUES (1, 'DE', 'sad', NULL), (2, 'FR', 'glad', NULL);
+    INSERT INTO town VALUES (1, 'DE', 'sad', NULL), (2, 'FR', 'glad', NULL), (4, NULL, NULL, 1);
+    INSERT INTO town VALUES (5, NULL, NULL, 4);
     INSERT INTO alone VALUES (1, 1), (2, 1);
 """
 
@@ -38,6 +39,7 @@ def current(connection: Connection) -> int:
         ("INSERT INTO town VALUES (3, NULL, NULL, NULL)", {"town": [3]}),
         ("INSERT INTO town VALUES (3, 'FR', 'glad', NULL)", {"town": [3], "country": ["FR"]}),
         ("INSERT INTO town VALUES (3, NULL, NULL, 1)", {"town": [1, 3], "country": ["DE"]}),
+        ("INSERT INTO town VALUES (6, NULL, NULL, 5)", {"town": [1, 4, 5, 6], "country": ["DE"]}),
         ("BEGIN; SAVEPOINT a; INSERT INTO alone VALUES (3, 3); COMMIT", {"alone": [3]}),
     ],
 )

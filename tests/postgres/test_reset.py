@@ -171,6 +171,14 @@ KINDS = {
         "UPDATE a SET name = 'x' WHERE id = 1; INSERT INTO e VALUES (1, 2);"
         "INSERT INTO a VALUES (3, 'c'); INSERT INTO b VALUES (3, 3); INSERT INTO c VALUES (3, 3)",
     ),
+    "keys that can wait": (
+        """
+        CREATE TABLE a (id int PRIMARY KEY, name text);
+        CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a DEFERRABLE);
+        INSERT INTO a VALUES (1, 'a'), (2, 'b'); INSERT INTO b VALUES (1, 1), (2, 2);
+        """,
+        "UPDATE a SET name = 'x' WHERE id = 1",
+    ),
     "references to themselves": (
         """
         CREATE TABLE tree (id int PRIMARY KEY, name text, parent int REFERENCES tree
@@ -342,6 +350,35 @@ def test_tables_that_come_and_go(connection: Connection) -> None:
     assert connection.execute("SELECT count(*) FROM kind").fetchone() == (2,)
     connection.execute("DROP TABLE kind")
     place.reset.clear(connection, Scope(), place.kept)
+
+
+def test_tables_that_have_been_looked_into_can_go(connection: Connection) -> None:
+    """With many tables some are looked into together; the others are cleared all the same."""
+    place = Place(connection, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)")
+    names = [f"t{number}" for number in range(40)]
+    for name in names:
+        connection.execute(f"CREATE TABLE {name} (n int); INSERT INTO {name} VALUES (1)")
+    place.reset.clear(connection, Scope(), place.kept)
+    for name in names[::2]:
+        connection.execute(f"DROP TABLE {name}")
+    for name in names[1::2]:
+        connection.execute(f"INSERT INTO {name} VALUES (1)")
+    place.reset.clear(connection, Scope(), place.kept)
+    assert [table.name for table in rows.tables_with_rows(connection, "w")] == ["kept"]
+
+
+def test_what_refers_to_large_tables_stays(connection: Connection) -> None:
+    """Where it is not in the scope, no TRUNCATE must reach it."""
+    place = Place(
+        connection,
+        "CREATE TABLE large (id int PRIMARY KEY, body text);"
+        "CREATE TABLE beside (id int, large int REFERENCES large); INSERT INTO beside VALUES (1)",
+    )
+    connection.execute(
+        "INSERT INTO large SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n"
+    )
+    place.reset.clear(connection, Scope(frozenset(["large"])), {})
+    assert place.now == place.before
 
 
 FAMILY = """
