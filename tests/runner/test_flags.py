@@ -203,7 +203,22 @@ def test_buffer_with_an_error_in_class_set_up(project: Project) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="unittest has it from Python 3.12 on")
 def test_durations(project: Project) -> None:
     """The slowest tests are listed as by stock Django."""
-    project.tests(TESTS)
+    project.tests(
+        """
+        import time
+
+
+        class Slow(SimpleTestCase):
+            def test_slow(self):
+                time.sleep(0.2)
+
+            def test_slower(self):
+                time.sleep(0.5)
+
+            def test_fast(self):
+                pass
+        """
+    )
     in_both(project, "--durations", "2")
 
 
