@@ -70,9 +70,10 @@ _PAGES_PER_TABLE = 64
 # for a table that takes a tenth of a millisecond, and looking a hundredth.
 _GROUPS = 12
 # Dead rows are looked through each time. So many pages of them are worth a VACUUM, which takes
-# milliseconds a table, but those of tables with no more than a few are not.
+# milliseconds a table; where tables have a few pages, only if they are many.
 _DEAD_PAGES = 64
 _FEW_PAGES = 4
+_MANY_TABLES = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +267,12 @@ class Reset:
         grown = {
             one.name: one.pages
             for one in found.values()
-            if one.pages > max(_FEW_PAGES, 2 * self._vacuumed.get(one.name, 0))
+            if one.pages > 2 * self._vacuumed.get(one.name, 0)
         }
-        if sum(grown.values()) < _DEAD_PAGES:
-            return
+        if len(grown) < _MANY_TABLES:
+            grown = {name: pages for name, pages in grown.items() if pages > _FEW_PAGES}
+            if sum(grown.values()) < _DEAD_PAGES:
+                return
         listed = sql.SQL(", ").join(sql.Identifier(self.schema, name) for name in grown)
         connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(listed))
         for name, pages in connection.execute(_PAGES, [list(grown), self.schema]):
