@@ -7,7 +7,7 @@ from django.core.management import CommandError, call_command
 from django.core.management.commands import loaddata
 
 from .errors import SchemaRunnerError
-from .postgres import sequences
+from .postgres import sequences, stamps
 from .settings import Settings, load_callable
 
 if TYPE_CHECKING:
@@ -40,12 +40,11 @@ def load(connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str) 
         return None
     alias = connection.alias
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.pg_current_xact_id()::text")
-        (before,) = cursor.fetchone()
+        before = stamps.current_transaction(cursor)
     if settings.fixtures:
         call_command("loaddata", *settings.fixtures, verbosity=0, database=alias)
     for path in settings.seeders:
         load_callable("SEEDERS", path)(using=alias)
     with connection.cursor() as cursor:
         sequences.advance(cursor, schema)
-    return int(before)
+    return before

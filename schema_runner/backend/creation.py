@@ -42,8 +42,6 @@ class SchemaCreation(Keeping, Base):
     project_places: ClassVar[frozenset[tuple[str, ...]]]
 
     _guard: guard.Guard
-    # What `reference.load` has returned.
-    _since: int | None = None
 
     def create_test_db(
         self, verbosity: int = 1, autoclobber: bool = False, *args: Any, **kwargs: Any

@@ -1,43 +1,35 @@
 """The flush with which Django ends a test that commits, told from any other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from django.core.management.commands import flush
-from django.core.management.sql import emit_post_migrate_signal
 from django.db import connections
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
+
+from ..postgres.occupied import Scope
 
 
 @dataclass(frozen=True, slots=True)
 class Flush:
     """What the flush of an alias is asked for, at the end of the test of that id.
 
-    It is about the tables with these names, and what refers to them if it `cascades`. Afterwards
-    it `emits` post_migrate, unless it is told not to. Where it `restarts`, so do the sequences.
+    It is about the tables of `scope`, and `emits` post_migrate afterwards, unless it is told not
+    to. Where it `restarts`, sequences begin anew.
     """
 
     alias: str
-    tables: frozenset[str]
-    cascades: bool
+    scope: Scope
     emits: bool
     restarts: bool
     test: str
 
-    def emit(self) -> None:
-        emit_post_migrate_signal(verbosity=0, interactive=False, db=self.alias)
 
-
-class Resetting(Protocol):
-    """A creation that can do something else in place of a flush."""
-
-    @property
-    def replaces_flushes(self) -> bool: ...
-
-    def reset(self, request: Flush) -> None: ...
+# Does something else in place of a flush.
+Reset: TypeAlias = Callable[[Flush], None]
 
 
 @dataclass(slots=True)
@@ -55,10 +47,11 @@ class _UnderWay:
             self.tests.pop()
 
 
-def replace_flushes(undo: ExitStack) -> None:
-    """Have the flush at the end of each test be what `Resetting` does, until the stack is closed.
+def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) -> None:
+    """Have the flush at the end of each test be a reset, until the stack is closed.
 
-    What a test itself flushes stays as it is. Django calls `_post_teardown` after each test, and
+    `reset_of` returns that of an alias, None where a flush is to stay a flush. What a test itself
+    flushes stays as it is. Django calls `_post_teardown` after each test, and
     in that `flush`, in all versions from 5.2 to 6.1; test cases override what is in between.
     """
     under_way = _UnderWay()
@@ -69,19 +62,19 @@ def replace_flushes(undo: ExitStack) -> None:
             tear_down(test)
 
     def _handle(command: Any, **options: Any) -> None:
-        creation: Any = connections[options["database"]].creation
-        is_asked = under_way.tests and not options["interactive"] and _is_django_s(creation)
-        if not is_asked or not getattr(creation, "replaces_flushes", False):
+        alias = options["database"]
+        is_asked = under_way.tests and not options["interactive"] and _is_django_s(alias)
+        reset = reset_of(alias) if is_asked else None
+        if reset is None:
             handle(command, **options)
             return
-        tables = creation.connection.introspection.django_table_names(include_views=False)
+        tables = connections[alias].introspection.django_table_names(include_views=False)
         # As in stock Django, there is nothing to be done then, nor to be emitted.
         if tables:
-            creation.reset(
+            reset(
                 Flush(
-                    alias=options["database"],
-                    tables=frozenset(tables),
-                    cascades=options.get("allow_cascade", False),
+                    alias=alias,
+                    scope=Scope(frozenset(tables), options.get("allow_cascade", False)),
                     emits=not options.get("inhibit_post_migrate", False),
                     restarts=options.get("reset_sequences", True),
                     test=under_way.tests[-1],
@@ -96,9 +89,9 @@ def replace_flushes(undo: ExitStack) -> None:
         setattr(owner, name, replacement)
 
 
-def _is_django_s(creation: Any) -> bool:
+def _is_django_s(alias: str) -> bool:
     """Whether a flush is what Django's PostgreSQL backend makes of it, and not one of its own."""
-    ops = type(creation.connection.ops)
+    ops = type(connections[alias].ops)
     return all(
         getattr(ops, name, None) is getattr(DatabaseOperations, name)
         for name in ("sql_flush", "execute_sql_flush")

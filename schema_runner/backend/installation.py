@@ -14,6 +14,7 @@ from .flushes import replace_flushes
 from .introspection import SchemaIntrospection
 from .obtaining import WorkerCreation
 from .operations import SchemaOperations
+from .resetting import reset_of
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -46,7 +47,7 @@ def install(**attributes: Any) -> ExitStack:
                 _replace(undo, connection, instance_name, class_name)
             mixed.add(type(connection))
             undo.callback(_leave, connection, Assignment.of(connection.settings_dict))
-    replace_flushes(undo)
+    replace_flushes(undo, reset_of)
     # A run within a test must not take away what the test's own run has connected.
     signal_id = object()
     connection_created.connect(_prepare, dispatch_uid=signal_id)

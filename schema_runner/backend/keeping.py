@@ -36,7 +36,8 @@ class Keeping(Planning, Base):
     # Of what decides about the contents of a schema; None where nothing is to be kept.
     _fingerprint: str | None = None
     _server_facts: Sequence[str] = ()
-    _since: int | None
+    # What `reference.load` has returned.
+    _since: int | None = None
 
     @cached_property
     def _now(self) -> int:

@@ -8,10 +8,10 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from .. import names
 from ..postgres.blueprint import Blueprint
-from ..postgres.hosts import reference_of
 from ..postgres.locks import Lease
+from ..postgres.marker import Marker, State
 from ..postgres.server import Connection
-from ..postgres.template import CopyError
+from ..postgres.template import CopyError, Template
 from . import guard, review
 from .assignment import Assignment, Place
 from .planning import listing
@@ -135,12 +135,14 @@ class WorkerCreation(ResettingCreation):
         """Put aside what resets restore, in a place that this process has built."""
         if not self._needs_reference:
             return place
+        marker = Marker(self._blueprint.run, State.READY)
         with self._connect() as connection:
-            template = reference_of(
-                connection, place.schema, self._blueprint.run, place.path[1:], self._since
+            template = Template.create_of_rows(
+                connection, place.schema, marker, place.path[1:], self._since
             )
-        self._move(worker, replace(place, template=template))
-        return replace(place, template=template)
+        place = replace(place, template=template.name)
+        self._move(worker, place)
+        return place
 
     def _build_schema(self, worker: int, schema: str) -> None:
         blueprint = self._blueprint

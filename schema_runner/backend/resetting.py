@@ -1,5 +1,6 @@
 """Resets in place of flushes, for the database of an alias: Django's creation class, continued."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,12 @@ from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
 from ..errors import SchemaRunnerError
-from ..postgres.server import Connection
 from .assignment import Assignment
 from .creation import SchemaCreation
 from .flushes import Flush
 from .resets import Resets
 from .sessions import disconnect_from_transactions, leave_transactions
+from .standing import StandingConnection
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -27,22 +28,14 @@ class ResettingCreation(SchemaCreation, Base):
     _resets: Resets | None = None
 
     @property
-    def replaces_flushes(self) -> bool:
-        return self._primary is not None and self._primary.resets is not None
-
-    @property
-    def _primary(self) -> "ResettingCreation | None":
-        """The creation of the alias whose tables this one uses."""
-        assignment = Assignment.of(self.connection.settings_dict)
-        found: Any = connections[assignment.alias].creation if assignment else None
-        return found if isinstance(found, ResettingCreation) else None
-
-    @property
     def resets(self) -> Resets | None:
-        """The resets of this alias's place; None where a flush stays a flush."""
+        """The resets of the tables that this alias uses; None where a flush stays a flush."""
         assignment = Assignment.of(self.connection.settings_dict)
         if self.runner_settings.reset == "django" or assignment is None:
             return None
+        if assignment.alias != self._alias:
+            primary: Any = connections[assignment.alias].creation
+            return primary.resets if isinstance(primary, ResettingCreation) else None
         place, worker, run = assignment.place, assignment.worker, assignment.run
         if place is None or worker is None or run is None:
             return None
@@ -56,28 +49,18 @@ class ResettingCreation(SchemaCreation, Base):
                 run=run,
                 worker=worker,
                 keeps_all=self.runner_settings.reset == "reference",
-                connect=self._connect_for_resets,
+                connection=StandingConnection(lambda: self._server().connect(place.database)),
                 say=self._say_to_user,
             )
         return self._resets
 
-    def reset(self, request: Flush) -> None:
-        """Do what stands in for a flush."""
-        # What a test has left open in this thread would be in the way. Django would close it next.
-        leave_transactions()
-        disconnect_from_transactions()
-        primary = self._primary
-        assert primary is not None
-        assert primary.resets is not None
-        primary.resets.do(request)
-
     def prepare_for(self, test_class: type) -> None:
         """Make sure, before a class is set up, that its tests find the structure they should."""
-        assignment = Assignment.of(self.connection.settings_dict)
-        if assignment is None or assignment.alias != self._alias or self.resets is None:
+        assignment, resets = Assignment.of(self.connection.settings_dict), self.resets
+        if assignment is None or assignment.alias != self._alias or resets is None:
             return
-        resets, place, blueprint = self.resets, assignment.place, assignment.blueprint
-        is_renewable = bool(place and place.path and blueprint and blueprint.template)
+        blueprint = assignment.blueprint
+        is_renewable = bool(resets.place.path and blueprint and blueprint.template)
         if is_renewable:
 
             def renew() -> None:
@@ -91,22 +74,16 @@ class ResettingCreation(SchemaCreation, Base):
 
     def note_set_sequences(self) -> set[str]:
         """Note that sequences are about to be set back; return the tables that have rows."""
-        if not self.replaces_flushes:
+        resets = self.resets
+        if resets is None:
             return set()
-        assert self._primary is not None
-        resets = self._primary.resets
-        assert resets is not None
         resets.has_set_sequences = True
         return resets.kept_tables()
 
     def deserialize_db_from_string(self, data: str) -> None:
         """Load what stock Django loads before each test, unless a reset has left it there."""
-        is_there = (
-            self._primary is not None
-            and self._primary._resets is not None
-            and self._primary._resets.has_restored
-        )
-        if not is_there or data is not getattr(self.connection, "_test_serialized_contents", None):
+        is_stock_s = data is getattr(self.connection, "_test_serialized_contents", None)
+        if not (is_stock_s and self.resets and self.resets.has_restored):
             super().deserialize_db_from_string(data)
 
     def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
@@ -120,12 +97,24 @@ class ResettingCreation(SchemaCreation, Base):
                 self._resets.close()
             self._resets = None
 
-    def _connect_for_resets(self) -> Connection:
-        server = self._server()
-        return server.connect(str(self.connection.settings_dict["NAME"]))
-
     def _say_to_user(self, text: str) -> None:
         self._workspace.log(text)
+
+
+def reset_of(alias: str) -> Callable[[Flush], None] | None:
+    """Return what stands in for a flush of an alias; None where nothing does."""
+    creation = connections[alias].creation
+    resets = creation.resets if isinstance(creation, ResettingCreation) else None
+    if resets is None:
+        return None
+
+    def reset(request: Flush) -> None:
+        # What a test has left open in this thread would be in the way. Django would close it next.
+        leave_transactions()
+        disconnect_from_transactions()
+        resets.do(request)
+
+    return reset
 
 
 def prepare_for(test_class: type) -> None:

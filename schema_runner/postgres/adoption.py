@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from .copies import Copies
+from .copies import MARK, Copies
 from .server import Connection
 
 # The last of a table's triggers, which are called in the order of their names.
@@ -26,8 +26,8 @@ _KEYS = """
       AND EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql')
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
 """
-# Its arguments are the table that knows the rows, the key's column, those not to be compared, and
-# the sequence. A key that this has not given out just now is chosen by whoever inserts.
+# Its arguments are the table that knows the rows, the key's column, the sequence, and the columns
+# not to be compared. A key that this has not given out just now is chosen by whoever inserts.
 _FUNCTION = """
     CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
@@ -35,14 +35,14 @@ _FUNCTION = """
         given bigint;
         known bigint;
     BEGIN
-        EXECUTE pg_catalog.format('SELECT last_value FROM %s WHERE is_called', TG_ARGV[3])
+        EXECUTE pg_catalog.format('SELECT last_value FROM %s WHERE is_called', TG_ARGV[2])
             INTO given;
         IF given = (inserted ->> TG_ARGV[1])::bigint THEN
             EXECUTE pg_catalog.format(
                 'DELETE FROM %s WHERE ctid = (SELECT ctid FROM %s k WHERE rest = $1 AND NOT EXISTS'
                 ' (SELECT FROM ONLY %s t WHERE t.%I = k.key) LIMIT 1) RETURNING key',
                 TG_ARGV[0], TG_ARGV[0], TG_RELID::regclass, TG_ARGV[1])
-                INTO known USING inserted - TG_ARGV[2]::text[];
+                INTO known USING inserted - TG_ARGV[3:];
             IF known IS NOT NULL THEN
                 NEW := pg_catalog.jsonb_populate_record(
                     NEW, pg_catalog.jsonb_build_object(TG_ARGV[1], known));
@@ -75,29 +75,26 @@ def keys_adopted(
 
     They are for the tables of `schema`; what is needed meanwhile is in the schema `aside`.
     """
-    known = {table.name: (copy, Copies.columns(table)[-1]) for copy, table in copies}
+    known = {table.name: copy for copy, table in copies}
     keys = [_Key(*key) for key in connection.execute(_KEYS, [list(known), schema])]
     function = sql.Identifier(aside, "adopt_key")
     with connection.transaction():
         connection.execute(sql.SQL(_FUNCTION).format(function=function))
         for number, key in enumerate(keys, start=1):
-            copy, mark = known[key.table]
-            left_out = [key.column, mark, *key.generated]
+            left_out = [key.column, MARK, *key.generated]
             noted = sql.Identifier(aside, f"known_{number}")
-            _note(connection, copy, noted, key.column, left_out)
+            _note(connection, known[key.table], noted, key.column, left_out)
+            arguments = [noted.as_string(connection), key.column, key.sequence, *left_out]
             connection.execute(
                 sql.SQL(
                     # There is one if something has broken in, as a time limit can.
                     "CREATE OR REPLACE TRIGGER {} BEFORE INSERT ON {} FOR EACH ROW"
-                    " EXECUTE FUNCTION {}({}, {}, {}, {})"
+                    " EXECUTE FUNCTION {}({})"
                 ).format(
                     _TRIGGER,
                     sql.Identifier(schema, key.table),
                     function,
-                    sql.Literal(noted.as_string(connection)),
-                    sql.Literal(key.column),
-                    sql.Literal("{" + ",".join(map(_element, left_out)) + "}"),
-                    sql.Literal(key.sequence),
+                    sql.SQL(", ").join(map(sql.Literal, arguments)),
                 )
             )
     try:
@@ -131,9 +128,3 @@ def _forget(
             )
             connection.execute(drop)
         connection.execute(sql.SQL("DROP FUNCTION {}()").format(function))
-
-
-def _element(name: str) -> str:
-    """Return a name as an element in the text of an array."""
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

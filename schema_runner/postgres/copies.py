@@ -10,8 +10,8 @@ from .rows import Table
 from .server import Connection
 
 # Tells in a copy which rows are to be kept by themselves.
-_MARK_NAME = "schema_runner_kept"
-_MARK = sql.Identifier(_MARK_NAME)
+MARK = "schema_runner_kept"
+_MARK = sql.Identifier(MARK)
 # The columns of foreign keys, in their order.
 _KEYS = """
     SELECT child.relname, parent.relname,
@@ -98,7 +98,7 @@ class Copies:
     @staticmethod
     def columns(table: Table) -> list[str]:
         """Return the names of a copy's columns."""
-        return [*(column.name for column in table.columns), _MARK_NAME]
+        return [*(column.name for column in table.columns), MARK]
 
     @property
     def rows(self) -> dict[str, Kept]:

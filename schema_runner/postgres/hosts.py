@@ -1,6 +1,6 @@
 """The databases that worker schemas live in: what those of both modes have in common."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -134,12 +134,10 @@ class Host:
         """Have resets restore the rows that are in `model` now, unless a template has them."""
         if self.reference is None:
             with self.connect() as connection:
-                self.reference = reference_of(
-                    connection, model, self.lease.run, self._path_after(model), since
-                )
-
-    def _path_after(self, model: str) -> Sequence[str]:
-        return [schema for schema in self.path if schema != model]
+                path = [schema for schema in self.path if schema != model]
+                marker = Marker(self.lease.run, State.READY)
+                template = Template.create_of_rows(connection, model, marker, path, since)
+                self.reference = template.name
 
     def restore(self, snapshot: Snapshot) -> Callable[[], None]:
         """Make a template of a snapshot; return what undoes it. Raises SnapshotError."""
@@ -236,15 +234,6 @@ class Host:
             backends.end(connection, self.name, self.lease.run, worker)
             for schema in schemas.of_worker(connection, self.lease.run, worker):
                 schemas.drop(connection, schema, self.lease.run, batch=self._batch)
-
-
-def reference_of(
-    connection: Connection, model: str, run: int, path: Sequence[str], since: int | None
-) -> str:
-    """Make a template of a schema's rows alone, and return its name."""
-    contents = Contents.of_rows(connection, model, path)
-    marker = Marker(run, State.READY)
-    return Template.create(connection, contents, marker, path, since).name
 
 
 def refuse_old_server(connection: Connection, request: Request) -> None:

@@ -2,99 +2,24 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import NamedTuple
 
 from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError
-from . import backends, rows, schemas
+from . import backends, rows
 from .copies import Kept
-from .references import References
+from .occupied import Occupied, Scope, hidden, occupied
+from .rewriting import Rewriting
 from .server import Connection
-from .silence import silenced
 from .stamps import Stamp, stamps, with_rows
 from .template import Template, set_path
+from .vacuum import Vacuum
 
-# With OFFSET 0 the size is asked for once, and pg_depend only about the few tables that are found.
-# A table keeps its size when its rows are deleted, or their insertion is rolled back: only one
-# without pages is empty for certain.
-_LOOK = """
-    WITH RECURSIVE parts AS (
-        SELECT inhrelid AS part, inhparent AS parent FROM pg_catalog.pg_inherits
-        UNION
-        SELECT part, inhparent FROM parts JOIN pg_catalog.pg_inherits ON inhrelid = parent
-    )
-    SELECT relname, size / current_setting('block_size')::int,
-           relrowsecurity AND pg_catalog.row_security_active(c.oid),
-           ARRAY(SELECT p.relname::text FROM parts JOIN pg_catalog.pg_class p ON p.oid = parent
-                 WHERE part = c.oid)
-    FROM (SELECT oid, relname, relrowsecurity, pg_catalog.pg_relation_size(oid) AS size
-          FROM pg_catalog.pg_class
-          WHERE relkind = 'r'
-            AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
-            {only}
-          OFFSET 0) c
-    WHERE (size > 0 OR relname = ANY(%(kept)s))
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
-                      WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid
-                        AND deptype = 'e' OFFSET 0)
-"""
-_PAGES = """
-    SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int
-    FROM pg_catalog.pg_class c
-    WHERE relname = ANY(%s)
-      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
-"""
-_MISSING = """
-    (SELECT * FROM {source} WHERE NOT EXISTS (
-        SELECT FROM (SELECT {row} AS row FROM ONLY {table}) present WHERE present.row = {copied}
-    )) AS missing
-"""
-_NOT_KEPT = """
-     WHERE NOT EXISTS (
-        SELECT FROM (SELECT {copied} AS row FROM {source}) known WHERE known.row = {row})
-"""
-_ONLY = "AND relname = ANY(%(only)s)"
-_KEYED = """
-    SELECT relname FROM pg_catalog.pg_index JOIN pg_catalog.pg_class c ON c.oid = indrelid
-    WHERE indisprimary AND relname = ANY(%s)
-      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
-"""
-# Measured: a table costs TRUNCATE as much as these pages of rows cost DELETE, with the indexes
-# and foreign keys that models have.
-_PAGES_PER_TABLE = 64
 # Tables are looked into in groups that stay the same, so that the server plans each group once:
 # for a table that takes a tenth of a millisecond, and looking a hundredth.
 _GROUPS = 12
-# Dead rows are looked through each time. So many pages of them are worth a VACUUM, which takes
-# milliseconds a table; where tables have a few pages, only if they are many.
-_DEAD_PAGES = 64
-_FEW_PAGES = 4
-_MANY_TABLES = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The tables that a reset is about: those with these names, or all.
-
-    Their partitions are too, and what inherits from them, as with TRUNCATE. Where it `cascades`,
-    so is what refers to them, as with TRUNCATE … CASCADE.
-    """
-
-    names: frozenset[str] | None = None
-    cascades: bool = False
-
-
-class _Found(NamedTuple):
-    """A table as it is found: it `is_hidden` where row security hides rows from us."""
-
-    name: str
-    pages: int
-    is_hidden: bool
-    parents: list[str]
 
 
 @dataclass(slots=True)
@@ -111,8 +36,10 @@ class Reset:
     _prepared: Connection | None = None
     # With what a table, or a view, had the rows of when it was stamped.
     _stamps: dict[str, tuple[Kept | None, Stamp]] = field(default_factory=dict)
-    # How many pages tables had after VACUUM: rows that others might still see stay.
-    _vacuumed: dict[str, int] = field(default_factory=dict)
+    _vacuum: Vacuum = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._vacuum = Vacuum(self.schema)
 
     def clear(self, connection: Connection, scope: Scope, kept: Mapping[str, Kept]) -> None:
         """Leave the rows of `kept`, and no others, in the tables that `scope` is about.
@@ -121,18 +48,16 @@ class Reset:
         about, are in the way.
         """
         self.prepare(connection)
-        found, others = self._look(connection, scope, kept)
-        changed = self._changed(connection, found, kept)
-        if changed:
+        found, others = occupied(connection, self.schema, scope, kept)
+        if changed := self._changed(connection, found, kept):
             try:
-                restored = _Rewriting(
+                restored = Rewriting(
                     connection=connection,
                     schema=self.schema,
                     found=found,
                     others=others,
                     kept=kept,
-                    changed=set(changed),
-                    emptied=changed - kept.keys(),
+                    changed=changed,
                 ).run()
             except errors.LockNotAvailable as error:
                 holders = "\n".join(backends.with_locks_in(connection, self.schema))
@@ -146,9 +71,8 @@ class Reset:
                     f"{error.diag.message_detail or ''} Add the apps of both tables to the test's "
                     f"available_apps, or delete those rows in the test."
                 ) from error
-            seen = {name for name in restored if not found[name].is_hidden}
-            self.remember(connection, {name: kept[name] for name in seen})
-        self._vacuum(connection, found)
+            self.remember(connection, {name: kept[name] for name in restored})
+        self._vacuum.run_if_needed(connection, found.values())
 
     def restore(
         self, connection: Connection, template: Template, *, sequences_exactly: bool = True
@@ -192,18 +116,20 @@ class Reset:
 
     def remember(self, connection: Connection, kept: Mapping[str, Kept | None]) -> None:
         """Note that these tables have just those rows now."""
-        for name, stamp in stamps(connection, self.schema, kept).items():
+        # Of what is hidden nothing can be known: it counts as changed each time.
+        seen = kept.keys() - set(hidden(connection, self.schema))
+        for name, stamp in stamps(connection, self.schema, seen).items():
             self._stamps[name] = kept[name], stamp
 
     def tables(self, connection: Connection, scope: Scope) -> tuple[set[str], set[str]]:
         """Return which tables with pages the scope is about, and which others have pages."""
-        found, others = self._look(connection, scope, {})
+        found, others = occupied(connection, self.schema, scope)
         return set(found), others
 
     def forget(self) -> None:
         """Know nothing any more, as of a schema that has just been made."""
         self._stamps.clear()
-        self._vacuumed.clear()
+        self._vacuum = Vacuum(self.schema)
         self._seen.clear()
 
     def prepare(self, connection: Connection) -> None:
@@ -214,29 +140,8 @@ class Reset:
             connection.execute("SET row_security = off; SET synchronous_commit = off")
             self._prepared = connection
 
-    def _look(
-        self, connection: Connection, scope: Scope, kept: Mapping[str, Kept]
-    ) -> tuple[dict[str, _Found], set[str]]:
-        """Return the tables that the scope is about and that have pages, or are to have rows.
-
-        Return with them the names of others that have pages.
-        """
-        only, values = "", {"schema": self.schema, "kept": list(kept)}
-        names = scope.names
-        if names is not None and scope.cascades:
-            names = frozenset(References.read(connection, self.schema).emptied_with(names))
-            only = _ONLY
-            values["only"] = list(names)
-        tables = [_Found(*row) for row in connection.execute(_LOOK.format(only=only), values)]
-        found = {
-            one.name: one
-            for one in tables
-            if names is None or not names.isdisjoint([one.name, *one.parents])
-        }
-        return found, {one.name for one in tables} - found.keys()
-
     def _changed(
-        self, connection: Connection, found: Mapping[str, _Found], kept: Mapping[str, Kept]
+        self, connection: Connection, found: Mapping[str, Occupied], kept: Mapping[str, Kept]
     ) -> set[str]:
         """Return the tables that have other rows than they are to have, or might have."""
         hidden = {one.name for one in found.values() if one.is_hidden}
@@ -262,124 +167,3 @@ class Reset:
             self._seen = set(tables)
             return with_rows(connection, self.schema, tables)
         return filled & set(tables)
-
-    def _vacuum(self, connection: Connection, found: Mapping[str, _Found]) -> None:
-        grown = {
-            one.name: one.pages
-            for one in found.values()
-            if one.pages > 2 * self._vacuumed.get(one.name, 0)
-        }
-        if len(grown) < _MANY_TABLES:
-            grown = {name: pages for name, pages in grown.items() if pages > _FEW_PAGES}
-            if sum(grown.values()) < _DEAD_PAGES:
-                return
-        listed = sql.SQL(", ").join(sql.Identifier(self.schema, name) for name in grown)
-        connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(listed))
-        for name, pages in connection.execute(_PAGES, [list(grown), self.schema]):
-            self._vacuumed[name] = pages
-
-
-@dataclass(kw_only=True)
-class _Rewriting:
-    """One reset's changes, in one transaction."""
-
-    connection: Connection
-    schema: str
-    # What the reset is about, and the names of other tables that have pages.
-    found: Mapping[str, _Found]
-    others: Collection[str]
-    kept: Mapping[str, Kept]
-    changed: set[str]
-    # Those of them whose rows all go, even if the same come back.
-    emptied: set[str]
-
-    @cached_property
-    def _references(self) -> References:
-        return References.read(self.connection, self.schema)
-
-    def run(self) -> set[str]:
-        """Do all that is to be done; return the tables to which rows have come back."""
-        with self.connection.transaction():
-            schemas.limit_waiting(self.connection)
-            self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
-            self._widen()
-            truncated = self._truncate()
-            touched = self.changed - (truncated - self.kept.keys())
-            with silenced(self.connection, self.schema, touched):
-                self._delete(self.changed - truncated)
-                restored = self.changed & self.kept.keys()
-                self._insert(restored)
-        return restored
-
-    def _widen(self) -> None:
-        """Empty what refers to rows that are kept so strictly that no other way is left."""
-        if kept := self.changed & self.kept.keys():
-            self.emptied |= kept - self._keyed(kept)
-            strict = self._references.removed_with(kept) & self.kept.keys() & self.found.keys()
-            self.changed |= strict
-            self.emptied |= strict
-
-    def _keyed(self, tables: Iterable[str]) -> set[str]:
-        """Return those in which no row can be there twice."""
-        rows = self.connection.execute(_KEYED, [list(tables), self.schema])
-        return {name for (name,) in rows}
-
-    def _truncate(self) -> set[str]:
-        """Truncate large tables with what refers to them; return all that is empty now."""
-        truncated: set[str] = set()
-        for name in self.changed & self.emptied:
-            if self.found[name].pages >= _PAGES_PER_TABLE:
-                along = self._references.emptied_with([name])
-                fits = self.found[name].pages >= _PAGES_PER_TABLE * len(along - truncated)
-                if fits and along.isdisjoint(self.others):
-                    truncated |= along
-        if truncated:
-            listed = sql.SQL(", ").join(self._name(name) for name in sorted(truncated))
-            self.connection.execute(sql.SQL("TRUNCATE {}").format(listed))
-            self.changed |= truncated & self.kept.keys()
-            self.emptied |= truncated
-        return truncated
-
-    def _delete(self, tables: Collection[str]) -> None:
-        # In one statement, whose foreign keys are looked at as it ends: whatever order there is.
-        deletions = [
-            sql.SQL("{} AS (DELETE FROM ONLY {}{})").format(
-                sql.Identifier(f"deletion_{number}"), self._name(table), self._which(table)
-            )
-            for number, table in enumerate(sorted(tables))
-        ]
-        self._execute_all(deletions)
-
-    def _which(self, table: str) -> sql.Composable:
-        if table in self.emptied:
-            return sql.SQL("")
-        kept = self.kept[table]
-        return sql.SQL(_NOT_KEPT).format(
-            copied=kept.table.row_of_copy(), source=kept.source, row=kept.table.row()
-        )
-
-    def _insert(self, tables: Collection[str]) -> None:
-        insertions = []
-        for number, name in enumerate(sorted(tables)):
-            table, source = self.kept[name]
-            if name not in self.emptied:
-                source = sql.SQL(_MISSING).format(
-                    source=source,
-                    row=table.row(),
-                    table=self._name(name),
-                    copied=table.row_of_copy(),
-                )
-            insertions.append(
-                sql.SQL("{} AS ({})").format(
-                    sql.Identifier(f"insertion_{number}"), table.copy_from(source, self.schema)
-                )
-            )
-        self._execute_all(insertions)
-
-    def _execute_all(self, parts: Collection[sql.Composed]) -> None:
-        if parts:
-            listed = sql.SQL(", ").join(parts)
-            self.connection.execute(sql.SQL("WITH {} SELECT").format(listed))
-
-    def _name(self, table: str) -> sql.Identifier:
-        return sql.Identifier(self.schema, table)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from psycopg import sql
 
+from .occupied import hidden
 from .server import Connection
 
 # A partition has triggers of its own. Those of foreign keys are the server's, and stay.
@@ -53,6 +54,17 @@ def silenced(connection: Connection, schema: str, tables: Collection[str]) -> It
         connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     for _, restore in alterations:
         connection.execute(restore)
+
+
+@contextmanager
+def unhidden(connection: Connection, schema: str) -> Iterator[None]:
+    """Have row security hide nothing in a schema from what the body of the `with` does."""
+    tables = hidden(connection, schema)
+    if not tables:
+        yield
+        return
+    with connection.transaction(), silenced(connection, schema, tables):
+        yield
 
 
 def _alterations(

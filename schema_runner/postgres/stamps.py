@@ -1,7 +1,7 @@
 """By what a table's rows are told from those that it had before, without looking at them."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from psycopg import errors, sql
 
@@ -57,6 +57,16 @@ def written_since(
         return bool(connection.execute(_union(query, schema, tables, xid=xid)).fetchall())
     except errors.InsufficientPrivilege:
         return True
+
+
+def current_transaction(cursor: Any) -> int:
+    """Return the number of a transaction; what is written once it is over has a later one.
+
+    `cursor` is any cursor on psycopg.
+    """
+    cursor.execute("SELECT pg_catalog.pg_current_xact_id()::text")
+    (number,) = cursor.fetchone()
+    return int(number)
 
 
 def _union(

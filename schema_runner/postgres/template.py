@@ -15,6 +15,7 @@ from .pg_dump import Dump, DumpError
 from .rows import Column, SequenceValue, Table
 from .script import SETTINGS, Script
 from .server import Connection
+from .silence import unhidden
 
 # What pg_dump leaves out where it is to dump one schema. The casts that are meant are those from
 # and to types of the schema, but not those that come with a range type.
@@ -91,7 +92,7 @@ class Contents:
 
     @classmethod
     def of_rows(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
-        """Read what one is to have from which resets restore, and no copies are made."""
+        """Read what one is to have of which no copies are made, but that of rows."""
         contents, _ = cls._of_rows(connection, schema, path)
         return contents
 
@@ -174,6 +175,20 @@ class Template:
         template = cls(name, replace(contents, marked=copies.marked), tuple(path))
         template.complete(connection, marker)
         return template
+
+    @classmethod
+    def create_of_rows(
+        cls,
+        connection: Connection,
+        model: str,
+        marker: Marker,
+        path: Sequence[str],
+        since: int | None = None,
+    ) -> Self:
+        """Create a template of a schema from which resets restore, and no copies are made."""
+        with unhidden(connection, model):
+            contents = Contents.of_rows(connection, model, path)
+            return cls.create(connection, contents, marker, path, since)
 
     def complete(self, connection: Connection, marker: Marker) -> None:
         """Say what is in the template, and that it is ready."""

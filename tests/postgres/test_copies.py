@@ -4,8 +4,10 @@ import pytest
 
 from schema_runner.postgres import rows
 from schema_runner.postgres.copies import Copies
-from schema_runner.postgres.reset import Reset, Scope
+from schema_runner.postgres.occupied import Scope
+from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection
+from schema_runner.postgres.stamps import current_transaction
 from schema_runner.postgres.template import set_path
 
 TABLES = """
@@ -20,12 +22,6 @@ TABLES = """
     INSERT INTO town VALUES (5, NULL, NULL, 4);
     INSERT INTO alone VALUES (1, 1), (2, 1);
 """
-
-
-def current(connection: Connection) -> int:
-    row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 @pytest.mark.parametrize(
@@ -49,7 +45,7 @@ def test_rows_that_are_loaded_are_marked(
     """With those that they refer to, however far; a reset keeps these and no others."""
     connection.execute(TABLES)
     set_path(connection, "w", ["public"])
-    since = current(connection)
+    since = current_transaction(connection.cursor())
     connection.execute(loading)
     tables = rows.tables_with_rows(connection, "w")
     copies = Copies.make(connection, "aside", "w", tables, since)

@@ -9,9 +9,10 @@ from psycopg import Error
 from schema_runner.postgres import rows, structure
 from schema_runner.postgres.copies import Copies
 from schema_runner.postgres.marker import Marker, State
-from schema_runner.postgres.reset import Reset, Scope
+from schema_runner.postgres.occupied import Scope
+from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.template import Contents, Template, set_path
+from schema_runner.postgres.template import Template, set_path
 
 from ..digest import digest
 
@@ -95,9 +96,8 @@ class World:
         connection.execute(TABLES)
         set_path(connection, "w", ["public"])
         self.connection = connection
-        contents = Contents.of_rows(connection, "w", ["public"])
         marker = Marker(1, State.READY)
-        self.template = Template.create(connection, contents, marker, ["public"])
+        self.template = Template.create_of_rows(connection, "w", marker, ["public"])
         self.reset = Reset("w", ["public"])
         self.promised = self.now
         self.writers = []

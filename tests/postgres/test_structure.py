@@ -2,7 +2,8 @@
 
 import pytest
 
-from schema_runner.postgres.reset import Reset, Scope
+from schema_runner.postgres.occupied import Scope
+from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection
 from schema_runner.postgres.structure import version
 

@@ -26,14 +26,7 @@ def test_committed_rows_are_gone(project: Project, mode: tuple[str, ...]) -> Non
                 Book.objects.create(title="x", author=Author.objects.create(name="same"))
                 Permission.objects.first().delete()
 
-            def test_a(self):
-                self.check()
-
-            def test_b(self):
-                self.check()
-
-            def test_c(self):
-                self.check()
+            test_a = test_b = test_c = check
 
 
         class Other(Committed):
@@ -109,14 +102,7 @@ def test_reference_data_survives(
                 Author.objects.all().delete()
                 Author.objects.create(id=70, name="same key")
 
-            def test_a(self):
-                self.check()
-
-            def test_b(self):
-                self.check()
-
-            def test_c(self):
-                self.check()
+            test_a = test_b = test_c = check
         """
     )
     seeded.run(*mode).passed()
@@ -340,11 +326,7 @@ def test_sequences_are_not_set_below_rows_that_stay(seeded: Project, reset: str)
                 self.assertEqual(Author.objects.create(name="x").pk, 71)
                 self.assertEqual(Book.objects.create(title="x", author_id=71).pk, 21)
 
-            def test_a(self):
-                self.check()
-
-            def test_b(self):
-                self.check()
+            test_a = test_b = check
 
 
         class Own(TransactionTestCase):
@@ -395,11 +377,7 @@ def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
                 Author.objects.create(name="x")
                 Author.objects.filter(name="migrated").update(name="y")
 
-            def test_a(self):
-                self.check()
-
-            def test_b(self):
-                self.check()
+            test_a = test_b = check
 
 
         class B(A):
@@ -414,9 +392,11 @@ def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
                 deserialize.assert_not_called()
 
 
-        class C(A):
+        class C(TransactionTestCase):
             reset_sequences = True
-            check = lambda self: Author.objects.create(name="z")
+
+            def test_it(self):
+                Author.objects.create(name="z")
 
 
         class D(A):
@@ -426,51 +406,39 @@ def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
     seeded.run().passed()
 
 
-def test_resets_do_without_a_connection_of_their_own(project: Project) -> None:
-    """Where the server has none left for them."""
-    role = f"few_{project.name}"
-    with project.maintenance() as connection:
-        connection.execute(f"CREATE ROLE {role} LOGIN CREATEDB CONNECTION LIMIT 5")
-    try:
-        project.configure(f'DATABASES["default"]["USER"] = {role!r}')
-        project.tests(
-            """
-            import psycopg
+UNMANAGED = """
+    migrations.RunSQL("CREATE TABLE legacy (id serial PRIMARY KEY, author bigint)"),
+    migrations.CreateModel(
+        name="Legacy",
+        fields=[("id", models.AutoField(primary_key=True)), ("author", models.BigIntegerField())],
+        options={"managed": False, "db_table": "legacy"},
+    ),
+"""
 
 
-            class A(TransactionTestCase):
-                @classmethod
-                def setUpClass(cls):
-                    super().setUpClass()
-                    cls.others = []
-                    parameters = connection.get_connection_params()
-                    del parameters["cursor_factory"], parameters["context"]
-                    try:
-                        while True:
-                            cls.others.append(psycopg.connect(**parameters))
-                    except psycopg.OperationalError:
-                        # One is left for Django, and one that it has closed may still count.
-                        cls.others.pop().close()
-                        cls.others.pop().close()
+@pytest.mark.parametrize("reset", ["selective", "reference"])
+def test_unmanaged_tables(project: Project, reset: str) -> None:
+    """They stay as tests leave them, as under stock Django; unless all is to be as it was."""
+    project.migration("0002_legacy", "0001_initial", UNMANAGED)
+    project.configure(f'SCHEMA_RUNNER = {{"RESET": {reset!r}}}')
+    project.tests(
+        f"""
+        class A(TransactionTestCase):
+            def check(self):
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT count(*) FROM legacy")
+                    (found,) = cursor.fetchone()
+                    cursor.execute("INSERT INTO legacy (author) VALUES (1)")
+                self.assertEqual(found, 0 if {reset == "reference"} else A.expected)
+                A.expected += 1
 
-                @classmethod
-                def tearDownClass(cls):
-                    for other in cls.others:
-                        other.close()
-                    super().tearDownClass()
-
-                def test_a(self):
-                    self.assertEqual(Author.objects.count(), 0)
-                    Author.objects.create(name="x")
-
-                test_b = test_a
-                test_c = test_a
-            """
-        )
-        project.run().passed()
-    finally:
-        with project.maintenance() as connection:
-            connection.execute(f"DROP ROLE {role}")
+            expected = 0
+            test_a = test_b = test_c = check
+        """
+    )
+    if reset == "selective":
+        project.run("--testrunner", STOCK).passed()
+    project.run().passed()
 
 
 PLACES = {

@@ -658,3 +658,93 @@ def test_names_of_tables_and_columns(project: Project, names: dict[str, tuple[st
         result = project.run(*mode).passed()
         expected = names is IN_PUBLIC and "--testrunner" not in mode
         assert ("uses clone databases" in result.stdout) == expected
+
+
+def test_resets_do_without_a_connection_of_their_own(owned: Project) -> None:
+    """Where the role may have no more."""
+    with owned.maintenance() as connection:
+        owner = sql.Identifier(f"{owned.name}_owner")
+        connection.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT 5").format(owner))
+    owned.tests(
+        """
+        import psycopg
+
+
+        class A(TransactionTestCase):
+            @classmethod
+            def setUpClass(cls):
+                super().setUpClass()
+                cls.others = []
+                parameters = connection.get_connection_params()
+                del parameters["cursor_factory"], parameters["context"]
+                try:
+                    while True:
+                        cls.others.append(psycopg.connect(**parameters))
+                except psycopg.OperationalError:
+                    # One is left for Django, and one that it has closed may still count.
+                    cls.others.pop().close()
+                    cls.others.pop().close()
+
+            @classmethod
+            def tearDownClass(cls):
+                for other in cls.others:
+                    other.close()
+                super().tearDownClass()
+
+            def test_a(self):
+                self.assertEqual(Author.objects.count(), 0)
+                Author.objects.create(name="x")
+
+            test_b = test_a
+            test_c = test_a
+        """
+    )
+    owned.run().passed()
+
+
+SEEDS = """
+    from django.db import connections
+
+
+    def seed(using):
+        with connections[using].cursor() as cursor:
+            cursor.execute("INSERT INTO library_author (name) VALUES ('own'), ('hidden')")
+"""
+SECURED = """
+    migrations.RunSQL(
+        "ALTER TABLE library_author ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+        "CREATE POLICY own ON library_author USING (name LIKE 'own%') WITH CHECK (true)"
+    )
+"""
+
+
+@pytest.mark.parametrize("reset", ["selective", "reference"])
+@pytest.mark.parametrize("mode", [(), ("--parallel", "2")], ids=["serial", "parallel"])
+def test_row_security_hides_nothing_from_resets(
+    owned: Project, mode: tuple[str, ...], reset: str
+) -> None:
+    """Not even where it is forced upon the owner, who runs the tests."""
+    owned.migration("0002_security", "0001_initial", SECURED)
+    owned.write("library/seeds.py", SEEDS)
+    owned.configure(f'SCHEMA_RUNNER = {{"SEEDERS": ["library.seeds.seed"], "RESET": {reset!r}}}')
+    owned.tests(
+        """
+        class A(TransactionTestCase):
+            def check(self):
+                with connection.cursor() as cursor:
+                    cursor.execute("ALTER TABLE library_author NO FORCE ROW LEVEL SECURITY")
+                    names = sorted(Author.objects.values_list("name", flat=True))
+                    cursor.execute("ALTER TABLE library_author FORCE ROW LEVEL SECURITY")
+                    self.assertEqual(names, ["hidden", "own"])
+                    for name in ("own too", "other"):
+                        cursor.execute("INSERT INTO library_author (name) VALUES (%s)", [name])
+                Author.objects.filter(name="own").delete()
+
+            test_a = test_b = test_c = check
+
+
+        class B(A):
+            pass
+        """
+    )
+    owned.run(*mode).passed()

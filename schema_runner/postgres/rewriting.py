@@ -1,0 +1,142 @@
+"""Changing the rows of tables to what they are to be."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from psycopg import sql
+
+from . import schemas
+from .copies import Kept
+from .occupied import Occupied
+from .references import References
+from .server import Connection
+from .silence import silenced
+
+_MISSING = """
+    (SELECT * FROM {source} WHERE NOT EXISTS (
+        SELECT FROM (SELECT {row} AS row FROM ONLY {table}) present WHERE present.row = {copied}
+    )) AS missing
+"""
+_NOT_KEPT = """
+     WHERE NOT EXISTS (
+        SELECT FROM (SELECT {copied} AS row FROM {source}) known WHERE known.row = {row})
+"""
+_KEYED = """
+    SELECT relname FROM pg_catalog.pg_index JOIN pg_catalog.pg_class c ON c.oid = indrelid
+    WHERE indisprimary AND relname = ANY(%s)
+      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+"""
+# A table costs TRUNCATE about as much as these pages of rows cost DELETE, with the indexes and
+# foreign keys that models have.
+_PAGES_PER_TABLE = 64
+
+
+@dataclass(kw_only=True)
+class Rewriting:
+    """What one reset changes, in one transaction."""
+
+    connection: Connection
+    schema: str
+    # What the reset is about, and the names of other tables that have pages.
+    found: Mapping[str, Occupied]
+    others: Collection[str]
+    kept: Mapping[str, Kept]
+    # Those with other rows than they are to have.
+    changed: set[str]
+    # Those of them whose rows all go, even if the same come back.
+    emptied: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.emptied = self.changed - self.kept.keys()
+
+    @cached_property
+    def _references(self) -> References:
+        return References.read(self.connection, self.schema)
+
+    def run(self) -> set[str]:
+        """Do all that is to be done; return the tables to which rows have come back."""
+        with self.connection.transaction():
+            schemas.limit_waiting(self.connection)
+            self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
+            self._widen()
+            truncated = self._truncate()
+            touched = self.changed - (truncated - self.kept.keys())
+            with silenced(self.connection, self.schema, touched):
+                self._delete(self.changed - truncated)
+                restored = self.changed & self.kept.keys()
+                self._insert(restored)
+        return restored
+
+    def _widen(self) -> None:
+        """Empty what refers to rows that are kept so strictly that no other way is left."""
+        if kept := self.changed & self.kept.keys():
+            self.emptied |= kept - self._keyed(kept)
+            strict = self._references.removed_with(kept) & self.kept.keys() & self.found.keys()
+            self.changed |= strict
+            self.emptied |= strict
+
+    def _keyed(self, tables: Iterable[str]) -> set[str]:
+        """Return those in which no row can be there twice."""
+        rows = self.connection.execute(_KEYED, [list(tables), self.schema])
+        return {name for (name,) in rows}
+
+    def _truncate(self) -> set[str]:
+        """Truncate large tables with what refers to them; return all that is empty now."""
+        truncated: set[str] = set()
+        for name in self.changed & self.emptied:
+            if self.found[name].pages >= _PAGES_PER_TABLE:
+                along = self._references.emptied_with([name])
+                fits = self.found[name].pages >= _PAGES_PER_TABLE * len(along - truncated)
+                if fits and along.isdisjoint(self.others):
+                    truncated |= along
+        if truncated:
+            listed = sql.SQL(", ").join(self._name(name) for name in sorted(truncated))
+            self.connection.execute(sql.SQL("TRUNCATE {}").format(listed))
+            self.changed |= truncated & self.kept.keys() & self.found.keys()
+            self.emptied |= truncated
+        return truncated
+
+    def _delete(self, tables: Collection[str]) -> None:
+        # In one statement, whose foreign keys are looked at as it ends: whatever order there is.
+        deletions = [
+            sql.SQL("{} AS (DELETE FROM ONLY {}{})").format(
+                sql.Identifier(f"deletion_{number}"), self._name(table), self._which(table)
+            )
+            for number, table in enumerate(sorted(tables))
+        ]
+        self._execute_all(deletions)
+
+    def _which(self, table: str) -> sql.Composable:
+        if table in self.emptied:
+            return sql.SQL("")
+        kept = self.kept[table]
+        return sql.SQL(_NOT_KEPT).format(
+            copied=kept.table.row_of_copy(), source=kept.source, row=kept.table.row()
+        )
+
+    def _insert(self, tables: Collection[str]) -> None:
+        insertions = []
+        for number, name in enumerate(sorted(tables)):
+            table, source = self.kept[name]
+            if name not in self.emptied:
+                source = sql.SQL(_MISSING).format(
+                    source=source,
+                    row=table.row(),
+                    table=self._name(name),
+                    copied=table.row_of_copy(),
+                )
+            insertions.append(
+                sql.SQL("{} AS ({})").format(
+                    sql.Identifier(f"insertion_{number}"), table.copy_from(source, self.schema)
+                )
+            )
+        self._execute_all(insertions)
+
+    def _execute_all(self, parts: Collection[sql.Composed]) -> None:
+        if parts:
+            listed = sql.SQL(", ").join(parts)
+            self.connection.execute(sql.SQL("WITH {} SELECT").format(listed))
+
+    def _name(self, table: str) -> sql.Identifier:
+        return sql.Identifier(self.schema, table)

@@ -1,0 +1,42 @@
+"""When dead rows are worth a VACUUM."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from .occupied import Occupied
+from .server import Connection
+
+_PAGES = """
+    SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int
+    FROM pg_catalog.pg_class c
+    WHERE relname = ANY(%s)
+      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+"""
+# Dead rows are looked through each time. So many pages of them are worth a VACUUM, which takes
+# milliseconds a table; where tables have a few pages, only if they are many.
+_DEAD_PAGES = 64
+_FEW_PAGES = 4
+_MANY_TABLES = 120
+
+
+@dataclass(slots=True)
+class Vacuum:
+    """Sees to the dead rows of a schema's tables."""
+
+    schema: str
+    # How many pages tables had afterwards: rows that others might still see stay.
+    _left: dict[str, int] = field(default_factory=dict)
+
+    def run_if_needed(self, connection: Connection, tables: Iterable[Occupied]) -> None:
+        grown = {
+            one.name: one.pages for one in tables if one.pages > 2 * self._left.get(one.name, 0)
+        }
+        if len(grown) < _MANY_TABLES:
+            grown = {name: pages for name, pages in grown.items() if pages > _FEW_PAGES}
+            if sum(grown.values()) < _DEAD_PAGES:
+                return
+        listed = sql.SQL(", ").join(sql.Identifier(self.schema, name) for name in grown)
+        connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(listed))
+        self._left.update(connection.execute(_PAGES, [list(grown), self.schema]).fetchall())
