@@ -61,6 +61,9 @@ _WRITTEN_OUT = {
     "pg_attribute": {
         "position": "row_number() OVER (PARTITION BY r.attrelid ORDER BY r.attnum)",
         "comment": "col_description(r.attrelid, r.attnum)",
+        # Since PostgreSQL 15.20 the server notes there when a column was made.
+        "attoptions": "(SELECT concat(string_agg(o, ', '))"
+        " FROM unnest(r.attoptions) o WHERE NOT starts_with(o, 'pg_attver='))",
     },
     "pg_attrdef": {"expression": "pg_get_expr(r.adbin, r.adrelid)"},
     "pg_constraint": {
