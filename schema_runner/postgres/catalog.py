@@ -9,6 +9,11 @@ from .server import Connection
 # What stands for the schema's own name.
 _PLACEHOLDER = "{schema}"
 
+# A list of constants that is cast as a whole: so the server writes out `status IN ('a', 'b')` where
+# the column is varchar. Read again, as from a dump, it becomes one whose elements are cast.
+_CONSTANT = r"'(?:[^']|'')*'::[a-z ]+"
+_CAST_LIST = re.compile(rf"\(ARRAY\[({_CONSTANT}(?:, {_CONSTANT})*)\]\)::([a-z ]+)\[\]")
+
 
 def describe(connection: Connection, schema: str) -> frozenset[str]:
     """Return everything that makes up a schema's structure, but no rows.
@@ -49,6 +54,17 @@ def _read_one(connection: Connection, query: bytes, schema: str) -> set[tuple[st
     # That no identifier ends here is looked at last: so it takes a quarter of the time.
     own_name = re.compile(rf'{name}(?<![\w$"]{name})(?=\.)')
     return {
-        (own_name.sub(_PLACEHOLDER, f"{kind} {identity}"), own_name.sub(_PLACEHOLDER, properties))
+        (
+            own_name.sub(_PLACEHOLDER, f"{kind} {identity}"),
+            _with_cast_elements(own_name.sub(_PLACEHOLDER, properties)),
+        )
         for kind, identity, properties in connection.execute(query, {"schema": schema})
     }
+
+
+def _with_cast_elements(text: str) -> str:
+    def cast(found: re.Match[str]) -> str:
+        elements = re.findall(_CONSTANT, found[1])
+        return f"ARRAY[{', '.join(f'({element})::{found[2]}' for element in elements)}]"
+
+    return _CAST_LIST.sub(cast, text) if "(ARRAY[" in text else text

@@ -309,6 +309,28 @@ def test_differences_are_named_once(twins: Connection, schemas: tuple[str, str])
         ]
 
 
+@pytest.mark.parametrize("condition", ["s IN ('a', 'it''s, b')", "s NOT IN ('a]', ')', '')"])
+def test_what_is_read_from_a_dump_makes_no_difference(
+    connection: Connection, condition: str
+) -> None:
+    """The server writes the same condition out otherwise once it has read what it had written."""
+    connection.execute(
+        "CREATE SCHEMA a; CREATE TABLE a.t (s varchar(9));"
+        "CREATE SCHEMA b; CREATE TABLE b.t (s varchar(9));"
+        f"ALTER TABLE a.t ADD CONSTRAINT known CHECK ({condition})"
+    )
+    written = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'known'"
+    (first,) = connection.execute(written).fetchone() or ("",)
+    connection.execute(f"ALTER TABLE b.t ADD CONSTRAINT known {first}")
+    texts = {text for (text,) in connection.execute(written)}
+    assert len(texts) == 2
+    assert differences(connection, "a", "b") == []
+    connection.execute("ALTER TABLE b.t DROP CONSTRAINT known")
+    other = condition.replace("'a", "'x")
+    connection.execute(f"ALTER TABLE b.t ADD CONSTRAINT known CHECK ({other})")
+    assert differences(connection, "a", "b") == ["table constraint known on t"]
+
+
 def test_generated_names_of_types_make_no_difference(connection: Connection) -> None:
     """An array type is named after its element, unless another type has that name."""
     connection.execute(
