@@ -4,14 +4,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import SchemaRunnerError, TestTimeoutError, WorkerError
-    from .execution.events import Finished, Outcome, Started
-    from .execution.marks import serial, timeout
+    from .execution.events import (
+        ClassFinished,
+        Finished,
+        FixtureFailed,
+        Outcome,
+        Started,
+        WorkerReady,
+    )
+    from .execution.marks import retries, serial, timeout
     from .execution.suite import SchemaParallelTestSuite
     from .execution.worker import Worker, current_worker
     from .runner import SchemaDiscoverRunner, SchemaRunnerMixin
 
 __all__ = [
+    "ClassFinished",
     "Finished",
+    "FixtureFailed",
     "Outcome",
     "SchemaDiscoverRunner",
     "SchemaParallelTestSuite",
@@ -21,13 +30,17 @@ __all__ = [
     "TestTimeoutError",
     "Worker",
     "WorkerError",
+    "WorkerReady",
     "current_worker",
+    "retries",
     "serial",
     "timeout",
 ]
 
 _MODULES = {
+    "ClassFinished": "execution.events",
     "Finished": "execution.events",
+    "FixtureFailed": "execution.events",
     "Outcome": "execution.events",
     "SchemaDiscoverRunner": "runner",
     "SchemaParallelTestSuite": "execution.suite",
@@ -37,7 +50,9 @@ _MODULES = {
     "TestTimeoutError": "errors",
     "Worker": "execution.worker",
     "WorkerError": "errors",
+    "WorkerReady": "execution.events",
     "current_worker": "execution.worker",
+    "retries": "execution.marks",
     "serial": "execution.marks",
     "timeout": "execution.marks",
 }

@@ -7,7 +7,7 @@ import re
 _LONGEST = 63
 _OWN_SCHEMA = re.compile(r"test_(?:w[1-9][0-9]*|shims|template)_[0-9]+")
 _APPLICATION = re.compile(r"django-schema-runner ([0-9]+)(?: w[1-9][0-9]*)?")
-_WORKER = re.compile(r"test_w([1-9][0-9]*)_[0-9]+")
+_WORKER = re.compile(r"test_w([1-9][0-9]*)_([0-9]+)")
 
 # Where the extensions of all runs in one database are, if that is the project's own.
 EXTENSIONS_SCHEMA = "test_extensions"
@@ -45,6 +45,12 @@ def worker_of_schema(name: str) -> int | None:
     """Return the number of the worker whose schema is called so."""
     found = _WORKER.fullmatch(name)
     return int(found[1]) if found else None
+
+
+def milliseconds_of_schema(name: str) -> int | None:
+    """Return when the worker's schema that is called so was made, since the Unix epoch."""
+    found = _WORKER.fullmatch(name)
+    return int(found[2]) if found else None
 
 
 def database(name: str, suffix: str = "") -> str:

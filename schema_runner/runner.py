@@ -2,23 +2,25 @@
 
 import multiprocessing
 import unittest
-from argparse import ArgumentError, ArgumentParser, ArgumentTypeError
-from contextlib import suppress
+from argparse import ArgumentParser
 from typing import TYPE_CHECKING, Any
 
 import django
 from django.core.management import CommandError
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 
+from .arranging import ArrangingMixin
 from .backend.installation import install, migrations_switched_off
 from .backend.sessions import disconnect
+from .closing import ClosingMixin
 from .errors import SchemaRunnerError
-from .execution.events import Observer
 from .execution.limited import LimitedMixin, limited
 from .execution.suite import SchemaParallelTestSuite
 from .execution.termination import Termination
 from .execution.worker import set_up_worker
-from .settings import CHOICES, Settings
+from .options import Options, add_options
+from .reporting.command import Command
+from .settings import Settings
 from .workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ else:
     Base = object
 
 
-class SchemaRunnerMixin(Base):
+class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
     """Per-worker schemas for a DiscoverRunner: put it before the runner class you have."""
 
     parallel_test_suite = SchemaParallelTestSuite
@@ -44,16 +46,9 @@ class SchemaRunnerMixin(Base):
             wanted = type(wanted.__name__, (SchemaParallelTestSuite, wanted), {})
         cls.parallel_test_suite = wanted
 
-    def __init__(
-        self,
-        *args: Any,
-        no_migrations: bool = False,
-        isolation: str | None = None,
-        host_database: str | None = None,
-        test_timeout: float | None = None,
-        snapshot_dir: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._options = Options.take(kwargs)
+        self._command = Command.of_run(kwargs, self._options)
         try:
             super().__init__(*args, **kwargs)
         except ValueError as error:
@@ -62,77 +57,44 @@ class SchemaRunnerMixin(Base):
             # Stock Django's, for --pdb with --parallel; it says what to do.
             raise CommandError(str(error)) from error
         _avoid_forkserver()
-        self.no_migrations = no_migrations
-        # Each is called with a Started and a Finished for every test.
-        self.observers: list[Observer] = []
+        self.no_migrations = self._options.no_migrations
         self._has_workers = False
         self._termination = Termination()
         try:
-            self._settings = Settings.read(
-                isolation=isolation,
-                host_database=host_database,
-                test_timeout=test_timeout,
-                snapshot_dir=snapshot_dir,
-            )
+            self._settings = Settings.read(**self._options.for_settings)
         except SchemaRunnerError as error:
             raise _command_error(error) from error
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        # A runner that has this flag already keeps its own.
-        with suppress(ArgumentError):
-            parser.add_argument(
-                "--no-migrations",
-                action="store_true",
-                help='Makes the tables from the models, as TEST["MIGRATE"] = False does.',
-            )
-        parser.add_argument(
-            "--isolation",
-            choices=CHOICES["ISOLATION"],
-            help="Gives each worker a schema (default), or a clone database as stock Django does.",
-        )
-        parser.add_argument(
-            "--host-database",
-            choices=CHOICES["HOST_DATABASE"],
-            help="Makes the schemas in a database of their own (test, the default), or in the "
-            "project's database, beside what is there (current).",
-        )
-        parser.add_argument(
-            "--test-timeout",
-            type=_seconds,
-            metavar="S",
-            help="Fails a test that takes longer than so many seconds.",
-        )
-
-        parser.add_argument(
-            "--snapshot-dir",
-            metavar="DIR",
-            help="Keeps in this folder what the migrations have made, as one file, and uses such "
-            "a file instead of the migrations.",
-        )
+        add_options(parser)
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         with self._termination:
             return super().run_tests(test_labels, **kwargs)
 
-    def build_suite(self, *args: Any, **kwargs: Any) -> Any:
-        suite = super().build_suite(*args, **kwargs)
+    def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
+        suite = super().build_suite(test_labels, **kwargs)
         self._has_workers = isinstance(suite, SchemaParallelTestSuite)
         if isinstance(suite, SchemaParallelTestSuite):
             suite.settings = self._settings
             suite.keepdb = self.keepdb
             suite.observers = self.observers
             suite.log = self.log
+            suite.diagnoses = self._options.diagnose
         return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        self._workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
-        self._installed = install(workspace=self._workspace, runner_settings=self._settings)
+        workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
+        self._workspace = workspace
+        self._installed = install(workspace=workspace, runner_settings=self._settings)
+        self._installed.callback(workspace.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())
         try:
-            old_config = super().setup_databases(**kwargs)
+            with self._timed("set_up"):
+                old_config = super().setup_databases(**kwargs)
         except BaseException as error:
             self._clean_up()
             if isinstance(error, SchemaRunnerError):
@@ -167,26 +129,19 @@ class SchemaRunnerMixin(Base):
             return super().run_suite(suite, **kwargs)
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
-        try:
-            super().teardown_databases(old_config, **kwargs)
-        finally:
-            self._clean_up()
+        with self._timed("tear_down"):
+            try:
+                super().teardown_databases(old_config, **kwargs)
+            finally:
+                self._clean_up()
 
     def _clean_up(self) -> None:
         with self._installed:
             disconnect()
-            self._workspace.close()
 
 
 class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):
     """Stock Django's runner with a schema for every worker."""
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < (seconds := float(text)) < float("inf"):
-            return seconds
-    raise ArgumentTypeError(f"{text!r} is not a number of seconds, more than 0")
 
 
 def _command_error(error: SchemaRunnerError) -> CommandError:

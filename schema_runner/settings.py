@@ -39,6 +39,8 @@ class Settings:
     keep_pools: int = 4
     serial: tuple[str, ...] = ()
     test_timeout: float | None = None
+    retries: int = 0
+    history_dir: str | None = ".schema_runner"
 
     @classmethod
     def read(cls, **options: str | float | None) -> Self:
@@ -120,6 +122,12 @@ def _checked_path(key: str, value: object) -> str | None:
     return str(value)
 
 
+def _checked_number(key: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a whole number, 0 or more.')
+    return value
+
+
 def _checked_seconds(key: str, value: object) -> float | None:
     if value is None:
         return None
@@ -153,6 +161,8 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "TEST_TIMEOUT": _checked_seconds,
     "PG_DUMP": _checked_path,
     "SNAPSHOT_DIR": _checked_path,
+    "HISTORY_DIR": _checked_path,
+    "RETRIES": _checked_number,
     "KEEP_DAYS": _checked_days,
     "KEEP_POOLS": _checked_count,
 }

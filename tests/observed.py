@@ -17,7 +17,7 @@ _RUNNER = """
     import traceback
     import unittest
 
-    from schema_runner import SchemaDiscoverRunner
+    from schema_runner import Finished, SchemaDiscoverRunner, Started
 
 
     def write(kind, **values):
@@ -26,6 +26,8 @@ _RUNNER = """
 
 
     def observe(event):
+        if not isinstance(event, Started | Finished):
+            return
         write(
             type(event).__name__,
             test=event.test_id,

@@ -14,15 +14,13 @@ from ..postgres.server import Connection, Server
 from . import extensions, guard
 from .assignment import Assignment, Place
 from .keeping import Keeping
+from .servers import server_of
 from .sessions import disconnect
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 else:
     Base = object
-
-# What Django adds to the connection parameters for its own cursors, not for libpq.
-_DJANGO_PARAMETERS = {"cursor_factory", "context", "prepare_threshold"}
 
 
 def place(settings_dict: dict[str, Any]) -> tuple[str, ...]:
@@ -132,16 +130,7 @@ class SchemaCreation(Keeping, Base):
             self._workspace.reserve(self._alias, request)
 
     def _server(self, left_out: Collection[str] = ()) -> Server:
-        """Say how to reach the server past Django, without some of the connection parameters."""
-        parameters = self.connection.get_connection_params()
-        return Server(
-            {
-                key: value
-                for key, value in parameters.items()
-                if key not in _DJANGO_PARAMETERS and key not in left_out
-            },
-            self.connection.settings_dict["OPTIONS"].get("assume_role"),
-        )
+        return server_of(self.connection, left_out)
 
     def _migrate(self) -> None:
         """Do what stock Django's build does, once more, in what the connection leads to now."""

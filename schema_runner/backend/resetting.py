@@ -1,5 +1,6 @@
 """Resets in place of flushes, for the database of an alias: Django's creation class, continued."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ class ResettingCreation(SchemaCreation, Base):
     """`SchemaCreation` in a process that runs tests: it resets what they have committed."""
 
     _resets: Resets | None = None
+    # How many there have been, and how many seconds they have taken.
+    resets_done = 0
+    reset_time = 0.0
 
     @property
     def resets(self) -> Resets | None:
@@ -104,17 +108,29 @@ class ResettingCreation(SchemaCreation, Base):
 def reset_of(alias: str) -> Callable[[Flush], None] | None:
     """Return what stands in for a flush of an alias; None where nothing does."""
     creation = connections[alias].creation
-    resets = creation.resets if isinstance(creation, ResettingCreation) else None
+    if not isinstance(creation, ResettingCreation):
+        return None
+    resets = creation.resets
     if resets is None:
         return None
 
     def reset(request: Flush) -> None:
         # What a test has left open in this thread would be in the way. Django would close it next.
+        begun = time.perf_counter()
         leave_transactions()
         disconnect_from_transactions()
         resets.do(request)
+        creation.resets_done += 1
+        creation.reset_time += time.perf_counter() - begun
 
     return reset
+
+
+def resets_so_far() -> tuple[int, float]:
+    """Return how many resets this process has done, and how many seconds they have taken."""
+    creations = [connection.creation for connection in connections.all(initialized_only=True)]
+    ours = [creation for creation in creations if isinstance(creation, ResettingCreation)]
+    return sum(one.resets_done for one in ours), sum(one.reset_time for one in ours)
 
 
 def prepare_for(test_class: type) -> None:

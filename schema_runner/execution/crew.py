@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import signal
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,13 +21,19 @@ from .process import Assigned, Pipes, work
 
 @dataclass(slots=True)
 class Worker:
-    """A process as the run knows it. `parts` are those it has been given, the first under way."""
+    """A process as the run knows it, `started` at a time of the monotonic clock.
+
+    `parts` are those it has been given, the first under way; the last `stage` of them it has come
+    to.
+    """
 
     number: int
     process: Any
     orders: Connection
     reports: Connection
     bell: Connection
+    is_replacement: bool
+    started: float
     sender: Sender = field(init=False)
     receiver: Receiver = field(init=False)
     words: Receiver = field(init=False)
@@ -35,6 +42,9 @@ class Worker:
     has_entered: bool = False
     begun: int | None = None
     finished: set[int] = field(default_factory=set)
+    # How many seconds its tests have taken.
+    tested: float = 0.0
+    stage: int = 0
     is_ready: bool = False
     makes_a_database: bool = False
     is_told_to_stop: bool = False
@@ -59,12 +69,12 @@ class Worker:
 
     def enter(self) -> None:
         """Note that it has come to its first part."""
-        self.has_entered, self.begun, self.finished = True, None, set()
+        self.has_entered, self.begun, self.finished, self.tested = True, None, set(), 0.0
 
     def leave(self) -> None:
         """Note that it is through with that."""
         self.parts.popleft()
-        self.has_entered, self.begun, self.finished = False, None, set()
+        self.has_entered, self.begun, self.finished, self.tested = False, None, set(), 0.0
 
     @property
     def bells(self) -> list[Any]:
@@ -161,10 +171,11 @@ class Crew:
             # As in stock Django: they end with the run, and tests start no processes of this kind.
             daemon=True,
         )
+        started = time.monotonic()
         process.start()
         for end in (orders, reports, bell):
             end.close()
-        return Worker(number, process, send, receive, listen)
+        return Worker(number, process, send, receive, listen, is_replacement, started)
 
     def order(self, part: Part) -> Order:
         """Return what to send for a part; raise what its tests raise that cannot be pickled."""

@@ -46,7 +46,54 @@ class Finished:
     duration: float
 
 
-Event: TypeAlias = Started | Finished
+@dataclass(frozen=True, slots=True)
+class FixtureFailed:
+    """The set-up of a class or a module has failed, so that `test_ids` have not been run.
+
+    `name` is as it is reported, such as `setUpClass (library.test_books.BookTests)`.
+    """
+
+    name: str
+    test_ids: tuple[str, ...]
+    worker: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFinished:
+    """A worker is through with tests of a class: all of them, or some of a class that is split.
+
+    `time` is when it began with them, in seconds since the Unix epoch; `duration` and
+    `processor_time` are in seconds, from then to the end of what the class does after its tests.
+    Of the duration, `overhead` was spent outside of the tests. It `keeps_state` if tests have
+    changed attributes of the class or of its module; None where nobody has looked. `resets`
+    counts those that were done after tests that commit, which took `reset_time` seconds.
+    """
+
+    test_class: str
+    worker: int
+    time: float
+    duration: float
+    processor_time: float
+    overhead: float
+    keeps_state: bool | None
+    resets: int
+    reset_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker process is set up, which took so many seconds.
+
+    It `is_replacement` if another process has been the same worker before.
+    """
+
+    worker: int
+    duration: float
+    is_replacement: bool
+
+
+Event: TypeAlias = Started | Finished | FixtureFailed | ClassFinished | WorkerReady
 Observer: TypeAlias = Callable[[Event], object]
 
 _OUTCOMES = {
@@ -56,6 +103,16 @@ _OUTCOMES = {
     "addFailure": Outcome.FAILED,
     "addError": Outcome.ERROR,
 }
+# How a test ends with which something is wrong.
+BAD = frozenset(
+    {
+        Outcome.FAILED,
+        Outcome.ERROR,
+        Outcome.UNEXPECTED_SUCCESS,
+        Outcome.TIMED_OUT,
+        Outcome.CRASHED,
+    }
+)
 # What a result is told of a test with which nothing is wrong.
 GOOD_OUTCOMES = {"addSuccess", "addSkip", "addExpectedFailure"}
 _FROM_BEST_TO_WORST = [Outcome.PASSED, *_OUTCOMES.values(), Outcome.TIMED_OUT, Outcome.CRASHED]

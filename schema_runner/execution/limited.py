@@ -2,13 +2,25 @@
 
 import time
 import unittest
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
+from unittest.util import strclass
 
 from ..backend.resetting import prepare_for
 from . import marks
 from .alarm import Alarm
-from .events import Event, Finished, Observer, Started, outcome_of
+from .cost import Cost, cost_so_far
+from .events import (
+    ClassFinished,
+    Event,
+    Finished,
+    FixtureFailed,
+    Observer,
+    Started,
+    outcome_of,
+)
 from .raised import exc_info
 
 # Without --parallel, this process is worker 1.
@@ -30,6 +42,11 @@ class LimitedMixin:
     _alarm: Alarm
     _begun: float
     _calls: list[tuple[str, object]]
+    _class: str | None = None
+    _class_begun: tuple[float, Cost]
+    _tested: float
+    # The tests that are not run where a fixture of this name fails.
+    dependents: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def startTestRun(self) -> None:  # noqa: N802
         super().startTestRun()  # type: ignore[misc]
@@ -38,6 +55,33 @@ class LimitedMixin:
     def stopTestRun(self) -> None:  # noqa: N802
         self._alarm.clear()
         super().stopTestRun()  # type: ignore[misc]
+
+    def begin_class(self, test: Any) -> None:
+        """Note that another class is about to be set up."""
+        self.end_class()
+        self._class, self._tested = strclass(type(test)), 0.0
+        self._class_begun = time.time(), cost_so_far()
+
+    def end_class(self) -> None:
+        """Tell observers of the class that is over, if there is one."""
+        if self._class is None:
+            return
+        begun, before = self._class_begun
+        cost = cost_so_far().since(before)
+        self._observe(
+            ClassFinished(
+                test_class=self._class,
+                worker=_WORKER,
+                time=begun,
+                duration=cost.time,
+                processor_time=cost.processor_time,
+                overhead=max(cost.time - self._tested, 0.0),
+                keeps_state=None,
+                resets=cost.resets,
+                reset_time=cost.reset_time,
+            )
+        )
+        self._class = None
 
     def limit_class(self, test: Any) -> None:
         """Keep the limit of a test's class, for what that does around its tests."""
@@ -53,6 +97,7 @@ class LimitedMixin:
         # What comes next is the flush, and what the class does after its last test.
         self.limit_class(test)
         duration, outcome = time.perf_counter() - self._begun, outcome_of(self._calls)
+        self._tested += duration
         self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
         super().stopTest(test)  # type: ignore[misc]
 
@@ -61,6 +106,8 @@ class LimitedMixin:
             super().addSuccess(test)  # type: ignore[misc]
 
     def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+        if (name := test.id()) in self.dependents:
+            self._observe(FixtureFailed(name, self.dependents[name], _WORKER, _ATTEMPT))
         self._note("addError", err)
         super().addError(test, err)  # type: ignore[misc]
 
@@ -112,8 +159,21 @@ class LimitedSuiteMixin:
     Before that, it is made sure that it finds the structure of the database that it should.
     """
 
+    def run(self, result: Any, debug: bool = False) -> Any:
+        is_limited = isinstance(result, LimitedMixin)
+        if is_limited:
+            # Tests that have been run are forgotten.
+            result.dependents = _dependents(list(self))  # type: ignore[call-overload]
+        super().run(result, debug)  # type: ignore[misc]
+        if is_limited:
+            result.end_class()
+        return result
+
     def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802
-        if getattr(result, "_previousTestClass", None) is not type(test):
+        is_new = getattr(result, "_previousTestClass", None) is not type(test)
+        if is_new and isinstance(result, LimitedMixin):
+            result.begin_class(test)
+        if is_new:
             prepare_for(type(test))
         if isinstance(result, LimitedMixin):
             result.limit_class(test)
@@ -124,3 +184,11 @@ def limited(suite: unittest.TestSuite) -> unittest.TestSuite:
     """Return a suite as one that sets up its classes in their time."""
     suite.__class__ = type(type(suite).__name__, (LimitedSuiteMixin, type(suite)), {})
     return suite
+
+
+def _dependents(tests: Iterable[Any]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for test in tests:
+        found[f"setUpClass ({strclass(type(test))})"].append(test.id())
+        found[f"setUpModule ({type(test).__module__})"].append(test.id())
+    return {name: tuple(test_ids) for name, test_ids in found.items()}

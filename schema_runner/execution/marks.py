@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 _SERIAL = "_schema_runner_serial"
 _TIMEOUT = "_schema_runner_timeout"
+_RETRIES = "_schema_runner_retries"
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -34,6 +35,22 @@ def timeout(seconds: float | None) -> Callable[[T], T]:
     return mark
 
 
+def retries(number: int) -> Callable[[T], T]:
+    """Run a test, or each test of a class, so many times again where it fails, until it passes.
+
+    It wins over --retries and SCHEMA_RUNNER["RETRIES"], and that of a test over that of its
+    class. Raises ValueError for anything but a whole number, 0 or more.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ValueError(f"@schema_runner.retries takes a number, 0 or more, not {number!r}.")
+
+    def mark(test: T) -> T:
+        setattr(test, _RETRIES, number)
+        return test
+
+    return mark
+
+
 def is_serial(test: Any, serial_names: Collection[str]) -> bool:
     """Whether a test is to run alone; `serial_names` are labels and tags."""
     method = _method(test)
@@ -56,6 +73,13 @@ def limit_of_class(test: Any, default: float | None) -> float | None:
     """Return how many seconds what a test's class does around its tests may take at a time."""
     found: float | None = getattr(test, _TIMEOUT, default)
     return found
+
+
+def limit_of_retries(test: Any, default: int) -> int:
+    """Return how many times a test that fails is run again."""
+    of_class: int = getattr(test, _RETRIES, default)
+    of_test: int = getattr(_method(test), _RETRIES, of_class)
+    return of_test
 
 
 def _method(test: Any) -> Any:

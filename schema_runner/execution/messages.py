@@ -6,18 +6,22 @@ of them at a time. Times are in seconds.
 
 from typing import Any, NamedTuple
 
+from .cost import Cost
+
 
 class Part(NamedTuple):
     """Tests of one class: those at `positions` in the `subsuite` of that number.
 
     `key` is another each time that a part is given to a worker. `deaths` counts the workers that
-    have died while they set the class up.
+    have died while they set the class up. A worker that has come to a `stage` does not go back to
+    an earlier one.
     """
 
     key: int
     subsuite: int
     positions: tuple[int, ...]
     deaths: int = 0
+    stage: int = 0
 
 
 class Order(NamedTuple):
@@ -89,9 +93,12 @@ class Outside(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A part is over."""
+    """A part is over, which began at `time` and has taken so much; see `ClassFinished`."""
 
     key: int
+    time: float
+    cost: Cost
+    keeps_state: bool | None
 
 
 class Gone(NamedTuple):

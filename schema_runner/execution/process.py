@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -43,6 +44,7 @@ class Assigned:
 
     number: int
     is_replacement: bool
+    is_only_one: bool
     settings: Settings
     keepdb: bool
     init_worker: Callable[..., None]
@@ -72,6 +74,9 @@ def work(assigned: Assigned, pipes: Pipes, others: list[Connection]) -> None:
     for connection in others:
         connection.close()
     end_with_parent()
+    if assigned.is_only_one:
+        # For debuggers: nobody else reads what is typed in.
+        sys.stdin = os.fdopen(0, closefd=False)
     worker = _Process(assigned, pipes)
     signal.signal(signal.SIGINT, _heed_nothing)
     signal.signal(signal.SIGTERM, worker.heed_termination)

@@ -2,41 +2,90 @@
 
 import unittest
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 from unittest.util import strclass
 
 from ..errors import WorkerError
-from .events import Event, Finished, Observer, Outcome, Started
-from .messages import Begun, Done, Outside, Part
+from .events import (
+    BAD,
+    ClassFinished,
+    Event,
+    Finished,
+    FixtureFailed,
+    Observer,
+    Outcome,
+    Started,
+    WorkerReady,
+)
+from .messages import Begun, Done, Left, Outside, Part
 from .raised import decode, exc_info
 
 # What a Django suite does with an event of one of its subsuites.
 HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
 
-_ATTEMPT = 1
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A test that has failed, or a fixture before tests that have not been run because of it.
+
+    The tests are those at `positions` of a subsuite. `tell` tells the result of it.
+    """
+
+    name: str
+    subsuite: int
+    positions: tuple[int, ...]
+    tell: Callable[[], object]
+
+    def is_about(self, other: "Failure") -> bool:
+        """Whether some test has not passed for the one as well as for the other."""
+        shared = set(self.positions) & set(other.positions)
+        return self.subsuite == other.subsuite and bool(shared)
+
+
+Keep = Callable[[Failure], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who is told of tests: a result, by way of `handle_event`, observers, and a log."""
+
+    result: unittest.TestResult
+    handle_event: HandleEvent
+    observers: Collection[Observer]
+    log: Callable[[str], None]
+
+
+def keep_nothing(_failure: Failure) -> bool:
+    """Have the result told of every failure at once."""
+    return False
 
 
 class Report:
     """Tells each test to a result at once and whole, so that those of two workers never mix.
 
-    `tests` lists the test cases of each subsuite.
+    `tests` lists the test cases of each subsuite. Where `keep` takes a failure, the result hears
+    nothing of it unless that calls its `tell`.
     """
 
     def __init__(
         self,
-        result: unittest.TestResult,
         tests: Sequence[Sequence[Any]],
-        handle_event: HandleEvent,
+        audience: Audience,
         *,
-        observers: Collection[Observer],
-        log: Callable[[str], None],
+        attempt: int = 1,
+        keep: Keep = keep_nothing,
     ) -> None:
-        self._result = result
         self._tests = tests
-        self._handle_event = handle_event
-        self._observers = observers
-        self.log = log
+        self._result = audience.result
+        self._handle_event = audience.handle_event
+        self._observers = audience.observers
+        self._attempt = attempt
+        self._keep = keep
+        self.log = audience.log
+        # The tests that have come to an end: subsuites and positions.
+        self.ended: set[tuple[int, int]] = set()
 
     @property
     def is_stopped(self) -> bool:
@@ -51,7 +100,7 @@ class Report:
     def begun(self, worker: int, part: Part, message: Begun) -> None:
         if self._observers:
             test = self._tests[part.subsuite][message.position]
-            self._observe(Started(test.id(), worker, _ATTEMPT, message.time))
+            self._observe(Started(test.id(), worker, self._attempt, message.time))
 
     def done(self, worker: int, part: Part, message: Done) -> None:
         test = self._tests[part.subsuite][message.position]
@@ -59,31 +108,78 @@ class Report:
         if message.is_encoded:
             events = [decode(event, test) for event in events]
         only = _Only(test)
-        for event in events:
-            self._handle_event(self._result, only, event)
-        if self._observers:
-            outcome = Outcome(message.outcome)
-            self._observe(Finished(test.id(), worker, _ATTEMPT, outcome, message.duration))
 
-    def outside(self, message: Outside) -> None:
-        """Tell what became of the fixtures of a class or a module."""
+        def tell() -> None:
+            for event in events:
+                self._handle_event(self._result, only, event)
+
+        if message.outcome in BAD:
+            self._fail(Failure(test.id(), part.subsuite, (message.position,), tell))
+        else:
+            tell()
+        self._finish(worker, part, message.position, Outcome(message.outcome), message.duration)
+
+    def outside(self, worker: int, part: Part, message: Outside, *, is_first: bool) -> None:
+        """Tell what became of the fixtures of a class or a module, before tests if `is_first`."""
         method = getattr(self._result, message.method)
-        method(_ErrorHolder(message.name), *decode(message.arguments))
+        holder, arguments = _ErrorHolder(message.name), decode(message.arguments)
+
+        def tell() -> None:
+            method(holder, *arguments)
+
+        if is_first and message.method == "addError":
+            self._fail_fixture(worker, part, message.name, tell)
+        else:
+            tell()
 
     def died(self, worker: int, part: Part, position: int, cause: str, *, is_slow: bool) -> None:
         """Tell of a test with which its worker has died."""
         test = self._tests[part.subsuite][position]
-        self._result.startTest(test)
-        self._result.addError(test, _told(f"Worker {worker} {cause}"))
-        self._result.stopTest(test)
-        outcome = Outcome.TIMED_OUT if is_slow else Outcome.CRASHED
-        self._observe(Finished(test.id(), worker, _ATTEMPT, outcome, 0.0))
 
-    def fixture_died(self, worker: int, part: Part, fixture: str, cause: str) -> None:
+        def tell() -> None:
+            self._result.startTest(test)
+            self._result.addError(test, _told(f"Worker {worker} {cause}"))
+            self._result.stopTest(test)
+
+        self._fail(Failure(test.id(), part.subsuite, (position,), tell))
+        outcome = Outcome.TIMED_OUT if is_slow else Outcome.CRASHED
+        self._finish(worker, part, position, outcome, 0.0)
+
+    def fixture_died(
+        self, worker: int, part: Part, fixture: str, cause: str, *, is_first: bool
+    ) -> None:
         """Tell of a class with whose set-up, or tear-down, its worker has died."""
         test = self._tests[part.subsuite][part.positions[0]]
         holder: Any = _ErrorHolder(f"{fixture} ({strclass(type(test))})")
-        self._result.addError(holder, _told(f"Worker {worker} {cause}"))
+
+        def tell() -> None:
+            self._result.addError(holder, _told(f"Worker {worker} {cause}"))
+
+        if is_first:
+            self._fail_fixture(worker, part, holder.id(), tell)
+        else:
+            tell()
+
+    def left(self, worker: int, part: Part, message: Left, tested: float) -> None:
+        """Tell observers of a part that is over, of whose time so many seconds were its tests'."""
+        if self._observers:
+            test, cost = self._tests[part.subsuite][part.positions[0]], message.cost
+            self._observe(
+                ClassFinished(
+                    test_class=strclass(type(test)),
+                    worker=worker,
+                    time=message.time,
+                    duration=cost.time,
+                    processor_time=cost.processor_time,
+                    overhead=max(cost.time - tested, 0.0),
+                    keeps_state=message.keeps_state,
+                    resets=cost.resets,
+                    reset_time=cost.reset_time,
+                )
+            )
+
+    def ready(self, worker: int, duration: float, *, is_replacement: bool) -> None:
+        self._observe(WorkerReady(worker, duration, is_replacement))
 
     def unsent(self, part: Part, error: Exception) -> None:
         """Tell of tests that cannot be given to another process."""
@@ -96,6 +192,26 @@ class Report:
         holder: Any = _ErrorHolder(f"worker {worker}")
         self._result.addError(holder, _told(f"Worker {worker} could not be set up: {cause}"))
         self._result.stop()
+
+    def _fail_fixture(
+        self, worker: int, part: Part, name: str, tell: Callable[[], object]
+    ) -> None:
+        self._fail(Failure(name, part.subsuite, part.positions, tell))
+        tests = self._tests[part.subsuite]
+        test_ids = tuple(tests[position].id() for position in part.positions)
+        self._observe(FixtureFailed(name, test_ids, worker, self._attempt))
+
+    def _fail(self, failure: Failure) -> None:
+        if not self._keep(failure):
+            failure.tell()
+
+    def _finish(
+        self, worker: int, part: Part, position: int, outcome: Outcome, duration: float
+    ) -> None:
+        self.ended.add((part.subsuite, position))
+        if self._observers:
+            test = self._tests[part.subsuite][position]
+            self._observe(Finished(test.id(), worker, self._attempt, outcome, duration))
 
     def _observe(self, event: Event) -> None:
         for observer in self._observers:

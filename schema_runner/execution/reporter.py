@@ -10,9 +10,11 @@ from ..errors import TestTimeoutError
 from . import marks
 from .alarm import Alarm
 from .channel import Sender
+from .cost import cost_so_far
 from .events import GOOD_OUTCOMES, Outcome, outcome_of
 from .messages import Begun, Done, Entered, Left, Outside, Part
 from .raised import encode, exc_info
+from .state import State
 
 # How often a test that ends looks whether the run is told to stop, in seconds.
 _LOOK = 0.01
@@ -50,12 +52,20 @@ class Reporter:
         self._test: Any = None
         self._begun: float | None = None
         self._looked = 0.0
+        self._state = State()
+        self._state_before: list[object] | None = None
+        self._keeps_state: bool | None = None
+        self._watches = False
+        self._cost_before = cost_so_far()
         # Told with the next message: between two tests nothing happens that could be lost.
         self._done: Done | None = None
 
     def enter(self, part: Part) -> None:
         """A part follows."""
         self._key = part.key
+        self._state_before, self._keeps_state = None, None
+        self._watches = len(part.positions) > 1
+        self._cost_before = cost_so_far()
         self.send(Entered(part.key))
 
     def take_up(self, position: int, test: Any) -> None:
@@ -66,6 +76,8 @@ class Reporter:
 
     def begin(self) -> None:
         """The class is set up, and the test that was taken up begins."""
+        if self._watches and self._state_before is None:
+            self._state_before = self._state.of(type(self._test))
         self._begun = time.perf_counter()
         self.send(Begun(self._key, self._position, time.time()))
         self._alarm.set(marks.limit(self._test, self._time_limit))
@@ -84,6 +96,8 @@ class Reporter:
                 events = [_failed(event, raised) for event in events]
             self._done = self._finished(events, now - self._begun)
             if is_last:
+                if self._watches:
+                    self._keeps_state = self._state.of(type(self._test)) != self._state_before
                 self._flush()
         self._begun = None
         if now - self._looked > _LOOK:
@@ -106,7 +120,8 @@ class Reporter:
         """A part is over; if it `is_last` the run is to have others ready soon."""
         self._alarm.clear()
         self._test = None
-        self.send(Left(self._key))
+        cost = cost_so_far().since(self._cost_before)
+        self.send(Left(self._key, time.time() - cost.time, cost, self._keeps_state))
         if is_last:
             self.ring()
 

@@ -1,62 +1,100 @@
 """Which tests are still to be run, and in what order: in parallel first, then alone."""
 
-import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 from .messages import Part
 
 # How many parts a worker is given ahead, at most; and how many have to be left for each.
 _AHEAD = 8
 _LEFT = 4
+# With more seconds of work than these a worker can wait for its next part without harm.
+_ENOUGH = 0.05
 
 
 class Schedule:
     """The parts of a suite that no worker has been given, or that one has not come to.
 
-    `subsuites` lists the test cases of each class. Those that are serial make parts of their
-    own, each to be run while nothing else is.
+    Those that are `serial` are each to be run while nothing else is. `seconds` estimates how long
+    a part takes, if there is an estimate: then the longest one of a stage comes first.
     """
 
     def __init__(
-        self, subsuites: Sequence[Sequence[Any]], *, is_serial: Callable[[Any], bool]
+        self,
+        parallel: Sequence[Part],
+        serial: Sequence[Part] = (),
+        *,
+        seconds: Callable[[Part], float] | None = None,
     ) -> None:
-        self._keys = itertools.count(1)
-        self._parallel: deque[Part] = deque()
-        self._serial: deque[Part] = deque()
-        for index, tests in enumerate(subsuites):
-            alone = [position for position, test in enumerate(tests) if is_serial(test)]
-            beside = [position for position in range(len(tests)) if position not in set(alone)]
-            for positions, queue in ((beside, self._parallel), (alone, self._serial)):
-                if positions:
-                    queue.append(Part(next(self._keys), index, tuple(positions)))
-        self._alone = {part.key for part in self._serial}
+        self._stages: dict[int, deque[Part]] = {
+            stage: deque() for stage in sorted({part.stage for part in parallel})
+        }
+        for part in parallel:
+            self._stages[part.stage].append(part)
+        self._serial = deque(serial)
+        self._alone = {part.key for part in serial}
+        self._last_key = max((part.key for part in [*parallel, *serial]), default=0)
+        self._estimate = seconds
+        # By key, of the parts that are to be run in parallel; those that are left take so long.
+        self._seconds = {part.key: seconds(part) for part in parallel} if seconds else {}
+        self._seconds_left = sum(self._seconds.values())
 
     @property
     def is_empty(self) -> bool:
-        return not self._parallel and not self._serial
+        return not self._waiting and not self._serial
 
-    def take(self, *, is_alone: bool) -> Part | None:
+    @property
+    def _waiting(self) -> list[int]:
+        """The stages of which there is something left."""
+        return [stage for stage, parts in self._stages.items() if parts]
+
+    def take(self, *, stage: int, others: Collection[int], is_alone: bool) -> Part | None:
         """Return the next part for a worker, which `is_alone` if no other has anything to do.
 
-        None if there is none for now.
+        It has come to a stage, and the others to theirs. None if there is no part for now.
         """
-        if self._parallel:
-            return self._parallel.popleft()
+        if self._waiting:
+            chosen = self._stage_for(stage, others)
+            return None if chosen is None else self._take_of(chosen)
         return self._serial.popleft() if self._serial and is_alone else None
 
-    def ahead(self, workers: int) -> int:
-        """Return how many parts a worker is to have at a time.
+    def _stage_for(self, stage: int, others: Collection[int]) -> int | None:
+        first, *later = self._waiting
+        if stage > first:
+            return next((one for one in later if one >= stage), None)
+        # What is long would hold up the run if it were left to its stage. Somebody else has to
+        # stay behind.
+        if self._estimate and later and any(other <= first for other in others):
+            fair = self._seconds_left / (len(others) + 1)
+            for one in later:
+                if self._seconds[self._stages[one][0].key] >= fair:
+                    return one
+        return first
+
+    def _take_of(self, stage: int) -> Part:
+        part = self._stages[stage].popleft()
+        self._seconds_left -= self._seconds.get(part.key, 0.0)
+        return part
+
+    def has_more_for(self, held: Sequence[Part], workers: int) -> bool:
+        """Whether a worker that has these parts already should have another one.
 
         With few left, one that is given nothing yet goes to whoever is free first.
         """
-        return 1 + min(_AHEAD, len(self._parallel) // (_LEFT * workers))
+        left = sum(map(len, self._stages.values()))
+        if len(held) >= 1 + min(_AHEAD, left // (_LEFT * workers)):
+            return False
+        return not held or not self._estimate or sum(map(self._estimate, held)) < _ENOUGH
 
     def put_back(self, part: Part, positions: Sequence[int], *, deaths: int = 0) -> None:
         """Have these tests of a part run next: its worker has died."""
-        is_alone = part.key in self._alone
-        again = Part(next(self._keys), part.subsuite, tuple(positions), deaths)
-        if is_alone:
+        self._last_key += 1
+        again = part._replace(key=self._last_key, positions=tuple(positions), deaths=deaths)
+        if part.key in self._alone:
             self._alone.add(again.key)
-        (self._serial if is_alone else self._parallel).appendleft(again)
+            self._serial.appendleft(again)
+        else:
+            self._stages[part.stage].appendleft(again)
+            if self._estimate:
+                self._seconds[again.key] = self._estimate(again)
+                self._seconds_left += self._seconds[again.key]

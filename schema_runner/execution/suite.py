@@ -1,7 +1,9 @@
 """The parallel part of a suite, run by supervised workers."""
 
+import time
 import unittest
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.test.runner import ParallelTestSuite
@@ -9,25 +11,40 @@ from django.test.runner import ParallelTestSuite
 from ..backend.sessions import disconnect
 from ..settings import Settings
 from . import marks
+from .course import Course
 from .crew import Crew
+from .diagnosis import Diagnosis, Verdict
+from .engine import Engine
 from .events import Observer
+from .plan import Order, Plan
 from .process import Assigned
-from .report import Report
-from .schedule import Schedule
-from .supervisor import Supervisor
+from .report import Audience, Failure
+from .retries import Retries
 
 
 class SchemaParallelTestSuite(ParallelTestSuite):
     """Stock Django's suite, whose workers are supervised and make their own schemas.
 
-    The runner sets `settings`, `keepdb`, `observers` and `log`. What Django's suite has for
-    subclasses to replace works here too, but for `run_subsuite`: nothing calls it.
+    The runner sets the attributes that come first here. What Django's suite has for subclasses to
+    replace works here too, but for `run_subsuite`: nothing calls it.
     """
 
     settings = Settings()
     keepdb = False
     observers: Collection[Observer] = ()
     log: Callable[[str], None] = staticmethod(print)
+    # What decides about the order in place of the suite's own, if anything does.
+    order: Order | None = None
+    # The names of tests that are run alone although nothing marks them.
+    quarantined: Collection[str] = ()
+    diagnoses = False
+
+    # What a run has found out: how many seconds the tests have taken together, the names of what
+    # was run again after them, and of what has passed then.
+    taken = 0.0
+    retried: Sequence[str] = ()
+    flaky: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
@@ -37,28 +54,58 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         disconnect()
         self.initialize_suite()
         tests = [list(subsuite) for subsuite in self.subsuites]
-        supervisor = Supervisor(
-            workers=self.processes,
-            schedule=Schedule(tests, is_serial=self._is_serial),
-            crew=Crew(self._assigned(), tests),
-            report=Report(
-                result,
-                tests,
-                self.handle_event,
-                observers=self.observers,
-                log=self.log,
-            ),
-        )
-        supervisor.run()
+        course = Course()
+        engine = self._engine(tests, result, course)
+        failures: list[Failure] = []
+        retries = Retries(self._retries_of)
+
+        def keep(failure: Failure) -> bool:
+            if retries.keep(failure, engine):
+                return True
+            failures.append(failure)
+            return False
+
+        def give_up(failure: Failure) -> None:
+            failures.append(failure)
+            failure.tell()
+
+        begun = time.perf_counter()
+        engine.run(self._plan(tests).schedule(), workers=self.processes, keep=keep)
+        self.taken = time.perf_counter() - begun
+        retries.run(engine, give_up)
+        self.retried, self.flaky = retries.retried, retries.flaky
+        if self.diagnoses:
+            self.verdicts = Diagnosis(engine, course).run(failures)
         return result
 
+    def _engine(
+        self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, course: Course
+    ) -> Engine:
+        observers: list[Observer] = [*self.observers]
+        if self.diagnoses:
+            observers.append(course)
+        assigned = self._assigned()
+        return Engine(
+            tests,
+            Audience(result, self.handle_event, observers, self.log),
+            crew=Crew(assigned, tests),
+            probing=Crew(replace(assigned, buffer=True), tests),
+        )
+
+    def _plan(self, tests: Sequence[Sequence[Any]]) -> Plan:
+        return Plan(tests, workers=self.processes, is_serial=self._is_serial, order=self.order)
+
     def _is_serial(self, test: Any) -> bool:
-        return marks.is_serial(test, self.settings.serial)
+        return marks.is_serial(test, self.settings.serial) or test.id() in self.quarantined
+
+    def _retries_of(self, test: Any) -> int:
+        return marks.limit_of_retries(test, self.settings.retries)
 
     def _assigned(self) -> Assigned:
         return Assigned(
             number=1,
             is_replacement=False,
+            is_only_one=self.processes == 1,
             settings=self.settings,
             keepdb=self.keepdb,
             # Django's own are functions, so that they can be pickled, and bound as attributes.

@@ -38,10 +38,23 @@ _DEATHS = 3
 
 
 class Supervisor:
-    """Runs a schedule in so many workers, and loses no test of it, whatever they do."""
+    """Runs a schedule in so many workers, and loses no test of it, whatever they do.
 
-    def __init__(self, *, workers: int, schedule: Schedule, crew: Crew, report: Report) -> None:
+    If others have been the same workers before, these `are_replacements` with fresh schemas, and
+    begin together: once all of them are ready.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        schedule: Schedule,
+        crew: Crew,
+        report: Report,
+        are_replacements: bool = False,
+    ) -> None:
         self._numbers = range(1, workers + 1)
+        self._are_replacements = are_replacements
         self._schedule = schedule
         self._crew = crew
         self._report = report
@@ -64,7 +77,10 @@ class Supervisor:
         """Run everything; kill what is left where this is broken off, as by KeyboardInterrupt."""
         try:
             for number in self._numbers:
-                self._start(number, is_replacement=False)
+                if self._are_replacements:
+                    self._replace(number)
+                else:
+                    self._start(number, is_replacement=False)
             while self._workers:
                 self._wait()
                 self._listen()
@@ -89,9 +105,11 @@ class Supervisor:
 
     def _tell(self) -> None:
         is_over = self._is_over
+        may_begin = not self._are_replacements or all(one.is_ready for one in self._workers)
         for worker in self._workers:
             if not is_over:
-                self._give(worker)
+                if may_begin:
+                    self._give(worker)
             elif not worker.is_told_to_stop:
                 worker.is_told_to_stop = True
                 worker.deadline = worker.deadline or self._deadline(worker)
@@ -104,9 +122,13 @@ class Supervisor:
 
     def _give(self, worker: Worker) -> None:
         """Give a worker as much to do as it should have."""
-        while worker.is_ready and len(worker.parts) < self._schedule.ahead(len(self._numbers)):
-            is_alone = not any(other.parts for other in self._workers)
-            part = self._schedule.take(is_alone=is_alone)
+        others = [other for other in self._workers if other is not worker]
+        while worker.is_ready and self._schedule.has_more_for(worker.parts, len(self._numbers)):
+            part = self._schedule.take(
+                stage=worker.stage,
+                others=[other.stage for other in others],
+                is_alone=not worker.parts and not any(other.parts for other in others),
+            )
             if part is None:
                 return
             try:
@@ -115,6 +137,7 @@ class Supervisor:
                 self._report.unsent(part, error)
             else:
                 worker.parts.append(part)
+                worker.stage = max(worker.stage, part.stage)
                 worker.tell(order)
 
     def _deadline(self, worker: Worker) -> float | None:
@@ -146,21 +169,26 @@ class Supervisor:
     def _heed_done(self, worker: Worker, message: Done) -> None:
         worker.begun = None
         worker.finished.add(message.position)
+        worker.tested += message.duration
         self._report.done(worker.number, worker.part(message.key), message)
 
     def _heed_outside(self, worker: Worker, message: Outside) -> None:
-        self._report.outside(message)
+        is_first = worker.begun is None and not worker.finished
+        self._report.outside(worker.number, worker.parts[0], message, is_first=is_first)
 
     def _heed_entered(self, worker: Worker, message: Entered) -> None:
         worker.enter()
         self._deaths[worker.number] = 0
 
     def _heed_left(self, worker: Worker, message: Left) -> None:
+        self._report.left(worker.number, worker.part(message.key), message, worker.tested)
         worker.leave()
 
     def _heed_ready(self, worker: Worker, message: Ready) -> None:
         worker.is_ready, worker.makes_a_database = True, False
         self._crew.settle(worker.number, message.places)
+        taken = time.monotonic() - worker.started
+        self._report.ready(worker.number, taken, is_replacement=worker.is_replacement)
 
     def _heed_database(self, worker: Worker, message: MakesDatabase) -> None:
         worker.makes_a_database = True
@@ -225,12 +253,12 @@ class Supervisor:
             self._report.died(number, part, worker.begun, cause, is_slow=is_slow)
         elif worker.has_entered and not worker.finished:
             if deaths or is_slow:
-                self._report.fixture_died(number, part, "setUpClass", cause)
+                self._report.fixture_died(number, part, "setUpClass", cause, is_first=True)
                 return
             # It may have been killed by somebody who did not mean the class.
             self._report.log(f"Worker {number} {cause} Its class is set up once more.")
             deaths += 1
         elif worker.has_entered and not rest:
-            self._report.fixture_died(number, part, "tearDownClass", cause)
+            self._report.fixture_died(number, part, "tearDownClass", cause, is_first=False)
         if rest:
             self._schedule.put_back(part, rest, deaths=deaths)

@@ -9,7 +9,7 @@ from .server import Connection
 # What stands for the schema's own name.
 _PLACEHOLDER = "{schema}"
 
-# A list of constants that is cast as a whole: so the server writes out `status IN ('a', 'b')` where
+# A list of constants that is cast as a whole: so the server writes `status IN ('a', 'b')` where
 # the column is varchar. Read again, as from a dump, it becomes one whose elements are cast.
 _CONSTANT = r"'(?:[^']|'')*'::[a-z ]+"
 _CAST_LIST = re.compile(rf"\(ARRAY\[({_CONSTANT}(?:, {_CONSTANT})*)\]\)::([a-z ]+)\[\]")

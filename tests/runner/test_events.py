@@ -27,14 +27,14 @@ RUNNER = """
             self.counted = 0
 
         def write(self, event):
-            assert isinstance(event, Started | Finished)
             line = {"kind": type(event).__name__, "process": os.getpid(),
                     **dataclasses.asdict(event)}
-            with open("events", "a") as lines:
+            name = "events" if isinstance(event, Started | Finished) else "more_events"
+            with open(name, "a") as lines:
                 lines.write(json.dumps(line) + "\\n")
 
         def count(self, event):
-            self.counted += 1
+            self.counted += isinstance(event, Started | Finished)
 
         def suite_result(self, suite, result, **kwargs):
             print(f"counted {self.counted} in {os.getpid()}")
@@ -207,10 +207,72 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
         assert both[0]["worker"] == both[1]["worker"]
 
 
+@pytest.mark.parametrize(("mode", "method"), STARTS, ids=IDS)
+def test_classes_fixtures_and_workers_are_told_too(
+    observed: Project, mode: tuple[str, ...], method: str
+) -> None:
+    """What a class costs with its fixtures; what could not be run; how long a set-up takes."""
+    observed.tests(
+        """
+        import time
+
+
+        class Costly(TransactionTestCase):
+            @classmethod
+            def setUpClass(cls):
+                time.sleep(0.2)
+                super().setUpClass()
+
+            def test_a(self):
+                Author.objects.create(name="committed")
+                time.sleep(0.1)
+                sum(range(1_000_000))
+
+            def test_b(self):
+                Costly.changed = True
+
+
+        class Broken(TestCase):
+            @classmethod
+            def setUpClass(cls):
+                raise ValueError
+
+            def test_it(self):
+                pass
+        """
+    )
+    assert observed.run(*mode, env={"START_METHOD": method}).code == 1
+    lines = (observed.folder / "more_events").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    kinds = [event["kind"] for event in told]
+    assert sorted(kinds) == ["ClassFinished"] * 2 + ["FixtureFailed"] + ["WorkerReady"] * (
+        2 if mode else 0
+    )
+    costs = {event["test_class"]: event for event in told if event["kind"] == "ClassFinished"}
+    cost = costs["library.test_generated.Costly"]
+    assert 0.2 <= cost["overhead"] < cost["duration"]
+    assert cost["duration"] >= 0.3
+    assert 0 < cost["processor_time"] < cost["duration"]
+    assert cost["resets"] == 2
+    assert 0 < cost["reset_time"] < cost["duration"]
+    assert cost["keeps_state"] is (True if mode else None)
+    assert costs["library.test_generated.Broken"]["resets"] == 0
+    (failed,) = (event for event in told if event["kind"] == "FixtureFailed")
+    assert failed["name"] == "setUpClass (library.test_generated.Broken)"
+    assert failed["test_ids"] == ["library.test_generated.Broken.test_it"]
+    for event in told:
+        if event["kind"] == "WorkerReady":
+            assert event["duration"] > 0
+            assert not event["is_replacement"]
+
+
 def test_an_observer_that_raises_does_not_leave_anything(observed: Project) -> None:
     """Its error ends the run, as one in a result of the project's own would."""
     observed.write(
-        "runner.py", RUNNER.replace("self.counted += 1", "raise ValueError('observer')")
+        "runner.py",
+        RUNNER.replace(
+            "self.counted += isinstance(event, Started | Finished)", "raise ValueError('observer')"
+        ),
     )
     observed.tests(TESTS)
     for mode in ([], ["--parallel", "2"]):

@@ -122,17 +122,18 @@ PASSING = [
 FAILING_FLAGS = [[], ["--failfast"], ["--buffer"], ["--debug-sql"], ["-v", "0"], ["-v", "2"]]
 
 
+OWN_LINES = re.compile(
+    "((Built|Kept) schema test_w|[0-9]+ workers, busy|Set-up |Resets: |[0-9]+ schemas? made, ).*\n"
+)
+
+
 def normal(text: str) -> list[str]:
     """Return the lines of an output, sorted, without what differs from run to run."""
     text = re.sub(r"[0-9]+\.[0-9]+(e-[0-9]+)?s?\b", "0", text)
     text = re.sub(r"0x[0-9a-f]+|s[0-9]+_x[0-9]+|pid [0-9]+", "ID", text)
     text = re.sub(r"'test_p[0-9]+_[0-9]'|'test_w[0-9]+_[0-9]+'", "'CLONE'", text)
-    # Which schemas were built, and which stay, is ours to say and Django's not.
-    lines = [
-        line
-        for line in text.splitlines()
-        if not line.startswith(("Built schema test_w", "Kept schema test_w"))
-    ]
+    # Which schemas were built, and which stay, is ours to say and Django's not; so is a summary.
+    lines = OWN_LINES.sub("", text).splitlines()
     # What stock Django's workers send has another object for unittest's mark of no message.
     lines = [line.replace(" [<object object at ID>]", "") for line in lines]
     # In what order workers report is chance.

@@ -13,6 +13,10 @@ PACKAGE = Path(schema_runner.__file__).parent
 # Each room may import from those after it, and from itself.
 ROOMS = [
     "runner",
+    "arranging",
+    "closing",
+    "reporting",
+    "options",
     "execution",
     "backend",
     "fingerprint",

@@ -4,18 +4,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_runner.execution.messages import Part
+from schema_runner.execution.plan import Plan
 from schema_runner.execution.schedule import Schedule
 
 
 def schedule(*subsuites: str) -> Schedule:
     """Return a schedule of classes: a letter a test, a capital one that is serial."""
-    return Schedule(subsuites, is_serial=str.isupper)
+    return Plan(subsuites, workers=2, is_serial=str.isupper).schedule()
+
+
+def take(parts: Schedule, *, is_alone: bool) -> Part | None:
+    return parts.take(stage=0, others=[0], is_alone=is_alone)
 
 
 def taken(parts: Schedule, *, is_alone: bool = True) -> list[tuple[int, tuple[int, ...]]]:
     """Take all there are, and return the subsuite and the positions of each."""
     found = []
-    while part := parts.take(is_alone=is_alone):
+    while part := take(parts, is_alone=is_alone):
         found.append((part.subsuite, part.positions))
     return found
 
@@ -51,10 +56,10 @@ def test_no_test_makes_no_part() -> None:
 def test_what_is_put_back_comes_next() -> None:
     """As a part with a key of its own, and with the deaths it has caused."""
     parts = schedule("abc", "d")
-    first = parts.take(is_alone=False)
+    first = take(parts, is_alone=False)
     assert first is not None
     parts.put_back(first, [1, 2], deaths=1)
-    again = parts.take(is_alone=False)
+    again = take(parts, is_alone=False)
     assert again is not None
     assert (again.subsuite, again.positions, again.deaths) == (0, (1, 2), 1)
     assert again.key != first.key
@@ -64,13 +69,13 @@ def test_what_is_put_back_comes_next() -> None:
 def test_what_is_put_back_stays_serial() -> None:
     """However often, and parallel parts still go first."""
     parts = schedule("ABC", "d")
-    beside, alone = parts.take(is_alone=True), parts.take(is_alone=True)
+    beside, alone = take(parts, is_alone=True), take(parts, is_alone=True)
     assert beside is not None
     assert alone is not None
     for positions in ([1, 2], [2]):
         parts.put_back(alone, positions)
-        assert parts.take(is_alone=False) is None
-        alone = parts.take(is_alone=True)
+        assert take(parts, is_alone=False) is None
+        alone = take(parts, is_alone=True)
         assert alone is not None
         assert alone.positions == tuple(positions)
     parts.put_back(alone, [2])
@@ -78,18 +83,71 @@ def test_what_is_put_back_stays_serial() -> None:
     assert taken(parts) == [(1, (0,)), (0, (2,))]
 
 
+def ahead(parts: Schedule, workers: int) -> int:
+    """Return how many parts a worker is given at a time."""
+    held = itertools.count()
+    return next(n for n in held if not parts.has_more_for([Part(0, 0, (0,))] * n, workers))
+
+
 def test_workers_get_parts_ahead_while_there_are_many() -> None:
     """At least one each, and few enough that all workers end at once."""
     many, few = schedule(*["a"] * 100), schedule(*["a"] * 7)
-    assert many.ahead(2) > many.ahead(8) > few.ahead(2) == 1
-    assert schedule(*["a"] * 10_000).ahead(2) < 20
-    assert schedule(*["A"] * 100).ahead(2) == 1
-    ahead = many.ahead(2)
+    assert ahead(many, 2) > ahead(many, 8) > ahead(few, 2) == 1
+    assert ahead(schedule(*["a"] * 10_000), 2) < 20
+    assert ahead(schedule(*["A"] * 100), 2) == 1
+    before = ahead(many, 2)
     while not many.is_empty:
-        many.take(is_alone=True)
-        assert many.ahead(2) <= ahead
-        ahead = many.ahead(2)
-    assert ahead == 1
+        take(many, is_alone=True)
+        assert ahead(many, 2) <= before
+        before = ahead(many, 2)
+    assert before == 1
+
+
+def timed(seconds: dict[tuple[int, str], float]) -> Schedule:
+    """Return a schedule of parts that have these stages and names, and take so long."""
+    parts = [Part(key, key, (0,), stage=stage) for key, (stage, _) in enumerate(seconds)]
+    return Schedule(parts, seconds=lambda part: list(seconds.values())[part.subsuite])
+
+
+def test_little_work_ahead_is_enough() -> None:
+    """One that is long is not taken by a worker that has something to do."""
+    long = timed({(0, str(n)): 1.0 for n in range(100)})
+    short = timed({(0, str(n)): 0.001 for n in range(100)})
+    assert ahead(long, 2) == 1
+    assert ahead(short, 2) == ahead(schedule(*["a"] * 100), 2)
+
+
+def test_stages_come_in_order() -> None:
+    """A worker that has come to a stage does not go back; others see to what is left."""
+    parts = timed({(0, "a"): 1.0, (0, "b"): 1.0, (1, "c"): 1.0, (2, "d"): 1.0})
+    assert [part.subsuite for part in _taken_by(parts, stage=0, others=[0], number=1)] == [0]
+    assert [part.subsuite for part in _taken_by(parts, stage=1, others=[0], number=9)] == [2, 3]
+    assert [part.subsuite for part in _taken_by(parts, stage=2, others=[0], number=9)] == []
+    assert [part.subsuite for part in _taken_by(parts, stage=0, others=[2], number=9)] == [1]
+    assert parts.is_empty
+
+
+def test_what_would_hold_up_the_run_does_not_wait_for_its_stage() -> None:
+    """One of two workers goes ahead, unless nobody would be left for what comes before."""
+    for others, expected in (([0], [2, 3]), ([1], [0, 1, 2, 3]), ([], [0, 1, 2, 3])):
+        parts = timed({(0, "a"): 2.0, (0, "b"): 2.0, (1, "c"): 9.0, (1, "d"): 1.0})
+        first = _taken_by(parts, stage=0, others=others, number=1)
+        rest = _taken_by(parts, stage=first[0].stage, others=others, number=9)
+        assert [part.subsuite for part in [*first, *rest]] == expected
+
+
+def test_without_estimates_everything_waits_for_its_stage() -> None:
+    """There is nothing by which something could hold up the run."""
+    parts = Schedule([Part(1, 0, (0,)), Part(2, 1, (0,), stage=1)])
+    assert [part.subsuite for part in _taken_by(parts, stage=0, others=[0], number=9)] == [0, 1]
+
+
+def _taken_by(parts: Schedule, *, stage: int, others: list[int], number: int) -> list[Part]:
+    found: list[Part] = []
+    while len(found) < number and (part := parts.take(stage=stage, others=others, is_alone=False)):
+        found.append(part)
+        stage = max(stage, part.stage)
+    return found
 
 
 @given(st.lists(st.text("aB", max_size=4), max_size=6), st.lists(st.integers(0, 11)))
@@ -101,7 +159,7 @@ def test_each_test_is_handed_out_once(subsuites: list[str], steps: list[int]) ->
         if not under_way and parts.is_empty:
             break
         if step % 2 == 0:
-            part = parts.take(is_alone=not under_way)
+            part = take(parts, is_alone=not under_way)
             under_way += [part] if part else []
         elif under_way:
             part = under_way.pop(step % len(under_way))

@@ -1,0 +1,136 @@
+"""The part of the runner that decides what of a suite is run, in which order and by how many."""
+
+import unittest
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from django.test.runner import DiscoverRunner, partition_suite_by_case
+from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
+
+from .backend.room import workers_by_connections
+from .execution import marks
+from .execution.arrangement import Arrangement, names_tests, stage_by
+from .execution.history import History
+from .execution.memory import Memory
+from .execution.suite import SchemaParallelTestSuite
+from .fingerprint.project import Project
+from .options import Automatic, Options
+from .settings import Settings
+
+if TYPE_CHECKING:
+    Base = DiscoverRunner
+else:
+    Base = object
+
+
+class ArrangingMixin(Base):
+    """Builds suites as the history of earlier runs and the options have it."""
+
+    _options: Options
+    _settings: Settings
+
+    def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
+        wanted = self.parallel
+        suite = super().build_suite(test_labels, **kwargs)
+        if isinstance(suite, unittest.TestSuite):
+            suite = self._arranged(suite, test_labels or (), workers=wanted)
+        return suite
+
+    @cached_property
+    def _memory(self) -> Memory | None:
+        folder = self._settings.history_dir
+        return None if folder is None else Memory(Path(Project.find().root) / folder)
+
+    @cached_property
+    def _history(self) -> History:
+        return History() if self._memory is None else self._memory.read()
+
+    def _arranged(
+        self, suite: unittest.TestSuite, labels: Collection[str], *, workers: int
+    ) -> unittest.TestSuite:
+        """Return the suite as it is to be run: the same one where nothing is to be changed."""
+        found = list(iter_test_cases(suite))
+        arrangement = self._arrangement(found, labels)
+        tests = arrangement.select(
+            found, shard=self._options.shard, only_failed=self._options.last_failed
+        )
+        subsuites = partition_suite_by_case(self.test_suite(tests))
+        cases = [list(subsuite) for subsuite in subsuites]
+        if isinstance(workers, Automatic):
+            workers = self._choose_workers(arrangement, cases, suite)
+        processes = workers
+        if workers > 1:
+            processes = min(workers, arrangement.count_shares(cases, workers=workers))
+        if processes <= 1 and not self._needs_worker(tests):
+            self.parallel = min(self.parallel, 1)
+            is_parallel = isinstance(suite, SchemaParallelTestSuite)
+            return self.test_suite(tests) if is_parallel or tests is not found else suite
+        if processes > 1:
+            self.parallel = processes
+        else:
+            # What is run again has to be made as what others use is.
+            processes, self.parallel = 1, 2
+        arranged = self._parallel_suite(suite, tests is found, subsuites, processes)
+        arranged.order = arrangement.order(tests) if processes > 1 else None
+        arranged.quarantined = self._quarantined
+        return arranged
+
+    def _parallel_suite(
+        self, suite: unittest.TestSuite, is_whole: bool, subsuites: list[Any], processes: int
+    ) -> SchemaParallelTestSuite:
+        if isinstance(suite, SchemaParallelTestSuite) and is_whole:
+            suite.processes = processes
+            return suite
+        made = self.parallel_test_suite(
+            subsuites, processes, self.failfast, self.debug_mode, self.buffer
+        )
+        return cast("SchemaParallelTestSuite", made)
+
+    def _arrangement(self, tests: Sequence[Any], labels: Collection[str]) -> Arrangement:
+        kinds = (unittest.loader._FailedTest, *self.reorder_by)  # type: ignore[attr-defined]
+        is_schema = self._settings.isolation == "schema"
+        # Only where each test finds everything as it was first does no kind have to come first.
+        is_all_kept = is_schema and self._settings.reset == "reference"
+        is_ordered = (
+            self.shuffle is not False
+            or self.reverse
+            or self._options.order == "suite"
+            or names_tests(labels, tests)
+        )
+        return Arrangement(
+            history=self._history,
+            stage_of=stage_by(kinds[:1] if is_all_kept else kinds),
+            is_serial=self._is_serial,
+            keeps_order=is_ordered,
+            fails_first=self._options.failed_first,
+            log=self.log,
+        )
+
+    def _choose_workers(
+        self,
+        arrangement: Arrangement,
+        cases: Sequence[Sequence[Any]],
+        suite: unittest.TestSuite,
+    ) -> int:
+        aliases = self._get_databases(suite)
+        choice = arrangement.choose_workers(cases, connections=workers_by_connections(aliases))
+        self.log(choice.why)
+        return choice.workers
+
+    @property
+    def _quarantined(self) -> Collection[str]:
+        return self._history.flaky if self._options.quarantine_flaky else ()
+
+    def _is_serial(self, test: Any) -> bool:
+        return marks.is_serial(test, self._settings.serial) or test.id() in self._quarantined
+
+    def _needs_worker(self, tests: Sequence[Any]) -> bool:
+        """Whether something may have to be run again, in a process that has run nothing yet."""
+        if self.pdb or not tests:
+            return False
+        retries = self._settings.retries
+        return self._options.diagnose or any(
+            marks.limit_of_retries(test, retries) for test in tests
+        )

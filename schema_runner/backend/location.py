@@ -1,0 +1,18 @@
+"""Where the servers of database aliases are."""
+
+import socket
+from collections.abc import Iterable
+
+from django.db import connections
+
+
+def are_here(aliases: Iterable[str]) -> bool:
+    """Whether the server of any alias works on this machine, as far as its HOST tells."""
+    return any(_is_here(str(connections[alias].settings_dict.get("HOST"))) for alias in aliases)
+
+
+def _is_here(host: str) -> bool:
+    # A path is that of a Unix socket, which is also what libpq takes where there is no host.
+    is_path = not host or host.startswith(("/", "@"))
+    is_loopback = host in {"localhost", "::1"} or host.startswith("127.")
+    return is_path or is_loopback or host == socket.gethostname()

@@ -1,0 +1,117 @@
+"""The part of the runner that remembers a run, and says in a few lines what it has come to."""
+
+import multiprocessing
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.test.runner import DiscoverRunner
+
+from .backend.location import are_here
+from .execution.diagnosis import Kind, Verdict
+from .execution.events import Observer
+from .execution.memory import Memory
+from .execution.processors import busy_processor_seconds
+from .execution.recorder import Recorder
+from .options import Options
+from .reporting.command import Command
+from .reporting.summary import Summary, Tally, verdict_lines
+from .workspace import Counts, Workspace
+
+if TYPE_CHECKING:
+    Base = DiscoverRunner
+else:
+    Base = object
+
+
+# Tests that nobody can rely on, whoever else is at work.
+_UNRELIABLE = {Kind.FLAKY, Kind.PARALLEL_UNSAFE}
+
+
+class ClosingMixin(Base):
+    """Follows a run by its events."""
+
+    _options: Options
+    _command: Command
+    # None in a runner of the project's that makes no databases.
+    _workspace: Workspace | None = None
+    _memory: Memory | None
+    _suite: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tally, self._recorder = Tally(), Recorder()
+        # Each is called with the events of a run, as they happen.
+        self.observers: list[Observer] = [self._tally, self._recorder]
+        # Seconds that parts of the run have taken, by what they are.
+        self._times: dict[str, float] = defaultdict(float)
+        self._busy: float | None = None
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._times[what] += time.perf_counter() - begun
+
+    def run_suite(self, suite: Any, **kwargs: Any) -> Any:
+        self._suite = suite
+        # A server on this machine needs the same processors as the tests do.
+        is_shared = are_here(getattr(suite, "used_aliases", ()))
+        before = busy_processor_seconds() if is_shared else None
+        try:
+            return super().run_suite(suite, **kwargs)
+        finally:
+            after = busy_processor_seconds()
+            if before is not None and after is not None:
+                self._busy = after - before
+            self._remember()
+
+    def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
+        failures = super().run_tests(test_labels, **kwargs)
+        for line in [*self._summary.lines(), *self._verdict_lines()]:
+            self.log(line)
+        return failures
+
+    def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
+        failures = super().suite_result(suite, result, **kwargs)
+        return failures + len(self._flaky) if self._options.fail_on_flaky else failures
+
+    @property
+    def _flaky(self) -> Sequence[str]:
+        """The names of what has passed when it was run again."""
+        return getattr(self._suite, "flaky", ())
+
+    @property
+    def _verdicts(self) -> Sequence[Verdict]:
+        return getattr(self._suite, "verdicts", ())
+
+    def _remember(self) -> None:
+        # What tests run within a test is nothing that a later run would run.
+        if self._memory is not None and multiprocessing.parent_process() is None:
+            flaky = [one.name for one in self._verdicts if one.kind in _UNRELIABLE]
+            self._memory.add(self._recorder.observed(flaky, self._busy))
+
+    @property
+    def _summary(self) -> Summary:
+        return Summary(
+            workers=getattr(self._suite, "processes", 0),
+            set_up=self._times["set_up"],
+            tests=getattr(self._suite, "taken", 0.0),
+            tear_down=self._times["tear_down"],
+            tally=self._tally,
+            counts=self._workspace.counts if self._workspace else Counts(),
+            retried=getattr(self._suite, "retried", ()),
+            flaky=self._flaky,
+            fails_on_flaky=self._options.fail_on_flaky,
+        )
+
+    def _verdict_lines(self) -> Iterator[str]:
+        commands = [
+            self._command.with_tests(one.tests, workers=2 if one.needs_workers else 0)
+            for one in self._verdicts
+        ]
+        return verdict_lines(self._verdicts, commands)

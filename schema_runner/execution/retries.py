@@ -1,0 +1,64 @@
+"""What failed is run again, alone."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .engine import Engine
+from .report import Failure
+
+
+class Retries:
+    """Tries again what has failed in a run; `limit` says how often a test is."""
+
+    def __init__(self, limit: Callable[[Any], int]) -> None:
+        self._limit = limit
+        # Each with the number of times that it was run.
+        self._kept: deque[tuple[Failure, int]] = deque()
+        # What was run again, and what of that has passed, by name.
+        self.retried: list[str] = []
+        self.flaky: list[str] = []
+
+    def keep(self, failure: Failure, engine: Engine) -> bool:
+        """Keep a failure from the result, if it is to be tried again."""
+        is_retried = self._limit_of(failure, engine) > 0
+        if is_retried:
+            self._kept.append((failure, 1))
+        return is_retried
+
+    def run(self, engine: Engine, give_up: Callable[[Failure], object]) -> None:
+        """Try each failure again until it passes, and give up those that do not."""
+        if self._kept and not engine.is_stopped:
+            engine.log(f"Running again what failed, alone ({len(self._kept)}).")
+            self.retried = [failure.name for failure, _ in self._kept]
+        while self._kept:
+            failure, times = self._kept.popleft()
+            if times > self._limit_of(failure, engine) or engine.is_stopped:
+                give_up(failure)
+            else:
+                self._try(failure, times, engine)
+
+    def _try(self, failure: Failure, times: int, engine: Engine) -> None:
+        others: list[Failure] = []
+        has_failed = False
+
+        def keep(one: Failure) -> bool:
+            nonlocal has_failed
+            if one.name == failure.name:
+                has_failed = True
+            else:
+                others.append(one)
+            return True
+
+        is_run = engine.again(failure, attempt=times + 1, keep=keep)
+        if is_run and not has_failed:
+            self.flaky.append(failure.name)
+            # Tests of a class whose set-up had failed before.
+            self._kept.extend((one, times + 1) for one in others)
+        else:
+            # What it has come to at first is what the result is going to be told.
+            self._kept.appendleft((failure, times + 1))
+
+    def _limit_of(self, failure: Failure, engine: Engine) -> int:
+        tests = engine.tests[failure.subsuite]
+        return max(self._limit(tests[position]) for position in failure.positions)

@@ -1,0 +1,97 @@
+"""How many workers a suite should have, where nobody has said it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Tests that do nothing but wait could have any number of workers, each of which takes memory and
+# connections.
+_MOST_EACH = 4
+# Fewer workers are as good where they take so much longer at most.
+_TOLERANCE = 1.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What decides about the number of workers. Times are in seconds.
+
+    `processors` are those that can be used, and `connections` says for how many workers servers
+    have some left, None where no tests use a database. The `parts` of the suite take so long each,
+    and a part is run as a whole; that `is_measured`, or else a guess. A worker takes `start`
+    before its first test. For `processor_share` of the time in tests a processor is busy; None if
+    nobody knows.
+    """
+
+    processors: float
+    connections: int | None
+    parts: Sequence[float]
+    is_measured: bool
+    start: float
+    processor_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A number of workers, 1 for a run without them, and a line that says why."""
+
+    workers: int
+    why: str
+
+
+def choose(situation: Situation) -> Choice:
+    """Choose as few workers as will be through with the suite in about the shortest time."""
+    most, why = min(_limits(situation), key=lambda limit: limit[0])
+    durations = {number: _duration(situation, number) for number in range(1, most + 1)}
+    shortest = min(durations.values())
+    best = next(n for n, seconds in durations.items() if seconds <= shortest * _TOLERANCE)
+    if best == 1 and most > 1:
+        why = f"the tests take about {sum(situation.parts):.1f} s, too short for more to pay"
+    elif best < most:
+        why = "more would hardly be through sooner"
+    if not situation.is_measured:
+        why += " (how long tests take is a guess, until they have been run)"
+    named = f"{best} workers" if best > 1 else "no workers"
+    return Choice(best, f"--parallel auto: {named}, because {why}.")
+
+
+def _limits(situation: Situation) -> list[tuple[int, str]]:
+    """List how many workers there can be, and what says so."""
+    usable = max(math.floor(situation.processors), 1)
+    limits = [_limit_of_processors(situation, usable)]
+    if situation.connections is not None:
+        left = max(situation.connections, 1)
+        limits.append((left, f"the server has connections for {_count(left, 'worker')}"))
+    parts = max(len(situation.parts), 1)
+    limits.append((parts, f"there {_are(parts)} {_count(parts, 'class', 'classes')} of tests"))
+    return limits
+
+
+def _limit_of_processors(situation: Situation, usable: int) -> tuple[int, str]:
+    can_be_used = f"{_count(usable, 'processor')} can be used"
+    share = situation.processor_share
+    if share is None:
+        return usable, can_be_used
+    waiting = math.floor(situation.processors / max(share, 1 / _MOST_EACH))
+    if waiting <= usable:
+        return usable, can_be_used
+    return waiting, f"{can_be_used}, and tests wait for {1 - share:.0%} of their time"
+
+
+def _duration(situation: Situation, workers: int) -> float:
+    """Estimate how long so many workers take."""
+    total, longest = sum(situation.parts), max(situation.parts, default=0.0)
+    if workers == 1:
+        return total
+    # Being set up is work for a processor, all of it.
+    starting = situation.start * max(workers / situation.processors, 1.0)
+    share = 1.0 if situation.processor_share is None else situation.processor_share
+    testing = max(total / workers, total * share / situation.processors, longest)
+    return starting + testing
+
+
+def _count(number: int, what: str, several: str = "") -> str:
+    return f"{number} {what if number == 1 else several or f'{what}s'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

@@ -1,0 +1,161 @@
+"""The options that `manage.py test` has besides stock Django's."""
+
+import os
+from argparse import ArgumentError, ArgumentParser, ArgumentTypeError
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from django.test.runner import get_max_test_processes, parallel_type
+
+from .execution.sharding import Shard
+from .settings import CHOICES
+
+ORDERS = ("history", "suite")
+
+
+class Automatic(int):
+    """A number of workers that nobody has asked for: it is for the run to find a better one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says; None is for what the settings decide."""
+
+    no_migrations: bool = False
+    isolation: str | None = None
+    host_database: str | None = None
+    snapshot_dir: str | None = None
+    test_timeout: float | None = None
+    retries: int | None = None
+    fail_on_flaky: bool = False
+    diagnose: bool = False
+    last_failed: bool = False
+    failed_first: bool = False
+    quarantine_flaky: bool = False
+    order: str = "history"
+    shard: Shard | None = None
+
+    @classmethod
+    def take(cls, arguments: dict[str, Any]) -> Self:
+        """Take the options from the arguments that a runner was given."""
+        names = {field.name for field in fields(cls)} & arguments.keys()
+        return cls(**{name: arguments.pop(name) for name in names})
+
+    @property
+    def for_settings(self) -> Mapping[str, str | float | None]:
+        """The options that win over a setting of the same name."""
+        return {
+            "isolation": self.isolation,
+            "host_database": self.host_database,
+            "snapshot_dir": self.snapshot_dir,
+            "test_timeout": self.test_timeout,
+            "retries": self.retries,
+        }
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add the options; a runner that has a flag of the same name already keeps its own."""
+    for flag, arguments in _OPTIONS.items():
+        with suppress(ArgumentError):
+            parser.add_argument(flag, **arguments)
+    for action in parser._actions:
+        if action.dest == "parallel" and action.type is parallel_type:
+            # What it returns Django would count the processors for, whatever else is known.
+            action.type = _workers
+
+
+def _workers(text: str) -> int:
+    number: int | str = parallel_type(text)
+    if number != "auto":
+        return int(number)
+    number = get_max_test_processes()
+    return number if "DJANGO_TEST_PROCESSES" in os.environ else Automatic(number)
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds, more than 0")
+
+
+def _number(text: str) -> int:
+    with suppress(ValueError):
+        if (number := int(text)) >= 0:
+            return number
+    raise ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.from_environment(os.environ) if text == "auto" else Shard.parse(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--no-migrations": {
+        "action": "store_true",
+        "help": 'Makes the tables from the models, as TEST["MIGRATE"] = False does.',
+    },
+    "--isolation": {
+        "choices": CHOICES["ISOLATION"],
+        "help": "Gives each worker a schema (default), or a clone database as stock Django does.",
+    },
+    "--host-database": {
+        "choices": CHOICES["HOST_DATABASE"],
+        "help": "Makes the schemas in a database of their own (test, the default), or in the "
+        "project's database, beside what is there (current).",
+    },
+    "--test-timeout": {
+        "type": _seconds,
+        "metavar": "S",
+        "help": "Fails a test that takes longer than so many seconds.",
+    },
+    "--snapshot-dir": {
+        "metavar": "DIR",
+        "help": "Keeps in this folder what the migrations have made, as one file, and uses such "
+        "a file instead of the migrations.",
+    },
+    "--retries": {
+        "type": _number,
+        "metavar": "N",
+        "help": "Runs what failed up to N times again, alone, in a fresh schema.",
+    },
+    "--fail-on-flaky": {
+        "action": "store_true",
+        "help": "Ends with exit code 1 where a test has passed only when it was run again.",
+    },
+    "--diagnose": {
+        "action": "store_true",
+        "help": "Finds out why tests fail: broken, polluted, parallel-unsafe or flaky.",
+    },
+    "--last-failed": {
+        "action": "store_true",
+        "help": "Runs only the tests that failed when they were run last.",
+    },
+    "--failed-first": {
+        "action": "store_true",
+        "help": "Runs the tests first that failed when they were run last.",
+    },
+    "--quarantine-flaky": {
+        "action": "store_true",
+        "help": "Runs tests that are known to be flaky alone, after all others.",
+    },
+    "--order": {
+        "choices": ORDERS,
+        "default": "history",
+        "help": "Runs what takes longest first in parallel (history, the default), or keeps the "
+        "order of the suite.",
+    },
+    "--shard": {
+        "nargs": "?",
+        "const": "auto",
+        "type": _shard,
+        "metavar": "I/N",
+        "help": "Runs the I-th of N parts of the suite: which one, the variables of a CI engine "
+        "say with the value auto.",
+    },
+}

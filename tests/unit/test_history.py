@@ -1,0 +1,231 @@
+import json
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schema_runner.execution.events import (
+    ClassFinished,
+    Event,
+    Finished,
+    FixtureFailed,
+    Outcome,
+    WorkerReady,
+)
+from schema_runner.execution.history import FAILED, FLAKY, PASSED, SKIPPED, History, Observed
+from schema_runner.execution.memory import Memory
+from schema_runner.execution.recorder import Recorder
+
+
+def finished(
+    name: str, outcome: Outcome = Outcome.PASSED, *, seconds: float = 1.0, attempt: int = 1
+) -> Finished:
+    return Finished(name, 1, attempt, outcome, seconds)
+
+
+def class_finished(
+    name: str = "A", *, overhead: float = 0.5, keeps_state: bool | None = None, cpu: float = 1.0
+) -> ClassFinished:
+    return ClassFinished(name, 1, 0.0, 2.0, cpu, overhead, keeps_state, 0, 0.0)
+
+
+def observed(*events: Event, flaky: tuple[str, ...] = (), busy: float | None = None) -> Observed:
+    recorder = Recorder()
+    for event in events:
+        recorder(event)
+    return recorder.observed(flaky, busy)
+
+
+def after(*runs: Observed, day: int = 20_000) -> History:
+    history = History()
+    for run in runs:
+        history = history.after(run, day)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("events", "letters"),
+    [
+        ([finished("t")], PASSED),
+        ([finished("t", Outcome.EXPECTED_FAILURE)], PASSED),
+        ([finished("t", Outcome.SKIPPED)], SKIPPED),
+        *(
+            ([finished("t", outcome)], FAILED)
+            for outcome in (
+                Outcome.FAILED,
+                Outcome.ERROR,
+                Outcome.CRASHED,
+                Outcome.TIMED_OUT,
+                Outcome.UNEXPECTED_SUCCESS,
+            )
+        ),
+        ([finished("t", Outcome.FAILED), finished("t", attempt=2)], FLAKY),
+        ([finished("t", Outcome.FAILED), finished("t", Outcome.FAILED, attempt=2)], FAILED),
+        ([FixtureFailed("setUpClass (A)", ("t",), 1, 1)], FAILED),
+        ([FixtureFailed("setUpClass (A)", ("t",), 1, 1), finished("t", attempt=2)], FLAKY),
+    ],
+)
+def test_what_becomes_of_a_test_is_a_letter(events: list[Event], letters: str) -> None:
+    """That of the last time that the run has run it, or could not run it."""
+    assert after(observed(*events)).tests["t"].outcomes == letters
+
+
+def test_what_is_diagnosed_counts_as_flaky_though_it_has_failed() -> None:
+    """It is among the last failures as well."""
+    history = after(observed(finished("t", Outcome.FAILED), flaky=("t",)))
+    assert history.flaky == history.failed == {"t"}
+
+
+def test_failures_are_those_of_the_last_time() -> None:
+    """One that passes now is none any more, and stays known to be flaky for ten runs."""
+    bad, good = observed(finished("t", Outcome.ERROR)), observed(finished("t"))
+    flaky = observed(finished("t", Outcome.ERROR), finished("t", attempt=2))
+    assert after(good, bad).failed == {"t"}
+    assert after(bad, good).failed == set()
+    assert after(flaky, *[good] * 9).flaky == {"t"}
+    assert after(flaky, *[good] * 10).flaky == set()
+
+
+def test_seconds_are_averaged() -> None:
+    """What was cut off, or skipped, says nothing of them."""
+    history = after(
+        observed(finished("t", seconds=1.0)),
+        observed(finished("t", seconds=3.0)),
+        observed(finished("t", Outcome.TIMED_OUT, seconds=9.0)),
+        observed(finished("t", Outcome.SKIPPED, seconds=0.0)),
+    )
+    assert history.tests["t"].seconds == pytest.approx(2.0)
+    assert after(observed(finished("t", Outcome.CRASHED))).tests["t"].seconds is None
+
+
+@pytest.mark.parametrize(
+    ("looks", "keeps_state"),
+    [
+        ([None], True),
+        ([False], False),
+        ([False, None], False),
+        ([None, False], False),
+        ([False, True], True),
+        ([True, False], True),
+    ],
+)
+def test_a_class_keeps_state_unless_somebody_has_seen_that_it_does_not(
+    looks: list[bool | None], *, keeps_state: bool
+) -> None:
+    """In the pieces of one run, and for the one after it in which nobody has looked."""
+    seen = observed(*(class_finished(keeps_state=look) for look in looks))
+    later = observed(class_finished(keeps_state=None, overhead=0.25))
+    assert after(seen).classes["A"].keeps_state is keeps_state
+    assert after(seen, later).classes["A"].keeps_state is keeps_state
+    assert after(seen, later).classes["A"].overhead == 0.25
+
+
+@pytest.mark.parametrize(("busy", "share"), [(None, 0.5), (0.1, 0.5), (3.0, 0.75), (99.0, 1.0)])
+def test_a_run_knows_for_how_much_of_the_time_processors_were_busy(
+    busy: float | None, share: float
+) -> None:
+    """Those of its own processes, or all where the server uses the same."""
+    seen = observed(*[class_finished(cpu=1.0)] * 2, WorkerReady(1, 0.5, False), busy=busy)
+    (run,) = after(seen).runs
+    assert (run.start, run.processor_share) == (0.5, share)
+    (empty,) = after(observed()).runs
+    assert (empty.start, empty.processor_share) == (None, None)
+
+
+def test_a_history_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by what is not run any more, nor by runs."""
+    history = after(observed(finished("old"), class_finished("Old")), day=10_000)
+    for _ in range(50):
+        history = history.after(observed(finished("new"), class_finished("New")), 10_181)
+    assert set(history.tests) == {"new"}
+    assert set(history.classes) == {"New"}
+    assert len(history.runs) == 20
+    monkeypatch.setattr("schema_runner.execution.history._TESTS", 3)
+    history = history.after(observed(*(finished(f"t{n}") for n in range(3))), 10_182)
+    assert set(history.tests) == {"t0", "t1", "t2"}
+
+
+def test_a_history_is_written_and_read(tmp_path: Path) -> None:
+    """As it is, with any names; the folder keeps itself out of version control."""
+    seen = observed(
+        finished("t.é\ud800", Outcome.FAILED),
+        finished("t.b"),
+        class_finished(keeps_state=False),
+        WorkerReady(1, 0.5, False),
+    )
+    folder = tmp_path / "deep" / "kept"
+    Memory(folder).add(seen)
+    history = Memory(folder).read()
+    assert history.failed == {"t.é?"}
+    assert history.tests["t.b"].seconds == 1.0
+    assert history.classes["A"].keeps_state is False
+    assert history.runs[0].start == 0.5
+    assert (folder / ".gitignore").read_text() == "*\n"
+
+
+def _valid() -> Any:
+    return after(observed(finished("t"), class_finished())).as_data()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\x00\xff",
+        "[" * 100_000,
+        json.dumps({"format": 1}),
+        json.dumps({**_valid(), "format": 2}),
+        json.dumps({**_valid(), "tests": {"t": ["fast", "P", 1]}}),
+        json.dumps({**_valid(), "tests": {"t": [float("nan"), "P", 1]}}),
+        json.dumps({**_valid(), "tests": {"t": [-1, "P", 1]}}),
+        json.dumps({**_valid(), "tests": {"t": [1, 5, 1]}}),
+        json.dumps({**_valid(), "tests": {"t": [1]}}),
+        json.dumps({**_valid(), "tests": []}),
+        json.dumps({**_valid(), "classes": {"A": [float("inf"), True, 1]}}),
+        json.dumps({**_valid(), "runs": [[1]]}),
+    ],
+    ids=range(16),
+)
+def test_a_damaged_history_is_ignored_and_replaced(tmp_path: Path, text: str) -> None:
+    """Whatever is in the file, a run goes on without it."""
+    (tmp_path / "history.json").write_text(text, encoding="latin-1")
+    assert Memory(tmp_path).read() == History()
+    Memory(tmp_path).add(observed(finished("t")))
+    assert set(Memory(tmp_path).read().tests) == {"t"}
+
+
+def test_a_valid_history_is_not_ignored(tmp_path: Path) -> None:
+    """What the damaged ones are made of is read."""
+    (tmp_path / "history.json").write_text(json.dumps(_valid()))
+    assert set(Memory(tmp_path).read().tests) == {"t"}
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
+    """Nothing is remembered then."""
+    (tmp_path / "file").touch()
+    memory = Memory(tmp_path / "file" / "folder")
+    memory.add(observed(finished("t")))
+    assert memory.read() == History()
+
+
+def _add(folder: str, number: int) -> None:
+    for index in range(10):
+        Memory(Path(folder)).add(observed(finished(f"t{number}.{index}")))
+
+
+def test_nothing_is_lost_between_runs_at_the_same_time(tmp_path: Path) -> None:
+    """Each adds to what the others have added."""
+    folder = tmp_path / "kept"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_add, args=(str(folder), n)) for n in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(Memory(folder).read().tests) == 40
+    assert sorted(os.listdir(folder)) == [".gitignore", "history.json", "lock"]

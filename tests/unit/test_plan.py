@@ -1,0 +1,143 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema_runner.execution.forecast import Forecast
+from schema_runner.execution.history import ClassRecord, History, TestRecord
+from schema_runner.execution.plan import Order, Plan
+
+
+class Case:
+    """What a test case is to a plan."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def id(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+
+def suite(**classes: list[float]) -> tuple[list[list[Any]], History]:
+    """Return the subsuites of classes whose tests take so long, and a history that knows it."""
+    subsuites: list[list[Any]] = []
+    records, class_records = {}, {}
+    for name, seconds in classes.items():
+        kind = type(name, (Case,), {"__module__": "m", "__qualname__": name})
+        tests = [kind(f"test_{n:03}") for n in range(len(seconds))]
+        subsuites.append(tests)
+        for test, one in zip(tests, seconds, strict=True):
+            records[test.id()] = TestRecord(one, "P", 1)
+        class_records[f"m.{name}"] = ClassRecord(0.0, keeps_state=False, day=1)
+    return subsuites, History(records, class_records)
+
+
+def plan(
+    subsuites: list[list[Any]],
+    history: History,
+    *,
+    workers: int = 2,
+    first: tuple[str, ...] = (),
+    stage_of: Callable[[Any], int] = lambda _: 0,
+) -> Plan:
+    tests = [test for subsuite in subsuites for test in subsuite]
+    order = Order(forecast=Forecast(history, tests), stage_of=stage_of, first=first)
+    return Plan(subsuites, workers=workers, is_serial=lambda _: False, order=order)
+
+
+def parts_of(planned: Plan, subsuites: list[list[Any]]) -> list[str]:
+    """Return the names of the classes of the parts, in their order."""
+    return [type(subsuites[part.subsuite][0]).__name__ for part in planned.parallel]
+
+
+def with_class(history: History, name: str, record: ClassRecord) -> History:
+    return History(history.tests, {**history.classes, name: record}, history.runs)
+
+
+def test_the_longest_class_comes_first() -> None:
+    """Whatever number of tests it has."""
+    subsuites, history = suite(A=[0.1] * 5, B=[2.0], C=[0.2, 0.2], D=[1.0])
+    assert parts_of(plan(subsuites, history), subsuites) == ["B", "D", "A", "C"]
+
+
+def test_a_new_test_is_taken_to_last_as_long_as_the_middle_one() -> None:
+    """Of those that are known."""
+    subsuites, history = suite(A=[1.0], B=[3.0], C=[9.0], New=[0.0])
+    tests = {name: record for name, record in history.tests.items() if "New" not in name}
+    planned = plan(subsuites, History(tests, {}), workers=1)
+    assert parts_of(planned, subsuites) == ["C", "B", "New", "A"]
+
+
+def test_stages_and_failures_come_before_length() -> None:
+    """Stages first of all."""
+    subsuites, history = suite(A=[1.0], B=[3.0], C=[9.0], D=[2.0])
+
+    def stage_of(test: Any) -> int:
+        return 0 if test.id()[0] in "AB" else 1
+
+    planned = plan(subsuites, history, workers=1, first=("A.test_000", "D.test_000"))
+    assert parts_of(planned, subsuites) == ["D", "A", "C", "B"]
+    planned = plan(subsuites, history, workers=1, first=("D.test_000",), stage_of=stage_of)
+    assert parts_of(planned, subsuites) == ["B", "A", "D", "C"]
+    assert [part.stage for part in planned.parallel] == [0, 0, 1, 1]
+
+
+def test_a_class_that_would_hold_up_the_run_is_divided() -> None:
+    """Into pieces of a quarter of a worker's share, with its tests in order."""
+    subsuites, history = suite(Long=[1.0] * 16, A=[2.0], B=[2.0])
+    planned = plan(subsuites, history)
+    pieces = [part.positions for part in planned.parallel if part.subsuite == 0]
+    assert pieces == [tuple(range(n, n + 2)) for n in range(0, 16, 2)]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ClassRecord(0.0, keeps_state=True, day=1),
+        ClassRecord(5.0, keeps_state=False, day=1),
+        None,
+    ],
+    ids=["state", "set-up", "unknown"],
+)
+def test_a_class_stays_whole_where_a_division_would_not_do(record: ClassRecord | None) -> None:
+    """It keeps state, its set-up is as long as its tests, or nobody has looked."""
+    subsuites, history = suite(Long=[1.0] * 16, A=[2.0], B=[2.0])
+    if record is None:
+        history = History(history.tests, {})
+    else:
+        history = with_class(history, "m.Long", record)
+    assert len(plan(subsuites, history).parallel) == 3
+
+
+def test_pieces_are_the_longer_the_longer_a_set_up_takes() -> None:
+    """Ten times as long, at least."""
+    subsuites, history = suite(Long=[1.0] * 40, A=[1.0])
+    history = with_class(history, "m.Long", ClassRecord(1.0, keeps_state=False, day=1))
+    pieces = [part for part in plan(subsuites, history).parallel if part.subsuite == 0]
+    assert [len(piece.positions) for piece in pieces] == [10] * 4
+
+
+def test_a_short_class_is_not_divided() -> None:
+    """There are others that fill the time."""
+    subsuites, history = suite(**{f"C{n}": [1.0] * 4 for n in range(4)})
+    assert len(plan(subsuites, history).parallel) == 4
+
+
+@given(st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=12), max_size=8), st.integers(1, 5))
+def test_each_test_is_in_one_part(classes: list[list[float]], workers: int) -> None:
+    """In the order of its class, however it is divided."""
+    subsuites, history = suite(**{f"C{n}": seconds for n, seconds in enumerate(classes)})
+    planned = plan(subsuites, history, workers=workers)
+    for index, tests in enumerate(subsuites):
+        positions = [
+            part.positions
+            for part in sorted(planned.parallel, key=lambda part: part.positions)
+            if part.subsuite == index
+        ]
+        assert [one for piece in positions for one in piece] == list(range(len(tests)))
+    keys = [part.key for part in planned.parallel]
+    assert len(keys) == len(set(keys))
+    seconds = [planned.seconds(part) for part in planned.parallel]
+    assert seconds == sorted(seconds, reverse=True)
