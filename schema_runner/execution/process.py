@@ -38,13 +38,14 @@ class Assigned:
     """What a process is told as it starts; all of it can be pickled but `subsuites`.
 
     `subsuites` lists the test cases of each for a process that is forked, and is None for one
-    that gets them with its orders. Attributes that Django's suite has too mean what they mean
-    there.
+    that gets them with its orders. Of one that `is_silent` nothing is seen that its tests print.
+    Attributes that Django's suite has too mean what they mean there.
     """
 
     number: int
     is_replacement: bool
     is_only_one: bool
+    is_silent: bool
     settings: Settings
     keepdb: bool
     init_worker: Callable[..., None]
@@ -77,10 +78,19 @@ def work(assigned: Assigned, pipes: Pipes, others: list[Connection]) -> None:
     if assigned.is_only_one:
         # For debuggers: nobody else reads what is typed in.
         sys.stdin = os.fdopen(0, closefd=False)
+    if assigned.is_silent:
+        _silence()
     worker = _Process(assigned, pipes)
     signal.signal(signal.SIGINT, _heed_nothing)
     signal.signal(signal.SIGTERM, worker.heed_termination)
     worker.run()
+
+
+def _silence() -> None:
+    """Let nothing be seen of what tests print, or programs that they start."""
+    with open(os.devnull, "w") as nowhere:
+        for output in (1, 2):
+            os.dup2(nowhere.fileno(), output)
 
 
 def _heed_nothing(*_: object) -> None:

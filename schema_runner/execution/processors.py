@@ -28,7 +28,7 @@ def usable_processors(proc: Path = _PROC) -> float:
 def busy_processor_seconds(proc: Path = _PROC) -> float | None:
     """Return for how long the processors of this machine have worked; None if nobody knows."""
     with suppress(OSError, ValueError):
-        _name, *ticks = (proc / "stat").read_text().splitlines()[0].split()
+        _name, *ticks = _read(proc / "stat").partition("\n")[0].split()
         by_state = dict(zip(_STATES, map(int, ticks), strict=False))
         busy = sum(number for state, number in by_state.items() if state not in _IDLE)
         return busy / os.sysconf("SC_CLK_TCK")
@@ -61,7 +61,7 @@ def _quotas(process: Path) -> Iterator[float]:
         group = groups.get("" if mount.is_unified else "cpu")
         if group is not None and (mount.is_unified or "cpu" in mount.controllers):
             for folder in _folders(mount, group):
-                with suppress(OSError, ValueError, ZeroDivisionError):
+                with suppress(OSError, ValueError, ArithmeticError):
                     yield from _quota_v2(folder) if mount.is_unified else _quota_v1(folder)
 
 
@@ -69,7 +69,7 @@ def _groups(process: Path) -> dict[str, str]:
     """Map controllers to the group that a process is in; "" to that of the unified hierarchy."""
     found = {}
     with suppress(OSError, ValueError):
-        for line in (process / "cgroup").read_text().splitlines():
+        for line in _read(process / "cgroup").splitlines():
             _, controllers, group = line.split(":", 2)
             found.update(dict.fromkeys(controllers.split(","), group))
     return found
@@ -77,7 +77,7 @@ def _groups(process: Path) -> dict[str, str]:
 
 def _mounts(process: Path) -> Iterator[_Mount]:
     with suppress(OSError, ValueError):
-        for line in (process / "mountinfo").read_text().splitlines():
+        for line in _read(process / "mountinfo").splitlines():
             fields, _, rest = line.partition(" - ")
             root, point = fields.split(" ")[3:5]
             kind, _, options = rest.split(" ", 2)
@@ -88,6 +88,11 @@ def _mounts(process: Path) -> Iterator[_Mount]:
                 )
 
 
+def _read(path: Path) -> str:
+    # Names of groups, and of whatever else is mounted, need not be UTF-8.
+    return os.fsdecode(path.read_bytes())
+
+
 def _unescaped(path: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
 
@@ -95,11 +100,10 @@ def _unescaped(path: str) -> str:
 def _folders(mount: _Mount, group: str) -> Iterator[Path]:
     """Yield the folders of a group and of those around it, as far as they are to be seen."""
     # In a container the group may be named as the host sees it: what is mounted is its own then.
-    is_within = f"{group}/".startswith(f"{mount.root.rstrip('/')}/") and ".." not in group
-    inner = group[len(mount.root.rstrip("/")) :].strip("/") if is_within else ""
-    folder = mount.point / inner
-    if not folder.is_dir():
-        folder = mount.point
+    root = mount.root.rstrip("/")
+    is_within = f"{group}/".startswith(f"{root}/") and ".." not in group.split("/")
+    folder = mount.point / group[len(root) :].strip("/") if is_within else mount.point
+    # Whether it is there is not asked: that may be forbidden where what is around it is not.
     yield folder
     while folder != mount.point:
         folder = folder.parent

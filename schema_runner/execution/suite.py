@@ -89,7 +89,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             tests,
             Audience(result, self.handle_event, observers, self.log),
             crew=Crew(assigned, tests),
-            probing=Crew(replace(assigned, buffer=True), tests),
+            probing=Crew(replace(assigned, is_silent=True), tests),
         )
 
     def _plan(self, tests: Sequence[Sequence[Any]]) -> Plan:
@@ -106,6 +106,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             number=1,
             is_replacement=False,
             is_only_one=self.processes == 1,
+            is_silent=False,
             settings=self.settings,
             keepdb=self.keepdb,
             # Django's own are functions, so that they can be pickled, and bound as attributes.

@@ -39,6 +39,14 @@ class Kernel:
         mounted = f"30 22 0:26 {root} {{point}} rw - cgroup cgroup rw,cpu,cpuacct"
         self.write(group=f"4:cpu,cpuacct:{group}\n1:name=systemd:/x\n0::/\n", mounted=mounted)
 
+    def hybrid(self, group: str) -> None:
+        """Have both versions, each at a folder of its own, as systemd once did."""
+        self.write(
+            group=f"2:cpu,cpuacct:{group}\n0::{group}\n",
+            mounted="30 22 0:26 / {point}/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
+            "31 22 0:27 / {point}/unified rw - cgroup2 cgroup2 rw",
+        )
+
     def limit(self, inner: str, **files: str) -> None:
         folder = self.mount / inner
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +101,42 @@ def test_so_it_does_in_the_first_version(kernel: Kernel, inner: str) -> None:
     assert kernel.processors == pytest.approx(SMALL)
 
 
+@pytest.mark.parametrize("quotas", [(SMALL, ALL), (ALL, SMALL)], ids=["cpu", "unified"])
+def test_where_there_are_both_versions_both_count(
+    kernel: Kernel, quotas: tuple[float, float]
+) -> None:
+    """The controller of processors is in one of the two."""
+    kernel.hybrid("/a")
+    kernel.limit("cpu/a", **v1(quotas[0]))
+    kernel.limit("unified/a", **v2(quotas[1]))
+    assert kernel.processors == pytest.approx(SMALL)
+
+
+def test_a_group_that_cannot_be_looked_at_leaves_those_around(kernel: Kernel) -> None:
+    """Its name is too long for a folder; one of other users' is refused in the same way."""
+    for version, limit in ((kernel.unified, v2), (kernel.divided, v1)):
+        version(f"/a/{'b' * 300}")
+        kernel.limit("a", **limit(SMALL))
+        assert kernel.processors == pytest.approx(SMALL)
+
+
+@pytest.mark.parametrize("name", ["x..y", "..x", "...", "a:b", "é"])
+def test_a_group_may_have_any_name(kernel: Kernel, name: str) -> None:
+    """Only one that is just two dots leads out of what is mounted."""
+    kernel.unified(f"/{name}")
+    kernel.limit(name, **v2(SMALL))
+    assert kernel.processors == pytest.approx(SMALL)
+
+
+def test_other_mounts_may_have_any_name(kernel: Kernel) -> None:
+    """One that is not UTF-8 hides no other."""
+    kernel.unified()
+    mounts = kernel.proc / "self" / "mountinfo"
+    mounts.write_bytes(b"29 22 0:9 / /caf\xe9 rw - ext4 /dev/sdb rw\n" + mounts.read_bytes())
+    kernel.limit("", **v2(SMALL))
+    assert kernel.processors == pytest.approx(SMALL)
+
+
 def test_a_group_beside_does_not_count(kernel: Kernel) -> None:
     """Nor one within."""
     kernel.unified("/a")
@@ -129,7 +173,9 @@ def test_a_group_below_the_one_that_is_mounted(kernel: Kernel) -> None:
     assert kernel.processors == pytest.approx(SMALL)
 
 
-@pytest.mark.parametrize("text", ["", "max", "x y", "100000", "100000 0", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "max", "x y", "100000", "100000 0", "\x00", f"{'9' * 400} 1"]
+)
 def test_what_makes_no_sense_limits_nothing(kernel: Kernel, text: str) -> None:
     """Newer kernels may write what nobody knows yet."""
     kernel.unified("/a")
@@ -147,6 +193,9 @@ def test_there_is_always_a_bit_of_a_processor(kernel: Kernel) -> None:
 def test_busy_seconds_are_those_of_all_processors(tmp_path: Path) -> None:
     """What is idle, waits for a disk or belongs to guests is left out."""
     assert busy_processor_seconds(tmp_path) is None
+    for nothing in ("", "cpu  x\n"):
+        (tmp_path / "stat").write_text(nothing)
+        assert busy_processor_seconds(tmp_path) is None
     (tmp_path / "stat").write_text("cpu  100 10 50 9000 700 5 6 7 80 90\ncpu0 1 2 3\n")
     ticks = os.sysconf("SC_CLK_TCK")
     assert busy_processor_seconds(tmp_path) == pytest.approx(178 / ticks)
@@ -163,10 +212,10 @@ CODE = textwrap.dedent(
 )
 
 
-def in_a_process(before: str) -> float:
+def in_a_process(before: str, *options: str) -> float:
     """Return how many processors another process may use, once that is executed in it."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(before=before)],
+        [sys.executable, *options, "-c", CODE.format(before=before)],
         check=True,
         capture_output=True,
         text=True,
@@ -178,6 +227,12 @@ def in_a_process(before: str) -> float:
 def test_affinity_is_the_processs_own() -> None:
     """Not the number of processors that there are."""
     assert in_a_process("os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])") <= 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has no such option yet")
+def test_python_may_be_told() -> None:
+    """By its own option, also of less than there are."""
+    assert in_a_process("", "-X", "cpu_count=1") <= 1
 
 
 @pytest.fixture
