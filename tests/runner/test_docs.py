@@ -10,7 +10,7 @@ import pytest
 
 from schema_runner.embedded import Server
 
-from ..project import Project
+from ..project import MEETING, Project
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,7 +60,7 @@ def test_the_code_shown_works_together(project: Project, mode: tuple[str, ...]) 
     write_blocks(project)
     project.write("library/fixtures/authors.json", FIXTURE)
     result = project.run(*mode).passed()
-    assert "Ran 6 tests" in result.stderr
+    assert "Ran 7 tests" in result.stderr
     project.run(*mode, "--testrunner", "runner.Runner").passed()
     observed = project.run(*mode, "--testrunner", "observed.ObservedRunner").passed()
     assert "AloneTests.test_nothing_else_runs: passed in worker " in observed.stdout
@@ -70,13 +70,24 @@ def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
     """Line by line, but for the time it took."""
     (shown,) = blocks(ROOT / "README.md", "text")
     project.tests(
-        "class A(TestCase):\n    def test_a(self):\n        pass\n\n    def test_b(self):\n"
-        "        pass\n\n\nclass B(A):\n    pass\n"
+        MEETING
+        + """
+        class A(Meeting, TestCase):
+            def test_a(self):
+                self.meet()
+
+            def test_b(self):
+                pass
+
+
+        class B(A):
+            pass
+    """
     )
     result = project.run("--parallel", "2").passed()
 
     def lines(text: str) -> list[str]:
-        return sorted(re.sub(r"[0-9.]+s$", "s", line) for line in text.splitlines())
+        return sorted(re.sub(r"[0-9.]+(s$| s\b|%| times)", "N", one) for one in text.splitlines())
 
     assert lines(result.output) == lines(shown)
 
