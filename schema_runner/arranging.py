@@ -119,7 +119,7 @@ class ArrangingMixin(Base):
         self.log(choice.why)
         return choice.workers
 
-    @property
+    @cached_property
     def _quarantined(self) -> Collection[str]:
         return self._history.flaky if self._options.quarantine_flaky else ()
 

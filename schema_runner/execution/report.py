@@ -181,11 +181,15 @@ class Report:
     def ready(self, worker: int, duration: float, *, is_replacement: bool) -> None:
         self._observe(WorkerReady(worker, duration, is_replacement))
 
-    def unsent(self, part: Part, error: Exception) -> None:
+    def unsent(self, worker: int, part: Part, error: Exception) -> None:
         """Tell of tests that cannot be given to another process."""
         test = self._tests[part.subsuite][part.positions[0]]
         holder: Any = _ErrorHolder(f"tests of {strclass(type(test))}")
-        self._result.addError(holder, _raised(error))
+
+        def tell() -> None:
+            self._result.addError(holder, _raised(error))
+
+        self._fail_fixture(worker, part, holder.id(), tell)
 
     def worker_failed(self, worker: int, cause: str) -> None:
         """Tell of a worker that cannot be set up, and stop."""

@@ -134,7 +134,7 @@ class Supervisor:
             try:
                 order = self._crew.order(part)
             except Exception as error:
-                self._report.unsent(part, error)
+                self._report.unsent(worker.number, part, error)
             else:
                 worker.parts.append(part)
                 worker.stage = max(worker.stage, part.stage)

@@ -289,10 +289,14 @@ def test_a_test_that_its_worker_dies_with(project: Project) -> None:
     assert diagnose(project, dying)["Dying.test_it"].kind == "BROKEN"
 
 
-def test_a_module_that_cannot_be_imported(project: Project) -> None:
+@pytest.mark.parametrize(("mode", "method"), [SERIAL, *PARALLEL[:2]])
+def test_a_module_that_cannot_be_imported(
+    project: Project, mode: tuple[str, ...], method: str
+) -> None:
     """The command names the module."""
     project.write("library/test_other.py", "import nothing_like_it")
-    told = diagnose(project, "    class Other(TestCase):\n        def test_it(self): pass\n")
+    other = "    class Other(TestCase):\n        def test_it(self): pass\n"
+    told = diagnose(project, other, *mode, method=method)
     (verdict,) = told.values()
     assert verdict.kind == "BROKEN"
     assert verdict.command == "python manage.py test library.test_other"
