@@ -67,6 +67,19 @@ def test_one_long_class_decides_how_many_are_of_use() -> None:
     )
 
 
+@pytest.mark.parametrize(("others", "workers"), [(32, 2), (40, 3)])
+def test_hardly_sooner_is_not_worth_a_worker(others: int, workers: int) -> None:
+    """A third one would save a thirtieth of the time, or a seventh."""
+    assert choose(replace(LONG, parts=[30.0, *[1.0] * others])).workers == workers
+
+
+@pytest.mark.parametrize(("start", "workers"), [(2.0, 2), (0.0, 4)])
+def test_workers_that_start_share_the_processors(start: float, workers: int) -> None:
+    """What sets them up does not wait, though their tests do."""
+    waiting = replace(LONG, processors=1.0, parts=[0.1] * 100, processor_share=0.25)
+    assert choose(replace(waiting, start=start)).workers == workers
+
+
 def test_tests_that_wait_leave_processors_to_others() -> None:
     """Up to four workers for each."""
     choice = choose(replace(LONG, processor_share=0.5))

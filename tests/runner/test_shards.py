@@ -1,0 +1,208 @@
+"""Shards: the parts of a suite that several machines run, each without a word to the others."""
+
+import shutil
+from itertools import chain
+
+import pytest
+
+from ..project import Project, Result
+from .recording import PARALLEL, RECORDING, read, run, sleeping
+
+MODES = [pytest.param((), id="serial"), pytest.param(PARALLEL, id="parallel")]
+SHARDS = ["1/3", "2/3", "3/3"]
+# What says to `--shard auto` which shard this is, on machines that test this package too.
+VARIABLES = [
+    *("CI_NODE_INDEX", "CI_NODE_TOTAL", "CIRCLE_NODE_INDEX", "CIRCLE_NODE_TOTAL"),
+    *("BUILDKITE_PARALLEL_JOB", "SEMAPHORE_JOB_INDEX", "SYSTEM_JOBPOSITIONINPHASE"),
+    *("BITBUCKET_PARALLEL_STEP", "BITRISE_IO_PARALLEL_INDEX", "HARNESS_NODE_INDEX", "CIRRUS_CI"),
+]
+GITLAB = {"CI_NODE_INDEX": "2", "CI_NODE_TOTAL": "3"}
+CIRCLE = {"CIRCLE_NODE_INDEX": "1", "CIRCLE_NODE_TOTAL": "3"}
+
+TWO_TESTS = """
+    class {name}(Recording, {kind}):
+        def test_a(self):
+            Author.objects.create(name="a")
+
+        def test_b(self):
+            time.sleep({seconds})
+
+
+"""
+KINDS = ["TestCase", "TransactionTestCase"]
+
+
+@pytest.fixture
+def suite(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with ten classes of two tests each, in two modules."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for module in (1, 2):
+        classes = [
+            TWO_TESTS.format(name=f"M{module}C{n}", kind=KINDS[n % 2], seconds=n / 50)
+            for n in range(5)
+        ]
+        project.tests(RECORDING + "".join(classes), module=f"test_{module}")
+    return project
+
+
+def shards(project: Project, *arguments: str) -> list[list[str]]:
+    """Return the tests that each shard runs; all of them are given the same history."""
+    folder, kept = project.folder / ".schema_runner", project.folder / "kept"
+    if folder.exists():
+        shutil.copytree(folder, kept, dirs_exist_ok=True)
+    found = []
+    for shard in SHARDS:
+        shutil.rmtree(folder, ignore_errors=True)
+        if kept.exists():
+            shutil.copytree(kept, folder)
+        one = run(project, *arguments, "--shard", shard).passed()
+        said = f"Shard {shard} has {len(one.tests)} of 20 tests."
+        assert said in one.result.stdout.splitlines()
+        found.append(one.tests)
+    return found
+
+
+@pytest.mark.parametrize("has_history", [False, True], ids=["without", "with"])
+@pytest.mark.parametrize("mode", MODES)
+def test_shards_are_the_suite(suite: Project, mode: tuple[str, ...], has_history: bool) -> None:
+    """Each test is in one of them, with all others of its class; in stock's order if serial."""
+    if has_history:
+        every = run(suite, *mode).passed().tests
+    else:
+        suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
+        every = run(suite).passed().tests
+    assert len(set(every)) == 20
+    found = shards(suite, *mode)
+    assert sorted(chain(*found)) == sorted(every)
+    assert all(found)
+    classes = [{name.partition(".")[0] for name in tests} for tests in found]
+    assert sum(map(len, classes)) == 10
+    if not mode:
+        assert found == [[name for name in every if name in tests] for tests in found]
+
+
+def test_shards_do_not_depend_on_the_order(suite: Project) -> None:
+    """With each of them in another one, they are the suite all the same."""
+    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
+    flags = [["--reverse"], ["--shuffle", "3"], []]
+    found = [
+        run(suite, *more, "--shard", shard).passed().tests
+        for shard, more in zip(SHARDS, flags, strict=True)
+    ]
+    assert [*map(len, found)] == [*map(len, map(set, found))]
+    assert len(set(chain(*found))) == sum(map(len, found)) == 20
+
+
+def test_shards_are_balanced_by_history(suite: Project) -> None:
+    """What takes as long as everything else has a shard of its own, and the rest is divided."""
+    long = RECORDING + sleeping("Long", 1.5)
+    suite.tests(long, module="test_1")
+    suite.tests(RECORDING + "".join(sleeping(f"Short{n}", 0.1) for n in range(6)), "test_2")
+    run(suite).passed()
+    found = []
+    shutil.copytree(suite.folder / ".schema_runner", suite.folder / "kept")
+    for shard in SHARDS:
+        shutil.copytree(suite.folder / "kept", suite.folder / ".schema_runner", dirs_exist_ok=True)
+        found.append(run(suite, "--shard", shard).passed().classes)
+    assert ["Long"] in found
+    assert sorted(map(len, found)) == [1, 3, 3]
+    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
+    alike = [run(suite, "--shard", shard).passed().classes for shard in SHARDS]
+    assert ["Long"] not in alike
+
+
+@pytest.mark.parametrize("host", ["test", "current"])
+@pytest.mark.parametrize("mode", MODES)
+def test_shards_may_share_a_server(suite: Project, mode: tuple[str, ...], host: str) -> None:
+    """With the same settings, at the same moment: nothing is left of any of them."""
+    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
+    suite.create_database()
+    # Nobody goes on before all processes have come to their first test.
+    env = {"MEET": "6" if mode else "3"}
+    arguments = (*mode, "--host-database", host)
+    started = [suite.start(*arguments, "--shard", shard, env=env) for shard in SHARDS]
+    for one in started:
+        stdout, stderr = one.communicate(timeout=120)
+        Result(one.returncode, stdout, stderr).passed()
+    begun = [line.name for line in read(suite.folder / "written") if line.what == "begins"]
+    assert len(begun) == len(set(begun)) == 20
+    assert suite.databases() == [suite.name]
+    with suite.host(suite.name) as connection:
+        rows = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)'"
+        )
+        assert rows.fetchall() == [("public",)]
+    suite.drop_database()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_shard_without_tests_passes(project: Project, mode: tuple[str, ...]) -> None:
+    """There are more of them than classes."""
+    project.tests(RECORDING + sleeping("Only", 0))
+    found = [run(project, *mode, "--shard", shard).passed() for shard in SHARDS]
+    assert sorted(one.tests for one in found) == [[], [], ["Only.test_it"]]
+    for one in found:
+        assert f"Ran {len(one.tests)} test" in one.result.stderr
+
+
+@pytest.mark.parametrize("text", ["0/3", "x", "4/3", "", "1"])
+def test_what_is_no_shard_is_refused(suite: Project, text: str) -> None:
+    """In one line, after stock's usage, and before anything is done."""
+    found = run(suite, f"--shard={text}")
+    assert found.result.code == 2
+    assert found.result.stdout == ""
+    *_, line = found.result.stderr.splitlines()
+    assert line == (
+        "manage.py test: error: argument --shard: --shard takes a number from 1 on and how many "
+        "shards there are, such as --shard 2/4, or auto for what the CI engine says; "
+        f"not {text!r}."
+    )
+    assert found.tests == []
+
+
+@pytest.mark.parametrize("env", [GITLAB, CIRCLE], ids=["gitlab", "circleci"])
+@pytest.mark.parametrize("flags", [["--shard", "auto"], ["--shard"]], ids=["auto", "bare"])
+def test_the_engine_says_which_shard(
+    suite: Project, flags: list[str], env: dict[str, str]
+) -> None:
+    """Whether it counts from 0 or from 1."""
+    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
+    by_hand = run(suite, "--shard", "2/3").passed()
+    found = run(suite, *flags, env=env).passed()
+    assert found.tests == by_hand.tests
+    assert "Shard 2/3 has" in found.result.stdout
+
+
+@pytest.mark.parametrize("flags", [["--shard", "auto"], ["--shard"]], ids=["auto", "bare"])
+def test_where_no_engine_says_it_somebody_has_to(suite: Project, flags: list[str]) -> None:
+    """With the names of what was looked at, and of what to do."""
+    found = run(suite, *flags)
+    assert found.result.code == 2
+    *_, line = found.result.stderr.splitlines()
+    assert "error: argument --shard: --shard auto found nothing in CI_NODE_INDEX and" in line
+    assert line.endswith("Say which shard this is by hand, such as --shard 2/4.")
+    assert found.tests == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_cannot_be_imported_fails_every_shard(suite: Project, mode: tuple[str, ...]) -> None:
+    """Nobody knows which of them its tests would be in."""
+    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
+    suite.tests("import nothing_there", module="test_broken")
+    every = []
+    for shard in SHARDS:
+        found = run(suite, *mode, "--shard", shard)
+        assert found.result.code == 1
+        assert "No module named 'nothing_there'" in found.result.stderr
+        assert "FAILED (errors=1)" in found.result.stderr
+        every += found.tests
+    assert len(every) == len(set(every)) == 20
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_the_option_an_engine_says_nothing(suite: Project, mode: tuple[str, ...]) -> None:
+    """All tests are run."""
+    found = run(suite, *mode, env={**GITLAB, **CIRCLE}).passed()
+    assert len(found.tests) == len(set(found.tests)) == 20
+    assert "hard" not in found.result.output
