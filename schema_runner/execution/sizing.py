@@ -60,7 +60,7 @@ def _limits(situation: Situation) -> list[tuple[int, str]]:
     limits = [_limit_of_processors(situation, usable)]
     if situation.connections is not None:
         left = max(situation.connections, 1)
-        limits.append((left, f"the server has connections for {_count(left, 'worker')}"))
+        limits.append((left, f"the server has connections for {left} at most"))
     parts = max(len(situation.parts), 1)
     limits.append((parts, f"there {_are(parts)} {_count(parts, 'class', 'classes')} of tests"))
     return limits
@@ -84,9 +84,7 @@ def _duration(situation: Situation, workers: int) -> float:
         return total
     # Being set up is work for a processor, all of it.
     starting = situation.start * max(workers / situation.processors, 1.0)
-    share = 1.0 if situation.processor_share is None else situation.processor_share
-    testing = max(total / workers, total * share / situation.processors, longest)
-    return starting + testing
+    return starting + max(total / workers, longest)
 
 
 def _count(number: int, what: str, several: str = "") -> str:

@@ -3,8 +3,9 @@
 import argparse
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from schema_runner import embedded
 from schema_runner.postgres.server import Server
@@ -13,12 +14,13 @@ from ..project import Project
 from .comparison import Comparison, figure
 from .engine import compare_engines
 from .example import compare_workers
+from .order import compare_orders
 from .page import page, table
 from .resets import compare_resets
 from .setups import SIZES, compare_set_ups
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-PARTS = ["engine", "example", "setup", "reset"]
+PARTS = ["engine", "order", "example", "setup", "reset"]
 
 
 def main() -> None:
@@ -48,8 +50,9 @@ def _compare(
     server: embedded.Server, folder: Path, options: argparse.Namespace
 ) -> Iterator[Comparison]:
     parts = [options.only] if options.only else PARTS
-    if "engine" in parts:
-        yield from _compare_engines(server, folder / "project", rounds=options.rounds)
+    for part, compare in {"engine": compare_engines, "order": compare_orders}.items():
+        if part in parts:
+            yield from _compare_generated(server, folder / part, compare, rounds=options.rounds)
     if "example" in parts:
         # Each takes a minute or two.
         yield _shown(compare_workers(server, rounds=(options.rounds + 1) // 2))
@@ -62,13 +65,13 @@ def _compare(
             yield _shown(comparison)
 
 
-def _compare_engines(
-    server: embedded.Server, folder: Path, *, rounds: int
+def _compare_generated(
+    server: embedded.Server, folder: Path, compare: Callable[..., Any], *, rounds: int
 ) -> Iterator[Comparison]:
     params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
     project = Project(folder, Server({**params, "dbname": "postgres"}), "bench")
     try:
-        for comparison in compare_engines(project, rounds=rounds):
+        for comparison in compare(project, rounds=rounds):
             yield _shown(comparison)
     finally:
         project.end()

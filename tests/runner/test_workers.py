@@ -95,7 +95,7 @@ def test_connections_that_are_left(sleeping: Project) -> None:
         with sleeping.maintenance() as connection:
             connection.execute(sql.SQL("DROP ROLE {}").format(role))
     assert line == (
-        "--parallel auto: 2 workers, because the server has connections for 2 workers."
+        "--parallel auto: 2 workers, because the server has connections for 2 at most."
     )
 
 

@@ -34,7 +34,7 @@ def test_part_of_a_processor_is_none(quota: float, workers: int) -> None:
 def test_no_more_than_the_connections_that_are_left() -> None:
     """Not even one: then there are no workers."""
     assert choose(replace(LONG, connections=3)) == Choice(
-        3, "--parallel auto: 3 workers, because the server has connections for 3 workers."
+        3, "--parallel auto: 3 workers, because the server has connections for 3 at most."
     )
     assert choose(replace(LONG, connections=0)).workers == 1
     assert choose(replace(LONG, connections=None)).workers == 4
