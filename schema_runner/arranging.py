@@ -12,10 +12,10 @@ from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 from .backend.room import workers_by_connections
 from .execution import marks
 from .execution.arrangement import Arrangement, names_tests, stage_by
-from .execution.history import History
-from .execution.memory import Memory
 from .execution.suite import SchemaParallelTestSuite
 from .fingerprint.project import Project
+from .foresight.history import History
+from .foresight.memory import Memory
 from .options import Automatic, Options
 from .settings import Settings
 
@@ -124,7 +124,7 @@ class ArrangingMixin(Base):
         return self._history.flaky if self._options.quarantine_flaky else ()
 
     def _is_serial(self, test: Any) -> bool:
-        return marks.is_serial(test, self._settings.serial) or test.id() in self._quarantined
+        return marks.is_serial(test, self._settings.serial, self._quarantined)
 
     def _needs_worker(self, tests: Sequence[Any]) -> bool:
         """Whether something may have to be run again, in a process that has run nothing yet."""

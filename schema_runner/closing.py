@@ -3,22 +3,24 @@
 import multiprocessing
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.test.runner import DiscoverRunner
 
 from .backend.location import are_here
-from .execution.diagnosis import Kind, Verdict
+from .execution.diagnosis import Fault
 from .execution.events import Observer
-from .execution.memory import Memory
-from .execution.processors import busy_processor_seconds
+from .execution.findings import Findings
 from .execution.recorder import Recorder
+from .foresight.memory import Memory
+from .foresight.processors import busy_processor_seconds
 from .options import Options
 from .reporting.command import Command
 from .reporting.summary import Summary, Tally, verdict_lines
-from .workspace import Counts, Workspace
+from .usage import Usage
+from .workspace import Workspace
 
 if TYPE_CHECKING:
     Base = DiscoverRunner
@@ -27,7 +29,7 @@ else:
 
 
 # Tests that nobody can rely on, whoever else is at work.
-_UNRELIABLE = {Kind.FLAKY, Kind.PARALLEL_UNSAFE}
+_UNRELIABLE = {Fault.FLAKY, Fault.PARALLEL_UNSAFE}
 
 
 class ClosingMixin(Base):
@@ -78,40 +80,38 @@ class ClosingMixin(Base):
 
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
         failures = super().suite_result(suite, result, **kwargs)
-        return failures + len(self._flaky) if self._options.fail_on_flaky else failures
+        return failures + len(self._findings.flaky) if self._options.fail_on_flaky else failures
 
     @property
-    def _flaky(self) -> Sequence[str]:
-        """The names of what has passed when it was run again."""
-        return getattr(self._suite, "flaky", ())
-
-    @property
-    def _verdicts(self) -> Sequence[Verdict]:
-        return getattr(self._suite, "verdicts", ())
+    def _findings(self) -> Findings:
+        return getattr(self._suite, "findings", Findings())
 
     def _remember(self) -> None:
         # What tests run within a test is nothing that a later run would run.
         if self._memory is not None and multiprocessing.parent_process() is None:
-            flaky = [one.name for one in self._verdicts if one.kind in _UNRELIABLE]
-            self._memory.add(self._recorder.observed(flaky, self._busy))
+            verdicts = self._findings.verdicts
+            flaky = [one.name for one in verdicts if one.fault in _UNRELIABLE]
+            observed = self._recorder.observed(flaky, self._busy)
+            if verdicts:
+                # What was run to find them out has kept processors busy, too.
+                observed.runs = ()
+            self._memory.add(observed)
 
     @property
     def _summary(self) -> Summary:
         return Summary(
-            workers=getattr(self._suite, "processes", 0),
             set_up=self._times["set_up"],
-            tests=getattr(self._suite, "taken", 0.0),
             tear_down=self._times["tear_down"],
             tally=self._tally,
-            counts=self._workspace.counts if self._workspace else Counts(),
-            retried=getattr(self._suite, "retried", ()),
-            flaky=self._flaky,
+            usage=self._workspace.usage if self._workspace else Usage(),
+            findings=self._findings,
             fails_on_flaky=self._options.fail_on_flaky,
         )
 
     def _verdict_lines(self) -> Iterator[str]:
+        verdicts = self._findings.verdicts
         commands = [
             self._command.with_tests(one.tests, workers=2 if one.needs_workers else 0)
-            for one in self._verdicts
+            for one in verdicts
         ]
-        return verdict_lines(self._verdicts, commands)
+        return verdict_lines(verdicts, commands)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from django.test.runner import get_max_test_processes, parallel_type
 
-from .execution.sharding import Shard
+from .foresight.sharding import Shard
 from .settings import CHOICES
 
 ORDERS = ("history", "suite")

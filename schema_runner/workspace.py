@@ -1,6 +1,5 @@
 """One run's schemas, from the first to the last."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from .postgres.pg_dump import PgDump
 from .postgres.reservation import Reservation
 from .postgres.snapshot import Snapshot
 from .postgres.template import CopyError
+from .usage import Usage
 
 
 @dataclass(slots=True)
@@ -41,19 +41,6 @@ class Site:
     turn: ExitStack = field(default_factory=ExitStack)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many schemas a run has made, how many it has `reused` of a pool, and `databases`.
-
-    Of all these, those that are `kept` stay when it ends.
-    """
-
-    schemas: int = 0
-    reused: int = 0
-    databases: int = 0
-    kept: int = 0
-
-
 class Workspace:
     """The host databases, worker schemas and clone databases of a run, by database alias."""
 
@@ -63,20 +50,7 @@ class Workspace:
         # Whether what is made is kept for other runs.
         self.keeps = keeps
         self._sites: dict[str, Site] = {}
-        self._began = time.time_ns() // 1_000_000
-        self._used: set[tuple[str, str]] = set()
-        self._kept = 0
-
-    @property
-    def counts(self) -> Counts:
-        """What the run has had of schemas so far."""
-        made = [names.milliseconds_of_schema(schema) for _, schema in self._used]
-        return Counts(
-            schemas=sum(one is not None and one >= self._began for one in made),
-            reused=sum(one is not None and one < self._began for one in made),
-            databases=made.count(None),
-            kept=self._kept,
-        )
+        self.usage = Usage()
 
     def host_name(self, alias: str) -> str | None:
         """Return the name of the host database of `alias`, if it has one or is to have one."""
@@ -137,7 +111,7 @@ class Workspace:
         except CopyError:
             undo()
             raise
-        self._used.add((site.name, site.schemas[1]))
+        self.usage.add(site.name, site.schemas[1])
         return site.schemas[1]
 
     def snapshot(self, alias: str, fingerprint: str, now: int) -> Snapshot | None:
@@ -154,14 +128,14 @@ class Workspace:
         if site.host is None or site.host.template is None:
             return False
         site.schemas[1] = site.host.leased or site.host.blueprint("").copy(1)
-        self._used.add((site.name, site.schemas[1]))
+        self.usage.add(site.name, site.schemas[1])
         site.blueprint = site.host.blueprint(site.schemas[1])
         return True
 
     def record(self, alias: str, worker: int, *, database: str, schema: str) -> None:
         """Note where a worker is that has made its place itself."""
         site = self._sites[alias]
-        self._used.add((database, schema))
+        self.usage.add(database, schema)
         if database == site.name:
             site.schemas[worker] = schema
         else:
@@ -233,7 +207,7 @@ class Workspace:
         """Make what a build has created the worker's schema, and return that."""
         schema = self.host(alias).finish(worker)
         self._sites[alias].schemas[worker] = schema
-        self._used.add((self._sites[alias].name, schema))
+        self.usage.add(self._sites[alias].name, schema)
         return schema
 
     def obstacles(self, alias: str) -> list[str]:
@@ -254,7 +228,7 @@ class Workspace:
             yield
         clone = names.clone_database(self._sites[alias].name, worker)
         self._sites[alias].clones[worker] = clone
-        self._used.add((clone, PUBLIC))
+        self.usage.add(clone, PUBLIC)
 
     def _host_database(self, alias: str) -> HostDatabase:
         host = self.host(alias)
@@ -276,7 +250,7 @@ class Workspace:
     def keep(self, alias: str, worker: int) -> str | None:
         """Leave what a worker has where it is, and say what that is."""
         site = self._sites[alias]
-        self._kept += worker in site.clones or worker in site.schemas
+        self.usage.kept += worker in site.clones or worker in site.schemas
         if worker in site.clones:
             return f"database {site.clones.pop(worker)!r}"
         schema = site.schemas.pop(worker, None)

@@ -17,8 +17,9 @@ from ..postgres.server import Server
 from ..postgres.snapshot import Snapshot, SnapshotError, files, path_of, remove_older
 from ..postgres.surroundings import facts
 from ..postgres.template import CopyError
+from ..wording import listing
 from .assignment import project_options
-from .planning import Planning, listing
+from .planning import Planning
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base

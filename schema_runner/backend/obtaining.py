@@ -12,9 +12,9 @@ from ..postgres.locks import Lease
 from ..postgres.marker import Marker, State
 from ..postgres.server import Connection
 from ..postgres.template import CopyError, Template
+from ..wording import listing
 from . import guard, review
 from .assignment import Assignment, Place
-from .planning import listing
 from .resetting import ResettingCreation
 from .statements import Kind
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..postgres.pg_dump import DumpError, PgDump
 from ..postgres.template import CopyError
+from ..wording import listing
 from . import review
 from .naming import Naming
 from .statements import Kind
@@ -113,9 +114,3 @@ class Planning(Naming):
     @property
     def _has_migrations(self) -> bool:
         return self.connection.settings_dict["TEST"]["MIGRATE"] is not False
-
-
-def listing(things: Sequence[str]) -> str:
-    """Name the first few of many things."""
-    more = len(things) - 3
-    return ", ".join(things[:3]) + (f" and {more} more" if more > 0 else "")

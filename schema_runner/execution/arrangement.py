@@ -6,13 +6,13 @@ from statistics import median
 from typing import Any
 from unittest.util import strclass
 
-from . import selection
-from .forecast import Forecast
-from .history import History
+from ..foresight import selection
+from ..foresight.forecast import Forecast
+from ..foresight.history import History
+from ..foresight.processors import usable_processors
+from ..foresight.sharding import Shard
+from ..foresight.sizing import Choice, Situation, choose
 from .plan import Order, Plan
-from .processors import usable_processors
-from .sharding import Shard
-from .sizing import Choice, Situation, choose
 
 # What a worker costs before its first test where no run has measured it, in seconds.
 _START = 0.5

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ..wording import listing
 from .course import Course
 from .engine import Engine, Spot
 from .report import Failure
@@ -12,11 +13,9 @@ from .report import Failure
 _TIMES = 5
 # How often something is run alone that has not failed again in any way.
 _MORE = 10
-# How many tests are named.
-_NAMED = 3
 
 
-class Kind(StrEnum):
+class Fault(StrEnum):
     """What is wrong with a test that fails."""
 
     BROKEN = "broken"
@@ -33,7 +32,7 @@ class Verdict:
     """
 
     name: str
-    kind: Kind
+    fault: Fault
     evidence: str
     tests: tuple[str, ...]
     needs_workers: bool = False
@@ -66,7 +65,7 @@ class Diagnosis:
         failed = self._count_alone(failure, _TIMES)
         if failed == _TIMES:
             evidence = f"it fails alone in a fresh schema, {_TIMES} times of {_TIMES}"
-            return Verdict(failure.name, Kind.BROKEN, evidence, self._tests_of(failure))
+            return Verdict(failure.name, Fault.BROKEN, evidence, self._tests_of(failure))
         if failed:
             return self._flaky(failure, failed, _TIMES)
         return (
@@ -89,10 +88,10 @@ class Diagnosis:
             return None
         names = self._names_of(least)
         evidence = (
-            f"it fails after {_listing(names)} in the same worker, {_TIMES} times of {_TIMES}, "
+            f"it fails after {listing(names)} in the same worker, {_TIMES} times of {_TIMES}, "
             f"and never alone in a fresh schema"
         )
-        return Verdict(failure.name, Kind.POLLUTED, evidence, (*names, *self._tests_of(failure)))
+        return Verdict(failure.name, Fault.POLLUTED, evidence, (*names, *self._tests_of(failure)))
 
     def _judge_beside(self, failure: Failure) -> Verdict | None:
         """Look whether the tests of other workers make it fail, at the same time."""
@@ -108,11 +107,11 @@ class Diagnosis:
             return self._flaky(failure, alone, 2 * _TIMES)
         names = self._names_of(beside)
         evidence = (
-            f"it fails beside {_listing(names)}, {failed} times of {_TIMES}, and never alone "
+            f"it fails beside {listing(names)}, {failed} times of {_TIMES}, and never alone "
             f"({2 * _TIMES} times)"
         )
         tests = (*test_ids, *names)
-        return Verdict(failure.name, Kind.PARALLEL_UNSAFE, evidence, tests, needs_workers=True)
+        return Verdict(failure.name, Fault.PARALLEL_UNSAFE, evidence, tests, needs_workers=True)
 
     def _judge_rare(self, failure: Failure) -> Verdict:
         """Run it more often: what it does now and then may show."""
@@ -122,7 +121,7 @@ class Diagnosis:
         evidence = f"it fails alone in a fresh schema {failed} times of {times}"
         if not failed:
             evidence = f"it has not failed again, alone {times} times and among the same tests"
-        return Verdict(failure.name, Kind.FLAKY, evidence, self._tests_of(failure))
+        return Verdict(failure.name, Fault.FLAKY, evidence, self._tests_of(failure))
 
     def _count_alone(self, failure: Failure, times: int) -> int:
         return _count(lambda: self._engine.fails(failure), times)
@@ -166,8 +165,3 @@ def _least(spots: list[Spot], fails_after: Callable[[Sequence[Spot]], bool]) -> 
                     break
                 pieces = min(2 * pieces, len(spots))
     return spots
-
-
-def _listing(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

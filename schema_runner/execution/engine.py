@@ -1,8 +1,10 @@
 """The tests of a suite, run in workers: all of them, and some of them once more."""
 
+import itertools
 import unittest
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from .crew import Crew
@@ -104,12 +106,6 @@ class _Silent(unittest.TestResult):
 
 def _parts(spots: Sequence[Spot], first_key: int = 1) -> Iterator[Part]:
     """Yield parts of the tests in their order: those of one class in a row are one."""
-    key = first_key
-    row: list[Spot] = []
-    for spot in spots:
-        if row and row[0][0] != spot[0]:
-            yield Part(key, row[0][0], tuple(position for _, position in row))
-            key, row = key + 1, []
-        row.append(spot)
-    if row:
-        yield Part(key, row[0][0], tuple(position for _, position in row))
+    rows = itertools.groupby(spots, key=itemgetter(0))
+    for key, (subsuite, row) in enumerate(rows, first_key):
+        yield Part(key, subsuite, tuple(position for _, position in row))

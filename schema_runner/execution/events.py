@@ -72,6 +72,7 @@ class ClassFinished:
 
     test_class: str
     worker: int
+    attempt: int
     time: float
     duration: float
     processor_time: float

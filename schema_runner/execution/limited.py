@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 from unittest.util import strclass
 
+from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
+
 from ..backend.resetting import prepare_for
 from . import marks
 from .alarm import Alarm
@@ -44,7 +46,7 @@ class LimitedMixin:
     _calls: list[tuple[str, object]]
     _class: str | None = None
     _class_begun: tuple[float, Cost]
-    _tested: float
+    _tested = 0.0
     # The tests that are not run where a fixture of this name fails.
     dependents: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
@@ -72,6 +74,7 @@ class LimitedMixin:
             ClassFinished(
                 test_class=self._class,
                 worker=_WORKER,
+                attempt=_ATTEMPT,
                 time=begun,
                 duration=cost.time,
                 processor_time=cost.processor_time,
@@ -163,7 +166,7 @@ class LimitedSuiteMixin:
         is_limited = isinstance(result, LimitedMixin)
         if is_limited:
             # Tests that have been run are forgotten.
-            result.dependents = _dependents(list(self))  # type: ignore[call-overload]
+            result.dependents = _dependents(iter_test_cases(self))
         super().run(result, debug)  # type: ignore[misc]
         if is_limited:
             result.end_class()

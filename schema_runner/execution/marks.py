@@ -51,8 +51,10 @@ def retries(number: int) -> Callable[[T], T]:
     return mark
 
 
-def is_serial(test: Any, serial_names: Collection[str]) -> bool:
-    """Whether a test is to run alone; `serial_names` are labels and tags."""
+def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[str] = ()) -> bool:
+    """Whether a test is to run alone: by labels and tags, or as one of those quarantined."""
+    if quarantined and test.id() in quarantined:
+        return True
     method = _method(test)
     if getattr(method, _SERIAL, False) or getattr(test, _SERIAL, False):
         return True

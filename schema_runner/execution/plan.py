@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .forecast import Forecast
+from ..foresight.forecast import Forecast
 from .messages import Part
 from .schedule import Schedule
 
@@ -58,9 +58,10 @@ class Plan:
     def _apart(
         tests: Sequence[Any], is_serial: Callable[[Any], bool]
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        alone = [position for position, test in enumerate(tests) if is_serial(test)]
-        beside = [position for position in range(len(tests)) if position not in set(alone)]
-        return tuple(beside), tuple(alone)
+        are_serial = [is_serial(test) for test in tests]
+        positions = range(len(tests))
+        beside = tuple(position for position in positions if not are_serial[position])
+        return beside, tuple(position for position in positions if are_serial[position])
 
     def schedule(self) -> Schedule:
         seconds = None if self._order is None else self.seconds

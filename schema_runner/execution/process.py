@@ -77,7 +77,8 @@ def work(assigned: Assigned, pipes: Pipes, others: list[Connection]) -> None:
     end_with_parent()
     if assigned.is_only_one:
         # For debuggers: nobody else reads what is typed in.
-        sys.stdin = os.fdopen(0, closefd=False)
+        with suppress(OSError):
+            sys.stdin = os.fdopen(0, closefd=False)
     if assigned.is_silent:
         _silence()
     worker = _Process(assigned, pipes)

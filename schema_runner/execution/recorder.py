@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from statistics import median
 
+from ..foresight.history import FAILED, FLAKY, PASSED, SKIPPED, Observed, RunRecord
 from .events import BAD, ClassFinished, Event, Finished, FixtureFailed, Outcome, WorkerReady
-from .history import FAILED, FLAKY, PASSED, SKIPPED, Observed, RunRecord
 
 # What has not come to its end does not say how long it takes.
 _CUT_OFF = {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.SKIPPED}

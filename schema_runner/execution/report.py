@@ -168,6 +168,7 @@ class Report:
                 ClassFinished(
                     test_class=strclass(type(test)),
                     worker=worker,
+                    attempt=self._attempt,
                     time=message.time,
                     duration=cost.time,
                     processor_time=cost.processor_time,

@@ -13,9 +13,10 @@ from ..settings import Settings
 from . import marks
 from .course import Course
 from .crew import Crew
-from .diagnosis import Diagnosis, Verdict
+from .diagnosis import Diagnosis
 from .engine import Engine
 from .events import Observer
+from .findings import Findings
 from .plan import Order, Plan
 from .process import Assigned
 from .report import Audience, Failure
@@ -39,12 +40,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     quarantined: Collection[str] = ()
     diagnoses = False
 
-    # What a run has found out: how many seconds the tests have taken together, the names of what
-    # was run again after them, and of what has passed then.
-    taken = 0.0
-    retried: Sequence[str] = ()
-    flaky: Sequence[str] = ()
-    verdicts: Sequence[Verdict] = ()
+    # What the run has found out.
+    findings = Findings()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
@@ -71,11 +68,10 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
         begun = time.perf_counter()
         engine.run(self._plan(tests).schedule(), workers=self.processes, keep=keep)
-        self.taken = time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
         retries.run(engine, give_up)
-        self.retried, self.flaky = retries.retried, retries.flaky
-        if self.diagnoses:
-            self.verdicts = Diagnosis(engine, course).run(failures)
+        verdicts = Diagnosis(engine, course).run(failures) if self.diagnoses else ()
+        self.findings = Findings(self.processes, seconds, retries.retried, retries.flaky, verdicts)
         return result
 
     def _engine(
@@ -96,7 +92,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         return Plan(tests, workers=self.processes, is_serial=self._is_serial, order=self.order)
 
     def _is_serial(self, test: Any) -> bool:
-        return marks.is_serial(test, self.settings.serial) or test.id() in self.quarantined
+        return marks.is_serial(test, self.settings.serial, self.quarantined)
 
     def _retries_of(self, test: Any) -> int:
         return marks.limit_of_retries(test, self.settings.retries)

@@ -14,9 +14,9 @@ from schema_runner.execution.events import (
     Outcome,
     WorkerReady,
 )
-from schema_runner.execution.history import FAILED, FLAKY, PASSED, SKIPPED, History, Observed
-from schema_runner.execution.memory import Memory
 from schema_runner.execution.recorder import Recorder
+from schema_runner.foresight.history import FAILED, FLAKY, PASSED, SKIPPED, History, Observed
+from schema_runner.foresight.memory import Memory
 
 
 def finished(
@@ -28,7 +28,7 @@ def finished(
 def class_finished(
     name: str = "A", *, overhead: float = 0.5, keeps_state: bool | None = None, cpu: float = 1.0
 ) -> ClassFinished:
-    return ClassFinished(name, 1, 0.0, 2.0, cpu, overhead, keeps_state, 0, 0.0)
+    return ClassFinished(name, 1, 1, 0.0, 2.0, cpu, overhead, keeps_state, 0, 0.0)
 
 
 def observed(*events: Event, flaky: tuple[str, ...] = (), busy: float | None = None) -> Observed:
@@ -142,7 +142,7 @@ def test_a_history_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
     assert set(history.tests) == {"new"}
     assert set(history.classes) == {"New"}
     assert len(history.runs) == 20
-    monkeypatch.setattr("schema_runner.execution.history._TESTS", 3)
+    monkeypatch.setattr("schema_runner.foresight.history._TESTS", 3)
     history = history.after(observed(*(finished(f"t{n}") for n in range(3))), 10_182)
     assert set(history.tests) == {"t0", "t1", "t2"}
 

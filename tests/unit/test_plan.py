@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_runner.execution.forecast import Forecast
-from schema_runner.execution.history import ClassRecord, History, TestRecord
 from schema_runner.execution.plan import Order, Plan
+from schema_runner.foresight.forecast import Forecast
+from schema_runner.foresight.history import ClassRecord, History, TestRecord
 
 
 class Case:

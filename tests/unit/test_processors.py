@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schema_runner.execution.processors import busy_processor_seconds, usable_processors
+from schema_runner.foresight.processors import busy_processor_seconds, usable_processors
 
 # As many as this process may use without any group.
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -208,7 +208,7 @@ def test_busy_seconds_are_those_of_all_processors(tmp_path: Path) -> None:
 CODE = textwrap.dedent(
     """
     import os, sys
-    from schema_runner.execution.processors import usable_processors
+    from schema_runner.foresight.processors import usable_processors
 
     {before}
     print(usable_processors())

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..wording import count
+
 # Tests that do nothing but wait could have any number of workers, each of which takes memory and
 # connections.
 _MOST_EACH = 4
@@ -62,12 +64,13 @@ def _limits(situation: Situation) -> list[tuple[int, str]]:
         left = max(situation.connections, 1)
         limits.append((left, f"the server has connections for {left} at most"))
     parts = max(len(situation.parts), 1)
-    limits.append((parts, f"there {_are(parts)} {_count(parts, 'class', 'classes')} of tests"))
+    are = "is" if parts == 1 else "are"
+    limits.append((parts, f"there {are} {count(parts, 'class', 'classes')} of tests"))
     return limits
 
 
 def _limit_of_processors(situation: Situation, usable: int) -> tuple[int, str]:
-    can_be_used = f"{_count(usable, 'processor')} can be used"
+    can_be_used = f"{count(usable, 'processor')} can be used"
     share = situation.processor_share
     if share is None:
         return usable, can_be_used
@@ -85,11 +88,3 @@ def _duration(situation: Situation, workers: int) -> float:
     # Being set up is work for a processor, all of it.
     starting = situation.start * max(workers / situation.processors, 1.0)
     return starting + max(total / workers, longest)
-
-
-def _count(number: int, what: str, several: str = "") -> str:
-    return f"{number} {what if number == 1 else several or f'{what}s'}"
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"

@@ -1,0 +1,14 @@
+"""How messages name several things."""
+
+from collections.abc import Sequence
+
+
+def listing(things: Sequence[str], most: int = 3) -> str:
+    """Name the first few of many things."""
+    more = len(things) - most
+    return ", ".join(things[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def count(number: int, what: str, several: str | None = None) -> str:
+    """Return a number of things, with an "s" for `several` unless that is something else."""
+    return f"{number} {what if number == 1 else several or f'{what}s'}"
