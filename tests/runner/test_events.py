@@ -266,6 +266,25 @@ def test_classes_fixtures_and_workers_are_told_too(
             assert not event["is_replacement"]
 
 
+def test_suites_within_a_suite(observed: Project) -> None:
+    """A runner of the project's may build one; each test of it is told."""
+    observed.write(
+        "runner.py",
+        RUNNER
+        + """
+        def build_suite(self, *args, **kwargs):
+            import unittest
+
+            return unittest.TestSuite([unittest.TestSuite(super().build_suite(*args, **kwargs))])
+""",
+    )
+    observed.tests(
+        "class A(TestCase):\n    def test_it(self):\n        pass\n\n\nclass B(A):\n    pass\n"
+    )
+    observed.run().passed()
+    assert len(events(observed)) == 2
+
+
 def test_an_observer_that_raises_does_not_leave_anything(observed: Project) -> None:
     """Its error ends the run, as one in a result of the project's own would."""
     observed.write(

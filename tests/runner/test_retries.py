@@ -1,6 +1,8 @@
 """What failed is run again: alone, in a fresh process with a fresh schema."""
 
 import json
+import subprocess
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -304,6 +306,22 @@ def test_a_debugger_can_be_typed_into(project: Project) -> None:
     )
     result = project.run("--retries", "1", stdin="p 40 + 2\nc\n").passed()
     assert "(Pdb) 42" in result.stdout
+
+
+def test_a_run_without_anything_to_type_into(project: Project) -> None:
+    """As one that cron starts, or a service: its standard input may be closed."""
+    project.tests(ONCE)
+    done = subprocess.run(
+        f"{sys.executable} manage.py test --retries 1 <&-",
+        cwd=project.folder,
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Flaky" in done.stdout
+    assert project.databases() == [], done.stdout + done.stderr
 
 
 def test_failfast_waits_for_what_may_pass(project: Project) -> None:
