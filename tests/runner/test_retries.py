@@ -62,6 +62,14 @@ TESTS = (
             connection.close()
 
 
+    class ALeaving(Recording, TestCase):
+        def test_leaves_what_is_not_reset(self):
+            other = connections["default"].copy()
+            with other.cursor() as cursor:
+                cursor.execute("INSERT INTO library_author (name) VALUES ('stays')")
+            other.close()
+
+
     class Failing(Recording, TestCase):
         def test_now_and_then(self):
             self.assertGreater(times("now-and-then"), 1, "at first")
@@ -101,6 +109,7 @@ TESTS = (
 """
 )
 RUNS = {
+    "ALeaving.test_leaves_what_is_not_reset": 1,
     "Passing.test_commits": 1,
     "Failing.test_now_and_then": 2,
     "Failing.test_only_here": 1,
