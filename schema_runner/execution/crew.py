@@ -77,6 +77,11 @@ class Worker:
         self.has_entered, self.begun, self.finished, self.tested = False, None, set(), 0.0
 
     @property
+    def is_beginning(self) -> bool:
+        """Whether it has a part of which no test has begun."""
+        return bool(self.parts) and self.begun is None and not self.finished
+
+    @property
     def bells(self) -> list[Any]:
         """What becomes ready when there is something to see to."""
         rings = [] if self.words.is_at_end else [self.bell]

@@ -1,12 +1,13 @@
 """Why something has failed: found out by running it alone, after others and beside others."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from ..wording import listing
 from .course import Course
-from .engine import Engine, Spot
+from .engine import Beginning, Engine, Spot
 from .report import Failure
 
 # How often something is run in the same way, to see whether it always comes to the same.
@@ -99,7 +100,11 @@ class Diagnosis:
         beside = self._spots_of(self._course.beside(test_ids[0]))
         if not beside:
             return None
-        failed = _count(lambda: self._engine.fails(failure, beside=beside), _TIMES)
+        # What two tests do to each other may befall just the one that comes second, or first.
+        ways = itertools.cycle(Beginning)
+        failed = _count(
+            lambda: self._engine.fails_beside(failure, beside, beginning=next(ways)), _TIMES
+        )
         if not failed:
             return None
         alone = self._count_alone(failure, _TIMES)

@@ -4,6 +4,7 @@ import itertools
 import unittest
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from enum import Enum, auto
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -11,7 +12,16 @@ from .crew import Crew
 from .messages import Part
 from .report import Audience, Failure, Keep, Report
 from .schedule import Schedule
-from .supervisor import Supervisor
+from .supervisor import Start, Supervisor
+
+
+class Beginning(Enum):
+    """What begins first when something is run beside others."""
+
+    TOGETHER = auto()
+    OTHERS = auto()
+    IT = auto()
+
 
 # A test: the number of its subsuite, and its position there.
 Spot: TypeAlias = tuple[int, int]
@@ -51,27 +61,46 @@ class Engine:
             schedule=schedule,
             crew=self._crew,
             report=report,
-            are_replacements=True,
+            start=Start.TOGETHER,
         ).run()
-        return {(failure.subsuite, position) for position in failure.positions} <= report.ended
+        return set(_spots(failure)) <= report.ended
 
-    def fails(
-        self, failure: Failure, *, after: Sequence[Spot] = (), beside: Sequence[Spot] = ()
-    ) -> bool:
-        """Find out, telling nobody, whether something fails once more.
+    def fails(self, failure: Failure, *, after: Sequence[Spot] = ()) -> bool:
+        """Find out, telling nobody, whether something fails once more after some tests.
 
-        It is run in a fresh process with a fresh schema, after some tests and beside others, which
-        are in other workers.
+        All of them are run in a fresh process with a fresh schema.
         """
+        spots = [*after, *_spots(failure)]
+        return self._is_found(failure, list(_parts(spots)), workers=1, start=Start.TOGETHER)
+
+    def fails_beside(
+        self, failure: Failure, spots: Sequence[Spot], *, beginning: Beginning
+    ) -> bool:
+        """Find out, telling nobody, whether something fails once more beside some tests.
+
+        Those are run in another worker than it; each is in a fresh process with a fresh schema.
+        """
+        (it,) = _parts(_spots(failure))
+        others = list(_parts(spots, first_key=it.key + 1))
+        # The first worker gets what comes first, and is the first to begin.
+        place = 1 if beginning is Beginning.OTHERS else 0
+        return self._is_found(
+            failure,
+            [*others[:place], it, *others[place:]],
+            workers=2,
+            start=Start.TOGETHER if beginning is Beginning.TOGETHER else Start.IN_TURN,
+        )
+
+    def _is_found(
+        self, failure: Failure, parts: Sequence[Part], *, workers: int, start: Start
+    ) -> bool:
+        """Run parts in fresh workers; return whether something has failed then."""
         found: list[Failure] = []
 
         def keep(one: Failure) -> bool:
             found.append(one)
             return True
 
-        spots = [*after, *((failure.subsuite, position) for position in failure.positions)]
-        parts = list(_parts(spots))
-        others = list(_parts(beside, first_key=len(parts) + 1))
         audience = replace(
             self._audience,
             result=_Silent(lambda: self.is_stopped),
@@ -79,11 +108,11 @@ class Engine:
             log=lambda _text: None,
         )
         Supervisor(
-            workers=2 if others else 1,
-            schedule=Schedule([*parts, *others]),
+            workers=workers,
+            schedule=Schedule(parts, ahead=0),
             crew=self._probing,
             report=Report(self.tests, audience, keep=keep),
-            are_replacements=True,
+            start=start,
         ).run()
         return any(failure.is_about(one) for one in found)
 
@@ -102,6 +131,10 @@ class _Silent(unittest.TestResult):
     @shouldStop.setter
     def shouldStop(self, value: bool) -> None:  # noqa: N802
         """Nothing here stops by itself."""
+
+
+def _spots(failure: Failure) -> list[Spot]:
+    return [(failure.subsuite, position) for position in failure.positions]
 
 
 def _parts(spots: Sequence[Spot], first_key: int = 1) -> Iterator[Part]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from .messages import Part
 
-# How many parts a worker is given ahead, at most; and how many have to be left for each.
+# How many parts a worker is given ahead, at most, and how many have to be left for each.
 _AHEAD = 8
 _LEFT = 4
 # With more seconds of work than these a worker can wait for its next part without harm.
@@ -16,7 +16,8 @@ class Schedule:
     """The parts of a suite that no worker has been given, or that one has not come to.
 
     Those that are `serial` are each to be run while nothing else is. `seconds` estimates how long
-    a part takes, if there is an estimate: then the longest one of a stage comes first.
+    a part takes, if there is an estimate: then the longest one of a stage comes first. A worker
+    that is at a part is given so many more `ahead`, at most.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class Schedule:
         serial: Sequence[Part] = (),
         *,
         seconds: Callable[[Part], float] | None = None,
+        ahead: int = _AHEAD,
     ) -> None:
         self._stages: dict[int, deque[Part]] = {
             stage: deque() for stage in sorted({part.stage for part in parallel})
@@ -35,6 +37,7 @@ class Schedule:
         self._alone = {part.key for part in serial}
         self._last_key = max((part.key for part in [*parallel, *serial]), default=0)
         self._estimate = seconds
+        self._ahead = ahead
         # By key, of the parts that are to be run in parallel; those that are left take so long.
         self._seconds = {part.key: seconds(part) for part in parallel} if seconds else {}
         self._seconds_left = sum(self._seconds.values())
@@ -82,7 +85,7 @@ class Schedule:
         With few left, one that is given nothing yet goes to whoever is free first.
         """
         left = sum(map(len, self._stages.values()))
-        if len(held) >= 1 + min(_AHEAD, left // (_LEFT * workers)):
+        if len(held) >= 1 + min(self._ahead, left // (_LEFT * workers)):
             return False
         return not held or not self._estimate or sum(map(self._estimate, held)) < _ENOUGH
 

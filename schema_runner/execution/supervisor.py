@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from enum import Enum, auto
+from itertools import takewhile
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -37,12 +39,19 @@ _DATABASE = 30.0
 _DEATHS = 3
 
 
-class Supervisor:
-    """Runs a schedule in so many workers, and loses no test of it, whatever they do.
+class Start(Enum):
+    """How workers start: as the first, or with fresh schemas where others have been the same.
 
-    If others have been the same workers before, these `are_replacements` with fresh schemas, and
-    begin together: once all of them are ready.
+    The latter begin once all of them are ready; in turn, each waits for a test of the one before.
     """
+
+    FIRST = auto()
+    TOGETHER = auto()
+    IN_TURN = auto()
+
+
+class Supervisor:
+    """Runs a schedule in so many workers, and loses no test of it, whatever they do."""
 
     def __init__(
         self,
@@ -51,10 +60,10 @@ class Supervisor:
         schedule: Schedule,
         crew: Crew,
         report: Report,
-        are_replacements: bool = False,
+        start: Start = Start.FIRST,
     ) -> None:
         self._numbers = range(1, workers + 1)
-        self._are_replacements = are_replacements
+        self._start = start
         self._schedule = schedule
         self._crew = crew
         self._report = report
@@ -77,10 +86,10 @@ class Supervisor:
         """Run everything; kill what is left where this is broken off, as by KeyboardInterrupt."""
         try:
             for number in self._numbers:
-                if self._are_replacements:
-                    self._replace(number)
+                if self._start is Start.FIRST:
+                    self._start_worker(number, is_replacement=False)
                 else:
-                    self._start(number, is_replacement=False)
+                    self._replace(number)
             while self._workers:
                 self._wait()
                 self._listen()
@@ -89,7 +98,7 @@ class Supervisor:
             for worker in self._workers:
                 worker.close()
 
-    def _start(self, number: int, *, is_replacement: bool) -> None:
+    def _start_worker(self, number: int, *, is_replacement: bool) -> None:
         worker = self._crew.start(number, self._workers, is_replacement=is_replacement)
         self._workers.append(worker)
 
@@ -105,10 +114,9 @@ class Supervisor:
 
     def _tell(self) -> None:
         is_over = self._is_over
-        may_begin = not self._are_replacements or all(one.is_ready for one in self._workers)
         for worker in self._workers:
             if not is_over:
-                if may_begin:
+                if self._may_begin(worker):
                     self._give(worker)
             elif not worker.is_told_to_stop:
                 worker.is_told_to_stop = True
@@ -119,6 +127,14 @@ class Supervisor:
                 worker.kill()
                 if worker.is_cut_off and not worker.is_gone:
                     worker.why = worker.why or "Its pipes to the run were closed."
+
+    def _may_begin(self, worker: Worker) -> bool:
+        if self._start is Start.FIRST:
+            return True
+        if not all(one.is_ready for one in self._workers):
+            return False
+        before = takewhile(lambda one: one is not worker, self._workers)
+        return self._start is Start.TOGETHER or not any(one.is_beginning for one in before)
 
     def _give(self, worker: Worker) -> None:
         """Give a worker as much to do as it should have."""
@@ -224,7 +240,7 @@ class Supervisor:
         except Exception as error:
             self._report.worker_failed(number, str(error))
         else:
-            self._start(number, is_replacement=True)
+            self._start_worker(number, is_replacement=True)
 
     def _account_for(self, worker: Worker) -> None:
         if worker.parts:

@@ -131,7 +131,7 @@ TOGETHER = """
             Path("done").touch()
             self.assertNotEqual(set(CACHE), {"first", "second"})
 """
-# Each holds a file for itself while the other one is run.
+# Each holds a file for itself, which the other one needs too: who comes second fails.
 UNSAFE = """
     class Holding:
         def hold(self):
@@ -140,8 +140,10 @@ UNSAFE = """
             except FileExistsError:
                 Path("met").touch()
                 self.fail("somebody else holds it")
-            if "DIAGNOSED" in os.environ:
-                time.sleep(1)
+            if Path("met").exists():
+                time.sleep(0.3)
+            else:
+                wait_for("met")
             os.unlink("held")
 
 
@@ -153,6 +155,29 @@ UNSAFE = """
     class UnsafeThere(Holding, TestCase):
         def test_hold(self):
             self.hold()
+"""
+# The one that is there first fails, if it is still at it when the other one begins.
+DISTURBED = """
+    class Disturbed(TestCase):
+        def test_first(self):
+            Path("there").touch()
+            if Path("known").exists():
+                time.sleep(0.3)
+            else:
+                wait_for("disturbed")
+            Path("there").unlink()
+            if Path("disturbed").exists():
+                Path("disturbed").unlink()
+                Path("known").touch()
+                self.fail("somebody else has been there")
+
+
+    class Disturbing(TestCase):
+        def test_second(self):
+            if not Path("known").exists():
+                wait_for("there")
+            if Path("there").exists():
+                Path("disturbed").touch()
 """
 
 
@@ -243,20 +268,20 @@ def test_parallel_unsafe(project: Project, mode: tuple[str, ...], method: str) -
     told = diagnose(project, UNSAFE, *mode, method=method)
     ((name, verdict),) = told.items()
     other = {"UnsafeHere": "UnsafeThere", "UnsafeThere": "UnsafeHere"}[name.split(".")[0]]
-    assert verdict.kind == "PARALLEL-UNSAFE"
+    assert verdict.kind == "PARALLEL-UNSAFE", verdict.evidence
     assert f"beside {PREFIX}{other}.test_hold" in verdict.evidence
     assert "never alone (10 times)" in verdict.evidence
     labels = f"{PREFIX}{name} {PREFIX}{other}.test_hold"
     assert verdict.command == f"python manage.py test --parallel=2 {labels}"
     (project.folder / "met").unlink()
-    project.write(
-        "library/test_generated.py",
-        (project.folder / "library" / "test_generated.py")
-        .read_text()
-        .replace('"DIAGNOSED" in os.environ', "True"),
-    )
     assert run(project, verdict.command).code == 1
     assert (project.folder / "met").exists()
+
+
+def test_parallel_unsafe_to_what_is_there_first(project: Project) -> None:
+    """It is found out too if it takes the other one to begin later."""
+    told = diagnose(project, DISTURBED, "--parallel", "2")
+    assert told["Disturbed.test_first"].kind == "PARALLEL-UNSAFE"
 
 
 def test_a_class_that_cannot_be_set_up(project: Project) -> None:

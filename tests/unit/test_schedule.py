@@ -103,6 +103,12 @@ def test_workers_get_parts_ahead_while_there_are_many() -> None:
     assert before == 1
 
 
+def test_workers_may_get_nothing_ahead() -> None:
+    """Then each part goes to whoever is free, in their order."""
+    parts = Schedule([Part(key, 0, (key,)) for key in range(100)], ahead=0)
+    assert ahead(parts, 2) == 1
+
+
 def timed(seconds: dict[tuple[int, str], float]) -> Schedule:
     """Return a schedule of parts that have these stages and names, and take so long."""
     parts = [Part(key, key, (0,), stage=stage) for key, (stage, _) in enumerate(seconds)]
