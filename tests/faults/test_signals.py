@@ -13,6 +13,8 @@ from .test_interrupted import PARALLEL, WAITING, end, is_alive, waiting
 STARTS = [((), "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")]
 IDS = ["serial", "fork", "spawn"]
 TERMINATED = 128 + signal.SIGTERM
+# By the last of several, with everything cleaned up, it is the same to a shell.
+TERMINATED_AT_LAST = {TERMINATED, -signal.SIGTERM}
 
 MORE = """
     class C(TransactionTestCase):
@@ -83,7 +85,7 @@ def test_sigterm_twice_ends_the_run_at_once(
     process, workers = start(suite, mode, method)
     send_twice(process, signal.SIGTERM, to_group=to_group)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == TERMINATED, stdout + stderr
+    assert process.returncode in TERMINATED_AT_LAST, stdout + stderr
     assert is_cleaned_up(suite, workers)
 
 
@@ -139,7 +141,7 @@ def test_sigterm_after_ctrl_c_ends_the_run_at_once(suite: Project) -> None:
     send(process, signal.SIGINT, to_group=True)
     send_twice(process, signal.SIGTERM, to_group=True)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == TERMINATED, stdout + stderr
+    assert process.returncode in TERMINATED_AT_LAST, stdout + stderr
     assert is_cleaned_up(suite, workers)
 
 

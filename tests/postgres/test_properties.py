@@ -293,8 +293,9 @@ def sequences(w: World) -> str:
         CREATE SEQUENCE {w.name("q_a")} AS smallint INCREMENT -2 MAXVALUE 500 START 100 CYCLE;
         SELECT nextval('{w.name("q_a").replace("'", "''")}');
         CREATE SEQUENCE {w.name("q_b")} OWNED BY {t}.body;
-        ALTER TABLE {t} ADD {w.name("q_c")} int
-            DEFAULT nextval('{w.name("q_b").replace("'", "''")}');
+        ALTER TABLE {t} ADD {w.name("q_c")} int;
+        ALTER TABLE {t} ALTER {w.name("q_c")}
+            SET DEFAULT nextval('{w.name("q_b").replace("'", "''")}');
     """
 
 
@@ -513,9 +514,9 @@ def test_anything_that_is_built_can_be_copied(
     """
     statements = written(example)
     note(statements)
+    with extended.transaction():
+        extended.execute(statements)
     try:
-        with extended.transaction():
-            extended.execute(statements)
         model, copy = (schemas.create(extended, worker, RUN) for worker in (1, 2))
         assert relocation.move(extended, "public", model, batch=batch) == []
         relocation.repoint_routines(extended, "public", model)
