@@ -75,7 +75,8 @@ class Diagnosis:
 
     def _judge_after(self, failure: Failure) -> Verdict | None:
         """Look whether the tests that came before it in its worker make it fail."""
-        before = self._spots_of(self._course.before(failure.name))
+        last = self._tests_of(failure)[0] if failure.is_after else failure.name
+        before = self._spots_of(self._course.before(last))
 
         def fails_after(spots: Sequence[Spot]) -> bool:
             return self._engine.fails(failure, after=spots)
@@ -97,7 +98,7 @@ class Diagnosis:
     def _judge_beside(self, failure: Failure) -> Verdict | None:
         """Look whether the tests of other workers make it fail, at the same time."""
         test_ids = self._tests_of(failure)
-        beside = self._spots_of(self._course.beside(test_ids[0]))
+        beside = self._spots_of(self._course.beside(test_ids))
         if not beside:
             return None
         # What two tests do to each other may befall just the one that comes second, or first.

@@ -30,16 +30,20 @@ HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
 class Failure:
     """A test that has failed, or a fixture before tests that have not been run because of it.
 
-    The tests are those at `positions` of a subsuite. `tell` tells the result of it.
+    Or one that `is_after` tests, which have been run by then. The tests are those at `positions`
+    of a subsuite. `tell` tells the result of it.
     """
 
     name: str
     subsuite: int
     positions: tuple[int, ...]
     tell: Callable[[], object]
+    is_after: bool = False
 
     def is_about(self, other: "Failure") -> bool:
-        """Whether some test has not passed for the one as well as for the other."""
+        """Whether the one has failed as well as the other, or some test not passed for both."""
+        if self.is_after or other.is_after:
+            return self.name == other.name
         shared = set(self.positions) & set(other.positions)
         return self.subsuite == other.subsuite and bool(shared)
 
@@ -127,8 +131,8 @@ class Report:
         def tell() -> None:
             method(holder, *arguments)
 
-        if is_first and message.method == "addError":
-            self._fail_fixture(worker, part, message.name, tell)
+        if message.method == "addError":
+            self._fail_fixture(worker, part, message.name, tell, is_first=is_first)
         else:
             tell()
 
@@ -155,10 +159,7 @@ class Report:
         def tell() -> None:
             self._result.addError(holder, _told(f"Worker {worker} {cause}"))
 
-        if is_first:
-            self._fail_fixture(worker, part, holder.id(), tell)
-        else:
-            tell()
+        self._fail_fixture(worker, part, holder.id(), tell, is_first=is_first)
 
     def left(self, worker: int, part: Part, message: Left, tested: float) -> None:
         """Tell observers of a part that is over, of whose time so many seconds were its tests'."""
@@ -190,7 +191,7 @@ class Report:
         def tell() -> None:
             self._result.addError(holder, _raised(error))
 
-        self._fail_fixture(worker, part, holder.id(), tell)
+        self._fail_fixture(worker, part, holder.id(), tell, is_first=True)
 
     def worker_failed(self, worker: int, cause: str) -> None:
         """Tell of a worker that cannot be set up, and stop."""
@@ -199,9 +200,11 @@ class Report:
         self._result.stop()
 
     def _fail_fixture(
-        self, worker: int, part: Part, name: str, tell: Callable[[], object]
+        self, worker: int, part: Part, name: str, tell: Callable[[], object], *, is_first: bool
     ) -> None:
-        self._fail(Failure(name, part.subsuite, part.positions, tell))
+        self._fail(Failure(name, part.subsuite, part.positions, tell, is_after=not is_first))
+        if not is_first:
+            return
         tests = self._tests[part.subsuite]
         test_ids = tuple(tests[position].id() for position in part.positions)
         self._observe(FixtureFailed(name, test_ids, worker, self._attempt))

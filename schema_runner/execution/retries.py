@@ -60,5 +60,8 @@ class Retries:
             self._kept.appendleft((failure, times + 1))
 
     def _limit_of(self, failure: Failure, engine: Engine) -> int:
+        if failure.is_after:
+            # Its tests have their outcomes.
+            return 0
         tests = engine.tests[failure.subsuite]
         return max(self._limit(tests[position]) for position in failure.positions)

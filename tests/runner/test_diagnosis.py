@@ -308,6 +308,59 @@ def test_a_class_that_cannot_be_set_up(project: Project) -> None:
     assert verdict.command == f"python manage.py test {PREFIX}Unset.test_a {PREFIX}Unset.test_b"
 
 
+TORN = """
+    class Before(TestCase):
+        def test_it(self):
+            CACHE["left"] = 1
+
+
+    class Torn(TestCase):
+        @classmethod
+        def tearDownClass(cls):
+            super().tearDownClass()
+            if {condition}:
+                {ends}
+
+        def test_a(self):
+            pass
+
+        def test_b(self):
+            Path("done").touch()
+"""
+
+
+@pytest.mark.parametrize(
+    "ends", ["raise RuntimeError('no tear-down')", "os._exit(7)"], ids=["raises", "dies"]
+)
+@pytest.mark.parametrize("mode", [(), ("--parallel", "2")], ids=["serial", "parallel"])
+def test_a_class_that_cannot_be_torn_down(
+    project: Project, mode: tuple[str, ...], ends: str
+) -> None:
+    """All of its tests are run to see it."""
+    torn = TORN.format(condition=True, ends=ends)
+    verdict = diagnose(project, torn, *mode)["tearDownClass (Torn)"]
+    assert verdict.kind == "BROKEN"
+    assert verdict.command == f"python manage.py test {PREFIX}Torn.test_a {PREFIX}Torn.test_b"
+
+
+def test_a_class_that_cannot_be_torn_down_after_a_test(project: Project) -> None:
+    """Its own tests are not what it is polluted by."""
+    torn = TORN.format(condition="'left' in CACHE", ends="raise RuntimeError('no tear-down')")
+    verdict = diagnose(project, torn)["tearDownClass (Torn)"]
+    assert verdict.kind == "POLLUTED"
+    labels = [f"{PREFIX}{name}" for name in ("Before.test_it", "Torn.test_a", "Torn.test_b")]
+    assert verdict.command == f"python manage.py test {' '.join(labels)}"
+    assert run(project, verdict.command).code == 1
+
+
+def test_a_test_of_a_class_that_cannot_be_torn_down(project: Project) -> None:
+    """Each has a verdict of its own."""
+    torn = TORN.format(condition=True, ends="raise RuntimeError('no tear-down')")
+    told = diagnose(project, torn.replace("pass", "self.assertNotEqual(times('rare'), 1)"))
+    assert told["tearDownClass (Torn)"].kind == "BROKEN"
+    assert told["Torn.test_a"].kind == "FLAKY"
+
+
 def test_a_test_that_its_worker_dies_with(project: Project) -> None:
     """Dying is a way to fail."""
     dying = "    class Dying(TestCase):\n        def test_it(self):\n            os._exit(7)\n"

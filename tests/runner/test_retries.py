@@ -279,6 +279,28 @@ def test_a_mark_wins_over_everything(project: Project) -> None:
     }
 
 
+def test_what_fails_after_tests_is_not_run_again(project: Project) -> None:
+    """The tests of its class have passed, and have each been run once."""
+    project.tests(
+        RECORDING
+        + """
+    class Torn(Recording, TestCase):
+        @classmethod
+        def tearDownClass(cls):
+            super().tearDownClass()
+            raise RuntimeError("no tear-down")
+
+        def test_it(self):
+            pass
+    """
+    )
+    result = project.run("--retries", "2")
+    assert result.code == 1, result.output
+    assert "Ran 1 test " in result.stderr
+    assert result.stderr.count("RuntimeError: no tear-down") == 1
+    assert len(recorded(project)["Torn.test_it"]) == 1
+
+
 @pytest.mark.parametrize("options", [["--isolation", "database"], ["--keepdb"]], ids=" ".join)
 @pytest.mark.parametrize("mode", [(), ("--parallel", "2")], ids=["serial", "parallel"])
 def test_whatever_a_worker_has(

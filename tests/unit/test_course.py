@@ -56,8 +56,9 @@ def test_what_was_beside_was_under_way_in_another_worker() -> None:
         *ran("after", 2, 21.0),
         *ran("same worker", 1, 10.5),
     )
-    assert found.beside("a") == ["into", "within", "out of"]
-    assert found.beside("unknown") == []
+    assert found.beside(["a"]) == ["into", "within", "out of"]
+    assert found.beside(["unknown"]) == []
+    assert found.beside(["a", "same worker"]) == found.beside(["a"])
 
 
 def test_only_the_first_time_counts() -> None:
@@ -70,4 +71,4 @@ def test_only_the_first_time_counts() -> None:
         *ran("c", 2, 9.0),
     )
     assert found.before("b") == ["a"]
-    assert found.beside("b") == []
+    assert found.beside(["b"]) == []
