@@ -202,7 +202,8 @@ NOT_COUNTED = {
     "added to": "open('data/rates.csv', 'a').close(); open('data/rates.csv').close()",
     "renamed": "import tempfile; name = tempfile.mktemp(); open(name, 'w').close();"
     " import shutil; shutil.move(name, 'data/new.csv'); open('data/new.csv').close()",
-    "temporary": "import tempfile; open(tempfile.mkstemp()[1]).close()",
+    "temporary": "import atexit, tempfile; name = tempfile.mkstemp()[1];"
+    " atexit.register(os.unlink, name); open(name).close()",
     "the standard library's": "import quopri; open(os.__file__).close()",
     "Django's": "open(django.__file__).close()",
     "the system's": "open('/proc/self/stat').close(); open('/dev/null').close()",
