@@ -25,6 +25,9 @@ IMPORTS = """
     import schema_runner
 
     CACHE = {}
+    # How long, in seconds, a test is at what another one may meet: it cannot wait for the other,
+    # because most of the time it is run alone.
+    HOLD = 1.0
 
 
     def times(name):
@@ -34,7 +37,7 @@ IMPORTS = """
 
 
     def wait_for(path):
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not Path(path).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -141,7 +144,7 @@ UNSAFE = """
                 Path("met").touch()
                 self.fail("somebody else holds it")
             if Path("met").exists():
-                time.sleep(0.3)
+                time.sleep(HOLD)
             else:
                 wait_for("met")
             os.unlink("held")
@@ -162,7 +165,7 @@ DISTURBED = """
         def test_first(self):
             Path("there").touch()
             if Path("known").exists():
-                time.sleep(0.3)
+                time.sleep(HOLD)
             else:
                 wait_for("disturbed")
             Path("there").unlink()

@@ -41,6 +41,7 @@ def test_what_came_before_is_what_the_same_process_has_run() -> None:
     )
     assert found.before("c") == ["a"]
     assert found.before("e") == ["d"]
+    assert found.before("f") == ["d", "e"]
     assert found.before("setUpClass (G)") == ["d", "e", "f"]
     assert found.before("setUpClass (H)") == ["b"]
 
