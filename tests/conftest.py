@@ -14,6 +14,7 @@ from schema_runner import embedded
 from schema_runner.postgres.server import Connection, Server
 
 from .builds import BUILD
+from .fork_server import ForkServer
 from .project import Project, wait_for
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
@@ -22,6 +23,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 def pytest_configure() -> None:
     if not BUILD.is_installed:
         raise pytest.UsageError(f"PostgreSQL {BUILD.version} is missing: {BUILD.install}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what differs by versions wherever it is found; see the marks in pyproject.toml."""
+    for folder, mark in {"unit": "versions", "postgres": "server"}.items():
+        for item in items:
+            if Path(__file__).with_name(folder) in item.path.parents:
+                item.add_marker(mark)
 
 
 def pytest_report_header() -> str:
@@ -109,13 +118,25 @@ def connection(server: Server, database: str) -> Iterator[Connection]:
         yield connected
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """What runs of projects are forked from."""
+    started = ForkServer()
+    yield started
+    started.close()
+
+
 @pytest.fixture
-def project(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
+def project(
+    server: Server, fork_server: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Project]:
     """A generated Django project, whose database NAME is this test's own.
 
     Afterwards none of its databases may be left, unless the test has dropped it itself.
     """
-    generated = Project(tmp_path, server, f"p{abs(hash(request.node.nodeid)) % 10**12}")
+    generated = Project(
+        tmp_path, server, f"p{abs(hash(request.node.nodeid)) % 10**12}", fork_server
+    )
     yield generated
     generated.end()
     assert generated.databases() == [], "the run has left a database"

@@ -1,5 +1,6 @@
 """A whole Django project, written into a folder and run in a subprocess."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,14 +11,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import pytest
 from psycopg import sql
 
 from schema_runner.postgres.marker import Marker
 from schema_runner.postgres.server import Connection, Server
 
+from .fork_server import FLAGS, ForkedRun, ForkServer
+
+Process = subprocess.Popen[str] | ForkedRun
 T = TypeVar("T")
+
+# The arguments of a run, and how it starts its workers.
+Mode = tuple[str, ...]
+SERIAL: Mode = ()
+PARALLEL: Mode = ("--parallel", "2")
+METHODS = ["fork", "spawn", "forkserver"]
+each_mode = pytest.mark.parametrize("mode", [SERIAL, PARALLEL], ids=["serial", "parallel"])
+each_start = pytest.mark.parametrize(
+    ("mode", "method"),
+    [(SERIAL, "fork"), *((PARALLEL, method) for method in METHODS)],
+    ids=["serial", *METHODS],
+)
+APPS = Path(__file__).parent / "apps"
 
 STOCK = "django.test.runner.DiscoverRunner"
 
@@ -28,6 +46,8 @@ _MANAGE = """
 
     if __name__ == "__main__":
         os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+        # Where `helpers` is.
+        sys.path.append({apps!r})
         if method := os.environ.get("START_METHOD"):
             multiprocessing.set_start_method(method)
         from django.core.management import execute_from_command_line
@@ -131,14 +151,17 @@ class Result:
 class Project:
     """A project with one app, `library`, of two models; tests add what they are about."""
 
-    def __init__(self, folder: Path, server: Server, name: str) -> None:
+    def __init__(
+        self, folder: Path, server: Server, name: str, fork_server: ForkServer | None = None
+    ) -> None:
         self.folder = folder
         self.server = server
+        self.fork_server = fork_server
         self.name = name
         self.test_name = f"test_{name}"
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[Process] = []
         where = {key: server.params[key] for key in ("host", "port", "user")}
-        self.write("manage.py", _MANAGE)
+        self.write("manage.py", _MANAGE.format(apps=str(APPS)))
         self.write("settings.py", _SETTINGS.format(name=name, **where))
         self.write("library/__init__.py", "")
         self.write("library/models.py", _MODELS)
@@ -166,12 +189,23 @@ class Project:
         )
 
     def tests(self, text: str, module: str = "test_generated") -> None:
+        """Write a module of tests, which has the names of `helpers` and the models."""
         self.write(
             f"library/{module}.py",
-            "from django.db import connection, connections\n"
-            "from django.test import SimpleTestCase, TestCase, TransactionTestCase, tag\n"
-            "from library.models import Author, Book\n\n\n" + dedent(text),
+            "from helpers import *\nfrom library.models import Author, Book\n\n\n" + dedent(text),
         )
+
+    def records(self, what: str | None = None, *, name: str = "recorded") -> list[dict[str, Any]]:
+        """List what `helpers.record` has written, all or of one kind; whole lines only."""
+        path = self.folder / name
+        *lines, _ = path.read_text().split("\n") if path.exists() else [""]
+        records = [json.loads(line) for line in lines]
+        return [record for record in records if what in (None, record["what"])]
+
+    def forget(self) -> None:
+        """Remove what was recorded, and where processes have met."""
+        for path in [self.folder / "recorded", *self.folder.glob("met-*")]:
+            path.unlink(missing_ok=True)
 
     def run(self, *arguments: str, env: dict[str, str] | None = None, stdin: str = "") -> Result:
         """Run `manage.py test` to its end."""
@@ -179,12 +213,22 @@ class Project:
         stdout, stderr = process.communicate(stdin, timeout=120)
         return Result(process.returncode, stdout, stderr)
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start `manage.py test` in a process group of its own."""
+    def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
+        """Start `manage.py test` in a process group of its own.
+
+        That is a fork of the fork server, or a new interpreter where the variables are about one.
+        """
+        variables = {**_environment(), **(env or {})}
+        if self.fork_server and not _needs_interpreter(env or {}):
+            process = self.fork_server.start(
+                ["manage.py", "test", *arguments], self.folder, variables
+            )
+            self._started.append(process)
+            return process
         process = subprocess.Popen(
-            [sys.executable, "-W", "error::ResourceWarning", "manage.py", "test", *arguments],
+            [sys.executable, *FLAGS, "manage.py", "test", *arguments],
             cwd=self.folder,
-            env={**_environment(), **(env or {})},
+            env=variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -240,6 +284,12 @@ class Project:
                 " WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"
             )
             return {name: Marker.parse(comment) for name, comment in rows}
+
+
+def _needs_interpreter(env: dict[str, str]) -> bool:
+    """Whether workers start interpreters, or the run is about what one does as it starts."""
+    starts = env.get("START_METHOD", "fork") != "fork"
+    return starts or any(name.startswith("PYTHON") for name in env)
 
 
 def _quoted(name: str) -> sql.Identifier:

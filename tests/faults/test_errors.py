@@ -5,6 +5,8 @@ import pytest
 from ..observed import OTHER, RECORDING, Reported, run
 from ..project import Project
 
+pytestmark = pytest.mark.versions
+
 UNPICKLABLE = """
     class LockedError(Exception):
         def __init__(self, message):

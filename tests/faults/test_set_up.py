@@ -5,6 +5,8 @@ import pytest
 from ..observed import RECORDING, Reported, observe, recorded, run
 from ..project import Project
 
+pytestmark = pytest.mark.oldest
+
 METHODS = ["fork", "spawn", "forkserver"]
 TWO_CLASSES = """
     class First(Recording, TestCase):

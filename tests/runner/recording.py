@@ -1,63 +1,20 @@
-"""Tests that write down when they begin and end, and a run of them with what they have written."""
+"""Runs whose tests record when they begin and end, by `helpers.Recording`."""
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..project import Project, Result
+from ..project import PARALLEL, Project, Result
 
-PARALLEL = ("--parallel", "2")
+# Each test waits until two processes have come to one, so that neither is through with its first
+# while the other is still being set up.
 TOGETHER = {"MEET": "2"}
 
-# Each test waits until as many processes as the variable MEET says have come to a test, so that
-# none of them is through with its first one while another is still being set up.
-RECORDING = """
-    import json
-    import os
-    import time
-    from pathlib import Path
-
-    import schema_runner
-
-    HERE = Path(__file__).parents[1]
-
-
-    def write(what, case, test=""):
-        line = json.dumps([what, case, test, os.getpid()])
-        with open(HERE / os.environ.get("WRITTEN", "written"), "a") as lines:
-            lines.write(line + "\\n")
-
-
-    def meet(what="any"):
-        number = int(os.environ.get("MEET", 0))
-        (HERE / f"here-{what}-{os.getpid()}").touch()
-        deadline = time.monotonic() + 25
-        while len(list(HERE.glob(f"here-{what}-*"))) < number:
-            assert time.monotonic() < deadline, "waited in vain for another process"
-            time.sleep(0.01)
-
-
-    class Recording:
-        @classmethod
-        def setUpClass(cls):
-            write("sets up", cls.__name__)
-            super().setUpClass()
-
-        def setUp(self):
-            super().setUp()
-            about = type(self).__name__, self._testMethodName
-            write("begins", *about)
-            self.addCleanup(write, "ends", *about)
-            meet()
-
-
-"""
+__all__ = ["PARALLEL", "TOGETHER", "Line", "Run", "follows", "read", "run", "sleeping"]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one process has written about a class, or about a test of it."""
+    """What one process has recorded of a class, or of a test of it."""
 
     what: str
     case: str
@@ -71,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run, and the lines that its tests have written, in their order."""
+    """A run, and the lines that its tests have recorded, in their order."""
 
     result: Result
     lines: list[Line]
@@ -122,17 +79,18 @@ class Run:
 
 
 def run(project: Project, *arguments: str, env: dict[str, str] | None = None) -> Run:
-    """Run a project's tests, alone; forget what others have written before."""
-    for path in [project.folder / "written", *project.folder.glob("here-*")]:
-        path.unlink(missing_ok=True)
+    """Run a project's tests, alone; forget what others have recorded before."""
+    project.forget()
     result = project.run(*arguments, env=env)
-    return Run(result, read(project.folder / "written"))
+    return Run(result, read(project))
 
 
-def read(path: Path) -> list[Line]:
-    """Return what was written into a file, if anything was."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [Line(*json.loads(line)) for line in lines]
+def read(project: Project, name: str = "recorded") -> list[Line]:
+    """Return what was recorded in a file of this name, if anything was."""
+    return [
+        Line(line["what"], line["case"], line["test"], line["process"])
+        for line in project.records(name=name)
+    ]
 
 
 def sleeping(name: str, seconds: float | str, kind: str = "TestCase") -> str:

@@ -4,6 +4,8 @@ import pytest
 
 from ..project import STOCK, Project
 
+pytestmark = pytest.mark.oldest
+
 MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 IDS = ["stock", "serial", "parallel"]
 STOCK_PARALLEL = ("--testrunner", STOCK, "--parallel", "2")

@@ -6,6 +6,8 @@ import pytest
 
 from ..project import MEETING, STOCK, Project
 
+pytestmark = pytest.mark.versions
+
 MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 IDS = ["stock", "serial", "parallel"]
 

@@ -16,6 +16,8 @@ from schema_runner.postgres.server import Connection
 from ..digest import digest
 from ..project import STOCK, Project, wait_for
 
+pytestmark = pytest.mark.oldest
+
 MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 IDS = ["stock", "serial", "parallel"]
 PARALLEL = ("--parallel", "2")

@@ -10,6 +10,8 @@ import pytest
 
 from ..project import Project, Result
 
+pytestmark = pytest.mark.oldest
+
 SERIAL = pytest.param((), "fork", id="serial")
 PARALLEL = [
     pytest.param(("--parallel", "2"), method, id=method)

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from ..project import Project
-from .recording import PARALLEL, RECORDING, Run, run, sleeping
+from .recording import PARALLEL, Run, run, sleeping
 
 TESTS = [f"Long.test_{letter}" for letter in "abcd"]
 # With TOGETHER, a test of the class waits until two processes are at one: it has to be divided.
@@ -49,7 +49,7 @@ DIVIDED = {"MEET": "2", "DIVIDED": "1"}
 def long(test_a: str = "pass", kind: str = "TestCase", more: str = "") -> str:
     """Return a class of four tests, of which the first does something besides."""
     text = more + TEST_A.format(statement=test_a)
-    return RECORDING + LONG.format(kind=kind, test_a=text.strip()) + sleeping("Short", 0.05)
+    return LONG.format(kind=kind, test_a=text.strip()) + sleeping("Short", 0.05)
 
 
 SET_UP = """

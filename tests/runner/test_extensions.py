@@ -6,6 +6,8 @@ from ..builds import BUILD
 from ..digest import digest
 from ..project import STOCK, Project
 
+pytestmark = pytest.mark.oldest
+
 MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 IDS = ["stock", "serial", "parallel"]
 CURRENT = ("--host-database", "current")

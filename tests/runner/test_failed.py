@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from ..project import Project, Result
-from .recording import PARALLEL, RECORDING, TOGETHER, follows, run, sleeping
+from .recording import PARALLEL, TOGETHER, follows, run, sleeping
 
 MODES = [pytest.param((), id="serial"), pytest.param(PARALLEL, id="parallel")]
 BROKEN = {"BROKEN": "1"}
@@ -106,8 +106,8 @@ def test_what_failed_is_run_once_more(project: Project, mode: tuple[str, ...]) -
     # Without workers, the run would be over.
     if mode:
         failed, others = failed | {"Crashing.test_a"}, others | {"Crashing.test_b"}
-    project.tests(RECORDING + TESTS + (CRASHING if mode else ""))
-    project.tests(RECORDING + MODULE, module="test_module")
+    project.tests(TESTS + (CRASHING if mode else ""))
+    project.tests(MODULE, module="test_module")
     assert run(project, *mode, env=BROKEN).result.code == 1
     found = run(project, *mode, "--last-failed").passed()
     assert Counter(found.tests) == Counter(failed)
@@ -123,7 +123,7 @@ def test_what_failed_is_run_once_more(project: Project, mode: tuple[str, ...]) -
 @pytest.mark.parametrize("mode", MODES)
 def test_a_test_has_failed_until_it_passes(project: Project, mode: tuple[str, ...]) -> None:
     """Runs of other tests do not make it forgotten, nor does one that does not come to it."""
-    project.tests(RECORDING + TESTS)
+    project.tests(TESTS)
     label = "library.test_generated.Failing"
     assert run(project, *mode, label, env=BROKEN).result.code == 1
     run(project, *mode, "library.test_generated.Passing").passed()
@@ -137,7 +137,7 @@ def test_a_module_that_cannot_be_imported_is_always_run(
     project: Project, mode: tuple[str, ...]
 ) -> None:
     """Nobody knows which of its tests would fail."""
-    project.tests(RECORDING + sleeping("A", 0) + sleeping("B", 0) + sleeping("C", 0))
+    project.tests(sleeping("A", 0) + sleeping("B", 0) + sleeping("C", 0))
     run(project, *mode).passed()
     project.tests("import nothing_there", module="test_broken")
     for _ in range(2):
@@ -182,7 +182,7 @@ FIRST = """
 @pytest.mark.parametrize("mode", MODES)
 def test_what_failed_comes_first_within_its_kind(project: Project, mode: tuple[str, ...]) -> None:
     """With the rest of its class after it; tests that may empty tables still come later."""
-    project.tests(RECORDING + FIRST)
+    project.tests(FIRST)
     assert run(project, *mode, env=BROKEN).result.code == 1
     found = run(project, *mode, "--failed-first", env=TOGETHER if mode else None).passed()
     assert [name for name in found.tests if name[0] == "C"] == ["C.test_b", "C.test_a"]
@@ -195,7 +195,7 @@ def test_what_failed_comes_first_within_its_kind(project: Project, mode: tuple[s
 @pytest.mark.parametrize("mode", MODES)
 def test_an_order_that_somebody_wants_wins(project: Project, mode: tuple[str, ...]) -> None:
     """What failed keeps its place in it."""
-    project.tests(RECORDING + FIRST)
+    project.tests(FIRST)
     assert run(project, *mode, env=BROKEN).result.code == 1
     labels = [f"library.test_generated.{name}" for name in "BCAD"]
     found = run(project, *mode, "--failed-first", *labels, env=TOGETHER if mode else None)

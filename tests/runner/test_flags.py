@@ -9,6 +9,8 @@ from schema_runner.postgres.marker import Marker
 
 from ..project import STOCK, Project, Result
 
+pytestmark = pytest.mark.versions
+
 OURS = "schema_runner.SchemaDiscoverRunner"
 MODES = [(), ("--parallel", "2")]
 

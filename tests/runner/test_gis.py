@@ -8,7 +8,7 @@ from ..project import STOCK, Project
 MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 IDS = ["stock", "serial", "parallel"]
 
-pytestmark = pytest.mark.needs("postgis")
+pytestmark = [pytest.mark.debian, pytest.mark.needs("postgis")]
 
 MODELS = """
     from django.contrib.gis.db import models

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..project import Project
-from .recording import PARALLEL, RECORDING, TOGETHER, Run, read, run
+from .recording import PARALLEL, TOGETHER, Run, read, run
 
 MODES = [pytest.param((), id="serial"), pytest.param(PARALLEL, id="parallel")]
 FOLDER = ".schema_runner"
@@ -36,14 +36,14 @@ def history_dir(project: Project, folder: str | None) -> None:
 @pytest.fixture
 def remembering(project: Project) -> Project:
     """A project with three tests, of which one may fail."""
-    project.tests(RECORDING + TESTS)
+    project.tests(TESTS)
     return project
 
 
 def names(project: Project) -> set[str]:
     """Return what is in the project's folder, but for what tests leave there."""
     found = {path.name for path in project.folder.iterdir()}
-    return {name for name in found if not name.startswith("here-")}
+    return {name for name in found if not name.startswith("met-")}
 
 
 def knows_a_failure(project: Project) -> bool:
@@ -102,8 +102,7 @@ def test_the_working_directory_does_not_matter(remembering: Project, tmp_path: P
     assert run(remembering, env=BROKEN).result.code == 1
     elsewhere = remembering.folder / "elsewhere"
     elsewhere.mkdir()
-    written = remembering.folder / "written"
-    written.unlink()
+    remembering.forget()
     done = subprocess.run(
         [sys.executable, "../manage.py", "test", "library", "--last-failed"],
         check=False,
@@ -112,7 +111,7 @@ def test_the_working_directory_does_not_matter(remembering: Project, tmp_path: P
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert [line.name for line in read(written) if line.what == "begins"] == ["A.test_failing"]
+    assert [line.name for line in read(remembering) if line.what == "begins"] == ["A.test_failing"]
     assert list(elsewhere.iterdir()) == []
     assert not knows_a_failure(remembering)
 
@@ -183,7 +182,7 @@ def test_runs_at_the_same_time_all_remember(project: Project) -> None:
     """None of them loses what another has written since it began."""
     modules = [f"test_{number}" for number in range(3)]
     for module in modules:
-        project.tests(RECORDING + TESTS, module=module)
+        project.tests(TESTS, module=module)
     # A test of each waits for the others, so that all of them have begun before one ends.
     env = {**BROKEN, "MEET": str(len(modules))}
     runs = [project.start(f"library.{module}", env=env) for module in modules]

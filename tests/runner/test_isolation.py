@@ -4,6 +4,8 @@ import pytest
 
 from ..project import Project
 
+pytestmark = pytest.mark.oldest
+
 METHODS = ["fork", "spawn", "forkserver"]
 CLONES = ("--isolation", "database", "--parallel", "2")
 

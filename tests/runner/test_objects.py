@@ -10,6 +10,8 @@ from schema_runner.postgres.catalog import describe
 
 from ..project import STOCK, Project
 
+pytestmark = pytest.mark.oldest
+
 MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 
 MODELS = """

@@ -3,7 +3,7 @@
 import pytest
 
 from ..project import Project
-from .recording import PARALLEL, RECORDING, TOGETHER, follows, run, sleeping
+from .recording import PARALLEL, TOGETHER, follows, run, sleeping
 
 # In the suite they are sorted by name.
 LENGTHS = {"A": 0.01, "B": 0.7, "C": 0.2, "D": 0.4}
@@ -15,7 +15,7 @@ LABELS = [f"library.test_generated.{name}" for name in ("B", "A", "D", "C")]
 @pytest.fixture
 def measured(project: Project) -> Project:
     """A project whose classes take different times, which a run has measured."""
-    project.tests(RECORDING + "".join(sleeping(*each) for each in LENGTHS.items()))
+    project.tests("".join(sleeping(*each) for each in LENGTHS.items()))
     first = run(project, *PARALLEL).passed()
     assert sorted(first.tests) == [f"{name}.test_it" for name in SUITE]
     return project
@@ -54,7 +54,7 @@ def test_one_label_wants_no_order(measured: Project) -> None:
     """Nor do several that name modules, in which classes are for us to order."""
     found = run(measured, "library.test_generated", *PARALLEL, env=TOGETHER).passed()
     assert follows(found.classes, LONGEST_FIRST)
-    measured.tests(RECORDING + sleeping("E", 0.1), module="test_more")
+    measured.tests(sleeping("E", 0.1), module="test_more")
     labels = ("library.test_more", "library.test_generated")
     found = run(measured, *labels, *PARALLEL, env=TOGETHER).passed()
     # A new test takes as long as the middle one, so it comes in the middle.
@@ -65,7 +65,7 @@ def test_kinds_keep_their_order_in_each_worker(project: Project) -> None:
     """A class that may empty tables comes after those that may not, though it takes longer."""
     classes = [sleeping(f"Case{n}", 0.2) for n in range(4)]
     classes += [sleeping(f"Other{n}", 0.3, "TransactionTestCase") for n in range(2)]
-    project.tests(RECORDING + "".join(classes))
+    project.tests("".join(classes))
     run(project, *PARALLEL).passed()
     found = run(project, *PARALLEL, env=TOGETHER).passed()
     assert sorted(found.classes[:4]) == ["Case0", "Case1", "Case2", "Case3"]
@@ -79,7 +79,7 @@ def test_a_class_that_would_hold_up_the_run_goes_ahead(project: Project) -> None
     classes = [sleeping(f"Case{n}", slower) for n in range(4)]
     classes += [sleeping("Long", 1.2, "TransactionTestCase")]
     classes += [sleeping("Other", 0.02, "TransactionTestCase")]
-    project.tests(RECORDING + "".join(classes))
+    project.tests("".join(classes))
     run(project, *PARALLEL).passed()
     found = run(project, *PARALLEL, env={**TOGETHER, "SLOWER": "1"}).passed()
     assert sorted(found.classes) == ["Case0", "Case1", "Case2", "Case3", "Long", "Other"]
@@ -94,7 +94,7 @@ def test_where_tests_find_everything_as_it_was_length_alone_decides(project: Pro
     project.configure('SCHEMA_RUNNER = {"RESET": "reference"}')
     kinds = ["TransactionTestCase", "TestCase", "TransactionTestCase", "TestCase"]
     lengths = zip(["B", "D", "C", "A"], [0.7, 0.4, 0.2, 0.01], kinds, strict=True)
-    project.tests(RECORDING + "".join(sleeping(*each) for each in lengths))
+    project.tests("".join(sleeping(*each) for each in lengths))
     run(project, *PARALLEL).passed()
     found = run(project, *PARALLEL, env=TOGETHER).passed()
     assert follows(found.classes, ["B", "D", "C", "A"])

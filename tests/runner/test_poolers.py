@@ -14,6 +14,8 @@ from schema_runner.embedded.account import server_account
 
 from ..project import MEETING, STOCK, Project, wait_for
 
+pytestmark = pytest.mark.debian
+
 MODES = {
     "stock": ("--testrunner", STOCK),
     "serial": (),

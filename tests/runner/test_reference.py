@@ -4,6 +4,8 @@ import pytest
 
 from ..project import Project
 
+pytestmark = pytest.mark.oldest
+
 MODES = [(), ("--parallel", "2")]
 
 TESTS = """

@@ -8,6 +8,8 @@ import pytest
 from ..digest import digest
 from ..project import Project
 
+pytestmark = pytest.mark.oldest
+
 TESTS = "class Any(TestCase):\n    def test_it(self):\n        pass\n"
 
 

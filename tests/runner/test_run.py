@@ -8,6 +8,8 @@ import pytest
 from ..digest import digest
 from ..project import STOCK, Project
 
+pytestmark = pytest.mark.server
+
 MODES = [(), ("--parallel", "2")]
 METHODS = ["fork", "spawn", "forkserver"]
 

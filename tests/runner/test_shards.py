@@ -6,7 +6,7 @@ from itertools import chain
 import pytest
 
 from ..project import Project, Result
-from .recording import PARALLEL, RECORDING, read, run, sleeping
+from .recording import PARALLEL, read, run, sleeping
 
 MODES = [pytest.param((), id="serial"), pytest.param(PARALLEL, id="parallel")]
 SHARDS = ["1/3", "2/3", "3/3"]
@@ -42,7 +42,7 @@ def suite(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
             TWO_TESTS.format(name=f"M{module}C{n}", kind=KINDS[n % 2], seconds=n / 50)
             for n in range(5)
         ]
-        project.tests(RECORDING + "".join(classes), module=f"test_{module}")
+        project.tests("".join(classes), module=f"test_{module}")
     return project
 
 
@@ -96,9 +96,9 @@ def test_shards_do_not_depend_on_the_order(suite: Project) -> None:
 
 def test_shards_are_balanced_by_history(suite: Project) -> None:
     """What takes as long as everything else has a shard of its own, and the rest is divided."""
-    long = RECORDING + sleeping("Long", 1.5)
+    long = sleeping("Long", 1.5)
     suite.tests(long, module="test_1")
-    suite.tests(RECORDING + "".join(sleeping(f"Short{n}", 0.1) for n in range(6)), "test_2")
+    suite.tests("".join(sleeping(f"Short{n}", 0.1) for n in range(6)), "test_2")
     run(suite).passed()
     found = []
     shutil.copytree(suite.folder / ".schema_runner", suite.folder / "kept")
@@ -125,7 +125,7 @@ def test_shards_may_share_a_server(suite: Project, mode: tuple[str, ...], host: 
     for one in started:
         stdout, stderr = one.communicate(timeout=120)
         Result(one.returncode, stdout, stderr).passed()
-    begun = [line.name for line in read(suite.folder / "written") if line.what == "begins"]
+    begun = [line.name for line in read(suite) if line.what == "begins"]
     assert len(begun) == len(set(begun)) == 20
     assert suite.databases() == [suite.name]
     with suite.host(suite.name) as connection:
@@ -139,7 +139,7 @@ def test_shards_may_share_a_server(suite: Project, mode: tuple[str, ...], host: 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_shard_without_tests_passes(project: Project, mode: tuple[str, ...]) -> None:
     """There are more of them than classes."""
-    project.tests(RECORDING + sleeping("Only", 0))
+    project.tests(sleeping("Only", 0))
     found = [run(project, *mode, "--shard", shard).passed() for shard in SHARDS]
     assert sorted(one.tests for one in found) == [[], [], ["Only.test_it"]]
     for one in found:

@@ -19,6 +19,8 @@ from .test_current import DECOYS
 from .test_keepdb import DAY, EXTENSION, SERIALIZED, State, pool
 from .test_template import RICH, TELLING, count, count_migrations, told
 
+pytestmark = pytest.mark.oldest
+
 TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
 FOLDER = "cache/snapshots"
 SAVE = ("--snapshot-dir", FOLDER)

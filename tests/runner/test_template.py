@@ -13,6 +13,8 @@ from schema_runner.postgres.server import Server
 
 from ..project import Project
 
+pytestmark = pytest.mark.server
+
 TWO, THREE = ("--parallel", "2"), ("--parallel", "3")
 PLACES = ["test", "current"]
 
