@@ -134,9 +134,25 @@ def project(
 
     Afterwards none of its databases may be left, unless the test has dropped it itself.
     """
-    generated = Project(
-        tmp_path, server, f"p{abs(hash(request.node.nodeid)) % 10**12}", fork_server
-    )
+    yield from _generate(tmp_path, server, fork_server, request.node.nodeid)
+
+
+@pytest.fixture(scope="module")
+def shared_project(
+    server: Server,
+    fork_server: ForkServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[Project]:
+    """One for all tests of a module, which only read what a run of it has come to."""
+    folder = tmp_path_factory.mktemp("shared")
+    yield from _generate(folder, server, fork_server, request.node.nodeid)
+
+
+def _generate(
+    folder: Path, server: Server, fork_server: ForkServer, test: str
+) -> Iterator[Project]:
+    generated = Project(folder, server, f"p{abs(hash(test)) % 10**12}", fork_server)
     yield generated
     generated.end()
     assert generated.databases() == [], "the run has left a database"
