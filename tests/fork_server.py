@@ -22,21 +22,35 @@ from typing import IO, Any
 
 # A file or a socket that a run leaves open is an error.
 FLAGS = ("-W", "error::ResourceWarning")
+# What nearly each run imports; none of it needs settings.
 _MODULES = (
+    "django.contrib.auth.checks",
     "django.contrib.auth.hashers",
+    "django.contrib.auth.password_validation",
+    "django.contrib.auth.tokens",
+    "django.contrib.contenttypes.checks",
     "django.contrib.contenttypes.management",
+    "django.contrib.sites.shortcuts",
+    "django.core.cache.backends.locmem",
     "django.core.management.commands.createcachetable",
     "django.core.management.commands.flush",
     "django.core.management.commands.loaddata",
-    "django.core.management.commands.migrate",
+    "django.core.management.commands.makemigrations",
     "django.core.management.commands.test",
     "django.core.serializers.json",
-    "django.core.serializers.python",
+    "django.core.serializers.jsonl",
+    "django.core.serializers.xml_serializer",
     "django.db.backends.postgresql.base",
+    "django.middleware.cache",
+    "django.shortcuts",
     "django.test.runner",
+    "django.utils.translation.reloader",
+    "django.views.csrf",
+    "multiprocessing.popen_fork",
     "psycopg.types.json",
     "schema_runner.runner",
     "unittest.mock",
+    "xml.sax.expatreader",
 )
 _MESSAGE = 1 << 17
 
