@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from schema_runner.postgres.catalog import describe
 
-from ..project import STOCK, Project
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Project
+from .test_roles import roles
 
 pytestmark = pytest.mark.oldest
-
-MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 
 MODELS = """
     from django.contrib.postgres.fields import IntegerRangeField
@@ -22,10 +19,8 @@ MODELS = """
 
     class Author(models.Model):
         name = models.CharField(max_length=100, unique=True, db_collation="plain")
-        shout = models.GeneratedField(
-            expression=Upper("name"), output_field=models.CharField(max_length=100),
-            db_persist=True, db_comment="Generated",
-        )
+        shout = models.GeneratedField(expression=Upper("name"), db_persist=True,
+            output_field=models.CharField(max_length=100), db_comment="Generated")
         born = models.IntegerField(default=2000, db_default=2000, db_comment="The year")
 
         class Meta:
@@ -42,18 +37,10 @@ MODELS = """
         lines = IntegerRangeField(null=True)
 
         class Meta:
-            indexes = [
-                models.Index(
-                    fields=["title"], name="some_titles", include=["author"],
-                    condition=models.Q(title__gt="A"),
-                )
-            ]
-            constraints = [
-                models.UniqueConstraint(
-                    fields=["title", "author"], name="once",
-                    deferrable=models.Deferrable.DEFERRED,
-                )
-            ]
+            indexes = [models.Index(fields=["title"], name="some_titles", include=["author"],
+                condition=models.Q(title__gt="A"))]
+            constraints = [models.UniqueConstraint(fields=["title", "author"], name="once",
+                deferrable=models.Deferrable.DEFERRED)]
 
 
     class Reading(models.Model):
@@ -76,18 +63,9 @@ MODELS = """
 """
 INITIAL = """
     from django.contrib.postgres.operations import CreateCollation
-    from django.db import connection, migrations
+    from django.db import migrations
+    from helpers.migrations import created
     from library import models
-
-
-    def created(model):
-        fields = [(field.name, field.clone()) for field in model._meta.local_fields]
-        meta = model._meta
-        options = {
-            "indexes": meta.indexes, "constraints": meta.constraints,
-            "db_table_comment": meta.db_table_comment,
-        }
-        return migrations.CreateModel(model.__name__, fields, options)
 
 
     class Migration(migrations.Migration):
@@ -95,14 +73,11 @@ INITIAL = """
         operations = [
             CreateCollation("plain", locale="C"),
             *COLLATIONS,
-            created(models.Author),
-            created(models.Book),
+            *created(models.Author, models.Book),
         ]
 """
 ICU = """
-    CreateCollation(
-        "careless", provider="icu", locale="und-u-ks-level2", deterministic=False
-    ),
+    CreateCollation("careless", provider="icu", locale="und-u-ks-level2", deterministic=False),
 """
 OBJECTS = """
     CREATE TYPE mood AS ENUM ('good', 'bad');
@@ -126,7 +101,7 @@ OBJECTS = """
     CREATE FUNCTION to_number(mood) RETURNS int LANGUAGE sql IMMUTABLE AS
     'SELECT CASE $1 WHEN ''good'' THEN 1 ELSE 0 END';
     CREATE CAST (mood AS int) WITH FUNCTION to_number(mood);
-    CREATE AGGREGATE longest(text) (SFUNC = larger, STYPE = text);
+    CREATE AGGREGATE longest(text) (SFUNC = text_larger, STYPE = text);
 
     CREATE TEXT SEARCH DICTIONARY short (TEMPLATE = simple, STOPWORDS = english);
     CREATE TEXT SEARCH CONFIGURATION prose (COPY = simple);
@@ -190,9 +165,9 @@ OBJECTS = """
     CREATE FUNCTION me() RETURNS text STABLE LANGUAGE sql AS
     'SELECT current_setting(''library.me'', true)';
     ALTER TABLE secrets ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-    CREATE POLICY own ON secrets TO ROLE USING (owner = me()) WITH CHECK (owner = me());
-    GRANT SELECT, INSERT ON secrets TO ROLE;
-    GRANT SELECT (title) ON library_book TO ROLE;
+    CREATE POLICY own ON secrets TO READER USING (owner = me()) WITH CHECK (owner = me());
+    GRANT SELECT, INSERT ON secrets TO READER;
+    GRANT SELECT (title) ON library_book TO READER;
 
     COMMENT ON TYPE mood IS 'How it is';
     COMMENT ON FUNCTION slug(text) IS 'For addresses';
@@ -201,14 +176,8 @@ OBJECTS = """
 """
 TESTS = """
     from django.contrib.postgres.search import SearchQuery, SearchVector
-    from django.db import DatabaseError, IntegrityError, transaction
+    from django.db import DatabaseError, IntegrityError
     from library.models import Reading, Shelf
-
-
-    def query(statement, *parameters):
-        with connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else cursor.rowcount
 
 
     class Using:
@@ -288,7 +257,7 @@ TESTS = """
 
         def test_security(self):
             with transaction.atomic():
-                query("SET LOCAL ROLE ROLE; SET LOCAL library.me = 'a'")
+                query("SET LOCAL ROLE READER; SET LOCAL library.me = 'a'")
                 query("INSERT INTO secrets VALUES ('a', 'of a')")
                 query("SET LOCAL library.me = 'b'")
                 self.assertEqual(query("SELECT secret FROM secrets"), [])
@@ -313,12 +282,8 @@ TESTS = """
             self.assertEqual(query("SELECT obj_description('newest'::regclass)"), [("Backwards",)])
 
 
-    class First(Using, TestCase):
-        pass
-
-
-    class Second(Using, TestCase):
-        pass
+    class First(Using, TestCase): pass
+    class Second(Using, TestCase): pass
 
 
     class Third(Using, TransactionTestCase):
@@ -333,8 +298,7 @@ TESTS = """
                 Book.objects.create(title="at commit")
 
 
-    class Fourth(Third):
-        pass
+    class Fourth(Third): pass
 """
 CARELESS = """
 
@@ -343,8 +307,7 @@ CARELESS = """
             self.assertEqual(query("SELECT 'a' = 'A' COLLATE careless"), [(True,)])
 
 
-    class CarelessToo(Careless):
-        pass
+    class CarelessToo(Careless): pass
 """
 
 
@@ -352,33 +315,32 @@ CARELESS = """
 def role(project: Project) -> Iterator[str]:
     """A role that owns nothing."""
     name = f"{project.name}_reader"
-    with project.maintenance() as connection:
-        connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
-    yield name
-    with project.maintenance() as connection:
-        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+    with roles(project, **{name: ""}):
+        yield name
 
 
-def has_icu(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
-    row = connection.execute("SELECT FROM pg_collation WHERE collname = 'und-x-icu'")
-    return row.fetchone() is not None
+def facts(project: Project, database: str, schema: str) -> set[str]:
+    with project.host(database) as connection:
+        # A routine's own search_path has the worker schema before public.
+        described = describe(connection, schema)
+        return {fact.replace("{schema}., public.", "{schema}.") for fact in described}
 
 
 def test_every_kind_of_object(project: Project, role: str) -> None:
     """Tests find them all in every worker, and the catalog has what stock Django's has."""
     with project.maintenance() as connection:
-        icu = has_icu(connection)
+        found = connection.execute("SELECT FROM pg_collation WHERE collname = 'und-x-icu'")
+        icu = found.rowcount == 1
     project.configure('INSTALLED_APPS.append("django.contrib.postgres")')
     project.write("library/models.py", MODELS)
     project.write(
         "library/migrations/0001_initial.py", INITIAL.replace("*COLLATIONS,", ICU if icu else "")
     )
-    statements = OBJECTS.replace("ROLE USING", f"{role} USING").replace("TO ROLE", f"TO {role}")
-    statements = statements.replace("SFUNC = larger", "SFUNC = text_larger")
+    statements = OBJECTS.replace("READER", role)
     project.migration("0002_objects", "0001_initial", f"migrations.RunSQL({statements!r})")
-    project.tests(TESTS.replace("ROLE ROLE", f"ROLE {role}") + (CARELESS if icu else ""))
+    project.tests(TESTS.replace("READER", role) + (CARELESS if icu else ""))
     described = []
-    for mode in MODES:
+    for mode in (WITH_STOCK, SERIAL, PARALLEL):
         result = project.run(*mode, "--keepdb").passed()
         assert f"Ran {36 if icu else 34} tests" in result.stderr
         schemas = [name for name in project.schemas() if name.startswith("test_w")] or ["public"]
@@ -386,13 +348,9 @@ def test_every_kind_of_object(project: Project, role: str) -> None:
         # A function that sets its search_path to public: worker 2 has a database.
         own = f"{project.test_name}_2"
         places += [(own, "public")] if own in project.databases() else []
-        for database, schema in places:
-            with project.host(database) as connection:
-                # A routine's own search_path has the worker schema before public.
-                facts = describe(connection, schema)
-                described.append({one.replace("{schema}., public.", "{schema}.") for one in facts})
+        described += [facts(project, *place) for place in places]
         for database in project.databases():
             project.drop_database(database)
     assert len(described) == 4
-    for facts in described[1:]:
-        assert facts ^ described[0] == set()
+    for found in described[1:]:
+        assert found ^ described[0] == set()
