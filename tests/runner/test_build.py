@@ -6,7 +6,8 @@ import pytest
 
 from ..project import METHODS, PARALLEL, SERIAL, WITH_STOCK, Mode, Project, Result, each_runner
 
-# By what a migration makes: its operations, and the body of a test that needs them.
+# By what a migration makes: its operations, and the body of a test that needs them. Extensions are
+# in test_extensions, and every kind of object in test_objects.
 Cases = dict[str, tuple[str, str]]
 
 MIGRATIONS: Cases = {
@@ -40,26 +41,6 @@ MIGRATIONS: Cases = {
         """,
         'query("SELECT * FROM found_2")',
     ),
-    "extension_by_django": (
-        """
-        __import__("django.contrib.postgres.operations", fromlist=["x"]).HStoreExtension(),
-        migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
-        """,
-        """
-        found = query("SELECT 'a=>1'::hstore -> 'a', count(tags) FROM library_book")
-        self.assertEqual(found, [("1", 0)])
-        """,
-    ),
-    "extension_by_sql": (
-        """
-        migrations.RunSQL("CREATE EXTENSION citext"),
-        migrations.RunSQL("ALTER TABLE library_author ALTER name TYPE citext"),
-        """,
-        """
-        Author.objects.create(name="Capital")
-        self.assertTrue(Author.objects.filter(name="CAPITAL").exists())
-        """,
-    ),
     "tables_named_with_public": (
         """
         migrations.RunSQL('CREATE TABLE "public"."extra" (id serial PRIMARY KEY)'),
@@ -92,20 +73,6 @@ MIGRATIONS: Cases = {
         """
         Author.objects.create(name="logged")
         self.assertEqual(query("SELECT entry FROM log"), [("logged",)])
-        """,
-    ),
-    "types_ranges_and_views": (
-        """
-        migrations.RunSQL(
-            '''CREATE TYPE mood AS ENUM ('good'); CREATE TYPE span AS RANGE (subtype = float8);
-               CREATE DOMAIN title AS text CHECK (VALUE <> '');
-               CREATE VIEW titles AS SELECT title::title FROM library_book;
-               CREATE MATERIALIZED VIEW one AS SELECT 1 AS n, 'good'::mood AS m;'''
-        ),
-        """,
-        """
-        found = query("SELECT span_multirange(span(1, 2))::text, m::text, n FROM one")
-        self.assertEqual(found, [("{[1,2)}", "good", 1)])
         """,
     ),
     "index_built_concurrently": (
@@ -171,7 +138,6 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
         """
         from django.core.management import call_command
         from django.db.migrations.recorder import MigrationRecorder
-
 
         class Introspection(TransactionTestCase):
             def setUp(self):
@@ -351,7 +317,6 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
                     ((database,),) = query("SELECT current_database()", using=alias)
                     self.assertTrue(database.endswith(f"_{number}"))
 
-
         class Alike(Apart): pass
         """
     )
@@ -405,9 +370,7 @@ def test_a_second_build_that_cannot_be_beside_the_first(
         """
         from library.models import Author
 
-
-        def seed(using):
-            Author.objects.using(using).create(name="seeded")
+        def seed(using): Author.objects.using(using).create(name="seeded")
         """,
     )
     project.tests(
@@ -431,31 +394,10 @@ def test_a_second_build_that_cannot_be_beside_the_first(
                     with self.assertRaisesMessage(Exception, "no_empty_name"):
                         Author.objects.create(name="")
 
-
         class Alike(Any): pass
         """
     )
     assert saying in run(project, PARALLEL, method=method).stdout
-
-
-def test_a_search_path_of_the_project_s_own(project: Project) -> None:
-    """Tables are made where it says, which a worker schema cannot be."""
-    project.configure('DATABASES["default"]["OPTIONS"] = {"options": "-c search_path=app,public"}')
-    path = project.folder / "library/migrations/0001_initial.py"
-    created = 'operations = [migrations.RunSQL("CREATE SCHEMA app"),'
-    path.write_text(path.read_text().replace("operations = [", created))
-    project.tests(
-        """
-        class Any(TestCase):
-            def test_it(self):
-                query("SELECT count(*) FROM app.library_author")
-
-
-        class Alike(Any): pass
-        """
-    )
-    for mode in (WITH_STOCK, PARALLEL):
-        assert ("search_path" in run(project, mode).stdout) == (mode == PARALLEL)
 
 
 def test_a_template_with_objects_of_its_own(project: Project) -> None:
@@ -468,9 +410,7 @@ def test_a_template_with_objects_of_its_own(project: Project) -> None:
     project.tests(
         """
         class Any(TestCase):
-            def test_it(self):
-                self.assertEqual(query("SELECT n FROM prepared"), [(7,)])
-
+            def test_it(self): self.assertEqual(query("SELECT n FROM prepared"), [(7,)])
 
         class Alike(Any): pass
         """

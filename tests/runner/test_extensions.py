@@ -15,10 +15,8 @@ MODELS = """
     from django.db import models
     from django.db.models.functions import Upper
 
-
     class CaseInsensitive(models.TextField):
         def db_type(self, connection): return "citext"
-
 
     class Author(models.Model):
         name = CaseInsensitive(unique=True)
@@ -26,7 +24,6 @@ MODELS = """
 
         class Meta:
             indexes = [GinIndex(fields=["traits"], name="by_traits")]
-
 
     class Book(models.Model):
         title = models.CharField(max_length=100)
@@ -44,7 +41,6 @@ MODELS = """
                 ("title", RangeOperators.EQUAL), ("lent", RangeOperators.OVERLAPS),
             ])]
 
-
     class Trait(models.Model):
         id = models.BigIntegerField(primary_key=True)
         traits = HStoreField()
@@ -61,7 +57,6 @@ INITIAL = """
     from django.db import migrations
     from helpers.migrations import created
     from library import models
-
 
     class Migration(migrations.Migration):
         initial = True
@@ -87,7 +82,6 @@ USING = """
     from django.contrib.postgres.search import TrigramSimilarity
     from django.db import IntegrityError
     from library.models import Trait
-
 
     class Using:
         def test_fields(self):
@@ -123,7 +117,6 @@ USING = """
             if "pgcrypto" in extensions:
                 found = query("SELECT crypt('secret', gen_salt('bf', 4)) ^@ '$2a$04$'")
                 self.assertEqual(found, [(True,)])
-
 
     class First(Using, TestCase): pass
     class Second(Using, TransactionTestCase): pass
@@ -173,7 +166,6 @@ CREATING = """
     from django.contrib.postgres.operations import CreateExtension
     from psycopg import sql
 
-
     class RolledBack:
         def test_creates(self):
             meet("rolled back")
@@ -182,10 +174,8 @@ CREATING = """
             found = query("SELECT ll_to_earth(0, 0) IS NULL, 'a.b'::ltree ~ 'a.*'::lquery")
             self.assertEqual(found, [(False, True)])
 
-
     class A(RolledBack, TestCase): pass
     class B(RolledBack, TestCase): pass
-
 
     class Committed:
         def test_creates(self):
@@ -203,7 +193,6 @@ CREATING = """
             self.assertEqual(len(places), 3)
             if os.environ["MEET"] == "2":
                 self.assertEqual(places, [(True,)] * 3)
-
 
     class C(Committed, TransactionTestCase): pass
     class D(Committed, TransactionTestCase): pass
@@ -229,13 +218,11 @@ DROPPING = """
     from django.core.management import call_command
     from psycopg import sql
 
-
     class Unapplying(TransactionTestCase):
         def test_back_and_forth(self):
             call_command("migrate", "library", "0001", verbosity=0)
             self.assertEqual(query("SELECT 1 FROM pg_extension WHERE extname = 'hstore'"), [])
             call_command("migrate", "library", verbosity=0)
-
 
     class Dropping(TestCase):
         def test_drop(self):
@@ -244,12 +231,10 @@ DROPPING = """
         def test_drop_what_is_not_there(self):
             query("DROP EXTENSION IF EXISTS tablefunc, sslinfo")
 
-
     class Using(TransactionTestCase):
         def test_use(self):
             found = query("SELECT count(*) FROM library_book WHERE tags ? 'a'")
             self.assertEqual(found, [(0,)])
-
 
     class UsingToo(Using): pass
 """

@@ -20,7 +20,6 @@ TESTS = """
         @tag("core")
         def test_slow_and_core(self): print("printed by a test that passes")
 
-
     class Mixed(TestCase):
         @classmethod
         def setUpTestData(cls): cls.author = Author.objects.create(name="shared")
@@ -38,12 +37,10 @@ TESTS = """
                 with self.subTest(number=number):
                     self.assertLess(number, 3)
 
-
     class Committed(TransactionTestCase):
         def test_commits(self): Author.objects.create(name="committed")
 
         def test_is_flushed(self): self.assertEqual(Author.objects.count(), 0)
-
 
     class WithoutDatabase(SimpleTestCase):
         databases = set()
@@ -195,7 +192,6 @@ def test_tests_choose_how_they_start_processes(project: Project) -> None:
         """
         import multiprocessing
 
-
         class Choosing(SimpleTestCase):
             def test_it(self): multiprocessing.set_start_method("spawn")
         """
@@ -230,40 +226,24 @@ def test_pdb_with_parallel_is_refused(project: Project) -> None:
     assert "You cannot use --pdb with parallel tests" in line
 
 
-@pytest.fixture
-def unmigrated(project: Project) -> Project:
-    """A project whose tests fail if its migrations have run."""
-    project.migration(
-        "0002_rows",
-        "0001_initial",
-        "migrations.RunSQL(\"INSERT INTO library_author (id, name) VALUES (1, 'migrated')\")",
-    )
+@pytest.mark.versions
+@each_mode
+def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
+    """TEST["MIGRATE"] = False and our flag make them: no row of a migration is there."""
+    rows = "INSERT INTO library_author (id, name) VALUES (1, 'migrated')"
+    project.migration("0002_rows", "0001_initial", f'migrations.RunSQL("{rows}")')
     project.tests(
         """
         class NotMigrated(TestCase):
-            def test_tables_are_there_and_no_row_is(self):
-                self.assertEqual(Author.objects.count(), 0)
-
+            def test_it(self): self.assertEqual(Author.objects.count(), 0)
 
         class NorThere(NotMigrated): pass
         """
     )
-    return project
-
-
-@pytest.mark.versions
-@each_mode
-def test_migrate_false(unmigrated: Project, mode: Mode) -> None:
-    """TEST["MIGRATE"] = False makes the tables straight from the models."""
-    unmigrated.configure('DATABASES["default"]["TEST"] = {"MIGRATE": False}')
-    in_both(unmigrated, *mode).passed()
-
-
-def test_no_migrations(unmigrated: Project) -> None:
-    """So does our flag of that name, for one run."""
-    for mode in (SERIAL, PARALLEL):
-        unmigrated.run("--no-migrations", *mode).passed()
-        assert unmigrated.run(*mode).code == 1
+    project.run("--no-migrations", *mode).passed()
+    assert project.run(*mode).code == 1
+    project.configure('DATABASES["default"]["TEST"] = {"MIGRATE": False}')
+    in_both(project, *mode).passed()
 
 
 def worker_schemas(project: Project) -> dict[str, Marker | None]:

@@ -10,11 +10,9 @@ pytestmark = [pytest.mark.debian, pytest.mark.needs("postgis")]
 MODELS = """
     from django.contrib.gis.db import models
 
-
     class Author(models.Model):
         name = models.CharField(max_length=100, unique=True)
         home = models.PointField(srid=4326)
-
 
     class Book(models.Model):
         title = models.CharField(max_length=100)
@@ -26,7 +24,6 @@ MIGRATION = """
     from helpers.migrations import created
     from library import models
 
-
     class Migration(migrations.Migration):
         initial = True
         operations = created(models.Author, models.Book)
@@ -36,7 +33,6 @@ TESTS = """
     from django.contrib.gis.geos import LineString, Point, Polygon
     from django.contrib.gis.measure import D
     from django.core.management import call_command
-
 
     class Queries:
         def test_distance(self):
@@ -67,10 +63,8 @@ TESTS = """
                         if name.startswith("library_author_home_"))
             self.assertEqual((index["type"], index["columns"]), ("gist", ["home"]))
 
-
     class First(Queries, TestCase): pass
     class Second(Queries, TestCase): pass
-
 
     class Third(Queries, TransactionTestCase):
         def test_inspection(self):
@@ -90,7 +84,6 @@ TESTS = """
             self.assertIn("    round = models.PointField(geography=True", output.getvalue())
             for other in ("Polygon", "LineString", "GeometryField"):
                 self.assertNotIn(other, output.getvalue())
-
 
     class Fourth(TransactionTestCase):
         def test_flushed(self):

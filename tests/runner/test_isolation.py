@@ -9,7 +9,6 @@ pytestmark = pytest.mark.oldest
 TESTS = """
     from django.conf import settings
 
-
     class Given(TestCase):
         def test_reference_data(self):
             names = dict(Author.objects.values_list("id", "name"))
@@ -24,15 +23,12 @@ TESTS = """
             self.assertEqual(settings.MEDIA_ROOT, f"/media/{worker.number}")
             record("is", database=database, marker=marker)
 
-
     class Alike(Given): pass
-
 
     class Committed(TransactionTestCase):
         serialized_rollback = True
 
-        def test_rows_come_back(self):
-            Author.objects.create(name="gone")
+        def test_rows_come_back(self): Author.objects.create(name="gone")
 
         def test_rows_come_back_again(self):
             self.assertEqual(Author.objects.count(), 2)
@@ -52,13 +48,10 @@ def seeded(project: Project) -> Project:
         from django.conf import settings
         from library.models import Author
 
-
         def seed(using):
             Author.objects.using(using).get_or_create(id=20, name="from a seeder")
 
-
-        def isolate(worker):
-            settings.MEDIA_ROOT = f"/media/{worker.number}"
+        def isolate(worker): settings.MEDIA_ROOT = f"/media/{worker.number}"
         """,
     )
     settings = {"FIXTURES": ["authors"], "SEEDERS": ["library.seeds.seed"]}

@@ -16,7 +16,6 @@ MODELS = """
     from django.db import models
     from django.db.models.functions import Length, Upper
 
-
     class Author(models.Model):
         name = models.CharField(max_length=100, unique=True, db_collation="plain")
         shout = models.GeneratedField(expression=Upper("name"), db_persist=True,
@@ -30,7 +29,6 @@ MODELS = """
                 models.UniqueConstraint(Length("name"), "born", name="rarely"),
             ]
 
-
     class Book(models.Model):
         title = models.CharField(max_length=100)
         author = models.ForeignKey(Author, models.CASCADE, null=True)
@@ -42,7 +40,6 @@ MODELS = """
             constraints = [models.UniqueConstraint(fields=["title", "author"], name="once",
                 deferrable=models.Deferrable.DEFERRED)]
 
-
     class Reading(models.Model):
         pk = models.CompositePrimaryKey("day", "number")
         day = models.DateField()
@@ -51,7 +48,6 @@ MODELS = """
         class Meta:
             managed = False
             db_table = "readings"
-
 
     class Shelf(models.Model):
         label = models.TextField(primary_key=True)
@@ -67,7 +63,6 @@ INITIAL = """
     from helpers.migrations import created
     from library import models
 
-
     class Migration(migrations.Migration):
         initial = True
         operations = [
@@ -82,11 +77,9 @@ ICU = """
 OBJECTS = """
     CREATE TYPE mood AS ENUM ('good', 'bad');
     ALTER TYPE mood ADD VALUE 'fair' BEFORE 'bad';
-    CREATE DOMAIN label AS text COLLATE plain DEFAULT 'none'
-        CONSTRAINT not_empty CHECK (VALUE <> '');
+    CREATE DOMAIN label text COLLATE plain DEFAULT 'none' CONSTRAINT not_empty CHECK (VALUE <> '');
     CREATE TYPE span AS RANGE (subtype = float8, multirange_type_name = spans);
     CREATE TYPE point3 AS (x int, y int, at label);
-
     CREATE FUNCTION slug(text) RETURNS text LANGUAGE sql IMMUTABLE AS
     'SELECT lower(replace($1, '' '', ''-''))';
     CREATE FUNCTION same_slug(label, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS
@@ -102,7 +95,6 @@ OBJECTS = """
     'SELECT CASE $1 WHEN ''good'' THEN 1 ELSE 0 END';
     CREATE CAST (mood AS int) WITH FUNCTION to_number(mood);
     CREATE AGGREGATE longest(text) (SFUNC = text_larger, STYPE = text);
-
     CREATE TEXT SEARCH DICTIONARY short (TEMPLATE = simple, STOPWORDS = english);
     CREATE TEXT SEARCH CONFIGURATION prose (COPY = simple);
     ALTER TEXT SEARCH CONFIGURATION prose ALTER MAPPING FOR asciiword WITH short;
@@ -113,18 +105,14 @@ OBJECTS = """
         ADD shared int, ADD moods mood[] NOT NULL DEFAULT '{}';
     CREATE INDEX by_words ON library_book USING gin (words);
     CREATE STATISTICS correlated (dependencies) ON title, mood FROM library_book;
-
     CREATE SEQUENCE ticket START 100 INCREMENT 10;
     ALTER TABLE library_book ALTER shared SET DEFAULT nextval('ticket');
-    CREATE TABLE tickets (
-        id int DEFAULT nextval('ticket') PRIMARY KEY,
+    CREATE TABLE tickets (id int DEFAULT nextval('ticket') PRIMARY KEY,
         always int GENERATED ALWAYS AS IDENTITY (START 7),
-        during span, EXCLUDE USING gist (during WITH &&)
-    );
+        during span, EXCLUDE USING gist (during WITH &&));
     CREATE TABLE paper_tickets (paper text) INHERITS (tickets);
     CREATE UNLOGGED TABLE scratch (note text);
     ALTER TABLE scratch SET (fillfactor = 70);
-
     CREATE TABLE readings (day date, number int, PRIMARY KEY (day, number))
         PARTITION BY RANGE (day);
     CREATE TABLE readings_early PARTITION OF readings FOR VALUES FROM (MINVALUE) TO ('2030-01-01');
@@ -132,7 +120,6 @@ OBJECTS = """
     CREATE TABLE readings_rest_0 PARTITION OF readings_rest
         FOR VALUES WITH (MODULUS 1, REMAINDER 0);
     CREATE INDEX by_number ON readings (number);
-
     CREATE VIEW shelves AS
     SELECT label, count(*) AS books FROM library_book WHERE label IS NOT NULL GROUP BY label;
     CREATE VIEW some_books WITH (security_barrier) AS
@@ -140,27 +127,19 @@ OBJECTS = """
     CREATE MATERIALIZED VIEW moods AS SELECT mood, span(0, count(*)) AS counted
     FROM library_book GROUP BY mood;
     CREATE UNIQUE INDEX one_mood ON moods (mood);
-    CREATE RULE remember AS ON INSERT TO shelves DO INSTEAD
-        INSERT INTO scratch VALUES (NEW.label);
-
+    CREATE RULE remember AS ON INSERT TO shelves DO INSTEAD INSERT INTO scratch VALUES (NEW.label);
     CREATE TABLE log (entry text);
     CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
     'BEGIN INSERT INTO log VALUES (TG_ARGV[0] || slug(NEW.title)); RETURN NULL; END';
     CREATE TRIGGER logs AFTER INSERT OR UPDATE OF title ON library_book
         FOR EACH ROW WHEN (NEW.title <> 'silent') EXECUTE FUNCTION log_it('new ');
-    CREATE FUNCTION need_author() RETURNS trigger LANGUAGE plpgsql
-    SET search_path FROM CURRENT AS
-    'BEGIN
-       IF (SELECT author_id IS NULL FROM library_book WHERE id = NEW.id) THEN
-         RAISE ''no author'';
-       END IF;
-       RETURN NULL;
-     END';
+    CREATE FUNCTION need_author() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
+    'BEGIN IF (SELECT author_id IS NULL FROM library_book WHERE id = NEW.id) THEN
+     RAISE ''no author''; END IF; RETURN NULL; END';
     CREATE CONSTRAINT TRIGGER needs_author AFTER INSERT ON library_book
         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION need_author();
     CREATE PROCEDURE forget(INOUT many bigint) LANGUAGE plpgsql AS
     'BEGIN DELETE FROM log; GET DIAGNOSTICS many = ROW_COUNT; END';
-
     CREATE TABLE secrets (owner text, secret text);
     CREATE FUNCTION me() RETURNS text STABLE LANGUAGE sql AS
     'SELECT current_setting(''library.me'', true)';
@@ -168,7 +147,6 @@ OBJECTS = """
     CREATE POLICY own ON secrets TO READER USING (owner = me()) WITH CHECK (owner = me());
     GRANT SELECT, INSERT ON secrets TO READER;
     GRANT SELECT (title) ON library_book TO READER;
-
     COMMENT ON TYPE mood IS 'How it is';
     COMMENT ON FUNCTION slug(text) IS 'For addresses';
     COMMENT ON CONSTRAINT once ON library_book IS 'Or twice';
@@ -178,7 +156,6 @@ TESTS = """
     from django.contrib.postgres.search import SearchQuery, SearchVector
     from django.db import DatabaseError, IntegrityError
     from library.models import Reading, Shelf
-
 
     class Using:
         def setUp(self):
@@ -281,22 +258,18 @@ TESTS = """
             self.assertEqual((comments["shout"], comments["born"]), ("Generated", "The year"))
             self.assertEqual(query("SELECT obj_description('newest'::regclass)"), [("Backwards",)])
 
-
     class First(Using, TestCase): pass
     class Second(Using, TestCase): pass
-
 
     class Third(Using, TransactionTestCase):
         reset_sequences = True
 
-        def tearDown(self):
-            query("DELETE FROM log")
+        def tearDown(self): query("DELETE FROM log")
 
         def test_concurrently(self):
             query("REFRESH MATERIALIZED VIEW CONCURRENTLY moods")
             with self.assertRaisesMessage(DatabaseError, "no author"):
                 Book.objects.create(title="at commit")
-
 
     class Fourth(Third): pass
 """
@@ -305,7 +278,6 @@ CARELESS = """
     class Careless(TestCase):
         def test_collation(self):
             self.assertEqual(query("SELECT 'a' = 'A' COLLATE careless"), [(True,)])
-
 
     class CarelessToo(Careless): pass
 """

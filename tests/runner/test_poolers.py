@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,6 @@ TESTS = """
             worker = schema_runner.current_worker()
             self.assertEqual(found, [(worker.schema if worker else "public",)])
 
-
     class First(Where, TestCase): pass
     class Second(Where, TestCase): pass
     class Third(Where, TransactionTestCase): pass
@@ -128,7 +128,6 @@ DYING = """
         def test_it(self):
             meet(number=2)
             os.kill(os.getppid(), signal.SIGKILL)
-
 
     class Alike(Dies): pass
 """
@@ -149,43 +148,33 @@ def ours(project: Project, database: str | None = None) -> list[str]:
         return [name for (name,) in rows]
 
 
-REFUSING = [ONCE]
-IGNORING = [ONCE, "ignore_startup_parameters = options"]
-TRACKING = [ONCE, "track_extra_parameters = search_path"]
+POOLERS = {
+    "refusing": [ONCE],
+    "ignoring": [ONCE, "ignore_startup_parameters = options"],
+    "tracking": [ONCE, "track_extra_parameters = search_path"],
+}
+MODES = {"stock": WITH_STOCK, "serial": SERIAL, "parallel": PARALLEL, "current": CURRENT}
+SESSIONS = [*product(["refusing"], MODES), *product(["ignoring", "tracking"], list(MODES)[2:])]
 WHERE = "library.test_generated"
 
 
-@pytest.mark.parametrize(
-    ("settings", "mode"),
-    [
-        pytest.param(REFUSING, WITH_STOCK, id="refusing-stock"),
-        pytest.param(REFUSING, SERIAL, id="refusing-serial"),
-        pytest.param(REFUSING, PARALLEL, id="refusing-parallel"),
-        pytest.param(REFUSING, CURRENT, id="refusing-current"),
-        pytest.param(IGNORING, PARALLEL, id="ignoring-parallel"),
-        pytest.param(IGNORING, CURRENT, id="ignoring-current"),
-        pytest.param(TRACKING, PARALLEL, id="tracking-parallel"),
-        pytest.param(TRACKING, CURRENT, id="tracking-current"),
-    ],
-)
-def test_a_pooler_of_sessions(
-    pooled: Project, pooler: Pooler, settings: list[str], mode: Mode
-) -> None:
+@pytest.mark.parametrize(("options", "mode"), SESSIONS)
+def test_a_pooler_of_sessions(pooled: Project, pooler: Pooler, options: str, mode: str) -> None:
     """Whatever it does with startup options, each worker has a schema of its own."""
-    if settings is TRACKING and not pooler.passes_options_on:
+    if options == "tracking" and not pooler.passes_options_on:
         pytest.skip("this pgbouncer cannot pass options on")
-    pooler.start(*settings)
-    if mode == CURRENT:
+    pooler.start(*POOLERS[options])
+    if mode == "current":
         pooled.create_database()
-    pooled.run(*mode, WHERE).passed()
+    pooled.run(*MODES[mode], WHERE).passed()
     lines = pooled.records("is")
     assert len(lines) == 4
     places = {(line["process"], *line["where"]) for line in lines}
     assert len({schema for *_, schema in places}) == len(places)
-    if mode != WITH_STOCK:
+    if mode != "stock":
         assert all(schema.startswith("test_w") for *_, schema in places)
     pooler.stop()
-    if mode == CURRENT:
+    if mode == "current":
         assert pooled.databases() == [pooled.name]
         assert ours(pooled) == []
         pooled.drop_database()

@@ -113,8 +113,7 @@ def test_what_is_put_into_the_project_s_database_during_a_run_stays(same: Projec
     same.tests(
         """
         class Using(TransactionTestCase):
-            def test_it(self):
-                query("CREATE TABLE public.precious (n int)")
+            def test_it(self): query("CREATE TABLE public.precious (n int)")
         """
     )
     result = same.run().passed()
@@ -206,7 +205,6 @@ def test_a_server_that_is_too_old(project: Project) -> None:
         "oldbackend/base.py",
         """
         from django.db.backends.postgresql import base, features
-
 
         class DatabaseWrapper(base.DatabaseWrapper):
             class features_class(features.DatabaseFeatures):

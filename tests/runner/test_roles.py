@@ -16,9 +16,8 @@ def roles(project: Project, **created: str) -> Iterator[None]:
     """Create roles, by name and options, and drop them afterwards."""
     with project.maintenance() as connection:
         for name, options in created.items():
-            connection.execute(
-                sql.SQL("CREATE ROLE {} LOGIN {}").format(sql.Identifier(name), sql.SQL(options))
-            )
+            create = sql.SQL(f"CREATE ROLE {{}} LOGIN {options}")
+            connection.execute(create.format(sql.Identifier(name)))
     try:
         yield
     finally:
@@ -42,6 +41,12 @@ def run(project: Project, mode: Mode, **env: str) -> Result:
     return project.run(*mode, env={"MEET": "2" if mode == PARALLEL else "0", **env})
 
 
+def mirror(project: Project, alias: str, user: str) -> None:
+    """Add an alias of another role, which has the database of the first."""
+    settings = f'{{**DATABASES["default"], "USER": {user!r}, "TEST": {{"MIRROR": "default"}}}}'
+    project.configure(f"DATABASES[{alias!r}] = {settings}")
+
+
 def alter(project: Project, options: str, role: str = "owner") -> None:
     with project.maintenance() as connection:
         connection.execute(f"ALTER ROLE {project.name}_{role} {options}")
@@ -62,9 +67,7 @@ OWNING = """
             if "AUDIT" in os.environ:
                 query("INSERT INTO audit.log VALUES ('a')")
 
-        def test_again(self):
-            self.test_rows_and_locks()
-
+        def test_again(self): self.test_rows_and_locks()
 
     class Dying(TestCase):
         def test_it(self):
@@ -110,12 +113,10 @@ GRANTS = """
 READING = """
     from django.db import DatabaseError
 
-
     class Reading(TransactionTestCase):
         databases = {"default", "mirror"}
 
-        def setUp(self):
-            Author.objects.create(name="seen")
+        def setUp(self): Author.objects.create(name="seen")
 
         def refused(self, statement, using="mirror"):
             with self.assertRaisesMessage(DatabaseError, "permission denied"):
@@ -130,8 +131,7 @@ READING = """
             self.refused("INSERT INTO library_author (name) VALUES ('x')", using)
             self.refused("CREATE TABLE of_the_reader ()", using)
 
-        def test_another_alias(self):
-            self.look("mirror")
+        def test_another_alias(self): self.look("mirror")
 
         def test_set_role(self):
             user = connections["mirror"].settings_dict["USER"]
@@ -154,7 +154,6 @@ READING = """
                 found = query(f"SELECT pg_advisory_unlock({keys})", using="mirror")
                 self.assertEqual(found, [(True,)])
 
-
     class ReadingRowsOfMigrations(TestCase):
         databases = {"default", "reader"}
 
@@ -168,12 +167,8 @@ READING = """
 def test_a_role_that_may_only_read(owned: Project) -> None:
     """It may what a migration grants it in `public`, through its own alias and by SET ROLE."""
     reader = f'{owned.name} "Reader"'
-    owned.configure(
-        f"""
-        DATABASES["reader"] = {{**DATABASES["default"], "USER": {reader!r}}}
-        DATABASES["mirror"] = {{**DATABASES["reader"], "TEST": {{"MIRROR": "default"}}}}
-        """
-    )
+    mirror(owned, "mirror", reader)
+    owned.configure('DATABASES["reader"] = {**DATABASES["mirror"], "TEST": {}}')
     grants = GRANTS.replace("{reader}", f'{owned.name} ""Reader""')
     owned.migration("0002_grants", "0001_initial", grants)
     owned.tests(READING)
@@ -205,8 +200,7 @@ CLOSED = """
         databases = {"default", "stranger"}
 
         def test_locks_of_a_role_that_sees_no_schema(self):
-            def of_stranger(statement):
-                return query(statement, using="stranger")
+            def of_stranger(statement): return query(statement, using="stranger")
 
             self.assertEqual(of_stranger("SELECT to_regclass('library_author')"), [(None,)])
             of_stranger("SET lock_timeout = '20s'; SELECT pg_advisory_lock(1)")
@@ -218,7 +212,6 @@ CLOSED = """
             self.assertEqual(found, [(True, True)])
             found = query("SELECT has_schema_privilege('public', current_schema(), 'USAGE')")
             self.assertEqual(found, [(False,)])
-
 
     class Alike(Closed): pass
 """
@@ -232,10 +225,7 @@ def test_public_that_is_closed(owned: Project) -> None:
         roles(owned, **{stranger: ""}),
         template(owned, "REVOKE ALL ON SCHEMA public FROM PUBLIC"),
     ):
-        owned.configure(
-            f'DATABASES["stranger"] = {{**DATABASES["default"], "USER": {stranger!r},'
-            ' "TEST": {"MIRROR": "default"}}'
-        )
+        mirror(owned, "stranger", stranger)
         for mode in (WITH_STOCK, SERIAL, PARALLEL):
             run(owned, mode).passed()
 
@@ -246,7 +236,6 @@ TWICE = """
             Author.objects.create(name="a")
             if path := os.environ.get("TABLES"):
                 self.assertEqual(query(f"SELECT name FROM {path}.library_author"), [("a",)])
-
 
     class Alike(Any): pass
 """
@@ -265,7 +254,8 @@ def test_public_that_is_dropped(owned: Project) -> None:
             assert owned.test_name not in owned.databases()
         owned.configure(f'DATABASES["default"]["OPTIONS"] = {options}')
         for mode in (SERIAL, PARALLEL):
-            run(owned, mode, TABLES="app").passed()
+            result = run(owned, mode, TABLES="app").passed()
+            assert "the search_path of the project, on which app comes first" in result.stdout
 
 
 DEFAULTS = """
@@ -280,7 +270,6 @@ DEFAULTS = """
             with self.assertRaisesMessage(Exception, "read-only transaction"):
                 query("CREATE TEMPORARY SEQUENCE s; CREATE TABLE t ()", using="reader")
 
-
     class Alike(TestCase):
         def test_it(self): pass
 """
@@ -289,10 +278,7 @@ DEFAULTS = """
 def test_defaults_of_a_role(owned: Project) -> None:
     """Tests have them as under stock Django, and what we do ourselves heeds no time limit."""
     reader = f"{owned.name}_reader"
-    owned.configure(
-        f'DATABASES["reader"] = {{**DATABASES["default"], "USER": {reader!r},'
-        ' "TEST": {"MIRROR": "default"}}'
-    )
+    mirror(owned, "reader", reader)
     owned.tests(DEFAULTS)
     with roles(owned, **{reader: ""}):
         for option in (
@@ -346,12 +332,11 @@ def test_a_schema_of_the_role_s_own_name(project: Project) -> None:
     with roles(project, **{user: "CREATEDB"}):
         for mode in (SERIAL, PARALLEL):
             result = run(project, mode).passed()
-            assert "search_path" in result.stdout
+            assert "the search_path of the project, on which " in result.stdout
 
 
 LONG = """
     import subprocess
-
 
     class Nested(TestCase):
         def test_it(self):
@@ -363,10 +348,8 @@ LONG = """
                 result = subprocess.run(run, capture_output=True, text=True, env=env)
                 self.assertEqual(result.returncode, 0, result.stderr)
 
-
     class Alike(TestCase):
-        def test_it(self):
-            Author.objects.create(name="a")
+        def test_it(self): Author.objects.create(name="a")
 """
 
 
@@ -393,7 +376,6 @@ SECRET = "s3kr1t-ünd-lang"
 LOOKING = """
     SECRET = Path("secret").read_text()
 
-
     def processes():
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -403,7 +385,6 @@ LOOKING = """
                         yield process.name, (process / "environ").read_bytes()
             except (ProcessLookupError, FileNotFoundError):
                 pass
-
 
     class Looking(TestCase):
         def test_processes(self):
@@ -423,7 +404,6 @@ LOOKING = """
             if "FAIL" in os.environ:
                 Author.objects.create(name="a")
                 query("SELECT no_such_column FROM library_author")
-
 
     class Alike(Looking): pass
 """
@@ -506,117 +486,94 @@ class {name}(models.Model):
     class Meta:
         db_table = {table!r}
 """
-CREATED = """
-migrations.CreateModel(
-    name={name!r},
-    fields=[
-        ("id", models.BigAutoField(primary_key=True, serialize=False)),
-        ("number", models.IntegerField(db_column={column!r}, db_index=True)),
-        ("others", models.ManyToManyField("library.Author")),
-    ],
-    options={{"db_table": {table!r}}},
-),
+NAMED = """
+    from library import models
+
+    def seed(using):
+        for model in (NAMES):
+            model.objects.using(using).create(id=20, number=1)
+
+    class Odd(TestCase):
+        def test_it(self):
+            for model in (NAMES):
+                seeded = model.objects.first()
+                one = model.objects.create(number=7)
+                self.assertGreater(one.pk, seeded.pk if seeded else 0)
+                one.others.add(Author.objects.create(name=model.__name__))
+                found = model.objects.get(number=7, others__name=model.__name__)
+                self.assertEqual(found, one)
+
+    # A flush by stock Django leaves tables out that are named with `public`.
+    class Committed(FLUSHED):
+        def test_it(self): Odd.test_it(self)
+
+        def test_again(self): Odd.test_it(self)
 """
 
 
 @pytest.mark.parametrize("names", [ODD, IN_PUBLIC], ids=["odd", "in public"])
 def test_names_of_tables_and_columns(project: Project, names: dict[str, tuple[str, str]]) -> None:
     """What stock Django can work with; for models that name `public`, in clone databases."""
-    facts = [{"name": name, "table": table, "column": c} for name, (table, c) in names.items()]
     with (project.folder / "library/models.py").open("a") as models:
-        models.write("".join(MODEL.format(**one) for one in facts))
-    project.migration("0002_odd", "0001_initial", "".join(CREATED.format(**one) for one in facts))
-    project.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}')
-    project.write(
-        "library/seeds.py",
-        f"""
-        from library import models
-
-
-        def seed(using):
-            for name in {list(names)}:
-                getattr(models, name).objects.using(using).create(id=20, number=1)
-        """,
+        for name, (table, column) in names.items():
+            models.write(MODEL.format(name=name, table=table, column=column))
+    listed = ", ".join(f"models.{name}" for name in names)
+    path = project.folder / "library/migrations/0001_initial.py"
+    path.write_text(
+        "from helpers.migrations import created\nfrom library import models as library\n"
+        + path.read_text()
+        + f"    operations += created({listed.replace('models', 'library')})\n"
     )
-    project.tests(
-        f"""
-        from library import models
-
-
-        class Odd(TestCase):
-            def test_it(self):
-                for name in {list(names)}:
-                    model = getattr(models, name)
-                    seeded = model.objects.first()
-                    one = model.objects.create(number=7)
-                    self.assertGreater(one.pk, seeded.pk if seeded else 0)
-                    one.others.add(Author.objects.create(name=name))
-                    self.assertEqual(model.objects.get(number=7, others__name=name), one)
-
-
-        # A flush by stock Django leaves tables out that are named with `public`.
-        class Committed({"TransactionTestCase" if names is ODD else "TestCase"}):
-            def test_it(self):
-                Odd.test_it(self)
-
-            def test_again(self):
-                Odd.test_it(self)
-        """
-    )
+    project.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.test_generated.seed"]}')
+    flushed = "TransactionTestCase" if names is ODD else "TestCase"
+    project.tests(NAMED.replace("NAMES", listed).replace("FLUSHED", flushed))
     for mode in (WITH_STOCK, SERIAL, PARALLEL):
         result = project.run(*mode).passed()
         expected = names is IN_PUBLIC and mode != WITH_STOCK
         assert ("uses clone databases" in result.stdout) == expected
 
 
+FULL = """
+    from contextlib import suppress
+    from django.db import OperationalError
+
+    class A(TransactionTestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            cls.others = []
+            with suppress(OperationalError):
+                while True:
+                    cls.others.append(connection.copy())
+                    cls.addClassCleanup(cls.others[-1].close)
+                    cls.others[-1].ensure_connection()
+            # One is left for Django, and one that it has closed may still count.
+            for other in cls.others[-3:]:
+                other.close()
+
+        def setUp(self):
+            connection.close()
+            with self.others[0].cursor() as cursor:
+                sessions = "SELECT 1 FROM pg_stat_activity WHERE usename = current_user"
+                wait_until(lambda: cursor.execute(sessions) or cursor.rowcount <= 3)
+
+        def test_a(self):
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="x")
+
+        test_b = test_c = test_a
+"""
+
+
 def test_resets_do_without_a_connection_of_their_own(owned: Project) -> None:
     """Where the role may have no more."""
     alter(owned, "CONNECTION LIMIT 5")
-    owned.tests(
-        """
-        import psycopg
-
-
-        class A(TransactionTestCase):
-            @classmethod
-            def setUpClass(cls):
-                super().setUpClass()
-                cls.others = []
-                parameters = connection.get_connection_params()
-                del parameters["cursor_factory"], parameters["context"]
-                try:
-                    while True:
-                        cls.others.append(psycopg.connect(**parameters, autocommit=True))
-                except psycopg.OperationalError:
-                    # One is left for Django, and one that it has closed may still count.
-                    cls.others.pop().close()
-                    cls.others.pop().close()
-
-            @classmethod
-            def tearDownClass(cls):
-                for other in cls.others:
-                    other.close()
-                super().tearDownClass()
-
-            def setUp(self):
-                connection.close()
-                sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user"
-                wait_until(lambda: self.others[0].execute(sessions).fetchone() <= (3,))
-
-            def test_a(self):
-                self.assertEqual(Author.objects.count(), 0)
-                Author.objects.create(name="x")
-
-            test_b = test_a
-            test_c = test_a
-        """
-    )
+    owned.tests(FULL)
     owned.run().passed()
 
 
 SEEDS = """
     from helpers import query
-
 
     def seed(using):
         query("INSERT INTO library_author (name) VALUES ('own'), ('hidden')", using=using)
@@ -649,7 +606,6 @@ def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> N
                 Author.objects.filter(name="own").delete()
 
             test_a = test_b = test_c = check
-
 
         class B(A): pass
         """
