@@ -11,7 +11,7 @@ from .test_roles import roles
 
 pytestmark = pytest.mark.oldest
 
-TESTS = "class Any(TestCase):\n    def test_it(self):\n        pass\n"
+TESTS = "class Any(TestCase):\n    def test_it(self): pass\n"
 CURRENT = ("--host-database", "current")
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test%'"
 
@@ -87,10 +87,7 @@ def test_test_name_equal_to_name_that_does_not_exist(same: Project) -> None:
     assert same.databases() == [same.name]
     same.run().passed()
     assert same.databases() == []
-
-
-def test_a_failing_migration_where_test_name_is_name(same: Project) -> None:
-    """What it has made until then is removed, so that the next run can work."""
+    # What a failing migration has made is removed too, so that the next run can work.
     same.migration("0002_more", "0001_initial", 'migrations.RunSQL("SELECT 1 / 0")')
     assert "division by zero" in same.run().stderr
     assert same.databases() == []
@@ -222,6 +219,9 @@ def test_a_server_that_is_too_old(project: Project) -> None:
     project.drop_database()
 
 
+TOO_MANY = "workers need at least 5. Run with --parallel"
+
+
 @pytest.fixture
 def crowded(project: Project) -> Iterator[Project]:
     """A project of five test classes, whose role may open four connections."""
@@ -234,8 +234,7 @@ def crowded(project: Project) -> Iterator[Project]:
 
 def test_more_workers_than_connections(crowded: Project) -> None:
     """The remedy that is named is followed, and helps."""
-    saying = "workers need at least 5. Run with --parallel"
-    result = refused(crowded, "--parallel", "5", saying=saying)
+    result = refused(crowded, "--parallel", "5", saying=TOO_MANY)
     assert crowded.databases() == []
     remedy = re.search(r"Run with (--parallel) ([1-9])", result.stderr)
     assert remedy is not None
@@ -254,8 +253,7 @@ def test_more_workers_than_the_database_takes(crowded: Project) -> None:
     with crowded.maintenance() as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
         connection.execute(f"CREATE DATABASE {crowded.name} OWNER {role} CONNECTION LIMIT 5")
-    saying = "workers need at least 5. Run with --parallel"
-    refused(crowded, *CURRENT, "--parallel", "5", saying=saying)
+    refused(crowded, *CURRENT, "--parallel", "5", saying=TOO_MANY)
     with crowded.host(crowded.name) as connection:
         assert connection.execute(SCHEMAS).fetchall() == []
     crowded.run(*CURRENT, *PARALLEL).passed()

@@ -76,7 +76,7 @@ OWNING = """
                 threading.Thread(target=query, args=[sleep], daemon=True).start()
                 at_work = f"SELECT 1 FROM pg_stat_activity WHERE query = '{sleep}'"
                 with connection.copy().cursor() as cursor:
-                    wait_until(lambda: cursor.execute(at_work) or cursor.rowcount)
+                    wait_until(lambda: cursor.execute(at_work).fetchall())
                     os.kill(os.getppid(), signal.SIGKILL)
 """
 
@@ -555,7 +555,7 @@ FULL = """
             connection.close()
             with self.others[0].cursor() as cursor:
                 sessions = "SELECT 1 FROM pg_stat_activity WHERE usename = current_user"
-                wait_until(lambda: cursor.execute(sessions) or cursor.rowcount <= 3)
+                wait_until(lambda: len(cursor.execute(sessions).fetchall()) <= 3)
 
         def test_a(self):
             self.assertEqual(Author.objects.count(), 0)
