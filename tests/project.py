@@ -38,6 +38,10 @@ each_start = pytest.mark.parametrize(
 APPS = Path(__file__).parent / "apps"
 
 STOCK = "django.test.runner.DiscoverRunner"
+WITH_STOCK: Mode = ("--testrunner", STOCK)
+each_runner = pytest.mark.parametrize(
+    "mode", [WITH_STOCK, SERIAL, PARALLEL], ids=["stock", "serial", "parallel"]
+)
 
 _MANAGE = """
     import multiprocessing

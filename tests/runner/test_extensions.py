@@ -4,13 +4,9 @@ import pytest
 
 from ..builds import BUILD
 from ..digest import digest
-from ..project import STOCK, Project
+from ..project import PARALLEL, SERIAL, Mode, Project
 
 pytestmark = pytest.mark.oldest
-
-MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
-IDS = ["stock", "serial", "parallel"]
-CURRENT = ("--host-database", "current")
 
 MODELS = """
     from django.contrib.postgres.constraints import ExclusionConstraint
@@ -19,11 +15,8 @@ MODELS = """
     from django.db import models
     from django.db.models.functions import Upper
 
-
     class CaseInsensitive(models.TextField):
-        def db_type(self, connection):
-            return "citext"
-
+        def db_type(self, connection): return "citext"
 
     class Author(models.Model):
         name = CaseInsensitive(unique=True)
@@ -31,7 +24,6 @@ MODELS = """
 
         class Meta:
             indexes = [GinIndex(fields=["traits"], name="by_traits")]
-
 
     class Book(models.Model):
         title = models.CharField(max_length=100)
@@ -45,16 +37,9 @@ MODELS = """
                 GinIndex(OpClass(Upper("title"), "gin_trgm_ops"), name="like_upper"),
                 GinIndex(fields=["pages", "author"], name="by_pages"),
             ]
-            constraints = [
-                ExclusionConstraint(
-                    name="lent_once",
-                    expressions=[
-                        ("title", RangeOperators.EQUAL),
-                        ("lent", RangeOperators.OVERLAPS),
-                    ],
-                )
-            ]
-
+            constraints = [ExclusionConstraint(name="lent_once", expressions=[
+                ("title", RangeOperators.EQUAL), ("lent", RangeOperators.OVERLAPS),
+            ])]
 
     class Trait(models.Model):
         id = models.BigIntegerField(primary_key=True)
@@ -65,27 +50,24 @@ MODELS = """
             managed = False
             db_table = "library_trait"
 """
-# The state and the columns are those of the models above, made by their own operations.
+# Some extensions by Django's operations, the others by SQL. What HStoreExtension does beside is
+# needed: it has connections that are open already learn the type.
 INITIAL = """
     from django.contrib.postgres import operations as postgres
     from django.db import migrations
+    from helpers.migrations import created
     from library import models
-
-    EXTENSIONS = {extensions}
-
-
-    def created(model):
-        fields = [(field.name, field.clone()) for field in model._meta.local_fields]
-        options = {{"indexes": model._meta.indexes, "constraints": model._meta.constraints}}
-        return migrations.CreateModel(model.__name__, fields, options)
-
 
     class Migration(migrations.Migration):
         initial = True
         operations = [
-            *EXTENSIONS,
-            created(models.Author),
-            created(models.Book),
+            postgres.HStoreExtension(), postgres.TrigramExtension(), postgres.BtreeGistExtension(),
+            postgres.CreateExtension("intarray"), *CRYPTO,
+            migrations.RunSQL(
+                ["CREATE EXTENSION citext", "CREATE EXTENSION IF NOT EXISTS btree_gin"]
+            ),
+            migrations.RunSQL('create extension "unaccent" with schema public cascade'),
+            *created(models.Author, models.Book),
             migrations.RunSQL(
                 '''CREATE VIEW library_trait AS SELECT id, traits, name FROM library_author;
                    CREATE MATERIALIZED VIEW all_traits AS
@@ -94,24 +76,12 @@ INITIAL = """
             ),
         ]
 """
-# Some by Django's operations, the others by SQL. What HStoreExtension does beside is needed: it
-# has connections that are open already learn the type.
-BY_DJANGO = """
-    postgres.HStoreExtension(), postgres.TrigramExtension(), postgres.BtreeGistExtension(),
-    postgres.CreateExtension("intarray"),
-"""
-BY_SQL = """
-    migrations.RunSQL(["CREATE EXTENSION citext", "CREATE EXTENSION IF NOT EXISTS btree_gin"]),
-    migrations.RunSQL('create extension "unaccent" with schema public cascade'),
-"""
-if "pgcrypto" not in BUILD.lacks:
-    BY_DJANGO += "    postgres.CryptoExtension(),\n"
+CRYPTO = "" if "pgcrypto" in BUILD.lacks else "postgres.CryptoExtension(),"
 USING = """
     import datetime
     from django.contrib.postgres.search import TrigramSimilarity
     from django.db import IntegrityError
     from library.models import Trait
-
 
     class Using:
         def test_fields(self):
@@ -139,210 +109,144 @@ USING = """
                 Book.objects.create(title="One", author=author, lent=(day, None))
 
         def test_sql(self):
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT traits -> 'a', name = 'x', sort('{2,1}') FROM all_traits")
-                self.assertEqual(cursor.fetchone(), ("1", True, [1, 2]))
-                cursor.execute(
-                    "SELECT extnamespace::regnamespace::text FROM pg_extension"
-                    " WHERE extname <> 'plpgsql'"
-                )
-                found = {schema for (schema,) in cursor.fetchall()}
-                self.assertLessEqual(found, {"public", "test_extensions"})
-                cursor.execute("SELECT count(*) FROM pg_extension WHERE extname = 'pgcrypto'")
-                if cursor.fetchone()[0]:
-                    cursor.execute("SELECT crypt('secret', gen_salt('bf', 4)) ^@ '$2a$04$'")
-                    self.assertEqual(cursor.fetchone(), (True,))
+            found = query("SELECT traits -> 'a', name = 'x', sort('{2,1}') FROM all_traits")
+            self.assertEqual(found, [("1", True, [1, 2])])
+            extensions = dict(query("SELECT extname, extnamespace::regnamespace::text"
+                                    " FROM pg_extension WHERE extname <> 'plpgsql'"))
+            self.assertLessEqual({*extensions.values()}, {"public", "test_extensions"})
+            if "pgcrypto" in extensions:
+                found = query("SELECT crypt('secret', gen_salt('bf', 4)) ^@ '$2a$04$'")
+                self.assertEqual(found, [(True,)])
 
-
-    class First(Using, TestCase):
-        pass
-
-
-    class Second(Using, TransactionTestCase):
-        pass
-
-
-    class Third(Using, TransactionTestCase):
-        pass
+    class First(Using, TestCase): pass
+    class Second(Using, TransactionTestCase): pass
+    class Third(Using, TransactionTestCase): pass
 """
 
 
-def use_extensions(project: Project, *operations: str) -> None:
+@pytest.fixture
+def extended(project: Project) -> Project:
     project.configure('INSTALLED_APPS.append("django.contrib.postgres")')
     project.write("library/models.py", MODELS)
-    extensions = f"[{' '.join(' '.join(operations).split())}]"
-    project.write("library/migrations/0001_initial.py", INITIAL.format(extensions=extensions))
+    project.write("library/migrations/0001_initial.py", INITIAL.replace("*CRYPTO,", CRYPTO))
     project.tests(USING)
+    return project
 
 
 @pytest.mark.parametrize(
     ("mode", "method"),
-    [*[(mode, "fork") for mode in MODES], (MODES[2], "spawn")],
-    ids=[*IDS, "spawn"],
+    [(SERIAL, "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")],
+    ids=["serial", "fork", "spawn"],
 )
-def test_extensions_that_models_use(project: Project, mode: tuple[str, ...], method: str) -> None:
+def test_extensions_that_models_use(extended: Project, mode: Mode, method: str) -> None:
     """Fields, lookups, indexes, constraints and views have them in all workers."""
-    use_extensions(project, BY_DJANGO, BY_SQL)
-    result = project.run(*mode, env={"START_METHOD": method}).passed()
+    result = extended.run(*mode, env={"START_METHOD": method}).passed()
     assert "Ran 12 tests" in result.stderr
     assert "uses clone databases" not in result.output
 
 
-_INSTALLED = "SELECT extname, extnamespace::regnamespace::text FROM pg_extension ORDER BY 1"
-
-
-@pytest.mark.parametrize("mode", MODES[1:], ids=IDS[1:])
-def test_extensions_in_the_project_s_own_database(project: Project, mode: tuple[str, ...]) -> None:
+def test_extensions_in_the_project_s_own_database(extended: Project) -> None:
     """Those that are there are used, the others are there for the time of the run."""
-    use_extensions(project, BY_DJANGO, BY_SQL)
-    project.create_database()
-    with project.host(project.name) as connection:
+    installed = "SELECT extname, extnamespace::regnamespace::text FROM pg_extension ORDER BY 1"
+    extended.create_database()
+    with extended.host(extended.name) as connection:
         connection.execute("CREATE EXTENSION citext; CREATE EXTENSION pg_trgm")
         connection.execute("CREATE TABLE library_author (name citext, likeness text)")
-        before = digest(connection), connection.execute(_INSTALLED).fetchall()
-    result = project.run(*mode, *CURRENT).passed()
-    assert "Ran 12 tests" in result.stderr
-    with project.host(project.name) as connection:
-        after = digest(connection), connection.execute(_INSTALLED).fetchall()
-    assert after == before
-    project.drop_database()
+        before = digest(connection), connection.execute(installed).fetchall()
+    for mode in (SERIAL, PARALLEL):
+        result = extended.run(*mode, "--host-database", "current").passed()
+        assert "Ran 12 tests" in result.stderr
+        with extended.host(extended.name) as connection:
+            assert (digest(connection), connection.execute(installed).fetchall()) == before
+    extended.drop_database()
 
 
 CREATING = """
-    import os
-    import time
-    from pathlib import Path
     from django.db.migrations.state import ProjectState
     from django.contrib.postgres.operations import CreateExtension
     from psycopg import sql
 
-
-    def meet(place, me):
-        '''Wait for the other worker, if there is one.'''
-        folder = Path(place)
-        folder.mkdir(exist_ok=True)
-        (folder / me).touch()
-        deadline = time.monotonic() + (10 if os.environ.get("WORKERS") else 0)
-        while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-
     class RolledBack:
         def test_creates(self):
-            meet("rolled back", type(self).__name__)
-            with connection.cursor() as cursor:
-                cursor.execute("CREATE EXTENSION earthdistance CASCADE")
-                cursor.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier("ltree")))
-                cursor.execute("SELECT ll_to_earth(0, 0) IS NULL, 'a.b'::ltree ~ 'a.*'::lquery")
-                self.assertEqual(cursor.fetchone(), (False, True))
+            meet("rolled back")
+            query("CREATE EXTENSION earthdistance CASCADE")
+            query(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier("ltree")))
+            found = query("SELECT ll_to_earth(0, 0) IS NULL, 'a.b'::ltree ~ 'a.*'::lquery")
+            self.assertEqual(found, [(False, True)])
 
-
-    class A(RolledBack, TestCase):
-        pass
-
-
-    class B(RolledBack, TestCase):
-        pass
-
+    class A(RolledBack, TestCase): pass
+    class B(RolledBack, TestCase): pass
 
     class Committed:
         def test_creates(self):
-            meet("committed", type(self).__name__)
+            meet("committed")
             with connection.schema_editor() as editor:
                 CreateExtension("isn").database_forwards("library", editor, None, ProjectState())
-            with connection.cursor() as cursor:
-                cursor.execute("CREATE EXTENSION IF NOT EXISTS seg")
-                cursor.execute(
-                    sql.SQL("CREATE EXTENSION IF NOT EXISTS {}").format(sql.Identifier("tcn"))
-                )
-                cursor.execute("CREATE TABLE pieces (piece seg, book isbn)")
-                cursor.execute("INSERT INTO pieces VALUES ('1..2', '039304002X')")
-                cursor.execute("SELECT count(*) FROM pieces")
-                self.assertEqual(cursor.fetchone(), (1,))
-                cursor.execute("DROP TABLE pieces")
-                cursor.execute("SELECT FROM pg_extension WHERE extname IN ('isn', 'seg', 'tcn')")
-                self.assertEqual(cursor.rowcount, 3)
-                if os.environ.get("WORKERS"):
-                    cursor.execute(
-                        "SELECT FROM pg_extension WHERE extnamespace = 'public'::regnamespace"
-                    )
-                    self.assertEqual(cursor.rowcount, 3)
+            query("CREATE EXTENSION IF NOT EXISTS seg")
+            query(sql.SQL("CREATE EXTENSION IF NOT EXISTS {}").format(sql.Identifier("tcn")))
+            query("CREATE TABLE pieces (piece seg, book isbn)")
+            query("INSERT INTO pieces VALUES ('1..2', '039304002X')")
+            self.assertEqual(query("SELECT count(*) FROM pieces"), [(1,)])
+            query("DROP TABLE pieces")
+            places = query("SELECT extnamespace = 'public'::regnamespace FROM pg_extension"
+                           " WHERE extname IN ('isn', 'seg', 'tcn')")
+            self.assertEqual(len(places), 3)
+            if os.environ["MEET"] == "2":
+                self.assertEqual(places, [(True,)] * 3)
 
-
-    class C(Committed, TransactionTestCase):
-        pass
-
-
-    class D(Committed, TransactionTestCase):
-        pass
+    class C(Committed, TransactionTestCase): pass
+    class D(Committed, TransactionTestCase): pass
 """
 
 
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_tests_that_create_an_extension(project: Project, mode: tuple[str, ...]) -> None:
+def test_tests_that_create_an_extension(project: Project) -> None:
     """Two workers may do so at once, with and without IF NOT EXISTS, and find it afterwards."""
     project.tests(CREATING)
-    project.run(*mode, env={"WORKERS": "2"} if "--parallel" in mode else {}).passed()
+    # Without a history, classes begin in this order, so that those meet that do the same.
+    project.run(*PARALLEL, env={"MEET": "2"}).passed()
+    project.run(env={"MEET": "0"}).passed()
 
 
+TAGS = """
+    __import__("django.contrib.postgres.operations", fromlist=["x"]).HStoreExtension(),
+    migrations.RunSQL(
+        "ALTER TABLE library_book ADD COLUMN tags hstore",
+        "ALTER TABLE library_book DROP COLUMN tags",
+    ),
+"""
 DROPPING = """
     from django.core.management import call_command
     from psycopg import sql
 
-
     class Unapplying(TransactionTestCase):
         def test_back_and_forth(self):
             call_command("migrate", "library", "0001", verbosity=0)
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT FROM pg_extension WHERE extname = 'hstore'")
-                self.assertEqual(cursor.rowcount, 0)
+            self.assertEqual(query("SELECT 1 FROM pg_extension WHERE extname = 'hstore'"), [])
             call_command("migrate", "library", verbosity=0)
-
 
     class Dropping(TestCase):
         def test_drop(self):
-            statement = sql.SQL("DROP EXTENSION {} CASCADE").format(sql.Identifier("hstore"))
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
+            query(sql.SQL("DROP EXTENSION {} CASCADE").format(sql.Identifier("hstore")))
 
         def test_drop_what_is_not_there(self):
-            with connection.cursor() as cursor:
-                cursor.execute("DROP EXTENSION IF EXISTS tablefunc, sslinfo")
-
+            query("DROP EXTENSION IF EXISTS tablefunc, sslinfo")
 
     class Using(TransactionTestCase):
         def test_use(self):
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT count(*) FROM library_book WHERE tags ? 'a'")
-                self.assertEqual(cursor.fetchone(), (0,))
+            found = query("SELECT count(*) FROM library_book WHERE tags ? 'a'")
+            self.assertEqual(found, [(0,)])
 
-
-    class UsingToo(Using):
-        pass
+    class UsingToo(Using): pass
 """
 
 
-@pytest.mark.parametrize(
-    "mode", [*MODES, (*MODES[2], "--isolation", "database")], ids=[*IDS, "clones"]
-)
-def test_tests_that_drop_an_extension(project: Project, mode: tuple[str, ...]) -> None:
+def test_tests_that_drop_an_extension(project: Project) -> None:
     """One worker may, as under stock; several share it, so there it is an error with a remedy."""
-    project.migration(
-        "0002_tags",
-        "0001_initial",
-        """
-        __import__("django.contrib.postgres.operations", fromlist=["x"]).HStoreExtension(),
-        migrations.RunSQL(
-            "ALTER TABLE library_book ADD COLUMN tags hstore",
-            "ALTER TABLE library_book DROP COLUMN tags",
-        ),
-        """,
-    )
+    project.migration("0002_tags", "0001_initial", TAGS)
     project.tests(DROPPING)
-    result = project.run(*mode)
-    if mode != MODES[2]:
-        result.passed()
-        return
+    project.run().passed()
+    project.run(*PARALLEL, "--isolation", "database").passed()
+    result = project.run(*PARALLEL)
     assert result.code == 1
     assert "FAILED (errors=2)" in result.stderr
     assert result.stderr.count("An extension would be dropped that other workers use") == 2

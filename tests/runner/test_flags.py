@@ -2,69 +2,50 @@
 
 import re
 import sys
+from typing import Any
 
 import pytest
 
 from schema_runner.postgres.marker import Marker
 
-from ..project import STOCK, Project, Result
-
-pytestmark = pytest.mark.versions
+from ..project import PARALLEL, SERIAL, STOCK, Mode, Project, Result, each_mode
 
 OURS = "schema_runner.SchemaDiscoverRunner"
-MODES = [(), ("--parallel", "2")]
 
 TESTS = """
-    import sys
-    import unittest
-    from django.db import IntegrityError, transaction
-
-
     @tag("slow")
     class Slow(TestCase):
-        def test_slow(self):
-            Author.objects.create(name="slow")
+        def test_slow(self): Author.objects.create(name="slow")
 
         @tag("core")
-        def test_slow_and_core(self):
-            print("printed by a test that passes")
-
+        def test_slow_and_core(self): print("printed by a test that passes")
 
     class Mixed(TestCase):
         @classmethod
-        def setUpTestData(cls):
-            cls.author = Author.objects.create(name="shared")
+        def setUpTestData(cls): cls.author = Author.objects.create(name="shared")
 
-        def test_passes(self):
-            Book.objects.create(title="t", author=self.author)
+        def test_passes(self): Book.objects.create(title="t", author=self.author)
 
         @unittest.skip("not today")
-        def test_skipped(self):
-            pass
+        def test_skipped(self): pass
 
         @unittest.expectedFailure
-        def test_expected(self):
-            self.assertEqual(1, 2)
+        def test_expected(self): self.assertEqual(1, 2)
 
         def test_subtests(self):
             for number in range(3):
                 with self.subTest(number=number):
                     self.assertLess(number, 3)
 
-
     class Committed(TransactionTestCase):
-        def test_commits(self):
-            Author.objects.create(name="committed")
+        def test_commits(self): Author.objects.create(name="committed")
 
-        def test_is_flushed(self):
-            self.assertEqual(Author.objects.count(), 0)
-
+        def test_is_flushed(self): self.assertEqual(Author.objects.count(), 0)
 
     class WithoutDatabase(SimpleTestCase):
         databases = set()
 
-        def test_simple(self):
-            pass
+        def test_simple(self): pass
 """
 FAILING = """
 
@@ -78,51 +59,49 @@ FAILING = """
             raise KeyError("missing")
 
         @unittest.expectedFailure
-        def test_unexpected_success(self):
-            pass
+        def test_unexpected_success(self): pass
 
         def test_failing_subtests(self):
             for number in range(3):
                 with self.subTest(number=number):
                     self.assertEqual(number, 1)
-
+"""
+NO_SET_UP = """
 
     class NoSetUp(TestCase):
         @classmethod
-        def setUpClass(cls):
-            raise ValueError("class set-up")
+        def setUpClass(cls): raise ValueError("class set-up")
 
-        def test_never(self):
-            pass
+        def test_never(self): pass
 """
 
-# Flags under which everything passes, and flags for the suite that fails.
-PASSING = [
-    [],
-    ["library"],
-    ["library.test_generated.Mixed"],
-    ["library.test_generated.Mixed.test_passes"],
-    ["-k", "slow"],
-    ["-k", "passes", "-k", "commits"],
-    ["--tag", "slow"],
-    ["--exclude-tag", "slow"],
-    ["--tag", "core", "--exclude-tag", "nothing"],
-    ["--reverse", "-v", "2"],
-    ["--shuffle", "4711"],
-    ["--timing"],
-    ["--keepdb"],
-    ["--noinput"],
-    ["--debug-mode"],
-    ["--no-faulthandler"],
-    ["-v", "0"],
-    ["-v", "2"],
-    ["-v", "3"],
-    ["no.such.module"],
-    ["--tag", "nothing-has-it"],
-    ["--pattern", "nothing*.py"],
+# What workers have a part in is compared in both modes; what selects tests in one of them.
+IN_BOTH = [
+    "",
+    "library --noinput --debug-mode --no-faulthandler",
+    "--reverse -v 2 --timing",
+    "--shuffle 4711 -v 3",
+    "--keepdb",
+    "-v 0",
+    "no.such.module",
+    "--pattern nothing*.py",
 ]
-FAILING_FLAGS = [[], ["--failfast"], ["--buffer"], ["--debug-sql"], ["-v", "0"], ["-v", "2"]]
-
+SERIALLY = [
+    "library.test_generated.Mixed",
+    "library.test_generated.Mixed.test_passes library.test_generated.Slow",
+    "--tag slow",
+    "--tag nothing-has-it",
+]
+IN_PARALLEL = [
+    "-k passes -k commits",
+    "--exclude-tag slow",
+    "--tag core --exclude-tag nothing",
+]
+FLAGS = [
+    *((mode, flags) for flags in IN_BOTH for mode in (SERIAL, PARALLEL)),
+    *((SERIAL, flags) for flags in SERIALLY),
+    *((PARALLEL, flags) for flags in IN_PARALLEL),
+]
 
 OWN_LINES = re.compile(
     "((Built|Kept) schema test_w|[0-9]+ workers, busy|Set-up |Resets: |[0-9]+ schemas? made, ).*\n"
@@ -143,62 +122,50 @@ def normal(text: str) -> list[str]:
     return sorted("".join(sorted(x)) if progress.fullmatch(x) else x for x in lines)
 
 
-def compare(stock: Result, ours: Result) -> None:
+def in_both(project: Project, *arguments: str, **options: Any) -> Result:
+    """Run under both runners, compare, and return our result."""
+    results = []
+    for runner in (STOCK, OURS):
+        results.append(project.run(*arguments, "--testrunner", runner, **options))
+        for name in project.databases():
+            project.drop_database(name)
+    stock, ours = results
     assert ours.code == stock.code, ours.output
     assert normal(ours.stdout) == normal(stock.stdout)
     assert normal(ours.stderr) == normal(stock.stderr)
-
-
-def clear(project: Project) -> None:
-    for name in project.databases():
-        project.drop_database(name)
-
-
-def in_both(project: Project, *arguments: str, env: dict[str, str] | None = None) -> Result:
-    """Run under both runners, compare, and return our result."""
-    stock = project.run(*arguments, "--testrunner", STOCK, env=env)
-    clear(project)
-    ours = project.run(*arguments, "--testrunner", OURS, env=env)
-    clear(project)
-    compare(stock, ours)
     return ours
 
 
-@pytest.mark.parametrize("mode", MODES, ids=["serial", "parallel"])
-@pytest.mark.parametrize("flags", PASSING, ids=" ".join)
-def test_flags_of_a_passing_suite(
-    project: Project, flags: list[str], mode: tuple[str, ...]
-) -> None:
+@pytest.mark.versions
+@pytest.mark.parametrize(
+    ("mode", "flags"), FLAGS, ids=[f"{flags}{'-parallel' * bool(mode)}" for mode, flags in FLAGS]
+)
+def test_flags_of_a_passing_suite(project: Project, mode: Mode, flags: str) -> None:
     """Output and exit code are stock Django's."""
     project.tests(TESTS)
-    in_both(project, *flags, *mode)
+    in_both(project, *flags.split(), *mode)
 
 
-@pytest.mark.parametrize("mode", MODES, ids=["serial", "parallel"])
-@pytest.mark.parametrize("flags", FAILING_FLAGS, ids=" ".join)
-def test_flags_of_a_failing_suite(
-    project: Project, flags: list[str], mode: tuple[str, ...]
-) -> None:
+@pytest.mark.versions
+@each_mode
+@pytest.mark.parametrize("flags", ["", "--failfast", "--buffer -v 2", "--debug-sql -v 0"])
+def test_flags_of_a_failing_suite(project: Project, flags: str, mode: Mode) -> None:
     """So are tracebacks, captured output, SQL and the closing lines."""
-    failing = FAILING
-    if mode:
-        # Where in a parallel run an error in setUpClass is printed is chance, and with --buffer
-        # it breaks off stock Django 5.2: that has a test of its own.
-        failing = FAILING.partition("class NoSetUp")[0]
-    if mode and "--failfast" in flags:
-        # Which tests other workers still finish is chance: one class leaves none.
-        project.tests("import unittest\n" + failing)
-    else:
-        project.tests(TESTS + failing)
-    result = in_both(project, *flags, *mode)
+    # Which tests other workers still finish is chance: with --failfast one class leaves none.
+    passing = "" if mode and flags == "--failfast" else TESTS
+    # Where in a parallel run an error in setUpClass is printed is chance, and with --buffer
+    # it breaks off stock Django 5.2: that has a test of its own.
+    project.tests(passing + FAILING + ("" if mode else NO_SET_UP))
+    result = in_both(project, *flags.split(), *mode)
     assert result.code == 1
     assert "FAILED (" in result.stderr
 
 
+@pytest.mark.versions
 def test_buffer_with_an_error_in_class_set_up(project: Project) -> None:
     """Everything is reported, where stock Django 5.2 breaks off."""
-    project.tests(TESTS + FAILING)
-    result = project.run("--buffer", "--parallel", "2")
+    project.tests(TESTS + FAILING + NO_SET_UP)
+    result = project.run("--buffer", *PARALLEL)
     assert result.code == 1
     assert "FAILED (failures=3, errors=2, skipped=1, expected failures=1" in result.stderr
 
@@ -208,37 +175,28 @@ def test_durations(project: Project) -> None:
     """The slowest tests are listed as by stock Django."""
     project.tests(
         """
-        import time
-
-
         class Slow(SimpleTestCase):
-            def test_slow(self):
-                time.sleep(0.2)
+            def test_slow(self): time.sleep(0.2)
 
-            def test_slower(self):
-                time.sleep(0.5)
+            def test_slower(self): time.sleep(0.5)
 
-            def test_fast(self):
-                pass
+            def test_fast(self): pass
         """
     )
     in_both(project, "--durations", "2")
 
 
-@pytest.mark.parametrize("runner", [STOCK, OURS])
-def test_tests_choose_how_they_start_processes(project: Project, runner: str) -> None:
+def test_tests_choose_how_they_start_processes(project: Project) -> None:
     """The run itself does not settle it."""
     project.tests(
         """
         import multiprocessing
 
-
         class Choosing(SimpleTestCase):
-            def test_it(self):
-                multiprocessing.set_start_method("spawn")
+            def test_it(self): multiprocessing.set_start_method("spawn")
         """
     )
-    project.run("--testrunner", runner).passed()
+    project.run().passed()
 
 
 def test_parallel_auto_and_its_variable(project: Project) -> None:
@@ -248,35 +206,19 @@ def test_parallel_auto_and_its_variable(project: Project) -> None:
     assert result.stderr.count("Cloning test database") == 3
 
 
-def test_parallel_is_cut_to_the_number_of_classes(project: Project) -> None:
-    """No schema is made for a worker without tests."""
-    project.tests(TESTS)
-    project.run("--parallel", "16", "--keepdb").passed()
-    assert len(worker_schemas(project)) == 4
-    project.drop_database(project.test_name)
-
-
 def test_pdb_opens_at_a_failure(project: Project) -> None:
     """Serial runs stop in the debugger; `c` goes on."""
     project.tests("class Failing(TestCase):\n    def test_it(self):\n        1 / 0\n")
-    results = [
-        project.run("--pdb", "--testrunner", runner, stdin="p 40 + 2\nc\n")
-        for runner in (STOCK, OURS)
-    ]
-    compare(*results)
-    assert "Opening PDB: ZeroDivisionError" in results[1].stdout
-    assert "42" in results[1].stdout
-
-
-def worker_schemas(project: Project) -> dict[str, Marker | None]:
-    return {name: found for name, found in project.schemas().items() if name.startswith("test_w")}
+    result = in_both(project, "--pdb", stdin="p 40 + 2\nc\n")
+    assert "Opening PDB: ZeroDivisionError" in result.stdout
+    assert "42" in result.stdout
 
 
 def test_pdb_with_parallel_is_refused(project: Project) -> None:
     """With Django's words, and without its traceback."""
     project.tests(TESTS)
     stock, ours = (
-        project.run("--pdb", "--parallel", "2", "--testrunner", runner) for runner in (STOCK, OURS)
+        project.run("--pdb", *PARALLEL, "--testrunner", runner) for runner in (STOCK, OURS)
     )
     assert ours.code == stock.code == 1
     (line,) = ours.stderr.splitlines()
@@ -284,54 +226,42 @@ def test_pdb_with_parallel_is_refused(project: Project) -> None:
     assert "You cannot use --pdb with parallel tests" in line
 
 
-@pytest.fixture
-def unmigrated(project: Project) -> Project:
-    """A project whose tests fail if its migrations have run."""
-    project.migration(
-        "0002_rows",
-        "0001_initial",
-        "migrations.RunSQL(\"INSERT INTO library_author (id, name) VALUES (1, 'migrated')\")",
-    )
+@pytest.mark.versions
+@each_mode
+def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
+    """TEST["MIGRATE"] = False and our flag make them: no row of a migration is there."""
+    rows = "INSERT INTO library_author (id, name) VALUES (1, 'migrated')"
+    project.migration("0002_rows", "0001_initial", f'migrations.RunSQL("{rows}")')
     project.tests(
         """
         class NotMigrated(TestCase):
-            def test_tables_are_there_and_no_row_is(self):
-                self.assertEqual(Author.objects.count(), 0)
+            def test_it(self): self.assertEqual(Author.objects.count(), 0)
 
-
-        class NorThere(NotMigrated):
-            pass
+        class NorThere(NotMigrated): pass
         """
     )
-    return project
+    project.run("--no-migrations", *mode).passed()
+    assert project.run(*mode).code == 1
+    project.configure('DATABASES["default"]["TEST"] = {"MIGRATE": False}')
+    in_both(project, *mode).passed()
 
 
-@pytest.mark.parametrize("mode", MODES, ids=["serial", "parallel"])
-def test_migrate_false(unmigrated: Project, mode: tuple[str, ...]) -> None:
-    """TEST["MIGRATE"] = False makes the tables straight from the models."""
-    unmigrated.configure('DATABASES["default"]["TEST"] = {"MIGRATE": False}')
-    in_both(unmigrated, *mode).passed()
-
-
-@pytest.mark.parametrize("mode", MODES, ids=["serial", "parallel"])
-def test_no_migrations(unmigrated: Project, mode: tuple[str, ...]) -> None:
-    """So does our flag of that name, for one run."""
-    unmigrated.run("--no-migrations", *mode).passed()
-    assert unmigrated.run(*mode).code == 1
+def worker_schemas(project: Project) -> dict[str, Marker | None]:
+    return {name: found for name, found in project.schemas().items() if name.startswith("test_w")}
 
 
 def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
-    """They stay, marked as kept, for the next one; a run without it removes them."""
+    """They stay, marked as kept, one a class at most; a run without --keepdb removes them."""
     project.tests(TESTS)
-    result = project.run("--parallel", "2", "--keepdb").passed()
+    result = project.run("--parallel", "16", "--keepdb").passed()
     kept = worker_schemas(project)
-    assert len(kept) == 2
+    assert len(kept) == 4
     for name, marker in kept.items():
         assert marker is not None
         assert marker.state == "kept"
         assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
     again = project.run("--keepdb").passed()
     assert "Using existing test database" in again.stderr
-    assert len(worker_schemas(project)) == 2
+    assert worker_schemas(project).keys() == kept.keys()
     project.run().passed()
     assert project.databases() == []

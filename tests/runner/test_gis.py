@@ -3,21 +3,16 @@
 import pytest
 
 from ..digest import digest
-from ..project import STOCK, Project
-
-MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
-IDS = ["stock", "serial", "parallel"]
+from ..project import PARALLEL, Mode, Project, each_runner
 
 pytestmark = [pytest.mark.debian, pytest.mark.needs("postgis")]
 
 MODELS = """
     from django.contrib.gis.db import models
 
-
     class Author(models.Model):
         name = models.CharField(max_length=100, unique=True)
         home = models.PointField(srid=4326)
-
 
     class Book(models.Model):
         title = models.CharField(max_length=100)
@@ -25,41 +20,19 @@ MODELS = """
         route = models.LineStringField(srid=3857, dim=3, null=True, spatial_index=False)
 """
 MIGRATION = """
-    from django.contrib.gis.db import models
     from django.db import migrations
-
+    from helpers.migrations import created
+    from library import models
 
     class Migration(migrations.Migration):
         initial = True
-        operations = [
-            migrations.CreateModel(
-                name="Author",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    ("name", models.CharField(max_length=100, unique=True)),
-                    ("home", models.PointField(srid=4326)),
-                ],
-            ),
-            migrations.CreateModel(
-                name="Book",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    ("title", models.CharField(max_length=100)),
-                    ("setting", models.PolygonField(geography=True, null=True)),
-                    (
-                        "route",
-                        models.LineStringField(dim=3, null=True, spatial_index=False, srid=3857),
-                    ),
-                ],
-            ),
-        ]
+        operations = created(models.Author, models.Book)
 """
 TESTS = """
     from io import StringIO
     from django.contrib.gis.geos import LineString, Point, Polygon
     from django.contrib.gis.measure import D
     from django.core.management import call_command
-
 
     class Queries:
         def test_distance(self):
@@ -86,37 +59,25 @@ TESTS = """
         def test_index(self):
             with connection.cursor() as cursor:
                 constraints = connection.introspection.get_constraints(cursor, "library_author")
-            index = constraints["library_author_home_" + self.suffix(constraints)]
+            (index,) = (one for name, one in constraints.items()
+                        if name.startswith("library_author_home_"))
             self.assertEqual((index["type"], index["columns"]), ("gist", ["home"]))
 
-        def suffix(self, constraints):
-            (name,) = (name for name in constraints if "_home_" in name)
-            return name.removeprefix("library_author_home_")
-
-
-    class First(Queries, TestCase):
-        pass
-
-
-    class Second(Queries, TestCase):
-        pass
-
+    class First(Queries, TestCase): pass
+    class Second(Queries, TestCase): pass
 
     class Third(Queries, TransactionTestCase):
         def test_inspection(self):
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT current_schema()")
-                (own,) = cursor.fetchone()
-                cursor.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_w'")
-                others = {name for (name,) in cursor.fetchall()} - {own}
-                decoys = [] if own == "public" else [("public", "POLYGON,3857")]
-                decoys += [(other, "LINESTRING,3857") for other in others]
-                for schema, geometry in [*decoys, (own, "POINT,4326")]:
-                    cursor.execute(
-                        f"CREATE TABLE {schema}.decoy (id int PRIMARY KEY,"
-                        f" place geometry({geometry}), round geography({geometry[:-5]}))"
-                    )
-                    self.addCleanup(self.drop, schema)
+            ((own,),) = query("SELECT current_schema()")
+            found = query("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_w'")
+            decoys = [] if own == "public" else [("public", "POLYGON,3857")]
+            decoys += [(other, "LINESTRING,3857") for (other,) in found if other != own]
+            for schema, geometry in [*decoys, (own, "POINT,4326")]:
+                query(
+                    f"CREATE TABLE {schema}.decoy (id int PRIMARY KEY,"
+                    f" place geometry({geometry}), round geography({geometry[:-5]}))"
+                )
+                self.addCleanup(query, f"DROP TABLE {schema}.decoy")
             output = StringIO()
             call_command("inspectdb", "decoy", stdout=output)
             self.assertIn("    place = models.PointField(", output.getvalue())
@@ -124,17 +85,10 @@ TESTS = """
             for other in ("Polygon", "LineString", "GeometryField"):
                 self.assertNotIn(other, output.getvalue())
 
-        def drop(self, schema):
-            with connection.cursor() as cursor:
-                cursor.execute(f"DROP TABLE {schema}.decoy")
-
-
     class Fourth(TransactionTestCase):
         def test_flushed(self):
             self.assertEqual(Author.objects.count() + Book.objects.count(), 0)
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT count(*) > 1000 FROM spatial_ref_sys")
-                self.assertEqual(cursor.fetchone(), (True,))
+            self.assertEqual(query("SELECT count(*) > 1000 FROM spatial_ref_sys"), [(True,)])
 """
 
 
@@ -152,8 +106,8 @@ def gis(project: Project) -> Project:
     return project
 
 
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_a_spatial_project(gis: Project, mode: tuple[str, ...]) -> None:
+@each_runner
+def test_a_spatial_project(gis: Project, mode: Mode) -> None:
     """Geometries, distances and indexes; inspection of a schema sees that schema's columns."""
     result = gis.run(*mode).passed()
     assert "uses clone databases" not in result.output
@@ -169,8 +123,7 @@ def test_a_spatial_project_s_own_database(gis: Project, is_there: bool) -> None:
             connection.execute("CREATE EXTENSION postgis")
         connection.execute("CREATE TABLE library_author (id int, home text)")
         before = digest(connection), connection.execute(installed).fetchall()
-    for mode in MODES[1:]:
-        gis.run(*mode, "--host-database", "current").passed()
-        with gis.host(gis.name) as connection:
-            assert (digest(connection), connection.execute(installed).fetchall()) == before
+    gis.run(*PARALLEL, "--host-database", "current").passed()
+    with gis.host(gis.name) as connection:
+        assert (digest(connection), connection.execute(installed).fetchall()) == before
     gis.drop_database()

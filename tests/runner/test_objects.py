@@ -2,30 +2,24 @@
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from schema_runner.postgres.catalog import describe
 
-from ..project import STOCK, Project
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Project
+from .test_roles import roles
 
 pytestmark = pytest.mark.oldest
-
-MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
 
 MODELS = """
     from django.contrib.postgres.fields import IntegerRangeField
     from django.db import models
     from django.db.models.functions import Length, Upper
 
-
     class Author(models.Model):
         name = models.CharField(max_length=100, unique=True, db_collation="plain")
-        shout = models.GeneratedField(
-            expression=Upper("name"), output_field=models.CharField(max_length=100),
-            db_persist=True, db_comment="Generated",
-        )
+        shout = models.GeneratedField(expression=Upper("name"), db_persist=True,
+            output_field=models.CharField(max_length=100), db_comment="Generated")
         born = models.IntegerField(default=2000, db_default=2000, db_comment="The year")
 
         class Meta:
@@ -35,26 +29,16 @@ MODELS = """
                 models.UniqueConstraint(Length("name"), "born", name="rarely"),
             ]
 
-
     class Book(models.Model):
         title = models.CharField(max_length=100)
         author = models.ForeignKey(Author, models.CASCADE, null=True)
         lines = IntegerRangeField(null=True)
 
         class Meta:
-            indexes = [
-                models.Index(
-                    fields=["title"], name="some_titles", include=["author"],
-                    condition=models.Q(title__gt="A"),
-                )
-            ]
-            constraints = [
-                models.UniqueConstraint(
-                    fields=["title", "author"], name="once",
-                    deferrable=models.Deferrable.DEFERRED,
-                )
-            ]
-
+            indexes = [models.Index(fields=["title"], name="some_titles", include=["author"],
+                condition=models.Q(title__gt="A"))]
+            constraints = [models.UniqueConstraint(fields=["title", "author"], name="once",
+                deferrable=models.Deferrable.DEFERRED)]
 
     class Reading(models.Model):
         pk = models.CompositePrimaryKey("day", "number")
@@ -64,7 +48,6 @@ MODELS = """
         class Meta:
             managed = False
             db_table = "readings"
-
 
     class Shelf(models.Model):
         label = models.TextField(primary_key=True)
@@ -76,42 +59,27 @@ MODELS = """
 """
 INITIAL = """
     from django.contrib.postgres.operations import CreateCollation
-    from django.db import connection, migrations
+    from django.db import migrations
+    from helpers.migrations import created
     from library import models
-
-
-    def created(model):
-        fields = [(field.name, field.clone()) for field in model._meta.local_fields]
-        meta = model._meta
-        options = {
-            "indexes": meta.indexes, "constraints": meta.constraints,
-            "db_table_comment": meta.db_table_comment,
-        }
-        return migrations.CreateModel(model.__name__, fields, options)
-
 
     class Migration(migrations.Migration):
         initial = True
         operations = [
             CreateCollation("plain", locale="C"),
             *COLLATIONS,
-            created(models.Author),
-            created(models.Book),
+            *created(models.Author, models.Book),
         ]
 """
 ICU = """
-    CreateCollation(
-        "careless", provider="icu", locale="und-u-ks-level2", deterministic=False
-    ),
+    CreateCollation("careless", provider="icu", locale="und-u-ks-level2", deterministic=False),
 """
 OBJECTS = """
     CREATE TYPE mood AS ENUM ('good', 'bad');
     ALTER TYPE mood ADD VALUE 'fair' BEFORE 'bad';
-    CREATE DOMAIN label AS text COLLATE plain DEFAULT 'none'
-        CONSTRAINT not_empty CHECK (VALUE <> '');
+    CREATE DOMAIN label text COLLATE plain DEFAULT 'none' CONSTRAINT not_empty CHECK (VALUE <> '');
     CREATE TYPE span AS RANGE (subtype = float8, multirange_type_name = spans);
     CREATE TYPE point3 AS (x int, y int, at label);
-
     CREATE FUNCTION slug(text) RETURNS text LANGUAGE sql IMMUTABLE AS
     'SELECT lower(replace($1, '' '', ''-''))';
     CREATE FUNCTION same_slug(label, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS
@@ -126,8 +94,7 @@ OBJECTS = """
     CREATE FUNCTION to_number(mood) RETURNS int LANGUAGE sql IMMUTABLE AS
     'SELECT CASE $1 WHEN ''good'' THEN 1 ELSE 0 END';
     CREATE CAST (mood AS int) WITH FUNCTION to_number(mood);
-    CREATE AGGREGATE longest(text) (SFUNC = larger, STYPE = text);
-
+    CREATE AGGREGATE longest(text) (SFUNC = text_larger, STYPE = text);
     CREATE TEXT SEARCH DICTIONARY short (TEMPLATE = simple, STOPWORDS = english);
     CREATE TEXT SEARCH CONFIGURATION prose (COPY = simple);
     ALTER TEXT SEARCH CONFIGURATION prose ALTER MAPPING FOR asciiword WITH short;
@@ -138,18 +105,14 @@ OBJECTS = """
         ADD shared int, ADD moods mood[] NOT NULL DEFAULT '{}';
     CREATE INDEX by_words ON library_book USING gin (words);
     CREATE STATISTICS correlated (dependencies) ON title, mood FROM library_book;
-
     CREATE SEQUENCE ticket START 100 INCREMENT 10;
     ALTER TABLE library_book ALTER shared SET DEFAULT nextval('ticket');
-    CREATE TABLE tickets (
-        id int DEFAULT nextval('ticket') PRIMARY KEY,
+    CREATE TABLE tickets (id int DEFAULT nextval('ticket') PRIMARY KEY,
         always int GENERATED ALWAYS AS IDENTITY (START 7),
-        during span, EXCLUDE USING gist (during WITH &&)
-    );
+        during span, EXCLUDE USING gist (during WITH &&));
     CREATE TABLE paper_tickets (paper text) INHERITS (tickets);
     CREATE UNLOGGED TABLE scratch (note text);
     ALTER TABLE scratch SET (fillfactor = 70);
-
     CREATE TABLE readings (day date, number int, PRIMARY KEY (day, number))
         PARTITION BY RANGE (day);
     CREATE TABLE readings_early PARTITION OF readings FOR VALUES FROM (MINVALUE) TO ('2030-01-01');
@@ -157,7 +120,6 @@ OBJECTS = """
     CREATE TABLE readings_rest_0 PARTITION OF readings_rest
         FOR VALUES WITH (MODULUS 1, REMAINDER 0);
     CREATE INDEX by_number ON readings (number);
-
     CREATE VIEW shelves AS
     SELECT label, count(*) AS books FROM library_book WHERE label IS NOT NULL GROUP BY label;
     CREATE VIEW some_books WITH (security_barrier) AS
@@ -165,35 +127,26 @@ OBJECTS = """
     CREATE MATERIALIZED VIEW moods AS SELECT mood, span(0, count(*)) AS counted
     FROM library_book GROUP BY mood;
     CREATE UNIQUE INDEX one_mood ON moods (mood);
-    CREATE RULE remember AS ON INSERT TO shelves DO INSTEAD
-        INSERT INTO scratch VALUES (NEW.label);
-
+    CREATE RULE remember AS ON INSERT TO shelves DO INSTEAD INSERT INTO scratch VALUES (NEW.label);
     CREATE TABLE log (entry text);
     CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
     'BEGIN INSERT INTO log VALUES (TG_ARGV[0] || slug(NEW.title)); RETURN NULL; END';
     CREATE TRIGGER logs AFTER INSERT OR UPDATE OF title ON library_book
         FOR EACH ROW WHEN (NEW.title <> 'silent') EXECUTE FUNCTION log_it('new ');
-    CREATE FUNCTION need_author() RETURNS trigger LANGUAGE plpgsql
-    SET search_path FROM CURRENT AS
-    'BEGIN
-       IF (SELECT author_id IS NULL FROM library_book WHERE id = NEW.id) THEN
-         RAISE ''no author'';
-       END IF;
-       RETURN NULL;
-     END';
+    CREATE FUNCTION need_author() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
+    'BEGIN IF (SELECT author_id IS NULL FROM library_book WHERE id = NEW.id) THEN
+     RAISE ''no author''; END IF; RETURN NULL; END';
     CREATE CONSTRAINT TRIGGER needs_author AFTER INSERT ON library_book
         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION need_author();
     CREATE PROCEDURE forget(INOUT many bigint) LANGUAGE plpgsql AS
     'BEGIN DELETE FROM log; GET DIAGNOSTICS many = ROW_COUNT; END';
-
     CREATE TABLE secrets (owner text, secret text);
     CREATE FUNCTION me() RETURNS text STABLE LANGUAGE sql AS
     'SELECT current_setting(''library.me'', true)';
     ALTER TABLE secrets ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-    CREATE POLICY own ON secrets TO ROLE USING (owner = me()) WITH CHECK (owner = me());
-    GRANT SELECT, INSERT ON secrets TO ROLE;
-    GRANT SELECT (title) ON library_book TO ROLE;
-
+    CREATE POLICY own ON secrets TO READER USING (owner = me()) WITH CHECK (owner = me());
+    GRANT SELECT, INSERT ON secrets TO READER;
+    GRANT SELECT (title) ON library_book TO READER;
     COMMENT ON TYPE mood IS 'How it is';
     COMMENT ON FUNCTION slug(text) IS 'For addresses';
     COMMENT ON CONSTRAINT once ON library_book IS 'Or twice';
@@ -201,15 +154,8 @@ OBJECTS = """
 """
 TESTS = """
     from django.contrib.postgres.search import SearchQuery, SearchVector
-    from django.db import DatabaseError, IntegrityError, transaction
+    from django.db import DatabaseError, IntegrityError
     from library.models import Reading, Shelf
-
-
-    def query(statement, *parameters):
-        with connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else cursor.rowcount
-
 
     class Using:
         def setUp(self):
@@ -288,7 +234,7 @@ TESTS = """
 
         def test_security(self):
             with transaction.atomic():
-                query("SET LOCAL ROLE ROLE; SET LOCAL library.me = 'a'")
+                query("SET LOCAL ROLE READER; SET LOCAL library.me = 'a'")
                 query("INSERT INTO secrets VALUES ('a', 'of a')")
                 query("SET LOCAL library.me = 'b'")
                 self.assertEqual(query("SELECT secret FROM secrets"), [])
@@ -312,29 +258,20 @@ TESTS = """
             self.assertEqual((comments["shout"], comments["born"]), ("Generated", "The year"))
             self.assertEqual(query("SELECT obj_description('newest'::regclass)"), [("Backwards",)])
 
-
-    class First(Using, TestCase):
-        pass
-
-
-    class Second(Using, TestCase):
-        pass
-
+    class First(Using, TestCase): pass
+    class Second(Using, TestCase): pass
 
     class Third(Using, TransactionTestCase):
         reset_sequences = True
 
-        def tearDown(self):
-            query("DELETE FROM log")
+        def tearDown(self): query("DELETE FROM log")
 
         def test_concurrently(self):
             query("REFRESH MATERIALIZED VIEW CONCURRENTLY moods")
             with self.assertRaisesMessage(DatabaseError, "no author"):
                 Book.objects.create(title="at commit")
 
-
-    class Fourth(Third):
-        pass
+    class Fourth(Third): pass
 """
 CARELESS = """
 
@@ -342,9 +279,7 @@ CARELESS = """
         def test_collation(self):
             self.assertEqual(query("SELECT 'a' = 'A' COLLATE careless"), [(True,)])
 
-
-    class CarelessToo(Careless):
-        pass
+    class CarelessToo(Careless): pass
 """
 
 
@@ -352,33 +287,32 @@ CARELESS = """
 def role(project: Project) -> Iterator[str]:
     """A role that owns nothing."""
     name = f"{project.name}_reader"
-    with project.maintenance() as connection:
-        connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
-    yield name
-    with project.maintenance() as connection:
-        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+    with roles(project, **{name: ""}):
+        yield name
 
 
-def has_icu(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
-    row = connection.execute("SELECT FROM pg_collation WHERE collname = 'und-x-icu'")
-    return row.fetchone() is not None
+def facts(project: Project, database: str, schema: str) -> set[str]:
+    with project.host(database) as connection:
+        # A routine's own search_path has the worker schema before public.
+        described = describe(connection, schema)
+        return {fact.replace("{schema}., public.", "{schema}.") for fact in described}
 
 
 def test_every_kind_of_object(project: Project, role: str) -> None:
     """Tests find them all in every worker, and the catalog has what stock Django's has."""
     with project.maintenance() as connection:
-        icu = has_icu(connection)
+        found = connection.execute("SELECT FROM pg_collation WHERE collname = 'und-x-icu'")
+        icu = found.rowcount == 1
     project.configure('INSTALLED_APPS.append("django.contrib.postgres")')
     project.write("library/models.py", MODELS)
     project.write(
         "library/migrations/0001_initial.py", INITIAL.replace("*COLLATIONS,", ICU if icu else "")
     )
-    statements = OBJECTS.replace("ROLE USING", f"{role} USING").replace("TO ROLE", f"TO {role}")
-    statements = statements.replace("SFUNC = larger", "SFUNC = text_larger")
+    statements = OBJECTS.replace("READER", role)
     project.migration("0002_objects", "0001_initial", f"migrations.RunSQL({statements!r})")
-    project.tests(TESTS.replace("ROLE ROLE", f"ROLE {role}") + (CARELESS if icu else ""))
+    project.tests(TESTS.replace("READER", role) + (CARELESS if icu else ""))
     described = []
-    for mode in MODES:
+    for mode in (WITH_STOCK, SERIAL, PARALLEL):
         result = project.run(*mode, "--keepdb").passed()
         assert f"Ran {36 if icu else 34} tests" in result.stderr
         schemas = [name for name in project.schemas() if name.startswith("test_w")] or ["public"]
@@ -386,13 +320,9 @@ def test_every_kind_of_object(project: Project, role: str) -> None:
         # A function that sets its search_path to public: worker 2 has a database.
         own = f"{project.test_name}_2"
         places += [(own, "public")] if own in project.databases() else []
-        for database, schema in places:
-            with project.host(database) as connection:
-                # A routine's own search_path has the worker schema before public.
-                facts = describe(connection, schema)
-                described.append({one.replace("{schema}., public.", "{schema}.") for one in facts})
+        described += [facts(project, *place) for place in places]
         for database in project.databases():
             project.drop_database(database)
     assert len(described) == 4
-    for facts in described[1:]:
-        assert facts ^ described[0] == set()
+    for found in described[1:]:
+        assert found ^ described[0] == set()

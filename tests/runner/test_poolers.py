@@ -1,27 +1,22 @@
 """pgbouncer between Django and the server."""
 
-import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from schema_runner.embedded.account import server_account
 
-from ..project import MEETING, STOCK, Project, wait_for
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, wait_for
 
 pytestmark = pytest.mark.debian
 
-MODES = {
-    "stock": ("--testrunner", STOCK),
-    "serial": (),
-    "parallel": ("--parallel", "2"),
-    "current": ("--parallel", "2", "--host-database", "current"),
-}
+CURRENT = (*PARALLEL, "--host-database", "current")
 _CONFIG = """
 [databases]
 * = host={host} port={port}
@@ -80,6 +75,13 @@ class Pooler:
             host = self._project.server.params["host"]
             self._project.configure(f'DATABASES["default"]["HOST"] = {host!r}')
 
+    @property
+    def passes_options_on(self) -> bool:
+        """Whether this pgbouncer knows what a client gives as `options`."""
+        version = subprocess.check_output([self._program, "--version"], text=True).split()[1]
+        major, minor, *_ = version.split(".")
+        return (int(major), int(minor)) >= (1, 20)
+
 
 @pytest.fixture
 def pooler(project: Project) -> Iterator[Pooler]:
@@ -93,41 +95,20 @@ def pooler(project: Project) -> Iterator[Pooler]:
         pooler.stop()
 
 
-@pytest.fixture(scope="session")
-def passes_options_on() -> bool:
-    """Whether this pgbouncer knows what a client gives as `options`."""
-    path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"
-    program = shutil.which("pgbouncer", path=path) or "pgbouncer"
-    result = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
-    version = result.stdout.split()[1].split(".")
-    return (int(version[0]), int(version[1])) >= (1, 20)
-
-
 TESTS = """
-    import json
-    import os
-    import threading
-    import schema_runner
-
-
     class Where:
         def test_where(self):
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT current_database(), current_schema()")
-                where = cursor.fetchone()
+            ((database, schema),) = query("SELECT current_database(), current_schema()")
             worker = schema_runner.current_worker()
             if worker:
-                self.assertEqual((worker.database, worker.schema), where)
+                self.assertEqual((worker.database, worker.schema), (database, schema))
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="here")
-            with open("report", "a") as lines:
-                lines.write(json.dumps([os.getpid(), *where]) + "\\n")
+            record("is", where=[database, schema])
 
         def test_in_a_thread(self):
             def look():
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT current_schema()")
-                    found.extend(cursor.fetchone())
+                found.extend(query("SELECT current_schema()"))
                 connection.close()
 
             found = []
@@ -135,139 +116,115 @@ TESTS = """
             thread.start()
             thread.join()
             worker = schema_runner.current_worker()
-            self.assertEqual(found, [worker.schema if worker else "public"])
+            self.assertEqual(found, [(worker.schema if worker else "public",)])
 
-
-    class First(Where, TestCase):
-        pass
-
-
-    class Second(Where, TestCase):
-        pass
-
-
-    class Third(Where, TransactionTestCase):
-        pass
-
-
-    class Fourth(Where, TransactionTestCase):
-        pass
+    class First(Where, TestCase): pass
+    class Second(Where, TestCase): pass
+    class Third(Where, TransactionTestCase): pass
+    class Fourth(Where, TransactionTestCase): pass
 """
+DYING = """
+    class Dies(TestCase):
+        def test_it(self):
+            meet(number=2)
+            os.kill(os.getppid(), signal.SIGKILL)
 
-
-REFUSING = [ONCE]
-IGNORING = [ONCE, "ignore_startup_parameters = options"]
-TRACKING = [ONCE, "track_extra_parameters = search_path"]
-
-
-def reported(project: Project) -> list[tuple[int, str, str]]:
-    lines = (project.folder / "report").read_text().splitlines()
-    return [tuple(json.loads(line)) for line in lines]
+    class Alike(Dies): pass
+"""
 
 
 @pytest.fixture
 def pooled(project: Project) -> Project:
-    """A project that tells in which process, database and schema its tests are."""
+    """A project that records in which process, database and schema its tests are."""
     project.tests(TESTS)
+    project.tests(DYING, module="test_dying")
     return project
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "settings", [REFUSING, IGNORING, TRACKING], ids=["refusing", "ignoring", "tracking"]
-)
-def test_a_pooler_of_sessions(
-    pooled: Project, pooler: Pooler, passes_options_on: bool, settings: list[str], mode: str
-) -> None:
+def ours(project: Project, database: str | None = None) -> list[str]:
+    """List the schemas of a database, by default the project's, that are not the project's."""
+    with project.host(database or project.name) as connection:
+        rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test'")
+        return [name for (name,) in rows]
+
+
+POOLERS = {
+    "refusing": [ONCE],
+    "ignoring": [ONCE, "ignore_startup_parameters = options"],
+    "tracking": [ONCE, "track_extra_parameters = search_path"],
+}
+MODES = {"stock": WITH_STOCK, "serial": SERIAL, "parallel": PARALLEL, "current": CURRENT}
+SESSIONS = [*product(["refusing"], MODES), *product(["ignoring", "tracking"], list(MODES)[2:])]
+WHERE = "library.test_generated"
+
+
+@pytest.mark.parametrize(("options", "mode"), SESSIONS)
+def test_a_pooler_of_sessions(pooled: Project, pooler: Pooler, options: str, mode: str) -> None:
     """Whatever it does with startup options, each worker has a schema of its own."""
-    if settings is TRACKING and not passes_options_on:
+    if options == "tracking" and not pooler.passes_options_on:
         pytest.skip("this pgbouncer cannot pass options on")
-    pooler.start(*settings)
+    pooler.start(*POOLERS[options])
     if mode == "current":
         pooled.create_database()
-    pooled.run(*MODES[mode]).passed()
-    lines = reported(pooled)
+    pooled.run(*MODES[mode], WHERE).passed()
+    lines = pooled.records("is")
     assert len(lines) == 4
-    if mode != "stock":
-        assert all(schema.startswith("test_w") for _, _, schema in lines)
-    places = set(lines)
+    places = {(line["process"], *line["where"]) for line in lines}
     assert len({schema for *_, schema in places}) == len(places)
+    if mode != "stock":
+        assert all(schema.startswith("test_w") for *_, schema in places)
     pooler.stop()
     if mode == "current":
         assert pooled.databases() == [pooled.name]
-        with pooled.host(pooled.name) as connection:
-            rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test'")
-            assert rows.fetchall() == []
+        assert ours(pooled) == []
         pooled.drop_database()
     assert pooled.databases() == []
 
 
 def test_a_pooler_that_keeps_connections(pooled: Project, pooler: Pooler) -> None:
-    """Nothing removes a database that they use, as under stock, so it is told and stays."""
+    """A database that they use cannot be removed, as under stock: it stays, and a line says so."""
     pooler.start()
-    result = pooled.run("--parallel", "2").passed()
+    result = pooled.run(*PARALLEL, WHERE).passed()
     assert f"Database {pooled.test_name!r} stays, for the next run to remove" in result.stdout
     assert pooled.databases() == [pooled.test_name]
     pooler.stop()
-    result = pooled.run().passed()
+    result = pooled.run(WHERE).passed()
     assert f"Removed what an earlier run left: database {pooled.test_name}" in result.stdout
     assert pooled.databases() == []
 
 
-@pytest.mark.parametrize("mode", ["parallel", "current"])
-def test_a_run_that_is_killed_behind_a_pooler(pooled: Project, pooler: Pooler, mode: str) -> None:
+@pytest.mark.parametrize("mode", [PARALLEL, CURRENT], ids=["parallel", "current"])
+def test_a_run_that_is_killed_behind_a_pooler(pooled: Project, pooler: Pooler, mode: Mode) -> None:
     """The pooler ends its sessions, so the next run takes it for dead and cleans up."""
-    pooled.tests(
-        MEETING
-        + """
-        import signal
-
-
-        class Dies(Meeting, TestCase):
-            def test_it(self):
-                self.meet()
-                os.kill(os.getppid(), signal.SIGKILL)
-
-
-        class Alike(Dies):
-            pass
-        """,
-        module="test_dying",
-    )
     pooler.start(ONCE)
     pooled.create_database()
-    label = "library.test_generated"
-    assert pooled.run(*MODES[mode], "library.test_dying").code < 0
-    with pooled.host(pooled.name if mode == "current" else None) as connection:
-        rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_w'")
-        left = [name for (name,) in rows]
+    assert pooled.run(*mode, "library.test_dying").code < 0
+    left = ours(pooled, pooled.name if mode == CURRENT else pooled.test_name)
+    left = [name for name in left if name.startswith("test_w")]
     assert len(left) == 2
-    result = pooled.run(*MODES[mode], label).passed()
+    result = pooled.run(*mode, WHERE).passed()
     assert all(name in result.stdout for name in left)
     assert pooled.databases() == [pooled.name]
-    with pooled.host(pooled.name) as connection:
-        rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test'")
-        assert rows.fetchall() == []
+    assert ours(pooled) == []
     pooler.stop()
     pooled.drop_database()
 
 
-@pytest.mark.parametrize("mode", ["serial", "current"])
 @pytest.mark.parametrize("settings", [[], [ONCE]], ids=["kept", "once"])
-def test_a_pooler_of_transactions(
-    pooled: Project, pooler: Pooler, settings: list[str], mode: str
-) -> None:
-    """Sessions that clients share prove nobody alive: refused before anything is made or dropped.
+def test_a_pooler_of_transactions(pooled: Project, pooler: Pooler, settings: list[str]) -> None:
+    """Sessions that clients share do not show who is alive: refused before anything is made.
 
     With clone databases, which no lease guards, it is as under stock.
     """
     pooled.create_database()
     pooler.start(*settings, mode="transaction")
-    result = pooled.run(*MODES[mode])
-    assert result.code == 1
-    assert "CommandError: The connection leads to a pooler" in result.stderr
-    assert pooled.databases() == [pooled.name]
+    for mode in (SERIAL, CURRENT):
+        result = pooled.run(*mode, WHERE)
+        assert result.code == 1
+        assert "CommandError: The connection leads to a pooler" in result.stderr
+        assert pooled.databases() == [pooled.name]
+        assert ours(pooled) == []
     if settings:
-        pooled.run("--isolation", "database").passed()
+        pooled.run("--isolation", "database", WHERE).passed()
     pooler.stop()
     pooled.drop_database()

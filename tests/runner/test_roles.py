@@ -6,13 +6,9 @@ from contextlib import contextmanager
 import pytest
 from psycopg import sql
 
-from ..project import STOCK, Project
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, Result
 
 pytestmark = pytest.mark.oldest
-
-MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
-IDS = ["stock", "serial", "parallel"]
-STOCK_PARALLEL = ("--testrunner", STOCK, "--parallel", "2")
 
 
 @contextmanager
@@ -20,9 +16,8 @@ def roles(project: Project, **created: str) -> Iterator[None]:
     """Create roles, by name and options, and drop them afterwards."""
     with project.maintenance() as connection:
         for name, options in created.items():
-            connection.execute(
-                sql.SQL("CREATE ROLE {} LOGIN {}").format(sql.Identifier(name), sql.SQL(options))
-            )
+            create = sql.SQL(f"CREATE ROLE {{}} LOGIN {options}")
+            connection.execute(create.format(sql.Identifier(name)))
     try:
         yield
     finally:
@@ -40,48 +35,49 @@ def owned(project: Project) -> Iterator[Project]:
         yield project
 
 
+def run(project: Project, mode: Mode, **env: str) -> Result:
+    """Run tests, with a class in each of two workers at once if they meet."""
+    project.forget()
+    return project.run(*mode, env={"MEET": "2" if mode == PARALLEL else "0", **env})
+
+
+def mirror(project: Project, alias: str, user: str) -> None:
+    """Add an alias of another role, which has the database of the first."""
+    settings = f'{{**DATABASES["default"], "USER": {user!r}, "TEST": {{"MIRROR": "default"}}}}'
+    project.configure(f"DATABASES[{alias!r}] = {settings}")
+
+
+def alter(project: Project, options: str, role: str = "owner") -> None:
+    with project.maintenance() as connection:
+        connection.execute(f"ALTER ROLE {project.name}_{role} {options}")
+
+
 AUDIT = """
     migrations.RunSQL("CREATE SCHEMA audit; CREATE TABLE audit.log (entry text)"),
 """
 OWNING = """
-    import os
-    import signal
-    import threading
-
-
     class Owning(TransactionTestCase):
         def test_rows_and_locks(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="a")
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-                self.assertEqual(cursor.fetchone(), (False,))
-                cursor.execute("SELECT pg_try_advisory_lock(1), pg_advisory_unlock(1)")
-                self.assertEqual(cursor.fetchone(), (True, True))
-                if os.environ.get("AUDIT"):
-                    cursor.execute("INSERT INTO audit.log VALUES ('a')")
+            found = query("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+            self.assertEqual(found, [(False,)])
+            found = query("SELECT pg_try_advisory_lock(1), pg_advisory_unlock(1)")
+            self.assertEqual(found, [(True, True)])
+            if "AUDIT" in os.environ:
+                query("INSERT INTO audit.log VALUES ('a')")
 
-        def test_again(self):
-            self.test_rows_and_locks()
-
+        def test_again(self): self.test_rows_and_locks()
 
     class Dying(TestCase):
         def test_it(self):
-            if os.environ.get("DIE"):
-                def linger():
-                    with connection.cursor() as cursor:
-                        cursor.execute("SELECT pg_sleep(600)")
-
-                threading.Thread(target=linger, daemon=True).start()
-                with connections["default"].copy().cursor() as cursor:
-                    cursor.execute("SELECT 1")
-                    while not cursor.rowcount == 2:
-                        cursor.execute(
-                            "SELECT 1 UNION ALL SELECT 2 FROM pg_stat_activity"
-                            " WHERE query = 'SELECT pg_sleep(600)'"
-                        )
-                os.kill(os.getppid() if os.environ["DIE"] == "parent" else os.getpid(),
-                        signal.SIGKILL)
+            if "DIE" in os.environ:
+                sleep = "SELECT pg_sleep(600)"
+                threading.Thread(target=query, args=[sleep], daemon=True).start()
+                at_work = f"SELECT 1 FROM pg_stat_activity WHERE query = '{sleep}'"
+                with connection.copy().cursor() as cursor:
+                    wait_until(lambda: cursor.execute(at_work).fetchall())
+                    os.kill(os.getppid(), signal.SIGKILL)
 """
 
 
@@ -92,35 +88,16 @@ def test_an_owner_that_is_no_superuser(owned: Project, clones: bool) -> None:
         owned.migration("0002_audit", "0001_initial", AUDIT)
     owned.tests(OWNING)
     env = {"AUDIT": "1"} if clones else {}
-    for mode in MODES:
-        result = owned.run(*mode, env=env).passed()
-        assert ("uses clone databases" in result.stdout) == (clones and "--testrunner" not in mode)
-        assert owned.databases() == []
-    assert owned.run("--parallel", "2", env={**env, "DIE": "parent"}).code < 0
+    result = owned.run(*PARALLEL, env=env).passed()
+    assert ("uses clone databases" in result.stdout) == clones
+    assert owned.databases() == []
+    assert owned.run(*PARALLEL, env={**env, "DIE": "1"}).code < 0
     left = owned.databases()
     assert left == [owned.test_name + suffix for suffix in ["", "_1", "_2"][: 3 if clones else 1]]
     result = owned.run(env=env).passed()
+    assert ("uses clone databases" in result.stdout) == clones
     assert all(f"database {name}" in result.stdout for name in left)
     assert owned.databases() == []
-
-
-@pytest.fixture
-def read(project: Project) -> Iterator[Project]:
-    """A project with a second role, which may read and not write, in two aliases."""
-    owner, reader = f"{project.name}_owner", f'{project.name} "Reader"'
-    with roles(project, **{owner: "CREATEDB", reader: ""}):
-        with project.maintenance() as connection:
-            connection.execute(
-                sql.SQL("GRANT {} TO {}").format(sql.Identifier(reader), sql.Identifier(owner))
-            )
-        project.configure(
-            f"""
-            DATABASES["default"]["USER"] = {owner!r}
-            DATABASES["reader"] = {{**DATABASES["default"], "USER": {reader!r}}}
-            DATABASES["mirror"] = {{**DATABASES["reader"], "TEST": {{"MIRROR": "default"}}}}
-            """
-        )
-        yield project
 
 
 GRANTS = """
@@ -134,86 +111,78 @@ GRANTS = """
     ),
 """
 READING = """
-    from django.db import DatabaseError, transaction
-
+    from django.db import DatabaseError
 
     class Reading(TransactionTestCase):
         databases = {"default", "mirror"}
-        alias = "mirror"
 
-        def setUp(self):
-            Author.objects.create(name="seen")
+        def setUp(self): Author.objects.create(name="seen")
 
-        def refused(self, cursor, statement):
+        def refused(self, statement, using="mirror"):
             with self.assertRaisesMessage(DatabaseError, "permission denied"):
-                with transaction.atomic(using=cursor.db.alias):
-                    cursor.execute(statement)
+                with transaction.atomic(using=using):
+                    query(statement, using=using)
 
-        def look(self, cursor):
-            cursor.execute("SELECT name FROM library_author")
-            self.assertEqual(cursor.fetchall(), [("seen",)])
-            cursor.execute("SELECT n FROM later")
-            self.refused(cursor, "SELECT FROM library_book")
-            self.refused(cursor, "INSERT INTO library_author (name) VALUES ('x')")
-            self.refused(cursor, "CREATE TABLE of_the_reader ()")
+        def look(self, using):
+            found = query("SELECT name FROM library_author", using=using)
+            self.assertEqual(found, [("seen",)])
+            query("SELECT n FROM later", using=using)
+            self.refused("SELECT FROM library_book", using)
+            self.refused("INSERT INTO library_author (name) VALUES ('x')", using)
+            self.refused("CREATE TABLE of_the_reader ()", using)
 
-        def test_another_alias(self):
-            with connections[self.alias].cursor() as cursor:
-                self.look(cursor)
+        def test_another_alias(self): self.look("mirror")
 
         def test_set_role(self):
-            user = connections[self.alias].settings_dict["USER"]
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT set_config('role', %s, false)", [user])
-                try:
-                    self.look(cursor)
-                finally:
-                    cursor.execute("RESET ROLE")
-                self.refused(connections[self.alias].cursor(), "DELETE FROM library_author")
+            user = connections["mirror"].settings_dict["USER"]
+            query("SELECT set_config('role', %s, false)", user)
+            try:
+                self.look("default")
+            finally:
+                query("RESET ROLE")
+            self.refused("DELETE FROM library_author")
 
         def test_tables_made_in_tests(self):
-            with connection.cursor() as cursor, connections[self.alias].cursor() as other:
-                cursor.execute("CREATE TABLE made ()")
-                try:
-                    other.execute("SELECT FROM made")
-                finally:
-                    cursor.execute("DROP TABLE made")
+            query("CREATE TABLE made ()")
+            self.addCleanup(query, "DROP TABLE made")
+            query("SELECT count(*) FROM made", using="mirror")
 
         def test_locks(self):
-            with connection.cursor() as cursor, connections[self.alias].cursor() as other:
-                for keys in ("1", "1, 2"):
-                    other.execute(f"SELECT pg_advisory_lock({keys})")
-                    cursor.execute(f"SELECT pg_try_advisory_lock({keys})")
-                    self.assertEqual(cursor.fetchone(), (False,))
-                    other.execute(f"SELECT pg_advisory_unlock({keys})")
-                    self.assertEqual(other.fetchone(), (True,))
-
+            for keys in ("1", "1, 2"):
+                query(f"SELECT pg_advisory_lock({keys})", using="mirror")
+                self.assertEqual(query(f"SELECT pg_try_advisory_lock({keys})"), [(False,)])
+                found = query(f"SELECT pg_advisory_unlock({keys})", using="mirror")
+                self.assertEqual(found, [(True,)])
 
     class ReadingRowsOfMigrations(TestCase):
         databases = {"default", "reader"}
 
         def test_it(self):
-            with connections["reader"].cursor() as cursor:
-                cursor.execute("SELECT n FROM later")
-                self.assertEqual(cursor.fetchall(), [(7,)])
+            self.assertEqual(query("SELECT n FROM later", using="reader"), [(7,)])
             with self.assertRaisesMessage(DatabaseError, "permission denied"):
                 Author.objects.using("reader").create(name="x")
 """
 
 
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_a_role_that_may_only_read(read: Project, mode: tuple[str, ...]) -> None:
+def test_a_role_that_may_only_read(owned: Project) -> None:
     """It may what a migration grants it in `public`, through its own alias and by SET ROLE."""
-    read.migration(
-        "0002_grants", "0001_initial", GRANTS.replace("{reader}", f'{read.name} ""Reader""')
-    )
-    read.tests(READING)
-    read.run(*mode).passed()
+    reader = f'{owned.name} "Reader"'
+    mirror(owned, "mirror", reader)
+    owned.configure('DATABASES["reader"] = {**DATABASES["mirror"], "TEST": {}}')
+    grants = GRANTS.replace("{reader}", f'{owned.name} ""Reader""')
+    owned.migration("0002_grants", "0001_initial", grants)
+    owned.tests(READING)
+    with roles(owned, **{reader: ""}):
+        with owned.maintenance() as connection:
+            names = sql.Identifier(reader), sql.Identifier(f"{owned.name}_owner")
+            connection.execute(sql.SQL("GRANT {} TO {}").format(*names))
+        for mode in (WITH_STOCK, SERIAL, PARALLEL):
+            owned.run(*mode).passed()
 
 
 @contextmanager
 def template(project: Project, sql: str) -> Iterator[None]:
-    """Have test databases made from a template, prepared by SQL as its owner."""
+    """Make test databases from a template, prepared by SQL as its owner."""
     name, owner = f"{project.name}_template", f"{project.name}_owner"
     project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {name!r}}}')
     with project.maintenance() as connection:
@@ -227,41 +196,24 @@ def template(project: Project, sql: str) -> Iterator[None]:
 
 
 CLOSED = """
-    import os
-    import time
-    from pathlib import Path
-
-
-    def meet(name, others):
-        Path(f"{name}.met").touch()
-        deadline = time.monotonic() + 30
-        while not all(Path(f"{other}.met").exists() for other in others):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-
     class Closed(TransactionTestCase):
         databases = {"default", "stranger"}
-        meeting = {"Closed", "Alike"}
 
         def test_locks_of_a_role_that_sees_no_schema(self):
-            with connection.cursor() as cursor, connections["stranger"].cursor() as other:
-                other.execute("SELECT current_schema(), to_regclass('library_author')")
-                self.assertIsNone(other.fetchone()[1])
-                other.execute("SET lock_timeout = '20s'; SELECT pg_advisory_lock(1)")
-                other.execute("SELECT pg_advisory_lock(1, 2)")
-                if os.environ.get("MEET"):
-                    meet(type(self).__name__, self.meeting)
-                cursor.execute("SELECT pg_try_advisory_lock(1), pg_try_advisory_lock(1, 2)")
-                self.assertEqual(cursor.fetchone(), (False, False))
-                other.execute("SELECT pg_advisory_unlock(1), pg_advisory_unlock(1, 2)")
-                self.assertEqual(other.fetchone(), (True, True))
-                cursor.execute("SELECT has_schema_privilege('public', current_schema(), 'USAGE')")
-                self.assertEqual(cursor.fetchone(), (False,))
+            def of_stranger(statement): return query(statement, using="stranger")
 
+            self.assertEqual(of_stranger("SELECT to_regclass('library_author')"), [(None,)])
+            of_stranger("SET lock_timeout = '20s'; SELECT pg_advisory_lock(1)")
+            of_stranger("SELECT pg_advisory_lock(1, 2)")
+            meet()
+            found = query("SELECT pg_try_advisory_lock(1), pg_try_advisory_lock(1, 2)")
+            self.assertEqual(found, [(False, False)])
+            found = of_stranger("SELECT pg_advisory_unlock(1), pg_advisory_unlock(1, 2)")
+            self.assertEqual(found, [(True, True)])
+            found = query("SELECT has_schema_privilege('public', current_schema(), 'USAGE')")
+            self.assertEqual(found, [(False,)])
 
-    class Alike(Closed):
-        pass
+    class Alike(Closed): pass
 """
 
 
@@ -273,183 +225,131 @@ def test_public_that_is_closed(owned: Project) -> None:
         roles(owned, **{stranger: ""}),
         template(owned, "REVOKE ALL ON SCHEMA public FROM PUBLIC"),
     ):
-        owned.configure(
-            f'DATABASES["stranger"] = {{**DATABASES["default"], "USER": {stranger!r},'
-            ' "TEST": {"MIRROR": "default"}}'
-        )
-        for mode in [*MODES, STOCK_PARALLEL]:
-            owned.run(*mode, env={"MEET": "1"} if "--parallel" in mode else {}).passed()
-            for met in owned.folder.glob("*.met"):
-                met.unlink()
+        mirror(owned, "stranger", stranger)
+        for mode in (WITH_STOCK, SERIAL, PARALLEL):
+            run(owned, mode).passed()
+
+
+TWICE = """
+    class Any(TestCase):
+        def test_it(self):
+            Author.objects.create(name="a")
+            if path := os.environ.get("TABLES"):
+                self.assertEqual(query(f"SELECT name FROM {path}.library_author"), [("a",)])
+
+    class Alike(Any): pass
+"""
 
 
 def test_public_that_is_dropped(owned: Project) -> None:
     """Django cannot make its tables then, and says so; with a search_path it needs no `public`."""
-    owned.tests("class Any(TestCase):\n    def test_it(self):\n        Author.objects.get()\n")
+    owned.tests(TWICE)
+    prepared = "DROP SCHEMA public; CREATE SCHEMA app; GRANT ALL ON SCHEMA app TO PUBLIC"
     options = '{"options": "-c search_path=app"}'
-    with template(
-        owned, "DROP SCHEMA public; CREATE SCHEMA app; GRANT ALL ON SCHEMA app TO PUBLIC"
-    ):
-        for mode in MODES:
-            result = owned.run(*mode)
+    with template(owned, prepared):
+        for mode in (SERIAL, PARALLEL):
+            result = run(owned, mode)
             assert result.code == 1
             assert "no schema has been selected to create in" in result.stderr
-            if mode == MODES[0]:
-                owned.drop_database(owned.test_name)
             assert owned.test_name not in owned.databases()
         owned.configure(f'DATABASES["default"]["OPTIONS"] = {options}')
-        owned.tests(
-            """
-            class Any(TestCase):
-                def test_it(self):
-                    Author.objects.create(name="a")
-                    with connection.cursor() as cursor:
-                        cursor.execute("SELECT name FROM app.library_author")
-                        self.assertEqual(cursor.fetchall(), [("a",)])
+        for mode in (SERIAL, PARALLEL):
+            result = run(owned, mode, TABLES="app").passed()
+            assert "the search_path of the project, on which app comes first" in result.stdout
 
 
-            class Alike(Any):
-                pass
-            """
-        )
-        for mode in MODES:
-            owned.run(*mode).passed()
+DEFAULTS = """
+    class Defaults(TestCase):
+        databases = {"default", "reader"}
 
+        def test_it(self):
+            time.sleep(1.7)  # Longer than the idle_session_timeout of our own connections.
+            self.assertEqual(query("SHOW statement_timeout"), [("9s",)])
+            self.assertEqual(query("SHOW idle_in_transaction_session_timeout"), [("30s",)])
+            query("SELECT count(*) FROM library_author")
+            with self.assertRaisesMessage(Exception, "read-only transaction"):
+                query("CREATE TEMPORARY SEQUENCE s; CREATE TABLE t ()", using="reader")
 
-PLAIN = "class Any(TestCase):\n    def test_it(self):\n        Author.objects.create(name='a')\n"
-TWICE = PLAIN + "\n\nclass Alike(Any):\n    pass\n"
+    class Alike(TestCase):
+        def test_it(self): pass
+"""
 
 
 def test_defaults_of_a_role(owned: Project) -> None:
     """Tests have them as under stock Django, and what we do ourselves heeds no time limit."""
-    owner, reader = f"{owned.name}_owner", f"{owned.name}_reader"
-    owned.configure(
-        f"""
-        DATABASES["reader"] = {{
-            **DATABASES["default"], "USER": {reader!r}, "TEST": {{"MIRROR": "default"}}
-        }}
-        """
-    )
-    owned.tests(
-        """
-        import time
-
-
-        class Defaults(TestCase):
-            databases = {"default", "reader"}
-
-            def test_it(self):
-                time.sleep(1.7)  # Longer than the idle_session_timeout of our own connections.
-                with connection.cursor() as cursor, connections["reader"].cursor() as other:
-                    cursor.execute("SHOW statement_timeout")
-                    self.assertEqual(cursor.fetchone(), ("9s",))
-                    cursor.execute("SHOW idle_in_transaction_session_timeout")
-                    self.assertEqual(cursor.fetchone(), ("30s",))
-                    cursor.execute("SELECT count(*) FROM library_author")
-                    with self.assertRaisesMessage(Exception, "read-only transaction"):
-                        other.execute("CREATE TEMPORARY SEQUENCE s; CREATE TABLE t ()")
-
-
-        class Alike(TestCase):
-            def test_it(self):
-                pass
-        """
-    )
-    with roles(owned, **{reader: ""}), owned.maintenance() as connection:
-        connection.execute(
-            f"""
-            ALTER ROLE {owner} SET search_path = "$user", public;
-            ALTER ROLE {owner} SET statement_timeout = '9s';
-            ALTER ROLE {owner} SET idle_in_transaction_session_timeout = '30s';
-            ALTER ROLE {owner} SET idle_session_timeout = '1500ms';
-            ALTER ROLE {owner} SET lock_timeout = '9s';
-            ALTER ROLE {reader} SET default_transaction_read_only = on
-            """
-        )
-        for mode in MODES:
+    reader = f"{owned.name}_reader"
+    mirror(owned, "reader", reader)
+    owned.tests(DEFAULTS)
+    with roles(owned, **{reader: ""}):
+        for option in (
+            """search_path = "$user", public""",
+            "statement_timeout = '9s'",
+            "idle_in_transaction_session_timeout = '30s'",
+            "idle_session_timeout = '1500ms'",
+            "lock_timeout = '9s'",
+        ):
+            alter(owned, f"SET {option}")
+        alter(owned, "SET default_transaction_read_only = on", "reader")
+        for mode in (SERIAL, PARALLEL):
             owned.run(*mode).passed()
             assert owned.databases() == []
-        connection.execute(f"ALTER ROLE {owner} SET default_transaction_read_only = on")
-        for mode in [MODES[0], MODES[2]]:
-            result = owned.run(*mode)
-            assert result.code == 2
-            assert "cannot execute CREATE DATABASE in a read-only transaction" in result.stderr
-        connection.execute(f"ALTER ROLE {owner} RESET ALL")
-        connection.execute(f"ALTER ROLE {owner} SET search_path = nowhere")
-        for mode in [MODES[0], MODES[2]]:
-            result = owned.run(*mode)
-            assert result.code == 1
-            assert "no schema has been selected to create in" in result.stderr
-            if mode == MODES[0]:
-                owned.drop_database(owned.test_name)
+        alter(owned, "SET default_transaction_read_only = on")
+        result = owned.run(*PARALLEL)
+        assert result.code == 2
+        assert "cannot execute CREATE DATABASE in a read-only transaction" in result.stderr
+        alter(owned, "RESET ALL")
+        alter(owned, "SET search_path = nowhere")
+        result = owned.run(*PARALLEL)
+        assert result.code == 1
+        assert "no schema has been selected to create in" in result.stderr
 
 
 def test_names_of_databases_and_roles(project: Project) -> None:
     """Any character will do; stock Django cannot have double quotes in NAME and TEST NAME."""
     odd = "'Ü%s %(x)s\\ C"
-    user, name, quoted = (
-        f'{project.name} "{odd}"',
-        f"{project.name} {odd}",
-        f'"{project.name} ""{odd}"',
-    )
+    user, name = f'{project.name} "{odd}"', f'"{project.name} ""{odd}"'
     project.migration("0002_own", "0001_initial", "migrations.RunSQL('SELECT 1')")
     project.tests(TWICE)
     with roles(project, **{user: "CREATEDB"}):
         project.configure(f'DATABASES["default"] |= {{"USER": {user!r}, "NAME": {name!r}}}')
-        for mode in [*MODES, STOCK_PARALLEL]:
+        for mode in (SERIAL, PARALLEL):
             project.run(*mode).passed()
             assert project.databases() == []
-        project.configure(f'DATABASES["default"]["NAME"] = {quoted!r}')
-        for mode in MODES[1:]:
-            project.run(*mode).passed()
-        project.configure(f'DATABASES["default"]["TEST"] = {{"NAME": {quoted!r}}}')
+        project.configure(f'DATABASES["default"]["TEST"] = {{"NAME": {name!r}}}')
         project.migration("0003_audit", "0002_own", AUDIT)
-        result = project.run("--parallel", "2").passed()
+        result = project.run(*PARALLEL).passed()
         assert "uses clone databases" in result.stdout
 
 
 def test_a_schema_of_the_role_s_own_name(project: Project) -> None:
     """A default search_path finds it before `public`, so that tables are made there."""
     user = f'{project.name} "Ü%s'
-    project.migration(
-        "0000_own", "", "migrations.RunSQL('CREATE SCHEMA AUTHORIZATION CURRENT_USER')"
-    )
-    path = project.folder / "library/migrations/0000_own.py"
-    path.write_text(path.read_text().replace('("library", "")', ""))
     project.configure(f'DATABASES["default"]["USER"] = {user!r}')
+    path = project.folder / "library/migrations/0001_initial.py"
+    created = 'operations = [migrations.RunSQL("CREATE SCHEMA AUTHORIZATION CURRENT_USER"),'
+    path.write_text(path.read_text().replace("operations = [", created))
     project.tests(TWICE)
-    initial = (project.folder / "library/migrations/0001_initial.py").read_text()
-    project.write(
-        "library/migrations/0001_initial.py",
-        initial.replace("dependencies = []", 'dependencies = [("library", "0000_own")]'),
-    )
     with roles(project, **{user: "CREATEDB"}):
-        for mode in MODES:
-            result = project.run(*mode).passed()
-            assert ("search_path" in result.stdout) == ("--testrunner" not in mode)
+        for mode in (SERIAL, PARALLEL):
+            result = run(project, mode).passed()
+            assert "the search_path of the project, on which " in result.stdout
 
 
 LONG = """
-    import os
     import subprocess
-    import sys
-
 
     class Nested(TestCase):
         def test_it(self):
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT current_database()")
-                self.assertLessEqual(len(cursor.fetchone()[0].encode()), 63)
-            if not os.environ.get("NESTED"):
+            ((name,),) = query("SELECT current_database()")
+            self.assertLessEqual(len(name.encode()), 63)
+            if "NESTED" not in os.environ:
                 run = [sys.executable, "manage.py", "test", "--parallel", "2"]
                 env = {**os.environ, "NESTED": "1"}
                 result = subprocess.run(run, capture_output=True, text=True, env=env)
                 self.assertEqual(result.returncode, 0, result.stderr)
 
-
     class Alike(TestCase):
-        def test_it(self):
-            Author.objects.create(name="a")
+        def test_it(self): Author.objects.create(name="a")
 """
 
 
@@ -464,21 +364,17 @@ def test_the_longest_names(project: Project, clones: bool) -> None:
     project.tests(LONG)
     if clones:
         project.migration("0002_audit", "0001_initial", AUDIT)
-        project.configure(f'DATABASES["default"]["TEST"] = {{"NAME": {name!r}}}')
-    else:
-        project.configure(f'DATABASES["default"]["NAME"] = {name!r}')
-    result = project.run("--parallel", "2").passed()
+    settings = {"TEST": {"NAME": name}} if clones else {"NAME": name}
+    project.configure(f'DATABASES["default"] |= {settings}')
+    result = project.run(*PARALLEL).passed()
     assert ("uses clone databases" in result.stdout) == clones
+    assert project.databases() == []
 
 
 SECRET = "s3kr1t-ünd-lang"
 # Looks for the secret, wherever others could see it, from within a worker.
 LOOKING = """
-    import os
-    from pathlib import Path
-
-    SECRET = (Path(__file__).parent.parent / "secret").read_text()
-
+    SECRET = Path("secret").read_text()
 
     def processes():
         for process in Path("/proc").glob("[0-9]*"):
@@ -490,47 +386,37 @@ LOOKING = """
             except (ProcessLookupError, FileNotFoundError):
                 pass
 
-
     class Looking(TestCase):
         def test_processes(self):
-            shown = list(processes())
-            for process, text in shown:
+            for process, text in processes():
                 self.assertNotIn(SECRET.encode(), text, process)
 
         def test_server(self):
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT string_agg(concat(query, application_name, datname), '')"
-                    " FROM pg_stat_activity UNION ALL"
-                    " SELECT string_agg(description, '') FROM pg_description UNION ALL"
-                    " SELECT string_agg(description, '') FROM pg_shdescription"
-                )
-                for (text,) in cursor.fetchall():
-                    self.assertNotIn(SECRET, text or "")
+            for (text,) in query(
+                "SELECT string_agg(concat(query, application_name, datname), '')"
+                " FROM pg_stat_activity UNION ALL"
+                " SELECT string_agg(description, '') FROM pg_description UNION ALL"
+                " SELECT string_agg(description, '') FROM pg_shdescription"
+            ):
+                self.assertNotIn(SECRET, text or "")
 
         def test_failure(self):
-            if os.environ.get("FAIL"):
+            if "FAIL" in os.environ:
                 Author.objects.create(name="a")
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT no_such_column FROM library_author")
+                query("SELECT no_such_column FROM library_author")
 
-
-    class Alike(Looking):
-        pass
+    class Alike(Looking): pass
 """
 
 
 @pytest.fixture
 def secretive(owned: Project) -> Iterator[Project]:
-    """A project with a password, and a function of its tests that looks for it."""
-    with owned.maintenance() as connection:
-        connection.execute(
-            sql.SQL("ALTER ROLE {} PASSWORD {}").format(
-                sql.Identifier(f"{owned.name}_owner"), SECRET
-            )
-        )
+    """A project with a password, whose tests look for it."""
+    alter(owned, f"PASSWORD '{SECRET}'")
     owned.tests(LOOKING)
     owned.write("secret", SECRET)
+    owned.write("passfile", f"*:*:*:*:{SECRET}\n")
+    (owned.folder / "passfile").chmod(0o600)
     owned.write("temporary/empty", "")
     owned.configure("from pathlib import Path\nSECRET = Path('secret').read_text()")
     yield owned
@@ -548,39 +434,40 @@ WAYS = {
 }
 
 
+def outcome(project: Project, *arguments: str, **env: str) -> str:
+    """Return what a run says that fails, without the password."""
+    temporary = {"TMPDIR": str(project.folder / "temporary")}
+    result = project.run(*arguments, env={**temporary, **env})
+    assert result.code != 0
+    assert SECRET not in result.output
+    return result.stderr
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_password_shows_nowhere(secretive: Project, way: str) -> None:
-    """Not in outputs, processes, files, nor on the server, whatever goes wrong."""
-    env = {"TMPDIR": str(secretive.folder / "temporary"), "START_METHOD": "spawn"}
-    if way == "environment":
-        env["PGPASSWORD"] = SECRET
-    secretive.write("passfile", f"*:*:*:*:{SECRET}\n")
-    (secretive.folder / "passfile").chmod(0o600)
+    """Not in outputs, processes, files, nor on the server, where workers are new interpreters."""
     secretive.configure(WAYS[way])
-
-    def outcome(*arguments: str, **more: str) -> str:
-        result = secretive.run(*arguments, env={**env, **more})
-        assert result.code != 0
-        assert SECRET not in result.output
-        return result.stderr
-
-    failing = outcome("--debug-sql", "-v", "3", "--parallel", "2", FAIL="1")
+    env = {"PGPASSWORD": SECRET} if way == "environment" else {}
+    env |= {"FAIL": "1", "START_METHOD": "spawn"}
+    failing = outcome(secretive, "--debug-sql", "-v", "3", *PARALLEL, **env)
     assert "FAILED (errors=2)" in failing
-    if way != "setting":
-        return
-    assert "FAILED (errors=2)" in outcome("--parallel", "2", FAIL="1", START_METHOD="fork")
+
+
+def test_a_password_shows_nowhere_whatever_goes_wrong(secretive: Project) -> None:
+    """Nor where a migration, a worker or a connection fails."""
+    secretive.configure(WAYS["setting"])
+    assert "FAILED (errors=2)" in outcome(secretive, *PARALLEL, FAIL="1")
     secretive.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
-    assert "division by zero" in outcome("-v", "3")
+    assert "division by zero" in outcome(secretive, "-v", "3")
     secretive.configure('SCHEMA_RUNNER = {"WORKER_SETUP": ["library.setup.fail"]}')
     secretive.write("library/setup.py", "def fail(worker):\n    1 / 0\n")
     (secretive.folder / "library/migrations/0002_broken.py").unlink()
-    assert "division by zero" in outcome("--parallel", "2")
-    with secretive.maintenance() as connection:
-        connection.execute(f"ALTER ROLE {secretive.name}_owner NOCREATEDB")
-    assert "permission denied" in outcome()
+    assert "division by zero" in outcome(secretive, *PARALLEL, START_METHOD="spawn")
+    alter(secretive, "NOCREATEDB")
+    assert "permission denied" in outcome(secretive)
     secretive.configure('DATABASES["default"]["PORT"] = "1"')
-    assert "CommandError: Cannot connect" in outcome("--parallel", "2")
-    assert "OperationalError" in outcome("--isolation", "database")
+    assert "CommandError: Cannot connect" in outcome(secretive, *PARALLEL)
+    assert "OperationalError" in outcome(secretive, "--isolation", "database")
 
 
 # The table and the column of a model. More quotes, or a percent sign, and stock Django fails.
@@ -599,118 +486,97 @@ class {name}(models.Model):
     class Meta:
         db_table = {table!r}
 """
-CREATED = """
-migrations.CreateModel(
-    name={name!r},
-    fields=[
-        ("id", models.BigAutoField(primary_key=True, serialize=False)),
-        ("number", models.IntegerField(db_column={column!r}, db_index=True)),
-        ("others", models.ManyToManyField("library.Author")),
-    ],
-    options={{"db_table": {table!r}}},
-),
+NAMED = """
+    from library import models
+
+    def seed(using):
+        for model in (NAMES):
+            model.objects.using(using).create(id=20, number=1)
+
+    class Odd(TestCase):
+        def test_it(self):
+            for model in (NAMES):
+                seeded = model.objects.first()
+                one = model.objects.create(number=7)
+                self.assertGreater(one.pk, seeded.pk if seeded else 0)
+                one.others.add(Author.objects.create(name=model.__name__))
+                found = model.objects.get(number=7, others__name=model.__name__)
+                self.assertEqual(found, one)
+
+    # A flush by stock Django leaves tables out that are named with `public`.
+    class Committed(FLUSHED):
+        def test_it(self): Odd.test_it(self)
+
+        def test_again(self): Odd.test_it(self)
 """
 
 
 @pytest.mark.parametrize("names", [ODD, IN_PUBLIC], ids=["odd", "in public"])
 def test_names_of_tables_and_columns(project: Project, names: dict[str, tuple[str, str]]) -> None:
     """What stock Django can work with; for models that name `public`, in clone databases."""
-    facts = [{"name": name, "table": table, "column": c} for name, (table, c) in names.items()]
     with (project.folder / "library/models.py").open("a") as models:
-        models.write("".join(MODEL.format(**one) for one in facts))
-    project.migration("0002_odd", "0001_initial", "".join(CREATED.format(**one) for one in facts))
-    project.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}')
-    project.write(
-        "library/seeds.py",
-        f"""
-        from library import models
-
-
-        def seed(using):
-            for name in {list(names)}:
-                getattr(models, name).objects.using(using).create(id=20, number=1)
-        """,
+        for name, (table, column) in names.items():
+            models.write(MODEL.format(name=name, table=table, column=column))
+    listed = ", ".join(f"models.{name}" for name in names)
+    path = project.folder / "library/migrations/0001_initial.py"
+    path.write_text(
+        "from helpers.migrations import created\nfrom library import models as library\n"
+        + path.read_text()
+        + f"    operations += created({listed.replace('models', 'library')})\n"
     )
-    project.tests(
-        f"""
-        from library import models
-
-
-        class Odd(TestCase):
-            def test_it(self):
-                for name in {list(names)}:
-                    model = getattr(models, name)
-                    seeded = model.objects.first()
-                    one = model.objects.create(number=7)
-                    self.assertGreater(one.pk, seeded.pk if seeded else 0)
-                    one.others.add(Author.objects.create(name=name))
-                    self.assertEqual(model.objects.get(number=7, others__name=name), one)
-
-
-        # A flush by stock Django leaves tables out that are named with `public`.
-        class Committed({"TransactionTestCase" if names is ODD else "TestCase"}):
-            def test_it(self):
-                Odd.test_it(self)
-
-            def test_again(self):
-                Odd.test_it(self)
-        """
-    )
-    for mode in MODES:
+    project.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.test_generated.seed"]}')
+    flushed = "TransactionTestCase" if names is ODD else "TestCase"
+    project.tests(NAMED.replace("NAMES", listed).replace("FLUSHED", flushed))
+    for mode in (WITH_STOCK, SERIAL, PARALLEL):
         result = project.run(*mode).passed()
-        expected = names is IN_PUBLIC and "--testrunner" not in mode
+        expected = names is IN_PUBLIC and mode != WITH_STOCK
         assert ("uses clone databases" in result.stdout) == expected
+
+
+FULL = """
+    from contextlib import suppress
+    from django.db import OperationalError
+
+    class A(TransactionTestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            cls.others = []
+            with suppress(OperationalError):
+                while True:
+                    cls.others.append(connection.copy())
+                    cls.addClassCleanup(cls.others[-1].close)
+                    cls.others[-1].ensure_connection()
+            # One is left for Django, and one that it has closed may still count.
+            for other in cls.others[-3:]:
+                other.close()
+
+        def setUp(self):
+            connection.close()
+            with self.others[0].cursor() as cursor:
+                sessions = "SELECT 1 FROM pg_stat_activity WHERE usename = current_user"
+                wait_until(lambda: len(cursor.execute(sessions).fetchall()) <= 3)
+
+        def test_a(self):
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="x")
+
+        test_b = test_c = test_a
+"""
 
 
 def test_resets_do_without_a_connection_of_their_own(owned: Project) -> None:
     """Where the role may have no more."""
-    with owned.maintenance() as connection:
-        owner = sql.Identifier(f"{owned.name}_owner")
-        connection.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT 5").format(owner))
-    owned.tests(
-        """
-        import psycopg
-
-
-        class A(TransactionTestCase):
-            @classmethod
-            def setUpClass(cls):
-                super().setUpClass()
-                cls.others = []
-                parameters = connection.get_connection_params()
-                del parameters["cursor_factory"], parameters["context"]
-                try:
-                    while True:
-                        cls.others.append(psycopg.connect(**parameters))
-                except psycopg.OperationalError:
-                    # One is left for Django, and one that it has closed may still count.
-                    cls.others.pop().close()
-                    cls.others.pop().close()
-
-            @classmethod
-            def tearDownClass(cls):
-                for other in cls.others:
-                    other.close()
-                super().tearDownClass()
-
-            def test_a(self):
-                self.assertEqual(Author.objects.count(), 0)
-                Author.objects.create(name="x")
-
-            test_b = test_a
-            test_c = test_a
-        """
-    )
+    alter(owned, "CONNECTION LIMIT 5")
+    owned.tests(FULL)
     owned.run().passed()
 
 
 SEEDS = """
-    from django.db import connections
-
+    from helpers import query
 
     def seed(using):
-        with connections[using].cursor() as cursor:
-            cursor.execute("INSERT INTO library_author (name) VALUES ('own'), ('hidden')")
+        query("INSERT INTO library_author (name) VALUES ('own'), ('hidden')", using=using)
 """
 SECURED = """
     migrations.RunSQL(
@@ -721,10 +587,7 @@ SECURED = """
 
 
 @pytest.mark.parametrize("reset", ["selective", "reference"])
-@pytest.mark.parametrize("mode", [(), ("--parallel", "2")], ids=["serial", "parallel"])
-def test_row_security_hides_nothing_from_resets(
-    owned: Project, mode: tuple[str, ...], reset: str
-) -> None:
+def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> None:
     """Not even where it is forced upon the owner, who runs the tests."""
     owned.migration("0002_security", "0001_initial", SECURED)
     owned.write("library/seeds.py", SEEDS)
@@ -733,20 +596,19 @@ def test_row_security_hides_nothing_from_resets(
         """
         class A(TransactionTestCase):
             def check(self):
-                with connection.cursor() as cursor:
-                    cursor.execute("ALTER TABLE library_author NO FORCE ROW LEVEL SECURITY")
-                    names = sorted(Author.objects.values_list("name", flat=True))
-                    cursor.execute("ALTER TABLE library_author FORCE ROW LEVEL SECURITY")
-                    self.assertEqual(names, ["hidden", "own"])
-                    for name in ("own too", "other"):
-                        cursor.execute("INSERT INTO library_author (name) VALUES (%s)", [name])
+                meet()
+                query("ALTER TABLE library_author NO FORCE ROW LEVEL SECURITY")
+                names = sorted(Author.objects.values_list("name", flat=True))
+                query("ALTER TABLE library_author FORCE ROW LEVEL SECURITY")
+                self.assertEqual(names, ["hidden", "own"])
+                for name in ("own too", "other"):
+                    query("INSERT INTO library_author (name) VALUES (%s)", name)
                 Author.objects.filter(name="own").delete()
 
             test_a = test_b = test_c = check
 
-
-        class B(A):
-            pass
+        class B(A): pass
         """
     )
-    owned.run(*mode).passed()
+    for mode in (SERIAL, PARALLEL):
+        run(owned, mode).passed()
