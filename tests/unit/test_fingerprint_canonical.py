@@ -53,8 +53,7 @@ class Slotted:
         self.value = self.__hidden = value
 
 
-class Bare:
-    pass
+class Bare: ...
 
 
 def adding(number: int) -> Callable[[], int]:
@@ -151,8 +150,8 @@ def test_paths_in_the_project_have_no_root() -> None:
 def test_what_holds_itself() -> None:
     """It comes to an end, and where it begins again counts."""
     one: list[object] = []
-    one.append(one)
     other: list[object] = [[]]
+    one.append(one)
     other[0] = [other]
     assert text(one) != text(other)
 
