@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from .test_fingerprint import Change, Site, configured, replaced, site
+from .test_fingerprint import INSTALLED, MIGRATIONS, Change, Site, site
 
 __all__ = ["site"]
 
-IMPORTED = [
-    "library/rates.py",
-    "library/deep/__init__.py",
-    "library/deep/constants.py",
-    "library/late.py",
-    "library/seeders.py",
-    "library/routers.py",
-    "library/facts.py",
-]
+_NAMES = ["rates", "deep/__init__", "deep/constants", "late", "seeders", "routers", "facts"]
+IMPORTED = [f"library/{name}.py" for name in _NAMES]
 
 
 def test_imports_are_followed(site: Site) -> None:
@@ -49,7 +42,7 @@ def test_each_way_to_import(site: Site) -> None:
     """Of a name in a package, of a module, by an alias, relatively, and for import_string."""
     for path, statement in IMPORTS.items():
         site.write(path, "value = 1\n")
-        site.add("library/migrations/0001_initial.py", f"def again():\n    {statement}")
+        site.add(f"{MIGRATIONS}/0001_initial.py", f"def again():\n    {statement}")
     found = site.dependencies()
     assert site.notices(found, dict.fromkeys(IMPORTS, "value = 2\n")) == [*IMPORTS]
 
@@ -76,7 +69,7 @@ def test_receivers_of_signals(site: Site) -> None:
     """A handler of `post_migrate` makes rows, and so does what it imports."""
     site.write("library/handlers.py", "from . import groups\n\ndef make(**kwargs): pass\n")
     site.write("library/groups.py", "NAMES = []\n")
-    site.add("config/settings.py", 'SCHEMA_RUNNER["FIXTURES"] = []')
+    site.configure('SCHEMA_RUNNER["FIXTURES"] = []')
     site.add(
         "library/models.py",
         "from django.db.models.signals import post_migrate\n"
@@ -87,22 +80,21 @@ def test_receivers_of_signals(site: Site) -> None:
     assert "library/models.py" not in found
 
 
-NEEDING_MODELS: dict[str, Change] = {
-    "fixtures": configured('SCHEMA_RUNNER["FIXTURES"] = ["books"]'),
-    "a seeder that gets them": replaced("library/seeders.py", "pass", "apps.get_model('a')"),
-    "no migrations": configured('MIGRATION_MODULES = {"library": None}'),
-    "migrations that are no package": lambda site: (
-        site.folder / "library/migrations/__init__.py"
-    ).unlink(),
-    "TEST MIGRATE": configured('DATABASES["default"]["TEST"] = {"MIGRATE": False}'),
-}
+NEEDING_MODELS: list[Change] = [
+    ("configure", 'SCHEMA_RUNNER["FIXTURES"] = ["books"]'),
+    ("replace", "library/seeders.py", "pass", "apps.get_model('a')"),
+    ("configure", 'MIGRATION_MODULES = {"library": None}'),
+    # No package.
+    ("rename", f"{MIGRATIONS}/__init__.py", "other.py"),
+    ("configure", 'DATABASES["default"]["TEST"] = {"MIGRATE": False}'),
+]
 
 
-@pytest.mark.parametrize("change", NEEDING_MODELS.values(), ids=NEEDING_MODELS.keys())
+@pytest.mark.parametrize("change", NEEDING_MODELS, ids=" ".join)
 def test_modules_of_models(site: Site, change: Change) -> None:
     """They count where a build may use the models themselves, not the historical ones."""
-    site.add("config/settings.py", 'SCHEMA_RUNNER["FIXTURES"] = []')
-    change(site)
+    site.configure('SCHEMA_RUNNER["FIXTURES"] = []')
+    site.change(change)
     assert "library/models.py" in site.dependencies()
 
 
@@ -114,7 +106,7 @@ def test_settings_that_are_read(site: Site) -> None:
     assert {"setting:RATE", "setting:MORE"} <= found.keys()
     assert site.is_unchanged(found, seed="1")
     for changed in ("RATE = 8", "RATE = 7; MORE = 8"):
-        site.add("config/settings.py", changed)
+        site.configure(changed)
         assert not site.is_unchanged(found)
 
 
@@ -124,8 +116,7 @@ def test_installed_packages_that_are_imported(site: Site) -> None:
     found = site.dependencies("import useful; open(useful.__file__).close()")
     assert [name for name in found if "useful" in name] == ["package:useful"]
     assert site.is_unchanged(found)
-    old, new = (site.installed / f"useful-{version}.dist-info" for version in ("3.0", "3.1"))
-    old.rename(new)
+    site.rename(f"{INSTALLED}/useful-3.0.dist-info", "useful-3.1.dist-info")
     assert not site.is_unchanged(found)
 
 
