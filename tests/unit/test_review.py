@@ -18,21 +18,16 @@ from schema_runner.backend.statements import Kind
 HEAD = """\
 from django.db import migrations, models
 
-
 class Migration(migrations.Migration):
-    dependencies = []
     operations = [
 """
 FUNCTION = """\
 from django.db import migrations, models
 
-
 def forwards(apps, schema_editor):
 """
 AFTER_FUNCTION = """
-
 class Migration(migrations.Migration):
-    dependencies = []
     operations = [migrations.RunPython(forwards)]
 """
 
@@ -61,7 +56,7 @@ def write(package: Path, source: str, name: str = "0001_initial") -> None:
 
 
 def running(sql: str) -> str:
-    """Return a migration that runs SQL, at line 7."""
+    """Return a migration that runs SQL, at line 5."""
     return f"{HEAD}migrations.RunSQL('{sql}')]\n"
 
 
@@ -75,9 +70,9 @@ def test_a_finding_says_where_and_what(
     """The file as a terminal opens it: from the current directory, or by its whole path."""
     write(package, running("DELETE FROM public.extra"))
     file = f"{package.name}/0001_initial.py"
-    finding = Finding(Kind.PUBLIC, "contenttypes.0001_initial", file, 7, "public.extra")
+    finding = Finding(Kind.PUBLIC, "contenttypes.0001_initial", file, 5, "public.extra")
     assert review() == [finding]
-    assert str(finding) == f"{file}:7: names the schema public (public.extra)"
+    assert str(finding) == f"{file}:5: names the schema public (public.extra)"
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     assert [one.file for one in review()] == [str(package / "0001_initial.py")]
@@ -103,7 +98,7 @@ def test_findings_are_sorted(package: Path) -> None:
     assert [(one.migration[-1], one.line, one.text) for one in review()] == [
         (name, line, text)
         for name in "abc"
-        for line, text in [(7, "DROP SCHEMA"), (10, "DROP ROLE"), (10, "public.y")]
+        for line, text in [(5, "DROP SCHEMA"), (8, "DROP ROLE"), (8, "public.y")]
     ]
 
 
@@ -227,7 +222,6 @@ MODULES = r'''
 """create schema x"""
 from django.db import migrations
 
-
 def forwards(apps, schema_editor):
     """select from public.extra"""
     if schema_editor is None:
@@ -235,26 +229,20 @@ def forwards(apps, schema_editor):
     print("Create schema x")
     print("The table public.extra is gone")
 
-
 class Migration(migrations.Migration):
     "drop role x"
-
     operations = [migrations.RunPython(forwards)]
-=== 3 CREATE ROLE, 5 ALTER ROLE, 13 CREATE SCHEMA # a name that is used both ways is read
+=== 2 CREATE ROLE, 4 ALTER ROLE, 10 CREATE SCHEMA # a name that is used both ways is read
 from django.db import migrations
-
 CREATE = "CREATE ROLE a"
 DROP = "DROP ROLE a"
 BOTH = "ALTER ROLE a"
 
-
 def back(apps, schema_editor):
     schema_editor.execute("DROP SCHEMA a")
 
-
 def forth(apps, schema_editor):
     schema_editor.execute("CREATE SCHEMA a")
-
 
 class Migration(migrations.Migration):
     operations = [
@@ -263,13 +251,11 @@ class Migration(migrations.Migration):
         migrations.RunPython(forth, back),
         migrations.RunPython(forth, reverse_code=back),
     ]
-=== 3 public.{}, 4 public.%s, 5 public.{name}, 10 DROP ROLE, 13 DROP SCHEMA # each once
+=== 2 public.{}, 3 public.%s, 4 public.{name}, 8 DROP ROLE, 11 DROP SCHEMA # each once
 from django.db import migrations
-
 A = f"DROP TABLE public.{'a'};"
 B = "DROP TABLE public.%s; "
 C = "DROP TABLE public.{name} ;"
-
 
 class Migration(migrations.Migration):
     operations = [
@@ -278,10 +264,9 @@ class Migration(migrations.Migration):
         migrations.RunSQL(C.format(name="c").strip()),
         migrations.RunSQL("; ".join(["DROP", "SCHEMA d"]).replace(";", "")),
     ]
-=== 8 DROP ROLE, 11 CREATE SCHEMA, 11 public.extra # from files
+=== 7 DROP ROLE, 10 CREATE SCHEMA, 10 public.extra # from files
 from pathlib import Path
 from django.db import migrations
-
 
 class Migration(migrations.Migration):
     operations = [
@@ -337,17 +322,17 @@ def test_a_table_with_a_schema_in_its_name_is_found(package: Path, table: str) -
             table='{table}'),
         ]""",
     )
-    assert found() == [(9, table), (11, table)]
+    assert found() == [(7, table), (9, table)]
 
 
 @pytest.mark.parametrize(
     ("operations", "line"),
     [
-        ("[\n\n    migrations.RunSQL(one) for one in STATEMENTS]", 8),
-        ("[\n\n    Own(one) for one in STATEMENTS]", 8),
-        ("[migrations.RunSQL('SELECT 1'),\n  *map(Own, STATEMENTS)]", 5),
-        ("list(map(migrations.RunSQL, STATEMENTS))", 5),
-        ("OPERATIONS", 5),
+        ("[\n\n    migrations.RunSQL(one) for one in STATEMENTS]", 7),
+        ("[\n\n    Own(one) for one in STATEMENTS]", 7),
+        ("[migrations.RunSQL('SELECT 1'),\n  *map(Own, STATEMENTS)]", 4),
+        ("list(map(migrations.RunSQL, STATEMENTS))", 4),
+        ("OPERATIONS", 4),
     ],
 )
 def test_sql_from_another_module_is_found(package: Path, operations: str, line: int) -> None:
@@ -361,7 +346,6 @@ OPERATIONS = [Own(one) for one in STATEMENTS]
     source = f"""\
 from django.db import migrations
 from ._elsewhere import OPERATIONS, STATEMENTS, Own
-
 
 class Migration(migrations.Migration):
     operations = {operations}
