@@ -91,15 +91,15 @@ def test_a_clone_database_has_the_project_s_search_path() -> None:
     assert cloned.place.schema == "public"
 
 
-@pytest.mark.parametrize(
-    ("name", "quoted", "escaped"),
-    [
-        ("plain_1", "plain_1", "plain_1"),
-        ("Capital", '"Capital"', '"Capital"'),
-        ('a "b" c', '"a ""b"" c"', '"a\\ ""b""\\ c"'),
-        ("back\\slash", '"back\\slash"', '"back\\\\slash"'),
-    ],
-)
+QUOTED = [
+    ("plain_1", "plain_1", "plain_1"),
+    ("Capital", '"Capital"', '"Capital"'),
+    ('a "b" c', '"a ""b"" c"', '"a\\ ""b""\\ c"'),
+    ("back\\slash", '"back\\slash"', '"back\\\\slash"'),
+]
+
+
+@pytest.mark.parametrize(("name", "quoted", "escaped"), QUOTED)
 def test_schemas_of_the_project_are_quoted(name: str, quoted: str, escaped: str) -> None:
     """Spaces and backslashes once more, for libpq splits its options at spaces."""
     named = replace(assignment(), places={1: Place("x", ("w", name))})

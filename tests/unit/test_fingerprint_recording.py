@@ -142,6 +142,7 @@ def test_opened_files(site: Site) -> None:
 LISTED = {
     "os.listdir": "os.listdir('data')",
     "os.scandir": "list(os.scandir('data'))",
+    "a descriptor": "one = os.open('data', os.O_RDONLY); os.listdir(one); os.close(one)",
     "glob": "import glob; glob.glob('data/*.csv')",
     "pathlib": "list(Path('data').iterdir())",
     "the working directory": "os.chdir('data'); os.listdir(); os.chdir('..')",

@@ -19,21 +19,19 @@ def test_nothing_set_gives_the_defaults() -> None:
 
 def test_values_are_taken() -> None:
     """Lists and tuples alike, of names, labels and tags; limits in whole seconds or parts."""
-    given = {
-        "FIXTURES": ["a"],
-        "SEEDERS": ("os.path.join",),
-        "STRATEGY": "migrate",
-        "SERIAL": ["slow", "library.tests"],
-    }
-    assert read(given) == Settings(
-        fixtures=("a",),
-        seeders=("os.path.join",),
-        strategy="migrate",
-        serial=("slow", "library.tests"),
-    )
+    labels = ["slow", "library.tests"]
+    given = {"FIXTURES": ["a"], "SEEDERS": ("os.path.join",), "SERIAL": labels}
+    expected = Settings(fixtures=("a",), seeders=("os.path.join",), serial=tuple(labels))
+    assert read(given) == expected
+    assert read({"STRATEGY": "migrate"}) == Settings(strategy="migrate")
     for seconds in (5, 0.5, None):
         assert read({"TEST_TIMEOUT": seconds}).test_timeout == seconds
     assert read({}).test_timeout is None
+
+
+INFINITY = float("inf")
+SECONDS = '"TEST_TIMEOUT"] must be a number of seconds'
+NUMBER = '"RETRIES"] must be a whole number, 0 or more'
 
 
 @pytest.mark.parametrize(
@@ -52,17 +50,10 @@ def test_values_are_taken() -> None:
         ({"ISOLATE_ADVISORY_LOCKS": 1}, "must be True or False"),
         ({"ISOLATION": "database", "HOST_DATABASE": "current"}, "'current' allows none"),
         ({"TEST_TIMEOUT": "5"}, '"TEST_TIMEOUT"] must be a number of seconds, more than 0, or'),
-        *(
-            ({"TEST_TIMEOUT": wrong}, '"TEST_TIMEOUT"] must be a number of seconds')
-            for wrong in (0, -1.5, True, float("inf"), float("nan"))
-        ),
-        *(
-            ({"RETRIES": wrong}, '"RETRIES"] must be a whole number, 0 or more')
-            for wrong in (-1, True, 1.5)
-        ),
+        *(({"TEST_TIMEOUT": wrong}, SECONDS) for wrong in (0, -1.5, True, INFINITY, float("nan"))),
+        *(({"RETRIES": wrong}, NUMBER) for wrong in (-1, True, 1.5)),
         ({"HISTORY_DIR": ""}, '"HISTORY_DIR"] must be a path, or None'),
-        ({"SERIAL": "slow"}, '"SERIAL"] must be a list of strings'),
-        ({"SERIAL": [1]}, '"SERIAL"] must be a list of strings'),
+        *(({"SERIAL": wrong}, '"SERIAL"] must be a list of strings') for wrong in ("slow", [1])),
         ({"FIXTURES": "currencies"}, '"FIXTURES"] must be a list of strings'),
         ({"SEEDERS": [print]}, '"SEEDERS"] must be a list of strings'),
         ({"SEEDERS": ["no.such.module"]}, "'no.such.module', which cannot be imported"),

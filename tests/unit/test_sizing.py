@@ -15,6 +15,7 @@ LONG = Situation(
     start=0.5,
     processor_share=1.0,
 )
+SHORT, HARDLY = "too short for more to pay.", "more would hardly be through sooner."
 # Tests of 10 seconds that wait for most of the time, with one processor.
 WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
 
@@ -34,29 +35,17 @@ WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
         ({"parts": [9.0]}, 1, "there is 1 class of tests"),
         ({"parts": []}, 1, ""),
         # Setting up a worker takes longer than it could save.
-        (
-            {"parts": [0.01] * 30},
-            1,
-            "no workers, because the tests take about 0.3 s, too short for more to pay.",
-        ),
+        ({"parts": [0.01] * 30}, 1, f"no workers, because the tests take about 0.3 s, {SHORT}"),
         # While a long class is run, one other worker is through with the rest; a third one would
         # save a thirtieth of the time, or a seventh.
-        (
-            {"parts": [30.0, *[1.0] * 20]},
-            2,
-            "2 workers, because more would hardly be through sooner.",
-        ),
+        ({"parts": [30.0, *[1.0] * 20]}, 2, f"2 workers, because {HARDLY}"),
         ({"parts": [30.0, *[1.0] * 32]}, 2, ""),
         ({"parts": [30.0, *[1.0] * 40]}, 3, ""),
         # What sets workers up does not wait, though their tests do.
         ({**WAITING, "start": 2.0}, 2, ""),
         ({**WAITING, "start": 0.0}, 4, ""),
         # Tests that wait leave processors to others: up to four workers for each.
-        (
-            {"processor_share": 0.5},
-            8,
-            "because 4 processors can be used, and tests wait for 50% of their time",
-        ),
+        ({"processor_share": 0.5}, 8, "4 processors can be used, and tests wait for 50% of"),
         ({"processor_share": None}, 4, ""),
         # The next run knows the times.
         ({"is_measured": False}, 4, "is a guess"),
