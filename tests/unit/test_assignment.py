@@ -81,7 +81,6 @@ def test_a_worker_too_many_is_told_that_it_has_no_schema() -> None:
 
 
 def test_a_clone_database_has_the_project_s_search_path() -> None:
-    """There is nothing to add to the OPTIONS, only another NAME."""
     options = {"options": "-c search_path=app"}
     cloned = Assignment({1: Place("test_x_1")}, 1, None, options, "default")
     settings = assigned(cloned)

@@ -32,7 +32,6 @@ def test_extensions_are_created_in_the_common_schema(statement: str, expected: s
 
 
 def test_in_public_the_project_s_choice_of_a_schema_holds() -> None:
-    """As in stock Django's own database."""
     for given in (" SCHEMA app", " WITH SCHEMA app CASCADE"):
         statement = f"CREATE EXTENSION IF NOT EXISTS x{given}"
         assert in_schema(statement, "public", fixed=()) == statement
@@ -40,7 +39,6 @@ def test_in_public_the_project_s_choice_of_a_schema_holds() -> None:
 
 
 def test_what_is_created_and_dropped_is_found() -> None:
-    """By name, as the server has it."""
     created, dropped = extensions.created_extensions, extensions.dropped_extensions
     assert created('CREATE EXTENSION A; create extension "B ""q"""') == ["a", 'B "q"']
     assert created("SELECT 'no extension'") == []

@@ -211,10 +211,7 @@ class Site:
         getattr(self, method)(*arguments)
 
     def run(self, code: str, *, package: Path | None = None, seed: str = "") -> str:
-        """Run statements in a process of the project's own; return what they print.
-
-        A copy of the package and a hash seed need a new interpreter, others are forked.
-        """
+        """Return what statements print in a fork, or in an interpreter with a package or seed."""
         script = self.folder.parent / "run.py"
         script.write_text(f"{_SETUP}\n{dedent(code)}")
         path = [self.folder, self.installed, *([package] if package else [])]
@@ -252,10 +249,7 @@ class Site:
     def seen(
         self, found: dict[str, dict[str, str]], changes: Mapping[str, str | None]
     ) -> dict[str, list[str]]:
-        """Map each file that is changed, or removed, to the recordings that notice it.
-
-        Only one file is another than it was at a time; without a change nothing is noticed.
-        """
+        """Map each file, changed or removed alone, to the recordings that notice it."""
         seen: dict[str, list[str]] = json.loads(self.run(_CHANGE % ((found, dict(changes)),)))
         return seen
 
@@ -370,7 +364,6 @@ def test_our_own_sources_count(site: Site, tmp_path: Path) -> None:
 
 
 def test_what_does_not_decide_about_contents_leaves_it_alone(site: Site, original: str) -> None:
-    """All of it at once, in another folder."""
     site.configure(
         """
         DATABASES["default"] |= {"NAME": "other", "HOST": "elsewhere", "PORT": "6543"}

@@ -15,10 +15,7 @@ IMPORTED = [f"library/{name}.py" for name in _NAMES]
 
 
 def test_imports_are_followed(site: Site) -> None:
-    """From migrations through any modules, absolute, relative and within functions.
-
-    They may have been imported long before; and views, which nothing imports, do not count.
-    """
+    """From migrations, through any modules, which may have been imported long before."""
     found = site.dependencies()
     assert set(IMPORTED) <= found.keys()
     assert found.keys().isdisjoint({"library/views.py", "config/settings.py"})
@@ -221,7 +218,6 @@ def test_nothing_counts_before_or_after(site: Site) -> None:
 
 
 def test_the_hook_never_raises(site: Site) -> None:
-    """Whatever an event brings."""
     code = """
         with Recording(runner) as recording:
             for event in ("open", "os.listdir", "os.scandir", "os.rename"):
@@ -253,7 +249,6 @@ def test_a_file_changed_during_the_build(site: Site) -> None:
 
 
 def test_dependencies_are_found_in_another_folder(site: Site, tmp_path: Path) -> None:
-    """Such as where a cache is restored to."""
     found = site.dependencies("open('data/rates.csv').close(); os.listdir('data')")
     assert not [name for name in found if os.path.isabs(name)]
     (tmp_path / "moved").mkdir()

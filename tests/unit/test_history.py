@@ -120,7 +120,6 @@ def test_a_run_knows_how_busy_processors_were(busy: float | None, share: float) 
 
 
 def test_a_history_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither by what is not run any more, nor by runs."""
     history = after(observed(finished("old"), class_finished("Old")), day=10_000)
     for _ in range(50):
         history = history.after(observed(finished("new"), class_finished("New")), 10_181)

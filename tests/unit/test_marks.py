@@ -49,7 +49,6 @@ PACKAGE, MODULE = __name__.partition(".")[0], __name__.rpartition(".")[2]
 
 
 def test_decorators_return_what_they_are_put_on() -> None:
-    """So that they can be combined with any others."""
 
     def test() -> None: ...
 

@@ -41,7 +41,6 @@ def test_database_names_fit_the_limit_of_postgresql(name: str, suffix: str) -> N
 
 
 def test_databases_made_from_one_name_differ() -> None:
-    """However long that is: by worker, and by run."""
     for name in ("short", "n" * 63):
         made = [names.clone_database(name, worker) for worker in (1, 2, 11)]
         made += [names.database_of_run(name, run) for run in (1, 2**61)]

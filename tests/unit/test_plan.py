@@ -57,7 +57,6 @@ def with_long(history: History, record: ClassRecord) -> History:
 
 
 def test_the_longest_class_comes_first() -> None:
-    """However many tests it has."""
     subsuites, history = suite(A=[0.1] * 5, B=[2.0], C=[0.2, 0.2], D=[1.0])
     assert parts_of(plan(subsuites, history), subsuites) == ["B", "D", "A", "C"]
 
@@ -70,7 +69,6 @@ def test_a_new_test_is_taken_to_last_as_long_as_the_middle_known_one() -> None:
 
 
 def test_stages_and_failures_come_before_length() -> None:
-    """Stages first of all."""
     subsuites, history = suite(A=[1.0], B=[3.0], C=[9.0], D=[2.0])
 
     def stage_of(test: Any) -> int:

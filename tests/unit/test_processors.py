@@ -122,7 +122,6 @@ def test_where_there_are_both_versions_both_count(
 def test_the_group_that_is_mounted_counts(
     kernel: Kernel, group: str, root: str, limited: str
 ) -> None:
-    """However it is called."""
     for mount, limit in VERSIONS:
         mount(kernel, group, root)
         kernel.limit(limited, **limit(SMALL))
@@ -192,7 +191,6 @@ def in_a_process(before: str, *options: str) -> float:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 def test_affinity_is_the_processs_own() -> None:
-    """Not the number of processors that there are."""
     assert in_a_process("os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])") <= 1
 
 

@@ -129,7 +129,6 @@ def test_the_causes_come_along() -> None:
 
 
 def test_groups_come_back_with_what_is_in_them() -> None:
-    """Nested ones too, each with its own traceback."""
     inner = ExceptionGroup("inner", [caught(ValueError("deep"))[1]])
     err = caught(ExceptionGroup("outer", [inner, caught(TypeError("flat"))[1]]))
     came = sent_error(err)
@@ -150,7 +149,6 @@ def test_groups_come_back_with_what_is_in_them() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_cannot_be_pickled_comes_as_text(error: Exception) -> None:
-    """The whole traceback, with the causes."""
     error.__cause__ = caught(ValueError("cause"))[1]
     err = caught(error)
     kind, value, found = sent_error(err)
@@ -173,7 +171,6 @@ def test_failures_stay_failures() -> None:
 
 
 def test_without_tblib_the_traceback_comes_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not one of our requirements."""
     monkeypatch.setattr(raised, "pickling_support", None)
     # Another test may have had it teach pickle these, which is for good.
     for kind in (KeyError, TracebackType):

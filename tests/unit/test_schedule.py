@@ -148,7 +148,6 @@ def test_without_estimates_everything_waits_for_its_stage() -> None:
 
 @given(st.lists(st.text("aB", max_size=4), max_size=6), st.lists(st.integers(0, 11)))
 def test_each_test_is_handed_out_once(subsuites: list[str], steps: list[int]) -> None:
-    """Whatever is taken, begun and put back, with whatever else under way."""
     parts, under_way, run = schedule(*subsuites), list[Part](), list[tuple[int, int]]()
     # In the end all that is taken is run.
     for step in itertools.chain(steps, itertools.cycle([0, 11])):

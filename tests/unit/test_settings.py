@@ -13,7 +13,6 @@ def read(value: Any) -> Settings:
 
 
 def test_nothing_set_gives_the_defaults() -> None:
-    """TEST_RUNNER alone is enough."""
     assert Settings.read() == Settings(strategy="template", fixtures=(), seeders=())
 
 
@@ -62,7 +61,6 @@ NUMBER = '"RETRIES"] must be a whole number, 0 or more'
     ],
 )
 def test_a_mistake_is_one_error_that_says_what_to_do(value: Any, message: str) -> None:
-    """Each wrong value is named, with what would be right."""
     with pytest.raises(SchemaRunnerError) as raised:
         read(value)
     assert message in str(raised.value)

@@ -197,10 +197,7 @@ def test_without_history_no_shard_has_much_more_than_its_share(
 def test_without_history_classes_stay_when_classes_or_shards_are_added(
     tests: list[int], total: int
 ) -> None:
-    """All but a few in a hundred, on average, and little more than what a new shard gets.
-
-    A split by turns would move most of them.
-    """
+    """All but a few in a hundred, and about those of a new shard; by turns most would move."""
     suite = untimed(tests)
     before, moved = places(suite, total), 0
     for index in range(10):

@@ -37,7 +37,6 @@ def assign_to_the_module() -> None:
     ],
 )
 def test_what_a_test_leaves_is_seen(change: Callable[[], None]) -> None:
-    """In its class, in bases of the project's, and in the module."""
     state = State()
     before = state.of(Derived)
     assert state.of(Derived) == before

@@ -198,7 +198,6 @@ def test_what_leaves_the_schema_is_found(kind: Kind, case: str) -> None:
 
 
 def test_matches_come_in_order() -> None:
-    """Of all kinds, over all statements."""
     sql = "SELECT 1 FROM pg_class, public.a; CREATE SCHEMA x; SELECT 1 FROM public.b, pg_class"
     matches = find(sql)
     assert [(match.kind.name, match.text) for match in matches] == [
