@@ -214,7 +214,7 @@ class Site:
         """Return what statements print in a fork, or in an interpreter with a package or seed."""
         script = self.folder.parent / "run.py"
         script.write_text(f"{_SETUP}\n{dedent(code)}")
-        path = [self.folder, self.installed, *([package] if package else [])]
+        path = [self.folder, self.installed, package or Path(schema_runner.__file__).parents[1]]
         env = {
             "PATH": os.environ["PATH"],
             "DJANGO_SETTINGS_MODULE": "config.settings",
