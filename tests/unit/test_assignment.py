@@ -8,6 +8,7 @@ from schema_runner.backend.assignment import Assignment, Place, assign, project_
 from schema_runner.errors import SchemaRunnerError
 
 RUN = 4711
+APPLICATION = "django-schema-runner 4711"
 
 
 def assignment(**options: Any) -> Assignment:
@@ -15,16 +16,42 @@ def assignment(**options: Any) -> Assignment:
     return Assignment(places, 1, RUN, options, "default")
 
 
-def test_the_search_path_is_added_to_the_options_of_the_project() -> None:
-    """What the user has in OPTIONS["options"] stays, and ours comes last, where it wins."""
-    settings: dict[str, Any] = {"OPTIONS": {"options": "-c statement_timeout=5s", "sslmode": "x"}}
-    assign(settings, assignment(**settings["OPTIONS"]))
-    assert settings["OPTIONS"] == {
-        "application_name": "django-schema-runner 4711 w1",
-        "options": "-c statement_timeout=5s -c search_path=test_w1_7,public",
-        "sslmode": "x",
-    }
-    assert settings["NAME"] == "test_x"
+def assigned(given: Assignment | None, **options: Any) -> dict[str, Any]:
+    """Return settings with such OPTIONS to which something was assigned."""
+    settings: dict[str, Any] = {"OPTIONS": options}
+    assign(settings, given)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "expected"),
+    [
+        # What the user has in OPTIONS["options"] stays, and ours comes last, where it wins.
+        (
+            {"options": "-c statement_timeout=5s", "sslmode": "x"},
+            {},
+            {"options": "-c statement_timeout=5s -c search_path=test_w1_7,public", "sslmode": "x"},
+        ),
+        # What is left over is known by the name of the application, whatever the project has set.
+        ({"application_name": "mine"}, {}, {"options": "-c search_path=test_w1_7,public"}),
+        # A build has no schema yet; only whose connection it is can be seen.
+        (
+            {"options": "-c work_mem=1MB"},
+            {"worker": None},
+            {"options": "-c work_mem=1MB", "application_name": APPLICATION},
+        ),
+        # A pooler that refuses startup options is not given any.
+        ({}, {"path_is_set_later": True}, {}),
+    ],
+)
+def test_options_of_connections(
+    options: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    settings = assigned(replace(assignment(**options), **changes), **options)
+    assert settings["OPTIONS"] == {"application_name": f"{APPLICATION} w1", **expected}
+    if "worker" not in changes:
+        assert settings["NAME"] == "test_x"
+        assert Assignment.of(settings).search_path == "test_w1_7,public"
 
 
 def test_the_dict_stays_and_its_options_are_a_copy() -> None:
@@ -39,29 +66,12 @@ def test_the_dict_stays_and_its_options_are_a_copy() -> None:
     assert settings == {"OPTIONS": own, "NAME": "test_x"}
 
 
-def test_the_application_name_is_the_run_s() -> None:
-    """Whatever the project has set: what is left over must be known by it."""
-    settings: dict[str, Any] = {"OPTIONS": {}}
-    assign(settings, assignment(application_name="mine"))
-    assert settings["OPTIONS"]["application_name"] == "django-schema-runner 4711 w1"
-
-
-def test_a_build_keeps_the_project_s_search_path() -> None:
-    """It has no schema yet; only whose connection it is can be seen."""
-    settings: dict[str, Any] = {"OPTIONS": {"options": "-c work_mem=1MB"}}
-    assign(settings, replace(assignment(**settings["OPTIONS"]), worker=None))
-    assert settings["OPTIONS"] == {
-        "options": "-c work_mem=1MB",
-        "application_name": "django-schema-runner 4711",
-    }
-
-
-def test_it_travels_to_spawned_workers() -> None:
-    """Spawned workers are sent the settings by pickle."""
-    settings: dict[str, Any] = {"OPTIONS": {}}
-    assign(settings, assignment())
+def test_settings_can_be_pickled_and_read_back_from_their_repr() -> None:
+    """Spawned workers are sent them; Django's own tests write settings to files, as others do."""
+    settings = assigned(assignment())
     received = pickle.loads(pickle.dumps(settings))
     assert Assignment.of(received).for_worker(2).place == Place("test_x", ("test_w2_8",))
+    assert eval(repr(settings))["NAME"] == "test_x"
 
 
 def test_a_worker_too_many_is_told_that_it_has_no_schema() -> None:
@@ -71,46 +81,29 @@ def test_a_worker_too_many_is_told_that_it_has_no_schema() -> None:
 
 
 def test_a_clone_database_has_the_project_s_search_path() -> None:
-    """There is nothing to add to the OPTIONS, only another NAME."""
-    settings: dict[str, Any] = {"OPTIONS": {}}
     options = {"options": "-c search_path=app"}
     cloned = Assignment({1: Place("test_x_1")}, 1, None, options, "default")
-    assign(settings, cloned)
+    settings = assigned(cloned)
     assert settings["NAME"] == "test_x_1"
     assert settings["OPTIONS"] == {"options": "-c search_path=app"}
     assert cloned.place is not None
     assert cloned.place.schema == "public"
 
 
-def test_a_path_that_is_set_later_is_not_in_the_options() -> None:
-    """A pooler that refuses startup options is not given any."""
-    settings: dict[str, Any] = {"OPTIONS": {}}
-    assign(settings, replace(assignment(), path_is_set_later=True))
-    assert settings["OPTIONS"] == {"application_name": "django-schema-runner 4711 w1"}
-    assert Assignment.of(settings).search_path == "test_w1_7,public"
+QUOTED = [
+    ("plain_1", "plain_1", "plain_1"),
+    ("Capital", '"Capital"', '"Capital"'),
+    ('a "b" c', '"a ""b"" c"', '"a\\ ""b""\\ c"'),
+    ("back\\slash", '"back\\slash"', '"back\\\\slash"'),
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "quoted", "escaped"),
-    [
-        ("plain_1", "plain_1", "plain_1"),
-        ("Capital", '"Capital"', '"Capital"'),
-        ('a "b" c', '"a ""b"" c"', '"a\\ ""b""\\ c"'),
-        ("back\\slash", '"back\\slash"', '"back\\\\slash"'),
-    ],
-)
+@pytest.mark.parametrize(("name", "quoted", "escaped"), QUOTED)
 def test_schemas_of_the_project_are_quoted(name: str, quoted: str, escaped: str) -> None:
     """Spaces and backslashes once more, for libpq splits its options at spaces."""
     named = replace(assignment(), places={1: Place("x", ("w", name))})
     assert named.search_path == f"w,{quoted}"
     assert named.entries()["OPTIONS"]["options"] == f"-c search_path=w,{escaped}"
-
-
-def test_settings_can_be_read_back_from_their_repr() -> None:
-    """Django's own tests write settings to files so, and other projects' do."""
-    settings: dict[str, Any] = {"OPTIONS": {}}
-    assign(settings, assignment())
-    assert eval(repr(settings))["NAME"] == "test_x"
 
 
 def test_passwords_are_not_shown() -> None:

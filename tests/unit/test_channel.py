@@ -20,9 +20,19 @@ Ends = tuple[Connection, Connection]
 def ends() -> Iterator[Ends]:
     """Where a pipe is read and where it is written."""
     reading, writing = Pipe(duplex=False)
-    yield reading, writing
-    reading.close()
-    writing.close()
+    with reading, writing:
+        yield reading, writing
+
+
+@pytest.fixture
+def receiver(ends: Ends) -> Receiver:
+    return Receiver(ends[0])
+
+
+@pytest.fixture
+def sender(ends: Ends) -> Sender:
+    """A sender that waits until there is room."""
+    return Sender(ends[1], waits=True)
 
 
 def framed(message: object) -> bytes:
@@ -31,9 +41,7 @@ def framed(message: object) -> bytes:
     return struct.pack("!Q", len(data)) + data
 
 
-def test_messages_come_out_whole_and_in_order(ends: Ends) -> None:
-    """Each as it was sent, once."""
-    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+def test_messages_come_out_whole_and_in_order(receiver: Receiver, sender: Sender) -> None:
     assert receiver.receive() == []
     for message in ("one", {"two": 2}, None, ()):
         sender.send(message)
@@ -42,29 +50,25 @@ def test_messages_come_out_whole_and_in_order(ends: Ends) -> None:
     assert not receiver.is_at_end
 
 
-def test_a_sender_says_how_much_it_has_sent(ends: Ends) -> None:
-    """In bytes of the pipe."""
-    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+def test_a_sender_says_how_many_bytes_it_has_sent(receiver: Receiver, sender: Sender) -> None:
     sent = sender.send("some") + sender.send("more")
     assert len(receiver.read_bytes()) == sent
 
 
-def test_a_message_that_comes_in_parts_is_put_together(ends: Ends) -> None:
+def test_a_message_that_comes_in_parts_is_put_together(ends: Ends, receiver: Receiver) -> None:
     """Byte by byte, the last with the beginning of the next."""
-    receiver, data = Receiver(ends[0]), framed("first")
+    data, following = framed("first"), framed("second")
     for byte in data[:-1]:
         os.write(ends[1].fileno(), bytes([byte]))
         assert receiver.receive() == []
-    following = framed("second")
     os.write(ends[1].fileno(), data[-1:] + following[:3])
     assert receiver.receive() == ["first"]
     os.write(ends[1].fileno(), following[3:])
     assert receiver.receive() == ["second"]
 
 
-def test_peek_leaves_messages_to_be_received(ends: Ends) -> None:
-    """However often it is asked, and `next` takes them one by one."""
-    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+def test_peek_leaves_messages_to_be_received(receiver: Receiver, sender: Sender) -> None:
+    """However often it is asked; `next` takes them one by one."""
     sender.send(1)
     assert receiver.peek() == [1]
     sender.send(2)
@@ -74,9 +78,10 @@ def test_peek_leaves_messages_to_be_received(ends: Ends) -> None:
     assert receiver.peek() == []
 
 
-def test_a_waiting_sender_fills_the_pipe_as_often_as_it_must(ends: Ends) -> None:
+def test_a_waiting_sender_fills_the_pipe_as_often_as_it_must(
+    receiver: Receiver, sender: Sender
+) -> None:
     """While another thread reads, what is larger than the pipe comes through in one call."""
-    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
     read: list[object] = []
     reader = threading.Thread(target=lambda: read.extend([receiver.next(), receiver.next()]))
     reader.start()
@@ -86,9 +91,11 @@ def test_a_waiting_sender_fills_the_pipe_as_often_as_it_must(ends: Ends) -> None
     assert read == [LARGE, "after it"]
 
 
-def test_a_sender_that_does_not_wait_keeps_what_does_not_fit(ends: Ends) -> None:
+def test_a_sender_that_does_not_wait_keeps_what_does_not_fit(
+    ends: Ends, receiver: Receiver
+) -> None:
     """Until it is flushed, as often as there is room, and in order."""
-    sender, receiver = Sender(ends[1], waits=False), Receiver(ends[0])
+    sender = Sender(ends[1], waits=False)
     sender.send(LARGE)
     sender.send("after it")
     assert receiver.receive() == []
@@ -99,39 +106,30 @@ def test_a_sender_that_does_not_wait_keeps_what_does_not_fit(ends: Ends) -> None
     assert read == [LARGE, "after it"]
 
 
-def test_the_end_of_the_pipe_is_no_message(ends: Ends) -> None:
-    """What was sent before it is received, and then there is nothing to wait for."""
-    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
-    sender.send("last")
-    ends[1].close()
-    assert receiver.next() == "last"
-    assert receiver.next() is None
-    assert receiver.is_at_end
-    assert receiver.receive() == []
-
-
-@pytest.mark.parametrize("length", [3, 8, 12])
-def test_half_a_message_of_a_dead_sender_is_nothing(ends: Ends, length: int) -> None:
-    """Whether its length had come or not: what came whole before it is all there is."""
-    receiver = Receiver(ends[0])
+# None of the next message, half of its length, its length, or the beginning of it.
+@pytest.mark.parametrize("length", [0, 3, 8, 12])
+def test_half_a_message_of_a_dead_sender_is_nothing(
+    ends: Ends, receiver: Receiver, length: int
+) -> None:
+    """Messages that came whole before it are received, then there is nothing to wait for."""
     os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:length])
     ends[1].close()
     assert receiver.next() == "whole"
     assert receiver.next() is None
     assert receiver.is_at_end
+    assert receiver.receive() == []
 
 
-def test_half_a_message_does_not_block_where_the_pipe_is_held_open(ends: Ends) -> None:
+def test_half_a_message_does_not_block_where_the_pipe_is_held_open(
+    ends: Ends, receiver: Receiver
+) -> None:
     """A process that a test has left has the end of its dead worker."""
-    receiver, held = Receiver(ends[0]), os.dup(ends[1].fileno())
-    try:
+    with os.fdopen(os.dup(ends[1].fileno()), "wb"):
         os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:-1])
         ends[1].close()
         assert receiver.receive() == ["whole"]
         assert receiver.receive() == []
         assert not receiver.is_at_end
-    finally:
-        os.close(held)
     assert receiver.receive() == []
     assert receiver.is_at_end
 
@@ -139,24 +137,22 @@ def test_half_a_message_does_not_block_where_the_pipe_is_held_open(ends: Ends) -
 @pytest.mark.parametrize("waits", [True, False])
 def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, waits: bool) -> None:
     """Python ignores SIGPIPE, so that it can be caught."""
-    sender = Sender(ends[1], waits=waits)
     ends[0].close()
     with pytest.raises(BrokenPipeError):
-        sender.send("nobody")
+        Sender(ends[1], waits=waits).send("unread")
 
 
-def test_what_cannot_be_pickled_leaves_the_pipe_as_it_was(ends: Ends) -> None:
-    """The next message comes through."""
-    sender, receiver = Sender(ends[1], waits=True), Receiver(ends[0])
+def test_what_cannot_be_pickled_leaves_the_pipe_as_it_was(
+    receiver: Receiver, sender: Sender
+) -> None:
     with pytest.raises((pickle.PicklingError, AttributeError)):
         sender.send(lambda: None)
     sender.send("next")
     assert receiver.receive() == ["next"]
 
 
-def test_bytes_are_read_as_they_come(ends: Ends) -> None:
+def test_bytes_are_read_as_they_come(ends: Ends, receiver: Receiver) -> None:
     """The bell has no messages."""
-    receiver = Receiver(ends[0])
     assert receiver.read_bytes() == b""
     os.write(ends[1].fileno(), b"..")
     assert receiver.read_bytes() == b".."

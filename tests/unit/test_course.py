@@ -1,21 +1,12 @@
+from schema_runner import Finished, FixtureFailed, Outcome, Started, WorkerReady
 from schema_runner.execution.course import Course
-from schema_runner.execution.events import (
-    Event,
-    Finished,
-    FixtureFailed,
-    Outcome,
-    Started,
-    WorkerReady,
-)
+from schema_runner.execution.events import Event
 
 
 def ran(
     name: str, worker: int, begun: float, seconds: float = 1.0, outcome: Outcome = Outcome.PASSED
 ) -> list[Event]:
-    return [
-        Started(name, worker, 1, begun),
-        Finished(name, worker, 1, outcome, seconds),
-    ]
+    return [Started(name, worker, 1, begun), Finished(name, worker, 1, outcome, seconds)]
 
 
 def course(*events: Event) -> Course:
@@ -63,7 +54,7 @@ def test_what_was_beside_was_under_way_in_another_worker() -> None:
 
 
 def test_only_the_first_time_counts() -> None:
-    """What is run again is so in another process."""
+    """A retry is in another process."""
     found = course(
         *ran("a", 1, 0.0),
         *ran("b", 1, 1.0, outcome=Outcome.FAILED),

@@ -15,54 +15,44 @@ def raised(error: BaseException) -> Any:
         return sys.exc_info()
 
 
-FAILURE = raised(AssertionError("no"))
-ERROR = raised(KeyError("k"))
-SLOW = raised(TestTimeoutError("slow"))
+class OwnFailureError(AssertionError): ...
 
 
-class OwnFailureError(AssertionError):
-    pass
+FAILURE, OWN_FAILURE = raised(AssertionError("no")), raised(OwnFailureError())
+ERROR, SLOW = raised(KeyError("k")), raised(TestTimeoutError("slow"))
+Calls = list[tuple[str, Any]]
+OUTCOMES: dict[Outcome, list[Calls]] = {
+    Outcome.PASSED: [
+        *([], [("addDuration", 0.5)], [("addSubTest", None)]),
+        [("startTest", None), ("addSuccess", None), ("stopTest", None)],
+    ],
+    Outcome.SKIPPED: [[("addSkip", "not today")]],
+    Outcome.EXPECTED_FAILURE: [[("addExpectedFailure", None)], [("addExpectedFailure", FAILURE)]],
+    Outcome.UNEXPECTED_SUCCESS: [[("addUnexpectedSuccess", None)]],
+    Outcome.FAILED: [
+        *([("addFailure", FAILURE)], [("addSubTest", FAILURE)], [("addSubTest", OWN_FAILURE)]),
+        [("addSubTest", FAILURE), ("addSubTest", None), ("addSuccess", None)],
+        [("addSkip", "in a subtest"), ("addSubTest", FAILURE)],
+    ],
+    # A tear-down may fail after the test has.
+    Outcome.ERROR: [
+        *([("addError", ERROR)], [("addSubTest", ERROR)]),
+        [("addFailure", FAILURE), ("addError", ERROR)],
+        [("addExpectedFailure", None), ("addError", ERROR)],
+    ],
+    Outcome.TIMED_OUT: [
+        *([("addFailure", SLOW)], [("addError", SLOW)], [("addSubTest", SLOW)]),
+        [("addFailure", SLOW), ("addError", ERROR)],
+    ],
+}
 
 
 @pytest.mark.parametrize(
     ("calls", "outcome"),
-    [
-        ([], Outcome.PASSED),
-        ([("startTest", None), ("addSuccess", None), ("stopTest", None)], Outcome.PASSED),
-        ([("addDuration", 0.5)], Outcome.PASSED),
-        ([("addFailure", FAILURE)], Outcome.FAILED),
-        ([("addError", ERROR)], Outcome.ERROR),
-        ([("addSkip", "not today")], Outcome.SKIPPED),
-        ([("addExpectedFailure", None)], Outcome.EXPECTED_FAILURE),
-        ([("addExpectedFailure", FAILURE)], Outcome.EXPECTED_FAILURE),
-        ([("addUnexpectedSuccess", None)], Outcome.UNEXPECTED_SUCCESS),
-        ([("addSubTest", None)], Outcome.PASSED),
-        ([("addSubTest", FAILURE)], Outcome.FAILED),
-        ([("addSubTest", raised(OwnFailureError()))], Outcome.FAILED),
-        ([("addSubTest", ERROR)], Outcome.ERROR),
-        ([("addFailure", SLOW)], Outcome.TIMED_OUT),
-        ([("addError", SLOW)], Outcome.TIMED_OUT),
-        ([("addSubTest", SLOW)], Outcome.TIMED_OUT),
-    ],
+    [(calls, outcome) for outcome, several in OUTCOMES.items() for calls in several],
 )
-def test_each_call_has_its_outcome(calls: list[tuple[str, Any]], outcome: Outcome) -> None:
-    """What a result is told that is not one of them changes nothing."""
-    assert outcome_of(calls) is outcome
-
-
-@pytest.mark.parametrize(
-    ("calls", "outcome"),
-    [
-        ([("addSubTest", FAILURE), ("addSubTest", None), ("addSuccess", None)], Outcome.FAILED),
-        ([("addFailure", FAILURE), ("addError", ERROR)], Outcome.ERROR),
-        ([("addError", ERROR), ("addFailure", FAILURE)], Outcome.ERROR),
-        ([("addSkip", "in a subtest"), ("addSubTest", FAILURE)], Outcome.FAILED),
-        ([("addFailure", SLOW), ("addError", ERROR)], Outcome.TIMED_OUT),
-        ([("addExpectedFailure", None), ("addError", ERROR)], Outcome.ERROR),
-    ],
-)
-def test_the_worst_of_several_counts(calls: list[tuple[str, Any]], outcome: Outcome) -> None:
-    """In whatever order they come: a tear-down may fail after the test has."""
+def test_the_worst_call_is_the_outcome(calls: Calls, outcome: Outcome) -> None:
+    """In any order; calls of other methods change nothing."""
     assert outcome_of(calls) is outcome
     assert outcome_of(reversed(calls)) is outcome
 

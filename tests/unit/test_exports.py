@@ -5,12 +5,10 @@ import schema_runner
 
 @pytest.mark.parametrize("name", schema_runner.__all__)
 def test_every_export_resolves(name: str) -> None:
-    """The top package finds what it promises when it is asked."""
     assert getattr(schema_runner, name).__name__ == name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """As with any module."""
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         schema_runner.nothing  # noqa: B018
 

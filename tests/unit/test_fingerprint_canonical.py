@@ -53,8 +53,7 @@ class Slotted:
         self.value = self.__hidden = value
 
 
-class Bare:
-    pass
+class Bare: ...
 
 
 def adding(number: int) -> Callable[[], int]:
@@ -73,52 +72,28 @@ def text(value: object) -> str:
 
 
 DIFFERENT: list[tuple[Any, Any]] = [
-    (1, True),
-    (1, 1.0),
-    (1, "1"),
-    ("1", b"1"),
-    (None, "None"),
-    (Decimal("1"), Decimal("1.0")),
-    ([1, 2], [2, 1]),
-    (["a, b"], ["a", "b"]),
-    ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
-    ({"a": 1}, OrderedDict(a=1)),
-    ({1, 2}, {1, 3}),
-    ({1}, [1]),
-    (Pair(1, 2), Other(1, 2)),
-    (Colour.RED, Colour.BLUE),
-    (Size.SMALL, Size.LARGE),
-    (Size.SMALL, "s"),
+    *[(1, True), (1, 1.0), (1, "1"), ("1", b"1"), (None, "None"), (Path("a"), "a")],
+    *[(Decimal("1"), Decimal("1.0")), ([1, 2], [2, 1]), (["a, b"], ["a", "b"])],
+    *[({"a": 1, "b": 2}, {"b": 2, "a": 1}), ({"a": 1}, OrderedDict(a=1))],
+    *[({1, 2}, {1, 3}), ({1}, [1]), (Pair(1, 2), Other(1, 2)), (deque([1]), deque([2]))],
+    *[(Colour.RED, Colour.BLUE), (Size.SMALL, Size.LARGE), (Size.SMALL, "s")],
     (datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1)),
     (datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)),
     (datetime.timedelta(1), datetime.timedelta(2)),
     (ZoneInfo("Europe/Oslo"), ZoneInfo("Europe/Rome")),
-    (uuid.UUID(int=1), uuid.UUID(int=2)),
-    (re.compile("a"), re.compile("a", re.IGNORECASE)),
-    (Path("a"), "a"),
-    (len, max),
-    (Plain, Bare),
-    (Plain(1).__init__, Plain(2).__init__),
+    *[(uuid.UUID(int=1), uuid.UUID(int=2)), (re.compile("a"), re.compile("a", re.IGNORECASE))],
+    *[(len, max), (Plain, Bare), (Plain(1).__init__, Plain(2).__init__)],
     (functools.partial(int, base=2), functools.partial(int, base=3)),
-    (lambda: 1, lambda: 2),
-    (lambda a=1: a, lambda a=2: a),
-    (lambda: len("a"), lambda: hash("a")),
-    (adding(1), adding(2)),
-    (gettext_lazy("a"), gettext_lazy("b")),
-    (gettext_lazy("a"), "a"),
+    *[(lambda: 1, lambda: 2), (lambda a=1: a, lambda a=2: a)],
+    *[(lambda: len("a"), lambda: hash("a")), (adding(1), adding(2))],
+    *[(gettext_lazy("a"), gettext_lazy("b")), (gettext_lazy("a"), "a")],
     (gettext_lazy("a"), pgettext_lazy("context", "a")),
-    (lazily(1), lazily(True)),
-    (lazily("a", b=1), lazily("a", b=2)),
+    *[(lazily(1), lazily(True)), (lazily("a", b=1), lazily("a", b=2))],
     (ngettext_lazy("one", "many"), ngettext_lazy("one", "more")),
     (SettingsReference("a.B", "ONE"), SettingsReference("a.B", "TWO")),
-    (RegexValidator("a"), RegexValidator("b")),
-    (MaxValueValidator(1), MaxValueValidator(2)),
-    (Q(a=1) | Q(b=2), Q(a=1) & Q(b=2)),
-    (F("a"), Value("a")),
-    (Lower("a"), Lower("b")),
-    (Plain(1), Plain(2)),
-    (Slotted(1), Slotted(2)),
-    (deque([1]), deque([2])),
+    *[(RegexValidator("a"), RegexValidator("b")), (MaxValueValidator(1), MaxValueValidator(2))],
+    *[(Q(a=1) | Q(b=2), Q(a=1) & Q(b=2)), (F("a"), Value("a")), (Lower("a"), Lower("b"))],
+    *[(Plain(1), Plain(2)), (Slotted(1), Slotted(2))],
 ]
 
 
@@ -151,8 +126,8 @@ def test_paths_in_the_project_have_no_root() -> None:
 def test_what_holds_itself() -> None:
     """It comes to an end, and where it begins again counts."""
     one: list[object] = []
-    one.append(one)
     other: list[object] = [[]]
+    one.append(one)
     other[0] = [other]
     assert text(one) != text(other)
 

@@ -6,14 +6,8 @@ from typing import Any
 
 import pytest
 
-from schema_runner.execution.events import (
-    ClassFinished,
-    Event,
-    Finished,
-    FixtureFailed,
-    Outcome,
-    WorkerReady,
-)
+from schema_runner import Finished, FixtureFailed, Outcome
+from schema_runner.execution.events import ClassFinished, Event, WorkerReady
 from schema_runner.execution.recorder import Recorder
 from schema_runner.foresight.history import FAILED, FLAKY, PASSED, SKIPPED, History, Observed
 from schema_runner.foresight.memory import Memory
@@ -45,51 +39,44 @@ def after(*runs: Observed, day: int = 20_000) -> History:
     return history
 
 
-@pytest.mark.parametrize(
-    ("events", "letters"),
-    [
-        ([finished("t")], PASSED),
-        ([finished("t", Outcome.EXPECTED_FAILURE)], PASSED),
-        ([finished("t", Outcome.SKIPPED)], SKIPPED),
-        *(
-            ([finished("t", outcome)], FAILED)
-            for outcome in (
-                Outcome.FAILED,
-                Outcome.ERROR,
-                Outcome.CRASHED,
-                Outcome.TIMED_OUT,
-                Outcome.UNEXPECTED_SUCCESS,
-            )
-        ),
-        ([finished("t", Outcome.FAILED), finished("t", attempt=2)], FLAKY),
-        ([finished("t", Outcome.FAILED), finished("t", Outcome.FAILED, attempt=2)], FAILED),
-        ([FixtureFailed("setUpClass (A)", ("t",), 1, 1)], FAILED),
-        ([FixtureFailed("setUpClass (A)", ("t",), 1, 1), finished("t", attempt=2)], FLAKY),
-    ],
-)
-def test_what_becomes_of_a_test_is_a_letter(events: list[Event], letters: str) -> None:
+SET_UP_FAILED = FixtureFailed("setUpClass (A)", ("t",), 1, 1)
+LETTERS = [
+    ([finished("t")], PASSED),
+    ([finished("t", Outcome.EXPECTED_FAILURE)], PASSED),
+    ([finished("t", Outcome.SKIPPED)], SKIPPED),
+    ([finished("t", Outcome.FAILED)], FAILED),
+    ([finished("t", Outcome.ERROR)], FAILED),
+    ([finished("t", Outcome.CRASHED)], FAILED),
+    ([finished("t", Outcome.TIMED_OUT)], FAILED),
+    ([finished("t", Outcome.UNEXPECTED_SUCCESS)], FAILED),
+    ([finished("t", Outcome.FAILED), finished("t", attempt=2)], FLAKY),
+    ([finished("t", Outcome.FAILED), finished("t", Outcome.FAILED, attempt=2)], FAILED),
+    ([SET_UP_FAILED], FAILED),
+    ([SET_UP_FAILED, finished("t", attempt=2)], FLAKY),
+]
+
+
+@pytest.mark.parametrize(("events", "letter"), LETTERS)
+def test_what_becomes_of_a_test_is_a_letter(events: list[Event], letter: str) -> None:
     """That of the last time that the run has run it, or could not run it."""
-    assert after(observed(*events)).tests["t"].outcomes == letters
-
-
-def test_what_is_diagnosed_counts_as_flaky_though_it_has_failed() -> None:
-    """It is among the last failures as well."""
-    history = after(observed(finished("t", Outcome.FAILED), flaky=("t",)))
-    assert history.flaky == history.failed == {"t"}
+    assert after(observed(*events)).tests["t"].outcomes == letter
 
 
 def test_failures_are_those_of_the_last_time() -> None:
-    """One that passes now is none any more, and stays known to be flaky for ten runs."""
+    """A test that passes now is none any more, and stays known to be flaky for ten runs."""
     bad, good = observed(finished("t", Outcome.ERROR)), observed(finished("t"))
     flaky = observed(finished("t", Outcome.ERROR), finished("t", attempt=2))
     assert after(good, bad).failed == {"t"}
     assert after(bad, good).failed == set()
     assert after(flaky, *[good] * 9).flaky == {"t"}
     assert after(flaky, *[good] * 10).flaky == set()
+    # What is diagnosed as flaky is among the last failures as well.
+    diagnosed = after(observed(finished("t", Outcome.FAILED), flaky=("t",)))
+    assert diagnosed.flaky == diagnosed.failed == {"t"}
 
 
 def test_seconds_are_averaged() -> None:
-    """What was cut off, or skipped, says nothing of them."""
+    """Times of tests that were cut off, or skipped, do not count."""
     history = after(
         observed(finished("t", seconds=1.0)),
         observed(finished("t", seconds=3.0)),
@@ -111,10 +98,10 @@ def test_seconds_are_averaged() -> None:
         ([True, False], True),
     ],
 )
-def test_a_class_keeps_state_unless_somebody_has_seen_that_it_does_not(
+def test_a_class_keeps_state_unless_it_was_seen_not_to(
     looks: list[bool | None], *, keeps_state: bool
 ) -> None:
-    """In the pieces of one run, and for the one after it in which nobody has looked."""
+    """In the pieces of one run, and for the next, which has not looked."""
     seen = observed(*(class_finished(keeps_state=look) for look in looks))
     later = observed(class_finished(keeps_state=None, overhead=0.25))
     assert after(seen).classes["A"].keeps_state is keeps_state
@@ -123,10 +110,8 @@ def test_a_class_keeps_state_unless_somebody_has_seen_that_it_does_not(
 
 
 @pytest.mark.parametrize(("busy", "share"), [(None, 0.5), (0.1, 0.5), (3.0, 0.75), (99.0, 1.0)])
-def test_a_run_knows_for_how_much_of_the_time_processors_were_busy(
-    busy: float | None, share: float
-) -> None:
-    """Those of its own processes, or all where the server uses the same."""
+def test_a_run_knows_how_busy_processors_were(busy: float | None, share: float) -> None:
+    """With its own processes, or all where the server uses the same."""
     seen = observed(*[class_finished(cpu=1.0)] * 2, WorkerReady(1, 0.5, False), busy=busy)
     (run,) = after(seen).runs
     assert (run.start, run.processor_share) == (0.5, share)
@@ -135,7 +120,6 @@ def test_a_run_knows_for_how_much_of_the_time_processors_were_busy(
 
 
 def test_a_history_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither by what is not run any more, nor by runs."""
     history = after(observed(finished("old"), class_finished("Old")), day=10_000)
     for _ in range(50):
         history = history.after(observed(finished("new"), class_finished("New")), 10_181)
@@ -148,7 +132,7 @@ def test_a_history_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_history_is_written_and_read(tmp_path: Path) -> None:
-    """As it is, with any names; the folder keeps itself out of version control."""
+    """With any names; the folder keeps itself out of version control."""
     seen = observed(
         finished("t.é\ud800", Outcome.FAILED),
         finished("t.b"),
@@ -165,48 +149,34 @@ def test_a_history_is_written_and_read(tmp_path: Path) -> None:
     assert (folder / ".gitignore").read_text() == "*\n"
 
 
-def _valid() -> Any:
-    return after(observed(finished("t"), class_finished())).as_data()
+VALID: Any = after(observed(finished("t"), class_finished())).as_data()
+DAMAGED = [
+    *("", "{", "[]", "null", "\x00\xff", "[" * 100_000, '{"format": 1}'),
+    *(
+        json.dumps({**VALID, **damage})
+        for damage in (
+            *({"format": 2}, {"tests": []}, {"runs": [[1]]}),
+            *({"tests": {"t": ["fast", "P", 1]}}, {"tests": {"t": [float("nan"), "P", 1]}}),
+            *({"tests": {"t": [-1, "P", 1]}}, {"tests": {"t": [1, 5, 1]}}, {"tests": {"t": [1]}}),
+            {"classes": {"A": [float("inf"), True, 1]}},
+        )
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        "\x00\xff",
-        "[" * 100_000,
-        json.dumps({"format": 1}),
-        json.dumps({**_valid(), "format": 2}),
-        json.dumps({**_valid(), "tests": {"t": ["fast", "P", 1]}}),
-        json.dumps({**_valid(), "tests": {"t": [float("nan"), "P", 1]}}),
-        json.dumps({**_valid(), "tests": {"t": [-1, "P", 1]}}),
-        json.dumps({**_valid(), "tests": {"t": [1, 5, 1]}}),
-        json.dumps({**_valid(), "tests": {"t": [1]}}),
-        json.dumps({**_valid(), "tests": []}),
-        json.dumps({**_valid(), "classes": {"A": [float("inf"), True, 1]}}),
-        json.dumps({**_valid(), "runs": [[1]]}),
-    ],
-    ids=range(16),
-)
+@pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_history_is_ignored_and_replaced(tmp_path: Path, text: str) -> None:
-    """Whatever is in the file, a run goes on without it."""
-    (tmp_path / "history.json").write_text(text, encoding="latin-1")
+    """Whatever is in the file, a run goes on without it; what it is made of is read."""
+    file = tmp_path / "history.json"
+    file.write_text(json.dumps(VALID))
+    assert set(Memory(tmp_path).read().tests) == {"t"}
+    file.write_text(text, encoding="latin-1")
     assert Memory(tmp_path).read() == History()
-    Memory(tmp_path).add(observed(finished("t")))
-    assert set(Memory(tmp_path).read().tests) == {"t"}
-
-
-def test_a_valid_history_is_not_ignored(tmp_path: Path) -> None:
-    """What the damaged ones are made of is read."""
-    (tmp_path / "history.json").write_text(json.dumps(_valid()))
-    assert set(Memory(tmp_path).read().tests) == {"t"}
+    Memory(tmp_path).add(observed(finished("u")))
+    assert set(Memory(tmp_path).read().tests) == {"u"}
 
 
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
-    """Nothing is remembered then."""
     (tmp_path / "file").touch()
     memory = Memory(tmp_path / "file" / "folder")
     memory.add(observed(finished("t")))
@@ -219,7 +189,6 @@ def _add(folder: str, number: int) -> None:
 
 
 def test_nothing_is_lost_between_runs_at_the_same_time(tmp_path: Path) -> None:
-    """Each adds to what the others have added."""
     folder = tmp_path / "kept"
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_add, args=(str(folder), n)) for n in range(4)]

@@ -36,15 +36,19 @@ class Inheriting(Marked):
 
 
 @timeout(None)
-class Lifted(Marked):
-    pass
+class Lifted(Marked): ...
+
+
+@tag("heavy")
+class Tagged(Plain): ...
 
 
 PLAIN = Plain("test_plain")
+CLASS = PLAIN.id().rpartition(".")[0]
+PACKAGE, MODULE = __name__.partition(".")[0], __name__.rpartition(".")[2]
 
 
 def test_decorators_return_what_they_are_put_on() -> None:
-    """So that they can be combined with any others."""
 
     def test() -> None: ...
 
@@ -56,57 +60,32 @@ def test_decorators_return_what_they_are_put_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "expected"),
+    ("test", "names", "expected"),
     [
-        (PLAIN, False),
-        (Plain("test_serial"), True),
-        (Marked("test_own"), True),
-        (Marked("test_plain"), True),
-        (Inheriting("test_plain"), True),
+        # The mark of the test, of its class, and of one that this inherits from.
+        (PLAIN, [], False),
+        (Plain("test_serial"), [], True),
+        (Marked("test_own"), [], True),
+        (Marked("test_plain"), [], True),
+        (Inheriting("test_plain"), [], True),
+        # Labels as on the command line, from the top package down to any dot of the test's id.
+        *((PLAIN, [name], True) for name in (PLAIN.id(), CLASS, __name__, PACKAGE)),
+        (PLAIN, ["other", __name__], True),
+        *((PLAIN, [name], False) for name in (PLAIN.id()[:-1], __name__[:-1], f"{__name__}.")),
+        *((PLAIN, [name], False) for name in (MODULE, "Plain", "test_plain", "")),
+        # Tags of the test and of its class, as for --tag.
+        (Plain("test_tagged"), ["slow"], True),
+        (Plain("test_tagged"), ["browser", "slo", "slower"], False),
+        (PLAIN, ["slow", "browser"], False),
+        (Tagged("test_plain"), ["heavy"], True),
+        (Tagged("test_tagged"), ["slow"], True),
     ],
     ids=str,
 )
-def test_a_test_is_serial_by_its_own_mark_or_that_of_its_class(
-    test: unittest.TestCase, expected: bool
+def test_what_makes_a_test_serial(
+    test: unittest.TestCase, names: list[str], *, expected: bool
 ) -> None:
-    """Or of a class that its own inherits from, which itself stays as it was."""
-    assert marks.is_serial(test, ()) is expected
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        ([PLAIN.id()], True),
-        ([PLAIN.id().rpartition(".")[0]], True),
-        ([__name__], True),
-        ([__name__.partition(".")[0]], True),
-        (["other", __name__], True),
-        ([PLAIN.id()[:-1]], False),
-        ([__name__[:-1]], False),
-        ([f"{__name__}."], False),
-        ([__name__.rpartition(".")[2]], False),
-        (["Plain"], False),
-        (["test_plain"], False),
-        ([""], False),
-    ],
-)
-def test_labels_name_tests_as_on_the_command_line(names: list[str], expected: bool) -> None:
-    """From the top package on, down to any dot of the test's id."""
-    assert marks.is_serial(PLAIN, names) is expected
-
-
-def test_tags_are_those_of_the_test_and_of_its_class() -> None:
-    """As for --tag."""
-    assert marks.is_serial(Plain("test_tagged"), ["slow"])
-    assert not marks.is_serial(Plain("test_tagged"), ["browser", "slo", "slower"])
-    assert not marks.is_serial(PLAIN, ["slow", "browser"])
-
-    @tag("heavy")
-    class Tagged(Plain):
-        pass
-
-    assert marks.is_serial(Tagged("test_plain"), ["heavy"])
-    assert marks.is_serial(Tagged("test_tagged"), ["slow"])
+    assert marks.is_serial(test, names) is expected
 
 
 @pytest.mark.parametrize(
@@ -142,9 +121,10 @@ def test_there_is_no_limit_by_default() -> None:
     assert not marks.is_serial(failed, ["slow", "no.such"])
 
 
-@pytest.mark.parametrize(
-    "seconds", [0, -1, "5", True, False, float("inf"), float("nan"), [1], serial]
-)
+NO_LIMITS = [0, -1, "5", True, False, float("inf"), float("nan"), [1], serial]
+
+
+@pytest.mark.parametrize("seconds", NO_LIMITS)
 def test_a_limit_that_is_none_is_refused(seconds: Any) -> None:
     """The decorator without arguments too, where the test would be the seconds."""
     with pytest.raises(ValueError, match=r"@schema_runner.timeout takes seconds, more than 0"):
@@ -152,6 +132,5 @@ def test_a_limit_that_is_none_is_refused(seconds: Any) -> None:
 
 
 def test_serial_takes_no_arguments() -> None:
-    """Which is said."""
     with pytest.raises(TypeError, match=r"Put @schema_runner\.serial, without arguments"):
         serial("reason")  # type: ignore[type-var]

@@ -48,22 +48,20 @@ def plan(
 
 
 def parts_of(planned: Plan, subsuites: list[list[Any]]) -> list[str]:
-    """Return the names of the classes of the parts, in their order."""
+    """Return the names of the classes of the parts."""
     return [type(subsuites[part.subsuite][0]).__name__ for part in planned.parallel]
 
 
-def with_class(history: History, name: str, record: ClassRecord) -> History:
-    return History(history.tests, {**history.classes, name: record}, history.runs)
+def with_long(history: History, record: ClassRecord) -> History:
+    return History(history.tests, {**history.classes, "m.Long": record}, history.runs)
 
 
 def test_the_longest_class_comes_first() -> None:
-    """Whatever number of tests it has."""
     subsuites, history = suite(A=[0.1] * 5, B=[2.0], C=[0.2, 0.2], D=[1.0])
     assert parts_of(plan(subsuites, history), subsuites) == ["B", "D", "A", "C"]
 
 
-def test_a_new_test_is_taken_to_last_as_long_as_the_middle_one() -> None:
-    """Of those that are known."""
+def test_a_new_test_is_taken_to_last_as_long_as_the_middle_known_one() -> None:
     subsuites, history = suite(A=[1.0], B=[3.0], C=[9.0], New=[0.0])
     tests = {name: record for name, record in history.tests.items() if "New" not in name}
     planned = plan(subsuites, History(tests, {}), workers=1)
@@ -71,7 +69,6 @@ def test_a_new_test_is_taken_to_last_as_long_as_the_middle_one() -> None:
 
 
 def test_stages_and_failures_come_before_length() -> None:
-    """Stages first of all."""
     subsuites, history = suite(A=[1.0], B=[3.0], C=[9.0], D=[2.0])
 
     def stage_of(test: Any) -> int:
@@ -90,39 +87,34 @@ def test_a_class_that_would_hold_up_the_run_is_divided() -> None:
     planned = plan(subsuites, history)
     pieces = [part.positions for part in planned.parallel if part.subsuite == 0]
     assert pieces == [tuple(range(n, n + 2)) for n in range(0, 16, 2)]
+    # Not so where other classes fill the time.
+    subsuites, history = suite(**{f"C{n}": [1.0] * 4 for n in range(4)})
+    assert len(plan(subsuites, history).parallel) == 4
 
 
 @pytest.mark.parametrize(
-    "record",
-    [
-        ClassRecord(0.0, keeps_state=True, day=1),
-        ClassRecord(5.0, keeps_state=False, day=1),
-        None,
-    ],
+    ("keeps_state", "overhead"),
+    [(True, 0.0), (False, 5.0), (None, 0.0)],
     ids=["state", "set-up", "unknown"],
 )
-def test_a_class_stays_whole_where_a_division_would_not_do(record: ClassRecord | None) -> None:
-    """It keeps state, its set-up is as long as its tests, or nobody has looked."""
+def test_a_class_stays_whole_where_a_division_would_not_do(
+    keeps_state: bool | None, overhead: float
+) -> None:
+    """It keeps state, or it is unknown whether it does, or its set-up is as long as its tests."""
     subsuites, history = suite(Long=[1.0] * 16, A=[2.0], B=[2.0])
-    if record is None:
+    if keeps_state is None:
         history = History(history.tests, {})
     else:
-        history = with_class(history, "m.Long", record)
+        history = with_long(history, ClassRecord(overhead, keeps_state=keeps_state, day=1))
     assert len(plan(subsuites, history).parallel) == 3
 
 
 def test_pieces_are_the_longer_the_longer_a_set_up_takes() -> None:
     """Ten times as long, at least."""
     subsuites, history = suite(Long=[1.0] * 40, A=[1.0])
-    history = with_class(history, "m.Long", ClassRecord(1.0, keeps_state=False, day=1))
+    history = with_long(history, ClassRecord(1.0, keeps_state=False, day=1))
     pieces = [part for part in plan(subsuites, history).parallel if part.subsuite == 0]
     assert [len(piece.positions) for piece in pieces] == [10] * 4
-
-
-def test_a_short_class_is_not_divided() -> None:
-    """There are others that fill the time."""
-    subsuites, history = suite(**{f"C{n}": [1.0] * 4 for n in range(4)})
-    assert len(plan(subsuites, history).parallel) == 4
 
 
 @given(st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=12), max_size=8), st.integers(1, 5))

@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -35,12 +34,12 @@ class Kernel:
         self.write(group=f"0::{group}\n", mounted=mounted)
 
     def divided(self, group: str = "/", root: str = "/") -> None:
-        """Have the first version of control groups, which has a hierarchy for each controller."""
+        """The first version of control groups, with a hierarchy for each controller."""
         mounted = f"30 22 0:26 {root} {{point}} rw - cgroup cgroup rw,cpu,cpuacct"
         self.write(group=f"4:cpu,cpuacct:{group}\n1:name=systemd:/x\n0::/\n", mounted=mounted)
 
     def hybrid(self, group: str) -> None:
-        """Have both versions, each at a folder of its own, as systemd once did."""
+        """Both versions, each at a folder of its own, as systemd once had them."""
         self.write(
             group=f"2:cpu,cpuacct:{group}\n0::{group}\n",
             mounted="30 22 0:26 / {point}/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -63,42 +62,36 @@ def kernel(tmp_path: Path) -> Kernel:
     return Kernel(tmp_path)
 
 
-def v2(quota: float) -> dict[str, str]:
-    return {"cpu__max": f"{int(quota * 100_000)} 100000\n"}
+def v2(quota: float | None) -> dict[str, str]:
+    return {"cpu__max": f"{int(quota * 100_000) if quota else 'max'} 100000\n"}
 
 
-def v1(quota: float) -> dict[str, str]:
-    return {
-        "cpu__cfs_quota_us": f"{int(quota * 50_000)}\n",
-        "cpu__cfs_period_us": "50000\n",
-    }
+def v1(quota: float | None) -> dict[str, str]:
+    microseconds = f"{int(quota * 50_000) if quota else -1}\n"
+    return {"cpu__cfs_quota_us": microseconds, "cpu__cfs_period_us": "50000\n"}
 
 
-def test_without_groups_affinity_decides(kernel: Kernel) -> None:
-    """As on systems that have none, and where they say nothing."""
-    assert kernel.processors == ALL
-    kernel.unified()
+VERSIONS = [(Kernel.unified, v2), (Kernel.divided, v1)]
+
+
+def test_without_quotas_affinity_decides(kernel: Kernel) -> None:
+    """Nor does a quota of more than there is count."""
     assert kernel.processors == ALL
     kernel.divided()
     assert kernel.processors == ALL
+    kernel.unified()
+    assert kernel.processors == ALL
+    kernel.limit("", **v2(ALL * 2))
+    assert kernel.processors == ALL
 
 
 @pytest.mark.parametrize("inner", ["a", "a/b", ""])
-def test_a_quota_of_any_group_around_counts(kernel: Kernel, inner: str) -> None:
-    """The least of them, of both versions."""
-    kernel.unified("/a/b")
-    kernel.limit("a/b", cpu__max="max 100000\n")
-    kernel.limit(inner, **v2(SMALL))
-    assert kernel.processors == pytest.approx(SMALL)
-
-
-@pytest.mark.parametrize("inner", ["a", "a/b", ""])
-def test_so_it_does_in_the_first_version(kernel: Kernel, inner: str) -> None:
-    """With its own files, and -1 for no limit."""
-    kernel.divided("/a/b")
-    kernel.limit("a/b", cpu__cfs_quota_us="-1\n", cpu__cfs_period_us="50000\n")
-    kernel.limit(inner, **v1(SMALL))
-    assert kernel.processors == pytest.approx(SMALL)
+def test_the_least_quota_of_the_groups_around_counts(kernel: Kernel, inner: str) -> None:
+    for mount, limit in VERSIONS:
+        mount(kernel, "/a/b")
+        kernel.limit("a/b", **limit(None))
+        kernel.limit(inner, **limit(SMALL))
+        assert kernel.processors == pytest.approx(SMALL)
 
 
 @pytest.mark.parametrize("quotas", [(SMALL, ALL), (ALL, SMALL)], ids=["cpu", "unified"])
@@ -112,20 +105,27 @@ def test_where_there_are_both_versions_both_count(
     assert kernel.processors == pytest.approx(SMALL)
 
 
-def test_a_group_that_cannot_be_looked_at_leaves_those_around(kernel: Kernel) -> None:
-    """Its name is too long for a folder; one of other users' is refused in the same way."""
-    for version, limit in ((kernel.unified, v2), (kernel.divided, v1)):
-        version(f"/a/{'b' * 300}")
-        kernel.limit("a", **limit(SMALL))
+@pytest.mark.parametrize(
+    ("group", "root", "limited"),
+    [
+        # Its name is too long for a folder; one of other users' is refused in the same way.
+        pytest.param(f"/a/{'b' * 300}", "/", "a", id="long"),
+        # Only a name that is just two dots leads out of what is mounted.
+        *[(f"/{name}", "/", name) for name in ("x..y", "..x", "...", "a:b", "é")],
+        # In a container the folder of a group may not be there by that name.
+        *[("/docker/1f", "/docker/1f", ""), ("/docker/1f", "/", "")],
+        *[("/../../x", "/", ""), ("/a", "/other", "")],
+        # Its name begins with that of the one that is mounted.
+        ("/docker/1f/inner", "/docker/1f", "inner"),
+    ],
+)
+def test_the_group_that_is_mounted_counts(
+    kernel: Kernel, group: str, root: str, limited: str
+) -> None:
+    for mount, limit in VERSIONS:
+        mount(kernel, group, root)
+        kernel.limit(limited, **limit(SMALL))
         assert kernel.processors == pytest.approx(SMALL)
-
-
-@pytest.mark.parametrize("name", ["x..y", "..x", "...", "a:b", "é"])
-def test_a_group_may_have_any_name(kernel: Kernel, name: str) -> None:
-    """Only one that is just two dots leads out of what is mounted."""
-    kernel.unified(f"/{name}")
-    kernel.limit(name, **v2(SMALL))
-    assert kernel.processors == pytest.approx(SMALL)
 
 
 def test_other_mounts_may_have_any_name(kernel: Kernel) -> None:
@@ -137,8 +137,7 @@ def test_other_mounts_may_have_any_name(kernel: Kernel) -> None:
     assert kernel.processors == pytest.approx(SMALL)
 
 
-def test_a_group_beside_does_not_count(kernel: Kernel) -> None:
-    """Nor one within."""
+def test_a_group_beside_or_within_does_not_count(kernel: Kernel) -> None:
     kernel.unified("/a")
     kernel.limit("a")
     kernel.limit("a/b", **v2(SMALL))
@@ -146,42 +145,12 @@ def test_a_group_beside_does_not_count(kernel: Kernel) -> None:
     assert kernel.processors == ALL
 
 
-def test_a_quota_of_more_than_there_is_does_not_count(kernel: Kernel) -> None:
-    """Nobody can use it."""
-    kernel.unified()
-    kernel.limit("", **v2(ALL * 2))
-    assert kernel.processors == ALL
+HUGE = pytest.param(f"{'9' * 400} 100000", id="huge")
 
 
-@pytest.mark.parametrize(
-    ("group", "root"),
-    [("/docker/1f", "/docker/1f"), ("/docker/1f", "/"), ("/../../x", "/"), ("/a", "/other")],
-    ids=["bound", "private", "outside", "elsewhere"],
-)
-def test_in_a_container_what_is_mounted_counts(kernel: Kernel, group: str, root: str) -> None:
-    """However the group is called: its folder may not be there by that name."""
-    for version, limit in ((kernel.unified, v2), (kernel.divided, v1)):
-        version(group, root)
-        kernel.limit("", **limit(SMALL))
-        assert kernel.processors == pytest.approx(SMALL)
-
-
-def test_a_group_below_the_one_that_is_mounted(kernel: Kernel) -> None:
-    """Its name begins with that of the other."""
-    kernel.unified("/docker/1f/inner", "/docker/1f")
-    kernel.limit("inner", **v2(SMALL))
-    assert kernel.processors == pytest.approx(SMALL)
-
-
-HUGE = f"{'9' * 400} 100000"
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "max", "x y", "100000", "100000 0", "\x00", pytest.param(HUGE, id="huge")],
-)
+@pytest.mark.parametrize("text", ["", "max", "x y", "100000", "100000 0", "\x00", HUGE])
 def test_what_makes_no_sense_limits_nothing(kernel: Kernel, text: str) -> None:
-    """Newer kernels may write what nobody knows yet."""
+    """Newer kernels may write what is unknown yet."""
     kernel.unified("/a")
     kernel.limit("a", cpu__max=text)
     assert kernel.processors == ALL
@@ -205,31 +174,23 @@ def test_busy_seconds_are_those_of_all_processors(tmp_path: Path) -> None:
     assert busy_processor_seconds(tmp_path) == pytest.approx(178 / ticks)
 
 
-CODE = textwrap.dedent(
-    """
-    import os, sys
-    from schema_runner.foresight.processors import usable_processors
+CODE = """
+import os, sys
+from schema_runner.foresight.processors import usable_processors
 
-    {before}
-    print(usable_processors())
-    """
-)
+{before}
+print(usable_processors())
+"""
 
 
 def in_a_process(before: str, *options: str) -> float:
     """Return how many processors another process may use, once that is executed in it."""
-    done = subprocess.run(
-        [sys.executable, *options, "-c", CODE.format(before=before)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return float(done.stdout)
+    command = [sys.executable, *options, "-c", CODE.format(before=before)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 def test_affinity_is_the_processs_own() -> None:
-    """Not the number of processors that there are."""
     assert in_a_process("os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])") <= 1
 
 

@@ -2,9 +2,10 @@ import py_compile
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
+from textwrap import indent
+from typing import Any
 
 import django
 import pytest
@@ -14,21 +15,25 @@ from django.test import override_settings
 from schema_runner.backend.review import Finding, review
 from schema_runner.backend.statements import Kind
 
-# Lines 1 to 6; the operations begin at line 7.
 HEAD = """\
 from django.db import migrations, models
 
-
 class Migration(migrations.Migration):
-    dependencies = []
     operations = [
 """
-Write = Callable[[str, str], None]
-Lines = Callable[[str], list[tuple[int, str]]]
+FUNCTION = """\
+from django.db import migrations, models
+
+def forwards(apps, schema_editor):
+"""
+AFTER_FUNCTION = """
+class Migration(migrations.Migration):
+    operations = [migrations.RunPython(forwards)]
+"""
 
 
 @pytest.fixture(autouse=True)
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty package of migrations, of the app contenttypes, which is the only one."""
     django.setup()
     name = f"generated_{time.monotonic_ns()}"
@@ -41,62 +46,36 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         MIGRATION_MODULES={"contenttypes": name},
     )
     with installed:
-        yield name
+        yield tmp_path / name
     for module in [module for module in sys.modules if module.startswith(name)]:
         del sys.modules[module]
 
 
-@pytest.fixture
-def write(tmp_path: Path, package: str) -> Write:
-    """Write a migration."""
-
-    def write(name: str, source: str) -> None:
-        (tmp_path / package / f"{name}.py").write_text(source, encoding="utf-8")
-
-    return write
+def write(package: Path, source: str, name: str = "0001_initial") -> None:
+    (package / f"{name}.py").write_text(source, encoding="utf-8")
 
 
-@pytest.fixture
-def lines(write: Write) -> Lines:
-    """Write a migration of the given source and return the lines and texts that are found."""
-
-    def lines(source: str) -> list[tuple[int, str]]:
-        write("0001_initial", source)
-        return [(finding.line, finding.text) for finding in review()]
-
-    return lines
+def running(sql: str) -> str:
+    """Return a migration that runs SQL, at line 5."""
+    return f"{HEAD}migrations.RunSQL('{sql}')]\n"
 
 
-@pytest.fixture
-def in_operations(lines: Lines) -> Lines:
-    """The same of the given operations, whose first line is line 7."""
-
-    def in_operations(operations: str) -> list[tuple[int, str]]:
-        assert operations.startswith("\n"), "they begin with the line after the quotes"
-        return lines(f"{HEAD}{dedent(operations)[1:]}]\n")
-
-    return in_operations
+def found() -> list[tuple[int, str]]:
+    return [(finding.line, finding.text) for finding in review()]
 
 
-def in_function(body: str) -> str:
-    """A migration that runs Python; the body begins at line 5."""
-    indented = "".join(f"    {line}\n" for line in dedent(body)[1:].splitlines())
-    return (
-        "from django.db import migrations, models\n\n\n"
-        f"def forwards(apps, schema_editor):\n{indented}\n\n"
-        "class Migration(migrations.Migration):\n"
-        "    dependencies = []\n"
-        "    operations = [migrations.RunPython(forwards)]\n"
-    )
-
-
-def test_a_finding_says_where_and_what(write: Write, package: str) -> None:
-    """The file as an editor or a terminal opens it, from the current directory."""
-    write("0001_initial", f"{HEAD}migrations.RunSQL('DELETE FROM public.extra')]\n")
-    (finding,) = review()
-    file = f"{package}/0001_initial.py"
-    assert finding == Finding(Kind.PUBLIC, "contenttypes.0001_initial", file, 7, "public.extra")
-    assert str(finding) == f"{file}:7: names the schema public (public.extra)"
+def test_a_finding_says_where_and_what(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file as a terminal opens it: from the current directory, or by its whole path."""
+    write(package, running("DELETE FROM public.extra"))
+    file = f"{package.name}/0001_initial.py"
+    finding = Finding(Kind.PUBLIC, "contenttypes.0001_initial", file, 5, "public.extra")
+    assert review() == [finding]
+    assert str(finding) == f"{file}:5: names the schema public (public.extra)"
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert [one.file for one in review()] == [str(package / "0001_initial.py")]
 
 
 @pytest.mark.parametrize(
@@ -106,259 +85,142 @@ def test_a_finding_says_where_and_what(write: Write, package: str) -> None:
         ("SELECT 1 FROM pg_indexes", "looks into the catalog without a schema (pg_indexes)"),
     ],
 )
-def test_each_kind_has_its_own_words(write: Write, sql: str, message: str) -> None:
-    """They follow the place."""
-    write("0001_initial", f"{HEAD}migrations.RunSQL('{sql}')]\n")
+def test_each_kind_has_its_own_words(package: Path, sql: str, message: str) -> None:
+    write(package, running(sql))
     assert [str(finding).partition(": ")[2] for finding in review()] == [message]
 
 
-def test_a_file_elsewhere_has_its_whole_path(
-    write: Write, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As with an installed package."""
-    write("0001_initial", f"{HEAD}migrations.RunSQL('DROP SCHEMA x')]\n")
-    monkeypatch.chdir("/")
-    (tmp_path / "other").mkdir()
-    monkeypatch.chdir(tmp_path / "other")
-    assert [finding.file for finding in review()] == [f"{tmp_path}/{package}/0001_initial.py"]
-
-
-def test_findings_are_sorted(write: Write) -> None:
+def test_findings_are_sorted(package: Path) -> None:
     """By file and line, whatever the order of the migrations in the graph."""
+    second = "migrations.RunSQL('DROP ROLE y; TABLE public.y')]\n"
     for name in ("0003_c", "0001_a", "0002_b"):
-        write(
-            name,
-            f"{HEAD}migrations.RunSQL('DROP SCHEMA y'),\n\n\n"
-            "migrations.RunSQL('DROP ROLE y; TABLE public.y')]\n",
-        )
-    places = [(finding.migration[-1], finding.line, finding.text) for finding in review()]
-    assert places == [
+        write(package, f"{HEAD}migrations.RunSQL('DROP SCHEMA y'),\n\n\n{second}", name)
+    assert [(one.migration[-1], one.line, one.text) for one in review()] == [
         (name, line, text)
         for name in "abc"
-        for line, text in [(7, "DROP SCHEMA"), (10, "DROP ROLE"), (10, "public.y")]
+        for line, text in [(5, "DROP SCHEMA"), (8, "DROP ROLE"), (8, "public.y")]
     ]
 
 
-@pytest.mark.parametrize(
-    ("operations", "found"),
-    [
-        (
-            """
-            migrations.RunSQL(
-                "SELECT 1",
-            ),
-            migrations.RunSQL(
-                "DELETE FROM public.extra",
-            ),
-            """,
-            [(11, "public.extra")],
-        ),
-        (
-            '''
-            migrations.RunSQL("""
-                CREATE TABLE t (id int);
+# Each case begins with the lines and texts that are found in it, and why.
+OPERATIONS = r'''
+=== 5 public.extra
+migrations.RunSQL(
+    "SELECT 1",
+),
+migrations.RunSQL(
+    "DELETE FROM public.extra",
+),
+=== 4 CREATE SCHEMA
+migrations.RunSQL("""
+    CREATE TABLE t (id int);
 
-                CREATE SCHEMA reports;
-            """),
-            ''',
-            [(10, "CREATE SCHEMA")],
-        ),
-        (
-            # A statement that reaches over lines is at the first of them.
-            '''
-            migrations.RunSQL(
-                r"""\\d
-                CREATE
-                SCHEMA reports; SELECT 1
-                FROM public.extra, public.extra
-                JOIN
-                public.other;
-            """),
-            ''',
-            [(9, "CREATE SCHEMA"), (11, "public.extra"), (13, "public.other")],
-        ),
-        (
-            # Escapes count for what they stand for, and a continued line is one.
-            '''
-            migrations.RunSQL("""\\
-                -- public.extra \\n
-                SELECT \\
-                '\\n\\n\\x41é' FROM public.extra\\n;
-                DROP ROLE x"""),
-            ''',
-            [(10, "public.extra"), (11, "DROP ROLE")],
-        ),
-        (
-            # The parts of one constant.
-            """
-            migrations.RunSQL(
-                "DELETE "
-                # Not FROM public.extra,
-                "FROM public.extra "
-                'WHERE id IN (SELECT id FROM public.extra_2'
-                " WHERE public.f(id))"
-            ),
-            """,
-            [(10, "public.extra"), (11, "public.extra_2"), (12, "public.f")],
-        ),
-        (
-            """
-            migrations.RunSQL(["SELECT 1", ("UPDATE public.extra SET a = %s", [1]),
-                "DROP ROLE x"]), migrations.RunSQL(
-                sql=[("UPDATE t SET a = %s",
-                ["public.data"])])
-            """,
-            [(7, "public.extra"), (8, "DROP ROLE")],
-        ),
-        (
-            """
-            migrations.SeparateDatabaseAndState(
-                database_operations=[
-                    migrations.RunSQL("DROP ROLE x")]),
-            """,
-            [(9, "DROP ROLE")],
-        ),
-        (
-            # In what is known to be SQL the first word does not matter.
-            """
-            migrations.RunSQL(
-                "start transaction; drop role x")
-            """,
-            [(8, "drop role")],
-        ),
-        (
-            """
-            migrations.AddField("contenttype", "x", models.IntegerField(
-                db_default=models.expressions.RawSQL(
-                    "(SELECT public.f())", [])))
-            """,
-            [(9, "public.f")],
-        ),
-    ],
-)
-def test_the_line_is_that_of_the_match(
-    in_operations: Lines, operations: str, found: list[tuple[int, str]]
-) -> None:
-    """Inside of long strings as well."""
-    assert in_operations(operations) == found
-
-
-@pytest.mark.parametrize(
-    ("body", "found"),
-    [
-        (
-            '''
-            """Delete from public.extra."""
-            schema_editor.execute("DELETE FROM t")
-            "select * from public.extra"
-            with schema_editor.connection.cursor() as cursor:
-                cursor.execute("delete from public.extra")
-            ''',
-            [(9, "public.extra")],
-        ),
-        (
-            """
-            for table in ("a", "b"):
-                schema_editor.execute(
-                    f"DROP TABLE public.{table};"
-                    f"DROP ROLE {table}"
-                )
-            """,
-            [(7, "public.{}"), (8, "DROP ROLE")],
-        ),
-        (
-            '''
-            width = 1
-            schema_editor.execute(f"""
-                SELECT {width} {width + 1:>{width}}, '{{public}}'
-                FROM public.extra, public.{
-                    width}, public.{"a" + "b"}
-            """)
-            ''',
-            [(8, "public.extra"), (8, "public.{}"), (9, "public.{}")],
-        ),
-        (
-            """
-            schema = "public"
-            schema_editor.execute("DROP TABLE " + schema + ".extra; " +
-                "DROP TABLE " + "public." + schema)
-            """,
-            [(7, "public.{}")],
-        ),
-        (
-            """
-            schema_editor.execute("DROP TABLE public.%s" % "x")
-            schema_editor.execute("DROP TABLE public.{name}".format(name="x"))
-            """,
-            [(5, "public.%s"), (6, "public.{name}")],
-        ),
-        (
-            """
-            ä = "é"; sql = "é"; sql = "SELECT 'é' FROM public.extra"; sql = '''
-                SELECT public.f()'''
-            """,
-            [(5, "public.extra"), (6, "public.f")],
-        ),
-        (
-            """
-            schema_editor.execute(
-                "-- a\\n/* b */ ("
-                "SELECT * FROM public.extra)")
-            """,
-            [(7, "public.extra")],
-        ),
-    ],
-)
-def test_strings_that_python_runs_are_found(
-    lines: Lines, body: str, found: list[tuple[int, str]]
-) -> None:
-    """RunPython has the same means as RunSQL; what only a run knows is shown as {}."""
-    assert lines(in_function(body)) == found
-
-
-@pytest.mark.parametrize(
-    "operations",
-    [
-        """
-        migrations.CreateModel("x", [
-            ("a", models.CharField(
-                "Select public.x", default="public", max_length=9, help_text="set public.x",
-                choices=[("public", "Public"), ("create role", "Create role")])),
-            ("b", models.FileField(upload_to="public/", help_text="Select the public.")),
-            ("c", models.BooleanField(verbose_name="create user", default="drop role")),
-            ("public", models.BooleanField(error_messages={"invalid": "create user first"})),
-            ("d", models.CharField(help_text=f"select from public.{1}", max_length=9)),
-            ("e", models.ForeignKey("public.Book", models.CASCADE)),
-            ("f", models.IntegerField(help_text="Update or make public. Select one.")),
-        ], options={
-            "verbose_name": "create role",
-            "verbose_name_plural": "create role",
-            "permissions": [("create_user", "create user"), ("public.view", "Can create user")],
-            "db_table": "public",
-        }),
-        """,
-        """
-        migrations.AlterModelTable("contenttype", "public.book"),
-        migrations.RunSQL("SELECT 1", "DROP SCHEMA x"),
-        migrations.RunSQL("SELECT 1", reverse_sql="DROP SCHEMA x"),
-        migrations.RunSQL("SELECT 1", ["DROP SCHEMA x"]),
-        migrations.RunSQL("UPDATE book SET access = 'public'"),
-        migrations.RunSQL("CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA public"),
-        migrations.RunSQL("INSERT INTO t VALUES (%s)", hints={"public.x": "public.x"}),
-        """,
-    ],
-)
-def test_words_for_people_are_no_sql(in_operations: Lines, operations: str) -> None:
-    """Neither are names of models and data; and nothing goes backwards."""
-    assert in_operations(operations) == []
-
-
-def test_documentation_and_errors_are_no_sql(lines: Lines) -> None:
-    """Of the module, of its functions and classes, and what is raised."""
-    source = '''\
+    CREATE SCHEMA reports;
+"""),
+=== 3 CREATE SCHEMA, 5 public.extra, 7 public.other # at the first of the lines of a statement
+migrations.RunSQL(
+    r"""\d
+    CREATE
+    SCHEMA reports; SELECT 1
+    FROM public.extra, public.extra
+    JOIN
+    public.other;
+"""),
+=== 4 public.extra, 5 DROP ROLE # escapes count for what they stand for, a continued line is one
+migrations.RunSQL("""\
+    -- public.extra \n
+    SELECT \
+    '\n\n\x41é' FROM public.extra\n;
+    DROP ROLE x"""),
+=== 4 public.extra, 5 public.extra_2, 6 public.f
+migrations.RunSQL(
+    "DELETE "
+    # Not FROM public.extra,
+    "FROM public.extra "
+    'WHERE id IN (SELECT id FROM public.extra_2'
+    " WHERE public.f(id))"
+),
+=== 1 public.extra, 2 DROP ROLE
+migrations.RunSQL(["SELECT 1", ("UPDATE public.extra SET a = %s", [1]),
+    "DROP ROLE x"]), migrations.RunSQL(
+    sql=[("UPDATE t SET a = %s",
+    ["public.data"])])
+=== 3 DROP ROLE
+migrations.SeparateDatabaseAndState(
+    database_operations=[
+        migrations.RunSQL("DROP ROLE x")]),
+=== 2 drop role # in what is known to be SQL the first word does not matter
+migrations.RunSQL(
+    "start transaction; drop role x")
+=== 3 public.f
+migrations.AddField("contenttype", "x", models.IntegerField(
+    db_default=models.expressions.RawSQL(
+        "(SELECT public.f())", [])))
+=== # words for people, and names of models and data, are no SQL
+migrations.CreateModel("x", [
+    ("a", models.CharField(
+        "Select public.x", default="public", max_length=9, help_text="set public.x",
+        choices=[("public", "Public"), ("create role", "Create role")])),
+    ("b", models.FileField(upload_to="public/", help_text="Select the public.")),
+    ("c", models.BooleanField(verbose_name="create user", default="drop role")),
+    ("public", models.BooleanField(error_messages={"invalid": "create user first"})),
+    ("d", models.CharField(help_text=f"select from public.{1}", max_length=9)),
+    ("e", models.ForeignKey("public.Book", models.CASCADE)),
+    ("f", models.IntegerField(help_text="Update or make public. Select one.")),
+], options={
+    "verbose_name": "create role",
+    "verbose_name_plural": "create role",
+    "permissions": [("create_user", "create user"), ("public.view", "Can create user")],
+    "db_table": "public",
+}),
+=== # nothing goes backwards
+migrations.AlterModelTable("contenttype", "public.book"),
+migrations.RunSQL("SELECT 1", "DROP SCHEMA x"),
+migrations.RunSQL("SELECT 1", reverse_sql="DROP SCHEMA x"),
+migrations.RunSQL("SELECT 1", ["DROP SCHEMA x"]),
+migrations.RunSQL("UPDATE book SET access = 'public'"),
+migrations.RunSQL("CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA public"),
+migrations.RunSQL("INSERT INTO t VALUES (%s)", hints={"public.x": "public.x"}),
+'''
+FUNCTIONS = r'''
+=== 5 public.extra
+"""Delete from public.extra."""
+schema_editor.execute("DELETE FROM t")
+"select * from public.extra"
+with schema_editor.connection.cursor() as cursor:
+    cursor.execute("delete from public.extra")
+=== 3 public.{}, 4 DROP ROLE
+for table in ("a", "b"):
+    schema_editor.execute(
+        f"DROP TABLE public.{table};"
+        f"DROP ROLE {table}"
+    )
+=== 4 public.extra, 4 public.{}, 5 public.{}
+width = 1
+schema_editor.execute(f"""
+    SELECT {width} {width + 1:>{width}}, '{{public}}'
+    FROM public.extra, public.{
+        width}, public.{"a" + "b"}
+""")
+=== 3 public.{}
+schema = "public"
+schema_editor.execute("DROP TABLE " + schema + ".extra; " +
+    "DROP TABLE " + "public." + schema)
+=== 1 public.%s, 2 public.{name}
+schema_editor.execute("DROP TABLE public.%s" % "x")
+schema_editor.execute("DROP TABLE public.{name}".format(name="x"))
+=== 1 public.extra, 2 public.f
+ä = "é"; sql = "é"; sql = "SELECT 'é' FROM public.extra"; sql = """
+    SELECT public.f()"""
+=== 3 public.extra
+schema_editor.execute(
+    "-- a\n/* b */ ("
+    "SELECT * FROM public.extra)")
+'''
+MODULES = r'''
+=== # neither are documentation and errors
 """create schema x"""
 from django.db import migrations
-
 
 def forwards(apps, schema_editor):
     """select from public.extra"""
@@ -367,32 +229,20 @@ def forwards(apps, schema_editor):
     print("Create schema x")
     print("The table public.extra is gone")
 
-
 class Migration(migrations.Migration):
     "drop role x"
-
     operations = [migrations.RunPython(forwards)]
-'''
-    assert lines(source) == []
-
-
-def test_what_only_goes_backwards_is_not_read(lines: Lines) -> None:
-    """A fresh schema has no way back; a name that is used both ways is read."""
-    source = """\
+=== 2 CREATE ROLE, 4 ALTER ROLE, 10 CREATE SCHEMA # a name that is used both ways is read
 from django.db import migrations
-
 CREATE = "CREATE ROLE a"
 DROP = "DROP ROLE a"
 BOTH = "ALTER ROLE a"
 
-
 def back(apps, schema_editor):
     schema_editor.execute("DROP SCHEMA a")
 
-
 def forth(apps, schema_editor):
     schema_editor.execute("CREATE SCHEMA a")
-
 
 class Migration(migrations.Migration):
     operations = [
@@ -401,34 +251,22 @@ class Migration(migrations.Migration):
         migrations.RunPython(forth, back),
         migrations.RunPython(forth, reverse_code=back),
     ]
-"""
-    assert lines(source) == [(3, "CREATE ROLE"), (5, "ALTER ROLE"), (13, "CREATE SCHEMA")]
+=== 2 public.{}, 3 public.%s, 4 public.{name}, 8 DROP ROLE, 11 DROP SCHEMA # each once
+from django.db import migrations
+A = f"DROP TABLE public.{'a'};"
+B = "DROP TABLE public.%s; "
+C = "DROP TABLE public.{name} ;"
 
-
-@pytest.mark.parametrize("table", ['public"."book', '"public"."book"', '"public".book'])
-def test_a_table_with_a_schema_in_its_name_is_found(in_operations: Lines, table: str) -> None:
-    """Django has no other way to say where a table is; it puts such a name into quotes."""
-    found = in_operations(
-        f"""
-        migrations.CreateModel("book", [("id", models.AutoField(primary_key=True))],
-            options={{"db_table": '{table}'}}),
-        migrations.AlterModelTable("book",
-            table='{table}'),
-        """
-    )
-    assert found == [(8, table), (10, table)]
-
-
-def test_sql_from_a_file_is_found_at_the_operation(
-    lines: Lines, tmp_path: Path, package: str
-) -> None:
-    """Its own lines are nowhere in the source."""
-    (tmp_path / package / "a.sql").write_text("SELECT 1;\n\nDROP ROLE a;\nDROP ROLE b;\n")
-    (tmp_path / package / "b.sql").write_text("CREATE SCHEMA x;\nDELETE FROM public.extra;")
-    source = """\
+class Migration(migrations.Migration):
+    operations = [
+        migrations.RunSQL(A + "DROP ROLE x"),
+        migrations.RunSQL((B % "b").split(";")),
+        migrations.RunSQL(C.format(name="c").strip()),
+        migrations.RunSQL("; ".join(["DROP", "SCHEMA d"]).replace(";", "")),
+    ]
+=== 7 DROP ROLE, 10 CREATE SCHEMA, 10 public.extra # from files
 from pathlib import Path
 from django.db import migrations
-
 
 class Migration(migrations.Migration):
     operations = [
@@ -439,113 +277,122 @@ class Migration(migrations.Migration):
             migrations.RunSQL([(Path(__file__).with_name("b.sql").read_text(), None)]),
         ])
     ]
-"""
-    assert lines(source) == [(8, "DROP ROLE"), (11, "CREATE SCHEMA"), (11, "public.extra")]
+'''
+
+
+def cases(table: str, head: str = "", tail: str = "", margin: str = "") -> list[Any]:
+    """Return the sources of a table within a migration, and the lines and texts found in each."""
+    made = []
+    for case in table.split("\n===")[1:]:
+        title, _, source = case.partition("\n")
+        places = [one.partition(" ") for one in title.partition("#")[0].strip().split(", ") if one]
+        expected = [(head.count("\n") + int(line), text) for line, _, text in places]
+        source = f"{head}{indent(source, margin)}\n{tail}"
+        made.append(pytest.param(source, expected, id=title.strip()))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        *cases(OPERATIONS, HEAD, "]\n"),
+        *cases(FUNCTIONS, FUNCTION, AFTER_FUNCTION, margin="    "),
+        *cases(MODULES),
+    ],
+)
+def test_sql_is_found_where_it_is(
+    package: Path, source: str, expected: list[tuple[int, str]]
+) -> None:
+    """In all that runs SQL; of what only a run knows {} is shown."""
+    (package / "a.sql").write_text("SELECT 1;\n\nDROP ROLE a;\nDROP ROLE b;\n")
+    (package / "b.sql").write_text("CREATE SCHEMA x;\nDELETE FROM public.extra;")
+    write(package, source)
+    assert found() == expected
+
+
+@pytest.mark.parametrize("table", ['public"."book', '"public"."book"', '"public".book'])
+def test_a_table_with_a_schema_in_its_name_is_found(package: Path, table: str) -> None:
+    """Django has no other way to say where a table is; it puts such a name into quotes."""
+    write(
+        package,
+        f"""{HEAD}
+        migrations.CreateModel("book", [("id", models.AutoField(primary_key=True))],
+            options={{"db_table": '{table}'}}),
+        migrations.AlterModelTable("book",
+            table='{table}'),
+        ]""",
+    )
+    assert found() == [(7, table), (9, table)]
 
 
 @pytest.mark.parametrize(
     ("operations", "line"),
     [
-        ("[\n\n    migrations.RunSQL(one) for one in STATEMENTS]", 8),
-        ("[\n\n    Own(one) for one in STATEMENTS]", 8),
-        ("[migrations.RunSQL('SELECT 1'),\n  *map(Own, STATEMENTS)]", 5),
-        ("list(map(migrations.RunSQL, STATEMENTS))", 5),
-        ("OPERATIONS", 5),
+        ("[\n\n    migrations.RunSQL(one) for one in STATEMENTS]", 7),
+        ("[\n\n    Own(one) for one in STATEMENTS]", 7),
+        ("[migrations.RunSQL('SELECT 1'),\n  *map(Own, STATEMENTS)]", 4),
+        ("list(map(migrations.RunSQL, STATEMENTS))", 4),
+        ("OPERATIONS", 4),
     ],
 )
-def test_sql_from_another_module_is_found(
-    write: Write, lines: Lines, operations: str, line: int
-) -> None:
+def test_sql_from_another_module_is_found(package: Path, operations: str, line: int) -> None:
     """At the one call that makes all such operations, else at the class."""
-    write(
-        "_elsewhere",
-        "from django.db import migrations\n"
-        "class Own(migrations.RunSQL): pass\n"
-        "STATEMENTS = ['DROP ROLE a', 'TABLE public.a', 'DROP ROLE b']\n"
-        "OPERATIONS = [Own(one) for one in STATEMENTS]\n",
-    )
+    elsewhere = """\
+from django.db import migrations
+class Own(migrations.RunSQL): pass
+STATEMENTS = ['DROP ROLE a', 'TABLE public.a', 'DROP ROLE b']
+OPERATIONS = [Own(one) for one in STATEMENTS]
+"""
     source = f"""\
 from django.db import migrations
 from ._elsewhere import OPERATIONS, STATEMENTS, Own
 
-
 class Migration(migrations.Migration):
     operations = {operations}
 """
-    assert lines(source) == [(line, "DROP ROLE"), (line, "public.a")]
+    write(package, elsewhere, "_elsewhere")
+    write(package, source)
+    assert found() == [(line, "DROP ROLE"), (line, "public.a")]
 
 
-def test_what_the_source_shows_is_not_told_again(lines: Lines) -> None:
-    """However the operation puts it together."""
-    source = """\
-from django.db import migrations
-
-A = f"DROP TABLE public.{'a'};"
-B = "DROP TABLE public.%s; "
-C = "DROP TABLE public.{name} ;"
-
-
-class Migration(migrations.Migration):
-    operations = [
-        migrations.RunSQL(A + "DROP ROLE x"),
-        migrations.RunSQL((B % "b").split(";")),
-        migrations.RunSQL(C.format(name="c").strip()),
-        migrations.RunSQL("; ".join(["DROP", "SCHEMA d"]).replace(";", "")),
-    ]
-"""
-    assert lines(source) == [
-        (3, "public.{}"),
-        (4, "public.%s"),
-        (5, "public.{name}"),
-        (10, "DROP ROLE"),
-        (13, "DROP SCHEMA"),
-    ]
-
-
-def test_an_imported_migration_is_found(write: Write) -> None:
+def test_an_imported_migration_is_found(package: Path) -> None:
     """Its operations run, though its source is not that of the file."""
-    write("_elsewhere", f"{HEAD}migrations.RunSQL('DROP ROLE a')]\n")
-    write("0001_initial", "\n\nfrom ._elsewhere import Migration\n")
-    assert [(finding.line, finding.text) for finding in review()] == [(1, "DROP ROLE")]
+    write(package, running("DROP ROLE a"), "_elsewhere")
+    write(package, "\n\nfrom ._elsewhere import Migration\n")
+    assert found() == [(1, "DROP ROLE")]
 
 
-def test_a_migration_without_source_is_found(write: Write, package: str, tmp_path: Path) -> None:
+def test_a_migration_without_source_is_found(package: Path) -> None:
     """Some packages are compiled only."""
-    write("0001_initial", f"{HEAD}migrations.RunSQL('DROP ROLE a')]\n")
-    source = tmp_path / package / "0001_initial.py"
+    write(package, running("DROP ROLE a"))
+    source = package / "0001_initial.py"
     py_compile.compile(str(source), cfile=str(source.with_suffix(".pyc")), doraise=True)
     source.unlink()
-    assert [(finding.line, finding.text) for finding in review()] == [(1, "DROP ROLE")]
+    assert found() == [(1, "DROP ROLE")]
 
 
-def test_migrations_that_were_squashed_are_not_read(write: Write) -> None:
+def test_migrations_that_were_squashed_are_not_read(package: Path) -> None:
     """An empty schema gets what replaces them."""
     for name in ("0001_a", "0002_b"):
-        write(name, f"{HEAD}migrations.RunSQL('DROP ROLE {name}')]\n")
-    write(
-        "0001_squashed",
-        f"{HEAD}migrations.RunSQL('DROP ROLE c')]\n"
-        "    replaces = [('contenttypes', '0001_a'), ('contenttypes', '0002_b')]\n",
-    )
+        write(package, running(f"DROP ROLE {name}"), name)
+    replaces = "    replaces = [('contenttypes', '0001_a'), ('contenttypes', '0002_b')]\n"
+    write(package, running("DROP ROLE c") + replaces, "0001_squashed")
     assert [finding.migration for finding in review()] == ["contenttypes.0001_squashed"]
 
 
-@pytest.mark.parametrize("module", [None, "no.such.module"])
-def test_an_app_without_migrations_has_no_findings(write: Write, module: str | None) -> None:
+def test_an_app_without_migrations_has_no_findings(package: Path) -> None:
     """Its tables are made from the models."""
-    write("0001_initial", f"{HEAD}migrations.RunSQL('DROP ROLE a')]\n")
+    write(package, running("DROP ROLE a"))
     assert review() != []
-    with override_settings(MIGRATION_MODULES={"contenttypes": module}):
-        assert review() == []
+    for module in (None, "no.such.module"):
+        with override_settings(MIGRATION_MODULES={"contenttypes": module}):
+            assert review() == []
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_the_compiler_warns_of_is_no_error(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_compiler_warns_of_is_no_error(package: Path) -> None:
     """It was said when the module was compiled; with -W error it would end the run."""
-    source = f"{HEAD}migrations.RunSQL('SELECT 1 ~ \\d; DROP ROLE a')]\n"
-    write("0001_initial", source)
+    write(package, running("SELECT 1 ~ \\d; DROP ROLE a"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         MigrationLoader(None)

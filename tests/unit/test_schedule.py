@@ -17,6 +17,12 @@ def take(parts: Schedule, *, is_alone: bool) -> Part | None:
     return parts.take(stage=0, others=[0], is_alone=is_alone)
 
 
+def get(parts: Schedule, *, is_alone: bool) -> Part:
+    part = take(parts, is_alone=is_alone)
+    assert part is not None
+    return part
+
+
 def taken(parts: Schedule, *, is_alone: bool = True) -> list[tuple[int, tuple[int, ...]]]:
     """Take all there are, and return the subsuite and the positions of each."""
     found = []
@@ -30,6 +36,8 @@ def test_classes_come_in_the_order_of_the_suite() -> None:
     parts = schedule("ab", "c", "def")
     assert taken(parts) == [(0, (0, 1)), (1, (0,)), (2, (0, 1, 2))]
     assert parts.is_empty
+    assert schedule().is_empty
+    assert schedule("").is_empty
 
 
 def test_serial_tests_come_after_all_others_as_parts_of_their_own() -> None:
@@ -47,20 +55,12 @@ def test_serial_tests_wait_until_a_worker_is_alone() -> None:
     assert parts.is_empty
 
 
-def test_no_test_makes_no_part() -> None:
-    """A subsuite may be empty."""
-    assert schedule().is_empty
-    assert schedule("").is_empty
-
-
 def test_what_is_put_back_comes_next() -> None:
     """As a part with a key of its own, and with the deaths it has caused."""
     parts = schedule("abc", "d")
-    first = take(parts, is_alone=False)
-    assert first is not None
+    first = get(parts, is_alone=False)
     parts.put_back(first, [1, 2], deaths=1)
-    again = take(parts, is_alone=False)
-    assert again is not None
+    again = get(parts, is_alone=False)
     assert (again.subsuite, again.positions, again.deaths) == (0, (1, 2), 1)
     assert again.key != first.key
     assert taken(parts) == [(1, (0,))]
@@ -69,14 +69,11 @@ def test_what_is_put_back_comes_next() -> None:
 def test_what_is_put_back_stays_serial() -> None:
     """However often, and parallel parts still go first."""
     parts = schedule("ABC", "d")
-    beside, alone = take(parts, is_alone=True), take(parts, is_alone=True)
-    assert beside is not None
-    assert alone is not None
+    beside, alone = get(parts, is_alone=True), get(parts, is_alone=True)
     for positions in ([1, 2], [2]):
         parts.put_back(alone, positions)
         assert take(parts, is_alone=False) is None
-        alone = take(parts, is_alone=True)
-        assert alone is not None
+        alone = get(parts, is_alone=True)
         assert alone.positions == tuple(positions)
     parts.put_back(alone, [2])
     parts.put_back(beside, [0])
@@ -90,7 +87,7 @@ def ahead(parts: Schedule, workers: int) -> int:
 
 
 def test_workers_get_parts_ahead_while_there_are_many() -> None:
-    """At least one each, and few enough that all workers end at once."""
+    """At least one each, and few enough that all workers end at once; or none, as told."""
     many, few = schedule(*["a"] * 100), schedule(*["a"] * 7)
     assert ahead(many, 2) > ahead(many, 8) > ahead(few, 2) == 1
     assert ahead(schedule(*["a"] * 10_000), 2) < 20
@@ -101,12 +98,7 @@ def test_workers_get_parts_ahead_while_there_are_many() -> None:
         assert ahead(many, 2) <= before
         before = ahead(many, 2)
     assert before == 1
-
-
-def test_workers_may_get_nothing_ahead() -> None:
-    """Then each part goes to whoever is free, in their order."""
-    parts = Schedule([Part(key, 0, (key,)) for key in range(100)], ahead=0)
-    assert ahead(parts, 2) == 1
+    assert ahead(Schedule([Part(key, 0, (key,)) for key in range(100)], ahead=0), 2) == 1
 
 
 def timed(seconds: dict[tuple[int, str], float]) -> Schedule:
@@ -123,42 +115,39 @@ def test_little_work_ahead_is_enough() -> None:
     assert ahead(short, 2) == ahead(schedule(*["a"] * 100), 2)
 
 
-def test_stages_come_in_order() -> None:
-    """A worker that has come to a stage does not go back; others see to what is left."""
-    parts = timed({(0, "a"): 1.0, (0, "b"): 1.0, (1, "c"): 1.0, (2, "d"): 1.0})
-    assert [part.subsuite for part in _taken_by(parts, stage=0, others=[0], number=1)] == [0]
-    assert [part.subsuite for part in _taken_by(parts, stage=1, others=[0], number=9)] == [2, 3]
-    assert [part.subsuite for part in _taken_by(parts, stage=2, others=[0], number=9)] == []
-    assert [part.subsuite for part in _taken_by(parts, stage=0, others=[2], number=9)] == [1]
-    assert parts.is_empty
-
-
-def test_what_would_hold_up_the_run_does_not_wait_for_its_stage() -> None:
-    """One of two workers goes ahead, unless nobody would be left for what comes before."""
-    for others, expected in (([0], [2, 3]), ([1], [0, 1, 2, 3]), ([], [0, 1, 2, 3])):
-        parts = timed({(0, "a"): 2.0, (0, "b"): 2.0, (1, "c"): 9.0, (1, "d"): 1.0})
-        first = _taken_by(parts, stage=0, others=others, number=1)
-        rest = _taken_by(parts, stage=first[0].stage, others=others, number=9)
-        assert [part.subsuite for part in [*first, *rest]] == expected
-
-
-def test_without_estimates_everything_waits_for_its_stage() -> None:
-    """There is nothing by which something could hold up the run."""
-    parts = Schedule([Part(1, 0, (0,)), Part(2, 1, (0,), stage=1)])
-    assert [part.subsuite for part in _taken_by(parts, stage=0, others=[0], number=9)] == [0, 1]
-
-
-def _taken_by(parts: Schedule, *, stage: int, others: list[int], number: int) -> list[Part]:
-    found: list[Part] = []
+def taken_by(parts: Schedule, *, stage: int, others: list[int], number: int = 9) -> list[int]:
+    """Return the subsuites that a worker at a stage takes."""
+    found: list[int] = []
     while len(found) < number and (part := parts.take(stage=stage, others=others, is_alone=False)):
-        found.append(part)
+        found.append(part.subsuite)
         stage = max(stage, part.stage)
     return found
 
 
+def test_stages_come_in_order() -> None:
+    """A worker that has come to a stage does not go back; others see to what is left."""
+    parts = timed({(0, "a"): 1.0, (0, "b"): 1.0, (1, "c"): 1.0, (2, "d"): 1.0})
+    assert taken_by(parts, stage=0, others=[0], number=1) == [0]
+    assert taken_by(parts, stage=1, others=[0]) == [2, 3]
+    assert taken_by(parts, stage=2, others=[0]) == []
+    assert taken_by(parts, stage=0, others=[2]) == [1]
+    assert parts.is_empty
+
+
+def test_what_would_hold_up_the_run_does_not_wait_for_its_stage() -> None:
+    """One of two workers goes ahead, unless none would be left for what comes before."""
+    for others, expected in (([0], [2, 3]), ([1], [0, 1, 2, 3]), ([], [0, 1, 2, 3])):
+        parts = timed({(0, "a"): 2.0, (0, "b"): 2.0, (1, "c"): 9.0, (1, "d"): 1.0})
+        assert taken_by(parts, stage=0, others=others) == expected
+
+
+def test_without_estimates_everything_waits_for_its_stage() -> None:
+    parts = Schedule([Part(1, 0, (0,)), Part(2, 1, (0,), stage=1)])
+    assert taken_by(parts, stage=0, others=[0]) == [0, 1]
+
+
 @given(st.lists(st.text("aB", max_size=4), max_size=6), st.lists(st.integers(0, 11)))
 def test_each_test_is_handed_out_once(subsuites: list[str], steps: list[int]) -> None:
-    """Whatever is taken, begun and put back, with whatever else under way."""
     parts, under_way, run = schedule(*subsuites), list[Part](), list[tuple[int, int]]()
     # In the end all that is taken is run.
     for step in itertools.chain(steps, itertools.cycle([0, 11])):
