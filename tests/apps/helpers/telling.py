@@ -5,9 +5,9 @@ import os
 from typing import Any
 
 from django.db import connection
-from schema_runner.postgres import catalog
 
 import schema_runner
+from schema_runner.postgres import catalog
 
 from . import FOLDER, meet, query
 
