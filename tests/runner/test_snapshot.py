@@ -3,7 +3,7 @@
 import json
 import random
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,35 +13,16 @@ import pytest
 from schema_runner.postgres import schemas
 from schema_runner.postgres.snapshot import Snapshot, SnapshotError
 
-from ..digest import digest
 from ..project import Project, Result
-from .test_current import DECOYS
 from .test_keepdb import DAY, EXTENSION, State, pool
-from .test_template import RICH, count, count_migrations, host, told
+from .test_template import RICH, count, counted, host, place, told
 
-__all__ = ["host"]
+__all__ = ["counted", "host", "place"]
 pytestmark = pytest.mark.oldest
 
 TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
 FOLDER = "cache/snapshots"
-SUITE = """
-    from helpers.telling import Telling
-
-
-    class First(Telling, TestCase):
-        def test_it(self):
-            if Path(f"told-{os.getpid()}").exists():
-                return
-            names = sorted(Author.objects.values_list("name", flat=True))
-            self.assertEqual(names, ["of a migration", "of a seeder"])
-            self.assertEqual(Author.objects.create(name="new").id, 3)
-            self.meet(int(os.environ["WORKERS"]))
-            self.tell()
-
-
-    class Second(First): pass
-"""
-# The same of what Django serializes as it builds.
+# Tests that need what Django serializes as it builds.
 RESTORED = """
     from helpers.telling import Telling
 
@@ -61,35 +42,6 @@ RESTORED = """
 
     class Second(First): pass
 """
-
-
-@pytest.fixture(params=["test", "current"])
-def place(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def saved(project: Project, place: str) -> Iterator[Project]:
-    """A project that counts how often it migrates, in a database that is in use or not."""
-    count_migrations(project, place)
-    project.tests(SUITE)
-    if place == "test":
-        yield project
-        project.end()
-        left = project.databases()
-        for name in left:
-            project.drop_database(name)
-        assert left == []
-    else:
-        project.create_database()
-        with project.host(project.name) as connection:
-            connection.execute(DECOYS)
-            before = digest(connection)
-        yield project
-        project.end()
-        with project.host(project.name) as connection:
-            assert digest(connection) == before
-        project.drop_database()
 
 
 def run(
@@ -159,97 +111,97 @@ def kept(project: Project, host: str, workers: int) -> State:
     return first
 
 
-def test_a_second_run_on_an_empty_server(saved: Project, host: str) -> None:
+def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
     """It does not migrate, and its schemas have the same structure, rows and extensions."""
-    saved.migration("0003_rich", "0002_counting", RICH)
-    saved.migration("0004_extension", "0003_rich", EXTENSION)
-    first = kept(saved, host, 2)
-    remove(saved, host)
-    content = file(saved).read_bytes()
+    counted.migration("0003_rich", "0002_counting", RICH)
+    counted.migration("0004_extension", "0003_rich", EXTENSION)
+    first = kept(counted, host, 2)
+    remove(counted, host)
+    content = file(counted).read_bytes()
     # Others may restore a cache than those who write it.
-    assert file(saved).stat().st_mode & 0o777 == 0o644
-    assert kept(saved, host, 2) == first
+    assert file(counted).stat().st_mode & 0o777 == 0o644
+    assert kept(counted, host, 2) == first
     # The pool that was made of the file is used rather than that.
-    names = set(pool(saved, host))
-    file(saved).write_bytes(b"damaged")
-    assert kept(saved, host, 2) == first
-    assert set(pool(saved, host)) == names
-    remove(saved, host)
-    file(saved).write_bytes(content)
-    result = run(saved)
+    names = set(pool(counted, host))
+    file(counted).write_bytes(b"damaged")
+    assert kept(counted, host, 2) == first
+    assert set(pool(counted, host)) == names
+    remove(counted, host)
+    file(counted).write_bytes(content)
+    result = run(counted)
     assert "Creating test database for alias 'default'..." in result.stderr
     assert warnings(result) == []
-    assert count(saved) == 1
-    assert file(saved).read_bytes() == content
+    assert count(counted) == 1
+    assert file(counted).read_bytes() == content
 
 
 @TEST_ONLY
-def test_the_setting(saved: Project) -> None:
+def test_the_setting(counted: Project) -> None:
     """SCHEMA_RUNNER["SNAPSHOT_DIR"] is the option's default, which wins over it."""
-    saved.tests(RESTORED)
-    saved.configure('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "elsewhere"')
-    run(saved, 2, folder=None)
-    run(saved, 2, folder=None, env={"START_METHOD": "spawn"})
-    run(saved, folder=None)
-    assert len([*(saved.folder / "elsewhere").iterdir()]) == 1
-    assert count(saved) == 1
-    run(saved)
-    assert len(files(saved)) == 1
-    assert count(saved) == 2
+    counted.tests(RESTORED)
+    counted.configure('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "elsewhere"')
+    run(counted, 2, folder=None)
+    run(counted, 2, folder=None, env={"START_METHOD": "spawn"})
+    run(counted, folder=None)
+    assert len([*(counted.folder / "elsewhere").iterdir()]) == 1
+    assert count(counted) == 1
+    run(counted)
+    assert len(files(counted)) == 1
+    assert count(counted) == 2
 
 
 @pytest.mark.parametrize("place", ["current"], indirect=True)
-def test_what_is_the_database_s_own(saved: Project) -> None:
+def test_what_is_the_database_s_own(counted: Project) -> None:
     """Settings and grants that the project's database has anyway are none of migrations."""
-    with saved.host(saved.name) as connection:
-        connection.execute(f"ALTER DATABASE {saved.name} SET my.word = 'mine'")
-        connection.execute(f"GRANT TEMP ON DATABASE {saved.name} TO pg_monitor")
-    saved.tests(RESTORED)
+    with counted.host(counted.name) as connection:
+        connection.execute(f"ALTER DATABASE {counted.name} SET my.word = 'mine'")
+        connection.execute(f"GRANT TEMP ON DATABASE {counted.name} TO pg_monitor")
+    counted.tests(RESTORED)
     for workers in (2, 2, 1):
-        assert warnings(run(saved, workers)) == []
-    assert count(saved) == 1
+        assert warnings(run(counted, workers)) == []
+    assert count(counted) == 1
 
 
 @TEST_ONLY
-def test_another_fingerprint_has_another_file(saved: Project) -> None:
+def test_another_fingerprint_has_another_file(counted: Project) -> None:
     """The old file stays, and is used again on the old branch; under another's name it is not."""
-    path = saved.folder / "library/migrations/0002_counting.py"
+    path = counted.folder / "library/migrations/0002_counting.py"
     old = path.read_text()
     new = old.replace("[migrations", "[migrations.RunSQL('SELECT 1'), migrations")
-    run(saved)
-    first = file(saved)
+    run(counted)
+    first = file(counted)
     path.write_text(new)
-    run(saved)
-    assert (len(files(saved)), count(saved)) == (2, 2)
-    run(saved)
+    run(counted)
+    assert (len(files(counted)), count(counted)) == (2, 2)
+    run(counted)
     path.write_text(old)
-    assert warnings(run(saved)) == []
-    assert (len(files(saved)), count(saved)) == (2, 2)
+    assert warnings(run(counted)) == []
+    assert (len(files(counted)), count(counted)) == (2, 2)
 
-    (second,) = (name for name in files(saved) if name != first)
+    (second,) = (name for name in files(counted) if name != first)
     content = first.read_bytes()
     fingerprint = second.name.partition("-")[0]
     first.rename(first.with_name(f"{fingerprint}-0000000000000000.snapshot"))
     second.unlink()
     path.write_text(new)
-    assert len(warnings(run(saved))) == 1
-    assert count(saved) == 3
-    assert len(files(saved)) == 2
-    assert content in [path.read_bytes() for path in files(saved)]
+    assert len(warnings(run(counted))) == 1
+    assert count(counted) == 3
+    assert len(files(counted)) == 2
+    assert content in [path.read_bytes() for path in files(counted)]
 
 
 @TEST_ONLY
-def test_a_file_that_a_migration_opens(saved: Project) -> None:
+def test_a_file_that_a_migration_opens(counted: Project) -> None:
     """Only a build shows which it is; each content has a snapshot of its own."""
-    saved.migration(
+    counted.migration(
         "0003_opening",
         "0002_counting",
         'migrations.RunPython(lambda *_: __import__("pathlib").Path("rows.txt").read_text()),',
     )
     for content, expected in (("a", 1), ("b", 2), ("a", 2)):
-        saved.write("rows.txt", content)
-        assert warnings(run(saved)) == []
-        assert (len(files(saved)), count(saved)) == (expected, expected)
+        counted.write("rows.txt", content)
+        assert warnings(run(counted)) == []
+        assert (len(files(counted)), count(counted)) == (expected, expected)
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -331,14 +283,14 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-def test_files_that_cannot_be_used(saved: Project) -> None:
+def test_files_that_cannot_be_used(counted: Project) -> None:
     """The run says so of each, leaves nothing of it, and puts a good one in its place.
 
     The migrations run as if there were no file, and create the extension, which must be gone.
     """
-    saved.migration("0003_extension", "0002_counting", EXTENSION)
-    run(saved)
-    path = file(saved)
+    counted.migration("0003_extension", "0002_counting", EXTENSION)
+    run(counted)
+    path = file(counted)
     good, content = Snapshot.read(path), path.read_bytes()
     fingerprint = path.name.partition("-")[0]
     damaged = {how: path.with_name(f"{fingerprint}-{how}.snapshot") for how in DAMAGES}
@@ -346,34 +298,34 @@ def test_files_that_cannot_be_used(saved: Project) -> None:
         damaged[how].write_bytes(content)
         damage(damaged[how])
     path.write_bytes(damaged["half a row"].read_bytes())
-    said = [line.split(" is ignored: ")[0] for line in warnings(run(saved, 2))]
+    said = [line.split(" is ignored: ")[0] for line in warnings(run(counted, 2))]
     expected = [f"Warning: snapshot {FOLDER}/{one.name}" for one in (*damaged.values(), path)]
     assert sorted(said) == sorted(expected)
-    assert count(saved) == 2
+    assert count(counted) == 2
     new = Snapshot.read(path)
     assert new.contents.structure == good.contents.structure
     assert (new.types, new.extensions) == (good.types, good.extensions)
     for one in damaged.values():
         one.unlink()
-    assert warnings(run(saved, 2)) == []
-    assert count(saved) == 2
+    assert warnings(run(counted, 2)) == []
+    assert count(counted) == 2
 
 
 @TEST_ONLY
-def test_a_byte_that_has_changed(saved: Project) -> None:
+def test_a_byte_that_has_changed(counted: Project) -> None:
     """Wherever it is, the file is refused, or has the same in it."""
-    run(saved)
-    path = file(saved)
+    run(counted)
+    path = file(counted)
     good, content = Snapshot.read(path), path.read_bytes()
     draw = random.Random(0)
     # What is compressed has a checksum: some bytes stand for all. The rest is of the zip.
     compressed = content.index(b"manifest.json") + len("manifest.json"), content.index(b"rows/0")
     seen = refused = 0
-    for place in range(len(content)):
-        if compressed[0] < place < compressed[1] and place % 23:
+    for at in range(len(content)):
+        if compressed[0] < at < compressed[1] and at % 23:
             continue
         damaged = bytearray(content)
-        damaged[place] ^= 1 << draw.randrange(8)
+        damaged[at] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         seen += 1
         try:
@@ -383,42 +335,42 @@ def test_a_byte_that_has_changed(saved: Project) -> None:
     assert 0 < refused < seen
 
 
-def test_old_files_and_pools(saved: Project, host: str) -> None:
+def test_old_files_and_pools(counted: Project, host: str) -> None:
     """What is older than SCHEMA_RUNNER["KEEP_DAYS"] is made again.
 
     A pool is as old as the file it is made of: it is not used longer for being on two machines.
     """
-    run(saved)
-    path = file(saved)
+    run(counted)
+    path = file(counted)
     new = Snapshot.read(path)
     replace(new, made=new.made - 6 * DAY).write(path)
-    run(saved, 1, "--keepdb")
-    assert count(saved) == 1
+    run(counted, 1, "--keepdb")
+    assert count(counted) == 1
     # Now both are too old.
-    saved.configure('SCHEMA_RUNNER["KEEP_DAYS"] = 3')
-    assert warnings(run(saved, 1, "--keepdb")) == []
-    assert count(saved) == 2
-    assert len(pool(saved, host)) == 1
-    assert Snapshot.read(file(saved)).made >= new.made
-    remove(saved, host)
+    counted.configure('SCHEMA_RUNNER["KEEP_DAYS"] = 3')
+    assert warnings(run(counted, 1, "--keepdb")) == []
+    assert count(counted) == 2
+    assert len(pool(counted, host)) == 1
+    assert Snapshot.read(file(counted)).made >= new.made
+    remove(counted, host)
 
 
 @TEST_ONLY
-def test_files_that_cannot_be_written(saved: Project) -> None:
+def test_files_that_cannot_be_written(counted: Project) -> None:
     """It is a pity, but the tests can run, and there is no other file beside it."""
     no_file = "Warning: no snapshot of alias 'default' is kept in "
-    saved.write("taken", "a file")
-    (line,) = warnings(run(saved, folder="taken/below"))
+    counted.write("taken", "a file")
+    (line,) = warnings(run(counted, folder="taken/below"))
     assert line.startswith(f"{no_file}taken/below: ")
-    assert (saved.folder / "taken").read_text() == "a file"
-    run(saved)
-    path = file(saved)
+    assert (counted.folder / "taken").read_text() == "a file"
+    run(counted)
+    path = file(counted)
     path.unlink()
     path.mkdir()
     (path / "full").touch()
-    assert no_file in run(saved).stdout
-    assert files(saved) == [path]
-    assert count(saved) == 3
+    assert no_file in run(counted).stdout
+    assert files(counted) == [path]
+    assert count(counted) == 3
 
 
 SETTING = """
@@ -431,10 +383,10 @@ SETTING = """
 
 
 @TEST_ONLY
-def test_what_a_snapshot_cannot_have(saved: Project) -> None:
+def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     """Settings of the database that a migration has made: a file without them would not do."""
-    saved.migration("0003_setting", "0002_counting", SETTING)
-    saved.tests(
+    counted.migration("0003_setting", "0002_counting", SETTING)
+    counted.tests(
         """
         from helpers.telling import Telling
 
@@ -445,11 +397,11 @@ def test_what_a_snapshot_cannot_have(saved: Project) -> None:
                 self.tell()
         """
     )
-    assert warnings(run(saved)) == [
+    assert warnings(run(counted)) == [
         f"Warning: no snapshot of alias 'default' is kept in {FOLDER}: migrations have "
         "changed the settings of the database."
     ]
-    assert not (saved.folder / FOLDER).exists() or files(saved) == []
+    assert not (counted.folder / FOLDER).exists() or files(counted) == []
 
 
 ROUTER = """
@@ -460,16 +412,16 @@ ROUTER = """
 
 
 @TEST_ONLY
-def test_aliases_that_differ_by_name_only(saved: Project) -> None:
+def test_aliases_that_differ_by_name_only(counted: Project) -> None:
     """Routers and migrations can tell them apart, so each has a file of its own."""
-    saved.write("routers.py", ROUTER)
-    saved.configure(
+    counted.write("routers.py", ROUTER)
+    counted.configure(
         """
         DATABASE_ROUTERS = ["routers.Router"]
         DATABASES["other"] = {**DATABASES["default"], "NAME": DATABASES["default"]["NAME"] + "_o"}
         """
     )
-    saved.tests(
+    counted.tests(
         """
         from helpers.telling import Telling
 
@@ -486,7 +438,7 @@ def test_aliases_that_differ_by_name_only(saved: Project) -> None:
                 self.tell()
         """
     )
-    run(saved)
-    assert len(files(saved)) == 2
-    run(saved)
-    assert count(saved) == 2
+    run(counted)
+    assert len(files(counted)) == 2
+    run(counted)
+    assert count(counted) == 2

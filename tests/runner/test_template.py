@@ -10,7 +10,9 @@ import pytest
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Server
 
+from ..digest import digest
 from ..project import PARALLEL, Project
+from .test_current import DECOYS
 
 # A migration that writes down where it runs, and a seeder that does.
 COUNTING = """
@@ -95,7 +97,7 @@ SIMPLE = """
             names = sorted(Author.objects.values_list("name", flat=True))
             self.assertEqual(names, ["of a migration", "of a seeder"])
             self.assertGreater(Author.objects.create(name="new").id, 2)
-            self.meet(2)
+            self.meet(int(os.environ.get("WORKERS", "2")))
             self.tell(contents=self.contents())
 
 
@@ -128,8 +130,12 @@ def host(project: Project, place: str) -> str:
     return project.test_name if place == "test" else project.name
 
 
-def count_migrations(project: Project, place: str) -> None:
-    """Write the migration and the seeder into a project with HOST_DATABASE as `place` says."""
+@pytest.fixture
+def counted(project: Project, place: str) -> Iterator[Project]:
+    """A project that counts how often it migrates, in a database that is in use or not.
+
+    One that is in use stays as it was.
+    """
     project.write("counting.py", COUNTING)
     project.configure(
         f"""
@@ -140,23 +146,20 @@ def count_migrations(project: Project, place: str) -> None:
     project.migration(
         "0002_counting", "0001_initial", 'migrations.RunPython(__import__("counting").migrate)'
     )
-
-
-@pytest.fixture
-def counted(project: Project, place: str) -> Iterator[Project]:
-    """A project that counts how often it migrates; no run may leave anything of its own."""
-    count_migrations(project, place)
     project.tests(SIMPLE)
-    if place == "current":
-        project.create_database()
+    if place == "test":
+        yield project
+        return
+    project.create_database()
+    with project.host(project.name) as connection:
+        connection.execute(DECOYS)
+        before = digest(connection)
     yield project
     project.end()
-    if place == "current":
-        assert project.databases() == [project.name]
-        with project.host(project.name) as connection:
-            left = connection.execute("SELECT FROM pg_namespace WHERE nspname ~ '^test_'")
-            assert left.rowcount == 0
-        project.drop_database()
+    assert project.databases() == [project.name]
+    with project.host(project.name) as connection:
+        assert digest(connection) == before
+    project.drop_database()
 
 
 @pytest.mark.server
