@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from textwrap import dedent
 
 import pytest
-from psycopg import sql
 
 from ..project import METHODS, PARALLEL, SERIAL, STOCK, Mode, Project, each_mode
 
@@ -284,9 +283,15 @@ ELSEWHERE = """
                 copy.close()
 
     def ask(connection, statement):
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchone()[0]
+        # In a transaction, which is of the isolation level that the settings name.
+        connection.set_autocommit(False)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchone()[0]
+        finally:
+            connection.rollback()
+            connection.set_autocommit(True)
 
     def answers(alias, statement):
         return [
@@ -301,6 +306,7 @@ OPTIONS_TESTS = """
     SESSIONS = [
         ("default", "SHOW statement_timeout", "54321ms"),
         ("default", "SHOW my.words", "two words"),
+        ("default", "SHOW transaction_isolation", "serializable"),
         # What the environment says.
         *((alias, "SHOW lock_timeout", "12345ms") for alias in ("role", "ascii", "unmigrated")),
         ("role", "SELECT current_user", f"{NAME}_owner"),
@@ -324,19 +330,6 @@ OPTIONS_TESTS = """
             if "--testrunner" not in sys.argv:
                 LEFT_OPEN.append(connections["role"].copy())
                 LEFT_OPEN[-1].ensure_connection()
-
-        def test_isolation_level(self):
-            for way in (here, in_a_thread, with_copies):
-                self.assertEqual(way(self.isolation_level), "serializable")
-
-        def isolation_level(self, them):
-            connection = them["default"]
-            connection.set_autocommit(False)
-            try:
-                return ask(connection, "SHOW transaction_isolation")
-            finally:
-                connection.rollback()
-                connection.set_autocommit(True)
 
         def test_binding(self):
             # The server is told the type of a bound parameter, and of an interpolated one not.
@@ -377,8 +370,8 @@ OPTIONS_TESTS = """
                 authors = Author.objects.using(alias).exclude(name="seeded").order_by("name")
                 rows = authors.iterator(chunk_size=1)
                 self.assertEqual(next(rows).name, "a")
-                cursors = ask(connections[alias], "SELECT count(*) FROM pg_cursors")
-                self.assertEqual(cursors, 0 if alias == "role" else 1)
+                cursors = query("SELECT name FROM pg_cursors", using=alias)
+                self.assertEqual(len(cursors), 0 if alias == "role" else 1)
                 self.assertEqual([row.name for row in rows], ["b", "c"])
 
     class CursorsToo(Cursors): pass
@@ -388,13 +381,14 @@ OPTIONS_TESTS = """
 @pytest.fixture
 def roles(project: Project) -> Iterator[None]:
     """A role that owns databases and one that may take it on."""
-    owner, user = (sql.Identifier(f"{project.name}_{one}") for one in ("owner", "user"))
+    owner, user = f"{project.name}_owner", f"{project.name}_user"
     with project.maintenance() as connection:
-        connection.execute(sql.SQL("CREATE ROLE {} CREATEDB").format(owner))
-        connection.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(user, owner))
+        connection.execute(
+            f"CREATE ROLE {owner} CREATEDB; CREATE ROLE {user} LOGIN IN ROLE {owner}"
+        )
     yield
     with project.maintenance() as connection:
-        connection.execute(sql.SQL("DROP ROLE {}, {}").format(user, owner))
+        connection.execute(f"DROP ROLE {user}, {owner}")
 
 
 @pytest.mark.usefixtures("roles")
@@ -430,6 +424,13 @@ SERVICES = """
     dbname={name}
     options=-c statement_timeout=54321
 """
+SERVICE_SETTINGS = """
+    service = {"ENGINE": DATABASES["default"]["ENGINE"], "OPTIONS": {"service": "settings"}}
+    DATABASES = {
+        "named": {**service, "NAME": DATABASES["default"]["NAME"]},
+        "default": {**service, "NAME": ""},
+    }
+"""
 SERVICE_TESTS = """
     SESSION = '''SELECT (session_user, current_setting('statement_timeout'),
                          current_setting('lock_timeout'))::text'''
@@ -445,52 +446,44 @@ SERVICE_TESTS = """
 """
 
 
-def use_services(project: Project, session: str) -> dict[str, str]:
-    """Configure a service without a NAME and with one; return the environment."""
-    where = {key: project.server.params[key] for key in ("host", "port", "user")}
-    services = SERVICES.format(**where, other=f"{project.name}_user", name=project.name)
-    project.write("pg_service.conf", services)
-    project.configure(
-        """
-        service = {"ENGINE": DATABASES["default"]["ENGINE"], "OPTIONS": {"service": "settings"}}
-        DATABASES = {
-            "named": {**service, "NAME": DATABASES["default"]["NAME"]},
-            "default": {**service, "NAME": ""},
-        }
-        """
-    )
-    project.tests(f"EXPECTED = {session!r}\n{dedent(ELSEWHERE)}\n{dedent(SERVICE_TESTS)}")
-    path = str(project.folder / "pg_service.conf")
-    return {"PGSERVICEFILE": path, "PGSERVICE": "environment"}
-
-
 @pytest.mark.usefixtures("roles")
-@each_runner
-def test_services(project: Project, mode: Mode) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "session"),
+    [
+        (STOCK_SERIAL, "({user},0,12345ms)"),
+        (SERIAL, "({user},0,12345ms)"),
+        (PARALLEL, "({user},0,12345ms)"),
+        ((*PARALLEL, "--host-database", "current"), "({other},54321ms,0)"),
+    ],
+    ids=["stock", "serial", "parallel", "current"],
+)
+def test_services(project: Project, arguments: Mode, session: str) -> None:
     """One in OPTIONS counts for nothing once a test database is made, as under stock Django.
 
-    What it falls back on is what the environment says, here another service.
+    What it falls back on is what the environment says, here another service. In the project's own
+    database the one in OPTIONS counts, with its options, and it names the database.
     """
-    env = use_services(project, f"({project.server.params['user']},0,12345ms)")
-    project.run(*mode, env=env).passed()
-    with project.maintenance() as connection:
-        row = connection.execute("SELECT FROM pg_database WHERE datname = 'test_'")
-        assert row.rowcount == 0
-
-
-@pytest.mark.usefixtures("roles")
-def test_services_of_the_project_s_own_database(project: Project) -> None:
-    """There the service in OPTIONS counts, with its options, and names the database."""
-    project.create_database()
-    user = f"{project.name}_user"
-    with project.maintenance() as connection:
-        connection.execute(f"GRANT CREATE ON DATABASE {project.name} TO {user}")
-    env = use_services(project, f"({user},54321ms,0)")
-    project.run(*PARALLEL, "--host-database", "current", env=env).passed()
-    with project.host(project.name) as connection:
-        left = connection.execute("SELECT FROM pg_namespace WHERE nspname LIKE 'test\\_%'")
-        assert left.rowcount == 0
-    project.drop_database()
+    where = {key: project.server.params[key] for key in ("host", "port", "user")}
+    where |= {"name": project.name, "other": f"{project.name}_user"}
+    project.write("pg_service.conf", SERVICES.format(**where))
+    project.configure(SERVICE_SETTINGS)
+    expected = session.format(**where)
+    project.tests(f"EXPECTED = {expected!r}\n{dedent(ELSEWHERE)}\n{dedent(SERVICE_TESTS)}")
+    if is_current := "current" in arguments:
+        project.create_database()
+        with project.host(project.name) as connection:
+            connection.execute("GRANT CREATE ON DATABASE {name} TO {other}".format(**where))
+    path = str(project.folder / "pg_service.conf")
+    env = {"PGSERVICEFILE": path, "PGSERVICE": "environment"}
+    project.run(*arguments, env=env).passed()
+    with project.host(project.name if is_current else "postgres") as connection:
+        left = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test\\_%'"
+            " UNION ALL SELECT datname FROM pg_database WHERE datname = 'test_'"
+        )
+        assert left.fetchall() == []
+    if is_current:
+        project.drop_database()
 
 
 CONCURRENT_TESTS = """

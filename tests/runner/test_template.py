@@ -11,7 +11,7 @@ from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Server
 
 from ..digest import digest
-from ..project import PARALLEL, Project
+from ..project import PARALLEL, SERIAL, Mode, Project
 from .test_current import DECOYS
 
 # A migration that writes down where it runs, and a seeder that does.
@@ -232,45 +232,6 @@ def test_copies_have_all_that_worker_1_has(counted: Project, host: str, method: 
     assert count(counted) == count(counted, "seeded") == 1
 
 
-STALE = """
-    migrations.RunSQL(
-        "CREATE MATERIALIZED VIEW stale AS SELECT count(*) AS n FROM library_author"
-    ),
-    migrations.RunSQL("INSERT INTO library_author (name) VALUES ('of SQL')"),
-"""
-
-
-@pytest.mark.server
-def test_a_stale_materialized_view_is_not_copied(counted: Project, place: str) -> None:
-    """A copy would show what the original does not, so that each worker builds."""
-    counted.migration("0003_stale", "0002_counting", STALE)
-    counted.tests(
-        """
-        from helpers.telling import Telling
-
-
-        class First(Telling, TestCase):
-            def test_it(self):
-                self.meet(2)
-                self.tell(n=query("SELECT n FROM stale"), authors=Author.objects.count())
-
-
-        class Second(First): pass
-        """
-    )
-    result = counted.run(*PARALLEL).passed()
-    found = told(counted)
-    assert [(one["n"], one["authors"]) for one in found.values()] == [([[1]], 3)] * 2
-    # Seeders may change what the view is about as well, and do so here.
-    assert result.stdout.count("materialized view stale, which is out of date.") == 1
-    if place == "test":
-        assert "Workers from the second on use databases of their own" in result.stdout
-        assert found[2]["database"] == f"{counted.test_name}_2"
-    else:
-        assert "Every worker of alias 'default' runs the migrations" in result.stdout
-    assert count(counted) == 2
-
-
 def use_script(project: Project, text: str) -> None:
     """Write a program to be run as pg_dump."""
     path = project.folder / "bin" / "pg_dump"
@@ -316,11 +277,21 @@ def test_without_a_pg_dump_that_fits(counted: Project, place: str, named: str) -
         assert count(counted) == count(counted, "seeded") == 2
 
 
-def test_a_serial_run_needs_no_pg_dump(counted: Project) -> None:
-    """Without other workers and other runs there is nothing to copy."""
-    counted.configure(HIDING)
-    counted.tests("class Any(TestCase):\n    def test_it(self): pass\n")
-    assert "pg_dump" not in counted.run(env={"PATH": "/nowhere"}).passed().output
+@pytest.mark.parametrize(
+    ("mode", "settings", "times"),
+    [(SERIAL, {}, 1), (PARALLEL, {"STRATEGY": "migrate"}, 2)],
+    ids=["serial", "migrate"],
+)
+def test_runs_that_need_no_pg_dump(
+    counted: Project, mode: Mode, settings: dict[str, str], times: int
+) -> None:
+    """Alone there is nothing to copy, and with STRATEGY "migrate" each worker migrates."""
+    counted.configure(f"SCHEMA_RUNNER |= {settings | {'PG_DUMP': '/nowhere'}}")
+    result = counted.run(*mode, env={"WORKERS": str(times)}).passed()
+    assert "pg_dump" not in result.output
+    contents = [one["contents"] for one in told(counted).values()]
+    assert contents == [contents[0]] * times
+    assert count(counted) == count(counted, "seeded") == times
 
 
 @pytest.mark.parametrize(
@@ -339,6 +310,10 @@ def test_pg_dump_that_is_something_else(counted: Project, named: str) -> None:
     )
 
 
+STALE = """
+    migrations.RunSQL("CREATE MATERIALIZED VIEW stale AS SELECT count(*) AS n FROM library_book"),
+    migrations.RunSQL("INSERT INTO library_book (title, author_id) VALUES ('of SQL', 1)"),
+"""
 # What a pg_dump does that cannot be relied on, and what the run says of it.
 BAD = {
     "fails": ("echo 'no such luck' >&2; exit 1", "no such luck"),
@@ -348,9 +323,11 @@ BAD = {
     "breaks off": ('"$REAL" "$@" | head -n 60', ""),
     "leaves an index out": ('"$REAL" "$@" | sed "s/^CREATE INDEX .*//"', "index library_"),
     "writes another SQL": ('"$REAL" "$@" | sed "s/^CREATE TABLE/CREATE TABEL/"', "TABEL"),
+    # The copy would show what the original does not.
+    "has a stale view": ('"$REAL" "$@"', "materialized view stale, which is out of date."),
 }
-# One that is noticed as it runs, one by its copy, and one that makes none.
-BAD_IN_CURRENT = ["fails", "leaves an index out", "writes another SQL"]
+# One that is noticed as it runs, one by its copy, one that makes none, and a good one.
+BAD_IN_CURRENT = ["fails", "leaves an index out", "writes another SQL", "has a stale view"]
 
 
 @pytest.mark.server
@@ -370,24 +347,21 @@ def test_a_pg_dump_that_cannot_be_relied_on(
         counted,
         f'REAL={shlex.quote(str(real))}\n[ "$1" = --version ] && exec "$REAL" "$1"\n{does}',
     )
+    if how == "has a stale view":
+        counted.migration("0003_stale", "0002_counting", STALE)
     result = counted.run(*PARALLEL).passed()
     found = told(counted)
     assert set(found) == {1, 2}
     assert found[1]["contents"] == found[2]["contents"]
+    if how == "has a stale view":
+        assert found[1]["contents"]["stale"] == ["('(0)',)"]
     assert count(counted) == count(counted, "seeded") == 2
     (line,) = [line for line in result.stdout.splitlines() if "because" in line]
     assert said in line
     assert found[1]["schema"].startswith("test_w1_")
     if place == "test":
+        assert "Workers from the second on use databases of their own" in line
         assert found[2]["database"] == f"{counted.test_name}_2"
     else:
+        assert "Every worker of alias 'default' runs the migrations" in line
         assert found[2]["schema"].startswith("test_w2_")
-
-
-def test_migrations_for_each_worker(counted: Project) -> None:
-    """SCHEMA_RUNNER["STRATEGY"] = "migrate" needs no pg_dump."""
-    counted.configure('SCHEMA_RUNNER |= {"STRATEGY": "migrate", "PG_DUMP": "/nowhere"}')
-    counted.run(*PARALLEL).passed()
-    found = told(counted)
-    assert found[1]["contents"] == found[2]["contents"]
-    assert count(counted) == count(counted, "seeded") == 2
