@@ -100,8 +100,7 @@ SEVERAL = """
             Author.objects.create(name="new")
             Item.objects.all().delete()
 
-        def test_they_come_back(self):
-            self.test_rows_of_migrations_are_there()
+        test_they_come_back = test_rows_of_migrations_are_there
 
     class RestoredToo(Restored): pass
 
@@ -117,8 +116,7 @@ SEVERAL = """
             self.assertEqual([names("third"), names("small")], [["third"], ["small"]])
             self.assertIn("bought", names("mirror", Item))
 
-        def test_again(self):
-            self.test_who_sees_whose_rows()
+        test_again = test_who_sees_whose_rows
 
     class SharedToo(Shared): pass
 

@@ -26,7 +26,6 @@ FOLDER = "cache/snapshots"
 RESTORED = """
     from helpers.telling import Telling
 
-
     class First(Telling, TransactionTestCase):
         serialized_rollback = True
 
@@ -36,9 +35,7 @@ RESTORED = """
             self.tell()
             Author.objects.all().delete()
 
-        def test_they_come_back(self):
-            self.test_rows_are_there()
-
+        test_they_come_back = test_rows_are_there
 
     class Second(First): pass
 """
@@ -390,7 +387,6 @@ def test_what_a_snapshot_cannot_have(counted: Project) -> None:
         """
         from helpers.telling import Telling
 
-
         class First(Telling, TestCase):
             def test_it(self):
                 self.assertEqual(query("SELECT current_setting('my.word')"), [("it",)])
@@ -424,7 +420,6 @@ def test_aliases_that_differ_by_name_only(counted: Project) -> None:
     counted.tests(
         """
         from helpers.telling import Telling
-
 
         class First(Telling, TestCase):
             databases = {"default", "other"}
