@@ -2,13 +2,14 @@
 
 import pytest
 
-from ..project import STOCK, Project
+from ..project import METHODS, PARALLEL, SERIAL, STOCK, Mode, Project
 
 pytestmark = pytest.mark.oldest
 
-MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
-IDS = ["stock", "serial", "parallel"]
-STOCK_PARALLEL = ("--testrunner", STOCK, "--parallel", "2")
+STOCK_SERIAL: Mode = ("--testrunner", STOCK)
+# In --parallel 2 each of the two workers has one of two classes, and waits in the middle of each
+# test until the other one has come as far.
+MEETING = {"MEET": "2"}
 
 FUNCTION = """
     migrations.RunSQL(
@@ -19,183 +20,131 @@ FUNCTION = """
            END $$'''
     ),
 """
-# In --parallel 2 each of the two workers has one of the two classes, and waits in the middle
-# of each test until the other one has come as far.
-MEETING = """
-    import os
-    import threading
-    import time
-    from pathlib import Path
-    from django.db import transaction
-
-    GIVING_UP = "30s"
-
-
-    class Meeting(TransactionTestCase):
-        databases = {"default"}
+KEYS = """
+    class Keys:
+        def setUp(self):
+            query("SET lock_timeout = '30s'")
+            self.addCleanup(connection.close)
 
         def meet(self):
-            if not os.environ.get("MEET"):
-                return
-            here = f"{self._testMethodName}.met."
-            Path(here + type(self).__name__).touch()
-            deadline = time.monotonic() + 30
-            while len(list(Path().glob(here + "*"))) < 2:
-                assert time.monotonic() < deadline, "the other worker did not come"
-                time.sleep(0.005)
+            meet(self._testMethodName)
 
-        def value(self, cursor, query, params=None):
-            cursor.execute(query, params)
-            return cursor.fetchone()[0]
+        def assert_true(self, call, *parameters):
+            self.assertTrue(query(f"SELECT {call}", *parameters)[0][0], call)
 
-        def excluded(self, call):
+        def assert_excluded(self, *calls, expected=True):
             '''Ask in a connection of another thread, which is a worker's own as well.'''
-            found = []
-
             def ask():
-                with connection.cursor() as cursor:
-                    found.append(self.value(cursor, f"SELECT {call}"))
+                found.extend(query(f"SELECT {call}")[0][0] for call in calls)
                 connection.close()
 
+            found = []
             thread = threading.Thread(target=ask)
             thread.start()
             thread.join()
-            return found == [False]
+            self.assertEqual(found, [not expected] * len(calls))
 
-        def setUp(self):
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET lock_timeout = '{GIVING_UP}'")
-            self.addCleanup(connection.close)
-
-
-    class Base:
         def test_session(self):
-            with connection.cursor() as cursor:
-                for keys in ("1", "-1", "9223372036854775807", "1, 2", "-1, 2147483647"):
-                    cursor.execute(f"SELECT pg_advisory_lock({keys})")
-                cursor.execute("SELECT pg_advisory_lock_shared(4), pg_advisory_lock_shared(4, 5)")
-                self.meet()
-                for keys in ("1", "-1", "9223372036854775807", "1, 2", "-1, 2147483647"):
-                    self.assertTrue(self.excluded(f"pg_try_advisory_lock({keys})"))
-                    self.assertTrue(self.value(cursor, f"SELECT pg_advisory_unlock({keys})"))
-                self.assertFalse(self.excluded("pg_try_advisory_lock_shared(4)"))
-                self.assertTrue(self.excluded("pg_try_advisory_lock(4)"))
-                self.assertTrue(self.excluded("pg_try_advisory_lock(4, 5)"))
-                self.assertTrue(self.value(cursor, "SELECT pg_advisory_unlock_shared(4)"))
-                cursor.execute("SELECT pg_advisory_unlock_all()")
-                self.assertFalse(self.excluded("pg_try_advisory_lock(4, 5)"))
+            all_keys = ("1", "-1", "9223372036854775807", "1, 2", "-1, 2147483647")
+            for keys in all_keys:
+                query(f"SELECT pg_advisory_lock({keys})")
+            query("SELECT pg_advisory_lock_shared(4), pg_advisory_lock_shared(4, 5)")
+            self.meet()
+            for keys in all_keys:
+                self.assert_excluded(f"pg_try_advisory_lock({keys})")
+                self.assert_true(f"pg_advisory_unlock({keys})")
+            self.assert_excluded("pg_try_advisory_lock_shared(4)", expected=False)
+            self.assert_excluded("pg_try_advisory_lock(4)", "pg_try_advisory_lock(4, 5)")
+            self.assert_true("pg_advisory_unlock_shared(4)")
+            query("SELECT pg_advisory_unlock_all()")
+            self.assert_excluded("pg_try_advisory_lock(4, 5)", expected=False)
 
         def test_try(self):
-            with connection.cursor() as cursor:
-                self.assertTrue(self.value(cursor, "SELECT pg_try_advisory_lock(%s)", [1]))
-                self.assertTrue(self.value(cursor, "SELECT pg_try_advisory_lock(%s, %s)", [1, 2]))
-                self.assertTrue(self.value(cursor, "SELECT pg_try_advisory_lock_shared(3)"))
-                self.meet()
-                self.assertTrue(self.excluded("pg_try_advisory_lock(1)"))
-                self.assertTrue(self.excluded("pg_try_advisory_lock_shared(1, 2)"))
-                self.assertTrue(self.excluded("pg_try_advisory_xact_lock(3)"))
+            self.assert_true("pg_try_advisory_lock(%s)", 1)
+            self.assert_true("pg_try_advisory_lock(%s, %s)", 1, 2)
+            self.assert_true("pg_try_advisory_lock_shared(3)")
+            self.meet()
+            self.assert_excluded(
+                "pg_try_advisory_lock(1)",
+                "pg_try_advisory_lock_shared(1, 2)",
+                "pg_try_advisory_xact_lock(3)",
+            )
 
         def test_transaction(self):
-            with connection.cursor() as cursor:
-                with transaction.atomic():
-                    cursor.execute("SELECT pg_advisory_xact_lock(1), pg_advisory_xact_lock(1, 2)")
-                    cursor.execute("SELECT pg_try_advisory_xact_lock_shared(3)")
-                    self.meet()
-                    self.assertTrue(self.excluded("pg_try_advisory_lock(1)"))
-                    self.assertTrue(self.excluded("pg_try_advisory_lock(1, 2)"))
-                    self.assertTrue(self.excluded("pg_try_advisory_lock(3)"))
-                self.assertFalse(self.excluded("pg_try_advisory_lock(1)"))
+            with transaction.atomic():
+                query("SELECT pg_advisory_xact_lock(1), pg_advisory_xact_lock(1, 2)")
+                query("SELECT pg_try_advisory_xact_lock_shared(3)")
+                self.meet()
+                for keys in ("1", "1, 2", "3"):
+                    self.assert_excluded(f"pg_try_advisory_lock({keys})")
+            self.assert_excluded("pg_try_advisory_lock(1)", expected=False)
 
         def test_function_of_a_migration(self):
-            with connection.cursor() as cursor:
-                self.assertTrue(self.value(cursor, "SELECT take(%s)", [7]))
-                self.meet()
-                self.assertTrue(self.excluded("pg_try_advisory_lock(7)"))
-                self.assertTrue(self.value(cursor, "SELECT pg_advisory_unlock(7)"))
+            self.assert_true("take(%s)", 7)
+            self.meet()
+            self.assert_excluded("pg_try_advisory_lock(7)")
+            self.assert_true("pg_advisory_unlock(7)")
 
         def test_raw_query_and_copy(self):
             author = Author.objects.create(name="a")
             other = connection.copy()
             self.addCleanup(other.close)
             with other.cursor() as cursor:
-                query = "SELECT id, pg_advisory_lock(%s) FROM library_author"
-                list(Author.objects.raw(query, [8]))
+                locking = "SELECT id, pg_advisory_lock(%s) FROM library_author"
+                list(Author.objects.raw(locking, [8]))
                 self.meet()
-                self.assertFalse(self.value(cursor, "SELECT pg_try_advisory_lock(8)"))
+                cursor.execute("SELECT pg_try_advisory_lock(8)")
+                self.assertEqual(cursor.fetchone(), (False,))
                 extra = Author.objects.extra(select={"free": "pg_advisory_unlock(8)"})
                 self.assertTrue(extra.get(pk=author.pk).free)
-                self.assertTrue(self.value(cursor, "SELECT pg_try_advisory_lock(8)"))
+                cursor.execute("SELECT pg_try_advisory_lock(8)")
+                self.assertEqual(cursor.fetchone(), (True,))
 
         def test_queries_are_counted_as_ever(self):
-            with self.assertNumQueries(2), connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_lock(1)")
-                cursor.execute("SELECT pg_advisory_unlock(1)")
+            with self.assertNumQueries(2):
+                query("SELECT pg_advisory_lock(1)")
+                query("SELECT pg_advisory_unlock(1)")
 
-
-    class First(Base, Meeting):
-        pass
-
-
-    class Second(Base, Meeting):
-        pass
+    class First(Keys, TransactionTestCase): pass
+    class Second(Keys, TransactionTestCase): pass
 """
 
 
-def outcome(project: Project, mode: tuple[str, ...], **env: str) -> None:
-    if "--parallel" in mode:
-        env["MEET"] = "1"
-    project.run(*mode, env=env).passed()
-    for met in project.folder.glob("*.met.*"):
-        met.unlink()
-
-
-@pytest.mark.parametrize("mode", [*MODES, STOCK_PARALLEL], ids=[*IDS, "stock-parallel"])
-def test_the_same_keys_at_the_same_time(project: Project, mode: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("mode", "env"),
+    [
+        (STOCK_SERIAL, {}),
+        ((*STOCK_SERIAL, *PARALLEL), MEETING),
+        (SERIAL, {}),
+        *((PARALLEL, {"START_METHOD": method, **MEETING}) for method in METHODS),
+    ],
+    ids=["stock", "stock-parallel", "serial", *METHODS],
+)
+def test_the_same_keys_at_the_same_time(project: Project, mode: Mode, env: dict[str, str]) -> None:
     """Workers hold them side by side; within a worker, they exclude as they do in PostgreSQL."""
     project.migration("0002_take", "0001_initial", FUNCTION)
-    project.tests(MEETING)
-    outcome(project, mode)
-
-
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_start_methods(project: Project, method: str) -> None:
-    """Workers that were not forked have the same locks."""
-    project.migration("0002_take", "0001_initial", FUNCTION)
-    project.tests(MEETING)
-    outcome(project, MODES[2], START_METHOD=method)
+    project.tests(KEYS)
+    project.run(*mode, env=env).passed()
 
 
 # Tries the same lock in both workers, neither of which lets go before both have tried.
-SHARING = (
-    MEETING.partition("    class Base:")[0]
-    + """
-    class Sharing(Meeting):
+SHARING = """
+    class First(TransactionTestCase):
         def test_one_key(self):
-            with connection.cursor() as cursor:
-                path = self.value(cursor, "SHOW search_path")
-                got = self.value(cursor, "SELECT pg_try_advisory_lock(9)")
-                self.meet()
-                Path(f"{type(self).__name__}.told").write_text(f"{got} {path}")
+            ((path,),) = query("SHOW search_path")
+            ((got,),) = query("SELECT pg_try_advisory_lock(9)")
+            self.addCleanup(connection.close)
+            meet()
+            record("told", got=got, rest=path.partition(",")[2].strip())
 
         def test_names(self):
-            with connection.cursor() as cursor:
-                query = "SELECT CAST('2026-01-31' AS date)::text || ',' || lower('A')"
-                self.assertEqual(self.value(cursor, query), "2026-01-31,a")
-                if self.value(cursor, "SELECT to_regclass('date') IS NOT NULL"):
-                    self.assertEqual(self.value(cursor, "SELECT day FROM date"), "first")
+            ((date, lower),) = query("SELECT CAST('2026-01-31' AS date)::text, lower('A')")
+            self.assertEqual((date, lower), ("2026-01-31", "a"))
+            if query("SELECT to_regclass('date')") != [(None,)]:
+                self.assertEqual(query("SELECT day FROM date"), [("first",)])
 
-
-    class First(Sharing):
-        pass
-
-
-    class Second(Sharing):
-        pass
-
-
-    del Meeting, Sharing
+    class Second(First): pass
 """
-)
 COLLIDING = """
     migrations.RunSQL(
         '''CREATE TABLE date (day text, point point);
@@ -205,28 +154,28 @@ COLLIDING = """
 """
 
 
-def told(project: Project) -> tuple[list[str], str]:
-    """Return which workers got the lock, and what follows the schema on their search_path."""
-    lines = [path.read_text().partition(" ") for path in sorted(project.folder.glob("*.told"))]
-    (rest,) = {path.partition(",")[2].strip() for _, _, path in lines}
-    return sorted(got for got, _, _ in lines), rest
+def assert_shared(project: Project) -> None:
+    """See that one worker got the lock, and that nothing of ours is on the search_path."""
+    told = [(line["got"], line["rest"]) for line in project.records("told")]
+    assert sorted(told) == [(False, "public"), (True, "public")]
 
 
 def test_switched_off(project: Project) -> None:
-    """Workers exclude each other then, and nothing of ours is on the search_path."""
+    """Workers exclude each other then."""
     project.configure('SCHEMA_RUNNER = {"ISOLATE_ADVISORY_LOCKS": False}')
     project.tests(SHARING)
-    outcome(project, MODES[2])
-    assert told(project) == (["False", "True"], "public")
+    project.run(*PARALLEL, env=MEETING).passed()
+    assert_shared(project)
 
 
 def test_names_that_are_postgresql_s_own(project: Project) -> None:
     """`date` stays the server's type and the project's table; one line says what this costs."""
     project.migration("0002_date", "0001_initial", COLLIDING)
     project.tests(SHARING)
-    for mode in MODES:
-        outcome(project, mode)
-    assert told(project) == (["False", "True"], "public")
-    result = project.run("--parallel", "2").passed()
+    for mode in (STOCK_SERIAL, SERIAL):
+        project.run(*mode).passed()
+    project.forget()
+    result = project.run(*PARALLEL, env=MEETING).passed()
+    assert_shared(project)
     (line,) = [line for line in result.stdout.splitlines() if "share advisory locks" in line]
     assert "function lower(text), type date" in line

@@ -1,16 +1,17 @@
 """What DATABASES can say of its aliases, and the ways to connect to them."""
 
+import re
 from collections.abc import Iterator
 from textwrap import dedent
 
 import pytest
-from psycopg import sql
 
-from ..project import STOCK, Project
+from ..project import METHODS, PARALLEL, SERIAL, STOCK, Mode, Project, each_mode
 
-MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
-IDS = ["stock", "serial", "parallel"]
-METHODS = ["fork", "spawn", "forkserver"]
+STOCK_SERIAL: Mode = ("--testrunner", STOCK)
+each_runner = pytest.mark.parametrize(
+    "mode", [STOCK_SERIAL, SERIAL, PARALLEL], ids=["stock", "serial", "parallel"]
+)
 
 # Two databases of PostgreSQL with an app each, a third with one table of two, a second alias and a
 # mirror, a database that no test uses, and SQLite.
@@ -53,31 +54,22 @@ ROUTER = """
 SHOP = """
     from django.db import models
 
-
     class Item(models.Model):
         name = models.CharField(max_length=100)
 """
 SHOP_MIGRATION = """
     from django.db import migrations, models
 
-
     def insert(apps, editor):
         if editor.connection.alias == "other":
             apps.get_model("shop", "Item").objects.create(name="migrated")
 
-
     class Migration(migrations.Migration):
-        dependencies = []
-        operations = [
-            migrations.CreateModel(
-                name="Item",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    ("name", models.CharField(max_length=100)),
-                ],
-            ),
-            migrations.RunPython(insert),
+        fields = [
+            ("id", models.BigAutoField(primary_key=True, serialize=False)),
+            ("name", models.CharField(max_length=100)),
         ]
+        operations = [migrations.CreateModel("Item", fields), migrations.RunPython(insert)]
 """
 AUTHOR_MIGRATION = """
     migrations.RunPython(
@@ -88,20 +80,15 @@ AUTHOR_MIGRATION = """
 SEVERAL = """
     from shop.models import Item
 
-    ALIASES = {"default", "again", "other", "mirror", "third", "small"}
+    LIBRARY = ["django_migrations", "library_author", "library_book"]
     TABLES = {
-        "default": ["django_migrations", "library_author", "library_book"],
-        "again": ["django_migrations", "library_author", "library_book"],
-        "other": ["django_migrations", "shop_item"],
-        "mirror": ["django_migrations", "shop_item"],
-        "third": ["django_migrations", "library_author"],
-        "small": ["django_migrations", "library_author"],
+        **dict.fromkeys(["default", "again"], LIBRARY),
+        **dict.fromkeys(["other", "mirror"], ["django_migrations", "shop_item"]),
+        **dict.fromkeys(["third", "small"], LIBRARY[:2]),
     }
-
 
     def names(alias, model=Author):
         return sorted(model.objects.using(alias).values_list("name", flat=True))
-
 
     class Restored(TransactionTestCase):
         databases = {"default", "other"}
@@ -113,16 +100,12 @@ SEVERAL = """
             Author.objects.create(name="new")
             Item.objects.all().delete()
 
-        def test_they_come_back(self):
-            self.test_rows_of_migrations_are_there()
+        test_they_come_back = test_rows_of_migrations_are_there
 
-
-    class RestoredToo(Restored):
-        pass
-
+    class RestoredToo(Restored): pass
 
     class Shared(TransactionTestCase):
-        databases = ALIASES
+        databases = {*TABLES}
 
         def test_who_sees_whose_rows(self):
             for alias in ("default", "third", "small"):
@@ -133,16 +116,12 @@ SEVERAL = """
             self.assertEqual([names("third"), names("small")], [["third"], ["small"]])
             self.assertIn("bought", names("mirror", Item))
 
-        def test_again(self):
-            self.test_who_sees_whose_rows()
+        test_again = test_who_sees_whose_rows
 
-
-    class SharedToo(Shared):
-        pass
-
+    class SharedToo(Shared): pass
 
     class Tables(TestCase):
-        databases = ALIASES
+        databases = {*TABLES}
 
         def test_tables(self):
             for alias, tables in TABLES.items():
@@ -150,109 +129,73 @@ SEVERAL = """
                 self.assertEqual(sorted(see.table_names()), tables, alias)
 
         def test_the_database_that_no_test_uses(self):
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT FROM pg_database WHERE datname ~ 'p[0-9]+_unused'")
-                self.assertEqual(cursor.rowcount, 0)
+            rows = query("SELECT datname FROM pg_database WHERE datname ~ 'p[0-9]+_unused'")
+            self.assertEqual(rows, [])
 
         def test_creation_can_be_asked(self):
             signatures = {
                 connections[alias].creation.test_db_signature()
-                for alias in ALIASES - {"again", "mirror", "small"}
+                for alias in ("default", "other", "third")
             }
-            self.assertEqual(len(signatures), 3)
             self.assertEqual({len(one) for one in signatures}, {4})
+            self.assertEqual(len(signatures), 3)
 
-
-    class TablesToo(Tables):
-        pass
+    class TablesToo(Tables): pass
 """
 
 
-@pytest.fixture
-def several(project: Project) -> Project:
-    """A project with the DATABASES above."""
+def use_several(project: Project) -> None:
+    """Give a project the DATABASES above, with the app `shop`."""
     project.configure(DATABASES)
     project.write("routers.py", ROUTER)
     project.write("shop/__init__.py", "")
     project.write("shop/models.py", SHOP)
     project.write("shop/migrations/__init__.py", "")
     project.write("shop/migrations/0001_initial.py", SHOP_MIGRATION)
-    project.migration("0002_rows", "0001_initial", AUTHOR_MIGRATION)
-    project.tests(SEVERAL)
-    return project
 
 
 def created(output: str) -> list[str]:
     """Return the aliases in the order in which their databases were created."""
-    start, end = "Creating test database for alias '", "'..."
-    return [
-        line.removeprefix(start).removesuffix(end)
-        for line in output.splitlines()
-        if line.startswith(start)
-    ]
+    return re.findall(r"^Creating test database for alias '(\w+)'\.\.\.$", output, re.MULTILINE)
 
 
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_several_databases(several: Project, mode: tuple[str, ...]) -> None:
-    """Each has the tables that routers allow, in the order of DEPENDENCIES, and its own rows."""
-    result = several.run(*mode).passed()
+@pytest.mark.parametrize(
+    ("options", "mode", "method"),
+    [
+        *(("", mode, "fork") for mode in (STOCK_SERIAL, SERIAL, PARALLEL)),
+        (POOLS, SERIAL, "fork"),
+        *((POOLS, PARALLEL, method) for method in METHODS),
+    ],
+    ids=["stock", "serial", "parallel", "pools", *(f"pools-{method}" for method in METHODS)],
+)
+def test_several_databases(project: Project, options: str, mode: Mode, method: str) -> None:
+    """Each has the tables that routers allow, in the order of DEPENDENCIES, and its own rows.
+
+    Workers open pools of their own, however they are started. Stock Django's hang when they are
+    forked, for they inherit their parent's; that of 5.2 cannot clone SQLite under forkserver.
+    """
+    use_several(project)
+    project.configure(options)
+    project.migration("0002_rows", "0001_initial", AUTHOR_MIGRATION)
+    project.tests(SEVERAL)
+    result = project.run(*mode, env={"START_METHOD": method}).passed()
     assert created(result.stderr) == ["other", "default", "third", "small"]
 
 
-@pytest.mark.parametrize("method", [None, *METHODS])
-def test_several_pools(several: Project, method: str | None) -> None:
-    """Workers open pools of their own, however they are started, and so does a serial run.
-
-    Stock Django's hang when they are forked, for they inherit their parent's pools; that of 5.2
-    cannot clone SQLite under forkserver.
-    """
-    several.configure(POOLS)
-    if method is None:
-        several.run().passed()
-    else:
-        several.run("--parallel", "2", env={"START_METHOD": method}).passed()
-
-
-@pytest.mark.parametrize("runner", [STOCK, "schema_runner.SchemaDiscoverRunner"])
-def test_dependencies_that_go_in_a_circle(several: Project, runner: str) -> None:
-    """No order can be found, which is said before anything is created."""
-    several.configure('DATABASES["other"]["TEST"] = {"DEPENDENCIES": ["third"]}')
-    several.configure('DATABASES["third"]["TEST"] = {"DEPENDENCIES": ["other"]}')
-    result = several.run("--parallel", "2", "--testrunner", runner)
-    assert result.code == 1
-    error = (
-        "django.core.exceptions.ImproperlyConfigured: Circular dependency in TEST[DEPENDENCIES]"
-    )
-    assert result.stderr.splitlines()[-1] == error
-    assert created(result.stderr) == []
-
-
-@pytest.mark.parametrize("mode", MODES[1:], ids=IDS[1:])
-def test_one_database_by_two_names_of_its_server(
-    project: Project, tmp_path_factory: pytest.TempPathFactory, mode: tuple[str, ...]
-) -> None:
-    """Django takes them for two databases, so each alias gets schemas of its own.
-
-    Stock Django's runner fails, for the second database has the name of the first.
-    """
-    link = tmp_path_factory.mktemp("s") / "s"
-    link.symlink_to(project.server.params["host"])
-    project.configure(f'DATABASES["again"] = {{**DATABASES["default"], "HOST": {str(link)!r}}}')
-    project.tests(
-        """
-        class Apart(TransactionTestCase):
-            databases = {"default", "again"}
-
-            def test_each_sees_its_own(self):
-                Author.objects.create(name="a")
-                self.assertEqual(Author.objects.using("again").count(), 0)
-
-
-        class More(Apart):
-            pass
-        """
-    )
-    project.run(*mode).passed()
+def test_dependencies_that_go_in_a_circle(project: Project) -> None:
+    """No order can be found, which is said before anything is created, as under stock Django."""
+    use_several(project)
+    project.configure('DATABASES["other"]["TEST"] = {"DEPENDENCIES": ["third"]}')
+    project.configure('DATABASES["third"]["TEST"] = {"DEPENDENCIES": ["other"]}')
+    project.tests(SEVERAL)
+    for arguments in (PARALLEL, (*PARALLEL, *STOCK_SERIAL)):
+        result = project.run(*arguments)
+        assert result.code == 1
+        assert result.stderr.splitlines()[-1] == (
+            "django.core.exceptions.ImproperlyConfigured: "
+            "Circular dependency in TEST[DEPENDENCIES]"
+        )
+        assert created(result.stderr) == []
 
 
 # An alias for each group of settings that go together.
@@ -274,24 +217,18 @@ OPTIONS = """
             "server_side_binding": True,
         },
     }
+    encoded = {"CHARSET": "UTF8", "TEMPLATE": "template0"}
     DATABASES |= {
         "role": {
-            **server,
-            "NAME": f"{NAME}_role",
-            "USER": f"{NAME}_user",
-            "CONN_MAX_AGE": 600,
-            "DISABLE_SERVER_SIDE_CURSORS": True,
-            "OPTIONS": {"assume_role": f"{NAME}_owner"},
+            **server, "NAME": f"{NAME}_role", "USER": f"{NAME}_user", "CONN_MAX_AGE": 600,
+            "DISABLE_SERVER_SIDE_CURSORS": True, "OPTIONS": {"assume_role": f"{NAME}_owner"},
         },
         "ascii": {
-            **server,
-            "NAME": f"{NAME}_ascii",
-            "TEST": {"CHARSET": "SQL_ASCII", "TEMPLATE": "template0", "NAME": f"{NAME} Ascii"},
+            **server, "NAME": f"{NAME}_ascii",
+            "TEST": {**encoded, "CHARSET": "SQL_ASCII", "NAME": f"{NAME} Ascii"},
         },
         "unmigrated": {
-            **server,
-            "NAME": f"{NAME}_unmigrated",
-            "TEST": {"CHARSET": "UTF8", "TEMPLATE": "template0", "MIGRATE": False},
+            **server, "NAME": f"{NAME}_unmigrated", "TEST": {**encoded, "MIGRATE": False}
         },
     }
 """
@@ -300,52 +237,40 @@ URLS = """
     from django.urls import path
     from library.models import Author
 
-
     def read(request):
         return HttpResponse(Author.objects.get(name="committed").name)
-
 
     def fail(request):
         Author.objects.create(name="half a request")
         raise ValueError
 
-
     async def read_later(request):
-        author = await Author.objects.aget(name="committed")
-        return HttpResponse(author.name)
-
+        return HttpResponse((await Author.objects.aget(name="committed")).name)
 
     urlpatterns = [path("", read), path("fail", fail), path("later", read_later)]
 """
 SEEDS = """
     from library.models import Author
 
-
     def seed(using):
         Author.objects.using(using).create(id=50, name="seeded")
 """
 # How tests reach the database by other connections than the one that their thread has.
 ELSEWHERE = """
-    import threading
-
+    from concurrent.futures import ThreadPoolExecutor
 
     def here(function):
         return function(connections)
 
-
     def in_a_thread(function):
         def run():
             try:
-                answers.append(function(connections))
+                return function(connections)
             finally:
                 connections.close_all()
 
-        answers = []
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        return answers[0]
-
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(run).result()
 
     def with_copies(function):
         copies = {alias: connections[alias].copy() for alias in connections}
@@ -355,44 +280,48 @@ ELSEWHERE = """
             for copy in copies.values():
                 copy.close()
 
+    def ask(connection, statement):
+        # In a transaction, which is of the isolation level that the settings name.
+        connection.set_autocommit(False)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchone()[0]
+        finally:
+            connection.rollback()
+            connection.set_autocommit(True)
 
-    WAYS = here, in_a_thread, with_copies
+    def answers(alias, statement):
+        return [
+            way(lambda them: ask(them[alias], statement))
+            for way in (here, in_a_thread, with_copies)
+        ]
 
-
-    def ask(connection, query):
-        with connection.cursor() as cursor:
-            cursor.execute(query)
-            return cursor.fetchone()[0]
 """
 OPTIONS_TESTS = """
-    import sys
-
     ALIASES = {"default", "role", "ascii", "unmigrated"}
     LEFT_OPEN = []
-
+    SESSIONS = [
+        ("default", "SHOW statement_timeout", "54321ms"),
+        ("default", "SHOW my.words", "two words"),
+        ("default", "SHOW transaction_isolation", "serializable"),
+        # What the environment says.
+        *((alias, "SHOW lock_timeout", "12345ms") for alias in ("role", "ascii", "unmigrated")),
+        ("role", "SELECT current_user", f"{NAME}_owner"),
+        ("role", "SELECT session_user", f"{NAME}_user"),
+        ("role", "SELECT tableowner FROM pg_tables WHERE tablename = 'library_author'",
+         f"{NAME}_owner"),
+        ("ascii", "SHOW server_encoding", "SQL_ASCII"),
+        ("unmigrated", "SHOW server_encoding", "UTF8"),
+    ]
 
     class Sessions(TransactionTestCase):
         databases = ALIASES
 
-        def assert_everywhere(self, alias, query, expected):
-            for way in WAYS:
-                with self.subTest(way=way.__name__, query=query):
-                    self.assertEqual(way(lambda them: ask(them[alias], query)), expected)
-
-        def test_options(self):
-            self.assert_everywhere("default", "SHOW statement_timeout", "54321ms")
-            self.assert_everywhere("default", "SHOW my.words", "two words")
-
-        def test_what_the_environment_says(self):
-            for alias in ("role", "ascii", "unmigrated"):
-                self.assert_everywhere(alias, "SHOW lock_timeout", "12345ms")
-
-        def test_role(self):
-            owner, user = f"{NAME}_owner", f"{NAME}_user"
-            self.assert_everywhere("role", "SELECT current_user", owner)
-            self.assert_everywhere("role", "SELECT session_user", user)
-            query = "SELECT tableowner FROM pg_tables WHERE tablename = 'library_author'"
-            self.assert_everywhere("role", query, owner)
+        def test_sessions(self):
+            for alias, statement, expected in SESSIONS:
+                with self.subTest(alias=alias, statement=statement):
+                    self.assertEqual(answers(alias, statement), [expected] * 3)
 
         def test_a_connection_of_that_role_is_left_open(self):
             # Stock Django could not drop the database.
@@ -400,38 +329,21 @@ OPTIONS_TESTS = """
                 LEFT_OPEN.append(connections["role"].copy())
                 LEFT_OPEN[-1].ensure_connection()
 
-        def test_isolation_level(self):
-            for way in WAYS:
-                self.assertEqual(way(self.serializable), "serializable")
-
-        def serializable(self, them):
-            connection = them["default"]
-            connection.set_autocommit(False)
-            try:
-                return ask(connection, "SHOW transaction_isolation")
-            finally:
-                connection.rollback()
-                connection.set_autocommit(True)
-
         def test_binding(self):
             # The server is told the type of a bound parameter, and of an interpolated one not.
-            bound = "SELECT pg_typeof(%s)"
             for alias, expected in (("default", "smallint"), ("role", "integer")):
-                with connections[alias].cursor() as cursor:
-                    cursor.execute(bound, [1])
-                    self.assertEqual(cursor.fetchone(), (expected,))
+                self.assertEqual(query("SELECT pg_typeof(%s)", 1, using=alias), [(expected,)])
 
         def test_encodings(self):
-            for alias, expected in (("ascii", "SQL_ASCII"), ("unmigrated", "UTF8")):
-                self.assert_everywhere(alias, "SHOW server_encoding", expected)
+            for alias in ("ascii", "unmigrated"):
                 Author.objects.using(alias).create(name="Žofie")
                 self.assertEqual(Author.objects.using(alias).get(name="Žofie").name, "Žofie")
 
         def test_which_migrations_have_run(self):
             for alias in ALIASES:
-                see = connections[alias].introspection
+                tables = connections[alias].introspection.table_names()
                 self.assertEqual(
-                    [name for name in see.table_names() if not name.startswith("library_")],
+                    [name for name in tables if not name.startswith("library_")],
                     [] if alias == "unmigrated" else ["django_migrations", "extra"],
                 )
 
@@ -444,10 +356,7 @@ OPTIONS_TESTS = """
             self.assertEqual(self.client.get("/fail").status_code, 500)
             self.assertFalse(Author.objects.filter(name="half a request").exists())
 
-
-    class SessionsToo(Sessions):
-        pass
-
+    class SessionsToo(Sessions): pass
 
     class Cursors(TestCase):
         databases = ALIASES
@@ -459,31 +368,30 @@ OPTIONS_TESTS = """
                 authors = Author.objects.using(alias).exclude(name="seeded").order_by("name")
                 rows = authors.iterator(chunk_size=1)
                 self.assertEqual(next(rows).name, "a")
-                cursors = ask(connections[alias], "SELECT count(*) FROM pg_cursors")
-                self.assertEqual(cursors, 0 if alias == "role" else 1)
+                cursors = query("SELECT name FROM pg_cursors", using=alias)
+                self.assertEqual(len(cursors), 0 if alias == "role" else 1)
                 self.assertEqual([row.name for row in rows], ["b", "c"])
 
-
-    class CursorsToo(Cursors):
-        pass
+    class CursorsToo(Cursors): pass
 """
 
 
 @pytest.fixture
 def roles(project: Project) -> Iterator[None]:
     """A role that owns databases and one that may take it on."""
-    owner, user = (sql.Identifier(f"{project.name}_{one}") for one in ("owner", "user"))
+    owner, user = f"{project.name}_owner", f"{project.name}_user"
     with project.maintenance() as connection:
-        connection.execute(sql.SQL("CREATE ROLE {} CREATEDB").format(owner))
-        connection.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(user, owner))
+        connection.execute(
+            f"CREATE ROLE {owner} CREATEDB; CREATE ROLE {user} LOGIN IN ROLE {owner}"
+        )
     yield
     with project.maintenance() as connection:
-        connection.execute(sql.SQL("DROP ROLE {}, {}").format(user, owner))
+        connection.execute(f"DROP ROLE {user}, {owner}")
 
 
 @pytest.mark.usefixtures("roles")
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_options(project: Project, mode: tuple[str, ...]) -> None:
+@each_runner
+def test_options(project: Project, mode: Mode) -> None:
     """What DATABASES says of connections and of test databases holds in every worker."""
     project.configure(OPTIONS)
     project.write("urls.py", URLS)
@@ -514,84 +422,72 @@ SERVICES = """
     dbname={name}
     options=-c statement_timeout=54321
 """
+SERVICE_SETTINGS = """
+    service = {"ENGINE": DATABASES["default"]["ENGINE"], "OPTIONS": {"service": "settings"}}
+    DATABASES = {
+        "named": {**service, "NAME": DATABASES["default"]["NAME"]},
+        "default": {**service, "NAME": ""},
+    }
+"""
 SERVICE_TESTS = """
+    SESSION = '''SELECT (session_user, current_setting('statement_timeout'),
+                         current_setting('lock_timeout'))::text'''
+
     class Service(TransactionTestCase):
         databases = {"default", "named"}
 
         def test_sessions(self):
-            for way in WAYS:
-                for alias in self.databases:
-                    with self.subTest(way=way.__name__, alias=alias):
-                        self.assertEqual(way(lambda them: self.session(them[alias])), EXPECTED)
+            for alias in self.databases:
+                self.assertEqual(answers(alias, SESSION), [EXPECTED] * 3, alias)
 
-        def session(self, connection):
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT session_user::text, current_setting('statement_timeout'),"
-                    " current_setting('lock_timeout')"
-                )
-                return cursor.fetchone()
-
-
-    class ServiceToo(Service):
-        pass
+    class ServiceToo(Service): pass
 """
 
 
-def use_services(project: Project, *expected: str) -> dict[str, str]:
-    """Have a project use a service without a NAME and with one; return the environment."""
-    where = {key: project.server.params[key] for key in ("host", "port", "user")}
-    services = SERVICES.format(**where, other=f"{project.name}_user", name=project.name)
-    project.write("pg_service.conf", services)
-    project.configure(
-        """
-        service = {"ENGINE": DATABASES["default"]["ENGINE"], "OPTIONS": {"service": "settings"}}
-        DATABASES = {
-            "named": {**service, "NAME": DATABASES["default"]["NAME"]},
-            "default": {**service, "NAME": ""},
-        }
-        """
-    )
-    project.tests(f"EXPECTED = {expected}\n{dedent(ELSEWHERE)}\n{dedent(SERVICE_TESTS)}")
-    path = str(project.folder / "pg_service.conf")
-    return {"PGSERVICEFILE": path, "PGSERVICE": "environment"}
-
-
 @pytest.mark.usefixtures("roles")
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_services(project: Project, mode: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "session"),
+    [
+        (STOCK_SERIAL, "({user},0,12345ms)"),
+        (SERIAL, "({user},0,12345ms)"),
+        (PARALLEL, "({user},0,12345ms)"),
+        ((*PARALLEL, "--host-database", "current"), "({other},54321ms,0)"),
+    ],
+    ids=["stock", "serial", "parallel", "current"],
+)
+def test_services(project: Project, arguments: Mode, session: str) -> None:
     """One in OPTIONS counts for nothing once a test database is made, as under stock Django.
 
-    What it falls back on is what the environment says, here another service.
+    What it falls back on is what the environment says, here another service. In the project's own
+    database the one in OPTIONS counts, with its options, and it names the database.
     """
-    user = project.server.params["user"]
-    env = use_services(project, user, "0", "12345ms")
-    project.run(*mode, env=env).passed()
-    with project.maintenance() as connection:
-        row = connection.execute("SELECT FROM pg_database WHERE datname = 'test_'").fetchone()
-    assert row is None
-
-
-@pytest.mark.usefixtures("roles")
-def test_services_of_the_project_s_own_database(project: Project) -> None:
-    """There the service in OPTIONS counts, with its options, and names the database."""
-    project.create_database()
-    user = f"{project.name}_user"
-    with project.maintenance() as connection:
-        connection.execute(f"GRANT CREATE ON DATABASE {project.name} TO {user}")
-    env = use_services(project, user, "54321ms", "0")
-    project.run("--parallel", "2", "--host-database", "current", env=env).passed()
-    with project.host(project.name) as connection:
-        left = connection.execute("SELECT FROM pg_namespace WHERE nspname LIKE 'test\\_%'")
-        assert left.rowcount == 0
-    project.drop_database()
+    where = {key: project.server.params[key] for key in ("host", "port", "user")}
+    where |= {"name": project.name, "other": f"{project.name}_user"}
+    project.write("pg_service.conf", SERVICES.format(**where))
+    project.configure(SERVICE_SETTINGS)
+    expected = session.format(**where)
+    project.tests(f"EXPECTED = {expected!r}\n{dedent(ELSEWHERE)}\n{dedent(SERVICE_TESTS)}")
+    if is_current := "current" in arguments:
+        project.create_database()
+        with project.host(project.name) as connection:
+            connection.execute("GRANT CREATE ON DATABASE {name} TO {other}".format(**where))
+    path = str(project.folder / "pg_service.conf")
+    env = {"PGSERVICEFILE": path, "PGSERVICE": "environment"}
+    project.run(*arguments, env=env).passed()
+    with project.host(project.name if is_current else "postgres") as connection:
+        left = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test\\_%'"
+            " UNION ALL SELECT datname FROM pg_database WHERE datname = 'test_'"
+        )
+        assert left.fetchall() == []
+    if is_current:
+        project.drop_database()
 
 
 CONCURRENT_TESTS = """
     from urllib.request import urlopen
     from asgiref.sync import sync_to_async
     from django.test import LiveServerTestCase
-
 
     class Live(LiveServerTestCase):
         def test_server(self):
@@ -600,14 +496,11 @@ CONCURRENT_TESTS = """
                 with urlopen(self.live_server_url + path) as response:
                     self.assertEqual(response.read(), b"committed")
 
-
     class Elsewhere(TransactionTestCase):
         def test_what_is_committed_shows_elsewhere(self):
             Author.objects.create(name="committed")
-            for way in WAYS:
-                with self.subTest(way=way.__name__):
-                    query = "SELECT name FROM library_author"
-                    self.assertEqual(way(lambda them: ask(them["default"], query)), "committed")
+            found = answers("default", "SELECT name FROM library_author")
+            self.assertEqual(found, ["committed"] * 3)
 
         async def test_other_threads(self):
             await Author.objects.acreate(name="committed")
@@ -621,7 +514,6 @@ CONCURRENT_TESTS = """
             for sensitive in (True, False):
                 found = await sync_to_async(look, thread_sensitive=sensitive)()
                 self.assertEqual(found, "committed")
-
 
     class Async(TestCase):
         @classmethod
@@ -644,16 +536,32 @@ CONCURRENT_TESTS = """
             await sync_to_async(self.author.delete)()
             self.assertFalse(await Author.objects.aexists())
 
+    class AsyncToo(Async): pass
 
-    class AsyncToo(Async):
-        pass
+    class Apart(TransactionTestCase):
+        databases = {"default", "again"}
+
+        def test_each_sees_its_own(self):
+            Author.objects.create(name="a")
+            self.assertEqual(Author.objects.using("again").count(), 0)
+
+    class ApartToo(Apart): pass
 """
 
 
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_threads_live_servers_and_coroutines(project: Project, mode: tuple[str, ...]) -> None:
-    """Connections that are opened anew find the worker's tables without being told."""
+@each_mode
+def test_threads_live_servers_and_coroutines(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, mode: Mode
+) -> None:
+    """Connections that are opened anew find the worker's tables without being told.
+
+    Beside them is one database by two names of its server. Django takes them for two, so each
+    alias gets schemas of its own; stock's fails, for the second has the name of the first.
+    """
+    link = tmp_path_factory.mktemp("s") / "s"
+    link.symlink_to(project.server.params["host"])
     project.configure('INSTALLED_APPS = ["library"]; ROOT_URLCONF = "urls"; ALLOWED_HOSTS = ["*"]')
+    project.configure(f'DATABASES["again"] = {{**DATABASES["default"], "HOST": {str(link)!r}}}')
     project.write("urls.py", URLS)
     project.tests(f"{dedent(ELSEWHERE)}\n{dedent(CONCURRENT_TESTS)}")
     project.run(*mode).passed()

@@ -6,11 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from schema_runner.embedded import Server
 
-from ..project import MEETING, Project
+from ..project import PARALLEL, Mode, Project, each_mode
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,52 +37,44 @@ def test_the_embedded_server_shown_works(postgresql: Server, tmp_path: Path) -> 
     """The settings that start it, in a process of their own, on the server of the tests."""
     (block,) = [block for page in PAGES for block in blocks(page, "python") if "embedded" in block]
     cache = postgresql.data_dir.parent
-    result = subprocess.run(
+    variables = {"SCHEMA_RUNNER_PG_BIN": str(postgresql.bin_dir), "XDG_CACHE_HOME": str(cache)}
+    name = subprocess.check_output(
         [sys.executable, "-c", f"{block}\nprint(DATABASES['default']['NAME'])"],
-        env={
-            **os.environ,
-            "SCHEMA_RUNNER_PG_BIN": str(postgresql.bin_dir),
-            "XDG_CACHE_HOME": str(cache),
-        },
-        capture_output=True,
+        env={**os.environ, **variables},
         text=True,
-        check=True,
         timeout=120,
     )
-    assert result.stdout == "library\n"
+    assert name == "library\n"
 
 
-@pytest.mark.parametrize("mode", [(), ("--parallel", "2")], ids=["serial", "parallel"])
-def test_the_code_shown_works_together(project: Project, mode: tuple[str, ...]) -> None:
+@each_mode
+def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
     """All blocks of Python, in one project whose tests are those of the docs."""
     write_blocks(project)
     project.write("library/fixtures/authors.json", FIXTURE)
     result = project.run(*mode).passed()
     assert "Ran 7 tests" in result.stderr
-    project.run(*mode, "--testrunner", "runner.Runner").passed()
-    observed = project.run(*mode, "--testrunner", "observed.ObservedRunner").passed()
-    assert "AloneTests.test_nothing_else_runs: passed in worker " in observed.stdout
+    if mode:
+        project.run(*mode, "--testrunner", "runner.Runner").passed()
+        observed = project.run(*mode, "--testrunner", "observed.ObservedRunner").passed()
+        assert "AloneTests.test_nothing_else_runs: passed in worker " in observed.stdout
 
 
 def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
     """Line by line, but for the time it took."""
     (shown,) = blocks(ROOT / "README.md", "text")
     project.tests(
-        MEETING
-        + """
-        class A(Meeting, TestCase):
+        """
+        class A(TestCase):
             def test_a(self):
-                self.meet()
+                meet(number=2)
 
-            def test_b(self):
-                pass
+            def test_b(self): pass
 
-
-        class B(A):
-            pass
-    """
+        class B(A): pass
+        """
     )
-    result = project.run("--parallel", "2").passed()
+    result = project.run(*PARALLEL).passed()
 
     def lines(text: str) -> list[str]:
         return sorted(re.sub(r"[0-9.]+(s$| s\b|%| times)", "N", one) for one in text.splitlines())

@@ -1,20 +1,13 @@
 """A run inside of a test of another run, which afterwards has its own schema back."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from ..digest import digest
-from ..project import Project
-
-# The arguments of a run, and how it starts its workers.
-STARTS = [((), "fork"), (("--parallel", "2"), "fork"), (("--parallel", "2"), "spawn")]
-IDS = ["serial", "fork", "spawn"]
+from ..project import PARALLEL, SERIAL, Mode, Project, each_mode
 
 TESTS = """
     import io
     import multiprocessing
-    import signal
     from contextlib import redirect_stderr, redirect_stdout
 
     from django.conf import settings
@@ -22,18 +15,13 @@ TESTS = """
     from django.test.utils import setup_test_environment, teardown_test_environment
     from schema_runner import SchemaDiscoverRunner, current_worker
 
-
     def place():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT current_schema(), current_database()")
-            return cursor.fetchone()
-
+        return query("SELECT current_schema(), current_database()")[0]
 
     def state():
         return (place(), current_worker(), settings.DATABASES["default"]["NAME"],
                 connection.settings_dict["NAME"], connection.settings_dict["OPTIONS"],
                 signal.getsignal(signal.SIGTERM))
-
 
     def run(*arguments):
         output = io.StringIO()
@@ -48,81 +36,66 @@ TESTS = """
             setup_test_environment()
         return output.getvalue(), 0
 
-
     class Nesting:
-        def test_a_set_up_and_teardown(self):
-            before = state()
+        def setUp(self):
+            self.before = state()
+            # Each test is isolated from those before.
+            self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="outer")
+
+        def assert_restored(self):
+            self.assertEqual(state(), self.before)
+            Author.objects.create(name="later")
+            names = set(Author.objects.values_list("name", flat=True))
+            self.assertEqual(names, {"outer", "later"})
+            Author.objects.filter(name="later").delete()
+
+        def test_a_set_up_and_teardown(self):
             for parallel in (1, 2):
                 runner = SchemaDiscoverRunner(verbosity=0, interactive=False, parallel=parallel)
                 config = runner.setup_databases()
                 try:
-                    inner = place()
-                    self.assertNotEqual(inner, before[0])
+                    self.assertNotEqual(place(), self.before[0])
                     self.assertEqual(Author.objects.count(), 0)
                     Author.objects.create(name="inner")
                 finally:
                     runner.teardown_databases(config)
-                self.assertEqual(state(), before)
-                self.assert_writes("outer")
+                self.assert_restored()
 
         def test_b_a_run_by_the_command(self):
-            before = state()
-            Author.objects.create(name="outer")
             # A worker cannot start workers, and neither can one of stock Django.
             is_worker = multiprocessing.current_process().daemon
             for extra in [[]] if is_worker else [[], ["--parallel", "2"]]:
                 output, code = run("inner", *extra)
                 self.assertEqual(code, 0, output)
                 self.assertIn("Ran 2 tests", output)
-                self.assertEqual(state(), before)
-                self.assert_writes("outer")
+                self.assert_restored()
 
         def test_c_a_run_that_fails(self):
-            before = state()
-            Author.objects.create(name="outer")
             output, code = run("inner_failing")
             self.assertEqual(code, 1, output)
             self.assertIn("as planned", output)
-            self.assertEqual(state(), before)
-            self.assert_writes("outer")
+            self.assert_restored()
 
         def test_d_is_isolated_as_before(self):
-            self.assertEqual(Author.objects.count(), 0)
-            Author.objects.create(name="outer")
-            self.assert_writes("outer")
+            self.assert_restored()
 
-        def assert_writes(self, *there):
-            Author.objects.create(name="later")
-            names = set(Author.objects.values_list("name", flat=True))
-            self.assertEqual(names, {*there, "later"})
-            Author.objects.filter(name="later").delete()
-
-
-    class First(Nesting, TransactionTestCase):
-        pass
-
-
-    class Second(Nesting, TransactionTestCase):
-        pass
+    class First(Nesting, TransactionTestCase): pass
+    class Second(Nesting, TransactionTestCase): pass
 """
 INNER = """
     from django.test import TestCase
     from library.models import Author
-
 
     class Inner(TestCase):
         def test_inner(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="inner")
 
-
-    class InnerToo(Inner):
-        pass
+    class InnerToo(Inner): pass
 """
 INNER_FAILING = """
     from django.test import TestCase
-
 
     class Failing(TestCase):
         def test_failing(self):
@@ -140,45 +113,42 @@ def nesting(project: Project) -> Project:
     return project
 
 
-@pytest.mark.parametrize(("mode", "method"), STARTS, ids=IDS)
-def test_the_outer_run_has_its_schema_back(
-    nesting: Project, mode: tuple[str, ...], method: str
-) -> None:
+@pytest.mark.parametrize(
+    ("mode", "method"),
+    [(SERIAL, "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")],
+    ids=["serial", "fork", "spawn"],
+)
+def test_the_outer_run_has_its_schema_back(nesting: Project, mode: Mode, method: str) -> None:
     """Its tests read and write there, and what the inner run has made is gone."""
     result = nesting.run("library", *mode, env={"START_METHOD": method}).passed()
     assert "Ran 8 tests" in result.stderr
     assert nesting.databases() == []
 
 
-@pytest.fixture
-def current(nesting: Project) -> Iterator[Project]:
-    """The same in `current` mode, with rows that are to stay."""
+PRECIOUS = """
+    CREATE TABLE library_author (id bigserial PRIMARY KEY, name text UNIQUE);
+    INSERT INTO library_author (name) VALUES ('precious');
+    CREATE TABLE library_book (
+        id bigserial PRIMARY KEY, title text, author_id bigint REFERENCES library_author);
+    INSERT INTO library_book (title, author_id) VALUES ('precious', 1)
+"""
+
+
+@each_mode
+def test_the_project_s_own_tables_keep_their_rows(nesting: Project, mode: Mode) -> None:
+    """In `current` mode both runs have their schemas beside them."""
     nesting.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     nesting.create_database()
     with nesting.host(nesting.name) as connection:
-        connection.execute(
-            "CREATE TABLE library_author (id bigserial PRIMARY KEY, name text UNIQUE);"
-            "INSERT INTO library_author (name) VALUES ('precious');"
-            "CREATE TABLE library_book (id bigserial PRIMARY KEY, title text, author_id bigint"
-            " REFERENCES library_author);"
-            "INSERT INTO library_book (title, author_id) VALUES ('precious', 1)"
-        )
+        connection.execute(PRECIOUS)
         before = digest(connection)
-    yield nesting
+    result = nesting.run("library", *mode).passed()
+    assert "Ran 8 tests" in result.stderr
+    assert nesting.databases() == [nesting.name]
     with nesting.host(nesting.name) as connection:
         assert digest(connection) == before
-        assert connection.execute("SELECT name FROM library_author").fetchall() == [("precious",)]
-        assert connection.execute("SELECT title FROM library_book").fetchall() == [("precious",)]
-        ours = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
-        assert ours.fetchall() == []
+        rows = connection.execute("SELECT name, title FROM library_author, library_book")
+        assert rows.fetchall() == [("precious", "precious")]
+        ours = connection.execute("SELECT FROM pg_namespace WHERE nspname ~ '^test_'")
+        assert ours.rowcount == 0
     nesting.drop_database()
-
-
-@pytest.mark.parametrize(("mode", "method"), STARTS, ids=IDS)
-def test_the_project_s_own_tables_keep_their_rows(
-    current: Project, mode: tuple[str, ...], method: str
-) -> None:
-    """In `current` mode both runs have their schemas beside them."""
-    result = current.run("library", *mode, env={"START_METHOD": method}).passed()
-    assert "Ran 8 tests" in result.stderr
-    assert current.databases() == [current.name]

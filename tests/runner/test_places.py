@@ -1,90 +1,53 @@
 """Where workers are: each makes its place as it starts, and drops it as it ends."""
 
-import json
-from typing import Any
-
 import pytest
 
-from ..project import MEETING, Project
-from .test_aliases import DATABASES, ROUTER, SHOP, SHOP_MIGRATION
+from ..project import PARALLEL, Project
+from .test_aliases import use_several
 
-METHODS = ["fork", "spawn"]
-TWO, THREE = ("--parallel", "2"), ("--parallel", "3")
+each_method = pytest.mark.parametrize("method", ["fork", "spawn"])
 
-# A migration that writes down who builds, and a runner that writes down which schemas are left
-# when the workers have ended.
+# A migration that records who builds, tests that record where they are, and a runner that records
+# which schemas are left when the workers have ended.
 BUILDING = """
-    import json
-    import time
-    from pathlib import Path
-
-    import schema_runner
-
-
-    def write(path, **values):
-        with open(path, "a") as lines:
-            lines.write(json.dumps(values) + "\\n")
-
+    from helpers import *
 
     def build(apps, editor):
-        worker = schema_runner.current_worker()
-        write("built", number=worker and worker.number, alias=editor.connection.alias)
-        deadline = time.monotonic() + 60
-        while worker and Path("waits").exists() and not Path("begun").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        record("built")
+        if schema_runner.current_worker() and Path("waits").exists():
+            wait_for("begun")
 
+    def need(apps, editor):
+        from shop.models import Item
+
+        if editor.connection.alias == "default":
+            assert Item.objects.using("other").get().name == "migrated"
+            record("needed")
+
+    def places(*aliases):
+        where = "SELECT current_schema(), current_database()"
+        found = {alias: query(where, using=alias)[0] for alias in aliases}
+        record("places", schemas=schema_runner.current_worker().schemas, places=found)
 
     class Runner(schema_runner.SchemaDiscoverRunner):
         def teardown_databases(self, old_config, **kwargs):
-            from django.db import connection
-
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_w'")
-                write("left", names=[name for (name,) in cursor.fetchall()])
+            rows = query("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_w'")
+            record("left", names=[name for (name,) in rows])
             super().teardown_databases(old_config, **kwargs)
 """
-# Tests that write down where they are.
-PLACES = """
-        from building import write
+THREE = """
+    from building import places
 
+    class First(TestCase):
+        def test_it(self):
+            Path("begun").touch()
+            places("default")
+            meet(number=3)
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="same everywhere")
 
-        def places(*aliases):
-            worker, found = schema_runner.current_worker(), {}
-            for alias in aliases:
-                with connections[alias].cursor() as cursor:
-                    cursor.execute("SELECT current_schema(), current_database()")
-                    found[alias] = cursor.fetchone()
-            write("places", number=worker.number, schema=worker.schema, schemas=worker.schemas,
-                  process=os.getpid(), places=found)
-
-
-"""
-MEETING_OF_THREE = """
-        class First(Meeting, TestCase):
-            def test_it(self):
-                Path("begun").touch()
-                places("default")
-                self.meet(3)
-                self.assertEqual(Author.objects.count(), 0)
-                Author.objects.create(name="same everywhere")
-
-
-        class Second(First):
-            pass
-
-
-        class Third(First):
-            pass
-"""
-QUICK = """
-        class First(TransactionTestCase):
-            def test_it(self):
-                places("default")
-
-
-        class Second(First):
-            pass
+    class Second(First): pass
+    class Third(First): pass
 """
 
 
@@ -100,103 +63,99 @@ def building(project: Project) -> Project:
     return project
 
 
-def read(project: Project, name: str) -> list[dict[str, Any]]:
-    path = project.folder / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 def test_a_worker_makes_its_schema_as_it_starts(building: Project, method: str) -> None:
     """Side by side: the first one tests while the others, whose builds wait for it, migrate."""
     (building.folder / "waits").touch()
-    building.tests(MEETING + PLACES + MEETING_OF_THREE)
-    result = building.run(*THREE, env={"START_METHOD": method}).passed()
+    building.tests(THREE)
+    result = building.run("--parallel", "3", env={"START_METHOD": method}).passed()
     assert "Ran 3 tests" in result.stderr
-    found = {line["number"]: line for line in read(building, "places")}
+    found = {line["worker"]: line for line in building.records("places")}
     assert set(found) == {1, 2, 3}
     for number, line in found.items():
         assert line["schema"].startswith(f"test_w{number}_")
         assert line["schemas"] == {"default": line["schema"]}
         assert line["places"] == {"default": [line["schema"], building.test_name]}
     assert len({line["process"] for line in found.values()}) == 3
-    built = [line["number"] for line in read(building, "built")]
+    built = [line["worker"] for line in building.records("built")]
     assert built[0] is None
     assert sorted(built[1:]) == [2, 3]
     # Worker 1 has the schema of the run's own build.
-    assert read(building, "left") == [{"names": [found[1]["schema"]]}]
+    assert [line["names"] for line in building.records("left")] == [[found[1]["schema"]]]
     assert building.databases() == []
 
 
-@pytest.mark.parametrize("method", METHODS)
+def kept(project: Project) -> list[str]:
+    """Return the workers' schemas, all of which are marked as kept."""
+    found = {name: mark for name, mark in project.schemas().items() if name.startswith("test_w")}
+    assert all(mark is not None and mark.state == "kept" for mark in found.values())
+    return sorted(found)
+
+
+@each_method
 def test_keepdb_keeps_what_workers_have_made(building: Project, method: str) -> None:
     """All schemas are marked as kept and named, whichever process has made them."""
-    building.tests(MEETING + PLACES + MEETING_OF_THREE)
-    result = building.run(*THREE, "--keepdb", env={"START_METHOD": method}).passed()
-    used = {line["schema"] for line in read(building, "places")}
-    kept = {name: mark for name, mark in building.schemas().items() if name.startswith("test_w")}
-    assert set(kept) == used
-    for name, mark in kept.items():
-        assert mark is not None
-        assert mark.state == "kept"
+    building.tests(THREE)
+    result = building.run("--parallel", "3", "--keepdb", env={"START_METHOD": method}).passed()
+    assert kept(building) == sorted(line["schema"] for line in building.records("places"))
+    for name in kept(building):
         assert f"Kept schema {name} in database '{building.test_name}'." in result.stderr
-    building.run().passed()
-    assert building.databases() == []
+    building.drop_database(building.test_name)
 
 
-def test_a_worker_that_is_not_needed_does_not_hold_up_the_end(building: Project) -> None:
-    """It is ended in the middle of its build, of which nothing stays."""
-    (building.folder / "waits").touch()
-    building.tests(MEETING + PLACES + QUICK)
-    result = building.run(*TWO).passed()
-    assert "Ran 2 tests" in result.stderr
-    assert {line["number"] for line in read(building, "places")} == {1}
-    (left,) = read(building, "left")
-    assert {name.split("_")[1] for name in left["names"]} <= {"w1", "w2"}
-    assert building.databases() == []
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_worker_that_is_not_needed(building: Project, keeps: bool) -> None:
+    """Its build is ended, and nothing of it stays; --keepdb waits for it.
 
-
-def test_keepdb_waits_for_every_worker(building: Project) -> None:
-    """The next run is to find as many schemas as it has workers."""
+    The next run is to find as many schemas as it has workers.
+    """
     (building.folder / "waits").touch()
     building.tests(
-        MEETING
-        + PLACES
-        + QUICK.replace('places("default")', 'places("default"); Path("begun").touch()')
+        f"""
+        from building import places
+
+        class First(TransactionTestCase):
+            def test_it(self):
+                places("default")
+                if {keeps}:
+                    Path("begun").touch()
+
+        class Second(First): pass
+        """
     )
-    building.run(*TWO, "--keepdb").passed()
-    kept = {name: mark for name, mark in building.schemas().items() if name.startswith("test_w")}
-    assert sorted(name.split("_")[1] for name in kept) == ["w1", "w2"]
-    assert all(mark is not None and mark.state == "kept" for mark in kept.values())
-    building.run().passed()
+    result = building.run(*PARALLEL, *(["--keepdb"] if keeps else [])).passed()
+    assert "Ran 2 tests" in result.stderr
+    if keeps:
+        assert [name.split("_")[1] for name in kept(building)] == ["w1", "w2"]
+        building.run().passed()
+    else:
+        assert {line["worker"] for line in building.records("places")} == {1}
+        (left,) = building.records("left")
+        assert {name.split("_")[1] for name in left["names"]} <= {"w1", "w2"}
     assert building.databases() == []
 
 
-# The alias `default` needs what `other` has.
-NEEDING = """
-    import schema_runner
-    from building import write
-
-
-    def need(apps, editor):
-        from shop.models import Item
-
-        if editor.connection.alias == "default":
-            worker = schema_runner.current_worker()
-            assert Item.objects.using("other").get().name == "migrated"
-            write("needed", number=worker and worker.number)
-"""
-SEVERAL = """
+@each_method
+def test_workers_make_a_place_for_each_database(building: Project, method: str) -> None:
+    """In the order of DEPENDENCIES; a mirror and a second alias follow the first."""
+    use_several(building)
+    # The alias `default` needs what `other` has.
+    building.migration(
+        "0003_needing", "0002_building", 'migrations.RunPython(__import__("building").need)'
+    )
+    building.tests(
+        """
+        from building import places
         from shop.models import Item
 
         ALIASES = ("default", "again", "other", "mirror", "third")
 
-
-        class First(Meeting, TransactionTestCase):
+        class First(TransactionTestCase):
             databases = {*ALIASES, "small"}
 
             def test_it(self):
                 places(*ALIASES)
-                self.meet()
+                meet(number=2)
                 for alias in ("default", "third", "small"):
                     self.assertEqual(Author.objects.using(alias).count(), 0)
                     Author.objects.using(alias).create(name=alias)
@@ -205,115 +164,90 @@ SEVERAL = """
                 self.assertTrue(Item.objects.using("mirror").filter(name="bought").exists())
                 self.assertEqual(Author.objects.using("small").get().name, "small")
 
-
-        class Second(First):
-            pass
-"""
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_workers_make_a_place_for_each_database(building: Project, method: str) -> None:
-    """In the order of DEPENDENCIES; a mirror and a second alias follow the first."""
-    building.configure(DATABASES)
-    building.write("routers.py", ROUTER)
-    building.write("shop/__init__.py", "")
-    building.write("shop/models.py", SHOP)
-    building.write("shop/migrations/__init__.py", "")
-    building.write("shop/migrations/0001_initial.py", SHOP_MIGRATION)
-    building.write("needing.py", NEEDING)
-    building.migration(
-        "0003_needing", "0002_building", 'migrations.RunPython(__import__("needing").need)'
+        class Second(First): pass
+        """
     )
-    building.tests(MEETING + PLACES + SEVERAL)
-    building.run(*TWO, env={"START_METHOD": method}).passed()
-    assert [line["number"] for line in read(building, "needed")] == [1, 2]
-    found = {line["number"]: line["places"] for line in read(building, "places")}
+    building.run(*PARALLEL, env={"START_METHOD": method}).passed()
+    assert [line["worker"] for line in building.records("needed")] == [1, 2]
+    found = {line["worker"]: line["places"] for line in building.records("places")}
     assert set(found) == {1, 2}
     for number, places in found.items():
         assert places["again"] == places["default"]
         assert places["mirror"] == places["other"]
         assert all(schema.startswith(f"test_w{number}_") for schema, _ in places.values())
         databases = [places[alias][1] for alias in ("default", "other", "third")]
-        suffixes = ("", "_other", "_third")
-        assert databases == [f"{building.test_name}{suffix}" for suffix in suffixes]
-    assert not {str(place) for place in found[1].values()} & {
-        str(place) for place in found[2].values()
-    }
+        assert databases == [
+            f"{building.test_name}{suffix}" for suffix in ("", "_other", "_third")
+        ]
+    assert not {*map(tuple, found[1].values())} & {*map(tuple, found[2].values())}
     assert building.databases() == []
 
 
 KILLING = """
-        class Killing(TransactionTestCase):
-            databases = {"default", "small"}
+    from building import places
 
-            def test_a(self):
-                self.assert_fresh()
-                places("default")
+    class Killing(TransactionTestCase):
+        databases = {"default", "small"}
 
-            def test_b_dies(self):
-                self.assert_fresh()
-                os._exit(3)
+        def setUp(self):
+            for alias in self.databases:
+                self.assertEqual(Author.objects.using(alias).count(), 0)
+                Author.objects.using(alias).create(name="left")
+                tables = connections[alias].introspection.table_names()
+                self.assertNotIn("left_behind", tables)
+            places("default")
 
-            def test_c(self):
-                self.assert_fresh()
-                places("default")
-                Path("done").touch()
+        def test_a(self): pass
 
-            def assert_fresh(self):
-                for alias in ("default", "small"):
-                    self.assertEqual(Author.objects.using(alias).count(), 0)
-                    Author.objects.using(alias).create(name="left")
-                    tables = connections[alias].introspection.table_names()
-                    self.assertNotIn("left_behind", tables)
-                if "dies" in self.id():
-                    with connection.cursor() as cursor:
-                        cursor.execute("CREATE TABLE left_behind (n int)")
+        def test_b_dies(self):
+            query("CREATE TABLE left_behind (n int)")
+            os._exit(3)
 
+        def test_c(self):
+            Path("done").touch()
 
-        class Beside(TransactionTestCase):
-            databases = {"default", "small"}
+    class Beside(TransactionTestCase):
+        databases = {"default", "small"}
 
-            def test_d_keeps_the_other_worker_busy(self):
-                deadline = time.monotonic() + 60
-                while not Path("done").exists():
-                    self.assertLess(time.monotonic(), deadline)
-                    time.sleep(0.01)
+        def test_d_keeps_the_other_worker_busy(self):
+            wait_for("done")
+"""
+SMALL = """
+    DATABASES["small"] = {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": "small.sqlite3",
+        "TEST": {"MIGRATE": False},
+    }
 """
 EXTRA = 'migrations.RunSQL("CREATE SCHEMA extra")'
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("how", ["schemas", "clones", "isolation"])
+@pytest.mark.parametrize(
+    ("how", "method"),
+    [("schemas", "fork"), ("schemas", "spawn"), ("clones", "spawn"), ("isolation", "fork")],
+)
 def test_what_follows_a_worker_that_was_killed_is_fresh(
     building: Project, how: str, method: str
 ) -> None:
     """In a schema, or in a clone where there are clones; so is the SQLite database beside it."""
-    building.configure(
-        """
-        DATABASES["small"] = {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": "small.sqlite3",
-            "TEST": {"MIGRATE": False},
-        }
-        """
-    )
+    building.configure(SMALL)
     if how == "clones":
         building.migration("0003_extra", "0002_building", EXTRA)
-    building.tests(MEETING + PLACES + KILLING)
+    building.tests(KILLING)
     flags = ("--isolation", "database") if how == "isolation" else ()
-    result = building.run(*TWO, *flags, env={"START_METHOD": method})
+    result = building.run(*PARALLEL, *flags, env={"START_METHOD": method})
     assert result.code == 1
     assert "Ran 4 tests" in result.stderr
     assert "FAILED (errors=1)" in result.stderr
-    before, after = read(building, "places")
-    assert after["number"] == before["number"]
+    before, _, after = building.records("places")
+    assert after["worker"] == before["worker"]
     assert after["process"] != before["process"]
     (schema, database), (new_schema, new_database) = (
         line["places"]["default"] for line in (before, after)
     )
     if how == "schemas":
         assert new_schema != schema
-        assert new_schema.startswith(f"test_w{after['number']}_")
+        assert new_schema.startswith(f"test_w{after['worker']}_")
         assert new_database == database == building.test_name
     else:
         assert (new_schema, new_database) == (schema, database)

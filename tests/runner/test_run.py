@@ -1,182 +1,132 @@
 """What one run does from start to end, and what it leaves."""
 
-import json
 import re
 
 import pytest
 
 from ..digest import digest
-from ..project import STOCK, Project
+from ..project import PARALLEL, SERIAL, STOCK, Mode, Project, each_start
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.versions
 
-MODES = [(), ("--parallel", "2")]
-METHODS = ["fork", "spawn", "forkserver"]
-
-# Writes, as each test runs, where it is: one line of JSON a test.
+# Record, as each test runs, where it is.
 REPORTING = """
-    import json
-    import os
-    import schema_runner
-
-
-    def report():
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT current_schema(), current_database(), current_setting('search_path')"
-            )
-            schema, database, path = cursor.fetchone()
-            cursor.execute("SELECT to_regclass('public.library_book') IS NULL")
-            worker = schema_runner.current_worker()
-            line = {
-                "schema": schema, "database": database, "path": path,
-                "public_is_empty": cursor.fetchone()[0], "process": os.getpid(),
-                "number": worker.number, "worker_schema": worker.schema,
-                "schemas": worker.schemas,
-            }
-        with open("report", "a") as lines:
-            lines.write(json.dumps(line) + "\\n")
-
+    WHERE = '''SELECT current_schema(), current_database(), current_setting('search_path'),
+                      to_regclass('public.library_book') IS NULL'''
 
     class Reporting:
         def test_one(self):
-            report()
+            ((place, database, path, is_public_empty),) = query(WHERE)
+            record("test", place=place, database=database, path=path,
+                   is_public_empty=is_public_empty, schemas=schema_runner.current_worker().schemas)
             self.assertEqual(Author.objects.count(), 0)
             Book.objects.create(title="t", author=Author.objects.create(name="same everywhere"))
 
-        def test_two(self):
-            self.test_one()
+        test_two = test_one
 
-
-    class First(Reporting, TestCase):
-        pass
-
-
-    class Second(Reporting, TestCase):
-        pass
-
-
-    class Third(Reporting, TransactionTestCase):
-        pass
-
-
-    class Fourth(Reporting, TransactionTestCase):
-        pass
+    class First(Reporting, TestCase): pass
+    class Second(Reporting, TestCase): pass
+    class Third(Reporting, TransactionTestCase): pass
+    class Fourth(Reporting, TransactionTestCase): pass
+"""
+# The project's own tables have the same names, and its migrations are all applied.
+PRECIOUS = """
+    CREATE TABLE library_author (id int, name text);
+    INSERT INTO library_author VALUES (1, 'precious');
+    CREATE TABLE django_migrations (id serial, app text, name text, applied timestamp);
+    INSERT INTO django_migrations (app, name) VALUES ('library', '0001_initial')
 """
 
 
-def reported(project: Project) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (project.folder / "report").read_text().splitlines()]
+@pytest.mark.server
+@each_start
+def test_each_worker_has_a_schema_of_its_own(project: Project, mode: Mode, method: str) -> None:
+    """Named by the worker and the time, in the one host database, first on the path.
 
-
-@pytest.mark.parametrize("mode", MODES)
-def test_each_worker_has_a_schema_of_its_own(project: Project, mode: tuple[str, ...]) -> None:
-    """Named by the worker and the time, in the one host database, first on the path."""
+    The project's own database is unchanged.
+    """
+    project.create_database()
+    with project.host(project.name) as connection:
+        connection.execute(PRECIOUS)
+        before = digest(connection)
     project.tests(REPORTING)
-    project.run(*mode).passed()
-    lines = reported(project)
+    project.run(*mode, env={"START_METHOD": method}).passed()
+    lines = project.records("test")
     assert len(lines) == 8
-    assert {line["database"] for line in lines} == {project.test_name}
-    assert all(line["public_is_empty"] for line in lines)
     for line in lines:
-        assert line["schema"] == line["worker_schema"]
-        assert str(line["schema"]).startswith(f"test_w{line['number']}_1")
+        schema = line["schema"]
+        assert (line["place"], line["database"]) == (schema, project.test_name)
+        assert line["is_public_empty"]
+        assert line["schemas"] == {"default": schema}
+        assert schema.startswith(f"test_w{line['worker']}_1")
         rest = r",test_shims_\d+,pg_catalog,public" if mode else ",public"
-        assert re.fullmatch(f"{line['schema']}{rest}", str(line["path"]))
-        assert line["schemas"] == {"default": line["schema"]}
+        assert re.fullmatch(f"{schema}{rest}", line["path"])
     pairs = {(line["process"], line["schema"]) for line in lines}
     assert len({process for process, _ in pairs}) == len({schema for _, schema in pairs})
     assert len(pairs) <= (2 if mode else 1)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_start_methods(project: Project, method: str) -> None:
-    """Workers that were spawned know their schema as forked ones do."""
-    project.tests(REPORTING)
-    project.run("--parallel", "2", env={"START_METHOD": method}).passed()
-    assert all(line["schema"] == line["worker_schema"] for line in reported(project))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_project_s_own_database_is_unchanged(project: Project, mode: tuple[str, ...]) -> None:
-    """Tables of the same names, with rows, and rows that say all migrations are applied."""
-    project.create_database()
-    project.tests(REPORTING)
-    with project.host(project.name) as connection:
-        connection.execute(
-            "CREATE TABLE library_author (id int, name text);"
-            "INSERT INTO library_author VALUES (1, 'precious');"
-            "CREATE TABLE django_migrations (id serial, app text, name text, applied timestamp);"
-            "INSERT INTO django_migrations (app, name) VALUES ('library', '0001_initial')"
-        )
-        before = digest(connection)
-    project.run(*mode).passed()
     with project.host(project.name) as connection:
         assert digest(connection) == before
     assert project.databases() == [project.name]
     project.drop_database()
 
 
+@pytest.mark.server
 def test_public_of_the_host_database_is_left_as_it_was(project: Project) -> None:
     """While a run's schemas exist, its `public` has what CREATE DATABASE put there."""
     project.tests(REPORTING)
     project.create_database()
     with project.host(project.name) as connection:
         pristine = digest(connection)
-    project.run("--parallel", "2", "--keepdb").passed()
+    project.run(*PARALLEL, "--keepdb").passed()
     with project.host() as connection:
         assert digest(connection) == pristine
     project.drop_database()
     project.drop_database(project.test_name)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_failing_suite_leaves_nothing(project: Project, mode: tuple[str, ...]) -> None:
+FAILING = """
+    class Failing(TransactionTestCase):
+        def test_failure(self):
+            Author.objects.create(name="left behind")
+            self.fail("as planned")
+
+    class Breaking(TestCase):
+        def test_error(self):
+            1 / 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "migrates", "error"),
+    [
+        (SERIAL, True, "FAILED (failures=1, errors=1)"),
+        (PARALLEL, True, "FAILED (failures=1, errors=1)"),
+        (PARALLEL, False, "division by zero"),
+    ],
+    ids=["suite-serial", "suite-parallel", "migration"],
+)
+def test_a_failing_run_leaves_nothing(
+    project: Project, mode: Mode, migrates: bool, error: str
+) -> None:
     """Failures and errors end as in stock Django, and everything is dropped."""
-    project.tests(
-        """
-        class Failing(TransactionTestCase):
-            def test_failure(self):
-                Author.objects.create(name="left behind")
-                self.fail("as planned")
-
-
-        class Breaking(TestCase):
-            def test_error(self):
-                1 / 0
-        """
-    )
+    project.tests(FAILING)
+    if not migrates:
+        project.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
     result = project.run(*mode)
     assert result.code == 1
-    assert "FAILED (failures=1, errors=1)" in result.stderr
+    assert error in result.stderr
     assert project.databases() == []
 
 
-def test_a_failing_migration_leaves_nothing(project: Project) -> None:
-    """What was made until then is removed, and the error is the migration's own."""
-    project.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
-    project.tests(REPORTING)
-    result = project.run("--parallel", "2")
-    assert result.code == 1
-    assert "division by zero" in result.stderr
-    assert project.databases() == []
+def test_runs_under_stock_django_before_and_after(project: Project) -> None:
+    """They find what they expect, for schemas are not called as stock's databases are.
 
-
-def test_schemas_of_the_same_name_do_not_meet_stock_s_databases(project: Project) -> None:
-    """A run under stock Django before and after finds what it expects."""
-    project.tests(REPORTING.replace("worker = schema_runner.current_worker()", "return"))
-    for runner in (STOCK, "schema_runner.SchemaDiscoverRunner", STOCK):
-        project.run("--parallel", "2", "--testrunner", runner).passed()
-        assert project.databases() == []
-
-
-@pytest.mark.parametrize("runner", [STOCK, "schema_runner.SchemaDiscoverRunner"])
-def test_an_extension_that_cannot_be_created(project: Project, runner: str) -> None:
-    """The error is that of the connection that it was created on, and of its savepoint."""
+    The error of an extension that cannot be created is that of the connection that it was
+    created on, and of its savepoint.
+    """
     project.tests(
         """
-        from django.db import DatabaseError, transaction
-
+        from django.db import DatabaseError
 
         class Creating(TestCase):
             def create(self, using):
@@ -196,12 +146,12 @@ def test_an_extension_that_cannot_be_created(project: Project, runner: str) -> N
                 transaction.savepoint_rollback(before)
                 self.assertEqual(Author.objects.count(), 0)
 
-
-        class InAnotherWorker(Creating):
-            pass
+        class InAnotherWorker(Creating): pass
         """
     )
-    project.run("--parallel", "2", "--testrunner", runner).passed()
+    for runner in (STOCK, "schema_runner.SchemaDiscoverRunner", STOCK):
+        project.run(*PARALLEL, "--testrunner", runner).passed()
+        assert project.databases() == []
 
 
 def test_a_runner_of_one_s_own_uses_the_mixin(project: Project) -> None:
@@ -211,7 +161,6 @@ def test_a_runner_of_one_s_own_uses_the_mixin(project: Project) -> None:
         """
         from django.test.runner import DiscoverRunner
         from schema_runner import SchemaRunnerMixin
-
 
         class Own(DiscoverRunner):
             @classmethod
@@ -223,13 +172,11 @@ def test_a_runner_of_one_s_own_uses_the_mixin(project: Project) -> None:
                 super().__init__(**kwargs)
                 print("Hello", greet)
 
-
-        class OwnWithSchemas(SchemaRunnerMixin, Own):
-            pass
+        class OwnWithSchemas(SchemaRunnerMixin, Own): pass
         """,
     )
     project.configure('TEST_RUNNER = "runner.OwnWithSchemas"')
     project.tests(REPORTING)
-    result = project.run("--parallel", "2", "--greet", "there").passed()
+    result = project.run(*PARALLEL, "--greet", "there").passed()
     assert "Hello there" in result.stdout
-    assert all(line["schema"] == line["worker_schema"] for line in reported(project))
+    assert all(line["schema"] == line["place"] for line in project.records("test"))

@@ -3,7 +3,7 @@
 import json
 import random
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,83 +13,55 @@ import pytest
 from schema_runner.postgres import schemas
 from schema_runner.postgres.snapshot import Snapshot, SnapshotError
 
-from ..digest import digest
 from ..project import Project, Result
-from .test_current import DECOYS
-from .test_keepdb import DAY, EXTENSION, SERIALIZED, State, pool
-from .test_template import RICH, TELLING, count, count_migrations, told
+from .test_keepdb import DAY, EXTENSION, State, pool
+from .test_template import RICH, count, counted, host, place, told
 
+__all__ = ["counted", "host", "place"]
 pytestmark = pytest.mark.oldest
 
 TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
 FOLDER = "cache/snapshots"
-SAVE = ("--snapshot-dir", FOLDER)
-SUITE = (
-    TELLING
-    + """
-    class First(Telling, TestCase):
-        def test_it(self):
-            if Path(f"told-{os.getpid()}").exists():
-                return
-            self.assertEqual(
-                sorted(Author.objects.values_list("name", flat=True)),
-                ["of a migration", "of a seeder"],
-            )
-            self.assertEqual(Author.objects.create(name="new").id, 3)
-            self.meet(int(os.environ.get("WORKERS", "1")))
+# Tests that need what Django serializes as it builds.
+RESTORED = """
+    from helpers.telling import Telling
+
+    class First(Telling, TransactionTestCase):
+        serialized_rollback = True
+
+        def test_rows_are_there(self):
+            self.assertEqual(Author.objects.count(), 2)
+            self.meet(int(os.environ["WORKERS"]))
             self.tell()
+            Author.objects.all().delete()
 
+        test_they_come_back = test_rows_are_there
 
-    class Second(First):
-        pass
+    class Second(First): pass
 """
-)
 
 
-@pytest.fixture(params=["test", "current"])
-def place(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def host(project: Project, place: str) -> str:
-    """The database that schemas are made in."""
-    return project.test_name if place == "test" else project.name
-
-
-@pytest.fixture
-def saved(project: Project, place: str) -> Iterator[Project]:
-    """A project that counts how often it migrates, in a database that is in use or not."""
-    count_migrations(project, place)
-    project.tests(SUITE)
-    if place == "test":
-        yield project
-        project.end()
-        left = project.databases()
-        for name in left:
-            project.drop_database(name)
-        assert left == []
-    else:
-        project.create_database()
-        with project.host(project.name) as connection:
-            connection.execute(DECOYS)
-            before = digest(connection)
-        yield project
-        project.end()
-        with project.host(project.name) as connection:
-            assert digest(connection) == before
-        project.drop_database()
-
-
-def run(project: Project, workers: int = 1, *more: str, folder: str = FOLDER) -> Result:
+def run(
+    project: Project,
+    workers: int = 1,
+    *more: str,
+    folder: str | None = FOLDER,
+    env: dict[str, str] | None = None,
+) -> Result:
     """Run all tests, which pass, and leave nothing but a file unless that is to be kept."""
     flags = ("--parallel", str(workers)) if workers > 1 else ()
-    wanted = () if "--snapshot-dir" in more or not folder else ("--snapshot-dir", folder)
-    result = project.run(*flags, *wanted, *more, env={"WORKERS": str(workers)}).passed()
+    wanted = ("--snapshot-dir", folder) if folder else ()
+    result = project.run(*flags, *wanted, *more, env={"WORKERS": str(workers), **(env or {})})
+    result.passed()
     assert set(told(project)) == set(range(1, workers + 1))
     if "--keepdb" not in more:
         assert_empty(project)
     return result
+
+
+def warnings(result: Result) -> list[str]:
+    assert "Traceback" not in result.output
+    return [line for line in result.output.splitlines() if "Warning" in line]
 
 
 def assert_empty(project: Project) -> None:
@@ -116,16 +88,6 @@ def file(project: Project) -> Path:
     return path
 
 
-def kept(project: Project, host: str, workers: int) -> State:
-    """Run with --keepdb, return what each schema has, and leave nothing."""
-    run(project, workers, "--keepdb")
-    states = list(pool(project, host).values())
-    assert len(states) == workers
-    assert all(state == states[0] for state in states)
-    remove(project, host)
-    return states[0]
-
-
 def remove(project: Project, host: str) -> None:
     """Remove what runs have kept, as on a machine that has never had it."""
     if host == project.test_name:
@@ -138,256 +100,229 @@ def remove(project: Project, host: str) -> None:
     assert_empty(project)
 
 
-def test_a_second_run_on_an_empty_server(saved: Project, host: str) -> None:
+def kept(project: Project, host: str, workers: int) -> State:
+    """Run with --keepdb; return what each schema of the pool has."""
+    assert warnings(run(project, workers, "--keepdb")) == []
+    first, *others = pool(project, host).values()
+    assert others == [first] * (workers - 1)
+    return first
+
+
+def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
     """It does not migrate, and its schemas have the same structure, rows and extensions."""
-    saved.migration("0003_rich", "0002_counting", RICH)
-    saved.migration("0004_extension", "0003_rich", EXTENSION)
-    first = kept(saved, host, 2)
-    saving = file(saved)
-    content = saving.read_bytes()
-    assert count(saved) == 1
-    assert kept(saved, host, 2) == first
-    assert kept(saved, host, 1) == first
-    result = run(saved, 2)
-    assert "Creating test database for alias 'default'..." in result.stderr
-    assert "Warning" not in result.output
-    assert count(saved) == 1
-    assert file(saved).read_bytes() == content
+    counted.migration("0003_rich", "0002_counting", RICH)
+    counted.migration("0004_extension", "0003_rich", EXTENSION)
+    first = kept(counted, host, 2)
+    remove(counted, host)
+    content = file(counted).read_bytes()
     # Others may restore a cache than those who write it.
-    assert saving.stat().st_mode & 0o777 == 0o644
+    assert file(counted).stat().st_mode & 0o777 == 0o644
+    assert kept(counted, host, 2) == first
+    # The pool that was made of the file is used rather than that.
+    names = set(pool(counted, host))
+    file(counted).write_bytes(b"damaged")
+    assert kept(counted, host, 2) == first
+    assert set(pool(counted, host)) == names
+    remove(counted, host)
+    file(counted).write_bytes(content)
+    result = run(counted)
+    assert "Creating test database for alias 'default'..." in result.stderr
+    assert warnings(result) == []
+    assert count(counted) == 1
+    assert file(counted).read_bytes() == content
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
 @TEST_ONLY
-def test_the_setting(saved: Project, method: str) -> None:
+def test_the_setting(counted: Project) -> None:
     """SCHEMA_RUNNER["SNAPSHOT_DIR"] is the option's default, which wins over it."""
-    saved.configure('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "elsewhere"')
-    for _ in range(2):
-        saved.run("--parallel", "2", env={"START_METHOD": method, "WORKERS": "2"}).passed()
-        told(saved)
-    assert len([*(saved.folder / "elsewhere").iterdir()]) == 1
-    assert count(saved) == 1
-    run(saved)
-    assert len(files(saved)) == 1
-    assert count(saved) == 2
+    counted.tests(RESTORED)
+    counted.configure('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "elsewhere"')
+    run(counted, 2, folder=None)
+    run(counted, 2, folder=None, env={"START_METHOD": "spawn"})
+    run(counted, folder=None)
+    assert len([*(counted.folder / "elsewhere").iterdir()]) == 1
+    assert count(counted) == 1
+    run(counted)
+    assert len(files(counted)) == 1
+    assert count(counted) == 2
 
 
-def test_with_keepdb(saved: Project, host: str) -> None:
-    """A pool can be made of a snapshot, and is used rather than that."""
-    run(saved)
-    run(saved, 2, "--keepdb")
-    names = set(pool(saved, host))
-    file(saved).write_bytes(b"damaged")
-    result = run(saved, 2, "--keepdb")
-    assert "Warning" not in result.output
-    assert set(pool(saved, host)) == names
-    assert count(saved) == 1
-    remove(saved, host)
-
-
-def test_serialized_rollback(saved: Project) -> None:
-    """What Django serializes is there though it has not built anything."""
-    saved.tests(SERIALIZED)
-    for mode in ((), ("--parallel", "2"), ()):
-        saved.run(*mode, *SAVE).passed()
-        assert_empty(saved)
-    assert count(saved) == 1
+@pytest.mark.parametrize("place", ["current"], indirect=True)
+def test_what_is_the_database_s_own(counted: Project) -> None:
+    """Settings and grants that the project's database has anyway are none of migrations."""
+    with counted.host(counted.name) as connection:
+        connection.execute(f"ALTER DATABASE {counted.name} SET my.word = 'mine'")
+        connection.execute(f"GRANT TEMP ON DATABASE {counted.name} TO pg_monitor")
+    counted.tests(RESTORED)
+    for workers in (2, 2, 1):
+        assert warnings(run(counted, workers)) == []
+    assert count(counted) == 1
 
 
 @TEST_ONLY
-def test_another_fingerprint_has_another_file(saved: Project) -> None:
-    """The old file stays, and is used again on the old branch."""
-    path = saved.folder / "library/migrations/0002_counting.py"
-    text = path.read_text()
-    run(saved)
-    path.write_text(text.replace("[migrations", "[migrations.RunSQL('SELECT 1'), migrations"))
-    run(saved)
-    assert (len(files(saved)), count(saved)) == (2, 2)
-    run(saved)
-    path.write_text(text)
-    result = run(saved)
-    assert (len(files(saved)), count(saved)) == (2, 2)
-    assert "Warning" not in result.output
+def test_another_fingerprint_has_another_file(counted: Project) -> None:
+    """The old file stays, and is used again on the old branch; under another's name it is not."""
+    path = counted.folder / "library/migrations/0002_counting.py"
+    old = path.read_text()
+    new = old.replace("[migrations", "[migrations.RunSQL('SELECT 1'), migrations")
+    run(counted)
+    first = file(counted)
+    path.write_text(new)
+    run(counted)
+    assert (len(files(counted)), count(counted)) == (2, 2)
+    run(counted)
+    path.write_text(old)
+    assert warnings(run(counted)) == []
+    assert (len(files(counted)), count(counted)) == (2, 2)
+
+    (second,) = (name for name in files(counted) if name != first)
+    content = first.read_bytes()
+    fingerprint = second.name.partition("-")[0]
+    first.rename(first.with_name(f"{fingerprint}-0000000000000000.snapshot"))
+    second.unlink()
+    path.write_text(new)
+    assert len(warnings(run(counted))) == 1
+    assert count(counted) == 3
+    assert len(files(counted)) == 2
+    assert content in [path.read_bytes() for path in files(counted)]
 
 
 @TEST_ONLY
-def test_a_file_that_a_migration_opens(saved: Project) -> None:
+def test_a_file_that_a_migration_opens(counted: Project) -> None:
     """Only a build shows which it is; each content has a snapshot of its own."""
-    saved.migration(
+    counted.migration(
         "0003_opening",
         "0002_counting",
         'migrations.RunPython(lambda *_: __import__("pathlib").Path("rows.txt").read_text()),',
     )
-    saved.write("rows.txt", "a")
-    run(saved)
-    saved.write("rows.txt", "b")
-    result = run(saved)
-    assert (len(files(saved)), count(saved)) == (2, 2)
-    assert "Warning" not in result.output
-    saved.write("rows.txt", "a")
-    run(saved)
-    assert (len(files(saved)), count(saved)) == (2, 2)
+    for content, expected in (("a", 1), ("b", 2), ("a", 2)):
+        counted.write("rows.txt", content)
+        assert warnings(run(counted)) == []
+        assert (len(files(counted)), count(counted)) == (expected, expected)
 
 
-def edited(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    """Write a file with another manifest, which is whole as a zip."""
+def contents(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as source:
-        contents = {name: source.read(name) for name in source.namelist()}
-    manifest = json.loads(contents.pop("manifest.json"))
-    edit(manifest)
+        return {name: source.read(name) for name in source.namelist()}
+
+
+def rewrite(path: Path, contents: dict[str, bytes]) -> None:
+    """Write a file which is whole as a zip."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        target.writestr("manifest.json", json.dumps(manifest))
         for name, content in contents.items():
             target.writestr(name, content)
 
 
-def another_zip(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as target:
-        target.writestr("hello.txt", "hello")
+Damage = Callable[[Path], object]
 
 
-def other_facts(**changed: object) -> Callable[[Path], None]:
+def edited(edit: Callable[[dict[str, Any]], object]) -> Damage:
+    """Edit the manifest."""
+
+    def damage(path: Path) -> None:
+        found = contents(path)
+        manifest = json.loads(found["manifest.json"])
+        edit(manifest)
+        rewrite(path, {**found, "manifest.json": json.dumps(manifest).encode()})
+
+    return damage
+
+
+def other(**changed: object) -> Damage:
+    return edited(lambda manifest: manifest.update(changed))
+
+
+def other_facts(**changed: object) -> Damage:
     """Change what is said beside the statements."""
 
     def edit(manifest: dict[str, Any]) -> None:
         manifest["facts"] = json.dumps({**json.loads(manifest["facts"]), **changed})
 
-    return lambda path: edited(path, edit)
-
-
-def other(**changed: object) -> Callable[[Path], None]:
-    return lambda path: edited(path, lambda manifest: manifest.update(changed))
+    return edited(edit)
 
 
 def fewer_rows(path: Path) -> None:
-    """Have what COPY has written end in the middle of a row."""
-    with zipfile.ZipFile(path) as source:
-        contents = {name: source.read(name) for name in source.namelist()}
-    with zipfile.ZipFile(path, "w") as target:
-        for name, content in contents.items():
-            target.writestr(name, content[:-3] if name.startswith("rows/") else content)
+    """End what COPY has written in the middle of a row."""
+    found = contents(path)
+    rewrite(path, {n: text[:-3] if n.startswith("rows/") else text for n, text in found.items()})
 
 
-DAMAGES: dict[str, dict[str, Callable[[Path], object]]] = {
-    "what is no snapshot": {
-        "empty": lambda path: path.write_bytes(b""),
-        "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
-        "another zip": another_zip,
-        "another format": other(format=999),
-        "no format": lambda path: edited(path, lambda manifest: manifest.pop("format")),
-        "another fingerprint": other(fingerprint="0" * 64),
-    },
-    "what does not fit together": {
-        "no extensions": other(extensions=None),
-        "no dependencies": other_facts(extra={}),
-        "lists for maps": other_facts(extra=[]),
-        "types of other tables": other(types=[]),
-        "types that are none": lambda path: edited(
-            path,
-            lambda manifest: manifest.update(
-                types=[["none" for _ in t] for t in manifest["types"]]
-            ),
-        ),
-        "tables that are none": other_facts(tables=[["none", [["id", None]], ""]]),
-        "sequences that are none": other_facts(sequences=[["none", 1, True]]),
-    },
-    "what fails or comes out different": {
-        "SQL that fails": lambda path: edited(
-            path, lambda manifest: manifest["after"].append("SELECT 1/0")
-        ),
-        "SQL that cannot be parsed": lambda path: edited(
-            path, lambda manifest: manifest["before"].append("CREATE TABEL t ()")
-        ),
-        "SQL that leaves something out": lambda path: edited(
-            path, lambda manifest: manifest["after"].pop()
-        ),
-        "another structure": other_facts(structure="0" * 64),
-        "half a row": fewer_rows,
-        "an extension that is none": other(extensions={"plpgsql": "1.0", "none such": "1.0"}),
-        "another version of an extension": other(extensions={"plpgsql": "0.1"}),
-    },
+def no_types(manifest: dict[str, Any]) -> None:
+    manifest["types"] = [["none" for _ in types] for types in manifest["types"]]
+
+
+DAMAGES: dict[str, Damage] = {
+    # What is no snapshot.
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "another zip": lambda path: rewrite(path, {"hello.txt": b"hello"}),
+    "another format": other(format=999),
+    "no format": edited(lambda manifest: manifest.pop("format")),
+    "another fingerprint": other(fingerprint="0" * 64),
+    # What does not fit together.
+    "no extensions": other(extensions=None),
+    "no dependencies": other_facts(extra={}),
+    "lists for maps": other_facts(extra=[]),
+    "types of other tables": other(types=[]),
+    "types that are none": edited(no_types),
+    "tables that are none": other_facts(tables=[["none", [["id", None]], ""]]),
+    "sequences that are none": other_facts(sequences=[["none", 1, True]]),
+    # What fails or comes out different.
+    "SQL that fails": edited(lambda manifest: manifest["after"].append("SELECT 1/0")),
+    "SQL that cannot be parsed": edited(
+        lambda manifest: manifest["before"].append("CREATE TABEL t ()")
+    ),
+    "SQL that leaves something out": edited(lambda manifest: manifest["after"].pop()),
+    "another structure": other_facts(structure="0" * 64),
+    "half a row": fewer_rows,
+    "an extension that is none": other(extensions={"plpgsql": "1.0", "none such": "1.0"}),
+    "another version of an extension": other(extensions={"plpgsql": "0.1"}),
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
-@TEST_ONLY
-def test_a_file_that_cannot_be_used(saved: Project, kind: str) -> None:
-    """The run says so, migrates as if it were not there, and puts a good one in its place."""
-    run(saved)
-    path = file(saved)
-    good = Snapshot.read(path)
-    for number, (how, damage) in enumerate(DAMAGES[kind].items(), start=2):
-        damage(path)
-        result = run(saved, 1 + number % 2)
-        assert "Traceback" not in result.output, how
-        (line,) = [line for line in result.stdout.splitlines() if line.startswith("Warning: ")]
-        assert line.startswith(f"Warning: snapshot {FOLDER}/{path.name} is ignored: "), how
-        assert count(saved) == number, how
-        new = Snapshot.read(file(saved))
-        assert new.contents.structure == good.contents.structure, how
-        assert (new.types, new.extensions) == (good.types, good.extensions), how
-    result = run(saved)
-    assert count(saved) == number
-    assert "Warning" not in result.output
+def test_files_that_cannot_be_used(counted: Project) -> None:
+    """The run says so of each, leaves nothing of it, and puts a good one in its place.
 
-
-@pytest.mark.parametrize(
-    ("place", "how"),
-    [
-        ("test", "another structure"),
-        ("test", "half a row"),
-        ("current", "SQL that fails"),
-    ],
-    indirect=["place"],
-)
-def test_a_file_that_fails_halfway(saved: Project, how: str) -> None:
-    """Nothing of it stays, not even an extension, and all workers use what migrations make."""
-    saved.migration("0003_extension", "0002_counting", EXTENSION)
-    run(saved)
-    DAMAGES["what fails or comes out different"][how](file(saved))
-    result = run(saved, 2)
-    assert result.stdout.count("Warning: snapshot ") == 1
-    assert count(saved) == 2
-    run(saved, 2)
-    assert count(saved) == 2
+    The migrations run as if there were no file, and create the extension, which must be gone.
+    """
+    counted.migration("0003_extension", "0002_counting", EXTENSION)
+    run(counted)
+    path = file(counted)
+    good, content = Snapshot.read(path), path.read_bytes()
+    fingerprint = path.name.partition("-")[0]
+    damaged = {how: path.with_name(f"{fingerprint}-{how}.snapshot") for how in DAMAGES}
+    for how, damage in DAMAGES.items():
+        damaged[how].write_bytes(content)
+        damage(damaged[how])
+    path.write_bytes(damaged["half a row"].read_bytes())
+    said = [line.split(" is ignored: ")[0] for line in warnings(run(counted, 2))]
+    expected = [f"Warning: snapshot {FOLDER}/{one.name}" for one in (*damaged.values(), path)]
+    assert sorted(said) == sorted(expected)
+    assert count(counted) == 2
+    for one in damaged.values():
+        one.unlink()
+    new = Snapshot.read(file(counted))
+    assert new.contents.structure == good.contents.structure
+    assert (new.types, new.extensions) == (good.types, good.extensions)
+    assert warnings(run(counted, 2)) == []
+    assert count(counted) == 2
 
 
 @TEST_ONLY
-def test_files_of_others_with_its_name(saved: Project) -> None:
-    """Another fingerprint's is no more used than what is no file of ours; none is removed."""
-    path = saved.folder / "library/migrations/0002_counting.py"
-    text = path.read_text()
-    run(saved)
-    first = file(saved)
-    path.write_text(text.replace("[migrations", "[migrations.RunSQL('SELECT 1'), migrations"))
-    run(saved)
-    (second,) = (name for name in files(saved) if name != first)
-    content = first.read_bytes()
-    fingerprint = second.name.partition("-")[0]
-    first.rename(first.with_name(f"{fingerprint}-0000000000000000.snapshot"))
-    second.unlink()
-    result = run(saved)
-    assert result.stdout.count("Warning: snapshot ") == 1
-    assert count(saved) == 3
-    assert len(files(saved)) == 2
-    assert content in [path.read_bytes() for path in files(saved)]
-
-
-@TEST_ONLY
-def test_a_byte_that_has_changed(saved: Project) -> None:
+def test_a_byte_that_has_changed(counted: Project) -> None:
     """Wherever it is, the file is refused, or has the same in it."""
-    run(saved)
-    path = file(saved)
+    run(counted)
+    path = file(counted)
     good, content = Snapshot.read(path), path.read_bytes()
     draw = random.Random(0)
     # What is compressed has a checksum: some bytes stand for all. The rest is of the zip.
     compressed = content.index(b"manifest.json") + len("manifest.json"), content.index(b"rows/0")
     seen = refused = 0
-    for place in range(len(content)):
-        if compressed[0] < place < compressed[1] and place % 23:
+    for at in range(len(content)):
+        if compressed[0] < at < compressed[1] and at % 23:
             continue
         damaged = bytearray(content)
-        damaged[place] ^= 1 << draw.randrange(8)
+        damaged[at] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         seen += 1
         try:
@@ -397,58 +332,42 @@ def test_a_byte_that_has_changed(saved: Project) -> None:
     assert 0 < refused < seen
 
 
+def test_old_files_and_pools(counted: Project, host: str) -> None:
+    """What is older than SCHEMA_RUNNER["KEEP_DAYS"] is made again.
+
+    A pool is as old as the file it is made of: it is not used longer for being on two machines.
+    """
+    run(counted)
+    path = file(counted)
+    new = Snapshot.read(path)
+    replace(new, made=new.made - 6 * DAY).write(path)
+    run(counted, 1, "--keepdb")
+    assert count(counted) == 1
+    # Now both are too old.
+    counted.configure('SCHEMA_RUNNER["KEEP_DAYS"] = 3')
+    assert warnings(run(counted, 1, "--keepdb")) == []
+    assert count(counted) == 2
+    assert len(pool(counted, host)) == 1
+    assert Snapshot.read(file(counted)).made >= new.made
+    remove(counted, host)
+
+
 @TEST_ONLY
-def test_an_old_file(saved: Project) -> None:
-    """What is older than SCHEMA_RUNNER["KEEP_DAYS"] is made again."""
-    run(saved)
-    path = file(saved)
-    made = Snapshot.read(path).made
-    replace(Snapshot.read(path), made=made - 6 * DAY).write(path)
-    run(saved)
-    assert count(saved) == 1
-    replace(Snapshot.read(path), made=made - 8 * DAY).write(path)
-    result = run(saved)
-    assert count(saved) == 2
-    assert "Warning" not in result.output
-    assert Snapshot.read(file(saved)).made >= made
-
-
-def test_a_pool_is_as_old_as_the_snapshot_it_is_made_of(saved: Project, host: str) -> None:
-    """Nothing is used longer because it has been on two machines."""
-    run(saved)
-    path = file(saved)
-    made = Snapshot.read(path).made
-    replace(Snapshot.read(path), made=made - 6 * DAY).write(path)
-    run(saved, 1, "--keepdb")
-    saved.configure('SCHEMA_RUNNER["KEEP_DAYS"] = 3')
-    path.unlink()
-    run(saved, 1, "--keepdb")
-    assert count(saved) == 2
-    assert len(pool(saved, host)) == 1
-    remove(saved, host)
-
-
-def test_a_folder_that_cannot_be_written_to(saved: Project) -> None:
-    """It is a pity, but the tests can run."""
-    (saved.folder / "taken").write_text("a file")
-    for _ in range(2):
-        result = run(saved, folder="taken/below")
-        (line,) = [line for line in result.stdout.splitlines() if line.startswith("Warning: ")]
-        assert line.startswith("Warning: no snapshot of alias 'default' is kept in taken/below: ")
-    assert count(saved) == 2
-    assert (saved.folder / "taken").read_text() == "a file"
-
-
-def test_a_name_that_is_taken_leaves_no_other_file(saved: Project) -> None:
-    """What cannot be put where it belongs is not left beside it."""
-    run(saved)
-    path = file(saved)
+def test_files_that_cannot_be_written(counted: Project) -> None:
+    """It is a pity, but the tests can run, and there is no other file beside it."""
+    no_file = "Warning: no snapshot of alias 'default' is kept in "
+    counted.write("taken", "a file")
+    (line,) = warnings(run(counted, folder="taken/below"))
+    assert line.startswith(f"{no_file}taken/below: ")
+    assert (counted.folder / "taken").read_text() == "a file"
+    run(counted)
+    path = file(counted)
     path.unlink()
     path.mkdir()
     (path / "full").touch()
-    result = run(saved)
-    assert "Warning: no snapshot of alias 'default' is kept in " in result.stdout
-    assert files(saved) == [path]
+    assert no_file in run(counted).stdout
+    assert files(counted) == [path]
+    assert count(counted) == 3
 
 
 SETTING = """
@@ -461,37 +380,24 @@ SETTING = """
 
 
 @TEST_ONLY
-def test_what_a_snapshot_cannot_have(saved: Project) -> None:
+def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     """Settings of the database that a migration has made: a file without them would not do."""
-    saved.migration("0003_setting", "0002_counting", SETTING)
-    saved.tests(
-        TELLING
-        + """
-    class First(Telling, TestCase):
-        def test_it(self):
-            self.assertEqual(self.query("SELECT current_setting('my.word')"), [("it",)])
-            self.tell()
-"""
+    counted.migration("0003_setting", "0002_counting", SETTING)
+    counted.tests(
+        """
+        from helpers.telling import Telling
+
+        class First(Telling, TestCase):
+            def test_it(self):
+                self.assertEqual(query("SELECT current_setting('my.word')"), [("it",)])
+                self.tell()
+        """
     )
-    for _ in range(2):
-        result = run(saved)
-        assert (
-            f"Warning: no snapshot of alias 'default' is kept in {FOLDER}: migrations have "
-            "changed the settings of the database." in result.stdout
-        )
-    assert count(saved) == 2
-    assert not (saved.folder / FOLDER).exists() or files(saved) == []
-
-
-@pytest.mark.parametrize("place", ["current"], indirect=True)
-def test_what_is_the_database_s_own(saved: Project) -> None:
-    """Settings and grants that the project's database has anyway are none of migrations."""
-    with saved.host(saved.name) as connection:
-        connection.execute(f"ALTER DATABASE {saved.name} SET my.word = 'mine'")
-        connection.execute(f"GRANT TEMP ON DATABASE {saved.name} TO pg_monitor")
-    for _ in range(2):
-        assert "Warning" not in run(saved, 2).output
-    assert count(saved) == 1
+    assert warnings(run(counted)) == [
+        f"Warning: no snapshot of alias 'default' is kept in {FOLDER}: migrations have "
+        "changed the settings of the database."
+    ]
+    assert not (counted.folder / FOLDER).exists() or files(counted) == []
 
 
 ROUTER = """
@@ -502,33 +408,32 @@ ROUTER = """
 
 
 @TEST_ONLY
-def test_aliases_that_differ_by_name_only(saved: Project) -> None:
+def test_aliases_that_differ_by_name_only(counted: Project) -> None:
     """Routers and migrations can tell them apart, so each has a file of its own."""
-    saved.write("routers.py", ROUTER)
-    saved.configure(
+    counted.write("routers.py", ROUTER)
+    counted.configure(
         """
         DATABASE_ROUTERS = ["routers.Router"]
         DATABASES["other"] = {**DATABASES["default"], "NAME": DATABASES["default"]["NAME"] + "_o"}
         """
     )
-    saved.tests(
-        TELLING
-        + """
-    class First(Telling, TestCase):
-        databases = {"default", "other"}
+    counted.tests(
+        """
+        from helpers.telling import Telling
 
-        def test_it(self):
-            tables = connection.introspection.table_names()
-            self.assertIn("library_book", tables)
-            self.assertIn("library_author", tables)
-            tables = connections["other"].introspection.table_names()
-            self.assertNotIn("library_book", tables)
-            self.assertIn("library_author", tables)
-            self.assertEqual(Author.objects.using("other").count(), 2)
-            self.tell()
-"""
+        class First(Telling, TestCase):
+            databases = {"default", "other"}
+
+            def test_it(self):
+                for alias, has_books in {"default": True, "other": False}.items():
+                    tables = connections[alias].introspection.table_names()
+                    self.assertEqual("library_book" in tables, has_books)
+                    self.assertIn("library_author", tables)
+                    self.assertEqual(Author.objects.using(alias).count(), 2)
+                self.tell()
+        """
     )
-    run(saved)
-    assert len(files(saved)) == 2
-    run(saved)
-    assert count(saved) == 2
+    run(counted)
+    assert len(files(counted)) == 2
+    run(counted)
+    assert count(counted) == 2

@@ -3,7 +3,6 @@
 import json
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,29 +10,20 @@ import pytest
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Server
 
-from ..project import Project
-
-pytestmark = pytest.mark.server
-
-TWO, THREE = ("--parallel", "2"), ("--parallel", "3")
-PLACES = ["test", "current"]
+from ..digest import digest
+from ..project import PARALLEL, SERIAL, Mode, Project
+from .test_current import DECOYS
 
 # A migration that writes down where it runs, and a seeder that does.
 COUNTING = """
-    from pathlib import Path
-
-
     def count(path, alias):
-        with Path(path).open("a") as lines:
+        with open(path, "a") as lines:
             lines.write(f"{alias}\\n")
 
-
     def migrate(apps, editor):
-        count("migrated", editor.connection.alias)
-        apps.get_model("library", "Author").objects.using(editor.connection.alias).create(
-            name="of a migration"
-        )
-
+        using = editor.connection.alias
+        count("migrated", using)
+        apps.get_model("library", "Author").objects.using(using).create(name="of a migration")
 
     def seed(using):
         from library.models import Author
@@ -93,78 +83,21 @@ RICH = """
         '''
     ),
 """
+# For texts of tests, beside `helpers`.
+TELLING = "    from helpers.telling import Telling\n\n\n"
 # Tests that wait for each other, so that each worker has one, and tell what they find.
-TELLING = """
-    import json
-    import os
-    import time
-    from pathlib import Path
-
-    import schema_runner
-    from schema_runner.postgres import catalog
-    from django.db import IntegrityError, transaction
-
-
-    class Telling:
-        def meet(self, number, name="here"):
-            Path(f"met-{name}-{os.getpid()}").touch()
-            deadline = time.monotonic() + 30
-            while len(list(Path().glob(f"met-{name}-*"))) < number:
-                self.assertLess(time.monotonic(), deadline)
-                time.sleep(0.01)
-
-        def query(self, statement):
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchall()
-
-        def tell(self, **more):
-            worker = schema_runner.current_worker()
-            ((schema, database),) = self.query("SELECT current_schema(), current_database()")
-            self.assertEqual((worker.schema, worker.database), (schema, database))
-            told = {"number": worker.number, "schema": schema, "database": database, **more}
-            Path(f"told-{os.getpid()}").write_text(json.dumps(told))
-
-        def contents(self):
-            relations = self.query(
-                "SELECT relname, quote_ident(relname), relkind::text FROM pg_class"
-                " WHERE relnamespace = current_schema()::regnamespace"
-                " AND (relkind IN ('r', 'v', 'S') OR relkind = 'm' AND relispopulated)"
-            )
-            return {
-                name: sorted(
-                    map(str, self.query(
-                        f"SELECT last_value, is_called FROM {quoted}"
-                        if kind == "S"
-                        else f"SELECT tableoid::regclass::text, t::text FROM ONLY {quoted} t"
-                        if kind == "r"
-                        else f"SELECT t::text FROM {quoted} t"
-                    ))
-                )
-                for name, quoted, kind in relations
-                if name != "django_migrations"
-            }
-
-        def structure(self):
-            ((schema,),) = self.query("SELECT current_schema()")
-            return catalog.digest(connection.connection, schema)
-
-
-"""
 SIMPLE = """
+    from helpers.telling import Telling
+
     class First(Telling, TestCase):
         def test_it(self):
-            self.assertEqual(
-                sorted(Author.objects.values_list("name", flat=True)),
-                ["of a migration", "of a seeder"],
-            )
+            names = sorted(Author.objects.values_list("name", flat=True))
+            self.assertEqual(names, ["of a migration", "of a seeder"])
             self.assertGreater(Author.objects.create(name="new").id, 2)
-            self.meet(2)
+            self.meet(int(os.environ.get("WORKERS", "2")))
             self.tell(contents=self.contents())
 
-
-    class Second(First):
-        pass
+    class Second(First): pass
 """
 
 
@@ -182,13 +115,23 @@ def count(project: Project, path: str = "migrated") -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=["test", "current"])
 def place(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def count_migrations(project: Project, place: str) -> None:
-    """Have a project count how often it migrates, with its schemas in that place."""
+@pytest.fixture
+def host(project: Project, place: str) -> str:
+    """The database that schemas are made in."""
+    return project.test_name if place == "test" else project.name
+
+
+@pytest.fixture
+def counted(project: Project, place: str) -> Iterator[Project]:
+    """A project that counts how often it migrates, in a database that is in use or not.
+
+    One that is in use stays as it was.
+    """
     project.write("counting.py", COUNTING)
     project.configure(
         f"""
@@ -199,27 +142,27 @@ def count_migrations(project: Project, place: str) -> None:
     project.migration(
         "0002_counting", "0001_initial", 'migrations.RunPython(__import__("counting").migrate)'
     )
-
-
-@pytest.fixture
-def counted(project: Project, place: str) -> Iterator[Project]:
-    """A project that counts how often it migrates, in the mode that `place` says."""
-    count_migrations(project, place)
-    if place == "current":
-        project.create_database()
+    project.tests(SIMPLE)
+    if place == "test":
+        yield project
+        return
+    project.create_database()
+    with project.host(project.name) as connection:
+        connection.execute(DECOYS)
+        before = digest(connection)
     yield project
     project.end()
-    if place == "current":
-        assert project.databases() == [project.name]
-        with project.host(project.name) as connection:
-            assert not connection.execute(
-                "SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'"
-            ).fetchall()
-        project.drop_database()
+    assert project.databases() == [project.name]
+    with project.host(project.name) as connection:
+        assert digest(connection) == before
+    project.drop_database()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_copies_have_all_that_worker_1_has(counted: Project, place: str, method: str) -> None:
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("place", "method"), [("test", "fork"), ("current", "spawn")], indirect=["place"]
+)
+def test_copies_have_all_that_worker_1_has(counted: Project, host: str, method: str) -> None:
     """Rows of every kind and structure, though migrations and seeders have run once."""
     counted.migration("0003_rich", "0002_counting", RICH)
     counted.configure('SCHEMA_RUNNER["FIXTURES"] = ["authors"]')
@@ -228,52 +171,46 @@ def test_copies_have_all_that_worker_1_has(counted: Project, place: str, method:
         '[{"model": "library.author", "pk": 70, "fields": {"name": "of a fixture"}}]',
     )
     counted.tests(
-        TELLING
-        + """
-    class First(Telling, TestCase):
-        def test_it(self):
-            self.meet(3)
-            self.tell(contents=self.contents(), structure=self.structure())
+        """
+        from django.db import IntegrityError
+        from helpers.telling import Telling
 
-        def test_writing(self):
-            ((identity, mood, taken),) = self.query(
-                "INSERT INTO kinds (mood, title) VALUES ('sad', 'new')"
-                " RETURNING id, mood::text, taken"
-            )
-            self.assertEqual((identity, mood, taken), (20, "sad", 1))
-            self.assertEqual(self.query("SELECT nextval('counter')"), [(5,)])
-            self.assertEqual(
-                self.query("INSERT INTO numbered DEFAULT VALUES RETURNING n, at"), [(100, 1)]
-            )
-            for statement in (
-                "INSERT INTO kinds (mood, self) VALUES ('sad', 999);"
-                " SET CONSTRAINTS ALL IMMEDIATE",
-                "INSERT INTO kinds (mood, title) VALUES ('sad', '')",
-                "INSERT INTO library_book (title, author_id) VALUES ('x', 999);"
-                " SET CONSTRAINTS ALL IMMEDIATE",
-                "INSERT INTO library_author (name) VALUES ('of a fixture')",
-            ):
-                with self.assertRaises(IntegrityError), transaction.atomic():
-                    connection.cursor().execute(statement)
-            self.query("INSERT INTO measured VALUES ('2024-06-06'), ('2031-01-01') RETURNING n")
-            self.assertEqual(self.query("SELECT count(*) FROM ONLY measured_2024"), [(2,)])
-            self.assertGreater(Author.objects.create(name="new").id, 70)
+        class First(Telling, TestCase):
+            def test_it(self):
+                self.meet(3)
+                self.tell(contents=self.contents(), structure=self.structure())
 
+            def test_writing(self):
+                for statement, expected in (
+                    ("INSERT INTO kinds (mood, title) VALUES ('sad', 'new')"
+                     " RETURNING id, mood::text, taken", (20, "sad", 1)),
+                    ("SELECT nextval('counter')", (5,)),
+                    ("INSERT INTO numbered DEFAULT VALUES RETURNING n, at", (100, 1)),
+                ):
+                    self.assertEqual(query(statement), [expected])
+                for statement in (
+                    "INSERT INTO kinds (mood, self) VALUES ('sad', 999);"
+                    " SET CONSTRAINTS ALL IMMEDIATE",
+                    "INSERT INTO kinds (mood, title) VALUES ('sad', '')",
+                    "INSERT INTO library_book (title, author_id) VALUES ('x', 999);"
+                    " SET CONSTRAINTS ALL IMMEDIATE",
+                    "INSERT INTO library_author (name) VALUES ('of a fixture')",
+                ):
+                    with self.assertRaises(IntegrityError), transaction.atomic():
+                        query(statement)
+                query("INSERT INTO measured VALUES ('2024-06-06'), ('2031-01-01')")
+                self.assertEqual(query("SELECT count(*) FROM ONLY measured_2024"), [(2,)])
+                self.assertGreater(Author.objects.create(name="new").id, 70)
 
-    class Second(First):
-        pass
-
-
-    class Third(First):
-        pass
-"""
+        class Second(First): pass
+        class Third(First): pass
+        """
     )
-    result = counted.run(*THREE, env={"START_METHOD": method}).passed()
+    result = counted.run("--parallel", "3", env={"START_METHOD": method}).passed()
     assert "uses" not in result.stdout
     found = told(counted)
     assert set(found) == {1, 2, 3}
     assert len({one["schema"] for one in found.values()}) == 3
-    host = counted.test_name if place == "test" else counted.name
     assert {one["database"] for one in found.values()} == {host}
     first = found[1]["contents"]
     assert len(first["library_author"]) == 3
@@ -284,53 +221,16 @@ def test_copies_have_all_that_worker_1_has(counted: Project, place: str, method:
     for one in found.values():
         assert one["contents"] == first
         assert one["structure"] == found[1]["structure"]
-    assert (count(counted), count(counted, "seeded")) == (1, 1)
+    assert count(counted) == count(counted, "seeded") == 1
 
 
-STALE = """
-    migrations.RunSQL(
-        "CREATE MATERIALIZED VIEW stale AS SELECT count(*) AS n FROM library_author"
-    ),
-    migrations.RunSQL("INSERT INTO library_author (name) VALUES ('of SQL')"),
-"""
-
-
-def test_a_stale_materialized_view_is_not_copied(counted: Project, place: str) -> None:
-    """A copy would show what the original does not, so that each worker builds."""
-    counted.migration("0003_stale", "0002_counting", STALE)
-    counted.tests(
-        TELLING
-        + """
-    class First(Telling, TestCase):
-        def test_it(self):
-            self.meet(2)
-            self.tell(n=self.query("SELECT n FROM stale"), authors=Author.objects.count())
-
-
-    class Second(First):
-        pass
-"""
-    )
-    result = counted.run(*TWO).passed()
-    found = told(counted)
-    assert [(one["n"], one["authors"]) for one in found.values()] == [([[1]], 3)] * 2
-    # Seeders may change what the view is about as well, and do so here.
-    assert result.stdout.count("materialized view stale, which is out of date.") == 1
-    if place == "test":
-        assert "Workers from the second on use databases of their own" in result.stdout
-        assert found[2]["database"] == f"{counted.test_name}_2"
-    else:
-        assert "Every worker of alias 'default' runs the migrations" in result.stdout
-    assert count(counted) == 2
-
-
-def script(project: Project, text: str) -> str:
-    """Write a program of that name and return its path."""
+def use_script(project: Project, text: str) -> None:
+    """Write a program to be run as pg_dump."""
     path = project.folder / "bin" / "pg_dump"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir()
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
-    return str(path)
+    project.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {str(path)!r}')
 
 
 HIDING = """
@@ -343,25 +243,21 @@ HIDING = """
 """
 
 
-@pytest.mark.parametrize("what", ["missing", "too old"])
-def test_without_a_pg_dump_that_fits(counted: Project, place: str, what: str) -> None:
+@pytest.mark.server
+@pytest.mark.parametrize("named", ["pg_dump is missing", "pg_dump 9 is too old"])
+def test_without_a_pg_dump_that_fits(counted: Project, place: str, named: str) -> None:
     """Clone databases, or a migration for each worker; one line says what to install."""
-    if what == "missing":
+    if "missing" in named:
         counted.configure(HIDING)
-        named = "pg_dump is missing"
     else:
-        old = script(counted, "echo 'pg_dump (PostgreSQL) 9.6.1'")
-        counted.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {old!r}')
-        named = "pg_dump 9 is too old"
-    counted.tests(TELLING + SIMPLE)
-    result = counted.run(*TWO, env={"PATH": "/nowhere"}).passed()
+        use_script(counted, "echo 'pg_dump (PostgreSQL) 9.6.1'")
+    result = counted.run(*PARALLEL, env={"PATH": "/nowhere"}).passed()
     (line,) = [line for line in result.stdout.splitlines() if "pg_dump" in line]
     with counted.maintenance() as connection:
         major = connection.info.server_version // 10000
     assert f"{named} for PostgreSQL {major} (install postgresql-client-{major}, or" in line
     found = told(counted)
-    contents = {str(one["contents"]["library_author"]) for one in found.values()}
-    assert len(contents) == 1
+    assert found[1]["contents"]["library_author"] == found[2]["contents"]["library_author"]
     places = {(one["database"], one["schema"]) for one in found.values()}
     if place == "test":
         assert line.startswith("Alias 'default' uses clone databases, because ")
@@ -371,17 +267,34 @@ def test_without_a_pg_dump_that_fits(counted: Project, place: str, what: str) ->
         assert line.startswith("Every worker of alias 'default' runs the migrations, because ")
         assert {schema[:8] for _, schema in places} == {"test_w1_", "test_w2_"}
         assert count(counted) == count(counted, "seeded") == 2
-    # Without other workers and other runs there is nothing to copy.
-    counted.tests("class Any(TestCase):\n    def test_it(self):\n        pass\n")
-    assert "pg_dump" not in counted.run(env={"PATH": "/nowhere"}).passed().output
 
 
-@pytest.mark.parametrize("named", ["/bin/true", "nowhere/pg_dump", "/"])
-def test_pg_dump_that_is_something_else(counted: Project, place: str, named: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "settings", "times"),
+    [(SERIAL, {}, 1), (PARALLEL, {"STRATEGY": "migrate"}, 2)],
+    ids=["serial", "migrate"],
+)
+def test_runs_that_need_no_pg_dump(
+    counted: Project, mode: Mode, settings: dict[str, str], times: int
+) -> None:
+    """Alone there is nothing to copy, and with STRATEGY "migrate" each worker migrates."""
+    counted.configure(f"SCHEMA_RUNNER |= {settings | {'PG_DUMP': '/nowhere'}}")
+    result = counted.run(*mode, env={"WORKERS": str(times)}).passed()
+    assert "pg_dump" not in result.output
+    contents = [one["contents"] for one in told(counted).values()]
+    assert contents == [contents[0]] * times
+    assert count(counted) == count(counted, "seeded") == times
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [("test", "/bin/true"), ("test", "nowhere/pg_dump"), ("current", "/")],
+    indirect=["place"],
+)
+def test_pg_dump_that_is_something_else(counted: Project, named: str) -> None:
     """It ends the run with the setting's name."""
     counted.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {named!r}')
-    counted.tests(TELLING + SIMPLE)
-    result = counted.run(*TWO)
+    result = counted.run(*PARALLEL)
     assert result.code == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith(
@@ -389,6 +302,10 @@ def test_pg_dump_that_is_something_else(counted: Project, place: str, named: str
     )
 
 
+STALE = """
+    migrations.RunSQL("CREATE MATERIALIZED VIEW stale AS SELECT count(*) AS n FROM library_book"),
+    migrations.RunSQL("INSERT INTO library_book (title, author_id) VALUES ('of SQL', 1)"),
+"""
 # What a pg_dump does that cannot be relied on, and what the run says of it.
 BAD = {
     "fails": ("echo 'no such luck' >&2; exit 1", "no such luck"),
@@ -398,10 +315,23 @@ BAD = {
     "breaks off": ('"$REAL" "$@" | head -n 60', ""),
     "leaves an index out": ('"$REAL" "$@" | sed "s/^CREATE INDEX .*//"', "index library_"),
     "writes another SQL": ('"$REAL" "$@" | sed "s/^CREATE TABLE/CREATE TABEL/"', "TABEL"),
+    # The copy would show what the original does not.
+    "has a stale view": ('"$REAL" "$@"', "materialized view stale, which is out of date."),
 }
+ALL_BUILD = {
+    "test": "Workers from the second on use databases of their own",
+    "current": "Every worker of alias 'default' runs the migrations",
+}
+# One that is noticed as it runs, one by its copy, one that makes none, and a good one.
+BAD_IN_CURRENT = ["fails", "leaves an index out", "writes another SQL", "has a stale view"]
 
 
-@pytest.mark.parametrize("how", BAD)
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("place", "how"),
+    [*(("test", how) for how in BAD), *(("current", how) for how in BAD_IN_CURRENT)],
+    indirect=["place"],
+)
 def test_a_pg_dump_that_cannot_be_relied_on(
     counted: Project, server: Server, place: str, how: str
 ) -> None:
@@ -409,32 +339,24 @@ def test_a_pg_dump_that_cannot_be_relied_on(
     with server.maintenance() as connection:
         real = PgDump.find(connection.info.server_version).path
     does, said = BAD[how]
-    named = script(
+    use_script(
         counted,
         f'REAL={shlex.quote(str(real))}\n[ "$1" = --version ] && exec "$REAL" "$1"\n{does}',
     )
-    counted.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {named!r}')
-    counted.tests(TELLING + SIMPLE)
-    result = counted.run(*TWO).passed()
+    if how == "has a stale view":
+        counted.migration("0003_stale", "0002_counting", STALE)
+    result = counted.run(*PARALLEL).passed()
     found = told(counted)
     assert set(found) == {1, 2}
     assert found[1]["contents"] == found[2]["contents"]
     assert count(counted) == count(counted, "seeded") == 2
     (line,) = [line for line in result.stdout.splitlines() if "because" in line]
     assert said in line
+    if how == "has a stale view":
+        assert line.startswith(ALL_BUILD[place])
+        assert found[1]["contents"]["stale"] == ["('(0)',)"]
     assert found[1]["schema"].startswith("test_w1_")
     if place == "test":
         assert found[2]["database"] == f"{counted.test_name}_2"
     else:
         assert found[2]["schema"].startswith("test_w2_")
-
-
-def test_migrations_for_each_worker(counted: Project, place: str) -> None:
-    """SCHEMA_RUNNER["STRATEGY"] = "migrate" needs no pg_dump."""
-    counted.configure('SCHEMA_RUNNER |= {"STRATEGY": "migrate", "PG_DUMP": "/nowhere"}')
-    counted.tests(TELLING + SIMPLE)
-    counted.run(*TWO).passed()
-    found = told(counted)
-    assert found[1]["contents"] == found[2]["contents"]
-    assert count(counted) == count(counted, "seeded") == 2
-    assert not list(Path(counted.folder).glob("told-*"))
