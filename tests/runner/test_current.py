@@ -129,7 +129,6 @@ EVERYTHING = """
     from django.core.management import call_command
     from django.db import ProgrammingError
 
-
     class Isolated(TestCase):
         fixtures = ["authors"]
 
@@ -159,7 +158,6 @@ EVERYTHING = """
             with self.assertRaises(ProgrammingError):
                 query("SELECT n FROM library_leftover")
 
-
     class Committing(TransactionTestCase):
         def test_flush(self):
             Author.objects.create(name="a")
@@ -181,7 +179,6 @@ EVERYTHING = """
             author.delete()
             Author.objects.all().delete()
 
-
     @tag("migrating")
     class Migrating(TransactionTestCase):
         def test_migrate(self):
@@ -194,7 +191,6 @@ EVERYTHING = """
             call_command("migrate", "library", verbosity=0)
             self.assertEqual(Author.objects.count(), 0)
 
-
     class Where(SimpleTestCase):
         databases = {"default"}
 
@@ -203,7 +199,6 @@ EVERYTHING = """
                 "SELECT current_schema(), current_database(), current_setting('search_path')"
             )
             record("where", place=place)
-
 
     class WhereElse(Where): pass
 """
@@ -288,7 +283,6 @@ SMALL = """
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="a")
 
-
     class Alike(Any): pass
 """
 
@@ -317,7 +311,6 @@ def test_failures(occupied: Project) -> None:
                 Author.objects.create(name="left behind")
                 self.fail("as planned")
 
-
         class Breaking(TestCase):
             def test_error(self): 1 / 0
         """
@@ -345,7 +338,6 @@ WAITING = """
             query("SELECT 'a=>1'::hstore -> 'a'")
             record("waits", go=os.environ.get("GO", "go"))
             wait_for(os.environ.get("GO", "go"))
-
 
     class Second(First): pass
 """
@@ -490,7 +482,6 @@ def test_a_search_path_of_the_project_s_own(project: Project, mode: Mode, settin
                 Author.objects.create(name="Capital")
                 self.assertTrue(Author.objects.filter(name="CAPITAL").exists())
 
-
         class Alike(Any): pass
         """
     )
@@ -553,7 +544,6 @@ def test_extensions(project: Project, mode: Mode) -> None:
                 names = query("SELECT extname, extnamespace::regnamespace FROM pg_extension")
                 record("has", extensions=dict(names))
 
-
         class Alike(Any): pass
         """
     )
@@ -599,7 +589,6 @@ def test_an_extension_that_another_session_looks_into(project: Project) -> None:
         """
         from psycopg import connect
 
-
         class Looking(SimpleTestCase):
             databases = {"default"}
 
@@ -627,13 +616,11 @@ def test_reference_data_reaches_no_table_of_the_project_s_own(project: Project) 
         """
         from django.db import models
 
-
         class Leftover(models.Model):
             n = models.IntegerField(primary_key=True)
 
             class Meta:
                 app_label, db_table, managed = "library", "library_leftover", False
-
 
         def seed(using):
             Leftover.objects.using(using).create(n=8)
@@ -722,11 +709,9 @@ def test_guard(project: Project) -> None:
             from django.db import migrations
             from psycopg import sql
 
-
             def reach(apps, editor):
                 with editor.connection.cursor() as cursor:
                     cursor.execute({statement if by_text else repr(statement)})
-
 
             class Migration(migrations.Migration):
                 atomic = {is_atomic}
@@ -752,10 +737,8 @@ def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
         from django.db import migrations
         from helpers import *
 
-
         def note(apps, editor):
             Path("second" if times("builds") == 2 else "first").write_text(str(os.getpid()))
-
 
         class Migration(migrations.Migration):
             dependencies = [("library", "0001_initial")]
@@ -781,7 +764,6 @@ def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
                 # Until the other worker has ended, whose build is the second.
                 wait_for("second")
                 wait_until(lambda: not Path("/proc", Path("second").read_text()).exists())
-
 
         class Alike(TestCase):
             def test_it(self): pass
@@ -824,7 +806,6 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
                 for alias in ("apart", "second", "small"):
                     self.assertEqual(Author.objects.using(alias).count(), 0)
                     Author.objects.using(alias).create(name="b")
-
 
         class Alike(Any): pass
         """

@@ -13,7 +13,6 @@ RUNNER = """
 
     from schema_runner import Finished, SchemaDiscoverRunner, Started
 
-
     class Runner(SchemaDiscoverRunner):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
@@ -83,7 +82,6 @@ TESTS = """
         def test_timed_out(self):
             time.sleep(60)
 
-
     class Costly(TransactionTestCase):
         @classmethod
         def setUpClass(cls):
@@ -97,7 +95,6 @@ TESTS = """
 
         def test_b(self):
             Costly.changed = True
-
 
     class NoSetUp(TestCase):
         @classmethod
@@ -214,7 +211,6 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
         import collections
         import itertools
 
-
         class Killing(TestCase):
             def test_a_crashed(self):
                 os._exit(3)
@@ -224,7 +220,6 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
                 collections.deque(itertools.repeat(0), maxlen=0)
 
             def test_c_passed(self): pass
-
 
         class Beside(TestCase):
             def test_d_passed(self): pass

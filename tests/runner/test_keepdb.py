@@ -26,7 +26,6 @@ KEEP = "--keepdb"
 BUILDING = """
     from helpers import *
 
-
     def migrate(apps, editor):
         times("migrated")
         if Path("waits").exists():
@@ -34,12 +33,10 @@ BUILDING = """
             wait_for("go")
         apps.get_model("library", "Author").objects.create(name=Path("data.txt").read_text())
 
-
     def seed(using):
         from library.models import Author
 
         Author.objects.using(using).create(name="of a seeder")
-
 
     def value():
         return os.environ.get("VALUE")
@@ -71,27 +68,10 @@ SUITE = """
             if "WAIT" in os.environ:
                 wait_for("go")
 
-
     for number in range(8):
         globals()[f"Test{number}"] = type(f"Test{number}", (Telling, SimpleTestCase), {})
 """
 TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
-
-SERIALIZED = """
-        class First(TransactionTestCase):
-            serialized_rollback = True
-
-            def test_rows_are_there(self):
-                self.assertEqual(Author.objects.count(), 2)
-                Author.objects.all().delete()
-
-            def test_they_come_back(self):
-                self.test_rows_are_there()
-
-
-        class Second(First):
-            pass
-"""
 
 
 @pytest.fixture(params=["test", "current"])
@@ -122,23 +102,33 @@ def prepare(project: Project) -> None:
 
 @pytest.fixture
 def kept(project: Project, place: str) -> Iterator[Project]:
-    """A project that counts its migrations, in a database of the run or the project's own."""
+    """A project that counts its migrations, whose own database is in use and stays as it is."""
     prepare(project)
-    if place == "test":
-        yield project
-        project.end()
-    else:
-        project.configure('SCHEMA_RUNNER["HOST_DATABASE"] = "current"')
-        project.create_database()
-        with project.host(project.name) as connection:
-            connection.execute(DECOYS)
-            before = digest(connection)
-        yield project
-        project.end()
-        with project.host(project.name) as connection:
-            assert digest(connection) == before
+    project.configure(f'SCHEMA_RUNNER["HOST_DATABASE"] = {place!r}')
+    project.create_database()
+    with project.host(project.name) as connection:
+        connection.execute(DECOYS)
+        before = digest(connection)
+    yield project
+    project.end()
+    with project.host(project.name) as connection:
+        assert digest(connection) == before
+    drop_databases(project)
+
+
+def drop_databases(project: Project) -> None:
     for name in project.databases():
         project.drop_database(name)
+
+
+def assert_nothing_is_kept(project: Project) -> None:
+    """Check that only the project's own database is there, with what its users have."""
+    assert project.databases() == [project.name]
+    with project.host(project.name) as connection:
+        schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
+        assert {name for (name,) in schemas} == {"test_shims_1", "test_w1_1"}
+        extensions = connection.execute("SELECT extname FROM pg_extension").fetchall()
+        assert extensions == [("plpgsql",)]
 
 
 def flags(workers: int) -> tuple[str, ...]:
@@ -156,24 +146,30 @@ def finish(process: Process) -> Result:
     return Result(process.returncode or 0, stdout, stderr).passed()
 
 
+def told(project: Project) -> dict[int, str]:
+    """Return the schemas that workers have told of."""
+    return {one["worker"]: one["schema"] for one in project.records("told")}
+
+
 def run(
     project: Project, workers: int = 1, *more: str, **env: str
 ) -> tuple[Result, dict[int, str]]:
     """Run with --keepdb; check what each worker has found, and return their schemas."""
     project.forget()
     result = finish(start(project, workers, KEEP, *more, **env))
-    found = {one["worker"]: one for one in project.records("told")}
-    assert set(found) == set(range(1, workers + 1))
-    for one in found.values():
+    for one in project.records("told"):
         assert one["names"] == [(project.folder / "data.txt").read_text(), "of a seeder"]
         assert one["identity"] == 3
-    return result, {number: one["schema"] for number, one in found.items()}
+    assert set(told(project)) == set(range(1, workers + 1))
+    return result, told(project)
 
 
-def waiting(project: Project, workers: int) -> dict[int, str]:
-    """Wait for the workers to be in a test, and return their schemas."""
-    wait_for(lambda: len(project.records("told")) == workers, f"{workers} workers in a test")
-    return {one["worker"]: one["schema"] for one in project.records("told")}
+def start_waiting(project: Project, dirt: str = "") -> tuple[Process, dict[int, str]]:
+    """Start a run whose two workers wait in a test; return their schemas too."""
+    project.forget()
+    process = start(project, 2, KEEP, WAIT="1", DIRT=json.dumps({1: dirt, 2: dirt}))
+    wait_for(lambda: len(told(project)) == 2, "two workers in a test")
+    return process, told(project)
 
 
 def wait_for_lock(project: Project, kind: str) -> None:
@@ -257,7 +253,7 @@ def test_schemas_are_leased_again(kept: Project, host: str) -> None:
     assert f"Kept schema {serial[1]} in database {host!r}." in result.stderr
     assert pool(kept, host) == dict.fromkeys(three.values(), clean)
     assert count(kept) == 1
-    assert kept.databases() == [host]
+    assert set(kept.databases()) == {kept.name, host}
 
 
 # What tests leave behind, and whether their schema can be kept nevertheless.
@@ -329,9 +325,7 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
                 Author.objects.create(name="left")
                 os.kill(os.getpid(), signal.SIGKILL)
 
-
-        class Alike(Dying):
-            pass
+        class Alike(Dying): pass
         """,
         "test_dying",
     )
@@ -344,7 +338,21 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
 @TEST_ONLY
 def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
     """What Django serializes is there although nothing has been built."""
-    kept.tests(SERIALIZED)
+    kept.tests(
+        """
+        class First(TransactionTestCase):
+            serialized_rollback = True
+
+            def test_rows_are_there(self):
+                self.assertEqual(Author.objects.count(), 2)
+                Author.objects.all().delete()
+
+            def test_they_come_back(self):
+                self.test_rows_are_there()
+
+        class Second(First): pass
+        """
+    )
     for mode in (flags(2), flags(2), ()):
         kept.run(*mode, KEEP).passed()
     assert count(kept) == 1
@@ -352,11 +360,7 @@ def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
 
 # Files that decide about the fingerprint, or about what can be used with it.
 CHANGES = [
-    (
-        "library/migrations/0002_building.py",
-        "[migrations",
-        "[migrations.RunSQL('SELECT 1'), migrations",
-    ),
+    ("library/migrations/0002_building.py", "[migr", "[migrations.RunSQL('SELECT 1'), migr"),
     ("building.py", '"of a seeder"', '"of a " + "seeder"'),
     ("data.txt", "of a migration", "by another"),
 ]
@@ -370,31 +374,27 @@ def edit(project: Project, name: str, old: str, new: str) -> None:
 def test_another_fingerprint_has_a_pool_of_its_own(kept: Project, place: str) -> None:
     """The old one stays, so that going back to the old branch finds it."""
     kept.configure('SCHEMA_RUNNER["KEEP_POOLS"] = 9')
-    found, databases = [], set()
 
     def run_again(**env: str) -> str:
         result, schemas = run(kept, **env)
         assert "Removed" not in result.stdout
-        databases.update(one["database"] for one in kept.records("told"))
         return schemas[1]
 
-    found.append(run_again())
-    for name, old, new in CHANGES:
-        edit(kept, name, old, new)
+    found = [run_again()]
+    for change in CHANGES:
+        edit(kept, *change)
         found.append(run_again())
-    found.append(run_again(VALUE="another"))
-    assert len(set(found)) == count(kept) == 5
-    assert len(databases) == (5 if place == "test" else 1)
-    for name, old, new in reversed(CHANGES):
-        assert run_again() == found[CHANGES.index((name, old, new)) + 1]
+    other = run_again(VALUE="another")
+    assert len({*found, other}) == count(kept) == 5
+    assert len(kept.databases()) == (6 if place == "test" else 1)
+    for (name, old, new), schema in zip(reversed(CHANGES), reversed(found), strict=False):
+        assert run_again() == schema
         edit(kept, name, new, old)
     assert run_again() == found[0]
     assert count(kept) == 5
     # Without --keepdb they go, as stock Django's does.
-    project_only = [kept.name] if place == "current" else []
     finish(start(kept, 1))
-    assert kept.databases() == project_only
-    assert not any(own(kept, name) for name in project_only)
+    assert_nothing_is_kept(kept)
 
 
 @TEST_ONLY
@@ -465,7 +465,7 @@ def test_pools_expire(kept: Project, host: str) -> None:
     run(kept)
     assert count(kept) == 3
     assert len(pool(kept, host)) == 1
-    assert len(kept.databases()) == 1
+    assert set(kept.databases()) == {kept.name, host}
 
 
 def test_two_runs_at_once(kept: Project, host: str) -> None:
@@ -496,9 +496,7 @@ def test_two_runs_at_once(kept: Project, host: str) -> None:
 def test_a_run_without_keepdb_removes_the_pool(kept: Project, place: str, host: str) -> None:
     """As under stock Django; but not what a live run uses."""
     run(kept, 3)
-    kept.forget()
-    live = start(kept, 2, KEEP, WAIT="1")
-    leased = waiting(kept, 2)
+    live, leased = start_waiting(kept)
     result = finish(start(kept, 1))
     assert "Removed" not in result.stdout
     assert set(leased.values()) <= set(own(kept, host))
@@ -513,11 +511,7 @@ def test_a_run_without_keepdb_removes_the_pool(kept: Project, place: str, host: 
     where = f" in {host!r}" if place == "current" else ""
     assert f"Removed what an earlier run left{where}: " in result.stdout
     assert all(name in result.stdout for name in leased.values())
-    assert kept.databases() == [kept.name][: place == "current"]
-    if place == "current":
-        with kept.host(kept.name) as connection:
-            names = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
-            assert sorted(name for (name,) in names) == ["test_shims_1", "test_w1_1"]
+    assert_nothing_is_kept(kept)
     assert count(kept) == 3
 
 
@@ -530,9 +524,7 @@ def test_a_run_without_keepdb_removes_the_pool(kept: Project, place: str, host: 
 def test_a_run_that_was_killed_in_its_tests(kept: Project, host: str, is_first: bool) -> None:
     """What it had leased is dropped, as it may have anything in it; the template is used."""
     before = {} if is_first else run(kept, 2)[1]
-    kept.forget()
-    process = start(kept, 2, KEEP, WAIT="1", DIRT=json.dumps({1: DIRT["rows"][0]}))
-    leased = waiting(kept, 2)
+    process, leased = start_waiting(kept, DIRT["rows"][0])
     kill(process)
     assert is_first or leased == before
     _, found = run(kept, 2)
@@ -552,7 +544,7 @@ def test_a_run_that_was_killed_in_its_build(kept: Project, host: str) -> None:
     assert "Removed what an earlier run left" in result.stdout
     assert count(kept) == 2
     assert set(pool(kept, host)) == set(found.values())
-    assert kept.databases() == [host]
+    assert set(kept.databases()) == {kept.name, host}
 
 
 @pytest.mark.parametrize(
@@ -565,10 +557,7 @@ def test_a_run_that_was_killed_while_it_returned_schemas(
 ) -> None:
     """A schema is in the pool only once it is known to be clean."""
     run(kept, 2)
-    kept.forget()
-    dirt = dict.fromkeys((1, 2), DIRT["rows"][0])
-    process = start(kept, 2, KEEP, WAIT="1", DIRT=json.dumps(dirt))
-    leased = waiting(kept, 2)
+    process, leased = start_waiting(kept, DIRT["rows"][0])
     (template,) = (name for name in own(kept, host) if name.startswith("test_template_"))
     table = (leased[worker], "library_author") if step == "looks" else (template, "rows_1")
     with kept.host(host) as connection, connection.transaction():
@@ -589,7 +578,7 @@ def test_a_build_that_fails_leaves_other_pools_alone(kept: Project, host: str) -
     result = kept.run(*flags(2), KEEP)
     assert result.code == 1
     assert "division by zero" in result.stderr
-    assert kept.databases() == [host]
+    assert set(kept.databases()) == {kept.name, host}
     (kept.folder / "library/migrations/0003_broken.py").unlink()
     _, again = run(kept, 2)
     assert again == found
@@ -602,7 +591,7 @@ EXTENSION = """
 """
 
 
-def test_extensions_of_migrations(kept: Project, place: str) -> None:
+def test_extensions_of_migrations(kept: Project) -> None:
     """They are kept with the schemas that need them, and go with them."""
     kept.migration("0003_extension", "0002_building", EXTENSION)
     kept.tests(
@@ -613,13 +602,9 @@ def test_extensions_of_migrations(kept: Project, place: str) -> None:
                 found = query("SELECT tags -> 'a', tags ? 'b' FROM library_book")
                 self.assertEqual(found, [("1", False)])
 
+        class Alike(Needing): pass
 
-        class Alike(Needing):
-            pass
-
-
-        class Same(Needing):
-            pass
+        class Same(Needing): pass
         """,
         "test_extension",
     )
@@ -628,16 +613,11 @@ def test_extensions_of_migrations(kept: Project, place: str) -> None:
     assert count(kept) == 1
     kept.run("library.test_extension").passed()
     assert count(kept) == 2
-    assert kept.databases() == [kept.name][: place == "current"]
-    if place == "current":
-        with kept.host(kept.name) as connection:
-            extensions = connection.execute("SELECT FROM pg_extension WHERE extname = 'hstore'")
-            assert extensions.rowcount == 0
+    assert_nothing_is_kept(kept)
 
 
 ALIASES_COUNT = """
     from helpers import *
-
 
     def migrate(apps, editor):
         alias = editor.connection.alias
@@ -665,8 +645,7 @@ def several(project: Project) -> Iterator[Project]:
     project.tests(SEVERAL)
     yield project
     project.end()
-    for name in project.databases():
-        project.drop_database(name)
+    drop_databases(project)
 
 
 def test_several_aliases(several: Project) -> None:
@@ -710,9 +689,7 @@ def test_clone_databases(project: Project, why: str) -> None:
                 self.assertEqual(Author.objects.count(), 2)
                 self.assertEqual(schema_runner.current_worker().schema, "public")
 
-
-        class Alike(Any):
-            pass
+        class Alike(Any): pass
         """
     )
     more = ["--isolation", "database"] if why == "isolation" else []

@@ -13,10 +13,8 @@ SLEEPING = """
             time.sleep(0.8)
             record("slept", case=type(self).__name__)
 
-
     MARK
     class Limited(Sleeping, SimpleTestCase): pass
-
 
     @schema_runner.timeout(None)
     class Unlimited(Sleeping, SimpleTestCase):
@@ -35,9 +33,7 @@ ALARMS = """
             signal.setitimer(signal.ITIMER_REAL, 0.01)
             wait_until(lambda: rung)
 
-
     class A(Alarms, SimpleTestCase): pass
-
 
     class B(Alarms, TestCase): pass
 """

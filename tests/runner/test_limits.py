@@ -20,7 +20,6 @@ SLOW = """
     def wait_in_the_second_thread(event):
         event.wait()
 
-
     class Usable(TransactionTestCase):
         def assert_usable(self):
             self.assertEqual(Author.objects.count(), 0)
@@ -30,7 +29,6 @@ SLOW = """
 
         def test_z_usable(self):
             self.assert_usable()
-
 
     class Slow(Usable):
         @soon
@@ -51,7 +49,6 @@ SLOW = """
         def test_c_server(self):
             query("SELECT pg_sleep(600)")
 
-
     class InTransaction(TestCase):
         @soon
         def test_a_server(self):
@@ -66,7 +63,6 @@ SLOW = """
         def test_c_usable(self):
             Usable.assert_usable(self)
 
-
     class SlowSetUp(Usable):
         def setUp(self):
             if "slow" in self.id():
@@ -76,7 +72,6 @@ SLOW = """
         def test_a_slow(self):
             Path("never").touch()
 
-
     class SlowTearDown(Usable):
         def tearDown(self):
             if "slow" in self.id():
@@ -85,7 +80,6 @@ SLOW = """
         @soon
         def test_a_slow(self): pass
 
-
     class Catching(SimpleTestCase):
         @sooner
         def test_a_raises(self):
@@ -93,7 +87,6 @@ SLOW = """
                 time.sleep(600)
 
         def test_b_passes(self): pass
-
 
     # The limit of a class: that of an async test itself is not kept without workers.
     @soon
@@ -107,7 +100,6 @@ SLOW = """
             self.assertEqual(await Author.objects.acount(), 0)
             await Author.objects.acreate(name="usable")
 
-
     @tag("no-spawn")
     class Isolated(unittest.IsolatedAsyncioTestCase):
         @sooner
@@ -117,7 +109,6 @@ SLOW = """
         async def test_b_goes_on(self):
             await asyncio.sleep(0)
 
-
     @sooner
     class SlowClass(TestCase):
         @classmethod
@@ -126,7 +117,6 @@ SLOW = """
 
         def test_never(self):
             Path("never").touch()
-
 
     @sooner
     class SlowEnd(SimpleTestCase):
@@ -156,7 +146,6 @@ LONG = """
     class Early(SimpleTestCase):
         def test_short(self): pass
 
-
     @schema_runner.timeout(None)
     class Long(SimpleTestCase):
         @classmethod
@@ -165,7 +154,6 @@ LONG = """
             time.sleep(1.5)
 
         def test_long(self): pass
-
 
     class Other(Early): pass
 """
@@ -179,14 +167,11 @@ STUBBORN = """
                 pass
         Path("never").touch()
 
-
     def count():
         collections.deque(itertools.repeat(0), maxlen=0)
 
-
     def wait_in_the_second_thread():
         time.sleep(600)
-
 
     class Stubborn:
         def test_a_passes(self):
@@ -201,14 +186,11 @@ STUBBORN = """
         def test_c_passes(self):
             self.assertEqual(Author.objects.count(), 0)
 
-
     class Swallowing(Stubborn, TransactionTestCase):
         def wait(self): swallow()
 
-
     class Counting(Stubborn, TransactionTestCase):
         def wait(self): count()
-
 
     class Tidying(SimpleTestCase):
         def tearDown(self):

@@ -8,26 +8,21 @@ from .recording import TOGETHER, Run, run
 TESTS = """
     serial = (lambda test: test) if "UNMARKED" in os.environ else schema_runner.serial
 
-
     class Writing(Recording):
         def setUp(self):
             super().setUp()
             Author.objects.create(name="same everywhere")
 
-
     class Beside(Writing, TestCase):
         def test_a(self): pass
         def test_b(self): pass
 
-
     class BesideToo(Beside): pass
-
 
     @serial
     class Alone(Writing, TestCase):
         def test_a(self): time.sleep(0.1)
         def test_b(self): time.sleep(0.1)
-
 
     class Mixed(Writing, TransactionTestCase):
         @classmethod
@@ -46,15 +41,12 @@ TESTS = """
 
         def test_c(self): pass
 
-
     class Labelled(Writing, TransactionTestCase):
         def test_a(self): time.sleep(0.1)
-
 
     @tag("slow")
     class Tagged(Writing, TestCase):
         def test_a(self): pass
-
 
     class PartlyTagged(Writing, TestCase):
         @tag("slow")
@@ -138,10 +130,8 @@ FAILING = """
             if os.environ["FAILS"] in ("beside", "both"):
                 self.fail("beside")
 
-
     class BesideToo(Recording, TestCase):
         def test_a(self): pass
-
 
     @schema_runner.serial
     class Alone(Recording, TestCase):
@@ -152,7 +142,6 @@ FAILING = """
             self.fail("alone")
 
         def test_b(self): pass
-
 
     @schema_runner.serial
     class AloneToo(Recording, TestCase):

@@ -33,7 +33,6 @@ TESTS = f"""
             self.assertEqual(len([one for one in tables if one.startswith("many_")]), {TABLES})
             self.assertEqual(query("SELECT name FROM many_7"), [("7",)])
 
-
     for number in range({WORKERS}):
         globals()[f"Test{{number}}"] = type(f"Test{{number}}", (Meeting, TestCase), {{}})
 """
