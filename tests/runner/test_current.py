@@ -76,6 +76,16 @@ def state(connection: Connection) -> tuple[object, ...]:
     return (connection.execute(_BESIDE).fetchall(), *schemas)
 
 
+SMALL = """
+    class Any(TestCase):
+        def test_it(self):
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="a")
+
+    class Alike(Any): pass
+"""
+
+
 @contextmanager
 def unchanged(project: Project) -> Iterator[Project]:
     """Expect the project's own database to be left as it was found."""
@@ -91,6 +101,7 @@ def unchanged(project: Project) -> Iterator[Project]:
 def project(project: Project) -> Iterator[Project]:
     """A project in `current` mode, whose database is in use."""
     project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
+    project.tests(SMALL)
     project.create_database()
     execute(project, DECOYS)
     yield project
@@ -234,11 +245,6 @@ def everything(occupied: Project) -> Project:
     return occupied
 
 
-def where(project: Project) -> list[list[str]]:
-    """Return the schemas, databases and paths that tests were run with."""
-    return [one["place"] for one in project.records("where")]
-
-
 @pytest.mark.parametrize(
     ("mode", "method"),
     [
@@ -256,11 +262,12 @@ def test_public_is_as_it_was(everything: Project, mode: Mode, method: str) -> No
     result = everything.run(*mode, "--verbosity", "2", env={"START_METHOD": method}).passed()
     if STOCK in mode:
         return
-    assert len(where(everything)) == 2
-    assert all(
-        schema.startswith("test_w") and database == everything.name and "public" not in path
-        for schema, database, path in where(everything)
-    )
+    places = [one["place"] for one in everything.records("where")]
+    assert len(places) == 2
+    for schema, database, path in places:
+        assert schema.startswith("test_w")
+        assert database == everything.name
+        assert "public" not in path
     assert "Destroying test schemas for alias 'default' (" in result.output
     assert "Destroying test database" not in result.output
     assert own_schemas(everything) == []
@@ -271,35 +278,10 @@ def test_public_is_as_it_was_though_it_is_on_the_path(everything: Project) -> No
     execute(everything, "CREATE EXTENSION hstore")
     (everything.folder / "library/migrations/0002_more.py").unlink()
     everything.run("--exclude-tag", "migrating", "--exclude-tag", "bare").passed()
-    paths = [path for *_, path in where(everything)]
+    paths = [one["place"][2] for one in everything.records("where")]
     assert len(paths) == 2
     assert all(path.endswith(",pg_catalog,test_extensions,public") for path in paths)
     execute(everything, "DROP EXTENSION hstore")
-
-
-SMALL = """
-    class Any(TestCase):
-        def test_it(self):
-            self.assertEqual(Author.objects.count(), 0)
-            Author.objects.create(name="a")
-
-    class Alike(Any): pass
-"""
-
-
-@each_mode
-def test_keepdb(occupied: Project, mode: Mode) -> None:
-    """Schemas are kept and named, and the next run removes them."""
-    occupied.tests(SMALL)
-    result = occupied.run(*mode, "--keepdb").passed()
-    workers = [name for name in own_schemas(occupied) if name.startswith("test_w")]
-    assert len(workers) == (2 if mode else 1)
-    for name in workers:
-        assert f"Kept schema {name} in database {occupied.name!r}." in result.output
-    result = occupied.run(*mode).passed()
-    assert f"Removed what an earlier run left in {occupied.name!r}: " in result.stdout
-    assert all(name in result.stdout for name in workers)
-    assert own_schemas(occupied) == []
 
 
 def test_failures(occupied: Project) -> None:
@@ -428,17 +410,15 @@ def test_ctrl_c(waiting: Project) -> None:
 def test_a_role_that_may_only_create_schemas(project: Project, mode: Mode, public: str) -> None:
     """It needs no right on `public`, nor that there is one; stock Django cannot use it."""
     project.migration("0002_more", "0001_initial", EXTENSION)
-    project.tests(SMALL)
-    with role(project) as name:
-        execute(project, f"GRANT CREATE ON DATABASE {project.name} TO {name}; {public}")
+    with role(project):
+        execute(project, public)
         with unchanged(project):
             project.run(*mode).passed()
 
 
 def test_a_role_that_may_not_create_schemas(project: Project) -> None:
     """One error prints the GRANT that it needs, and nothing is made."""
-    project.tests(SMALL)
-    with role(project) as name, unchanged(project):
+    with role(project, "CONNECT") as name, unchanged(project):
         result = project.run(*PARALLEL)
         assert result.code == 1
         assert result.stderr.count(f'GRANT CREATE ON DATABASE "{project.name}" TO "{name}";') == 1
@@ -450,7 +430,6 @@ def test_a_role_that_may_not_create_schemas(project: Project) -> None:
 def test_a_schema_of_somebody_else_where_extensions_would_be(project: Project) -> None:
     """It is not touched; the error says to rename it."""
     execute(project, "CREATE SCHEMA test_extensions")
-    project.tests(SMALL)
     with unchanged(project):
         result = project.run()
         assert result.code == 1
@@ -465,13 +444,8 @@ def test_a_schema_of_somebody_else_where_extensions_would_be(project: Project) -
 )
 def test_a_search_path_of_the_project_s_own(project: Project, mode: Mode, setting: str) -> None:
     """Extensions in its schemas are found; stock Django's databases have no such schemas."""
-    execute(
-        project,
-        """
-        CREATE SCHEMA "Extra, own"; GRANT USAGE ON SCHEMA "Extra, own" TO PUBLIC;
-        CREATE EXTENSION citext SCHEMA "Extra, own";
-        """,
-    )
+    execute(project, 'CREATE SCHEMA "Extra, own"; CREATE EXTENSION citext SCHEMA "Extra, own"')
+    execute(project, 'GRANT USAGE ON SCHEMA "Extra, own" TO PUBLIC')
     path = '"Extra, own", public'
     alters = "ALTER TABLE library_author ALTER name TYPE citext"
     project.migration("0002_more", "0001_initial", f"migrations.RunSQL({alters!r})")
@@ -486,7 +460,6 @@ def test_a_search_path_of_the_project_s_own(project: Project, mode: Mode, settin
         """
     )
     with role(project) as name:
-        execute(project, f"GRANT CREATE ON DATABASE {project.name} TO {name}")
         if setting:
             where = setting.format(role=name, database=project.name)
             execute(project, f"ALTER {where} SET search_path = {path}")
@@ -498,8 +471,8 @@ def test_a_search_path_of_the_project_s_own(project: Project, mode: Mode, settin
 
 
 @contextmanager
-def role(project: Project) -> Iterator[str]:
-    """Have the project use a role that can do nothing but connect to its database."""
+def role(project: Project, rights: str = "CONNECT, CREATE") -> Iterator[str]:
+    """Let the project use a role that has nothing but rights on its database."""
     name = f"{project.name}_poor"
     project.configure(f'DATABASES["default"]["USER"] = {name!r}')
     execute(
@@ -507,7 +480,7 @@ def role(project: Project) -> Iterator[str]:
         f"""
         CREATE ROLE {name} LOGIN;
         REVOKE ALL ON DATABASE {project.name} FROM PUBLIC;
-        GRANT CONNECT ON DATABASE {project.name} TO {name};
+        GRANT {rights} ON DATABASE {project.name} TO {name};
         """,
     )
     yield name
@@ -556,38 +529,18 @@ def test_extensions(project: Project, mode: Mode) -> None:
     assert [one["extensions"] for one in project.records("has")] == [expected, expected]
 
 
-def test_an_extension_that_others_use_by_now(project: Project) -> None:
-    """It stays, and the run says why; once it is unused, a run removes it."""
+def test_extensions_that_others_use_by_now(project: Project) -> None:
+    """They stay, and the run says why; once they are unused, a run removes them."""
     project.migration("0002_more", "0001_initial", EXTENSION)
-    project.migration("0003_more", "0002_more", "migrations.RunSQL('CREATE EXTENSION citext')")
-    project.tests(
-        """
-        class Using(TransactionTestCase):
-            def test_it(self):
-                query("CREATE TABLE IF NOT EXISTS public.precious AS SELECT 'a=>1'::hstore")
-        """
-    )
-    with unchanged(project):
-        result = project.run().passed()
-        why = "extension hstore stays: column hstore of table precious depends on"
-        assert why in result.stdout
-        assert extensions(project).keys() == {"plpgsql", "hstore"}
-        project.run(*PARALLEL).passed()
-        with project.host(project.name) as connection:
-            rows = connection.execute("SELECT hstore::text FROM precious").fetchall()
-            assert rows == [('"a"=>"1"',)]
-            connection.execute("DROP TABLE precious")
-        project.tests(SMALL)
-        assert "stays" not in project.run().passed().output
-
-
-def test_an_extension_that_another_session_looks_into(project: Project) -> None:
-    """The run does not wait for a transaction that is left open; a later one removes it."""
-    creates = "migrations.RunSQL('CREATE EXTENSION pg_buffercache')"
-    project.migration("0002_more", "0001_initial", creates)
+    creates = "migrations.RunSQL('CREATE EXTENSION citext; CREATE EXTENSION pg_buffercache')"
+    project.migration("0003_more", "0002_more", creates)
     project.tests(
         """
         from psycopg import connect
+
+        class Using(TransactionTestCase):
+            def test_it(self):
+                query("CREATE TABLE IF NOT EXISTS public.precious AS SELECT 'a=>1'::hstore")
 
         class Looking(SimpleTestCase):
             databases = {"default"}
@@ -595,15 +548,23 @@ def test_an_extension_that_another_session_looks_into(project: Project) -> None:
             def test_it(self):
                 parameters = connection.get_connection_params()
                 where = {key: parameters[key] for key in ("host", "port", "user", "dbname")}
-                # Open until the process ends, and no connection of Django's.
+                # Open until the process ends, which the run does not wait for.
                 Looking.developer = connect(**where)
                 Looking.developer.execute("LOCK TABLE test_extensions.pg_buffercache")
         """
     )
     with unchanged(project):
         result = project.run().passed()
+        why = "extension hstore stays: column hstore of table precious depends on"
+        assert why in result.stdout
         assert "extension pg_buffercache stays: " in result.stdout
-        assert extensions(project)["pg_buffercache"] == "test_extensions"
+        shared = dict.fromkeys(["hstore", "pg_buffercache"], "test_extensions")
+        assert extensions(project) == {"plpgsql": "pg_catalog", **shared}
+        project.run(*PARALLEL).passed()
+        with project.host(project.name) as connection:
+            rows = connection.execute("SELECT hstore::text FROM precious").fetchall()
+            assert rows == [('"a"=>"1"',)]
+            connection.execute("DROP TABLE precious")
         project.tests(SMALL)
         assert "stays" not in project.run().passed().output
 
@@ -630,7 +591,6 @@ def test_reference_data_reaches_no_table_of_the_project_s_own(project: Project) 
         models.write("\nfrom library.leftovers import Leftover\n")
     row = '[{"model": "library.leftover", "pk": 7, "fields": {}}]'
     project.write("library/fixtures/leftovers.json", row)
-    project.tests(SMALL)
     with unchanged(project):
         for key, value in [("FIXTURES", "leftovers"), ("SEEDERS", "library.leftovers.seed")]:
             settings = {"HOST_DATABASE": "current", key: [value]}
@@ -656,7 +616,6 @@ def test_review(occupied: Project) -> None:
     occupied.migration("0003_more", "0002_more", 'migrations.RunSQL("CREATE SCHEMA audit")')
     looks = """migrations.RunSQL("SELECT FROM pg_class WHERE relname = 'library_book'")"""
     occupied.migration("0004_more", "0003_more", looks)
-    occupied.tests(SMALL)
     folder = "  library/migrations"
     result = occupied.run(*PARALLEL)
     assert result.code == 1
@@ -699,7 +658,6 @@ BY_EFFECT = {
 
 def test_guard(project: Project) -> None:
     """What only shows at run time is refused, though an extension keeps `public` on the path."""
-    project.tests(SMALL)
     execute(project, "CREATE EXTENSION citext; ALTER TABLE library_leftover ADD PRIMARY KEY (n)")
     for statement, is_atomic in (BY_TEXT | BY_EFFECT).items():
         by_text = statement in BY_TEXT

@@ -656,7 +656,7 @@ def test_several_aliases(several: Project) -> None:
         aliases = [one["alias"] for one in several.records("migrates")]
         return sorted(alias for alias in aliases if alias != "small")
 
-    for mode in (flags(2), flags(2), ()):
+    for mode in (flags(2), ()):
         several.run(*mode, KEEP).passed()
         assert migrated() == ["default", "third"]
     names = [f"{several.test_name}{suffix}" for suffix in ("", "_other", "_third")]
