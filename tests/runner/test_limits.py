@@ -100,6 +100,22 @@ SLOW = """
             self.assertEqual(await Author.objects.acount(), 0)
             await Author.objects.acreate(name="usable")
 
+    @soon
+    class Early(SimpleTestCase):
+        def test_short(self): pass
+
+    # Set up under its own limit: that of the class before it is over.
+    @schema_runner.timeout(None)
+    class Long(SimpleTestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            time.sleep(1.5)
+
+        def test_long(self): pass
+
+    class Other(Early): pass
+
     @tag("no-spawn")
     class Isolated(unittest.IsolatedAsyncioTestCase):
         @sooner
@@ -141,22 +157,6 @@ OVER_TIME = [
     "FAIL SlowSetUp.test_a_slow",
     "FAIL SlowTearDown.test_a_slow",
 ]
-LONG = """
-    @schema_runner.timeout(1)
-    class Early(SimpleTestCase):
-        def test_short(self): pass
-
-    @schema_runner.timeout(None)
-    class Long(SimpleTestCase):
-        @classmethod
-        def setUpClass(cls):
-            super().setUpClass()
-            time.sleep(1.5)
-
-        def test_long(self): pass
-
-    class Other(Early): pass
-"""
 STUBBORN = """
     def swallow():
         # In the end it gives up, so that a failure of this test does not take for ever.
@@ -225,7 +225,7 @@ def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str
     result = project.run(*mode, *flags, env={"START_METHOD": method})
     assert result.code == 1
     assert reported(result) == over_time
-    assert f"Ran {19 if has_all else 17} tests" in result.stderr
+    assert f"Ran {22 if has_all else 20} tests" in result.stderr
     texts = re.findall(r"TestTimeoutError: It took longer than (.*) s\. What its", result.stderr)
     assert len(texts) == len(over_time)
     assert set(texts) == {"0.5", "1"}
@@ -233,13 +233,6 @@ def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str
     assert "_wait_and_exit" not in result.stderr
     assert not (project.folder / "never").exists()
     assert project.databases() == []
-
-
-@pytest.mark.parametrize("mode", [SERIAL, PARALLEL])
-def test_a_class_is_set_up_under_its_own_limit(project: Project, mode: Mode) -> None:
-    """That of the class before it is over."""
-    project.tests(LONG)
-    project.run(*mode).passed()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ..project import PARALLEL, Project
+from ..project import PARALLEL, SERIAL, Mode, Project
 from .test_roles import roles
 
 AUTO = ("--parallel", "auto")
@@ -150,8 +150,8 @@ def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
     assert "schema" not in databases.split("Set-up")[1]
 
 
-@pytest.mark.parametrize("mode", [(), PARALLEL, AUTO], ids=["serial", "parallel", "auto"])
-def test_nothing_is_said_at_verbosity_0(quick: Project, mode: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("mode", [SERIAL, PARALLEL, AUTO], ids=["serial", "parallel", "auto"])
+def test_nothing_is_said_at_verbosity_0(quick: Project, mode: Mode) -> None:
     """As stock Django says nothing of databases there."""
     result = quick.run(*mode, "-v", "0").passed()
     assert result.stdout == "System check identified no issues (0 silenced).\n"
