@@ -1,26 +1,20 @@
 """Schemas in the project's own database, beside what users have there (`current` mode)."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from schema_runner.postgres.server import Connection
 
 from ..digest import digest
-from ..project import STOCK, Project, wait_for
+from ..project import PARALLEL, SERIAL, STOCK, Mode, Project, each_mode, wait_for
 
 pytestmark = pytest.mark.oldest
-
-MODES = [("--testrunner", STOCK), (), ("--parallel", "2")]
-IDS = ["stock", "serial", "parallel"]
-PARALLEL = ("--parallel", "2")
 
 # What a developer has: tables of the same names with other columns and precious rows, rows that
 # say everything is applied, what was left by a feature that is gone, and schemas whose names or
@@ -82,6 +76,16 @@ def state(connection: Connection) -> tuple[object, ...]:
     return (connection.execute(_BESIDE).fetchall(), *schemas)
 
 
+SMALL = """
+    class Any(TestCase):
+        def test_it(self):
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="a")
+
+    class Alike(Any): pass
+"""
+
+
 @contextmanager
 def unchanged(project: Project) -> Iterator[Project]:
     """Expect the project's own database to be left as it was found."""
@@ -94,12 +98,15 @@ def unchanged(project: Project) -> Iterator[Project]:
 
 
 @pytest.fixture
-def project(project: Project) -> Project:
+def project(project: Project) -> Iterator[Project]:
     """A project in `current` mode, whose database is in use."""
     project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
+    project.tests(SMALL)
     project.create_database()
     execute(project, DECOYS)
-    return project
+    yield project
+    project.end()
+    project.drop_database()
 
 
 @pytest.fixture
@@ -107,7 +114,6 @@ def occupied(project: Project) -> Iterator[Project]:
     """The same, to be left as it was."""
     with unchanged(project):
         yield project
-    project.drop_database()
 
 
 def execute(project: Project, statements: str) -> None:
@@ -127,15 +133,12 @@ def own_schemas(project: Project) -> list[str]:
 
 
 EVERYTHING = """
-    import json
     from io import StringIO
-    from pathlib import Path
 
     from django.contrib.contenttypes.models import ContentType
     from django.core.cache import cache
     from django.core.management import call_command
     from django.db import ProgrammingError
-
 
     class Isolated(TestCase):
         fixtures = ["authors"]
@@ -163,9 +166,8 @@ EVERYTHING = """
 
         @tag("bare")
         def test_what_migrations_have_not_made(self):
-            with self.assertRaises(ProgrammingError), connection.cursor() as cursor:
-                cursor.execute("SELECT n FROM library_leftover")
-
+            with self.assertRaises(ProgrammingError):
+                query("SELECT n FROM library_leftover")
 
     class Committing(TransactionTestCase):
         def test_flush(self):
@@ -179,8 +181,7 @@ EVERYTHING = """
             self.assertEqual(Author.objects.get().name, "of a fixture")
 
         def test_createcachetable(self):
-            with connection.cursor() as cursor:
-                cursor.execute("DROP TABLE cache_rows")
+            query("DROP TABLE cache_rows")
             call_command("createcachetable", verbosity=0)
             self.assertIsNone(cache.get("a"))
 
@@ -188,7 +189,6 @@ EVERYTHING = """
             author = Author.objects.create(name="mine")
             author.delete()
             Author.objects.all().delete()
-
 
     @tag("migrating")
     class Migrating(TransactionTestCase):
@@ -202,21 +202,16 @@ EVERYTHING = """
             call_command("migrate", "library", verbosity=0)
             self.assertEqual(Author.objects.count(), 0)
 
-
     class Where(SimpleTestCase):
         databases = {"default"}
 
         def test_it(self):
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT current_schema(), current_database(), current_setting('search_path')"
-                )
-                with Path("where").open("a") as lines:
-                    lines.write(json.dumps(cursor.fetchone()) + "\\n")
+            (place,) = query(
+                "SELECT current_schema(), current_database(), current_setting('search_path')"
+            )
+            record("where", place=place)
 
-
-    class WhereElse(Where):
-        pass
+    class WhereElse(Where): pass
 """
 
 
@@ -250,35 +245,29 @@ def everything(occupied: Project) -> Project:
     return occupied
 
 
-def where(project: Project) -> list[list[str]]:
-    """Return the schema, the database and the path that tests have told of, and forget them."""
-    file = project.folder / "where"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    file.unlink()
-    return lines
-
-
 @pytest.mark.parametrize(
     ("mode", "method"),
     [
-        (MODES[0], "fork"),
-        ((), "fork"),
+        (("--testrunner", STOCK), "fork"),
+        (SERIAL, "fork"),
         (PARALLEL, "fork"),
         (PARALLEL, "spawn"),
         (PARALLEL, "forkserver"),
         ((*PARALLEL, "--no-migrations", "--exclude-tag", "migrating"), "fork"),
     ],
-    ids=[*IDS, "spawn", "forkserver", "no-migrations"],
+    ids=["stock", "serial", "parallel", "spawn", "forkserver", "no-migrations"],
 )
-def test_public_is_as_it_was(everything: Project, mode: tuple[str, ...], method: str) -> None:
+def test_public_is_as_it_was(everything: Project, mode: Mode, method: str) -> None:
     """Whatever tests do by the names of their tables, `public` has the same names untouched."""
     result = everything.run(*mode, "--verbosity", "2", env={"START_METHOD": method}).passed()
     if STOCK in mode:
         return
-    assert all(
-        schema.startswith("test_w") and database == everything.name and "public" not in path
-        for schema, database, path in where(everything)
-    )
+    places = [one["place"] for one in everything.records("where")]
+    assert len(places) == 2
+    for schema, database, path in places:
+        assert schema.startswith("test_w")
+        assert database == everything.name
+        assert "public" not in path
     assert "Destroying test schemas for alias 'default' (" in result.output
     assert "Destroying test database" not in result.output
     assert own_schemas(everything) == []
@@ -289,38 +278,10 @@ def test_public_is_as_it_was_though_it_is_on_the_path(everything: Project) -> No
     execute(everything, "CREATE EXTENSION hstore")
     (everything.folder / "library/migrations/0002_more.py").unlink()
     everything.run("--exclude-tag", "migrating", "--exclude-tag", "bare").passed()
-    assert all(
-        path.endswith(",pg_catalog,test_extensions,public") for *_, path in where(everything)
-    )
+    paths = [one["place"][2] for one in everything.records("where")]
+    assert len(paths) == 2
+    assert all(path.endswith(",pg_catalog,test_extensions,public") for path in paths)
     execute(everything, "DROP EXTENSION hstore")
-
-
-@pytest.mark.parametrize("mode", [(), PARALLEL], ids=["serial", "parallel"])
-def test_keepdb(occupied: Project, mode: tuple[str, ...]) -> None:
-    """Schemas are kept and named, and the next run removes them."""
-    occupied.tests(SMALL)
-    result = occupied.run(*mode, "--keepdb").passed()
-    kept = own_schemas(occupied)
-    workers = [name for name in kept if name.startswith("test_w")]
-    assert len(workers) == (2 if mode else 1)
-    for name in workers:
-        assert f"Kept schema {name} in database {occupied.name!r}." in result.output
-    result = occupied.run(*mode).passed()
-    assert f"Removed what an earlier run left in {occupied.name!r}: " in result.stdout
-    assert all(name in result.stdout for name in workers)
-    assert own_schemas(occupied) == []
-
-
-SMALL = """
-    class Any(TestCase):
-        def test_it(self):
-            self.assertEqual(Author.objects.count(), 0)
-            Author.objects.create(name="a")
-
-
-    class Alike(Any):
-        pass
-"""
 
 
 def test_failures(occupied: Project) -> None:
@@ -332,10 +293,8 @@ def test_failures(occupied: Project) -> None:
                 Author.objects.create(name="left behind")
                 self.fail("as planned")
 
-
         class Breaking(TestCase):
-            def test_error(self):
-                1 / 0
+            def test_error(self): 1 / 0
         """
     )
     result = occupied.run(*PARALLEL)
@@ -348,56 +307,37 @@ def test_failures(occupied: Project) -> None:
     assert "division by zero" in result.stderr
 
 
-# Tests that tell where they are and stay there until a file appears.
+EXTENSION = """
+    migrations.RunSQL("CREATE EXTENSION hstore"),
+    migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
+"""
+# Tests that record where they are, and stay there until a file appears.
 WAITING = """
-    import os
-    import time
-    from pathlib import Path
-
-
     class First(TestCase):
         def test_it(self):
-            with connection.cursor() as cursor:
-                # Each run's own, though others hold the same key.
-                cursor.execute("SELECT pg_advisory_lock(42)")
-                cursor.execute("SELECT current_schema(), 'a=>1'::hstore -> 'a'")
-                schema, _ = cursor.fetchone()
-            part = Path(f".waiting_{os.getpid()}")
-            part.write_text(f"{os.environ.get('GO', 'go')} {schema}")
-            part.rename(f"waiting_{os.getpid()}")
-            while not Path(os.environ.get("GO", "go")).exists():
-                time.sleep(0.02)
+            # Each run's own, though others hold the same key.
+            query("SELECT pg_advisory_lock(42)")
+            query("SELECT 'a=>1'::hstore -> 'a'")
+            record("waits", go=os.environ.get("GO", "go"))
+            wait_for(os.environ.get("GO", "go"))
 
-
-    class Second(First):
-        pass
+    class Second(First): pass
 """
 
 
 @pytest.fixture
 def waiting(occupied: Project) -> Project:
     """A project whose tests wait, and need an extension that a migration creates."""
-    occupied.migration(
-        "0002_more",
-        "0001_initial",
-        """
-        migrations.RunSQL("CREATE EXTENSION hstore"),
-        migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
-        """,
-    )
+    occupied.migration("0002_more", "0001_initial", EXTENSION)
     occupied.tests(WAITING)
     return occupied
 
 
-def wait_until_tests(project: Project, number: int) -> list[list[str]]:
-    """Wait until so many processes are in a test; return what they wait for and their schemas."""
-
-    def found() -> list[Path]:
-        files = list(project.folder.glob("waiting_*"))
-        return files if len(files) == number else []
-
-    files = wait_for(found, f"{number} processes in a test")
-    return [file.read_text().split() for file in files]
+def wait_until_tests(project: Project, number: int) -> list[tuple[str, str]]:
+    """Wait for processes to be in a test; return what they wait for and their schemas."""
+    what = f"{number} processes in a test"
+    wait_for(lambda: len({one["process"] for one in project.records("waits")}) == number, what)
+    return [(one["go"], one["schema"]) for one in project.records("waits")]
 
 
 def extensions(project: Project) -> dict[str, str]:
@@ -460,69 +400,55 @@ def test_ctrl_c(waiting: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "public", ["REVOKE ALL ON SCHEMA public FROM PUBLIC", "DROP SCHEMA public CASCADE"]
+    ("mode", "public"),
+    [
+        (SERIAL, "DROP SCHEMA public CASCADE"),
+        (PARALLEL, "REVOKE ALL ON SCHEMA public FROM PUBLIC"),
+    ],
+    ids=["serial, without public", "parallel, without a right on public"],
 )
-def test_a_role_that_may_only_create_schemas(project: Project, public: str) -> None:
+def test_a_role_that_may_only_create_schemas(project: Project, mode: Mode, public: str) -> None:
     """It needs no right on `public`, nor that there is one; stock Django cannot use it."""
     project.migration("0002_more", "0001_initial", EXTENSION)
-    project.tests(SMALL)
-    with role(project) as name:
-        execute(project, f"GRANT CREATE ON DATABASE {project.name} TO {name}; {public}")
+    with role(project):
+        execute(project, public)
         with unchanged(project):
-            for mode in MODES[1:]:
-                project.run(*mode).passed()
-    project.drop_database()
+            project.run(*mode).passed()
 
 
 def test_a_role_that_may_not_create_schemas(project: Project) -> None:
     """One error prints the GRANT that it needs, and nothing is made."""
-    project.tests(SMALL)
-    with role(project) as name, unchanged(project):
+    with role(project, "CONNECT") as name, unchanged(project):
         result = project.run(*PARALLEL)
         assert result.code == 1
         assert result.stderr.count(f'GRANT CREATE ON DATABASE "{project.name}" TO "{name}";') == 1
         assert "Traceback" not in result.stderr
         assert "Warning" not in result.stderr
         assert "Ran " not in result.stderr
-    project.drop_database()
 
 
 def test_a_schema_of_somebody_else_where_extensions_would_be(project: Project) -> None:
     """It is not touched; the error says to rename it."""
     execute(project, "CREATE SCHEMA test_extensions")
-    project.tests(SMALL)
     with unchanged(project):
         result = project.run()
         assert result.code == 1
         assert "has a schema test_extensions that is not ours" in result.stderr
         assert "Warning" not in result.stderr
-    project.drop_database()
 
 
 @pytest.mark.parametrize(
     ("mode", "setting"),
-    [((), "ROLE {role}"), (PARALLEL, "DATABASE {database}"), (PARALLEL, "")],
+    [(SERIAL, "ROLE {role}"), (PARALLEL, "DATABASE {database}"), (PARALLEL, "")],
     ids=["serial, of the role", "parallel, of the database", "parallel, in OPTIONS"],
 )
-def test_a_search_path_of_the_project_s_own(
-    project: Project, mode: tuple[str, ...], setting: str
-) -> None:
+def test_a_search_path_of_the_project_s_own(project: Project, mode: Mode, setting: str) -> None:
     """Extensions in its schemas are found; stock Django's databases have no such schemas."""
-    execute(
-        project,
-        """
-        CREATE SCHEMA "Extra, own"; GRANT USAGE ON SCHEMA "Extra, own" TO PUBLIC;
-        CREATE EXTENSION citext SCHEMA "Extra, own";
-        """,
-    )
+    execute(project, 'CREATE SCHEMA "Extra, own"; CREATE EXTENSION citext SCHEMA "Extra, own"')
+    execute(project, 'GRANT USAGE ON SCHEMA "Extra, own" TO PUBLIC')
     path = '"Extra, own", public'
-    project.migration(
-        "0002_more",
-        "0001_initial",
-        """
-        migrations.RunSQL("ALTER TABLE library_author ALTER name TYPE citext"),
-        """,
-    )
+    alters = "ALTER TABLE library_author ALTER name TYPE citext"
+    project.migration("0002_more", "0001_initial", f"migrations.RunSQL({alters!r})")
     project.tests(
         """
         class Any(TestCase):
@@ -530,13 +456,10 @@ def test_a_search_path_of_the_project_s_own(
                 Author.objects.create(name="Capital")
                 self.assertTrue(Author.objects.filter(name="CAPITAL").exists())
 
-
-        class Alike(Any):
-            pass
+        class Alike(Any): pass
         """
     )
     with role(project) as name:
-        execute(project, f"GRANT CREATE ON DATABASE {project.name} TO {name}")
         if setting:
             where = setting.format(role=name, database=project.name)
             execute(project, f"ALTER {where} SET search_path = {path}")
@@ -545,12 +468,11 @@ def test_a_search_path_of_the_project_s_own(
             project.configure(f'DATABASES["default"]["OPTIONS"] = {{"options": {options!r}}}')
         with unchanged(project):
             project.run(*mode).passed()
-    project.drop_database()
 
 
 @contextmanager
-def role(project: Project) -> Iterator[str]:
-    """Have the project use a role that can do nothing but connect to its database."""
+def role(project: Project, rights: str = "CONNECT, CREATE") -> Iterator[str]:
+    """Let the project use a role that has nothing but rights on its database."""
     name = f"{project.name}_poor"
     project.configure(f'DATABASES["default"]["USER"] = {name!r}')
     execute(
@@ -558,21 +480,15 @@ def role(project: Project) -> Iterator[str]:
         f"""
         CREATE ROLE {name} LOGIN;
         REVOKE ALL ON DATABASE {project.name} FROM PUBLIC;
-        GRANT CONNECT ON DATABASE {project.name} TO {name};
+        GRANT {rights} ON DATABASE {project.name} TO {name};
         """,
     )
     yield name
     execute(project, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-EXTENSION = """
-    migrations.RunSQL("CREATE EXTENSION hstore"),
-    migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
-"""
-
-
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_extensions(project: Project, mode: tuple[str, ...]) -> None:
+@each_mode
+def test_extensions(project: Project, mode: Mode) -> None:
     """Each goes to a schema that workers share, unless `public` has it; with the run it goes."""
     project.migration(
         "0002_more",
@@ -588,77 +504,43 @@ def test_extensions(project: Project, mode: tuple[str, ...]) -> None:
                                         ADD path ltree;
                CREATE INDEX trigrams ON library_book USING gin (title gin_trgm_ops)'''
         ),
+        # The function is the same in the schemas of all workers, whichever was built first.
+        migrations.RunSQL("CREATE VIEW busy AS SELECT pg_try_advisory_xact_lock(1) AS mine"),
         """,
     )
     project.tests(
         """
-        import json
-        from pathlib import Path
-
         class Any(TestCase):
             def test_it(self):
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT 'a=>1'::hstore -> 'a', 'A' = 'a'::citext")
-                    self.assertEqual(cursor.fetchone(), ("1", True))
-                    cursor.execute("SELECT extname, extnamespace::regnamespace FROM pg_extension")
-                    Path("extensions").write_text(json.dumps(dict(cursor.fetchall())))
+                found = query("SELECT 'a=>1'::hstore -> 'a', 'A' = 'a'::citext")
+                self.assertEqual(found, [("1", True)])
+                names = query("SELECT extname, extnamespace::regnamespace FROM pg_extension")
+                record("has", extensions=dict(names))
 
-
-        class Alike(Any):
-            pass
+        class Alike(Any): pass
         """
     )
     execute(project, "CREATE EXTENSION ltree")
     with unchanged(project):
         project.run(*mode).passed()
-    if STOCK not in mode:
-        found = json.loads((project.folder / "extensions").read_text())
-        assert found.pop("ltree") == "public"
-        assert found.pop("plpgsql") == "pg_catalog"
-        assert set(found) == {"hstore", "citext", "pg_trgm", "cube", "earthdistance"}
-        assert set(found.values()) == {"test_extensions"}
-    project.drop_database()
+    shared = ["hstore", "citext", "pg_trgm", "cube", "earthdistance"]
+    expected = dict.fromkeys(shared, "test_extensions")
+    expected |= {"ltree": "public", "plpgsql": "pg_catalog"}
+    assert [one["extensions"] for one in project.records("has")] == [expected, expected]
 
 
-def test_an_extension_that_others_use_by_now(project: Project) -> None:
-    """It stays, and the run says why; once nobody uses it, a run removes it."""
+def test_extensions_that_others_use_by_now(project: Project) -> None:
+    """They stay, and the run says why; once they are unused, a run removes them."""
     project.migration("0002_more", "0001_initial", EXTENSION)
-    project.migration("0003_more", "0002_more", "migrations.RunSQL('CREATE EXTENSION citext')")
-    project.tests(
-        """
-        class Using(TransactionTestCase):
-            def test_it(self):
-                with connection.cursor() as cursor:
-                    cursor.execute(
-                        "CREATE TABLE IF NOT EXISTS public.precious AS SELECT 'a=>1'::hstore"
-                    )
-        """
-    )
-    with unchanged(project):
-        result = project.run().passed()
-        assert (
-            "extension hstore stays: column hstore of table precious depends on" in result.stdout
-        )
-        assert extensions(project).keys() == {"plpgsql", "hstore"}
-        project.run(*PARALLEL).passed()
-        with project.host(project.name) as connection:
-            rows = connection.execute("SELECT hstore::text FROM precious").fetchall()
-            assert rows == [('"a"=>"1"',)]
-            connection.execute("DROP TABLE precious")
-        project.tests(SMALL)
-        result = project.run().passed()
-        assert "stays" not in result.output
-    project.drop_database()
-
-
-def test_an_extension_that_somebody_looks_into(project: Project) -> None:
-    """The run does not wait for a transaction that is left open; a later one removes it."""
-    creates = "migrations.RunSQL('CREATE EXTENSION pg_buffercache')"
-    project.migration("0002_more", "0001_initial", creates)
+    creates = "migrations.RunSQL('CREATE EXTENSION citext; CREATE EXTENSION pg_buffercache')"
+    project.migration("0003_more", "0002_more", creates)
     project.tests(
         """
         from psycopg import connect
 
+        class Using(TransactionTestCase):
+            def test_it(self):
+                query("CREATE TABLE IF NOT EXISTS public.precious AS SELECT 'a=>1'::hstore")
 
         class Looking(SimpleTestCase):
             databases = {"default"}
@@ -666,61 +548,57 @@ def test_an_extension_that_somebody_looks_into(project: Project) -> None:
             def test_it(self):
                 parameters = connection.get_connection_params()
                 where = {key: parameters[key] for key in ("host", "port", "user", "dbname")}
-                # Open until the process ends, and no connection of Django's.
+                # Open until the process ends, which the run does not wait for.
                 Looking.developer = connect(**where)
                 Looking.developer.execute("LOCK TABLE test_extensions.pg_buffercache")
         """
     )
     with unchanged(project):
         result = project.run().passed()
+        why = "extension hstore stays: column hstore of table precious depends on"
+        assert why in result.stdout
         assert "extension pg_buffercache stays: " in result.stdout
-        assert extensions(project)["pg_buffercache"] == "test_extensions"
+        shared = dict.fromkeys(["hstore", "pg_buffercache"], "test_extensions")
+        assert extensions(project) == {"plpgsql": "pg_catalog", **shared}
+        project.run(*PARALLEL).passed()
+        with project.host(project.name) as connection:
+            rows = connection.execute("SELECT hstore::text FROM precious").fetchall()
+            assert rows == [('"a"=>"1"',)]
+            connection.execute("DROP TABLE precious")
         project.tests(SMALL)
         assert "stays" not in project.run().passed().output
-    project.drop_database()
 
 
 def test_reference_data_reaches_no_table_of_the_project_s_own(project: Project) -> None:
     """A model without a migration may have its table in `public`, and that on the path."""
     execute(project, "CREATE EXTENSION citext; ALTER TABLE library_leftover ADD PRIMARY KEY (n)")
-    with (project.folder / "library/models.py").open("a") as models:
-        models.write(
-            "\n\nclass Leftover(models.Model):\n"
-            "    n = models.IntegerField(primary_key=True)\n\n"
-            "    class Meta:\n"
-            "        managed = False\n"
-            "        db_table = 'library_leftover'\n"
-        )
-    row = '[{"model": "library.leftover", "pk": 7, "fields": {}}]'
-    project.write("library/fixtures/leftovers.json", row)
     project.write(
-        "library/seeds.py",
+        "library/leftovers.py",
         """
-        from library.models import Leftover
+        from django.db import models
 
+        class Leftover(models.Model):
+            n = models.IntegerField(primary_key=True)
+
+            class Meta:
+                app_label, db_table, managed = "library", "library_leftover", False
 
         def seed(using):
             Leftover.objects.using(using).create(n=8)
         """,
     )
-    project.tests(SMALL)
+    with (project.folder / "library/models.py").open("a") as models:
+        models.write("\nfrom library.leftovers import Leftover\n")
+    row = '[{"model": "library.leftover", "pk": 7, "fields": {}}]'
+    project.write("library/fixtures/leftovers.json", row)
     with unchanged(project):
-        for key, value in [("FIXTURES", "leftovers"), ("SEEDERS", "library.seeds.seed")]:
+        for key, value in [("FIXTURES", "leftovers"), ("SEEDERS", "library.leftovers.seed")]:
             settings = {"HOST_DATABASE": "current", key: [value]}
             project.configure(f"SCHEMA_RUNNER = {settings}")
             result = project.run()
             assert result.code == 1
             assert "A fixture or a seeder would change the project's own " in result.stderr
             assert "Traceback" not in result.stderr
-    project.drop_database()
-
-
-def test_a_stored_call_of_an_advisory_lock(occupied: Project) -> None:
-    """It is the same function in the schemas of all workers, whichever was built first."""
-    view = "CREATE VIEW busy AS SELECT pg_try_advisory_xact_lock(1) AS mine"
-    occupied.migration("0002_more", "0001_initial", f'migrations.RunSQL("{view}")')
-    occupied.tests(SMALL)
-    occupied.run(*PARALLEL).passed()
 
 
 def test_review(occupied: Project) -> None:
@@ -736,14 +614,8 @@ def test_review(occupied: Project) -> None:
         """,
     )
     occupied.migration("0003_more", "0002_more", 'migrations.RunSQL("CREATE SCHEMA audit")')
-    occupied.migration(
-        "0004_more",
-        "0003_more",
-        """
-        migrations.RunSQL("SELECT FROM pg_class WHERE relname = 'library_book'"),
-        """,
-    )
-    occupied.tests(SMALL)
+    looks = """migrations.RunSQL("SELECT FROM pg_class WHERE relname = 'library_book'")"""
+    occupied.migration("0004_more", "0003_more", looks)
     folder = "  library/migrations"
     result = occupied.run(*PARALLEL)
     assert result.code == 1
@@ -756,92 +628,75 @@ def test_review(occupied: Project) -> None:
     assert "Traceback" not in result.stderr
     trusted = {"HOST_DATABASE": "current", "TRUSTED_MIGRATIONS": ["library.0002_more"]}
     occupied.configure(f"SCHEMA_RUNNER = {trusted}")
-    occupied.migration(
-        "0002_more",
-        "0001_initial",
-        'migrations.RunSQL("SELECT count(*) FROM public.library_author")',
-    )
+    counts = 'migrations.RunSQL("SELECT count(*) FROM public.library_author")'
+    occupied.migration("0002_more", "0001_initial", counts)
     occupied.migration("0003_more", "0002_more", 'migrations.RunSQL("SELECT 1")')
     result = occupied.run(*PARALLEL).passed()
     (warning,) = [line for line in result.stdout.splitlines() if line.startswith("Warning")]
-    assert "library/migrations/0004_more.py:7: looks into the catalog" in warning
+    assert "library/migrations/0004_more.py:6: looks into the catalog" in warning
     assert "pg_class" in warning
 
 
-# What a migration executes, which does not say that it is about `public`.
-REACHING = {
-    "a name put together": '"DELETE FROM " + ".".join(["pub" + "lic", "library_book"])',
-    "a name in psycopg's SQL": """
-        sql.SQL("DELETE FROM {}").format(sql.Identifier("pub" + "lic", "library_book"))
-    """,
-    "rows by a bare name": '"DELETE FROM library_leftover"',
-    "what only looks like a call": """
-        'UPDATE library_leftover AS "call" SET n = 2'
-    """,
-    "a view by a bare name": '"DROP VIEW IF EXISTS leftover_view"',
-    "a type by a bare name": '"DROP TYPE IF EXISTS leftover_mood"',
-    "a foreign key": '"CREATE TABLE t (n int REFERENCES library_leftover)"',
-    "what the catalog has": """
-        "DO $$ BEGIN EXECUTE (SELECT 'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT '"
-        " || conname FROM pg_constraint WHERE conname = 'library_book_author_id_fkey'); END $$"
-    """,
+# What a migration executes that does not say that it is about `public`, and whether it is atomic:
+# expressions that are refused before they are executed, and statements that are rolled back.
+BY_TEXT = {
+    '"DELETE FROM " + ".".join(["pub" + "lic", "library_book"])': True,
+    'sql.SQL("DELETE FROM {}").format(sql.Identifier("pub" + "lic", "library_book"))': False,
+}
+BY_EFFECT = {
+    "DELETE FROM library_leftover": False,
+    # It only looks like a call.
+    'UPDATE library_leftover AS "call" SET n = 2': False,
+    "DROP VIEW IF EXISTS leftover_view": True,
+    "DROP TYPE IF EXISTS leftover_mood": False,
+    "CREATE TABLE t (n int REFERENCES library_leftover)": True,
+    # The catalog has the name.
+    "DO $$ BEGIN EXECUTE (SELECT 'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT '"
+    " || conname FROM pg_constraint WHERE conname = 'library_book_author_id_fkey'); END $$": True,
 }
 
-# Refused before they are executed; the others are rolled back.
-BY_TEXT = {"a name put together", "a name in psycopg's SQL"}
-# The others are autocommitted.
-ATOMIC = {"a name put together", "a view by a bare name", "what the catalog has", "a foreign key"}
 
-
-@pytest.mark.parametrize("case", REACHING)
-def test_guard(project: Project, case: str) -> None:
+def test_guard(project: Project) -> None:
     """What only shows at run time is refused, though an extension keeps `public` on the path."""
-    project.write(
-        "library/migrations/0002_more.py",
-        f"""
-        from django.db import migrations
-        from psycopg import sql
-
-
-        def reach(apps, editor):
-            with editor.connection.cursor() as cursor:
-                cursor.execute({REACHING[case].strip()})
-
-
-        class Migration(migrations.Migration):
-            atomic = {case in ATOMIC}
-            dependencies = [("library", "0001_initial")]
-            operations = [migrations.RunPython(reach)]
-        """,
-    )
-    project.tests(SMALL)
     execute(project, "CREATE EXTENSION citext; ALTER TABLE library_leftover ADD PRIMARY KEY (n)")
-    with unchanged(project):
-        result = project.run()
-        assert result.code == 1
-        assert ("A migration names the schema public" in result.stderr) == (case in BY_TEXT)
-        assert "the project's own " in result.stderr
-        assert "use --host-database test" in result.stderr
-        assert "Traceback" not in result.stderr
-    project.drop_database()
+    for statement, is_atomic in (BY_TEXT | BY_EFFECT).items():
+        by_text = statement in BY_TEXT
+        project.write(
+            "library/migrations/0002_more.py",
+            f"""
+            from django.db import migrations
+            from psycopg import sql
+
+            def reach(apps, editor):
+                with editor.connection.cursor() as cursor:
+                    cursor.execute({statement if by_text else repr(statement)})
+
+            class Migration(migrations.Migration):
+                atomic = {is_atomic}
+                dependencies = [("library", "0001_initial")]
+                operations = [migrations.RunPython(reach)]
+            """,
+        )
+        with unchanged(project):
+            result = project.run()
+            assert result.code == 1, statement
+            assert ("A migration names the schema public" in result.stderr) == by_text, statement
+            assert "the project's own " in result.stderr, statement
+            assert "use --host-database test" in result.stderr, statement
+            assert "Traceback" not in result.stderr, statement
 
 
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_a_second_build_that_comes_out_different(occupied: Project, mode: tuple[str, ...]) -> None:
+def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
     """No database may be made for it, so it is an error that names what differs."""
     occupied.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current", "STRATEGY": "migrate"}')
     occupied.write(
         "library/migrations/0002_more.py",
         """
-        import os
-        from pathlib import Path
-
         from django.db import migrations
-
+        from helpers import *
 
         def note(apps, editor):
-            Path("second" if Path("first").exists() else "first").write_text(str(os.getpid()))
-
+            Path("second" if times("builds") == 2 else "first").write_text(str(os.getpid()))
 
         class Migration(migrations.Migration):
             dependencies = [("library", "0001_initial")]
@@ -861,44 +716,28 @@ def test_a_second_build_that_comes_out_different(occupied: Project, mode: tuple[
         """,
     )
     occupied.tests(
-        f"""
-        import os
-        import time
-        from pathlib import Path
-
-
+        """
         class Any(TestCase):
             def test_it(self):
-                second = Path("second")
-                while {mode == PARALLEL} and not (second.exists() and second.read_text()):
-                    time.sleep(0.01)
-                while second.exists():
-                    try:
-                        os.kill(int(second.read_text()), 0)
-                    except ProcessLookupError:
-                        break
-                    time.sleep(0.01)
-
+                # Until the other worker has ended, whose build is the second.
+                wait_for("second")
+                wait_until(lambda: not Path("/proc", Path("second").read_text()).exists())
 
         class Alike(TestCase):
-            def test_it(self):
-                pass
+            def test_it(self): pass
         """
     )
-    result = occupied.run(*mode)
-    if mode != PARALLEL:
-        result.passed()
-    else:
-        assert result.code == 1
-        assert "no_empty_name" in result.stderr
-        assert "--host-database test" in result.stderr
-        assert "--isolation database" not in result.stderr
-        assert "Traceback" not in result.stderr
+    result = occupied.run(*PARALLEL)
+    assert result.code == 1
+    assert "no_empty_name" in result.stderr
+    assert "--host-database test" in result.stderr
+    assert "--isolation database" not in result.stderr
+    assert "Traceback" not in result.stderr
     assert own_schemas(occupied) == []
 
 
-@pytest.mark.parametrize("mode", MODES, ids=IDS)
-def test_several_aliases(occupied: Project, mode: tuple[str, ...]) -> None:
+@each_mode
+def test_several_aliases(occupied: Project, mode: Mode) -> None:
     """Those that stock Django gives one database share a schema, and the others have their own."""
     second = f"{occupied.name}_second"
     occupied.create_database(second)
@@ -926,9 +765,7 @@ def test_several_aliases(occupied: Project, mode: tuple[str, ...]) -> None:
                     self.assertEqual(Author.objects.using(alias).count(), 0)
                     Author.objects.using(alias).create(name="b")
 
-
-        class Alike(Any):
-            pass
+        class Alike(Any): pass
         """
     )
     occupied.run(*mode).passed()

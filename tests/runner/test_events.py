@@ -1,23 +1,17 @@
 """Events: what an observer of a run is told of each test."""
 
-import json
 from typing import Any
 
 import pytest
 
-from ..project import Project
-
-# The arguments of a run, and how it starts its workers.
-STARTS = [((), "fork"), (("--parallel", "2"), "fork"), (("--parallel", "2"), "spawn")]
-IDS = ["serial", "fork", "spawn"]
+from ..project import PARALLEL, SERIAL, Mode, Project
 
 RUNNER = """
     import dataclasses
-    import json
     import os
+    import unittest
 
     from schema_runner import Finished, SchemaDiscoverRunner, Started
-
 
     class Runner(SchemaDiscoverRunner):
         def __init__(self, **kwargs):
@@ -27,32 +21,30 @@ RUNNER = """
             self.counted = 0
 
         def write(self, event):
-            line = {"kind": type(event).__name__, "process": os.getpid(),
-                    **dataclasses.asdict(event)}
-            name = "events" if isinstance(event, Started | Finished) else "more_events"
-            with open(name, "a") as lines:
-                lines.write(json.dumps(line) + "\\n")
+            # Once Django is set up.
+            import helpers
+
+            helpers.record(type(event).__name__, **{"told": dataclasses.asdict(event)})
 
         def count(self, event):
+            if "RAISES" in os.environ:
+                raise ValueError("observer")
             self.counted += isinstance(event, Started | Finished)
+
+        def build_suite(self, *args, **kwargs):
+            suite = super().build_suite(*args, **kwargs)
+            if "NESTED" in os.environ:
+                return unittest.TestSuite([unittest.TestSuite([suite])])
+            return suite
 
         def suite_result(self, suite, result, **kwargs):
             print(f"counted {self.counted} in {os.getpid()}")
             return super().suite_result(suite, result, **kwargs)
 """
 TESTS = """
-    import os
-    import time
-    import unittest
-    from pathlib import Path
-
-    import schema_runner
-
-
     class Outcomes(TestCase):
         def tearDown(self):
-            number = schema_runner.current_worker().number
-            Path(self.id()).write_text(f"{number} {time.time()}")
+            record("ends", test=self.id(), time=time.time())
 
         def test_passed(self):
             time.sleep(0.2)
@@ -67,16 +59,14 @@ TESTS = """
             self.skipTest("today")
 
         @unittest.skip("always")
-        def test_skipped_by_a_decorator(self):
-            pass
+        def test_skipped_by_a_decorator(self): pass
 
         @unittest.expectedFailure
         def test_expected_failure(self):
             self.fail("as planned")
 
         @unittest.expectedFailure
-        def test_unexpected_success(self):
-            pass
+        def test_unexpected_success(self): pass
 
         def test_failed_in_a_subtest(self):
             for number in range(3):
@@ -92,24 +82,28 @@ TESTS = """
         def test_timed_out(self):
             time.sleep(60)
 
+    class Costly(TransactionTestCase):
+        @classmethod
+        def setUpClass(cls):
+            time.sleep(0.2)
+            super().setUpClass()
 
-    class Passing(TransactionTestCase):
-        def test_passed(self):
-            pass
+        def test_a(self):
+            Author.objects.create(name="committed")
+            time.sleep(0.1)
+            sum(range(1_000_000))
 
-
-    class Alike(Passing):
-        pass
-
+        def test_b(self):
+            Costly.changed = True
 
     class NoSetUp(TestCase):
         @classmethod
         def setUpClass(cls):
             raise ValueError("class set-up")
 
-        def test_never(self):
-            pass
+        def test_never(self): pass
 """
+MODULE = "library.test_generated."
 OUTCOMES = {
     "Outcomes.test_passed": "passed",
     "Outcomes.test_failed": "failed",
@@ -121,17 +115,25 @@ OUTCOMES = {
     "Outcomes.test_failed_in_a_subtest": "failed",
     "Outcomes.test_error_in_a_subtest": "error",
     "Outcomes.test_timed_out": "timed out",
-    "Passing.test_passed": "passed",
-    "Alike.test_passed": "passed",
+    "Costly.test_a": "passed",
+    "Costly.test_b": "passed",
 }
+Told = list[dict[str, Any]]
 
 
-def events(project: Project) -> dict[str, list[dict[str, Any]]]:
-    """Return the events of each test, in the order in which they came."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for line in (project.folder / "events").read_text().splitlines():
-        event = json.loads(line)
-        found.setdefault(event["test_id"], []).append(event)
+def told(project: Project, kind: str) -> Told:
+    return [one["told"] for one in project.records(kind)]
+
+
+def by_test(project: Project) -> dict[str, Told]:
+    """Return what was told of each test: one beginning, then one end."""
+    found: dict[str, Told] = {}
+    for event in project.records():
+        if event["what"] in ("Started", "Finished"):
+            about = event["told"]
+            found.setdefault(about["test_id"], []).append({"kind": event["what"], **about})
+    for both in found.values():
+        assert [event["kind"] for event in both] == ["Started", "Finished"]
     return found
 
 
@@ -139,34 +141,67 @@ def events(project: Project) -> dict[str, list[dict[str, Any]]]:
 def observed(project: Project) -> Project:
     project.write("runner.py", RUNNER)
     project.configure('TEST_RUNNER = "runner.Runner"')
+    project.tests(TESTS)
     return project
 
 
-@pytest.mark.parametrize(("mode", "method"), STARTS, ids=IDS)
-def test_each_test_begins_and_ends_once(
-    observed: Project, mode: tuple[str, ...], method: str
+@pytest.mark.parametrize(
+    ("mode", "method"),
+    [(SERIAL, "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")],
+    ids=["serial", "fork", "spawn"],
+)
+def test_an_observer_is_told_of_tests_classes_and_workers(
+    observed: Project, mode: Mode, method: str
 ) -> None:
-    """With its id, its worker, its outcome and times, told in the process of the run."""
-    observed.tests(TESTS)
+    """All is told in the process of the run."""
     result = observed.run(*mode, env={"START_METHOD": method})
     assert result.code == 1
-    told = events(observed)
-    prefix = "library.test_generated."
-    assert {test.removeprefix(prefix) for test in told} == set(OUTCOMES)
-    for test, both in told.items():
-        started, finished = both
-        assert (started["kind"], finished["kind"]) == ("Started", "Finished")
-        assert finished["outcome"] == OUTCOMES[test.removeprefix(prefix)]
+    check_tests(observed)
+    check_classes(observed, has_workers=bool(mode))
+    kinds = {"Started", "Finished", "ClassFinished", "FixtureFailed", "WorkerReady"}
+    (process,) = {one["process"] for one in observed.records() if one["what"] in kinds}
+    assert f"counted {2 * len(OUTCOMES)} in {process}" in result.stdout
+
+
+def check_tests(project: Project) -> None:
+    """Each has begun and ended once, with its id, its worker, its outcome and times."""
+    found = by_test(project)
+    assert set(found) == {MODULE + test for test in OUTCOMES}
+    ends = {one["test"]: one for one in project.records("ends")}
+    assert len(ends) == 9
+    for test, (started, finished) in found.items():
+        assert finished["outcome"] == OUTCOMES[test.removeprefix(MODULE)]
         assert started["attempt"] == finished["attempt"] == 1
         assert started["worker"] == finished["worker"] in {1, 2}
         assert finished["duration"] >= 0
-        if (path := observed.folder / test).exists():
-            number, ended = path.read_text().split()
-            assert started["worker"] == int(number)
-            assert started["time"] <= float(ended)
-    assert told[f"{prefix}Outcomes.test_passed"][1]["duration"] >= 0.2
-    (process,) = {event["process"] for both in told.values() for event in both}
-    assert f"counted {2 * len(OUTCOMES)} in {process}" in result.stdout
+        if test in ends:
+            assert started["worker"] == ends[test]["worker"]
+            assert started["time"] <= ends[test]["time"]
+    assert found[f"{MODULE}Outcomes.test_passed"][1]["duration"] >= 0.2
+
+
+def check_classes(project: Project, *, has_workers: bool) -> None:
+    """What a class costs with its fixtures; what was not run; how long a set-up takes."""
+    costs = {event["test_class"]: event for event in told(project, "ClassFinished")}
+    names = ["Costly", "NoSetUp", "Outcomes"]
+    assert sorted(costs) == [MODULE + name for name in names]
+    assert len(told(project, "ClassFinished")) == len(names)
+    cost = costs[f"{MODULE}Costly"]
+    assert 0.2 <= cost["overhead"] < cost["duration"]
+    assert cost["duration"] >= 0.3
+    assert 0 < cost["processor_time"] < cost["duration"]
+    assert cost["resets"] == 2
+    assert 0 < cost["reset_time"] < cost["duration"]
+    assert cost["keeps_state"] is (True if has_workers else None)
+    assert costs[f"{MODULE}NoSetUp"]["resets"] == 0
+    (failed,) = told(project, "FixtureFailed")
+    assert failed["name"] == f"setUpClass ({MODULE}NoSetUp)"
+    assert failed["test_ids"] == [f"{MODULE}NoSetUp.test_never"]
+    ready = told(project, "WorkerReady")
+    assert len(ready) == (2 if has_workers else 0)
+    for event in ready:
+        assert event["duration"] > 0
+        assert not event["is_replacement"]
 
 
 def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> None:
@@ -175,10 +210,6 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
         """
         import collections
         import itertools
-        import os
-
-        import schema_runner
-
 
         class Killing(TestCase):
             def test_a_crashed(self):
@@ -188,114 +219,30 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
             def test_b_timed_out(self):
                 collections.deque(itertools.repeat(0), maxlen=0)
 
-            def test_c_passed(self):
-                pass
-
+            def test_c_passed(self): pass
 
         class Beside(TestCase):
-            def test_d_passed(self):
-                pass
+            def test_d_passed(self): pass
         """
     )
-    assert observed.run("--parallel", "2").code == 1
-    told = events(observed)
-    assert len(told) == 4
-    for test, both in told.items():
-        assert [event["kind"] for event in both] == ["Started", "Finished"]
-        outcome = both[1]["outcome"].replace(" ", "_")
-        assert test.endswith(outcome)
-        assert both[0]["worker"] == both[1]["worker"]
-
-
-@pytest.mark.parametrize(("mode", "method"), STARTS, ids=IDS)
-def test_classes_fixtures_and_workers_are_told_too(
-    observed: Project, mode: tuple[str, ...], method: str
-) -> None:
-    """What a class costs with its fixtures; what could not be run; how long a set-up takes."""
-    observed.tests(
-        """
-        import time
-
-
-        class Costly(TransactionTestCase):
-            @classmethod
-            def setUpClass(cls):
-                time.sleep(0.2)
-                super().setUpClass()
-
-            def test_a(self):
-                Author.objects.create(name="committed")
-                time.sleep(0.1)
-                sum(range(1_000_000))
-
-            def test_b(self):
-                Costly.changed = True
-
-
-        class Broken(TestCase):
-            @classmethod
-            def setUpClass(cls):
-                raise ValueError
-
-            def test_it(self):
-                pass
-        """
-    )
-    assert observed.run(*mode, env={"START_METHOD": method}).code == 1
-    lines = (observed.folder / "more_events").read_text().splitlines()
-    told = [json.loads(line) for line in lines]
-    kinds = [event["kind"] for event in told]
-    assert sorted(kinds) == ["ClassFinished"] * 2 + ["FixtureFailed"] + ["WorkerReady"] * (
-        2 if mode else 0
-    )
-    costs = {event["test_class"]: event for event in told if event["kind"] == "ClassFinished"}
-    cost = costs["library.test_generated.Costly"]
-    assert 0.2 <= cost["overhead"] < cost["duration"]
-    assert cost["duration"] >= 0.3
-    assert 0 < cost["processor_time"] < cost["duration"]
-    assert cost["resets"] == 2
-    assert 0 < cost["reset_time"] < cost["duration"]
-    assert cost["keeps_state"] is (True if mode else None)
-    assert costs["library.test_generated.Broken"]["resets"] == 0
-    (failed,) = (event for event in told if event["kind"] == "FixtureFailed")
-    assert failed["name"] == "setUpClass (library.test_generated.Broken)"
-    assert failed["test_ids"] == ["library.test_generated.Broken.test_it"]
-    for event in told:
-        if event["kind"] == "WorkerReady":
-            assert event["duration"] > 0
-            assert not event["is_replacement"]
+    assert observed.run(*PARALLEL).code == 1
+    found = by_test(observed)
+    assert len(found) == 4
+    for test, (started, finished) in found.items():
+        assert test.endswith(finished["outcome"].replace(" ", "_"))
+        assert started["worker"] == finished["worker"]
 
 
 def test_suites_within_a_suite(observed: Project) -> None:
     """A runner of the project's may build one; each test of it is told."""
-    observed.write(
-        "runner.py",
-        RUNNER
-        + """
-        def build_suite(self, *args, **kwargs):
-            import unittest
-
-            return unittest.TestSuite([unittest.TestSuite(super().build_suite(*args, **kwargs))])
-""",
-    )
-    observed.tests(
-        "class A(TestCase):\n    def test_it(self):\n        pass\n\n\nclass B(A):\n    pass\n"
-    )
-    observed.run().passed()
-    assert len(events(observed)) == 2
+    observed.run(env={"NESTED": "1"})
+    assert len(by_test(observed)) == len(OUTCOMES)
 
 
-def test_an_observer_that_raises_does_not_leave_anything(observed: Project) -> None:
+@pytest.mark.parametrize("mode", [SERIAL, PARALLEL])
+def test_an_observer_that_raises_does_not_leave_anything(observed: Project, mode: Mode) -> None:
     """Its error ends the run, as one in a result of the project's own would."""
-    observed.write(
-        "runner.py",
-        RUNNER.replace(
-            "self.counted += isinstance(event, Started | Finished)", "raise ValueError('observer')"
-        ),
-    )
-    observed.tests(TESTS)
-    for mode in ([], ["--parallel", "2"]):
-        result = observed.run(*mode)
-        assert result.code == 1
-        assert "ValueError: observer" in result.stderr
-        assert observed.databases() == []
+    result = observed.run(*mode, env={"RAISES": "1"})
+    assert result.code == 1
+    assert "ValueError: observer" in result.stderr
+    assert observed.databases() == []

@@ -4,41 +4,34 @@ import re
 
 import pytest
 
-from ..project import Project, Result
-
-# The arguments of a run, and how it starts its workers.
-STARTS = [((), "fork"), (("--parallel", "2"), "fork"), (("--parallel", "2"), "spawn")]
-IDS = ["serial", "parallel", "spawn"]
+from ..project import PARALLEL, SERIAL, Mode, Project, Result
 
 IMPORTS = """
     import asyncio
     import collections
     import itertools
-    import signal
-    import threading
-    import time
-    import unittest
-    from pathlib import Path
 
-    import schema_runner
+    soon = schema_runner.timeout(1)
+    # Where tidying up is quick on any machine.
+    sooner = schema_runner.timeout(0.5)
 
 """
 SLOW = """
     def wait_in_the_second_thread(event):
         event.wait()
 
-
     class Usable(TransactionTestCase):
         def assert_usable(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="usable")
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT current_schema()")
-                self.assertTrue(cursor.fetchone()[0].startswith("test_w"))
+            ((schema,),) = query("SELECT current_schema()")
+            self.assertTrue(schema.startswith("test_w"))
 
+        def test_z_usable(self):
+            self.assert_usable()
 
-    @schema_runner.timeout(1)
     class Slow(Usable):
+        @soon
         def test_a_sleeps(self):
             Author.objects.create(name="slow")
             event = threading.Event()
@@ -46,27 +39,23 @@ SLOW = """
             self.addCleanup(event.set)
             time.sleep(600)
 
+        @soon
         def test_b_lock(self):
             lock = threading.Lock()
             lock.acquire()
             lock.acquire()
 
+        @soon
         def test_c_server(self):
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_sleep(600)")
-
-        def test_d_usable(self):
-            self.assert_usable()
-
+            query("SELECT pg_sleep(600)")
 
     class InTransaction(TestCase):
-        @schema_runner.timeout(1)
+        @soon
         def test_a_server(self):
             Author.objects.create(name="slow")
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_sleep(600)")
+            query("SELECT pg_sleep(600)")
 
-        @schema_runner.timeout(1)
+        @soon
         def test_b_rows(self):
             for _ in Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"):
                 pass
@@ -74,40 +63,34 @@ SLOW = """
         def test_c_usable(self):
             Usable.assert_usable(self)
 
-
     class SlowSetUp(Usable):
         def setUp(self):
             if "slow" in self.id():
                 time.sleep(600)
 
-        @schema_runner.timeout(1)
+        @soon
         def test_a_slow(self):
             Path("never").touch()
-
-        def test_b_usable(self):
-            self.assert_usable()
-
 
     class SlowTearDown(Usable):
         def tearDown(self):
             if "slow" in self.id():
                 time.sleep(600)
 
-        @schema_runner.timeout(1)
-        def test_a_slow(self):
-            pass
+        @soon
+        def test_a_slow(self): pass
 
-        def test_b_usable(self):
-            self.assert_usable()
+    class Catching(SimpleTestCase):
+        @sooner
+        def test_a_raises(self):
+            with self.assertRaises(AssertionError):
+                time.sleep(600)
 
+        def test_b_passes(self): pass
 
-    class Afterwards(Usable):
-        def test_usable(self):
-            self.assert_usable()
-"""
-ASYNC = """
-    @schema_runner.timeout(1)
-    class Slow(TransactionTestCase):
+    # The limit of a class: that of an async test itself is not kept without workers.
+    @soon
+    class Async(TransactionTestCase):
         async def test_a_sleeps(self):
             await Author.objects.acreate(name="slow")
             await asyncio.sleep(30)
@@ -117,17 +100,32 @@ ASYNC = """
             self.assertEqual(await Author.objects.acount(), 0)
             await Author.objects.acreate(name="usable")
 
+    @soon
+    class Early(SimpleTestCase):
+        def test_short(self): pass
 
+    # Set up under its own limit: that of the class before it is over.
+    @schema_runner.timeout(None)
+    class Long(SimpleTestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            time.sleep(1.5)
+
+        def test_long(self): pass
+
+    class Other(Early): pass
+
+    @tag("no-spawn")
     class Isolated(unittest.IsolatedAsyncioTestCase):
-        @schema_runner.timeout(1)
+        @sooner
         async def test_a_async(self):
             await asyncio.sleep(600)
 
         async def test_b_goes_on(self):
             await asyncio.sleep(0)
-"""
-FIXTURES = """
-    @schema_runner.timeout(1)
+
+    @sooner
     class SlowClass(TestCase):
         @classmethod
         def setUpClass(cls):
@@ -136,39 +134,29 @@ FIXTURES = """
         def test_never(self):
             Path("never").touch()
 
-
-    @schema_runner.timeout(1)
+    @sooner
     class SlowEnd(SimpleTestCase):
         @classmethod
         def tearDownClass(cls):
             super().tearDownClass()
             time.sleep(600)
 
-        def test_passes(self):
-            pass
+        def test_passes(self): pass
 """
-LONG = """
-    @schema_runner.timeout(1)
-    class Early(SimpleTestCase):
-        def test_short(self):
-            pass
-
-
-    @schema_runner.timeout(None)
-    class Long(SimpleTestCase):
-        @classmethod
-        def setUpClass(cls):
-            super().setUpClass()
-            time.sleep(1.5)
-
-        def test_long(self):
-            pass
-
-
-    @schema_runner.timeout(1)
-    class Short(Early):
-        pass
-"""
+OVER_TIME = [
+    "ERROR SlowClass.setUpClass",
+    "ERROR SlowEnd.tearDownClass",
+    "FAIL Async.test_a_sleeps",
+    "FAIL Catching.test_a_raises",
+    "FAIL InTransaction.test_a_server",
+    "FAIL InTransaction.test_b_rows",
+    "FAIL Isolated.test_a_async",
+    "FAIL Slow.test_a_sleeps",
+    "FAIL Slow.test_b_lock",
+    "FAIL Slow.test_c_server",
+    "FAIL SlowSetUp.test_a_slow",
+    "FAIL SlowTearDown.test_a_slow",
+]
 STUBBORN = """
     def swallow():
         # In the end it gives up, so that a failure of this test does not take for ever.
@@ -179,32 +167,40 @@ STUBBORN = """
                 pass
         Path("never").touch()
 
-
     def count():
         collections.deque(itertools.repeat(0), maxlen=0)
-
 
     def wait_in_the_second_thread():
         time.sleep(600)
 
-
-    class Stubborn(TransactionTestCase):
+    class Stubborn:
         def test_a_passes(self):
             Author.objects.create(name="a")
 
-        @schema_runner.timeout(1)
+        @soon
         def test_b_stubborn(self):
             Author.objects.create(name="a")
             threading.Thread(target=wait_in_the_second_thread, daemon=True).start()
-            {}()
+            self.wait()
 
         def test_c_passes(self):
             self.assertEqual(Author.objects.count(), 0)
 
+    class Swallowing(Stubborn, TransactionTestCase):
+        def wait(self): swallow()
 
-    class Another(TransactionTestCase):
-        def test_passes(self):
-            Author.objects.create(name="a")
+    class Counting(Stubborn, TransactionTestCase):
+        def wait(self): count()
+
+    class Tidying(SimpleTestCase):
+        def tearDown(self):
+            # Longer than what is stuck may take.
+            time.sleep(3.2)
+            Path("tidied").touch()
+
+        @schema_runner.timeout(3.5)
+        def test_it(self):
+            time.sleep(600)
 """
 
 
@@ -214,94 +210,61 @@ def reported(result: Result) -> list[str]:
     return sorted(f"{kind} {test_class}.{name}" for kind, name, test_class in found)
 
 
-@pytest.mark.parametrize(("mode", "method"), STARTS, ids=IDS)
-def test_tests_that_take_too_long_fail(
-    project: Project, mode: tuple[str, ...], method: str
-) -> None:
-    """Whatever they wait for: they show their stacks, and what comes after them can go on."""
+@pytest.mark.parametrize(
+    ("mode", "method"), [(SERIAL, "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")]
+)
+def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str) -> None:
+    """Whatever they wait for or catch: they show their stacks, and later tests go on.
+
+    Fixtures of a class are reported as by stock Django, and have the limit of their class.
+    """
     project.tests(IMPORTS + SLOW)
-    result = project.run(*mode, env={"START_METHOD": method})
+    has_all = method == "fork"
+    over_time = [line for line in OVER_TIME if has_all or "Isolated" not in line]
+    flags = ["--test-timeout", "60", *([] if has_all else ["--exclude-tag", "no-spawn"])]
+    result = project.run(*mode, *flags, env={"START_METHOD": method})
     assert result.code == 1
-    assert reported(result) == [
-        "FAIL InTransaction.test_a_server",
-        "FAIL InTransaction.test_b_rows",
-        "FAIL Slow.test_a_sleeps",
-        "FAIL Slow.test_b_lock",
-        "FAIL Slow.test_c_server",
-        "FAIL SlowSetUp.test_a_slow",
-        "FAIL SlowTearDown.test_a_slow",
-    ]
-    assert "Ran 12 tests" in result.stderr
-    assert result.stderr.count("TestTimeoutError: It took longer than 1 s. What its threads") == 7
+    assert reported(result) == over_time
+    assert f"Ran {22 if has_all else 20} tests" in result.stderr
+    texts = re.findall(r"TestTimeoutError: It took longer than (.*) s\. What its", result.stderr)
+    assert len(texts) == len(over_time)
+    assert set(texts) == {"0.5", "1"}
     assert "in wait_in_the_second_thread" in result.stderr
     assert "_wait_and_exit" not in result.stderr
     assert not (project.folder / "never").exists()
     assert project.databases() == []
 
 
-@pytest.mark.parametrize(("mode", "method"), STARTS[:2], ids=IDS[:2])
-def test_async_tests_that_take_too_long_fail(
-    project: Project, mode: tuple[str, ...], method: str
-) -> None:
-    """Django's and unittest's; nobody waits for the coroutine."""
-    project.tests(IMPORTS + ASYNC)
-    result = project.run(*mode, env={"START_METHOD": method})
-    assert result.code == 1
-    assert reported(result) == ["FAIL Isolated.test_a_async", "FAIL Slow.test_a_sleeps"]
-    assert "Ran 4 tests" in result.stderr
-    assert not (project.folder / "never").exists()
-    assert project.databases() == []
-
-
-@pytest.mark.parametrize(("mode", "method"), STARTS[:2], ids=IDS[:2])
-def test_fixtures_of_a_class_that_take_too_long_fail(
-    project: Project, mode: tuple[str, ...], method: str
-) -> None:
-    """As stock Django reports what goes wrong in them; the limit is that of their class."""
-    project.tests(IMPORTS + FIXTURES)
-    result = project.run(*mode, "--test-timeout", "5", env={"START_METHOD": method})
-    assert result.code == 1
-    assert reported(result) == ["ERROR SlowClass.setUpClass", "ERROR SlowEnd.tearDownClass"]
-    assert result.stderr.count("TestTimeoutError: It took longer than 1 s.") == 2
-    assert "Ran 1 test" in result.stderr
-    assert not (project.folder / "never").exists()
-
-
-@pytest.mark.parametrize(("mode", "method"), STARTS[:2], ids=IDS[:2])
-def test_a_class_is_set_up_under_its_own_limit(
-    project: Project, mode: tuple[str, ...], method: str
-) -> None:
-    """That of the class before it is over."""
-    project.tests(IMPORTS + LONG)
-    project.run(*mode, env={"START_METHOD": method}).passed()
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("what", ["swallow", "count"])
-def test_a_worker_that_does_not_heed_a_limit_is_ended(
-    project: Project, what: str, method: str
-) -> None:
-    """The test is reported once, with the stacks; the others of its class are run."""
-    project.tests(IMPORTS + STUBBORN.replace("{}", what))
-    result = project.run("--parallel", "2", env={"START_METHOD": method})
+def test_a_worker_that_does_not_heed_a_limit_is_ended(project: Project, method: str) -> None:
+    """The test is reported once, with the stacks; the others of its class are run.
+
+    A test that tidies up has as long for it as for the test, and is a failure as any other.
+    """
+    project.tests(IMPORTS + STUBBORN)
+    result = project.run(*PARALLEL, env={"START_METHOD": method})
     assert result.code == 1
-    assert [line.split()[1] for line in reported(result)] == ["Stubborn.test_b_stubborn"]
-    assert "Ran 4 tests" in result.stderr
-    assert f"in {what}" in result.stderr
-    assert "in wait_in_the_second_thread" in result.stderr
+    names = ["Counting.test_b_stubborn", "Swallowing.test_b_stubborn", "Tidying.test_it"]
+    assert sorted(line.split()[1] for line in reported(result)) == names
+    assert "FAIL Tidying.test_it" in reported(result)
+    assert "It took longer than 3.5 s." in result.stderr
+    assert "Ran 7 tests" in result.stderr
+    assert "in swallow" in result.stderr
+    assert "in count" in result.stderr
+    assert result.stderr.count("in wait_in_the_second_thread") == 2
+    assert (project.folder / "tidied").exists()
     assert not (project.folder / "never").exists()
     assert project.databases() == []
 
 
-@pytest.mark.parametrize("what", ["swallow", "count"])
-def test_a_process_that_does_not_heed_a_limit_is_ended(project: Project, what: str) -> None:
+def test_a_process_that_does_not_heed_a_limit_is_ended(project: Project) -> None:
     """Without workers that is the run, whose remains the next one removes."""
-    project.tests(IMPORTS + STUBBORN.replace("{}", what))
-    result = project.run()
-    assert result.code == 1
-    assert f"in {what}" in result.stderr
-    assert "in wait_in_the_second_thread" in result.stderr
-    assert not (project.folder / "never").exists()
-    project.tests(IMPORTS + STUBBORN.replace("{}", "str"))
-    project.run().passed()
+    project.tests(IMPORTS + STUBBORN)
+    for test_class, function in [("Swallowing", "swallow"), ("Counting", "count")]:
+        result = project.run(f"library.test_generated.{test_class}")
+        assert result.code == 1
+        assert f"in {function}" in result.stderr
+        assert "in wait_in_the_second_thread" in result.stderr
+        assert not (project.folder / "never").exists()
+    project.run("library.test_generated", "-k", "passes").passed()
     assert project.databases() == []

@@ -13,10 +13,10 @@ from schema_runner.postgres.server import Server
 from ..builds import BUILD
 from ..project import Project
 
-# The lock table has room for about the product of the two, 600. A default server's is ten times
-# as large, and so would be the project that this stands for.
-FEW_LOCKS = {"max_locks_per_transaction": 10, "max_connections": 60}
-TABLES = 120
+# The lock table has room for about the product of the two and more for other processes, 560. A
+# default server's is ten times as large, and so would be the project that this stands for.
+FEW_LOCKS = {"max_locks_per_transaction": 10, "max_connections": 30}
+TABLES = 70
 WORKERS = 6
 
 TABLE = """
@@ -25,31 +25,16 @@ TABLE = """
     CREATE INDEX ON many_{n} (author_id);
     INSERT INTO many_{n} (name) VALUES ('{n}');
 """
-TESTS = """
-        import os
-        import time
-        from pathlib import Path
+TESTS = f"""
+    class Meeting:
+        def test_all_tables(self):
+            meet(number={WORKERS})
+            tables = connection.introspection.table_names()
+            self.assertEqual(len([one for one in tables if one.startswith("many_")]), {TABLES})
+            self.assertEqual(query("SELECT name FROM many_7"), [("7",)])
 
-        from django.db import connection
-
-
-        class Meeting:
-            def test_all_tables(self):
-                Path(f"here-{os.getpid()}").touch()
-                deadline = time.monotonic() + 100
-                while len(list(Path().glob("here-*"))) < WORKERS:
-                    self.assertLess(time.monotonic(), deadline)
-                    time.sleep(0.01)
-                tables = connection.introspection.table_names()
-                many = [name for name in tables if name.startswith("many_")]
-                self.assertEqual(len(many), TABLES)
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT name FROM many_7")
-                    self.assertEqual(cursor.fetchall(), [("7",)])
-
-
-        for number in range(WORKERS):
-            globals()[f"Test{number}"] = type(f"Test{number}", (Meeting, TestCase), {})
+    for number in range({WORKERS}):
+        globals()[f"Test{{number}}"] = type(f"Test{{number}}", (Meeting, TestCase), {{}})
 """
 
 
@@ -72,19 +57,17 @@ def small_project(tmp_path: Path) -> Iterator[Project]:
 
 def test_many_tables_and_workers(small_project: Project) -> None:
     """All schemas are there at the same time, made and dropped side by side, and once more."""
-    for number, first in enumerate(range(0, TABLES, 10)):
+    before = "0001_initial"
+    for first in range(0, TABLES, 10):
         statements = "".join(TABLE.format(n=n) for n in range(first, first + 10))
-        before = f"{number + 1:04}_many" if number else "0001_initial"
-        small_project.migration(
-            f"{number + 2:04}_many", before, f"migrations.RunSQL({statements!r})"
-        )
-    tests = TESTS.replace("WORKERS", str(WORKERS)).replace("TABLES", str(TABLES))
-    small_project.tests(tests)
+        name = f"1{first:03}_many"
+        small_project.migration(name, before, f"migrations.RunSQL({statements!r})")
+        before = name
+    small_project.tests(TESTS)
     for option in ("--keepdb", "--keepdb", "--noinput"):
+        small_project.forget()
         result = small_project.run("--parallel", str(WORKERS), option).passed()
         assert f"Ran {WORKERS} tests" in result.stderr
         assert "database of its own" not in result.output
         assert "databases of their own" not in result.output
-        for mark in small_project.folder.glob("here-*"):
-            mark.unlink()
     assert small_project.databases() == []

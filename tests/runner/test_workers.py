@@ -3,40 +3,47 @@
 import re
 
 import pytest
-from psycopg import sql
 
-from ..project import MEETING, Project
+from ..project import PARALLEL, SERIAL, Mode, Project
+from .test_roles import roles
 
-SLEEPING = """
-    import time
-
-
+AUTO = ("--parallel", "auto")
+QUICK = """
     class First(TestCase):
-        def test_it(self):
-            time.sleep({seconds})
+        def test_it(self): meet()
 
-        def test_too(self):
-            pass
+    class Second(First): pass
 
-
-    class Second(First):
-        pass
-
-
-    class Third(First):
-        pass
+    class Third(First): pass
 """
-# Four processors, whatever machine this is; a server of another machine.
-FOUR = """
+SLOW = QUICK.replace("meet()", "time.sleep({seconds})")
+# Some number of processors, whatever machine this is.
+PROCESSORS = """
     from schema_runner.execution import arrangement
 
-    arrangement.usable_processors = lambda: 4.0
+    arrangement.usable_processors = lambda: {}
 """
 
 
-def chosen(project: Project, *arguments: str, env: dict[str, str] | None = None) -> str:
+@pytest.fixture(scope="module")
+def quick(shared_project: Project) -> Project:
+    """A project whose tests take no time, on four processors."""
+    shared_project.configure(PROCESSORS.format(4.0))
+    shared_project.tests(QUICK)
+    return shared_project
+
+
+@pytest.fixture
+def sleeping(project: Project) -> Project:
+    """A project whose three classes wait, on four processors."""
+    project.tests(SLOW.format(seconds=1.2))
+    project.configure(PROCESSORS.format(4.0))
+    return project
+
+
+def chosen(project: Project, *arguments: str) -> str:
     """Return the line that says how many workers there are."""
-    result = project.run(*arguments, env=env).passed()
+    result = project.run(*arguments).passed()
     (line,) = re.findall("^--parallel auto: .*$", result.stdout, re.MULTILINE)
     workers = re.findall("^([0-9]+) workers, busy", result.stdout, re.MULTILINE)
     assert workers == re.findall("^--parallel auto: ([0-9]+) workers", line)
@@ -45,97 +52,71 @@ def chosen(project: Project, *arguments: str, env: dict[str, str] | None = None)
     return str(line)
 
 
-@pytest.fixture
-def sleeping(project: Project) -> Project:
-    """A project whose three classes wait, on four processors."""
-    project.tests(SLEEPING.format(seconds=1.5))
-    project.configure(FOUR)
-    return project
-
-
 def test_as_many_as_the_run_can_use(sleeping: Project) -> None:
     """A guess at first; what has been measured decides from then on."""
     assert "no workers, because the tests take about 0.1 s" in chosen(sleeping, "--parallel")
-    line = chosen(sleeping, "--parallel", "auto")
+    line = chosen(sleeping, *AUTO)
     assert line == "--parallel auto: 3 workers, because there are 3 classes of tests."
 
 
-def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
-    """Whatever there is to be used: nothing is cloned, and no worker started."""
-    project.configure(FOUR)
-    project.tests(SLEEPING.format(seconds=0))
+def test_a_suite_that_is_too_short_stays_serial(quick: Project) -> None:
+    """Nothing is cloned, and no worker started, although there are processors for more."""
     for _ in range(2):
-        assert "too short for more to pay" in chosen(project, "--parallel=auto")
+        assert "too short for more to pay" in chosen(quick, "--parallel=auto")
 
 
 def test_tests_that_wait_make_up_for_few_processors(project: Project) -> None:
     """Where the server is not known to need the same ones."""
-    project.configure(FOUR.replace("4.0", "1.0"))
+    project.configure(PROCESSORS.format(1.0))
     project.configure(
         "from schema_runner import closing\n\nclosing.are_here = lambda aliases: False"
     )
-    project.tests(SLEEPING.format(seconds=1.5))
-    project.run("--parallel", "2").passed()
-    line = chosen(project, "--parallel", "auto")
+    project.tests(SLOW.format(seconds=1.2))
+    project.run().passed()
+    line = chosen(project, *AUTO)
     assert re.search("(3|2) workers, because", line), line
 
 
 def test_connections_that_are_left(sleeping: Project) -> None:
     """A role that may have few of them has few workers; none is refused."""
-    sleeping.run("--parallel", "3").passed()
-    role = sql.Identifier(f"few_{sleeping.name}")
-    with sleeping.maintenance() as connection:
-        connection.execute(
-            sql.SQL("CREATE ROLE {} LOGIN CREATEDB CONNECTION LIMIT 9").format(role)
-        )
-    sleeping.configure(f'DATABASES["default"]["USER"] = "few_{sleeping.name}"')
-    try:
-        line = chosen(sleeping, "--parallel", "auto")
-    finally:
-        with sleeping.maintenance() as connection:
-            connection.execute(sql.SQL("DROP ROLE {}").format(role))
+    sleeping.run().passed()
+    role = f"few_{sleeping.name}"
+    sleeping.configure(f'DATABASES["default"]["USER"] = {role!r}')
+    with roles(sleeping, **{role: "CREATEDB CONNECTION LIMIT 9"}):
+        line = chosen(sleeping, *AUTO)
     assert line == (
         "--parallel auto: 2 workers, because the server has connections for 2 at most."
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "env"),
-    [(["--parallel", "2"], {}), (["--parallel", "auto"], {"DJANGO_TEST_PROCESSES": "2"})],
-    ids=["option", "variable"],
-)
-def test_a_number_is_obeyed(project: Project, arguments: list[str], env: dict[str, str]) -> None:
+def test_a_number_is_obeyed(quick: Project) -> None:
     """However short the suite is."""
-    project.tests(SLEEPING.format(seconds=0))
-    result = project.run(*arguments, env=env).passed()
-    assert "auto" not in result.stdout
-    assert result.stdout.count("2 workers, busy for ") == 1
+    for arguments, env in [(PARALLEL, {}), (AUTO, {"DJANGO_TEST_PROCESSES": "2"})]:
+        result = quick.run(*arguments, env=env).passed()
+        assert "auto" not in result.stdout
+        assert result.stdout.count("2 workers, busy for ") == 1
 
 
 def test_a_run_says_what_it_has_come_to(project: Project) -> None:
     """After the lines of stock Django, and nothing where nothing is to be said."""
     project.tests(
-        MEETING
-        + """
-        class First(Meeting, TransactionTestCase):
+        """
+        class First(TransactionTestCase):
             def test_it(self):
-                self.meet()
+                meet()
                 time.sleep(0.5)
 
             def test_commits(self):
                 Author.objects.create(name="left")
 
-
         class Second(First):
-            def test_crashes(self):
-                os._exit(7)
+            def test_crashes(self): os._exit(7)
 
             @schema_runner.timeout(0.5)
-            def test_lasts(self):
-                time.sleep(9)
-    """
+            def test_lasts(self): time.sleep(9)
+        """
     )
-    result = project.run("--parallel", "2", "--retries", "1")
+    result = project.run(*PARALLEL, "--retries", "1", env={"MEET": "2"})
     assert result.code == 1
     summary = result.stdout.splitlines()[-7:]
     patterns = [
@@ -153,39 +134,24 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
     assert made == dropped
 
 
-def test_a_serial_run_says_less(project: Project) -> None:
-    """There are no workers to speak of, and no resets where nothing was committed."""
-    project.tests(SLEEPING.format(seconds=0))
-    *_, times, schemas = project.run().passed().stdout.splitlines()
+def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
+    """Those of a pool, and databases where there are no schemas.
+
+    Without workers there are none to speak of, and no resets where nothing was committed.
+    """
+    quick.forget()
+    kept = [quick.run(*PARALLEL, "--keepdb", env={"MEET": "2"}).passed().stdout for _ in range(2)]
+    assert "\n2 schemas made, 2 kept.\n" in kept[0]
+    assert "\n2 schemas reused, 2 kept.\n" in kept[1]
+    *_, times, schemas = quick.run().passed().stdout.splitlines()
     assert re.fullmatch(r"Set-up [0-9.]+ s, tear-down [0-9.]+ s\.", times)
     assert schemas == "1 schema made, 1 dropped."
-
-
-def test_kept_and_reused_schemas_are_counted(project: Project) -> None:
-    """Those of a pool, and databases where there are no schemas."""
-    project.tests(MEETING + _TWO)
-    lines = [project.run("--parallel", "2", "--keepdb").passed().stdout for _ in range(2)]
-    assert "\n2 schemas made, 2 kept.\n" in lines[0]
-    assert "\n2 schemas reused, 2 kept.\n" in lines[1]
-    project.run().passed()
-    databases = project.run("--parallel", "2", "--isolation", "database").passed().stdout
+    databases = quick.run(*PARALLEL, "--isolation", "database").passed().stdout
     assert "schema" not in databases.split("Set-up")[1]
 
 
-def test_nothing_is_said_at_verbosity_0(project: Project) -> None:
+@pytest.mark.parametrize("mode", [SERIAL, PARALLEL, AUTO], ids=["serial", "parallel", "auto"])
+def test_nothing_is_said_at_verbosity_0(quick: Project, mode: Mode) -> None:
     """As stock Django says nothing of databases there."""
-    project.tests(SLEEPING.format(seconds=0))
-    for mode in ([], ["--parallel", "2"], ["--parallel", "auto"]):
-        result = project.run(*mode, "-v", "0").passed()
-        assert result.stdout == "System check identified no issues (0 silenced).\n"
-
-
-_TWO = """
-        class First(Meeting, TestCase):
-            def test_it(self):
-                self.meet()
-
-
-        class Second(First):
-            pass
-"""
+    result = quick.run(*mode, "-v", "0").passed()
+    assert result.stdout == "System check identified no issues (0 silenced).\n"
