@@ -14,6 +14,10 @@ DEATHS = {
     "ExitWithSuccess": ("os._exit(0)", "ended with exit code 0."),
     "Kill": ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9 (SIGKILL)."),
     "Terminate": ("os.kill(os.getpid(), signal.SIGTERM)", "was killed by signal 15 (SIGTERM)."),
+    "TerminateAndStay": (
+        "os.kill(os.getpid(), signal.SIGTERM); time.sleep(600)",
+        "was killed by signal 15 (SIGTERM).",
+    ),
     "Segfault": ("ctypes.string_at(0)", "was killed by signal 11 (SIGSEGV)."),
     "Abort": ("os.abort()", "was killed by signal 6 (SIGABRT)."),
     "Interrupt": ("raise KeyboardInterrupt('from a test')", "KeyboardInterrupt: from a test"),
@@ -68,7 +72,7 @@ def test_a_death_is_the_error_of_one_test(observed: Project, method: str) -> Non
     """It is told how the worker died; what its class has before and after passes."""
     deaths = dict(DEATHS)
     if method == "spawn":  # These end the same process as after fork.
-        deaths = {name: DEATHS[name] for name in ("Exit", "Kill", "Terminate", "Interrupt")}
+        deaths = {name: DEATHS[name] for name in ("Exit", "Kill", "TerminateAndStay", "Interrupt")}
     reported = run(observed, classes(deaths | ERRORS), method=method)
     expected = {}
     for name in deaths | ERRORS:

@@ -22,7 +22,7 @@ class UnreducingError(Exception):
 
 class DemandingError(Exception):
     def __init__(self, first: int, second: int) -> None:
-        super().__init__("of two")
+        super().__init__(f"of two: {first} and {second}")
 
 
 class MuteError(Exception):
@@ -30,13 +30,13 @@ class MuteError(Exception):
         raise RuntimeError("not to be shown")
 
 
-class MuteParameter:
-    def __repr__(self) -> str:
-        raise RuntimeError("not to be shown")
-
-
 class Parameter:
     pass
+
+
+class MuteParameter(Parameter):
+    def __repr__(self) -> str:
+        raise RuntimeError("not to be shown")
 
 
 class LocalReason(str):
@@ -47,6 +47,5 @@ class LocalReason(str):
 def make_known(kind: type) -> type:
     """Derive a class whose name is found in this process alone."""
     name = f"Known{os.getpid()}"
-    globals()[name] = type(name, (kind,), {"__module__": __name__})
-    known: type = globals()[name]
+    known = globals()[name] = type(name, (kind,), {"__module__": __name__})
     return known
