@@ -21,19 +21,14 @@ OBSTACLES = {
         "CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION f()",
         ["event trigger watch"],
     ),
-    "publication": (
-        f"{TABLE} CREATE PUBLICATION news FOR TABLE library_book",
-        ["publication news"],
-    ),
+    "publication": (f"{TABLE} CREATE PUBLICATION news FOR TABLE library_book",
+                    ["publication news"]),
     "subscription": (
         "CREATE SUBSCRIPTION reader CONNECTION 'dbname=nowhere' PUBLICATION news"
         " WITH (connect = false, slot_name = NONE)",
         ["subscription reader"],
     ),
-    "foreign data wrapper": (
-        "CREATE FOREIGN DATA WRAPPER w",
-        ["foreign-data wrapper w"],
-    ),
+    "foreign data wrapper": ("CREATE FOREIGN DATA WRAPPER w", ["foreign-data wrapper w"]),
     "server": (SERVER, ["foreign-data wrapper w", "server far"]),
     "user mapping": (
         f"{SERVER} CREATE USER MAPPING FOR PUBLIC SERVER far",
@@ -43,14 +38,9 @@ OBSTACLES = {
         f"{SERVER} CREATE FOREIGN TABLE afar (n int) SERVER far",
         ["foreign table public.afar", "foreign-data wrapper w", "server far"],
     ),
-    "language": (
-        "CREATE LANGUAGE own HANDLER plpgsql_call_handler",
-        ["language own"],
-    ),
-    "access method": (
-        "CREATE ACCESS METHOD own TYPE TABLE HANDLER heap_tableam_handler",
-        ["access method own"],
-    ),
+    "language": ("CREATE LANGUAGE own HANDLER plpgsql_call_handler", ["language own"]),
+    "access method": ("CREATE ACCESS METHOD own TYPE TABLE HANDLER heap_tableam_handler",
+                      ["access method own"]),
     "transform": (
         "CREATE FUNCTION f(internal) RETURNS internal IMMUTABLE LANGUAGE internal"
         " AS 'timestamp_support';"
@@ -58,10 +48,8 @@ OBSTACLES = {
         ["transform for integer language plpgsql"],
     ),
     "large object": ("SELECT lo_create(20000)", ["large object 20000"]),
-    "cast without a function": (
-        "CREATE CAST (int AS point) WITH INOUT",
-        ["cast (integer AS pg_catalog.point)"],
-    ),
+    "cast without a function": ("CREATE CAST (int AS point) WITH INOUT",
+                                ["cast (integer AS pg_catalog.point)"]),
     "cast by a function in public": (
         f"{CAST} CREATE CAST (int AS point) WITH FUNCTION f(int)",
         ["cast (integer AS pg_catalog.point)"],
@@ -71,23 +59,6 @@ OBSTACLES = {
         " AS FUNCTION 1 f(point, point)",
         ["operator class public.own USING btree"],
     ),
-    "body": (TABLE + BODY % "DELETE FROM public.library_book;", ["function public.f()"]),
-    "body in capitals": (BODY % "DELETE FROM PUBLIC.Library_Book;", ["function public.f()"]),
-    "body with quotes": (BODY % 'DELETE FROM "public"."library_book";', ["function public.f()"]),
-    "body with spaces": (BODY % "DELETE FROM public\n . x;", ["function public.f()"]),
-    "body that makes SQL": (
-        BODY % "EXECUTE format('DELETE FROM public.%I', 'x');",
-        ["function public.f()"],
-    ),
-    "body that puts names together": (
-        BODY % "EXECUTE 'DELETE FROM public.' || 'x';",
-        ["function public.f()"],
-    ),
-    "body with both": (
-        BODY % "RETURN 'a'::public.citext = (SELECT c FROM public.library_book);",
-        ["function public.f()"],
-    ),
-    "body that sets its path": (BODY % "SET search_path = a, public;", ["function public.f()"]),
     "procedure": (
         TABLE + "CREATE PROCEDURE p() LANGUAGE sql AS 'DELETE FROM public.library_book'",
         ["procedure public.p()"],
@@ -105,6 +76,19 @@ OBSTACLES = {
         " DictFile = thesaurus_sample, Dictionary = 'public.own')",
         ["text search dictionary public.thesaurus"],
     ),
+    **{
+        name: (TABLE + BODY % body, ["function public.f()"])
+        for name, body in {
+            "body": "DELETE FROM public.library_book;",
+            "body in capitals": "DELETE FROM PUBLIC.Library_Book;",
+            "body with quotes": 'DELETE FROM "public"."library_book";',
+            "body with spaces": "DELETE FROM public\n . x;",
+            "body that makes SQL": "EXECUTE format('DELETE FROM public.%I', 'x');",
+            "body that puts names together": "EXECUTE 'DELETE FROM public.' || 'x';",
+            "body with both": "RETURN 'a'::public.citext = (SELECT c FROM public.library_book);",
+            "body that sets its path": "SET search_path = a, public;",
+        }.items()
+    },
 }  # fmt: skip
 ORDINARY = {
     "nothing": "",
@@ -192,8 +176,5 @@ def test_what_moved_away_is_looked_at_there(extended: Connection) -> None:
             "CREATE TYPE hollow;" + (BODY % 'DELETE FROM "My (schema".t;')
         )
         found = [str(one) for one in obstacles(extended, "My (schema")]
-        assert found == [
-            'type "My (schema".hollow',
-            'schema "My (schema"',
-            'function "My (schema".f()',
-        ]
+        name = '"My (schema"'
+        assert found == [f"type {name}.hollow", f"schema {name}", f"function {name}.f()"]
