@@ -7,51 +7,41 @@ from ..project import Project
 
 pytestmark = pytest.mark.versions
 
-SUITE = """
+# What a test does, what it comes to, and texts that are told of it.
+ERRORS = {
+    "lock": ("raise LockedError('with a lock')", "error", "with a lock"),
+    "reduce": ("raise ReducingError('from a reduce')", "error", "from a reduce"),
+    "unreduce": ("raise UnreducingError('from an unreduce')", "error", "from an unreduce"),
+    "two_arguments": ("raise DemandingError(1, 2)", "error", "of two"),
+    "mute": ("raise MuteError('silent')", "error", "MuteError"),
+    "local_class": ("raise type('LocalError', (Exception,), {})('local')", "error", "local"),
+    "cause": (
+        "raise ValueError('effect') from LockedError('cause')",
+        "error",
+        "ValueError: effect",
+        "LockedError: ('cause'",
+    ),
+    "group": (
+        "raise ExceptionGroup('a group', [LockedError('in a group'), ValueError('beside it')])",
+        "error",
+        "LockedError: ('in a group'",
+        "ValueError: beside it",
+    ),
+    "failure": ("raise AssertionError('a failure', threading.Lock())", "failed", "a failure"),
+    "usual_error": ("1 / 0", "error", "ZeroDivisionError: division by zero"),
+    "usual_failure": ("self.assertEqual(1, 2, 'as planned')", "failed", "1 != 2 : as planned"),
+    # Of classes that are found in the worker alone.
+    "known": ("raise make_known(Exception)('known here')", "error", "known here"),
+    "known_failure": ("raise make_known(AssertionError)('is known')", "failed", "is known"),
+    "passes": ("pass", "passed"),
+}
+DOING = "\n        ".join(f"def test_{name}(self): {does}" for name, (does, *_) in ERRORS.items())
+SUITE = f"""
     from helpers.unpicklable import *
 
 
     class Errors(Recording, TestCase):
-        def test_local_class(self):
-            class LocalError(Exception): pass
-
-            raise LocalError("from a local class")
-
-        def test_lock(self):
-            raise LockedError("with a lock")
-
-        def test_reduce(self):
-            raise ReducingError("from a reduce")
-
-        def test_unreduce(self):
-            raise UnreducingError("from an unreduce")
-
-        def test_two_arguments(self):
-            raise DemandingError(1, 2)
-
-        def test_mute(self):
-            raise MuteError("silent")
-
-        def test_cause(self):
-            try:
-                raise LockedError("the cause")
-            except LockedError as error:
-                raise ValueError("the effect") from error
-
-        def test_group(self):
-            raise ExceptionGroup("a group", [LockedError("in a group"), ValueError("beside it")])
-
-        def test_failure(self):
-            error = AssertionError("a failure with a lock", threading.Lock())
-            raise error
-
-        def test_usual_error(self):
-            1 / 0
-
-        def test_usual_failure(self):
-            self.assertEqual(1, 2, "as planned")
-
-        def test_passes(self): pass
+        {DOING}
 
 
     class Subtests(Recording, TestCase):
@@ -61,28 +51,14 @@ SUITE = """
                     self.assertNotEqual(number, 1)
 
         def test_errors(self):
-            with self.subTest(function=lambda: None):
-                raise LockedError("in a subtest")
-            with self.subTest(number=7):
-                raise LockedError("in a second one")
+            with self.subTest(function=lambda: None): raise LockedError("in a subtest")
+            with self.subTest(number=7): raise LockedError("in a second one")
+
+        def test_known(self):
+            with self.subTest(known=make_known(Parameter)()): self.fail("with a known parameter")
 
         def test_pass(self):
             with self.subTest(lock=threading.Lock()): pass
-
-
-    # Of a class that a test has made.
-    class OfThisProcess(Recording, TestCase):
-        def test_error(self):
-            raise make_known(Exception)("an error known here alone")
-
-        def test_failure(self):
-            raise make_known(AssertionError)("a failure known here alone")
-
-        def test_parameter(self):
-            with self.subTest(known=make_known(Parameter)()):
-                self.fail("with a parameter known here alone")
-
-        def test_passes(self): pass
 
 
     class NoSetUp(Recording, TestCase):
@@ -110,29 +86,14 @@ SUITE = """
         def fail_to_clean_up(cls): raise UnreducingError("in a class's clean-up")
         def test_it(self): pass
 """
-# What each test comes to, and texts that are told of it.
 TOLD = {
-    "Errors.test_local_class": ("error", "from a local class"),
-    "Errors.test_lock": ("error", "with a lock"),
-    "Errors.test_reduce": ("error", "from a reduce"),
-    "Errors.test_unreduce": ("error", "from an unreduce"),
-    "Errors.test_two_arguments": ("error", "of two"),
-    "Errors.test_mute": ("error", "MuteError"),
-    "Errors.test_cause": ("error", "the effect", "the cause"),
-    "Errors.test_group": ("error", "beside it", "in a group"),
-    "Errors.test_failure": ("failed", "a failure with a lock"),
-    "Errors.test_usual_error": ("error", "ZeroDivisionError: division by zero"),
-    "Errors.test_usual_failure": ("failed", "1 != 2 : as planned"),
-    "Errors.test_passes": ("passed",),
+    **{f"Errors.test_{name}": told for name, (_, *told) in ERRORS.items()},
     "Subtests.test_locks": ("failed", "1 == 1"),
     "Subtests.test_errors": ("error", "in a subtest", "in a second one"),
-    "Subtests.test_pass": ("passed",),
-    "OfThisProcess.test_error": ("error", "an error known here alone"),
-    "OfThisProcess.test_failure": ("failed", "a failure known here alone"),
-    "OfThisProcess.test_parameter": ("failed", "with a parameter known here alone"),
-    "OfThisProcess.test_passes": ("passed",),
-    "NoTearDown.test_it": ("passed",),
-    "NoCleanUp.test_it": ("passed",),
+    "Subtests.test_known": ("failed", "with a known parameter"),
+    **dict.fromkeys(
+        ["Subtests.test_pass", "NoTearDown.test_it", "NoCleanUp.test_it"], ("passed",)
+    ),
     "Other.test_it": ("passed",),
 }
 FIXTURES = {
@@ -150,13 +111,11 @@ SKIPS = """
 
     class Skipped(Recording, TestCase):
         @unittest.expectedFailure
-        def test_expected(self):
-            raise LockedError("as expected")
+        def test_expected(self): raise LockedError("as expected")
 
         @unittest.expectedFailure
         def test_expected_subtest(self):
-            with self.subTest(lock=threading.Lock()):
-                raise LockedError("as expected")
+            with self.subTest(lock=threading.Lock()): raise LockedError("as expected")
 
         def test_translated(self): self.skipTest(gettext_lazy("a lazy reason"))
         def test_lazy(self): self.skipTest(lazy(lambda: "a lazier reason", str)())
@@ -164,8 +123,7 @@ SKIPS = """
         def test_known(self): self.skipTest(make_known(str)("a reason known here alone"))
 
         def test_subtest(self):
-            with self.subTest(lock=threading.Lock()):
-                self.skipTest(gettext_lazy("a part of it"))
+            with self.subTest(lock=threading.Lock()): self.skipTest(gettext_lazy("a part of it"))
 
 
     class SkippedAltogether(TestCase):

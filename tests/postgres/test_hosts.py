@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -196,20 +197,16 @@ def test_a_run_without_its_lease_leaves_it(request_: Request) -> None:
 
 def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:
     """One of them has the name, each has a database, and none is left."""
-    hosts: list[HostDatabase] = []
     all_are_in = threading.Barrier(8)
 
-    def run() -> None:
+    def run(_: int) -> str:
         host = obtain(request_)
-        hosts.append(host)
         all_are_in.wait(timeout=60)
         host.release(keep=False)
+        return host.name
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({host.name for host in hosts}) == 8
-    assert request_.name in {host.name for host in hosts}
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(run, range(8)))
+    assert len(found) == 8
+    assert request_.name in found
     assert there(request_) == []

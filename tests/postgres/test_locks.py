@@ -79,16 +79,15 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
 def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> None:
     """An administrator, or a restart of the server, can end any connection."""
     assert not lease.lost
-    connection.execute(
-        "SELECT pg_terminate_backend(%s, 10000)", [lease._connection.info.backend_pid]
-    )
+    pid = lease._connection.info.backend_pid
+    connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
     assert lease.lost
 
 
 def test_only_the_last_to_leave_a_host_is_told_so(
     lease: locks.Lease, server: Server, database: str
 ) -> None:
-    """Whoever is last removes the database."""
+    """The last one removes the database."""
     other = locks.Lease(server.connect(database), RUN + 2)
     assert lease.leave_host() is False
     lease.close()

@@ -1,6 +1,6 @@
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -46,17 +46,13 @@ def test_schemas_of_one_millisecond_get_different_names(
     """Those of two aliases, or of two sessions neither of which sees the other's."""
     monkeypatch.setattr(time, "time_ns", lambda: 5_000_000)
     assert [schemas.create(connection, 1, RUN) for _ in range(2)] == ["test_w1_5", "test_w1_6"]
-    made: list[str] = []
-    waiting = "SELECT FROM pg_locks WHERE NOT granted"
-    with server.connect(connection.info.dbname) as other:
-        thread = threading.Thread(target=lambda: made.append(schemas.create(other, 1, RUN + 1)))
+    with server.connect(connection.info.dbname) as other, ThreadPoolExecutor() as pool:
         with connection.transaction():
             assert schemas.create(connection, 1, RUN) == "test_w1_7"
-            thread.start()
-            while not connection.execute(waiting).fetchall():
-                assert thread.is_alive()
-        thread.join()
-    assert made == ["test_w1_8"]
+            made = pool.submit(schemas.create, other, 1, RUN + 1)
+            while not connection.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+                assert not made.done()
+        assert made.result() == "test_w1_8"
 
 
 def test_only_a_run_s_own_is_found_and_dropped(connection: Connection) -> None:
@@ -162,16 +158,12 @@ def test_the_reaper_passes_over_what_it_cannot_drop(
 def test_two_reapers_at_once_share_the_work(server: Server, connection: Connection) -> None:
     """Each schema is dropped by one of them, and neither fails over the other."""
     made = {schemas.create(connection, worker, RUN + worker) for worker in range(1, 21)}
-    dropped: list[str] = []
 
-    def reap() -> None:
+    def reap(_: int) -> list[str]:
         with server.connect(connection.info.dbname) as own:
-            dropped.extend(schemas.reap(own, batch=10))
+            return schemas.reap(own, batch=10)
 
-    threads = [threading.Thread(target=reap) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        dropped = [name for one in pool.map(reap, range(4)) for name in one]
     assert sorted(dropped) == sorted(made)
     assert present(connection) == set()
