@@ -211,10 +211,9 @@ def test_a_parameter_that_cannot_be_shown_is_an_error_of_its_test(observed: Proj
     assert mute in {"failed", "error", "crashed"}
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_expected_failures_and_reasons(observed: Project, method: str) -> None:
+def test_expected_failures_and_reasons(observed: Project) -> None:
     """Neither fails a run, whatever the error or the reason of a skip is made of."""
-    reported = run(observed, SKIPS + OTHER, method=method, code=0)
+    reported = run(observed, SKIPS + OTHER, code=0)
     expected = ["Skipped.test_expected", "Skipped.test_expected_subtest"]
     assert reported.outcomes == {
         "Other.test_it": "passed",

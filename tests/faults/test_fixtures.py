@@ -85,18 +85,15 @@ DIES_IN_TEAR_DOWN = """
 
     class Second(First): pass
 """
-OF_MODULE = {
-    # A module takes part in the set-up of each of its classes.
-    "setUpClass (library.test_set_up.First)": "ended with exit code 3.",
-    "setUpClass (library.test_set_up.Second)": "ended with exit code 3.",
-}
 FIXTURES = {
     "setUpClass (DiesInSetUp)": "ended with exit code 3.",
     "setUpClass (Interrupted)": "KeyboardInterrupt: in set-up",
     "setUpClass (Exiting)": "SystemExit: out of set-up",
     "tearDownClass (DiesInTearDown)": "was killed by signal 9 (SIGKILL).",
     "setUpClass (DiesEachTime)": "ended with exit code 5.",
-    **OF_MODULE,
+    # A module takes part in the set-up of each of its classes.
+    "setUpClass (library.test_set_up.First)": "ended with exit code 3.",
+    "setUpClass (library.test_set_up.Second)": "ended with exit code 3.",
     # That of a module is an error of the class after which it died.
     "tearDownClass (library.test_tear_down.First)": "ended with exit code 3.",
     "tearDownClass (library.test_tear_down.Second)": "ended with exit code 3.",
@@ -125,17 +122,12 @@ def reported(shared: Project) -> Reported:
     return run(shared, SUITE + OTHER)
 
 
-def check_fixtures(reported: Reported, expected: dict[str, str]) -> None:
-    """Each is told once, with how its worker ended."""
-    assert reported.fixtures.keys() == expected.keys()
-    for name, told in expected.items():
-        (call,) = reported.fixtures[name]
-        assert told in call.text
-
-
 def test_each_fixture_is_one_error(reported: Reported) -> None:
     """It names the class, and how the worker ended, or what has ended it."""
-    check_fixtures(reported, FIXTURES)
+    assert reported.fixtures.keys() == FIXTURES.keys()
+    for name, told in FIXTURES.items():
+        (call,) = reported.fixtures[name]
+        assert told in call.text
 
 
 def test_tests_keep_their_outcomes(reported: Reported) -> None:
@@ -148,15 +140,6 @@ def test_a_set_up_that_dies_is_tried_twice(reported: Reported) -> None:
     """For each class; a tear-down that dies repeats no test."""
     assert len(reported.processes("sets up", "DiesInSetUp")) == 2
     assert len(reported.processes("begins", "DiesInTearDown")) == 1
-    assert [line["what"] for line in reported.records].count("setUpModule") == 4
-
-
-def test_a_module_whose_set_up_dies_ends_with_spawn(observed: Project) -> None:
-    """Other modules are run."""
-    observed.tests(DIES_IN_SET_UP, "test_set_up")
-    reported = run(observed, OTHER, method="spawn")
-    check_fixtures(reported, OF_MODULE)
-    assert reported.outcomes == {"Other.test_it": "passed"}
     assert [line["what"] for line in reported.records].count("setUpModule") == 4
 
 
