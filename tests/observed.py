@@ -1,140 +1,14 @@
-"""What a run reports of every test, as its own process writes it down, and what it leaves."""
+"""What a run reports of every test, as its own process records it, and what it leaves."""
 
-import json
 import os
-import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .project import Project, Result, wait_for
+from .project import PARALLEL, Process, Project, Result, wait_for
 
-# A runner whose result and observer write a line of JSON for all that they are told.
-_RUNNER = """
-    import json
-    import os
-    import traceback
-    import unittest
-
-    from schema_runner import Finished, SchemaDiscoverRunner, Started
-
-
-    def write(kind, **values):
-        with open("reported", "a") as lines:
-            lines.write(json.dumps({"kind": kind, **values}) + "\\n")
-
-
-    def observe(event):
-        if not isinstance(event, Started | Finished):
-            return
-        write(
-            type(event).__name__,
-            test=event.test_id,
-            worker=event.worker,
-            attempt=event.attempt,
-            outcome=getattr(event, "outcome", None),
-        )
-
-
-    class Writing(unittest.TextTestResult):
-        def startTest(self, test):
-            write("call", test=test.id(), method="startTest")
-            super().startTest(test)
-
-        def stopTest(self, test):
-            write("call", test=test.id(), method="stopTest")
-            super().stopTest(test)
-
-        def addSuccess(self, test):
-            write("call", test=test.id(), method="addSuccess")
-            super().addSuccess(test)
-
-        def addError(self, test, err):
-            self.write_error("addError", test, err)
-            super().addError(test, err)
-
-        def addFailure(self, test, err):
-            self.write_error("addFailure", test, err)
-            super().addFailure(test, err)
-
-        def addSubTest(self, test, subtest, err):
-            self.write_error("addSubTest", test, err, subtest=subtest.id())
-            super().addSubTest(test, subtest, err)
-
-        def addSkip(self, test, reason):
-            write("call", test=test.id(), method="addSkip", text=str(reason))
-            super().addSkip(test, reason)
-
-        def addExpectedFailure(self, test, err):
-            self.write_error("addExpectedFailure", test, err)
-            super().addExpectedFailure(test, err)
-
-        def addUnexpectedSuccess(self, test):
-            write("call", test=test.id(), method="addUnexpectedSuccess")
-            super().addUnexpectedSuccess(test)
-
-        def write_error(self, method, test, err, **values):
-            text = "".join(traceback.format_exception(*err))
-            write("call", test=test.id(), method=method, text=text, **values)
-
-
-    class ObservedRunner(SchemaDiscoverRunner):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.observers.append(observe)
-
-        def get_resultclass(self):
-            return Writing
-"""
-# What tests of an observed project use to write down, in the process that runs them, that they
-# were run.
-RECORDING = """
-    import ctypes
-    import json
-    import os
-    import signal
-    import sys
-    import threading
-    import time
-    import unittest
-    from pathlib import Path
-
-    import schema_runner
-
-
-    def record(what, **values):
-        worker = schema_runner.current_worker()
-        line = {
-            "what": what,
-            "process": os.getpid(),
-            "worker": worker and worker.number,
-            "schema": worker and worker.schema,
-            **values,
-        }
-        with open("recorded", "a") as lines:
-            lines.write(json.dumps(line) + "\\n")
-
-
-    def wait_until(condition):
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.01)
-
-
-    class Recording:
-        @classmethod
-        def setUpClass(cls):
-            record(f"setUpClass {cls.__name__}")
-            super().setUpClass()
-
-        def setUp(self):
-            super().setUp()
-            record(self.id().removeprefix("library."))
-
-
-"""
 OUTCOMES = {
     "addSuccess": "passed",
     "addFailure": "failed",
@@ -146,10 +20,8 @@ OUTCOMES = {
 # A class that passes, for beside those that do not.
 OTHER = """
 
-
     class Other(Recording, TestCase):
-        def test_it(self):
-            pass
+        def test_it(self): pass
 """
 
 
@@ -164,12 +36,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """All that a run has reported, by test: calls of its result, and events.
+    """All that a run has reported, by test: calls of its result, and events; and its records.
 
-    Tests are named without the `library.` that all begin with.
+    Tests are named without the `library.test_generated.` that most begin with.
     """
 
     result: Result
+    records: list[dict[str, Any]]
     calls: dict[str, list[Call]] = field(default_factory=dict)
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -186,12 +59,20 @@ class Reported:
 
     @property
     def fixtures(self) -> dict[str, list[Call]]:
-        """Map what is not a test, as `setUpClass (test_generated.A)`, to what was told of it."""
+        """Map what is not a test, as `setUpClass (A)`, to what was told of it."""
         return {name: calls for name, calls in self.calls.items() if name not in self.tests}
 
     def text(self, test: str) -> str:
         """Return all the texts that were told of a test, or a fixture."""
         return "\n".join(call.text for call in self.calls[test] if call.text)
+
+    def processes(self, what: str, case: str) -> list[int]:
+        """List the processes that have recorded this of a class, once for each time."""
+        return [
+            line["process"]
+            for line in self.records
+            if line["what"] == what and line["case"] == case
+        ]
 
     def _outcome(self, test: str) -> str:
         methods = [call.method for call in self.calls[test]]
@@ -199,7 +80,7 @@ class Reported:
         told = methods[1:-1]
         assert len(told) == 1 or set(told) == {"addSubTest"}, (test, self.calls[test])
         started, finished = self.events[test]
-        assert (started["kind"], finished["kind"]) == ("Started", "Finished"), self.events[test]
+        assert (started["what"], finished["what"]) == ("Started", "Finished"), self.events[test]
         assert started["worker"] == finished["worker"]
         assert started["attempt"] == finished["attempt"] == 1
         outcome: str = finished["outcome"]
@@ -210,64 +91,51 @@ class Reported:
 
 
 def observe(project: Project) -> None:
-    """Have the runs of a project write down what they report."""
-    project.write("observed.py", _RUNNER)
-    project.configure('TEST_RUNNER = "observed.ObservedRunner"')
+    """Let the runs of a project record all that they report."""
+    project.configure('TEST_RUNNER = "helpers.observed.ObservedRunner"')
 
 
-def finish(project: Project, process: subprocess.Popen[str]) -> Reported:
+def finish(project: Project, process: Process) -> Reported:
     """Wait for the end of a run, and for that of all its processes; return what it reported."""
     stdout, stderr = process.communicate(timeout=120)
     wait_for(lambda: not session(process.pid), "the processes of the run to end")
-    reported = Reported(Result(process.returncode, stdout, stderr))
-    for line in read(project.folder / "reported"):
-        test = line["test"].replace("library.", "")
-        if line["kind"] == "call":
-            call = Call(line["method"], line.get("text", ""), line.get("subtest", ""))
+    reported = Reported(Result(process.returncode, stdout, stderr), project.records())
+    for line in reported.records:
+        if line["what"] not in {"call", "Started", "Finished"}:
+            continue
+        test = line["test"].replace("library.test_generated.", "")
+        if line["what"] == "call":
+            call = Call(line["method"], line["text"], line["subtest"])
             reported.calls.setdefault(test, []).append(call)
         else:
             reported.events.setdefault(test, []).append(line)
     return reported
 
 
-def run(project: Project, *arguments: str, env: dict[str, str] | None = None) -> Reported:
-    """Run an observed project in two workers, unless the arguments say otherwise."""
-    return finish(project, project.start(*(arguments or ("--parallel", "2")), env=env))
-
-
-def recorded(project: Project, what: str) -> list[dict[str, Any]]:
-    """List the records of one kind that tests have written."""
-    return [line for line in read(project.folder / "recorded") if line["what"] == what]
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of JSON that are whole."""
-    if not path.exists():
-        return []
-    *lines, _ = path.read_text().split("\n")
-    return [json.loads(line) for line in lines]
+def run(
+    project: Project, text: str, *flags: str, method: str = "fork", code: int = 1, **env: str
+) -> Reported:
+    """Run these tests of an observed project in two workers; check the exit code."""
+    project.forget()
+    project.tests(text)
+    process = project.start(*PARALLEL, *flags, env={"START_METHOD": method, **env})
+    reported = finish(project, process)
+    assert reported.result.code == code, reported.result.output
+    return reported
 
 
 def session(leader: int) -> list[int]:
     """List the processes of a session that are alive."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-            state, _parent, _group, of_session = fields[:4]
-            if int(of_session) == leader and state != "Z":
-                found.append(int(entry.name))
-    return found
+    return _alive(lambda fields: int(fields[3]) == leader)
 
 
 def children(parent: int) -> list[int]:
     """List the processes that are alive and have this one as their parent."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-            state, of_process, *_ = fields
-            if int(of_process) == parent and state != "Z":
-                found.append(int(entry.name))
-    return found
+    return _alive(lambda fields: int(fields[1]) == parent)
+
+
+def is_alive(process: int) -> bool:
+    return _stat(process)[:1] not in ([], ["Z"])
 
 
 def is_asleep(process: int) -> bool:
@@ -277,6 +145,16 @@ def is_asleep(process: int) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def _alive(condition: Callable[[list[str]], bool]) -> list[int]:
+    names = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit()]
+    found = {int(name): _stat(int(name)) for name in names}
+    return [
+        process
+        for process, fields in found.items()
+        if fields and fields[0] != "Z" and condition(fields)
+    ]
 
 
 def _stat(process: int) -> list[str]:

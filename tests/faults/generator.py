@@ -4,10 +4,6 @@ import random
 from dataclasses import dataclass, field
 from textwrap import indent
 
-from ..observed import RECORDING
-
-MODULE = "test_generated"
-
 # Statements of tests, by what they come to; `{n}` is a number that no other test has, and
 # `{seconds}` a short time.
 _GOOD = [
@@ -65,17 +61,11 @@ _DEADLY = [
 ]
 _BASES = ["SimpleTestCase", "TestCase", "TransactionTestCase"]
 _PREAMBLE = """
+    import ctypes
+
+    from helpers.unpicklable import *
+
     LOCKS = [threading.Lock() for _ in range(3)]
-
-
-    class LockedError(Exception):
-        def __init__(self, message):
-            super().__init__(message, threading.Lock())
-
-
-    class UnreducingError(Exception):
-        def __reduce__(self):
-            return int, ("no number",)
 
 
 """
@@ -83,20 +73,20 @@ _PREAMBLE = """
 
 @dataclass(slots=True)
 class Suite:
-    """The text of a test module, and what is to be reported of it.
+    """The text of a test module, and what a run must report of it.
 
     `outcomes` maps tests to what they come to, and `fixtures` those of classes and modules to
     what is told of them. `never_recorded` are the tests that are skipped before they begin.
     """
 
-    text: str = RECORDING + _PREAMBLE
+    text: str = _PREAMBLE
     outcomes: dict[str, str] = field(default_factory=dict)
     fixtures: dict[str, str] = field(default_factory=dict)
     never_recorded: set[str] = field(default_factory=set)
 
 
 def generate(chance: random.Random, *, classes: int, tests: int, is_bad: bool) -> Suite:
-    """Return so many classes with so many tests each on average; none fails unless it `is_bad`."""
+    """Return classes with these tests in total; none fails unless the suite `is_bad`."""
     suite = Suite()
     of_class = [1] * classes
     for _ in range(tests - classes):
@@ -121,7 +111,7 @@ def _add_class(suite: Suite, chance: random.Random, number: int, tests: int, is_
         lines += [indent(set_up, "    ")]
     for index in range(tests):
         n = 1000 * number + index
-        test = f"{MODULE}.{name}.test_{index:02}"
+        test = f"{name}.test_{index:02}"
         mark, statement, outcome = _choose(chance, base, is_bad=is_bad)
         statement = statement.replace("{n}", str(n))
         statement = statement.replace("{seconds}", f"{chance.uniform(0.01, 0.1):.3f}")
@@ -132,7 +122,7 @@ def _add_class(suite: Suite, chance: random.Random, number: int, tests: int, is_
         if way < 0.05 or mark.startswith("@unittest.skip"):
             suite.never_recorded.add(test)
     if breaks:
-        suite.fixtures[f"setUpClass ({MODULE}.{name})"] = "in set-up"
+        suite.fixtures[f"setUpClass ({name})"] = "in set-up"
     suite.text += indent("\n".join([*marks, *lines]) + "\n\n\n", "    ")
 
 

@@ -2,255 +2,168 @@
 
 import pytest
 
-from ..observed import OTHER, RECORDING, Reported, recorded, run
+from ..observed import OTHER, Reported, run
 from ..project import Project
 
-
-def run_dying(project: Project, text: str) -> Reported:
-    """Run tests that die, beside a class that passes."""
-    project.tests(RECORDING + text)
-    project.tests(RECORDING + OTHER, "test_other")
-    reported = run(project)
-    assert reported.result.code == 1
-    assert reported.outcomes["test_other.Other.test_it"] == "passed"
-    return reported
-
-
-def test_a_class_whose_set_up_dies_is_tried_twice(observed: Project) -> None:
-    """Then it is one error with its name, and none of its tests is run."""
-    reported = run_dying(
-        observed,
-        """
-    class Dying(Recording, TestCase):
+SUITE = """
+    class DiesInSetUp(Recording, TestCase):
         @classmethod
         def setUpClass(cls):
             super().setUpClass()
             os._exit(3)
 
-        def test_one(self):
-            pass
-
-        def test_two(self):
-            pass
-    """,
-    )
-    assert reported.tests == {"test_other.Other.test_it"}
-    ((name, (call,)),) = reported.fixtures.items()
-    assert name == "setUpClass (test_generated.Dying)"
-    assert "ended with exit code 3." in call.text
-    assert len(recorded(observed, "setUpClass Dying")) == 2
+        def test_one(self): pass
+        def test_two(self): pass
 
 
-def test_a_class_whose_set_up_dies_once_is_run(observed: Project) -> None:
-    """As where somebody has killed a worker who did not mean the class."""
-    observed.tests(
-        RECORDING
-        + """
-    class Dying(Recording, TestCase):
-        @classmethod
-        def setUpTestData(cls):
-            Author.objects.create(name="here")
-            if not Path("died").exists():
-                Path("died").touch()
-                os._exit(3)
-
-        def test_one(self):
-            self.assertEqual(Author.objects.count(), 1)
-    """
-        + OTHER
-    )
-    reported = run(observed)
-    assert reported.result.code == 0, reported.result.output
-    assert set(reported.outcomes.values()) == {"passed"}
-    assert "ended with exit code 3. Its class is set up once more." in reported.result.stdout
-    assert reported.fixtures == {}
-
-
-def test_an_interrupt_in_set_up_is_told_with_its_traceback(observed: Project) -> None:
-    """unittest lets KeyboardInterrupt and SystemExit through, and they end the worker."""
-    reported = run_dying(
-        observed,
-        """
+    # unittest lets KeyboardInterrupt and SystemExit through, and they end the worker.
     class Interrupted(Recording, TestCase):
         @classmethod
-        def setUpClass(cls):
-            raise KeyboardInterrupt("in set-up")
-
-        def test_one(self):
-            pass
+        def setUpClass(cls): raise KeyboardInterrupt("in set-up")
+        def test_it(self): pass
 
 
     class Exiting(Recording, TestCase):
         @classmethod
-        def setUpClass(cls):
-            sys.exit("out of set-up")
-
-        def test_one(self):
-            pass
-    """,
-    )
-    assert reported.tests == {"test_other.Other.test_it"}
-    assert len(reported.fixtures) == 2
-    for name, told in (
-        ("Interrupted", "KeyboardInterrupt: in set-up"),
-        ("Exiting", "SystemExit: out of set-up"),
-    ):
-        (call,) = reported.fixtures[f"setUpClass (test_generated.{name})"]
-        assert told in call.text
+        def setUpClass(cls): sys.exit("out of set-up")
+        def test_it(self): pass
 
 
-def test_a_class_whose_tear_down_dies_is_one_error(observed: Project) -> None:
-    """Its tests keep their outcomes, and none is run twice."""
-    reported = run_dying(
-        observed,
-        """
-    class Dying(Recording, TestCase):
+    class DiesInTearDown(Recording, TestCase):
         @classmethod
         def tearDownClass(cls):
             super().tearDownClass()
             os.kill(os.getpid(), signal.SIGKILL)
 
-        def test_one(self):
-            pass
-
+        def test_one(self): pass
         @unittest.skip("not today")
-        def test_two(self):
-            pass
-    """,
-    )
-    assert reported.outcomes == {
-        "test_generated.Dying.test_one": "passed",
-        "test_generated.Dying.test_two": "skipped",
-        "test_other.Other.test_it": "passed",
-    }
-    ((name, (call,)),) = reported.fixtures.items()
-    assert name == "tearDownClass (test_generated.Dying)"
-    assert "was killed by signal 9 (SIGKILL)." in call.text
-    assert len(recorded(observed, "test_generated.Dying.test_one")) == 1
+        def test_two(self): pass
 
 
-def test_a_death_while_the_database_is_flushed_is_that_of_the_test(observed: Project) -> None:
-    """What a test's class does after it belongs to it, though the test itself has passed."""
-    reported = run_dying(
-        observed,
-        """
-    class Dying(Recording, TransactionTestCase):
-        def test_1(self):
-            pass
-
-        def test_2(self):
-            Author.objects.create(name="to be flushed")
-
-        def test_3(self):
-            self.assertEqual(Author.objects.count(), 0)
+    class DiesInFlush(Recording, TransactionTestCase):
+        def test_1(self): pass
+        def test_2(self): Author.objects.create(name="to be flushed")
+        def test_3(self): self.assertEqual(Author.objects.count(), 0)
 
         def _fixture_teardown(self):
             if self._testMethodName == "test_2":
                 os._exit(3)
             super()._fixture_teardown()
-    """,
-    )
-    dying = [reported.outcomes[f"test_generated.Dying.test_{number}"] for number in (1, 2, 3)]
-    assert dying == ["passed", "crashed", "passed"]
-    assert "ended with exit code 3." in reported.text("test_generated.Dying.test_2")
-    assert reported.fixtures == {}
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_module_whose_set_up_dies_ends(observed: Project, method: str) -> None:
-    """It takes part in the set-up of each of its classes, which are an error each."""
-    observed.tests(
-        RECORDING
-        + """
+    # Its set-up runs again after each death, and dies in the end as well.
+    class DiesEachTime(Recording, TestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            if times("set-up") > 2:
+                os._exit(5)
+
+        def test_1(self): os._exit(1)
+        def test_2(self): os._exit(2)
+        def test_3(self): pass
+"""
+DIES_IN_SET_UP = """
     def setUpModule():
         record("setUpModule")
         os._exit(3)
 
 
     class First(Recording, TestCase):
-        def test_it(self):
-            pass
+        def test_it(self): pass
 
 
-    class Second(First):
-        pass
-    """
-    )
-    observed.tests(RECORDING + OTHER, "test_other")
-    reported = run(observed, env={"START_METHOD": method})
-    assert reported.result.code == 1
-    assert reported.outcomes == {"test_other.Other.test_it": "passed"}
-    assert len(reported.fixtures) == 2
-    for name in ("First", "Second"):
-        (call,) = reported.fixtures[f"setUpClass (test_generated.{name})"]
-        assert "ended with exit code 3." in call.text
-    assert len(recorded(observed, "setUpModule")) == 4
-
-
-def test_a_module_whose_tear_down_dies_harms_no_test(observed: Project) -> None:
-    """It is an error of the class after which it died, and the others are run."""
-    reported = run_dying(
-        observed,
-        """
-    def tearDownModule():
-        os._exit(3)
+    class Second(First): pass
+"""
+DIES_IN_TEAR_DOWN = """
+    def tearDownModule(): os._exit(3)
 
 
     class First(Recording, TestCase):
-        def test_it(self):
-            pass
+        def test_it(self): pass
 
 
-    class Second(First):
-        pass
-    """,
-    )
-    assert set(reported.outcomes.values()) == {"passed"}
-    assert len(reported.outcomes) == 3
-    assert len(reported.fixtures) == 2
-    for calls in reported.fixtures.values():
-        (call,) = calls
-        assert "ended with exit code 3." in call.text
+    class Second(First): pass
+"""
+FIXTURES = {
+    "setUpClass (DiesInSetUp)": "ended with exit code 3.",
+    "setUpClass (Interrupted)": "KeyboardInterrupt: in set-up",
+    "setUpClass (Exiting)": "SystemExit: out of set-up",
+    "tearDownClass (DiesInTearDown)": "was killed by signal 9 (SIGKILL).",
+    "setUpClass (DiesEachTime)": "ended with exit code 5.",
+    # A module takes part in the set-up of each of its classes.
+    "setUpClass (library.test_set_up.First)": "ended with exit code 3.",
+    "setUpClass (library.test_set_up.Second)": "ended with exit code 3.",
+    # That of a module is an error of the class after which it died.
+    "tearDownClass (library.test_tear_down.First)": "ended with exit code 3.",
+    "tearDownClass (library.test_tear_down.Second)": "ended with exit code 3.",
+}
+# Of the tests that are run.
+OUTCOMES = {
+    "DiesEachTime.test_1": "crashed",
+    "DiesEachTime.test_2": "crashed",
+    "DiesInFlush.test_1": "passed",
+    # What a test's class does after it belongs to it, though the test itself has passed.
+    "DiesInFlush.test_2": "crashed",
+    "DiesInFlush.test_3": "passed",
+    "DiesInTearDown.test_one": "passed",
+    "DiesInTearDown.test_two": "skipped",
+    "Other.test_it": "passed",
+    "library.test_tear_down.First.test_it": "passed",
+    "library.test_tear_down.Second.test_it": "passed",
+}
 
 
-def test_all_tests_of_a_class_that_sets_itself_up_again_die(observed: Project) -> None:
-    """Its set-up runs again for each, and dies in the end as well."""
-    reported = run_dying(
-        observed,
-        """
+@pytest.fixture(scope="module")
+def reported(shared: Project) -> Reported:
+    """A run of the suite and of both modules."""
+    shared.tests(DIES_IN_SET_UP, "test_set_up")
+    shared.tests(DIES_IN_TEAR_DOWN, "test_tear_down")
+    return run(shared, SUITE + OTHER)
+
+
+def test_each_fixture_is_one_error(reported: Reported) -> None:
+    """It names the class, and how the worker ended, or what has ended it."""
+    assert reported.fixtures.keys() == FIXTURES.keys()
+    for name, told in FIXTURES.items():
+        (call,) = reported.fixtures[name]
+        assert told in call.text
+
+
+def test_tests_keep_their_outcomes(reported: Reported) -> None:
+    """None of a class that is not set up is run, all others are."""
+    assert reported.outcomes == OUTCOMES
+    assert "ended with exit code 3." in reported.text("DiesInFlush.test_2")
+
+
+def test_a_set_up_that_dies_is_tried_twice(reported: Reported) -> None:
+    """For each class; a tear-down that dies repeats no test."""
+    assert len(reported.processes("sets up", "DiesInSetUp")) == 2
+    assert len(reported.processes("begins", "DiesInTearDown")) == 1
+    assert [line["what"] for line in reported.records].count("setUpModule") == 4
+
+
+def test_a_class_whose_set_up_dies_once_is_run(observed: Project) -> None:
+    """Its worker may have been killed by something else."""
+    text = """
     class Dying(Recording, TestCase):
         @classmethod
-        def setUpClass(cls):
-            super().setUpClass()
-            count = Path("count")
-            count.write_text(f"{count.read_text() if count.exists() else ''}.")
-            if len(count.read_text()) > 2:
-                os._exit(5)
+        def setUpTestData(cls):
+            Author.objects.create(name="here")
+            if times("set-up") == 1:
+                os._exit(3)
 
-        def test_1(self):
-            os._exit(1)
-
-        def test_2(self):
-            os._exit(2)
-
-        def test_3(self):
-            pass
-    """,
-    )
-    assert reported.outcomes == {
-        "test_generated.Dying.test_1": "crashed",
-        "test_generated.Dying.test_2": "crashed",
-        "test_other.Other.test_it": "passed",
-    }
-    (call,) = reported.fixtures["setUpClass (test_generated.Dying)"]
-    assert "ended with exit code 5." in call.text
+        def test_one(self): self.assertEqual(Author.objects.count(), 1)
+    """
+    reported = run(observed, text + OTHER, code=0)
+    assert set(reported.outcomes.values()) == {"passed"}
+    assert "ended with exit code 3. Its class is set up once more." in reported.result.stdout
+    assert reported.fixtures == {}
 
 
 def test_a_set_up_that_fails_leaves_no_transaction_open(observed: Project) -> None:
     """unittest calls no tearDownClass then, and later classes of the worker would be within it."""
-    observed.tests(
-        RECORDING
-        + """
+    text = """
     class Failing(Recording, TestCase):
         @classmethod
         def setUpClass(cls):
@@ -258,8 +171,7 @@ def test_a_set_up_that_fails_leaves_no_transaction_open(observed: Project) -> No
             Author.objects.create(name="of no test")
             raise ValueError("as planned")
 
-        def test_it(self):
-            pass
+        def test_it(self): pass
 
 
     class Later(Recording, TransactionTestCase):
@@ -269,10 +181,8 @@ def test_a_set_up_that_fails_leaves_no_transaction_open(observed: Project) -> No
 
 
     class Latest(Recording, TestCase):
-        def test_it(self):
-            self.assertEqual(Author.objects.count(), 0)
+        def test_it(self): self.assertEqual(Author.objects.count(), 0)
     """
-    )
-    reported = run(observed)
-    assert reported.fixtures.keys() == {"setUpClass (test_generated.Failing)"}
+    reported = run(observed, text)
+    assert reported.fixtures.keys() == {"setUpClass (Failing)"}
     assert list(reported.outcomes.values()) == ["passed"] * 2

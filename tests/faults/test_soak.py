@@ -1,4 +1,4 @@
-"""Suites of tests that behave badly, while somebody kills workers: nothing is lost, or told twice.
+"""Suites of tests that behave badly while workers are killed: nothing is lost, or told twice.
 
 SOAK_ROUNDS says how often with each start method, and SOAK_SEED repeats one round.
 """
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ..observed import Reported, children, finish, observe, read, session
-from ..project import Project
-from .generator import MODULE, Suite, generate
+from ..observed import Reported, children, finish, session
+from ..project import METHODS, Project
+from .generator import Suite, generate
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
-METHODS = ["fork", "spawn", "forkserver"]
 CLASSES, TESTS = 40, 200
 # Of workers from outside, at most, and how long it is until the next, in seconds.
 KILLS = 8
@@ -51,7 +50,7 @@ class Killer(threading.Thread):
             self._kill()
 
     def _kill(self) -> None:
-        recorded = {line["process"] for line in read(self._project.folder / "recorded")}
+        recorded = {line["process"] for line in self._project.records()}
         found = workers(self._run)
         if self._spares_beginners:
             found = [worker for worker in found if worker in recorded]
@@ -89,23 +88,22 @@ def killing(project: Project, run: int, number: int, chance: random.Random) -> I
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 @pytest.mark.parametrize("method", METHODS)
-def test_every_test_is_reported_once(project: Project, method: str, number: int) -> None:
+def test_every_test_is_reported_once(observed: Project, method: str, number: int) -> None:
     """With its own outcome, or as an error if its worker was killed; nothing is left."""
     seed = int(os.environ.get("SOAK_SEED") or random.SystemRandom().randrange(2**32))
     print(f"SOAK_SEED={seed}")
     chance = random.Random(seed)
-    # Of suites that pass, the exit code is 0 if nobody is killed in the middle of a test.
+    # The exit code is 0 where a suite passes and no worker is killed in the middle of a test.
     is_bad = chance.random() < 0.7
     suite = generate(chance, classes=CLASSES, tests=TESTS, is_bad=is_bad)
-    observe(project)
-    project.configure('INSTALLED_APPS = ["library"]')
-    project.tests(suite.text)
+    observed.configure('INSTALLED_APPS = ["library"]')
+    observed.tests(suite.text)
     number_of_workers = chance.choice([2, 3])
-    process = project.start("--parallel", str(number_of_workers), env={"START_METHOD": method})
-    with killing(project, process.pid, number_of_workers, chance) as killed:
-        reported = finish(project, process)
+    process = observed.start("--parallel", str(number_of_workers), env={"START_METHOD": method})
+    with killing(observed, process.pid, number_of_workers, chance) as killed:
+        reported = finish(observed, process)
     check(reported, suite, len(killed))
-    check_records(project, reported, suite)
+    check_records(reported, suite)
     assert "stays, for the next run" not in reported.result.output
 
 
@@ -124,7 +122,7 @@ def check(reported: Reported, suite: Suite, kills: int) -> None:
     assert len(hit) + len(broken) <= kills
     missing = suite.outcomes.keys() - outcomes.keys()
     # Where a class was killed twice while it was set up.
-    assert all(f"setUpClass ({test.rpartition('.')[0]})" in broken for test in missing), missing
+    assert all(f"setUpClass ({test.partition('.')[0]})" in broken for test in missing), missing
     assert outcomes.keys() <= suite.outcomes.keys()
     assert suite.fixtures.keys() <= reported.fixtures.keys()
     is_bad = bool(reported.fixtures) or not BAD.isdisjoint(outcomes.values())
@@ -132,10 +130,10 @@ def check(reported: Reported, suite: Suite, kills: int) -> None:
     assert f"Ran {len(outcomes)} tests" in reported.result.stderr
 
 
-def check_records(project: Project, reported: Reported, suite: Suite) -> None:
+def check_records(reported: Reported, suite: Suite) -> None:
     """What ran says the same: each test has been run once, or not at all where it was killed."""
-    lines = read(project.folder / "recorded")
-    ran = [line["what"] for line in lines if line["what"].startswith(MODULE)]
+    begun = [line for line in reported.records if line["what"] == "begins"]
+    ran = [f"{line['case']}.{line['test']}" for line in begun]
     assert len(ran) == len(set(ran))
     not_run = reported.tests - set(ran) - suite.never_recorded
     assert all(KILLED in reported.text(test) for test in not_run), not_run

@@ -22,26 +22,18 @@ def is_ended(connection: Connection) -> bool:
     return False
 
 
-def test_only_the_run_s_own_are_ended(server: Server, connection: Connection) -> None:
-    """Another run's connection, and psql, go on."""
-    applications = [names.application(RUN), names.application(RUN + 1), "psql"]
-    opened = [connect_as(server, connection, application) for application in applications]
-    backends.end(connection, connection.info.dbname, RUN)
-    assert [is_ended(one) for one in opened] == [True, False, False]
-    for one in opened:
-        one.close()
-
-
-def test_those_of_dead_runs_are_ended(server: Server, connection: Connection) -> None:
-    """A lease keeps a run's connections, though they have been idle for long."""
+def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -> None:
+    """Not those of a run with a lease, however long they have been idle, and never psql's."""
     lease = locks.Lease(server.connect(connection.info.dbname), RUN)
     applications = [names.application(RUN), names.application(RUN + 1), "psql"]
     opened = [connect_as(server, connection, application) for application in applications]
     backends.end_those_of_dead_runs(connection)
     assert [is_ended(one) for one in opened] == [False, True, False]
-    for one in opened:
+    opened[1] = connect_as(server, connection, applications[1])
+    backends.end(connection, connection.info.dbname, RUN)
+    assert [is_ended(one) for one in opened] == [True, False, False]
+    for one in [*opened, lease]:
         one.close()
-    lease.close()
 
 
 def test_a_statement_under_way_is_ended(server: Server, connection: Connection) -> None:

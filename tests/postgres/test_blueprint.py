@@ -19,17 +19,9 @@ def blueprint(server: Server, connection: Connection) -> Blueprint:
     model = schemas.create(connection, 1, RUN)
     relocation.copy_grants(connection, "public", model)
     connection.execute(TABLES.format(model))
-    return Blueprint(
-        server=server,
-        host=connection.info.dbname,
-        request=connection.info.dbname,
-        run=RUN,
-        model=model,
-        structure=catalog.digest(connection, model),
-        path=("public",),
-        ahead=(),
-        batch=10,
-    )
+    host, structure = connection.info.dbname, catalog.digest(connection, model)
+    about = {"host": host, "request": host, "run": RUN, "model": model, "structure": structure}
+    return Blueprint(server=server, **about, path=("public",), ahead=(), batch=10)
 
 
 def states(connection: Connection) -> dict[str, State]:
@@ -50,10 +42,8 @@ def test_a_schema_like_the_model_is_ready(blueprint: Blueprint, connection: Conn
     assert list(states(connection)) == [blueprint.model]
 
 
-def test_a_schema_unlike_the_model_is_refused(
-    blueprint: Blueprint, connection: Connection
-) -> None:
-    """It is refused with the name of what differs."""
+def test_an_unlike_schema_is_refused(blueprint: Blueprint, connection: Connection) -> None:
+    """With the name of what differs from the model."""
     schema = blueprint.begin(2)
     connection.execute(TABLES.format(schema).replace(" NOT NULL", ""))
     with pytest.raises(SchemaRunnerError, match=r"table column book\.title"):
@@ -61,9 +51,7 @@ def test_a_schema_unlike_the_model_is_refused(
     assert states(connection)[schema] == State.BUILDING
 
 
-def test_what_a_dead_worker_has_left_is_cleared(
-    blueprint: Blueprint, connection: Connection
-) -> None:
+def test_what_a_dead_worker_left_is_cleared(blueprint: Blueprint, connection: Connection) -> None:
     """Its schemas and its statements, though they hold locks; the model and others' stay."""
     left, of_another = blueprint.begin(1), blueprint.begin(2)
     with blueprint.connect(1) as busy, blueprint.connect(2) as another:
@@ -100,7 +88,7 @@ def test_a_database_of_a_worker_s_own(blueprint: Blueprint, server: Server) -> N
 
 
 def test_a_database_that_is_not_finished_is_dropped(blueprint: Blueprint, server: Server) -> None:
-    """Nobody could know whose it is."""
+    """It has no marker that says whose it is."""
     name = f"{blueprint.host}_3"
     with server.maintenance() as maintenance:
         making = blueprint.database(3)

@@ -27,28 +27,22 @@ def test_the_server_s_limit_less_what_is_in_use(server: Server, connection: Conn
         assert connections_left(connection) == before - 1
 
 
-def test_the_database_s_limit(limited: Server, connection: Connection) -> None:
-    """Where it is the lowest; superusers are not bound by it."""
+def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None:
+    """The role's, the database's, or the server's, some of which is for superusers alone.
+
+    Superusers are not bound by the first two.
+    """
     database = connection.info.dbname
-    before = connections_left(connection)
-    connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 3")
-    assert connections_left(connection) == before
     with limited.connect(database) as ordinary:
-        assert connections_left(ordinary) == 1
-
-
-def test_the_role_s_limit(limited: Server, database: str) -> None:
-    """Where it is the lowest."""
-    with limited.connect(database) as connection, limited.connect(database):
-        assert connections_left(connection) == 2
-
-
-def test_what_is_reserved_is_not_left(
-    limited: Server, database: str, connection: Connection
-) -> None:
-    """Superusers' connections are theirs alone."""
-    with limited.connect(database) as ordinary:
-        connection.execute(f"ALTER ROLE {database} CONNECTION LIMIT -1")
+        with limited.connect(database):
+            assert connections_left(ordinary) == 2
+        before = connections_left(connection)
+        connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 3")
+        assert (connections_left(ordinary), connections_left(connection)) == (1, before)
+        connection.execute(
+            f"ALTER DATABASE {database} CONNECTION LIMIT -1;"
+            f"ALTER ROLE {database} CONNECTION LIMIT -1"
+        )
         row = connection.execute(
             "SELECT sum(setting::int) FROM pg_settings"
             " WHERE name IN ('superuser_reserved_connections', 'reserved_connections')"

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -17,14 +18,8 @@ def request_(server: Server, request: pytest.FixtureRequest) -> Iterator[Request
     """A request for a database that is not there, and the messages it leads to."""
     name = f"host_{abs(hash(request.node.nodeid)) % 10**12}"
     told: list[str] = []
-    yield Request(
-        server=server,
-        name=name,
-        is_projects_own=False,
-        workers=2,
-        oldest_version=140000,
-        log=told.append,
-    )
+    about = {"is_projects_own": False, "workers": 2, "oldest_version": 140000}
+    yield Request(server=server, name=name, log=told.append, **about)
     for left in databases(server, name):
         with server.maintenance() as connection:
             connection.execute(f"DROP DATABASE {left}")
@@ -69,7 +64,9 @@ def is_planted(request_: Request, name: str) -> bool:
 
 
 def test_the_only_run_makes_and_removes_it(request_: Request) -> None:
-    """What was not there before is not there afterwards."""
+    """What was not there before is not there afterwards, nor after a name that is given up."""
+    Reservation(request_, ExitStack()).close()
+    assert there(request_) == []
     host = obtain(request_)
     assert there(request_) == [request_.name]
     host.release(keep=False)
@@ -94,7 +91,7 @@ def test_a_run_beside_one_that_lives_has_its_own(request_: Request) -> None:
     assert there(request_) == []
 
 
-def test_what_nobody_uses_is_replaced(request_: Request) -> None:
+def test_what_is_not_in_use_is_replaced(request_: Request) -> None:
     """A run does not begin with what another has left beside its schemas."""
     kept, beside = obtain(request_), obtain(request_)
     plant(kept)
@@ -111,10 +108,29 @@ def test_what_nobody_uses_is_replaced(request_: Request) -> None:
     host.release(keep=False)
 
 
-def test_one_that_somebody_looks_into_stays(request_: Request) -> None:
+@pytest.fixture
+def closed(request_: Request) -> Iterator[Request]:
+    """The request of a role which may not connect to what is left under the name."""
+    obtain(request_).release(keep=True)
+    with request_.server.maintenance() as connection:
+        connection.execute(f"REVOKE CONNECT ON DATABASE {request_.name} FROM PUBLIC")
+        connection.execute(f"CREATE ROLE {request_.name} LOGIN CREATEDB")
+        params = {**request_.server.params, "user": request_.name}
+        yield replace(request_, server=replace(request_.server, params=params))
+        connection.execute(f"DROP ROLE {request_.name}")
+
+
+def test_one_that_another_role_closes_to_us_stays(closed: Request) -> None:
+    """The run takes another name."""
+    host = obtain(closed)
+    assert host.name != closed.name
+    host.release(keep=False)
+    assert there(closed) == [closed.name]
+
+
+def test_one_that_another_session_is_in_stays(request_: Request) -> None:
     """It cannot be dropped, and is not: the run takes another name, and a later one drops it."""
-    kept = obtain(request_)
-    kept.release(keep=True)
+    obtain(request_).release(keep=True)
     with request_.server.connect(request_.name):
         host = obtain(request_)
         assert host.name != request_.name
@@ -124,61 +140,27 @@ def test_one_that_somebody_looks_into_stays(request_: Request) -> None:
     assert there(request_) == []
 
 
-def test_one_that_another_role_closes_to_us_stays(request_: Request) -> None:
-    """The run takes another name."""
-    role = request_.name
-    obtain(request_).release(keep=True)
-    with request_.server.maintenance() as connection:
-        connection.execute(f"REVOKE CONNECT ON DATABASE {request_.name} FROM PUBLIC")
-        connection.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
-    params = {**request_.server.params, "user": role}
-    try:
-        poor = replace(request_, server=replace(request_.server, params=params))
-        host = obtain(poor)
-        assert host.name != request_.name
-        host.release(keep=False)
-        assert there(request_) == [request_.name]
-    finally:
-        with request_.server.maintenance() as connection:
-            connection.execute(f"DROP ROLE {role}")
-
-
-def test_a_reservation_that_is_not_claimed(request_: Request) -> None:
-    """Others have the name as soon as it is given up."""
-    Reservation(request_, ExitStack()).close()
-    assert there(request_) == []
-    obtain(request_).release(keep=False)
-
-
-def test_a_clone_is_made_and_removed(request_: Request) -> None:
-    """It has what the host has, is in use as long as the run lives, and goes with it."""
+def test_clones_are_removed(request_: Request) -> None:
+    """They are as the host, in use as long as the run lives, and go with it or by the next."""
     host = obtain(request_)
     plant(host)
-    clone = f"{request_.name}_7"
-    with host.cloning(7), request_.server.maintenance() as maintenance:
-        maintenance.execute(f"CREATE DATABASE {clone} TEMPLATE {host.name}")
-    assert is_planted(request_, clone)
+    clones = {number: f"{request_.name}_{number}" for number in (1, 7)}
+    for number, clone in clones.items():
+        with host.cloning(number), request_.server.maintenance() as maintenance:
+            maintenance.execute(f"CREATE DATABASE {clone} TEMPLATE {host.name}")
+        assert is_planted(request_, clone)
     other = obtain(request_)
-    assert set(there(request_)) == {host.name, clone, other.name}
+    assert set(there(request_)) == {host.name, *clones.values(), other.name}
     other.release(keep=False)
     host.drop_clone(7)
     host.release(keep=False)
-    assert there(request_) == []
-
-
-def test_clones_of_dead_runs_are_removed(request_: Request) -> None:
-    """Though the host they were made from is gone."""
-    host = obtain(request_)
-    with host.cloning(1), request_.server.maintenance() as maintenance:
-        maintenance.execute(f"CREATE DATABASE {host.name}_1 TEMPLATE {host.name}")
-    host.release(keep=False)
-    assert there(request_) == [f"{request_.name}_1"]
+    assert there(request_) == [clones[1]]
     obtain(request_).release(keep=False)
     assert there(request_) == []
 
 
 def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> None:
-    """The marker says that tests made it, not that nobody has used it since."""
+    """The marker says that tests made it, not that it has not been used since."""
     own = replace(request_, is_projects_own=True)
     for _ in range(2):
         obtain(own).release(keep=True)
@@ -191,19 +173,15 @@ def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> N
     assert is_planted(own, own.name)
 
 
-def test_the_project_s_own_is_refused_without_a_marker(request_: Request) -> None:
-    """However empty it is."""
+def test_refusals(request_: Request) -> None:
+    """The project's own database without a marker, however empty, and a server too old."""
+    with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
+        Reservation(replace(request_, oldest_version=990000), ExitStack())
+    assert there(request_) == []
     create(request_, request_.name)
     with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
         Reservation(replace(request_, is_projects_own=True), ExitStack())
     assert there(request_) == [request_.name]
-
-
-def test_a_server_that_is_too_old(request_: Request) -> None:
-    """Told before anything is made."""
-    with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
-        Reservation(replace(request_, oldest_version=990000), ExitStack())
-    assert there(request_) == []
 
 
 def test_a_run_without_its_lease_leaves_it(request_: Request) -> None:
@@ -219,20 +197,16 @@ def test_a_run_without_its_lease_leaves_it(request_: Request) -> None:
 
 def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:
     """One of them has the name, each has a database, and none is left."""
-    hosts: list[HostDatabase] = []
-    everybody_is_in = threading.Barrier(8)
+    all_are_in = threading.Barrier(8)
 
-    def run() -> None:
+    def run(_: int) -> str:
         host = obtain(request_)
-        hosts.append(host)
-        everybody_is_in.wait(timeout=60)
+        all_are_in.wait(timeout=60)
         host.release(keep=False)
+        return host.name
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({host.name for host in hosts}) == 8
-    assert request_.name in {host.name for host in hosts}
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(run, range(8)))
+    assert len(found) == 8
+    assert request_.name in found
     assert there(request_) == []

@@ -31,11 +31,16 @@ def test_lease_lasts_until_it_is_closed(lease: locks.Lease, connection: Connecti
 
 
 def test_lease_outlives_a_child_that_closes_it(lease: locks.Lease, connection: Connection) -> None:
-    """A forked child that says goodbye does not say it on its parent's connection."""
+    """A forked child that says goodbye does not say it on its parent's connection.
+
+    Nor does libpq in the child write to whatever would be given the descriptor's number next.
+    """
+    number = lease._connection.fileno()
     child = os.fork()
     if child == 0:  # pragma: no cover
+        is_taken = os.stat(number).st_rdev == os.stat(os.devnull).st_rdev
         lease._connection.pgconn.finish()
-        os._exit(0)
+        os._exit(0 if is_taken else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not lease.lost
     assert not is_free(connection, RUN)
@@ -71,28 +76,18 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
         os.close(tell)
 
 
-def test_descriptor_number_stays_taken_in_a_child(lease: locks.Lease) -> None:
-    """libpq in the child must not write to whatever would be given the number next."""
-    number = lease._connection.fileno()
-    child = os.fork()
-    if child == 0:  # pragma: no cover
-        os._exit(0 if os.stat(number).st_rdev == os.stat(os.devnull).st_rdev else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> None:
     """An administrator, or a restart of the server, can end any connection."""
     assert not lease.lost
-    connection.execute(
-        "SELECT pg_terminate_backend(%s, 10000)", [lease._connection.info.backend_pid]
-    )
+    pid = lease._connection.info.backend_pid
+    connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
     assert lease.lost
 
 
 def test_only_the_last_to_leave_a_host_is_told_so(
     lease: locks.Lease, server: Server, database: str
 ) -> None:
-    """Whoever is last removes the database."""
+    """The last one removes the database."""
     other = locks.Lease(server.connect(database), RUN + 2)
     assert lease.leave_host() is False
     lease.close()

@@ -16,103 +16,63 @@ SERVER = "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER far FOREIGN DATA WRAPPER 
 OBSTACLES = {
     "shell type": ("CREATE TYPE hollow", ["type public.hollow"]),
     "schema": ('CREATE SCHEMA reports; CREATE SCHEMA "My %"', ['schema "My %"', "schema reports"]),
-    "event trigger": (
-        "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+    "event trigger": ("CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
         "CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION f()",
-        ["event trigger watch"],
-    ),
-    "publication": (
-        f"{TABLE} CREATE PUBLICATION news FOR TABLE library_book",
-        ["publication news"],
-    ),
-    "subscription": (
-        "CREATE SUBSCRIPTION reader CONNECTION 'dbname=nowhere' PUBLICATION news"
-        " WITH (connect = false, slot_name = NONE)",
-        ["subscription reader"],
-    ),
-    "foreign data wrapper": (
-        "CREATE FOREIGN DATA WRAPPER w",
-        ["foreign-data wrapper w"],
-    ),
+        ["event trigger watch"]),
+    "publication": (f"{TABLE} CREATE PUBLICATION news FOR TABLE library_book",
+        ["publication news"]),
+    "subscription": ("CREATE SUBSCRIPTION reader CONNECTION 'dbname=nowhere' PUBLICATION news"
+        " WITH (connect = false, slot_name = NONE)", ["subscription reader"]),
+    "foreign data wrapper": ("CREATE FOREIGN DATA WRAPPER w", ["foreign-data wrapper w"]),
     "server": (SERVER, ["foreign-data wrapper w", "server far"]),
-    "user mapping": (
-        f"{SERVER} CREATE USER MAPPING FOR PUBLIC SERVER far",
-        ["foreign-data wrapper w", "server far", "user mapping public on server far"],
-    ),
-    "foreign table": (
-        f"{SERVER} CREATE FOREIGN TABLE afar (n int) SERVER far",
-        ["foreign table public.afar", "foreign-data wrapper w", "server far"],
-    ),
-    "language": (
-        "CREATE LANGUAGE own HANDLER plpgsql_call_handler",
-        ["language own"],
-    ),
-    "access method": (
-        "CREATE ACCESS METHOD own TYPE TABLE HANDLER heap_tableam_handler",
-        ["access method own"],
-    ),
-    "transform": (
-        "CREATE FUNCTION f(internal) RETURNS internal IMMUTABLE LANGUAGE internal"
-        " AS 'timestamp_support';"
-        "CREATE TRANSFORM FOR int LANGUAGE plpgsql (FROM SQL WITH FUNCTION f(internal))",
-        ["transform for integer language plpgsql"],
-    ),
+    "user mapping": (f"{SERVER} CREATE USER MAPPING FOR PUBLIC SERVER far",
+        ["foreign-data wrapper w", "server far", "user mapping public on server far"]),
+    "foreign table": (f"{SERVER} CREATE FOREIGN TABLE afar (n int) SERVER far",
+        ["foreign table public.afar", "foreign-data wrapper w", "server far"]),
+    "language": ("CREATE LANGUAGE own HANDLER plpgsql_call_handler", ["language own"]),
+    "access method": ("CREATE ACCESS METHOD own TYPE TABLE HANDLER heap_tableam_handler",
+        ["access method own"]),
+    "transform": ("CREATE FUNCTION f(internal) RETURNS internal IMMUTABLE LANGUAGE internal"
+        " AS 'timestamp_support'; CREATE TRANSFORM FOR int LANGUAGE plpgsql"
+        " (FROM SQL WITH FUNCTION f(internal))", ["transform for integer language plpgsql"]),
     "large object": ("SELECT lo_create(20000)", ["large object 20000"]),
-    "cast without a function": (
-        "CREATE CAST (int AS point) WITH INOUT",
-        ["cast (integer AS pg_catalog.point)"],
-    ),
-    "cast by a function in public": (
-        f"{CAST} CREATE CAST (int AS point) WITH FUNCTION f(int)",
-        ["cast (integer AS pg_catalog.point)"],
-    ),
-    "default operator class of a type of all": (
-        "CREATE OPERATOR CLASS own DEFAULT FOR TYPE point USING btree"
-        " AS FUNCTION 1 f(point, point)",
-        ["operator class public.own USING btree"],
-    ),
-    "body": (TABLE + BODY % "DELETE FROM public.library_book;", ["function public.f()"]),
-    "body in capitals": (BODY % "DELETE FROM PUBLIC.Library_Book;", ["function public.f()"]),
-    "body with quotes": (BODY % 'DELETE FROM "public"."library_book";', ["function public.f()"]),
-    "body with spaces": (BODY % "DELETE FROM public\n . x;", ["function public.f()"]),
-    "body that makes SQL": (
-        BODY % "EXECUTE format('DELETE FROM public.%I', 'x');",
-        ["function public.f()"],
-    ),
-    "body that puts names together": (
-        BODY % "EXECUTE 'DELETE FROM public.' || 'x';",
-        ["function public.f()"],
-    ),
-    "body with both": (
-        BODY % "RETURN 'a'::public.citext = (SELECT c FROM public.library_book);",
-        ["function public.f()"],
-    ),
-    "body that sets its path": (BODY % "SET search_path = a, public;", ["function public.f()"]),
-    "procedure": (
-        TABLE + "CREATE PROCEDURE p() LANGUAGE sql AS 'DELETE FROM public.library_book'",
-        ["procedure public.p()"],
-    ),
-    "argument of a trigger": (
-        "CREATE TEXT SEARCH CONFIGURATION simply (COPY = simple);"
+    "cast without a function": ("CREATE CAST (int AS point) WITH INOUT",
+        ["cast (integer AS pg_catalog.point)"]),
+    "cast by a function in public": (f"{CAST} CREATE CAST (int AS point) WITH FUNCTION f(int)",
+        ["cast (integer AS pg_catalog.point)"]),
+    "default operator class of a type of all": ("CREATE OPERATOR CLASS own DEFAULT FOR TYPE point"
+        " USING btree AS FUNCTION 1 f(point, point)", ["operator class public.own USING btree"]),
+    "procedure": (TABLE + "CREATE PROCEDURE p() LANGUAGE sql AS 'DELETE FROM public.library_book'",
+        ["procedure public.p()"]),
+    "argument of a trigger": ("CREATE TEXT SEARCH CONFIGURATION simply (COPY = simple);"
         "CREATE TABLE t (body text, vector tsvector); CREATE TRIGGER search BEFORE INSERT ON t"
         " FOR EACH ROW EXECUTE FUNCTION"
         " tsvector_update_trigger('vector', 'public.simply', 'body')",
-        ["trigger search on public.t"],
-    ),
-    "option of a dictionary": (
-        "CREATE TEXT SEARCH DICTIONARY own (TEMPLATE = simple);"
+        ["trigger search on public.t"]),
+    "option of a dictionary": ("CREATE TEXT SEARCH DICTIONARY own (TEMPLATE = simple);"
         "CREATE TEXT SEARCH DICTIONARY thesaurus (TEMPLATE = thesaurus,"
         " DictFile = thesaurus_sample, Dictionary = 'public.own')",
-        ["text search dictionary public.thesaurus"],
-    ),
+        ["text search dictionary public.thesaurus"]),
+    **{
+        name: (TABLE + BODY % body, ["function public.f()"])
+        for name, body in {
+            "body": "DELETE FROM public.library_book;",
+            "body in capitals": "DELETE FROM PUBLIC.Library_Book;",
+            "body with quotes": 'DELETE FROM "public"."library_book";',
+            "body with spaces": "DELETE FROM public\n . x;",
+            "body that makes SQL": "EXECUTE format('DELETE FROM public.%I', 'x');",
+            "body that puts names together": "EXECUTE 'DELETE FROM public.' || 'x';",
+            "body with both": "RETURN 'a'::public.citext = (SELECT c FROM public.library_book);",
+            "body that sets its path": "SET search_path = a, public;",
+        }.items()
+    },
 }  # fmt: skip
 ORDINARY = {
     "nothing": "",
     "Django's own kind of tables": TABLE,
     "everything that moves": EVERYTHING,
-    "body that names an extension's": BODY % """
-        RETURN 'a'::public.citext = ' '::"public"."hstore";
-    """,
+    "body that names an extension's":
+        BODY % """RETURN 'a'::public.citext = ' '::"public"."hstore";""",
     "body that calls an extension's": BODY % "RETURN public.hstore('a', 'b') -> 'a';",
     "another schema's name": BODY % "DELETE FROM republic.x; DELETE FROM public_x.y;",
     "body of SQL": TABLE + "CREATE FUNCTION f() RETURNS int LANGUAGE sql"
@@ -192,8 +152,5 @@ def test_what_moved_away_is_looked_at_there(extended: Connection) -> None:
             "CREATE TYPE hollow;" + (BODY % 'DELETE FROM "My (schema".t;')
         )
         found = [str(one) for one in obstacles(extended, "My (schema")]
-        assert found == [
-            'type "My (schema".hollow',
-            'schema "My (schema"',
-            'function "My (schema".f()',
-        ]
+        name = '"My (schema"'
+        assert found == [f"type {name}.hollow", f"schema {name}", f"function {name}.f()"]

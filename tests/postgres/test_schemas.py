@@ -1,5 +1,7 @@
-import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from psycopg import errors
@@ -19,6 +21,15 @@ def present(connection: Connection) -> set[str]:
     return {name for (name,) in rows}
 
 
+@contextmanager
+def watched(server: Server, connection: Connection, table: str) -> Iterator[None]:
+    """Hold a lock on a table in a session that is none of a run; it must not be ended."""
+    with server.connect(connection.info.dbname) as psql:
+        psql.execute(f"BEGIN; LOCK TABLE {table}")
+        yield
+        psql.execute("ROLLBACK")
+
+
 def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
     """Name and comment together prove whose it is."""
     before = time.time_ns() // 1_000_000
@@ -29,54 +40,29 @@ def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
     assert schemas.found(connection) == [schemas.OwnSchema(name, Marker(RUN, State.BUILDING))]
 
 
-def test_two_schemas_of_one_millisecond_get_two_names(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two aliases in one database, or two runs, may ask at the same moment."""
-    monkeypatch.setattr(time, "time_ns", lambda: 5_000_000)
-    made = [schemas.create(connection, 1, RUN) for _ in range(3)]
-    assert made == ["test_w1_5", "test_w1_6", "test_w1_7"]
-
-
-def test_creation_in_the_same_millisecond_by_two_sessions(
+def test_schemas_of_one_millisecond_get_different_names(
     server: Server, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loser of a race takes the next millisecond, though neither saw the other's."""
+    """Those of two aliases, or of two sessions neither of which sees the other's."""
     monkeypatch.setattr(time, "time_ns", lambda: 5_000_000)
-    made: list[str] = []
-    with server.connect(connection.info.dbname) as other:
+    assert [schemas.create(connection, 1, RUN) for _ in range(2)] == ["test_w1_5", "test_w1_6"]
+    with server.connect(connection.info.dbname) as other, ThreadPoolExecutor() as pool:
         with connection.transaction():
-            schemas.create(connection, 1, RUN)
-            thread = threading.Thread(
-                target=lambda: made.append(schemas.create(other, 1, RUN + 1))
-            )
-            thread.start()
-            while not _waits(connection):
-                assert thread.is_alive()
-        thread.join()
-    assert made == ["test_w1_6"]
+            assert schemas.create(connection, 1, RUN) == "test_w1_7"
+            made = pool.submit(schemas.create, other, 1, RUN + 1)
+            while not connection.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+                assert not made.done()
+        assert made.result() == "test_w1_8"
 
 
-def _waits(connection: Connection) -> bool:
-    row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-    return bool(row[0])
-
-
-def test_only_what_is_marked_is_found(connection: Connection) -> None:
-    """A name alone, or a comment alone, proves nothing."""
-    connection.execute("CREATE SCHEMA test_w1_1")
-    connection.execute("CREATE SCHEMA mine")
+def test_only_a_run_s_own_is_found_and_dropped(connection: Connection) -> None:
+    """A name alone, or a comment alone, proves nothing, and another run's is not touched."""
+    connection.execute("CREATE SCHEMA test_w1_1; CREATE SCHEMA mine")
     schemas.mark(connection, "mine", Marker(RUN, State.READY))
     assert schemas.found(connection) == []
-
-
-def test_drop_refuses_what_another_run_owns(connection: Connection) -> None:
-    """Neither an unmarked schema nor another run's is touched."""
-    connection.execute("CREATE SCHEMA test_w1_1")
     name = schemas.create(connection, 2, RUN)
-    assert schemas.drop(connection, "test_w1_1", RUN, batch=10) is False
-    assert schemas.drop(connection, name, RUN + 1, batch=10) is False
-    assert schemas.drop(connection, "test_w9_9", RUN, batch=10) is False
+    for schema, run in (("test_w1_1", RUN), (name, RUN + 1), ("test_w9_9", RUN)):
+        assert schemas.drop(connection, schema, run, batch=10) is False
     assert present(connection) == {"test_w1_1", name}
 
 
@@ -101,11 +87,10 @@ def test_drop_removes_everything_in_batches(connection: Connection, batch: int) 
 
 
 def test_drop_commits_batch_by_batch(server: Server, connection: Connection) -> None:
-    """Each batch gives its locks back: what comes before an obstacle is gone for good."""
+    """Each gives its locks back: what comes before an obstacle, such as psql's, is gone."""
     name = schemas.create(connection, 1, RUN)
     connection.execute("; ".join(f"CREATE TABLE {name}.t{number} ()" for number in range(6)))
-    with server.connect(connection.info.dbname) as psql:
-        psql.execute(f"BEGIN; LOCK TABLE {name}.t4")
+    with watched(server, connection, f"{name}.t4"):
         with pytest.raises(errors.LockNotAvailable):
             schemas.drop(connection, name, RUN, batch=2)
         left = connection.execute(
@@ -113,7 +98,7 @@ def test_drop_commits_batch_by_batch(server: Server, connection: Connection) -> 
             [name],
         ).fetchall()
         assert left == [("t4",), ("t5",)]
-        psql.execute("ROLLBACK")
+    assert present(connection) == {name}
 
 
 def test_300_tables_with_indexes_are_dropped_within_the_budget(connection: Connection) -> None:
@@ -137,23 +122,11 @@ def test_drop_ends_a_backend_of_its_own_run_that_is_in_the_way(
         idle.execute(
             "SELECT set_config('application_name', %s, false)", [names.application(RUN, 1)]
         )
-        # The second table is seen by nobody, but holds up the drop of the schema.
+        # The second table is not visible to others, but holds up the drop of the schema.
         idle.execute(f"BEGIN; LOCK TABLE {name}.t; CREATE TABLE {name}.unseen ()")
         assert schemas.drop(connection, name, RUN, batch=10)
         with pytest.raises(errors.AdminShutdown):
             idle.execute("SELECT 1")
-
-
-def test_drop_leaves_the_backends_of_others_alone(server: Server, connection: Connection) -> None:
-    """Somebody who looks on with psql keeps the schema, and his session."""
-    name = schemas.create(connection, 1, RUN)
-    connection.execute(f"CREATE TABLE {name}.t ()")
-    with server.connect(connection.info.dbname) as psql:
-        psql.execute(f"BEGIN; LOCK TABLE {name}.t")
-        with pytest.raises(errors.LockNotAvailable):
-            schemas.drop(connection, name, RUN, batch=10)
-        psql.execute("ROLLBACK")
-    assert present(connection) == {name}
 
 
 def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
@@ -174,28 +147,23 @@ def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
 def test_the_reaper_passes_over_what_it_cannot_drop(
     server: Server, connection: Connection
 ) -> None:
-    """Somebody who looks into a dead run's schema keeps it, and does not fail the next run."""
-    watched, other = (schemas.create(connection, 1, RUN + number) for number in (1, 2))
-    connection.execute(f"CREATE TABLE {watched}.t ()")
-    with server.connect(connection.info.dbname) as psql:
-        psql.execute(f"BEGIN; LOCK TABLE {watched}.t")
+    """A session in a dead run's schema keeps it, and does not fail the next run."""
+    seen, other = (schemas.create(connection, 1, RUN + number) for number in (1, 2))
+    connection.execute(f"CREATE TABLE {seen}.t ()")
+    with watched(server, connection, f"{seen}.t"):
         assert schemas.reap(connection, batch=10) == [other]
-    assert schemas.reap(connection, batch=10) == [watched]
+    assert schemas.reap(connection, batch=10) == [seen]
 
 
 def test_two_reapers_at_once_share_the_work(server: Server, connection: Connection) -> None:
     """Each schema is dropped by one of them, and neither fails over the other."""
     made = {schemas.create(connection, worker, RUN + worker) for worker in range(1, 21)}
-    dropped: list[str] = []
 
-    def reap() -> None:
+    def reap(_: int) -> list[str]:
         with server.connect(connection.info.dbname) as own:
-            dropped.extend(schemas.reap(own, batch=10))
+            return schemas.reap(own, batch=10)
 
-    threads = [threading.Thread(target=reap) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        dropped = [name for one in pool.map(reap, range(4)) for name in one]
     assert sorted(dropped) == sorted(made)
     assert present(connection) == set()

@@ -8,8 +8,6 @@ from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres.server import Server
 
 ROLE = "impatient tester"
-
-
 LIMITS = ("statement_timeout", "lock_timeout", "idle_session_timeout")
 
 
@@ -41,14 +39,10 @@ def test_a_role_is_taken_on(server: Server, role: str) -> None:
         assert connection.execute("SELECT current_user").fetchone() == (role,)
 
 
-def test_a_role_that_does_not_exist_is_one_error(server: Server) -> None:
-    """And leaves no connection behind."""
-    with pytest.raises(SchemaRunnerError, match='role "nobody here" does not exist'):
-        replace(server, role="nobody here").connect("postgres")
-
-
-def test_a_missing_database_is_one_error(server: Server) -> None:
-    """It names the database and the setting."""
+def test_what_does_not_exist_is_one_error(server: Server) -> None:
+    """A role leaves no connection behind; a database is named, and the setting."""
+    with pytest.raises(SchemaRunnerError, match='role "unknown" does not exist'):
+        replace(server, role="unknown").connect("postgres")
     with pytest.raises(SchemaRunnerError, match="database 'nowhere'; check DATABASES"):
         server.connect("nowhere")
 
@@ -66,30 +60,16 @@ def test_maintenance_falls_back_on_the_project_s_database(server: Server, databa
             connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
 
 
-@pytest.fixture
-def single(server: Server) -> Iterator[Server]:
-    """The server as a role knows it that may have one connection."""
+def test_connections_beyond_a_limit(server: Server, role: str) -> None:
+    """One that is being closed counts for a moment and is waited for; others are told of."""
     with server.maintenance() as connection:
-        connection.execute("CREATE ROLE single LOGIN CONNECTION LIMIT 1")
-    yield replace(server, params={**server.params, "user": "single"})
-    with server.maintenance() as connection:
-        connection.execute("DROP ROLE single")
-
-
-def test_a_connection_that_is_being_closed_is_waited_for(single: Server) -> None:
-    """It counts against a limit for a moment."""
+        connection.execute(f'ALTER ROLE "{role}" NOSUPERUSER CONNECTION LIMIT 1')
+    single = replace(server, params={**server.params, "user": role})
     first = single.connect("postgres")
     closing = threading.Timer(0.2, first.close)
     closing.start()
     with single.connect("postgres") as second:
         assert second.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(SchemaRunnerError, match="too many connections"):
+            single.connect("postgres")
     closing.join()
-
-
-def test_a_limit_that_is_reached_is_told(single: Server) -> None:
-    """One that nobody closes is not waited for for ever."""
-    with (
-        single.connect("postgres"),
-        pytest.raises(SchemaRunnerError, match="too many connections"),
-    ):
-        single.connect("postgres")

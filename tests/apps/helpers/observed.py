@@ -1,0 +1,58 @@
+"""A runner that records all that its result and its observers are told of tests."""
+
+import traceback
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+from schema_runner import Finished, SchemaDiscoverRunner, Started
+
+from . import record
+
+_METHODS = [
+    "startTest",
+    "stopTest",
+    "addSuccess",
+    "addError",
+    "addFailure",
+    "addSubTest",
+    "addSkip",
+    "addExpectedFailure",
+    "addUnexpectedSuccess",
+]
+
+
+def _observe(event: object) -> None:
+    if isinstance(event, Started | Finished):
+        record(
+            type(event).__name__,
+            test=event.test_id,
+            worker=event.worker,
+            attempt=event.attempt,
+            outcome=getattr(event, "outcome", None),
+        )
+
+
+def _recorded(method: str) -> Callable[..., None]:
+    def call(result: unittest.TextTestResult, test: unittest.TestCase, *about: Any) -> None:
+        told = about[-1] if about else ""
+        text = "".join(traceback.format_exception(*told)) if isinstance(told, tuple) else str(told)
+        subtest = about[0].id() if method == "addSubTest" else ""
+        record("call", method=method, test=test.id(), text=text, subtest=subtest)
+        getattr(unittest.TextTestResult, method)(result, test, *about)
+
+    return call
+
+
+_Result = type(
+    "_Result", (unittest.TextTestResult,), {method: _recorded(method) for method in _METHODS}
+)
+
+
+class ObservedRunner(SchemaDiscoverRunner):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.observers.append(_observe)
+
+    def get_resultclass(self) -> type[unittest.TextTestResult]:
+        return _Result

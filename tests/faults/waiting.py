@@ -1,0 +1,82 @@
+"""Runs whose tests wait, for as long as what happens to the runs is watched."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from schema_runner.postgres.server import Connection
+
+from ..observed import is_alive
+from ..project import Process, Project, Result, wait_for
+
+# Tests that tell where they are and stay there until a file appears, or for ever.
+WAITING = """
+    class Waiting:
+        def test_waits(self):
+            ((schema, database),) = query("SELECT current_schema(), current_database()")
+            Author.objects.create(name="here")
+            record("waits", schema=schema, database=database)
+            while not Path(os.environ.get("GO", "go")).exists():
+                time.sleep(0.02)
+
+
+    class A(Waiting, TestCase): pass
+    class B(Waiting, TransactionTestCase): pass
+"""
+
+
+def waiting(project: Project, number: int) -> dict[int, str]:
+    """Wait until this many processes are in a test; map them to their schemas."""
+    found = wait_for(
+        lambda: lines if len(lines := project.records("waits")) >= number else [],
+        f"{number} processes in a test",
+    )
+    return {line["process"]: line["schema"] for line in found}
+
+
+def outcome(process: Process) -> Result:
+    """Wait for the end of a run."""
+    stdout, stderr = process.communicate(timeout=60)
+    return Result(process.returncode, stdout, stderr)
+
+
+def end(project: Project, process: Process) -> Result:
+    """Let the tests go on and wait for the end of the run."""
+    (project.folder / "go").touch()
+    return outcome(process)
+
+
+def send(process: Process, number: int, *, to_group: bool) -> None:
+    """Send a signal to the process of a run, or to all of its processes."""
+    (os.killpg if to_group else os.kill)(process.pid, number)
+
+
+def send_twice(process: Process, numbers: Sequence[int], *, to_group: bool) -> None:
+    """Send two signals, and the second again only if nothing comes of it: two may be one."""
+    for number, pause in zip([*numbers, numbers[-1]], (1, 30, 30), strict=True):
+        send(process, number, to_group=to_group)
+        try:
+            process.wait(timeout=pause)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+
+
+def kill(process: Process) -> None:
+    """End the process of a run, and that alone, as kill -9 does."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+def wait_for_end(processes: Sequence[int]) -> None:
+    wait_for(lambda: not any(map(is_alive, processes)), "the workers to end")
+
+
+def is_running(connection: Connection, project: Project, words: str) -> bool:
+    """Whether the server is at a statement with these words in the host database."""
+    rows = connection.execute(
+        "SELECT FROM pg_stat_activity WHERE datname = %s AND strpos(query, %s) > 0",
+        [project.test_name, words],
+    )
+    return bool(rows.fetchall())
