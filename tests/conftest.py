@@ -45,13 +45,18 @@ def postgresql() -> Iterator[embedded.Server]:
     cache.chmod(0o755)
     running = embedded.start(bin_dir=BUILD.bin_dir, settings=BUILD.settings, cache_dir=cache)
     try:
+        # A connection that was just closed may be listed for a moment, here and at the end.
+        wait_for(lambda: not _connections(running), "the server to be unused")
         before = _contents(running)
         yield running
-        # A connection that was just closed may be listed for a moment.
         wait_for(lambda: _contents(running) == before, "the server to be as it was found")
     finally:
         embedded.stop(running)
         shutil.rmtree(cache)
+
+
+def _connections(running: embedded.Server) -> list[tuple[str, str]]:
+    return [what for what in _contents(running) if what[0] == "connection"]
 
 
 def _contents(running: embedded.Server) -> list[tuple[str, str]]:

@@ -113,26 +113,6 @@ _MIGRATION = """
         ]
 """
 
-# Tests of two classes that wait until two workers are at them: so both have set themselves up.
-MEETING = """
-        import os
-        import time
-        from pathlib import Path
-
-        import schema_runner
-
-
-        class Meeting:
-            def meet(self, number=2):
-                Path(f"here-{os.getpid()}").touch()
-                deadline = time.monotonic() + 60
-                while len(list(Path().glob("here-*"))) < number:
-                    self.assertLess(time.monotonic(), deadline)
-                    time.sleep(0.01)
-
-
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
