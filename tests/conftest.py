@@ -105,15 +105,35 @@ def server(postgresql: embedded.Server) -> Server:
     )
 
 
-@pytest.fixture
-def database(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of an empty database of this test's own."""
+def _create(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     name = f"db_{abs(hash(request.node.nodeid)) % 10**12}"
     with server.maintenance() as maintenance:
         maintenance.execute(f'CREATE DATABASE "{name}"')
     yield name
     with server.maintenance() as maintenance:
         maintenance.execute(f'DROP DATABASE "{name}"')
+
+
+@pytest.fixture
+def database(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of an empty database of this test's own."""
+    yield from _create(server, request)
+
+
+@pytest.fixture(scope="module")
+def module_database(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a database for all tests of a module."""
+    yield from _create(server, request)
+
+
+@pytest.fixture
+def rolled_back(server: Server, module_database: str) -> Iterator[Connection]:
+    """A transaction in the module's database, rolled back after the test."""
+    with (
+        server.connect(module_database) as connected,
+        connected.transaction(force_rollback=True),
+    ):
+        yield connected
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Rows that are inserted again have the keys that they had."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -23,46 +24,44 @@ TABLES = """
 """
 
 
+ALL = 'SELECT t.id, k.id, "the name" FROM thing t JOIN kind k ON k.id = kind ORDER BY 1'
+
+
 @pytest.fixture
-def place(connection: Connection) -> Iterator[Connection]:
-    connection.execute(TABLES)
-    set_path(connection, "w", ["public"])
-    before = version(connection, "w")
-    yield connection
+def place(rolled_back: Connection) -> Iterator[Connection]:
+    rolled_back.execute(TABLES)
+    set_path(rolled_back, "w", ["public"])
+    before = version(rolled_back, "w")
+    yield rolled_back
     # Nothing of it is left.
-    assert version(connection, "w") == before
+    assert version(rolled_back, "w") == before
     query = "SELECT relname FROM pg_class WHERE relnamespace = 'aside'::regnamespace"
-    assert all(name.startswith("rows_") for (name,) in connection.execute(query))
+    assert all(name.startswith("rows_") for (name,) in rolled_back.execute(query))
     query = "SELECT proname FROM pg_proc WHERE pronamespace = 'aside'::regnamespace"
-    assert connection.execute(query).fetchall() == []
+    assert rolled_back.execute(query).fetchall() == []
 
 
-def copies_of(connection: Connection) -> Copies:
-    return Copies.make(connection, "aside", "w", rows.tables_with_rows(connection, "w"))
-
-
-def all_rows(connection: Connection) -> list[tuple[object, ...]]:
-    query = 'SELECT t.id, k.id, "the name" FROM thing t JOIN kind k ON k.id = kind ORDER BY 1'
-    return connection.execute(query).fetchall()
+def adopted(place: Connection) -> AbstractContextManager[None]:
+    copies = Copies.make(place, "aside", "w", rows.tables_with_rows(place, "w"))
+    return keys_adopted(place, "w", "aside", copies)
 
 
 def test_keys_are_those_of_equal_rows(place: Connection) -> None:
     """So what refers to them is equal too; of several that are, each is taken once."""
-    before = all_rows(place)
-    with keys_adopted(place, "w", "aside", copies_of(place)):
+    before = place.execute(ALL).fetchall()
+    with adopted(place):
         place.execute("TRUNCATE kind, thing")
-        place.execute("""INSERT INTO kind ("the name") SELECT 'kind ' || n
-                         FROM generate_series(5, 1, -1) n""")
         place.execute(
-            "INSERT INTO thing (kind, note) SELECT id, 'same' FROM kind, generate_series(1, 2)"
+            """INSERT INTO kind ("the name") SELECT 'kind ' || n FROM generate_series(5, 1, -1) n;
+               INSERT INTO thing (kind, note)
+               SELECT id, 'same' FROM kind, generate_series(1, 2)"""
         )
-    assert {row[1:] for row in all_rows(place)} == {row[1:] for row in before}
-    assert [row[0] for row in all_rows(place)] == [row[0] for row in before]
+    assert place.execute(ALL).fetchall() == before
 
 
 def test_others_have_new_ones(place: Connection) -> None:
     """And a key that is chosen by whoever inserts stays that."""
-    with keys_adopted(place, "w", "aside", copies_of(place)):
+    with adopted(place):
         place.execute("TRUNCATE kind, thing")
         place.execute("""INSERT INTO kind ("the name") VALUES ('another')""")
         place.execute("""INSERT INTO kind (id, "the name") VALUES (50, 'kind 1')""")
@@ -72,6 +71,6 @@ def test_others_have_new_ones(place: Connection) -> None:
 
 def test_keys_that_are_taken_are_left(place: Connection) -> None:
     """Where an equal row is there already, another is inserted as it is."""
-    with keys_adopted(place, "w", "aside", copies_of(place)):
+    with adopted(place):
         place.execute("INSERT INTO thing (kind, note) VALUES (1, 'same')")
-    assert len(all_rows(place)) == 11
+    assert len(place.execute(ALL).fetchall()) == 11

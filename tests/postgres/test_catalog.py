@@ -9,6 +9,10 @@ from schema_runner.postgres.server import Connection, Server
 from .test_relocation import EVERYTHING
 
 ONE, OTHER = "one", 'The other "%s" schéma'
+CREATE = """
+    CREATE SCHEMA {0}; SET search_path = {0}, public; GRANT USAGE ON SCHEMA {0} TO "A reader";
+    ALTER DEFAULT PRIVILEGES IN SCHEMA {0} GRANT EXECUTE ON ROUTINES TO "A reader"
+"""
 # What EVERYTHING lacks, to be changed.
 MORE = """
     CREATE TABLE library_book (
@@ -25,7 +29,6 @@ MORE = """
     CREATE FUNCTION pathed() RETURNS int LANGUAGE sql SET search_path = pg_catalog AS 'SELECT 1';
     CREATE CAST (pair AS mood) WITH INOUT;
     COMMENT ON TABLE vacant IS 'old';
-    CREATE ROLE "A reader";
 """
 # What is done to one of two schemas, and what is told to differ then.
 CHANGES = {
@@ -33,8 +36,7 @@ CHANGES = {
     "CREATE TABLE t ()": ["table t"],
     "ALTER TABLE vacant RENAME TO empty": [
         "table column empty.a", "table column empty.b", "table column vacant.a",
-        "table column vacant.b", "table empty", "table vacant",
-    ],
+        "table column vacant.b", "table empty", "table vacant"],
     "ALTER TABLE vacant ADD c int": ["table column vacant.c"],
     "ALTER TABLE vacant DROP b": ["table column vacant.b"],
     "ALTER TABLE vacant DROP a, ADD a int": ["table column vacant.a", "table column vacant.b"],
@@ -42,24 +44,19 @@ CHANGES = {
     "ALTER TABLE vacant ALTER a SET STATISTICS 7": ["table column vacant.a"],
     "ALTER TABLE vacant ALTER a SET (n_distinct = 5)": ["table column vacant.a"],
     "ALTER TABLE library_book ALTER title SET STORAGE EXTERNAL": [
-        "index column book_title.title", "table column library_book.title",
-    ],
+        "index column book_title.title", "table column library_book.title"],
     'ALTER TABLE heir ALTER extra TYPE text COLLATE "C"': ["table column heir.extra"],
     "ALTER TABLE library_book ALTER title SET DEFAULT 'y'": [
-        "default value for library_book.title"
-    ],
+        "default value for library_book.title"],
     "ALTER TABLE library_book ALTER title DROP DEFAULT": [
-        "default value for library_book.title", "table column library_book.title",
-    ],
+        "default value for library_book.title", "table column library_book.title"],
     "ALTER TABLE library_book ALTER doubled DROP EXPRESSION": [
-        "default value for library_book.doubled", "table column library_book.doubled",
-    ],
+        "default value for library_book.doubled", "table column library_book.doubled"],
     "ALTER TABLE child ALTER id SET GENERATED ALWAYS": ["table column child.id"],
     "ALTER TABLE child ALTER id DROP IDENTITY": [
         "sequence child_id_seq", "sequence column child_id_seq.is_called",
         "sequence column child_id_seq.last_value", "sequence column child_id_seq.log_cnt",
-        "table column child.id",
-    ],
+        "table column child.id"],
     "ALTER TABLE vacant SET UNLOGGED": ["table vacant"],
     "ALTER TABLE vacant SET (fillfactor = 50)": ["table vacant"],
     "ALTER TABLE vacant REPLICA IDENTITY FULL": ["table vacant"],
@@ -68,70 +65,55 @@ CHANGES = {
     "ALTER TABLE parent FORCE ROW LEVEL SECURITY": ["table parent"],
     "ALTER TABLE heir NO INHERIT parent": [
         "table column heir.c", "table column heir.id", "table column heir.m",
-        "table column heir.p", "table heir",
-    ],
+        "table column heir.p", "table heir"],
     "ALTER TABLE part DETACH PARTITION part1": [
         "index part1_pkey", "table column part1.n", "table constraint part1_pkey on part1",
-        "table part1",
-    ],
+        "table part1"],
     "CREATE TABLE part2 PARTITION OF part DEFAULT": [
         "index column part2_pkey.n", "index part2_pkey", "table column part2.n",
-        "table constraint part2_pkey on part2", "table part", "table part2",
-    ],
+        "table constraint part2_pkey on part2", "table part", "table part2"],
     # Constraints and indexes
     "ALTER TABLE library_book ALTER title DROP NOT NULL": ["table column library_book.title"],
     "ALTER TABLE library_book ADD UNIQUE (pages)": [
         "index column library_book_pages_key.pages", "index library_book_pages_key",
-        "table constraint library_book_pages_key on library_book",
-    ],
+        "table constraint library_book_pages_key on library_book"],
     "ALTER TABLE library_book ADD CONSTRAINT few CHECK (pages < 9) NOT VALID": [
-        "table constraint few on library_book", "table library_book",
-    ],
+        "table constraint few on library_book", "table library_book"],
     "ALTER TABLE library_book ALTER CONSTRAINT descent NOT DEFERRABLE": [
-        "table constraint descent on library_book",
-    ],
+        "table constraint descent on library_book"],
     "ALTER TABLE library_book DROP CONSTRAINT descent": [
-        "table constraint descent on library_book",
-    ],
+        "table constraint descent on library_book"],
     "ALTER TABLE library_book DROP CONSTRAINT descent, ADD CONSTRAINT descent"
     " FOREIGN KEY (parent) REFERENCES parent ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED": [
-        "table constraint descent on library_book",
-    ],
+        "table constraint descent on library_book"],
     "ALTER DOMAIN positive ADD CHECK (VALUE < 9)": [
-        "domain constraint positive_check1 on positive"
-    ],
+        "domain constraint positive_check1 on positive"],
     "ALTER DOMAIN positive SET DEFAULT 7": ["type positive"],
     "DROP INDEX book_title": ["index book_title", "index column book_title.title"],
     "DROP INDEX book_title; CREATE INDEX book_title ON library_book (title DESC)": [
-        "index book_title",
-    ],
+        "index book_title"],
     "DROP INDEX book_title; CREATE INDEX book_title ON library_book (title) WHERE pages > 1": [
-        "index book_title",
-    ],
+        "index book_title"],
     "ALTER INDEX book_lower ALTER 1 SET STATISTICS 7": ["index column book_lower.lower"],
     "CLUSTER library_book USING book_title": ["index book_title"],
     # Triggers, rules, policies
     "ALTER TABLE parent DISABLE TRIGGER touch": ["trigger touch on parent"],
     "ALTER TABLE library_book DISABLE TRIGGER ALL": ["table constraint descent on library_book"],
     "ALTER TRIGGER touch ON parent RENAME TO touched": [
-        "trigger touch on parent", "trigger touched on parent",
-    ],
+        "trigger touch on parent", "trigger touched on parent"],
     "CREATE OR REPLACE TRIGGER touch BEFORE INSERT ON parent FOR EACH ROW"
     " WHEN (NEW.id > 1) EXECUTE FUNCTION touched()": ["trigger touch on parent"],
     "ALTER TABLE fleeting DISABLE RULE silent": ["rule silent on fleeting"],
     "CREATE OR REPLACE RULE silent AS ON DELETE TO fleeting DO ALSO NOTHING": [
-        "rule silent on fleeting"
-    ],
+        "rule silent on fleeting"],
     "ALTER POLICY everybody ON parent USING (false)": ["policy everybody on parent"],
     'ALTER POLICY everybody ON parent TO "A reader"': ["policy everybody on parent"],
     # Views
     "CREATE OR REPLACE VIEW books AS SELECT id, title FROM library_book LIMIT 1": [
-        'rule "_RETURN" on books'
-    ],
+        'rule "_RETURN" on books'],
     "ALTER VIEW books SET (security_barrier)": ["view books"],
     "ALTER VIEW books ALTER title SET DEFAULT 'z'": [
-        "default value for books.title", "view column books.title",
-    ],
+        "default value for books.title", "view column books.title"],
     "REFRESH MATERIALIZED VIEW stored WITH NO DATA": ["materialized view stored"],
     # Sequences
     "ALTER SEQUENCE free INCREMENT 2 CYCLE": ["sequence free"],
@@ -146,11 +128,9 @@ CHANGES = {
     "CREATE CAST (mood AS pair) WITH INOUT": ["cast (mood AS pair)"],
     # Routines, operators
     "CREATE OR REPLACE FUNCTION answer(n int DEFAULT 43) RETURNS int LANGUAGE sql AS 'SELECT n'": [
-        "function answer(integer)"
-    ],
+        "function answer(integer)"],
     "CREATE OR REPLACE FUNCTION answer(n int DEFAULT 42) RETURNS int LANGUAGE sql AS 'SELECT 1'": [
-        "function answer(integer)"
-    ],
+        "function answer(integer)"],
     "CREATE OR REPLACE FUNCTION newest(parent) RETURNS SETOF parent LANGUAGE sql STABLE"
     " BEGIN ATOMIC SELECT * FROM parent LIMIT 1; END": ["function newest(parent)"],
     "ALTER FUNCTION answer IMMUTABLE": ["function answer(integer)"],
@@ -160,49 +140,39 @@ CHANGES = {
     "ALTER PROCEDURE proceed SECURITY DEFINER": ["procedure proceed()"],
     "DROP AGGREGATE total(int);"
     " CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int, INITCOND = 1)": [
-        "aggregate total(integer)"
-    ],
+        "aggregate total(integer)"],
     "ALTER OPERATOR === (mood, mood) SET (RESTRICT = eqsel)": ["operator ===(mood,mood)"],
     "ALTER OPERATOR FAMILY lonely USING hash ADD FUNCTION 1 (int) hashint4(int)": [
-        "function of access method function 1 (integer, integer) of lonely USING hash"
-    ],
+        "function of access method function 1 (integer, integer) of lonely USING hash"],
     "ALTER OPERATOR CLASS own_ops USING btree RENAME TO ops": [
-        "operator class ops USING btree", "operator class own_ops USING btree",
-    ],
+        "operator class ops USING btree", "operator class own_ops USING btree"],
     # Text search and the rest
     "ALTER TEXT SEARCH CONFIGURATION simply DROP MAPPING FOR email": [
-        "text search configuration simply"
-    ],
+        "text search configuration simply"],
     "ALTER TEXT SEARCH CONFIGURATION simply ALTER MAPPING FOR email WITH plain": [
-        "text search configuration simply"
-    ],
+        "text search configuration simply"],
     "ALTER TEXT SEARCH DICTIONARY plain (ACCEPT = false)": ["text search dictionary plain"],
     "DROP TEXT SEARCH PARSER parse": ["text search parser parse"],
     "ALTER TEXT SEARCH TEMPLATE templ RENAME TO t": [
-        "text search template t", "text search template templ",
-    ],
+        "text search template t", "text search template templ"],
     "DROP COLLATION plainly; CREATE COLLATION plainly (LOCALE = 'POSIX')": ["collation plainly"],
     "DROP CONVERSION conv;"
     " CREATE DEFAULT CONVERSION conv FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8": [
-        "conversion conv"
-    ],
+        "conversion conv"],
     "ALTER STATISTICS book_stats SET STATISTICS 7": ["statistics object book_stats"],
     "DROP STATISTICS book_stats;"
     " CREATE STATISTICS book_stats (mcv) ON title, pages FROM library_book": [
-        "statistics object book_stats"
-    ],
+        "statistics object book_stats"],
     # Comments
     "COMMENT ON TABLE vacant IS 'new'": ["table vacant"],
     "COMMENT ON COLUMN vacant.a IS 'new'": ["table column vacant.a"],
     "COMMENT ON INDEX book_title IS 'new'": ["index book_title"],
     "COMMENT ON CONSTRAINT descent ON library_book IS 'new'": [
-        "table constraint descent on library_book"
-    ],
+        "table constraint descent on library_book"],
     "COMMENT ON TRIGGER touch ON parent IS 'new'": ["trigger touch on parent"],
     "COMMENT ON TYPE mood IS 'new'": ["type mood"],
     "COMMENT ON OPERATOR CLASS own_ops USING btree IS 'new'": [
-        "operator class own_ops USING btree"
-    ],
+        "operator class own_ops USING btree"],
     # Privileges
     'GRANT SELECT ON vacant TO "A reader"': ["table vacant"],
     'GRANT SELECT (a) ON vacant TO "A reader"': ["table column vacant.a"],
@@ -211,8 +181,7 @@ CHANGES = {
     "GRANT USAGE ON SCHEMA one TO PUBLIC": ["schema privileges"],
     'GRANT ALL ON SCHEMA one TO "A reader" WITH GRANT OPTION': ["schema privileges"],
     "ALTER DEFAULT PRIVILEGES IN SCHEMA one GRANT SELECT ON TABLES TO PUBLIC": [
-        "schema default privileges"
-    ],
+        "schema default privileges"],
 }  # fmt: skip
 # What makes no difference.
 UNCHANGING = [
@@ -229,36 +198,29 @@ UNCHANGING = [
 
 
 @pytest.fixture(scope="module")
-def twins(server: Server) -> Iterator[Connection]:
+def structures(server: Server, module_database: str) -> Iterator[Connection]:
     """A database with two schemas of the same structure, whose names are not alike."""
-    with server.maintenance() as maintenance:
-        maintenance.execute("CREATE DATABASE twins")
-        with server.connect("twins") as connection:
-            connection.execute("CREATE EXTENSION citext; CREATE EXTENSION hstore")
-            for schema in (ONE, OTHER):
-                connection.execute(
-                    sql.SQL("CREATE SCHEMA {0}; SET search_path = {0}, public").format(
-                        sql.Identifier(schema)
-                    )
-                )
-                # The role is the server's: the second schema finds it there.
-                created = MORE if schema == ONE else MORE.replace('CREATE ROLE "A reader";', "")
-                connection.execute(EVERYTHING + created)
-                connection.execute(
-                    sql.SQL(
-                        'GRANT USAGE ON SCHEMA {0} TO "A reader"; ALTER DEFAULT PRIVILEGES'
-                        ' IN SCHEMA {0} GRANT EXECUTE ON ROUTINES TO "A reader"'
-                    ).format(sql.Identifier(schema))
-                )
-            connection.execute(sql.SQL("SET search_path = {}, public").format(sql.Identifier(ONE)))
-            yield connection
-            connection.execute('DROP OWNED BY "A reader"; DROP ROLE "A reader"')
-        maintenance.execute("DROP DATABASE twins")
+    with server.connect(module_database) as connection:
+        connection.execute(
+            'CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE ROLE "A reader"'
+        )
+        for schema in (OTHER, ONE):
+            connection.execute(sql.SQL(CREATE).format(sql.Identifier(schema)))
+            connection.execute(EVERYTHING + MORE)
+        yield connection
+        connection.execute('DROP OWNED BY "A reader"; DROP ROLE "A reader"')
+
+
+@pytest.fixture
+def twins(structures: Connection) -> Iterator[Connection]:
+    """The same, with what a test changes rolled back."""
+    with structures.transaction(force_rollback=True):
+        yield structures
 
 
 @pytest.fixture(scope="module")
-def unchanged(twins: Connection) -> frozenset[str]:
-    return describe(twins, OTHER)
+def unchanged(structures: Connection) -> frozenset[str]:
+    return describe(structures, OTHER)
 
 
 def differing(one: frozenset[str], other: frozenset[str]) -> list[str]:
@@ -277,11 +239,10 @@ def test_a_change_is_told_by_what_it_changes(
     twins: Connection, unchanged: frozenset[str], change: str
 ) -> None:
     """Each single difference is seen and named."""
-    with twins.transaction(force_rollback=True):
-        twins.execute(change)
-        found = differing(describe(twins, ONE), unchanged)
-        # From PostgreSQL 18 a NOT NULL is a constraint as well.
-        assert [name for name in found if "_not_null" not in name] == CHANGES[change]
+    twins.execute(change)
+    found = differing(describe(twins, ONE), unchanged)
+    # From PostgreSQL 18 a NOT NULL is a constraint as well.
+    assert [name for name in found if "_not_null" not in name] == CHANGES[change]
 
 
 @pytest.mark.parametrize("change", UNCHANGING)
@@ -289,94 +250,82 @@ def test_what_is_no_structure_makes_no_difference(
     twins: Connection, unchanged: frozenset[str], change: str
 ) -> None:
     """Rows, statistics, what is dropped again, and the settings of a session."""
-    with twins.transaction(force_rollback=True):
-        twins.execute(change)
-        assert describe(twins, ONE) == unchanged
+    twins.execute(change)
+    assert describe(twins, ONE) == unchanged
 
 
 @pytest.mark.parametrize("schemas", [(ONE, OTHER), (OTHER, ONE)])
 def test_differences_are_named_once(twins: Connection, schemas: tuple[str, str]) -> None:
     """What only one of the schemas has counts as what they have unlike."""
-    with twins.transaction(force_rollback=True):
-        twins.execute("DROP VIEW books; ALTER TABLE library_book ALTER title DROP DEFAULT")
-        assert differences(twins, *schemas) == [
-            "default value for library_book.title",
-            'rule "_RETURN" on books',
-            "table column library_book.title",
-            "view books",
-            "view column books.id",
-            "view column books.title",
-        ]
+    twins.execute("DROP VIEW books; ALTER TABLE library_book ALTER title DROP DEFAULT")
+    assert differences(twins, *schemas) == [
+        "default value for library_book.title", 'rule "_RETURN" on books',
+        "table column library_book.title", "view books", "view column books.id",
+        "view column books.title",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("condition", ["s IN ('a', 'it''s, b')", "s NOT IN ('a]', ')', '')"])
-def test_what_is_read_from_a_dump_makes_no_difference(
-    connection: Connection, condition: str
-) -> None:
+def test_what_is_read_from_a_dump_makes_no_difference(twins: Connection, condition: str) -> None:
     """The server writes the same condition out otherwise once it has read what it had written."""
-    connection.execute(
-        "CREATE SCHEMA a; CREATE TABLE a.t (s varchar(9));"
-        "CREATE SCHEMA b; CREATE TABLE b.t (s varchar(9));"
-        f"ALTER TABLE a.t ADD CONSTRAINT known CHECK ({condition})"
-    )
+    twins.execute("".join(f"CREATE SCHEMA {n}; CREATE TABLE {n}.t (s varchar(9));" for n in "ab"))
+    twins.execute(f"ALTER TABLE a.t ADD CONSTRAINT known CHECK ({condition})")
     written = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'known'"
-    (first,) = connection.execute(written).fetchone() or ("",)
-    connection.execute(f"ALTER TABLE b.t ADD CONSTRAINT known {first}")
-    texts = {text for (text,) in connection.execute(written)}
+    (first,) = twins.execute(written).fetchone() or ("",)
+    twins.execute(f"ALTER TABLE b.t ADD CONSTRAINT known {first}")
+    texts = {text for (text,) in twins.execute(written)}
     assert len(texts) == 2
-    assert differences(connection, "a", "b") == []
-    connection.execute("ALTER TABLE b.t DROP CONSTRAINT known")
+    assert differences(twins, "a", "b") == []
+    twins.execute("ALTER TABLE b.t DROP CONSTRAINT known")
     other = condition.replace("'a", "'x")
-    connection.execute(f"ALTER TABLE b.t ADD CONSTRAINT known CHECK ({other})")
-    assert differences(connection, "a", "b") == ["table constraint known on t"]
+    twins.execute(f"ALTER TABLE b.t ADD CONSTRAINT known CHECK ({other})")
+    assert differences(twins, "a", "b") == ["table constraint known on t"]
 
 
-def test_generated_names_of_types_make_no_difference(connection: Connection) -> None:
+def test_generated_names_of_types_make_no_difference(twins: Connection) -> None:
     """An array type is named after its element, unless another type has that name."""
-    connection.execute(
+    twins.execute(
         "CREATE SCHEMA a; CREATE TABLE a.t (n int); CREATE TABLE a._t (n int);"
         "CREATE SCHEMA b; CREATE TABLE b._t (n int); CREATE TABLE b.t (n int)"
     )
     array = "SELECT typname FROM pg_type WHERE typelem = %s::regtype"
-    first, second = (connection.execute(array, [f"{schema}.t"]).fetchone() for schema in "ab")
+    first, second = (twins.execute(array, [f"{schema}.t"]).fetchone() for schema in "ab")
     assert first != second
-    assert differences(connection, "a", "b") == []
+    assert differences(twins, "a", "b") == []
 
 
-def test_members_of_extensions_are_left_out(connection: Connection) -> None:
+def test_members_of_extensions_are_left_out(twins: Connection) -> None:
     """They stay where they are, whatever moves."""
-    connection.execute("CREATE EXTENSION hstore; CREATE EXTENSION citext")
-    before = describe(connection, "public")
-    connection.execute("CREATE EXTENSION earthdistance CASCADE")
-    assert describe(connection, "public") == before
+    before = describe(twins, "public")
+    twins.execute("CREATE EXTENSION earthdistance SCHEMA public CASCADE")
+    assert describe(twins, "public") == before
     assert {fact.split(":")[0] for fact in before} == {"schema privileges"}
 
 
 def test_a_label_is_a_difference(twins: Connection) -> None:
     """Security labels need a provider, so here one is written where the server keeps it."""
-    with twins.transaction(force_rollback=True):
-        twins.execute("SET LOCAL allow_system_table_mods = on")
-        twins.execute(
-            "INSERT INTO pg_seclabel VALUES"
-            " ('one.vacant'::regclass, 'pg_class'::regclass, 0, 'anon', 'MASKED')"
-        )
-        assert differences(twins, ONE, OTHER) == ["table vacant"]
+    twins.execute("SET LOCAL allow_system_table_mods = on")
+    twins.execute(
+        "INSERT INTO pg_seclabel VALUES"
+        " ('one.vacant'::regclass, 'pg_class'::regclass, 0, 'anon', 'MASKED')"
+    )
+    assert differences(twins, ONE, OTHER) == ["table vacant"]
 
 
-def test_the_search_path_stays(connection: Connection) -> None:
+def test_the_search_path_stays(server: Server, module_database: str) -> None:
     """Neither a session nor a transaction finds its settings changed."""
-    connection.execute("SET search_path = pg_catalog, public")
-    describe(connection, "public")
-    assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog, public",)
-    with connection.transaction():
-        connection.execute("SET LOCAL search_path = public")
+    with server.connect(module_database) as connection:
+        connection.execute("SET search_path = pg_catalog, public")
         describe(connection, "public")
-        assert connection.execute("SHOW search_path").fetchone() == ("public",)
+        assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog, public",)
+        with connection.transaction():
+            connection.execute("SET LOCAL search_path = public")
+            describe(connection, "public")
+            assert connection.execute("SHOW search_path").fetchone() == ("public",)
 
 
 def test_an_ordinary_role_can_look(twins: Connection) -> None:
     """What a superuser alone may read is not needed."""
     expected = describe(twins, ONE)
-    with twins.transaction(force_rollback=True):
-        twins.execute('SET LOCAL ROLE "A reader"')
-        assert describe(twins, ONE) == expected
+    twins.execute('SET LOCAL ROLE "A reader"')
+    assert describe(twins, ONE) == expected

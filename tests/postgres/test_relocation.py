@@ -54,12 +54,17 @@ EVERYTHING = """
 
 
 @pytest.fixture
-def filled(connection: Connection) -> Connection:
-    for extension in EXTENSIONS:
-        connection.execute(f"CREATE EXTENSION {extension}")
-    connection.execute(EVERYTHING)
-    connection.execute("CREATE SCHEMA target")
-    return connection
+def roomy(rolled_back: Connection) -> Connection:
+    """A database with the schema `target` besides `public`."""
+    rolled_back.execute("CREATE SCHEMA target")
+    return rolled_back
+
+
+@pytest.fixture
+def filled(roomy: Connection) -> Connection:
+    roomy.execute("".join(f"CREATE EXTENSION {extension};" for extension in EXTENSIONS))
+    roomy.execute(EVERYTHING)
+    return roomy
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
@@ -73,10 +78,8 @@ def test_everything_moves_and_extensions_stay(filled: Connection, batch: int) ->
         "text search parser", "text search template", "type", "view",
     }  # fmt: skip
     assert relocation.move(filled, "public", "target", batch=batch) == []
-    left = filled.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-    ).fetchall()
-    assert left == []
+    left = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    assert filled.execute(left).fetchall() == []
     extensions = (
         "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = ANY(%s)"
     )
@@ -112,113 +115,90 @@ def test_moving_back_restores_the_schema(filled: Connection) -> None:
     assert catalog.describe(filled, "public") == structure
 
 
-def test_what_cannot_move_is_returned(connection: Connection) -> None:
+def test_what_cannot_move_is_returned(roomy: Connection) -> None:
     """A shell type stays, is named, and does not keep the rest from moving."""
-    connection.execute("CREATE TYPE hollow; CREATE TABLE t (); CREATE SCHEMA target")
-    left = relocation.move(connection, "public", "target", batch=10)
+    roomy.execute("CREATE TYPE hollow; CREATE TABLE t ()")
+    left = relocation.move(roomy, "public", "target", batch=10)
     assert [str(found) for found in left] == ["type public.hollow"]
-    assert [str(found) for found in relocation.contents(connection, "target")] == [
-        "table target.t"
-    ]
+    assert [str(found) for found in relocation.contents(roomy, "target")] == ["table target.t"]
 
 
-def test_names_that_need_quoting_move(connection: Connection) -> None:
+def test_names_that_need_quoting_move(roomy: Connection) -> None:
     """Capitals, spaces, quotes, percent signs and Unicode are no obstacle."""
-    connection.execute('CREATE SCHEMA target; CREATE TABLE "Ünï %s ""quoted"" T" ("Id" serial)')
-    connection.execute('CREATE FUNCTION "Wörk %d"("Ünï %s ""quoted"" T") RETURNS int'
-                       " LANGUAGE sql AS 'SELECT 1'")  # fmt: skip
-    assert relocation.move(connection, "public", "target", batch=10) == []
-    assert len(relocation.contents(connection, "target")) == 2
+    roomy.execute('CREATE TABLE "Ünï %s ""quoted"" T" ("Id" serial)')
+    roomy.execute('CREATE FUNCTION "Wörk %d"("Ünï %s ""quoted"" T") RETURNS int'
+                  " LANGUAGE sql AS 'SELECT 1'")  # fmt: skip
+    assert relocation.move(roomy, "public", "target", batch=10) == []
+    assert len(relocation.contents(roomy, "target")) == 2
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("public", "target, public"),
-        ("public, pg_temp", "target, public, pg_temp"),
-        ('"$user", public', '"$user", target, public'),
-        ("pg_catalog", "pg_catalog"),
-        ('"my public"', '"my public"'),
-        ("republic, publicity", "republic, publicity"),
-    ],
-)
-def test_routines_that_set_their_own_path_are_mended(
-    connection: Connection, path: str, expected: str
-) -> None:
+PATHS = {
+    "public": "target, public", "public, pg_temp": "target, public, pg_temp",
+    '"$user", public': '"$user", target, public', "pg_catalog": "pg_catalog",
+    '"my public"': '"my public"', "republic, publicity": "republic, publicity",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_routines_that_set_their_own_path_are_mended(roomy: Connection, path: str) -> None:
     """A search_path of its own would send a routine to the empty `public`."""
-    connection.execute(
-        f"CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = {path} AS 'SELECT 1';"
-        "CREATE SCHEMA target"
+    roomy.execute(
+        f"CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = {path} AS 'SELECT 1'"
     )
-    relocation.move(connection, "public", "target", batch=10)
-    relocation.repoint_routines(connection, "public", "target")
-    row = connection.execute("SELECT proconfig FROM pg_proc WHERE proname = 'f'").fetchone()
-    assert row == ([f"search_path={expected}"],)
+    relocation.move(roomy, "public", "target", batch=10)
+    relocation.repoint_routines(roomy, "public", "target")
+    row = roomy.execute("SELECT proconfig FROM pg_proc WHERE proname = 'f'").fetchone()
+    assert row == ([f"search_path={PATHS[path]}"],)
 
 
-def test_grants_and_default_privileges_are_copied(connection: Connection) -> None:
+def test_grants_and_default_privileges_are_copied(roomy: Connection) -> None:
     """A second role of the tests may do in the target what it may do in `public`."""
-    role = "Reader of tests"
-    connection.execute(
-        f'CREATE ROLE "{role}"; CREATE SCHEMA target;'
-        f'GRANT USAGE ON SCHEMA public TO "{role}" WITH GRANT OPTION;'
-        f'ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO "{role}";'
-        f'ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO "{role}"'
+    roomy.execute(
+        """
+        CREATE ROLE "A reader"; GRANT USAGE ON SCHEMA public TO "A reader" WITH GRANT OPTION;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO "A reader";
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO "A reader"
+        """
     )
-    try:
-        relocation.copy_grants(connection, "public", "target")
-        connection.execute("CREATE TABLE target.t ()")
-        row = connection.execute(
-            "SELECT has_schema_privilege(r, 'target', 'USAGE WITH GRANT OPTION'),"
-            " has_schema_privilege(r, 'target', 'CREATE'), has_table_privilege(r, 'target.t',"
-            " 'SELECT'), has_table_privilege(r, 'target.t', 'INSERT') FROM (SELECT %s::name) x(r)",
-            [role],
-        ).fetchone()
-        assert row == (True, False, True, False)
-    finally:
-        connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+    relocation.copy_grants(roomy, "public", "target")
+    roomy.execute("CREATE TABLE target.t ()")
+    row = roomy.execute(
+        "SELECT has_schema_privilege(r, 'target', 'USAGE WITH GRANT OPTION'),"
+        " has_schema_privilege(r, 'target', 'CREATE'), has_table_privilege(r, 'target.t',"
+        " 'SELECT'), has_table_privilege(r, 'target.t', 'INSERT') FROM name('A reader') AS r"
+    ).fetchone()
+    assert row == (True, False, True, False)
 
 
-def test_what_is_closed_stays_closed(connection: Connection) -> None:
-    """A new schema is open to nobody, so only what `public` allows is allowed in the target."""
-    role = "Stranger to tests"
-    privileges = (
-        "SELECT has_schema_privilege(%s, s, 'USAGE'), has_schema_privilege(%s, s, 'CREATE')"
-        " FROM unnest(ARRAY['public', 'target']) AS s"
-    )
-    connection.execute(f'CREATE SCHEMA target; CREATE ROLE "{role}"')
-    try:
-        connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-        relocation.copy_grants(connection, "public", "target")
-        assert connection.execute(privileges, [role, role]).fetchall() == [(False, False)] * 2
-        connection.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
-        relocation.copy_grants(connection, "public", "target")
-        assert connection.execute(privileges, [role, role]).fetchall() == [(True, False)] * 2
-    finally:
-        connection.execute(f'DROP ROLE "{role}"')
+def test_what_is_closed_stays_closed(roomy: Connection) -> None:
+    """Only what `public` allows is allowed in the target."""
+    roomy.execute('CREATE ROLE "A stranger"; REVOKE ALL ON SCHEMA public FROM PUBLIC')
+    privileges = """
+        SELECT has_schema_privilege('A stranger', s, 'USAGE'),
+               has_schema_privilege('A stranger', s, 'CREATE')
+        FROM unnest(ARRAY['public', 'target']) AS s
+    """
+    for change, is_open in (("SELECT", False), ("GRANT USAGE ON SCHEMA public TO PUBLIC", True)):
+        roomy.execute(change)
+        relocation.copy_grants(roomy, "public", "target")
+        assert roomy.execute(privileges).fetchall() == [(is_open, False)] * 2
 
 
-def test_default_privileges_of_strangers_are_left_out(connection: Connection) -> None:
+def test_default_privileges_of_strangers_are_left_out(roomy: Connection) -> None:
     """Only a member may set what another role's objects begin with."""
-    owner, friend, stranger = "Owner of tests", "Friend of tests", "Stranger to tests"
-    roles = ", ".join(f'"{role}"' for role in (owner, friend, stranger))
-    connection.execute("".join(f'CREATE ROLE "{role}";' for role in (owner, friend, stranger)))
-    try:
-        connection.execute(
-            f'GRANT "{friend}" TO "{owner}"; CREATE SCHEMA target AUTHORIZATION "{owner}"'
+    roles = ["A friend", "An owner", "A stranger"]
+    roomy.execute("".join(f'CREATE ROLE "{role}";' for role in roles))
+    roomy.execute('GRANT "A friend" TO "An owner"; ALTER SCHEMA target OWNER TO "An owner"')
+    for role in roles:
+        roomy.execute(
+            f'ALTER DEFAULT PRIVILEGES FOR ROLE "{role}" IN SCHEMA public'
+            " GRANT SELECT ON TABLES TO PUBLIC"
         )
-        for role in (owner, friend, stranger):
-            connection.execute(
-                f'ALTER DEFAULT PRIVILEGES FOR ROLE "{role}" IN SCHEMA public'
-                f" GRANT SELECT ON TABLES TO PUBLIC"
-            )
-        connection.execute(f'SET ROLE "{owner}"')
-        relocation.copy_grants(connection, "public", "target")
-        connection.execute("RESET ROLE")
-        found = connection.execute(
-            "SELECT pg_get_userbyid(defaclrole) FROM pg_default_acl"
-            " WHERE defaclnamespace = 'target'::regnamespace ORDER BY 1"
-        ).fetchall()
-        assert found == [(friend,), (owner,)]
-    finally:
-        connection.execute(f"RESET ROLE; DROP OWNED BY {roles}; DROP ROLE {roles}")
+    roomy.execute('SET ROLE "An owner"')
+    relocation.copy_grants(roomy, "public", "target")
+    roomy.execute("RESET ROLE")
+    found = roomy.execute(
+        "SELECT pg_get_userbyid(defaclrole) FROM pg_default_acl"
+        " WHERE defaclnamespace = 'target'::regnamespace ORDER BY 1"
+    ).fetchall()
+    assert found == [("A friend",), ("An owner",)]

@@ -1,7 +1,7 @@
 """A schema is brought to a state that is known, whatever has been done to its rows."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 from psycopg import errors, sql
@@ -17,14 +17,27 @@ from schema_runner.postgres.template import Template, set_path
 
 from ..digest import digest
 
-RUN = 4714
+
+@pytest.fixture(scope="module")
+def database(module_database: str) -> str:
+    return module_database
+
+
+@pytest.fixture
+def connection(server: Server, database: str) -> Iterator[Connection]:
+    """A connection to a database of which only `public` is left between tests."""
+    with server.connect(database) as connected:
+        yield connected
+        schemas = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_|^public$'"
+        for (name,) in connected.execute(schemas).fetchall():
+            connected.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
 
 
 class Place:
     """A schema `w` that has been made with some SQL, and copies of its rows."""
 
     def __init__(self, connection: Connection, statements: str) -> None:
-        self.connection = connection
+        self.connection, self.execute = connection, connection.execute
         connection.execute("CREATE SCHEMA w; CREATE SCHEMA aside")
         set_path(connection, "w", ["public"])
         connection.execute(statements)
@@ -40,7 +53,7 @@ class Place:
     def now(self) -> tuple[object, ...]:
         """All rows, sequences aside, and the structure."""
         _, found = digest(self.connection, "w")
-        sequences = self.connection.execute(
+        sequences = self.execute(
             "SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = 'w'::regnamespace"
         )
         for (name,) in sequences.fetchall():
@@ -48,11 +61,14 @@ class Place:
         version = structure.version(self.connection, "w")
         return found, version, catalog.digest(self.connection, "w")
 
-    def change(self, statements: str, scope: Scope | None = None) -> None:
+    def clear(self) -> None:
+        self.reset.clear(self.connection, Scope(), self.kept)
+
+    def change(self, statements: str) -> None:
         """Change rows, and reset; twice, for the second time the stamps are known."""
         for _ in range(2):
-            self.connection.execute(statements)
-            self.reset.clear(self.connection, scope or Scope(), self.kept)
+            self.execute(statements)
+            self.clear()
             assert self.now == self.before, statements
 
 
@@ -61,6 +77,13 @@ TABLES = """
     CREATE TABLE thing (id serial PRIMARY KEY, kind int REFERENCES kind);
     INSERT INTO kind VALUES (1, 'one'), (2, 'two')
 """
+
+
+@pytest.fixture
+def place(connection: Connection) -> Place:
+    return Place(connection, TABLES)
+
+
 CHANGES = {
     "insert": "INSERT INTO kind VALUES (3, 'new')",
     "update": "UPDATE kind SET name = 'other' WHERE id = 1",
@@ -72,55 +95,13 @@ CHANGES = {
     "another table": "INSERT INTO thing (kind) VALUES (1), (2), (1)",
     "nothing that lasts": "BEGIN; INSERT INTO kind VALUES (4, 'four'); ROLLBACK",
 }
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_any_change_is_found(connection: Connection, change: str) -> None:
-    """And undone, also where the reset knows the table by its stamp."""
-    Place(connection, TABLES).change(CHANGES[change])
-
-
-def test_nothing_is_written_where_nothing_has_changed(connection: Connection) -> None:
-    """The rows stay the versions that they are."""
-    place = Place(connection, TABLES)
-    place.reset.clear(connection, Scope(), place.kept)
-    versions = connection.execute("SELECT ctid, xmin FROM kind").fetchall()
-    place.reset.clear(connection, Scope(), place.kept)
-    assert connection.execute("SELECT ctid, xmin FROM kind").fetchall() == versions
-
-
-def test_an_older_transaction_that_commits_later_is_found(
-    connection: Connection, server: Server, database: str
-) -> None:
-    """Its number is less than that of the last reset."""
-    place = Place(connection, TABLES)
-    with closing(server.connect(database)) as other:
-        other.execute("BEGIN; UPDATE w.kind SET name = 'older' WHERE id = 1")
-        connection.execute("INSERT INTO kind VALUES (3, 'new')")
-        place.reset.clear(connection, Scope(), place.kept)
-        other.execute("COMMIT")
-    assert place.now != place.before
-    place.reset.clear(connection, Scope(), place.kept)
-    assert place.now == place.before
-
-
-def test_what_had_other_rows_to_come_back_is_told_apart(connection: Connection) -> None:
-    """A table that is as the last reset left it need not be as this one is to leave it."""
-    place = Place(connection, TABLES)
-    connection.execute("CREATE SCHEMA other; UPDATE kind SET name = 'three'")
-    others = place.copy("other")
-    for kept, name in ((place.kept, "one"), (others, "three"), (place.kept, "one")):
-        place.reset.clear(connection, Scope(), kept)
-        query = "SELECT name FROM kind WHERE id = 1"
-        assert connection.execute(query).fetchall() == [(name,)]
-
-
-KINDS = {
-    "triggers that forbid": (
-        TABLES
-        + """;
-        CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
-            'BEGIN RAISE EXCEPTION ''forbidden''; END';
+FORBID = """
+    CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE EXCEPTION ''forbidden''; END';
+"""
+CASES = {
+    **{name: (TABLES, change) for name, change in CHANGES.items()},
+    "triggers that forbid": (TABLES + ";" + FORBID + """
         CREATE TABLE log (id serial PRIMARY KEY, what text);
         CREATE TRIGGER a BEFORE INSERT OR DELETE OR UPDATE ON kind FOR EACH ROW
             EXECUTE FUNCTION forbid();
@@ -138,29 +119,21 @@ KINDS = {
         INSERT INTO kind VALUES (3, 'three'); DELETE FROM kind WHERE id = 1;
         ALTER TABLE kind ENABLE TRIGGER a, ENABLE ALWAYS TRIGGER b;
         INSERT INTO thing (kind) VALUES (2)
-        """,
-    ),
-    "triggers that write": (
-        TABLES
-        + """;
+        """),
+    "triggers that write": (TABLES + """;
         CREATE TABLE log (id serial PRIMARY KEY, what text);
         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
             'BEGIN INSERT INTO log (what) VALUES (TG_OP); RETURN NULL; END';
         CREATE TRIGGER a AFTER INSERT OR DELETE OR UPDATE ON kind FOR EACH ROW
             EXECUTE FUNCTION note();
         """,
-        "UPDATE kind SET name = 'x'",
-    ),
-    "rules": (
-        TABLES
-        + """;
+        "UPDATE kind SET name = 'x'"),
+    "rules": (TABLES + """;
         CREATE RULE no_delete AS ON DELETE TO kind DO INSTEAD NOTHING;
         CREATE RULE no_insert AS ON INSERT TO thing WHERE NEW.kind = 1 DO INSTEAD NOTHING;
         """,
-        "INSERT INTO kind VALUES (5, 'five'); INSERT INTO thing (kind) VALUES (5), (1)",
-    ),
-    "immediate keys": (
-        """
+        "INSERT INTO kind VALUES (5, 'five'); INSERT INTO thing (kind) VALUES (5), (1)"),
+    "immediate keys": ("""
         CREATE TABLE a (id int PRIMARY KEY, name text);
         CREATE TABLE b (id int PRIMARY KEY, a int NOT NULL REFERENCES a ON DELETE CASCADE);
         CREATE TABLE c (id int PRIMARY KEY, b int REFERENCES b ON DELETE SET NULL, n int);
@@ -170,73 +143,56 @@ KINDS = {
         INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (2, 2);
         """,
         "UPDATE a SET name = 'x' WHERE id = 1; INSERT INTO e VALUES (1, 2);"
-        "INSERT INTO a VALUES (3, 'c'); INSERT INTO b VALUES (3, 3); INSERT INTO c VALUES (3, 3)",
-    ),
-    "keys that can wait": (
-        """
+        "INSERT INTO a VALUES (3, 'c'); INSERT INTO b VALUES (3, 3); INSERT INTO c VALUES (3, 3)"),
+    "keys that can wait": ("""
         CREATE TABLE a (id int PRIMARY KEY, name text);
         CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a DEFERRABLE);
         INSERT INTO a VALUES (1, 'a'), (2, 'b'); INSERT INTO b VALUES (1, 1), (2, 2);
         """,
-        "UPDATE a SET name = 'x' WHERE id = 1",
-    ),
-    "references to themselves": (
-        """
+        "UPDATE a SET name = 'x' WHERE id = 1"),
+    "references to themselves": ("""
         CREATE TABLE tree (id int PRIMARY KEY, name text, parent int REFERENCES tree
                            ON DELETE RESTRICT);
         CREATE TABLE ring (id int PRIMARY KEY, next int REFERENCES ring);
         INSERT INTO tree VALUES (1, 'root', NULL), (2, 'leaf', 1);
         """,
         "UPDATE tree SET name = 'x' WHERE id = 1; INSERT INTO tree VALUES (3, 'n', 2);"
-        "INSERT INTO ring VALUES (1, 2), (2, 1)",
-    ),
-    "circles": (
-        """
+        "INSERT INTO ring VALUES (1, 2), (2, 1)"),
+    "circles": ("""
         CREATE TABLE a (id int PRIMARY KEY, b int, name text);
         CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
         ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;
         INSERT INTO a VALUES (1, NULL, 'x'); INSERT INTO b VALUES (1, 1); UPDATE a SET b = 1;
         """,
-        "UPDATE a SET name = 'y'; INSERT INTO b VALUES (2, 1); INSERT INTO a VALUES (2, 2, 'z')",
-    ),
-    "partitions": (
-        """
+        "UPDATE a SET name = 'y'; INSERT INTO b VALUES (2, 1); INSERT INTO a VALUES (2, 2, 'z')"),
+    "partitions": (FORBID + """
         CREATE TABLE p (id int, part int, name text, PRIMARY KEY (id, part))
             PARTITION BY LIST (part);
         CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);
         CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2) PARTITION BY RANGE (id);
         CREATE TABLE p2a PARTITION OF p2 FOR VALUES FROM (0) TO (10);
         CREATE TABLE p2b PARTITION OF p2 DEFAULT;
-        CREATE TABLE q (id int PRIMARY KEY, p int, part int,
-                        FOREIGN KEY (p, part) REFERENCES p);
-        CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
-            'BEGIN RAISE EXCEPTION ''forbidden''; END';
+        CREATE TABLE q (id int PRIMARY KEY, p int, part int, FOREIGN KEY (p, part) REFERENCES p);
         CREATE TRIGGER a AFTER DELETE ON p FOR EACH ROW EXECUTE FUNCTION forbid();
         INSERT INTO p VALUES (1, 1, 'a'), (2, 2, 'b'), (20, 2, 'c');
         INSERT INTO q VALUES (1, 2, 2);
         """,
         "UPDATE p SET name = 'x'; INSERT INTO p VALUES (3, 1, 'n'), (21, 2, 'n');"
-        "INSERT INTO q VALUES (2, 21, 2)",
-    ),
-    "heirs": (
-        """
+        "INSERT INTO q VALUES (2, 21, 2)"),
+    "heirs": ("""
         CREATE TABLE parent (id serial PRIMARY KEY, name text);
         CREATE TABLE heir (more int) INHERITS (parent);
         INSERT INTO parent (name) VALUES ('p'); INSERT INTO heir (name, more) VALUES ('h', 1);
         """,
-        "UPDATE parent SET name = 'x'; INSERT INTO heir (name) VALUES ('n')",
-    ),
-    "generated columns": (
-        """
+        "UPDATE parent SET name = 'x'; INSERT INTO heir (name) VALUES ('n')"),
+    "generated columns": ("""
         CREATE TABLE g (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int,
                         double int GENERATED ALWAYS AS (n * 2) STORED);
         CREATE TABLE "only" (one int GENERATED ALWAYS AS (1) STORED);
         INSERT INTO g (n) VALUES (1), (2); INSERT INTO "only" DEFAULT VALUES;
         """,
-        'UPDATE g SET n = 5 WHERE id = 1; DELETE FROM "only"; INSERT INTO g (n) VALUES (3)',
-    ),
-    "types of its own": (
-        """
+        'UPDATE g SET n = 5 WHERE id = 1; DELETE FROM "only"; INSERT INTO g (n) VALUES (3)'),
+    "types of its own": ("""
         CREATE TYPE mood AS ENUM ('glad', 'sad');
         CREATE DOMAIN positive AS int CHECK (VALUE > 0);
         CREATE TYPE pair AS (one mood, two positive);
@@ -246,125 +202,136 @@ KINDS = {
             (1, 'glad', 1, ROW('sad', 2), '{glad,sad}', 'pg_class'),
             (2, 'sad', 2, NULL, NULL, NULL);
         """,
-        """ UPDATE "My %s 'table' ☃" SET m = 'sad' """,
-    ),
+        """ UPDATE "My %s 'table' ☃" SET m = 'sad' """),
     "rows that are there twice": (
         "CREATE TABLE loose (n int, body text); INSERT INTO loose VALUES (1, 'x'), (1, 'x')",
-        "INSERT INTO loose VALUES (1, 'x')",
-    ),
+        "INSERT INTO loose VALUES (1, 'x')"),
     "unlogged tables": (
         "CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1);"
         "CREATE UNLOGGED TABLE v (id int)",
-        "INSERT INTO u VALUES (2); INSERT INTO v VALUES (2)",
-    ),
-    "large tables": (
+        "INSERT INTO u VALUES (2); INSERT INTO v VALUES (2)"),
+    "large tables that kept ones refer to": ("""
+        CREATE TABLE large (id int PRIMARY KEY, body text);
+        CREATE TABLE kept (id int PRIMARY KEY, large int REFERENCES large);
+        INSERT INTO kept VALUES (1, NULL);
+        """,
+        "INSERT INTO large SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n;"
+        "INSERT INTO kept SELECT n, n FROM generate_series(2, 10) n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statements", "change"), CASES.values(), ids=list(CASES))
+def test_any_change_is_undone(connection: Connection, statements: str, change: str) -> None:
+    """In tables of all kinds, also where the reset knows a table by its stamp."""
+    Place(connection, statements).change(change)
+
+
+def test_nothing_is_written_where_nothing_has_changed(place: Place) -> None:
+    """The rows stay the versions that they are."""
+    place.clear()
+    versions = place.execute("SELECT ctid, xmin FROM kind").fetchall()
+    place.clear()
+    assert place.execute("SELECT ctid, xmin FROM kind").fetchall() == versions
+
+
+def test_an_older_transaction_that_commits_later_is_found(
+    place: Place, server: Server, database: str
+) -> None:
+    """Its number is less than that of the last reset."""
+    with closing(server.connect(database)) as other:
+        other.execute("BEGIN; UPDATE w.kind SET name = 'older' WHERE id = 1")
+        place.execute("INSERT INTO kind VALUES (3, 'new')")
+        place.clear()
+        other.execute("COMMIT")
+    assert place.now != place.before
+    place.clear()
+    assert place.now == place.before
+
+
+def test_what_had_other_rows_to_come_back_is_told_apart(place: Place) -> None:
+    """A table that is as the last reset left it need not be as this one is to leave it."""
+    place.execute("CREATE SCHEMA other; UPDATE kind SET name = 'three'")
+    others = place.copy("other")
+    for kept, name in ((place.kept, "one"), (others, "three"), (place.kept, "one")):
+        place.reset.clear(place.connection, Scope(), kept)
+        query = "SELECT name FROM kind WHERE id = 1"
+        assert place.execute(query).fetchall() == [(name,)]
+
+
+def test_large_tables_are_truncated(connection: Connection) -> None:
+    """They have another file afterwards, and small ones the same."""
+    place = Place(
+        connection,
         """
         CREATE TABLE large (id int PRIMARY KEY, body text);
         CREATE TABLE small (id int PRIMARY KEY, large int REFERENCES large, kind int);
         CREATE TABLE alone (id int, body text);
         CREATE TABLE kept (id int PRIMARY KEY, body text); INSERT INTO kept VALUES (1, 'x');
         """,
-        """
-        INSERT INTO large SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n;
-        INSERT INTO small SELECT n, n FROM generate_series(1, 10) n;
-        INSERT INTO alone SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n;
-        INSERT INTO kept SELECT n, repeat('x', 1000) FROM generate_series(2, 2000) n;
-        """,
-    ),
-    "large tables that kept ones refer to": (
-        """
-        CREATE TABLE large (id int PRIMARY KEY, body text);
-        CREATE TABLE kept (id int PRIMARY KEY, large int REFERENCES large);
-        INSERT INTO kept VALUES (1, NULL);
-        """,
-        "INSERT INTO large SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n;"
-        "INSERT INTO kept SELECT n, n FROM generate_series(2, 10) n",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_all_kinds_of_tables_are_reset(connection: Connection, kind: str) -> None:
-    """And are, in all else, what they were."""
-    statements, change = KINDS[kind]
-    Place(connection, statements).change(change)
-
-
-def test_large_tables_are_truncated(connection: Connection) -> None:
-    """They have another file afterwards, and small ones the same."""
-    statements, change = KINDS["large tables"]
-    place = Place(connection, statements)
+    )
     query = "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('large', 'alone', 'kept')"
     before = dict(connection.execute(query).fetchall())
-    place.change(change)
+    filled = "SELECT n, repeat('x', 1000) FROM generate_series"
+    place.change(
+        f"INSERT INTO large {filled}(1, 5000) n; INSERT INTO alone {filled}(1, 5000) n;"
+        f"INSERT INTO kept {filled}(2, 2000) n;"
+        "INSERT INTO small SELECT n, n FROM generate_series(1, 10) n"
+    )
     after = dict(connection.execute(query).fetchall())
     assert {name for name in before if after[name] != before[name]} == {"large", "alone"}
 
 
-@contextmanager
-def owner(connection: Connection, server: Server, database: str) -> Iterator[Connection]:
-    """Connect as a role that may do nothing but create schemas here."""
-    role = sql.Identifier(f"owner_{database}")
-    connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
-    connection.execute(
-        sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(database), role)
-    )
-    try:
-        mere = Server({**server.params, "user": f"owner_{database}"})
-        with closing(mere.connect(database)) as connected:
-            yield connected
-    finally:
-        connection.execute(sql.SQL("DROP OWNED BY {}; DROP ROLE {}").format(role, role))
+@pytest.fixture
+def mere(connection: Connection, server: Server, database: str) -> Iterator[Connection]:
+    """A connection as a role that may do nothing but create schemas here."""
+    role = f"owner_{database}"
+    connection.execute(f"CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {database} TO {role}")
+    with closing(Server({**server.params, "user": role}).connect(database)) as connected:
+        yield connected
+    connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_row_security_hides_nothing(connection: Connection, server: Server, database: str) -> None:
+def test_row_security_hides_nothing(connection: Connection, mere: Connection) -> None:
     """Not even where it is forced upon the owner, whom tests connect as."""
-    with owner(connection, server, database) as mere:
-        place = Place(
-            mere,
-            TABLES
-            + """;
-            ALTER TABLE thing ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-            CREATE POLICY few ON thing USING (kind = 1) WITH CHECK (true);
-            """,
-        )
-        mere.execute("ALTER TABLE kind ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
-        altered = structure.version(connection, "w"), catalog.digest(connection, "w")
-        for _ in range(2):
-            mere.execute("SET row_security = on; INSERT INTO thing (kind) VALUES (1), (2)")
-            place.reset.clear(mere, Scope(), place.kept)
-            assert connection.execute("SELECT count(*) FROM w.thing").fetchone() == (0,)
-            query = "SELECT id, name FROM w.kind ORDER BY id"
-            assert connection.execute(query).fetchall() == [(1, "one"), (2, "two")]
-            version = structure.version(connection, "w"), catalog.digest(connection, "w")
-            assert version == altered
+    place = Place(mere, TABLES)
+    mere.execute(
+        """
+        ALTER TABLE thing ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+        CREATE POLICY few ON thing USING (kind = 1) WITH CHECK (true);
+        ALTER TABLE kind ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY
+        """
+    )
+    altered = structure.version(connection, "w"), catalog.digest(connection, "w")
+    for _ in range(2):
+        mere.execute("SET row_security = on; INSERT INTO thing (kind) VALUES (1), (2)")
+        place.clear()
+        assert connection.execute("SELECT count(*) FROM w.thing").fetchone() == (0,)
+        query = "SELECT id, name FROM w.kind ORDER BY id"
+        assert connection.execute(query).fetchall() == [(1, "one"), (2, "two")]
+        assert (structure.version(connection, "w"), catalog.digest(connection, "w")) == altered
 
 
-def test_tables_that_come_and_go(connection: Connection) -> None:
+def test_tables_that_come_and_go(place: Place) -> None:
     """One that is new is cleared, one that is gone stays so, one made again is filled."""
-    place = Place(connection, TABLES)
-    connection.execute("CREATE TABLE new (n int); INSERT INTO new VALUES (1); DROP TABLE thing")
-    place.reset.clear(connection, Scope(), place.kept)
-    assert connection.execute("SELECT count(*) FROM new").fetchone() == (0,)
-    connection.execute("DROP TABLE kind; CREATE TABLE kind (id int PRIMARY KEY, name text)")
-    place.reset.clear(connection, Scope(), place.kept)
-    assert connection.execute("SELECT count(*) FROM kind").fetchone() == (2,)
-    connection.execute("DROP TABLE kind")
-    place.reset.clear(connection, Scope(), place.kept)
+    place.execute("CREATE TABLE new (n int); INSERT INTO new VALUES (1); DROP TABLE thing")
+    place.clear()
+    assert place.execute("SELECT count(*) FROM new").fetchone() == (0,)
+    place.execute("DROP TABLE kind; CREATE TABLE kind (id int PRIMARY KEY, name text)")
+    place.clear()
+    assert place.execute("SELECT count(*) FROM kind").fetchone() == (2,)
+    place.execute("DROP TABLE kind")
+    place.clear()
 
 
 def test_tables_that_have_been_looked_into_can_go(connection: Connection) -> None:
     """With many tables some are looked into together; the others are cleared all the same."""
     place = Place(connection, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)")
-    names = [f"t{number}" for number in range(40)]
-    for name in names:
-        connection.execute(f"CREATE TABLE {name} (n int); INSERT INTO {name} VALUES (1)")
-    place.reset.clear(connection, Scope(), place.kept)
-    for name in names[::2]:
-        connection.execute(f"DROP TABLE {name}")
-    for name in names[1::2]:
-        connection.execute(f"INSERT INTO {name} VALUES (1)")
-    place.reset.clear(connection, Scope(), place.kept)
+    for n in range(40):
+        connection.execute(f"CREATE TABLE t{n} (n int); INSERT INTO t{n} VALUES (1)")
+    place.clear()
+    for n in range(40):
+        connection.execute(f"INSERT INTO t{n} VALUES (1)" if n % 2 else f"DROP TABLE t{n}")
+    place.clear()
     assert [table.name for table in rows.tables_with_rows(connection, "w")] == ["kept"]
 
 
@@ -416,34 +383,29 @@ def test_the_scope_is_that_of_truncate(connection: Connection, name: str, cascad
     assert found == promised
 
 
-def test_somebody_else_s_locks_are_told(
-    connection: Connection, server: Server, database: str
-) -> None:
+def test_somebody_else_s_locks_are_told(place: Place, server: Server, database: str) -> None:
     """After a while, with the process that has them."""
-    place = Place(connection, TABLES)
     with closing(server.connect(database, "a stranger")) as other:
         other.execute("BEGIN; UPDATE w.kind SET name = 'mine' WHERE id = 1")
-        connection.execute("INSERT INTO kind VALUES (3, 'new'); INSERT INTO thing VALUES (1, 1)")
-        connection.execute("UPDATE kind SET name = 'x' WHERE id = 2")
+        place.execute("INSERT INTO kind VALUES (3, 'new'); INSERT INTO thing VALUES (1, 1)")
+        place.execute("UPDATE kind SET name = 'x' WHERE id = 2")
         place.reset.forget()
         place.kept.pop("kind")
         with pytest.raises(SchemaRunnerError, match="a stranger") as raised:
-            place.reset.clear(connection, Scope(), place.kept)
+            place.clear()
         assert str(other.info.backend_pid) in str(raised.value)
         # It is let be.
         other.execute("COMMIT")
 
 
-def test_dead_rows_are_vacuumed(connection: Connection) -> None:
+def test_dead_rows_are_vacuumed(place: Place) -> None:
     """Tables that rolled-back tests have grown are small again."""
-    place = Place(connection, TABLES)
-    connection.execute(
+    place.execute(
         "BEGIN; INSERT INTO thing (kind) SELECT 1 FROM generate_series(1, 50000); ROLLBACK"
     )
     for _ in range(2):
-        place.reset.clear(connection, Scope(), place.kept)
-    query = "SELECT pg_relation_size('thing')"
-    assert connection.execute(query).fetchone() == (0,)
+        place.clear()
+    assert place.execute("SELECT pg_relation_size('thing')").fetchone() == (0,)
 
 
 VIEWS = """
@@ -456,28 +418,25 @@ VIEWS = """
     CREATE MATERIALIZED VIEW two AS SELECT count(*) FROM one;
     CREATE MATERIALIZED VIEW empty AS SELECT id FROM b WITH NO DATA
 """
-REFRESHED = [
-    "REFRESH MATERIALIZED VIEW one; REFRESH MATERIALIZED VIEW two",
-    "REFRESH MATERIALIZED VIEW CONCURRENTLY one",
-    "REFRESH MATERIALIZED VIEW two WITH NO DATA",
-    "REFRESH MATERIALIZED VIEW empty",
-    "SELECT 1",
-]
+REFRESHED = ["one; REFRESH MATERIALIZED VIEW two", "CONCURRENTLY one", "two WITH NO DATA", "empty"]
 
 
 @pytest.mark.parametrize("exactly", [True, False])
-@pytest.mark.parametrize("refresh", REFRESHED)
+@pytest.mark.parametrize(
+    "refresh", ["SELECT 1", *(f"REFRESH MATERIALIZED VIEW {view}" for view in REFRESHED)]
+)
 def test_a_template_has_all_restored(connection: Connection, refresh: str, exactly: bool) -> None:
     """Sequences, one for two tables among them, and materialized views."""
     place = Place(connection, VIEWS)
-    marker = Marker(RUN, State.READY)
+    marker = Marker(4714, State.READY)
     template = Template.create_of_rows(connection, "w", marker, ["public"])
-    views = "SELECT relname, relispopulated FROM pg_class WHERE relkind = 'm' ORDER BY 1"
-    read = "SELECT (SELECT array_agg(id) FROM one), (SELECT array_agg(count) FROM two)"
+    queries = [
+        "SELECT relname, relispopulated FROM pg_class WHERE relkind = 'm' ORDER BY 1",
+        "SELECT (SELECT array_agg(id) FROM one), (SELECT array_agg(count) FROM two)",
+        *(f"SELECT last_value, is_called FROM {name}" for name in ("shared", "b_s_seq")),
+    ]
 
     def all_there_is() -> list[object]:
-        queries = [views, read, "SELECT last_value, is_called FROM shared"]
-        queries.append("SELECT last_value, is_called FROM b_s_seq")
         return [*place.now, *(connection.execute(query).fetchall() for query in queries)]
 
     before = all_there_is()

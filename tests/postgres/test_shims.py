@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 import psycopg
@@ -21,16 +21,12 @@ FORMS = ["7", "7, 8"]
 
 
 @pytest.fixture(scope="module")
-def shared(server: Server) -> Iterator[str]:
+def shared(server: Server, module_database: str) -> str:
     """A database for all these tests: most hold locks only, or roll back what they create."""
-    with server.maintenance() as maintenance:
-        maintenance.execute("CREATE DATABASE shims")
-    with server.connect("shims") as connection:
+    with server.connect(module_database) as connection:
         connection.execute("CREATE SCHEMA one; CREATE SCHEMA two; CREATE SCHEMA shims")
         shims.create(connection, "shims")
-    yield "shims"
-    with server.maintenance() as maintenance:
-        maintenance.execute("DROP DATABASE shims")
+    return module_database
 
 
 @pytest.fixture
@@ -54,10 +50,14 @@ def prepare(connection: Connection, schema: str | None) -> Connection:
     return connection
 
 
-def call(connection: Connection, function: str, arguments: str) -> Any:
-    row = connection.execute(f"SELECT {function}({arguments})").fetchone()
+def value(connection: Connection, query: str) -> Any:
+    row = connection.execute(query).fetchone()
     assert row is not None
     return row[0]
+
+
+def call(connection: Connection, function: str, arguments: str) -> Any:
+    return value(connection, f"SELECT {function}({arguments})")
 
 
 def is_free(connection: Connection, arguments: str, mode: str = "") -> bool:
@@ -68,11 +68,8 @@ def is_free(connection: Connection, arguments: str, mode: str = "") -> bool:
 
 def held(connection: Connection) -> int:
     """How many advisory locks a session holds."""
-    row = connection.execute(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+    locks = "pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    return int(value(connection, f"SELECT count(*) FROM {locks}"))
 
 
 def outcome(connection: Connection, statement: str) -> Any:
@@ -84,14 +81,10 @@ def outcome(connection: Connection, statement: str) -> Any:
         return error.sqlstate
 
 
-@contextmanager
-def role(connection: Connection) -> Iterator[str]:
-    name = f"shims_{connection.info.dbname}"
-    connection.execute(f"CREATE ROLE {name}")
-    try:
-        yield name
-    finally:
-        connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+def each_lock(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test with every function that locks, and with both forms of keys."""
+    by_form = pytest.mark.parametrize("arguments", FORMS)
+    return by_form(pytest.mark.parametrize("function", LOCKING)(test))
 
 
 def test_every_lock_function_has_a_shim_like_it(session: Session) -> None:
@@ -108,30 +101,20 @@ def test_every_lock_function_has_a_shim_like_it(session: Session) -> None:
     assert len(made) == (len(LOCKING) + 2) * len(FORMS)
 
 
-@pytest.mark.parametrize("arguments", FORMS)
-@pytest.mark.parametrize("function", LOCKING)
-def test_workers_do_not_meet(session: Session, function: str, arguments: str) -> None:
-    """What one worker locks is free for another, whichever function either uses."""
-    one, two = session("one"), session("two")
+@each_lock
+@pytest.mark.parametrize("schema", ["two", None])
+def test_only_sessions_of_one_worker_meet(
+    session: Session, function: str, arguments: str, schema: str | None
+) -> None:
+    """Another worker, or a session without shims such as a run's lease, finds each lock free."""
+    one, two = session("one"), session(schema)
     with one.transaction(), two.transaction():
         assert call(one, function, arguments) is not False
         for other in LOCKING:
             assert call(two, other, arguments) is not False
 
 
-@pytest.mark.parametrize("arguments", FORMS)
-@pytest.mark.parametrize("function", LOCKING)
-def test_others_are_not_met(session: Session, function: str, arguments: str) -> None:
-    """A session without shims, such as a run's lease, holds and sees the plain key."""
-    worker, other = session("one"), session(None)
-    with worker.transaction(), other.transaction():
-        assert call(worker, function, arguments) is not False
-        for theirs in LOCKING:
-            assert call(other, theirs, arguments) is not False
-
-
-@pytest.mark.parametrize("arguments", FORMS)
-@pytest.mark.parametrize("function", LOCKING)
+@each_lock
 @pytest.mark.parametrize("ending", [None, psycopg.Rollback])
 def test_sessions_of_one_worker_meet(
     session: Session, function: str, arguments: str, ending: type[Exception] | None
@@ -147,11 +130,8 @@ def test_sessions_of_one_worker_meet(
     assert is_free(other, arguments) == ("xact" in function)
 
 
-@pytest.mark.parametrize("arguments", FORMS)
-@pytest.mark.parametrize("function", LOCKING)
-def test_a_lock_that_is_taken_is_waited_for(
-    session: Session, function: str, arguments: str
-) -> None:
+@each_lock
+def test_a_taken_lock_is_waited_for(session: Session, function: str, arguments: str) -> None:
     """Only the functions with try in their names return at once."""
     holder, other = session("one"), session("one")
     call(holder, "pg_advisory_lock", arguments)
@@ -199,26 +179,18 @@ def test_keys_stay_apart(session: Session) -> None:
             assert call(one, "pg_try_advisory_xact_lock", key) is True, key
 
 
-@pytest.mark.parametrize(
-    ("arguments", "same"),
-    [
-        ("1", "1"),
-        ("1::smallint", "1"),
-        ("'5'", "5"),
-        ("' 5 '", "5"),
-        ("hashtext('x')", "hashtext('x')::bigint"),
-        ("hashtextextended('x', 0)", "hashtextextended('x', 0)"),
-        (f"{2**63 - 1}", f"'{2**63 - 1}'"),
-        (f"({-(2**63)})", f"'{-(2**63)}'"),
-        ("(SELECT 3)", "3"),
-        ("1, 2", "1, 2"),
-        ("1::smallint, 2::smallint", "1, 2"),
-        ("1, 2::smallint", "1, 2"),
-        ("'5', '6'", "5, 6"),
-        ("hashtext('x'), 6", "hashtext('x'), 6"),
-        (f"{2**31 - 1}, ({-(2**31)})", f"'{2**31 - 1}', '{-(2**31)}'"),
-    ],
-)
+TAKEN = {
+    "1": "1", "1::smallint": "1", "'5'": "5", "' 5 '": "5", "(SELECT 3)": "3",
+    "hashtext('x')": "hashtext('x')::bigint",
+    "hashtextextended('x', 0)": "hashtextextended('x', 0)",
+    f"{2**63 - 1}": f"'{2**63 - 1}'", f"({-(2**63)})": f"'{-(2**63)}'",
+    "1, 2": "1, 2", "1::smallint, 2::smallint": "1, 2", "1, 2::smallint": "1, 2",
+    "'5', '6'": "5, 6", "hashtext('x'), 6": "hashtext('x'), 6",
+    f"{2**31 - 1}, ({-(2**31)})": f"'{2**31 - 1}', '{-(2**31)}'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "same"), TAKEN.items())
 def test_arguments_are_taken_as_they_were(session: Session, arguments: str, same: str) -> None:
     """Casts that the server makes for its own functions it makes for the shims."""
     holder, other = session("one"), session("one")
@@ -297,11 +269,9 @@ def test_a_session_that_changes_its_path_changes_its_keys(session: Session) -> N
         "CREATE FUNCTION public.lock() RETURNS bool LANGUAGE plpgsql AS"
         " 'BEGIN RETURN pg_try_advisory_lock(1); END'"
     )
-    assert call(worker, "public.lock", "") is True
-    worker.execute("SET search_path = two, shims, pg_catalog, public")
-    assert call(worker, "public.lock", "") is True
-    worker.execute("SET search_path = public")
-    assert call(worker, "public.lock", "") is True
+    for path in ("one, shims, pg_catalog, public", "two, shims, pg_catalog, public", "public"):
+        worker.execute(f"SET search_path = {path}")
+        assert call(worker, "public.lock", "") is True
     assert held(worker) == 3
 
 
@@ -316,26 +286,23 @@ def test_the_server_puts_the_call_in_place(session: Session) -> None:
 
 def test_a_role_without_rights_can_lock(server: Server, connection: Connection) -> None:
     """Tests may act as a second role, and a project may have revoked what roles have."""
+    database = connection.info.dbname
+    role = f"shims_{database}"
     connection.execute(
         "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;"
         "CREATE SCHEMA one; CREATE SCHEMA two; CREATE SCHEMA shims;"
-        "GRANT USAGE ON SCHEMA one, two TO PUBLIC"
+        f"GRANT USAGE ON SCHEMA one, two TO PUBLIC; CREATE ROLE {role}"
     )
     shims.create(connection, "shims")
-    with (
-        role(connection) as name,
-        server.connect(connection.info.dbname) as one,
-        server.connect(connection.info.dbname) as two,
-    ):
-        prepare(one, "one")
-        prepare(two, "two")
-        call(one, "pg_advisory_lock", "6")
-        for limited in (one, two):
-            limited.execute(f"SET ROLE {name}")
+    with server.connect(database) as one, server.connect(database) as two:
+        call(prepare(one, "one"), "pg_advisory_lock", "6")
+        for limited in (one, prepare(two, "two")):
+            limited.execute(f"SET ROLE {role}")
             for arguments in FORMS:
                 call(limited, "pg_advisory_lock", arguments)
         # The key is the worker's, whoever calls.
         assert call(one, "pg_advisory_unlock", "6") is True
+    connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_schema_that_needs_quoting(session: Session) -> None:
@@ -351,7 +318,28 @@ def test_a_schema_that_needs_quoting(session: Session) -> None:
         assert held(worker) == 2
 
 
+FUNCTION = "CREATE FUNCTION {} RETURNS text RETURN 'own'"
 # What is created, a query that then has another outcome, and what is reported.
+FUNCTIONS = {
+    "function": ("lower(text)", "SELECT lower('A')", "lower(text)"),
+    "no arguments": ("now()", "SELECT now() = 'own'", "now()"),
+    "own defaults": (
+        "lower(text, int DEFAULT 1)", "SELECT lower('A'::text)", "lower(text, integer)"),
+    "all defaults": ("now(int DEFAULT 1)", "SELECT now() = 'own'", "now(integer)"),
+    "the server's defaults": (
+        "jsonb_set(jsonb, text[], jsonb)",
+        "SELECT jsonb_set('{}'::jsonb, '{a}'::text[], '1'::jsonb)::text",
+        "jsonb_set(jsonb, text[], jsonb)"),
+    "own variadic": ("mod(VARIADIC int[])", "SELECT mod(5, 3)::text", "mod(integer[])"),
+    "the server's variadic": (
+        "json_extract_path(json, text, text)",
+        "SELECT json_extract_path('{}'::json, 'a'::text, 'b'::text)",
+        "json_extract_path(json, text, text)"),
+    "array for a variadic": (
+        "json_extract_path(json, text[])",
+        "SELECT json_extract_path('{}'::json, VARIADIC '{a}'::text[])",
+        "json_extract_path(json, text[])"),
+}  # fmt: skip
 COLLISIONS = {
     "table": ("CREATE TABLE date (n int)", "SELECT '2020-02-02'::date::text", ["type date"]),
     "array": ("CREATE TABLE date (n int)", "SELECT '{2020-02-02}'::_date::text", ["type date"]),
@@ -359,147 +347,84 @@ COLLISIONS = {
     "domain": ("CREATE DOMAIN path AS int[]", "SELECT '{1}'::path::text", ["type path"]),
     "shell": ("CREATE TYPE inet", "SELECT '::1'::inet::text", ["type inet"]),
     "named as an array": ("CREATE TYPE _date AS (n int)", "SELECT '{}'::_date", ["type _date"]),
-    "view": (
-        "CREATE VIEW pg_tables AS SELECT 1 AS n", "TABLE pg_tables",
-        ["relation pg_tables", "type pg_tables"],
-    ),
+    "view": ("CREATE VIEW pg_tables AS SELECT 1 AS n", "TABLE pg_tables",
+        ["relation pg_tables", "type pg_tables"]),
     "sequence": (
-        "CREATE SEQUENCE pg_class", "SELECT 'pg_class'::regclass::oid", ["relation pg_class"],
-    ),
-    "index": (
-        "CREATE TABLE t (n int); CREATE INDEX pg_class_oid_index ON t (n)",
-        "SELECT 'pg_class_oid_index'::regclass::oid", ["relation pg_class_oid_index"],
-    ),
-    "function": (
-        "CREATE FUNCTION lower(text) RETURNS text RETURN 'own'",
-        "SELECT lower('A')", ["function lower(text)"],
-    ),
-    "no arguments": (
-        "CREATE FUNCTION now() RETURNS text RETURN 'own'",
-        "SELECT now() = 'own'", ["function now()"],
-    ),
-    "own defaults": (
-        "CREATE FUNCTION lower(text, int DEFAULT 1) RETURNS text RETURN 'own'",
-        "SELECT lower('A'::text)", ["function lower(text, integer)"],
-    ),
-    "all defaults": (
-        "CREATE FUNCTION now(int DEFAULT 1) RETURNS text RETURN 'own'",
-        "SELECT now() = 'own'", ["function now(integer)"],
-    ),
-    "the server's defaults": (
-        "CREATE FUNCTION jsonb_set(jsonb, text[], jsonb) RETURNS text RETURN 'own'",
-        "SELECT jsonb_set('{}'::jsonb, '{a}'::text[], '1'::jsonb)::text",
-        ["function jsonb_set(jsonb, text[], jsonb)"],
-    ),
-    "own variadic": (
-        "CREATE FUNCTION mod(VARIADIC int[]) RETURNS text RETURN 'own'",
-        "SELECT mod(5, 3)::text", ["function mod(integer[])"],
-    ),
-    "the server's variadic": (
-        "CREATE FUNCTION json_extract_path(json, text, text) RETURNS text RETURN 'own'",
-        "SELECT json_extract_path('{}'::json, 'a'::text, 'b'::text)",
-        ["function json_extract_path(json, text, text)"],
-    ),
-    "array for a variadic": (
-        "CREATE FUNCTION json_extract_path(json, text[]) RETURNS text RETURN 'own'",
-        "SELECT json_extract_path('{}'::json, VARIADIC '{a}'::text[])",
-        ["function json_extract_path(json, text[])"],
-    ),
-    "aggregate": (
-        "CREATE AGGREGATE max(int) (SFUNC = int4smaller, STYPE = int)",
-        "SELECT max(n) FROM generate_series(1, 2) AS n", ["function max(integer)"],
-    ),
-    "operator": (
-        "CREATE OPERATOR + (LEFTARG = int, RIGHTARG = int, FUNCTION = int4mi)",
-        "SELECT 2 + 1", ["operator +"],
-    ),
-    "prefix operator": (
-        "CREATE OPERATOR - (RIGHTARG = int, FUNCTION = int4abs)",
-        "SELECT - n FROM generate_series(1, 1) AS n", ["operator -"],
-    ),
+        "CREATE SEQUENCE pg_class", "SELECT 'pg_class'::regclass::oid", ["relation pg_class"]),
+    "index": ("CREATE TABLE t (n int); CREATE INDEX pg_class_oid_index ON t (n)",
+        "SELECT 'pg_class_oid_index'::regclass::oid", ["relation pg_class_oid_index"]),
+    **{name: (FUNCTION.format(call), query, [f"function {found}"])
+       for name, (call, query, found) in FUNCTIONS.items()},
+    "aggregate": ("CREATE AGGREGATE max(int) (SFUNC = int4smaller, STYPE = int)",
+        "SELECT max(n) FROM generate_series(1, 2) AS n", ["function max(integer)"]),
+    "operator": ("CREATE OPERATOR + (LEFTARG = int, RIGHTARG = int, FUNCTION = int4mi)",
+        "SELECT 2 + 1", ["operator +"]),
+    "prefix operator": ("CREATE OPERATOR - (RIGHTARG = int, FUNCTION = int4abs)",
+        "SELECT - n FROM generate_series(1, 1) AS n", ["operator -"]),
     "operator class": (
         "CREATE OPERATOR CLASS text_pattern_ops FOR TYPE text USING btree AS FUNCTION 1 bttextcmp",
         "SELECT opcnamespace FROM pg_opclass"
         " WHERE opcname = 'text_pattern_ops' AND pg_opclass_is_visible(oid) ORDER BY 1",
-        ["operator class text_pattern_ops", "operator family text_pattern_ops"],
-    ),
+        ["operator class text_pattern_ops", "operator family text_pattern_ops"]),
     "operator family": (
         "CREATE OPERATOR FAMILY text_ops USING btree",
         "SELECT opfnamespace FROM pg_opfamily WHERE opfname = 'text_ops' AND opfmethod ="
         " (SELECT oid FROM pg_am WHERE amname = 'btree') AND pg_opfamily_is_visible(oid)",
-        ["operator family text_ops"],
-    ),
-    "collation": (
-        'CREATE COLLATION "C" (LOCALE = "POSIX")',
-        "SELECT '\"C\"'::regcollation::oid", ["collation C"],
-    ),
+        ["operator family text_ops"]),
+    "collation": ('CREATE COLLATION "C" (LOCALE = "POSIX")',
+        "SELECT '\"C\"'::regcollation::oid", ["collation C"]),
     "conversion": (
         "CREATE CONVERSION iso_8859_1_to_utf8 FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
         "SELECT connamespace FROM pg_conversion WHERE conname = 'iso_8859_1_to_utf8'"
-        " AND pg_conversion_is_visible(oid)", ["conversion iso_8859_1_to_utf8"],
-    ),
-    "text search configuration": (
-        "CREATE TEXT SEARCH CONFIGURATION english (COPY = simple)",
-        "SELECT to_tsvector('english', 'horses')", ["text search configuration english"],
-    ),
-    "text search dictionary": (
-        "CREATE TEXT SEARCH DICTIONARY english_stem (TEMPLATE = simple)",
-        "SELECT ts_lexize('english_stem', 'horses')", ["text search dictionary english_stem"],
-    ),
+        " AND pg_conversion_is_visible(oid)", ["conversion iso_8859_1_to_utf8"]),
+    "text search configuration": ("CREATE TEXT SEARCH CONFIGURATION english (COPY = simple)",
+        "SELECT to_tsvector('english', 'horses')", ["text search configuration english"]),
+    "text search dictionary": ("CREATE TEXT SEARCH DICTIONARY english_stem (TEMPLATE = simple)",
+        "SELECT ts_lexize('english_stem', 'horses')", ["text search dictionary english_stem"]),
     "text search parser": (
         'CREATE TEXT SEARCH PARSER "default" (START = prsd_start, GETTOKEN = prsd_nexttoken,'
         " END = prsd_end, LEXTYPES = prsd_lextype)",
         "SELECT prsnamespace FROM pg_ts_parser WHERE pg_ts_parser_is_visible(oid)",
-        ["text search parser default"],
-    ),
+        ["text search parser default"]),
     "text search template": (
         "CREATE TEXT SEARCH TEMPLATE simple (LEXIZE = dsynonym_lexize)",
         "SELECT tmplnamespace FROM pg_ts_template WHERE tmplname = 'simple'"
-        " AND pg_ts_template_is_visible(oid)", ["text search template simple"],
-    ),
+        " AND pg_ts_template_is_visible(oid)", ["text search template simple"]),
 }  # fmt: skip
+OVERLOADS = [
+    "lower(own)", "lower(int)", "lower(text, text)", "lower(text, VARIADIC int[])",
+    "format(text, text)", "date(text)",
+]  # fmt: skip
 # What has names of the server's for other things, and a query that keeps its outcome.
 COEXISTENCE = {
     "tables": (
         'CREATE TABLE "Date" (n int); CREATE TABLE lower (n int); CREATE TABLE integer (n int);'
         "CREATE TABLE english (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY)",
-        "SELECT '2020-02-02'::date::text, lower('A'), 1::integer, to_tsvector('english', 'cats')",
-    ),
+        "SELECT '2020-02-02'::date::text, lower('A'), 1::integer, to_tsvector('english', 'cats')"),
     "overloads": (
         "CREATE TYPE own AS (n int);"
         "CREATE FUNCTION coalesced(own, own) RETURNS own RETURN $1;"
-        "CREATE FUNCTION lower(own) RETURNS text RETURN 'own';"
-        "CREATE FUNCTION lower(int) RETURNS text RETURN 'own';"
-        "CREATE FUNCTION lower(text, text) RETURNS text RETURN 'own';"
-        "CREATE FUNCTION lower(text, VARIADIC int[]) RETURNS text RETURN 'own';"
-        "CREATE FUNCTION format(text, text) RETURNS text RETURN 'own';"
-        "CREATE FUNCTION date(text) RETURNS text RETURN 'own';"
-        "CREATE AGGREGATE max(own) (SFUNC = coalesced, STYPE = own)",
+        "CREATE AGGREGATE max(own) (SFUNC = coalesced, STYPE = own);"
+        + ";".join(map(FUNCTION.format, OVERLOADS)),
         "SELECT lower('A'), lower('A'::varchar), lower(1), lower(ROW(1)::own), lower('a', 'b'),"
         " lower('a', 1, 2), format('1'), format('%s', 1), format('%s', 'a'), date('2020-02-02'),"
-        " date(timestamp '2020-02-02')",
-    ),
+        " date(timestamp '2020-02-02')"),
     "operators": (
         "CREATE TYPE own AS (n int); CREATE FUNCTION joined(own, own) RETURNS text RETURN 'own';"
         "CREATE OPERATOR || (LEFTARG = own, RIGHTARG = own, FUNCTION = joined)",
-        "SELECT 'a' || 'b', ROW(1)::own || ROW(2)::own",
-    ),
+        "SELECT 'a' || 'b', ROW(1)::own || ROW(2)::own"),
     "operator classes": (
         "CREATE OPERATOR FAMILY jsonb_path_ops USING btree",
-        "SELECT count(*) FROM pg_opfamily WHERE pg_opfamily_is_visible(oid)",
-    ),
+        "SELECT count(*) FROM pg_opfamily WHERE pg_opfamily_is_visible(oid)"),
     "types": (
         "CREATE TYPE max AS ENUM ('a'); CREATE DOMAIN pg_tables_ AS text;"
         "CREATE TYPE span AS RANGE (subtype = int); CREATE TYPE array_agg AS (n date[])",
-        "SELECT max(1), '[1,2]'::span::text, array_agg(1)",
-    ),
+        "SELECT max(1), '[1,2]'::span::text, array_agg(1)"),
     "conversions": (
         "CREATE CONVERSION own FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
-        "SELECT convert_from('abc', 'LATIN1')",
-    ),
+        "SELECT convert_from('abc', 'LATIN1')"),
     "collations": (
-        'CREATE COLLATION c (LOCALE = "C")', "SELECT '\"C\"'::regcollation::oid",
-    ),
+        'CREATE COLLATION c (LOCALE = "C")', "SELECT '\"C\"'::regcollation::oid"),
 }  # fmt: skip
 
 
