@@ -24,14 +24,12 @@ TESTS = f"""{SEEING}
             Author.objects.create(name="left")
             connection.close()
 
-
     class ALeaving(Seeing, TestCase):
         def test_leaves_what_is_not_reset(self):
             other = connection.copy()
             with other.cursor() as cursor:
                 cursor.execute("INSERT INTO library_author (name) VALUES ('stays')")
             other.close()
-
 
     class Failing(Seeing, TestCase):
         def test_now_and_then(self): self.assertGreater(times("now-and-then"), 1, "at first")
@@ -42,7 +40,6 @@ TESTS = f"""{SEEING}
             if times("thrice") < 4:
                 raise ValueError("not yet")
 
-
     class Dying(Seeing, TestCase):
         def test_dies(self):
             if times("dies") == 1:
@@ -52,7 +49,6 @@ TESTS = f"""{SEEING}
         def test_sleeps(self):
             if times("sleeps") == 1:
                 time.sleep(30)
-
 
     class Unset(Seeing, TestCase):
         @classmethod
@@ -81,7 +77,6 @@ ONCE = f"""{SEEING}
     class Failing(Seeing, TestCase):
         def test_it(self): self.assertGreater(times("it"), 1, "at first")
 
-
     class Other(Seeing, TestCase):
         def test_other(self): pass
 """
@@ -90,17 +85,14 @@ ALWAYS = f"""{SEEING}
     class Failing(Seeing, TestCase):
         def test_it(self): self.fail(f"time {{times('it')}}")
 
-
     class Unset(Seeing, TestCase):
         @classmethod
         def setUpClass(cls): raise RuntimeError(f"set-up {{times('unset')}}")
 
         def test_never(self): pass
 
-
     class Dying(Seeing, TestCase):
         def test_dies(self): os._exit(times("dies"))
-
 
     # A mark wins over the option, and that of a test over that of its class.
     @schema_runner.retries(1)
@@ -109,7 +101,6 @@ ALWAYS = f"""{SEEING}
 
         @schema_runner.retries(0)
         def test_never_again(self): self.fail()
-
 
     # Its test has passed, so it is not run again.
     class Torn(Seeing, TestCase):
