@@ -3,13 +3,11 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..project import PARALLEL, Project, Result
+from ..project import Project, Result
 
 # Each test waits until two processes have come to one, so that neither is through with its first
 # while the other is still being set up.
 TOGETHER = {"MEET": "2"}
-
-__all__ = ["PARALLEL", "TOGETHER", "Line", "Run", "follows", "read", "run", "sleeping"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,15 @@ from collections import Counter
 
 import pytest
 
-from ..project import Project
-from .recording import PARALLEL, Run, run, sleeping
+from ..project import PARALLEL, Project
+from .recording import Run, run, sleeping
 
 TESTS = [f"Long.test_{letter}" for letter in "abcd"]
-# With TOGETHER, a test of the class waits until two processes are at one: it has to be divided.
+# With DIVIDED, a test of the class waits until two processes are at one: it has to be divided.
 LONG = """
-    class Data:
-        pass
+    class Data: pass
 
-
-    collected = []
-    data = Data()
-
+    collected, data = [], Data()
 
     class Long(Recording, {kind}):
         count = 0
@@ -25,44 +21,69 @@ LONG = """
             time.sleep(0.3)
             if "DIVIDED" in os.environ:
                 meet("long")
-
-        {test_a}
-        def test_b(self):
-            self.work()
-
-        def test_c(self):
-            self.work()
-
-        def test_d(self):
-            self.work()
-
-
-"""
-TEST_A = """
+        {more}
         def test_a(self):
             self.work()
             {statement}
+
+        def test_b(self): self.work()
+        def test_c(self): self.work()
+        def test_d(self): self.work()
+
 """
 DIVIDED = {"MEET": "2", "DIVIDED": "1"}
-
-
-def long(test_a: str = "pass", kind: str = "TestCase", more: str = "") -> str:
-    """Return a class of four tests, of which the first does something besides."""
-    text = more + TEST_A.format(statement=test_a)
-    return LONG.format(kind=kind, test_a=text.strip()) + sleeping("Short", 0.05)
-
-
 SET_UP = """
         @classmethod
         def setUpTestData(cls):
             cls.author = Author.objects.create(name="for all tests")
 """
+# Doing that twice would cost more than it could save.
 SLOW_SET_UP = """
         @classmethod
         def setUpClass(cls):
             super().setUpClass()
             time.sleep(0.6)
 """
+# What tests leave to each other in the class, in another one it is made from, or in its module.
+LEAVINGS = {
+    "class": "type(self).count += 1",
+    "new": "type(self).unknown = 1",
+    "list": "collected.append(1)",
+    "object": "global data; data = Data()",
+    "globals": "globals()['new'] = 1",
+    "base": "Recording.seen = True",
+}
+
+
+def long(statement: str = "pass", kind: str = "TestCase", more: str = "") -> str:
+    """Return a class of four tests, of which the first does something besides; and another."""
+    return LONG.format(kind=kind, statement=statement, more=more) + sleeping("Short", 0.05)
+
+
+CREATES = "Author.objects.create(name='a')"
+MODULES = {
+    "case": long(CREATES, more=SET_UP),
+    "transaction": long(CREATES, "TransactionTestCase"),
+    "set_up": long(more=SLOW_SET_UP),
+    "serial": long(more="@schema_runner.serial"),
+    **{name: long(statement) for name, statement in LEAVINGS.items()},
+}
+
+
+@pytest.fixture(scope="module")
+def seen(shared_project: Project) -> Project:
+    """A project of modules with a long class each, which a parallel run has looked at."""
+    for name, text in MODULES.items():
+        shared_project.tests(text, module=f"test_{name}")
+    run(shared_project, *PARALLEL).passed()
+    return shared_project
+
+
+def again(
+    project: Project, module: str, *arguments: str, env: dict[str, str] | None = None
+) -> Run:
+    """Run a module in parallel once more."""
+    return run(project, *PARALLEL, *arguments, f"library.test_{module}", env=env)
 
 
 def ran(found: Run) -> Counter[str]:
@@ -76,16 +97,13 @@ def is_whole(found: Run) -> bool:
     return len(found.processes_of("Long")) == 1
 
 
-@pytest.mark.parametrize("kind", ["TestCase", "TransactionTestCase"])
+@pytest.mark.parametrize("module", ["case", "transaction"])
 def test_a_long_class_is_divided_from_the_second_parallel_run_on(
-    project: Project, kind: str
+    seen: Project, module: str
 ) -> None:
     """The first has seen that its tests change nothing; set-up is done in both workers."""
-    more = SET_UP if kind == "TestCase" else ""
-    project.tests(long("Author.objects.create(name='a')", kind, more))
-    assert is_whole(run(project, *PARALLEL))
     for _ in range(2):
-        found = run(project, *PARALLEL, env=DIVIDED)
+        found = again(seen, module, env=DIVIDED)
         assert ran(found) == Counter(TESTS)
         assert found.result.stderr.count("Ran 5 tests") == 1
         processes = found.processes_of("Long")
@@ -105,50 +123,23 @@ def test_runs_without_workers_do_not_look_at_what_tests_change(project: Project)
     assert len(found.processes_of("Long")) == 2
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "type(self).count += 1",
-        "type(self).unknown = 1",
-        "collected.append(1)",
-        "global data; data = Data()",
-        "globals()['new'] = 1",
-        "Recording.seen = True",
-    ],
-)
-def test_a_class_whose_tests_leave_something_to_each_other_stays_whole(
-    project: Project, statement: str
-) -> None:
-    """In attributes of the class, of another one it is made from, or of its module."""
-    project.tests(long(statement))
-    for _ in range(2):
-        assert is_whole(run(project, *PARALLEL))
-
-
-def test_a_class_with_a_long_set_up_stays_whole(project: Project) -> None:
-    """Doing that twice would cost more than it could save."""
-    project.tests(long(more=SLOW_SET_UP))
-    for _ in range(2):
-        assert is_whole(run(project, *PARALLEL))
+@pytest.mark.parametrize("module", [*LEAVINGS, "set_up"])
+def test_a_class_stays_whole(seen: Project, module: str) -> None:
+    """Where tests leave something to each other, and where the set-up takes long."""
+    assert is_whole(again(seen, module))
 
 
 @pytest.mark.parametrize("arguments", [["--order", "suite"], ["--shuffle", "1"]])
-def test_a_class_stays_whole_where_somebody_wants_an_order(
-    project: Project, arguments: list[str]
-) -> None:
+def test_a_class_stays_whole_where_an_order_is_given(seen: Project, arguments: list[str]) -> None:
     """Its tests are run in that order, by one worker."""
-    project.tests(long())
-    run(project, *PARALLEL).passed()
-    found = run(project, *PARALLEL, *arguments)
+    found = again(seen, "case", *arguments)
     assert ran(found) == Counter(TESTS)
     assert len(found.processes_of("Long")) == 1
 
 
-def test_tests_of_a_divided_class_that_run_alone_do_so(project: Project) -> None:
+def test_tests_of_a_divided_class_that_run_alone_do_so(seen: Project) -> None:
     """The others are divided; what is marked is run by one worker, after them."""
-    project.tests(long(more="@schema_runner.serial"))
-    run(project, *PARALLEL).passed()
-    found = run(project, *PARALLEL, env=DIVIDED)
+    found = again(seen, "serial", env=DIVIDED)
     assert ran(found) == Counter(TESTS)
     assert found.tests[-1] == "Long.test_a"
     assert found.met["Long.test_a"] == set()

@@ -2,34 +2,23 @@
 
 from collections import Counter
 
-import pytest
+from ..project import PARALLEL, SERIAL, Mode, Project, Result, each_mode
+from .recording import TOGETHER, follows, run, sleeping
 
-from ..project import Project, Result
-from .recording import PARALLEL, TOGETHER, follows, run, sleeping
-
-MODES = [pytest.param((), id="serial"), pytest.param(PARALLEL, id="parallel")]
 BROKEN = {"BROKEN": "1"}
 
 # Each way in which a test can fail, for as long as BROKEN is there.
 TESTS = """
-    import unittest
-
     IS_BROKEN = "BROKEN" in os.environ
-
 
     class Failing(Recording, TestCase):
         def test_error(self):
             if IS_BROKEN:
                 raise KeyError("as planned")
 
-        def test_failure(self):
-            self.assertFalse(IS_BROKEN)
-
-        def test_passing(self):
-            pass
-
-        def test_skipped(self):
-            self.skipTest("today")
+        def test_failure(self): self.assertFalse(IS_BROKEN)
+        def test_passing(self): pass
+        def test_skipped(self): self.skipTest("today")
 
         def test_subtest(self):
             for number in range(3):
@@ -37,18 +26,13 @@ TESTS = """
                     self.assertFalse(IS_BROKEN and number == 1)
 
         @schema_runner.timeout(0.5)
-        def test_timed_out(self):
-            time.sleep(60 if IS_BROKEN else 0)
+        def test_timed_out(self): time.sleep(60 if IS_BROKEN else 0)
 
         @unittest.expectedFailure
-        def test_expected(self):
-            self.fail("as planned")
-
+        def test_expected(self): self.fail("as planned")
 
     class Passing(Recording, TransactionTestCase):
-        def test_passing(self):
-            pass
-
+        def test_passing(self): pass
 
     class Unset(Recording, TestCase):
         @classmethod
@@ -56,12 +40,8 @@ TESTS = """
             super().setUpClass()
             assert not IS_BROKEN
 
-        def test_a(self):
-            pass
-
-        def test_b(self):
-            pass
-
+        def test_a(self): pass
+        def test_b(self): pass
 
 """
 CRASHING = """
@@ -70,16 +50,11 @@ CRASHING = """
             if IS_BROKEN:
                 os._exit(7)
 
-        def test_b(self):
-            pass
-
-
+        def test_b(self): pass
 """
 MODULE = """
     class InModule(Recording, TestCase):
-        def test_it(self):
-            pass
-
+        def test_it(self): pass
 
     def setUpModule():
         assert "BROKEN" not in os.environ
@@ -99,8 +74,8 @@ def line_of(result: Result, word: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_what_failed_is_run_once_more(project: Project, mode: tuple[str, ...]) -> None:
+@each_mode
+def test_what_failed_is_run_once_more(project: Project, mode: Mode) -> None:
     """In whatever way: by itself, with its class, its module, its time or its worker."""
     failed, others = FAILED, OTHERS
     # Without workers, the run would be over.
@@ -109,6 +84,9 @@ def test_what_failed_is_run_once_more(project: Project, mode: tuple[str, ...]) -
     project.tests(TESTS + (CRASHING if mode else ""))
     project.tests(MODULE, module="test_module")
     assert run(project, *mode, env=BROKEN).result.code == 1
+    # Runs of other tests do not make it forgotten, nor does one that does not come to it.
+    run(project, *mode, "library.test_generated.Passing").passed()
+    assert run(project, *mode, "--last-failed", "--failfast", env=BROKEN).result.code == 1
     found = run(project, *mode, "--last-failed").passed()
     assert Counter(found.tests) == Counter(failed)
     total = len(failed | others)
@@ -120,27 +98,12 @@ def test_what_failed_is_run_once_more(project: Project, mode: tuple[str, ...]) -
     assert line_of(found.result, "No test is known") == line
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_test_has_failed_until_it_passes(project: Project, mode: tuple[str, ...]) -> None:
-    """Runs of other tests do not make it forgotten, nor does one that does not come to it."""
-    project.tests(TESTS)
-    label = "library.test_generated.Failing"
-    assert run(project, *mode, label, env=BROKEN).result.code == 1
-    run(project, *mode, "library.test_generated.Passing").passed()
-    assert run(project, *mode, "--last-failed", "--failfast", env=BROKEN).result.code == 1
-    failed = {name for name in FAILED if name.startswith("Failing.")}
-    assert set(run(project, *mode, "--last-failed").passed().tests) == failed
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_module_that_cannot_be_imported_is_always_run(
-    project: Project, mode: tuple[str, ...]
-) -> None:
-    """Nobody knows which of its tests would fail."""
+def test_a_module_that_cannot_be_imported_is_always_run(project: Project) -> None:
+    """It is unknown which of its tests would fail."""
     project.tests(sleeping("A", 0) + sleeping("B", 0) + sleeping("C", 0))
-    run(project, *mode).passed()
+    run(project).passed()
     project.tests("import nothing_there", module="test_broken")
-    for _ in range(2):
+    for mode in (SERIAL, PARALLEL):
         found = run(project, *mode, "--last-failed")
         assert found.result.code == 1
         assert "No module named 'nothing_there'" in found.result.stderr
@@ -151,54 +114,39 @@ def test_a_module_that_cannot_be_imported_is_always_run(
 # Passing tests before failing ones, in the order of the suite.
 FIRST = """
     class A(Recording, TestCase):
-        def test_a(self):
-            time.sleep(0.2)
-
+        def test_a(self): time.sleep(0.2)
 
     class B(Recording, TestCase):
-        def test_a(self):
-            time.sleep(0.4)
-
+        def test_a(self): time.sleep(0.4)
 
     class C(Recording, TestCase):
-        def test_a(self):
-            pass
-
-        def test_b(self):
-            self.assertNotIn("BROKEN", os.environ)
-
+        def test_a(self): pass
+        def test_b(self): self.assertNotIn("BROKEN", os.environ)
 
     class D(Recording, TransactionTestCase):
-        def test_a(self):
-            time.sleep(0.1)
-
+        def test_a(self): time.sleep(0.1)
 
     class E(Recording, TransactionTestCase):
-        def test_a(self):
-            self.assertNotIn("BROKEN", os.environ)
+        def test_a(self): self.assertNotIn("BROKEN", os.environ)
 """
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_what_failed_comes_first_within_its_kind(project: Project, mode: tuple[str, ...]) -> None:
+@each_mode
+def test_what_failed_comes_first_within_its_kind(project: Project, mode: Mode) -> None:
     """With the rest of its class after it; tests that may empty tables still come later."""
     project.tests(FIRST)
+    together = TOGETHER if mode else {}
     assert run(project, *mode, env=BROKEN).result.code == 1
-    found = run(project, *mode, "--failed-first", env=TOGETHER if mode else None).passed()
+    # In an order that is given, what failed keeps its place.
+    labels = [f"library.test_generated.{name}" for name in "BCAD"]
+    found = run(project, *mode, "--failed-first", *labels, env={**BROKEN, **together})
+    assert found.result.code == 1
+    expected = ["B", "C", "A", "D"]
+    assert follows(found.classes, expected) if mode else found.classes == expected
+    assert [name for name in found.tests if name[0] == "C"] == ["C.test_a", "C.test_b"]
+    found = run(project, *mode, "--failed-first", env=together).passed()
     assert [name for name in found.tests if name[0] == "C"] == ["C.test_b", "C.test_a"]
     if mode:
         assert follows(found.classes, ["C", "B", "A", "E", "D"])
     else:
         assert found.classes == ["C", "A", "B", "E", "D"]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_an_order_that_somebody_wants_wins(project: Project, mode: tuple[str, ...]) -> None:
-    """What failed keeps its place in it."""
-    project.tests(FIRST)
-    assert run(project, *mode, env=BROKEN).result.code == 1
-    labels = [f"library.test_generated.{name}" for name in "BCAD"]
-    found = run(project, *mode, "--failed-first", *labels, env=TOGETHER if mode else None)
-    expected = ["B", "C", "A", "D"]
-    assert follows(found.passed().classes, expected) if mode else found.classes == expected
-    assert [name for name in found.tests if name[0] == "C"] == ["C.test_a", "C.test_b"]

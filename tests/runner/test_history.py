@@ -3,28 +3,21 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ..project import Project
-from .recording import PARALLEL, TOGETHER, Run, read, run
+from ..project import PARALLEL, Mode, Project, each_mode
+from .recording import TOGETHER, Run, read, run
 
-MODES = [pytest.param((), id="serial"), pytest.param(PARALLEL, id="parallel")]
 FOLDER = ".schema_runner"
 TESTS = """
     class A(Recording, TestCase):
-        def test_failing(self):
-            self.assertNotIn("BROKEN", os.environ)
-
-        def test_passing(self):
-            pass
-
+        def test_failing(self): self.assertNotIn("BROKEN", os.environ)
+        def test_passing(self): pass
 
     class B(Recording, TransactionTestCase):
-        def test_passing(self):
-            pass
+        def test_passing(self): pass
 """
 BROKEN = {"BROKEN": "1"}
 
@@ -40,40 +33,40 @@ def remembering(project: Project) -> Project:
     return project
 
 
-def names(project: Project) -> set[str]:
-    """Return what is in the project's folder, but for what tests leave there."""
-    found = {path.name for path in project.folder.iterdir()}
-    return {name for name in found if not name.startswith("met-")}
+def names(folder: Path) -> set[str]:
+    """Return what is in a folder, but for what tests leave there."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith("met-")}
+
+
+def fail(project: Project, *mode: str) -> None:
+    """Run the tests, of which one fails."""
+    assert run(project, *mode, env=BROKEN).result.code == 1
 
 
 def knows_a_failure(project: Project) -> bool:
     """Whether a run that is to begin knows that a test has failed."""
-    found = run(project, "--last-failed").passed()
-    return found.tests == ["A.test_failing"]
+    return run(project, "--last-failed").passed().tests == ["A.test_failing"]
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_run_leaves_a_history(remembering: Project, mode: tuple[str, ...]) -> None:
+@each_mode
+def test_a_run_leaves_a_history(remembering: Project, mode: Mode) -> None:
     """In the project's folder, and nothing else; version control is told to leave it alone."""
     history_dir(remembering, None)
-    assert run(remembering, *mode, env=BROKEN).result.code == 1
-    without = names(remembering)
+    fail(remembering, *mode)
+    without = names(remembering.folder)
     history_dir(remembering, FOLDER)
-    assert run(remembering, *mode, env=BROKEN).result.code == 1
-    assert names(remembering) - without == {FOLDER}
+    fail(remembering, *mode)
+    assert names(remembering.folder) - without == {FOLDER}
     folder = remembering.folder / FOLDER
-    assert {path.name for path in folder.iterdir()} == {".gitignore", "history.json", "lock"}
+    assert names(folder) == {".gitignore", "history.json", "lock"}
     assert (folder / ".gitignore").read_text() == "*\n"
-    assert knows_a_failure(remembering)
-
-
-def test_no_folder(remembering: Project) -> None:
-    """Nothing is left, and nothing known: not even where an earlier run has left something."""
-    assert run(remembering, env=BROKEN).result.code == 1
+    before = (folder / "history.json").read_bytes()
+    # Without the setting it is neither read nor written.
     history_dir(remembering, None)
-    before = (remembering.folder / FOLDER / "history.json").read_bytes()
     assert not knows_a_failure(remembering)
-    assert (remembering.folder / FOLDER / "history.json").read_bytes() == before
+    assert (folder / "history.json").read_bytes() == before
+    history_dir(remembering, FOLDER)
+    assert knows_a_failure(remembering)
 
 
 @pytest.mark.parametrize("is_absolute", [False, True])
@@ -81,25 +74,18 @@ def test_another_folder(remembering: Project, is_absolute: bool) -> None:
     """Below the project's, unless its path is an absolute one; made where it is missing."""
     folder = remembering.folder / "kept" / "here"
     history_dir(remembering, str(folder) if is_absolute else "kept/here")
-    assert run(remembering, env=BROKEN).result.code == 1
-    assert (folder / ".gitignore").is_file()
-    assert (folder / "history.json").is_file()
-    assert FOLDER not in names(remembering)
+    fail(remembering)
+    assert names(folder) == {".gitignore", "history.json", "lock"}
+    assert FOLDER not in names(remembering.folder)
     assert knows_a_failure(remembering)
 
 
-def test_a_folder_that_is_there_is_its_owners(remembering: Project) -> None:
-    """Whether version control is to have it, nobody else says."""
+def test_a_folder_of_the_project_from_anywhere(remembering: Project) -> None:
+    """One that is there is its owner's; runs elsewhere have the same, and leave nothing there."""
     (remembering.folder / FOLDER).mkdir()
-    assert run(remembering, env=BROKEN).result.code == 1
-    kept = {path.name for path in (remembering.folder / FOLDER).iterdir()}
-    assert kept == {"history.json", "lock"}
-    assert knows_a_failure(remembering)
-
-
-def test_the_working_directory_does_not_matter(remembering: Project, tmp_path: Path) -> None:
-    """Runs from anywhere have the same folder, and leave nothing elsewhere."""
-    assert run(remembering, env=BROKEN).result.code == 1
+    fail(remembering)
+    # Whether version control is to have it is not for us to say.
+    assert names(remembering.folder / FOLDER) == {"history.json", "lock"}
     elsewhere = remembering.folder / "elsewhere"
     elsewhere.mkdir()
     remembering.forget()
@@ -116,46 +102,19 @@ def test_the_working_directory_does_not_matter(remembering: Project, tmp_path: P
     assert not knows_a_failure(remembering)
 
 
-def be_a_file(folder: Path) -> None:
-    folder.write_text("")
-
-
-def cannot_be_made(folder: Path) -> None:
-    """It is where nobody can make one."""
-    folder.symlink_to("/proc/nothing")
-
-
-def is_read_only(folder: Path) -> None:
-    """Even for root."""
-    folder.symlink_to("/sys/kernel")
-
-
-def has_a_folder_as(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).mkdir(parents=True)
-
-
-def has(text: bytes) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "history.json").write_bytes(text)
-
-    return write
-
-
-DAMAGES = {
-    "file": be_a_file,
-    "unmakable": cannot_be_made,
-    "read-only": is_read_only,
-    "history": has_a_folder_as("history.json"),
-    "new": has_a_folder_as("history.new"),
-    "lock": has_a_folder_as("lock"),
-    "empty": has(b""),
-    "bytes": has(b"\xff\x00"),
-    "half": has(b'{"format":1,"tests":{"library.test_generated.A.test_fai'),
-    "list": has(b"[]"),
-    "null": has(b'{"format":1,"tests":null,"classes":null,"runs":null}'),
-    "other format": has(b'{"format":2,"tests":{},"classes":{},"runs":[]}'),
-    "values": has(b'{"format":1,"tests":{"a":["x","P",1]},"classes":{},"runs":[]}'),
+# What is in the folder's place: a file, what nobody can make a folder of, and what is read-only
+# even for root.
+PLACES = {"file": None, "unmakable": "/proc/nothing", "read-only": "/sys/kernel"}
+# What is a folder itself instead of a file of it.
+FILES = ["history.json", "history.new", "lock"]
+CONTENTS = {
+    "empty": b"",
+    "bytes": b"\xff\x00",
+    "half": b'{"format":1,"tests":{"library.test_generated.A.test_fai',
+    "list": b"[]",
+    "null": b'{"format":1,"tests":null,"classes":null,"runs":null}',
+    "other format": b'{"format":2,"tests":{},"classes":{},"runs":[]}',
+    "values": b'{"format":1,"tests":{"a":["x","P",1]},"classes":{},"runs":[]}',
 }
 
 
@@ -164,18 +123,34 @@ def said(found: Run) -> tuple[int, set[str], str]:
     return found.result.code, {*found.tests}, re.sub("[0-9.]+", "#", found.result.output)
 
 
-def test_damage_changes_nothing(remembering: Project) -> None:
-    """Whatever is in the folder's place, or in it: no outcome, no exit code and no output."""
+def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> None:
+    """Whatever is in its place, or in that of its files: no outcome, exit code or output."""
+    folder = remembering.folder
     history_dir(remembering, None)
-    serial = said(run(remembering, env=BROKEN))
-    parallel = said(run(remembering, *PARALLEL, env=TOGETHER))
-    assert (serial[0], parallel[0]) == (1, 0)
-    for name, damage in DAMAGES.items():
-        folder = remembering.folder / f"kept-{name}"
-        damage(folder)
-        history_dir(remembering, folder.name)
-        assert said(run(remembering, env=BROKEN)) == serial, name
-        assert said(run(remembering, *PARALLEL, env=TOGETHER)) == parallel, name
+    expected = said(run(remembering, env=BROKEN))
+    assert expected[0] == 1
+    for name, target in PLACES.items():
+        if target is None:
+            (folder / name).touch()
+        else:
+            (folder / name).symlink_to(target)
+    for name in FILES:
+        (folder / f"with-{name}" / name).mkdir(parents=True)
+    for name in (*PLACES, *(f"with-{name}" for name in FILES)):
+        history_dir(remembering, name)
+        assert said(run(remembering, env=BROKEN)) == expected, name
+
+
+def test_a_history_that_cannot_be_read_changes_nothing(remembering: Project) -> None:
+    """Whatever it is: no outcome, no exit code and no output."""
+    history_dir(remembering, None)
+    expected = said(run(remembering, *PARALLEL, env=TOGETHER))
+    assert expected[0] == 0
+    for name, content in CONTENTS.items():
+        remembering.write(f"{name}/history.json", "")
+        (remembering.folder / name / "history.json").write_bytes(content)
+        history_dir(remembering, name)
+        assert said(run(remembering, *PARALLEL, env=TOGETHER)) == expected, name
 
 
 def test_runs_at_the_same_time_all_remember(project: Project) -> None:

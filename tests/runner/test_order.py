@@ -2,8 +2,8 @@
 
 import pytest
 
-from ..project import Project
-from .recording import PARALLEL, TOGETHER, follows, run, sleeping
+from ..project import PARALLEL, Project
+from .recording import TOGETHER, follows, run, sleeping
 
 # In the suite they are sorted by name.
 LENGTHS = {"A": 0.01, "B": 0.7, "C": 0.2, "D": 0.4}
@@ -12,29 +12,31 @@ LONGEST_FIRST = ["B", "D", "C", "A"]
 LABELS = [f"library.test_generated.{name}" for name in ("B", "A", "D", "C")]
 
 
-@pytest.fixture
-def measured(project: Project) -> Project:
+@pytest.fixture(scope="module")
+def measured(shared_project: Project) -> Project:
     """A project whose classes take different times, which a run has measured."""
-    project.tests("".join(sleeping(*each) for each in LENGTHS.items()))
-    first = run(project, *PARALLEL).passed()
+    shared_project.tests("".join(sleeping(*each) for each in LENGTHS.items()))
+    first = run(shared_project, *PARALLEL).passed()
     assert sorted(first.tests) == [f"{name}.test_it" for name in SUITE]
-    return project
+    return shared_project
+
+
+def classes(project: Project, *arguments: str, env: dict[str, str] | None = None) -> list[str]:
+    """Return the classes of a run in the order in which they began."""
+    return run(project, *arguments, env=env).passed().classes
 
 
 def test_what_takes_longest_comes_first(measured: Project) -> None:
     """Whichever kind of run has measured it; without history the suite's order holds."""
-    assert follows(run(measured, *PARALLEL, env=TOGETHER).passed().classes, LONGEST_FIRST)
+    assert follows(classes(measured, *PARALLEL, env=TOGETHER), LONGEST_FIRST)
     history = measured.folder / ".schema_runner/history.json"
     history.unlink()
-    assert follows(run(measured, *PARALLEL, env=TOGETHER).passed().classes, SUITE)
+    assert follows(classes(measured, *PARALLEL, env=TOGETHER), SUITE)
     history.unlink()
-    assert run(measured).passed().classes == SUITE
-    assert follows(run(measured, *PARALLEL, env=TOGETHER).passed().classes, LONGEST_FIRST)
-
-
-def test_without_workers_the_order_is_stocks(measured: Project) -> None:
-    """However long classes take."""
-    assert run(measured).passed().classes == SUITE
+    # Without workers the order is stock's, however long classes take.
+    assert classes(measured) == SUITE
+    assert follows(classes(measured, *PARALLEL, env=TOGETHER), LONGEST_FIRST)
+    assert classes(measured) == SUITE
 
 
 @pytest.mark.parametrize(
@@ -42,44 +44,45 @@ def test_without_workers_the_order_is_stocks(measured: Project) -> None:
     [["--order", "suite"], ["--shuffle", "1"], ["--reverse"], LABELS],
     ids=["suite", "shuffle", "reverse", "labels"],
 )
-def test_an_order_that_somebody_wants_wins(measured: Project, arguments: list[str]) -> None:
+def test_an_order_that_is_given_wins(measured: Project, arguments: list[str]) -> None:
     """Classes begin as they do without workers: in stock's order."""
-    expected = run(measured, *arguments).passed().classes
+    expected = classes(measured, *arguments)
     assert not follows(expected, LONGEST_FIRST)
-    found = run(measured, *PARALLEL, *arguments, env=TOGETHER).passed().classes
-    assert follows(found, expected)
+    assert follows(classes(measured, *PARALLEL, *arguments, env=TOGETHER), expected)
 
 
-def test_one_label_wants_no_order(measured: Project) -> None:
+def test_one_label_gives_no_order(measured: Project) -> None:
     """Nor do several that name modules, in which classes are for us to order."""
-    found = run(measured, "library.test_generated", *PARALLEL, env=TOGETHER).passed()
-    assert follows(found.classes, LONGEST_FIRST)
+    label = "library.test_generated"
+    assert follows(classes(measured, label, *PARALLEL, env=TOGETHER), LONGEST_FIRST)
     measured.tests(sleeping("E", 0.1), module="test_more")
-    labels = ("library.test_more", "library.test_generated")
-    found = run(measured, *labels, *PARALLEL, env=TOGETHER).passed()
+    found = classes(measured, "library.test_more", label, *PARALLEL, env=TOGETHER)
     # A new test takes as long as the middle one, so it comes in the middle.
-    assert follows([name for name in found.classes if name != "E"], LONGEST_FIRST)
+    assert follows([name for name in found if name != "E"], LONGEST_FIRST)
+    (measured.folder / "library/test_more.py").unlink()
 
 
 def test_kinds_keep_their_order_in_each_worker(project: Project) -> None:
     """A class that may empty tables comes after those that may not, though it takes longer."""
-    classes = [sleeping(f"Case{n}", 0.2) for n in range(4)]
-    classes += [sleeping(f"Other{n}", 0.3, "TransactionTestCase") for n in range(2)]
-    project.tests("".join(classes))
+    project.tests(
+        "".join(sleeping(f"Case{n}", 0.2) for n in range(4))
+        + "".join(sleeping(f"Other{n}", 0.3, "TransactionTestCase") for n in range(2))
+    )
     run(project, *PARALLEL).passed()
-    found = run(project, *PARALLEL, env=TOGETHER).passed()
-    assert sorted(found.classes[:4]) == ["Case0", "Case1", "Case2", "Case3"]
-    assert sorted(found.classes[4:]) == ["Other0", "Other1"]
+    found = classes(project, *PARALLEL, env=TOGETHER)
+    assert sorted(found[:4]) == ["Case0", "Case1", "Case2", "Case3"]
+    assert sorted(found[4:]) == ["Other0", "Other1"]
 
 
 def test_a_class_that_would_hold_up_the_run_goes_ahead(project: Project) -> None:
     """Its worker runs no test of an earlier kind from then on: those are left to another."""
     # Another time than what was measured, so that the worker ahead is through before the other.
     slower = "0.6 if 'SLOWER' in os.environ else 0.1"
-    classes = [sleeping(f"Case{n}", slower) for n in range(4)]
-    classes += [sleeping("Long", 1.2, "TransactionTestCase")]
-    classes += [sleeping("Other", 0.02, "TransactionTestCase")]
-    project.tests("".join(classes))
+    project.tests(
+        "".join(sleeping(f"Case{n}", slower) for n in range(4))
+        + sleeping("Long", 1.2, "TransactionTestCase")
+        + sleeping("Other", 0.02, "TransactionTestCase")
+    )
     run(project, *PARALLEL).passed()
     found = run(project, *PARALLEL, env={**TOGETHER, "SLOWER": "1"}).passed()
     assert sorted(found.classes) == ["Case0", "Case1", "Case2", "Case3", "Long", "Other"]
@@ -92,12 +95,17 @@ def test_a_class_that_would_hold_up_the_run_goes_ahead(project: Project) -> None
 def test_where_tests_find_everything_as_it_was_length_alone_decides(project: Project) -> None:
     """A reset to the reference leaves nothing to the tests of an earlier kind."""
     project.configure('SCHEMA_RUNNER = {"RESET": "reference"}')
-    kinds = ["TransactionTestCase", "TestCase", "TransactionTestCase", "TestCase"]
-    lengths = zip(["B", "D", "C", "A"], [0.7, 0.4, 0.2, 0.01], kinds, strict=True)
-    project.tests("".join(sleeping(*each) for each in lengths))
+    kinds = {"B": "TransactionTestCase", "C": "TransactionTestCase"}
+    # Longer than the next two together, also where a processor is shared.
+    lengths = {**LENGTHS, "B": 1.2}
+    project.tests(
+        "".join(
+            sleeping(name, length, kinds.get(name, "TestCase")) for name, length in lengths.items()
+        )
+    )
     run(project, *PARALLEL).passed()
     found = run(project, *PARALLEL, env=TOGETHER).passed()
-    assert follows(found.classes, ["B", "D", "C", "A"])
+    assert follows(found.classes, LONGEST_FIRST)
     # TestCases after TransactionTestCases.
     assert ["D", "C", "A"] in found.workers
-    assert run(project).passed().classes == ["A", "D", "B", "C"]
+    assert classes(project) == ["A", "D", "B", "C"]

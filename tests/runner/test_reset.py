@@ -2,130 +2,233 @@
 
 import pytest
 
-from ..project import STOCK, Project
+from ..project import PARALLEL, STOCK, Mode, Project, each_mode
 
-MODES = [(), ("--parallel", "2")]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_committed_rows_are_gone(project: Project, mode: tuple[str, ...]) -> None:
-    """After each test, as after stock's flush; what post_migrate makes is there."""
-    project.tests(
-        """
-        from django.contrib.contenttypes.models import ContentType
-        from django.contrib.auth.models import Permission
-
-
-        class Committed(TransactionTestCase):
-            def check(self):
-                self.assertEqual(Author.objects.count(), 0)
-                self.assertEqual(ContentType.objects.get_for_model(Author).pk,
-                                 ContentType.objects.get(model="author").pk)
-                self.assertEqual(ContentType.objects.count(), 6)
-                self.assertEqual(Permission.objects.count(), 24)
-                Book.objects.create(title="x", author=Author.objects.create(name="same"))
-                Permission.objects.first().delete()
-
-            test_a = test_b = test_c = check
-
-
-        class Other(Committed):
-            pass
-        """
+STATEMENTS = """
+    migrations.RunSQL(
+        "CREATE TABLE legacy (id serial PRIMARY KEY, author bigint);"
+        " CREATE FUNCTION insert_author() RETURNS void LANGUAGE sql AS"
+        " $$ INSERT INTO library_author (name) VALUES ('x') $$"
     )
-    project.run(*mode, "--testrunner", STOCK).passed()
-    project.run(*mode).passed()
+"""
+COMMITTED = """
+    from django.contrib.auth.models import Permission
+    from django.contrib.contenttypes.models import ContentType
+
+    class Committed(TransactionTestCase):
+        def check(self):
+            self.assertEqual(Author.objects.count(), 0)
+            self.assertEqual(ContentType.objects.get_for_model(Author).pk,
+                             ContentType.objects.get(model="author").pk)
+            self.assertEqual(ContentType.objects.count(), 6)
+            self.assertEqual(Permission.objects.count(), 24)
+            Book.objects.create(title="x", author=Author.objects.create(name="same"))
+            Permission.objects.first().delete()
+
+        test_a = test_b = test_c = check
+
+    class Other(Committed): pass
+
+    # A table without a model, or an unmanaged one, stays as tests leave it.
+    class Unmanaged(TransactionTestCase):
+        expected = 0
+
+        def check(self):
+            self.assertEqual(query("SELECT count(*) FROM legacy"), [(Unmanaged.expected,)])
+            query("INSERT INTO legacy (author) VALUES (1)")
+            Unmanaged.expected += 1
+
+        test_a = test_b = test_c = check
+"""
+# Rows of a thread, of another process, of a function of the server, of a test that has flushed by
+# itself, of a transaction that stays open; and a connection that nothing knows of any more.
+WRITTEN = """
+    import subprocess
+
+    from django.core.management import call_command
+
+    def insert():
+        Author.objects.create(name="x")
+        connection.close()
+
+    def in_thread(function):
+        thread = threading.Thread(target=function)
+        thread.start()
+        thread.join()
+
+    class Written(TransactionTestCase):
+        def setUp(self): self.assertEqual(Author.objects.count(), 0)
+
+        def test_thread(self): in_thread(insert)
+        def test_server(self): query("SELECT insert_author()")
+
+        def test_process(self):
+            parameters = connection.get_connection_params()
+            names = ("host", "port", "user", "dbname", "options")
+            known = json.dumps({name: parameters.get(name) for name in names})
+            subprocess.run([sys.executable, "insert.py", known], check=True)
+
+        def test_flush(self):
+            call_command("flush", interactive=False, verbosity=0)
+            insert()
+
+        def test_left_open(self):
+            connection.set_autocommit(False)
+            insert()
+
+        def test_z(self): pass
+
+    class Left(TransactionTestCase):
+        def test_leave(self):
+            def leave():
+                connection.set_autocommit(False)
+                Author.objects.create(name="left")
+                kept.append(connection.connection)
+                connection.connection = None
+
+            kept = type(self).kept = []
+            in_thread(leave)
+            Author.objects.create(name="x")
+
+        def test_next(self):
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="left")
+"""
+
+
+@pytest.fixture
+def committing(project: Project) -> Project:
+    """A project with tests that commit: those which stock Django can run, and others."""
+    project.migration("0002_statements", "0001_initial", STATEMENTS)
+    project.write(
+        "insert.py",
+        """
+        import json, sys, psycopg
+
+        with psycopg.connect(**json.loads(sys.argv[1])) as connection:
+            connection.execute("INSERT INTO library_author (name) VALUES ('x')")
+        """,
+    )
+    project.tests(COMMITTED)
+    project.tests(WRITTEN, module="test_written")
+    return project
+
+
+@each_mode
+def test_committed_rows_are_gone(committing: Project, mode: Mode) -> None:
+    """After each test, whatever has written them; what post_migrate makes is there."""
+    result = committing.run(*mode).passed()
+    # The run goes on without the connection, and names the test that left it.
+    assert "library.test_written.Left.test_leave left a connection idle" in result.output
+
+
+def test_committed_rows_are_gone_as_under_stock(committing: Project) -> None:
+    """The tests expect what stock's flush leaves."""
+    committing.run("library.test_generated", "--testrunner", STOCK).passed()
 
 
 SEEDED = """
     SCHEMA_RUNNER = {{"FIXTURES": ["authors"], "SEEDERS": ["library.seeds.seed"], "RESET": {!r}}}
+"""
+ROWS = """
+    migrations.RunPython(
+        lambda apps, editor: [
+            apps.get_model("library", "Author").objects.create(name=name)
+            for name in ("migrated", "needed")
+        ]
+    )
+"""
+FIXTURE = '[{"model": "library.author", "pk": 70, "fields": {"name": "from a fixture"}}]'
+SEEDS = """
+    from library.models import Author, Book
+
+    def seed(using):
+        author = Author.objects.using(using).get(name="needed")
+        Book.objects.using(using).create(id=20, title="from a seeder", author=author)
 """
 
 
 @pytest.fixture
 def seeded(project: Project) -> Project:
     """A project with rows of a migration, of a fixture and of a seeder; one refers to another."""
-    project.migration(
-        "0002_rows",
-        "0001_initial",
-        """
-        migrations.RunPython(
-            lambda apps, editor: [
-                apps.get_model("library", "Author").objects.create(name=name)
-                for name in ("migrated", "needed")
-            ]
-        )
-        """,
-    )
-    project.write(
-        "library/fixtures/authors.json",
-        '[{"model": "library.author", "pk": 70, "fields": {"name": "from a fixture"}}]',
-    )
-    project.write(
-        "library/seeds.py",
-        """
-        from library.models import Author, Book
-
-
-        def seed(using):
-            author = Author.objects.using(using).get(name="needed")
-            Book.objects.using(using).create(id=20, title="from a seeder", author=author)
-        """,
-    )
+    project.migration("0002_rows", "0001_initial", ROWS)
+    project.write("library/fixtures/authors.json", FIXTURE)
+    project.write("library/seeds.py", SEEDS)
     return project
 
 
-@pytest.mark.parametrize("mode", MODES)
+LEFT = {
+    "selective": ["from a fixture", "needed"],
+    "reference": ["from a fixture", "migrated", "needed"],
+    "django": [],
+}
+# In clone databases, in the project's database, in schemas that are built or read.
+PLACES = {
+    "serial": ("", ""),
+    "parallel": ("", "--parallel 2"),
+    "clones": ("", "--parallel 2"),
+    "current": ("", "--parallel 2 --host-database current"),
+    "migrate": ('SCHEMA_RUNNER["STRATEGY"] = "migrate"', "--parallel 2"),
+    "snapshot": ('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "kept"', ""),
+    "spawn": ("", "--parallel 2"),
+}
+
+
 @pytest.mark.parametrize(
-    ("reset", "left"),
+    ("place", "reset"),
     [
-        ("selective", ["from a fixture", "needed"]),
-        ("reference", ["from a fixture", "migrated", "needed"]),
-        ("django", []),
+        *((place, reset) for place in PLACES for reset in ("selective", "reference")),
+        *((place, "django") for place in ("serial", "parallel")),
     ],
 )
-def test_reference_data_survives(
-    seeded: Project, mode: tuple[str, ...], reset: str, left: list[str]
-) -> None:
+def test_reference_data_survives(seeded: Project, place: str, reset: str) -> None:
     """Rows of FIXTURES and SEEDERS, and those they refer to; with "reference" all there were."""
+    settings, options = PLACES[place]
     seeded.configure(SEEDED.format(reset))
+    seeded.configure(settings)
+    if place == "clones":
+        seeded.migration("0003_schema", "0002_rows", 'migrations.RunSQL("CREATE SCHEMA beside")')
+    if place == "current":
+        seeded.create_database()
     seeded.tests(
         f"""
-        class Committed(TransactionTestCase):
+        class A(TransactionTestCase):
             def check(self):
                 if hasattr(type(self), "is_second"):
                     names = sorted(Author.objects.values_list("name", flat=True))
-                    self.assertEqual(names, {left!r})
-                    titles = list(Book.objects.values_list("title", "author__name"))
-                    self.assertEqual(titles, [("from a seeder", "needed")] if names else [])
+                    self.assertEqual(names, {LEFT[reset]!r})
+                    books = list(Book.objects.values_list("pk", "title", "author__name"))
+                    self.assertEqual(books, [(20, "from a seeder", "needed")] if names else [])
                 type(self).is_second = True
                 Author.objects.all().delete()
                 Author.objects.create(id=70, name="same key")
+                Book.objects.create(title="x", author=Author.objects.create(name="x"))
 
             test_a = test_b = test_c = check
+
+        class B(A): pass
         """
     )
-    seeded.run(*mode).passed()
+    for _ in range(2 if place == "snapshot" else 1):
+        method = "spawn" if place == "spawn" else "fork"
+        seeded.run(*options.split(), env={"START_METHOD": method}).passed()
+    if place == "current":
+        seeded.drop_database()
 
 
 def test_an_altered_structure_is_replaced(project: Project) -> None:
     """Before the next class, by a fresh schema of the same name in the state after a flush."""
     project.tests(
         """
-        import schema_runner
-
-
         class A(TransactionTestCase):
             def test_alter(self):
                 Author.objects.create(name="x")
                 with connection.schema_editor() as editor:
                     editor.execute("ALTER TABLE library_book RENAME title TO heading")
-                type(self).schema = schema_runner.current_worker().schema
 
             def test_it_stays_within_the_class(self):
                 with self.assertRaises(Exception):
                     Book.objects.create(title="x", author=Author.objects.create(name="x"))
-
 
         class B(TransactionTestCase):
             def test_fresh(self):
@@ -133,128 +236,24 @@ def test_an_altered_structure_is_replaced(project: Project) -> None:
                 Book.objects.create(title="x", author=Author.objects.create(name="x"))
         """
     )
-    project.run("--parallel", "2").passed()
-    project.run("--keepdb").passed()
     # What is kept is as it should be, too.
-    project.run("--keepdb").passed()
+    for options in (PARALLEL, ["--keepdb"], ["--keepdb"]):
+        project.run(*options).passed()
     project.drop_database(project.test_name)
-
-
-def test_a_connection_left_in_a_transaction_is_ended(project: Project) -> None:
-    """And the test that left it is named; the run goes on."""
-    project.tests(
-        """
-        import threading
-        from library.models import Author
-
-        class A(TransactionTestCase):
-            def test_leave(self):
-                def insert():
-                    connection.set_autocommit(False)
-                    Author.objects.create(name="left")
-                    kept.append(connection.connection)
-                    connection.connection = None
-
-                kept = type(self).kept = []
-                thread = threading.Thread(target=insert)
-                thread.start()
-                thread.join()
-                Author.objects.create(name="x")
-
-            def test_next(self):
-                self.assertEqual(Author.objects.count(), 0)
-                Author.objects.create(name="left")
-        """
-    )
-    for mode in MODES:
-        result = project.run(*mode, "library.test_generated.A").passed()
-        assert "library.test_generated.A.test_leave left a connection idle" in result.output
-
-
-FUNCTION = """
-    migrations.RunSQL(
-        "CREATE FUNCTION insert_author() RETURNS void LANGUAGE sql AS"
-        " $$ INSERT INTO library_author (name) VALUES ('x') $$"
-    )
-"""
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_it_does_not_matter_who_has_written(project: Project, mode: tuple[str, ...]) -> None:
-    """A thread, another process, a function of the server, a test that has flushed by itself."""
-    project.migration("0002_function", "0001_initial", FUNCTION)
-    project.tests(
-        """
-        import json
-        import subprocess
-        import sys
-        import threading
-
-        from django.core.management import call_command
-
-        PROGRAM = '''
-        import json, sys, psycopg
-        with psycopg.connect(**json.loads(sys.argv[1])) as connection:
-            connection.execute("INSERT INTO library_author (name) VALUES ('x')")
-        '''
-
-
-        def insert():
-            Author.objects.create(name="x")
-            connection.close()
-
-
-        class A(TransactionTestCase):
-            def setUp(self):
-                self.assertEqual(Author.objects.count(), 0)
-
-            def test_thread(self):
-                thread = threading.Thread(target=insert)
-                thread.start()
-                thread.join()
-
-            def test_process(self):
-                parameters = connection.get_connection_params()
-                names = ("host", "port", "user", "dbname", "options")
-                known = json.dumps({name: parameters.get(name) for name in names})
-                program = "\\n".join(line.strip(" ") if "connection.exe" not in line else "  " +
-                                    line.strip() for line in PROGRAM.splitlines())
-                subprocess.run([sys.executable, "-c", program, known], check=True)
-
-            def test_server(self):
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT insert_author()")
-
-            def test_flush(self):
-                call_command("flush", interactive=False, verbosity=0)
-                insert()
-
-            def test_left_open(self):
-                connection.set_autocommit(False)
-                insert()
-
-            def test_z(self):
-                pass
-        """
-    )
-    project.run(*mode).passed()
 
 
 APPS = """
     from django.apps import AppConfig
     from django.db.models.signals import post_migrate
 
-
     def note(using, **kwargs):
         with open("emitted", "a") as file:
             file.write(f"{using}\\n")
 
-
     class Library(AppConfig):
         name = "library"
 
-        def ready(self):
-            post_migrate.connect(note, sender=self)
+        def ready(self): post_migrate.connect(note, sender=self)
 """
 
 
@@ -264,83 +263,74 @@ def test_post_migrate_is_emitted_once(project: Project) -> None:
     project.tests(
         """
         from django.core.management import call_command
-        from django.test import override_settings
 
+        class Case(TransactionTestCase):
+            def emitted(self, number):
+                self.assertEqual(Path("emitted").read_text(), "default\\n" * number)
 
-        class A(TransactionTestCase):
-            def test_a(self):
-                open("emitted", "w").close()
+        class A(Case):
+            def test_a(self): Path("emitted").write_text("")
+            def test_b(self): self.emitted(1)
+            def test_c(self): self.emitted(1)
 
-            def test_b(self):
-                self.assertEqual(open("emitted").read(), "default\\n")
-
-            def test_c(self):
-                self.assertEqual(open("emitted").read(), "default\\n")
-
-
-        class B(A):
-            test_a = None
+        class B(Case):
+            def test_b(self): self.emitted(1)
 
             def test_c(self):
                 call_command("flush", interactive=False, verbosity=0)
-                self.assertEqual(open("emitted").read(), "default\\n" * 2)
-
+                self.emitted(2)
 
         @override_settings(SITE_ID=3)
-        class C(TransactionTestCase):
-            def test_a(self):
-                self.assertEqual(open("emitted").read(), "default\\n" * 2)
+        class C(Case):
+            def test_a(self): self.emitted(2)
+            def test_b(self): self.emitted(3)
 
-            def test_b(self):
-                self.assertEqual(open("emitted").read(), "default\\n" * 3)
-
-
-        class D(TransactionTestCase):
+        class D(Case):
             available_apps = ["library"]
 
-            def test_a(self):
-                self.assertEqual(open("emitted").read(), "default\\n" * 4)
-
-            def test_b(self):
-                self.assertEqual(open("emitted").read(), "default\\n" * 5)
+            def test_a(self): self.emitted(4)
+            def test_b(self): self.emitted(5)
         """
     )
     project.run().passed()
 
 
-@pytest.mark.parametrize("reset", ["selective", "reference"])
-def test_sequences_are_not_set_below_rows_that_stay(seeded: Project, reset: str) -> None:
+SEQUENCES = """
+    from django.contrib.auth.models import Group
+    from django.core.management import call_command
+
+    class Sequences(TransactionTestCase):
+        reset_sequences = True
+
+        def check(self):
+            self.assertEqual(Group.objects.create(name="x").pk, 1)
+            self.assertEqual(Author.objects.create(name="x").pk, 71)
+            self.assertEqual(Book.objects.create(title="x", author_id=71).pk, 21)
+
+        test_a = test_b = check
+"""
+OWN_TEARDOWN = """
+
+    class Own(Sequences):
+        reset_sequences = False
+
+        def _fixture_teardown(self):
+            call_command("flush", interactive=False, verbosity=0, allow_cascade=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("reset", "tests"),
+    [("selective", SEQUENCES + OWN_TEARDOWN), ("reference", SEQUENCES)],
+    ids=["selective", "reference"],
+)
+def test_sequences_are_not_set_below_rows_that_stay(
+    seeded: Project, reset: str, tests: str
+) -> None:
     """With reset_sequences the others begin anew, in all teardowns that ask for it."""
     seeded.configure(SEEDED.format(reset))
-    seeded.tests(
-        """
-        from django.contrib.auth.models import Group
-        from django.core.management import call_command
-
-
-        class A(TransactionTestCase):
-            reset_sequences = True
-
-            def check(self):
-                self.assertEqual(Group.objects.create(name="x").pk, 1)
-                self.assertEqual(Author.objects.create(name="x").pk, 71)
-                self.assertEqual(Book.objects.create(title="x", author_id=71).pk, 21)
-
-            test_a = test_b = check
-
-
-        class Own(TransactionTestCase):
-            check = A.check
-            test_a = A.test_a
-            test_b = A.test_b
-
-            def _fixture_teardown(self):
-                call_command("flush", interactive=False, verbosity=0, allow_cascade=True)
-        """
-    )
-    seeded.run("library.test_generated.A").passed()
-    if reset == "selective":
-        seeded.run("library.test_generated.Own").passed()
+    seeded.tests(tests)
+    seeded.run().passed()
 
 
 def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
@@ -355,134 +345,40 @@ def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
 
         from django.db.backends.base.creation import BaseDatabaseCreation
 
-
         def everything():
-            with connection.cursor() as cursor:
-                found = {}
-                for table in connection.introspection.table_names():
-                    cursor.execute(f'SELECT r::text FROM "{table}" r ORDER BY 1')
-                    found[table] = cursor.fetchall()
-                cursor.execute("SELECT sequencename, last_value FROM pg_sequences"
-                               " WHERE schemaname = current_schema() ORDER BY 1")
-                return found, cursor.fetchall()
-
+            tables = connection.introspection.table_names()
+            return query(
+                "SELECT sequencename, last_value FROM pg_sequences"
+                " WHERE schemaname = current_schema() ORDER BY 1"
+            ), {table: query(f'SELECT r::text FROM "{table}" r ORDER BY 1') for table in tables}
 
         class A(TransactionTestCase):
             def check(self):
                 A.first = getattr(A, "first", None) or everything()
                 self.assertEqual(everything(), A.first)
-                with connection.cursor() as cursor:
-                    cursor.execute("INSERT INTO plain (t) VALUES ('x')")
-                    cursor.execute("DELETE FROM django_migrations")
+                query("INSERT INTO plain (t) VALUES ('x')")
+                query("DELETE FROM django_migrations")
                 Author.objects.create(name="x")
                 Author.objects.filter(name="migrated").update(name="y")
 
             test_a = test_b = check
-
 
         class B(A):
             serialized_rollback = True
 
             def test_c(self):
                 self.check()
-                with mock.patch.object(
-                    BaseDatabaseCreation, "deserialize_db_from_string"
-                ) as deserialize:
+                name = "deserialize_db_from_string"
+                with mock.patch.object(BaseDatabaseCreation, name) as deserialize:
                     self._fixture_setup()
                 deserialize.assert_not_called()
-
 
         class C(TransactionTestCase):
             reset_sequences = True
 
-            def test_it(self):
-                Author.objects.create(name="z")
+            def test_it(self): Author.objects.create(name="z")
 
-
-        class D(A):
-            pass
+        class D(A): pass
         """
     )
     seeded.run().passed()
-
-
-UNMANAGED = """
-    migrations.RunSQL("CREATE TABLE legacy (id serial PRIMARY KEY, author bigint)"),
-    migrations.CreateModel(
-        name="Legacy",
-        fields=[("id", models.AutoField(primary_key=True)), ("author", models.BigIntegerField())],
-        options={"managed": False, "db_table": "legacy"},
-    ),
-"""
-
-
-@pytest.mark.parametrize("reset", ["selective", "reference"])
-def test_unmanaged_tables(project: Project, reset: str) -> None:
-    """They stay as tests leave them, as under stock Django; unless all is to be as it was."""
-    project.migration("0002_legacy", "0001_initial", UNMANAGED)
-    project.configure(f'SCHEMA_RUNNER = {{"RESET": {reset!r}}}')
-    project.tests(
-        f"""
-        class A(TransactionTestCase):
-            def check(self):
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT count(*) FROM legacy")
-                    (found,) = cursor.fetchone()
-                    cursor.execute("INSERT INTO legacy (author) VALUES (1)")
-                self.assertEqual(found, 0 if {reset == "reference"} else A.expected)
-                A.expected += 1
-
-            expected = 0
-            test_a = test_b = test_c = check
-        """
-    )
-    if reset == "selective":
-        project.run("--testrunner", STOCK).passed()
-    project.run().passed()
-
-
-PLACES = {
-    "clones": ("", "--parallel 2"),
-    "current": ("", "--parallel 2 --host-database current"),
-    "migrate": ('SCHEMA_RUNNER["STRATEGY"] = "migrate"', "--parallel 2"),
-    "snapshot": ('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "kept"', ""),
-    "spawn": ("", "--parallel 2"),
-}
-
-
-@pytest.mark.parametrize("reset", ["selective", "reference"])
-@pytest.mark.parametrize("place", PLACES)
-def test_resets_are_the_same_everywhere(seeded: Project, place: str, reset: str) -> None:
-    """In clone databases, in the project's database, in schemas that are built or read."""
-    settings, options = PLACES[place]
-    seeded.configure(SEEDED.format(reset))
-    seeded.configure(settings)
-    if place == "clones":
-        seeded.migration("0003_schema", "0002_rows", 'migrations.RunSQL("CREATE SCHEMA beside")')
-    if place == "current":
-        seeded.create_database()
-    seeded.tests(
-        f"""
-        class A(TransactionTestCase):
-            def test_a(self):
-                Author.objects.all().delete()
-
-            def check(self):
-                names = set(Author.objects.values_list("name", flat=True))
-                self.assertEqual("migrated" in names, {reset == "reference"})
-                self.assertEqual(names - {{"migrated"}}, {{"from a fixture", "needed"}})
-                self.assertEqual(Book.objects.get().pk, 20)
-                Book.objects.create(title="x", author=Author.objects.create(name="x"))
-
-            test_b = test_c = check
-
-
-        class B(A):
-            pass
-        """
-    )
-    for _ in range(2 if place == "snapshot" else 1):
-        method = "spawn" if place == "spawn" else "fork"
-        seeded.run(*options.split(), env={"START_METHOD": method}).passed()
-    if place == "current":
-        seeded.drop_database()

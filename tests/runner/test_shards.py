@@ -5,10 +5,9 @@ from itertools import chain
 
 import pytest
 
-from ..project import Project, Result
-from .recording import PARALLEL, read, run, sleeping
+from ..project import PARALLEL, SERIAL, Mode, Project, Result, each_mode
+from .recording import read, run, sleeping
 
-MODES = [pytest.param((), id="serial"), pytest.param(PARALLEL, id="parallel")]
 SHARDS = ["1/3", "2/3", "3/3"]
 # What says to `--shard auto` which shard this is, on machines that test this package too.
 VARIABLES = [
@@ -21,32 +20,39 @@ CIRCLE = {"CIRCLE_NODE_INDEX": "1", "CIRCLE_NODE_TOTAL": "3"}
 
 TWO_TESTS = """
     class {name}(Recording, {kind}):
-        def test_a(self):
-            Author.objects.create(name="a")
-
-        def test_b(self):
-            time.sleep({seconds})
-
+        def test_a(self): Author.objects.create(name="a")
+        def test_b(self): time.sleep({seconds})
 
 """
 KINDS = ["TestCase", "TransactionTestCase"]
 
 
-@pytest.fixture
-def suite(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project with ten classes of two tests each, in two modules."""
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    for module in (1, 2):
+def write_suite(project: Project, *, remembers: bool = False) -> Project:
+    """Write ten classes of two tests each, in two modules; without a history runs are alike."""
+    for module in ("M1", "M2"):
         classes = [
-            TWO_TESTS.format(name=f"M{module}C{n}", kind=KINDS[n % 2], seconds=n / 50)
+            TWO_TESTS.format(name=f"{module}C{n}", kind=KINDS[n % 2], seconds=n / 50)
             for n in range(5)
         ]
         project.tests("".join(classes), module=f"test_{module}")
+    if not remembers:
+        project.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
     return project
 
 
-def shards(project: Project, *arguments: str) -> list[list[str]]:
+@pytest.fixture(autouse=True)
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def suite(shared_project: Project) -> Project:
+    """A project with a suite, of which runs change nothing."""
+    return write_suite(shared_project)
+
+
+def shards(project: Project, *arguments: str, total: int = 20) -> list[list[str]]:
     """Return the tests that each shard runs; all of them are given the same history."""
     folder, kept = project.folder / ".schema_runner", project.folder / "kept"
     if folder.exists():
@@ -57,23 +63,20 @@ def shards(project: Project, *arguments: str) -> list[list[str]]:
         if kept.exists():
             shutil.copytree(kept, folder)
         one = run(project, *arguments, "--shard", shard).passed()
-        said = f"Shard {shard} has {len(one.tests)} of 20 tests."
+        said = f"Shard {shard} has {len(one.tests)} of {total} tests."
         assert said in one.result.stdout.splitlines()
         found.append(one.tests)
     return found
 
 
-@pytest.mark.parametrize("has_history", [False, True], ids=["without", "with"])
-@pytest.mark.parametrize("mode", MODES)
-def test_shards_are_the_suite(suite: Project, mode: tuple[str, ...], has_history: bool) -> None:
+@pytest.mark.parametrize("remembers", [False, True], ids=["without", "with"])
+@each_mode
+def test_shards_are_the_suite(project: Project, mode: Mode, remembers: bool) -> None:
     """Each test is in one of them, with all others of its class; in stock's order if serial."""
-    if has_history:
-        every = run(suite, *mode).passed().tests
-    else:
-        suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
-        every = run(suite).passed().tests
-    assert len(set(every)) == 20
-    found = shards(suite, *mode)
+    write_suite(project, remembers=remembers)
+    every = run(project, *mode).passed().tests
+    assert len(set(every)) == len(every) == 20
+    found = shards(project, *mode)
     assert sorted(chain(*found)) == sorted(every)
     assert all(found)
     classes = [{name.partition(".")[0] for name in tests} for tests in found]
@@ -84,41 +87,35 @@ def test_shards_are_the_suite(suite: Project, mode: tuple[str, ...], has_history
 
 def test_shards_do_not_depend_on_the_order(suite: Project) -> None:
     """With each of them in another one, they are the suite all the same."""
-    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
     flags = [["--reverse"], ["--shuffle", "3"], []]
     found = [
         run(suite, *more, "--shard", shard).passed().tests
         for shard, more in zip(SHARDS, flags, strict=True)
     ]
     assert [*map(len, found)] == [*map(len, map(set, found))]
-    assert len(set(chain(*found))) == sum(map(len, found)) == 20
+    assert len({*chain(*found)}) == len([*chain(*found)]) == 20
 
 
-def test_shards_are_balanced_by_history(suite: Project) -> None:
+def test_shards_are_balanced_by_history(project: Project) -> None:
     """What takes as long as everything else has a shard of its own, and the rest is divided."""
-    long = sleeping("Long", 1.5)
-    suite.tests(long, module="test_1")
-    suite.tests("".join(sleeping(f"Short{n}", 0.1) for n in range(6)), "test_2")
-    run(suite).passed()
-    found = []
-    shutil.copytree(suite.folder / ".schema_runner", suite.folder / "kept")
-    for shard in SHARDS:
-        shutil.copytree(suite.folder / "kept", suite.folder / ".schema_runner", dirs_exist_ok=True)
-        found.append(run(suite, "--shard", shard).passed().classes)
-    assert ["Long"] in found
+    project.tests(sleeping("Long", 1.5), module="test_1")
+    project.tests("".join(sleeping(f"Short{n}", 0.1) for n in range(6)), "test_2")
+    run(project).passed()
+    found = shards(project, total=7)
+    assert ["Long.test_it"] in found
     assert sorted(map(len, found)) == [1, 3, 3]
-    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
-    alike = [run(suite, "--shard", shard).passed().classes for shard in SHARDS]
-    assert ["Long"] not in alike
+    project.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
+    assert ["Long.test_it"] not in shards(project, total=7)
 
 
-@pytest.mark.parametrize("host", ["test", "current"])
-@pytest.mark.parametrize("mode", MODES)
-def test_shards_may_share_a_server(suite: Project, mode: tuple[str, ...], host: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "host"), [(SERIAL, "test"), (PARALLEL, "test"), (PARALLEL, "current")]
+)
+def test_shards_may_share_a_server(suite: Project, mode: Mode, host: str) -> None:
     """With the same settings, at the same moment: nothing is left of any of them."""
-    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
+    suite.forget()
     suite.create_database()
-    # Nobody goes on before all processes have come to their first test.
+    # All processes come to their first test before one goes on.
     env = {"MEET": "6" if mode else "3"}
     arguments = (*mode, "--host-database", host)
     started = [suite.start(*arguments, "--shard", shard, env=env) for shard in SHARDS]
@@ -136,8 +133,8 @@ def test_shards_may_share_a_server(suite: Project, mode: tuple[str, ...], host: 
     suite.drop_database()
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_shard_without_tests_passes(project: Project, mode: tuple[str, ...]) -> None:
+@each_mode
+def test_a_shard_without_tests_passes(project: Project, mode: Mode) -> None:
     """There are more of them than classes."""
     project.tests(sleeping("Only", 0))
     found = [run(project, *mode, "--shard", shard).passed() for shard in SHARDS]
@@ -146,63 +143,58 @@ def test_a_shard_without_tests_passes(project: Project, mode: tuple[str, ...]) -
         assert f"Ran {len(one.tests)} test" in one.result.stderr
 
 
+def refused(project: Project, *flags: str) -> str:
+    """Return the line with which a run is refused, after stock's usage, before it does a thing."""
+    found = run(project, *flags)
+    assert (found.result.code, found.result.stdout, found.tests) == (2, "", [])
+    *_, line = found.result.stderr.splitlines()
+    return line
+
+
 @pytest.mark.parametrize("text", ["0/3", "x", "4/3", "", "1"])
 def test_what_is_no_shard_is_refused(suite: Project, text: str) -> None:
-    """In one line, after stock's usage, and before anything is done."""
-    found = run(suite, f"--shard={text}")
-    assert found.result.code == 2
-    assert found.result.stdout == ""
-    *_, line = found.result.stderr.splitlines()
-    assert line == (
+    """In one line that says what the option takes."""
+    assert refused(suite, f"--shard={text}") == (
         "manage.py test: error: argument --shard: --shard takes a number from 1 on and how many "
         "shards there are, such as --shard 2/4, or auto for what the CI engine says; "
         f"not {text!r}."
     )
-    assert found.tests == []
 
 
-@pytest.mark.parametrize("env", [GITLAB, CIRCLE], ids=["gitlab", "circleci"])
-@pytest.mark.parametrize("flags", [["--shard", "auto"], ["--shard"]], ids=["auto", "bare"])
-def test_the_engine_says_which_shard(
-    suite: Project, flags: list[str], env: dict[str, str]
-) -> None:
-    """Whether it counts from 0 or from 1."""
-    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
-    by_hand = run(suite, "--shard", "2/3").passed()
-    found = run(suite, *flags, env=env).passed()
-    assert found.tests == by_hand.tests
-    assert "Shard 2/3 has" in found.result.stdout
-
-
-@pytest.mark.parametrize("flags", [["--shard", "auto"], ["--shard"]], ids=["auto", "bare"])
-def test_where_no_engine_says_it_somebody_has_to(suite: Project, flags: list[str]) -> None:
+def test_where_no_engine_says_it_the_shard_is_needed(suite: Project) -> None:
     """With the names of what was looked at, and of what to do."""
-    found = run(suite, *flags)
-    assert found.result.code == 2
-    *_, line = found.result.stderr.splitlines()
-    assert "error: argument --shard: --shard auto found nothing in CI_NODE_INDEX and" in line
-    assert line.endswith("Say which shard this is by hand, such as --shard 2/4.")
-    assert found.tests == []
+    for flags in (["--shard", "auto"], ["--shard"]):
+        line = refused(suite, *flags)
+        assert "error: argument --shard: --shard auto found nothing in CI_NODE_INDEX and" in line
+        assert line.endswith("Say which shard this is by hand, such as --shard 2/4.")
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_what_cannot_be_imported_fails_every_shard(suite: Project, mode: tuple[str, ...]) -> None:
-    """Nobody knows which of them its tests would be in."""
-    suite.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
-    suite.tests("import nothing_there", module="test_broken")
+def test_the_engine_says_which_shard(suite: Project) -> None:
+    """Whether it counts from 0 or from 1; but only where it is asked."""
+    by_hand = run(suite, "--shard", "2/3").passed()
+    for env, flags in [
+        (GITLAB, ["--shard", "auto"]),
+        (CIRCLE, ["--shard"]),
+        (GITLAB, ["--shard"]),
+    ]:
+        found = run(suite, *flags, env=env).passed()
+        assert found.tests == by_hand.tests
+        assert "Shard 2/3 has" in found.result.stdout
+    for mode in (SERIAL, PARALLEL):
+        found = run(suite, *mode, env={**GITLAB, **CIRCLE}).passed()
+        assert len(found.tests) == len(set(found.tests)) == 20
+        assert "hard" not in found.result.output
+
+
+@each_mode
+def test_what_cannot_be_imported_fails_every_shard(project: Project, mode: Mode) -> None:
+    """It is unknown which of them its tests would be in."""
+    write_suite(project).tests("import nothing_there", module="test_broken")
     every = []
     for shard in SHARDS:
-        found = run(suite, *mode, "--shard", shard)
+        found = run(project, *mode, "--shard", shard)
         assert found.result.code == 1
         assert "No module named 'nothing_there'" in found.result.stderr
         assert "FAILED (errors=1)" in found.result.stderr
         every += found.tests
     assert len(every) == len(set(every)) == 20
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_without_the_option_an_engine_says_nothing(suite: Project, mode: tuple[str, ...]) -> None:
-    """All tests are run."""
-    found = run(suite, *mode, env={**GITLAB, **CIRCLE}).passed()
-    assert len(found.tests) == len(set(found.tests)) == 20
-    assert "hard" not in found.result.output
