@@ -94,7 +94,7 @@ class ClosingMixin(Base):
             observed = self._recorder.observed(flaky, self._busy)
             if verdicts:
                 # What was run to find them out has kept processors busy, too.
-                observed.runs = ()
+                observed = observed._replace(runs=())
             self._memory.add(observed)
 
     @property

@@ -4,8 +4,7 @@ import os
 from argparse import ArgumentError, ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from django.test.runner import get_max_test_processes, parallel_type
 
@@ -19,8 +18,7 @@ class Automatic(int):
     """A number of workers that nobody has asked for: it is for the run to find a better one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """What the command line says; None is for what the settings decide."""
 
     no_migrations: bool = False
@@ -40,7 +38,7 @@ class Options:
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Self:
         """Take the options from the arguments that a runner was given."""
-        names = {field.name for field in fields(cls)} & arguments.keys()
+        names = arguments.keys() & set(cls._fields)
         return cls(**{name: arguments.pop(name) for name in names})
 
     @property

@@ -1,9 +1,8 @@
 """The `SCHEMA_RUNNER` setting, read once into one value."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
@@ -19,8 +18,7 @@ CHOICES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What `SCHEMA_RUNNER` says, checked; every default is here."""
 
     strategy: str = "template"
@@ -52,7 +50,7 @@ class Settings:
         given = getattr(django_settings, "SCHEMA_RUNNER", {})
         if not isinstance(given, dict):
             raise SchemaRunnerError("SCHEMA_RUNNER must be a dict.")
-        keys = {field.name.upper(): field.name for field in fields(cls)}
+        keys = {name.upper(): name for name in cls._fields}
         if unknown := sorted(str(key) for key in given if key not in keys):
             raise SchemaRunnerError(
                 f"Unknown key in SCHEMA_RUNNER: {', '.join(unknown)}. "

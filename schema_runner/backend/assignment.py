@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from psycopg import pq, sql
 
@@ -21,8 +21,7 @@ _SPLITS = re.compile(r"([\\ ])")
 _ESCAPED = r"\\\1"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a worker's tables are: a database, and in it the first schema of `path`.
 
     With an empty path the project's own search_path holds, as in a clone database. `template` is

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from django.core.management.commands import flush
 from django.db import connections
@@ -13,8 +13,7 @@ from django.test import TransactionTestCase
 from ..postgres.occupied import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(NamedTuple):
     """What the flush of an alias is asked for, at the end of the test of that id.
 
     It is about the tables of `scope`, and `emits` post_migrate afterwards, unless it is told not

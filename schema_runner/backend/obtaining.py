@@ -1,8 +1,8 @@
 """What a worker process makes as it starts, for itself: a schema, or else a database."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
@@ -23,8 +23,7 @@ def _unheard(_: str | None) -> None:
     """Nobody is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """How a worker process has been started.
 
     It `is_replacement` if another process has been the same worker before, and died.
@@ -81,7 +80,7 @@ class WorkerCreation(ResettingCreation):
             if keep:
                 _, *path = self.obtained.path
                 kept = self._blueprint.keep(self.obtained.schema)
-                self.obtained = replace(self.obtained, path=(kept, *path))
+                self.obtained = self.obtained._replace(path=(kept, *path))
             else:
                 self._blueprint.drop(self.obtained.schema)
 
@@ -140,7 +139,7 @@ class WorkerCreation(ResettingCreation):
             template = Template.create_of_rows(
                 connection, place.schema, marker, place.path[1:], self._since
             )
-        place = replace(place, template=template.name)
+        place = place._replace(template=template.name)
         self._move(worker, place)
         return place
 

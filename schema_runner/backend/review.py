@@ -4,9 +4,8 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.db import router
@@ -17,8 +16,7 @@ from .source import TABLE_IN_PUBLIC, Source
 from .statements import Kind, Match, find
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A place in a migration: `migration` is "app_label.name", `file` as it is best shown."""
 
     kind: Kind

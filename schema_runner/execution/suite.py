@@ -3,7 +3,6 @@
 import time
 import unittest
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 from django.test.runner import ParallelTestSuite
@@ -85,7 +84,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             tests,
             Audience(result, self.handle_event, observers, self.log),
             crew=Crew(assigned, tests),
-            probing=Crew(replace(assigned, is_silent=True), tests),
+            probing=Crew(assigned._replace(is_silent=True), tests),
         )
 
     def _plan(self, tests: Sequence[Sequence[Any]]) -> Plan:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
@@ -15,8 +15,7 @@ from ..settings import Settings, load_callable
 WATCHER = "schema_runner, waiting for the run to end"
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(NamedTuple):
     """The worker that runs the tests of this process.
 
     `number` counts from 1. `database` and `schema` are where the tables of the default alias

@@ -5,9 +5,8 @@ import sys
 import sysconfig
 import tempfile
 import zoneinfo
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from django.conf import settings
 
@@ -15,8 +14,7 @@ INSTALLED = {"site-packages", "dist-packages"}
 _OWN_PACKAGE = str(Path(__file__).parents[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(NamedTuple):
     """A folder, and what is not the project's although it lies in it or is read like data.
 
     `roots` are the spellings of the folder, which may differ by symbolic links.

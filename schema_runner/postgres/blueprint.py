@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .. import names
 from ..errors import SchemaRunnerError
@@ -12,8 +12,7 @@ from .server import Connection, Server
 from .template import CopyError, Template
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blueprint:
+class Blueprint(NamedTuple):
     """One host database as its workers find it, whatever process or machine they run on.
 
     `host` is its name, and `request` the one that was asked for. `model` is the schema that the
@@ -25,17 +24,17 @@ class Blueprint:
     if they cannot.
     """
 
-    server: Server = field(repr=False)
+    server: Server
     host: str
     request: str
     run: int
     model: str
-    template: str | None = None
-    is_pooled: bool = False
-    structure: str = ""
     path: tuple[str, ...]
     ahead: tuple[str, ...]
     batch: int
+    template: str | None = None
+    is_pooled: bool = False
+    structure: str = ""
     reasons: tuple[str, ...] = ()
 
     def connect(self, worker: int | None) -> Connection:

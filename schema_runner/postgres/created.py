@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 from .. import names
@@ -60,14 +59,14 @@ class HostDatabase(Host):
         super().add_template(model, extra, since)
         if self._request.wanted:
             with self._server.maintenance() as maintenance:
-                databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))
+                databases.mark(maintenance, self.name, self._marker._replace(state=State.KEPT))
 
     def restore(self, snapshot: Snapshot) -> Callable[[], None]:
         undo = super().restore(snapshot)
         if self._request.wanted:
-            self._marker = replace(self._marker, made=snapshot.made)
+            self._marker = self._marker._replace(made=snapshot.made)
             with self._server.maintenance() as maintenance:
-                databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))
+                databases.mark(maintenance, self.name, self._marker._replace(state=State.KEPT))
         return undo
 
     def snapshot(self, fingerprint: str, now: int) -> Snapshot:
@@ -137,9 +136,9 @@ class HostDatabase(Host):
             if wanted is None or self.template is None:
                 return
             if pool.close(connection, self.template, wanted.now):
-                marker = replace(self._marker, state=State.KEPT, used=wanted.now)
+                marker = self._marker._replace(state=State.KEPT, used=wanted.now)
             else:
-                marker = replace(self._marker, state=State.READY)
+                marker = self._marker._replace(state=State.READY)
             databases.mark(maintenance, self.name, marker)
             schemas.drop_rest(connection, self.lease.run, batch=self._batch)
 
@@ -168,5 +167,5 @@ def holding_name(maintenance: Connection, request: Request) -> locks.Held:
 def marker_of(run: int, request: Request) -> Marker:
     if request.wanted:
         # A pool's only once there is a template.
-        return replace(request.wanted.marker(run, request.name), state=State.BUILDING)
+        return request.wanted.marker(run, request.name)._replace(state=State.BUILDING)
     return Marker(run, State.READY, request.name)

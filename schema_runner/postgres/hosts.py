@@ -1,9 +1,8 @@
 """The databases that worker schemas live in: what those of both modes have in common."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from psycopg import sql
 
@@ -23,8 +22,7 @@ Log: TypeAlias = Callable[[str], None]
 PUBLIC = "public"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """What a run asks for: a host database of this `name`.
 
     Where `is_projects_own`, a database of that name holds what users work with. `workers` is
@@ -125,7 +123,7 @@ class Host:
                 contents = Contents.of(connection, model, self._dump, self.path)
             finally:
                 self.stop_dump()
-            contents = replace(contents, extra=extra)
+            contents = contents._replace(extra=extra)
             marker = self._marker_of_template
             self.use(Template.create(connection, contents, marker, self.path, since))
             self._keep_shims(connection)
@@ -146,7 +144,7 @@ class Host:
             template = snapshot.restore(
                 connection,
                 # As old as what it is made of.
-                replace(self._marker_of_template, made=snapshot.made),
+                self._marker_of_template._replace(made=snapshot.made),
                 path=self.path,
                 extensions=self.extensions,
             )

@@ -1,9 +1,8 @@
 """The comment that proves a schema or a database to be ours."""
 
 import json
-from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 _FORMAT = 1
 
@@ -16,8 +15,7 @@ class State(StrEnum):
     KEPT = "kept"
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(NamedTuple):
     """Whose an object is: the `run` that made it (the key of its lease) and its state.
 
     `request` is the name that a database was asked for by, which may be another than its own:
@@ -35,7 +33,7 @@ class Marker:
     used: int = 0
 
     def __str__(self) -> str:
-        facts = {key: value for key, value in asdict(self).items() if value}
+        facts = {key: value for key, value in self._asdict().items() if value}
         return json.dumps({"schema_runner": _FORMAT, "run": self.run, **facts})
 
     @classmethod

@@ -5,8 +5,7 @@ What belongs to it is a template that is marked as kept, and kept schemas whose 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -20,8 +19,7 @@ from .server import Connection
 from .template import Template
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(NamedTuple):
     """Which ready schemas a run can use: those of this `fingerprint`.
 
     What only a build shows has to be as it was then, which `is_unchanged` tells of the extra
@@ -139,6 +137,6 @@ def close(connection: Connection, template: str, now: int) -> bool:
         return False  # Somebody has dropped it by hand.
     marker = markers[template]
     is_usable = Template.read(connection, template, ()).is_proved is not False
-    marker = replace(marker, used=now) if is_usable else Marker(marker.run, State.READY)
+    marker = marker._replace(used=now) if is_usable else Marker(marker.run, State.READY)
     schemas.mark(connection, template, marker)
     return is_usable

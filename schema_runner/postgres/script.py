@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from .pg_dump import DumpError
 
@@ -35,8 +34,7 @@ SETTINGS = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(NamedTuple):
     """Statements that make what is in `schema`: `before` there are rows, and `after` that.
 
     Each is of one object. They name the schema in full: its name is nowhere else, so that

@@ -3,9 +3,8 @@
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..options import Options
 
@@ -14,12 +13,11 @@ _KEPT = ("settings", "pythonpath", "testrunner", "top_level")
 _FAILED_TO_LOAD = "unittest.loader._FailedTest."
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """The command of a run, as far as it decides what a test meets."""
 
     program: tuple[str, ...]
-    options: tuple[str, ...] = field(default=())
+    options: tuple[str, ...] = ()
 
     @classmethod
     def of_run(cls, arguments: Mapping[str, Any], options: Options) -> "Command":

@@ -1,7 +1,6 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 
@@ -133,7 +132,7 @@ def test_one_that_another_role_closes_to_us_stays(request_: Request) -> None:
         connection.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
     params = {**request_.server.params, "user": role}
     try:
-        poor = replace(request_, server=replace(request_.server, params=params))
+        poor = request_._replace(server=request_.server._replace(params=params))
         host = obtain(poor)
         assert host.name != request_.name
         host.release(keep=False)
@@ -179,7 +178,7 @@ def test_clones_of_dead_runs_are_removed(request_: Request) -> None:
 
 def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> None:
     """The marker says that tests made it, not that nobody has used it since."""
-    own = replace(request_, is_projects_own=True)
+    own = request_._replace(is_projects_own=True)
     for _ in range(2):
         obtain(own).release(keep=True)
     kept = obtain(own)
@@ -195,14 +194,14 @@ def test_the_project_s_own_is_refused_without_a_marker(request_: Request) -> Non
     """However empty it is."""
     create(request_, request_.name)
     with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
-        Reservation(replace(request_, is_projects_own=True), ExitStack())
+        Reservation(request_._replace(is_projects_own=True), ExitStack())
     assert there(request_) == [request_.name]
 
 
 def test_a_server_that_is_too_old(request_: Request) -> None:
     """Told before anything is made."""
     with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
-        Reservation(replace(request_, oldest_version=990000), ExitStack())
+        Reservation(request_._replace(oldest_version=990000), ExitStack())
     assert there(request_) == []
 
 

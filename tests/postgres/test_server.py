@@ -1,6 +1,5 @@
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -27,7 +26,7 @@ def role(server: Server) -> Iterator[str]:
 
 def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
     """A lease is idle for as long as the tests run, and a build is waited for."""
-    limited = replace(server, params={**server.params, "user": role})
+    limited = server._replace(params={**server.params, "user": role})
     with limited.connect("postgres") as connection:
         row = connection.execute(
             "SELECT current_setting(x) FROM unnest(%s::text[]) x", [list(LIMITS)]
@@ -37,14 +36,14 @@ def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
 
 def test_a_role_is_taken_on(server: Server, role: str) -> None:
     """What is made belongs to it, as with OPTIONS["assume_role"]."""
-    with replace(server, role=role).connect("postgres") as connection:
+    with server._replace(role=role).connect("postgres") as connection:
         assert connection.execute("SELECT current_user").fetchone() == (role,)
 
 
 def test_a_role_that_does_not_exist_is_one_error(server: Server) -> None:
     """And leaves no connection behind."""
     with pytest.raises(SchemaRunnerError, match='role "nobody here" does not exist'):
-        replace(server, role="nobody here").connect("postgres")
+        server._replace(role="nobody here").connect("postgres")
 
 
 def test_a_missing_database_is_one_error(server: Server) -> None:
@@ -58,7 +57,7 @@ def test_maintenance_falls_back_on_the_project_s_database(server: Server, databa
     with server.connect(database) as connection:
         connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
     try:
-        elsewhere = replace(server, params={**server.params, "dbname": database})
+        elsewhere = server._replace(params={**server.params, "dbname": database})
         with elsewhere.maintenance() as connection:
             assert connection.info.dbname == database
     finally:
@@ -71,7 +70,7 @@ def single(server: Server) -> Iterator[Server]:
     """The server as a role knows it that may have one connection."""
     with server.maintenance() as connection:
         connection.execute("CREATE ROLE single LOGIN CONNECTION LIMIT 1")
-    yield replace(server, params={**server.params, "user": "single"})
+    yield server._replace(params={**server.params, "user": "single"})
     with server.maintenance() as connection:
         connection.execute("DROP ROLE single")
 

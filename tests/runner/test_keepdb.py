@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -443,7 +442,7 @@ def age(project: Project, database: str, seconds: int, fingerprint: str | None =
     """Have pools be older than they are."""
 
     def older(marker: Marker) -> Marker:
-        return replace(marker, made=marker.made - seconds, used=marker.used - seconds)
+        return marker._replace(made=marker.made - seconds, used=marker.used - seconds)
 
     with project.host(database) as connection:
         for schema in schemas.found(connection):

@@ -137,7 +137,7 @@ from schema_runner.settings import Settings
 
 read = Settings.read()
 runner = SimpleNamespace(**{
-    **{field.name: getattr(read, field.name) for field in fields(read)},
+    **read._asdict(),
     "fingerprint": ("library.facts.answer",),
 })
 """
