@@ -4,12 +4,14 @@ import os
 from argparse import ArgumentError, ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from django.test.runner import get_max_test_processes, parallel_type
 
-from .foresight.sharding import Shard
 from .settings import CHOICES
+
+if TYPE_CHECKING:
+    from .foresight.sharding import Shard
 
 ORDERS = ("history", "suite")
 
@@ -33,7 +35,7 @@ class Options(NamedTuple):
     failed_first: bool = False
     quarantine_flaky: bool = False
     order: str = "history"
-    shard: Shard | None = None
+    shard: "Shard | None" = None
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Self:
@@ -86,7 +88,9 @@ def _number(text: str) -> int:
     raise ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
 
 
-def _shard(text: str) -> Shard:
+def _shard(text: str) -> "Shard":
+    from .foresight.sharding import Shard
+
     try:
         return Shard.from_environment(os.environ) if text == "auto" else Shard.parse(text)
     except ValueError as error:

@@ -1,5 +1,7 @@
 """The `SCHEMA_RUNNER` setting, read once into one value."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -74,6 +76,16 @@ class Settings(NamedTuple):
                 "Isolation by databases makes new databases, and host database "
                 "'current' allows none: give --isolation schema or --host-database test."
             )
+
+
+def project_root() -> str:
+    """Return the folder of the settings module's top package; else the working directory."""
+    module: str | None = getattr(django_settings, "SETTINGS_MODULE", None)
+    top: Any = sys.modules.get(module.split(".")[0]) if module else None
+    if folders := [str(folder) for folder in getattr(top, "__path__", ())]:
+        return os.path.dirname(os.path.abspath(folders[0]))
+    file: str | None = getattr(top, "__file__", None)
+    return os.path.dirname(os.path.abspath(file)) if file else os.path.abspath(os.getcwd())
 
 
 def load_callable(key: str, path: str) -> Callable[..., object]:

@@ -1,9 +1,10 @@
 """What a parallel run has found out besides its results."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .diagnosis import Verdict
+if TYPE_CHECKING:
+    from .diagnosis import Verdict
 
 
 class Findings(NamedTuple):
@@ -17,4 +18,4 @@ class Findings(NamedTuple):
     seconds: float = 0.0
     retried: Sequence[str] = ()
     flaky: Sequence[str] = ()
-    verdicts: Sequence[Verdict] = ()
+    verdicts: "Sequence[Verdict]" = ()

@@ -16,8 +16,7 @@ from django.db import connections
 
 from ..backend.installation import install
 from ..backend.obtaining import Start, WorkerCreation
-from ..backend.resetting import prepare_for
-from ..backend.sessions import disconnect, leave_transactions
+from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
 from ..settings import Settings
 from .channel import Receiver, Sender

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import names
-from . import backends, databases, locks, obstacles, pool, relocation, schemas
+from . import backends, databases, locks, relocation, schemas
 from .hosts import PUBLIC, Host, Request
 from .marker import Marker, State
 from .server import Connection
-from .snapshot import Snapshot, refuse_changes_beside
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
 
 
 class HostDatabase(Host):
@@ -40,8 +42,10 @@ class HostDatabase(Host):
 
     def obstacles(self) -> list[str]:
         """Name what a build has left that cannot be moved to a worker schema."""
+        from .obstacles import obstacles
+
         with self.connect() as connection:
-            found = [str(one) for one in obstacles.obstacles(connection, PUBLIC)]
+            found = [str(one) for one in obstacles(connection, PUBLIC)]
         return [f"{one} of the database's template" for one in self._inherited] + found
 
     def finish(self, worker: int) -> str:
@@ -61,7 +65,7 @@ class HostDatabase(Host):
             with self._server.maintenance() as maintenance:
                 databases.mark(maintenance, self.name, self._marker._replace(state=State.KEPT))
 
-    def restore(self, snapshot: Snapshot) -> Callable[[], None]:
+    def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         undo = super().restore(snapshot)
         if self._request.wanted:
             self._marker = self._marker._replace(made=snapshot.made)
@@ -69,7 +73,9 @@ class HostDatabase(Host):
                 databases.mark(maintenance, self.name, self._marker._replace(state=State.KEPT))
         return undo
 
-    def snapshot(self, fingerprint: str, now: int) -> Snapshot:
+    def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
+        from .snapshot import refuse_changes_beside
+
         with self.connect() as connection:
             refuse_changes_beside(connection)
         return super().snapshot(fingerprint, now)
@@ -135,6 +141,8 @@ class HostDatabase(Host):
             wanted = self._request.wanted
             if wanted is None or self.template is None:
                 return
+            from . import pool
+
             if pool.close(connection, self.template, wanted.now):
                 marker = self._marker._replace(state=State.KEPT, used=wanted.now)
             else:

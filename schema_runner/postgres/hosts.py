@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from psycopg import sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, catalog, locks, pool, schemas, shims
-from .blueprint import Blueprint
+from . import backends, locks, schemas
 from .marker import Marker, State
-from .pg_dump import Dump, PgDump
 from .server import Connection, Server
-from .snapshot import Snapshot
-from .template import Contents, Template
+
+# Only runs that copy, keep or find a template need what makes one.
+if TYPE_CHECKING:
+    from .blueprint import Blueprint
+    from .pg_dump import Dump, PgDump
+    from .pool import Wanted
+    from .snapshot import Snapshot
+    from .template import Template
 
 Log: TypeAlias = Callable[[str], None]
 
@@ -37,7 +41,7 @@ class Request(NamedTuple):
     workers: int
     oldest_version: int
     log: Log
-    wanted: pool.Wanted | None = None
+    wanted: "Wanted | None" = None
 
 
 class Host:
@@ -93,6 +97,8 @@ class Host:
         what in that one would then be found instead of a thing of PostgreSQL's: if there is
         any, nothing is done.
         """
+        from . import shims
+
         with self.connect() as connection:
             if collisions := shims.collisions(connection, schema):
                 return collisions
@@ -103,7 +109,7 @@ class Host:
         self.ahead = (self._shims, "pg_catalog")
         return []
 
-    def start_dump(self, model: str, pg_dump: PgDump) -> None:
+    def start_dump(self, model: str, pg_dump: "PgDump") -> None:
         """Begin with a template of a schema: only rows may be added to it from now on."""
         self._dump = pg_dump.start(self._server, self.name, model)
 
@@ -117,6 +123,8 @@ class Host:
 
         Rows that the transaction `since`, or a later one, has written are marked in it.
         """
+        from .template import Contents, Template
+
         assert self._dump is not None
         with self.connect() as connection:
             try:
@@ -131,13 +139,15 @@ class Host:
     def add_reference(self, model: str, since: int | None) -> None:
         """Have resets restore the rows that are in `model` now, unless a template has them."""
         if self.reference is None:
+            from .template import Template
+
             with self.connect() as connection:
                 path = [schema for schema in self.path if schema != model]
                 marker = Marker(self.lease.run, State.READY)
                 template = Template.create_of_rows(connection, model, marker, path, since)
                 self.reference = template.name
 
-    def restore(self, snapshot: Snapshot) -> Callable[[], None]:
+    def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         """Make a template of a snapshot; return what undoes it. Raises SnapshotError."""
         with self.connect() as connection:
             missing = snapshot.missing_extensions(connection)
@@ -151,7 +161,7 @@ class Host:
         self.use(template)
         return partial(self._discard, template, list(missing))
 
-    def _discard(self, template: Template, extensions: list[str]) -> None:
+    def _discard(self, template: "Template", extensions: list[str]) -> None:
         self.template, self.reference, self._structure = None, None, ""
         with self.connect() as connection:
             schemas.drop(connection, template.name, self.lease.run, batch=self._batch)
@@ -159,8 +169,11 @@ class Host:
                 drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
                 connection.execute(drop)
 
-    def snapshot(self, fingerprint: str, now: int) -> Snapshot:
+    def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
         """Return the template as it can be written to a file. Raises SnapshotError."""
+        from .snapshot import Snapshot
+        from .template import Template
+
         assert self.template is not None
         with self.connect() as connection:
             template = Template.read(connection, self.template, self.path)
@@ -174,28 +187,34 @@ class Host:
         run, wanted = self.lease.run, self._request.wanted
         return wanted.marker(run) if wanted else Marker(run, State.READY)
 
-    def use(self, template: Template) -> None:
+    def use(self, template: "Template") -> None:
         """Make schemas from that template, and keep it from being dropped."""
         self.template = self.reference = template.name
         self._structure = template.contents.structure
         self.lease.share(schemas.lock_of_pool(template.name))
 
-    def adopt(self, connection: Connection, template: Template) -> None:
+    def adopt(self, connection: Connection, template: "Template") -> None:
         """Use a pool, and lease worker 1's schema in it."""
+        from .pool import take
+
         self.use(template)
         for schema in schemas.found(connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
                 self.ahead = (schema.name, "pg_catalog")
-        self.leased = pool.take(connection, template.name, 1, self.lease.run)
+        self.leased = take(connection, template.name, 1, self.lease.run)
 
     def _keep_shims(self, connection: Connection) -> None:
         if self._shims and self.template and self._request.wanted:
             marker = Marker(self.lease.run, State.KEPT, template=self.template)
             schemas.mark(connection, self._shims, marker)
 
-    def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> Blueprint:
+    def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> "Blueprint":
         """Describe a schema of this run so that workers can make others like it."""
+        from .blueprint import Blueprint
+
         if not (self._structure or reasons):
+            from . import catalog
+
             with self.connect() as connection:
                 self._structure = catalog.digest(connection, model)
         return Blueprint(

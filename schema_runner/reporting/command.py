@@ -1,6 +1,5 @@
 """Commands to type in, to see something again."""
 
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,7 +36,9 @@ class Command(NamedTuple):
         """Return the line for a shell that runs these tests, in so many workers, if in any."""
         parallel = [f"--parallel={workers}"] if workers else []
         labels = [name.removeprefix(_FAILED_TO_LOAD) for name in tests]
-        return shlex.join([*self.program, "test", *self.options, *parallel, *labels])
+        from shlex import join
+
+        return join([*self.program, "test", *self.options, *parallel, *labels])
 
 
 def _flag(name: str) -> str:

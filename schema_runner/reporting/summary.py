@@ -1,13 +1,15 @@
 """A few lines about a run, after those of stock Django."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..execution.diagnosis import Verdict
 from ..execution.events import ClassFinished, Event, Finished, Outcome
 from ..execution.findings import Findings
 from ..usage import Usage
 from ..wording import count, listing
+
+if TYPE_CHECKING:
+    from ..execution.diagnosis import Verdict
 
 # How many tests are named in a line: all of it is to fit on a screen.
 _NAMED = 5
@@ -90,7 +92,7 @@ class Summary(NamedTuple):
         return f"{listed}." if listed else ""
 
 
-def verdict_lines(verdicts: Sequence[Verdict], commands: Sequence[str]) -> Iterator[str]:
+def verdict_lines(verdicts: "Sequence[Verdict]", commands: Sequence[str]) -> Iterator[str]:
     """Yield lines about failures that were diagnosed, each with the command to see it again."""
     for verdict, command in zip(verdicts, commands, strict=True):
         yield f"{verdict.name} is {verdict.fault.upper()}: {verdict.evidence}."
