@@ -178,14 +178,15 @@ class Workspace:
 
     def end_turn(self, alias: str) -> None:
         """Let other runs that want the same look at what has been built."""
+        self.host(alias).end_build()
         self._sites[alias].turn.close()
 
     def _refuse_beyond_connections(self, alias: str) -> None:
         # A worker opens one connection to each host database there is so far, at least, and a
         # clone database has its lease.
         each = len(self._sites) + sum(site.is_cloned for site in self._sites.values())
-        with self.host(alias).connect() as connection:
-            refuse_beyond_connections(connection, workers=self.workers, each=each)
+        connection = self.host(alias).build_connection
+        refuse_beyond_connections(connection, workers=self.workers, each=each)
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
@@ -252,7 +253,8 @@ class Workspace:
         if clone is not None:
             with self._leaving(f"Database {clone!r}"):
                 self._host_database(alias).drop_clone(worker)
-        if not site.is_cloned:
+        # A database of the run's own goes with all that is in it.
+        if not site.is_cloned and (self.keeps or not isinstance(site.host, HostDatabase)):
             # A worker that was killed has not told its name, and may have left the one before.
             with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
                 self.host(alias).drop_worker(worker)
@@ -281,7 +283,7 @@ class Workspace:
         if site.reservation is not None:
             site.reservation.close()
         if site.host is not None:
-            site.host.stop_dump()
+            site.host.end_build()
             with self._leaving(f"Database {site.name!r}"):
                 site.host.release(keep=keep)
 

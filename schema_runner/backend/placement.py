@@ -125,6 +125,9 @@ class Placement(Base):
 
     def _reconnect(self, assignment: Assignment | None) -> None:
         """Put an assignment into force, for connections in all threads, or take it away."""
-        self.connection.close()
-        self.connection.close_pool()
-        assign(self.connection.settings_dict, assignment)
+        settings_dict = self.connection.settings_dict
+        wanted = assignment.entries() if assignment else {}
+        if any(settings_dict[key] != wanted.get(key) for key in ("NAME", "OPTIONS")):
+            self.connection.close()
+            self.connection.close_pool()
+        assign(settings_dict, assignment)

@@ -44,18 +44,16 @@ class HostDatabase(Host):
         """Name what a build has left that cannot be moved to a worker schema."""
         from .obstacles import obstacles
 
-        with self.connect() as connection:
-            found = [str(one) for one in obstacles(connection, PUBLIC)]
+        found = [str(one) for one in obstacles(self.build_connection, PUBLIC)]
         return [f"{one} of the database's template" for one in self._inherited] + found
 
     def finish(self, worker: int) -> str:
-        run = self.lease.run
-        with self.connect() as connection:
-            schema = schemas.create(connection, worker, run)
-            relocation.move(connection, PUBLIC, schema, batch=self._batch)
-            relocation.repoint_routines(connection, PUBLIC, schema)
-            relocation.copy_grants(connection, PUBLIC, schema)
-            schemas.mark(connection, schema, Marker(run, State.READY))
+        run, connection = self.lease.run, self.build_connection
+        schema = schemas.create(connection, worker, run)
+        relocation.move(connection, PUBLIC, schema, batch=self._batch)
+        relocation.repoint_routines(connection, PUBLIC, schema)
+        relocation.copy_grants(connection, PUBLIC, schema)
+        schemas.mark(connection, schema, Marker(run, State.READY))
         self._is_public_in_use = False
         return schema
 
@@ -130,10 +128,19 @@ class HostDatabase(Host):
                 lease.close()
             if keep:
                 self._keep(maintenance)
-            elif not self._has_others():
+                return
+            self._drop_what_workers_made(maintenance)
+            if not self._has_others():
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)
+
+    def _drop_what_workers_made(self, maintenance: Connection) -> None:
+        """Drop the databases of workers that were killed before they could tell of them."""
+        for database in databases.requested_as(maintenance, self._request.name):
+            if database.marker.run == self.lease.run and database.name != self.name:
+                backends.end(maintenance, database.name, self.lease.run)
+                databases.drop(maintenance, database.name)
 
     def _keep(self, maintenance: Connection) -> None:
         with self.connect() as connection:
@@ -151,14 +158,21 @@ class HostDatabase(Host):
             schemas.drop_rest(connection, self.lease.run, batch=self._batch)
 
     def _has_others(self) -> bool:
-        """Whether something is in the project's own database that no run has put there."""
+        """Whether something is in the project's own database that no run has put there.
+
+        The schemas of this run are dropped then: elsewhere they go with the database.
+        """
         is_projects_own = self._request.is_projects_own and self.name == self._request.name
         if self._is_public_in_use or not is_projects_own:
             return False
         with self.connect() as connection:
             others = of_others(connection)
-        if others:
-            self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
+            if others:
+                self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
+                backends.end(connection, self.name, self.lease.run)
+                for schema in schemas.found(connection):
+                    if schema.marker.run == self.lease.run:
+                        schemas.drop(connection, schema.name, schema.marker.run, batch=self._batch)
         return bool(others)
 
 

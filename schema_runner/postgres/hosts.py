@@ -68,12 +68,25 @@ class Host:
         self._structure = ""
         self._shims: str | None = None
         self._dump: Dump | None = None
+        self._build_connection: Connection | None = None
 
     @cached_property
     def _batch(self) -> int:
         """How many tables one transaction may make, move or drop."""
-        with self.connect() as connection:
-            return locks.tables_per_transaction(connection, self._request.workers)
+        return self.lease.tables_per_transaction(self._request.workers)
+
+    @property
+    def build_connection(self) -> Connection:
+        """One connection for whatever a build asks; `end_build` closes it."""
+        if self._build_connection is None or self._build_connection.closed:
+            self._build_connection = self.connect()
+        return self._build_connection
+
+    def end_build(self) -> None:
+        """Leave nothing open that a fork would inherit, or that keeps the database in use."""
+        self.stop_dump()
+        if self._build_connection is not None:
+            self._build_connection.close()
 
     def connect(self) -> Connection:
         return self._server.connect(self.name)
@@ -99,13 +112,13 @@ class Host:
         """
         from . import shims
 
-        with self.connect() as connection:
-            if collisions := shims.collisions(connection, schema):
-                return collisions
-            self._shims = schemas.create_for_shims(connection, self.lease.run)
-            shims.create(connection, self._shims)
-            schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
-            self._keep_shims(connection)
+        connection = self.build_connection
+        if collisions := shims.collisions(connection, schema):
+            return collisions
+        self._shims = schemas.create_for_shims(connection, self.lease.run)
+        shims.create(connection, self._shims)
+        schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
+        self._keep_shims(connection)
         self.ahead = (self._shims, "pg_catalog")
         return []
 
@@ -126,7 +139,7 @@ class Host:
         from .template import Contents, Template
 
         assert self._dump is not None
-        with self.connect() as connection:
+        with self.build_connection as connection:
             try:
                 contents = Contents.of(connection, model, self._dump, self.path)
             finally:
@@ -141,7 +154,7 @@ class Host:
         if self.reference is None:
             from .template import Template
 
-            with self.connect() as connection:
+            with self.build_connection as connection:
                 path = [schema for schema in self.path if schema != model]
                 marker = Marker(self.lease.run, State.READY)
                 template = Template.create_of_rows(connection, model, marker, path, since)
@@ -215,8 +228,7 @@ class Host:
         if not (self._structure or reasons):
             from . import catalog
 
-            with self.connect() as connection:
-                self._structure = catalog.digest(connection, model)
+            self._structure = catalog.digest(self.build_connection, model)
         return Blueprint(
             server=self._server,
             host=self.name,
