@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from ..backend.assignment import Assignment
 from ..settings import Settings, load_callable
 
 # The thread that every worker has besides those of its tests.
@@ -35,6 +34,8 @@ def current_worker() -> Worker | None:
 
     Without --parallel the one process that runs the tests is worker 1.
     """
+    from ..backend.assignment import Assignment
+
     number, places = None, {}
     for alias in connections:
         assignment = Assignment.of(connections[alias].settings_dict)
@@ -49,8 +50,7 @@ def current_worker() -> Worker | None:
 
 def set_up_worker(settings: Settings) -> None:
     """Call what WORKER_SETUP names, each with this process's Worker."""
-    worker = current_worker()
-    if worker is not None:
+    if settings.worker_setup and (worker := current_worker()) is not None:
         for path in settings.worker_setup:
             load_callable("WORKER_SETUP", path)(worker)
 

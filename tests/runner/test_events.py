@@ -12,7 +12,6 @@ STARTS = [((), "fork"), (("--parallel", "2"), "fork"), (("--parallel", "2"), "sp
 IDS = ["serial", "fork", "spawn"]
 
 RUNNER = """
-    import dataclasses
     import json
     import os
 
@@ -28,7 +27,7 @@ RUNNER = """
 
         def write(self, event):
             line = {"kind": type(event).__name__, "process": os.getpid(),
-                    **dataclasses.asdict(event)}
+                    **event._asdict()}
             name = "events" if isinstance(event, Started | Finished) else "more_events"
             with open(name, "a") as lines:
                 lines.write(json.dumps(line) + "\\n")
