@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import django
 from django.conf import settings
 
-from ..postgres.hosts import Log, Request
 from ..postgres.server import Connection, Server
 from . import extensions
 from .assignment import Assignment, Place
@@ -18,6 +17,7 @@ from .sessions import disconnect
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
+    from ..postgres.hosts import Log
     from .guard import Guard
 else:
     Base = object
@@ -113,6 +113,8 @@ class SchemaCreation(Keeping, Base):
         self._put(places, None, run=None)
 
     def _obtain_host(self) -> None:
+        from ..postgres.hosts import Request
+
         settings_dict, name = self.connection.settings_dict, self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
         server = self._server(() if self._is_current else ("service",))
@@ -142,7 +144,7 @@ class SchemaCreation(Keeping, Base):
         # Silent: the first build has shown what the migrations print.
         super().create_test_db(verbosity=0, autoclobber=True, **serialize)
 
-    def _guard_of_migrations(self, log: Log) -> "Guard":
+    def _guard_of_migrations(self, log: "Log") -> "Guard":
         from .guard import Guard
 
         if not self._has_migrations:

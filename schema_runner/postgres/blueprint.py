@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, catalog, databases, locks, pool, relocation, schemas
+from . import backends, catalog, databases, locks, relocation, schemas
 from .marker import Marker, State
+from .schemas import OwnSchema
 from .server import Connection, Server
 from .template import CopyError, Template
 
@@ -105,19 +106,25 @@ class Blueprint(NamedTuple):
         """
         worker = names.worker_of_schema(schema)
         with self.connect(worker) as connection:
-            if any(one.name == schema and one.pool for one in schemas.found(connection)):
+            found = {one.name: one for one in schemas.found(connection)}
+            leased = found.get(schema) or OwnSchema(schema, Marker(self.run, State.READY))
+            if leased.pool:
                 return schema
             if not self.is_pooled:
                 schemas.mark(connection, schema, Marker(self.run, State.KEPT))
                 return schema
             # What a thread has left open may hold locks.
             backends.end(connection, self.host, self.run, worker)
+            from . import pool
+
             template = self._read_template(connection)
-            return pool.give_back(connection, template, schema, self.run, batch=self.batch)
+            return pool.give_back(connection, template, leased, batch=self.batch)
 
     def _take(self, connection: Connection, worker: int) -> str | None:
         if not self.is_pooled or self.template is None:
             return None
+        from . import pool
+
         return pool.take(connection, self.template, worker, self.run)
 
     def _read_template(self, connection: Connection) -> Template:

@@ -82,6 +82,9 @@ class Host:
             self._build_connection = self.connect()
         return self._build_connection
 
+    def build_on(self, connection: Connection) -> None:
+        self._build_connection = connection
+
     def end_build(self) -> None:
         """Leave nothing open that a fork would inherit, or that keeps the database in use."""
         self.stop_dump()

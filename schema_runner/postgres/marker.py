@@ -21,7 +21,8 @@ class Marker(NamedTuple):
     `request` is the name that a database was asked for by, which may be another than its own:
     runs that ask for the same one clean up after each other. What is kept for other runs has the
     name of its `template`, and that one has the `fingerprint` of what it was made from, and when
-    it was `made` and `used` last, in seconds since the Unix epoch.
+    it was `made` and `used` last, in seconds since the Unix epoch. What a run has leased of a pool
+    says `since` which transaction.
     """
 
     run: int
@@ -31,6 +32,7 @@ class Marker(NamedTuple):
     fingerprint: str | None = None
     made: int = 0
     used: int = 0
+    since: int = 0
 
     def __str__(self) -> str:
         facts = {key: value for key, value in self._asdict().items() if value}
@@ -54,6 +56,7 @@ class Marker(NamedTuple):
                 found.get("fingerprint"),
                 int(found.get("made", 0)),
                 int(found.get("used", 0)),
+                int(found.get("since", 0)),
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -89,13 +89,15 @@ class Reservation:
         from . import pool
 
         request = self._request
-        with ExitStack() as opened, request.server.connect(database.name) as connection:
+        with ExitStack() as opened:
+            connection = opened.enter_context(request.server.connect(database.name))
             template = pool.find(connection, wanted, HostDatabase.path)
             if template is None:
                 return None
             lease = locks.Lease(request.server.connect(database.name), self._run)
             opened.enter_context(closing(lease))
             host = HostDatabase(request, database.name, lease, database.marker)
+            host.build_on(connection)
             host.adopt(connection, template)
             host.reap(connection, spared=[template.name])
             opened.pop_all()

@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
-from .pg_dump import DumpError
-
 # Above each object in what pg_dump writes. A comment in SQL may look like it: then the pieces
 # are no SQL, which shows as soon as a copy is made.
 _HEADER = re.compile(
@@ -79,6 +77,8 @@ def _entries(dump: str) -> Iterator[tuple[str, str, str]]:
     """Yield the type, the name and the statements of each object."""
     end = dump.rfind(_END)
     if end < 0:
+        from .pg_dump import DumpError
+
         raise DumpError("what pg_dump has written has no end")
     dump = dump[:end]
     headers = list(_HEADER.finditer(dump))

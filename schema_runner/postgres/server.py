@@ -16,9 +16,8 @@ Connection: TypeAlias = psycopg.Connection[TupleRow]
 # A role or a database can have time limits as its default; waiting for a lock, or holding
 # one while the tests run, must not meet them.
 _NO_TIME_LIMITS = """
-    SELECT pg_catalog.set_config(name, '0', false)
-    FROM pg_catalog.unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_session_timeout',
-                                 'idle_in_transaction_session_timeout']) AS name
+    SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0
 """
 # How long to wait, in seconds, for a connection that was closed to be counted no more.
 _SECONDS_FOR_CLOSING = 2.0

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
 from psycopg import sql
@@ -10,11 +10,13 @@ from psycopg import sql
 from . import catalog, locks, rows, schemas
 from .copies import Copies
 from .marker import Marker
-from .pg_dump import Dump, DumpError
 from .rows import Column, SequenceValue, Table
 from .script import SETTINGS, Script
 from .server import Connection
 from .silence import unhidden
+
+if TYPE_CHECKING:
+    from .pg_dump import Dump
 
 # What pg_dump leaves out where it is to dump one schema. The casts that are meant are those from
 # and to types of the schema, but not those that come with a range type.
@@ -71,11 +73,13 @@ class Contents(NamedTuple):
     extra: Mapping[str, Any] = {}
 
     @classmethod
-    def of(cls, connection: Connection, schema: str, dump: Dump, path: Sequence[str]) -> Self:
+    def of(cls, connection: Connection, schema: str, dump: "Dump", path: Sequence[str]) -> Self:
         """Read what a template of a schema is to have; `path` follows the schema on search_path.
 
         The `dump` is of that schema. Raises CopyError.
         """
+        from .pg_dump import DumpError
+
         try:
             structure = catalog.digest(connection, schema)
             casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
