@@ -112,7 +112,8 @@ def _compare(project: Project, case: Case, rounds: int) -> Iterator[Comparison]:
     times, cpu_times = zip(*ratios, strict=True)
     name = f"start: {case.name}"
     yield Comparison(name, "ours / stock", times, Target(is_maximum=True, bound=case.bound))
-    cpu_target = Target(is_maximum=True, bound=_CPU_BOUND)
+    # Workers run at the same time: what they take in all is there to be read.
+    cpu_target = Target(is_maximum=True, bound=_CPU_BOUND) if case.tests == 1 else None
     yield Comparison(f"{name}, user CPU", "ours / stock", cpu_times, cpu_target)
 
 
