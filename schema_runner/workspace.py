@@ -283,7 +283,6 @@ class Workspace:
         if site.reservation is not None:
             site.reservation.close()
         if site.host is not None:
-            site.host.end_build()
             with self._leaving(f"Database {site.name!r}"):
                 site.host.release(keep=keep)
 

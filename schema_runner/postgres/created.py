@@ -116,6 +116,7 @@ class HostDatabase(Host):
             databases.drop(maintenance, name)
 
     def release(self, *, keep: bool) -> None:
+        self.end_build()
         if self.lease.lost:
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return

@@ -92,6 +92,7 @@ class ProjectDatabase(Host):
         return self._building
 
     def release(self, *, keep: bool) -> None:
+        self.end_build()
         if self.lease.lost:
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return
