@@ -283,6 +283,9 @@ class Workspace:
         if site.reservation is not None:
             site.reservation.close()
         if site.host is not None:
+            if self.workers > 1 and not self.keeps and isinstance(site.host, HostDatabase):
+                with self._leaving("A database of a worker"):
+                    site.host.drop_what_workers_left()
             with self._leaving(f"Database {site.name!r}"):
                 site.host.release(keep=keep)
 

@@ -129,19 +129,19 @@ class HostDatabase(Host):
                 lease.close()
             if keep:
                 self._keep(maintenance)
-                return
-            self._drop_what_workers_made(maintenance)
-            if not self._has_others():
+            elif not self._has_others():
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)
 
-    def _drop_what_workers_made(self, maintenance: Connection) -> None:
+    def drop_what_workers_left(self) -> None:
         """Drop the databases of workers that were killed before they could tell of them."""
-        for database in databases.requested_as(maintenance, self._request.name):
-            if database.marker.run == self.lease.run and database.name != self.name:
-                backends.end(maintenance, database.name, self.lease.run)
-                databases.drop(maintenance, database.name)
+        run = self.lease.run
+        with self._server.maintenance() as maintenance:
+            for database in databases.requested_as(maintenance, self._request.name):
+                if database.marker.run == run and database.name != self.name:
+                    backends.end(maintenance, database.name, run)
+                    databases.drop(maintenance, database.name)
 
     def _keep(self, maintenance: Connection) -> None:
         with self.connect() as connection:
