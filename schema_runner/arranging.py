@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 from django.test.runner import DiscoverRunner, partition_suite_by_case
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
-from .backend.room import workers_by_connections
 from .execution import marks
-from .execution.arrangement import Arrangement, names_tests, stage_by
 from .execution.suite import SchemaParallelTestSuite
-from .fingerprint.project import Project
-from .foresight.history import History
-from .foresight.memory import Memory
 from .options import Automatic, Options
-from .settings import Settings
+from .settings import Settings, project_root
 
 if TYPE_CHECKING:
+    from .execution.arrangement import Arrangement
+    from .foresight.history import History
+    from .foresight.memory import Memory
+
     Base = DiscoverRunner
 else:
     Base = object
@@ -39,12 +38,18 @@ class ArrangingMixin(Base):
         return suite
 
     @cached_property
-    def _memory(self) -> Memory | None:
+    def _memory(self) -> "Memory | None":
         folder = self._settings.history_dir
-        return None if folder is None else Memory(Path(Project.find().root) / folder)
+        if folder is None:
+            return None
+        from .foresight.memory import Memory
+
+        return Memory(Path(project_root()) / folder)
 
     @cached_property
-    def _history(self) -> History:
+    def _history(self) -> "History":
+        from .foresight.history import History
+
         return History() if self._memory is None else self._memory.read()
 
     def _arranged(
@@ -52,6 +57,9 @@ class ArrangingMixin(Base):
     ) -> unittest.TestSuite:
         """Return the suite as it is to be run: the same one where nothing is to be changed."""
         found = list(iter_test_cases(suite))
+        if self._stays_as_it_is(suite, workers) and not self._needs_worker(found):
+            self.parallel = min(self.parallel, 1)
+            return suite
         arrangement = self._arrangement(found, labels)
         tests = arrangement.select(
             found, shard=self._options.shard, only_failed=self._options.last_failed
@@ -77,6 +85,13 @@ class ArrangingMixin(Base):
         arranged.quarantined = self._quarantined
         return arranged
 
+    def _stays_as_it_is(self, suite: unittest.TestSuite, workers: int) -> bool:
+        """Whether neither the history nor an option has a say in a suite without workers."""
+        options = self._options
+        is_serial = workers <= 1 and not isinstance(workers, Automatic)
+        is_chosen = options.shard or options.last_failed or options.failed_first
+        return is_serial and not is_chosen and not isinstance(suite, SchemaParallelTestSuite)
+
     def _parallel_suite(
         self, suite: unittest.TestSuite, is_whole: bool, subsuites: list[Any], processes: int
     ) -> SchemaParallelTestSuite:
@@ -88,7 +103,9 @@ class ArrangingMixin(Base):
         )
         return cast("SchemaParallelTestSuite", made)
 
-    def _arrangement(self, tests: Sequence[Any], labels: Collection[str]) -> Arrangement:
+    def _arrangement(self, tests: Sequence[Any], labels: Collection[str]) -> "Arrangement":
+        from .execution.arrangement import Arrangement, names_tests, stage_by
+
         kinds = (unittest.loader._FailedTest, *self.reorder_by)  # type: ignore[attr-defined]
         is_schema = self._settings.isolation == "schema"
         # Only where each test finds everything as it was first does no kind have to come first.
@@ -110,10 +127,12 @@ class ArrangingMixin(Base):
 
     def _choose_workers(
         self,
-        arrangement: Arrangement,
+        arrangement: "Arrangement",
         cases: Sequence[Sequence[Any]],
         suite: unittest.TestSuite,
     ) -> int:
+        from .backend.room import workers_by_connections
+
         aliases = self._get_databases(suite)
         choice = arrangement.choose_workers(cases, connections=workers_by_connections(aliases))
         self.log(choice.why)

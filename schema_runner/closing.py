@@ -10,26 +10,21 @@ from typing import TYPE_CHECKING, Any
 from django.test.runner import DiscoverRunner
 
 from .backend.location import are_here
-from .execution.diagnosis import Fault
 from .execution.events import Observer
 from .execution.findings import Findings
 from .execution.recorder import Recorder
-from .foresight.memory import Memory
-from .foresight.processors import busy_processor_seconds
 from .options import Options
 from .reporting.command import Command
 from .reporting.summary import Summary, Tally, verdict_lines
 from .usage import Usage
-from .workspace import Workspace
 
 if TYPE_CHECKING:
+    from .foresight.memory import Memory
+    from .workspace import Workspace
+
     Base = DiscoverRunner
 else:
     Base = object
-
-
-# Tests that nobody can rely on, whoever else is at work.
-_UNRELIABLE = {Fault.FLAKY, Fault.PARALLEL_UNSAFE}
 
 
 class ClosingMixin(Base):
@@ -38,8 +33,8 @@ class ClosingMixin(Base):
     _options: Options
     _command: Command
     # None in a runner of the project's that makes no databases.
-    _workspace: Workspace | None = None
-    _memory: Memory | None
+    _workspace: "Workspace | None" = None
+    _memory: "Memory | None"
     _suite: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -63,14 +58,19 @@ class ClosingMixin(Base):
         self._suite = suite
         # A server on this machine needs the same processors as the tests do.
         is_shared = are_here(getattr(suite, "used_aliases", ()))
-        before = busy_processor_seconds() if is_shared else None
+        before = self._busy_seconds() if is_shared else None
         try:
             return super().run_suite(suite, **kwargs)
         finally:
-            after = busy_processor_seconds()
-            if before is not None and after is not None:
+            if before is not None and (after := self._busy_seconds()) is not None:
                 self._busy = after - before
             self._remember()
+
+    @staticmethod
+    def _busy_seconds() -> float | None:
+        from .foresight.processors import busy_processor_seconds
+
+        return busy_processor_seconds()
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         failures = super().run_tests(test_labels, **kwargs)
@@ -90,11 +90,12 @@ class ClosingMixin(Base):
         # What tests run within a test is nothing that a later run would run.
         if self._memory is not None and multiprocessing.parent_process() is None:
             verdicts = self._findings.verdicts
-            flaky = [one.name for one in verdicts if one.fault in _UNRELIABLE]
+            # Those that nobody can rely on, whoever else is at work.
+            flaky = [one.name for one in verdicts if one.fault in {"flaky", "parallel-unsafe"}]
             observed = self._recorder.observed(flaky, self._busy)
             if verdicts:
                 # What was run to find them out has kept processors busy, too.
-                observed.runs = ()
+                observed = observed._replace(runs=())
             self._memory.add(observed)
 
     @property

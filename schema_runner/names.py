@@ -5,9 +5,7 @@ import re
 
 # PostgreSQL cuts longer names off, silently (NAMEDATALEN - 1).
 _LONGEST = 63
-_OWN_SCHEMA = re.compile(r"test_(?:w[1-9][0-9]*|shims|template)_[0-9]+")
-_APPLICATION = re.compile(r"django-schema-runner ([0-9]+)(?: w[1-9][0-9]*)?")
-_WORKER = re.compile(r"test_w([1-9][0-9]*)_([0-9]+)")
+_WORKER = r"test_w([1-9][0-9]*)_([0-9]+)"
 
 # Where the extensions of all runs in one database are, if that is the project's own.
 EXTENSIONS_SCHEMA = "test_extensions"
@@ -36,20 +34,26 @@ def is_template_schema(name: str) -> bool:
     return name.startswith("test_template_") and is_own_schema(name)
 
 
+def is_in_public(table: str) -> bool:
+    """Whether a db_table names the schema: 'public"."book', which Django puts into quotes."""
+    return re.match(r'"?public"\."?\w', table) is not None
+
+
 def is_own_schema(name: str) -> bool:
     """Whether a schema of one run is called so: only such a run would have made it."""
-    return _OWN_SCHEMA.fullmatch(name) is not None
+    pattern = r"test_(?:w[1-9][0-9]*|shims|template)_[0-9]+"
+    return re.fullmatch(pattern, name) is not None
 
 
 def worker_of_schema(name: str) -> int | None:
     """Return the number of the worker whose schema is called so."""
-    found = _WORKER.fullmatch(name)
+    found = re.fullmatch(_WORKER, name)
     return int(found[1]) if found else None
 
 
 def milliseconds_of_schema(name: str) -> int | None:
     """Return when the worker's schema that is called so was made, since the Unix epoch."""
-    found = _WORKER.fullmatch(name)
+    found = re.fullmatch(_WORKER, name)
     return int(found[2]) if found else None
 
 
@@ -86,5 +90,6 @@ def application(run: int, worker: int | None = None) -> str:
 
 def run_of_application(application: str) -> int | None:
     """Return the run whose connections have this application_name, if it is one of ours."""
-    found = _APPLICATION.fullmatch(application)
+    pattern = r"django-schema-runner ([0-9]+)(?: w[1-9][0-9]*)?"
+    found = re.fullmatch(pattern, application)
     return int(found[1]) if found else None

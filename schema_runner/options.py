@@ -4,13 +4,14 @@ import os
 from argparse import ArgumentError, ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from django.test.runner import get_max_test_processes, parallel_type
 
-from .foresight.sharding import Shard
 from .settings import CHOICES
+
+if TYPE_CHECKING:
+    from .foresight.sharding import Shard
 
 ORDERS = ("history", "suite")
 
@@ -19,8 +20,7 @@ class Automatic(int):
     """A number of workers that nobody has asked for: it is for the run to find a better one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """What the command line says; None is for what the settings decide."""
 
     no_migrations: bool = False
@@ -35,12 +35,12 @@ class Options:
     failed_first: bool = False
     quarantine_flaky: bool = False
     order: str = "history"
-    shard: Shard | None = None
+    shard: "Shard | None" = None
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Self:
         """Take the options from the arguments that a runner was given."""
-        names = {field.name for field in fields(cls)} & arguments.keys()
+        names = arguments.keys() & set(cls._fields)
         return cls(**{name: arguments.pop(name) for name in names})
 
     @property
@@ -88,7 +88,9 @@ def _number(text: str) -> int:
     raise ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
 
 
-def _shard(text: str) -> Shard:
+def _shard(text: str) -> "Shard":
+    from .foresight.sharding import Shard
+
     try:
         return Shard.from_environment(os.environ) if text == "auto" else Shard.parse(text)
     except ValueError as error:

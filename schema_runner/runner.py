@@ -3,6 +3,7 @@
 import multiprocessing
 import unittest
 from argparse import ArgumentParser
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -10,18 +11,15 @@ from django.core.management import CommandError
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 
 from .arranging import ArrangingMixin
-from .backend.installation import install, migrations_switched_off
 from .backend.sessions import disconnect
 from .closing import ClosingMixin
 from .errors import SchemaRunnerError
-from .execution.limited import LimitedMixin, limited
 from .execution.suite import SchemaParallelTestSuite
 from .execution.termination import Termination
 from .execution.worker import set_up_worker
 from .options import Options, add_options
 from .reporting.command import Command
 from .settings import Settings
-from .workspace import Workspace
 
 if TYPE_CHECKING:
     Base = DiscoverRunner
@@ -86,12 +84,10 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
-        self._workspace = workspace
-        self._installed = install(workspace=workspace, runner_settings=self._settings)
-        self._installed.callback(workspace.close)
-        if self.no_migrations:
-            self._installed.enter_context(migrations_switched_off())
+        self._installed = ExitStack()
+        # Tests that use no database need nothing of what makes one.
+        if kwargs.get("aliases") is None or kwargs["aliases"]:
+            self._install()
         try:
             with self._timed("set_up"):
                 old_config = super().setup_databases(**kwargs)
@@ -108,6 +104,17 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
                 raise
         return old_config
 
+    def _install(self) -> None:
+        from .backend.installation import install, migrations_switched_off
+        from .workspace import Workspace
+
+        workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
+        self._workspace = workspace
+        self._installed = install(workspace=workspace, runner_settings=self._settings)
+        self._installed.callback(workspace.close)
+        if self.no_migrations:
+            self._installed.enter_context(migrations_switched_off())
+
     def get_resultclass(self) -> Any:
         wanted: Any = super().get_resultclass()
         if self._has_workers:
@@ -115,6 +122,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         wanted = wanted or getattr(self.test_runner, "resultclass", None)
         if not isinstance(wanted, type):
             return wanted
+        from .execution.limited import LimitedMixin
+
         attributes = {
             "time_limit": self._settings.test_timeout,
             "is_unlimited": self.pdb,
@@ -124,6 +133,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         if not self._has_workers and isinstance(suite, unittest.TestSuite):
+            from .execution.limited import limited
+
             suite = limited(suite)
         with self._termination.after_the_test_under_way():
             return super().run_suite(suite, **kwargs)

@@ -1,9 +1,10 @@
 """The `SCHEMA_RUNNER` setting, read once into one value."""
 
+import os
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
@@ -19,8 +20,7 @@ CHOICES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What `SCHEMA_RUNNER` says, checked; every default is here."""
 
     strategy: str = "template"
@@ -52,7 +52,7 @@ class Settings:
         given = getattr(django_settings, "SCHEMA_RUNNER", {})
         if not isinstance(given, dict):
             raise SchemaRunnerError("SCHEMA_RUNNER must be a dict.")
-        keys = {field.name.upper(): field.name for field in fields(cls)}
+        keys = {name.upper(): name for name in cls._fields}
         if unknown := sorted(str(key) for key in given if key not in keys):
             raise SchemaRunnerError(
                 f"Unknown key in SCHEMA_RUNNER: {', '.join(unknown)}. "
@@ -76,6 +76,16 @@ class Settings:
                 "Isolation by databases makes new databases, and host database "
                 "'current' allows none: give --isolation schema or --host-database test."
             )
+
+
+def project_root() -> str:
+    """Return the folder of the settings module's top package; else the working directory."""
+    module: str | None = getattr(django_settings, "SETTINGS_MODULE", None)
+    top: Any = sys.modules.get(module.split(".")[0]) if module else None
+    if folders := [str(folder) for folder in getattr(top, "__path__", ())]:
+        return os.path.dirname(os.path.abspath(folders[0]))
+    file: str | None = getattr(top, "__file__", None)
+    return os.path.dirname(os.path.abspath(file)) if file else os.path.abspath(os.getcwd())
 
 
 def load_callable(key: str, path: str) -> Callable[..., object]:

@@ -2,26 +2,24 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from . import names
 from .errors import SchemaRunnerError
-from .postgres.blueprint import Blueprint
 from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase
-from .postgres.current import ProjectDatabase
 from .postgres.hosts import PUBLIC, Host, Log, Request
-from .postgres.pg_dump import PgDump
 from .postgres.reservation import Reservation
-from .postgres.snapshot import Snapshot
-from .postgres.template import CopyError
 from .usage import Usage
 
+if TYPE_CHECKING:
+    from .postgres.blueprint import Blueprint
+    from .postgres.pg_dump import PgDump
+    from .postgres.snapshot import Snapshot
 
-@dataclass(slots=True)
+
 class Site:
     """What a run has for one database alias.
 
@@ -31,14 +29,22 @@ class Site:
     `turn` of this one ends.
     """
 
-    name: str
-    reservation: Reservation | None = None
-    host: Host | None = None
-    schemas: dict[int, str] = field(default_factory=dict)
-    clones: dict[int, str] = field(default_factory=dict)
-    is_cloned: bool = False
-    blueprint: Blueprint | None = None
-    turn: ExitStack = field(default_factory=ExitStack)
+    def __init__(
+        self,
+        name: str,
+        turn: ExitStack,
+        *,
+        reservation: Reservation | None = None,
+        host: Host | None = None,
+    ) -> None:
+        self.name = name
+        self.turn = turn
+        self.reservation = reservation
+        self.host = host
+        self.schemas: dict[int, str] = {}
+        self.clones: dict[int, str] = {}
+        self.is_cloned = False
+        self.blueprint: Blueprint | None = None
 
 
 class Workspace:
@@ -70,11 +76,11 @@ class Workspace:
         """Return the clone databases of `alias` by worker number."""
         return dict(self._sites[alias].clones)
 
-    def blueprint(self, alias: str) -> Blueprint | None:
+    def blueprint(self, alias: str) -> "Blueprint | None":
         """Return what workers make their places by, if they make them themselves."""
         return self._sites[alias].blueprint
 
-    def start_dump(self, alias: str, pg_dump: PgDump) -> None:
+    def start_dump(self, alias: str, pg_dump: "PgDump") -> None:
         """Begin with the template of what worker 1 has."""
         self.host(alias).start_dump(self._sites[alias].schemas[1], pg_dump)
 
@@ -99,11 +105,13 @@ class Workspace:
         site = self._sites[alias]
         site.blueprint = self.host(alias).blueprint(site.schemas[1], reasons)
 
-    def restore(self, alias: str, snapshot: Snapshot) -> str:
+    def restore(self, alias: str, snapshot: "Snapshot") -> str:
         """Give worker 1 a schema that is made of a snapshot; return its name.
 
         Raises CopyError or SnapshotError, and has then left nothing.
         """
+        from .postgres.template import CopyError
+
         site, host = self._sites[alias], self.host(alias)
         undo = host.restore(snapshot)
         try:
@@ -114,7 +122,7 @@ class Workspace:
         self.usage.add(site.name, site.schemas[1])
         return site.schemas[1]
 
-    def snapshot(self, alias: str, fingerprint: str, now: int) -> Snapshot | None:
+    def snapshot(self, alias: str, fingerprint: str, now: int) -> "Snapshot | None":
         """Return the template of `alias`, if there is one, as it can be written to a file."""
         host = self.host(alias)
         return host.snapshot(fingerprint, now) if host.template else None
@@ -145,7 +153,7 @@ class Workspace:
         """Find a name for the host database of `alias`, which `claim` makes, or a kept one."""
         with ExitStack() as turn:
             reservation = Reservation(request, turn)
-            site = Site(reservation.name, reservation=reservation, turn=turn.pop_all())
+            site = Site(reservation.name, turn.pop_all(), reservation=reservation)
         self._sites[alias] = site
         if reservation.kept is not None:
             site.host, site.reservation = reservation.kept, None
@@ -161,25 +169,28 @@ class Workspace:
 
     def use_project_database(self, alias: str, request: Request) -> None:
         """Take the project's own database as the host database of `alias`."""
+        from .postgres.current import ProjectDatabase
+
         with ExitStack() as turn:
             host = ProjectDatabase.obtain(request, turn)
-            self._sites[alias] = Site(request.name, host=host, turn=turn.pop_all())
+            self._sites[alias] = Site(request.name, turn.pop_all(), host=host)
         self._refuse_beyond_connections(alias)
 
     def end_turn(self, alias: str) -> None:
         """Let other runs that want the same look at what has been built."""
+        self.host(alias).end_build()
         self._sites[alias].turn.close()
 
     def _refuse_beyond_connections(self, alias: str) -> None:
         # A worker opens one connection to each host database there is so far, at least, and a
         # clone database has its lease.
         each = len(self._sites) + sum(site.is_cloned for site in self._sites.values())
-        with self.host(alias).connect() as connection:
-            refuse_beyond_connections(connection, workers=self.workers, each=each)
+        connection = self.host(alias).build_connection
+        refuse_beyond_connections(connection, workers=self.workers, each=each)
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
-        return self.workers > 1 or self.keeps or isinstance(self.host(alias), ProjectDatabase)
+        return self.workers > 1 or self.keeps or not isinstance(self.host(alias), HostDatabase)
 
     def is_cloned(self, alias: str) -> bool:
         """Whether the workers of `alias` have clone databases."""
@@ -242,7 +253,8 @@ class Workspace:
         if clone is not None:
             with self._leaving(f"Database {clone!r}"):
                 self._host_database(alias).drop_clone(worker)
-        if not site.is_cloned:
+        # A database of the run's own goes with all that is in it.
+        if not site.is_cloned and (self.keeps or not isinstance(site.host, HostDatabase)):
             # A worker that was killed has not told its name, and may have left the one before.
             with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
                 self.host(alias).drop_worker(worker)
@@ -271,7 +283,9 @@ class Workspace:
         if site.reservation is not None:
             site.reservation.close()
         if site.host is not None:
-            site.host.stop_dump()
+            if self.workers > 1 and not self.keeps and isinstance(site.host, HostDatabase):
+                with self._leaving("A database of a worker"):
+                    site.host.drop_what_workers_left()
             with self._leaving(f"Database {site.name!r}"):
                 site.host.release(keep=keep)
 

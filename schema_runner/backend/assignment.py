@@ -3,26 +3,22 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from psycopg import pq, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from ..postgres.blueprint import Blueprint
+
+if TYPE_CHECKING:
+    from ..postgres.blueprint import Blueprint
 
 # In a connection's settings_dict, which threads share, forked and spawned workers are given,
 # and connections[alias].copy() copies: so whoever can connect knows where to.
 _KEY = "SCHEMA_RUNNER"
 
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
-# libpq splits options at spaces: https://www.postgresql.org/docs/current/libpq-connect.html
-_SPLITS = re.compile(r"([\\ ])")
-_ESCAPED = r"\\\1"
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a worker's tables are: a database, and in it the first schema of `path`.
 
     With an empty path the project's own search_path holds, as in a clone database. `template` is
@@ -58,7 +54,7 @@ class Assignment:
     options: Mapping[str, Any]
     alias: str
     extensions: str | None = None
-    blueprint: Blueprint | None = None
+    blueprint: "Blueprint | None" = None
     path_is_set_later: bool = False
 
     def __repr__(self) -> str:
@@ -114,7 +110,10 @@ class Assignment:
             options["application_name"] = names.application(self.run, self.worker)
         if self.search_path is not None and not self.path_is_set_later:
             # The last -c of a name wins, so the project's own search_path is put aside.
-            path = f"-c search_path={_SPLITS.sub(_ESCAPED, self.search_path)}"
+            # libpq splits options at spaces, unless they follow a backslash:
+            # https://www.postgresql.org/docs/current/libpq-connect.html
+            escaped = self.search_path.replace("\\", r"\\").replace(" ", r"\ ")
+            path = f"-c search_path={escaped}"
             options["options"] = f"{self._startup_options} {path}".strip()
         entries: dict[str, Any] = {"OPTIONS": options, _KEY: self}
         return {**entries, "NAME": self.place.database} if self.place else entries
@@ -122,7 +121,7 @@ class Assignment:
 
 def _quoted(name: str) -> str:
     # Our own names are shown as they are.
-    return name if _PLAIN.fullmatch(name) else sql.Identifier(name).as_string()
+    return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else sql.Identifier(name).as_string()
 
 
 def project_options(settings_dict: Mapping[str, Any]) -> dict[str, Any]:

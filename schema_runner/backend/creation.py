@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import django
 from django.conf import settings
 
-from .. import reference
-from ..postgres.hosts import Log, Request
-from ..postgres.pg_dump import PgDump
 from ..postgres.server import Connection, Server
-from . import extensions, guard
+from . import extensions
 from .assignment import Assignment, Place
 from .keeping import Keeping
 from .servers import server_of
@@ -19,6 +16,9 @@ from .sessions import disconnect
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
+
+    from ..postgres.hosts import Log
+    from .guard import Guard
 else:
     Base = object
 
@@ -39,12 +39,15 @@ class SchemaCreation(Keeping, Base):
     # The places of the project's own databases, as `place` returns them, before the run.
     project_places: ClassVar[frozenset[tuple[str, ...]]]
 
-    _guard: guard.Guard
+    _guard: "Guard"
 
     def create_test_db(
         self, verbosity: int = 1, autoclobber: bool = False, *args: Any, **kwargs: Any
     ) -> str:
-        reference.refuse_missing_fixtures(self.runner_settings, alias=self._alias)
+        if self.runner_settings.fixtures:
+            from ..reference import refuse_missing_fixtures
+
+            refuse_missing_fixtures(self.runner_settings, alias=self._alias)
         if self._is_stock:
             name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
             self._put({1: Place(name)}, 1, run=None)
@@ -72,11 +75,11 @@ class SchemaCreation(Keeping, Base):
                 self._finish_build()
                 if verbosity >= 2:
                     self.log(f"Built schema {self._current_schema()} for alias '{self._alias}'.")
-                if not isinstance(self._pg_dump, PgDump):
+                if isinstance(self._pg_dump, Exception | None):
                     # They load the reference data themselves.
                     self._plan_builds(self._pg_dump)
             self._load_reference()
-        if not why and isinstance(self._pg_dump, PgDump):
+        if not why and not isinstance(self._pg_dump, Exception | None):
             self._keep_template(recording)
         if self._needs_reference:
             self._workspace.add_reference(self._alias, self._since)
@@ -110,6 +113,8 @@ class SchemaCreation(Keeping, Base):
         self._put(places, None, run=None)
 
     def _obtain_host(self) -> None:
+        from ..postgres.hosts import Request
+
         settings_dict, name = self.connection.settings_dict, self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
         server = self._server(() if self._is_current else ("service",))
@@ -139,10 +144,12 @@ class SchemaCreation(Keeping, Base):
         # Silent: the first build has shown what the migrations print.
         super().create_test_db(verbosity=0, autoclobber=True, **serialize)
 
-    def _guard_of_migrations(self, log: Log) -> guard.Guard:
+    def _guard_of_migrations(self, log: "Log") -> "Guard":
+        from .guard import Guard
+
         if not self._has_migrations:
-            return guard.Guard()
-        return guard.Guard.of_migrations(self.runner_settings.trusted_migrations, log)
+            return Guard()
+        return Guard.of_migrations(self.runner_settings.trusted_migrations, log)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         # Stock Django creates the database here and migrates afterwards.
@@ -158,7 +165,7 @@ class SchemaCreation(Keeping, Base):
     def _finish_build(self) -> None:
         workspace, alias = self._workspace, self._alias
         schema = workspace.finish(alias, 1)
-        if isinstance(self._pg_dump, PgDump):
+        if not isinstance(self._pg_dump, Exception | None):
             # It works while this process goes on.
             workspace.start_dump(alias, self._pg_dump)
         self._isolate_advisory_locks(schema)
@@ -195,8 +202,13 @@ class SchemaCreation(Keeping, Base):
         self._workspace.record(self._alias, worker, database=database, schema=schema)
 
     def _load_reference(self) -> None:
+        if not (self.runner_settings.fixtures or self.runner_settings.seeders):
+            return
+        from .. import reference
+        from .guard import Guard
+
         schema = self._current_schema() or "public"
-        with self._guarded(guard.Guard.of_reference_data()):
+        with self._guarded(Guard.of_reference_data()):
             self._since = reference.load(self.connection, self.runner_settings, schema=schema)
 
     @property
@@ -206,7 +218,7 @@ class SchemaCreation(Keeping, Base):
         return keeps_some or self.runner_settings.reset == "reference"
 
     @contextmanager
-    def _guarded(self, guarding: guard.Guard) -> Iterator[None]:
+    def _guarded(self, guarding: "Guard") -> Iterator[None]:
         """Refuse what must not be executed in the project's own database."""
         with ExitStack() as guarded:
             if self._is_current:

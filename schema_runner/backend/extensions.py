@@ -12,17 +12,12 @@ from ..postgres import locks
 from .assignment import Assignment
 
 _NAME = r'(?:"(?:[^"]|"")+"|\w+)'
-_DROP = re.compile(
-    rf"\bDROP\s+EXTENSION\s+(?:IF\s+EXISTS\s+)?(?P<names>{_NAME}(?:\s*,\s*{_NAME})*)",
-    re.IGNORECASE,
-)
+# Compiled on first use, and then found in the cache of `re`.
+_DROP = rf"(?i)\bDROP\s+EXTENSION\s+(?:IF\s+EXISTS\s+)?(?P<names>{_NAME}(?:\s*,\s*{_NAME})*)"
 # The name, and what follows it to the end of the statement, of a function's body or of a
 # DO block's.
-_CREATE = re.compile(
-    rf"\bCREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>{_NAME})(?P<rest>[^;$]*)",
-    re.IGNORECASE,
-)
-_WHERE = re.compile(rf"^\s*(?:WITH\b)?\s*SCHEMA\s+({_NAME})|^\s*WITH\b", re.IGNORECASE)
+_CREATE = rf"(?i)\bCREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>{_NAME})(?P<rest>[^;$]*)"
+_WHERE = rf"(?i)^\s*(?:WITH\b)?\s*SCHEMA\s+({_NAME})|^\s*WITH\b"
 _INSTALLED = "SELECT extname FROM pg_catalog.pg_extension WHERE extname = ANY(%s)"
 _FIXED = (
     "SELECT DISTINCT name FROM pg_catalog.pg_available_extension_versions"
@@ -38,7 +33,7 @@ Wrapper = Callable[[Execute, Any, Any, bool, Any], Any]
 def dropping(statement: object) -> str | None:
     """Return the text of a statement that drops an extension; None for any other."""
     text = text_of(statement)
-    return " ".join(text.split()) if text and _DROP.search(text) else None
+    return " ".join(text.split()) if text and re.search(_DROP, text) else None
 
 
 def text_of(statement: object) -> str | None:
@@ -79,7 +74,7 @@ def dropped_extensions(statement: str) -> list[str]:
     """Return the names of the extensions that SQL drops."""
     return [
         _unquoted(name)
-        for drop in _DROP.finditer(statement)
+        for drop in re.finditer(_DROP, statement)
         for name in re.findall(_NAME, drop["names"])
     ]
 
@@ -107,7 +102,7 @@ def _in_transaction(connection: Any) -> Iterator[None]:
 
 def created_extensions(statement: str) -> list[str]:
     """Return the names of the extensions that SQL creates."""
-    return [_unquoted(create["name"]) for create in _CREATE.finditer(statement)]
+    return [_unquoted(create["name"]) for create in re.finditer(_CREATE, statement)]
 
 
 def in_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
@@ -119,14 +114,14 @@ def in_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
     def create(found: re.Match[str]) -> str:
         rest = found["rest"]
         # In `public`, where stock Django has them too, the project's own choice holds.
-        given = _WHERE.match(rest)
+        given = re.match(_WHERE, rest)
         if _unquoted(found["name"]) not in fixed and not (
             given and given[1] and schema == "public"
         ):
-            rest = f" SCHEMA {schema}{_WHERE.sub('', rest)}"
+            rest = f" SCHEMA {schema}{re.sub(_WHERE, '', rest)}"
         return f"CREATE EXTENSION IF NOT EXISTS {found['name']}{rest}"
 
-    return _CREATE.sub(create, statement)
+    return re.sub(_CREATE, create, statement)
 
 
 def _unquoted(name: str) -> str:

@@ -1,20 +1,19 @@
 """The flush with which Django ends a test that commits, told from any other."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from django.core.management.commands import flush
 from django.db import connections
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
 
-from ..postgres.occupied import Scope
+if TYPE_CHECKING:
+    from ..postgres.occupied import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(NamedTuple):
     """What the flush of an alias is asked for, at the end of the test of that id.
 
     It is about the tables of `scope`, and `emits` post_migrate afterwards, unless it is told not
@@ -22,7 +21,7 @@ class Flush:
     """
 
     alias: str
-    scope: Scope
+    scope: "Scope"
     emits: bool
     restarts: bool
     test: str
@@ -32,21 +31,6 @@ class Flush:
 Reset: TypeAlias = Callable[[Flush], None]
 
 
-@dataclass(slots=True)
-class _UnderWay:
-    """The tests that are being torn down; there are several in a run within a test."""
-
-    tests: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def teardown_of(self, test: str) -> Iterator[None]:
-        self.tests.append(test)
-        try:
-            yield
-        finally:
-            self.tests.pop()
-
-
 def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) -> None:
     """Have the flush at the end of each test be a reset, until the stack is closed.
 
@@ -54,16 +38,20 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
     flushes stays as it is. Django calls `_post_teardown` after each test, and
     in that `flush`, in all versions from 5.2 to 6.1; test cases override what is in between.
     """
-    under_way = _UnderWay()
+    # The tests that are being torn down; there are several in a run within a test.
+    under_way: list[str] = []
     tear_down, handle = TransactionTestCase._post_teardown, flush.Command.handle  # type: ignore[attr-defined]
 
     def _post_teardown(test: Any) -> None:
-        with under_way.teardown_of(test.id()):
+        under_way.append(test.id())
+        try:
             tear_down(test)
+        finally:
+            under_way.pop()
 
     def _handle(command: Any, **options: Any) -> None:
         alias = options["database"]
-        is_asked = under_way.tests and not options["interactive"] and _is_django_s(alias)
+        is_asked = under_way and not options["interactive"] and _is_django_s(alias)
         reset = reset_of(alias) if is_asked else None
         if reset is None:
             handle(command, **options)
@@ -71,13 +59,15 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
         tables = connections[alias].introspection.django_table_names(include_views=False)
         # As in stock Django, there is nothing to be done then, nor to be emitted.
         if tables:
+            from ..postgres.occupied import Scope
+
             reset(
                 Flush(
                     alias=alias,
                     scope=Scope(frozenset(tables), options.get("allow_cascade", False)),
                     emits=not options.get("inhibit_post_migrate", False),
                     restarts=options.get("reset_sequences", True),
-                    test=under_way.tests[-1],
+                    test=under_way[-1],
                 )
             )
 

@@ -9,14 +9,14 @@ else:
     Base = object
 
 # How Django, in every query about tables, asks for what the whole search_path shows.
-_VISIBLE = re.compile(r"(?:pg_catalog\.)?pg_table_is_visible\((\w+)\.oid\)")
+_VISIBLE = r"(?:pg_catalog\.)?pg_table_is_visible\((\w+)\.oid\)"
 _IN_CURRENT_SCHEMA = (
     r"\1.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace"
     r" WHERE nspname = pg_catalog.current_schema())"
 )
 
 # How GeoDjango asks what kind of geometry a column has.
-_GEOMETRY = re.compile(r"(?P<table>\w+)\.f_table_name = %s")
+_GEOMETRY = r"(?P<table>\w+)\.f_table_name = %s"
 _GEOMETRY_IN_CURRENT_SCHEMA = r"\g<table>.f_table_schema = pg_catalog.current_schema() AND \g<0>"
 
 
@@ -31,7 +31,7 @@ class _CurrentSchemaCursor:
 
     def execute(self, query: Any, params: Any = None) -> Any:
         if isinstance(query, str):
-            query = _VISIBLE.sub(_IN_CURRENT_SCHEMA, query)
+            query = re.sub(_VISIBLE, _IN_CURRENT_SCHEMA, query)
         return self._cursor.execute(query, params)
 
     def __getattr__(self, name: str) -> Any:
@@ -41,7 +41,7 @@ class _CurrentSchemaCursor:
 def _narrow_geometry(
     execute: Any, statement: str, params: Any, many: bool, context: Any
 ) -> object:
-    statement = _GEOMETRY.sub(_GEOMETRY_IN_CURRENT_SCHEMA, statement)
+    statement = re.sub(_GEOMETRY, _GEOMETRY_IN_CURRENT_SCHEMA, statement)
     return execute(statement, params, many, context)
 
 

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from ..errors import SchemaRunnerError
-from ..fingerprint import Recording, digest, fingerprint, is_unchanged
-from ..postgres.pool import Wanted
 from ..postgres.server import Server
-from ..postgres.snapshot import Snapshot, SnapshotError, files, path_of, remove_older
-from ..postgres.surroundings import facts
-from ..postgres.template import CopyError
 from ..wording import listing
 from .assignment import project_options
 from .planning import Planning
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
+
+    from ..fingerprint import Recording
+    from ..postgres.pool import Wanted
+    from ..postgres.snapshot import Snapshot
 else:
     Base = object
 
@@ -55,11 +54,15 @@ class Keeping(Planning, Base):
 
     def _find_fingerprint(self, server: Server) -> None:
         if self._is_wanted_later and self.runner_settings.strategy == "template":
+            from ..postgres.surroundings import facts
+
             with server.maintenance() as maintenance:
                 self._server_facts = facts(maintenance)
             self._fingerprint = self._current_fingerprint()
 
     def _current_fingerprint(self) -> str:
+        from ..fingerprint import fingerprint
+
         chosen = self.runner_settings
         shims = f"advisory locks {chosen.isolate_advisory_locks}"
         return fingerprint(
@@ -69,10 +72,12 @@ class Keeping(Planning, Base):
             options=project_options(self.connection.settings_dict),
         )
 
-    def _wanted(self) -> Wanted | None:
+    def _wanted(self) -> "Wanted | None":
         """Return what a kept schema has to be like; None where none is to be used."""
         if self._fingerprint is None or not self._workspace.keeps:
             return None
+        from ..postgres.pool import Wanted
+
         return Wanted(
             fingerprint=self._fingerprint,
             is_unchanged=_is_unchanged,
@@ -83,6 +88,10 @@ class Keeping(Planning, Base):
 
     def _use_kept(self, verbosity: int, *, serialize: bool) -> str | None:
         """Do what stock Django's `create_test_db` does, where a pool has all that it makes."""
+        if self._fingerprint is None:
+            return None
+        from ..postgres.template import CopyError
+
         workspace, alias = self._workspace, self._alias
         try:
             if not workspace.lease_kept(alias):
@@ -93,13 +102,16 @@ class Keeping(Planning, Base):
                 f"{listing(error.reasons)}. Run once without --keepdb, which removes it."
             ) from error
         self._say("Using existing", verbosity)
-        folder, wanted = self._snapshot_dir, self._fingerprint
-        if folder and wanted and not files(folder, wanted):
-            self._keep_snapshot()
+        self._keep_snapshot(only_first=True)
         return self._use_ready(serialize=serialize)
 
     def _use_snapshot(self, verbosity: int, autoclobber: bool, *, serialize: bool) -> str | None:
         """Do the same where a snapshot has all."""
+        if self._snapshot_dir is None:
+            return None
+        from ..postgres.snapshot import SnapshotError
+        from ..postgres.template import CopyError
+
         workspace, alias = self._workspace, self._alias
         for path, snapshot in self._snapshots():
             workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
@@ -117,10 +129,12 @@ class Keeping(Planning, Base):
     def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
 
-    def _snapshots(self) -> Iterator[tuple[Path, Snapshot]]:
+    def _snapshots(self) -> "Iterator[tuple[Path, Snapshot]]":
         """Yield the snapshots that may be used, with their files."""
         if self._snapshot_dir is None or self._fingerprint is None:
             return
+        from ..postgres.snapshot import Snapshot, SnapshotError, files
+
         for path in files(self._snapshot_dir, self._fingerprint):
             try:
                 snapshot = Snapshot.read(path)
@@ -134,10 +148,15 @@ class Keeping(Planning, Base):
             if snapshot.made >= self._oldest and _is_unchanged(snapshot.contents.extra):
                 yield path, snapshot
 
-    def _keep_snapshot(self) -> None:
+    def _keep_snapshot(self, *, only_first: bool = False) -> None:
         """Write a snapshot of the template for other machines, if that is wanted."""
         folder, wanted = self._snapshot_dir, self._fingerprint
         if folder is None or wanted is None:
+            return
+        from ..fingerprint import digest
+        from ..postgres.snapshot import SnapshotError, files, path_of, remove_older
+
+        if only_first and files(folder, wanted):
             return
         try:
             snapshot = self._workspace.snapshot(self._alias, wanted, self._now)
@@ -151,11 +170,15 @@ class Keeping(Planning, Base):
                 f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {error}."
             )
 
-    def _recording(self) -> AbstractContextManager[Recording | None]:
+    def _recording(self) -> "AbstractContextManager[Recording | None]":
         """Record what the build in the body of the `with` depends on, if anybody is to know."""
-        return nullcontext() if self._fingerprint is None else Recording(self.runner_settings)
+        if self._fingerprint is None:
+            return nullcontext()
+        from ..fingerprint import Recording
 
-    def _keep_template(self, recording: Recording | None) -> None:
+        return Recording(self.runner_settings)
+
+    def _keep_template(self, recording: "Recording | None") -> None:
         """Make the template, also for other runs if nothing has been edited in the meantime."""
         dependencies = recording.dependencies() if recording else {}
         if recording and self._current_fingerprint() != self._fingerprint:
@@ -190,6 +213,8 @@ def _is_unchanged(extra: Mapping[str, Any]) -> bool:
     dependencies = _dependencies(extra)
     if dependencies is None or _EDITED in dependencies:
         return False
+    from ..fingerprint import is_unchanged
+
     return is_unchanged(dependencies)
 
 

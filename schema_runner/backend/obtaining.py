@@ -1,30 +1,29 @@
 """What a worker process makes as it starts, for itself: a schema, or else a database."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from .. import names
-from ..postgres.blueprint import Blueprint
 from ..postgres.locks import Lease
 from ..postgres.marker import Marker, State
 from ..postgres.server import Connection
-from ..postgres.template import CopyError, Template
 from ..wording import listing
-from . import guard, review
 from .assignment import Assignment, Place
 from .resetting import ResettingCreation
-from .statements import Kind
+
+if TYPE_CHECKING:
+    from ..postgres.blueprint import Blueprint
+    from .guard import Guard
 
 
 def _unheard(_: str | None) -> None:
     """Nobody is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """How a worker process has been started.
 
     It `is_replacement` if another process has been the same worker before, and died.
@@ -81,7 +80,7 @@ class WorkerCreation(ResettingCreation):
             if keep:
                 _, *path = self.obtained.path
                 kept = self._blueprint.keep(self.obtained.schema)
-                self.obtained = replace(self.obtained, path=(kept, *path))
+                self.obtained = self.obtained._replace(path=(kept, *path))
             else:
                 self._blueprint.drop(self.obtained.schema)
 
@@ -95,6 +94,8 @@ class WorkerCreation(ResettingCreation):
                 other.setup_worker_connection(worker)
 
     def _make_place(self, worker: int) -> Place:
+        from ..postgres.template import CopyError
+
         reasons: Sequence[str] = self._blueprint.reasons
         if reasons:
             self.start.announce_database(None)
@@ -135,12 +136,14 @@ class WorkerCreation(ResettingCreation):
         """Put aside what resets restore, in a place that this process has built."""
         if not self._needs_reference:
             return place
+        from ..postgres.template import Template
+
         marker = Marker(self._blueprint.run, State.READY)
         with self._connect() as connection:
             template = Template.create_of_rows(
                 connection, place.schema, marker, place.path[1:], self._since
             )
-        place = replace(place, template=template.name)
+        place = place._replace(template=template.name)
         self._move(worker, place)
         return place
 
@@ -161,17 +164,22 @@ class WorkerCreation(ResettingCreation):
         self._settle()
         return place
 
-    def _second_guard(self) -> guard.Guard:
+    def _second_guard(self) -> "Guard":
         """Return what keeps a build to its schema; what the run has found it has told."""
         if self._is_current:
             return self._guard_of_migrations(lambda _: None)
-        return guard.Guard(self._trusted_texts(), kinds=[Kind.PUBLIC])
+        from .guard import Guard
+        from .statements import Kind
+
+        return Guard(self._trusted_texts(), kinds=[Kind.PUBLIC])
 
     def _trusted_texts(self) -> set[str]:
         trusted = self.runner_settings.trusted_migrations
         if not trusted:
             return set()
-        return {found.text for found in review.review() if found.migration in trusted}
+        from .review import review
+
+        return {found.text for found in review() if found.migration in trusted}
 
     def _build_database(self, worker: int) -> Place:
         self._own_database = names.clone_database(self._blueprint.host, worker)
@@ -220,7 +228,7 @@ class WorkerCreation(ResettingCreation):
         return Assignment.of(self.connection.settings_dict)
 
     @property
-    def _blueprint(self) -> Blueprint:
+    def _blueprint(self) -> "Blueprint":
         assert self._assignment is not None
         assert self._assignment.blueprint is not None, "workers make what the run has planned"
         return self._assignment.blueprint

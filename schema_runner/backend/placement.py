@@ -8,11 +8,12 @@ from django.db import OperationalError
 
 from .. import names
 from ..errors import SchemaRunnerError
-from ..workspace import Workspace
 from .assignment import Assignment, Place, assign, project_options
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
+
+    from ..workspace import Workspace
 else:
     Base = object
 
@@ -21,10 +22,10 @@ class Placement(Base):
     """The part of `SchemaCreation` that points connections, in all threads, at a place."""
 
     # None in a worker that was not forked: nothing is built there.
-    workspace: ClassVar[Workspace | None] = None
+    workspace: "ClassVar[Workspace | None]" = None
 
     @property
-    def _workspace(self) -> Workspace:
+    def _workspace(self) -> "Workspace":
         assert self.workspace is not None, "databases are made by the process that runs the suite"
         return self.workspace
 
@@ -125,6 +126,9 @@ class Placement(Base):
 
     def _reconnect(self, assignment: Assignment | None) -> None:
         """Put an assignment into force, for connections in all threads, or take it away."""
-        self.connection.close()
-        self.connection.close_pool()
-        assign(self.connection.settings_dict, assignment)
+        settings_dict = self.connection.settings_dict
+        wanted = assignment.entries() if assignment else {}
+        if any(settings_dict[key] != wanted.get(key) for key in ("NAME", "OPTIONS")):
+            self.connection.close()
+            self.connection.close_pool()
+        assign(settings_dict, assignment)

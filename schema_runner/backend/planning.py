@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..postgres.pg_dump import DumpError, PgDump
-from ..postgres.template import CopyError
+from django.apps import apps
+from django.db import router
+
+from .. import names
 from ..wording import listing
-from . import review
 from .naming import Naming
-from .statements import Kind
+
+if TYPE_CHECKING:
+    from ..postgres.pg_dump import DumpError, PgDump
 
 
 class Planning(Naming):
@@ -27,12 +30,13 @@ class Planning(Naming):
         return self._workspace.keeps or self.runner_settings.snapshot_dir is not None
 
     @cached_property
-    def _pg_dump(self) -> PgDump | DumpError | None:
+    def _pg_dump(self) -> "PgDump | DumpError | None":
         """What makes a template, or why nothing does; None where there is no need for one."""
         if not self._wants_template:
             return None
-        with self._workspace.host(self._alias).connect() as connection:
-            version = connection.info.server_version
+        from ..postgres.pg_dump import DumpError, PgDump
+
+        version = self._workspace.host(self._alias).build_connection.info.server_version
         try:
             return PgDump.find(version, self.runner_settings.pg_dump)
         except DumpError as error:
@@ -44,13 +48,13 @@ class Planning(Naming):
             return None
         if obstacles := dropped + self._obstacles():
             return f"schemas cannot keep apart {listing(obstacles)}"
-        return str(self._pg_dump) if isinstance(self._pg_dump, DumpError) else None
+        return str(self._pg_dump) if isinstance(self._pg_dump, Exception) else None
 
     def _obstacles(self) -> list[str]:
         """Name what the first build has done that worker schemas cannot each have."""
         if (current := self._current_schema()) != "public":
             return [f"the search_path of the project, on which {current} comes first"]
-        named = [f"table {table} of a model" for table in review.tables_in_public(self._alias)]
+        named = [f"table {table} of a model" for table in _tables_in_public(self._alias)]
         return named + self._workspace.obstacles(self._alias)
 
     def _isolate_advisory_locks(self, schema: str) -> None:
@@ -64,6 +68,8 @@ class Planning(Naming):
                 )
 
     def _plan_copies(self, extra: Mapping[str, Any], since: int | None) -> None:
+        from ..postgres.template import CopyError
+
         workspace, alias = self._workspace, self._alias
         try:
             workspace.add_template(alias, extra, since)
@@ -104,13 +110,26 @@ class Planning(Naming):
         """
         if self._is_current or not self._has_migrations:
             return []
+        from .review import review
+        from .statements import Kind
+
         trusted = self.runner_settings.trusted_migrations
         return [
             str(found)
-            for found in review.review()
+            for found in review()
             if found.migration not in trusted and found.kind is not Kind.DATABASE
         ]
 
     @property
     def _has_migrations(self) -> bool:
         return self.connection.settings_dict["TEST"]["MIGRATE"] is not False
+
+
+def _tables_in_public(alias: str) -> list[str]:
+    """List the tables of an alias's models that queries name with `public`."""
+    tables = {
+        model._meta.db_table
+        for app in apps.get_app_configs()
+        for model in router.get_migratable_models(app, alias, include_auto_created=True)
+    }
+    return sorted(table for table in tables if names.is_in_public(table))

@@ -13,12 +13,12 @@ from ..errors import SchemaRunnerError
 from .assignment import Assignment
 from .creation import SchemaCreation
 from .flushes import Flush
-from .resets import Resets
 from .sessions import disconnect_from_transactions, leave_transactions
-from .standing import StandingConnection
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
+
+    from .resets import Resets
 else:
     Base = object
 
@@ -26,13 +26,13 @@ else:
 class ResettingCreation(SchemaCreation, Base):
     """`SchemaCreation` in a process that runs tests: it resets what they have committed."""
 
-    _resets: Resets | None = None
+    _resets: "Resets | None" = None
     # How many there have been, and how many seconds they have taken.
     resets_done = 0
     reset_time = 0.0
 
     @property
-    def resets(self) -> Resets | None:
+    def resets(self) -> "Resets | None":
         """The resets of the tables that this alias uses; None where a flush stays a flush."""
         assignment = Assignment.of(self.connection.settings_dict)
         if self.runner_settings.reset == "django" or assignment is None:
@@ -48,6 +48,9 @@ class ResettingCreation(SchemaCreation, Base):
                 # A search_path of the project's, which only Django's own flush follows.
                 return None
             self.close_resets()
+            from .resets import Resets
+            from .standing import StandingConnection
+
             self._resets = Resets(
                 place=place,
                 run=run,
@@ -60,6 +63,12 @@ class ResettingCreation(SchemaCreation, Base):
 
     def prepare_for(self, test_class: type) -> None:
         """Make sure, before a class is set up, that its tests find the structure they should."""
+        commits = issubclass(test_class, TransactionTestCase) and not issubclass(
+            test_class, TestCase
+        )
+        if self._resets is None and not commits:
+            # No test has committed yet.
+            return
         assignment, resets = Assignment.of(self.connection.settings_dict), self.resets
         if assignment is None or assignment.alias != self._alias or resets is None:
             return
@@ -73,7 +82,7 @@ class ResettingCreation(SchemaCreation, Base):
                 blueprint.renew(resets.place.schema)
 
             resets.renew_if_altered(renew)
-        if issubclass(test_class, TransactionTestCase) and not issubclass(test_class, TestCase):
+        if commits:
             resets.begin(watches=is_renewable)
 
     def note_set_sequences(self) -> set[str]:
@@ -124,17 +133,3 @@ def reset_of(alias: str) -> Callable[[Flush], None] | None:
         creation.reset_time += time.perf_counter() - begun
 
     return reset
-
-
-def resets_so_far() -> tuple[int, float]:
-    """Return how many resets this process has done, and how many seconds they have taken."""
-    creations = [connection.creation for connection in connections.all(initialized_only=True)]
-    ours = [creation for creation in creations if isinstance(creation, ResettingCreation)]
-    return sum(one.resets_done for one in ours), sum(one.reset_time for one in ours)
-
-
-def prepare_for(test_class: type) -> None:
-    """Do what has to be done in this process before a class of tests is set up."""
-    for connection in connections.all(initialized_only=True):
-        if isinstance(connection.creation, ResettingCreation):
-            connection.creation.prepare_for(test_class)

@@ -4,21 +4,17 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.apps import apps
-from django.db import router
 from django.db.migrations import Migration, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.loader import MigrationLoader
 
-from .source import TABLE_IN_PUBLIC, Source
+from .source import Source
 from .statements import Kind, Match, find
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A place in a migration: `migration` is "app_label.name", `file` as it is best shown."""
 
     kind: Kind
@@ -45,16 +41,6 @@ def review() -> list[Finding]:
         for finding in _review(migration)
     }
     return sorted(found, key=lambda one: (one.file, one.line, one.kind.name, one.text))
-
-
-def tables_in_public(alias: str) -> list[str]:
-    """List the tables of an alias's models that queries name with `public`."""
-    tables = {
-        model._meta.db_table
-        for app in apps.get_app_configs()
-        for model in router.get_migratable_models(app, alias, include_auto_created=True)
-    }
-    return sorted(table for table in tables if TABLE_IN_PUBLIC.match(table))
 
 
 def _review(migration: Migration) -> Iterator[Finding]:

@@ -1,5 +1,8 @@
 """The sessions that this thread has open: ended, or made fit for what comes next."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from django.db import connections
 
 
@@ -33,3 +36,22 @@ def disconnect_from_transactions() -> None:
     for connection in connections.all(initialized_only=True):
         if connection.vendor == "postgresql" and not connection.autocommit:
             connection.close()
+
+
+def prepare_for(test_class: type) -> None:
+    """Do what has to be done in this process before a class of tests is set up."""
+    for creation in _resetting():
+        creation.prepare_for(test_class)
+
+
+def resets_so_far() -> tuple[int, float]:
+    """Return how many resets this process has done, and how many seconds they have taken."""
+    ours = list(_resetting())
+    return sum(one.resets_done for one in ours), sum(one.reset_time for one in ours)
+
+
+def _resetting() -> Iterator[Any]:
+    """Yield each `ResettingCreation`, which need not be imported where there is none."""
+    for connection in connections.all(initialized_only=True):
+        if hasattr(connection.creation, "resets_done"):
+            yield connection.creation

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from django.db.migrations import RunSQL
 
+from .. import names
 from .statements import KEYWORDS, Kind, Match, find, is_suspect
 
 # Stands for what only a run knows: the expressions of an f-string, for one.
@@ -19,8 +20,6 @@ _UNKNOWN = "{}"
 _SQL = re.compile(
     rf"(?> [\s(;] | --[^\n]*\n | /\*.*?\*/ | \{{\}} )*+ {KEYWORDS}", re.VERBOSE | re.DOTALL
 )
-# db_table='public"."book"', which Django puts into quotes, and others have quoted already.
-TABLE_IN_PUBLIC = re.compile(r'"?public"\."?\w')
 # Arguments, and entries of `options`, that are for people, or for the way back.
 _NOT_RUN = {
     *("choices", "db_comment", "db_table_comment", "default", "error_messages", "help_text"),
@@ -48,7 +47,7 @@ class Source:
         if not is_suspect(self._text):
             return  # Parsing takes most of the time of a review.
         for node, text in _strings(self._tree):
-            if TABLE_IN_PUBLIC.match(text):
+            if names.is_in_public(text):
                 yield self._line(node, text, 0), Match(0, Kind.PUBLIC, text)
             elif text in known or _SQL.match(text):
                 for match in find(text):

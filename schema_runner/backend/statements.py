@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -14,8 +14,7 @@ class Kind(StrEnum):
     CATALOG = "looks into the catalog without a schema"
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """What was found: `offset` counts characters, `text` has its white space collapsed."""
 
     offset: int

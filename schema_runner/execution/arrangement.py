@@ -1,9 +1,8 @@
 """How a suite is run: which tests of it, in which order, and in how many workers."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.util import strclass
 
 from ..foresight import selection
@@ -20,8 +19,7 @@ _START = 0.5
 _RUNS = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrangement:
+class Arrangement(NamedTuple):
     """What is known of a suite beforehand.
 
     `stage_of` tells of a test how many kinds of tests come before it. `keeps_order` where the

@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from ..backend.resetting import resets_so_far
+from ..backend.sessions import resets_so_far
 
 
 class Cost(NamedTuple):

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -161,9 +161,9 @@ class Crew:
 
     def start(self, number: int, others: Iterable[Worker], *, is_replacement: bool) -> Worker:
         """Start a process; `others` are those of which it must not have anything."""
-        assigned = replace(self._assigned, number=number, is_replacement=is_replacement)
+        assigned = self._assigned._replace(number=number, is_replacement=is_replacement)
         if self._is_forked:
-            assigned = replace(assigned, subsuites=[list(tests) for tests in self._tests])
+            assigned = assigned._replace(subsuites=[list(tests) for tests in self._tests])
         orders, send = multiprocessing.Pipe(duplex=False)
         receive, reports = multiprocessing.Pipe(duplex=False)
         listen, bell = multiprocessing.Pipe(duplex=False)

@@ -2,8 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from ..wording import listing
 from .course import Course
@@ -25,8 +25,7 @@ class Fault(StrEnum):
     FLAKY = "flaky"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was found out about a failure of that name, and the tests to run to see it again.
 
     Where it `needs_workers`, it takes a parallel run to see it.

@@ -3,7 +3,6 @@
 import itertools
 import unittest
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from enum import Enum, auto
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -101,8 +100,7 @@ class Engine:
             found.append(one)
             return True
 
-        audience = replace(
-            self._audience,
+        audience = self._audience._replace(
             result=_Silent(lambda: self.is_stopped),
             observers=(),
             log=lambda _text: None,

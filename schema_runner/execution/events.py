@@ -1,9 +1,8 @@
 """What happens in a run, for whoever wants to show or to remember it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..errors import TestTimeoutError
 
@@ -21,8 +20,7 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """A test has begun.
 
     `test_id` is unittest's, `worker` the worker's number from 1, `attempt` counts from 1, and
@@ -35,8 +33,7 @@ class Started:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A test is over; `duration` is in seconds, with what its class does before and after it."""
 
     test_id: str
@@ -46,8 +43,7 @@ class Finished:
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
-class FixtureFailed:
+class FixtureFailed(NamedTuple):
     """The set-up of a class or a module has failed, so that `test_ids` have not been run.
 
     `name` is as it is reported, such as `setUpClass (library.test_books.BookTests)`.
@@ -59,8 +55,7 @@ class FixtureFailed:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClassFinished:
+class ClassFinished(NamedTuple):
     """A worker is through with tests of a class: all of them, or some of a class that is split.
 
     `time` is when it began with them, in seconds since the Unix epoch; `duration` and
@@ -82,8 +77,7 @@ class ClassFinished:
     reset_time: float
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
+class WorkerReady(NamedTuple):
     """A worker process is set up, which took so many seconds.
 
     It `is_replacement` if another process has been the same worker before.

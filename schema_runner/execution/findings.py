@@ -1,13 +1,13 @@
 """What a parallel run has found out besides its results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from .diagnosis import Verdict
+if TYPE_CHECKING:
+    from .diagnosis import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(NamedTuple):
     """How a suite went in so many `workers`, which took so many seconds the first time.
 
     The names of what was `retried`, and of what of that has passed and so is `flaky`; and verdicts
@@ -18,4 +18,4 @@ class Findings:
     seconds: float = 0.0
     retried: Sequence[str] = ()
     flaky: Sequence[str] = ()
-    verdicts: Sequence[Verdict] = ()
+    verdicts: "Sequence[Verdict]" = ()

@@ -2,8 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..foresight.forecast import Forecast
 from .messages import Part
@@ -15,8 +14,7 @@ _PIECES = 4
 _WORTH = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(NamedTuple):
     """What decides about the order of tests in parallel, where the suite's does not.
 
     `stage_of` tells of a test how many kinds of tests come before it: that order holds in each

@@ -9,16 +9,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connections
 
 from ..backend.installation import install
 from ..backend.obtaining import Start, WorkerCreation
-from ..backend.resetting import prepare_for
-from ..backend.sessions import disconnect, leave_transactions
+from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
 from ..settings import Settings
 from .channel import Receiver, Sender
@@ -33,8 +31,7 @@ _TERM = 1.0
 _SOON = 0.01
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assigned:
+class Assigned(NamedTuple):
     """What a process is told as it starts; all of it can be pickled but `subsuites`.
 
     `subsuites` lists the test cases of each for a process that is forked, and is None for one
@@ -61,8 +58,7 @@ class Assigned:
     subsuites: list[list[Any]] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Pipes:
+class Pipes(NamedTuple):
     """A worker's ends: what it is told, what it tells, and the bell that has this looked at."""
 
     orders: Connection

@@ -1,7 +1,6 @@
 """What a run sees of its tests, collected from its events for the history."""
 
 from collections.abc import Iterable
-from statistics import median
 
 from ..foresight.history import FAILED, FLAKY, PASSED, SKIPPED, Observed, RunRecord
 from .events import BAD, ClassFinished, Event, Finished, FixtureFailed, Outcome, WorkerReady
@@ -41,7 +40,11 @@ class Recorder:
         `busy` says for how many seconds processors were, where those of the run's own processes
         are not all that counts.
         """
-        names = set(flaky)
+        names, start = set(flaky), None
+        if self._starts:
+            from statistics import median
+
+            start = median(self._starts)
         used = self._processor_time if busy is None else max(busy, self._processor_time)
         return Observed(
             tests={
@@ -56,7 +59,7 @@ class Recorder:
             },
             runs=(
                 RunRecord(
-                    start=median(self._starts) if self._starts else None,
+                    start=start,
                     processor_share=min(used / self._time, 1.0) if self._time else None,
                 ),
             ),

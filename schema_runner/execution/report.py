@@ -2,8 +2,7 @@
 
 import unittest
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 from unittest.util import strclass
 
@@ -26,8 +25,7 @@ from .raised import decode, exc_info
 HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """A test that has failed, or a fixture before tests that have not been run because of it.
 
     Or one that `is_after` tests, which have been run by then. The tests are those at `positions`
@@ -51,8 +49,7 @@ class Failure:
 Keep = Callable[[Failure], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Audience:
+class Audience(NamedTuple):
     """Who is told of tests: a result, by way of `handle_event`, observers, and a log."""
 
     result: unittest.TestResult

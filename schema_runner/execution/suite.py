@@ -3,24 +3,24 @@
 import time
 import unittest
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.test.runner import ParallelTestSuite
 
 from ..backend.sessions import disconnect
 from ..settings import Settings
 from . import marks
-from .course import Course
-from .crew import Crew
-from .diagnosis import Diagnosis
-from .engine import Engine
 from .events import Observer
 from .findings import Findings
-from .plan import Order, Plan
-from .process import Assigned
-from .report import Audience, Failure
-from .retries import Retries
+
+# Every run imports this module, and only those with workers need the rest.
+if TYPE_CHECKING:
+    from .course import Course
+    from .diagnosis import Verdict
+    from .engine import Engine
+    from .plan import Order, Plan
+    from .process import Assigned
+    from .report import Failure
 
 
 class SchemaParallelTestSuite(ParallelTestSuite):
@@ -35,7 +35,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     observers: Collection[Observer] = ()
     log: Callable[[str], None] = staticmethod(print)
     # What decides about the order in place of the suite's own, if anything does.
-    order: Order | None = None
+    order: "Order | None" = None
     # The names of tests that are run alone although nothing marks them.
     quarantined: Collection[str] = ()
     diagnoses = False
@@ -44,6 +44,9 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     findings = Findings()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
+        from .course import Course
+        from .retries import Retries
+
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
         # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
         result.buffer = False
@@ -56,13 +59,13 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         failures: list[Failure] = []
         retries = Retries(self._retries_of)
 
-        def keep(failure: Failure) -> bool:
+        def keep(failure: "Failure") -> bool:
             if retries.keep(failure, engine):
                 return True
             failures.append(failure)
             return False
 
-        def give_up(failure: Failure) -> None:
+        def give_up(failure: "Failure") -> None:
             failures.append(failure)
             failure.tell()
 
@@ -70,13 +73,21 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         engine.run(self._plan(tests).schedule(), workers=self.processes, keep=keep)
         seconds = time.perf_counter() - begun
         retries.run(engine, give_up)
-        verdicts = Diagnosis(engine, course).run(failures) if self.diagnoses else ()
+        verdicts: Sequence[Verdict] = ()
+        if self.diagnoses:
+            from .diagnosis import Diagnosis
+
+            verdicts = Diagnosis(engine, course).run(failures)
         self.findings = Findings(self.processes, seconds, retries.retried, retries.flaky, verdicts)
         return result
 
     def _engine(
-        self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, course: Course
-    ) -> Engine:
+        self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, course: "Course"
+    ) -> "Engine":
+        from .crew import Crew
+        from .engine import Engine
+        from .report import Audience
+
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
             observers.append(course)
@@ -85,10 +96,12 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             tests,
             Audience(result, self.handle_event, observers, self.log),
             crew=Crew(assigned, tests),
-            probing=Crew(replace(assigned, is_silent=True), tests),
+            probing=Crew(assigned._replace(is_silent=True), tests),
         )
 
-    def _plan(self, tests: Sequence[Sequence[Any]]) -> Plan:
+    def _plan(self, tests: Sequence[Sequence[Any]]) -> "Plan":
+        from .plan import Plan
+
         return Plan(tests, workers=self.processes, is_serial=self._is_serial, order=self.order)
 
     def _is_serial(self, test: Any) -> bool:
@@ -97,7 +110,9 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     def _retries_of(self, test: Any) -> int:
         return marks.limit_of_retries(test, self.settings.retries)
 
-    def _assigned(self) -> Assigned:
+    def _assigned(self) -> "Assigned":
+        from .process import Assigned
+
         return Assigned(
             number=1,
             is_replacement=False,

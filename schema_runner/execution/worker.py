@@ -4,19 +4,17 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from ..backend.assignment import Assignment
 from ..settings import Settings, load_callable
 
 # The thread that every worker has besides those of its tests.
 WATCHER = "schema_runner, waiting for the run to end"
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(NamedTuple):
     """The worker that runs the tests of this process.
 
     `number` counts from 1. `database` and `schema` are where the tables of the default alias
@@ -36,6 +34,8 @@ def current_worker() -> Worker | None:
 
     Without --parallel the one process that runs the tests is worker 1.
     """
+    from ..backend.assignment import Assignment
+
     number, places = None, {}
     for alias in connections:
         assignment = Assignment.of(connections[alias].settings_dict)
@@ -50,8 +50,7 @@ def current_worker() -> Worker | None:
 
 def set_up_worker(settings: Settings) -> None:
     """Call what WORKER_SETUP names, each with this process's Worker."""
-    worker = current_worker()
-    if worker is not None:
+    if settings.worker_setup and (worker := current_worker()) is not None:
         for path in settings.worker_setup:
             load_callable("WORKER_SETUP", path)(worker)
 

@@ -4,9 +4,28 @@ What can be known before a build is in the `fingerprint`; what only a build show
 files that migrations read, is in the dependencies that a `Recording` of it gives.
 """
 
-from .dependencies import is_unchanged
-from .hashes import digest
-from .recording import Recording
-from .whole import fingerprint
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .dependencies import is_unchanged
+    from .hashes import digest
+    from .recording import Recording
+    from .whole import fingerprint
 
 __all__ = ["Recording", "digest", "fingerprint", "is_unchanged"]
+
+_MODULES = {
+    "Recording": "recording",
+    "digest": "hashes",
+    "fingerprint": "whole",
+    "is_unchanged": "dependencies",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: what records a build is of no use to a run that finds all it needs.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.apps import apps
 from django.db.migrations.loader import MigrationLoader
@@ -10,8 +10,7 @@ from django.db.migrations.loader import MigrationLoader
 from .modules import Modules
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(NamedTuple):
     """The migrations of an app; `module` is None where MIGRATION_MODULES says None."""
 
     label: str

@@ -3,12 +3,11 @@
 import importlib.util
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The file of a module, if it has one, and the folders of a package's submodules."""
 
     file: str | None

@@ -5,18 +5,16 @@ import sys
 import sysconfig
 import tempfile
 import zoneinfo
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import NamedTuple, Self
 
-from django.conf import settings
+from ..settings import project_root
 
 INSTALLED = {"site-packages", "dist-packages"}
 _OWN_PACKAGE = str(Path(__file__).parents[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(NamedTuple):
     """A folder, and what is not the project's although it lies in it or is read like data.
 
     `roots` are the spellings of the folder, which may differ by symbolic links.
@@ -32,7 +30,7 @@ class Project:
         stdlib = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
         stdlib |= {sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})}
         passing = ["/proc", "/sys", "/dev", tempfile.gettempdir(), *zoneinfo.TZPATH, _OWN_PACKAGE]
-        return cls(_spellings([_root()]), _spellings(sorted(stdlib)), _spellings(passing))
+        return cls(_spellings([project_root()]), _spellings(sorted(stdlib)), _spellings(passing))
 
     @property
     def root(self) -> str:
@@ -76,17 +74,6 @@ class Project:
             if _is_below(path, root):
                 return path[len(root) :].lstrip(os.sep)
         return None
-
-
-def _root() -> str:
-    module: str | None = getattr(settings, "SETTINGS_MODULE", None)
-    top: Any = sys.modules.get(module.split(".")[0]) if module else None
-    if top is None:
-        return os.getcwd()
-    if folders := [str(folder) for folder in getattr(top, "__path__", ())]:
-        return os.path.dirname(os.path.abspath(folders[0]))
-    file: str | None = getattr(top, "__file__", None)
-    return os.path.dirname(os.path.abspath(file)) if file else os.getcwd()
 
 
 def _spellings(paths: list[str]) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """What earlier runs have seen of the tests."""
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 # Of the form that histories are written in; another one is not read.
 _FORMAT = 1
@@ -19,15 +18,12 @@ _WEIGHT = 0.5
 PASSED, FAILED, SKIPPED, FLAKY = "P", "F", "S", "~"
 
 
-@dataclass(frozen=True, slots=True)
-class TestRecord:
+class TestRecord(NamedTuple):
     """A test: how many seconds it takes, if that is known, and its last outcomes.
 
     Those are a letter each, the newest at the end; FLAKY stands for a test that has passed when it
     was run again. `day` is the last on which it was run, counted since the Unix epoch.
     """
-
-    __test__ = False
 
     seconds: float | None
     outcomes: str
@@ -42,8 +38,11 @@ class TestRecord:
         return FLAKY in self.outcomes
 
 
-@dataclass(frozen=True, slots=True)
-class ClassRecord:
+# pytest would take it for a class of tests.
+TestRecord.__test__ = False  # type: ignore[attr-defined]
+
+
+class ClassRecord(NamedTuple):
     """A class: the seconds it takes besides its tests, and whether these leave state in it."""
 
     overhead: float
@@ -51,8 +50,7 @@ class ClassRecord:
     day: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """A run: how many seconds a worker took to be set up, if it had any, and how busy tests were.
 
     `processor_share` is the share of the time in tests for which a processor was busy, up to 1;
@@ -63,24 +61,22 @@ class RunRecord:
     processor_share: float | None
 
 
-@dataclass(slots=True)
-class Observed:
+class Observed(NamedTuple):
     """What one run has seen, by name: seconds and outcomes of tests.
 
     And of classes: overhead, and whether tests leave state in them, None where nobody has looked.
     """
 
-    tests: dict[str, tuple[float | None, str]] = field(default_factory=dict)
-    classes: dict[str, tuple[float, bool | None]] = field(default_factory=dict)
+    tests: Mapping[str, tuple[float | None, str]]
+    classes: Mapping[str, tuple[float, bool | None]]
     runs: tuple[RunRecord, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """Records of tests and classes, by name, and of the last runs, the newest at the end."""
 
-    tests: Mapping[str, TestRecord] = field(default_factory=dict)
-    classes: Mapping[str, ClassRecord] = field(default_factory=dict)
+    tests: Mapping[str, TestRecord] = {}
+    classes: Mapping[str, ClassRecord] = {}
     runs: tuple[RunRecord, ...] = ()
 
     @classmethod
@@ -98,9 +94,9 @@ class History:
         """Return values that JSON can hold."""
         return {
             "format": _FORMAT,
-            "tests": {name: astuple(record) for name, record in sorted(self.tests.items())},
-            "classes": {name: astuple(record) for name, record in sorted(self.classes.items())},
-            "runs": [astuple(record) for record in self.runs],
+            "tests": dict(sorted(self.tests.items())),
+            "classes": dict(sorted(self.classes.items())),
+            "runs": self.runs,
         }
 
     @property

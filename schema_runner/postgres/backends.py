@@ -120,6 +120,9 @@ def refuse_shared(connection: Connection, server: Server) -> None:
     All of them would hold a lease that one has taken, and none would keep its search_path.
     """
     before = _pid(connection)
+    if before == connection.info.backend_pid:
+        # A pooler has told the client a number of its own.
+        return
     with closing(server.connect(connection.info.dbname)) as other, other.transaction():
         # The backend that was free has been given to the other, or we are given another.
         if _pid(other) == before or _pid(connection) != before:

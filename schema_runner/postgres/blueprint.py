@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, catalog, databases, locks, pool, relocation, schemas
+from . import backends, catalog, databases, locks, relocation, schemas
 from .marker import Marker, State
+from .schemas import OwnSchema
 from .server import Connection, Server
 from .template import CopyError, Template
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blueprint:
+class Blueprint(NamedTuple):
     """One host database as its workers find it, whatever process or machine they run on.
 
     `host` is its name, and `request` the one that was asked for. `model` is the schema that the
@@ -25,17 +25,17 @@ class Blueprint:
     if they cannot.
     """
 
-    server: Server = field(repr=False)
+    server: Server
     host: str
     request: str
     run: int
     model: str
-    template: str | None = None
-    is_pooled: bool = False
-    structure: str = ""
     path: tuple[str, ...]
     ahead: tuple[str, ...]
     batch: int
+    template: str | None = None
+    is_pooled: bool = False
+    structure: str = ""
     reasons: tuple[str, ...] = ()
 
     def connect(self, worker: int | None) -> Connection:
@@ -106,19 +106,25 @@ class Blueprint:
         """
         worker = names.worker_of_schema(schema)
         with self.connect(worker) as connection:
-            if any(one.name == schema and one.pool for one in schemas.found(connection)):
+            found = {one.name: one for one in schemas.found(connection)}
+            leased = found.get(schema) or OwnSchema(schema, Marker(self.run, State.READY))
+            if leased.pool:
                 return schema
             if not self.is_pooled:
                 schemas.mark(connection, schema, Marker(self.run, State.KEPT))
                 return schema
             # What a thread has left open may hold locks.
             backends.end(connection, self.host, self.run, worker)
+            from . import pool
+
             template = self._read_template(connection)
-            return pool.give_back(connection, template, schema, self.run, batch=self.batch)
+            return pool.give_back(connection, template, leased, batch=self.batch)
 
     def _take(self, connection: Connection, worker: int) -> str | None:
         if not self.is_pooled or self.template is None:
             return None
+        from . import pool
+
         return pool.take(connection, self.template, worker, self.run)
 
     def _read_template(self, connection: Connection) -> Template:

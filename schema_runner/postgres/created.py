@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import names
-from . import backends, databases, locks, obstacles, pool, relocation, schemas
+from . import backends, databases, locks, relocation, schemas
 from .hosts import PUBLIC, Host, Request
 from .marker import Marker, State
 from .server import Connection
-from .snapshot import Snapshot, refuse_changes_beside
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
 
 
 class HostDatabase(Host):
@@ -41,18 +42,18 @@ class HostDatabase(Host):
 
     def obstacles(self) -> list[str]:
         """Name what a build has left that cannot be moved to a worker schema."""
-        with self.connect() as connection:
-            found = [str(one) for one in obstacles.obstacles(connection, PUBLIC)]
+        from .obstacles import obstacles
+
+        found = [str(one) for one in obstacles(self.build_connection, PUBLIC)]
         return [f"{one} of the database's template" for one in self._inherited] + found
 
     def finish(self, worker: int) -> str:
-        run = self.lease.run
-        with self.connect() as connection:
-            schema = schemas.create(connection, worker, run)
-            relocation.move(connection, PUBLIC, schema, batch=self._batch)
-            relocation.repoint_routines(connection, PUBLIC, schema)
-            relocation.copy_grants(connection, PUBLIC, schema)
-            schemas.mark(connection, schema, Marker(run, State.READY))
+        run, connection = self.lease.run, self.build_connection
+        schema = schemas.create(connection, worker, run)
+        relocation.move(connection, PUBLIC, schema, batch=self._batch)
+        relocation.repoint_routines(connection, PUBLIC, schema)
+        relocation.copy_grants(connection, PUBLIC, schema)
+        schemas.mark(connection, schema, Marker(run, State.READY))
         self._is_public_in_use = False
         return schema
 
@@ -60,17 +61,19 @@ class HostDatabase(Host):
         super().add_template(model, extra, since)
         if self._request.wanted:
             with self._server.maintenance() as maintenance:
-                databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))
+                databases.mark(maintenance, self.name, self._marker._replace(state=State.KEPT))
 
-    def restore(self, snapshot: Snapshot) -> Callable[[], None]:
+    def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         undo = super().restore(snapshot)
         if self._request.wanted:
-            self._marker = replace(self._marker, made=snapshot.made)
+            self._marker = self._marker._replace(made=snapshot.made)
             with self._server.maintenance() as maintenance:
-                databases.mark(maintenance, self.name, replace(self._marker, state=State.KEPT))
+                databases.mark(maintenance, self.name, self._marker._replace(state=State.KEPT))
         return undo
 
-    def snapshot(self, fingerprint: str, now: int) -> Snapshot:
+    def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
+        from .snapshot import refuse_changes_beside
+
         with self.connect() as connection:
             refuse_changes_beside(connection)
         return super().snapshot(fingerprint, now)
@@ -113,6 +116,7 @@ class HostDatabase(Host):
             databases.drop(maintenance, name)
 
     def release(self, *, keep: bool) -> None:
+        self.end_build()
         if self.lease.lost:
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return
@@ -130,28 +134,46 @@ class HostDatabase(Host):
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)
 
+    def drop_what_workers_left(self) -> None:
+        """Drop the databases of workers that were killed before they could tell of them."""
+        run = self.lease.run
+        with self._server.maintenance() as maintenance:
+            for database in databases.requested_as(maintenance, self._request.name):
+                if database.marker.run == run and database.name != self.name:
+                    backends.end(maintenance, database.name, run)
+                    databases.drop(maintenance, database.name)
+
     def _keep(self, maintenance: Connection) -> None:
         with self.connect() as connection:
             backends.end(connection, self.name, self.lease.run)
             wanted = self._request.wanted
             if wanted is None or self.template is None:
                 return
+            from . import pool
+
             if pool.close(connection, self.template, wanted.now):
-                marker = replace(self._marker, state=State.KEPT, used=wanted.now)
+                marker = self._marker._replace(state=State.KEPT, used=wanted.now)
             else:
-                marker = replace(self._marker, state=State.READY)
+                marker = self._marker._replace(state=State.READY)
             databases.mark(maintenance, self.name, marker)
             schemas.drop_rest(connection, self.lease.run, batch=self._batch)
 
     def _has_others(self) -> bool:
-        """Whether something is in the project's own database that no run has put there."""
+        """Whether something is in the project's own database that no run has put there.
+
+        The schemas of this run are dropped then: elsewhere they go with the database.
+        """
         is_projects_own = self._request.is_projects_own and self.name == self._request.name
         if self._is_public_in_use or not is_projects_own:
             return False
         with self.connect() as connection:
             others = of_others(connection)
-        if others:
-            self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
+            if others:
+                self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
+                backends.end(connection, self.name, self.lease.run)
+                for schema in schemas.found(connection):
+                    if schema.marker.run == self.lease.run:
+                        schemas.drop(connection, schema.name, schema.marker.run, batch=self._batch)
         return bool(others)
 
 
@@ -168,5 +190,5 @@ def holding_name(maintenance: Connection, request: Request) -> locks.Held:
 def marker_of(run: int, request: Request) -> Marker:
     if request.wanted:
         # A pool's only once there is a template.
-        return replace(request.wanted.marker(run, request.name), state=State.BUILDING)
+        return request.wanted.marker(run, request.name)._replace(state=State.BUILDING)
     return Marker(run, State.READY, request.name)

@@ -81,18 +81,18 @@ class ProjectDatabase(Host):
         self.reap(connection, spared=spared)
 
     def begin(self, worker: int) -> str | None:
-        with self.connect() as connection:
-            schema = schemas.create(connection, worker, self.lease.run)
-            relocation.copy_grants(connection, "public", schema)
+        schema = schemas.create(self.build_connection, worker, self.lease.run)
+        relocation.copy_grants(self.build_connection, "public", schema)
         self._building = schema
         return schema
 
     def finish(self, worker: int) -> str:
-        with self.connect() as connection:
-            schemas.mark(connection, self._building, Marker(self.lease.run, State.READY))
+        marker = Marker(self.lease.run, State.READY)
+        schemas.mark(self.build_connection, self._building, marker)
         return self._building
 
     def release(self, *, keep: bool) -> None:
+        self.end_build()
         if self.lease.lost:
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return

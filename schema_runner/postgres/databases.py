@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -11,8 +11,7 @@ from .marker import Marker
 from .server import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class OwnDatabase:
+class OwnDatabase(NamedTuple):
     """A database whose comment proves it to be some run's."""
 
     name: str

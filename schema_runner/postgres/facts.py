@@ -1,7 +1,7 @@
 """What the system catalogs have about a schema, as one query that has no OID in its result."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from psycopg import sql
 
@@ -192,8 +192,7 @@ _REST = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
     name: str
     type: str
     refers_to: str | None

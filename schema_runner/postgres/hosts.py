@@ -1,21 +1,24 @@
 """The databases that worker schemas live in: what those of both modes have in common."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from psycopg import sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, catalog, locks, pool, schemas, shims
-from .blueprint import Blueprint
+from . import backends, locks, schemas
 from .marker import Marker, State
-from .pg_dump import Dump, PgDump
 from .server import Connection, Server
-from .snapshot import Snapshot
-from .template import Contents, Template
+
+# Only runs that copy, keep or find a template need what makes one.
+if TYPE_CHECKING:
+    from .blueprint import Blueprint
+    from .pg_dump import Dump, PgDump
+    from .pool import Wanted
+    from .snapshot import Snapshot
+    from .template import Template
 
 Log: TypeAlias = Callable[[str], None]
 
@@ -23,8 +26,7 @@ Log: TypeAlias = Callable[[str], None]
 PUBLIC = "public"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """What a run asks for: a host database of this `name`.
 
     Where `is_projects_own`, a database of that name holds what users work with. `workers` is
@@ -39,7 +41,7 @@ class Request:
     workers: int
     oldest_version: int
     log: Log
-    wanted: pool.Wanted | None = None
+    wanted: "Wanted | None" = None
 
 
 class Host:
@@ -66,12 +68,28 @@ class Host:
         self._structure = ""
         self._shims: str | None = None
         self._dump: Dump | None = None
+        self._build_connection: Connection | None = None
 
     @cached_property
     def _batch(self) -> int:
         """How many tables one transaction may make, move or drop."""
-        with self.connect() as connection:
-            return locks.tables_per_transaction(connection, self._request.workers)
+        return self.lease.tables_per_transaction(self._request.workers)
+
+    @property
+    def build_connection(self) -> Connection:
+        """One connection for whatever a build asks; `end_build` closes it."""
+        if self._build_connection is None or self._build_connection.closed:
+            self._build_connection = self.connect()
+        return self._build_connection
+
+    def build_on(self, connection: Connection) -> None:
+        self._build_connection = connection
+
+    def end_build(self) -> None:
+        """Leave nothing open that a fork would inherit, or that keeps the database in use."""
+        self.stop_dump()
+        if self._build_connection is not None:
+            self._build_connection.close()
 
     def connect(self) -> Connection:
         return self._server.connect(self.name)
@@ -95,17 +113,19 @@ class Host:
         what in that one would then be found instead of a thing of PostgreSQL's: if there is
         any, nothing is done.
         """
-        with self.connect() as connection:
-            if collisions := shims.collisions(connection, schema):
-                return collisions
-            self._shims = schemas.create_for_shims(connection, self.lease.run)
-            shims.create(connection, self._shims)
-            schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
-            self._keep_shims(connection)
+        from . import shims
+
+        connection = self.build_connection
+        if collisions := shims.collisions(connection, schema):
+            return collisions
+        self._shims = schemas.create_for_shims(connection, self.lease.run)
+        shims.create(connection, self._shims)
+        schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
+        self._keep_shims(connection)
         self.ahead = (self._shims, "pg_catalog")
         return []
 
-    def start_dump(self, model: str, pg_dump: PgDump) -> None:
+    def start_dump(self, model: str, pg_dump: "PgDump") -> None:
         """Begin with a template of a schema: only rows may be added to it from now on."""
         self._dump = pg_dump.start(self._server, self.name, model)
 
@@ -119,13 +139,15 @@ class Host:
 
         Rows that the transaction `since`, or a later one, has written are marked in it.
         """
+        from .template import Contents, Template
+
         assert self._dump is not None
-        with self.connect() as connection:
+        with self.build_connection as connection:
             try:
                 contents = Contents.of(connection, model, self._dump, self.path)
             finally:
                 self.stop_dump()
-            contents = replace(contents, extra=extra)
+            contents = contents._replace(extra=extra)
             marker = self._marker_of_template
             self.use(Template.create(connection, contents, marker, self.path, since))
             self._keep_shims(connection)
@@ -133,27 +155,29 @@ class Host:
     def add_reference(self, model: str, since: int | None) -> None:
         """Have resets restore the rows that are in `model` now, unless a template has them."""
         if self.reference is None:
-            with self.connect() as connection:
+            from .template import Template
+
+            with self.build_connection as connection:
                 path = [schema for schema in self.path if schema != model]
                 marker = Marker(self.lease.run, State.READY)
                 template = Template.create_of_rows(connection, model, marker, path, since)
                 self.reference = template.name
 
-    def restore(self, snapshot: Snapshot) -> Callable[[], None]:
+    def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         """Make a template of a snapshot; return what undoes it. Raises SnapshotError."""
         with self.connect() as connection:
             missing = snapshot.missing_extensions(connection)
             template = snapshot.restore(
                 connection,
                 # As old as what it is made of.
-                replace(self._marker_of_template, made=snapshot.made),
+                self._marker_of_template._replace(made=snapshot.made),
                 path=self.path,
                 extensions=self.extensions,
             )
         self.use(template)
         return partial(self._discard, template, list(missing))
 
-    def _discard(self, template: Template, extensions: list[str]) -> None:
+    def _discard(self, template: "Template", extensions: list[str]) -> None:
         self.template, self.reference, self._structure = None, None, ""
         with self.connect() as connection:
             schemas.drop(connection, template.name, self.lease.run, batch=self._batch)
@@ -161,8 +185,11 @@ class Host:
                 drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
                 connection.execute(drop)
 
-    def snapshot(self, fingerprint: str, now: int) -> Snapshot:
+    def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
         """Return the template as it can be written to a file. Raises SnapshotError."""
+        from .snapshot import Snapshot
+        from .template import Template
+
         assert self.template is not None
         with self.connect() as connection:
             template = Template.read(connection, self.template, self.path)
@@ -176,30 +203,35 @@ class Host:
         run, wanted = self.lease.run, self._request.wanted
         return wanted.marker(run) if wanted else Marker(run, State.READY)
 
-    def use(self, template: Template) -> None:
+    def use(self, template: "Template") -> None:
         """Make schemas from that template, and keep it from being dropped."""
         self.template = self.reference = template.name
         self._structure = template.contents.structure
         self.lease.share(schemas.lock_of_pool(template.name))
 
-    def adopt(self, connection: Connection, template: Template) -> None:
+    def adopt(self, connection: Connection, template: "Template") -> None:
         """Use a pool, and lease worker 1's schema in it."""
+        from .pool import take
+
         self.use(template)
         for schema in schemas.found(connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
                 self.ahead = (schema.name, "pg_catalog")
-        self.leased = pool.take(connection, template.name, 1, self.lease.run)
+        self.leased = take(connection, template.name, 1, self.lease.run)
 
     def _keep_shims(self, connection: Connection) -> None:
         if self._shims and self.template and self._request.wanted:
             marker = Marker(self.lease.run, State.KEPT, template=self.template)
             schemas.mark(connection, self._shims, marker)
 
-    def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> Blueprint:
+    def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> "Blueprint":
         """Describe a schema of this run so that workers can make others like it."""
+        from .blueprint import Blueprint
+
         if not (self._structure or reasons):
-            with self.connect() as connection:
-                self._structure = catalog.digest(connection, model)
+            from . import catalog
+
+            self._structure = catalog.digest(self.build_connection, model)
         return Blueprint(
             server=self._server,
             host=self.name,

@@ -114,6 +114,9 @@ class Lease:
             return True
         return False
 
+    def tables_per_transaction(self, workers: int) -> int:
+        return tables_per_transaction(self._connection, workers)
+
     def share(self, lock: int) -> None:
         """Hold another lock as long as this lease lasts; other runs can hold it too."""
         _call(self._connection, "advisory_lock_shared", lock)

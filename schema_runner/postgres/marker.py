@@ -1,9 +1,8 @@
 """The comment that proves a schema or a database to be ours."""
 
 import json
-from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 _FORMAT = 1
 
@@ -16,14 +15,14 @@ class State(StrEnum):
     KEPT = "kept"
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(NamedTuple):
     """Whose an object is: the `run` that made it (the key of its lease) and its state.
 
     `request` is the name that a database was asked for by, which may be another than its own:
     runs that ask for the same one clean up after each other. What is kept for other runs has the
     name of its `template`, and that one has the `fingerprint` of what it was made from, and when
-    it was `made` and `used` last, in seconds since the Unix epoch.
+    it was `made` and `used` last, in seconds since the Unix epoch. What a run has leased of a pool
+    says `since` which transaction.
     """
 
     run: int
@@ -33,9 +32,10 @@ class Marker:
     fingerprint: str | None = None
     made: int = 0
     used: int = 0
+    since: int = 0
 
     def __str__(self) -> str:
-        facts = {key: value for key, value in asdict(self).items() if value}
+        facts = {key: value for key, value in self._asdict().items() if value}
         return json.dumps({"schema_runner": _FORMAT, "run": self.run, **facts})
 
     @classmethod
@@ -56,6 +56,7 @@ class Marker:
                 found.get("fingerprint"),
                 int(found.get("made", 0)),
                 int(found.get("used", 0)),
+                int(found.get("since", 0)),
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -1,7 +1,6 @@
 """The tables that have pages: only one without is empty for certain."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .references import References
@@ -38,8 +37,7 @@ _HIDDEN = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """The tables that a reset is about: those with these names, or all.
 
     Their partitions are too, and what inherits from them, as with TRUNCATE. Where it `cascades`,

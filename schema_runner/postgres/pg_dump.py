@@ -7,9 +7,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from psycopg.conninfo import make_conninfo
 
@@ -36,8 +35,7 @@ class DumpError(Exception):
     """The structure of a schema cannot be had from pg_dump; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class PgDump:
+class PgDump(NamedTuple):
     """The program at `path`, of PostgreSQL's major version `version`."""
 
     path: Path

@@ -5,8 +5,7 @@ What belongs to it is a template that is marked as kept, and kept schemas whose 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -14,14 +13,27 @@ from .. import names
 from ..errors import SchemaRunnerError
 from . import locks, schemas
 from .marker import Marker, State
-from .reset import Reset
 from .schemas import OwnSchema
 from .server import Connection
+from .stamps import current_transaction
 from .template import Template
 
+# Whether no transaction of the server has committed since another one. Most tests roll back. To
+# look at more transactions takes longer than to compare what they may have altered.
+_ALL_ABORTED = """
+    WITH range AS (
+        SELECT %(since)s::bigint + 1 AS first, pg_catalog.pg_snapshot_xmax(
+            pg_catalog.pg_current_snapshot())::text::bigint - 1 AS last
+    )
+    SELECT last - first < 10000 AND NOT EXISTS (
+        SELECT FROM pg_catalog.generate_series(first, least(last, first + 10000)) AS xid
+        WHERE pg_catalog.pg_xact_status(xid::text::xid8) IS DISTINCT FROM 'aborted'
+    )
+    FROM range
+"""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+
+class Wanted(NamedTuple):
     """Which ready schemas a run can use: those of this `fingerprint`.
 
     What only a build shows has to be as it was then, which `is_unchanged` tells of the extra
@@ -101,35 +113,46 @@ def take(connection: Connection, template: str, worker: int, run: int) -> str | 
     with locks.held(connection, locks.key(f"pool of {template}")):
         for schema in schemas.found(connection):
             if schema.pool == template and names.worker_of_schema(schema.name) == worker:
-                schemas.mark(connection, schema.name, Marker(run, State.READY))
+                with connection.transaction():
+                    since = current_transaction(connection.cursor())
+                    marker = Marker(run, State.READY, since=since)
+                    schemas.mark(connection, schema.name, marker)
                 return schema.name
     return None
 
 
-def give_back(
-    connection: Connection, template: Template, schema: str, run: int, *, batch: int
-) -> str:
+def give_back(connection: Connection, template: Template, leased: OwnSchema, *, batch: int) -> str:
     """Return a schema to the pool as it was, or another one in its place."""
-    kept = schema
-    if not _restore(connection, template, schema):
-        worker = names.worker_of_schema(schema)
+    kept, run = leased.name, leased.marker.run
+    if not _restore(connection, template, leased):
+        worker = names.worker_of_schema(kept)
         assert worker is not None
-        schemas.drop(connection, schema, run, batch=batch)
+        schemas.drop(connection, kept, run, batch=batch)
         kept = schemas.create(connection, worker, run)
         template.copy(connection, kept, batch=batch)
     schemas.mark(connection, kept, Marker(run, State.KEPT, template=template.name))
     return kept
 
 
-def _restore(connection: Connection, template: Template, schema: str) -> bool:
+def _restore(connection: Connection, template: Template, leased: OwnSchema) -> bool:
     """Bring a schema to what the template has; return False where that is not possible."""
-    if not template.describes(connection, schema):
+    if not _is_unaltered(connection, leased) and not template.describes(connection, leased.name):
         return False
+    from .reset import Reset
+
     try:
-        Reset(schema, template.path).restore(connection, template)
+        Reset(leased.name, template.path).restore(connection, template)
     except SchemaRunnerError:
         return False
     return True
+
+
+def _is_unaltered(connection: Connection, leased: OwnSchema) -> bool:
+    """Whether nothing can have altered a schema since it was taken out of the pool."""
+    if not leased.marker.since:
+        return False
+    row = connection.execute(_ALL_ABORTED, {"since": leased.marker.since}).fetchone()
+    return row is not None and bool(row[0])
 
 
 def close(connection: Connection, template: str, now: int) -> bool:
@@ -139,6 +162,6 @@ def close(connection: Connection, template: str, now: int) -> bool:
         return False  # Somebody has dropped it by hand.
     marker = markers[template]
     is_usable = Template.read(connection, template, ()).is_proved is not False
-    marker = replace(marker, used=now) if is_usable else Marker(marker.run, State.READY)
+    marker = marker._replace(used=now) if is_usable else Marker(marker.run, State.READY)
     schemas.mark(connection, template, marker)
     return is_usable

@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from .server import Connection
 
@@ -26,8 +25,7 @@ _PARTS = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class References:
+class References(NamedTuple):
     """The foreign keys and the inheritance of a schema's tables, by name.
 
     `referring` maps a table to those that refer to it, `strictly` does so for the foreign keys

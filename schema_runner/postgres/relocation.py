@@ -1,7 +1,7 @@
 """Moving everything from one schema into another with ALTER … SET SCHEMA."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from psycopg import sql
 
@@ -39,8 +39,7 @@ _CONTENTS = """
 _KEYWORDS = {"statistics object": "STATISTICS"}
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaObject:
+class SchemaObject(NamedTuple):
     """One object: its kind ("table", "operator class") and its identity, quoted by the server.
 
     A shell type (CREATE TYPE name;) is the one kind that ALTER … SET SCHEMA refuses.

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from typing import TYPE_CHECKING
 
 from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, databases, locks, pool, relocation, schemas
+from . import backends, databases, locks, relocation, schemas
 from .created import HostDatabase, holding_name, marker_of, of_others
 from .databases import OwnDatabase
 from .hosts import PUBLIC, Request, refuse_old_server
 from .marker import State
 from .server import Connection
+
+if TYPE_CHECKING:
+    from .pool import Wanted
 
 
 class Reservation:
@@ -35,6 +39,8 @@ class Reservation:
             _refuse_without_right(self._maintenance)
             self.kept = self._find_kept()
             if request.wanted and not self.kept:
+                from . import pool
+
                 opening = request.server.maintenance()
                 turn.enter_context(pool.turn(opening, request.wanted, request.log))
                 self.kept = self._find_kept()
@@ -79,15 +85,19 @@ class Reservation:
                             return host
         return None
 
-    def _adopt(self, database: OwnDatabase, wanted: pool.Wanted) -> "HostDatabase | None":
+    def _adopt(self, database: OwnDatabase, wanted: "Wanted") -> "HostDatabase | None":
+        from . import pool
+
         request = self._request
-        with ExitStack() as opened, request.server.connect(database.name) as connection:
+        with ExitStack() as opened:
+            connection = opened.enter_context(request.server.connect(database.name))
             template = pool.find(connection, wanted, HostDatabase.path)
             if template is None:
                 return None
             lease = locks.Lease(request.server.connect(database.name), self._run)
             opened.enter_context(closing(lease))
             host = HostDatabase(request, database.name, lease, database.marker)
+            host.build_on(connection)
             host.adopt(connection, template)
             host.reap(connection, spared=[template.name])
             opened.pop_all()

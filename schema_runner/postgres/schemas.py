@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from psycopg import errors, sql
 
@@ -16,8 +16,7 @@ from .server import Connection
 _LOCK_TIMEOUT = "2s"
 
 
-@dataclass(frozen=True, slots=True)
-class OwnSchema:
+class OwnSchema(NamedTuple):
     """A schema whose name and comment prove it to be some run's."""
 
     name: str

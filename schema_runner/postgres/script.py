@@ -2,10 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Self
-
-from .pg_dump import DumpError
+from typing import NamedTuple, Self
 
 # Above each object in what pg_dump writes. A comment in SQL may look like it: then the pieces
 # are no SQL, which shows as soon as a copy is made.
@@ -35,8 +32,7 @@ SETTINGS = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(NamedTuple):
     """Statements that make what is in `schema`: `before` there are rows, and `after` that.
 
     Each is of one object. They name the schema in full: its name is nowhere else, so that
@@ -81,6 +77,8 @@ def _entries(dump: str) -> Iterator[tuple[str, str, str]]:
     """Yield the type, the name and the statements of each object."""
     end = dump.rfind(_END)
     if end < 0:
+        from .pg_dump import DumpError
+
         raise DumpError("what pg_dump has written has no end")
     dump = dump[:end]
     headers = list(_HEADER.finditer(dump))

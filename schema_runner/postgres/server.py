@@ -3,8 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -17,9 +16,8 @@ Connection: TypeAlias = psycopg.Connection[TupleRow]
 # A role or a database can have time limits as its default; waiting for a lock, or holding
 # one while the tests run, must not meet them.
 _NO_TIME_LIMITS = """
-    SELECT pg_catalog.set_config(name, '0', false)
-    FROM pg_catalog.unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_session_timeout',
-                                 'idle_in_transaction_session_timeout']) AS name
+    SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0
 """
 # How long to wait, in seconds, for a connection that was closed to be counted no more.
 _SECONDS_FOR_CLOSING = 2.0
@@ -30,16 +28,19 @@ _TOO_MANY = ("too many connections", "connection slots")
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """How to reach one server.
 
     `params` are libpq's connection parameters, `dbname` among them: the database to fall
     back on for maintenance. `role`, if any, is taken on with SET ROLE.
     """
 
-    params: Mapping[str, Any] = field(repr=False)
+    params: Mapping[str, Any]
     role: str | None = None
+
+    def __repr__(self) -> str:
+        # There may be a password in `params`.
+        return f"Server(role={self.role!r})"
 
     def connect(self, dbname: str, application: str | None = None) -> Connection:
         """Open a connection in autocommit mode, without time limits.

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
 from psycopg import sql
@@ -11,11 +10,13 @@ from psycopg import sql
 from . import catalog, locks, rows, schemas
 from .copies import Copies
 from .marker import Marker
-from .pg_dump import Dump, DumpError
 from .rows import Column, SequenceValue, Table
 from .script import SETTINGS, Script
 from .server import Connection
 from .silence import unhidden
+
+if TYPE_CHECKING:
+    from .pg_dump import Dump
 
 # What pg_dump leaves out where it is to dump one schema. The casts that are meant are those from
 # and to types of the schema, but not those that come with a range type.
@@ -53,8 +54,7 @@ class CopyError(Exception):
         self.reasons = reasons
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(NamedTuple):
     """What a template has beside the rows themselves.
 
     What `script` makes has the `structure` that `catalog.digest` tells of. `tables` have rows,
@@ -70,14 +70,16 @@ class Contents:
     sequences: tuple[SequenceValue, ...] = ()
     views: tuple[str, ...] = ()
     marked: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = {}
 
     @classmethod
-    def of(cls, connection: Connection, schema: str, dump: Dump, path: Sequence[str]) -> Self:
+    def of(cls, connection: Connection, schema: str, dump: "Dump", path: Sequence[str]) -> Self:
         """Read what a template of a schema is to have; `path` follows the schema on search_path.
 
         The `dump` is of that schema. Raises CopyError.
         """
+        from .pg_dump import DumpError
+
         try:
             structure = catalog.digest(connection, schema)
             casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
@@ -88,7 +90,7 @@ class Contents:
             raise CopyError(_said(error)) from error
         if stale:
             raise CopyError(*(f"materialized view {name}, which is out of date" for name in stale))
-        return replace(contents, script=script, structure=structure)
+        return contents._replace(script=script, structure=structure)
 
     @classmethod
     def of_rows(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
@@ -143,8 +145,7 @@ class Contents:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A schema called `name`; `path` follows the schemas that are made from it on search_path.
 
     Once it `is_proved` or disproved that copies are faithful, that is not looked at again.
@@ -153,7 +154,7 @@ class Template:
     name: str
     contents: Contents
     path: tuple[str, ...]
-    is_proved: bool | None = field(default=None, compare=False)
+    is_proved: bool | None = None
 
     @classmethod
     def create(
@@ -172,7 +173,7 @@ class Template:
         name, model = schemas.create_template(connection, marker.run), contents.script.schema
         set_path(connection, model, path)
         copies = Copies.make(connection, name, model, contents.tables, since)
-        template = cls(name, replace(contents, marked=copies.marked), tuple(path))
+        template = cls(name, contents._replace(marked=copies.marked), tuple(path))
         template.complete(connection, marker)
         return template
 

@@ -1,11 +1,9 @@
 """Commands to type in, to see something again."""
 
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..options import Options
 
@@ -14,12 +12,11 @@ _KEPT = ("settings", "pythonpath", "testrunner", "top_level")
 _FAILED_TO_LOAD = "unittest.loader._FailedTest."
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """The command of a run, as far as it decides what a test meets."""
 
     program: tuple[str, ...]
-    options: tuple[str, ...] = field(default=())
+    options: tuple[str, ...] = ()
 
     @classmethod
     def of_run(cls, arguments: Mapping[str, Any], options: Options) -> "Command":
@@ -39,7 +36,9 @@ class Command:
         """Return the line for a shell that runs these tests, in so many workers, if in any."""
         parallel = [f"--parallel={workers}"] if workers else []
         labels = [name.removeprefix(_FAILED_TO_LOAD) for name in tests]
-        return shlex.join([*self.program, "test", *self.options, *parallel, *labels])
+        from shlex import join
+
+        return join([*self.program, "test", *self.options, *parallel, *labels])
 
 
 def _flag(name: str) -> str:

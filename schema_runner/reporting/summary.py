@@ -1,28 +1,30 @@
 """A few lines about a run, after those of stock Django."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..execution.diagnosis import Verdict
 from ..execution.events import ClassFinished, Event, Finished, Outcome
 from ..execution.findings import Findings
 from ..usage import Usage
 from ..wording import count, listing
 
+if TYPE_CHECKING:
+    from ..execution.diagnosis import Verdict
+
 # How many tests are named in a line: all of it is to fit on a screen.
 _NAMED = 5
 
 
-@dataclass(slots=True)
 class Tally:
     """An observer that counts for the summary. Times are in seconds."""
 
-    # How long all classes took, the first time.
-    busy: float = 0.0
-    resets: int = 0
-    reset_time: float = 0.0
-    crashed: list[str] = field(default_factory=list)
-    timed_out: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        # How long all classes took, the first time.
+        self.busy = 0.0
+        self.resets = 0
+        self.reset_time = 0.0
+        self.crashed: list[str] = []
+        self.timed_out: list[str] = []
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -36,8 +38,7 @@ class Tally:
                 self.timed_out.append(event.test_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(NamedTuple):
     """What a run has come to.
 
     Times are in seconds.
@@ -91,7 +92,7 @@ class Summary:
         return f"{listed}." if listed else ""
 
 
-def verdict_lines(verdicts: Sequence[Verdict], commands: Sequence[str]) -> Iterator[str]:
+def verdict_lines(verdicts: "Sequence[Verdict]", commands: Sequence[str]) -> Iterator[str]:
     """Yield lines about failures that were diagnosed, each with the command to see it again."""
     for verdict, command in zip(verdicts, commands, strict=True):
         yield f"{verdict.name} is {verdict.fault.upper()}: {verdict.evidence}."

@@ -18,9 +18,10 @@ from .order import compare_orders
 from .page import page, table
 from .resets import compare_resets
 from .setups import SIZES, compare_set_ups
+from .start import compare_starts
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-PARTS = ["engine", "order", "example", "setup", "reset"]
+PARTS = ["engine", "order", "example", "setup", "reset", "start"]
 
 
 def main() -> None:
@@ -58,11 +59,10 @@ def _compare(
         yield _shown(compare_workers(server, rounds=(options.rounds + 1) // 2))
     if "setup" in parts:
         sizes = [SIZES[options.size]] if options.size else list(SIZES.values())
-        for comparison in compare_set_ups(folder, rounds=options.rounds, sizes=sizes):
-            yield _shown(comparison)
-    if "reset" in parts:
-        for comparison in compare_resets(folder, rounds=options.rounds):
-            yield _shown(comparison)
+        yield from map(_shown, compare_set_ups(folder, rounds=options.rounds, sizes=sizes))
+    for part, compare in {"reset": compare_resets, "start": compare_starts}.items():
+        if part in parts:
+            yield from map(_shown, compare(folder, rounds=options.rounds))
 
 
 def _compare_generated(

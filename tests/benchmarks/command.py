@@ -17,9 +17,10 @@ def execute(*command: str, folder: Path, environment: dict[str, str]) -> str:
     """Run a command in a folder, and return what it prints; its exit code says nothing.
 
     It prints into a file: reading from a pipe would take time from it. Python's development mode,
-    which our tests have, would slow it down.
+    which our tests have, would slow it down, and so would compiling this package each time.
     """
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"}
+    slow = {"PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE"}
+    inherited = {name: value for name, value in os.environ.items() if name not in slow}
     with tempfile.TemporaryFile("w+") as output:
         subprocess.run(
             command,

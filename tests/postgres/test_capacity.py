@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -13,7 +12,7 @@ def limited(server: Server, database: str) -> Iterator[Server]:
     """The server as a role that may have no more than four connections sees it."""
     with server.maintenance() as maintenance:
         maintenance.execute(f"CREATE ROLE {database} LOGIN CONNECTION LIMIT 4")
-    yield replace(server, params={**server.params, "user": database})
+    yield server._replace(params={**server.params, "user": database})
     with server.maintenance() as maintenance:
         maintenance.execute(f"DROP ROLE {database}")
 

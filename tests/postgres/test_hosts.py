@@ -2,7 +2,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 
@@ -116,7 +115,7 @@ def closed(request_: Request) -> Iterator[Request]:
         connection.execute(f"REVOKE CONNECT ON DATABASE {request_.name} FROM PUBLIC")
         connection.execute(f"CREATE ROLE {request_.name} LOGIN CREATEDB")
         params = {**request_.server.params, "user": request_.name}
-        yield replace(request_, server=replace(request_.server, params=params))
+        yield request_._replace(server=request_.server._replace(params=params))
         connection.execute(f"DROP ROLE {request_.name}")
 
 
@@ -161,7 +160,7 @@ def test_clones_are_removed(request_: Request) -> None:
 
 def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> None:
     """The marker says that tests made it, not that it has not been used since."""
-    own = replace(request_, is_projects_own=True)
+    own = request_._replace(is_projects_own=True)
     for _ in range(2):
         obtain(own).release(keep=True)
     kept = obtain(own)
@@ -176,11 +175,11 @@ def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> N
 def test_refusals(request_: Request) -> None:
     """The project's own database without a marker, however empty, and a server too old."""
     with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
-        Reservation(replace(request_, oldest_version=990000), ExitStack())
+        Reservation(request_._replace(oldest_version=990000), ExitStack())
     assert there(request_) == []
     create(request_, request_.name)
     with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
-        Reservation(replace(request_, is_projects_own=True), ExitStack())
+        Reservation(request_._replace(is_projects_own=True), ExitStack())
     assert there(request_) == [request_.name]
 
 

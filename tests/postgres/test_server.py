@@ -1,6 +1,5 @@
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -25,7 +24,7 @@ def role(server: Server) -> Iterator[str]:
 
 def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
     """A lease is idle for as long as the tests run, and a build is waited for."""
-    limited = replace(server, params={**server.params, "user": role})
+    limited = server._replace(params={**server.params, "user": role})
     with limited.connect("postgres") as connection:
         row = connection.execute(
             "SELECT current_setting(x) FROM unnest(%s::text[]) x", [list(LIMITS)]
@@ -35,14 +34,14 @@ def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
 
 def test_a_role_is_taken_on(server: Server, role: str) -> None:
     """What is made belongs to it, as with OPTIONS["assume_role"]."""
-    with replace(server, role=role).connect("postgres") as connection:
+    with server._replace(role=role).connect("postgres") as connection:
         assert connection.execute("SELECT current_user").fetchone() == (role,)
 
 
 def test_what_does_not_exist_is_one_error(server: Server) -> None:
     """A role leaves no connection behind; a database is named, and the setting."""
     with pytest.raises(SchemaRunnerError, match='role "unknown" does not exist'):
-        replace(server, role="unknown").connect("postgres")
+        server._replace(role="unknown").connect("postgres")
     with pytest.raises(SchemaRunnerError, match="database 'nowhere'; check DATABASES"):
         server.connect("nowhere")
 
@@ -52,7 +51,7 @@ def test_maintenance_falls_back_on_the_project_s_database(server: Server, databa
     with server.connect(database) as connection:
         connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
     try:
-        elsewhere = replace(server, params={**server.params, "dbname": database})
+        elsewhere = server._replace(params={**server.params, "dbname": database})
         with elsewhere.maintenance() as connection:
             assert connection.info.dbname == database
     finally:
@@ -64,7 +63,7 @@ def test_connections_beyond_a_limit(server: Server, role: str) -> None:
     """One that is being closed counts for a moment and is waited for; others are told of."""
     with server.maintenance() as connection:
         connection.execute(f'ALTER ROLE "{role}" NOSUPERUSER CONNECTION LIMIT 1')
-    single = replace(server, params={**server.params, "user": role})
+    single = server._replace(params={**server.params, "user": role})
     first = single.connect("postgres")
     closing = threading.Timer(0.2, first.close)
     closing.start()

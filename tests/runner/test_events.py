@@ -7,7 +7,6 @@ import pytest
 from ..project import PARALLEL, SERIAL, Mode, Project
 
 RUNNER = """
-    import dataclasses
     import os
     import unittest
 
@@ -24,7 +23,7 @@ RUNNER = """
             # Once Django is set up.
             import helpers
 
-            helpers.record(type(event).__name__, **{"told": dataclasses.asdict(event)})
+            helpers.record(type(event).__name__, **{"told": event._asdict()})
 
         def count(self, event):
             if "RAISES" in os.environ:

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from psycopg import sql
@@ -413,7 +412,7 @@ def age(project: Project, seconds: int) -> None:
     """Make all pools older than they are."""
 
     def older(marker: Marker) -> Marker:
-        return replace(marker, made=marker.made - seconds, used=marker.used - seconds)
+        return marker._replace(made=marker.made - seconds, used=marker.used - seconds)
 
     for name in project.databases():
         with project.host(name) as connection:

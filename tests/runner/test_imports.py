@@ -1,0 +1,99 @@
+"""What a run imports: nothing that it does not use."""
+
+from pathlib import Path
+
+import pytest
+
+from ..project import Project
+
+# Written as the main process ends, and by a test in each worker.
+_SETTINGS = """
+    import atexit
+    import sys
+    from pathlib import Path
+
+
+    def write_modules(name):
+        Path(name).write_text("\\n".join(sys.modules))
+
+
+    if "manage.py" in sys.argv[0]:
+        atexit.register(write_modules, "modules-of-run")
+"""
+_TESTS = """
+    import os
+
+    from settings import write_modules
+
+
+    class Simple(SimpleTestCase):
+        def test_nothing(self):
+            write_modules(f"modules-of-test-{os.getpid()}")
+
+
+    class Query(TestCase):
+        def test_nothing(self):
+            self.assertEqual(Author.objects.count(), 0)
+            write_modules(f"modules-of-test-{os.getpid()}")
+
+
+    class Other(Query):
+        pass
+"""
+ENGINE = {
+    f"execution.{name}"
+    for name in ("channel", "crew", "diagnosis", "engine", "plan", "process", "report")
+} | {"statistics"}
+REVIEW = {f"backend.{name}" for name in ("guard", "review", "source", "statements")}
+COPIES = {
+    f"postgres.{name}"
+    for name in ("blueprint", "catalog", "copies", "facts", "pg_dump", "pool", "template")
+}
+SNAPSHOT = {"postgres.snapshot"}
+RESETS = {"backend.resets", "backend.standing", "postgres.reset", "postgres.adoption"}
+KEEPING = {"fingerprint", "reference", "django.core.management.commands.loaddata"}
+CHOICES = {"execution.arrangement", "foresight.forecast", "foresight.selection"}
+CHOICES |= {"foresight.sharding", "foresight.sizing", "shlex"}
+DATABASES = {"workspace", "postgres", "backend.assignment", "backend.installation"}
+
+
+def found(path: Path, names: set[str]) -> set[str]:
+    """Return those of the modules that have been imported."""
+    modules = set(path.read_text().split())
+    return {name for name in names if modules & {name, f"schema_runner.{name}"}}
+
+
+@pytest.fixture
+def written(project: Project) -> Project:
+    project.configure(_SETTINGS)
+    project.tests(_TESTS)
+    return project
+
+
+@pytest.mark.parametrize(
+    ("label", "unused"),
+    [
+        ("Simple", {*ENGINE, *REVIEW, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES, *DATABASES}),
+        ("Query", {*ENGINE, *REVIEW, *COPIES, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES}),
+    ],
+)
+def test_a_serial_run(written: Project, label: str, unused: set[str]) -> None:
+    """Without workers, and without a database where none is used."""
+    written.run(f"library.test_generated.{label}").passed()
+    assert found(written.folder / "modules-of-run", unused) == set()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_parallel_run(written: Project, method: str) -> None:
+    """A worker that is spawned imports nothing of what the run does before."""
+    labels = [f"library.test_generated.{name}" for name in ("Query", "Other")]
+    written.run("--parallel", "2", *labels, env={"START_METHOD": method}).passed()
+    unused = {*REVIEW, *SNAPSHOT, *RESETS, *KEEPING, "execution.diagnosis", "postgres.pool"}
+    assert found(written.folder / "modules-of-run", unused) == set()
+    if method == "spawn":
+        unused |= {*CHOICES, "execution.supervisor", "execution.crew", "execution.plan"}
+        unused |= {"postgres.pg_dump", "workspace", "reporting", "closing", "statistics"}
+    workers = list(written.folder.glob("modules-of-test-*"))
+    assert workers
+    for worker in workers:
+        assert found(worker, unused) == set()
