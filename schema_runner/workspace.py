@@ -253,8 +253,7 @@ class Workspace:
         if clone is not None:
             with self._leaving(f"Database {clone!r}"):
                 self._host_database(alias).drop_clone(worker)
-        # A database of the run's own goes with all that is in it.
-        if not site.is_cloned and (self.keeps or not isinstance(site.host, HostDatabase)):
+        if not site.is_cloned:
             # A worker that was killed has not told its name, and may have left the one before.
             with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
                 self.host(alias).drop_worker(worker)
@@ -283,9 +282,6 @@ class Workspace:
         if site.reservation is not None:
             site.reservation.close()
         if site.host is not None:
-            if self.workers > 1 and not self.keeps and isinstance(site.host, HostDatabase):
-                with self._leaving("A database of a worker"):
-                    site.host.drop_what_workers_left()
             with self._leaving(f"Database {site.name!r}"):
                 site.host.release(keep=keep)
 

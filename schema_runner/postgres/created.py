@@ -97,6 +97,8 @@ class HostDatabase(Host):
 
     def drop_worker(self, worker: int) -> None:
         super().drop_worker(worker)
+        if self._request.workers <= 1:
+            return
         name = names.clone_database(self.name, worker)
         with self._server.maintenance() as maintenance:
             is_ours = any(
@@ -134,15 +136,6 @@ class HostDatabase(Host):
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)
 
-    def drop_what_workers_left(self) -> None:
-        """Drop the databases of workers that were killed before they could tell of them."""
-        run = self.lease.run
-        with self._server.maintenance() as maintenance:
-            for database in databases.requested_as(maintenance, self._request.name):
-                if database.marker.run == run and database.name != self.name:
-                    backends.end(maintenance, database.name, run)
-                    databases.drop(maintenance, database.name)
-
     def _keep(self, maintenance: Connection) -> None:
         with self.connect() as connection:
             backends.end(connection, self.name, self.lease.run)
@@ -159,21 +152,14 @@ class HostDatabase(Host):
             schemas.drop_rest(connection, self.lease.run, batch=self._batch)
 
     def _has_others(self) -> bool:
-        """Whether something is in the project's own database that no run has put there.
-
-        The schemas of this run are dropped then: elsewhere they go with the database.
-        """
+        """Whether something is in the project's own database that no run has put there."""
         is_projects_own = self._request.is_projects_own and self.name == self._request.name
         if self._is_public_in_use or not is_projects_own:
             return False
         with self.connect() as connection:
             others = of_others(connection)
-            if others:
-                self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
-                backends.end(connection, self.name, self.lease.run)
-                for schema in schemas.found(connection):
-                    if schema.marker.run == self.lease.run:
-                        schemas.drop(connection, schema.name, schema.marker.run, batch=self._batch)
+        if others:
+            self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
         return bool(others)
 
 

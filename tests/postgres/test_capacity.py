@@ -6,6 +6,8 @@ from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres.capacity import connections_left, refuse_beyond_connections
 from schema_runner.postgres.server import Connection, Server
 
+from ..project import wait_for
+
 
 @pytest.fixture
 def limited(server: Server, database: str) -> Iterator[Server]:
@@ -35,6 +37,8 @@ def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None
     with limited.connect(database) as ordinary:
         with limited.connect(database):
             assert connections_left(ordinary) == 2
+        # What is being closed counts for a moment.
+        wait_for(lambda: connections_left(ordinary) == 3, "a connection to be closed")
         before = connections_left(connection)
         connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 3")
         assert (connections_left(ordinary), connections_left(connection)) == (1, before)

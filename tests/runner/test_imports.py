@@ -65,6 +65,8 @@ def found(path: Path, names: set[str]) -> set[str]:
 
 @pytest.fixture
 def written(project: Project) -> Project:
+    """A project whose runs start an interpreter, and list what is imported."""
+    project.fork_server = None
     project.configure(_SETTINGS)
     project.tests(_TESTS)
     return project

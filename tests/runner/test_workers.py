@@ -59,10 +59,12 @@ def test_as_many_as_the_run_can_use(sleeping: Project) -> None:
     assert line == "--parallel auto: 3 workers, because there are 3 classes of tests."
 
 
-def test_a_suite_that_is_too_short_stays_serial(quick: Project) -> None:
+def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
     """Nothing is cloned, and no worker started, although there are processors for more."""
+    project.configure(PROCESSORS.format(4.0))
+    project.tests(QUICK)
     for _ in range(2):
-        assert "too short for more to pay" in chosen(quick, "--parallel=auto")
+        assert "too short for more to pay" in chosen(project, "--parallel=auto")
 
 
 def test_tests_that_wait_make_up_for_few_processors(project: Project) -> None:
