@@ -90,7 +90,7 @@ class ClosingMixin(Base):
         # What tests run within a test is nothing that a later run would run.
         if self._memory is not None and multiprocessing.parent_process() is None:
             verdicts = self._findings.verdicts
-            # Those that nobody can rely on, whoever else is at work.
+            # Unreliable, whatever else runs.
             flaky = [one.name for one in verdicts if one.fault in {"flaky", "parallel-unsafe"}]
             observed = self._recorder.observed(flaky, self._busy)
             if verdicts:

@@ -182,11 +182,10 @@ class Workspace:
         self._sites[alias].turn.close()
 
     def _refuse_beyond_connections(self, alias: str) -> None:
-        # A worker opens one connection to each host database there is so far, at least, and a
-        # clone database has its lease.
+        # A worker has a connection to each host database so far; a clone database, a lease.
         each = len(self._sites) + sum(site.is_cloned for site in self._sites.values())
-        connection = self.host(alias).build_connection
-        refuse_beyond_connections(connection, workers=self.workers, each=each)
+        host = self.host(alias)
+        refuse_beyond_connections(host.build_connection, workers=self.workers, each=each)
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
@@ -288,7 +287,7 @@ class Workspace:
     def close(self) -> None:
         """Release whatever is still open, as after a run that was broken off."""
         for alias, site in list(self._sites.items()):
-            # What one alias has failed at is no reason to remove what another has kept.
+            # A failure of one alias is no reason to remove what another has kept.
             is_kept = self.keeps and site.host is not None and site.host.template is not None
             self.release(alias, keep=is_kept)
 
