@@ -46,8 +46,7 @@ def postgresql() -> Iterator[embedded.Server]:
     running = embedded.start(bin_dir=BUILD.bin_dir, settings=BUILD.settings, cache_dir=cache)
     try:
         # A connection that was just closed may be listed for a moment, here and at the end.
-        wait_for(lambda: not _connections(running), "the server to be unused")
-        before = _contents(running)
+        before = wait_for(lambda: _contents_unused(running), "the server to be unused")
         yield running
         wait_for(lambda: _contents(running) == before, "the server to be as it was found")
     finally:
@@ -55,8 +54,10 @@ def postgresql() -> Iterator[embedded.Server]:
         shutil.rmtree(cache)
 
 
-def _connections(running: embedded.Server) -> list[tuple[str, str]]:
-    return [what for what in _contents(running) if what[0] == "connection"]
+def _contents_unused(running: embedded.Server) -> list[tuple[str, str]] | None:
+    """Return what is on the server, or None while it has other connections."""
+    contents = _contents(running)
+    return None if "connection" in dict(contents) else contents
 
 
 def _contents(running: embedded.Server) -> list[tuple[str, str]]:
