@@ -102,7 +102,7 @@ def test_a_folder_of_the_project_from_anywhere(remembering: Project) -> None:
     assert not knows_a_failure(remembering)
 
 
-# What is in the folder's place: a file, what nobody can make a folder of, and what is read-only
+# What is in the folder's place: a file, a path that cannot be a folder, and a read-only folder
 # even for root.
 PLACES = {"file": None, "unmakable": "/proc/nothing", "read-only": "/sys/kernel"}
 # What is a folder itself instead of a file of it.
