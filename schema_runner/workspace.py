@@ -178,14 +178,14 @@ class Workspace:
 
     def end_turn(self, alias: str) -> None:
         """Let other runs that want the same look at what has been built."""
-        self.host(alias).end_build()
+        self.host(alias).stop_dump()
         self._sites[alias].turn.close()
 
     def _refuse_beyond_connections(self, alias: str) -> None:
         # A worker has a connection to each host database so far; a clone database, a lease.
         each = len(self._sites) + sum(site.is_cloned for site in self._sites.values())
         host = self.host(alias)
-        refuse_beyond_connections(host.build_connection, workers=self.workers, each=each)
+        refuse_beyond_connections(host.connection, workers=self.workers, each=each)
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
@@ -266,9 +266,9 @@ class Workspace:
         schema = site.schemas.pop(worker, None)
         if schema is None:
             return None
-        keeper = site.blueprint or self.host(alias)
         with self._leaving(f"Schema {schema}"):
-            return f"schema {keeper.keep(schema)} in database {site.name!r}"
+            kept = self.host(alias).keep(schema, site.blueprint)
+            return f"schema {kept} in database {site.name!r}"
         return None
 
     def release(self, alias: str, *, keep: bool = False) -> None:

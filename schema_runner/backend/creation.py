@@ -118,7 +118,6 @@ class SchemaCreation(Keeping, Base):
         settings_dict, name = self.connection.settings_dict, self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
         server = self._server(() if self._is_current else ("service",))
-        self._find_fingerprint(server)
         request = Request(
             server=server,
             name=name,
@@ -126,7 +125,7 @@ class SchemaCreation(Keeping, Base):
             workers=self._workspace.workers,
             oldest_version=_version(self.connection.features.minimum_database_version),
             log=self._workspace.log,
-            wanted=self._wanted(),
+            want=self._want,
         )
         if self._is_current:
             self._guard = self._guard_of_migrations(self._workspace.log)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from ..errors import SchemaRunnerError
-from ..postgres.server import Server
+from ..postgres.server import Connection
 from ..wording import listing
 from .assignment import project_options
 from .planning import Planning
@@ -52,13 +52,25 @@ class Keeping(Planning, Base):
         folder = self.runner_settings.snapshot_dir
         return Path(folder) if folder and self._fingerprint else None
 
-    def _find_fingerprint(self, server: Server) -> None:
-        if self._is_wanted_later and self.runner_settings.strategy == "template":
-            from ..postgres.surroundings import facts
+    def _want(self, connection: Connection) -> "Wanted | None":
+        """Return what a kept schema has to be like; None where none is to be used."""
+        if not self._is_wanted_later or self.runner_settings.strategy != "template":
+            return None
+        from ..postgres.surroundings import facts
 
-            with server.maintenance() as maintenance:
-                self._server_facts = facts(maintenance)
-            self._fingerprint = self._current_fingerprint()
+        self._server_facts = facts(connection)
+        self._fingerprint = self._current_fingerprint()
+        if not self._workspace.keeps:
+            return None
+        from ..postgres.pool import Wanted
+
+        return Wanted(
+            fingerprint=self._fingerprint,
+            is_unchanged=_is_unchanged,
+            now=self._now,
+            oldest=self._oldest,
+            others=self.runner_settings.keep_pools - 1,
+        )
 
     def _current_fingerprint(self) -> str:
         from ..fingerprint import fingerprint
@@ -70,20 +82,6 @@ class Keeping(Planning, Base):
             runner_settings=chosen,
             facts=[*self._server_facts, shims],
             options=project_options(self.connection.settings_dict),
-        )
-
-    def _wanted(self) -> "Wanted | None":
-        """Return what a kept schema has to be like; None where none is to be used."""
-        if self._fingerprint is None or not self._workspace.keeps:
-            return None
-        from ..postgres.pool import Wanted
-
-        return Wanted(
-            fingerprint=self._fingerprint,
-            is_unchanged=_is_unchanged,
-            now=self._now,
-            oldest=self._oldest,
-            others=self.runner_settings.keep_pools - 1,
         )
 
     def _use_kept(self, verbosity: int, *, serialize: bool) -> str | None:

@@ -36,7 +36,7 @@ class Planning(Naming):
             return None
         from ..postgres.pg_dump import DumpError, PgDump
 
-        version = self._workspace.host(self._alias).build_connection.info.server_version
+        version = self._workspace.host(self._alias).connection.info.server_version
         try:
             return PgDump.find(version, self.runner_settings.pg_dump)
         except DumpError as error:

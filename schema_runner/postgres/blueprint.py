@@ -99,26 +99,29 @@ class Blueprint(NamedTuple):
             schemas.drop(connection, schema, self.run, batch=self.batch)
 
     def keep(self, schema: str) -> str:
-        """Have a schema stay when the run ends, and return its name.
+        """Have a schema stay when the run ends, and return its name."""
+        with self.connect(names.worker_of_schema(schema)) as connection:
+            return self.keep_on(connection, schema)
 
-        It stays as tests have left it. In a pool it is as the template has it, or another takes
-        its place.
+    def keep_on(self, connection: Connection, schema: str) -> str:
+        """Do so on a connection.
+
+        The schema stays as tests have left it. In a pool it is as the template has it, or another
+        takes its place.
         """
-        worker = names.worker_of_schema(schema)
-        with self.connect(worker) as connection:
-            found = {one.name: one for one in schemas.found(connection)}
-            leased = found.get(schema) or OwnSchema(schema, Marker(self.run, State.READY))
-            if leased.pool:
-                return schema
-            if not self.is_pooled:
-                schemas.mark(connection, schema, Marker(self.run, State.KEPT))
-                return schema
-            # What a thread has left open may hold locks.
-            backends.end(connection, self.host, self.run, worker)
-            from . import pool
+        found = {one.name: one for one in schemas.found(connection)}
+        leased = found.get(schema) or OwnSchema(schema, Marker(self.run, State.READY))
+        if leased.pool:
+            return schema
+        if not self.is_pooled:
+            schemas.mark(connection, schema, Marker(self.run, State.KEPT))
+            return schema
+        # What a thread has left open may hold locks.
+        backends.end(connection, self.host, self.run, names.worker_of_schema(schema))
+        from . import pool
 
-            template = self._read_template(connection)
-            return pool.give_back(connection, template, leased, batch=self.batch)
+        template = self._read_template(connection)
+        return pool.give_back(connection, template, leased, batch=self.batch)
 
     def _take(self, connection: Connection, worker: int) -> str | None:
         if not self.is_pooled or self.template is None:

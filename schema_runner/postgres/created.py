@@ -44,11 +44,11 @@ class HostDatabase(Host):
         """Name what a build has left that cannot be moved to a worker schema."""
         from .obstacles import obstacles
 
-        found = [str(one) for one in obstacles(self.build_connection, PUBLIC)]
+        found = [str(one) for one in obstacles(self.connection, PUBLIC)]
         return [f"{one} of the database's template" for one in self._inherited] + found
 
     def finish(self, worker: int) -> str:
-        run, connection = self.lease.run, self.build_connection
+        run, connection = self.lease.run, self.connection
         schema = schemas.create(connection, worker, run)
         relocation.move(connection, PUBLIC, schema, batch=self._batch)
         relocation.repoint_routines(connection, PUBLIC, schema)
@@ -74,8 +74,7 @@ class HostDatabase(Host):
     def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
         from .snapshot import refuse_changes_beside
 
-        with self.connect() as connection:
-            refuse_changes_beside(connection)
+        refuse_changes_beside(self.connection)
         return super().snapshot(fingerprint, now)
 
     @contextmanager
@@ -118,47 +117,49 @@ class HostDatabase(Host):
             databases.drop(maintenance, name)
 
     def release(self, *, keep: bool) -> None:
-        self.end_build()
+        self.stop_dump()
         if self.lease.lost:
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return
-        with (
-            closing(self.lease),
-            self._server.maintenance() as maintenance,
-            holding_name(maintenance, self._request),
-        ):
+        with closing(self.lease):
             for lease in self._clones.values():
                 lease.close()
             if keep:
-                self._keep(maintenance)
-            elif not self._has_others():
+                self._keep()
+            else:
+                self._drop()
+
+    def _drop(self) -> None:
+        with (
+            self._server.maintenance() as maintenance,
+            holding_name(maintenance, self._request),
+        ):
+            if not self._has_others():
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)
 
-    def _keep(self, maintenance: Connection) -> None:
-        with self.connect() as connection:
-            backends.end(connection, self.name, self.lease.run)
-            wanted = self._request.wanted
-            if wanted is None or self.template is None:
-                return
-            from . import pool
+    def _keep(self) -> None:
+        # Other runs are kept from dropping the database by the lease.
+        connection, run, wanted = self.connection, self.lease.run, self._request.wanted
+        backends.end(connection, self.name, run)
+        if wanted is None or self.template is None:
+            return
+        from . import pool
 
-            if pool.close(connection, self.template, wanted.now):
+        with pool.closing(connection, self.template, run, wanted.now) as is_usable:
+            marker = self._marker._replace(state=State.READY)
+            if is_usable:
                 marker = self._marker._replace(state=State.KEPT, used=wanted.now)
-            else:
-                marker = self._marker._replace(state=State.READY)
-            databases.mark(maintenance, self.name, marker)
-            schemas.drop_rest(connection, self.lease.run, batch=self._batch)
+            databases.mark(connection, self.name, marker)
+        schemas.drop_rest(connection, run, batch=self._batch)
 
     def _has_others(self) -> bool:
         """Whether something is in the project's own database that no run has put there."""
         is_projects_own = self._request.is_projects_own and self.name == self._request.name
         if self._is_public_in_use or not is_projects_own:
             return False
-        with self.connect() as connection:
-            others = of_others(connection)
-        if others:
+        if others := of_others(self.connection):
             self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
         return bool(others)
 

@@ -41,24 +41,23 @@ class ProjectDatabase(Host):
         Enter into `turn` what has to be left once there is something for others to use. Raises
         SchemaRunnerError where the role may not create schemas in it.
         """
-        connection = request.server.connect(request.name)
-        with closing(connection):
+        with ExitStack() as taken:
+            connection = taken.enter_context(closing(request.server.connect(request.name)))
             refuse_old_server(connection, request)
             backends.refuse_shared(connection, request.server)
             _refuse_without_right(connection)
-            with ExitStack() as taken:
-                lease = locks.Lease(request.server.connect(request.name), locks.new_run())
-                taken.enter_context(closing(lease))
-                host = cls(request, request.name, lease)
-                rows = connection.execute(_PATH, [names.EXTENSIONS_SCHEMA])
-                host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
-                host._use_kept(connection, turn)
-                _share_extensions(connection)
-                taken.pop_all()
+            request = request.on(connection)
+            host = cls(request, request.name, locks.Lease(connection, locks.new_run()))
+            rows = connection.execute(_PATH, [names.EXTENSIONS_SCHEMA])
+            host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
+            host._use_kept(turn)
+            _share_extensions(connection)
+            taken.pop_all()
         return host
 
-    def _use_kept(self, connection: Connection, turn: ExitStack) -> None:
+    def _use_kept(self, turn: ExitStack) -> None:
         """Use what is kept, if it is wanted, and drop what is of no use to anybody."""
+        connection = self.connection
         wanted, kept, spared = self._request.wanted, None, []
         if wanted is not None:
             kept = pool.find(connection, wanted, self.path)
@@ -73,36 +72,38 @@ class ProjectDatabase(Host):
             }
             spared = wanted.that_stay(others)
         if kept:
-            self.adopt(connection, kept)
+            self.adopt(kept)
             if kept.name not in {one.name for one in pool.templates(connection)}:
                 # Just before this run could hold it, one without --keepdb has taken it away.
                 self.template, self.leased, self._structure = None, None, ""
                 self.reference = None
-        self.reap(connection, spared=spared)
+        self.reap(spared)
 
     def begin(self, worker: int) -> str | None:
-        schema = schemas.create(self.build_connection, worker, self.lease.run)
-        relocation.copy_grants(self.build_connection, "public", schema)
+        schema = schemas.create(self.connection, worker, self.lease.run)
+        relocation.copy_grants(self.connection, "public", schema)
         self._building = schema
         return schema
 
     def finish(self, worker: int) -> str:
         marker = Marker(self.lease.run, State.READY)
-        schemas.mark(self.build_connection, self._building, marker)
+        schemas.mark(self.connection, self._building, marker)
         return self._building
 
     def release(self, *, keep: bool) -> None:
-        self.end_build()
+        self.stop_dump()
         if self.lease.lost:
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return
-        with closing(self.lease), self.connect() as connection:
-            backends.end(connection, self.name, self.lease.run)
+        with closing(self.lease):
+            connection, run = self.connection, self.lease.run
+            backends.end(connection, self.name, run)
             wanted = self._request.wanted
             if wanted and self.template:
-                pool.close(connection, self.template, wanted.now)
+                with pool.closing(connection, self.template, run, wanted.now):
+                    pass
             if wanted or not keep:
-                schemas.drop_rest(connection, self.lease.run, batch=self._batch)
+                schemas.drop_rest(connection, run, batch=self._batch)
             is_needed = keep or pool.templates(connection)
             if not is_needed and self.lease.leave_host():
                 _drop_extensions(connection, self.log)

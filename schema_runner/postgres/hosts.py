@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from psycopg import sql
 
@@ -32,7 +32,7 @@ class Request(NamedTuple):
     Where `is_projects_own`, a database of that name holds what users work with. `workers` is
     how many schemas are going to be dropped at once, `oldest_version` the least server version
     that will do, as libpq counts them (150004 is 15.4). With `wanted`, what the run makes is kept
-    for others, and it uses what others have kept.
+    for others, and it uses what others have kept; `want` tells that once there is a connection.
     """
 
     server: Server
@@ -42,6 +42,11 @@ class Request(NamedTuple):
     oldest_version: int
     log: Log
     wanted: "Wanted | None" = None
+    want: "Callable[[Connection], Wanted | None] | None" = None
+
+    def on(self, connection: Connection) -> Self:
+        """Return the same request with what is wanted."""
+        return self._replace(wanted=self.want(connection)) if self.want else self
 
 
 class Host:
@@ -68,7 +73,6 @@ class Host:
         self._structure = ""
         self._shims: str | None = None
         self._dump: Dump | None = None
-        self._build_connection: Connection | None = None
 
     @cached_property
     def _batch(self) -> int:
@@ -76,20 +80,9 @@ class Host:
         return self.lease.tables_per_transaction(self._request.workers)
 
     @property
-    def build_connection(self) -> Connection:
-        """One connection for whatever a build asks; `end_build` closes it."""
-        if self._build_connection is None or self._build_connection.closed:
-            self._build_connection = self.connect()
-        return self._build_connection
-
-    def build_on(self, connection: Connection) -> None:
-        self._build_connection = connection
-
-    def end_build(self) -> None:
-        """Leave nothing open that a fork would inherit, or that keeps the database in use."""
-        self.stop_dump()
-        if self._build_connection is not None:
-            self._build_connection.close()
+    def connection(self) -> Connection:
+        """The lease's connection, for what the run itself does in this database."""
+        return self.lease.connection
 
     def connect(self) -> Connection:
         return self._server.connect(self.name)
@@ -115,13 +108,13 @@ class Host:
         """
         from . import shims
 
-        connection = self.build_connection
+        connection = self.connection
         if collisions := shims.collisions(connection, schema):
             return collisions
         self._shims = schemas.create_for_shims(connection, self.lease.run)
         shims.create(connection, self._shims)
         schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
-        self._keep_shims(connection)
+        self._keep_shims()
         self.ahead = (self._shims, "pg_catalog")
         return []
 
@@ -142,48 +135,43 @@ class Host:
         from .template import Contents, Template
 
         assert self._dump is not None
-        with self.build_connection as connection:
-            try:
-                contents = Contents.of(connection, model, self._dump, self.path)
-            finally:
-                self.stop_dump()
-            contents = contents._replace(extra=extra)
-            marker = self._marker_of_template
-            self.use(Template.create(connection, contents, marker, self.path, since))
-            self._keep_shims(connection)
+        try:
+            contents = Contents.of(self.connection, model, self._dump, self.path)
+        finally:
+            self.stop_dump()
+        contents, marker = contents._replace(extra=extra), self._marker_of_template
+        self.use(Template.create(self.connection, contents, marker, self.path, since))
+        self._keep_shims()
 
     def add_reference(self, model: str, since: int | None) -> None:
         """Have resets restore the rows that are in `model` now, unless a template has them."""
         if self.reference is None:
             from .template import Template
 
-            with self.build_connection as connection:
-                path = [schema for schema in self.path if schema != model]
-                marker = Marker(self.lease.run, State.READY)
-                template = Template.create_of_rows(connection, model, marker, path, since)
-                self.reference = template.name
+            path = [schema for schema in self.path if schema != model]
+            marker = Marker(self.lease.run, State.READY)
+            template = Template.create_of_rows(self.connection, model, marker, path, since)
+            self.reference = template.name
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         """Make a template of a snapshot; return what undoes it. Raises SnapshotError."""
-        with self.connect() as connection:
-            missing = snapshot.missing_extensions(connection)
-            template = snapshot.restore(
-                connection,
-                # As old as what it is made of.
-                self._marker_of_template._replace(made=snapshot.made),
-                path=self.path,
-                extensions=self.extensions,
-            )
+        missing = snapshot.missing_extensions(self.connection)
+        template = snapshot.restore(
+            self.connection,
+            # As old as what it is made of.
+            self._marker_of_template._replace(made=snapshot.made),
+            path=self.path,
+            extensions=self.extensions,
+        )
         self.use(template)
         return partial(self._discard, template, list(missing))
 
     def _discard(self, template: "Template", extensions: list[str]) -> None:
         self.template, self.reference, self._structure = None, None, ""
-        with self.connect() as connection:
-            schemas.drop(connection, template.name, self.lease.run, batch=self._batch)
-            for name in reversed(extensions):
-                drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
-                connection.execute(drop)
+        schemas.drop(self.connection, template.name, self.lease.run, batch=self._batch)
+        for name in reversed(extensions):
+            drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
+            self.connection.execute(drop)
 
     def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
         """Return the template as it can be written to a file. Raises SnapshotError."""
@@ -191,12 +179,11 @@ class Host:
         from .template import Template
 
         assert self.template is not None
-        with self.connect() as connection:
-            template = Template.read(connection, self.template, self.path)
-            markers = {one.name: one.marker for one in schemas.found(connection)}
-            # That of a pool may be older than this run.
-            made = markers[self.template].made or now
-            return Snapshot.of(connection, template, fingerprint, made)
+        template = Template.read(self.connection, self.template, self.path)
+        markers = {one.name: one.marker for one in schemas.found(self.connection)}
+        # That of a pool may be older than this run.
+        made = markers[self.template].made or now
+        return Snapshot.of(self.connection, template, fingerprint, made)
 
     @property
     def _marker_of_template(self) -> Marker:
@@ -209,20 +196,20 @@ class Host:
         self._structure = template.contents.structure
         self.lease.share(schemas.lock_of_pool(template.name))
 
-    def adopt(self, connection: Connection, template: "Template") -> None:
+    def adopt(self, template: "Template") -> None:
         """Use a pool, and lease worker 1's schema in it."""
         from .pool import take
 
         self.use(template)
-        for schema in schemas.found(connection):
+        for schema in schemas.found(self.connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
                 self.ahead = (schema.name, "pg_catalog")
-        self.leased = take(connection, template.name, 1, self.lease.run)
+        self.leased = take(self.connection, template.name, 1, self.lease.run)
 
-    def _keep_shims(self, connection: Connection) -> None:
+    def _keep_shims(self) -> None:
         if self._shims and self.template and self._request.wanted:
             marker = Marker(self.lease.run, State.KEPT, template=self.template)
-            schemas.mark(connection, self._shims, marker)
+            schemas.mark(self.connection, self._shims, marker)
 
     def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> "Blueprint":
         """Describe a schema of this run so that workers can make others like it."""
@@ -231,7 +218,7 @@ class Host:
         if not (self._structure or reasons):
             from . import catalog
 
-            self._structure = catalog.digest(self.build_connection, model)
+            self._structure = catalog.digest(self.connection, model)
         return Blueprint(
             server=self._server,
             host=self.name,
@@ -247,25 +234,26 @@ class Host:
             reasons=reasons,
         )
 
-    def reap(self, connection: Connection, spared: Collection[str] = ()) -> None:
+    def reap(self, spared: Collection[str] = ()) -> None:
         """Drop what dead runs have left, and pools that nobody uses, but for those `spared`."""
-        backends.end_those_of_dead_runs(connection)
-        if reaped := schemas.reap(connection, batch=self._batch, spared=spared):
+        backends.end_those_of_dead_runs(self.connection)
+        if reaped := schemas.reap(self.connection, batch=self._batch, spared=spared):
             left = ", ".join(reaped)
             self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
 
-    def keep(self, schema: str) -> str:
-        """Have a schema stay when the run ends, as tests have left it, and return its name."""
-        with self.connect() as connection:
-            schemas.mark(connection, schema, Marker(self.lease.run, State.KEPT))
+    def keep(self, schema: str, blueprint: "Blueprint | None") -> str:
+        """Have a schema stay when the run ends, and return its name: see `Blueprint.keep`."""
+        if blueprint is not None:
+            return blueprint.keep_on(self.connection, schema)
+        schemas.mark(self.connection, schema, Marker(self.lease.run, State.KEPT))
         return schema
 
     def drop_worker(self, worker: int) -> None:
         """Drop all schemas that a worker has, and end what it still has open."""
-        with self.connect() as connection:
-            backends.end(connection, self.name, self.lease.run, worker)
-            for schema in schemas.of_worker(connection, self.lease.run, worker):
-                schemas.drop(connection, schema, self.lease.run, batch=self._batch)
+        connection, run = self.connection, self.lease.run
+        backends.end(connection, self.name, run, worker)
+        for schema in schemas.of_worker(connection, run, worker):
+            schemas.drop(connection, schema, run, batch=self._batch)
 
 
 def refuse_old_server(connection: Connection, request: Request) -> None:

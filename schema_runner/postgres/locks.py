@@ -3,10 +3,10 @@
 import hashlib
 import os
 import secrets
-import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeAlias
+from weakref import WeakKeyDictionary, WeakMethod
 
 import psycopg
 from psycopg import sql
@@ -49,8 +49,10 @@ def held(connection: Connection, lock: int) -> Iterator[None]:
 
 @contextmanager
 def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
-    """Hold an advisory lock unless another session has it; yield whether we hold it."""
-    free = _call(connection, "try_advisory_lock", lock)
+    """Hold an advisory lock unless a session or a lease has it; yield whether we hold it."""
+    # A session gets what it has already, which is not to make a run look dead to itself.
+    is_leased = lock in _LEASED.get(connection, ())
+    free = not is_leased and _call(connection, "try_advisory_lock", lock)
     try:
         yield free
     finally:
@@ -76,19 +78,24 @@ def _call(connection: Connection, function: str, lock: int) -> bool:
     return bool(row and row[0])
 
 
+# The locks of leases by their connections.
+_LEASED: WeakKeyDictionary[Connection, set[int]] = WeakKeyDictionary()
+
+
 class Lease:
     """The locks that prove a run alive in one host database.
 
-    They belong to the session of a connection that does nothing else, so they end with the
-    process, however it ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
+    They belong to the session of its `connection`, so they end with the process, however it
+    ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
     """
 
     def __init__(self, connection: Connection, run: int) -> None:
         self.run = run
-        self._connection = connection
+        self.connection = connection
+        _LEASED[connection] = {run}
         _call(connection, "advisory_lock", run)
-        _call(connection, "advisory_lock_shared", _HOST_IN_USE)
-        leave = weakref.WeakMethod(self._leave_to_parent)
+        self.share(_HOST_IN_USE)
+        leave = WeakMethod(self._leave_to_parent)
 
         def after_fork() -> None:
             if method := leave():
@@ -100,26 +107,27 @@ class Lease:
         # Closing the connection would say goodbye on the parent's socket and end its lease;
         # keeping the socket would keep the lease of a dead parent. So only the descriptor
         # goes. Its number stays taken, for libpq would write to whoever gets it next.
-        if not self._connection.closed:
+        if not self.connection.closed:
             null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, self._connection.fileno(), inheritable=False)
+            os.dup2(null, self.connection.fileno(), inheritable=False)
             os.close(null)
 
     @property
     def lost(self) -> bool:
         """Whether the locks are gone, so that others may take this run for dead."""
         try:
-            self._connection.execute("SELECT 1")
+            self.connection.execute("SELECT 1")
         except psycopg.Error:
             return True
         return False
 
     def tables_per_transaction(self, workers: int) -> int:
-        return tables_per_transaction(self._connection, workers)
+        return tables_per_transaction(self.connection, workers)
 
     def share(self, lock: int) -> None:
         """Hold another lock as long as this lease lasts; other runs can hold it too."""
-        _call(self._connection, "advisory_lock_shared", lock)
+        _LEASED[self.connection].add(lock)
+        _call(self.connection, "advisory_lock_shared", lock)
 
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:
@@ -129,11 +137,11 @@ class Lease:
 
     def leave_host(self) -> bool:
         """Give up the host database; return whether no other run uses it."""
-        _call(self._connection, "advisory_unlock_shared", _HOST_IN_USE)
-        return _call(self._connection, "try_advisory_lock", _HOST_IN_USE)
+        _call(self.connection, "advisory_unlock_shared", _HOST_IN_USE)
+        return _call(self.connection, "try_advisory_lock", _HOST_IN_USE)
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
 
 def tables_per_transaction(connection: Connection, workers: int) -> int:

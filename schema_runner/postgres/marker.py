@@ -21,8 +21,8 @@ class Marker(NamedTuple):
     `request` is the name that a database was asked for by, which may be another than its own:
     runs that ask for the same one clean up after each other. What is kept for other runs has the
     name of its `template`, and that one has the `fingerprint` of what it was made from, and when
-    it was `made` and `used` last, in seconds since the Unix epoch. What a run has leased of a pool
-    says `since` which transaction.
+    it was `made` and `used` last, in seconds since the Unix epoch. A schema of a pool, kept or
+    leased, is as the template has it unless a transaction after `since` has altered it.
     """
 
     run: int

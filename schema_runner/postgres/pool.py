@@ -13,23 +13,32 @@ from .. import names
 from ..errors import SchemaRunnerError
 from . import locks, schemas
 from .marker import Marker, State
+from .rows import restore_sequences
 from .schemas import OwnSchema
 from .server import Connection
 from .stamps import current_transaction
 from .template import Template
 
-# Whether no transaction of the server has committed since another one. Most tests roll back. To
-# look at more transactions takes longer than to compare what they may have altered.
+# Whether no transaction of the server has committed since another one, or may yet: up to the one
+# under way, if it has a number. Most tests roll back. To look at more transactions takes longer
+# than to compare what they may have altered.
 _ALL_ABORTED = """
     WITH range AS (
-        SELECT %(since)s::bigint + 1 AS first, pg_catalog.pg_snapshot_xmax(
-            pg_catalog.pg_current_snapshot())::text::bigint - 1 AS last
+        SELECT %(since)s::bigint + 1 AS first,
+               coalesce(pg_catalog.pg_current_xact_id_if_assigned(),
+                        pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+               )::text::bigint - 1 AS last
     )
     SELECT last - first < 10000 AND NOT EXISTS (
         SELECT FROM pg_catalog.generate_series(first, least(last, first + 10000)) AS xid
         WHERE pg_catalog.pg_xact_status(xid::text::xid8) IS DISTINCT FROM 'aborted'
     )
     FROM range
+"""
+# Whether there is none that began earlier than this one and goes on.
+_IS_OLDEST = """
+    SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())
+           = pg_catalog.pg_current_xact_id()
 """
 
 
@@ -114,8 +123,9 @@ def take(connection: Connection, template: str, worker: int, run: int) -> str | 
         for schema in schemas.found(connection):
             if schema.pool == template and names.worker_of_schema(schema.name) == worker:
                 with connection.transaction():
-                    since = current_transaction(connection.cursor())
-                    marker = Marker(run, State.READY, since=since)
+                    now = current_transaction(connection.cursor())
+                    is_as_kept = _is_unaltered(connection, schema)
+                    marker = Marker(run, State.READY, since=now if is_as_kept else 0)
                     schemas.mark(connection, schema.name, marker)
                 return schema.name
     return None
@@ -124,7 +134,10 @@ def take(connection: Connection, template: str, worker: int, run: int) -> str | 
 def give_back(connection: Connection, template: Template, leased: OwnSchema, *, batch: int) -> str:
     """Return a schema to the pool as it was, or another one in its place."""
     kept, run = leased.name, leased.marker.run
-    if not _restore(connection, template, leased):
+    if _is_unaltered(connection, leased):
+        # But for sequences, which keep what an aborted transaction has taken.
+        restore_sequences(connection, kept, template.contents.sequences)
+    elif not _restore(connection, template, kept):
         worker = names.worker_of_schema(kept)
         assert worker is not None
         schemas.drop(connection, kept, run, batch=batch)
@@ -134,34 +147,51 @@ def give_back(connection: Connection, template: Template, leased: OwnSchema, *, 
     return kept
 
 
-def _restore(connection: Connection, template: Template, leased: OwnSchema) -> bool:
+def _restore(connection: Connection, template: Template, schema: str) -> bool:
     """Bring a schema to what the template has; return False where that is not possible."""
-    if not _is_unaltered(connection, leased) and not template.describes(connection, leased.name):
+    if not template.describes(connection, schema):
         return False
     from .reset import Reset
 
     try:
-        Reset(leased.name, template.path).restore(connection, template)
+        Reset(schema, template.path).restore(connection, template)
     except SchemaRunnerError:
         return False
     return True
 
 
-def _is_unaltered(connection: Connection, leased: OwnSchema) -> bool:
-    """Whether nothing can have altered a schema since it was taken out of the pool."""
-    if not leased.marker.since:
-        return False
-    row = connection.execute(_ALL_ABORTED, {"since": leased.marker.since}).fetchone()
+def _is_unaltered(connection: Connection, schema: OwnSchema) -> bool:
+    """Whether nothing can have altered a schema, but for its sequences, since its marker says."""
+    since = schema.marker.since
+    return bool(since) and _says(connection, _ALL_ABORTED, since=since)
+
+
+def _says(connection: Connection, query: str, **parameters: int) -> bool:
+    row = connection.execute(query, parameters).fetchone()
     return row is not None and bool(row[0])
 
 
-def close(connection: Connection, template: str, now: int) -> bool:
-    """Note that a pool has been used; dissolve it, and return False, if nobody can use it."""
-    markers = {one.name: one.marker for one in templates(connection)}
-    if template not in markers:
-        return False  # Somebody has dropped it by hand.
-    marker = markers[template]
-    is_usable = Template.read(connection, template, ()).is_proved is not False
-    marker = marker._replace(used=now) if is_usable else Marker(marker.run, State.READY)
-    schemas.mark(connection, template, marker)
-    return is_usable
+@contextmanager
+def closing(connection: Connection, template: str, run: int, now: int) -> Iterator[bool]:
+    """Note that a run has used a pool; dissolve it if nobody can use it.
+
+    Yield whether they can. What is done in the body of the `with` is of the same transaction,
+    and nothing has altered the schemas that the run has returned if none commits after it.
+    """
+    with locks.held(connection, locks.key(f"pool of {template}")), connection.transaction():
+        found = {one.name: one.marker for one in schemas.found(connection)}
+        marker = found.get(template)
+        if marker is None or marker.state is not State.KEPT:
+            yield False  # Somebody has dropped it by hand.
+            return
+        is_usable = Template.read(connection, template, ()).is_proved is not False
+        if is_usable:
+            schemas.mark(connection, template, marker._replace(used=now))
+            since = current_transaction(connection.cursor())
+            if _says(connection, _IS_OLDEST):
+                for name, one in found.items():
+                    if one.run == run and one.template == template:
+                        schemas.mark(connection, name, one._replace(since=since))
+        else:
+            schemas.mark(connection, template, Marker(marker.run, State.READY))
+        yield is_usable

@@ -30,13 +30,13 @@ class Reservation:
 
     def __init__(self, request: Request, turn: ExitStack) -> None:
         """Enter into `turn` what has to be left once there is something for others to use."""
-        self._request = request
         self._run = locks.new_run()
         with ExitStack() as entered:
             self._maintenance = entered.enter_context(request.server.maintenance())
             refuse_old_server(self._maintenance, request)
             backends.refuse_shared(self._maintenance, request.server)
             _refuse_without_right(self._maintenance)
+            self._request = request = request.on(self._maintenance)
             self.kept = self._find_kept()
             if request.wanted and not self.kept:
                 from . import pool
@@ -94,12 +94,10 @@ class Reservation:
             template = pool.find(connection, wanted, HostDatabase.path)
             if template is None:
                 return None
-            lease = locks.Lease(request.server.connect(database.name), self._run)
-            opened.enter_context(closing(lease))
+            lease = locks.Lease(connection, self._run)
             host = HostDatabase(request, database.name, lease, database.marker)
-            host.build_on(connection)
-            host.adopt(connection, template)
-            host.reap(connection, spared=[template.name])
+            host.adopt(template)
+            host.reap([template.name])
             opened.pop_all()
         return host
 

@@ -84,7 +84,7 @@ class Snapshot:
         return cls(
             fingerprint=fingerprint,
             made=made,
-            contents=template.contents,
+            contents=template.contents._replace(script=template.script(connection)),
             extensions=dict(connection.execute(_EXTENSIONS).fetchall()),
             types=[_types(connection, copy) for copy, _ in template.copies],
             rows=[_rows(connection, copy) for copy, _ in template.copies],

@@ -128,7 +128,7 @@ class Contents(NamedTuple):
         )
 
     @classmethod
-    def load(cls, facts: str, before: Iterable[str], after: Iterable[str]) -> Self:
+    def load(cls, facts: str, before: Iterable[str] = (), after: Iterable[str] = ()) -> Self:
         """Return what has such `facts`; raise KeyError, TypeError or ValueError for others."""
         found = json.loads(facts)
         return cls(
@@ -204,13 +204,19 @@ class Template(NamedTuple):
 
     @classmethod
     def read(cls, connection: Connection, name: str, path: Sequence[str]) -> Self:
+        """Read a template, but for the statements, which are most of it: see `script`."""
         table = sql.Identifier(name, _TABLE)
-        row = connection.execute(
-            sql.SQL("SELECT is_proved, facts, before, after FROM {}").format(table)
-        ).fetchone()
+        query = sql.SQL("SELECT is_proved, facts FROM {}").format(table)
+        row = connection.execute(query).fetchone()
         assert row is not None
-        is_proved, *contents = row
-        return cls(name, Contents.load(*contents), tuple(path), is_proved)
+        return cls(name, Contents.load(row[1]), tuple(path), is_proved=row[0])
+
+    def script(self, connection: Connection) -> Script:
+        """Read the statements that make what is in a copy."""
+        query = sql.SQL("SELECT before, after FROM {}").format(self._table)
+        row = connection.execute(query).fetchone()
+        assert row is not None
+        return Script(self.contents.script.schema, *map(tuple, row))
 
     def copy(self, connection: Connection, schema: str, *, batch: int) -> None:
         """Fill a schema that is empty, with `batch` tables' worth of locks in a transaction.
@@ -230,7 +236,7 @@ class Template(NamedTuple):
             raise CopyError(_said(error)) from error
 
     def _steps(self, connection: Connection, schema: str) -> Iterator[Sequence[str]]:
-        contents, script = self.contents, self.contents.script.for_schema(schema)
+        contents, script = self.contents, self.script(connection).for_schema(schema)
         yield script.before
         filling = [table.copy_from(copy, schema) for copy, table in self.copies]
         filling += rows.set_sequences(contents.sequences, schema)

@@ -334,6 +334,25 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
     assert count(kept) == 1
 
 
+@pytest.mark.parametrize("commits", ["between", "after"])
+def test_what_others_have_altered_is_gone_after_the_next_run(
+    kept: Project, host: str, commits: str
+) -> None:
+    """Between two runs, or in a transaction that a whole run has not seen the end of."""
+    run(kept)
+    _, leased = run(kept)
+    clean = pool(kept, host)
+    with kept.host(host) as connection:
+        connection.execute(f"SET search_path = {leased[1]}")
+        with connection.transaction():
+            connection.execute(DIRT["rows in an empty table"][0])
+            if commits == "after":
+                run(kept)
+        run(kept)
+    assert pool(kept, host) == clean
+    assert count(kept) == 1
+
+
 @TEST_ONLY
 def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
     """What Django serializes is there although nothing has been built."""
