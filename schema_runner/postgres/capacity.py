@@ -1,7 +1,9 @@
 """How many connections a server has left."""
 
+import time
+
 from ..errors import SchemaRunnerError
-from .server import Connection
+from .server import SECONDS_FOR_CLOSING, SOON, Connection
 
 # The lowest of three limits, each less what is in use: the server's, the database's and the
 # role's. -1 stands for none. Superusers meet the first one alone, and for them there is a reserve.
@@ -39,7 +41,10 @@ def connections_left(connection: Connection) -> int:
 
 def refuse_beyond_connections(connection: Connection, *, workers: int, each: int) -> None:
     """Raise SchemaRunnerError where workers could not all open so many connections each."""
-    left, needed = connections_left(connection), workers * each
+    needed = workers * each
+    deadline = time.monotonic() + SECONDS_FOR_CLOSING
+    while (left := connections_left(connection)) < needed and time.monotonic() < deadline:
+        time.sleep(SOON)
     if needed > left:
         number = left // each
         remedy = f"Run with --parallel {number}" if number else "End others"

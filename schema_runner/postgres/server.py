@@ -20,8 +20,8 @@ _NO_TIME_LIMITS = """
     SET idle_in_transaction_session_timeout = 0
 """
 # How long to wait, in seconds, for a connection that was closed to be counted no more.
-_SECONDS_FOR_CLOSING = 2.0
-_SOON = 0.05
+SECONDS_FOR_CLOSING = 2.0
+SOON = 0.05
 # How the server says that one of its limits is reached; libpq gives no code for it.
 _TOO_MANY = ("too many connections", "connection slots")
 # Notice a dead network within about a minute, so that neither side keeps a lease for nobody.
@@ -86,7 +86,7 @@ def _open(params: Mapping[str, Any]) -> Connection:
 
     A backend goes on for a moment when its connection is closed, and counts until it has gone.
     """
-    deadline = time.monotonic() + _SECONDS_FOR_CLOSING
+    deadline = time.monotonic() + SECONDS_FOR_CLOSING
     while True:
         try:
             return psycopg.connect(**params, autocommit=True)
@@ -94,4 +94,4 @@ def _open(params: Mapping[str, Any]) -> Connection:
             is_full = any(text in str(error) for text in _TOO_MANY)
             if not is_full or time.monotonic() > deadline:
                 raise
-        time.sleep(_SOON)
+        time.sleep(SOON)

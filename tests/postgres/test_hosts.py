@@ -187,7 +187,7 @@ def test_a_run_without_its_lease_leaves_it(request_: Request) -> None:
     """Others may be where it believes its schemas to be."""
     host = obtain(request_)
     with host.connect() as connection:
-        pid = host.lease._connection.info.backend_pid
+        pid = host.lease.connection.info.backend_pid
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
     host.release(keep=False)
     assert there(request_) == [request_.name]

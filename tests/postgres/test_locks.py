@@ -35,11 +35,11 @@ def test_lease_outlives_a_child_that_closes_it(lease: locks.Lease, connection: C
 
     Nor does libpq in the child write to whatever would be given the descriptor's number next.
     """
-    number = lease._connection.fileno()
+    number = lease.connection.fileno()
     child = os.fork()
     if child == 0:  # pragma: no cover
         is_taken = os.stat(number).st_rdev == os.stat(os.devnull).st_rdev
-        lease._connection.pgconn.finish()
+        lease.connection.pgconn.finish()
         os._exit(0 if is_taken else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not lease.lost
@@ -79,7 +79,7 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
 def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> None:
     """An administrator, or a restart of the server, can end any connection."""
     assert not lease.lost
-    pid = lease._connection.info.backend_pid
+    pid = lease.connection.info.backend_pid
     connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
     assert lease.lost
 
