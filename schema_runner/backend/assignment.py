@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from psycopg import pq, sql
@@ -34,8 +33,7 @@ class Place(NamedTuple):
         return self.path[0] if self.path else "public"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Assignment:
+class Assignment(NamedTuple):
     """The places of one database alias.
 
     `places` maps worker numbers, from 1, to places; `worker` is the one whose place this
@@ -97,11 +95,11 @@ class Assignment:
                 f"There is no schema for worker {worker} here: each worker process makes its own "
                 f"as it starts."
             )
-        return replace(self, worker=worker)
+        return self._replace(worker=worker)
 
     def at(self, worker: int, place: Place) -> Self:
         """Return the same assignment for a worker that uses this place."""
-        return replace(self, worker=worker, places={**self.places, worker: place})
+        return self._replace(worker=worker, places={**self.places, worker: place})
 
     def entries(self) -> dict[str, Any]:
         """Return the entries that a settings_dict has under this assignment."""

@@ -1,7 +1,6 @@
 """What a worker process makes as it starts, for itself: a schema, or else a database."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -186,7 +185,7 @@ class WorkerCreation(ResettingCreation):
         place = Place(self._own_database)
         assignment = self._assignment
         assert assignment is not None
-        self._reconnect(replace(assignment, extensions=None))
+        self._reconnect(assignment._replace(extensions=None))
         self._move(worker, place)
         self._migrate()
         self._load_reference()

@@ -1,7 +1,6 @@
 """Where a connection finds its tables: put into force, checked, and taken back."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import OperationalError
@@ -45,7 +44,7 @@ class Placement(Base):
         super().set_as_test_mirror(primary_settings_dict)
         if primary := Assignment.of(primary_settings_dict):
             options = project_options(self.connection.settings_dict)
-            self._reconnect(replace(primary, options=options))
+            self._reconnect(primary._replace(options=options))
 
     def _use(self, worker: int | None, *, is_built: bool = True) -> None:
         """Use a worker's place from now on; with None the host database as stock Django does.
@@ -98,7 +97,7 @@ class Placement(Base):
         # A pooler may refuse OPTIONS["options"], or drop it.
         assignment = Assignment.of(self.connection.settings_dict)
         assert assignment is not None
-        self._reconnect(replace(assignment, path_is_set_later=True))
+        self._reconnect(assignment._replace(path_is_set_later=True))
         if not self._finds_its_schema():
             raise SchemaRunnerError(
                 f"Connections of alias '{self._alias}' cannot be pointed at a schema, so tables "

@@ -1,14 +1,11 @@
 """What the settings say that decides about schemas and their rows."""
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core import serializers
-from django.core.cache.backends.db import BaseDatabaseCache
-from django.core.management import CommandError
-from django.core.management.commands import loaddata
 from django.db import connections
 from django.utils.module_loading import import_string
 
@@ -84,12 +81,19 @@ def runner(settings: Settings, alias: str, project: Project, source: Source) -> 
 
 def _is_in_database(entry: dict[str, Any]) -> bool:
     try:
-        return issubclass(import_string(entry["BACKEND"]), BaseDatabaseCache)
+        backend = import_string(entry["BACKEND"])
+        # Imported by now if it is one of these.
+        bases = sys.modules.get("django.core.cache.backends.db")
+        return bases is not None and issubclass(backend, bases.BaseDatabaseCache)
     except (ImportError, KeyError, TypeError):
         return False
 
 
 def _fixture(label: str, alias: str, project: Project) -> list[tuple[str, bytes]]:
+    from django.core import serializers
+    from django.core.management import CommandError
+    from django.core.management.commands import loaddata
+
     # What loaddata sets as it begins, in all versions from 5.2 to 6.1.
     search: Any = loaddata.Command()
     search.using, search.app_label, search.format, search.verbosity = alias, None, None, 0

@@ -3,7 +3,6 @@
 import hashlib
 import re
 
-from . import facts
 from .server import Connection
 
 # What stands for the schema's own name.
@@ -43,6 +42,8 @@ def _read(connection: Connection, *schemas: str) -> list[set[tuple[str, str]]]:
     with connection.transaction(force_rollback=True):
         # The server qualifies every name that is not on the path.
         connection.execute("SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off")
+        from . import facts
+
         query = facts.query(connection)
         return [_read_one(connection, query, schema) for schema in schemas]
 

@@ -1,7 +1,6 @@
 """Copies of tables' rows, put aside in a schema of ours."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from psycopg import sql
@@ -34,16 +33,16 @@ class Kept(NamedTuple):
     source: sql.Composable
 
 
-@dataclass(frozen=True, slots=True)
 class Copies:
     """Copies of all rows of `tables`, called `rows_1` and so on, in the schema called `name`.
 
     In those of the tables in `marked` some rows are marked.
     """
 
-    name: str
-    tables: tuple[Table, ...]
-    marked: tuple[str, ...] = ()
+    def __init__(self, name: str, tables: Sequence[Table], marked: Sequence[str] = ()) -> None:
+        self.name = name
+        self.tables = tuple(tables)
+        self.marked = tuple(marked)
 
     @classmethod
     def make(
@@ -59,7 +58,7 @@ class Copies:
         Mark the rows that the transaction `since`, or a later one, has inserted or changed, and
         those that these refer to.
         """
-        copies = cls(name, tuple(tables))
+        copies = cls(name, tables)
         mark = (
             sql.SQL("false")
             if since is None

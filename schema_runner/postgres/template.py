@@ -13,7 +13,6 @@ from .marker import Marker
 from .rows import Column, SequenceValue, Table
 from .script import SETTINGS, Script
 from .server import Connection
-from .silence import unhidden
 
 if TYPE_CHECKING:
     from .pg_dump import Dump
@@ -187,6 +186,8 @@ class Template(NamedTuple):
         since: int | None = None,
     ) -> Self:
         """Create a template of a schema from which resets restore, and no copies are made."""
+        from .silence import unhidden
+
         with unhidden(connection, model):
             contents = Contents.of_rows(connection, model, path)
             return cls.create(connection, contents, marker, path, since)

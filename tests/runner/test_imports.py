@@ -49,6 +49,7 @@ COPIES = {
     f"postgres.{name}"
     for name in ("blueprint", "catalog", "copies", "facts", "pg_dump", "pool", "template")
 }
+BUILDS = {"fingerprint.recording", "postgres.facts", "postgres.pg_dump", "postgres.silence"}
 SNAPSHOT = {"postgres.snapshot"}
 RESETS = {"backend.resets", "backend.standing", "postgres.reset", "postgres.adoption"}
 KEEPING = {"fingerprint", "reference", "django.core.management.commands.loaddata"}
@@ -83,6 +84,15 @@ def test_a_serial_run(written: Project, label: str, unused: set[str]) -> None:
     """Without workers, and without a database where none is used."""
     written.run(f"library.test_generated.{label}").passed()
     assert found(written.folder / "modules-of-run", unused) == set()
+
+
+def test_a_run_that_finds_all_it_needs(written: Project) -> None:
+    """It neither builds, nor copies, nor compares what no transaction has altered."""
+    for _ in range(2):
+        written.run("--keepdb", "library.test_generated.Query").passed()
+    unused = {*ENGINE, *REVIEW, *SNAPSHOT, *RESETS, *CHOICES, *KEEPING, *BUILDS} - {"fingerprint"}
+    assert found(written.folder / "modules-of-run", unused) == set()
+    written.drop_database(written.test_name)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -1,5 +1,4 @@
 import pickle
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,7 +46,7 @@ def assigned(given: Assignment | None, **options: Any) -> dict[str, Any]:
 def test_options_of_connections(
     options: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    settings = assigned(replace(assignment(**options), **changes), **options)
+    settings = assigned(assignment(**options)._replace(**changes), **options)
     assert settings["OPTIONS"] == {"application_name": f"{APPLICATION} w1", **expected}
     if "worker" not in changes:
         assert settings["NAME"] == "test_x"
@@ -101,7 +100,7 @@ QUOTED = [
 @pytest.mark.parametrize(("name", "quoted", "escaped"), QUOTED)
 def test_schemas_of_the_project_are_quoted(name: str, quoted: str, escaped: str) -> None:
     """Spaces and backslashes once more, for libpq splits its options at spaces."""
-    named = replace(assignment(), places={1: Place("x", ("w", name))})
+    named = assignment()._replace(places={1: Place("x", ("w", name))})
     assert named.search_path == f"w,{quoted}"
     assert named.entries()["OPTIONS"]["options"] == f"-c search_path=w,{escaped}"
 
