@@ -42,7 +42,7 @@ class LimitedMixin:
     observers: Collection[Observer] = ()
 
     _alarm: Alarm
-    _begun: float
+    _begun: float | None = None
     _calls: list[tuple[str, object]]
     _class: str | None = None
     _class_begun: tuple[float, Cost]
@@ -92,14 +92,24 @@ class LimitedMixin:
 
     def startTest(self, test: Any) -> None:  # noqa: N802
         super().startTest(test)  # type: ignore[misc]
+        self._begin(test)
+        self._set(marks.limit(test, self.time_limit))
+
+    def _begin(self, test: Any) -> float:
         self._begun, self._calls = time.perf_counter(), []
         self._observe(Started(test.id(), _WORKER, _ATTEMPT, time.time()))
-        self._set(marks.limit(test, self.time_limit))
+        return self._begun
 
     def stopTest(self, test: Any) -> None:  # noqa: N802
         # What comes next is the flush, and what the class does after its last test.
         self.limit_class(test)
-        duration, outcome = time.perf_counter() - self._begun, outcome_of(self._calls)
+        begun = self._begun
+        if begun is None:
+            # Python 3.12.1 does not start a test that is skipped.
+            begun = self._begin(test)
+            self._note("addSkip", "")
+        duration, outcome = time.perf_counter() - begun, outcome_of(self._calls)
+        self._begun = None
         self._tested += duration
         self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
         super().stopTest(test)  # type: ignore[misc]
