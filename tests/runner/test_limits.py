@@ -88,9 +88,8 @@ SLOW = """
 
         def test_b_passes(self): pass
 
-    # The limit of a class: that of an async test itself is not kept without workers.
-    @soon
     class Async(TransactionTestCase):
+        @soon
         async def test_a_sleeps(self):
             await Author.objects.acreate(name="slow")
             await asyncio.sleep(30)
