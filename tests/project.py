@@ -78,10 +78,8 @@ _SETTINGS = """
 _MODELS = """
     from django.db import models
 
-
     class Author(models.Model):
         name = models.CharField(max_length=100, unique=True)
-
 
     class Book(models.Model):
         title = models.CharField(max_length=100)
@@ -89,7 +87,6 @@ _MODELS = """
 """
 _MIGRATION = """
     from django.db import migrations, models
-
 
     class Migration(migrations.Migration):
         initial = True

@@ -41,19 +41,16 @@ DYING = """
 
         def test_3_after(self): self.assertEqual(Author.objects.count(), 0)
 
-
 """
 ALLOCATING = """
     import ctypes
     import resource
-
 
     def allocate_too_much(test):
         before = resource.getrlimit(resource.RLIMIT_AS)
         test.addCleanup(resource.setrlimit, resource.RLIMIT_AS, before)
         resource.setrlimit(resource.RLIMIT_AS, (2**32, before[1]))
         bytearray(2**33)
-
 
 """
 
@@ -105,7 +102,6 @@ def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
             rows = query("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_w' ORDER BY 1")
             record("schemas", all=[name for (name,) in rows])
 
-
     class Second(First): pass
     """
     reported = run(observed, text)
@@ -131,7 +127,6 @@ def test_several_tests_of_a_class_die(observed: Project) -> None:
     """Each is told as what it was: the end of a pipe comes before that can be known."""
     text = """
     class Dying(Recording, TestCase): pass
-
 
     for n in range(1, 7):
         setattr(Dying, f"test_{n}_exits", lambda self, n=n: os._exit(n))
@@ -167,10 +162,8 @@ def test_the_death_of_an_idle_worker_loses_nothing(observed: Project) -> None:
                 Path("waits").touch()
                 wait_for("go")
 
-
         class Soon(Recording, TestCase):
             def test_it(self): wait_for("waits")
-
 
         def tearDownModule(): record("over")
         """

@@ -39,10 +39,8 @@ DOING = "\n        ".join(f"def test_{name}(self): {does}" for name, (does, *_) 
 SUITE = f"""
     from helpers.unpicklable import *
 
-
     class Errors(Recording, TestCase):
         {DOING}
-
 
     class Subtests(Recording, TestCase):
         def test_locks(self):
@@ -60,12 +58,10 @@ SUITE = f"""
         def test_pass(self):
             with self.subTest(lock=threading.Lock()): pass
 
-
     class NoSetUp(Recording, TestCase):
         @classmethod
         def setUpClass(cls): raise LockedError("in setUpClass")
         def test_it(self): pass
-
 
     class NoTearDown(Recording, TestCase):
         @classmethod
@@ -74,7 +70,6 @@ SUITE = f"""
             raise make_known(Exception)("in tearDownClass")
 
         def test_it(self): pass
-
 
     class NoCleanUp(Recording, TestCase):
         @classmethod
@@ -108,7 +103,6 @@ SKIPS = """
 
     from helpers.unpicklable import *
 
-
     class Skipped(Recording, TestCase):
         @unittest.expectedFailure
         def test_expected(self): raise LockedError("as expected")
@@ -125,12 +119,10 @@ SKIPS = """
         def test_subtest(self):
             with self.subTest(lock=threading.Lock()): self.skipTest(gettext_lazy("a part of it"))
 
-
     class SkippedAltogether(TestCase):
         @classmethod
         def setUpClass(cls): raise unittest.SkipTest(gettext_lazy("all of it"))
         def test_it(self): pass
-
 
     @unittest.skip(gettext_lazy("a class"))
     class SkippedClass(TestCase):
@@ -197,7 +189,6 @@ def test_a_parameter_that_cannot_be_shown_is_an_error_of_its_test(observed: Proj
     """It harms no other test."""
     text = """
     from helpers.unpicklable import MuteParameter
-
 
     class Mute(Recording, TestCase):
         def test_1_before(self): pass

@@ -15,19 +15,16 @@ SUITE = """
         def test_one(self): pass
         def test_two(self): pass
 
-
     # unittest lets KeyboardInterrupt and SystemExit through, and they end the worker.
     class Interrupted(Recording, TestCase):
         @classmethod
         def setUpClass(cls): raise KeyboardInterrupt("in set-up")
         def test_it(self): pass
 
-
     class Exiting(Recording, TestCase):
         @classmethod
         def setUpClass(cls): sys.exit("out of set-up")
         def test_it(self): pass
-
 
     class DiesInTearDown(Recording, TestCase):
         @classmethod
@@ -39,7 +36,6 @@ SUITE = """
         @unittest.skip("not today")
         def test_two(self): pass
 
-
     class DiesInFlush(Recording, TransactionTestCase):
         def test_1(self): pass
         def test_2(self): Author.objects.create(name="to be flushed")
@@ -49,7 +45,6 @@ SUITE = """
             if self._testMethodName == "test_2":
                 os._exit(3)
             super()._fixture_teardown()
-
 
     # Its set-up runs again after each death, and dies in the end as well.
     class DiesEachTime(Recording, TestCase):
@@ -68,20 +63,16 @@ DIES_IN_SET_UP = """
         record("setUpModule")
         os._exit(3)
 
-
     class First(Recording, TestCase):
         def test_it(self): pass
-
 
     class Second(First): pass
 """
 DIES_IN_TEAR_DOWN = """
     def tearDownModule(): os._exit(3)
 
-
     class First(Recording, TestCase):
         def test_it(self): pass
-
 
     class Second(First): pass
 """
@@ -173,12 +164,10 @@ def test_a_set_up_that_fails_leaves_no_transaction_open(observed: Project) -> No
 
         def test_it(self): pass
 
-
     class Later(Recording, TransactionTestCase):
         def test_it(self):
             self.assertTrue(connection.get_autocommit())
             self.assertEqual(Author.objects.count(), 0)
-
 
     class Latest(Recording, TestCase):
         def test_it(self): self.assertEqual(Author.objects.count(), 0)

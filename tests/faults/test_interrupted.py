@@ -28,13 +28,11 @@ def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str)
         from django.db.backends.postgresql.base import DatabaseWrapper
         from django.db.backends.postgresql.creation import DatabaseCreation
 
-
         class Interrupted(DatabaseCreation):
             def _execute_create_test_db(self, cursor, parameters, keepdb=False):
                 super()._execute_create_test_db(cursor, parameters, keepdb)
                 if parameters["dbname"] == '"{suite.test_name}{suffix}"':
                     raise KeyboardInterrupt
-
 
         DatabaseWrapper.creation_class = Interrupted
         """
@@ -66,7 +64,6 @@ def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: 
         "half.py",
         """
         from helpers import *
-
 
         def migrate(apps, editor):
             editor.execute("CREATE TABLE half_made ()")
@@ -162,7 +159,6 @@ def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Projec
         """
         left_open = []
 
-
         class Leaves(TransactionTestCase):
             def test_leaves(self):
                 other = connection.copy()
@@ -225,7 +221,6 @@ def test_a_server_that_stops_does_not_hide_the_failures(
                     while pid.exists():
                         pass
                     self.fail("as planned")
-
 
             class Another(SimpleTestCase):
                 databases = {{"default"}}

@@ -21,7 +21,6 @@ LARGE = """
         def test_1(self): self.fail(self.data)
         def test_2(self): self.fail(self.data)
 
-
     for number in range(12):
         name = f"Large{number}"
         globals()[name] = type(name, (Large,), {"__module__": __name__, "__qualname__": name})
@@ -37,7 +36,6 @@ FORKING = """
             while True:
                 time.sleep(3600)
         record("forked", child=child)
-
 
 """
 
@@ -72,7 +70,6 @@ def test_large_outputs(observed: Project, method: str, flags: list[str]) -> None
     text = f"""
     SIZE = {SIZE}
 
-
     class Large(Recording, TestCase):
         def test_1_prints(self):
             print("x" * SIZE)
@@ -86,7 +83,6 @@ def test_large_outputs(observed: Project, method: str, flags: list[str]) -> None
 
         def test_4_skips(self): self.skipTest("w" * SIZE)
         def test_5_passes(self): pass
-
 
     class Another(Large): pass
     class AndAnother(Large): pass
@@ -122,7 +118,6 @@ def test_threads_that_never_end(observed: Project, method: str) -> None:
         def test_2_other(self): self.leave(daemon=False)
         def test_3_passes(self): pass
 
-
     class Another(Leaving): pass
     """
     reported = run(observed, text, method=method, code=0)
@@ -151,7 +146,6 @@ def test_children_that_keep_pipes_open(forking: Project, method: str) -> None:
         def test_2_dies(self): os.kill(os.getpid(), signal.SIGKILL)
         def test_3_leaves(self): leave_child()
         def test_4_passes(self): pass
-
 
     class Another(Leaving): pass
     """
@@ -185,10 +179,8 @@ def test_a_child_that_goes_on_as_its_parent_is_not_heard(observed: Project) -> N
 
         def test_2_passes(self): pass
 
-
     class Raising(Returning):
         def go_on(self): 1 / 0
-
 
     class Exiting(Returning):
         def go_on(self): sys.exit(3)
@@ -209,10 +201,8 @@ def test_closing_all_files(observed: Project, method: str) -> None:
         def test_2_closes(self): os.closerange(3, 1000)
         def test_3_after(self): pass
 
-
     class ClosingWithin(Closing, TestCase): pass
     class ClosingBetween(Closing, TransactionTestCase): pass
-
 
     class Replacing(Closing):
         def test_2_closes(self):

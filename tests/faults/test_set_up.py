@@ -11,7 +11,6 @@ TWO_CLASSES = """
     class First(Recording, TestCase):
         def test_one(self): pass
 
-
     class Second(First): pass
 """
 # Tests that go on when the process whose id is in a file is gone, as the run knows.
@@ -23,20 +22,17 @@ WAITING = """
             failing = Path("/proc", Path("failing").read_text())
             wait_until(lambda: not failing.exists())
 
-
     class Second(First): pass
 """
 # What a worker or a migration does that is waited for, by its process id in a file.
 FAILING = """
     from helpers import *
 
-
     def fail(message):
         wait_for("one")
         Path("writing").write_text(str(os.getpid()))
         Path("writing").rename("failing")
         raise ValueError(message)
-
 
 """
 
@@ -136,7 +132,6 @@ def test_set_up_that_fails_in_a_replacement_is_told_beside_the_death(observed: P
             os._exit(3)
 
         def test_2(self): pass
-
 
     class Second(First): pass
     """

@@ -117,7 +117,6 @@ def test_a_test_that_terminates_the_run_is_finished(project: Project) -> None:
             def test_b_kills(self): os.kill(os.getpid(), signal.SIGTERM)
             def test_c(self): Author.objects.create(name="a")
 
-
         class Beside(TestCase):
             def test_d(self): pass
         """
@@ -157,7 +156,6 @@ def test_a_process_that_a_test_starts_has_the_usual_handlers(project: Project, m
 
         READY = "print('ready', flush=True); import time; time.sleep(600)"
 
-
         class Starting(SimpleTestCase):
             def test_it(self):
                 for number in (signal.SIGTERM, signal.SIGINT):
@@ -168,7 +166,6 @@ def test_a_process_that_a_test_starts_has_the_usual_handlers(project: Project, m
                         child.stdout.readline()
                         child.send_signal(number)
                         self.assertEqual(child.wait(60), -number)
-
 
         class Beside(Starting): pass
         """

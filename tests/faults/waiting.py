@@ -20,7 +20,6 @@ WAITING = """
             while not Path(os.environ.get("GO", "go")).exists():
                 time.sleep(0.02)
 
-
     class A(Waiting, TestCase): pass
     class B(Waiting, TransactionTestCase): pass
 """

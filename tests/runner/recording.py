@@ -95,9 +95,7 @@ def sleeping(name: str, seconds: float | str, kind: str = "TestCase") -> str:
     """Return a class of one test that takes so long; `seconds` may be an expression."""
     return f"""
     class {name}(Recording, {kind}):
-        def test_it(self):
-            time.sleep({seconds})
-
+        def test_it(self): time.sleep({seconds})
 
 """
 

@@ -42,14 +42,12 @@ ALONE = """
     class TornByDeath(TestCase):
         @classmethod
         def tearDownClass(cls): os._exit(7)
-
         def test_a(self): pass
         def test_b(self): pass
 
     class Unset(TestCase):
         @classmethod
         def setUpClass(cls): raise RuntimeError("no set-up")
-
         def test_a(self): pass
         def test_b(self): pass
 """

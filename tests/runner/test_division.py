@@ -34,8 +34,7 @@ LONG = """
 DIVIDED = {"MEET": "2", "DIVIDED": "1"}
 SET_UP = """
         @classmethod
-        def setUpTestData(cls):
-            cls.author = Author.objects.create(name="for all tests")
+        def setUpTestData(cls): cls.author = Author.objects.create(name="for all tests")
 """
 # Doing that twice would cost more than it could save.
 SLOW_SET_UP = """

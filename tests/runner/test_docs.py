@@ -66,9 +66,7 @@ def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
     project.tests(
         """
         class A(TestCase):
-            def test_a(self):
-                meet(number=2)
-
+            def test_a(self): meet(number=2)
             def test_b(self): pass
 
         class B(A): pass

@@ -42,27 +42,17 @@ RUNNER = """
 """
 TESTS = """
     class Outcomes(TestCase):
-        def tearDown(self):
-            record("ends", test=self.id(), time=time.time())
-
-        def test_passed(self):
-            time.sleep(0.2)
-
-        def test_failed(self):
-            self.fail("as planned")
-
-        def test_error(self):
-            raise KeyError("as planned")
-
-        def test_skipped(self):
-            self.skipTest("today")
+        def tearDown(self): record("ends", test=self.id(), time=time.time())
+        def test_passed(self): time.sleep(0.2)
+        def test_failed(self): self.fail("as planned")
+        def test_error(self): raise KeyError("as planned")
+        def test_skipped(self): self.skipTest("today")
 
         @unittest.skip("always")
         def test_skipped_by_a_decorator(self): pass
 
         @unittest.expectedFailure
-        def test_expected_failure(self):
-            self.fail("as planned")
+        def test_expected_failure(self): self.fail("as planned")
 
         @unittest.expectedFailure
         def test_unexpected_success(self): pass
@@ -78,8 +68,7 @@ TESTS = """
                     1 / number
 
         @schema_runner.timeout(0.5)
-        def test_timed_out(self):
-            time.sleep(60)
+        def test_timed_out(self): time.sleep(60)
 
     class Costly(TransactionTestCase):
         @classmethod
@@ -92,14 +81,11 @@ TESTS = """
             time.sleep(0.1)
             sum(range(1_000_000))
 
-        def test_b(self):
-            Costly.changed = True
+        def test_b(self): Costly.changed = True
 
     class NoSetUp(TestCase):
         @classmethod
-        def setUpClass(cls):
-            raise ValueError("class set-up")
-
+        def setUpClass(cls): raise ValueError("class set-up")
         def test_never(self): pass
 """
 MODULE = "library.test_generated."
@@ -211,13 +197,10 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
         import itertools
 
         class Killing(TestCase):
-            def test_a_crashed(self):
-                os._exit(3)
+            def test_a_crashed(self): os._exit(3)
 
             @schema_runner.timeout(0.5)
-            def test_b_timed_out(self):
-                collections.deque(itertools.repeat(0), maxlen=0)
-
+            def test_b_timed_out(self): collections.deque(itertools.repeat(0), maxlen=0)
             def test_c_passed(self): pass
 
         class Beside(TestCase):

@@ -56,8 +56,7 @@ MODULE = """
     class InModule(Recording, TestCase):
         def test_it(self): pass
 
-    def setUpModule():
-        assert "BROKEN" not in os.environ
+    def setUpModule(): assert "BROKEN" not in os.environ
 """
 FAILED = {
     *("Failing.test_error", "Failing.test_failure", "Failing.test_subtest"),

@@ -23,7 +23,6 @@ TESTS = """
     class Mixed(TestCase):
         @classmethod
         def setUpTestData(cls): cls.author = Author.objects.create(name="shared")
-
         def test_passes(self): Book.objects.create(title="t", author=self.author)
 
         @unittest.skip("not today")
@@ -39,7 +38,6 @@ TESTS = """
 
     class Committed(TransactionTestCase):
         def test_commits(self): Author.objects.create(name="committed")
-
         def test_is_flushed(self): self.assertEqual(Author.objects.count(), 0)
 
     class WithoutDatabase(SimpleTestCase):
@@ -71,7 +69,6 @@ NO_SET_UP = """
     class NoSetUp(TestCase):
         @classmethod
         def setUpClass(cls): raise ValueError("class set-up")
-
         def test_never(self): pass
 """
 
@@ -177,9 +174,7 @@ def test_durations(project: Project) -> None:
         """
         class Slow(SimpleTestCase):
             def test_slow(self): time.sleep(0.2)
-
             def test_slower(self): time.sleep(0.5)
-
             def test_fast(self): pass
         """
     )

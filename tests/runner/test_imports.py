@@ -12,10 +12,7 @@ _SETTINGS = """
     import sys
     from pathlib import Path
 
-
-    def write_modules(name):
-        Path(name).write_text("\\n".join(sys.modules))
-
+    def write_modules(name): Path(name).write_text("\\n".join(sys.modules))
 
     if "manage.py" in sys.argv[0]:
         atexit.register(write_modules, "modules-of-run")
@@ -25,17 +22,13 @@ _TESTS = """
 
     from settings import write_modules
 
-
     class Simple(SimpleTestCase):
-        def test_nothing(self):
-            write_modules(f"modules-of-test-{os.getpid()}")
-
+        def test_nothing(self): write_modules(f"modules-of-test-{os.getpid()}")
 
     class Query(TestCase):
         def test_nothing(self):
             self.assertEqual(Author.objects.count(), 0)
             write_modules(f"modules-of-test-{os.getpid()}")
-
 
     class Other(Query):
         pass

@@ -48,9 +48,7 @@ def seeded(project: Project) -> Project:
         from django.conf import settings
         from library.models import Author
 
-        def seed(using):
-            Author.objects.using(using).get_or_create(id=20, name="from a seeder")
-
+        def seed(using): Author.objects.using(using).get_or_create(id=20, name="from a seeder")
         def isolate(worker): settings.MEDIA_ROOT = f"/media/{worker.number}"
         """,
     )

@@ -17,8 +17,7 @@ IMPORTS = """
 
 """
 SLOW = """
-    def wait_in_the_second_thread(event):
-        event.wait()
+    def wait_in_the_second_thread(event): event.wait()
 
     class Usable(TransactionTestCase):
         def assert_usable(self):
@@ -27,8 +26,7 @@ SLOW = """
             ((schema,),) = query("SELECT current_schema()")
             self.assertTrue(schema.startswith("test_w"))
 
-        def test_z_usable(self):
-            self.assert_usable()
+        def test_z_usable(self): self.assert_usable()
 
     class Slow(Usable):
         @soon
@@ -46,8 +44,7 @@ SLOW = """
             lock.acquire()
 
         @soon
-        def test_c_server(self):
-            query("SELECT pg_sleep(600)")
+        def test_c_server(self): query("SELECT pg_sleep(600)")
 
     class InTransaction(TestCase):
         @soon
@@ -60,8 +57,7 @@ SLOW = """
             for _ in Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"):
                 pass
 
-        def test_c_usable(self):
-            Usable.assert_usable(self)
+        def test_c_usable(self): Usable.assert_usable(self)
 
     class SlowSetUp(Usable):
         def setUp(self):
@@ -69,8 +65,7 @@ SLOW = """
                 time.sleep(600)
 
         @soon
-        def test_a_slow(self):
-            Path("never").touch()
+        def test_a_slow(self): Path("never").touch()
 
     class SlowTearDown(Usable):
         def tearDown(self):
@@ -119,20 +114,14 @@ SLOW = """
     @tag("no-spawn")
     class Isolated(unittest.IsolatedAsyncioTestCase):
         @sooner
-        async def test_a_async(self):
-            await asyncio.sleep(600)
-
-        async def test_b_goes_on(self):
-            await asyncio.sleep(0)
+        async def test_a_async(self): await asyncio.sleep(600)
+        async def test_b_goes_on(self): await asyncio.sleep(0)
 
     @sooner
     class SlowClass(TestCase):
         @classmethod
-        def setUpClass(cls):
-            time.sleep(600)
-
-        def test_never(self):
-            Path("never").touch()
+        def setUpClass(cls): time.sleep(600)
+        def test_never(self): Path("never").touch()
 
     @sooner
     class SlowEnd(SimpleTestCase):
@@ -167,15 +156,11 @@ STUBBORN = """
                 pass
         Path("never").touch()
 
-    def count():
-        collections.deque(itertools.repeat(0), maxlen=0)
-
-    def wait_in_the_second_thread():
-        time.sleep(600)
+    def count(): collections.deque(itertools.repeat(0), maxlen=0)
+    def wait_in_the_second_thread(): time.sleep(600)
 
     class Stubborn:
-        def test_a_passes(self):
-            Author.objects.create(name="a")
+        def test_a_passes(self): Author.objects.create(name="a")
 
         @soon
         def test_b_stubborn(self):
@@ -183,8 +168,7 @@ STUBBORN = """
             threading.Thread(target=wait_in_the_second_thread, daemon=True).start()
             self.wait()
 
-        def test_c_passes(self):
-            self.assertEqual(Author.objects.count(), 0)
+        def test_c_passes(self): self.assertEqual(Author.objects.count(), 0)
 
     class Swallowing(Stubborn, TransactionTestCase):
         def wait(self): swallow()
@@ -199,8 +183,7 @@ STUBBORN = """
             Path("tidied").touch()
 
         @schema_runner.timeout(3.5)
-        def test_it(self):
-            time.sleep(600)
+        def test_it(self): time.sleep(600)
 """
 
 

@@ -15,8 +15,7 @@ TESTS = """
     from django.test.utils import setup_test_environment, teardown_test_environment
     from schema_runner import SchemaDiscoverRunner, current_worker
 
-    def place():
-        return query("SELECT current_schema(), current_database()")[0]
+    def place(): return query("SELECT current_schema(), current_database()")[0]
 
     def state():
         return (place(), current_worker(), settings.DATABASES["default"]["NAME"],
@@ -77,8 +76,7 @@ TESTS = """
             self.assertIn("as planned", output)
             self.assert_restored()
 
-        def test_d_is_isolated_as_before(self):
-            self.assert_restored()
+        def test_d_is_isolated_as_before(self): self.assert_restored()
 
     class First(Nesting, TransactionTestCase): pass
     class Second(Nesting, TransactionTestCase): pass
@@ -98,8 +96,7 @@ INNER_FAILING = """
     from django.test import TestCase
 
     class Failing(TestCase):
-        def test_failing(self):
-            self.fail("as planned")
+        def test_failing(self): self.fail("as planned")
 """
 
 

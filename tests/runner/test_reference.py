@@ -14,8 +14,7 @@ PREPARING = """
 
         Author.objects.using(using).create(id=20, name="from a seeder")
 
-    def fail_to_seed(using):
-        raise ValueError("no seeds")
+    def fail_to_seed(using): raise ValueError("no seeds")
 
     def isolate(worker):
         # Once, and before the first test.
@@ -23,11 +22,9 @@ PREPARING = """
         settings.MEDIA_ROOT = f"/media/{worker.number}/{worker.schema}"
 
     class Unpicklable(Exception):
-        def __init__(self, worker, reason):
-            super().__init__(f"worker {worker} {reason}")
+        def __init__(self, worker, reason): super().__init__(f"worker {worker} {reason}")
 
-    def fail(worker):
-        raise Unpicklable(worker.number, "cannot start")
+    def fail(worker): raise Unpicklable(worker.number, "cannot start")
 """
 
 
@@ -77,8 +74,7 @@ def test_every_worker_is_prepared(prepared: Project, mode: Mode, method: str) ->
         class Committed(TransactionTestCase):
             serialized_rollback = True
 
-            def test_rows_are_there(self):
-                self.assertEqual(Author.objects.count(), 2)
+            def test_rows_are_there(self): self.assertEqual(Author.objects.count(), 2)
 
             test_they_come_back = test_rows_are_there
         """

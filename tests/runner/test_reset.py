@@ -58,7 +58,6 @@ WRITTEN = """
 
     class Written(TransactionTestCase):
         def setUp(self): self.assertEqual(Author.objects.count(), 0)
-
         def test_thread(self): in_thread(insert)
         def test_server(self): query("SELECT insert_author()")
 

@@ -16,7 +16,6 @@ SEEING = """
             test = f"{type(self).__name__}.{self._testMethodName}"
             record("begins", test=test, authors=Author.objects.count())
 
-
 """
 TESTS = f"""{SEEING}
     class Passing(Seeing, TransactionTestCase):
@@ -88,7 +87,6 @@ ALWAYS = f"""{SEEING}
     class Unset(Seeing, TestCase):
         @classmethod
         def setUpClass(cls): raise RuntimeError(f"set-up {{times('unset')}}")
-
         def test_never(self): pass
 
     class Dying(Seeing, TestCase):

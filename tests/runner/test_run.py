@@ -91,8 +91,7 @@ FAILING = """
             self.fail("as planned")
 
     class Breaking(TestCase):
-        def test_error(self):
-            1 / 0
+        def test_error(self): 1 / 0
 """
 
 

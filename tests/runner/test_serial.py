@@ -30,8 +30,7 @@ TESTS = """
             super().setUpClass()
             cls.ready = True
 
-        def test_a(self):
-            self.assertTrue(self.ready)
+        def test_a(self): self.assertTrue(self.ready)
 
         @serial
         def test_b(self):

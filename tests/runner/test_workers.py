@@ -108,8 +108,7 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
                 meet()
                 time.sleep(0.5)
 
-            def test_commits(self):
-                Author.objects.create(name="left")
+            def test_commits(self): Author.objects.create(name="left")
 
         class Second(First):
             def test_crashes(self): os._exit(7)

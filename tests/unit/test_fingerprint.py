@@ -62,7 +62,6 @@ _FILES = {
         from django.db import models
         from django.utils.translation import gettext_lazy as _
 
-
         class Shelf(models.Manager):
             use_in_migrations = True
 
@@ -70,12 +69,9 @@ _FILES = {
                 super().__init__()
                 self.size = size
 
-            def deconstruct(self):
-                return False, "library.models.Shelf", None, (self.size,), {}
-
+            def deconstruct(self): return False, "library.models.Shelf", None, (self.size,), {}
 
         class Mixin: pass
-
 
         class Book(models.Model):
             title = models.CharField(_("title"), max_length=100, validators=[RegexValidator("a")])
@@ -98,10 +94,7 @@ _FILES = {
 
         from library import rates
 
-
-        def fill(apps, schema_editor):
-            from ..late import text
-
+        def fill(apps, schema_editor): from ..late import text
 
         class Migration(migrations.Migration):
             operations = [

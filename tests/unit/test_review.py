@@ -238,11 +238,9 @@ CREATE = "CREATE ROLE a"
 DROP = "DROP ROLE a"
 BOTH = "ALTER ROLE a"
 
-def back(apps, schema_editor):
-    schema_editor.execute("DROP SCHEMA a")
+def back(apps, schema_editor): schema_editor.execute("DROP SCHEMA a")
 
-def forth(apps, schema_editor):
-    schema_editor.execute("CREATE SCHEMA a")
+def forth(apps, schema_editor): schema_editor.execute("CREATE SCHEMA a")
 
 class Migration(migrations.Migration):
     operations = [
