@@ -23,6 +23,12 @@ OTHER = """
     class Other(Recording, TestCase):
         def test_it(self): pass
 """
+TWO_CLASSES = """
+    class First(Recording, TestCase):
+        def test_it(self): pass
+
+    class Second(First): pass
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,11 @@ ERRORS = {
     "local_class": ("raise type('LocalError', (Exception,), {})('local')", "error", "local"),
     "cause": (
         "raise ValueError('effect') from LockedError('cause')",
-        "error",
-        "ValueError: effect",
-        "LockedError: ('cause'",
+        *("error", "ValueError: effect", "LockedError: ('cause'"),
     ),
     "group": (
         "raise ExceptionGroup('a group', [LockedError('in a group'), ValueError('beside it')])",
-        "error",
-        "LockedError: ('in a group'",
-        "ValueError: beside it",
+        *("error", "LockedError: ('in a group'", "ValueError: beside it"),
     ),
     "failure": ("raise AssertionError('a failure', threading.Lock())", "failed", "a failure"),
     "usual_error": ("1 / 0", "error", "ZeroDivisionError: division by zero"),
@@ -86,11 +82,9 @@ TOLD = {
     "Subtests.test_locks": ("failed", "1 == 1"),
     "Subtests.test_errors": ("error", "in a subtest", "in a second one"),
     "Subtests.test_known": ("failed", "with a known parameter"),
-    **dict.fromkeys(
-        ["Subtests.test_pass", "NoTearDown.test_it", "NoCleanUp.test_it"], ("passed",)
-    ),
-    "Other.test_it": ("passed",),
 }
+for passing in ("Subtests.test_pass", "NoTearDown.test_it", "NoCleanUp.test_it", "Other.test_it"):
+    TOLD[passing] = ["passed"]
 FIXTURES = {
     "setUpClass (NoSetUp)": "in setUpClass",
     "tearDownClass (NoTearDown)": "in tearDownClass",
@@ -193,8 +187,7 @@ def test_a_parameter_that_cannot_be_shown_is_an_error_of_its_test(observed: Proj
     class Mute(Recording, TestCase):
         def test_1_before(self): pass
         def test_2_mute(self):
-            with self.subTest(mute=MuteParameter(), lock=threading.Lock()):
-                self.fail("with a mute parameter")
+            with self.subTest(mute=MuteParameter(), lock=threading.Lock()): self.fail()
         def test_3_after(self): pass
     """
     before, mute, after, other = run(observed, text + OTHER).outcomes.values()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..observed import OTHER, Reported, run
+from ..observed import OTHER, TWO_CLASSES, Reported, run
 from ..project import Project
 
 SUITE = """
@@ -63,18 +63,10 @@ DIES_IN_SET_UP = """
         record("setUpModule")
         os._exit(3)
 
-    class First(Recording, TestCase):
-        def test_it(self): pass
-
-    class Second(First): pass
 """
 DIES_IN_TEAR_DOWN = """
     def tearDownModule(): os._exit(3)
 
-    class First(Recording, TestCase):
-        def test_it(self): pass
-
-    class Second(First): pass
 """
 FIXTURES = {
     "setUpClass (DiesInSetUp)": "ended with exit code 3.",
@@ -108,8 +100,8 @@ OUTCOMES = {
 @pytest.fixture(scope="module")
 def reported(shared: Project) -> Reported:
     """A run of the suite and of both modules."""
-    shared.tests(DIES_IN_SET_UP, "test_set_up")
-    shared.tests(DIES_IN_TEAR_DOWN, "test_tear_down")
+    shared.tests(DIES_IN_SET_UP + TWO_CLASSES, "test_set_up")
+    shared.tests(DIES_IN_TEAR_DOWN + TWO_CLASSES, "test_tear_down")
     return run(shared, SUITE + OTHER)
 
 

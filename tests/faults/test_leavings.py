@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -31,34 +30,23 @@ FORKING = """
         child = os.fork()
         if not child:
             nowhere = os.open(os.devnull, os.O_RDWR)
-            for output in (0, 1, 2):
-                os.dup2(nowhere, output)
-            while True:
-                time.sleep(3600)
+            for output in (0, 1, 2): os.dup2(nowhere, output)
+            while True: time.sleep(3600)
         record("forked", child=child)
 
 """
-
-
-@pytest.fixture
-def forking(observed: Project) -> Iterator[Project]:
-    """A project whose tests record processes that they leave, which are killed in the end."""
-    yield observed
-    kill_left(observed)
-
-
-def kill_left(project: Project) -> None:
-    for line in project.records("forked"):
-        with suppress(ProcessLookupError):
-            os.kill(line["child"], signal.SIGKILL)
 
 
 def run_despite_children(project: Project, text: str, method: str) -> Reported:
     """Run tests that leave processes, wait for the end of the run alone, and end those."""
     project.tests(FORKING + text)
     process = project.start(*PARALLEL, env={"START_METHOD": method})
-    process.wait(timeout=60)
-    kill_left(project)
+    try:
+        process.wait(timeout=60)
+    finally:
+        for line in project.records("forked"):
+            with suppress(ProcessLookupError):
+                os.kill(line["child"], signal.SIGKILL)
     reported = finish(project, process)
     assert reported.result.code == 1
     return reported
@@ -68,20 +56,18 @@ def run_despite_children(project: Project, text: str, method: str) -> Reported:
 def test_large_outputs(observed: Project, method: str, flags: list[str]) -> None:
     """What a test prints, and what its error says, may be as long as they like."""
     text = f"""
-    SIZE = {SIZE}
-
     class Large(Recording, TestCase):
         def test_1_prints(self):
-            print("x" * SIZE)
-            print("y" * SIZE, file=sys.stderr)
+            print("x" * {SIZE})
+            print("y" * {SIZE}, file=sys.stderr)
 
-        def test_2_fails(self): self.fail("z" * SIZE)
+        def test_2_fails(self): self.fail("z" * {SIZE})
 
         def test_3_prints_and_fails(self):
-            print("u" * SIZE)
-            raise ValueError("v" * SIZE, threading.Lock())
+            print("u" * {SIZE})
+            raise ValueError("v" * {SIZE}, threading.Lock())
 
-        def test_4_skips(self): self.skipTest("w" * SIZE)
+        def test_4_skips(self): self.skipTest("w" * {SIZE})
         def test_5_passes(self): pass
 
     class Another(Large): pass
@@ -138,7 +124,7 @@ def test_a_worker_that_breaks_off_does_not_wait_for_threads(observed: Project) -
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_children_that_keep_pipes_open(forking: Project, method: str) -> None:
+def test_children_that_keep_pipes_open(observed: Project, method: str) -> None:
     """A worker's end shows though its pipes stay open, whether it dies or has finished."""
     text = """
     class Leaving(Recording, SimpleTestCase):
@@ -149,19 +135,19 @@ def test_children_that_keep_pipes_open(forking: Project, method: str) -> None:
 
     class Another(Leaving): pass
     """
-    reported = run_despite_children(forking, text, method)
+    reported = run_despite_children(observed, text, method)
     assert list(reported.outcomes.values()) == ["passed", "crashed", "passed", "passed"] * 2
     for case in ("Leaving", "Another"):
         assert "was killed by signal 9 (SIGKILL)." in reported.text(f"{case}.test_2_dies")
 
 
-def test_a_dead_worker_with_orders_that_are_not_read(forking: Project) -> None:
+def test_a_dead_worker_with_orders_that_are_not_read(observed: Project) -> None:
     """A child of it that keeps its orders open does not keep the run."""
     text = """
     Large.test_1 = Large.test_2 = lambda self: None
     Large0.test_1 = Large1.test_1 = lambda self: leave_child() or os._exit(3)
     """
-    reported = run_despite_children(forking, LARGE + text, "spawn")
+    reported = run_despite_children(observed, LARGE + text, "spawn")
     assert sorted(reported.outcomes.values()) == ["crashed"] * 2 + ["passed"] * 24
 
 
@@ -191,10 +177,7 @@ def test_a_child_that_goes_on_as_its_parent_is_not_heard(observed: Project) -> N
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_closing_all_files(observed: Project, method: str) -> None:
-    """A worker that can tell nothing any more is ended, as an error of the test that did it.
-
-    What a test opens afterwards is not taken for the pipes to the run.
-    """
+    """Its worker is ended, as an error of the test; what that opens then is no pipe to the run."""
     text = """
     class Closing(Recording, SimpleTestCase):
         def test_1_before(self): pass

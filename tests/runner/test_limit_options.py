@@ -107,4 +107,3 @@ def test_a_wrong_setting_is_one_error(project: Project) -> None:
         'CommandError: SCHEMA_RUNNER["TEST_TIMEOUT"] must be a number of seconds, more than 0, '
         "or None."
     ]
-    assert project.databases() == []

@@ -186,4 +186,3 @@ def test_a_worker_that_dies_at_a_serial_test_is_replaced(failing: Project) -> No
     assert "ended with exit code 7" in done.result.stderr
     assert done.tests[-3:] == ["Alone.test_a", "Alone.test_b", "AloneToo.test_a"]
     assert not any(done.met[test] for test in done.met if test.startswith("Alone"))
-    assert failing.databases() == []
