@@ -107,13 +107,11 @@ def finish(project: Project, process: Process) -> Reported:
     wait_for(lambda: not session(process.pid), "the processes of the run to end")
     reported = Reported(Result(process.returncode, stdout, stderr), project.records())
     for line in reported.records:
-        if line["what"] not in {"call", "Started", "Finished"}:
-            continue
-        test = line["test"].replace("library.test_generated.", "")
+        test = line.get("test_id", line.get("test", "")).replace("library.test_generated.", "")
         if line["what"] == "call":
             call = Call(line["method"], line["text"], line["subtest"])
             reported.calls.setdefault(test, []).append(call)
-        else:
+        elif line["what"] in {"Started", "Finished"}:
             reported.events.setdefault(test, []).append(line)
     return reported
 

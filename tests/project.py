@@ -30,11 +30,11 @@ SERIAL: Mode = ()
 PARALLEL: Mode = ("--parallel", "2")
 METHODS = ["fork", "spawn", "forkserver"]
 each_mode = pytest.mark.parametrize("mode", [SERIAL, PARALLEL], ids=["serial", "parallel"])
-each_start = pytest.mark.parametrize(
-    ("mode", "method"),
-    [(SERIAL, "fork"), *((PARALLEL, method) for method in METHODS)],
-    ids=["serial", *METHODS],
-)
+_STARTS = [(SERIAL, "fork"), *((PARALLEL, method) for method in METHODS)]
+_IDS = ["serial", *METHODS]
+each_start = pytest.mark.parametrize(("mode", "method"), _STARTS, ids=_IDS)
+# All but forkserver, whose workers are sent what spawned ones are.
+fork_and_spawn = pytest.mark.parametrize(("mode", "method"), _STARTS[:3], ids=_IDS[:3])
 APPS = Path(__file__).parent / "apps"
 
 STOCK = "django.test.runner.DiscoverRunner"

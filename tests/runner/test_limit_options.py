@@ -34,7 +34,6 @@ ALARMS = """
             wait_until(lambda: rung)
 
     class A(Alarms, SimpleTestCase): pass
-
     class B(Alarms, TestCase): pass
 """
 # A setting, a mark and arguments; workers have to be told of the first two.
@@ -76,7 +75,7 @@ def test_a_debugger_has_no_limit(project: Project) -> None:
     """A person at --pdb may think for longer."""
     project.tests("class Failing(SimpleTestCase):\n    def test_it(self): 1 / 0\n")
     process = project.start("--pdb", "--test-timeout", "0.5")
-    assert process.stdout is not None
+    assert process.stdout
     while "Opening PDB" not in process.stdout.readline():
         assert process.poll() is None
     # Beyond the limit.

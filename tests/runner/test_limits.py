@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ..project import PARALLEL, SERIAL, Mode, Project, Result
+from ..project import PARALLEL, Mode, Project, Result, fork_and_spawn
 
 IMPORTS = """
     import asyncio
@@ -54,23 +54,20 @@ SLOW = """
 
         @soon
         def test_b_rows(self):
-            for _ in Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"):
-                pass
+            list(Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"))
 
         def test_c_usable(self): Usable.assert_usable(self)
 
     class SlowSetUp(Usable):
         def setUp(self):
-            if "slow" in self.id():
-                time.sleep(600)
+            if "slow" in self.id(): time.sleep(600)
 
         @soon
         def test_a_slow(self): Path("never").touch()
 
     class SlowTearDown(Usable):
         def tearDown(self):
-            if "slow" in self.id():
-                time.sleep(600)
+            if "slow" in self.id(): time.sleep(600)
 
         @soon
         def test_a_slow(self): pass
@@ -133,27 +130,18 @@ SLOW = """
         def test_passes(self): pass
 """
 OVER_TIME = [
-    "ERROR SlowClass.setUpClass",
-    "ERROR SlowEnd.tearDownClass",
-    "FAIL Async.test_a_sleeps",
-    "FAIL Catching.test_a_raises",
-    "FAIL InTransaction.test_a_server",
-    "FAIL InTransaction.test_b_rows",
-    "FAIL Isolated.test_a_async",
-    "FAIL Slow.test_a_sleeps",
-    "FAIL Slow.test_b_lock",
-    "FAIL Slow.test_c_server",
-    "FAIL SlowSetUp.test_a_slow",
-    "FAIL SlowTearDown.test_a_slow",
+    *("ERROR SlowClass.setUpClass", "ERROR SlowEnd.tearDownClass"),
+    *("FAIL Async.test_a_sleeps", "FAIL Catching.test_a_raises"),
+    *("FAIL InTransaction.test_a_server", "FAIL InTransaction.test_b_rows"),
+    *("FAIL Isolated.test_a_async", "FAIL Slow.test_a_sleeps", "FAIL Slow.test_b_lock"),
+    *("FAIL Slow.test_c_server", "FAIL SlowSetUp.test_a_slow", "FAIL SlowTearDown.test_a_slow"),
 ]
 STUBBORN = """
     def swallow():
         # In the end it gives up, so that a failure of this test does not take for ever.
         for _ in range(2000):
-            try:
-                time.sleep(0.01)
-            except Exception:
-                pass
+            try: time.sleep(0.01)
+            except Exception: pass
         Path("never").touch()
 
     def count(): collections.deque(itertools.repeat(0), maxlen=0)
@@ -193,14 +181,9 @@ def reported(result: Result) -> list[str]:
     return sorted(f"{kind} {test_class}.{name}" for kind, name, test_class in found)
 
 
-@pytest.mark.parametrize(
-    ("mode", "method"), [(SERIAL, "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")]
-)
+@fork_and_spawn
 def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str) -> None:
-    """Whatever they wait for or catch: they show their stacks, and later tests go on.
-
-    Fixtures of a class are reported as by stock Django, and have the limit of their class.
-    """
+    """They show their stacks, and later tests go on; fixtures have the limit of their class."""
     project.tests(IMPORTS + SLOW)
     has_all = method == "fork"
     over_time = [line for line in OVER_TIME if has_all or "Isolated" not in line]
@@ -219,10 +202,7 @@ def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_that_does_not_heed_a_limit_is_ended(project: Project, method: str) -> None:
-    """The test is reported once, with the stacks; the others of its class are run.
-
-    A test that tidies up has as long for it as for the test, and is a failure as any other.
-    """
+    """Its test is reported once, with the stacks; tidying up has as long as the test itself."""
     project.tests(IMPORTS + STUBBORN)
     result = project.run(*PARALLEL, env={"START_METHOD": method})
     assert result.code == 1
