@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from schema_runner.postgres.marker import Marker
-
 from ..project import PARALLEL, SERIAL, STOCK, Mode, Project, Result, each_mode
 
 OURS = "schema_runner.SchemaDiscoverRunner"
@@ -24,7 +22,6 @@ TESTS = """
         @classmethod
         def setUpTestData(cls): cls.author = Author.objects.create(name="shared")
         def test_passes(self): Book.objects.create(title="t", author=self.author)
-
         @unittest.skip("not today")
         def test_skipped(self): pass
 
@@ -42,7 +39,6 @@ TESTS = """
 
     class WithoutDatabase(SimpleTestCase):
         databases = set()
-
         def test_simple(self): pass
 """
 FAILING = """
@@ -74,26 +70,15 @@ NO_SET_UP = """
 
 # What workers have a part in is compared in both modes; what selects tests in one of them.
 IN_BOTH = [
-    "",
-    "library --noinput --debug-mode --no-faulthandler",
-    "--reverse -v 2 --timing",
-    "--shuffle 4711 -v 3",
-    "--keepdb",
-    "-v 0",
-    "no.such.module",
-    "--pattern nothing*.py",
+    *("", "library --noinput --debug-mode --no-faulthandler", "--reverse -v 2 --timing"),
+    *("--shuffle 4711 -v 3", "--keepdb", "-v 0", "no.such.module", "--pattern nothing*.py"),
 ]
 SERIALLY = [
     "library.test_generated.Mixed",
     "library.test_generated.Mixed.test_passes library.test_generated.Slow",
-    "--tag slow",
-    "--tag nothing-has-it",
+    *("--tag slow", "--tag nothing-has-it"),
 ]
-IN_PARALLEL = [
-    "-k passes -k commits",
-    "--exclude-tag slow",
-    "--tag core --exclude-tag nothing",
-]
+IN_PARALLEL = ["-k passes -k commits", "--exclude-tag slow", "--tag core --exclude-tag nothing"]
 FLAGS = [
     *((mode, flags) for flags in IN_BOTH for mode in (SERIAL, PARALLEL)),
     *((SERIAL, flags) for flags in SERIALLY),
@@ -183,14 +168,8 @@ def test_durations(project: Project) -> None:
 
 def test_tests_choose_how_they_start_processes(project: Project) -> None:
     """The run itself does not settle it."""
-    project.tests(
-        """
-        import multiprocessing
-
-        class Choosing(SimpleTestCase):
-            def test_it(self): multiprocessing.set_start_method("spawn")
-        """
-    )
+    choosing = "__import__('multiprocessing').set_start_method('spawn')"
+    project.tests(f"class Choosing(SimpleTestCase):\n    def test_it(self): {choosing}\n")
     project.run().passed()
 
 
@@ -203,7 +182,7 @@ def test_parallel_auto_and_its_variable(project: Project) -> None:
 
 def test_pdb_opens_at_a_failure(project: Project) -> None:
     """Serial runs stop in the debugger; `c` goes on."""
-    project.tests("class Failing(TestCase):\n    def test_it(self):\n        1 / 0\n")
+    project.tests("class Failing(TestCase):\n    def test_it(self): 1 / 0\n")
     result = in_both(project, "--pdb", stdin="p 40 + 2\nc\n")
     assert "Opening PDB: ZeroDivisionError" in result.stdout
     assert "42" in result.stdout
@@ -212,9 +191,8 @@ def test_pdb_opens_at_a_failure(project: Project) -> None:
 def test_pdb_with_parallel_is_refused(project: Project) -> None:
     """With Django's words, and without its traceback."""
     project.tests(TESTS)
-    stock, ours = (
-        project.run("--pdb", *PARALLEL, "--testrunner", runner) for runner in (STOCK, OURS)
-    )
+    arguments = ("--pdb", *PARALLEL, "--testrunner")
+    stock, ours = (project.run(*arguments, runner) for runner in (STOCK, OURS))
     assert ours.code == stock.code == 1
     (line,) = ours.stderr.splitlines()
     assert line == stock.stderr.splitlines()[-1].replace("ValueError", "CommandError")
@@ -241,8 +219,10 @@ def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
     in_both(project, *mode).passed()
 
 
-def worker_schemas(project: Project) -> dict[str, Marker | None]:
-    return {name: found for name, found in project.schemas().items() if name.startswith("test_w")}
+def worker_schemas(project: Project) -> dict[str, str]:
+    """Map the schemas of workers to the states that their markers say."""
+    found = project.schemas().items()
+    return {name: marker.state for name, marker in found if marker and name.startswith("test_w")}
 
 
 def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
@@ -250,12 +230,10 @@ def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
     project.tests(TESTS)
     result = project.run("--parallel", "16", "--keepdb").passed()
     kept = worker_schemas(project)
-    assert len(kept) == 4
-    for name, marker in kept.items():
-        assert marker is not None
-        assert marker.state == "kept"
+    assert [*kept.values()] == ["kept"] * 4
+    for name in kept:
         assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
     again = project.run("--keepdb").passed()
     assert "Using existing test database" in again.stderr
-    assert worker_schemas(project).keys() == kept.keys()
+    assert worker_schemas(project) == kept
     project.run().passed()
