@@ -176,6 +176,14 @@ class Project:
             "from helpers import *\nfrom library.models import Author, Book\n\n\n" + dedent(text),
         )
 
+    def seed(self) -> None:
+        """Give it a fixture, a seeder and a worker set-up; see `helpers.seeds`."""
+        row = {"model": "library.author", "pk": 7, "fields": {"name": "from a fixture"}}
+        self.write("library/fixtures/authors.json", json.dumps([row]))
+        given = {"FIXTURES": ["authors"], "SEEDERS": ["helpers.seeds.seed"]}
+        given["WORKER_SETUP"] = ["helpers.seeds.set_up"]
+        self.configure(f"SCHEMA_RUNNER = {given}")
+
     def records(self, what: str | None = None, *, name: str = "recorded") -> list[dict[str, Any]]:
         """List what `helpers.record` has written, all or of one kind; whole lines only."""
         path = self.folder / name

@@ -19,8 +19,7 @@ LONG = """
 
         def work(self):
             time.sleep(0.3)
-            if "DIVIDED" in os.environ:
-                meet("long")
+            if "DIVIDED" in os.environ: meet("long")
         {more}
         def test_a(self):
             self.work()
@@ -78,11 +77,9 @@ def seen(shared_project: Project) -> Project:
     return shared_project
 
 
-def again(
-    project: Project, module: str, *arguments: str, env: dict[str, str] | None = None
-) -> Run:
+def again(project: Project, module: str, *more: str, env: dict[str, str] | None = None) -> Run:
     """Run a module in parallel once more."""
-    return run(project, *PARALLEL, *arguments, f"library.test_{module}", env=env)
+    return run(project, *PARALLEL, *more, f"library.test_{module}", env=env)
 
 
 def ran(found: Run) -> Counter[str]:
@@ -97,10 +94,8 @@ def is_whole(found: Run) -> bool:
 
 
 @pytest.mark.parametrize("module", ["case", "transaction"])
-def test_a_long_class_is_divided_from_the_second_parallel_run_on(
-    seen: Project, module: str
-) -> None:
-    """The first has seen that its tests change nothing; set-up is done in both workers."""
+def test_a_long_class_is_divided_from_the_second_run_on(seen: Project, module: str) -> None:
+    """The first in parallel has seen that tests change nothing; both workers do the set-up."""
     for _ in range(2):
         found = again(seen, module, env=DIVIDED)
         assert ran(found) == Counter(TESTS)

@@ -18,8 +18,6 @@ _SETTINGS = """
         atexit.register(write_modules, "modules-of-run")
 """
 _TESTS = """
-    import os
-
     from settings import write_modules
 
     class Simple(SimpleTestCase):
@@ -30,18 +28,17 @@ _TESTS = """
             self.assertEqual(Author.objects.count(), 0)
             write_modules(f"modules-of-test-{os.getpid()}")
 
-    class Other(Query):
-        pass
+    class Other(Query): pass
 """
-ENGINE = {
-    f"execution.{name}"
-    for name in ("channel", "crew", "diagnosis", "engine", "plan", "process", "report")
-} | {"statistics"}
-REVIEW = {f"backend.{name}" for name in ("guard", "review", "source", "statements")}
-COPIES = {
-    f"postgres.{name}"
-    for name in ("blueprint", "catalog", "copies", "facts", "pg_dump", "pool", "template")
-}
+
+
+def of(package: str, names: str) -> set[str]:
+    return {f"{package}.{name}" for name in names.split()}
+
+
+ENGINE = of("execution", "channel crew diagnosis engine plan process report") | {"statistics"}
+REVIEW = of("backend", "guard review source statements")
+COPIES = of("postgres", "blueprint catalog copies facts pg_dump pool template")
 SNAPSHOT = {"postgres.snapshot"}
 RESETS = {"backend.resets", "backend.standing", "postgres.reset", "postgres.adoption"}
 KEEPING = {"fingerprint", "reference", "django.core.management.commands.loaddata"}

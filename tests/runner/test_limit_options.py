@@ -50,7 +50,7 @@ WAYS = [
     ("setting", "mark", "flags", "mode"),
     [(*way, mode) for *way, modes in WAYS for mode in modes],
 )
-def test_a_limit_is_given_in_several_ways(
+def test_a_limit_is_given(
     project: Project, setting: str, mark: str, flags: list[str], mode: Mode
 ) -> None:
     """For all tests, for those of a class, or for one; None lifts it."""

@@ -3,7 +3,7 @@
 import pytest
 
 from ..digest import digest
-from ..project import PARALLEL, SERIAL, Mode, Project, each_mode
+from ..project import Mode, Project, each_mode, fork_and_spawn
 
 TESTS = """
     import io
@@ -82,7 +82,7 @@ TESTS = """
     class Second(Nesting, TransactionTestCase): pass
 """
 INNER = """
-    from django.test import TestCase
+    from helpers import *
     from library.models import Author
 
     class Inner(TestCase):
@@ -93,7 +93,7 @@ INNER = """
     class InnerToo(Inner): pass
 """
 INNER_FAILING = """
-    from django.test import TestCase
+    from helpers import *
 
     class Failing(TestCase):
         def test_failing(self): self.fail("as planned")
@@ -110,11 +110,7 @@ def nesting(project: Project) -> Project:
     return project
 
 
-@pytest.mark.parametrize(
-    ("mode", "method"),
-    [(SERIAL, "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")],
-    ids=["serial", "fork", "spawn"],
-)
+@fork_and_spawn
 def test_the_outer_run_has_its_schema_back(nesting: Project, mode: Mode, method: str) -> None:
     """Its tests read and write there, and what the inner run has made is gone."""
     result = nesting.run("library", *mode, env={"START_METHOD": method}).passed()
@@ -143,8 +139,7 @@ def test_the_project_s_own_tables_keep_their_rows(nesting: Project, mode: Mode) 
     assert nesting.databases() == [nesting.name]
     with nesting.host(nesting.name) as connection:
         assert digest(connection) == before
-        rows = connection.execute("SELECT name, title FROM library_author, library_book")
-        assert rows.fetchall() == [("precious", "precious")]
-        ours = connection.execute("SELECT FROM pg_namespace WHERE nspname ~ '^test_'")
-        assert ours.rowcount == 0
+        assert (
+            connection.execute("SELECT FROM pg_namespace WHERE nspname ~ '^test_'").rowcount == 0
+        )
     nesting.drop_database()

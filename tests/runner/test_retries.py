@@ -178,9 +178,7 @@ def test_what_fails_each_time_has_failed(project: Project, mode: Mode) -> None:
         ("", "--retries 1 --failfast", 0),
     ],
 )
-def test_how_often_and_with_what_exit_code(
-    project: Project, setting: str, options: str, code: int
-) -> None:
+def test_how_often(project: Project, setting: str, options: str, code: int) -> None:
     """The setting holds unless an option is given; flaky tests fail a run only if asked to."""
     project.tests(ONCE)
     if setting:

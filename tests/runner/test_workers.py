@@ -13,7 +13,6 @@ QUICK = """
         def test_it(self): meet()
 
     class Second(First): pass
-
     class Third(First): pass
 """
 SLOW = QUICK.replace("meet()", "time.sleep({seconds})")
@@ -70,9 +69,7 @@ def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
 def test_tests_that_wait_make_up_for_few_processors(project: Project) -> None:
     """Where the server is not known to need the same ones."""
     project.configure(PROCESSORS.format(1.0))
-    project.configure(
-        "from schema_runner import closing\n\nclosing.are_here = lambda aliases: False"
-    )
+    project.configure("from schema_runner import closing\nclosing.are_here = lambda _: False")
     project.tests(SLOW.format(seconds=1.2))
     project.run().passed()
     line = chosen(project, *AUTO)
@@ -86,9 +83,7 @@ def test_connections_that_are_left(sleeping: Project) -> None:
     sleeping.configure(f'DATABASES["default"]["USER"] = {role!r}')
     with roles(sleeping, **{role: "CREATEDB CONNECTION LIMIT 9"}):
         line = chosen(sleeping, *AUTO)
-    assert line == (
-        "--parallel auto: 2 workers, because the server has connections for 2 at most."
-    )
+    assert line.endswith(": 2 workers, because the server has connections for 2 at most.")
 
 
 def test_a_number_is_obeyed(quick: Project) -> None:
@@ -104,11 +99,10 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
     project.tests(
         """
         class First(TransactionTestCase):
+            def test_commits(self): Author.objects.create(name="left")
             def test_it(self):
                 meet()
                 time.sleep(0.5)
-
-            def test_commits(self): Author.objects.create(name="left")
 
         class Second(First):
             def test_crashes(self): os._exit(7)
@@ -136,10 +130,7 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
 
 
 def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
-    """Those of a pool, and databases where there are no schemas.
-
-    Without workers there are none to speak of, and no resets where nothing was committed.
-    """
+    """Those of a pool, of databases, and without workers; no resets where nothing commits."""
     quick.forget()
     kept = [quick.run(*PARALLEL, "--keepdb", env={"MEET": "2"}).passed().stdout for _ in range(2)]
     assert "\n2 schemas made, 2 kept.\n" in kept[0]

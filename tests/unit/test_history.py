@@ -98,7 +98,7 @@ def test_seconds_are_averaged() -> None:
         ([True, False], True),
     ],
 )
-def test_a_class_keeps_state_unless_it_was_seen_not_to(
+def test_a_class_keeps_state_unless_seen_not_to(
     looks: list[bool | None], *, keeps_state: bool
 ) -> None:
     """In the pieces of one run, and for the next, which has not looked."""

@@ -104,7 +104,7 @@ def test_what_makes_a_test_serial(
     ],
     ids=str,
 )
-def test_the_limit_of_a_test_wins_over_that_of_its_class_and_of_the_run(
+def test_the_limit_of_a_test_wins(
     test: unittest.TestCase, of_test: float | None, of_class: float | None
 ) -> None:
     """None lifts it; what a class does around its tests has the limit of the class."""

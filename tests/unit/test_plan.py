@@ -97,9 +97,7 @@ def test_a_class_that_would_hold_up_the_run_is_divided() -> None:
     [(True, 0.0), (False, 5.0), (None, 0.0)],
     ids=["state", "set-up", "unknown"],
 )
-def test_a_class_stays_whole_where_a_division_would_not_do(
-    keeps_state: bool | None, overhead: float
-) -> None:
+def test_a_class_stays_whole(keeps_state: bool | None, overhead: float) -> None:
     """It keeps state, or it is unknown whether it does, or its set-up is as long as its tests."""
     subsuites, history = suite(Long=[1.0] * 16, A=[2.0], B=[2.0])
     if keeps_state is None:
