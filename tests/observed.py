@@ -74,11 +74,8 @@ class Reported:
 
     def processes(self, what: str, case: str) -> list[int]:
         """List the processes that have recorded this of a class, once for each time."""
-        return [
-            line["process"]
-            for line in self.records
-            if line["what"] == what and line["case"] == case
-        ]
+        found = [line for line in self.records if line["what"] == what]
+        return [line["process"] for line in found if line["case"] == case]
 
     def _outcome(self, test: str) -> str:
         methods = [call.method for call in self.calls[test]]
@@ -152,13 +149,8 @@ def is_asleep(process: int) -> bool:
 
 
 def _alive(condition: Callable[[list[str]], bool]) -> list[int]:
-    names = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit()]
-    found = {int(name): _stat(int(name)) for name in names}
-    return [
-        process
-        for process, fields in found.items()
-        if fields and fields[0] != "Z" and condition(fields)
-    ]
+    found = {int(name): _stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    return [process for process, of in found.items() if of and of[0] != "Z" and condition(of)]
 
 
 def _stat(process: int) -> list[str]:

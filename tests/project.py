@@ -92,21 +92,15 @@ _MIGRATION = """
         initial = True
         dependencies = []
         operations = [
-            migrations.CreateModel(
-                name="Author",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    ("name", models.CharField(max_length=100, unique=True)),
-                ],
-            ),
-            migrations.CreateModel(
-                name="Book",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    ("title", models.CharField(max_length=100)),
-                    ("author", models.ForeignKey("library.Author", models.CASCADE)),
-                ],
-            ),
+            migrations.CreateModel("Author", [
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100, unique=True)),
+            ]),
+            migrations.CreateModel("Book", [
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("title", models.CharField(max_length=100)),
+                ("author", models.ForeignKey("library.Author", models.CASCADE)),
+            ]),
         ]
 """
 
@@ -161,20 +155,17 @@ class Project:
 
     def migration(self, name: str, after: str, operations: str) -> None:
         """Add a migration of `library` with the operations that the text lists."""
-        self.write(
-            f"library/migrations/{name}.py",
-            "from django.db import migrations, models\n\n\n"
-            "class Migration(migrations.Migration):\n"
-            f'    dependencies = [("library", "{after}")]\n'
-            f"    operations = [{dedent(operations)}]\n",
+        text = (
+            "from django.db import migrations, models\n\nclass Migration(migrations.Migration):\n"
         )
+        text += f"    dependencies = [('library', '{after}')]\n"
+        text += f"    operations = [{dedent(operations)}]\n"
+        self.write(f"library/migrations/{name}.py", text)
 
     def tests(self, text: str, module: str = "test_generated") -> None:
         """Write a module of tests, which has the names of `helpers` and the models."""
-        self.write(
-            f"library/{module}.py",
-            "from helpers import *\nfrom library.models import Author, Book\n\n\n" + dedent(text),
-        )
+        names = "from helpers import *\nfrom library.models import Author, Book\n\n\n"
+        self.write(f"library/{module}.py", names + dedent(text))
 
     def seed(self) -> None:
         """Give it a fixture, a seeder and a worker set-up; see `helpers.seeds`."""
@@ -208,22 +199,19 @@ class Project:
         That is a fork of the fork server, or a new interpreter where the variables are about one.
         """
         variables = {**_environment(), **(env or {})}
+        command = ["manage.py", "test", *arguments]
+        process: Process
         if self.fork_server and not _needs_interpreter(env or {}):
-            process = self.fork_server.start(
-                ["manage.py", "test", *arguments], self.folder, variables
+            process = self.fork_server.start(command, self.folder, variables)
+        else:
+            process = subprocess.Popen(
+                [sys.executable, *FLAGS, *command],
+                cwd=self.folder,
+                env=variables,
+                text=True,
+                start_new_session=True,
+                **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
             )
-            self._started.append(process)
-            return process
-        process = subprocess.Popen(
-            [sys.executable, *FLAGS, "manage.py", "test", *arguments],
-            cwd=self.folder,
-            env=variables,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
         self._started.append(process)
         return process
 

@@ -30,7 +30,6 @@ ERRORS = {
 DYING = """
     class {name}(Recording, {base}):
         def test_1_before(self): self.assertEqual(Author.objects.count(), 0)
-
         def test_2_dies(self):
             Author.objects.create(name="left behind")
             {statement}

@@ -50,7 +50,6 @@ SUITE = f"""
 
         def test_known(self):
             with self.subTest(known=make_known(Parameter)()): self.fail("with a known parameter")
-
         def test_pass(self):
             with self.subTest(lock=threading.Lock()): pass
 
@@ -100,16 +99,13 @@ SKIPS = """
     class Skipped(Recording, TestCase):
         @unittest.expectedFailure
         def test_expected(self): raise LockedError("as expected")
-
         @unittest.expectedFailure
         def test_expected_subtest(self):
             with self.subTest(lock=threading.Lock()): raise LockedError("as expected")
-
         def test_translated(self): self.skipTest(gettext_lazy("a lazy reason"))
         def test_lazy(self): self.skipTest(lazy(lambda: "a lazier reason", str)())
         def test_reducing(self): self.skipTest(LocalReason("a local reason"))
         def test_known(self): self.skipTest(make_known(str)("a reason known here alone"))
-
         def test_subtest(self):
             with self.subTest(lock=threading.Lock()): self.skipTest(gettext_lazy("a part of it"))
 

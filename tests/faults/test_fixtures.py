@@ -40,10 +40,8 @@ SUITE = """
         def test_1(self): pass
         def test_2(self): Author.objects.create(name="to be flushed")
         def test_3(self): self.assertEqual(Author.objects.count(), 0)
-
         def _fixture_teardown(self):
-            if self._testMethodName == "test_2":
-                os._exit(3)
+            if self._testMethodName == "test_2": os._exit(3)
             super()._fixture_teardown()
 
     # Its set-up runs again after each death, and dies in the end as well.
@@ -51,8 +49,7 @@ SUITE = """
         @classmethod
         def setUpClass(cls):
             super().setUpClass()
-            if times("set-up") > 2:
-                os._exit(5)
+            if times("set-up") > 2: os._exit(5)
 
         def test_1(self): os._exit(1)
         def test_2(self): os._exit(2)
@@ -133,8 +130,7 @@ def test_a_class_whose_set_up_dies_once_is_run(observed: Project) -> None:
         @classmethod
         def setUpTestData(cls):
             Author.objects.create(name="here")
-            if times("set-up") == 1:
-                os._exit(3)
+            if times("set-up") == 1: os._exit(3)
 
         def test_one(self): self.assertEqual(Author.objects.count(), 1)
     """

@@ -62,7 +62,6 @@ def test_large_outputs(observed: Project, method: str, flags: list[str]) -> None
             print("y" * {SIZE}, file=sys.stderr)
 
         def test_2_fails(self): self.fail("z" * {SIZE})
-
         def test_3_prints_and_fails(self):
             print("u" * {SIZE})
             raise ValueError("v" * {SIZE}, threading.Lock())
@@ -99,7 +98,6 @@ def test_threads_that_never_end(observed: Project, method: str) -> None:
     class Leaving(Recording, TransactionTestCase):
         def leave(self, *, daemon):
             threading.Thread(target=time.sleep, args=[3600], daemon=daemon).start()
-
         def test_1_daemon(self): self.leave(daemon=True)
         def test_2_other(self): self.leave(daemon=False)
         def test_3_passes(self): pass
@@ -156,11 +154,9 @@ def test_a_child_that_goes_on_as_its_parent_is_not_heard(observed: Project) -> N
     text = """
     class Returning(SimpleTestCase):
         def go_on(self): pass
-
         def test_1_forks(self):
             child = os.fork()
-            if not child:
-                return self.go_on()
+            if not child: return self.go_on()
             os.waitpid(child, 0)
 
         def test_2_passes(self): pass

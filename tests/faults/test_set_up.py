@@ -85,8 +85,7 @@ def test_a_migration_that_fails_in_one_worker_ends_the_run(observed: Project) ->
     observed.configure('SCHEMA_RUNNER = {"STRATEGY": "migrate"}')
     build = """
     def migrate(apps, editor):
-        if times("built") > 1:
-            fail("a second time")
+        if times("built") > 1: fail("a second time")
     """
     observed.write("once.py", FAILING + build)
     run_once = "migrations.RunPython(__import__('once').migrate)"

@@ -63,7 +63,6 @@ LEAVING = """
     class Leaving(TestCase):
         def test_1(self): CACHE.add("first")
         def test_2(self): pass
-
         def test_3(self):
             other = connection.copy()
             with other.cursor() as cursor:
@@ -91,7 +90,6 @@ AT_ITS_END = """
 IN_MEMORY = """
     class PollutedMemory(TestCase):
         def test_1(self): pass
-
         def test_2(self):
             Path("done").touch()
             self.assertNotIn("second", CACHE)

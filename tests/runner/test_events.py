@@ -22,8 +22,7 @@ RUNNER = """
             self.counted = 0
 
         def count(self, event):
-            if "RAISES" in os.environ:
-                raise ValueError("observer")
+            if "RAISES" in os.environ: raise ValueError("observer")
             self.counted += isinstance(event, Started | Finished)
 
         def build_suite(self, *args, **kwargs):
@@ -43,25 +42,19 @@ TESTS = """
         def test_failed(self): self.fail("as planned")
         def test_error(self): raise KeyError("as planned")
         def test_skipped(self): self.skipTest("today")
-
         @unittest.skip("always")
         def test_skipped_by_a_decorator(self): pass
-
         @unittest.expectedFailure
         def test_expected_failure(self): self.fail("as planned")
-
         @unittest.expectedFailure
         def test_unexpected_success(self): pass
-
         def test_failed_in_a_subtest(self):
             for number in range(3):
-                with self.subTest(number=number):
-                    self.assertNotEqual(number, 1)
+                with self.subTest(number=number): self.assertNotEqual(number, 1)
 
         def test_error_in_a_subtest(self):
             for number in range(3):
-                with self.subTest(number=number):
-                    1 / number
+                with self.subTest(number=number): 1 / number
 
         @schema_runner.timeout(0.5)
         def test_timed_out(self): time.sleep(60)
@@ -177,7 +170,6 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
 
         class Killing(TestCase):
             def test_a_crashed(self): os._exit(3)
-
             @schema_runner.timeout(0.5)
             def test_b_timed_out(self): collections.deque(itertools.repeat(0), maxlen=0)
             def test_c_passed(self): pass

@@ -14,11 +14,9 @@ TESTS = """
     class Failing(Recording, TestCase):
         def test_error(self):
             if IS_BROKEN: raise KeyError("as planned")
-
         def test_failure(self): self.assertFalse(IS_BROKEN)
         def test_passing(self): pass
         def test_skipped(self): self.skipTest("today")
-
         def test_subtest(self):
             for number in range(3):
                 with self.subTest(number=number):
@@ -26,7 +24,6 @@ TESTS = """
 
         @schema_runner.timeout(0.5)
         def test_timed_out(self): time.sleep(60 if IS_BROKEN else 0)
-
         @unittest.expectedFailure
         def test_expected(self): self.fail("as planned")
 
@@ -47,7 +44,6 @@ CRASHING = """
     class Crashing(Recording, TestCase):
         def test_a(self):
             if IS_BROKEN: os._exit(7)
-
         def test_b(self): pass
 """
 MODULE = """

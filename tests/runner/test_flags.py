@@ -14,7 +14,6 @@ TESTS = """
     @tag("slow")
     class Slow(TestCase):
         def test_slow(self): Author.objects.create(name="slow")
-
         @tag("core")
         def test_slow_and_core(self): print("printed by a test that passes")
 
@@ -24,14 +23,11 @@ TESTS = """
         def test_passes(self): Book.objects.create(title="t", author=self.author)
         @unittest.skip("not today")
         def test_skipped(self): pass
-
         @unittest.expectedFailure
         def test_expected(self): self.assertEqual(1, 2)
-
         def test_subtests(self):
             for number in range(3):
-                with self.subTest(number=number):
-                    self.assertLess(number, 3)
+                with self.subTest(number=number): self.assertLess(number, 3)
 
     class Committed(TransactionTestCase):
         def test_commits(self): Author.objects.create(name="committed")
@@ -54,11 +50,9 @@ FAILING = """
 
         @unittest.expectedFailure
         def test_unexpected_success(self): pass
-
         def test_failing_subtests(self):
             for number in range(3):
-                with self.subTest(number=number):
-                    self.assertEqual(number, 1)
+                with self.subTest(number=number): self.assertEqual(number, 1)
 """
 NO_SET_UP = """
 

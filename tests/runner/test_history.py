@@ -97,16 +97,13 @@ def test_a_folder_of_the_project_from_anywhere(remembering: Project) -> None:
 
 # What is in the folder's place: a file, a path that cannot be a folder, and a read-only folder
 # even for root.
-PLACES = {"file": None, "unmakable": "/proc/nothing", "read-only": "/sys/kernel"}
+PLACES = {"unmakable": "/proc/nothing", "read-only": "/sys/kernel"}
 # What is a folder itself instead of a file of it.
 FILES = ["history.json", "history.new", "lock"]
+# tests/unit/test_history.py has more of what is no history.
 CONTENTS = {
-    "empty": b"",
     "bytes": b"\xff\x00",
     "half": b'{"format":1,"tests":{"library.test_generated.A.test_fai',
-    "list": b"[]",
-    "null": b'{"format":1,"tests":null,"classes":null,"runs":null}',
-    "other format": b'{"format":2,"tests":{},"classes":{},"runs":[]}',
     "values": b'{"format":1,"tests":{"a":["x","P",1]},"classes":{},"runs":[]}',
 }
 
@@ -122,14 +119,12 @@ def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> N
     history_dir(remembering, None)
     expected = said(run(remembering, env=BROKEN))
     assert expected[0] == 1
+    (folder / "file").touch()
     for name, target in PLACES.items():
-        if target is None:
-            (folder / name).touch()
-        else:
-            (folder / name).symlink_to(target)
+        (folder / name).symlink_to(target)
     for name in FILES:
         (folder / f"with-{name}" / name).mkdir(parents=True)
-    for name in (*PLACES, *(f"with-{name}" for name in FILES)):
+    for name in ("file", *PLACES, *(f"with-{name}" for name in FILES)):
         history_dir(remembering, name)
         assert said(run(remembering, env=BROKEN)) == expected, name
 

@@ -14,8 +14,7 @@ _SETTINGS = """
 
     def write_modules(name): Path(name).write_text("\\n".join(sys.modules))
 
-    if "manage.py" in sys.argv[0]:
-        atexit.register(write_modules, "modules-of-run")
+    if "manage.py" in sys.argv[0]: atexit.register(write_modules, "modules-of-run")
 """
 _TESTS = """
     from settings import write_modules

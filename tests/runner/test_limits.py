@@ -55,29 +55,24 @@ SLOW = """
         @soon
         def test_b_rows(self):
             list(Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"))
-
         def test_c_usable(self): Usable.assert_usable(self)
 
     class SlowSetUp(Usable):
         def setUp(self):
             if "slow" in self.id(): time.sleep(600)
-
         @soon
         def test_a_slow(self): Path("never").touch()
 
     class SlowTearDown(Usable):
         def tearDown(self):
             if "slow" in self.id(): time.sleep(600)
-
         @soon
         def test_a_slow(self): pass
 
     class Catching(SimpleTestCase):
         @sooner
         def test_a_raises(self):
-            with self.assertRaises(AssertionError):
-                time.sleep(600)
-
+            with self.assertRaises(AssertionError): time.sleep(600)
         def test_b_passes(self): pass
 
     # The limit of a class: that of an async test itself is not kept without workers.
@@ -149,7 +144,6 @@ STUBBORN = """
 
     class Stubborn:
         def test_a_passes(self): Author.objects.create(name="a")
-
         @soon
         def test_b_stubborn(self):
             Author.objects.create(name="a")

@@ -32,6 +32,7 @@ WRONG: list[tuple[str, Mode, str]] = [
     ('{"STRATEGIES": 1}', (), "Unknown key in SCHEMA_RUNNER: STRATEGIES. The keys are FING"),
     ('{"ISOLATION": "table"}', (), "use one of 'schema', 'database'"),
     ('{"FIXTURES": "authors"}', (), 'SCHEMA_RUNNER["FIXTURES"] must be a list of strings.'),
+    ('{"TEST_TIMEOUT": "5"}', (), '"TEST_TIMEOUT"] must be a number of seconds, more than 0, or'),
     ('{"WORKER_SETUP": ["no.where"]}', (), "'no.where', which cannot be imported"),
     ("{}", ("--isolation", "table"), "--isolation: invalid choice: 'table' (choose from"),
     ("{}", ("--host-database", "mine"), "--host-database: invalid choice: 'mine' (choose from"),
@@ -91,15 +92,15 @@ def test_test_name_equal_to_name_that_does_not_exist(same: Project) -> None:
     assert "division by zero" in same.run().stderr
 
 
-@pytest.mark.parametrize("schema", ["public", "app"])
-def test_a_marked_database_in_use(same: Project, schema: str) -> None:
+def test_a_marked_database_in_use(same: Project) -> None:
     """Where TEST NAME is NAME, what was put into a kept database is not removed either."""
     same.run("--keepdb").passed()
     with same.host(same.name) as connection:
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        connection.execute(f"CREATE TABLE {schema}.precious (n int)")
-        refused(same, "--noinput", saying="tests would remove")
-        connection.execute(f"SELECT FROM {schema}.precious")
+        for schema in ("public", "app"):
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            connection.execute(f"CREATE TABLE {schema}.precious (n int)")
+            refused(same, "--noinput", saying="tests would remove")
+            connection.execute(f"DROP TABLE {schema}.precious")
     same.drop_database()
 
 

@@ -60,7 +60,6 @@ WRITTEN = """
         def setUp(self): self.assertEqual(Author.objects.count(), 0)
         def test_thread(self): in_thread(insert)
         def test_server(self): query("SELECT insert_author()")
-
         def test_process(self):
             parameters = connection.get_connection_params()
             names = ("host", "port", "user", "dbname", "options")
@@ -220,8 +219,7 @@ APPS = """
     from django.db.models.signals import post_migrate
 
     def note(using, **kwargs):
-        with open("emitted", "a") as file:
-            file.write(f"{using}\\n")
+        with open("emitted", "a") as file: file.write(f"{using}\\n")
 
     class Library(AppConfig):
         name = "library"

@@ -33,7 +33,6 @@ TESTS = f"""{SEEING}
     class Failing(Seeing, TestCase):
         def test_now_and_then(self): self.assertGreater(times("now-and-then"), 1, "at first")
         def test_only_here(self): pass
-
         @schema_runner.retries(3)
         def test_thrice(self):
             if times("thrice") < 4: raise ValueError("not yet")
@@ -41,7 +40,6 @@ TESTS = f"""{SEEING}
     class Dying(Seeing, TestCase):
         def test_dies(self):
             if times("dies") == 1: os._exit(7)
-
         @schema_runner.timeout(0.5)
         def test_sleeps(self):
             if times("sleeps") == 1: time.sleep(30)
@@ -88,7 +86,6 @@ ALWAYS = f"""{SEEING}
     @schema_runner.retries(1)
     class Marked(Seeing, TestCase):
         def test_once_more(self): self.fail()
-
         @schema_runner.retries(0)
         def test_never_again(self): self.fail()
 

@@ -106,7 +106,6 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
 
         class Second(First):
             def test_crashes(self): os._exit(7)
-
             @schema_runner.timeout(0.5)
             def test_lasts(self): time.sleep(9)
         """

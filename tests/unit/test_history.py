@@ -155,7 +155,7 @@ DAMAGED = [
     *(
         json.dumps({**VALID, **damage})
         for damage in (
-            *({"format": 2}, {"tests": []}, {"runs": [[1]]}),
+            *({"format": 2}, {"tests": []}, {"tests": None}, {"runs": [[1]]}),
             *({"tests": {"t": ["fast", "P", 1]}}, {"tests": {"t": [float("nan"), "P", 1]}}),
             *({"tests": {"t": [-1, "P", 1]}}, {"tests": {"t": [1, 5, 1]}}, {"tests": {"t": [1]}}),
             {"classes": {"A": [float("inf"), True, 1]}},
@@ -174,13 +174,6 @@ def test_a_damaged_history_is_ignored_and_replaced(tmp_path: Path, text: str) ->
     assert Memory(tmp_path).read() == History()
     Memory(tmp_path).add(observed(finished("u")))
     assert set(Memory(tmp_path).read().tests) == {"u"}
-
-
-def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    memory = Memory(tmp_path / "file" / "folder")
-    memory.add(observed(finished("t")))
-    assert memory.read() == History()
 
 
 def _add(folder: str, number: int) -> None:
