@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .project import PARALLEL, Process, Project, Result, wait_for
+from .project import PARALLEL, Process, Project, Result, outcome, wait_for
 
 OUTCOMES = {
     "addSuccess": "passed",
@@ -100,9 +100,9 @@ def observe(project: Project) -> None:
 
 def finish(project: Project, process: Process) -> Reported:
     """Wait for the end of a run, and for that of all its processes; return what it reported."""
-    stdout, stderr = process.communicate(timeout=120)
+    result = outcome(process)
     wait_for(lambda: not session(process.pid), "the processes of the run to end")
-    reported = Reported(Result(process.returncode, stdout, stderr), project.records())
+    reported = Reported(result, project.records())
     for line in reported.records:
         test = line.get("test_id", line.get("test", "")).replace("library.test_generated.", "")
         if line["what"] == "call":

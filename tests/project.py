@@ -189,9 +189,7 @@ class Project:
 
     def run(self, *arguments: str, env: dict[str, str] | None = None, stdin: str = "") -> Result:
         """Run `manage.py test` to its end."""
-        process = self.start(*arguments, env=env)
-        stdout, stderr = process.communicate(stdin, timeout=120)
-        return Result(process.returncode, stdout, stderr)
+        return outcome(self.start(*arguments, env=env), stdin)
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
         """Start `manage.py test` in a process group of its own.
@@ -261,6 +259,12 @@ class Project:
                 " WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"
             )
             return {name: Marker.parse(comment) for name, comment in rows}
+
+
+def outcome(process: Process, stdin: str = "") -> Result:
+    """Wait for the end of a run."""
+    stdout, stderr = process.communicate(stdin, timeout=120)
+    return Result(process.returncode, stdout, stderr)
 
 
 def _needs_interpreter(env: dict[str, str]) -> bool:

@@ -48,10 +48,7 @@ _BAD = [
         "        self.assertEqual(number, 1, 'subtest {n}')",
         "failed",
     ),
-    (
-        "with self.subTest(lock=LOCKS):\n    raise LockedError('subtest {n}')",
-        "error",
-    ),
+    ("with self.subTest(lock=LOCKS):\n    raise LockedError('subtest {n}')", "error"),
 ]
 _DEADLY = [
     ("os._exit(3)", "crashed"),
@@ -113,8 +110,8 @@ def _add_class(suite: Suite, chance: random.Random, number: int, tests: int, is_
         n = 1000 * number + index
         test = f"{name}.test_{index:02}"
         mark, statement, outcome = _choose(chance, base, is_bad=is_bad)
-        statement = statement.replace("{n}", str(n))
-        statement = statement.replace("{seconds}", f"{chance.uniform(0.01, 0.1):.3f}")
+        seconds = f"{chance.uniform(0.01, 0.1):.3f}"
+        statement = statement.replace("{n}", str(n)).replace("{seconds}", seconds)
         body = f"{mark}def test_{index:02}(self):\n{indent(statement, '    ')}\n"
         lines.append(indent(body, "    "))
         if not breaks:

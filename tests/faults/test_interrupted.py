@@ -9,8 +9,8 @@ from schema_runner import embedded
 from schema_runner.postgres import locks
 from schema_runner.postgres.server import Server
 
-from ..project import PARALLEL, SERIAL, Mode, Project, wait_for
-from .waiting import WAITING, end, is_running, kill, outcome, wait_for_end, waiting
+from ..project import PARALLEL, SERIAL, Mode, Project, outcome, wait_for
+from .waiting import WAITING, end, is_running, kill, wait_for_end, waiting
 
 
 @pytest.fixture
@@ -110,8 +110,7 @@ def test_a_live_run_keeps_its_database(suite: Project) -> None:
 def test_four_first_runs_at_once(suite: Project) -> None:
     """On a server without anything of the project: all pass, and nothing is left."""
     (suite.folder / "go").touch()
-    runs = [suite.start(*PARALLEL, "--noinput") for _ in range(4)]
-    for run in runs:
+    for run in [suite.start(*PARALLEL, "--noinput") for _ in range(4)]:
         result = outcome(run).passed()
         assert "OK" in result.stderr
         assert "stays, for the next run" not in result.stdout

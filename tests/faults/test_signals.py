@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, wait_for
-from .waiting import WAITING, end, is_running, outcome, send, send_twice, wait_for_end, waiting
+from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, outcome, wait_for
+from .waiting import WAITING, end, is_running, send, send_twice, wait_for_end, waiting
 
 TERMINATED = 128 + signal.SIGTERM
 # By the last of several, with everything cleaned up, it is the same to a shell.

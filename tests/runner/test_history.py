@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..project import PARALLEL, Mode, Project, each_mode
+from ..project import PARALLEL, Mode, Project, each_mode, outcome
 from .recording import TOGETHER, Run, read, run
 
 FOLDER = ".schema_runner"
@@ -149,6 +149,6 @@ def test_runs_at_the_same_time_all_remember(project: Project) -> None:
     # A test of each waits for the others, so that all of them have begun before one ends.
     env = {**BROKEN, "MEET": "3"}
     for one in [project.start(f"library.{module}", env=env) for module in modules]:
-        assert "failures=1" in one.communicate(timeout=120)[1]
+        assert "failures=1" in outcome(one).stderr
     found = run(project, "--last-failed").passed()
     assert found.tests == ["A.test_failing"] * 3

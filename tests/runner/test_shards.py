@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from ..project import PARALLEL, SERIAL, Mode, Project, Result, each_mode
+from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, outcome
 from .recording import read, run, sleeping
 
 SHARDS = ["1/3", "2/3", "3/3"]
@@ -117,10 +117,8 @@ def test_shards_may_share_a_server(suite: Project, mode: Mode, host: str) -> Non
     # All processes come to their first test before one goes on.
     env = {"MEET": "6" if mode else "3"}
     arguments = (*mode, "--host-database", host)
-    started = [suite.start(*arguments, "--shard", shard, env=env) for shard in SHARDS]
-    for one in started:
-        stdout, stderr = one.communicate(timeout=120)
-        Result(one.returncode, stdout, stderr).passed()
+    for one in [suite.start(*arguments, "--shard", shard, env=env) for shard in SHARDS]:
+        outcome(one).passed()
     begun = [line.name for line in read(suite) if line.what == "begins"]
     assert len(begun) == len(set(begun)) == 20
     assert suite.databases() == [suite.name]
