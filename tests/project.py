@@ -249,11 +249,11 @@ class Project:
             )
             return [name for (name,) in rows]
 
-    def schemas(self) -> dict[str, Marker | None]:
-        """Map the schemas of the host database, `public` aside, to their markers."""
-        if self.test_name not in self.databases():
+    def schemas(self, name: str | None = None) -> dict[str, Marker | None]:
+        """Map the schemas of the host database, or another, `public` aside, to their markers."""
+        if (name or self.test_name) not in self.databases():
             return {}
-        with self.host() as connection:
+        with self.host(name) as connection:
             rows = connection.execute(
                 "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace"
                 " WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"

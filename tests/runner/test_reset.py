@@ -4,13 +4,11 @@ import pytest
 
 from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each_mode
 
-STATEMENTS = """
-    migrations.RunSQL(
-        "CREATE TABLE legacy (id serial PRIMARY KEY, author bigint);"
-        " CREATE FUNCTION insert_author() RETURNS void LANGUAGE sql AS"
-        " $$ INSERT INTO library_author (name) VALUES ('x') $$"
-    )
-"""
+STATEMENTS = """migrations.RunSQL(
+    "CREATE TABLE legacy (id serial PRIMARY KEY, author bigint);"
+    " CREATE FUNCTION insert_author() RETURNS void LANGUAGE sql AS"
+    " $$ INSERT INTO library_author (name) VALUES ('x') $$"
+)"""
 COMMITTED = """
     from django.contrib.auth.models import Permission
     from django.contrib.contenttypes.models import ContentType
@@ -96,31 +94,23 @@ WRITTEN = """
 """
 
 
-@pytest.fixture
-def committing(project: Project) -> Project:
-    """A project with tests that commit: those which stock Django can run, and others."""
+@each_mode
+def test_committed_rows_are_gone(project: Project, mode: Mode) -> None:
+    """After each test, whatever has written them; what post_migrate makes is there, as stock's."""
     project.migration("0002_statements", "0001_initial", STATEMENTS)
     project.tests(COMMITTED)
     project.tests(WRITTEN, module="test_written")
-    return project
-
-
-@each_mode
-def test_committed_rows_are_gone(committing: Project, mode: Mode) -> None:
-    """After each test, whatever has written them; what post_migrate makes is there, as stock's."""
-    result = committing.run(*mode).passed()
+    result = project.run(*mode).passed()
     # The run goes on without the connection, and names the test that left it.
     assert "library.test_written.Left.test_leave left a connection idle" in result.output
     if mode == SERIAL:
-        committing.run("library.test_generated", *WITH_STOCK).passed()
+        project.run("library.test_generated", *WITH_STOCK).passed()
 
 
 SEEDED = """
     SCHEMA_RUNNER = {{"FIXTURES": ["authors"], "SEEDERS": ["library.seeds.seed"], "RESET": {!r}}}
 """
-ROWS = """migrations.RunSQL(
-    "INSERT INTO library_author (name) VALUES ('migrated'), ('needed')"
-)"""
+ROWS = "INSERT INTO library_author (name) VALUES ('migrated'), ('needed')"
 FIXTURE = '[{"model": "library.author", "pk": 70, "fields": {"name": "from a fixture"}}]'
 SEEDS = """
     from library.models import Author, Book
@@ -134,7 +124,7 @@ SEEDS = """
 @pytest.fixture
 def seeded(project: Project) -> Project:
     """A project with rows of a migration, of a fixture and of a seeder; one refers to another."""
-    project.migration("0002_rows", "0001_initial", ROWS)
+    project.migration("0002_rows", "0001_initial", f"migrations.RunSQL({ROWS!r})")
     project.write("library/fixtures/authors.json", FIXTURE)
     project.write("library/seeds.py", SEEDS)
     return project
