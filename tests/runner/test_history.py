@@ -95,7 +95,7 @@ def test_a_folder_of_the_project_from_anywhere(remembering: Project) -> None:
     assert not knows_a_failure(remembering)
 
 
-# What is in the folder's place: a file, a path that cannot be a folder, and a read-only folder
+# What is in the folder's place, beside a file: what cannot be a folder, and one that is read-only
 # even for root.
 PLACES = {"unmakable": "/proc/nothing", "read-only": "/sys/kernel"}
 # What is a folder itself instead of a file of it.

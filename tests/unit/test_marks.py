@@ -48,15 +48,10 @@ CLASS = PLAIN.id().rpartition(".")[0]
 PACKAGE, MODULE = __name__.partition(".")[0], __name__.rpartition(".")[2]
 
 
-def test_decorators_return_what_they_are_put_on() -> None:
-
-    def test() -> None: ...
-
-    class Tests: ...
-
-    for thing in (test, Tests):
-        assert serial(thing) is thing
-        assert timeout(1.5)(thing) is thing
+@pytest.mark.parametrize("thing", [lambda: None, type("Tests", (), {})])
+def test_decorators_return_what_they_are_put_on(thing: Any) -> None:
+    assert serial(thing) is thing
+    assert timeout(1.5)(thing) is thing
 
 
 @pytest.mark.parametrize(
