@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from schema_runner.foresight.sizing import Choice, Situation, choose
 
-LONG = Situation(4.0, 90, [1.0] * 100, is_measured=True, start=0.5, processor_share=1.0)
+LONG = Situation(
+    processors=4.0,
+    connections=90,
+    parts=[1.0] * 100,
+    is_measured=True,
+    start=0.5,
+    processor_share=1.0,
+)
 SHORT, HARDLY = "too short for more to pay.", "more would hardly be through sooner."
 # Tests of 10 seconds that wait for most of the time, with one processor.
 WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
