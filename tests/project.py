@@ -155,9 +155,7 @@ class Project:
 
     def migration(self, name: str, after: str, operations: str) -> None:
         """Add a migration of `library` with the operations that the text lists."""
-        text = (
-            "from django.db import migrations, models\n\nclass Migration(migrations.Migration):\n"
-        )
+        text = "from django.db import migrations, models\nclass Migration(migrations.Migration):\n"
         text += f"    dependencies = [('library', '{after}')]\n"
         text += f"    operations = [{dedent(operations)}]\n"
         self.write(f"library/migrations/{name}.py", text)

@@ -80,17 +80,13 @@ FIXTURES = {
 }
 # Of the tests that are run.
 OUTCOMES = {
-    "DiesEachTime.test_1": "crashed",
-    "DiesEachTime.test_2": "crashed",
-    "DiesInFlush.test_1": "passed",
+    **dict.fromkeys(["DiesEachTime.test_1", "DiesEachTime.test_2"], "crashed"),
     # What a test's class does after it belongs to it, though the test itself has passed.
     "DiesInFlush.test_2": "crashed",
-    "DiesInFlush.test_3": "passed",
-    "DiesInTearDown.test_one": "passed",
+    **dict.fromkeys(["DiesInFlush.test_1", "DiesInFlush.test_3"], "passed"),
+    **dict.fromkeys(["DiesInTearDown.test_one", "Other.test_it"], "passed"),
     "DiesInTearDown.test_two": "skipped",
-    "Other.test_it": "passed",
-    "library.test_tear_down.First.test_it": "passed",
-    "library.test_tear_down.Second.test_it": "passed",
+    **{f"library.test_tear_down.{name}.test_it": "passed" for name in ("First", "Second")},
 }
 
 

@@ -123,10 +123,10 @@ def test_a_class_stays_whole(seen: Project, module: str) -> None:
     assert is_whole(again(seen, module))
 
 
-@pytest.mark.parametrize("arguments", [["--order", "suite"], ["--shuffle", "1"]])
-def test_a_class_stays_whole_where_an_order_is_given(seen: Project, arguments: list[str]) -> None:
+@pytest.mark.parametrize("order", ["--order=suite", "--shuffle=1"])
+def test_a_class_stays_whole_where_an_order_is_given(seen: Project, order: str) -> None:
     """Its tests are run in that order, by one worker."""
-    found = again(seen, "case", *arguments)
+    found = again(seen, "case", order)
     assert ran(found) == Counter(TESTS)
     assert len(found.processes_of("Long")) == 1
 

@@ -87,7 +87,7 @@ def test_what_failed_is_run_once_more(project: Project, mode: Mode) -> None:
 
 def test_a_module_that_cannot_be_imported_is_always_run(project: Project) -> None:
     """It is unknown which of its tests would fail."""
-    project.tests(sleeping("A", 0) + sleeping("B", 0) + sleeping("C", 0))
+    project.tests(sleeping("A B C", 0))
     run(project).passed()
     project.tests("import nothing_there", module="test_broken")
     for mode in (SERIAL, PARALLEL):

@@ -150,13 +150,8 @@ def test_failures_of_both_phases_are_in_one_report(failing: Project) -> None:
     """A parallel test that fails does not keep serial ones from being run."""
     result = failing.run(*PARALLEL, env={"FAILS": "both"})
     assert result.code == 1
-    told = (
-        "Ran 5 tests",
-        "FAILED (failures=2)",
-        "AssertionError: beside",
-        "AssertionError: alone",
-    )
-    assert all(text in result.stderr for text in told), result.stderr
+    for text in ("Ran 5 tests", "FAILED (failures=2)", "Error: beside", "Error: alone"):
+        assert text in result.stderr
 
 
 @pytest.mark.parametrize("phase", ["beside", "alone"])

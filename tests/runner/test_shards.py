@@ -95,10 +95,9 @@ def test_shards_do_not_depend_on_the_order(suite: Project) -> None:
 
 def test_shards_are_balanced_by_history(project: Project) -> None:
     """What takes as long as everything else has a shard of its own, and the rest is divided."""
-    shorts = [sleeping(f"Short{n}", 0.1) for n in range(6)]
     # It takes long where that is measured.
     project.tests(sleeping("Long", "1.5 if 'MEASURED' in os.environ else 0"), module="test_1")
-    project.tests("".join(shorts), "test_2")
+    project.tests(sleeping("A B C D E F", 0.1), module="test_2")
     run(project, env={"MEASURED": "1"}).passed()
     found = shards(project, total=7)
     assert ["Long.test_it"] in found
