@@ -114,11 +114,11 @@ def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
 def test_several_tests_of_a_class_die(observed: Project) -> None:
     """Each is told as what it was: the end of a pipe comes before that can be known."""
     text = f"""
-    class Dying(Recording, TestCase):
-        for n in range(1, 7):
-            locals()[f"test_{{n}}_exits"] = lambda self, n=n: os._exit(n)
-            locals()[f"test_{{n}}_is_killed"] = lambda self: {KILL}
-            locals()[f"test_{{n}}_passes"] = lambda self: None
+    class Dying(Recording, TestCase): pass
+    for n in range(1, 7):
+        setattr(Dying, f"test_{{n}}_exits", lambda self, n=n: os._exit(n))
+        setattr(Dying, f"test_{{n}}_is_killed", lambda self: {KILL})
+        setattr(Dying, f"test_{{n}}_passes", lambda self: None)
     """
     reported = run(observed, text + OTHER)
     outcomes = list(reported.outcomes.values())

@@ -23,10 +23,6 @@ WAYS = {
     "group": (PARALLEL, "fork", True),
     "group-spawn": (PARALLEL, "spawn", True),
 }
-each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-each_signal = pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"]
-)
 
 
 @pytest.fixture
@@ -37,8 +33,8 @@ def suite(project: Project) -> Project:
     return project
 
 
-@each_way
-@each_signal
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
 def test_one_ends_the_run_after_the_tests_under_way(suite: Project, number: int, way: Way) -> None:
     """They are reported and nothing else begins; the exit code is 0 after Ctrl-C, as in stock."""
     mode, method, to_group = way
@@ -53,27 +49,21 @@ def test_one_ends_the_run_after_the_tests_under_way(suite: Project, number: int,
     wait_for_end([*workers])
 
 
-@each_way
-@each_signal
-def test_two_end_the_run_at_once(suite: Project, number: int, way: Way) -> None:
-    """Though tests never end, the run does, and cleans up; workers end with it."""
-    mode, method, to_group = way
+ALIKE = [([number] * 2, way) for number in (signal.SIGTERM, signal.SIGINT) for way in WAYS]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "way"), [*ALIKE, ([signal.SIGINT, signal.SIGTERM], "group")], ids=str
+)
+def test_two_end_the_run_at_once(suite: Project, numbers: list[int], way: str) -> None:
+    """Though tests never end, the run does, and cleans up; Ctrl-C and SIGTERM count together."""
+    mode, method, to_group = WAYS[way]
     process = suite.start(*mode, env={"START_METHOD": method})
     workers = waiting(suite, 2 if mode else 1)
-    send_twice(process, [number, number], to_group=to_group)
+    send_twice(process, numbers, to_group=to_group)
     result = outcome(process)
     is_terminated = result.code in TERMINATED_AT_LAST
-    assert is_terminated if number == signal.SIGTERM else result.code and not is_terminated
-    wait_for_end([*workers])
-
-
-def test_sigterm_after_ctrl_c_ends_the_run_at_once(suite: Project) -> None:
-    """The two count together."""
-    process = suite.start(*PARALLEL)
-    workers = waiting(suite, 2)
-    send_twice(process, [signal.SIGINT, signal.SIGTERM], to_group=True)
-    result = outcome(process)
-    assert result.code in TERMINATED_AT_LAST, result.output
+    assert is_terminated if numbers[1] == signal.SIGTERM else result.code and not is_terminated
     wait_for_end([*workers])
 
 
