@@ -36,14 +36,10 @@ def test_classes_come_in_the_order_of_the_suite() -> None:
     assert schedule("").is_empty
 
 
-def test_serial_tests_come_after_all_others_as_parts_of_their_own() -> None:
-    """Those of a class that is mixed are two parts of it."""
+def test_serial_tests_come_after_all_others_and_alone() -> None:
+    """They are parts of their own, which wait until a worker is alone."""
     parts = schedule("AB", "cDe", "f")
     assert taken(parts) == [(1, (0, 2)), (2, (0,)), (0, (0, 1)), (1, (1,))]
-
-
-def test_serial_tests_wait_until_a_worker_is_alone() -> None:
-    """Others get nothing, though there is something left."""
     parts = schedule("a", "B")
     assert taken(parts, is_alone=False) == [(0, (0,))]
     assert not parts.is_empty
