@@ -109,7 +109,7 @@ BY_SEVERAL = """
 MEETING = """
     class Meeting:
         def may_meet(self):
-            other = "SELECT FROM pg_namespace WHERE starts_with(nspname, 'test_w2_')"
+            other = "SELECT 1 FROM pg_namespace WHERE starts_with(nspname, 'test_w2_')"
             return not Path("known").exists() or query(other)
 
         def may_meet_as(self, number):
