@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .project import PARALLEL, Process, Project, Result, wait_for
+from .project import PARALLEL, Process, Project, Result, outcome, wait_for
 
 OUTCOMES = {
     "addSuccess": "passed",
@@ -22,6 +22,12 @@ OTHER = """
 
     class Other(Recording, TestCase):
         def test_it(self): pass
+"""
+TWO_CLASSES = """
+    class First(Recording, TestCase):
+        def test_it(self): pass
+
+    class Second(First): pass
 """
 
 
@@ -68,11 +74,8 @@ class Reported:
 
     def processes(self, what: str, case: str) -> list[int]:
         """List the processes that have recorded this of a class, once for each time."""
-        return [
-            line["process"]
-            for line in self.records
-            if line["what"] == what and line["case"] == case
-        ]
+        found = [line for line in self.records if line["what"] == what]
+        return [line["process"] for line in found if line["case"] == case]
 
     def _outcome(self, test: str) -> str:
         methods = [call.method for call in self.calls[test]]
@@ -97,17 +100,15 @@ def observe(project: Project) -> None:
 
 def finish(project: Project, process: Process) -> Reported:
     """Wait for the end of a run, and for that of all its processes; return what it reported."""
-    stdout, stderr = process.communicate(timeout=120)
+    result = outcome(process)
     wait_for(lambda: not session(process.pid), "the processes of the run to end")
-    reported = Reported(Result(process.returncode, stdout, stderr), project.records())
+    reported = Reported(result, project.records())
     for line in reported.records:
-        if line["what"] not in {"call", "Started", "Finished"}:
-            continue
-        test = line["test"].replace("library.test_generated.", "")
+        test = line.get("test_id", line.get("test", "")).replace("library.test_generated.", "")
         if line["what"] == "call":
             call = Call(line["method"], line["text"], line["subtest"])
             reported.calls.setdefault(test, []).append(call)
-        else:
+        elif line["what"] in {"Started", "Finished"}:
             reported.events.setdefault(test, []).append(line)
     return reported
 
@@ -148,13 +149,8 @@ def is_asleep(process: int) -> bool:
 
 
 def _alive(condition: Callable[[list[str]], bool]) -> list[int]:
-    names = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit()]
-    found = {int(name): _stat(int(name)) for name in names}
-    return [
-        process
-        for process, fields in found.items()
-        if fields and fields[0] != "Z" and condition(fields)
-    ]
+    found = {int(name): _stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    return [process for process, of in found.items() if of and of[0] != "Z" and condition(of)]
 
 
 def _stat(process: int) -> list[str]:

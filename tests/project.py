@@ -30,11 +30,11 @@ SERIAL: Mode = ()
 PARALLEL: Mode = ("--parallel", "2")
 METHODS = ["fork", "spawn", "forkserver"]
 each_mode = pytest.mark.parametrize("mode", [SERIAL, PARALLEL], ids=["serial", "parallel"])
-each_start = pytest.mark.parametrize(
-    ("mode", "method"),
-    [(SERIAL, "fork"), *((PARALLEL, method) for method in METHODS)],
-    ids=["serial", *METHODS],
-)
+_STARTS = [(SERIAL, "fork"), *((PARALLEL, method) for method in METHODS)]
+_IDS = ["serial", *METHODS]
+each_start = pytest.mark.parametrize(("mode", "method"), _STARTS, ids=_IDS)
+# All but forkserver, whose workers are sent what spawned ones are.
+fork_and_spawn = pytest.mark.parametrize(("mode", "method"), _STARTS[:3], ids=_IDS[:3])
 APPS = Path(__file__).parent / "apps"
 
 STOCK = "django.test.runner.DiscoverRunner"
@@ -78,10 +78,8 @@ _SETTINGS = """
 _MODELS = """
     from django.db import models
 
-
     class Author(models.Model):
         name = models.CharField(max_length=100, unique=True)
-
 
     class Book(models.Model):
         title = models.CharField(max_length=100)
@@ -90,26 +88,19 @@ _MODELS = """
 _MIGRATION = """
     from django.db import migrations, models
 
-
     class Migration(migrations.Migration):
         initial = True
         dependencies = []
         operations = [
-            migrations.CreateModel(
-                name="Author",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    ("name", models.CharField(max_length=100, unique=True)),
-                ],
-            ),
-            migrations.CreateModel(
-                name="Book",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    ("title", models.CharField(max_length=100)),
-                    ("author", models.ForeignKey("library.Author", models.CASCADE)),
-                ],
-            ),
+            migrations.CreateModel("Author", [
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100, unique=True)),
+            ]),
+            migrations.CreateModel("Book", [
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("title", models.CharField(max_length=100)),
+                ("author", models.ForeignKey("library.Author", models.CASCADE)),
+            ]),
         ]
 """
 
@@ -164,20 +155,23 @@ class Project:
 
     def migration(self, name: str, after: str, operations: str) -> None:
         """Add a migration of `library` with the operations that the text lists."""
-        self.write(
-            f"library/migrations/{name}.py",
-            "from django.db import migrations, models\n\n\n"
-            "class Migration(migrations.Migration):\n"
-            f'    dependencies = [("library", "{after}")]\n'
-            f"    operations = [{dedent(operations)}]\n",
-        )
+        text = "from django.db import migrations, models\nclass Migration(migrations.Migration):\n"
+        text += f"    dependencies = [('library', '{after}')]\n"
+        text += f"    operations = [{dedent(operations)}]\n"
+        self.write(f"library/migrations/{name}.py", text)
 
     def tests(self, text: str, module: str = "test_generated") -> None:
         """Write a module of tests, which has the names of `helpers` and the models."""
-        self.write(
-            f"library/{module}.py",
-            "from helpers import *\nfrom library.models import Author, Book\n\n\n" + dedent(text),
-        )
+        names = "from helpers import *\nfrom library.models import Author, Book\n\n\n"
+        self.write(f"library/{module}.py", names + dedent(text))
+
+    def seed(self) -> None:
+        """Give it a fixture, a seeder and a worker set-up; see `helpers.seeds`."""
+        row = {"model": "library.author", "pk": 7, "fields": {"name": "from a fixture"}}
+        self.write("library/fixtures/authors.json", json.dumps([row]))
+        given = {"FIXTURES": ["authors"], "SEEDERS": ["helpers.seeds.seed"]}
+        given["WORKER_SETUP"] = ["helpers.seeds.set_up"]
+        self.configure(f"SCHEMA_RUNNER = {given}")
 
     def records(self, what: str | None = None, *, name: str = "recorded") -> list[dict[str, Any]]:
         """List what `helpers.record` has written, all or of one kind; whole lines only."""
@@ -193,9 +187,7 @@ class Project:
 
     def run(self, *arguments: str, env: dict[str, str] | None = None, stdin: str = "") -> Result:
         """Run `manage.py test` to its end."""
-        process = self.start(*arguments, env=env)
-        stdout, stderr = process.communicate(stdin, timeout=120)
-        return Result(process.returncode, stdout, stderr)
+        return outcome(self.start(*arguments, env=env), stdin)
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
         """Start `manage.py test` in a process group of its own.
@@ -203,22 +195,19 @@ class Project:
         That is a fork of the fork server, or a new interpreter where the variables are about one.
         """
         variables = {**_environment(), **(env or {})}
+        command = ["manage.py", "test", *arguments]
+        process: Process
         if self.fork_server and not _needs_interpreter(env or {}):
-            process = self.fork_server.start(
-                ["manage.py", "test", *arguments], self.folder, variables
+            process = self.fork_server.start(command, self.folder, variables)
+        else:
+            process = subprocess.Popen(
+                [sys.executable, *FLAGS, *command],
+                cwd=self.folder,
+                env=variables,
+                text=True,
+                start_new_session=True,
+                **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
             )
-            self._started.append(process)
-            return process
-        process = subprocess.Popen(
-            [sys.executable, *FLAGS, "manage.py", "test", *arguments],
-            cwd=self.folder,
-            env=variables,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
         self._started.append(process)
         return process
 
@@ -258,16 +247,22 @@ class Project:
             )
             return [name for (name,) in rows]
 
-    def schemas(self) -> dict[str, Marker | None]:
-        """Map the schemas of the host database, `public` aside, to their markers."""
-        if self.test_name not in self.databases():
+    def schemas(self, name: str | None = None) -> dict[str, Marker | None]:
+        """Map the schemas of the host database, or another, `public` aside, to their markers."""
+        if (name or self.test_name) not in self.databases():
             return {}
-        with self.host() as connection:
+        with self.host(name) as connection:
             rows = connection.execute(
                 "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace"
                 " WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"
             )
             return {name: Marker.parse(comment) for name, comment in rows}
+
+
+def outcome(process: Process, stdin: str = "") -> Result:
+    """Wait for the end of a run."""
+    stdout, stderr = process.communicate(stdin, timeout=120)
+    return Result(process.returncode, stdout, stderr)
 
 
 def _needs_interpreter(env: dict[str, str]) -> bool:

@@ -9,22 +9,18 @@ from ..observed import OTHER, children, finish, is_asleep, run
 from ..project import METHODS, PARALLEL, Project, wait_for
 
 # How a test may take its worker with it, and what is told of that.
+KILL, TERMINATE = (f"os.kill(os.getpid(), signal.SIG{name})" for name in ("KILL", "TERM"))
+IN_THREAD = "threading.Thread(target=os._exit, args=[4]).start(); time.sleep(60)"
 DEATHS = {
     "Exit": ("os._exit(3)", "ended with exit code 3."),
     "ExitWithSuccess": ("os._exit(0)", "ended with exit code 0."),
-    "Kill": ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9 (SIGKILL)."),
-    "Terminate": ("os.kill(os.getpid(), signal.SIGTERM)", "was killed by signal 15 (SIGTERM)."),
-    "TerminateAndStay": (
-        "os.kill(os.getpid(), signal.SIGTERM); time.sleep(600)",
-        "was killed by signal 15 (SIGTERM).",
-    ),
+    "Kill": (KILL, "was killed by signal 9 (SIGKILL)."),
+    "Terminate": (TERMINATE, "was killed by signal 15 (SIGTERM)."),
+    "TerminateAndStay": (f"{TERMINATE}; time.sleep(600)", "was killed by signal 15 (SIGTERM)."),
     "Segfault": ("ctypes.string_at(0)", "was killed by signal 11 (SIGSEGV)."),
     "Abort": ("os.abort()", "was killed by signal 6 (SIGABRT)."),
     "Interrupt": ("raise KeyboardInterrupt('from a test')", "KeyboardInterrupt: from a test"),
-    "OfAThread": (
-        "threading.Thread(target=os._exit, args=[4]).start(); time.sleep(60)",
-        "ended with exit code 4.",
-    ),
+    "OfAThread": (IN_THREAD, "ended with exit code 4."),
 }
 # What looks like a death and is an error as any other.
 ERRORS = {
@@ -34,26 +30,22 @@ ERRORS = {
 DYING = """
     class {name}(Recording, {base}):
         def test_1_before(self): self.assertEqual(Author.objects.count(), 0)
-
         def test_2_dies(self):
             Author.objects.create(name="left behind")
             {statement}
 
         def test_3_after(self): self.assertEqual(Author.objects.count(), 0)
 
-
 """
 ALLOCATING = """
     import ctypes
     import resource
-
 
     def allocate_too_much(test):
         before = resource.getrlimit(resource.RLIMIT_AS)
         test.addCleanup(resource.setrlimit, resource.RLIMIT_AS, before)
         resource.setrlimit(resource.RLIMIT_AS, (2**32, before[1]))
         bytearray(2**33)
-
 
 """
 
@@ -70,24 +62,20 @@ def classes(ways: dict[str, tuple[str, str]]) -> str:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_death_is_the_error_of_one_test(observed: Project, method: str) -> None:
     """It is told how the worker died; what its class has before and after passes."""
-    deaths = dict(DEATHS)
-    if method != "fork":  # The others end in the same ways.
-        deaths = {name: DEATHS[name] for name in ("Exit", "Kill", "TerminateAndStay", "Interrupt")}
-    reported = run(observed, classes(deaths | ERRORS), method=method)
-    expected = {}
-    for name in deaths | ERRORS:
-        expected[f"{name}.test_1_before"] = "passed"
-        expected[f"{name}.test_2_dies"] = "crashed" if name in deaths else "error"
-        expected[f"{name}.test_3_after"] = "passed"
-    assert reported.outcomes == dict(sorted(expected.items()))
+    # With other methods, the ways that are left out end in the same manner.
+    deaths = [*DEATHS] if method == "fork" else ["Exit", "Kill", "TerminateAndStay", "Interrupt"]
+    ways = {name: way for name, way in (DEATHS | ERRORS).items() if name in {*deaths, *ERRORS}}
+    reported = run(observed, classes(ways), method=method)
+    ends = ["crashed" if name in deaths else "error" for name in sorted(ways)]
+    expected = [outcome for end in ends for outcome in ("passed", end, "passed")]
+    assert list(reported.outcomes.values()) == expected
     assert reported.fixtures == {}
-    for name, (_, told) in (deaths | ERRORS).items():
+    for name, (_, told) in ways.items():
         assert told in reported.text(f"{name}.test_2_dies")
         processes = reported.processes("sets up", name)
         assert len(processes) == len(set(processes)) == (2 if name in deaths else 1)
-    number = len(deaths | ERRORS)
-    assert f"Ran {3 * number} tests" in reported.result.stderr
-    assert f"FAILED (errors={number})" in reported.result.stderr
+    assert f"Ran {3 * len(ways)} tests" in reported.result.stderr
+    assert f"FAILED (errors={len(ways)})" in reported.result.stderr
 
 
 def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
@@ -105,17 +93,13 @@ def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
             rows = query("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_w' ORDER BY 1")
             record("schemas", all=[name for (name,) in rows])
 
-
     class Second(First): pass
     """
     reported = run(observed, text)
     assert set(reported.outcomes.values()) == {"crashed", "passed"}
+    begun = observed.records("begins")
     old, new = (
-        {
-            line["schema"]: line["worker"]
-            for line in observed.records("begins")
-            if line["test"] == test
-        }
+        {line["schema"]: line["worker"] for line in begun if line["test"] == test}
         for test in ("test_1_dies", "test_2_after")
     )
     assert sorted(old.values()) == sorted(new.values()) == [1, 2]
@@ -129,22 +113,19 @@ def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
 
 def test_several_tests_of_a_class_die(observed: Project) -> None:
     """Each is told as what it was: the end of a pipe comes before that can be known."""
-    text = """
+    text = f"""
     class Dying(Recording, TestCase): pass
-
-
     for n in range(1, 7):
-        setattr(Dying, f"test_{n}_exits", lambda self, n=n: os._exit(n))
-        setattr(Dying, f"test_{n}_is_killed", lambda self: os.kill(os.getpid(), signal.SIGKILL))
-        setattr(Dying, f"test_{n}_passes", lambda self: None)
+        setattr(Dying, f"test_{{n}}_exits", lambda self, n=n: os._exit(n))
+        setattr(Dying, f"test_{{n}}_is_killed", lambda self: {KILL})
+        setattr(Dying, f"test_{{n}}_passes", lambda self: None)
     """
     reported = run(observed, text + OTHER)
     outcomes = list(reported.outcomes.values())
     assert outcomes == ["crashed", "crashed", "passed"] * 6 + ["passed"]
     for n in range(1, 7):
         assert f"ended with exit code {n}." in reported.text(f"Dying.test_{n}_exits")
-        killed = reported.text(f"Dying.test_{n}_is_killed")
-        assert "was killed by signal 9 (SIGKILL)." in killed
+        assert DEATHS["Kill"][1] in reported.text(f"Dying.test_{n}_is_killed")
     assert len(reported.processes("sets up", "Dying")) == 13
     assert "Ran 19 tests" in reported.result.stderr
 
@@ -167,10 +148,8 @@ def test_the_death_of_an_idle_worker_loses_nothing(observed: Project) -> None:
                 Path("waits").touch()
                 wait_for("go")
 
-
         class Soon(Recording, TestCase):
             def test_it(self): wait_for("waits")
-
 
         def tearDownModule(): record("over")
         """

@@ -17,15 +17,11 @@ ERRORS = {
     "local_class": ("raise type('LocalError', (Exception,), {})('local')", "error", "local"),
     "cause": (
         "raise ValueError('effect') from LockedError('cause')",
-        "error",
-        "ValueError: effect",
-        "LockedError: ('cause'",
+        *("error", "ValueError: effect", "LockedError: ('cause'"),
     ),
     "group": (
         "raise ExceptionGroup('a group', [LockedError('in a group'), ValueError('beside it')])",
-        "error",
-        "LockedError: ('in a group'",
-        "ValueError: beside it",
+        *("error", "LockedError: ('in a group'", "ValueError: beside it"),
     ),
     "failure": ("raise AssertionError('a failure', threading.Lock())", "failed", "a failure"),
     "usual_error": ("1 / 0", "error", "ZeroDivisionError: division by zero"),
@@ -39,10 +35,8 @@ DOING = "\n        ".join(f"def test_{name}(self): {does}" for name, (does, *_) 
 SUITE = f"""
     from helpers.unpicklable import *
 
-
     class Errors(Recording, TestCase):
         {DOING}
-
 
     class Subtests(Recording, TestCase):
         def test_locks(self):
@@ -56,16 +50,13 @@ SUITE = f"""
 
         def test_known(self):
             with self.subTest(known=make_known(Parameter)()): self.fail("with a known parameter")
-
         def test_pass(self):
             with self.subTest(lock=threading.Lock()): pass
-
 
     class NoSetUp(Recording, TestCase):
         @classmethod
         def setUpClass(cls): raise LockedError("in setUpClass")
         def test_it(self): pass
-
 
     class NoTearDown(Recording, TestCase):
         @classmethod
@@ -74,7 +65,6 @@ SUITE = f"""
             raise make_known(Exception)("in tearDownClass")
 
         def test_it(self): pass
-
 
     class NoCleanUp(Recording, TestCase):
         @classmethod
@@ -91,11 +81,9 @@ TOLD = {
     "Subtests.test_locks": ("failed", "1 == 1"),
     "Subtests.test_errors": ("error", "in a subtest", "in a second one"),
     "Subtests.test_known": ("failed", "with a known parameter"),
-    **dict.fromkeys(
-        ["Subtests.test_pass", "NoTearDown.test_it", "NoCleanUp.test_it"], ("passed",)
-    ),
-    "Other.test_it": ("passed",),
 }
+for passing in ("Subtests.test_pass", "NoTearDown.test_it", "NoCleanUp.test_it", "Other.test_it"):
+    TOLD[passing] = ["passed"]
 FIXTURES = {
     "setUpClass (NoSetUp)": "in setUpClass",
     "tearDownClass (NoTearDown)": "in tearDownClass",
@@ -108,29 +96,23 @@ SKIPS = """
 
     from helpers.unpicklable import *
 
-
     class Skipped(Recording, TestCase):
         @unittest.expectedFailure
         def test_expected(self): raise LockedError("as expected")
-
         @unittest.expectedFailure
         def test_expected_subtest(self):
             with self.subTest(lock=threading.Lock()): raise LockedError("as expected")
-
         def test_translated(self): self.skipTest(gettext_lazy("a lazy reason"))
         def test_lazy(self): self.skipTest(lazy(lambda: "a lazier reason", str)())
         def test_reducing(self): self.skipTest(LocalReason("a local reason"))
         def test_known(self): self.skipTest(make_known(str)("a reason known here alone"))
-
         def test_subtest(self):
             with self.subTest(lock=threading.Lock()): self.skipTest(gettext_lazy("a part of it"))
-
 
     class SkippedAltogether(TestCase):
         @classmethod
         def setUpClass(cls): raise unittest.SkipTest(gettext_lazy("all of it"))
         def test_it(self): pass
-
 
     @unittest.skip(gettext_lazy("a class"))
     class SkippedClass(TestCase):
@@ -198,12 +180,10 @@ def test_a_parameter_that_cannot_be_shown_is_an_error_of_its_test(observed: Proj
     text = """
     from helpers.unpicklable import MuteParameter
 
-
     class Mute(Recording, TestCase):
         def test_1_before(self): pass
         def test_2_mute(self):
-            with self.subTest(mute=MuteParameter(), lock=threading.Lock()):
-                self.fail("with a mute parameter")
+            with self.subTest(mute=MuteParameter(), lock=threading.Lock()): self.fail()
         def test_3_after(self): pass
     """
     before, mute, after, other = run(observed, text + OTHER).outcomes.values()

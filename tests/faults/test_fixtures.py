@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..observed import OTHER, Reported, run
+from ..observed import OTHER, TWO_CLASSES, Reported, run
 from ..project import Project
 
 SUITE = """
@@ -15,19 +15,16 @@ SUITE = """
         def test_one(self): pass
         def test_two(self): pass
 
-
     # unittest lets KeyboardInterrupt and SystemExit through, and they end the worker.
     class Interrupted(Recording, TestCase):
         @classmethod
         def setUpClass(cls): raise KeyboardInterrupt("in set-up")
         def test_it(self): pass
 
-
     class Exiting(Recording, TestCase):
         @classmethod
         def setUpClass(cls): sys.exit("out of set-up")
         def test_it(self): pass
-
 
     class DiesInTearDown(Recording, TestCase):
         @classmethod
@@ -39,25 +36,20 @@ SUITE = """
         @unittest.skip("not today")
         def test_two(self): pass
 
-
     class DiesInFlush(Recording, TransactionTestCase):
         def test_1(self): pass
         def test_2(self): Author.objects.create(name="to be flushed")
         def test_3(self): self.assertEqual(Author.objects.count(), 0)
-
         def _fixture_teardown(self):
-            if self._testMethodName == "test_2":
-                os._exit(3)
+            if self._testMethodName == "test_2": os._exit(3)
             super()._fixture_teardown()
-
 
     # Its set-up runs again after each death, and dies in the end as well.
     class DiesEachTime(Recording, TestCase):
         @classmethod
         def setUpClass(cls):
             super().setUpClass()
-            if times("set-up") > 2:
-                os._exit(5)
+            if times("set-up") > 2: os._exit(5)
 
         def test_1(self): os._exit(1)
         def test_2(self): os._exit(2)
@@ -68,22 +60,10 @@ DIES_IN_SET_UP = """
         record("setUpModule")
         os._exit(3)
 
-
-    class First(Recording, TestCase):
-        def test_it(self): pass
-
-
-    class Second(First): pass
 """
 DIES_IN_TEAR_DOWN = """
     def tearDownModule(): os._exit(3)
 
-
-    class First(Recording, TestCase):
-        def test_it(self): pass
-
-
-    class Second(First): pass
 """
 FIXTURES = {
     "setUpClass (DiesInSetUp)": "ended with exit code 3.",
@@ -100,25 +80,21 @@ FIXTURES = {
 }
 # Of the tests that are run.
 OUTCOMES = {
-    "DiesEachTime.test_1": "crashed",
-    "DiesEachTime.test_2": "crashed",
-    "DiesInFlush.test_1": "passed",
+    **dict.fromkeys(["DiesEachTime.test_1", "DiesEachTime.test_2"], "crashed"),
     # What a test's class does after it belongs to it, though the test itself has passed.
     "DiesInFlush.test_2": "crashed",
-    "DiesInFlush.test_3": "passed",
-    "DiesInTearDown.test_one": "passed",
+    **dict.fromkeys(["DiesInFlush.test_1", "DiesInFlush.test_3"], "passed"),
+    **dict.fromkeys(["DiesInTearDown.test_one", "Other.test_it"], "passed"),
     "DiesInTearDown.test_two": "skipped",
-    "Other.test_it": "passed",
-    "library.test_tear_down.First.test_it": "passed",
-    "library.test_tear_down.Second.test_it": "passed",
+    **{f"library.test_tear_down.{name}.test_it": "passed" for name in ("First", "Second")},
 }
 
 
 @pytest.fixture(scope="module")
 def reported(shared: Project) -> Reported:
     """A run of the suite and of both modules."""
-    shared.tests(DIES_IN_SET_UP, "test_set_up")
-    shared.tests(DIES_IN_TEAR_DOWN, "test_tear_down")
+    shared.tests(DIES_IN_SET_UP + TWO_CLASSES, "test_set_up")
+    shared.tests(DIES_IN_TEAR_DOWN + TWO_CLASSES, "test_tear_down")
     return run(shared, SUITE + OTHER)
 
 
@@ -150,8 +126,7 @@ def test_a_class_whose_set_up_dies_once_is_run(observed: Project) -> None:
         @classmethod
         def setUpTestData(cls):
             Author.objects.create(name="here")
-            if times("set-up") == 1:
-                os._exit(3)
+            if times("set-up") == 1: os._exit(3)
 
         def test_one(self): self.assertEqual(Author.objects.count(), 1)
     """
@@ -173,12 +148,10 @@ def test_a_set_up_that_fails_leaves_no_transaction_open(observed: Project) -> No
 
         def test_it(self): pass
 
-
     class Later(Recording, TransactionTestCase):
         def test_it(self):
             self.assertTrue(connection.get_autocommit())
             self.assertEqual(Author.objects.count(), 0)
-
 
     class Latest(Recording, TestCase):
         def test_it(self): self.assertEqual(Author.objects.count(), 0)

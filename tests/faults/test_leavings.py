@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -21,7 +20,6 @@ LARGE = """
         def test_1(self): self.fail(self.data)
         def test_2(self): self.fail(self.data)
 
-
     for number in range(12):
         name = f"Large{number}"
         globals()[name] = type(name, (Large,), {"__module__": __name__, "__qualname__": name})
@@ -32,35 +30,23 @@ FORKING = """
         child = os.fork()
         if not child:
             nowhere = os.open(os.devnull, os.O_RDWR)
-            for output in (0, 1, 2):
-                os.dup2(nowhere, output)
-            while True:
-                time.sleep(3600)
+            for output in (0, 1, 2): os.dup2(nowhere, output)
+            while True: time.sleep(3600)
         record("forked", child=child)
 
-
 """
-
-
-@pytest.fixture
-def forking(observed: Project) -> Iterator[Project]:
-    """A project whose tests record processes that they leave, which are killed in the end."""
-    yield observed
-    kill_left(observed)
-
-
-def kill_left(project: Project) -> None:
-    for line in project.records("forked"):
-        with suppress(ProcessLookupError):
-            os.kill(line["child"], signal.SIGKILL)
 
 
 def run_despite_children(project: Project, text: str, method: str) -> Reported:
     """Run tests that leave processes, wait for the end of the run alone, and end those."""
     project.tests(FORKING + text)
     process = project.start(*PARALLEL, env={"START_METHOD": method})
-    process.wait(timeout=60)
-    kill_left(project)
+    try:
+        process.wait(timeout=60)
+    finally:
+        for line in project.records("forked"):
+            with suppress(ProcessLookupError):
+                os.kill(line["child"], signal.SIGKILL)
     reported = finish(project, process)
     assert reported.result.code == 1
     return reported
@@ -70,23 +56,18 @@ def run_despite_children(project: Project, text: str, method: str) -> Reported:
 def test_large_outputs(observed: Project, method: str, flags: list[str]) -> None:
     """What a test prints, and what its error says, may be as long as they like."""
     text = f"""
-    SIZE = {SIZE}
-
-
     class Large(Recording, TestCase):
         def test_1_prints(self):
-            print("x" * SIZE)
-            print("y" * SIZE, file=sys.stderr)
+            print("x" * {SIZE})
+            print("y" * {SIZE}, file=sys.stderr)
 
-        def test_2_fails(self): self.fail("z" * SIZE)
-
+        def test_2_fails(self): self.fail("z" * {SIZE})
         def test_3_prints_and_fails(self):
-            print("u" * SIZE)
-            raise ValueError("v" * SIZE, threading.Lock())
+            print("u" * {SIZE})
+            raise ValueError("v" * {SIZE}, threading.Lock())
 
-        def test_4_skips(self): self.skipTest("w" * SIZE)
+        def test_4_skips(self): self.skipTest("w" * {SIZE})
         def test_5_passes(self): pass
-
 
     class Another(Large): pass
     class AndAnother(Large): pass
@@ -117,11 +98,9 @@ def test_threads_that_never_end(observed: Project, method: str) -> None:
     class Leaving(Recording, TransactionTestCase):
         def leave(self, *, daemon):
             threading.Thread(target=time.sleep, args=[3600], daemon=daemon).start()
-
         def test_1_daemon(self): self.leave(daemon=True)
         def test_2_other(self): self.leave(daemon=False)
         def test_3_passes(self): pass
-
 
     class Another(Leaving): pass
     """
@@ -143,7 +122,7 @@ def test_a_worker_that_breaks_off_does_not_wait_for_threads(observed: Project) -
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_children_that_keep_pipes_open(forking: Project, method: str) -> None:
+def test_children_that_keep_pipes_open(observed: Project, method: str) -> None:
     """A worker's end shows though its pipes stay open, whether it dies or has finished."""
     text = """
     class Leaving(Recording, SimpleTestCase):
@@ -152,22 +131,21 @@ def test_children_that_keep_pipes_open(forking: Project, method: str) -> None:
         def test_3_leaves(self): leave_child()
         def test_4_passes(self): pass
 
-
     class Another(Leaving): pass
     """
-    reported = run_despite_children(forking, text, method)
+    reported = run_despite_children(observed, text, method)
     assert list(reported.outcomes.values()) == ["passed", "crashed", "passed", "passed"] * 2
     for case in ("Leaving", "Another"):
         assert "was killed by signal 9 (SIGKILL)." in reported.text(f"{case}.test_2_dies")
 
 
-def test_a_dead_worker_with_orders_that_are_not_read(forking: Project) -> None:
+def test_a_dead_worker_with_orders_that_are_not_read(observed: Project) -> None:
     """A child of it that keeps its orders open does not keep the run."""
     text = """
     Large.test_1 = Large.test_2 = lambda self: None
     Large0.test_1 = Large1.test_1 = lambda self: leave_child() or os._exit(3)
     """
-    reported = run_despite_children(forking, LARGE + text, "spawn")
+    reported = run_despite_children(observed, LARGE + text, "spawn")
     assert sorted(reported.outcomes.values()) == ["crashed"] * 2 + ["passed"] * 24
 
 
@@ -176,19 +154,15 @@ def test_a_child_that_goes_on_as_its_parent_is_not_heard(observed: Project) -> N
     text = """
     class Returning(SimpleTestCase):
         def go_on(self): pass
-
         def test_1_forks(self):
             child = os.fork()
-            if not child:
-                return self.go_on()
+            if not child: return self.go_on()
             os.waitpid(child, 0)
 
         def test_2_passes(self): pass
 
-
     class Raising(Returning):
         def go_on(self): 1 / 0
-
 
     class Exiting(Returning):
         def go_on(self): sys.exit(3)
@@ -199,20 +173,15 @@ def test_a_child_that_goes_on_as_its_parent_is_not_heard(observed: Project) -> N
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_closing_all_files(observed: Project, method: str) -> None:
-    """A worker that can tell nothing any more is ended, as an error of the test that did it.
-
-    What a test opens afterwards is not taken for the pipes to the run.
-    """
+    """Its worker is ended, as an error of the test; what that opens then is no pipe to the run."""
     text = """
     class Closing(Recording, SimpleTestCase):
         def test_1_before(self): pass
         def test_2_closes(self): os.closerange(3, 1000)
         def test_3_after(self): pass
 
-
     class ClosingWithin(Closing, TestCase): pass
     class ClosingBetween(Closing, TransactionTestCase): pass
-
 
     class Replacing(Closing):
         def test_2_closes(self):

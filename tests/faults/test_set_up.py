@@ -1,19 +1,14 @@
 """Workers that cannot be set up."""
 
+from textwrap import dedent, indent
+
 import pytest
 
-from ..observed import Reported, run
+from ..observed import TWO_CLASSES, Reported, run
 from ..project import METHODS, Project
 
 pytestmark = pytest.mark.oldest
 
-TWO_CLASSES = """
-    class First(Recording, TestCase):
-        def test_one(self): pass
-
-
-    class Second(First): pass
-"""
 # Tests that go on when the process whose id is in a file is gone, as the run knows.
 WAITING = """
     class First(Recording, TestCase):
@@ -23,20 +18,17 @@ WAITING = """
             failing = Path("/proc", Path("failing").read_text())
             wait_until(lambda: not failing.exists())
 
-
     class Second(First): pass
 """
 # What a worker or a migration does that is waited for, by its process id in a file.
 FAILING = """
     from helpers import *
 
-
     def fail(message):
         wait_for("one")
         Path("writing").write_text(str(os.getpid()))
         Path("writing").rename("failing")
         raise ValueError(message)
-
 
 """
 
@@ -45,7 +37,8 @@ def run_with_set_up(
     project: Project, tests: str, body: str, *, method: str = "fork", code: int = 1
 ) -> Reported:
     """Run with a WORKER_SETUP that consists of these statements."""
-    project.write("workers.py", FAILING + f"    def set_up(worker):\n{body}")
+    body = indent(dedent(body), " " * 8)
+    project.write("workers.py", f"{FAILING}    def set_up(worker):\n{body}")
     project.configure('SCHEMA_RUNNER = {"WORKER_SETUP": ["workers.set_up"]}')
     return run(project, tests, method=method, code=code)
 
@@ -62,10 +55,7 @@ def check_workers(reported: Reported, *told: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_set_up_that_raises_ends_the_run(observed: Project, method: str) -> None:
     """Its traceback is told for a worker, no test is run, and the exit code is 1."""
-    body = """
-        record("set up")
-        raise ValueError("no service for this worker")
-    """
+    body = "record('set up'); raise ValueError('no service for this worker')"
     reported = run_with_set_up(observed, TWO_CLASSES, body, method=method)
     assert reported.tests == set()
     error = "ValueError: no service for this worker"
@@ -75,11 +65,7 @@ def test_set_up_that_raises_ends_the_run(observed: Project, method: str) -> None
 
 def test_set_up_that_kills_its_process_is_given_up(observed: Project) -> None:
     """After a few times, and then it is told how the process ended."""
-    body = """
-        record("set up")
-        os._exit(7)
-    """
-    reported = run_with_set_up(observed, TWO_CLASSES, body)
+    reported = run_with_set_up(observed, TWO_CLASSES, "record('set up'); os._exit(7)")
     assert reported.tests == set()
     check_workers(reported, "could not be set up: it ended with exit code 7.")
     assert 3 <= len(observed.records("set up")) <= 6
@@ -87,10 +73,7 @@ def test_set_up_that_kills_its_process_is_given_up(observed: Project) -> None:
 
 def test_set_up_that_fails_in_one_worker_ends_the_run(observed: Project) -> None:
     """What the other has under way is finished, and nothing else is begun."""
-    body = """
-        if worker.number == 2:
-            fail("no service for worker 2")
-    """
+    body = "if worker.number == 2: fail('no service for worker 2')"
     reported = run_with_set_up(observed, WAITING, body)
     assert list(reported.outcomes.values()) == ["passed"]
     assert reported.fixtures.keys() == {"worker 2"}
@@ -102,8 +85,7 @@ def test_a_migration_that_fails_in_one_worker_ends_the_run(observed: Project) ->
     observed.configure('SCHEMA_RUNNER = {"STRATEGY": "migrate"}')
     build = """
     def migrate(apps, editor):
-        if times("built") > 1:
-            fail("a second time")
+        if times("built") > 1: fail("a second time")
     """
     observed.write("once.py", FAILING + build)
     run_once = "migrations.RunPython(__import__('once').migrate)"
@@ -137,13 +119,9 @@ def test_set_up_that_fails_in_a_replacement_is_told_beside_the_death(observed: P
 
         def test_2(self): pass
 
-
     class Second(First): pass
     """
-    body = """
-        if times(f"set-up-{worker.number}") > 1:
-            raise ValueError("only once")
-    """
+    body = "if times(f'set-up-{worker.number}') > 1: raise ValueError('only once')"
     reported = run_with_set_up(observed, tests, body)
     assert reported.outcomes == {"First.test_1": "crashed", "Second.test_1": "crashed"}
     check_workers(reported, "ValueError: only once")

@@ -26,43 +26,6 @@ BAD = {"failed", "error", "crashed", "unexpected success"}
 KILLED = "was killed by signal 9 (SIGKILL)."
 
 
-class Killer(threading.Thread):
-    """Kills workers of a run, any of them at any time.
-
-    But not three of one number in a row as they start: that is meant to end the run. Once one has
-    not come to a test, such are spared until all workers have.
-    """
-
-    def __init__(self, project: Project, run: int, number: int, chance: random.Random) -> None:
-        super().__init__()
-        self.killed: list[int] = []
-        self.is_over = threading.Event()
-        self._project = project
-        self._run = run
-        self._number = number
-        self._chance = chance
-        self._spares_beginners = False
-
-    def run(self) -> None:
-        while len(self.killed) < KILLS:
-            if self.is_over.wait(self._chance.uniform(*PAUSES)):
-                return
-            self._kill()
-
-    def _kill(self) -> None:
-        recorded = {line["process"] for line in self._project.records()}
-        found = workers(self._run)
-        if self._spares_beginners:
-            found = [worker for worker in found if worker in recorded]
-            self._spares_beginners = len(found) < self._number
-        if found:
-            worker = self._chance.choice(found)
-            self._spares_beginners |= worker not in recorded
-            with suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
-                self.killed.append(worker)
-
-
 def workers(run: int) -> list[int]:
     """List the worker processes of a run, however they were started."""
     return sorted(
@@ -76,13 +39,34 @@ def workers(run: int) -> list[int]:
 
 @contextmanager
 def killing(project: Project, run: int, number: int, chance: random.Random) -> Iterator[list[int]]:
-    """Kill some of the workers of a run during the body of the `with`; yield who was killed."""
-    killer = Killer(project, run, number, chance)
+    """Kill workers of a run during the body, any of them at any time; yield who was killed.
+
+    But not three of one number in a row as they start: that is meant to end the run. Once one has
+    not come to a test, such are spared until all workers have.
+    """
+    killed, is_over = list[int](), threading.Event()
+
+    def kill() -> None:
+        spares_beginners = False
+        while len(killed) < KILLS and not is_over.wait(chance.uniform(*PAUSES)):
+            recorded = {line["process"] for line in project.records()}
+            found = workers(run)
+            if spares_beginners:
+                found = [worker for worker in found if worker in recorded]
+                spares_beginners = len(found) < number
+            if found:
+                worker = chance.choice(found)
+                spares_beginners |= worker not in recorded
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+                    killed.append(worker)
+
+    killer = threading.Thread(target=kill)
     killer.start()
     try:
-        yield killer.killed
+        yield killed
     finally:
-        killer.is_over.set()
+        is_over.set()
         killer.join()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from schema_runner.postgres.server import Connection
 
 from ..observed import is_alive
-from ..project import Process, Project, Result, wait_for
+from ..project import Process, Project, Result, outcome, wait_for
 
 # Tests that tell where they are and stay there until a file appears, or for ever.
 WAITING = """
@@ -19,7 +19,6 @@ WAITING = """
             record("waits", schema=schema, database=database)
             while not Path(os.environ.get("GO", "go")).exists():
                 time.sleep(0.02)
-
 
     class A(Waiting, TestCase): pass
     class B(Waiting, TransactionTestCase): pass
@@ -33,12 +32,6 @@ def waiting(project: Project, number: int) -> dict[int, str]:
         f"{number} processes in a test",
     )
     return {line["process"]: line["schema"] for line in found}
-
-
-def outcome(process: Process) -> Result:
-    """Wait for the end of a run."""
-    stdout, stderr = process.communicate(timeout=60)
-    return Result(process.returncode, stdout, stderr)
 
 
 def end(project: Project, process: Process) -> Result:

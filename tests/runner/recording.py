@@ -91,15 +91,10 @@ def read(project: Project, name: str = "recorded") -> list[Line]:
     ]
 
 
-def sleeping(name: str, seconds: float | str, kind: str = "TestCase") -> str:
-    """Return a class of one test that takes so long; `seconds` may be an expression."""
-    return f"""
-    class {name}(Recording, {kind}):
-        def test_it(self):
-            time.sleep({seconds})
-
-
-"""
+def sleeping(names: str, seconds: float | str, kind: str = "TestCase") -> str:
+    """Return classes of one test each that takes so long; `seconds` may be an expression."""
+    text = "    class {}(Recording, {}):\n        def test_it(self): time.sleep({})\n\n"
+    return "".join(text.format(name, kind, seconds) for name in names.split())
 
 
 def follows(begun: list[str], expected: list[str]) -> bool:

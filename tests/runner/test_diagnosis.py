@@ -1,7 +1,6 @@
 """Why tests fail: an example of each verdict, found and named, whatever starts the workers."""
 
 import re
-import shlex
 from textwrap import dedent
 
 import pytest
@@ -30,35 +29,31 @@ ALONE = """
     class Rare(TestCase):
         def test_it(self): self.assertNotEqual(times("rare"), 1)
 
-    class Torn(TestCase):
+    class Two:
+        def test_a(self): pass
+        def test_b(self): pass
+
+    class Torn(Two, TestCase):
         @classmethod
         def tearDownClass(cls):
             super().tearDownClass()
             raise RuntimeError("no tear-down")
 
         def test_a(self): self.assertNotEqual(times("torn"), 1)
-        def test_b(self): pass
 
-    class TornByDeath(TestCase):
+    class TornByDeath(Two, TestCase):
         @classmethod
         def tearDownClass(cls): os._exit(7)
 
-        def test_a(self): pass
-        def test_b(self): pass
-
-    class Unset(TestCase):
+    class Unset(Two, TestCase):
         @classmethod
         def setUpClass(cls): raise RuntimeError("no set-up")
-
-        def test_a(self): pass
-        def test_b(self): pass
 """
 # Keeps another worker from taking what follows, while the whole suite is run in parallel.
 BUSY = """
     class Busy(TestCase):
         def test_it(self):
-            if "DIAGNOSED" in os.environ:
-                wait_for("done")
+            if "DIAGNOSED" in os.environ: wait_for("done")
 """
 LEAVING = """
     class Innocent(TestCase):
@@ -68,7 +63,6 @@ LEAVING = """
     class Leaving(TestCase):
         def test_1(self): CACHE.add("first")
         def test_2(self): pass
-
         def test_3(self):
             other = connection.copy()
             with other.cursor() as cursor:
@@ -96,7 +90,6 @@ AT_ITS_END = """
 IN_MEMORY = """
     class PollutedMemory(TestCase):
         def test_1(self): pass
-
         def test_2(self):
             Path("done").touch()
             self.assertNotIn("second", CACHE)
@@ -116,9 +109,8 @@ BY_SEVERAL = """
 MEETING = """
     class Meeting:
         def may_meet(self):
-            return not Path("known").exists() or query(
-                "SELECT 1 FROM pg_namespace WHERE starts_with(nspname, 'test_w2_')"
-            )
+            other = "SELECT 1 FROM pg_namespace WHERE starts_with(nspname, 'test_w2_')"
+            return not Path("known").exists() or query(other)
 
         def may_meet_as(self, number):
             is_it = schema_runner.current_worker().number == number
@@ -160,11 +152,9 @@ DISTURBED = """
     class Disturbing(Meeting, TestCase):
         def test_it(self):
             CACHE.add("through")
-            if not Path("known").exists():
-                wait_for("there")
+            if not Path("known").exists(): wait_for("there")
             if self.may_meet_as(2):
-                if Path("there").exists():
-                    Path("disturbed").touch()
+                if Path("there").exists(): Path("disturbed").touch()
                 Path("through").touch()
 """
 
@@ -192,37 +182,30 @@ NOW_AND_THEN = "it fails alone in a fresh schema some times of 5"
 NEVER_AGAIN = "it has not failed again, alone 15 times and among the same tests"
 OF_MODULE = {"library.test_other": broken("library.test_other")}
 OF_MEMORY = {"PollutedMemory.test_2": polluted(["Leaving.test_4"], "PollutedMemory.test_2")}
+OF_ALONE = {
+    "Broken.test_it": broken("Broken.test_it"),
+    "Dying.test_it": broken("Dying.test_it"),
+    "Flaky.test_it": flaky("Flaky.test_it", NOW_AND_THEN),
+    "Rare.test_it": flaky("Rare.test_it", NEVER_AGAIN),
+    "Torn.test_a": flaky("Torn.test_a", NEVER_AGAIN),
+    "tearDownClass (Torn)": broken("Torn.test_a", "Torn.test_b"),
+    "tearDownClass (TornByDeath)": broken("TornByDeath.test_a", "TornByDeath.test_b"),
+    "setUpClass (Unset)": broken("Unset.test_a", "Unset.test_b"),
+}
+# The tests of a class are not what its end is polluted by.
+END = polluted(["Leaving.test_4"], "PollutedEnd.test_a", "PollutedEnd.test_b")
+OF_AFTER = {
+    **OF_MODULE,
+    "PollutedDatabase.test_2": polluted(["Leaving.test_3"], "PollutedDatabase.test_2"),
+    "tearDownClass (PollutedEnd)": END,
+    **OF_MEMORY,
+}
+SEVERAL = polluted(["Leaving.test_1", "Leaving.test_4"], "Polluted.test_it")
 SUITES: dict[str, tuple[str, dict[str, Told]]] = {
-    "alone": (
-        ALONE,
-        {
-            "Broken.test_it": broken("Broken.test_it"),
-            "Dying.test_it": broken("Dying.test_it"),
-            "Flaky.test_it": flaky("Flaky.test_it", NOW_AND_THEN),
-            "Rare.test_it": flaky("Rare.test_it", NEVER_AGAIN),
-            "Torn.test_a": flaky("Torn.test_a", NEVER_AGAIN),
-            "tearDownClass (Torn)": broken("Torn.test_a", "Torn.test_b"),
-            "tearDownClass (TornByDeath)": broken("TornByDeath.test_a", "TornByDeath.test_b"),
-            "setUpClass (Unset)": broken("Unset.test_a", "Unset.test_b"),
-        },
-    ),
-    "after": (
-        LEAVING + IN_DATABASE + AT_ITS_END + IN_MEMORY,
-        {
-            **OF_MODULE,
-            "PollutedDatabase.test_2": polluted(["Leaving.test_3"], "PollutedDatabase.test_2"),
-            # Its own tests are not what it is polluted by.
-            "tearDownClass (PollutedEnd)": polluted(
-                ["Leaving.test_4"], "PollutedEnd.test_a", "PollutedEnd.test_b"
-            ),
-            **OF_MEMORY,
-        },
-    ),
+    "alone": (ALONE, OF_ALONE),
+    "after": (LEAVING + IN_DATABASE + AT_ITS_END + IN_MEMORY, OF_AFTER),
     "few": (FEW + IN_MEMORY, OF_MODULE | OF_MEMORY),
-    "several": (
-        LEAVING + BY_SEVERAL,
-        {"Polluted.test_it": polluted(["Leaving.test_1", "Leaving.test_4"], "Polluted.test_it")},
-    ),
+    "several": (LEAVING + BY_SEVERAL, {"Polluted.test_it": SEVERAL}),
 }
 
 
@@ -248,11 +231,8 @@ def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> d
 
 def run_again(project: Project, tests: str) -> Result:
     """Run the command that was printed with these tests; `diagnose` has shortened it."""
-    arguments = [
-        argument if argument.startswith(("-", "library.")) else PREFIX + argument
-        for argument in shlex.split(tests)
-    ]
-    return project.run(*arguments)
+    named = [one if one.startswith(("-", "library.")) else PREFIX + one for one in tests.split()]
+    return project.run(*named)
 
 
 @pytest.mark.parametrize(
@@ -308,9 +288,8 @@ def test_options_that_matter_are_in_the_command(project: Project) -> None:
     options = "--settings other_settings --no-migrations --isolation=database --retries 1 -v 2"
     tests = "class Broken(TestCase):\n    def test_it(self): self.fail()\n"
     told = diagnose(project, tests, *options.split(), "-k", "Broken")
-    assert told["Broken.test_it"][2] == (
-        "--settings=other_settings --isolation=database --no-migrations Broken.test_it"
-    )
+    kept = "--settings=other_settings --isolation=database --no-migrations"
+    assert told["Broken.test_it"][2] == f"{kept} Broken.test_it"
 
 
 def test_nothing_is_told_of_a_suite_that_passes(project: Project) -> None:

@@ -19,8 +19,7 @@ LONG = """
 
         def work(self):
             time.sleep(0.3)
-            if "DIVIDED" in os.environ:
-                meet("long")
+            if "DIVIDED" in os.environ: meet("long")
         {more}
         def test_a(self):
             self.work()
@@ -34,8 +33,7 @@ LONG = """
 DIVIDED = {"MEET": "2", "DIVIDED": "1"}
 SET_UP = """
         @classmethod
-        def setUpTestData(cls):
-            cls.author = Author.objects.create(name="for all tests")
+        def setUpTestData(cls): cls.author = Author.objects.create(name="for all tests")
 """
 # Doing that twice would cost more than it could save.
 SLOW_SET_UP = """
@@ -79,11 +77,9 @@ def seen(shared_project: Project) -> Project:
     return shared_project
 
 
-def again(
-    project: Project, module: str, *arguments: str, env: dict[str, str] | None = None
-) -> Run:
+def again(project: Project, module: str, *more: str, env: dict[str, str] | None = None) -> Run:
     """Run a module in parallel once more."""
-    return run(project, *PARALLEL, *arguments, f"library.test_{module}", env=env)
+    return run(project, *PARALLEL, *more, f"library.test_{module}", env=env)
 
 
 def ran(found: Run) -> Counter[str]:
@@ -98,10 +94,8 @@ def is_whole(found: Run) -> bool:
 
 
 @pytest.mark.parametrize("module", ["case", "transaction"])
-def test_a_long_class_is_divided_from_the_second_parallel_run_on(
-    seen: Project, module: str
-) -> None:
-    """The first has seen that its tests change nothing; set-up is done in both workers."""
+def test_a_long_class_is_divided_from_the_second_run_on(seen: Project, module: str) -> None:
+    """The first in parallel has seen that tests change nothing; both workers do the set-up."""
     for _ in range(2):
         found = again(seen, module, env=DIVIDED)
         assert ran(found) == Counter(TESTS)
@@ -129,10 +123,10 @@ def test_a_class_stays_whole(seen: Project, module: str) -> None:
     assert is_whole(again(seen, module))
 
 
-@pytest.mark.parametrize("arguments", [["--order", "suite"], ["--shuffle", "1"]])
-def test_a_class_stays_whole_where_an_order_is_given(seen: Project, arguments: list[str]) -> None:
+@pytest.mark.parametrize("order", ["--order=suite", "--shuffle=1"])
+def test_a_class_stays_whole_where_an_order_is_given(seen: Project, order: str) -> None:
     """Its tests are run in that order, by one worker."""
-    found = again(seen, "case", *arguments)
+    found = again(seen, "case", order)
     assert ran(found) == Counter(TESTS)
     assert len(found.processes_of("Long")) == 1
 

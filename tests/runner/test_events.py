@@ -4,30 +4,25 @@ from typing import Any
 
 import pytest
 
-from ..project import PARALLEL, SERIAL, Mode, Project
+from ..project import PARALLEL, Mode, Project, each_mode, fork_and_spawn
 
 RUNNER = """
     import os
     import unittest
 
+    from helpers.observed import ObservedRunner
     from schema_runner import Finished, SchemaDiscoverRunner, Started
 
-    class Runner(SchemaDiscoverRunner):
+    class Runner(ObservedRunner):
+        get_resultclass = SchemaDiscoverRunner.get_resultclass
+
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
-            self.observers.append(self.write)
             self.observers.append(self.count)
             self.counted = 0
 
-        def write(self, event):
-            # Once Django is set up.
-            import helpers
-
-            helpers.record(type(event).__name__, **{"told": event._asdict()})
-
         def count(self, event):
-            if "RAISES" in os.environ:
-                raise ValueError("observer")
+            if "RAISES" in os.environ: raise ValueError("observer")
             self.counted += isinstance(event, Started | Finished)
 
         def build_suite(self, *args, **kwargs):
@@ -42,44 +37,27 @@ RUNNER = """
 """
 TESTS = """
     class Outcomes(TestCase):
-        def tearDown(self):
-            record("ends", test=self.id(), time=time.time())
-
-        def test_passed(self):
-            time.sleep(0.2)
-
-        def test_failed(self):
-            self.fail("as planned")
-
-        def test_error(self):
-            raise KeyError("as planned")
-
-        def test_skipped(self):
-            self.skipTest("today")
-
+        def tearDown(self): record("ends", test=self.id(), time=time.time())
+        def test_passed(self): time.sleep(0.2)
+        def test_failed(self): self.fail("as planned")
+        def test_error(self): raise KeyError("as planned")
+        def test_skipped(self): self.skipTest("today")
         @unittest.skip("always")
         def test_skipped_by_a_decorator(self): pass
-
         @unittest.expectedFailure
-        def test_expected_failure(self):
-            self.fail("as planned")
-
+        def test_expected_failure(self): self.fail("as planned")
         @unittest.expectedFailure
         def test_unexpected_success(self): pass
-
         def test_failed_in_a_subtest(self):
             for number in range(3):
-                with self.subTest(number=number):
-                    self.assertNotEqual(number, 1)
+                with self.subTest(number=number): self.assertNotEqual(number, 1)
 
         def test_error_in_a_subtest(self):
             for number in range(3):
-                with self.subTest(number=number):
-                    1 / number
+                with self.subTest(number=number): 1 / number
 
         @schema_runner.timeout(0.5)
-        def test_timed_out(self):
-            time.sleep(60)
+        def test_timed_out(self): time.sleep(60)
 
     class Costly(TransactionTestCase):
         @classmethod
@@ -92,47 +70,33 @@ TESTS = """
             time.sleep(0.1)
             sum(range(1_000_000))
 
-        def test_b(self):
-            Costly.changed = True
+        def test_b(self): Costly.changed = True
 
     class NoSetUp(TestCase):
         @classmethod
-        def setUpClass(cls):
-            raise ValueError("class set-up")
-
+        def setUpClass(cls): raise ValueError("class set-up")
         def test_never(self): pass
 """
 MODULE = "library.test_generated."
 OUTCOMES = {
-    "Outcomes.test_passed": "passed",
-    "Outcomes.test_failed": "failed",
-    "Outcomes.test_error": "error",
-    "Outcomes.test_skipped": "skipped",
-    "Outcomes.test_skipped_by_a_decorator": "skipped",
+    **dict.fromkeys(["Outcomes.test_passed", "Costly.test_a", "Costly.test_b"], "passed"),
+    **dict.fromkeys(["Outcomes.test_failed", "Outcomes.test_failed_in_a_subtest"], "failed"),
+    **dict.fromkeys(["Outcomes.test_error", "Outcomes.test_error_in_a_subtest"], "error"),
+    **dict.fromkeys(["Outcomes.test_skipped", "Outcomes.test_skipped_by_a_decorator"], "skipped"),
     "Outcomes.test_expected_failure": "expected failure",
     "Outcomes.test_unexpected_success": "unexpected success",
-    "Outcomes.test_failed_in_a_subtest": "failed",
-    "Outcomes.test_error_in_a_subtest": "error",
     "Outcomes.test_timed_out": "timed out",
-    "Costly.test_a": "passed",
-    "Costly.test_b": "passed",
 }
-Told = list[dict[str, Any]]
 
 
-def told(project: Project, kind: str) -> Told:
-    return [one["told"] for one in project.records(kind)]
-
-
-def by_test(project: Project) -> dict[str, Told]:
+def by_test(project: Project) -> dict[str, list[dict[str, Any]]]:
     """Return what was told of each test: one beginning, then one end."""
-    found: dict[str, Told] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for event in project.records():
         if event["what"] in ("Started", "Finished"):
-            about = event["told"]
-            found.setdefault(about["test_id"], []).append({"kind": event["what"], **about})
+            found.setdefault(event["test_id"], []).append(event)
     for both in found.values():
-        assert [event["kind"] for event in both] == ["Started", "Finished"]
+        assert [event["what"] for event in both] == ["Started", "Finished"]
     return found
 
 
@@ -144,15 +108,9 @@ def observed(project: Project) -> Project:
     return project
 
 
-@pytest.mark.parametrize(
-    ("mode", "method"),
-    [(SERIAL, "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")],
-    ids=["serial", "fork", "spawn"],
-)
-def test_an_observer_is_told_of_tests_classes_and_workers(
-    observed: Project, mode: Mode, method: str
-) -> None:
-    """All is told in the process of the run."""
+@fork_and_spawn
+def test_an_observer_is_told_all(observed: Project, mode: Mode, method: str) -> None:
+    """Of tests, classes and workers; in the process of the run."""
     result = observed.run(*mode, env={"START_METHOD": method})
     assert result.code == 1
     check_tests(observed)
@@ -181,10 +139,10 @@ def check_tests(project: Project) -> None:
 
 def check_classes(project: Project, *, has_workers: bool) -> None:
     """What a class costs with its fixtures; what was not run; how long a set-up takes."""
-    costs = {event["test_class"]: event for event in told(project, "ClassFinished")}
-    names = ["Costly", "NoSetUp", "Outcomes"]
-    assert sorted(costs) == [MODULE + name for name in names]
-    assert len(told(project, "ClassFinished")) == len(names)
+    events = project.records("ClassFinished")
+    costs = {event["test_class"]: event for event in events}
+    assert sorted(costs) == [MODULE + name for name in ("Costly", "NoSetUp", "Outcomes")]
+    assert len(events) == len(costs)
     cost = costs[f"{MODULE}Costly"]
     assert 0.2 <= cost["overhead"] < cost["duration"]
     assert cost["duration"] >= 0.3
@@ -193,10 +151,10 @@ def check_classes(project: Project, *, has_workers: bool) -> None:
     assert 0 < cost["reset_time"] < cost["duration"]
     assert cost["keeps_state"] is (True if has_workers else None)
     assert costs[f"{MODULE}NoSetUp"]["resets"] == 0
-    (failed,) = told(project, "FixtureFailed")
+    (failed,) = project.records("FixtureFailed")
     assert failed["name"] == f"setUpClass ({MODULE}NoSetUp)"
     assert failed["test_ids"] == [f"{MODULE}NoSetUp.test_never"]
-    ready = told(project, "WorkerReady")
+    ready = project.records("WorkerReady")
     assert len(ready) == (2 if has_workers else 0)
     for event in ready:
         assert event["duration"] > 0
@@ -211,13 +169,9 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
         import itertools
 
         class Killing(TestCase):
-            def test_a_crashed(self):
-                os._exit(3)
-
+            def test_a_crashed(self): os._exit(3)
             @schema_runner.timeout(0.5)
-            def test_b_timed_out(self):
-                collections.deque(itertools.repeat(0), maxlen=0)
-
+            def test_b_timed_out(self): collections.deque(itertools.repeat(0), maxlen=0)
             def test_c_passed(self): pass
 
         class Beside(TestCase):
@@ -238,10 +192,9 @@ def test_suites_within_a_suite(observed: Project) -> None:
     assert len(by_test(observed)) == len(OUTCOMES)
 
 
-@pytest.mark.parametrize("mode", [SERIAL, PARALLEL])
+@each_mode
 def test_an_observer_that_raises_does_not_leave_anything(observed: Project, mode: Mode) -> None:
     """Its error ends the run, as one in a result of the project's own would."""
     result = observed.run(*mode, env={"RAISES": "1"})
     assert result.code == 1
     assert "ValueError: observer" in result.stderr
-    assert observed.databases() == []

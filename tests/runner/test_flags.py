@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from schema_runner.postgres.marker import Marker
-
 from ..project import PARALLEL, SERIAL, STOCK, Mode, Project, Result, each_mode
 
 OURS = "schema_runner.SchemaDiscoverRunner"
@@ -16,35 +14,27 @@ TESTS = """
     @tag("slow")
     class Slow(TestCase):
         def test_slow(self): Author.objects.create(name="slow")
-
         @tag("core")
         def test_slow_and_core(self): print("printed by a test that passes")
 
     class Mixed(TestCase):
         @classmethod
         def setUpTestData(cls): cls.author = Author.objects.create(name="shared")
-
         def test_passes(self): Book.objects.create(title="t", author=self.author)
-
         @unittest.skip("not today")
         def test_skipped(self): pass
-
         @unittest.expectedFailure
         def test_expected(self): self.assertEqual(1, 2)
-
         def test_subtests(self):
             for number in range(3):
-                with self.subTest(number=number):
-                    self.assertLess(number, 3)
+                with self.subTest(number=number): self.assertLess(number, 3)
 
     class Committed(TransactionTestCase):
         def test_commits(self): Author.objects.create(name="committed")
-
         def test_is_flushed(self): self.assertEqual(Author.objects.count(), 0)
 
     class WithoutDatabase(SimpleTestCase):
         databases = set()
-
         def test_simple(self): pass
 """
 FAILING = """
@@ -60,43 +50,29 @@ FAILING = """
 
         @unittest.expectedFailure
         def test_unexpected_success(self): pass
-
         def test_failing_subtests(self):
             for number in range(3):
-                with self.subTest(number=number):
-                    self.assertEqual(number, 1)
+                with self.subTest(number=number): self.assertEqual(number, 1)
 """
 NO_SET_UP = """
 
     class NoSetUp(TestCase):
         @classmethod
         def setUpClass(cls): raise ValueError("class set-up")
-
         def test_never(self): pass
 """
 
 # What workers have a part in is compared in both modes; what selects tests in one of them.
 IN_BOTH = [
-    "",
-    "library --noinput --debug-mode --no-faulthandler",
-    "--reverse -v 2 --timing",
-    "--shuffle 4711 -v 3",
-    "--keepdb",
-    "-v 0",
-    "no.such.module",
-    "--pattern nothing*.py",
+    *("", "library --noinput --debug-mode --no-faulthandler", "--reverse -v 2 --timing"),
+    *("--shuffle 4711 -v 3", "--keepdb", "-v 0", "no.such.module", "--pattern nothing*.py"),
 ]
 SERIALLY = [
     "library.test_generated.Mixed",
     "library.test_generated.Mixed.test_passes library.test_generated.Slow",
-    "--tag slow",
-    "--tag nothing-has-it",
+    *("--tag slow", "--tag nothing-has-it"),
 ]
-IN_PARALLEL = [
-    "-k passes -k commits",
-    "--exclude-tag slow",
-    "--tag core --exclude-tag nothing",
-]
+IN_PARALLEL = ["-k passes -k commits", "--exclude-tag slow", "--tag core --exclude-tag nothing"]
 FLAGS = [
     *((mode, flags) for flags in IN_BOTH for mode in (SERIAL, PARALLEL)),
     *((SERIAL, flags) for flags in SERIALLY),
@@ -177,9 +153,7 @@ def test_durations(project: Project) -> None:
         """
         class Slow(SimpleTestCase):
             def test_slow(self): time.sleep(0.2)
-
             def test_slower(self): time.sleep(0.5)
-
             def test_fast(self): pass
         """
     )
@@ -188,14 +162,8 @@ def test_durations(project: Project) -> None:
 
 def test_tests_choose_how_they_start_processes(project: Project) -> None:
     """The run itself does not settle it."""
-    project.tests(
-        """
-        import multiprocessing
-
-        class Choosing(SimpleTestCase):
-            def test_it(self): multiprocessing.set_start_method("spawn")
-        """
-    )
+    choosing = "__import__('multiprocessing').set_start_method('spawn')"
+    project.tests(f"class Choosing(SimpleTestCase):\n    def test_it(self): {choosing}\n")
     project.run().passed()
 
 
@@ -208,7 +176,7 @@ def test_parallel_auto_and_its_variable(project: Project) -> None:
 
 def test_pdb_opens_at_a_failure(project: Project) -> None:
     """Serial runs stop in the debugger; `c` goes on."""
-    project.tests("class Failing(TestCase):\n    def test_it(self):\n        1 / 0\n")
+    project.tests("class Failing(TestCase):\n    def test_it(self): 1 / 0\n")
     result = in_both(project, "--pdb", stdin="p 40 + 2\nc\n")
     assert "Opening PDB: ZeroDivisionError" in result.stdout
     assert "42" in result.stdout
@@ -217,9 +185,8 @@ def test_pdb_opens_at_a_failure(project: Project) -> None:
 def test_pdb_with_parallel_is_refused(project: Project) -> None:
     """With Django's words, and without its traceback."""
     project.tests(TESTS)
-    stock, ours = (
-        project.run("--pdb", *PARALLEL, "--testrunner", runner) for runner in (STOCK, OURS)
-    )
+    arguments = ("--pdb", *PARALLEL, "--testrunner")
+    stock, ours = (project.run(*arguments, runner) for runner in (STOCK, OURS))
     assert ours.code == stock.code == 1
     (line,) = ours.stderr.splitlines()
     assert line == stock.stderr.splitlines()[-1].replace("ValueError", "CommandError")
@@ -246,8 +213,10 @@ def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
     in_both(project, *mode).passed()
 
 
-def worker_schemas(project: Project) -> dict[str, Marker | None]:
-    return {name: found for name, found in project.schemas().items() if name.startswith("test_w")}
+def worker_schemas(project: Project) -> dict[str, str]:
+    """Map the schemas of workers to the states that their markers say."""
+    found = project.schemas().items()
+    return {name: marker.state for name, marker in found if marker and name.startswith("test_w")}
 
 
 def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
@@ -255,13 +224,10 @@ def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
     project.tests(TESTS)
     result = project.run("--parallel", "16", "--keepdb").passed()
     kept = worker_schemas(project)
-    assert len(kept) == 4
-    for name, marker in kept.items():
-        assert marker is not None
-        assert marker.state == "kept"
+    assert [*kept.values()] == ["kept"] * 4
+    for name in kept:
         assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
     again = project.run("--keepdb").passed()
     assert "Using existing test database" in again.stderr
-    assert worker_schemas(project).keys() == kept.keys()
+    assert worker_schemas(project) == kept
     project.run().passed()
-    assert project.databases() == []

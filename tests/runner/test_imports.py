@@ -12,44 +12,33 @@ _SETTINGS = """
     import sys
     from pathlib import Path
 
+    def write_modules(name): Path(name).write_text("\\n".join(sys.modules))
 
-    def write_modules(name):
-        Path(name).write_text("\\n".join(sys.modules))
-
-
-    if "manage.py" in sys.argv[0]:
-        atexit.register(write_modules, "modules-of-run")
+    if "manage.py" in sys.argv[0]: atexit.register(write_modules, "modules-of-run")
 """
 _TESTS = """
-    import os
-
     from settings import write_modules
 
-
     class Simple(SimpleTestCase):
-        def test_nothing(self):
-            write_modules(f"modules-of-test-{os.getpid()}")
-
+        def test_nothing(self): write_modules(f"modules-of-test-{os.getpid()}")
 
     class Query(TestCase):
         def test_nothing(self):
             self.assertEqual(Author.objects.count(), 0)
             write_modules(f"modules-of-test-{os.getpid()}")
 
-
-    class Other(Query):
-        pass
+    class Other(Query): pass
 """
-ENGINE = {
-    f"execution.{name}"
-    for name in ("channel", "crew", "diagnosis", "engine", "plan", "process", "report")
-} | {"statistics"}
-REVIEW = {f"backend.{name}" for name in ("guard", "review", "source", "statements")}
-COPIES = {
-    f"postgres.{name}"
-    for name in ("blueprint", "catalog", "copies", "facts", "pg_dump", "pool", "template")
-}
-BUILDS = {"fingerprint.recording", "postgres.facts", "postgres.pg_dump", "postgres.silence"}
+
+
+def of(package: str, names: str) -> set[str]:
+    return {f"{package}.{name}" for name in names.split()}
+
+
+ENGINE = of("execution", "channel crew diagnosis engine plan process report") | {"statistics"}
+REVIEW = of("backend", "guard review source statements")
+COPIES = of("postgres", "blueprint catalog copies facts pg_dump pool template")
+BUILDS = of("postgres", "facts pg_dump silence") | {"fingerprint.recording"}
 SNAPSHOT = {"postgres.snapshot"}
 RESETS = {"backend.resets", "backend.standing", "postgres.reset", "postgres.adoption"}
 KEEPING = {"fingerprint", "reference", "django.core.management.commands.loaddata"}

@@ -7,21 +7,6 @@ import pytest
 from ..project import PARALLEL, SERIAL, Mode, Project, each_mode
 from .test_limits import reported
 
-SLEEPING = """
-    class Sleeping:
-        def test_sleeps(self):
-            time.sleep(0.8)
-            record("slept", case=type(self).__name__)
-
-    MARK
-    class Limited(Sleeping, SimpleTestCase): pass
-
-    @schema_runner.timeout(None)
-    class Unlimited(Sleeping, SimpleTestCase):
-        def test_nothing_is_set(self):
-            self.assertEqual(signal.getitimer(signal.ITIMER_REAL), (0, 0))
-            self.assertEqual(signal.getsignal(signal.SIGALRM), signal.SIG_DFL)
-"""
 ALARMS = """
     class Alarms:
         def test_own(self):
@@ -33,8 +18,21 @@ ALARMS = """
             signal.setitimer(signal.ITIMER_REAL, 0.01)
             wait_until(lambda: rung)
 
-    class A(Alarms, SimpleTestCase): pass
+"""
+SLEEPING = """
+    class Sleeping:
+        def test_sleeps(self):
+            time.sleep(0.8)
+            record("slept", case=type(self).__name__)
 
+    MARK
+    class Limited(Sleeping, SimpleTestCase): pass
+
+    @schema_runner.timeout(None)
+    class Unlimited(Sleeping, Alarms, SimpleTestCase): pass
+"""
+TWO = """
+    class A(Alarms, SimpleTestCase): pass
     class B(Alarms, TestCase): pass
 """
 # A setting, a mark and arguments; workers have to be told of the first two.
@@ -51,12 +49,12 @@ WAYS = [
     ("setting", "mark", "flags", "mode"),
     [(*way, mode) for *way, modes in WAYS for mode in modes],
 )
-def test_a_limit_is_given_in_several_ways(
+def test_a_limit_is_given(
     project: Project, setting: str, mark: str, flags: list[str], mode: Mode
 ) -> None:
     """For all tests, for those of a class, or for one; None lifts it."""
     project.configure(setting)
-    project.tests(SLEEPING.replace("MARK", mark))
+    project.tests(ALARMS + SLEEPING.replace("MARK", mark))
     result = project.run(*mode, *flags)
     assert result.code == 1
     assert reported(result) == ["FAIL Limited.test_sleeps"]
@@ -68,7 +66,7 @@ def test_a_limit_is_given_in_several_ways(
 @each_mode
 def test_there_is_no_limit_by_default(project: Project, mode: Mode) -> None:
     """Neither a handler of SIGALRM nor a timer: tests may use them."""
-    project.tests(ALARMS)
+    project.tests(ALARMS + TWO)
     project.run(*mode).passed()
 
 
@@ -76,7 +74,7 @@ def test_a_debugger_has_no_limit(project: Project) -> None:
     """A person at --pdb may think for longer."""
     project.tests("class Failing(SimpleTestCase):\n    def test_it(self): 1 / 0\n")
     process = project.start("--pdb", "--test-timeout", "0.5")
-    assert process.stdout is not None
+    assert process.stdout
     while "Opening PDB" not in process.stdout.readline():
         assert process.poll() is None
     # Beyond the limit.
@@ -88,23 +86,10 @@ def test_a_debugger_has_no_limit(project: Project) -> None:
 
 @pytest.mark.parametrize("given", ["0", "x", "nan"])
 def test_a_wrong_option_is_one_error(shared_project: Project, given: str) -> None:
-    """As argparse tells any other."""
+    """As argparse tells any other; a wrong setting is one in unit tests, and in refusals."""
     result = shared_project.run(f"--test-timeout={given}")
     assert result.code == 2
     assert result.stderr.splitlines()[-1].endswith(
         f"error: argument --test-timeout: {given!r} is not a number of seconds, more than 0"
     )
     assert "Traceback" not in result.stderr
-
-
-def test_a_wrong_setting_is_one_error(project: Project) -> None:
-    """Before anything is made."""
-    project.configure(SETTING.format("'5'"))
-    project.tests(ALARMS)
-    result = project.run()
-    assert result.code == 1
-    assert result.stderr.splitlines() == [
-        'CommandError: SCHEMA_RUNNER["TEST_TIMEOUT"] must be a number of seconds, more than 0, '
-        "or None."
-    ]
-    assert project.databases() == []

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ..project import PARALLEL, SERIAL, Mode, Project, Result
+from ..project import PARALLEL, Mode, Project, Result, fork_and_spawn
 
 IMPORTS = """
     import asyncio
@@ -17,8 +17,7 @@ IMPORTS = """
 
 """
 SLOW = """
-    def wait_in_the_second_thread(event):
-        event.wait()
+    def wait_in_the_second_thread(event): event.wait()
 
     class Usable(TransactionTestCase):
         def assert_usable(self):
@@ -27,8 +26,7 @@ SLOW = """
             ((schema,),) = query("SELECT current_schema()")
             self.assertTrue(schema.startswith("test_w"))
 
-        def test_z_usable(self):
-            self.assert_usable()
+        def test_z_usable(self): self.assert_usable()
 
     class Slow(Usable):
         @soon
@@ -46,8 +44,7 @@ SLOW = """
             lock.acquire()
 
         @soon
-        def test_c_server(self):
-            query("SELECT pg_sleep(600)")
+        def test_c_server(self): query("SELECT pg_sleep(600)")
 
     class InTransaction(TestCase):
         @soon
@@ -57,35 +54,25 @@ SLOW = """
 
         @soon
         def test_b_rows(self):
-            for _ in Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"):
-                pass
-
-        def test_c_usable(self):
-            Usable.assert_usable(self)
+            list(Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"))
+        def test_c_usable(self): Usable.assert_usable(self)
 
     class SlowSetUp(Usable):
         def setUp(self):
-            if "slow" in self.id():
-                time.sleep(600)
-
+            if "slow" in self.id(): time.sleep(600)
         @soon
-        def test_a_slow(self):
-            Path("never").touch()
+        def test_a_slow(self): Path("never").touch()
 
     class SlowTearDown(Usable):
         def tearDown(self):
-            if "slow" in self.id():
-                time.sleep(600)
-
+            if "slow" in self.id(): time.sleep(600)
         @soon
         def test_a_slow(self): pass
 
     class Catching(SimpleTestCase):
         @sooner
         def test_a_raises(self):
-            with self.assertRaises(AssertionError):
-                time.sleep(600)
-
+            with self.assertRaises(AssertionError): time.sleep(600)
         def test_b_passes(self): pass
 
     class Async(TransactionTestCase):
@@ -118,20 +105,14 @@ SLOW = """
     @tag("no-spawn")
     class Isolated(unittest.IsolatedAsyncioTestCase):
         @sooner
-        async def test_a_async(self):
-            await asyncio.sleep(600)
-
-        async def test_b_goes_on(self):
-            await asyncio.sleep(0)
+        async def test_a_async(self): await asyncio.sleep(600)
+        async def test_b_goes_on(self): await asyncio.sleep(0)
 
     @sooner
     class SlowClass(TestCase):
         @classmethod
-        def setUpClass(cls):
-            time.sleep(600)
-
-        def test_never(self):
-            Path("never").touch()
+        def setUpClass(cls): time.sleep(600)
+        def test_never(self): Path("never").touch()
 
     @sooner
     class SlowEnd(SimpleTestCase):
@@ -143,47 +124,32 @@ SLOW = """
         def test_passes(self): pass
 """
 OVER_TIME = [
-    "ERROR SlowClass.setUpClass",
-    "ERROR SlowEnd.tearDownClass",
-    "FAIL Async.test_a_sleeps",
-    "FAIL Catching.test_a_raises",
-    "FAIL InTransaction.test_a_server",
-    "FAIL InTransaction.test_b_rows",
-    "FAIL Isolated.test_a_async",
-    "FAIL Slow.test_a_sleeps",
-    "FAIL Slow.test_b_lock",
-    "FAIL Slow.test_c_server",
-    "FAIL SlowSetUp.test_a_slow",
-    "FAIL SlowTearDown.test_a_slow",
+    *("ERROR SlowClass.setUpClass", "ERROR SlowEnd.tearDownClass"),
+    *("FAIL Async.test_a_sleeps", "FAIL Catching.test_a_raises"),
+    *("FAIL InTransaction.test_a_server", "FAIL InTransaction.test_b_rows"),
+    *("FAIL Isolated.test_a_async", "FAIL Slow.test_a_sleeps", "FAIL Slow.test_b_lock"),
+    *("FAIL Slow.test_c_server", "FAIL SlowSetUp.test_a_slow", "FAIL SlowTearDown.test_a_slow"),
 ]
 STUBBORN = """
     def swallow():
         # In the end it gives up, so that a failure of this test does not take for ever.
         for _ in range(2000):
-            try:
-                time.sleep(0.01)
-            except Exception:
-                pass
+            try: time.sleep(0.01)
+            except Exception: pass
         Path("never").touch()
 
-    def count():
-        collections.deque(itertools.repeat(0), maxlen=0)
-
-    def wait_in_the_second_thread():
-        time.sleep(600)
+    def count(): collections.deque(itertools.repeat(0), maxlen=0)
+    def wait_in_the_second_thread(): time.sleep(600)
 
     class Stubborn:
-        def test_a_passes(self):
-            Author.objects.create(name="a")
-
+        def test_a_passes(self): Author.objects.create(name="a")
         @soon
         def test_b_stubborn(self):
             Author.objects.create(name="a")
             threading.Thread(target=wait_in_the_second_thread, daemon=True).start()
             self.wait()
 
-        def test_c_passes(self):
-            self.assertEqual(Author.objects.count(), 0)
+        def test_c_passes(self): self.assertEqual(Author.objects.count(), 0)
 
     class Swallowing(Stubborn, TransactionTestCase):
         def wait(self): swallow()
@@ -198,8 +164,7 @@ STUBBORN = """
             Path("tidied").touch()
 
         @schema_runner.timeout(3.5)
-        def test_it(self):
-            time.sleep(600)
+        def test_it(self): time.sleep(600)
 """
 
 
@@ -209,14 +174,9 @@ def reported(result: Result) -> list[str]:
     return sorted(f"{kind} {test_class}.{name}" for kind, name, test_class in found)
 
 
-@pytest.mark.parametrize(
-    ("mode", "method"), [(SERIAL, "fork"), (PARALLEL, "fork"), (PARALLEL, "spawn")]
-)
+@fork_and_spawn
 def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str) -> None:
-    """Whatever they wait for or catch: they show their stacks, and later tests go on.
-
-    Fixtures of a class are reported as by stock Django, and have the limit of their class.
-    """
+    """They show their stacks, and later tests go on; fixtures have the limit of their class."""
     project.tests(IMPORTS + SLOW)
     has_all = method == "fork"
     over_time = [line for line in OVER_TIME if has_all or "Isolated" not in line]
@@ -231,15 +191,11 @@ def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str
     assert "in wait_in_the_second_thread" in result.stderr
     assert "_wait_and_exit" not in result.stderr
     assert not (project.folder / "never").exists()
-    assert project.databases() == []
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_that_does_not_heed_a_limit_is_ended(project: Project, method: str) -> None:
-    """The test is reported once, with the stacks; the others of its class are run.
-
-    A test that tidies up has as long for it as for the test, and is a failure as any other.
-    """
+    """Its test is reported once, with the stacks; tidying up has as long as the test itself."""
     project.tests(IMPORTS + STUBBORN)
     result = project.run(*PARALLEL, env={"START_METHOD": method})
     assert result.code == 1
@@ -253,7 +209,6 @@ def test_a_worker_that_does_not_heed_a_limit_is_ended(project: Project, method: 
     assert result.stderr.count("in wait_in_the_second_thread") == 2
     assert (project.folder / "tidied").exists()
     assert not (project.folder / "never").exists()
-    assert project.databases() == []
 
 
 def test_a_process_that_does_not_heed_a_limit_is_ended(project: Project) -> None:
@@ -266,4 +221,3 @@ def test_a_process_that_does_not_heed_a_limit_is_ended(project: Project) -> None
         assert "in wait_in_the_second_thread" in result.stderr
         assert not (project.folder / "never").exists()
     project.run("library.test_generated", "-k", "passes").passed()
-    assert project.databases() == []

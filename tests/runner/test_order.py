@@ -39,16 +39,12 @@ def test_what_takes_longest_comes_first(measured: Project) -> None:
     assert classes(measured) == SUITE
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["--order", "suite"], ["--shuffle", "1"], ["--reverse"], LABELS],
-    ids=["suite", "shuffle", "reverse", "labels"],
-)
-def test_an_order_that_is_given_wins(measured: Project, arguments: list[str]) -> None:
+@pytest.mark.parametrize("order", ["--order=suite", "--shuffle=1", "--reverse", " ".join(LABELS)])
+def test_an_order_that_is_given_wins(measured: Project, order: str) -> None:
     """Classes begin as they do without workers: in stock's order."""
-    expected = classes(measured, *arguments)
+    expected = classes(measured, *order.split())
     assert not follows(expected, LONGEST_FIRST)
-    assert follows(classes(measured, *PARALLEL, *arguments, env=TOGETHER), expected)
+    assert follows(classes(measured, *PARALLEL, *order.split(), env=TOGETHER), expected)
 
 
 def test_one_label_gives_no_order(measured: Project) -> None:
@@ -64,10 +60,8 @@ def test_one_label_gives_no_order(measured: Project) -> None:
 
 def test_kinds_keep_their_order_in_each_worker(project: Project) -> None:
     """A class that may empty tables comes after those that may not, though it takes longer."""
-    project.tests(
-        "".join(sleeping(f"Case{n}", 0.2) for n in range(4))
-        + "".join(sleeping(f"Other{n}", 0.3, "TransactionTestCase") for n in range(2))
-    )
+    others = sleeping("Other0 Other1", 0.3, "TransactionTestCase")
+    project.tests(sleeping("Case0 Case1 Case2 Case3", 0.2) + others)
     run(project, *PARALLEL).passed()
     found = classes(project, *PARALLEL, env=TOGETHER)
     assert sorted(found[:4]) == ["Case0", "Case1", "Case2", "Case3"]
@@ -78,11 +72,9 @@ def test_a_class_that_would_hold_up_the_run_goes_ahead(project: Project) -> None
     """Its worker runs no test of an earlier kind from then on: those are left to another."""
     # Another time than what was measured, so that the worker ahead is through before the other.
     slower = "0.6 if 'SLOWER' in os.environ else 0.1"
-    project.tests(
-        "".join(sleeping(f"Case{n}", slower) for n in range(4))
-        + sleeping("Long", 1.2, "TransactionTestCase")
-        + sleeping("Other", 0.02, "TransactionTestCase")
-    )
+    cases = sleeping("Case0 Case1 Case2 Case3", slower)
+    long = sleeping("Long", 1.2, "TransactionTestCase")
+    project.tests(cases + long + sleeping("Other", 0.02, "TransactionTestCase"))
     run(project, *PARALLEL).passed()
     found = run(project, *PARALLEL, env={**TOGETHER, "SLOWER": "1"}).passed()
     assert sorted(found.classes) == ["Case0", "Case1", "Case2", "Case3", "Long", "Other"]
@@ -98,11 +90,8 @@ def test_where_tests_find_everything_as_it_was_length_alone_decides(project: Pro
     kinds = {"B": "TransactionTestCase", "C": "TransactionTestCase"}
     # Longer than the next two together, also where a processor is shared.
     lengths = {**LENGTHS, "B": 1.2}
-    project.tests(
-        "".join(
-            sleeping(name, length, kinds.get(name, "TestCase")) for name, length in lengths.items()
-        )
-    )
+    each = [sleeping(name, lengths[name], kinds.get(name, "TestCase")) for name in lengths]
+    project.tests("".join(each))
     run(project, *PARALLEL).passed()
     found = run(project, *PARALLEL, env=TOGETHER).passed()
     assert follows(found.classes, LONGEST_FIRST)

@@ -7,7 +7,6 @@ from .recording import TOGETHER, run
 TESTS = """
     class Flaky(Recording, TestCase):
         def test_beside(self): pass
-
         def test_flaky(self):
             time.sleep(0.3)
             self.assertFalse({condition})

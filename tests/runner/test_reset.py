@@ -2,15 +2,13 @@
 
 import pytest
 
-from ..project import PARALLEL, STOCK, Mode, Project, each_mode
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each_mode
 
-STATEMENTS = """
-    migrations.RunSQL(
-        "CREATE TABLE legacy (id serial PRIMARY KEY, author bigint);"
-        " CREATE FUNCTION insert_author() RETURNS void LANGUAGE sql AS"
-        " $$ INSERT INTO library_author (name) VALUES ('x') $$"
-    )
-"""
+STATEMENTS = """migrations.RunSQL(
+    "CREATE TABLE legacy (id serial PRIMARY KEY, author bigint);"
+    " CREATE FUNCTION insert_author() RETURNS void LANGUAGE sql AS"
+    " $$ INSERT INTO library_author (name) VALUES ('x') $$"
+)"""
 COMMITTED = """
     from django.contrib.auth.models import Permission
     from django.contrib.contenttypes.models import ContentType
@@ -18,8 +16,8 @@ COMMITTED = """
     class Committed(TransactionTestCase):
         def check(self):
             self.assertEqual(Author.objects.count(), 0)
-            self.assertEqual(ContentType.objects.get_for_model(Author).pk,
-                             ContentType.objects.get(model="author").pk)
+            kind = ContentType.objects.get(model="author")
+            self.assertEqual(ContentType.objects.get_for_model(Author).pk, kind.pk)
             self.assertEqual(ContentType.objects.count(), 6)
             self.assertEqual(Permission.objects.count(), 24)
             Book.objects.create(title="x", author=Author.objects.create(name="same"))
@@ -58,15 +56,15 @@ WRITTEN = """
 
     class Written(TransactionTestCase):
         def setUp(self): self.assertEqual(Author.objects.count(), 0)
-
         def test_thread(self): in_thread(insert)
         def test_server(self): query("SELECT insert_author()")
-
         def test_process(self):
             parameters = connection.get_connection_params()
             names = ("host", "port", "user", "dbname", "options")
-            known = json.dumps({name: parameters.get(name) for name in names})
-            subprocess.run([sys.executable, "insert.py", known], check=True)
+            known = {name: parameters.get(name) for name in names}
+            connecting = f"import psycopg; other = psycopg.connect(**{known}, autocommit=True)"
+            inserting = f"{connecting}; other.execute('SELECT insert_author()')"
+            subprocess.run([sys.executable, "-c", inserting], check=True)
 
         def test_flush(self):
             call_command("flush", interactive=False, verbosity=0)
@@ -96,48 +94,23 @@ WRITTEN = """
 """
 
 
-@pytest.fixture
-def committing(project: Project) -> Project:
-    """A project with tests that commit: those which stock Django can run, and others."""
+@each_mode
+def test_committed_rows_are_gone(project: Project, mode: Mode) -> None:
+    """After each test, whatever has written them; what post_migrate makes is there, as stock's."""
     project.migration("0002_statements", "0001_initial", STATEMENTS)
-    project.write(
-        "insert.py",
-        """
-        import json, sys, psycopg
-
-        with psycopg.connect(**json.loads(sys.argv[1])) as connection:
-            connection.execute("INSERT INTO library_author (name) VALUES ('x')")
-        """,
-    )
     project.tests(COMMITTED)
     project.tests(WRITTEN, module="test_written")
-    return project
-
-
-@each_mode
-def test_committed_rows_are_gone(committing: Project, mode: Mode) -> None:
-    """After each test, whatever has written them; what post_migrate makes is there."""
-    result = committing.run(*mode).passed()
+    result = project.run(*mode).passed()
     # The run goes on without the connection, and names the test that left it.
     assert "library.test_written.Left.test_leave left a connection idle" in result.output
-
-
-def test_committed_rows_are_gone_as_under_stock(committing: Project) -> None:
-    """The tests expect what stock's flush leaves."""
-    committing.run("library.test_generated", "--testrunner", STOCK).passed()
+    if mode == SERIAL:
+        project.run("library.test_generated", *WITH_STOCK).passed()
 
 
 SEEDED = """
     SCHEMA_RUNNER = {{"FIXTURES": ["authors"], "SEEDERS": ["library.seeds.seed"], "RESET": {!r}}}
 """
-ROWS = """
-    migrations.RunPython(
-        lambda apps, editor: [
-            apps.get_model("library", "Author").objects.create(name=name)
-            for name in ("migrated", "needed")
-        ]
-    )
-"""
+ROWS = "INSERT INTO library_author (name) VALUES ('migrated'), ('needed')"
 FIXTURE = '[{"model": "library.author", "pk": 70, "fields": {"name": "from a fixture"}}]'
 SEEDS = """
     from library.models import Author, Book
@@ -151,7 +124,7 @@ SEEDS = """
 @pytest.fixture
 def seeded(project: Project) -> Project:
     """A project with rows of a migration, of a fixture and of a seeder; one refers to another."""
-    project.migration("0002_rows", "0001_initial", ROWS)
+    project.migration("0002_rows", "0001_initial", f"migrations.RunSQL({ROWS!r})")
     project.write("library/fixtures/authors.json", FIXTURE)
     project.write("library/seeds.py", SEEDS)
     return project
@@ -162,56 +135,45 @@ LEFT = {
     "reference": ["from a fixture", "migrated", "needed"],
     "django": [],
 }
+FOUND = """
+    class A(TransactionTestCase):
+        def check(self):
+            if hasattr(type(self), "is_second"):
+                names = sorted(Author.objects.values_list("name", flat=True))
+                self.assertEqual(names, {!r})
+                books = list(Book.objects.values_list("pk", "title", "author__name"))
+                self.assertEqual(books, [(20, "from a seeder", "needed")] if names else [])
+            type(self).is_second = True
+            Author.objects.all().delete()
+            Author.objects.create(id=70, name="same key")
+            Book.objects.create(title="x", author=Author.objects.create(name="x"))
+
+        test_a = test_b = test_c = check
+
+    class B(A): pass
+"""
 # In clone databases, in the project's database, in schemas that are built or read.
-PLACES = {
-    "serial": ("", ""),
-    "parallel": ("", "--parallel 2"),
-    "clones": ("", "--parallel 2"),
-    "current": ("", "--parallel 2 --host-database current"),
-    "migrate": ('SCHEMA_RUNNER["STRATEGY"] = "migrate"', "--parallel 2"),
-    "snapshot": ('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "kept"', ""),
-    "spawn": ("", "--parallel 2"),
-}
+PLACES = ["serial", "parallel", "clones", "current", "migrate", "snapshot", "spawn"]
+SETTINGS = {"migrate": '"STRATEGY": "migrate"', "snapshot": '"SNAPSHOT_DIR": "kept"'}
+KINDS = [(place, reset) for place in PLACES for reset in ("selective", "reference")]
 
 
 @pytest.mark.parametrize(
-    ("place", "reset"),
-    [
-        *((place, reset) for place in PLACES for reset in ("selective", "reference")),
-        *((place, "django") for place in ("serial", "parallel")),
-    ],
+    ("place", "reset"), [*KINDS, ("serial", "django"), ("parallel", "django")]
 )
 def test_reference_data_survives(seeded: Project, place: str, reset: str) -> None:
     """Rows of FIXTURES and SEEDERS, and those they refer to; with "reference" all there were."""
-    settings, options = PLACES[place]
-    seeded.configure(SEEDED.format(reset))
-    seeded.configure(settings)
+    mode = SERIAL if place in ("serial", "snapshot") else PARALLEL
+    seeded.configure(f"{SEEDED.format(reset)}    SCHEMA_RUNNER |= {{{SETTINGS.get(place, '')}}}")
     if place == "clones":
         seeded.migration("0003_schema", "0002_rows", 'migrations.RunSQL("CREATE SCHEMA beside")')
     if place == "current":
         seeded.create_database()
-    seeded.tests(
-        f"""
-        class A(TransactionTestCase):
-            def check(self):
-                if hasattr(type(self), "is_second"):
-                    names = sorted(Author.objects.values_list("name", flat=True))
-                    self.assertEqual(names, {LEFT[reset]!r})
-                    books = list(Book.objects.values_list("pk", "title", "author__name"))
-                    self.assertEqual(books, [(20, "from a seeder", "needed")] if names else [])
-                type(self).is_second = True
-                Author.objects.all().delete()
-                Author.objects.create(id=70, name="same key")
-                Book.objects.create(title="x", author=Author.objects.create(name="x"))
-
-            test_a = test_b = test_c = check
-
-        class B(A): pass
-        """
-    )
+        mode = (*PARALLEL, "--host-database", "current")
+    seeded.tests(FOUND.format(LEFT[reset]))
     for _ in range(2 if place == "snapshot" else 1):
         method = "spawn" if place == "spawn" else "fork"
-        seeded.run(*options.split(), env={"START_METHOD": method}).passed()
+        seeded.run(*mode, env={"START_METHOD": method}).passed()
     if place == "current":
         seeded.drop_database()
 
@@ -247,12 +209,10 @@ APPS = """
     from django.db.models.signals import post_migrate
 
     def note(using, **kwargs):
-        with open("emitted", "a") as file:
-            file.write(f"{using}\\n")
+        with open("emitted", "a") as file: file.write(f"{using}\\n")
 
     class Library(AppConfig):
         name = "library"
-
         def ready(self): post_migrate.connect(note, sender=self)
 """
 
@@ -275,7 +235,6 @@ def test_post_migrate_is_emitted_once(project: Project) -> None:
 
         class B(Case):
             def test_b(self): self.emitted(1)
-
             def test_c(self):
                 call_command("flush", interactive=False, verbosity=0)
                 self.emitted(2)
@@ -287,7 +246,6 @@ def test_post_migrate_is_emitted_once(project: Project) -> None:
 
         class D(Case):
             available_apps = ["library"]
-
             def test_a(self): self.emitted(4)
             def test_b(self): self.emitted(5)
         """
@@ -310,35 +268,26 @@ SEQUENCES = """
         test_a = test_b = check
 """
 OWN_TEARDOWN = """
-
     class Own(Sequences):
         reset_sequences = False
-
         def _fixture_teardown(self):
             call_command("flush", interactive=False, verbosity=0, allow_cascade=True)
 """
 
 
-@pytest.mark.parametrize(
-    ("reset", "tests"),
-    [("selective", SEQUENCES + OWN_TEARDOWN), ("reference", SEQUENCES)],
-    ids=["selective", "reference"],
-)
-def test_sequences_are_not_set_below_rows_that_stay(
-    seeded: Project, reset: str, tests: str
-) -> None:
+@pytest.mark.parametrize(("reset", "more"), [("selective", OWN_TEARDOWN), ("reference", "")])
+def test_sequences_stay_above_rows(seeded: Project, reset: str, more: str) -> None:
     """With reset_sequences the others begin anew, in all teardowns that ask for it."""
     seeded.configure(SEEDED.format(reset))
-    seeded.tests(tests)
+    seeded.tests(SEQUENCES + more)
     seeded.run().passed()
 
 
 def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
     """With "reference": rows, sequences, tables without models; nothing is deserialized."""
     seeded.configure(SEEDED.format("reference"))
-    seeded.migration(
-        "0003_table", "0002_rows", 'migrations.RunSQL("CREATE TABLE plain (n serial, t text)")'
-    )
+    table = "CREATE TABLE plain (n serial, t text)"
+    seeded.migration("0003_table", "0002_rows", f"migrations.RunSQL({table!r})")
     seeded.tests(
         """
         from unittest import mock
@@ -375,7 +324,6 @@ def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
 
         class C(TransactionTestCase):
             reset_sequences = True
-
             def test_it(self): Author.objects.create(name="z")
 
         class D(A): pass

@@ -37,39 +37,24 @@ ALIASES = """
 """
 EXPECTED = {
     # A worker needs two for each database, not for each alias.
-    "default": 5,
-    "default second mirror": 5,
-    "mirror": 5,
+    **dict.fromkeys(["default", "default second mirror", "mirror", "default lite down"], 5),
     "default other": 2,
-    "default lite down": 5,
     # Each role has its own connections, and the least counts.
     "default few": 2,
     # What others use is not left, and never less than none.
     "used": 0,
     # Nothing is known without PostgreSQL, and where the server or the role is not there.
-    "": None,
-    "lite none": None,
-    "down": None,
-    "missing": None,
-    "down missing": None,
+    **dict.fromkeys(["", "lite none", "down", "missing", "down missing"]),
 }
 
 
 def test_workers_by_connections(project: Project) -> None:
     """As a process is told that has only set Django up."""
     limits = {"sixteen": 16, "nine": 9, "two": 2}
-    created = {
-        f"{project.name}_{name}": f"CREATEDB CONNECTION LIMIT {n}" for name, n in limits.items()
-    }
+    options = {name: f"CREATEDB CONNECTION LIMIT {n}" for name, n in limits.items()}
     project.configure(ALIASES.format(name=project.name))
-    with roles(project, **created):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", CODE, *EXPECTED],
-            check=False,
-            cwd=project.folder,
-            env={**os.environ, "DJANGO_SETTINGS_MODULE": "settings"},
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == EXPECTED
+    command = [sys.executable, "-W", "error", "-c", CODE, *EXPECTED]
+    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "settings"}
+    with roles(project, **{f"{project.name}_{name}": option for name, option in options.items()}):
+        found = subprocess.check_output(command, cwd=project.folder, env=env)
+    assert json.loads(found) == EXPECTED

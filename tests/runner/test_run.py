@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ..digest import digest
-from ..project import PARALLEL, SERIAL, STOCK, Mode, Project, each_start
+from ..project import PARALLEL, STOCK, Mode, Project, each_mode, each_start
 
 pytestmark = pytest.mark.versions
 
@@ -41,10 +41,7 @@ PRECIOUS = """
 @pytest.mark.server
 @each_start
 def test_each_worker_has_a_schema_of_its_own(project: Project, mode: Mode, method: str) -> None:
-    """Named by the worker and the time, in the one host database, first on the path.
-
-    The project's own database is unchanged.
-    """
+    """Named by worker and time, in one host database; the project's own is left unchanged."""
     project.create_database()
     with project.host(project.name) as connection:
         connection.execute(PRECIOUS)
@@ -91,39 +88,27 @@ FAILING = """
             self.fail("as planned")
 
     class Breaking(TestCase):
-        def test_error(self):
-            1 / 0
+        def test_error(self): 1 / 0
 """
 
 
-@pytest.mark.parametrize(
-    ("mode", "migrates", "error"),
-    [
-        (SERIAL, True, "FAILED (failures=1, errors=1)"),
-        (PARALLEL, True, "FAILED (failures=1, errors=1)"),
-        (PARALLEL, False, "division by zero"),
-    ],
-    ids=["suite-serial", "suite-parallel", "migration"],
-)
-def test_a_failing_run_leaves_nothing(
-    project: Project, mode: Mode, migrates: bool, error: str
-) -> None:
+@each_mode
+def test_a_failing_run_leaves_nothing(project: Project, mode: Mode) -> None:
     """Failures and errors end as in stock Django, and everything is dropped."""
     project.tests(FAILING)
-    if not migrates:
-        project.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
     result = project.run(*mode)
     assert result.code == 1
-    assert error in result.stderr
+    assert "FAILED (failures=1, errors=1)" in result.stderr
     assert project.databases() == []
+    if mode:
+        project.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
+        result = project.run(*mode)
+        assert result.code == 1
+        assert "division by zero" in result.stderr
 
 
 def test_runs_under_stock_django_before_and_after(project: Project) -> None:
-    """They find what they expect, for schemas are not called as stock's databases are.
-
-    The error of an extension that cannot be created is that of the connection that it was
-    created on, and of its savepoint.
-    """
+    """They pass; the error of an extension is that of its own connection, and its savepoint."""
     project.tests(
         """
         from django.db import DatabaseError
@@ -154,27 +139,27 @@ def test_runs_under_stock_django_before_and_after(project: Project) -> None:
         assert project.databases() == []
 
 
+RUNNER = """
+    from django.test.runner import DiscoverRunner
+    from schema_runner import SchemaRunnerMixin
+
+    class Own(DiscoverRunner):
+        @classmethod
+        def add_arguments(cls, parser):
+            super().add_arguments(parser)
+            parser.add_argument("--greet")
+
+        def __init__(self, greet=None, **kwargs):
+            super().__init__(**kwargs)
+            print("Hello", greet)
+
+    class OwnWithSchemas(SchemaRunnerMixin, Own): pass
+"""
+
+
 def test_a_runner_of_one_s_own_uses_the_mixin(project: Project) -> None:
     """SchemaRunnerMixin goes before the class that is there already."""
-    project.write(
-        "runner.py",
-        """
-        from django.test.runner import DiscoverRunner
-        from schema_runner import SchemaRunnerMixin
-
-        class Own(DiscoverRunner):
-            @classmethod
-            def add_arguments(cls, parser):
-                super().add_arguments(parser)
-                parser.add_argument("--greet")
-
-            def __init__(self, greet=None, **kwargs):
-                super().__init__(**kwargs)
-                print("Hello", greet)
-
-        class OwnWithSchemas(SchemaRunnerMixin, Own): pass
-        """,
-    )
+    project.write("runner.py", RUNNER)
     project.configure('TEST_RUNNER = "runner.OwnWithSchemas"')
     project.tests(REPORTING)
     result = project.run(*PARALLEL, "--greet", "there").passed()

@@ -30,9 +30,7 @@ TESTS = """
             super().setUpClass()
             cls.ready = True
 
-        def test_a(self):
-            self.assertTrue(self.ready)
-
+        def test_a(self): self.assertTrue(self.ready)
         @serial
         def test_b(self):
             self.assertTrue(self.ready)
@@ -66,14 +64,9 @@ ALONE = {
 @pytest.fixture(scope="module")
 def mixed(shared_project: Project) -> Project:
     """A project with tests of both kinds, unless UNMARKED is set."""
-    shared_project.configure(
-        """
-        import os
-
-        labels = ["library.test_generated.Labelled", "slow", "library.other"]
-        SCHEMA_RUNNER = {"SERIAL": [] if "UNMARKED" in os.environ else labels}
-        """
-    )
+    labels = ["library.test_generated.Labelled", "slow", "library.other"]
+    marked = f'[] if "UNMARKED" in __import__("os").environ else {labels}'
+    shared_project.configure(f'SCHEMA_RUNNER = {{"SERIAL": {marked}}}')
     shared_project.tests(TESTS)
     return shared_project
 
@@ -97,14 +90,12 @@ def test_serial_tests_run_after_all_others_and_alone(mixed: Project, method: str
     assert mixed.databases() == []
 
 
-@pytest.mark.parametrize("flags", [["--reverse"], ["--shuffle", "7"]], ids=["reverse", "shuffle"])
-def test_the_order_within_each_phase_is_that_of_the_suite(
-    mixed: Project, flags: list[str]
-) -> None:
+@pytest.mark.parametrize("flag", ["--reverse", "--shuffle=7"])
+def test_the_order_within_each_phase_is_that_of_the_suite(mixed: Project, flag: str) -> None:
     """Flags that change it change it in both."""
-    parallel = run(mixed, *PARALLEL, *flags, env=TOGETHER).passed()
+    parallel = run(mixed, *PARALLEL, flag, env=TOGETHER).passed()
     assert_alone(parallel)
-    serial = run(mixed, *flags).passed()
+    serial = run(mixed, flag).passed()
     alone = [test for test in serial.tests if test in ALONE]
     assert parallel.tests[len(BESIDE) :] == alone
 
@@ -127,8 +118,7 @@ def test_only_serial_tests(mixed: Project) -> None:
 FAILING = """
     class Beside(Recording, TestCase):
         def test_a(self):
-            if os.environ["FAILS"] in ("beside", "both"):
-                self.fail("beside")
+            if os.environ["FAILS"] in ("beside", "both"): self.fail("beside")
 
     class BesideToo(Recording, TestCase):
         def test_a(self): pass
@@ -160,10 +150,8 @@ def test_failures_of_both_phases_are_in_one_report(failing: Project) -> None:
     """A parallel test that fails does not keep serial ones from being run."""
     result = failing.run(*PARALLEL, env={"FAILS": "both"})
     assert result.code == 1
-    assert "Ran 5 tests" in result.stderr
-    assert "FAILED (failures=2)" in result.stderr
-    assert "AssertionError: beside" in result.stderr
-    assert "AssertionError: alone" in result.stderr
+    for text in ("Ran 5 tests", "FAILED (failures=2)", "Error: beside", "Error: alone"):
+        assert text in result.stderr
 
 
 @pytest.mark.parametrize("phase", ["beside", "alone"])
@@ -187,4 +175,3 @@ def test_a_worker_that_dies_at_a_serial_test_is_replaced(failing: Project) -> No
     assert "ended with exit code 7" in done.result.stderr
     assert done.tests[-3:] == ["Alone.test_a", "Alone.test_b", "AloneToo.test_a"]
     assert not any(done.met[test] for test in done.met if test.startswith("Alone"))
-    assert failing.databases() == []

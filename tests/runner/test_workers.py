@@ -13,10 +13,9 @@ QUICK = """
         def test_it(self): meet()
 
     class Second(First): pass
-
     class Third(First): pass
 """
-SLOW = QUICK.replace("meet()", "time.sleep({seconds})")
+SLOW = QUICK.replace("meet()", "time.sleep(1.2)")
 # Some number of processors, whatever machine this is.
 PROCESSORS = """
     from schema_runner.execution import arrangement
@@ -33,14 +32,6 @@ def quick(shared_project: Project) -> Project:
     return shared_project
 
 
-@pytest.fixture
-def sleeping(project: Project) -> Project:
-    """A project whose three classes wait, on four processors."""
-    project.tests(SLOW.format(seconds=1.2))
-    project.configure(PROCESSORS.format(4.0))
-    return project
-
-
 def chosen(project: Project, *arguments: str) -> str:
     """Return the line that says how many workers there are."""
     result = project.run(*arguments).passed()
@@ -52,11 +43,18 @@ def chosen(project: Project, *arguments: str) -> str:
     return str(line)
 
 
-def test_as_many_as_the_run_can_use(sleeping: Project) -> None:
-    """A guess at first; what has been measured decides from then on."""
-    assert "no workers, because the tests take about 0.1 s" in chosen(sleeping, "--parallel")
-    line = chosen(sleeping, *AUTO)
+def test_as_many_as_the_run_can_use(project: Project) -> None:
+    """A guess at first, then what was measured; fewer where few connections are left."""
+    project.tests(SLOW)
+    project.configure(PROCESSORS.format(4.0))
+    assert "no workers, because the tests take about 0.1 s" in chosen(project, "--parallel")
+    line = chosen(project, *AUTO)
     assert line == "--parallel auto: 3 workers, because there are 3 classes of tests."
+    role = f"few_{project.name}"
+    project.configure(f'DATABASES["default"]["USER"] = {role!r}')
+    with roles(project, **{role: "CREATEDB CONNECTION LIMIT 9"}):
+        line = chosen(project, *AUTO)
+    assert line.endswith(": 2 workers, because the server has connections for 2 at most.")
 
 
 def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
@@ -70,25 +68,11 @@ def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
 def test_tests_that_wait_make_up_for_few_processors(project: Project) -> None:
     """Where the server is not known to need the same ones."""
     project.configure(PROCESSORS.format(1.0))
-    project.configure(
-        "from schema_runner import closing\n\nclosing.are_here = lambda aliases: False"
-    )
-    project.tests(SLOW.format(seconds=1.2))
+    project.configure("from schema_runner import closing\nclosing.are_here = lambda _: False")
+    project.tests(SLOW)
     project.run().passed()
     line = chosen(project, *AUTO)
     assert re.search("(3|2) workers, because", line), line
-
-
-def test_connections_that_are_left(sleeping: Project) -> None:
-    """A role that may have few of them has few workers; none is refused."""
-    sleeping.run().passed()
-    role = f"few_{sleeping.name}"
-    sleeping.configure(f'DATABASES["default"]["USER"] = {role!r}')
-    with roles(sleeping, **{role: "CREATEDB CONNECTION LIMIT 9"}):
-        line = chosen(sleeping, *AUTO)
-    assert line == (
-        "--parallel auto: 2 workers, because the server has connections for 2 at most."
-    )
 
 
 def test_a_number_is_obeyed(quick: Project) -> None:
@@ -104,16 +88,13 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
     project.tests(
         """
         class First(TransactionTestCase):
+            def test_commits(self): Author.objects.create(name="left")
             def test_it(self):
                 meet()
                 time.sleep(0.5)
 
-            def test_commits(self):
-                Author.objects.create(name="left")
-
         class Second(First):
             def test_crashes(self): os._exit(7)
-
             @schema_runner.timeout(0.5)
             def test_lasts(self): time.sleep(9)
         """
@@ -137,10 +118,7 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
 
 
 def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
-    """Those of a pool, and databases where there are no schemas.
-
-    Without workers there are none to speak of, and no resets where nothing was committed.
-    """
+    """Those of a pool, of databases, and without workers; no resets where nothing commits."""
     quick.forget()
     kept = [quick.run(*PARALLEL, "--keepdb", env={"MEET": "2"}).passed().stdout for _ in range(2)]
     assert "\n2 schemas made, 2 kept.\n" in kept[0]

@@ -8,6 +8,7 @@ from schema_runner.errors import SchemaRunnerError
 
 RUN = 4711
 APPLICATION = "django-schema-runner 4711"
+MEMORY = {"options": "-c work_mem=1MB"}
 
 
 def assignment(**options: Any) -> Assignment:
@@ -22,30 +23,24 @@ def assigned(given: Assignment | None, **options: Any) -> dict[str, Any]:
     return settings
 
 
+PATH = "-c search_path=test_w1_7,public"
+Options = dict[str, Any]
+
+
 @pytest.mark.parametrize(
     ("options", "changes", "expected"),
     [
         # What the user has in OPTIONS["options"] stays, and ours comes last, where it wins.
-        (
-            {"options": "-c statement_timeout=5s", "sslmode": "x"},
-            {},
-            {"options": "-c statement_timeout=5s -c search_path=test_w1_7,public", "sslmode": "x"},
-        ),
+        ({"options": "-c a=5s", "b": "x"}, {}, {"options": f"-c a=5s {PATH}", "b": "x"}),
         # What is left over is known by the name of the application, whatever the project has set.
-        ({"application_name": "mine"}, {}, {"options": "-c search_path=test_w1_7,public"}),
+        ({"application_name": "mine"}, {}, {"options": PATH}),
         # A build has no schema yet; only whose connection it is can be seen.
-        (
-            {"options": "-c work_mem=1MB"},
-            {"worker": None},
-            {"options": "-c work_mem=1MB", "application_name": APPLICATION},
-        ),
+        (MEMORY, {"worker": None}, {**MEMORY, "application_name": APPLICATION}),
         # A pooler that refuses startup options is not given any.
         ({}, {"path_is_set_later": True}, {}),
     ],
 )
-def test_options_of_connections(
-    options: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]
-) -> None:
+def test_options_of_connections(options: Options, changes: Options, expected: Options) -> None:
     settings = assigned(assignment(**options)._replace(**changes), **options)
     assert settings["OPTIONS"] == {"application_name": f"{APPLICATION} w1", **expected}
     if "worker" not in changes:
@@ -55,11 +50,11 @@ def test_options_of_connections(
 
 def test_the_dict_stays_and_its_options_are_a_copy() -> None:
     """Threads share the dict; the OPTIONS in it are the project's own and come back."""
-    own = {"options": "-c work_mem=1MB"}
+    own = dict(MEMORY)
     settings: dict[str, Any] = {"OPTIONS": own}
     assign(settings, assignment(**own))
     assign(settings, Assignment.of(settings).for_worker(2))
-    assert own == {"options": "-c work_mem=1MB"}
+    assert own == MEMORY
     assert project_options(settings) == own
     assign(settings, None)
     assert settings == {"OPTIONS": own, "NAME": "test_x"}

@@ -42,15 +42,13 @@ def framed(message: object) -> bytes:
 
 
 def test_messages_come_out_whole_and_in_order(receiver: Receiver, sender: Sender) -> None:
+    """A sender says how many bytes it has sent."""
     assert receiver.receive() == []
     for message in ("one", {"two": 2}, None, ()):
         sender.send(message)
     assert receiver.receive() == ["one", {"two": 2}, None, ()]
     assert receiver.receive() == []
     assert not receiver.is_at_end
-
-
-def test_a_sender_says_how_many_bytes_it_has_sent(receiver: Receiver, sender: Sender) -> None:
     sent = sender.send("some") + sender.send("more")
     assert len(receiver.read_bytes()) == sent
 
@@ -78,9 +76,7 @@ def test_peek_leaves_messages_to_be_received(receiver: Receiver, sender: Sender)
     assert receiver.peek() == []
 
 
-def test_a_waiting_sender_fills_the_pipe_as_often_as_it_must(
-    receiver: Receiver, sender: Sender
-) -> None:
+def test_a_waiting_sender_fills_the_pipe_again(receiver: Receiver, sender: Sender) -> None:
     """While another thread reads, what is larger than the pipe comes through in one call."""
     read: list[object] = []
     reader = threading.Thread(target=lambda: read.extend([receiver.next(), receiver.next()]))
@@ -91,9 +87,7 @@ def test_a_waiting_sender_fills_the_pipe_as_often_as_it_must(
     assert read == [LARGE, "after it"]
 
 
-def test_a_sender_that_does_not_wait_keeps_what_does_not_fit(
-    ends: Ends, receiver: Receiver
-) -> None:
+def test_a_sender_that_does_not_wait_keeps_the_rest(ends: Ends, receiver: Receiver) -> None:
     """Until it is flushed, as often as there is room, and in order."""
     sender = Sender(ends[1], waits=False)
     sender.send(LARGE)
@@ -108,9 +102,7 @@ def test_a_sender_that_does_not_wait_keeps_what_does_not_fit(
 
 # None of the next message, half of its length, its length, or the beginning of it.
 @pytest.mark.parametrize("length", [0, 3, 8, 12])
-def test_half_a_message_of_a_dead_sender_is_nothing(
-    ends: Ends, receiver: Receiver, length: int
-) -> None:
+def test_half_a_message_is_nothing(ends: Ends, receiver: Receiver, length: int) -> None:
     """Messages that came whole before it are received, then there is nothing to wait for."""
     os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:length])
     ends[1].close()
@@ -120,9 +112,7 @@ def test_half_a_message_of_a_dead_sender_is_nothing(
     assert receiver.receive() == []
 
 
-def test_half_a_message_does_not_block_where_the_pipe_is_held_open(
-    ends: Ends, receiver: Receiver
-) -> None:
+def test_half_a_message_in_an_open_pipe_does_not_block(ends: Ends, receiver: Receiver) -> None:
     """A process that a test has left has the end of its dead worker."""
     with os.fdopen(os.dup(ends[1].fileno()), "wb"):
         os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:-1])
@@ -142,9 +132,7 @@ def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, waits: bool) -> Non
         Sender(ends[1], waits=waits).send("unread")
 
 
-def test_what_cannot_be_pickled_leaves_the_pipe_as_it_was(
-    receiver: Receiver, sender: Sender
-) -> None:
+def test_what_cannot_be_pickled_is_not_sent(receiver: Receiver, sender: Sender) -> None:
     with pytest.raises((pickle.PicklingError, AttributeError)):
         sender.send(lambda: None)
     sender.send("next")

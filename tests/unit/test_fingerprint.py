@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import pytest
 
@@ -49,8 +48,7 @@ _FILES = {
         RATE = 7
         FIXTURE_DIRS = [BASE_DIR / "more"]
         SCHEMA_RUNNER = {
-            "FIXTURES": ["books"],
-            "SEEDERS": ["library.seeders.seed"],
+            "FIXTURES": ["books"], "SEEDERS": ["library.seeders.seed"],
             "FINGERPRINT": ["library.facts.answer"],
         }
     """,
@@ -62,20 +60,12 @@ _FILES = {
         from django.db import models
         from django.utils.translation import gettext_lazy as _
 
-
         class Shelf(models.Manager):
             use_in_migrations = True
-
-            def __init__(self, size=1):
-                super().__init__()
-                self.size = size
-
-            def deconstruct(self):
-                return False, "library.models.Shelf", None, (self.size,), {}
-
+            def __init__(self, size=1): super().__init__(); self.size = size
+            def deconstruct(self): return False, "library.models.Shelf", None, (self.size,), {}
 
         class Mixin: pass
-
 
         class Book(models.Model):
             title = models.CharField(_("title"), max_length=100, validators=[RegexValidator("a")])
@@ -98,11 +88,7 @@ _FILES = {
 
         from library import rates
 
-
-        def fill(apps, schema_editor):
-            from ..late import text
-
-
+        def fill(apps, schema_editor): from ..late import text
         class Migration(migrations.Migration):
             operations = [
                 migrations.CreateModel("Book", [("id", models.BigAutoField(primary_key=True))]),
@@ -169,6 +155,10 @@ print(json.dumps(seen))
 """
 
 
+# Files and their new texts, or None for those that are removed.
+Changes = Mapping[str, str | None]
+
+
 class Site:
     """A small project in `project`, and what it has installed in `site-packages`."""
 
@@ -206,8 +196,7 @@ class Site:
         metadata = f"{INSTALLED}/{name.replace('-', '_')}-99.dist-info/METADATA"
         self.write(metadata, f"Name: {name}\nVersion: 99\n")
 
-    def change(self, change: tuple[str, ...]) -> None:
-        method, *arguments = change
+    def change(self, method: str, *arguments: str) -> None:
         getattr(self, method)(*arguments)
 
     def run(self, code: str, *, package: Path | None = None, seed: str = "") -> str:
@@ -221,19 +210,13 @@ class Site:
             "PYTHONPATH": ":".join(map(str, path)),
         }
         if package or seed:
-            process: Any = subprocess.Popen(
-                [sys.executable, str(script)],
-                cwd=self.folder,
-                env={**env, "PYTHONHASHSEED": seed or "0"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        else:
-            process = self.fork_server.start([str(script)], self.folder, env)
+            env["PYTHONHASHSEED"] = seed or "0"
+            command = [sys.executable, str(script)]
+            return subprocess.check_output(command, cwd=self.folder, env=env, text=True).strip()
+        process = self.fork_server.start([str(script)], self.folder, env)
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr
-        return str(stdout).strip()
+        return stdout.strip()
 
     def recordings(self, builds: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """Record the statements of each build, one after another in one process."""
@@ -246,14 +229,12 @@ class Site:
     def is_unchanged(self, found: dict[str, str], *, seed: str = "") -> bool:
         return self.run(f"print(is_unchanged({found!r}))", seed=seed) == "True"
 
-    def seen(
-        self, found: dict[str, dict[str, str]], changes: Mapping[str, str | None]
-    ) -> dict[str, list[str]]:
+    def seen(self, found: dict[str, dict[str, str]], changes: Changes) -> dict[str, list[str]]:
         """Map each file, changed or removed alone, to the recordings that notice it."""
         seen: dict[str, list[str]] = json.loads(self.run(_CHANGE % ((found, dict(changes)),)))
         return seen
 
-    def notices(self, found: dict[str, str], changes: Mapping[str, str | None]) -> list[str]:
+    def notices(self, found: dict[str, str], changes: Changes) -> list[str]:
         """List the changed files that a recording notices."""
         return [path for path, seen in self.seen({"": found}, changes).items() if seen]
 
@@ -332,7 +313,7 @@ CHANGES = [
 @pytest.mark.parametrize("change", CHANGES, ids=" ".join)
 def test_a_change_changes_it(site: Site, original: str, change: Change) -> None:
     """Whatever decides about the contents of a ready schema counts."""
-    site.change(change)
+    site.change(*change)
     assert site.run("show()") != original
 
 
@@ -363,17 +344,17 @@ def test_our_own_sources_count(site: Site, tmp_path: Path) -> None:
     assert site.run("show()", package=moved) != before
 
 
+IRRELEVANT = """
+DATABASES["default"] |= {"NAME": "other", "HOST": "elsewhere", "PORT": "6543"}
+DATABASES["default"] |= {"PASSWORD": "other", "CONN_MAX_AGE": 60}
+DATABASES["default"]["OPTIONS"] |= {"password": "x", "sslcert": "/x.pem"}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+SECRET_KEY, SCHEMA_RUNNER["WORKER_SETUP"] = "other", []
+"""
+
+
 def test_what_does_not_decide_about_contents_leaves_it_alone(site: Site, original: str) -> None:
-    site.configure(
-        """
-        DATABASES["default"] |= {"NAME": "other", "HOST": "elsewhere", "PORT": "6543"}
-        DATABASES["default"] |= {"PASSWORD": "other", "CONN_MAX_AGE": 60}
-        DATABASES["default"]["OPTIONS"] |= {"password": "x", "sslcert": "/x.pem"}
-        CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
-        SECRET_KEY = "other"
-        SCHEMA_RUNNER["WORKER_SETUP"] = []
-        """
-    )
+    site.configure(IRRELEVANT)
     site.write("nothing.txt", "")
     site.write("library/views.py", "PAGE = 2\n")
     site.write(f"{MIGRATIONS}/__pycache__/0001_initial.cpython-311.pyc", "")

@@ -27,9 +27,7 @@ Pair = namedtuple("Pair", "one two")
 Other = namedtuple("Other", "one two")
 
 
-class Colour(enum.Enum):
-    RED = 1
-    BLUE = 2
+Colour = enum.Enum("Colour", "RED BLUE")
 
 
 class Size(TextChoices):
@@ -60,11 +58,7 @@ def adding(number: int) -> Callable[[], int]:
     return lambda: number
 
 
-def shown(one: object, b: int = 0) -> str:
-    return f"{one} {b}"
-
-
-lazily = lazy(shown, str)
+lazily = lazy(lambda one, b=0: f"{one} {b}", str)
 
 
 def text(value: object) -> str:
@@ -125,10 +119,9 @@ def test_paths_in_the_project_have_no_root() -> None:
 
 def test_what_holds_itself() -> None:
     """It comes to an end, and where it begins again counts."""
-    one: list[object] = []
-    other: list[object] = [[]]
+    one, other = list[object](), list[object]()
     one.append(one)
-    other[0] = [other]
+    other.append([other])
     assert text(one) != text(other)
 
 
@@ -137,11 +130,11 @@ def test_lazy_objects_stay_lazy() -> None:
     text(SimpleLazyObject(lambda: pytest.fail("evaluated")))
 
 
+class Broken(Plain):
+    def deconstruct(self) -> None:
+        raise ValueError
+
+
 def test_a_deconstruct_that_fails() -> None:
     """Then the attributes count."""
-
-    class Broken(Plain):
-        def deconstruct(self) -> None:
-            raise ValueError
-
     assert text(Broken(1)) == text(Broken(1)) != text(Broken(2))

@@ -46,16 +46,8 @@ def test_each_way_to_import(site: Site) -> None:
 
 def test_what_was_not_there(site: Site) -> None:
     """A module that an import has sought, a file and a folder: each counts when it appears."""
-    text = "try:\n    import local_rates\nexcept ImportError:\n    pass\n"
-    site.add("library/rates.py", text)
-    build = """
-        import glob
-        glob.glob("none/*")
-        try:
-            open("data/more.csv")
-        except OSError:
-            pass
-    """
+    site.add("library/rates.py", "try: import local_rates\nexcept ImportError: pass\n")
+    build = "import glob; glob.glob('none/*')\ntry: open('data/more.csv')\nexcept OSError: pass"
     found = site.dependencies(build)
     assert {found[name] for name in ("local_rates.py", "data/more.csv", "none/")} == {"absent"}
     appearing = ["local_rates.py", "data/more.csv", "none/x"]
@@ -67,11 +59,8 @@ def test_receivers_of_signals(site: Site) -> None:
     site.write("library/handlers.py", "from . import groups\n\ndef make(**kwargs): pass\n")
     site.write("library/groups.py", "NAMES = []\n")
     site.configure('SCHEMA_RUNNER["FIXTURES"] = []')
-    site.add(
-        "library/models.py",
-        "from django.db.models.signals import post_migrate\n"
-        "from library.handlers import make\npost_migrate.connect(make)",
-    )
+    connect = "from django.db.models.signals import post_migrate; post_migrate.connect(make)"
+    site.add("library/models.py", f"from library.handlers import make\n{connect}")
     found = site.dependencies()
     assert {"library/handlers.py", "library/groups.py"} <= found.keys()
     assert "library/models.py" not in found
@@ -91,7 +80,7 @@ NEEDING_MODELS: list[Change] = [
 def test_modules_of_models(site: Site, change: Change) -> None:
     """They count where a build may use the models themselves, not the historical ones."""
     site.configure('SCHEMA_RUNNER["FIXTURES"] = []')
-    site.change(change)
+    site.change(*change)
     assert "library/models.py" in site.dependencies()
 
 
@@ -152,11 +141,8 @@ def test_listed_folders(site: Site) -> None:
     assert [name for name in LISTED if "data/" not in found[name]] == []
     compiled = "data/__pycache__/a.cpython-311.pyc"
     changes = {compiled: "", "data/rates.csv": "5,6\n", "data/more.csv": ""}
-    assert site.seen(found, changes) == {
-        compiled: [],
-        "data/rates.csv": [],
-        "data/more.csv": [*LISTED],
-    }
+    seen = site.seen(found, changes)
+    assert seen == {compiled: [], "data/rates.csv": [], "data/more.csv": [*LISTED]}
 
 
 def test_modules_imported_meanwhile(site: Site) -> None:
@@ -218,15 +204,14 @@ def test_nothing_counts_before_or_after(site: Site) -> None:
 
 
 def test_the_hook_never_raises(site: Site) -> None:
-    code = """
-        with Recording(runner) as recording:
-            for event in ("open", "os.listdir", "os.scandir", "os.rename"):
-                sys.audit(event)
-                sys.audit(event, object(), object(), object())
-                sys.audit(event, None, None, None)
-        print(recording.dependencies() != {})
-    """
-    assert site.run(code) == "True"
+    assert site.dependencies(
+        """
+        for event in ("open", "os.listdir", "os.scandir", "os.rename"):
+            sys.audit(event)
+            sys.audit(event, object(), object(), object())
+            sys.audit(event, None, None, None)
+        """
+    )
 
 
 def test_loading_fixtures(site: Site) -> None:

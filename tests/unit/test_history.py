@@ -40,15 +40,12 @@ def after(*runs: Observed, day: int = 20_000) -> History:
 
 
 SET_UP_FAILED = FixtureFailed("setUpClass (A)", ("t",), 1, 1)
+FAILURES = [Outcome.FAILED, Outcome.ERROR, Outcome.CRASHED, Outcome.TIMED_OUT]
 LETTERS = [
     ([finished("t")], PASSED),
     ([finished("t", Outcome.EXPECTED_FAILURE)], PASSED),
     ([finished("t", Outcome.SKIPPED)], SKIPPED),
-    ([finished("t", Outcome.FAILED)], FAILED),
-    ([finished("t", Outcome.ERROR)], FAILED),
-    ([finished("t", Outcome.CRASHED)], FAILED),
-    ([finished("t", Outcome.TIMED_OUT)], FAILED),
-    ([finished("t", Outcome.UNEXPECTED_SUCCESS)], FAILED),
+    *(([finished("t", one)], FAILED) for one in (*FAILURES, Outcome.UNEXPECTED_SUCCESS)),
     ([finished("t", Outcome.FAILED), finished("t", attempt=2)], FLAKY),
     ([finished("t", Outcome.FAILED), finished("t", Outcome.FAILED, attempt=2)], FAILED),
     ([SET_UP_FAILED], FAILED),
@@ -88,19 +85,13 @@ def test_seconds_are_averaged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("looks", "keeps_state"),
+    ("keeps_state", "looks"),
     [
-        ([None], True),
-        ([False], False),
-        ([False, None], False),
-        ([None, False], False),
-        ([False, True], True),
-        ([True, False], True),
+        *((True, looks) for looks in ([None], [False, True], [True, False])),
+        *((False, looks) for looks in ([False], [False, None], [None, False])),
     ],
 )
-def test_a_class_keeps_state_unless_it_was_seen_not_to(
-    looks: list[bool | None], *, keeps_state: bool
-) -> None:
+def test_a_class_keeps_state_unless_seen_not_to(keeps_state: bool, looks: list[Any]) -> None:
     """In the pieces of one run, and for the next, which has not looked."""
     seen = observed(*(class_finished(keeps_state=look) for look in looks))
     later = observed(class_finished(keeps_state=None, overhead=0.25))
@@ -155,7 +146,7 @@ DAMAGED = [
     *(
         json.dumps({**VALID, **damage})
         for damage in (
-            *({"format": 2}, {"tests": []}, {"runs": [[1]]}),
+            *({"format": 2}, {"tests": []}, {"tests": None}, {"runs": [[1]]}),
             *({"tests": {"t": ["fast", "P", 1]}}, {"tests": {"t": [float("nan"), "P", 1]}}),
             *({"tests": {"t": [-1, "P", 1]}}, {"tests": {"t": [1, 5, 1]}}, {"tests": {"t": [1]}}),
             {"classes": {"A": [float("inf"), True, 1]}},
@@ -174,13 +165,6 @@ def test_a_damaged_history_is_ignored_and_replaced(tmp_path: Path, text: str) ->
     assert Memory(tmp_path).read() == History()
     Memory(tmp_path).add(observed(finished("u")))
     assert set(Memory(tmp_path).read().tests) == {"u"}
-
-
-def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    memory = Memory(tmp_path / "file" / "folder")
-    memory.add(observed(finished("t")))
-    assert memory.read() == History()
 
 
 def _add(folder: str, number: int) -> None:

@@ -48,15 +48,10 @@ CLASS = PLAIN.id().rpartition(".")[0]
 PACKAGE, MODULE = __name__.partition(".")[0], __name__.rpartition(".")[2]
 
 
-def test_decorators_return_what_they_are_put_on() -> None:
-
-    def test() -> None: ...
-
-    class Tests: ...
-
-    for thing in (test, Tests):
-        assert serial(thing) is thing
-        assert timeout(1.5)(thing) is thing
+@pytest.mark.parametrize("thing", [lambda: None, type("Tests", (), {})])
+def test_decorators_return_what_they_are_put_on(thing: Any) -> None:
+    assert serial(thing) is thing
+    assert timeout(1.5)(thing) is thing
 
 
 @pytest.mark.parametrize(
@@ -104,7 +99,7 @@ def test_what_makes_a_test_serial(
     ],
     ids=str,
 )
-def test_the_limit_of_a_test_wins_over_that_of_its_class_and_of_the_run(
+def test_the_limit_of_a_test_wins(
     test: unittest.TestCase, of_test: float | None, of_class: float | None
 ) -> None:
     """None lifts it; what a class does around its tests has the limit of the class."""

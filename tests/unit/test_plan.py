@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -57,11 +58,9 @@ def with_long(history: History, record: ClassRecord) -> History:
 
 
 def test_the_longest_class_comes_first() -> None:
+    """A new test is taken to last as long as the middle known one."""
     subsuites, history = suite(A=[0.1] * 5, B=[2.0], C=[0.2, 0.2], D=[1.0])
     assert parts_of(plan(subsuites, history), subsuites) == ["B", "D", "A", "C"]
-
-
-def test_a_new_test_is_taken_to_last_as_long_as_the_middle_known_one() -> None:
     subsuites, history = suite(A=[1.0], B=[3.0], C=[9.0], New=[0.0])
     tests = {name: record for name, record in history.tests.items() if "New" not in name}
     planned = plan(subsuites, History(tests, {}), workers=1)
@@ -70,13 +69,10 @@ def test_a_new_test_is_taken_to_last_as_long_as_the_middle_known_one() -> None:
 
 def test_stages_and_failures_come_before_length() -> None:
     subsuites, history = suite(A=[1.0], B=[3.0], C=[9.0], D=[2.0])
-
-    def stage_of(test: Any) -> int:
-        return 0 if test.id()[0] in "AB" else 1
-
     planned = plan(subsuites, history, workers=1, first=("A.test_000", "D.test_000"))
     assert parts_of(planned, subsuites) == ["D", "A", "C", "B"]
-    planned = plan(subsuites, history, workers=1, first=("D.test_000",), stage_of=stage_of)
+    stages = {"stage_of": lambda test: 0 if test.id()[0] in "AB" else 1}
+    planned = plan(subsuites, history, workers=1, first=("D.test_000",), **stages)
     assert parts_of(planned, subsuites) == ["B", "A", "D", "C"]
     assert [part.stage for part in planned.parallel] == [0, 0, 1, 1]
 
@@ -97,9 +93,7 @@ def test_a_class_that_would_hold_up_the_run_is_divided() -> None:
     [(True, 0.0), (False, 5.0), (None, 0.0)],
     ids=["state", "set-up", "unknown"],
 )
-def test_a_class_stays_whole_where_a_division_would_not_do(
-    keeps_state: bool | None, overhead: float
-) -> None:
+def test_a_class_stays_whole(keeps_state: bool | None, overhead: float) -> None:
     """It keeps state, or it is unknown whether it does, or its set-up is as long as its tests."""
     subsuites, history = suite(Long=[1.0] * 16, A=[2.0], B=[2.0])
     if keeps_state is None:
@@ -123,12 +117,8 @@ def test_each_test_is_in_one_part(classes: list[list[float]], workers: int) -> N
     subsuites, history = suite(**{f"C{n}": seconds for n, seconds in enumerate(classes)})
     planned = plan(subsuites, history, workers=workers)
     for index, tests in enumerate(subsuites):
-        positions = [
-            part.positions
-            for part in sorted(planned.parallel, key=lambda part: part.positions)
-            if part.subsuite == index
-        ]
-        assert [one for piece in positions for one in piece] == list(range(len(tests)))
+        pieces = sorted(part.positions for part in planned.parallel if part.subsuite == index)
+        assert [*chain(*pieces)] == list(range(len(tests)))
     keys = [part.key for part in planned.parallel]
     assert len(keys) == len(set(keys))
     seconds = [planned.seconds(part) for part in planned.parallel]

@@ -23,28 +23,25 @@ class Kernel:
         (self.proc / "self").mkdir(parents=True)
         self.mount.mkdir(parents=True)
 
-    def write(self, *, group: str, mounted: str) -> None:
+    def write(self, group: str, *mounted: str) -> None:
         point = str(self.mount).replace(" ", "\\040")
         (self.proc / "self" / "cgroup").write_text(group)
-        lines = ["22 1 0:20 / / rw - ext4 /dev/sda rw", mounted.format(point=point)]
-        (self.proc / "self" / "mountinfo").write_text("\n".join(lines))
+        lines = ["22 1 0:20 / / rw - ext4 /dev/sda rw", *mounted]
+        (self.proc / "self" / "mountinfo").write_text("\n".join(lines).replace("POINT", point))
 
     def unified(self, group: str = "/", root: str = "/") -> None:
-        mounted = f"30 22 0:26 {root} {{point}} rw shared:4 - cgroup2 cgroup2 rw"
-        self.write(group=f"0::{group}\n", mounted=mounted)
+        self.write(f"0::{group}\n", f"30 22 0:26 {root} POINT rw shared:4 - cgroup2 cgroup2 rw")
 
     def divided(self, group: str = "/", root: str = "/") -> None:
         """The first version of control groups, with a hierarchy for each controller."""
-        mounted = f"30 22 0:26 {root} {{point}} rw - cgroup cgroup rw,cpu,cpuacct"
-        self.write(group=f"4:cpu,cpuacct:{group}\n1:name=systemd:/x\n0::/\n", mounted=mounted)
+        groups = f"4:cpu,cpuacct:{group}\n1:name=systemd:/x\n0::/\n"
+        self.write(groups, f"30 22 0:26 {root} POINT rw - cgroup cgroup rw,cpu,cpuacct")
 
     def hybrid(self, group: str) -> None:
         """Both versions, each at a folder of its own, as systemd once had them."""
-        self.write(
-            group=f"2:cpu,cpuacct:{group}\n0::{group}\n",
-            mounted="30 22 0:26 / {point}/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
-            "31 22 0:27 / {point}/unified rw - cgroup2 cgroup2 rw",
-        )
+        first = "30 22 0:26 / POINT/cpu rw - cgroup cgroup rw,cpu,cpuacct"
+        second = "31 22 0:27 / POINT/unified rw - cgroup2 cgroup2 rw"
+        self.write(f"2:cpu,cpuacct:{group}\n0::{group}\n", first, second)
 
     def limit(self, inner: str, **files: str) -> None:
         folder = self.mount / inner
@@ -95,9 +92,7 @@ def test_the_least_quota_of_the_groups_around_counts(kernel: Kernel, inner: str)
 
 
 @pytest.mark.parametrize("quotas", [(SMALL, ALL), (ALL, SMALL)], ids=["cpu", "unified"])
-def test_where_there_are_both_versions_both_count(
-    kernel: Kernel, quotas: tuple[float, float]
-) -> None:
+def test_quotas_of_both_versions_count(kernel: Kernel, quotas: tuple[float, float]) -> None:
     """The controller of processors is in one of the two."""
     kernel.hybrid("/a")
     kernel.limit("cpu/a", **v1(quotas[0]))
@@ -119,9 +114,7 @@ def test_where_there_are_both_versions_both_count(
         ("/docker/1f/inner", "/docker/1f", "inner"),
     ],
 )
-def test_the_group_that_is_mounted_counts(
-    kernel: Kernel, group: str, root: str, limited: str
-) -> None:
+def test_the_mounted_group_counts(kernel: Kernel, group: str, root: str, limited: str) -> None:
     for mount, limit in VERSIONS:
         mount(kernel, group, root)
         kernel.limit(limited, **limit(SMALL))
@@ -155,11 +148,8 @@ def test_what_makes_no_sense_limits_nothing(kernel: Kernel, text: str) -> None:
     kernel.limit("a", cpu__max=text)
     assert kernel.processors == ALL
 
-
-def test_there_is_always_a_bit_of_a_processor(kernel: Kernel) -> None:
-    """Callers divide by it."""
-    kernel.unified()
-    kernel.limit("", cpu__max="0 100000")
+    # There is always a bit of a processor: callers divide by it.
+    kernel.limit("a", cpu__max="0 100000")
     assert kernel.processors > 0
 
 
@@ -204,16 +194,11 @@ def test_python_may_be_told() -> None:
 def group() -> Iterator[Path]:
     """Make a control group for processors; skip the test where that is not allowed."""
     name = f"schema-runner-tests-{os.getpid()}"
-    for parent, needed in (
-        ("/sys/fs/cgroup", "cpu.max"),
-        ("/sys/fs/cgroup/unified", "cpu.max"),
-        ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us"),
-        ("/sys/fs/cgroup/cpu,cpuacct", "cpu.cfs_quota_us"),
-    ):
-        folder = Path(parent, name)
+    for parent in ("", "unified", "cpu", "cpu,cpuacct"):
+        folder = Path("/sys/fs/cgroup", parent, name)
         with suppress(OSError):
             folder.mkdir()
-            if (folder / needed).exists():
+            if (folder / "cpu.max").exists() or (folder / "cpu.cfs_quota_us").exists():
                 yield folder
                 folder.rmdir()
                 return

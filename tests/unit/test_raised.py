@@ -89,17 +89,11 @@ def test_other_values_stay_what_they_are_or_come_as_text() -> None:
     assert sent(("addSkip", 0, odd)) == ("addSkip", 0, str(odd))
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        KeyError("k"),
-        AssertionError("1 != 2"),
-        OwnError(7, detail="its arguments are not those of its class"),
-        SystemExit(3),
-        KeyboardInterrupt(),
-    ],
-    ids=repr,
-)
+ERRORS = [KeyError("k"), AssertionError("1 != 2"), SystemExit(3), KeyboardInterrupt()]
+OWN = OwnError(7, detail="its arguments are not those of its class")
+
+
+@pytest.mark.parametrize("error", [*ERRORS, OWN], ids=repr)
 def test_what_can_be_pickled_comes_back_with_its_traceback(error: BaseException) -> None:
     """The same class, the same arguments, and the lines that tblib can carry."""
     err = caught(error)
@@ -122,10 +116,8 @@ def test_the_causes_come_along() -> None:
         came = sent_error(sys.exc_info())
     text = formatted(came)
     assert came[1].errno == 2
-    for part in ("direct cause", "During handling"):
-        assert part in text
-    for part in ("in raise_it", "ValueError: cause", "KeyError: 'effect'"):
-        assert text.count(part) == 1
+    parts = ("direct cause", "During handling", "in raise_it", "ValueError: cause", "KeyError: 'e")
+    assert [text.count(part) for part in parts] == [1] * 5
 
 
 def test_groups_come_back_with_what_is_in_them() -> None:
@@ -133,21 +125,17 @@ def test_groups_come_back_with_what_is_in_them() -> None:
     err = caught(ExceptionGroup("outer", [inner, caught(TypeError("flat"))[1]]))
     came = sent_error(err)
     assert isinstance(came[1], ExceptionGroup)
-    text = formatted(came)
-    assert "ValueError: deep" in text
-    assert "TypeError: flat" in text
-    assert text.count("in raise_it") == 3
+    parts = ("ValueError: deep", "TypeError: flat", "in raise_it")
+    assert [formatted(came).count(part) for part in parts] == [1, 1, 3]
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        LocalError("kept"),
-        ValueError(lambda: None, "kept"),
-        ExceptionGroup("kept", [ValueError(lambda: None, "inside")]),
-    ],
-    ids=lambda error: type(error).__name__,
-)
+UNPICKLABLE = [
+    *(LocalError("kept"), ValueError(lambda: None, "kept")),
+    ExceptionGroup("kept", [ValueError(lambda: None, "inside")]),
+]
+
+
+@pytest.mark.parametrize("error", UNPICKLABLE, ids=lambda error: type(error).__name__)
 def test_what_cannot_be_pickled_comes_as_text(error: Exception) -> None:
     error.__cause__ = caught(ValueError("cause"))[1]
     err = caught(error)
@@ -189,17 +177,15 @@ def test_what_only_the_worker_can_read_comes_as_text(monkeypatch: pytest.MonkeyP
     assert "ValueError: <" in str(value)
 
 
-@pytest.mark.parametrize(
-    ("message", "parameters"),
-    [
-        (case._subtest_msg_sentinel, {"number": 1}),
-        (case._subtest_msg_sentinel, {}),
-        ("a message", {"number": 1, "text": "a b"}),
-        ("", {"kind": int, "items": [1, (2, None)]}),
-        ("local", {"function": lambda: None, "number": 1}),
-        (7, {}),
-    ],
-)
+SUBTESTS: list[tuple[object, dict[str, object]]] = [
+    *[(case._subtest_msg_sentinel, {"number": 1}), (case._subtest_msg_sentinel, {}), (7, {})],
+    ("a message", {"number": 1, "text": "a b"}),
+    ("", {"kind": int, "items": [1, (2, None)]}),
+    ("local", {"function": lambda: None, "number": 1}),
+]
+
+
+@pytest.mark.parametrize(("message", "parameters"), SUBTESTS)
 def test_subtests_are_described_as_before(message: object, parameters: dict[str, object]) -> None:
     """With or without a message; parameters stay values where they can be pickled."""
     test = OwnTest()

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +14,9 @@ def schedule(*subsuites: str) -> Schedule:
     return Plan(subsuites, workers=2, is_serial=str.isupper).schedule()
 
 
-def take(parts: Schedule, *, is_alone: bool) -> Part | None:
+def take(parts: Schedule, *, is_alone: bool) -> Any:
+    """Return a part, or None."""
     return parts.take(stage=0, others=[0], is_alone=is_alone)
-
-
-def get(parts: Schedule, *, is_alone: bool) -> Part:
-    part = take(parts, is_alone=is_alone)
-    assert part is not None
-    return part
 
 
 def taken(parts: Schedule, *, is_alone: bool = True) -> list[tuple[int, tuple[int, ...]]]:
@@ -40,14 +36,10 @@ def test_classes_come_in_the_order_of_the_suite() -> None:
     assert schedule("").is_empty
 
 
-def test_serial_tests_come_after_all_others_as_parts_of_their_own() -> None:
-    """Those of a class that is mixed are two parts of it."""
+def test_serial_tests_come_after_all_others_and_alone() -> None:
+    """They are parts of their own, which wait until a worker is alone."""
     parts = schedule("AB", "cDe", "f")
     assert taken(parts) == [(1, (0, 2)), (2, (0,)), (0, (0, 1)), (1, (1,))]
-
-
-def test_serial_tests_wait_until_a_worker_is_alone() -> None:
-    """Others get nothing, though there is something left."""
     parts = schedule("a", "B")
     assert taken(parts, is_alone=False) == [(0, (0,))]
     assert not parts.is_empty
@@ -58,9 +50,9 @@ def test_serial_tests_wait_until_a_worker_is_alone() -> None:
 def test_what_is_put_back_comes_next() -> None:
     """As a part with a key of its own, and with the deaths it has caused."""
     parts = schedule("abc", "d")
-    first = get(parts, is_alone=False)
+    first = take(parts, is_alone=False)
     parts.put_back(first, [1, 2], deaths=1)
-    again = get(parts, is_alone=False)
+    again = take(parts, is_alone=False)
     assert (again.subsuite, again.positions, again.deaths) == (0, (1, 2), 1)
     assert again.key != first.key
     assert taken(parts) == [(1, (0,))]
@@ -69,11 +61,11 @@ def test_what_is_put_back_comes_next() -> None:
 def test_what_is_put_back_stays_serial() -> None:
     """However often, and parallel parts still go first."""
     parts = schedule("ABC", "d")
-    beside, alone = get(parts, is_alone=True), get(parts, is_alone=True)
+    beside, alone = take(parts, is_alone=True), take(parts, is_alone=True)
     for positions in ([1, 2], [2]):
         parts.put_back(alone, positions)
         assert take(parts, is_alone=False) is None
-        alone = get(parts, is_alone=True)
+        alone = take(parts, is_alone=True)
         assert alone.positions == tuple(positions)
     parts.put_back(alone, [2])
     parts.put_back(beside, [0])
@@ -140,8 +132,7 @@ def test_what_would_hold_up_the_run_does_not_wait_for_its_stage() -> None:
         parts = timed({(0, "a"): 2.0, (0, "b"): 2.0, (1, "c"): 9.0, (1, "d"): 1.0})
         assert taken_by(parts, stage=0, others=others) == expected
 
-
-def test_without_estimates_everything_waits_for_its_stage() -> None:
+    # Without estimates all do.
     parts = Schedule([Part(1, 0, (0,)), Part(2, 1, (0,), stage=1)])
     assert taken_by(parts, stage=0, others=[0]) == [0, 1]
 

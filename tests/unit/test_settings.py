@@ -12,12 +12,9 @@ def read(value: Any) -> Settings:
         return Settings.read()
 
 
-def test_nothing_set_gives_the_defaults() -> None:
-    assert Settings.read() == Settings(strategy="template", fixtures=(), seeders=())
-
-
 def test_values_are_taken() -> None:
     """Lists and tuples alike, of names, labels and tags; limits in whole seconds or parts."""
+    assert Settings.read() == Settings(strategy="template", fixtures=(), seeders=())
     labels = ["slow", "library.tests"]
     given = {"FIXTURES": ["a"], "SEEDERS": ("os.path.join",), "SERIAL": labels}
     expected = Settings(fixtures=("a",), seeders=("os.path.join",), serial=tuple(labels))
@@ -37,10 +34,7 @@ NUMBER = '"RETRIES"] must be a whole number, 0 or more'
     ("value", "message"),
     [
         ([], "must be a dict"),
-        (
-            {"FIXTURE": []},
-            "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are FINGERPRINT, FIXTU",
-        ),
+        ({"FIXTURE": []}, "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are FINGERPRINT, F"),
         ({"fixtures": []}, "Unknown key in SCHEMA_RUNNER: fixtures"),
         ({3: []}, "Unknown key in SCHEMA_RUNNER: 3"),
         ({"STRATEGY": "clone"}, "use one of 'template', 'migrate'"),

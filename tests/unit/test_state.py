@@ -24,18 +24,14 @@ def assign_to_the_module() -> None:
     COUNT += 1
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: setattr(Derived, "number", 1),
-        lambda: setattr(Case, "number", 1),
-        lambda: Case.names.add("x"),
-        lambda: Case.texts.update(a="c"),
-        assign_to_the_module,
-        lambda: globals().update(ADDED=1),
-        lambda: SEEN.append(1),
-    ],
-)
+CHANGES: list[Callable[[], None]] = [
+    *(lambda: setattr(Derived, "number", 1), lambda: setattr(Case, "number", 1)),
+    *(lambda: Case.names.add("x"), lambda: Case.texts.update(a="c"), assign_to_the_module),
+    *(lambda: globals().update(ADDED=1), lambda: SEEN.append(1)),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_a_test_leaves_is_seen(change: Callable[[], None]) -> None:
     state = State()
     before = state.of(Derived)

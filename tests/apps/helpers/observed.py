@@ -5,7 +5,7 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
-from schema_runner import Finished, SchemaDiscoverRunner, Started
+from schema_runner import SchemaDiscoverRunner
 
 from . import record
 
@@ -22,15 +22,8 @@ _METHODS = [
 ]
 
 
-def _observe(event: object) -> None:
-    if isinstance(event, Started | Finished):
-        record(
-            type(event).__name__,
-            test=event.test_id,
-            worker=event.worker,
-            attempt=event.attempt,
-            outcome=getattr(event, "outcome", None),
-        )
+def _observe(event: Any) -> None:
+    record(type(event).__name__, **event._asdict())
 
 
 def _recorded(method: str) -> Callable[..., None]:
