@@ -240,6 +240,14 @@ class Project:
         with self.server.connect(name or self.test_name) as connection:
             yield connection
 
+    def query(
+        self, statement: str, *parameters: Any, database: str | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement in the host database or in another one, if it has any."""
+        with self.host(database) as connection:
+            cursor = connection.execute(statement, parameters or None)
+            return [] if cursor.description is None else cursor.fetchall()
+
     def create_database(self, name: str | None = None) -> None:
         """Create the project's own database, or another one."""
         with self.maintenance() as connection:

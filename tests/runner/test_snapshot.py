@@ -14,25 +14,33 @@ from schema_runner.postgres import schemas
 from schema_runner.postgres.snapshot import Snapshot, SnapshotError
 
 from ..project import Project, Result
-from .test_keepdb import DAY, EXTENSION, State, pool
-from .test_template import RICH, count, counted, host, place, told
+from .test_keepdb import (
+    DAY,
+    EXTENSION,
+    TEST_ONLY,
+    State,
+    assert_nothing_is_kept,
+    count,
+    flags,
+    pool,
+    told,
+)
+from .test_template import RICH
 
-__all__ = ["counted", "host", "place"]
 pytestmark = pytest.mark.oldest
 
-TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
 FOLDER = "cache/snapshots"
 # Tests that need what Django serializes as it builds.
 RESTORED = """
-    from helpers.telling import Telling
+    from helpers.telling import tell
 
-    class First(Telling, TransactionTestCase):
+    class First(TransactionTestCase):
         serialized_rollback = True
 
         def test_rows_are_there(self):
             self.assertEqual(Author.objects.count(), 2)
-            self.meet(int(os.environ["WORKERS"]))
-            self.tell()
+            meet()
+            tell()
             Author.objects.all().delete()
 
         test_they_come_back = test_rows_are_there
@@ -42,38 +50,22 @@ RESTORED = """
 
 
 def run(
-    project: Project,
-    workers: int = 1,
-    *more: str,
-    folder: str | None = FOLDER,
-    env: dict[str, str] | None = None,
+    project: Project, workers: int = 1, *more: str, folder: str | None = FOLDER, **env: str
 ) -> Result:
     """Run all tests, which pass, and leave nothing but a file unless that is to be kept."""
-    flags = ("--parallel", str(workers)) if workers > 1 else ()
+    project.forget()
     wanted = ("--snapshot-dir", folder) if folder else ()
-    result = project.run(*flags, *wanted, *more, env={"WORKERS": str(workers), **(env or {})})
+    result = project.run(*flags(workers), *wanted, *more, env={"MEET": str(workers), **env})
     result.passed()
     assert set(told(project)) == set(range(1, workers + 1))
     if "--keepdb" not in more:
-        assert_empty(project)
+        assert_nothing_is_kept(project)
     return result
 
 
 def warnings(result: Result) -> list[str]:
     assert "Traceback" not in result.output
     return [line for line in result.output.splitlines() if "Warning" in line]
-
-
-def assert_empty(project: Project) -> None:
-    """See that nothing is left on the server that a later run could use."""
-    assert set(project.databases()) <= {project.name}
-    if project.databases():
-        with project.host(project.name) as connection:
-            left = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
-            assert {name for (name,) in left} == {"test_w1_1", "test_shims_1"}
-            assert not connection.execute(
-                "SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'"
-            ).fetchall()
 
 
 def files(project: Project) -> list[Path]:
@@ -97,7 +89,7 @@ def remove(project: Project, host: str) -> None:
             for schema in schemas.found(connection):
                 schemas.drop(connection, schema.name, schema.marker.run, batch=100)
             connection.execute("DROP SCHEMA test_extensions CASCADE")
-    assert_empty(project)
+    assert_nothing_is_kept(project)
 
 
 def kept(project: Project, host: str, workers: int) -> State:
@@ -138,7 +130,7 @@ def test_the_setting(counted: Project) -> None:
     counted.tests(RESTORED)
     counted.configure('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "elsewhere"')
     run(counted, 2, folder=None)
-    run(counted, 2, folder=None, env={"START_METHOD": "spawn"})
+    run(counted, 2, folder=None, START_METHOD="spawn")
     run(counted, folder=None)
     assert len([*(counted.folder / "elsewhere").iterdir()]) == 1
     assert count(counted) == 1
@@ -150,9 +142,11 @@ def test_the_setting(counted: Project) -> None:
 @pytest.mark.parametrize("place", ["current"], indirect=True)
 def test_what_is_the_database_s_own(counted: Project) -> None:
     """Settings and grants that the project's database has anyway are none of migrations."""
-    with counted.host(counted.name) as connection:
-        connection.execute(f"ALTER DATABASE {counted.name} SET my.word = 'mine'")
-        connection.execute(f"GRANT TEMP ON DATABASE {counted.name} TO pg_monitor")
+    for what in (
+        f"ALTER DATABASE {counted.name} SET my.word = 'mine'",
+        f"GRANT TEMP ON DATABASE {counted.name} TO pg_monitor",
+    ):
+        counted.query(what, database=counted.name)
     counted.tests(RESTORED)
     for workers in (2, 2, 1):
         assert warnings(run(counted, workers)) == []
@@ -234,21 +228,15 @@ def other(**changed: object) -> Damage:
 
 def other_facts(**changed: object) -> Damage:
     """Change what is said beside the statements."""
-
-    def edit(manifest: dict[str, Any]) -> None:
-        manifest["facts"] = json.dumps({**json.loads(manifest["facts"]), **changed})
-
-    return edited(edit)
+    return edited(
+        lambda manifest: manifest.update(facts=json.dumps(json.loads(manifest["facts"]) | changed))
+    )
 
 
 def fewer_rows(path: Path) -> None:
     """End what COPY has written in the middle of a row."""
     found = contents(path)
     rewrite(path, {n: text[:-3] if n.startswith("rows/") else text for n, text in found.items()})
-
-
-def no_types(manifest: dict[str, Any]) -> None:
-    manifest["types"] = [["none" for _ in types] for types in manifest["types"]]
 
 
 DAMAGES: dict[str, Damage] = {
@@ -264,7 +252,9 @@ DAMAGES: dict[str, Damage] = {
     "no dependencies": other_facts(extra={}),
     "lists for maps": other_facts(extra=[]),
     "types of other tables": other(types=[]),
-    "types that are none": edited(no_types),
+    "types that are none": edited(
+        lambda manifest: manifest.update(types=[["none"] * len(t) for t in manifest["types"]])
+    ),
     "tables that are none": other_facts(tables=[["none", [["id", None]], ""]]),
     "sequences that are none": other_facts(sequences=[["none", 1, True]]),
     # What fails or comes out different.
@@ -354,7 +344,7 @@ def test_old_files_and_pools(counted: Project, host: str) -> None:
 
 @TEST_ONLY
 def test_files_that_cannot_be_written(counted: Project) -> None:
-    """It is a pity, but the tests can run, and there is no other file beside it."""
+    """The tests run all the same, and leave no other file beside it."""
     no_file = "Warning: no snapshot of alias 'default' is kept in "
     counted.write("taken", "a file")
     (line,) = warnings(run(counted, folder="taken/below"))
@@ -373,7 +363,7 @@ def test_files_that_cannot_be_written(counted: Project) -> None:
 SETTING = """
     migrations.RunSQL(
         '''DO $$ BEGIN
-             EXECUTE format('ALTER DATABASE %I SET my.word = %L', current_database(), 'it');
+             EXECUTE format('ALTER DATABASE %I SET my.word = 1', current_database());
            END $$'''
     ),
 """
@@ -385,12 +375,12 @@ def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     counted.migration("0003_setting", "0002_counting", SETTING)
     counted.tests(
         """
-        from helpers.telling import Telling
+        from helpers.telling import tell
 
-        class First(Telling, TestCase):
+        class First(TestCase):
             def test_it(self):
-                self.assertEqual(query("SELECT current_setting('my.word')"), [("it",)])
-                self.tell()
+                self.assertEqual(query("SELECT current_setting('my.word')"), [("1",)])
+                tell()
         """
     )
     assert warnings(run(counted)) == [
@@ -419,9 +409,9 @@ def test_aliases_that_differ_by_name_only(counted: Project) -> None:
     )
     counted.tests(
         """
-        from helpers.telling import Telling
+        from helpers.telling import tell
 
-        class First(Telling, TestCase):
+        class First(TestCase):
             databases = {"default", "other"}
 
             def test_it(self):
@@ -430,7 +420,7 @@ def test_aliases_that_differ_by_name_only(counted: Project) -> None:
                     self.assertEqual("library_book" in tables, has_books)
                     self.assertIn("library_author", tables)
                     self.assertEqual(Author.objects.using(alias).count(), 2)
-                self.tell()
+                tell()
         """
     )
     run(counted)
