@@ -104,7 +104,6 @@ KEYS = """
             with self.assertNumQueries(2):
                 query("SELECT pg_advisory_lock(1)")
                 query("SELECT pg_advisory_unlock(1)")
-
     class First(Keys, TransactionTestCase): pass
     class Second(Keys, TransactionTestCase): pass
 """
@@ -142,7 +141,6 @@ SHARING = """
             self.assertEqual((date, lower), ("2026-01-31", "a"))
             if query("SELECT to_regclass('date')") != [(None,)]:
                 self.assertEqual(query("SELECT day FROM date"), [("first",)])
-
     class Second(First): pass
 """
 COLLIDING = """

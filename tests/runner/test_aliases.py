@@ -101,7 +101,6 @@ SEVERAL = """
             Item.objects.all().delete()
 
         test_they_come_back = test_rows_of_migrations_are_there
-
     class RestoredToo(Restored): pass
 
     class Shared(TransactionTestCase):
@@ -117,7 +116,6 @@ SEVERAL = """
             self.assertIn("bought", names("mirror", Item))
 
         test_again = test_who_sees_whose_rows
-
     class SharedToo(Shared): pass
 
     class Tables(TestCase):
@@ -139,7 +137,6 @@ SEVERAL = """
             }
             self.assertEqual({len(one) for one in signatures}, {4})
             self.assertEqual(len(signatures), 3)
-
     class TablesToo(Tables): pass
 """
 
@@ -355,7 +352,6 @@ OPTIONS_TESTS = """
             self.client.raise_request_exception = False
             self.assertEqual(self.client.get("/fail").status_code, 500)
             self.assertFalse(Author.objects.filter(name="half a request").exists())
-
     class SessionsToo(Sessions): pass
 
     class Cursors(TestCase):
@@ -371,7 +367,6 @@ OPTIONS_TESTS = """
                 cursors = query("SELECT name FROM pg_cursors", using=alias)
                 self.assertEqual(len(cursors), 0 if alias == "role" else 1)
                 self.assertEqual([row.name for row in rows], ["b", "c"])
-
     class CursorsToo(Cursors): pass
 """
 
@@ -439,7 +434,6 @@ SERVICE_TESTS = """
         def test_sessions(self):
             for alias in self.databases:
                 self.assertEqual(answers(alias, SESSION), [EXPECTED] * 3, alias)
-
     class ServiceToo(Service): pass
 """
 
@@ -535,7 +529,6 @@ CONCURRENT_TESTS = """
         async def test_sync_to_async(self):
             await sync_to_async(self.author.delete)()
             self.assertFalse(await Author.objects.aexists())
-
     class AsyncToo(Async): pass
 
     class Apart(TransactionTestCase):
@@ -544,7 +537,6 @@ CONCURRENT_TESTS = """
         def test_each_sees_its_own(self):
             Author.objects.create(name="a")
             self.assertEqual(Author.objects.using("again").count(), 0)
-
     class ApartToo(Apart): pass
 """
 

@@ -316,7 +316,6 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
                 for alias in self.databases:
                     ((database,),) = query("SELECT current_database()", using=alias)
                     self.assertTrue(database.endswith(f"_{number}"))
-
         class Alike(Apart): pass
         """
     )
@@ -393,7 +392,6 @@ def test_a_second_build_that_cannot_be_beside_the_first(
                 if {statements is ONCE}:
                     with self.assertRaisesMessage(Exception, "no_empty_name"):
                         Author.objects.create(name="")
-
         class Alike(Any): pass
         """
     )
@@ -411,7 +409,6 @@ def test_a_template_with_objects_of_its_own(project: Project) -> None:
         """
         class Any(TestCase):
             def test_it(self): self.assertEqual(query("SELECT n FROM prepared"), [(7,)])
-
         class Alike(Any): pass
         """
     )

@@ -46,7 +46,6 @@ SMALL = """
         def test_it(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="a")
-
     class Alike(Any): pass
 """
 
@@ -175,7 +174,6 @@ EVERYTHING = """
                 "SELECT current_schema(), current_database(), current_setting('search_path')"
             )
             record("where", place=place)
-
     class WhereElse(Where): pass
 """
 
@@ -285,7 +283,6 @@ WAITING = """
             query("SELECT 'a=>1'::hstore -> 'a'")
             record("waits", go=os.environ.get("GO", "go"))
             wait_for(os.environ.get("GO", "go"))
-
     class Second(First): pass
 """
 
@@ -420,7 +417,6 @@ def test_a_search_path_of_the_project_s_own(project: Project, mode: Mode, settin
             def test_it(self):
                 Author.objects.create(name="Capital")
                 self.assertTrue(Author.objects.filter(name="CAPITAL").exists())
-
         class Alike(Any): pass
         """
     )
@@ -481,7 +477,6 @@ def test_extensions(project: Project, mode: Mode) -> None:
                 self.assertEqual(found, [("1", True)])
                 names = query("SELECT extname, extnamespace::regnamespace FROM pg_extension")
                 record("has", extensions=dict(names))
-
         class Alike(Any): pass
         """
     )
@@ -729,7 +724,6 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
                 for alias in ("apart", "second", "small"):
                     self.assertEqual(Author.objects.using(alias).count(), 0)
                     Author.objects.using(alias).create(name="b")
-
         class Alike(Any): pass
         """
     )

@@ -117,7 +117,6 @@ USING = """
             if "pgcrypto" in extensions:
                 found = query("SELECT crypt('secret', gen_salt('bf', 4)) ^@ '$2a$04$'")
                 self.assertEqual(found, [(True,)])
-
     class First(Using, TestCase): pass
     class Second(Using, TransactionTestCase): pass
     class Third(Using, TransactionTestCase): pass
@@ -173,7 +172,6 @@ CREATING = """
             query(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier("ltree")))
             found = query("SELECT ll_to_earth(0, 0) IS NULL, 'a.b'::ltree ~ 'a.*'::lquery")
             self.assertEqual(found, [(False, True)])
-
     class A(RolledBack, TestCase): pass
     class B(RolledBack, TestCase): pass
 
@@ -193,7 +191,6 @@ CREATING = """
             self.assertEqual(len(places), 3)
             if os.environ["MEET"] == "2":
                 self.assertEqual(places, [(True,)] * 3)
-
     class C(Committed, TransactionTestCase): pass
     class D(Committed, TransactionTestCase): pass
 """
@@ -235,7 +232,6 @@ DROPPING = """
         def test_use(self):
             found = query("SELECT count(*) FROM library_book WHERE tags ? 'a'")
             self.assertEqual(found, [(0,)])
-
     class UsingToo(Using): pass
 """
 

@@ -281,7 +281,6 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
             def test_it(self):
                 Author.objects.create(name="left")
                 os.kill(os.getpid(), signal.SIGKILL)
-
         class Alike(Dying): pass
         """,
         "test_dying",
@@ -305,7 +304,6 @@ def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
                 Author.objects.all().delete()
 
             test_they_come_back = test_rows_are_there
-
         class Second(First): pass
         """
     )
@@ -557,7 +555,6 @@ def test_extensions_of_migrations(kept: Project) -> None:
                 Book.objects.create(title="t", author=Author.objects.first())
                 found = query("SELECT tags -> 'a', tags ? 'b' FROM library_book")
                 self.assertEqual(found, [("1", False)])
-
         class Alike(Needing): pass
         class Same(Needing): pass
         """,
@@ -633,7 +630,6 @@ def test_clone_databases(counted: Project, more: tuple[str, ...], builds: int) -
             def test_it(self):
                 self.assertEqual(Author.objects.count(), 2)
                 self.assertEqual(schema_runner.current_worker().schema, "public")
-
         class Alike(Any): pass
         """
     )

@@ -257,7 +257,6 @@ TESTS = """
             comments = {column.name: column.comment for column in columns}
             self.assertEqual((comments["shout"], comments["born"]), ("Generated", "The year"))
             self.assertEqual(query("SELECT obj_description('newest'::regclass)"), [("Backwards",)])
-
     class First(Using, TestCase): pass
     class Second(Using, TestCase): pass
 
@@ -270,7 +269,6 @@ TESTS = """
             query("REFRESH MATERIALIZED VIEW CONCURRENTLY moods")
             with self.assertRaisesMessage(DatabaseError, "no author"):
                 Book.objects.create(title="at commit")
-
     class Fourth(Third): pass
 """
 CARELESS = """
@@ -278,7 +276,6 @@ CARELESS = """
     class Careless(TestCase):
         def test_collation(self):
             self.assertEqual(query("SELECT 'a' = 'A' COLLATE careless"), [(True,)])
-
     class CarelessToo(Careless): pass
 """
 

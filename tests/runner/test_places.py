@@ -45,7 +45,6 @@ THREE = """
             meet(number=3)
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="same everywhere")
-
     class Second(First): pass
     class Third(First): pass
 """
@@ -119,7 +118,6 @@ def test_a_worker_that_is_not_needed(building: Project, keeps: bool) -> None:
                 places("default")
                 if {keeps}:
                     Path("begun").touch()
-
         class Second(First): pass
         """
     )
@@ -163,7 +161,6 @@ def test_workers_make_a_place_for_each_database(building: Project, method: str) 
                 self.assertEqual(Author.objects.using("again").get().name, "default")
                 self.assertTrue(Item.objects.using("mirror").filter(name="bought").exists())
                 self.assertEqual(Author.objects.using("small").get().name, "small")
-
         class Second(First): pass
         """
     )

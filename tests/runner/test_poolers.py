@@ -117,7 +117,6 @@ TESTS = """
             thread.join()
             worker = schema_runner.current_worker()
             self.assertEqual(found, [(worker.schema if worker else "public",)])
-
     class First(Where, TestCase): pass
     class Second(Where, TestCase): pass
     class Third(Where, TransactionTestCase): pass
@@ -128,7 +127,6 @@ DYING = """
         def test_it(self):
             meet(number=2)
             os.kill(os.getppid(), signal.SIGKILL)
-
     class Alike(Dies): pass
 """
 

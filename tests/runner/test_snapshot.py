@@ -44,7 +44,6 @@ RESTORED = """
             Author.objects.all().delete()
 
         test_they_come_back = test_rows_are_there
-
     class Second(First): pass
 """
 

@@ -114,7 +114,6 @@ def test_copies_have_all_that_worker_1_has(counted: Project, host: str, method: 
                 query("INSERT INTO measured VALUES ('2024-06-06'), ('2031-01-01')")
                 self.assertEqual(query("SELECT count(*) FROM ONLY measured_2024"), [(2,)])
                 self.assertGreater(Author.objects.create(name="new").id, 70)
-
         class Second(First): pass
         class Third(First): pass
         """
