@@ -131,6 +131,17 @@ class Result:
         assert self.code == 0, self.output
         return self
 
+    def failed(self, *said: str) -> "Result":
+        """Return this result; fail unless the run has failed and has said all this of it."""
+        assert self.code == 1, self.output
+        assert [text for text in said if text not in self.stderr] == [], self.output
+        return self
+
+    def refused(self, *said: str) -> "Result":
+        """Do as `failed`, and see that it is no error of our own."""
+        assert "Traceback" not in self.stderr, self.output
+        return self.failed(*said)
+
 
 class Project:
     """A project with one app, `library`, of two models; tests add what they are about."""

@@ -347,7 +347,7 @@ LONG = """
 
 @pytest.mark.parametrize("clones", [False, True], ids=["schemas", "clones"])
 def test_the_longest_names(project: Project, clones: bool) -> None:
-    """Two runs at once, also with clone databases; stock Django refuses or meets its own clones."""
+    """Two runs at once, also with clone databases; stock Django refuses or meets its clones."""
     name = f"{project.name} €".ljust(61, "x")
     assert len(name.encode()) == 63
     project.tests(LONG)
