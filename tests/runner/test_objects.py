@@ -45,17 +45,12 @@ MODELS = """
         day = models.DateField()
         number = models.IntegerField()
 
-        class Meta:
-            managed = False
-            db_table = "readings"
+        class Meta: managed, db_table = False, "readings"
 
     class Shelf(models.Model):
         label = models.TextField(primary_key=True)
         books = models.IntegerField()
-
-        class Meta:
-            managed = False
-            db_table = "shelves"
+        class Meta: managed, db_table = False, "shelves"
 """
 INITIAL = """
     from django.contrib.postgres.operations import CreateCollation
@@ -297,9 +292,8 @@ def facts(project: Project, database: str, schema: str) -> set[str]:
 
 def test_every_kind_of_object(project: Project, role: str) -> None:
     """Tests find them all in every worker, and the catalog has what stock Django's has."""
-    with project.maintenance() as connection:
-        found = connection.execute("SELECT FROM pg_collation WHERE collname = 'und-x-icu'")
-        icu = found.rowcount == 1
+    collations = "SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'"
+    icu = project.query(collations, database="postgres") == [(1,)]
     project.configure('INSTALLED_APPS.append("django.contrib.postgres")')
     project.write("library/models.py", MODELS)
     project.write(
