@@ -40,7 +40,6 @@ ROUTER = """
             return "other" if model._meta.app_label == "shop" else None
 
         db_for_write = db_for_read
-
         def allow_migrate(self, db, app_label, model_name=None, **hints):
             if app_label == "shop":
                 return db == "other"
@@ -86,19 +85,16 @@ SEVERAL = """
     class Restored(TransactionTestCase):
         databases = {"default", "other"}
         serialized_rollback = True
-
         def test_rows_of_migrations_are_there(self):
             self.assertEqual(names("default"), ["migrated"])
             self.assertEqual(names("other", Item), ["migrated"])
             Author.objects.create(name="new")
             Item.objects.all().delete()
-
         test_they_come_back = test_rows_of_migrations_are_there
     class RestoredToo(Restored): pass
 
     class Shared(TransactionTestCase):
         databases = {*TABLES}
-
         def test_who_sees_whose_rows(self):
             for alias in ("default", "third", "small"):
                 Author.objects.using(alias).create(name=alias)
@@ -107,13 +103,11 @@ SEVERAL = """
             self.assertIn("default", names("again"))
             self.assertEqual([names("third"), names("small")], [["third"], ["small"]])
             self.assertIn("bought", names("mirror", Item))
-
         test_again = test_who_sees_whose_rows
     class SharedToo(Shared): pass
 
     class Tables(TestCase):
         databases = {*TABLES}
-
         def test_tables(self):
             for alias, tables in TABLES.items():
                 see = connections[alias].introspection
@@ -281,7 +275,6 @@ OPTIONS_TESTS = """
 
     class Sessions(TransactionTestCase):
         databases = ALIASES
-
         def test_sessions(self):
             for alias, statement, expected in SESSIONS:
                 with self.subTest(alias=alias, statement=statement):
@@ -322,7 +315,6 @@ OPTIONS_TESTS = """
 
     class Cursors(TestCase):
         databases = ALIASES
-
         def test_server_side_cursors(self):
             for alias in ALIASES:
                 for name in ("a", "b", "c"):
@@ -386,7 +378,6 @@ SERVICE_TESTS = """
 
     class Service(TransactionTestCase):
         databases = {"default", "named"}
-
         def test_sessions(self):
             for alias in self.databases:
                 self.assertEqual(answers(alias, SESSION), [EXPECTED] * 3, alias)
@@ -479,7 +470,6 @@ CONCURRENT_TESTS = """
 
     class Apart(TransactionTestCase):
         databases = {"default", "again"}
-
         def test_each_sees_its_own(self):
             Author.objects.create(name="a")
             self.assertEqual(Author.objects.using("again").count(), 0)

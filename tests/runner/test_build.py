@@ -291,7 +291,6 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
         """
         class Apart(TransactionTestCase):
             databases = {"default", "other", "mirror"}
-
             def test_it(self):
                 meet()
                 Author.objects.create(name="a")

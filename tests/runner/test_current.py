@@ -99,7 +99,6 @@ EVERYTHING = """
 
     class Isolated(TestCase):
         fixtures = ["authors"]
-
         def test_rows(self):
             self.assertEqual([a.name for a in Author.objects.all()], ["of a fixture"])
             Book.objects.create(title="t", author=Author.objects.create(name="mine"))
@@ -157,7 +156,6 @@ EVERYTHING = """
 
     class Where(SimpleTestCase):
         databases = {"default"}
-
         def test_it(self):
             where = "current_schema(), current_database(), current_setting('search_path')"
             record("where", place=query(f"SELECT {where}")[0])
@@ -463,7 +461,6 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
 
         class Looking(SimpleTestCase):
             databases = {"default"}
-
             def test_it(self):
                 where = connection.get_connection_params()
                 keys = ("host", "port", "user", "dbname")
@@ -660,7 +657,6 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
         """
         class Any(TransactionTestCase):
             databases = {"default", "again", "mirror", "apart", "second", "small"}
-
             def test_it(self):
                 Author.objects.create(name="a")
                 for alias in ("default", "again", "mirror"):

@@ -257,7 +257,6 @@ TESTS = """
 
     class Third(Using, TransactionTestCase):
         reset_sequences = True
-
         def tearDown(self): query("DELETE FROM log")
 
         def test_concurrently(self):

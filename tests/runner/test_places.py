@@ -140,7 +140,6 @@ def test_workers_make_a_place_for_each_database(building: Project, method: str) 
 
         class First(TransactionTestCase):
             databases = {*ALIASES, "small"}
-
             def test_it(self):
                 places(*ALIASES)
                 meet(number=2)
@@ -173,7 +172,6 @@ KILLING = """
 
     class Killing(TransactionTestCase):
         databases = {"default", "small"}
-
         def setUp(self):
             for alias in self.databases:
                 self.assertEqual(Author.objects.using(alias).count(), 0)
@@ -193,7 +191,6 @@ KILLING = """
 
     class Beside(TransactionTestCase):
         databases = {"default", "small"}
-
         def test_d_keeps_the_other_worker_busy(self):
             wait_for("done")
 """

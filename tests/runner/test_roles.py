@@ -113,7 +113,6 @@ READING = """
 
     class Reading(TransactionTestCase):
         databases = {"default", "mirror"}
-
         def setUp(self): Author.objects.create(name="seen")
 
         def refused(self, statement, using="mirror"):
@@ -154,7 +153,6 @@ READING = """
 
     class ReadingRowsOfMigrations(TestCase):
         databases = {"default", "reader"}
-
         def test_it(self):
             self.assertEqual(query("SELECT n FROM later", using="reader"), [(7,)])
             with self.assertRaisesMessage(DatabaseError, "permission denied"):
@@ -192,7 +190,6 @@ def template(project: Project, sql: str) -> Iterator[None]:
 CLOSED = """
     class Closed(TransactionTestCase):
         databases = {"default", "stranger"}
-
         def test_locks_of_a_role_that_sees_no_schema(self):
             def of_stranger(statement): return query(statement, using="stranger")
 
@@ -253,7 +250,6 @@ def test_public_that_is_dropped(owned: Project) -> None:
 DEFAULTS = """
     class Defaults(TestCase):
         databases = {"default", "reader"}
-
         def test_it(self):
             time.sleep(1.7)  # Longer than the idle_session_timeout of our own connections.
             self.assertEqual(query("SHOW statement_timeout"), [("9s",)])
@@ -491,7 +487,6 @@ NAMED = """
     # A flush by stock Django leaves tables out that are named with `public`.
     class Committed(FLUSHED):
         def test_it(self): Odd.test_it(self)
-
         def test_again(self): Odd.test_it(self)
 """
 
@@ -545,7 +540,6 @@ FULL = """
         def test_a(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="x")
-
         test_b = test_c = test_a
 """
 
@@ -586,7 +580,6 @@ def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> N
                 for name in ("own too", "other"):
                     query("INSERT INTO library_author (name) VALUES (%s)", name)
                 Author.objects.filter(name="own").delete()
-
             test_a = test_b = test_c = check
         class B(A): pass
         """

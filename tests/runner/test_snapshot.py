@@ -36,13 +36,11 @@ RESTORED = """
 
     class First(TransactionTestCase):
         serialized_rollback = True
-
         def test_rows_are_there(self):
             self.assertEqual(Author.objects.count(), 2)
             meet()
             tell()
             Author.objects.all().delete()
-
         test_they_come_back = test_rows_are_there
     class Second(First): pass
 """
@@ -123,33 +121,23 @@ def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
     assert file(counted).read_bytes() == content
 
 
-@TEST_ONLY
 def test_the_setting(counted: Project) -> None:
     """SCHEMA_RUNNER["SNAPSHOT_DIR"] is the option's default, which wins over it."""
+    # What the project's database has anyway is not due to migrations.
+    for own in (
+        "ALTER DATABASE {} SET my.word = 'mine'",
+        "GRANT TEMP ON DATABASE {} TO pg_monitor",
+    ):
+        counted.query(own.format(counted.name), database=counted.name)
     counted.tests(RESTORED)
     counted.configure('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "elsewhere"')
-    run(counted, 2, folder=None)
-    run(counted, 2, folder=None, START_METHOD="spawn")
-    run(counted, folder=None)
+    for workers, method in ((2, "fork"), (2, "spawn"), (1, "fork")):
+        assert warnings(run(counted, workers, folder=None, START_METHOD=method)) == []
     assert len([*(counted.folder / "elsewhere").iterdir()]) == 1
     assert count(counted) == 1
     run(counted)
     assert len(files(counted)) == 1
     assert count(counted) == 2
-
-
-@pytest.mark.parametrize("place", ["current"], indirect=True)
-def test_what_is_the_database_s_own(counted: Project) -> None:
-    """Settings and grants that the project's database has anyway are none of migrations."""
-    for what in (
-        f"ALTER DATABASE {counted.name} SET my.word = 'mine'",
-        f"GRANT TEMP ON DATABASE {counted.name} TO pg_monitor",
-    ):
-        counted.query(what, database=counted.name)
-    counted.tests(RESTORED)
-    for workers in (2, 2, 1):
-        assert warnings(run(counted, workers)) == []
-    assert count(counted) == 1
 
 
 @TEST_ONLY
@@ -183,11 +171,8 @@ def test_another_fingerprint_has_another_file(counted: Project) -> None:
 @TEST_ONLY
 def test_a_file_that_a_migration_opens(counted: Project) -> None:
     """Only a build shows which it is; each content has a snapshot of its own."""
-    counted.migration(
-        "0003_opening",
-        "0002_counting",
-        'migrations.RunPython(lambda *_: __import__("pathlib").Path("rows.txt").read_text()),',
-    )
+    opens = 'lambda *_: __import__("pathlib").Path("rows.txt").read_text()'
+    counted.migration("0003_opening", "0002_counting", f"migrations.RunPython({opens})")
     for content, expected in (("a", 1), ("b", 2), ("a", 2)):
         counted.write("rows.txt", content)
         assert warnings(run(counted)) == []
@@ -222,14 +207,12 @@ def edited(edit: Callable[[dict[str, Any]], object]) -> Damage:
 
 
 def other(**changed: object) -> Damage:
-    return edited(lambda manifest: manifest.update(changed))
+    return edited(lambda m: m.update(changed))
 
 
 def other_facts(**changed: object) -> Damage:
     """Change what is said beside the statements."""
-    return edited(
-        lambda manifest: manifest.update(facts=json.dumps(json.loads(manifest["facts"]) | changed))
-    )
+    return edited(lambda m: m.update(facts=json.dumps(json.loads(m["facts"]) | changed)))
 
 
 def fewer_rows(path: Path) -> None:
@@ -244,7 +227,7 @@ DAMAGES: dict[str, Damage] = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "another zip": lambda path: rewrite(path, {"hello.txt": b"hello"}),
     "another format": other(format=999),
-    "no format": edited(lambda manifest: manifest.pop("format")),
+    "no format": edited(lambda m: m.pop("format")),
     "another fingerprint": other(fingerprint="0" * 64),
     # What does not fit together.
     "no extensions": other(extensions=None),
@@ -252,16 +235,14 @@ DAMAGES: dict[str, Damage] = {
     "lists for maps": other_facts(extra=[]),
     "types of other tables": other(types=[]),
     "types that are none": edited(
-        lambda manifest: manifest.update(types=[["none"] * len(t) for t in manifest["types"]])
+        lambda m: m.update(types=[["none"] * len(types) for types in m["types"]])
     ),
     "tables that are none": other_facts(tables=[["none", [["id", None]], ""]]),
     "sequences that are none": other_facts(sequences=[["none", 1, True]]),
     # What fails or comes out different.
-    "SQL that fails": edited(lambda manifest: manifest["after"].append("SELECT 1/0")),
-    "SQL that cannot be parsed": edited(
-        lambda manifest: manifest["before"].append("CREATE TABEL t ()")
-    ),
-    "SQL that leaves something out": edited(lambda manifest: manifest["after"].pop()),
+    "SQL that fails": edited(lambda m: m["after"].append("SELECT 1/0")),
+    "SQL that cannot be parsed": edited(lambda m: m["before"].append("CREATE TABEL t ()")),
+    "SQL that leaves something out": edited(lambda m: m["after"].pop()),
     "another structure": other_facts(structure="0" * 64),
     "half a row": fewer_rows,
     "an extension that is none": other(extensions={"plpgsql": "1.0", "none such": "1.0"}),
@@ -270,10 +251,8 @@ DAMAGES: dict[str, Damage] = {
 
 
 def test_files_that_cannot_be_used(counted: Project) -> None:
-    """The run says so of each, leaves nothing of it, and puts a good one in its place.
-
-    The migrations run as if there were no file, and create the extension, which must be gone.
-    """
+    """The run says so of each, leaves nothing of it, and puts a good one in its place."""
+    # Which the migrations create, as if there were no file: it must be gone.
     counted.migration("0003_extension", "0002_counting", EXTENSION)
     run(counted)
     path = file(counted)
@@ -322,10 +301,7 @@ def test_a_byte_that_has_changed(counted: Project) -> None:
 
 
 def test_old_files_and_pools(counted: Project, host: str) -> None:
-    """What is older than SCHEMA_RUNNER["KEEP_DAYS"] is made again.
-
-    A pool is as old as the file it is made of: it is not used longer for being on two machines.
-    """
+    """What is older than KEEP_DAYS says is made again; a pool is as old as its file."""
     run(counted)
     path = file(counted)
     new = Snapshot.read(path)
@@ -359,19 +335,12 @@ def test_files_that_cannot_be_written(counted: Project) -> None:
     assert count(counted) == 3
 
 
-SETTING = """
-    migrations.RunSQL(
-        '''DO $$ BEGIN
-             EXECUTE format('ALTER DATABASE %I SET my.word = 1', current_database());
-           END $$'''
-    ),
-"""
-
-
 @TEST_ONLY
 def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     """Settings of the database that a migration has made: a file without them would not do."""
-    counted.migration("0003_setting", "0002_counting", SETTING)
+    alter = "format('ALTER DATABASE %I SET my.word = 1', current_database())"
+    sets = f"migrations.RunSQL({f'DO $$ BEGIN EXECUTE {alter}; END $$'!r})"
+    counted.migration("0003_setting", "0002_counting", sets)
     counted.tests(
         """
         from helpers.telling import tell
@@ -389,21 +358,17 @@ def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     assert not (counted.folder / FOLDER).exists() or files(counted) == []
 
 
-ROUTER = """
-    class Router:
-        def allow_migrate(self, db, app_label, model_name=None, **hints):
-            return db == "default" or model_name != "book"
-"""
-
-
 @TEST_ONLY
 def test_aliases_that_differ_by_name_only(counted: Project) -> None:
     """Routers and migrations can tell them apart, so each has a file of its own."""
-    counted.write("routers.py", ROUTER)
     counted.configure(
-        """
-        DATABASE_ROUTERS = ["routers.Router"]
-        DATABASES["other"] = {**DATABASES["default"], "NAME": DATABASES["default"]["NAME"] + "_o"}
+        f"""
+        class Router:
+            def allow_migrate(self, db, app_label, model_name=None, **hints):
+                return db == "default" or model_name != "book"
+
+        DATABASE_ROUTERS = ["settings.Router"]
+        DATABASES["other"] = {{**DATABASES["default"], "NAME": "{counted.name}_o"}}
         """
     )
     counted.tests(
@@ -412,7 +377,6 @@ def test_aliases_that_differ_by_name_only(counted: Project) -> None:
 
         class First(TestCase):
             databases = {"default", "other"}
-
             def test_it(self):
                 for alias, has_books in {"default": True, "other": False}.items():
                     tables = connections[alias].introspection.table_names()

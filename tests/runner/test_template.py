@@ -8,7 +8,7 @@ import pytest
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Server
 
-from ..project import PARALLEL, SERIAL, Mode, Project
+from ..project import PARALLEL, SERIAL, Project
 from .recording import TOGETHER
 from .test_keepdb import count
 
@@ -79,10 +79,8 @@ def test_copies_have_all_that_worker_1_has(counted: Project, host: str, method: 
     """Rows of every kind and structure, though migrations and seeders have run once."""
     counted.migration("0003_rich", "0002_counting", RICH)
     counted.configure('SCHEMA_RUNNER["FIXTURES"] = ["authors"]')
-    counted.write(
-        "library/fixtures/authors.json",
-        '[{"model": "library.author", "pk": 70, "fields": {"name": "of a fixture"}}]',
-    )
+    row = '[{"model": "library.author", "pk": 70, "fields": {"name": "of a fixture"}}]'
+    counted.write("library/fixtures/authors.json", row)
     counted.tests(
         """
         from django.db import IntegrityError
@@ -182,21 +180,18 @@ def test_without_a_pg_dump_that_fits(counted: Project, place: str, named: str) -
         assert count(counted) == count(counted, "seeded") == 2
 
 
-@pytest.mark.parametrize(
-    ("mode", "settings", "times"),
-    [(SERIAL, {}, 1), (PARALLEL, {"STRATEGY": "migrate"}, 2)],
-    ids=["serial", "migrate"],
-)
-def test_runs_that_need_no_pg_dump(
-    counted: Project, mode: Mode, settings: dict[str, str], times: int
-) -> None:
+def test_runs_that_need_no_pg_dump(counted: Project) -> None:
     """Alone there is nothing to copy, and with STRATEGY "migrate" each worker migrates."""
-    counted.configure(f"SCHEMA_RUNNER |= {settings | {'PG_DUMP': '/nowhere'}}")
-    result = counted.run(*mode, env={"MEET": str(times)}).passed()
-    assert "pg_dump" not in result.output
-    contents = [one["contents"] for one in told(counted).values()]
-    assert contents == [contents[0]] * times
-    assert count(counted) == count(counted, "seeded") == times
+    counted.configure('SCHEMA_RUNNER["PG_DUMP"] = "/nowhere"')
+    contents = []
+    for mode, workers, built in ((SERIAL, "1", 1), (PARALLEL, "2", 3)):
+        counted.forget()
+        result = counted.run(*mode, env={"MEET": workers}).passed()
+        assert "pg_dump" not in result.output
+        assert count(counted) == count(counted, "seeded") == built
+        contents += [one["contents"] for one in told(counted).values()]
+        counted.configure('SCHEMA_RUNNER["STRATEGY"] = "migrate"')
+    assert contents == [contents[0]] * 3
 
 
 @pytest.mark.parametrize("place", ["test"], indirect=True)
