@@ -166,16 +166,10 @@ EVERYTHING = """
 @pytest.fixture
 def everything(occupied: Project) -> Project:
     """A project whose tests do all that could reach tables of `public`."""
-    occupied.configure(
-        """
-        CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache",
-                              "LOCATION": "cache_rows"}}
-        """
-    )
-    occupied.write(
-        "library/fixtures/authors.json",
-        '[{"model": "library.author", "pk": 1, "fields": {"name": "of a fixture"}}]',
-    )
+    cache = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache_rows"}
+    occupied.configure(f"CACHES = {{'default': {cache}}}")
+    row = '[{"model": "library.author", "pk": 1, "fields": {"name": "of a fixture"}}]'
+    occupied.write("library/fixtures/authors.json", row)
     # What is not there for migrations is not there for DROP either.
     drops = """
         DROP VIEW IF EXISTS leftover_view; DROP TABLE IF EXISTS library_leftover CASCADE;
@@ -242,10 +236,8 @@ def test_failures(occupied: Project) -> None:
     occupied.run(*PARALLEL).failed("division by zero")
 
 
-EXTENSION = """
-    migrations.RunSQL("CREATE EXTENSION hstore"),
-    migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
-"""
+ADD = "CREATE EXTENSION hstore; ALTER TABLE library_book ADD COLUMN tags hstore"
+EXTENSION = f"migrations.RunSQL({ADD!r})"
 # Tests that record where they are, and stay there until a file appears.
 WAITING = """
     class First(TestCase):
@@ -327,21 +319,15 @@ def test_ctrl_c(waiting: Project) -> None:
     assert own_schemas(waiting) == set()
 
 
-@pytest.mark.parametrize(
-    ("mode", "public"),
-    [
-        (SERIAL, "DROP SCHEMA public CASCADE"),
-        (PARALLEL, "REVOKE ALL ON SCHEMA public FROM PUBLIC"),
-    ],
-    ids=["serial, without public", "parallel, without a right on public"],
-)
-def test_a_role_that_may_only_create_schemas(project: Project, mode: Mode, public: str) -> None:
+def test_a_role_that_may_only_create_schemas(project: Project) -> None:
     """It needs no right on `public`, nor that there is one; stock Django cannot use it."""
     project.migration("0002_more", "0001_initial", EXTENSION)
+    closes, drops = "REVOKE ALL ON SCHEMA public FROM PUBLIC", "DROP SCHEMA public CASCADE"
     with role(project):
-        execute(project, public)
-        with unchanged(project):
-            project.run(*mode).passed()
+        for public, mode in ((closes, PARALLEL), (drops, SERIAL)):
+            execute(project, public)
+            with unchanged(project):
+                project.run(*mode).passed()
 
 
 def test_a_role_that_may_not_create_schemas(project: Project) -> None:
@@ -361,12 +347,7 @@ def test_a_schema_of_somebody_else_where_extensions_would_be(project: Project) -
         assert "Warning" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("mode", "setting"),
-    [(SERIAL, "ROLE {role}"), (PARALLEL, "DATABASE {database}"), (PARALLEL, "")],
-    ids=["serial, of the role", "parallel, of the database", "parallel, in OPTIONS"],
-)
-def test_a_search_path_of_the_project_s_own(project: Project, mode: Mode, setting: str) -> None:
+def test_a_search_path_of_the_project_s_own(project: Project) -> None:
     """Extensions in its schemas are found; stock Django's databases have no such schemas."""
     execute(project, 'CREATE SCHEMA "Extra, own"; CREATE EXTENSION citext SCHEMA "Extra, own"')
     execute(project, 'GRANT USAGE ON SCHEMA "Extra, own" TO PUBLIC')
@@ -382,15 +363,16 @@ def test_a_search_path_of_the_project_s_own(project: Project, mode: Mode, settin
         class Alike(Any): pass
         """
     )
+    options = "-c search_path=" + path.replace(" ", "\\ ")
     with role(project) as name:
-        if setting:
-            where = setting.format(role=name, database=project.name)
-            execute(project, f"ALTER {where} SET search_path = {path}")
-        else:
-            options = "-c search_path=" + path.replace(" ", "\\ ")
-            project.configure(f'DATABASES["default"]["OPTIONS"] = {{"options": {options!r}}}')
+        for mode, owner in ((SERIAL, f"ROLE {name}"), (PARALLEL, f"DATABASE {project.name}")):
+            execute(project, f"ALTER {owner} SET search_path = {path}")
+            with unchanged(project):
+                project.run(*mode).passed()
+            execute(project, f"ALTER {owner} RESET search_path")
+        project.configure(f'DATABASES["default"]["OPTIONS"] = {{"options": {options!r}}}')
         with unchanged(project):
-            project.run(*mode).passed()
+            project.run(*PARALLEL).passed()
 
 
 @contextmanager
