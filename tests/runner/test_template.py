@@ -183,15 +183,14 @@ def test_without_a_pg_dump_that_fits(counted: Project, place: str, named: str) -
 def test_runs_that_need_no_pg_dump(counted: Project) -> None:
     """Alone there is nothing to copy, and with STRATEGY "migrate" each worker migrates."""
     counted.configure('SCHEMA_RUNNER["PG_DUMP"] = "/nowhere"')
-    contents = []
-    for mode, workers, built in ((SERIAL, "1", 1), (PARALLEL, "2", 3)):
+    for mode, workers, built in ((SERIAL, 1, 1), (PARALLEL, 2, 3)):
         counted.forget()
-        result = counted.run(*mode, env={"MEET": workers}).passed()
+        result = counted.run(*mode, env={"MEET": str(workers)}).passed()
         assert "pg_dump" not in result.output
         assert count(counted) == count(counted, "seeded") == built
-        contents += [one["contents"] for one in told(counted).values()]
+        contents = [one["contents"] for one in told(counted).values()]
+        assert contents == [contents[0]] * workers
         counted.configure('SCHEMA_RUNNER["STRATEGY"] = "migrate"')
-    assert contents == [contents[0]] * 3
 
 
 @pytest.mark.parametrize("place", ["test"], indirect=True)
