@@ -17,8 +17,8 @@ FUNCTION = """
     ),
 """
 KEYS = """
-    from concurrent.futures import ThreadPoolExecutor
     from contextlib import closing
+    from helpers.elsewhere import in_a_thread
 
     class Keys:
         def setUp(self):
@@ -31,13 +31,9 @@ KEYS = """
             self.assertTrue(query(f"SELECT {call}", *parameters)[0][0], call)
 
         def assert_excluded(self, *calls, expected=True):
-            '''Ask in a connection of another thread, which is a worker's own as well.'''
-            def ask():
-                with closing(connection):
-                    return [query(f"SELECT {call}")[0][0] for call in calls]
-
-            with ThreadPoolExecutor(1) as pool:
-                self.assertEqual(pool.submit(ask).result(), [not expected] * len(calls))
+            # In a connection of another thread, which is a worker's own as well.
+            found = in_a_thread(lambda: [query(f"SELECT {call}")[0][0] for call in calls])
+            self.assertEqual(found, [not expected] * len(calls))
 
         def test_session(self):
             all_keys = ("1", "-1", "9223372036854775807", "1, 2", "-1, 2147483647")

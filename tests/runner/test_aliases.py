@@ -13,7 +13,7 @@ from ..project import METHODS, PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each
 DATABASES = """
     NAME = DATABASES["default"]["NAME"]
     INSTALLED_APPS = ["library", "shop"]
-    DATABASE_ROUTERS = ["routers.Router"]
+    DATABASE_ROUTERS = ["settings.Router"]
     server = dict(DATABASES["default"])
     DATABASES["default"]["TEST"] = {"DEPENDENCIES": ["other"]}
     DATABASES |= {
@@ -28,23 +28,24 @@ DATABASES = """
         "mirror": {**server, "NAME": f"{NAME}_other", "TEST": {"MIRROR": "other"}},
         "other": {**server, "NAME": f"{NAME}_other", "TEST": {"DEPENDENCIES": []}},
     }
+
+    class Router:
+        def db_for_read(self, model, **hints):
+            return "other" if model._meta.app_label == "shop" else None
+
+        db_for_write = db_for_read
+
+        def allow_migrate(self, db, app_label, model_name=None, **hints):
+            if app_label == "shop":
+                return db == "other"
+            return db == "default" or db in {"third", "small"} and model_name in {"author", None}
 """
 POOLS = """
     DATABASES["default"]["OPTIONS"] = {"pool": True}
     for alias in ("other", "mirror", "third"):
         DATABASES[alias]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 2}}
 """
-ROUTER = """
-    class Router:
-        def db_for_read(self, model, **hints):
-            return "other" if model._meta.app_label == "shop" else None
 
-        db_for_write = db_for_read
-        def allow_migrate(self, db, app_label, model_name=None, **hints):
-            if app_label == "shop":
-                return db == "other"
-            return db == "default" or db in {"third", "small"} and model_name in {"author", None}
-"""
 SHOP = """
     from django.db import models
 
@@ -128,10 +129,9 @@ SEVERAL = """
 def use_several(project: Project) -> None:
     """Give a project the DATABASES above, with the app `shop`."""
     project.configure(DATABASES)
-    project.write("routers.py", ROUTER)
-    project.write("shop/__init__.py", "")
+    for package in ("shop", "shop/migrations"):
+        project.write(f"{package}/__init__.py", "")
     project.write("shop/models.py", SHOP)
-    project.write("shop/migrations/__init__.py", "")
     project.write("shop/migrations/0001_initial.py", SHOP_MIGRATION)
 
 
@@ -226,35 +226,9 @@ URLS = """
 
     urlpatterns = [path("", read), path("fail", fail), path("later", read_later)]
 """
-# How tests reach the database by other connections than the one that their thread has.
-ELSEWHERE = """
-    from concurrent.futures import ThreadPoolExecutor
-    from contextlib import closing
-
-    def ask(connection, statement):
-        # In a transaction, which is of the isolation level that the settings name.
-        connection.set_autocommit(False)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchone()[0]
-        finally:
-            connection.rollback()
-            connection.set_autocommit(True)
-
-    def ask_and_close(find, statement):
-        with closing(find()) as connection:
-            return ask(connection, statement)
-
-    def answers(alias, statement):
-        '''Ask by this thread's connection, by another thread's and by a copy.'''
-        with ThreadPoolExecutor(1) as pool:
-            threads = pool.submit(ask_and_close, lambda: connections[alias], statement).result()
-        copys = ask_and_close(connections[alias].copy, statement)
-        return [ask(connections[alias], statement), threads, copys]
-
-"""
 OPTIONS_TESTS = """
+    from helpers.elsewhere import answers
+
     def seed(using): Author.objects.using(using).create(id=50, name="seeded")
 
     ALIASES = {"default", "role", "ascii", "unmigrated"}
@@ -347,7 +321,7 @@ def test_options(project: Project, mode: Mode) -> None:
     project.write("urls.py", URLS)
     extra = "CREATE EXTENSION IF NOT EXISTS hstore; CREATE TABLE extra (tags hstore)"
     project.migration("0002_extra", "0001_initial", f"migrations.RunSQL({extra!r})")
-    project.tests(f"NAME = {project.name!r}\n{dedent(ELSEWHERE)}\n{dedent(OPTIONS_TESTS)}")
+    project.tests(f"NAME = {project.name!r}\n{dedent(OPTIONS_TESTS)}")
     project.run(*mode, env={"PGOPTIONS": "-c lock_timeout=12345"}).passed()
 
 
@@ -373,6 +347,8 @@ SERVICE_SETTINGS = """
     }
 """
 SERVICE_TESTS = """
+    from helpers.elsewhere import answers
+
     SESSION = '''SELECT (session_user, current_setting('statement_timeout'),
                          current_setting('lock_timeout'))::text'''
 
@@ -404,7 +380,7 @@ def test_services(project: Project, arguments: Mode, session: str) -> None:
     project.write("pg_service.conf", SERVICES.format(**where))
     project.configure(SERVICE_SETTINGS)
     expected = session.format(**where)
-    project.tests(f"EXPECTED = {expected!r}\n{dedent(ELSEWHERE)}\n{dedent(SERVICE_TESTS)}")
+    project.tests(f"EXPECTED = {expected!r}\n{dedent(SERVICE_TESTS)}")
     project.create_database()
     grant = "GRANT CREATE ON DATABASE {name} TO {other}".format(**where)
     project.query(grant, database=project.name)
@@ -418,9 +394,11 @@ def test_services(project: Project, arguments: Mode, session: str) -> None:
 
 
 CONCURRENT_TESTS = """
+    from contextlib import closing
     from urllib.request import urlopen
     from asgiref.sync import sync_to_async
     from django.test import LiveServerTestCase
+    from helpers.elsewhere import answers
 
     class Live(LiveServerTestCase):
         def test_server(self):
@@ -489,5 +467,5 @@ def test_threads_live_servers_and_coroutines(
     project.configure('INSTALLED_APPS = ["library"]; ROOT_URLCONF = "urls"; ALLOWED_HOSTS = ["*"]')
     project.configure(f'DATABASES["again"] = {{**DATABASES["default"], "HOST": {str(link)!r}}}')
     project.write("urls.py", URLS)
-    project.tests(f"{dedent(ELSEWHERE)}\n{dedent(CONCURRENT_TESTS)}")
+    project.tests(CONCURRENT_TESTS)
     project.run(*mode).passed()

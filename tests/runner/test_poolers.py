@@ -91,8 +91,7 @@ def pooler(project: Project) -> Iterator[Pooler]:
 
 
 TESTS = """
-    from concurrent.futures import ThreadPoolExecutor
-    from contextlib import closing
+    from helpers.elsewhere import in_a_thread
 
     class Where:
         def test_where(self):
@@ -105,13 +104,8 @@ TESTS = """
             record("is", where=[database, schema])
 
         def test_in_a_thread(self):
-            def look():
-                with closing(connection):
-                    return query("SELECT current_schema()")
-
             worker = schema_runner.current_worker()
-            with ThreadPoolExecutor(1) as pool:
-                found = pool.submit(look).result()
+            found = in_a_thread(lambda: query("SELECT current_schema()"))
             self.assertEqual(found, [(worker.schema if worker else "public",)])
     class First(Where, TestCase): pass
     class Second(Where, TestCase): pass

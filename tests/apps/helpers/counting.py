@@ -20,11 +20,15 @@ def migrate(apps: Any, editor: Any) -> None:
 
 def seed(using: str, name: str = "of a seeder") -> None:
     times("seeded")
-    installed.get_model("library", "Author").objects.using(using).create(name=name)
+    _authors(using).create(name=name)
 
 
 def seed_again(using: str) -> None:
     """Do as `seed` where its row may be there already."""
     times("seeded")
-    authors = installed.get_model("library", "Author").objects.using(using)
-    authors.get_or_create(name="of a seeder")
+    _authors(using).get_or_create(name="of a seeder")
+
+
+def _authors(using: str) -> Any:
+    model: Any = installed.get_app_config("library").get_model("Author")
+    return model.objects.using(using)
