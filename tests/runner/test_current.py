@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -469,27 +470,21 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
 def test_reference_data_reaches_no_table_of_the_project_s_own(project: Project) -> None:
     """A model without a migration may have its table in `public`, and that on the path."""
     execute(project, "CREATE EXTENSION citext; ALTER TABLE library_leftover ADD PRIMARY KEY (n)")
-    project.write(
-        "library/leftovers.py",
-        """
-        from django.db import models
-
+    leftover = """
         class Leftover(models.Model):
             n = models.IntegerField(primary_key=True)
 
             class Meta:
-                app_label, db_table, managed = "library", "library_leftover", False
+                managed = False
 
-        def seed(using):
-            Leftover.objects.using(using).create(n=8)
-        """,
-    )
+        def seed(using): Leftover.objects.using(using).create(n=8)
+    """
     with (project.folder / "library/models.py").open("a") as models:
-        models.write("\nfrom library.leftovers import Leftover\n")
+        models.write(dedent(leftover))
     row = '[{"model": "library.leftover", "pk": 7, "fields": {}}]'
     project.write("library/fixtures/leftovers.json", row)
     with unchanged(project):
-        for key, value in [("FIXTURES", "leftovers"), ("SEEDERS", "library.leftovers.seed")]:
+        for key, value in [("FIXTURES", "leftovers"), ("SEEDERS", "library.models.seed")]:
             settings = {"HOST_DATABASE": "current", key: [value]}
             project.configure(f"SCHEMA_RUNNER = {settings}")
             project.run().refused("A fixture or a seeder would change the project's own ")
