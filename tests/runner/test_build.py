@@ -4,7 +4,7 @@ from textwrap import dedent, indent
 
 import pytest
 
-from ..project import METHODS, PARALLEL, SERIAL, WITH_STOCK, Mode, Project, Result, each_runner
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, Result, each_runner
 
 # By what a migration makes: its operations, and the body of a test that needs them. Extensions are
 # in test_extensions, and every kind of object in test_objects.
@@ -278,7 +278,8 @@ def test_the_worker_knows_where_it_is(self):
         assert "uses clone databases" not in run(project, mode, "-v", "0").output
 
 
-@pytest.mark.parametrize("method", METHODS)
+# Workers of forkserver are sent what spawned ones are.
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_clone_databases_of_several_aliases(project: Project, method: str) -> None:
     """Workers find each alias's own clone, and a mirror that of its primary."""
     project.migration("0002_audit", "0001_initial", AUDIT)

@@ -419,10 +419,9 @@ def outcome(project: Project, *arguments: str, **env: str) -> str:
 def test_a_password_shows_nowhere(secretive: Project, way: str) -> None:
     """Not in outputs, processes, files, nor on the server, where workers are new interpreters."""
     secretive.configure(WAYS[way])
-    env = {"PGPASSWORD": SECRET} if way == "environment" else {}
-    env |= {"FAIL": "1", "START_METHOD": "spawn"}
-    failing = outcome(secretive, "--debug-sql", "-v", "3", *PARALLEL, **env)
-    assert "FAILED (errors=2)" in failing
+    env = {"FAIL": "1", "START_METHOD": "spawn"}
+    env |= {"PGPASSWORD": SECRET} if way == "environment" else {}
+    assert "FAILED (errors=2)" in outcome(secretive, "--debug-sql", "-v", "3", *PARALLEL, **env)
 
 
 def test_a_password_shows_nowhere_whatever_goes_wrong(secretive: Project) -> None:
