@@ -122,6 +122,17 @@ class Result:
         assert self.code == 0, self.output
         return self
 
+    def failed(self, *said: str) -> "Result":
+        """Return this result; fail unless the run has failed and has said all this of it."""
+        assert self.code == 1, self.output
+        assert [text for text in said if text not in self.stderr] == [], self.output
+        return self
+
+    def refused(self, *said: str) -> "Result":
+        """Do as `failed`, and see that it is no error of our own."""
+        assert "Traceback" not in self.stderr, self.output
+        return self.failed(*said)
+
 
 class Project:
     """A project with one app, `library`, of two models; tests add what they are about."""
@@ -228,6 +239,14 @@ class Project:
         """Connect to the host database, or to another one."""
         with self.server.connect(name or self.test_name) as connection:
             yield connection
+
+    def query(
+        self, statement: str, *parameters: Any, database: str | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement in the host database or in another one, if it has any."""
+        with self.host(database) as connection:
+            cursor = connection.execute(statement, parameters or None)
+            return [] if cursor.description is None else cursor.fetchall()
 
     def create_database(self, name: str | None = None) -> None:
         """Create the project's own database, or another one."""

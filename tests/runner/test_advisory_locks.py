@@ -2,14 +2,10 @@
 
 import pytest
 
-from ..project import METHODS, PARALLEL, SERIAL, STOCK, Mode, Project
+from ..project import METHODS, PARALLEL, SERIAL, WITH_STOCK, Mode, Project
+from .recording import TOGETHER
 
 pytestmark = pytest.mark.oldest
-
-STOCK_SERIAL: Mode = ("--testrunner", STOCK)
-# In --parallel 2 each of the two workers has one of two classes, and waits in the middle of each
-# test until the other one has come as far.
-MEETING = {"MEET": "2"}
 
 FUNCTION = """
     migrations.RunSQL(
@@ -21,27 +17,22 @@ FUNCTION = """
     ),
 """
 KEYS = """
+    from contextlib import closing
+    from helpers.elsewhere import in_a_thread
+
     class Keys:
         def setUp(self):
             query("SET lock_timeout = '30s'")
             self.addCleanup(connection.close)
 
-        def meet(self):
-            meet(self._testMethodName)
+        def meet(self): meet(self._testMethodName)
 
         def assert_true(self, call, *parameters):
             self.assertTrue(query(f"SELECT {call}", *parameters)[0][0], call)
 
         def assert_excluded(self, *calls, expected=True):
-            '''Ask in a connection of another thread, which is a worker's own as well.'''
-            def ask():
-                found.extend(query(f"SELECT {call}")[0][0] for call in calls)
-                connection.close()
-
-            found = []
-            thread = threading.Thread(target=ask)
-            thread.start()
-            thread.join()
+            # In a connection of another thread, which is a worker's own as well.
+            found = in_a_thread(lambda: [query(f"SELECT {call}")[0][0] for call in calls])
             self.assertEqual(found, [not expected] * len(calls))
 
         def test_session(self):
@@ -87,9 +78,7 @@ KEYS = """
 
         def test_raw_query_and_copy(self):
             author = Author.objects.create(name="a")
-            other = connection.copy()
-            self.addCleanup(other.close)
-            with other.cursor() as cursor:
+            with closing(connection.copy()) as other, other.cursor() as cursor:
                 locking = "SELECT id, pg_advisory_lock(%s) FROM library_author"
                 list(Author.objects.raw(locking, [8]))
                 self.meet()
@@ -104,22 +93,22 @@ KEYS = """
             with self.assertNumQueries(2):
                 query("SELECT pg_advisory_lock(1)")
                 query("SELECT pg_advisory_unlock(1)")
-
     class First(Keys, TransactionTestCase): pass
     class Second(Keys, TransactionTestCase): pass
 """
 
 
-@pytest.mark.parametrize(
-    ("mode", "env"),
-    [
-        (STOCK_SERIAL, {}),
-        ((*STOCK_SERIAL, *PARALLEL), MEETING),
-        (SERIAL, {}),
-        *((PARALLEL, {"START_METHOD": method, **MEETING}) for method in METHODS),
-    ],
-    ids=["stock", "stock-parallel", "serial", *METHODS],
-)
+# Each of the two workers has one of two classes, and waits in the middle of each test until the
+# other one has come as far.
+RUNS = {
+    "stock": (WITH_STOCK, {}),
+    "stock-parallel": ((*WITH_STOCK, *PARALLEL), TOGETHER),
+    "serial": (SERIAL, {}),
+    **{method: (PARALLEL, {"START_METHOD": method, **TOGETHER}) for method in METHODS},
+}
+
+
+@pytest.mark.parametrize(("mode", "env"), RUNS.values(), ids=RUNS)
 def test_the_same_keys_at_the_same_time(project: Project, mode: Mode, env: dict[str, str]) -> None:
     """Workers hold them side by side; within a worker, they exclude as they do in PostgreSQL."""
     project.migration("0002_take", "0001_initial", FUNCTION)
@@ -131,18 +120,17 @@ def test_the_same_keys_at_the_same_time(project: Project, mode: Mode, env: dict[
 SHARING = """
     class First(TransactionTestCase):
         def test_one_key(self):
-            ((path,),) = query("SHOW search_path")
-            ((got,),) = query("SELECT pg_try_advisory_lock(9)")
+            lock = "SELECT pg_try_advisory_lock(9), current_setting('search_path')"
+            ((got, path),) = query(lock)
             self.addCleanup(connection.close)
             meet()
             record("told", got=got, rest=path.partition(",")[2].strip())
 
         def test_names(self):
-            ((date, lower),) = query("SELECT CAST('2026-01-31' AS date)::text, lower('A')")
-            self.assertEqual((date, lower), ("2026-01-31", "a"))
+            found = query("SELECT CAST('2026-01-31' AS date)::text, lower('A')")
+            self.assertEqual(found, [("2026-01-31", "a")])
             if query("SELECT to_regclass('date')") != [(None,)]:
                 self.assertEqual(query("SELECT day FROM date"), [("first",)])
-
     class Second(First): pass
 """
 COLLIDING = """
@@ -164,7 +152,7 @@ def test_switched_off(project: Project) -> None:
     """Workers exclude each other then."""
     project.configure('SCHEMA_RUNNER = {"ISOLATE_ADVISORY_LOCKS": False}')
     project.tests(SHARING)
-    project.run(*PARALLEL, env=MEETING).passed()
+    project.run(*PARALLEL, env=TOGETHER).passed()
     assert_shared(project)
 
 
@@ -172,10 +160,10 @@ def test_names_that_are_postgresql_s_own(project: Project) -> None:
     """`date` stays the server's type and the project's table; one line says what this costs."""
     project.migration("0002_date", "0001_initial", COLLIDING)
     project.tests(SHARING)
-    for mode in (STOCK_SERIAL, SERIAL):
+    for mode in (WITH_STOCK, SERIAL):
         project.run(*mode).passed()
     project.forget()
-    result = project.run(*PARALLEL, env=MEETING).passed()
+    result = project.run(*PARALLEL, env=TOGETHER).passed()
     assert_shared(project)
     (line,) = [line for line in result.stdout.splitlines() if "share advisory locks" in line]
     assert "function lower(text), type date" in line

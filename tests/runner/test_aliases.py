@@ -6,19 +6,14 @@ from textwrap import dedent
 
 import pytest
 
-from ..project import METHODS, PARALLEL, SERIAL, STOCK, Mode, Project, each_mode
-
-STOCK_SERIAL: Mode = ("--testrunner", STOCK)
-each_runner = pytest.mark.parametrize(
-    "mode", [STOCK_SERIAL, SERIAL, PARALLEL], ids=["stock", "serial", "parallel"]
-)
+from ..project import METHODS, PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each_mode, each_runner
 
 # Two databases of PostgreSQL with an app each, a third with one table of two, a second alias and a
 # mirror, a database that no test uses, and SQLite.
 DATABASES = """
     NAME = DATABASES["default"]["NAME"]
     INSTALLED_APPS = ["library", "shop"]
-    DATABASE_ROUTERS = ["routers.Router"]
+    DATABASE_ROUTERS = ["settings.Router"]
     server = dict(DATABASES["default"])
     DATABASES["default"]["TEST"] = {"DEPENDENCIES": ["other"]}
     DATABASES |= {
@@ -33,13 +28,7 @@ DATABASES = """
         "mirror": {**server, "NAME": f"{NAME}_other", "TEST": {"MIRROR": "other"}},
         "other": {**server, "NAME": f"{NAME}_other", "TEST": {"DEPENDENCIES": []}},
     }
-"""
-POOLS = """
-    DATABASES["default"]["OPTIONS"] = {"pool": True}
-    for alias in ("other", "mirror", "third"):
-        DATABASES[alias]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 2}}
-"""
-ROUTER = """
+
     class Router:
         def db_for_read(self, model, **hints):
             return "other" if model._meta.app_label == "shop" else None
@@ -51,6 +40,12 @@ ROUTER = """
                 return db == "other"
             return db == "default" or db in {"third", "small"} and model_name in {"author", None}
 """
+POOLS = """
+    DATABASES["default"]["OPTIONS"] = {"pool": True}
+    for alias in ("other", "mirror", "third"):
+        DATABASES[alias]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 2}}
+"""
+
 SHOP = """
     from django.db import models
 
@@ -58,18 +53,16 @@ SHOP = """
         name = models.CharField(max_length=100)
 """
 SHOP_MIGRATION = """
-    from django.db import migrations, models
+    from django.db import migrations
+    from helpers.migrations import created
+    from shop.models import Item
 
     def insert(apps, editor):
         if editor.connection.alias == "other":
             apps.get_model("shop", "Item").objects.create(name="migrated")
 
     class Migration(migrations.Migration):
-        fields = [
-            ("id", models.BigAutoField(primary_key=True, serialize=False)),
-            ("name", models.CharField(max_length=100)),
-        ]
-        operations = [migrations.CreateModel("Item", fields), migrations.RunPython(insert)]
+        operations = [*created(Item), migrations.RunPython(insert)]
 """
 AUTHOR_MIGRATION = """
     migrations.RunPython(
@@ -93,20 +86,16 @@ SEVERAL = """
     class Restored(TransactionTestCase):
         databases = {"default", "other"}
         serialized_rollback = True
-
         def test_rows_of_migrations_are_there(self):
             self.assertEqual(names("default"), ["migrated"])
             self.assertEqual(names("other", Item), ["migrated"])
             Author.objects.create(name="new")
             Item.objects.all().delete()
-
         test_they_come_back = test_rows_of_migrations_are_there
-
     class RestoredToo(Restored): pass
 
     class Shared(TransactionTestCase):
         databases = {*TABLES}
-
         def test_who_sees_whose_rows(self):
             for alias in ("default", "third", "small"):
                 Author.objects.using(alias).create(name=alias)
@@ -115,14 +104,11 @@ SEVERAL = """
             self.assertIn("default", names("again"))
             self.assertEqual([names("third"), names("small")], [["third"], ["small"]])
             self.assertIn("bought", names("mirror", Item))
-
         test_again = test_who_sees_whose_rows
-
     class SharedToo(Shared): pass
 
     class Tables(TestCase):
         databases = {*TABLES}
-
         def test_tables(self):
             for alias, tables in TABLES.items():
                 see = connections[alias].introspection
@@ -133,13 +119,9 @@ SEVERAL = """
             self.assertEqual(rows, [])
 
         def test_creation_can_be_asked(self):
-            signatures = {
-                connections[alias].creation.test_db_signature()
-                for alias in ("default", "other", "third")
-            }
-            self.assertEqual({len(one) for one in signatures}, {4})
-            self.assertEqual(len(signatures), 3)
-
+            aliases = ("default", "other", "third")
+            signatures = {connections[alias].creation.test_db_signature() for alias in aliases}
+            self.assertEqual([len(one) for one in signatures], [4] * 3)
     class TablesToo(Tables): pass
 """
 
@@ -147,10 +129,9 @@ SEVERAL = """
 def use_several(project: Project) -> None:
     """Give a project the DATABASES above, with the app `shop`."""
     project.configure(DATABASES)
-    project.write("routers.py", ROUTER)
-    project.write("shop/__init__.py", "")
+    for package in ("shop", "shop/migrations"):
+        project.write(f"{package}/__init__.py", "")
     project.write("shop/models.py", SHOP)
-    project.write("shop/migrations/__init__.py", "")
     project.write("shop/migrations/0001_initial.py", SHOP_MIGRATION)
 
 
@@ -159,21 +140,20 @@ def created(output: str) -> list[str]:
     return re.findall(r"^Creating test database for alias '(\w+)'\.\.\.$", output, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("options", "mode", "method"),
-    [
-        *(("", mode, "fork") for mode in (STOCK_SERIAL, SERIAL, PARALLEL)),
-        (POOLS, SERIAL, "fork"),
-        *((POOLS, PARALLEL, method) for method in METHODS),
-    ],
-    ids=["stock", "serial", "parallel", "pools", *(f"pools-{method}" for method in METHODS)],
-)
-def test_several_databases(project: Project, options: str, mode: Mode, method: str) -> None:
-    """Each has the tables that routers allow, in the order of DEPENDENCIES, and its own rows.
+# Workers open pools of their own, however they are started. Stock Django's hang when they are
+# forked, for they inherit their parent's; that of 5.2 cannot clone SQLite under forkserver.
+RUNS = {
+    "stock": ("", WITH_STOCK, "fork"),
+    "serial": ("", SERIAL, "fork"),
+    "parallel": ("", PARALLEL, "fork"),
+    "pools": (POOLS, SERIAL, "fork"),
+    **{f"pools-{method}": (POOLS, PARALLEL, method) for method in METHODS},
+}
 
-    Workers open pools of their own, however they are started. Stock Django's hang when they are
-    forked, for they inherit their parent's; that of 5.2 cannot clone SQLite under forkserver.
-    """
+
+@pytest.mark.parametrize(("options", "mode", "method"), RUNS.values(), ids=RUNS)
+def test_several_databases(project: Project, options: str, mode: Mode, method: str) -> None:
+    """Each has the tables that routers allow, in the order of DEPENDENCIES, and its own rows."""
     use_several(project)
     project.configure(options)
     project.migration("0002_rows", "0001_initial", AUTHOR_MIGRATION)
@@ -188,13 +168,10 @@ def test_dependencies_that_go_in_a_circle(project: Project) -> None:
     project.configure('DATABASES["other"]["TEST"] = {"DEPENDENCIES": ["third"]}')
     project.configure('DATABASES["third"]["TEST"] = {"DEPENDENCIES": ["other"]}')
     project.tests(SEVERAL)
-    for arguments in (PARALLEL, (*PARALLEL, *STOCK_SERIAL)):
-        result = project.run(*arguments)
-        assert result.code == 1
-        assert result.stderr.splitlines()[-1] == (
-            "django.core.exceptions.ImproperlyConfigured: "
-            "Circular dependency in TEST[DEPENDENCIES]"
-        )
+    said = "ImproperlyConfigured: Circular dependency in TEST[DEPENDENCIES]\n"
+    for arguments in (PARALLEL, (*PARALLEL, *WITH_STOCK)):
+        result = project.run(*arguments).failed()
+        assert result.stderr.endswith(f"django.core.exceptions.{said}")
         assert created(result.stderr) == []
 
 
@@ -205,7 +182,7 @@ OPTIONS = """
     NAME = DATABASES["default"]["NAME"]
     INSTALLED_APPS = ["library"]
     ROOT_URLCONF = "urls"
-    SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}
+    SCHEMA_RUNNER = {"SEEDERS": ["library.test_generated.seed"]}
     server = dict(DATABASES["default"])
     DATABASES["default"] |= {
         "CONN_MAX_AGE": None,
@@ -249,56 +226,11 @@ URLS = """
 
     urlpatterns = [path("", read), path("fail", fail), path("later", read_later)]
 """
-SEEDS = """
-    from library.models import Author
-
-    def seed(using):
-        Author.objects.using(using).create(id=50, name="seeded")
-"""
-# How tests reach the database by other connections than the one that their thread has.
-ELSEWHERE = """
-    from concurrent.futures import ThreadPoolExecutor
-
-    def here(function):
-        return function(connections)
-
-    def in_a_thread(function):
-        def run():
-            try:
-                return function(connections)
-            finally:
-                connections.close_all()
-
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(run).result()
-
-    def with_copies(function):
-        copies = {alias: connections[alias].copy() for alias in connections}
-        try:
-            return function(copies)
-        finally:
-            for copy in copies.values():
-                copy.close()
-
-    def ask(connection, statement):
-        # In a transaction, which is of the isolation level that the settings name.
-        connection.set_autocommit(False)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchone()[0]
-        finally:
-            connection.rollback()
-            connection.set_autocommit(True)
-
-    def answers(alias, statement):
-        return [
-            way(lambda them: ask(them[alias], statement))
-            for way in (here, in_a_thread, with_copies)
-        ]
-
-"""
 OPTIONS_TESTS = """
+    from helpers.elsewhere import answers
+
+    def seed(using): Author.objects.using(using).create(id=50, name="seeded")
+
     ALIASES = {"default", "role", "ascii", "unmigrated"}
     LEFT_OPEN = []
     SESSIONS = [
@@ -317,7 +249,6 @@ OPTIONS_TESTS = """
 
     class Sessions(TransactionTestCase):
         databases = ALIASES
-
         def test_sessions(self):
             for alias, statement, expected in SESSIONS:
                 with self.subTest(alias=alias, statement=statement):
@@ -342,10 +273,9 @@ OPTIONS_TESTS = """
         def test_which_migrations_have_run(self):
             for alias in ALIASES:
                 tables = connections[alias].introspection.table_names()
-                self.assertEqual(
-                    [name for name in tables if not name.startswith("library_")],
-                    [] if alias == "unmigrated" else ["django_migrations", "extra"],
-                )
+                found = [name for name in tables if not name.startswith("library_")]
+                expected = [] if alias == "unmigrated" else ["django_migrations", "extra"]
+                self.assertEqual(found, expected)
 
         def test_sequences(self):
             for alias in ALIASES:
@@ -355,12 +285,10 @@ OPTIONS_TESTS = """
             self.client.raise_request_exception = False
             self.assertEqual(self.client.get("/fail").status_code, 500)
             self.assertFalse(Author.objects.filter(name="half a request").exists())
-
     class SessionsToo(Sessions): pass
 
     class Cursors(TestCase):
         databases = ALIASES
-
         def test_server_side_cursors(self):
             for alias in ALIASES:
                 for name in ("a", "b", "c"):
@@ -371,7 +299,6 @@ OPTIONS_TESTS = """
                 cursors = query("SELECT name FROM pg_cursors", using=alias)
                 self.assertEqual(len(cursors), 0 if alias == "role" else 1)
                 self.assertEqual([row.name for row in rows], ["b", "c"])
-
     class CursorsToo(Cursors): pass
 """
 
@@ -380,13 +307,10 @@ OPTIONS_TESTS = """
 def roles(project: Project) -> Iterator[None]:
     """A role that owns databases and one that may take it on."""
     owner, user = f"{project.name}_owner", f"{project.name}_user"
-    with project.maintenance() as connection:
-        connection.execute(
-            f"CREATE ROLE {owner} CREATEDB; CREATE ROLE {user} LOGIN IN ROLE {owner}"
-        )
+    creates = f"CREATE ROLE {owner} CREATEDB; CREATE ROLE {user} LOGIN IN ROLE {owner}"
+    project.query(creates, database="postgres")
     yield
-    with project.maintenance() as connection:
-        connection.execute(f"DROP ROLE {user}, {owner}")
+    project.query(f"DROP ROLE {user}, {owner}", database="postgres")
 
 
 @pytest.mark.usefixtures("roles")
@@ -395,16 +319,9 @@ def test_options(project: Project, mode: Mode) -> None:
     """What DATABASES says of connections and of test databases holds in every worker."""
     project.configure(OPTIONS)
     project.write("urls.py", URLS)
-    project.write("library/seeds.py", SEEDS)
-    project.migration(
-        "0002_extra",
-        "0001_initial",
-        """
-        migrations.RunSQL("CREATE EXTENSION IF NOT EXISTS hstore"),
-        migrations.RunSQL("CREATE TABLE extra (tags hstore)"),
-        """,
-    )
-    project.tests(f"NAME = {project.name!r}\n{dedent(ELSEWHERE)}\n{dedent(OPTIONS_TESTS)}")
+    extra = "CREATE EXTENSION IF NOT EXISTS hstore; CREATE TABLE extra (tags hstore)"
+    project.migration("0002_extra", "0001_initial", f"migrations.RunSQL({extra!r})")
+    project.tests(f"NAME = {project.name!r}\n{dedent(OPTIONS_TESTS)}")
     project.run(*mode, env={"PGOPTIONS": "-c lock_timeout=12345"}).passed()
 
 
@@ -430,64 +347,58 @@ SERVICE_SETTINGS = """
     }
 """
 SERVICE_TESTS = """
+    from helpers.elsewhere import answers
+
     SESSION = '''SELECT (session_user, current_setting('statement_timeout'),
                          current_setting('lock_timeout'))::text'''
 
     class Service(TransactionTestCase):
         databases = {"default", "named"}
-
         def test_sessions(self):
             for alias in self.databases:
                 self.assertEqual(answers(alias, SESSION), [EXPECTED] * 3, alias)
-
     class ServiceToo(Service): pass
 """
 
 
-@pytest.mark.usefixtures("roles")
-@pytest.mark.parametrize(
-    ("arguments", "session"),
-    [
-        (STOCK_SERIAL, "({user},0,12345ms)"),
-        (SERIAL, "({user},0,12345ms)"),
-        (PARALLEL, "({user},0,12345ms)"),
-        ((*PARALLEL, "--host-database", "current"), "({other},54321ms,0)"),
-    ],
-    ids=["stock", "serial", "parallel", "current"],
-)
-def test_services(project: Project, arguments: Mode, session: str) -> None:
-    """One in OPTIONS counts for nothing once a test database is made, as under stock Django.
+# In the project's own database the one in OPTIONS counts, with its options, and it names the
+# database. Otherwise that counts which the environment says.
+SESSIONS = {
+    "stock": (WITH_STOCK, "({user},0,12345ms)"),
+    "serial": (SERIAL, "({user},0,12345ms)"),
+    "parallel": (PARALLEL, "({user},0,12345ms)"),
+    "current": ((*PARALLEL, "--host-database", "current"), "({other},54321ms,0)"),
+}
 
-    What it falls back on is what the environment says, here another service. In the project's own
-    database the one in OPTIONS counts, with its options, and it names the database.
-    """
+
+@pytest.mark.usefixtures("roles")
+@pytest.mark.parametrize(("arguments", "session"), SESSIONS.values(), ids=SESSIONS)
+def test_services(project: Project, arguments: Mode, session: str) -> None:
+    """One in OPTIONS counts for nothing once a test database is made, as under stock Django."""
     where = {key: project.server.params[key] for key in ("host", "port", "user")}
     where |= {"name": project.name, "other": f"{project.name}_user"}
     project.write("pg_service.conf", SERVICES.format(**where))
     project.configure(SERVICE_SETTINGS)
     expected = session.format(**where)
-    project.tests(f"EXPECTED = {expected!r}\n{dedent(ELSEWHERE)}\n{dedent(SERVICE_TESTS)}")
-    if is_current := "current" in arguments:
-        project.create_database()
-        with project.host(project.name) as connection:
-            connection.execute("GRANT CREATE ON DATABASE {name} TO {other}".format(**where))
+    project.tests(f"EXPECTED = {expected!r}\n{dedent(SERVICE_TESTS)}")
+    project.create_database()
+    grant = "GRANT CREATE ON DATABASE {name} TO {other}".format(**where)
+    project.query(grant, database=project.name)
     path = str(project.folder / "pg_service.conf")
     env = {"PGSERVICEFILE": path, "PGSERVICE": "environment"}
     project.run(*arguments, env=env).passed()
-    with project.host(project.name if is_current else "postgres") as connection:
-        left = connection.execute(
-            "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test\\_%'"
-            " UNION ALL SELECT datname FROM pg_database WHERE datname = 'test_'"
-        )
-        assert left.fetchall() == []
-    if is_current:
-        project.drop_database()
+    left = r"""SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test\_%'
+               UNION ALL SELECT datname FROM pg_database WHERE datname = 'test_'"""
+    assert project.query(left, database=project.name) == []
+    project.drop_database()
 
 
 CONCURRENT_TESTS = """
+    from contextlib import closing
     from urllib.request import urlopen
     from asgiref.sync import sync_to_async
     from django.test import LiveServerTestCase
+    from helpers.elsewhere import answers
 
     class Live(LiveServerTestCase):
         def test_server(self):
@@ -506,10 +417,8 @@ CONCURRENT_TESTS = """
             await Author.objects.acreate(name="committed")
 
             def look():
-                try:
+                with closing(connection):
                     return Author.objects.get().name
-                finally:
-                    connection.close()
 
             for sensitive in (True, False):
                 found = await sync_to_async(look, thread_sensitive=sensitive)()
@@ -535,16 +444,13 @@ CONCURRENT_TESTS = """
         async def test_sync_to_async(self):
             await sync_to_async(self.author.delete)()
             self.assertFalse(await Author.objects.aexists())
-
     class AsyncToo(Async): pass
 
     class Apart(TransactionTestCase):
         databases = {"default", "again"}
-
         def test_each_sees_its_own(self):
             Author.objects.create(name="a")
             self.assertEqual(Author.objects.using("again").count(), 0)
-
     class ApartToo(Apart): pass
 """
 
@@ -553,15 +459,13 @@ CONCURRENT_TESTS = """
 def test_threads_live_servers_and_coroutines(
     project: Project, tmp_path_factory: pytest.TempPathFactory, mode: Mode
 ) -> None:
-    """Connections that are opened anew find the worker's tables without being told.
-
-    Beside them is one database by two names of its server. Django takes them for two, so each
-    alias gets schemas of its own; stock's fails, for the second has the name of the first.
-    """
+    """Connections that are opened anew find the worker's tables without being told."""
+    # One database by two names of its server. Django takes them for two, so each alias gets
+    # schemas of its own; stock's fails, for the second has the name of the first.
     link = tmp_path_factory.mktemp("s") / "s"
     link.symlink_to(project.server.params["host"])
     project.configure('INSTALLED_APPS = ["library"]; ROOT_URLCONF = "urls"; ALLOWED_HOSTS = ["*"]')
     project.configure(f'DATABASES["again"] = {{**DATABASES["default"], "HOST": {str(link)!r}}}')
     project.write("urls.py", URLS)
-    project.tests(f"{dedent(ELSEWHERE)}\n{dedent(CONCURRENT_TESTS)}")
+    project.tests(CONCURRENT_TESTS)
     project.run(*mode).passed()

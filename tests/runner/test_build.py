@@ -4,48 +4,47 @@ from textwrap import dedent, indent
 
 import pytest
 
-from ..project import METHODS, PARALLEL, SERIAL, WITH_STOCK, Mode, Project, Result, each_runner
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, Result, each_runner
 
 # By what a migration makes: its operations, and the body of a test that needs them. Extensions are
 # in test_extensions, and every kind of object in test_objects.
 Cases = dict[str, tuple[str, str]]
 
+
+def sql(*statements: str) -> str:
+    """Return the operations of a migration that run statements."""
+    return "".join(f"migrations.RunSQL({statement!r})," for statement in statements)
+
+
 MIGRATIONS: Cases = {
     # The first build is alone in its database, as under stock Django: catalog queries may look
     # by bare names, and by the name `public`.
     "catalog_by_bare_name": (
-        """
-        migrations.RunSQL(
-            '''DO $$ BEGIN
+        sql(
+            """DO $$ BEGIN
                  EXECUTE (SELECT 'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT '
                                  || conname
                           FROM pg_constraint WHERE conname = 'library_author_name_key');
-               END $$'''
+               END $$"""
         ),
-        """,
-        """
-        Author.objects.create(name="twice")
-        Author.objects.create(name="twice")
-        """,
+        "for _ in range(2): Author.objects.create(name='twice')",
     ),
     "catalog_by_the_name_public": (
-        """
-        migrations.RunSQL(
-            '''DO $$ BEGIN
+        sql(
+            """DO $$ BEGIN
                  ASSERT EXISTS (SELECT FROM pg_indexes WHERE schemaname = 'public'
                                 AND tablename = 'library_author');
                  EXECUTE (SELECT 'CREATE TABLE found_' || count(*) || '()' FROM pg_tables
                           WHERE schemaname = 'public' AND tablename LIKE 'library%');
-               END $$'''
+               END $$"""
         ),
-        """,
         'query("SELECT * FROM found_2")',
     ),
     "tables_named_with_public": (
-        """
-        migrations.RunSQL('CREATE TABLE "public"."extra" (id serial PRIMARY KEY)'),
-        migrations.RunSQL("INSERT INTO public.extra DEFAULT VALUES"),
-        """,
+        sql(
+            'CREATE TABLE "public"."extra" (id serial PRIMARY KEY)',
+            "INSERT INTO public.extra DEFAULT VALUES",
+        ),
         'self.assertEqual(query("SELECT id FROM extra"), [(1,)])',
     ),
     "rows": (
@@ -60,16 +59,14 @@ MIGRATIONS: Cases = {
         """,
     ),
     "functions_and_triggers": (
-        """
-        migrations.RunSQL(
-            '''CREATE TABLE log (entry text);
+        sql(
+            """CREATE TABLE log (entry text);
                CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql
                SET search_path = public AS $$
                BEGIN INSERT INTO log VALUES (NEW.name); RETURN NEW; END $$;
                CREATE TRIGGER logs AFTER INSERT ON library_author
-               FOR EACH ROW EXECUTE FUNCTION log_it();'''
+               FOR EACH ROW EXECUTE FUNCTION log_it()"""
         ),
-        """,
         """
         Author.objects.create(name="logged")
         self.assertEqual(query("SELECT entry FROM log"), [("logged",)])
@@ -148,9 +145,8 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
                     "INSERT INTO public.library_book (trap) VALUES ('precious');"
                     "CREATE TABLE public.django_migrations (app text, name text);"
                 )
-                self.addCleanup(
-                    query, "DROP TABLE public.decoy, public.library_book, public.django_migrations"
-                )
+                tables = "public.decoy, public.library_book, public.django_migrations"
+                self.addCleanup(query, f"DROP TABLE {tables}")
 
             def test_tables(self):
                 names = connection.introspection.table_names()
@@ -182,18 +178,16 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
     run(project, SERIAL)
 
 
-AUDIT = """
-    migrations.RunSQL(
-        '''CREATE SCHEMA audit;
-           CREATE TABLE audit.log (name text);
-           CREATE FUNCTION audit.logs() RETURNS trigger LANGUAGE plpgsql
-           SET search_path = audit, public AS
-           'BEGIN INSERT INTO audit.log SELECT name FROM public.library_author WHERE id = NEW.id;
-            RETURN NULL; END';
-           CREATE TRIGGER logs AFTER INSERT ON library_author
-           FOR EACH ROW EXECUTE FUNCTION audit.logs()'''
-    ),
-"""
+AUDIT = sql(
+    """CREATE SCHEMA audit;
+       CREATE TABLE audit.log (name text);
+       CREATE FUNCTION audit.logs() RETURNS trigger LANGUAGE plpgsql
+       SET search_path = audit, public AS
+       'BEGIN INSERT INTO audit.log SELECT name FROM public.library_author WHERE id = NEW.id;
+        RETURN NULL; END';
+       CREATE TRIGGER logs AFTER INSERT ON library_author
+       FOR EACH ROW EXECUTE FUNCTION audit.logs()"""
+)
 # What a schema cannot hold: cases, by how the line that tells of them names them. It names three.
 OBSTACLES: list[dict[str, tuple[str, str]]] = [
     {
@@ -205,63 +199,55 @@ OBSTACLES: list[dict[str, tuple[str, str]]] = [
             """,
         ),
         "function public.authors()": (
-            """
-            migrations.RunSQL(
-                '''CREATE FUNCTION authors() RETURNS bigint LANGUAGE plpgsql AS
-                   'BEGIN RETURN (SELECT count(*) FROM public.library_author); END';'''
+            sql(
+                """CREATE FUNCTION authors() RETURNS bigint LANGUAGE plpgsql AS
+                   'BEGIN RETURN (SELECT count(*) FROM public.library_author); END'"""
             ),
-            """,
             """
             Author.objects.create(name="a")
             self.assertEqual(query("SELECT authors()"), [(1,)])
             """,
         ),
         "type public.hollow": (
-            "migrations.RunSQL('CREATE TYPE hollow'),",
-            """
-            self.assertEqual(query("SELECT 1 FROM pg_type WHERE typname = 'hollow'"), [(1,)])
-            """,
+            sql("CREATE TYPE hollow"),
+            """self.assertTrue(query("SELECT 1 FROM pg_type WHERE typname = 'hollow'"))""",
         ),
     },
     {
         "event trigger no_tables": (
-            """
-            migrations.RunSQL(
-                '''CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS
+            sql(
+                """CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS
                    $$ BEGIN RAISE 'not by %', TG_TAG; END $$;
                    CREATE EVENT TRIGGER no_tables ON ddl_command_start
-                   WHEN TAG IN ('CREATE TABLE AS') EXECUTE FUNCTION forbid()'''
+                   WHEN TAG IN ('CREATE TABLE AS') EXECUTE FUNCTION forbid()"""
             ),
-            """,
             """
             with self.assertRaisesMessage(Exception, "not by CREATE TABLE AS"):
                 query("CREATE TABLE t AS SELECT 1")
             """,
         ),
         "publication news": (
-            "migrations.RunSQL('CREATE PUBLICATION news FOR TABLE library_author'),",
+            sql("CREATE PUBLICATION news FOR TABLE library_author"),
             """
             found = query("SELECT tablename FROM pg_publication_tables")
             self.assertEqual(found, [("library_author",)])
             """,
         ),
         "cast (pg_catalog.text AS pg_catalog.cidr)": (
-            "migrations.RunSQL('CREATE CAST (text AS cidr) WITH INOUT AS ASSIGNMENT'),",
+            sql("CREATE CAST (text AS cidr) WITH INOUT AS ASSIGNMENT"),
             'self.assertEqual(query("SELECT 1 FROM pg_cast WHERE oid >= 16384"), [(1,)])',
         ),
     },
     {
         "foreign-data wrapper far, server there": (
-            "migrations.RunSQL('CREATE FOREIGN DATA WRAPPER far; CREATE SERVER there "
-            "FOREIGN DATA WRAPPER far'),",
+            sql("CREATE FOREIGN DATA WRAPPER far; CREATE SERVER there FOREIGN DATA WRAPPER far"),
             'self.assertEqual(query("SELECT srvname FROM pg_foreign_server"), [("there",)])',
         ),
         "DROP EXTENSION IF EXISTS hstore CASCADE": (
-            """
-            migrations.RunSQL("DROP EXTENSION IF EXISTS hstore CASCADE"),
-            migrations.RunSQL("CREATE EXTENSION hstore"),
-            migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore"),
-            """,
+            sql(
+                "DROP EXTENSION IF EXISTS hstore CASCADE",
+                "CREATE EXTENSION hstore; ALTER TABLE library_book ADD COLUMN tags hstore",
+            ),
             'self.assertEqual(query("SELECT count(tags) FROM library_book"), [(0,)])',
         ),
     },
@@ -292,21 +278,20 @@ def test_the_worker_knows_where_it_is(self):
         assert "uses clone databases" not in run(project, mode, "-v", "0").output
 
 
-@pytest.mark.parametrize("method", METHODS)
+# Workers of forkserver are sent what spawned ones are.
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_clone_databases_of_several_aliases(project: Project, method: str) -> None:
     """Workers find each alias's own clone, and a mirror that of its primary."""
     project.migration("0002_audit", "0001_initial", AUDIT)
-    project.configure(
-        f"""
-        DATABASES["other"] = {{**DATABASES["default"], "NAME": "{project.name}_o"}}
-        DATABASES["mirror"] = {{**DATABASES["default"], "TEST": {{"MIRROR": "default"}}}}
-        """
-    )
+    for alias, changed in (
+        ("other", {"NAME": f"{project.name}_o"}),
+        ("mirror", {"TEST": {"MIRROR": "default"}}),
+    ):
+        project.configure(f'DATABASES[{alias!r}] = DATABASES["default"] | {changed}')
     project.tests(
         """
         class Apart(TransactionTestCase):
             databases = {"default", "other", "mirror"}
-
             def test_it(self):
                 meet()
                 Author.objects.create(name="a")
@@ -316,7 +301,6 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
                 for alias in self.databases:
                     ((database,),) = query("SELECT current_database()", using=alias)
                     self.assertTrue(database.endswith(f"_{number}"))
-
         class Alike(Apart): pass
         """
     )
@@ -344,35 +328,25 @@ FAILED = "because a schema cannot be made beside others: "
 FORESEEN = "schemas cannot keep a second build apart: library/migrations"
 
 
+# The migrations show it, or else a build in a schema that fails or comes out different.
+SECOND_BUILDS = {
+    "foreseen": (BARE, [], "spawn", FORESEEN),
+    "fails-fork": (BARE, ["library.0002_bare"], "fork", FAILED),
+    "fails-spawn": (BARE, ["library.0002_bare"], "spawn", FAILED),
+    "different": (ONCE, ["library.0002_bare"], "fork", "no_empty_name"),
+}
+
+
 @pytest.mark.parametrize(
-    ("statements", "is_trusted", "method", "saying"),
-    [
-        pytest.param(BARE, False, "spawn", FORESEEN, id="foreseen"),
-        pytest.param(BARE, True, "fork", FAILED, id="fails-fork"),
-        pytest.param(BARE, True, "spawn", FAILED, id="fails-spawn"),
-        pytest.param(ONCE, True, "fork", "no_empty_name", id="different"),
-    ],
+    ("statements", "trusted", "method", "saying"), SECOND_BUILDS.values(), ids=SECOND_BUILDS
 )
 def test_a_second_build_that_cannot_be_beside_the_first(
-    project: Project, statements: str, is_trusted: bool, method: str, saying: str
+    project: Project, statements: str, trusted: list[str], method: str, saying: str
 ) -> None:
-    """Further workers have databases, as stock's.
-
-    The migrations show that, or else a build in a schema that fails or comes out different.
-    """
-    operation = f"migrations.RunSQL({statements!r})"
-    project.migration("0002_bare", "0001_initial", operation)
-    trusted = ["library.0002_bare"] if is_trusted else []
-    settings = {"SEEDERS": ["library.seeds.seed"], "TRUSTED_MIGRATIONS": trusted}
+    """Further workers have databases, as stock's."""
+    project.migration("0002_bare", "0001_initial", sql(statements))
+    settings = {"SEEDERS": ["helpers.counting.seed"], "TRUSTED_MIGRATIONS": trusted}
     project.configure(f"SCHEMA_RUNNER = {settings | {'STRATEGY': 'migrate'}}")
-    project.write(
-        "library/seeds.py",
-        """
-        from library.models import Author
-
-        def seed(using): Author.objects.using(using).create(name="seeded")
-        """,
-    )
     project.tests(
         f"""
         class Any(TestCase):
@@ -380,9 +354,8 @@ def test_a_second_build_that_cannot_be_beside_the_first(
                 meet()
                 Author.objects.create(name="another")
                 self.assertEqual(Author.objects.count(), 2)
-                ((count, schema, database),) = query(
-                    "SELECT f(), current_schema(), current_database()"
-                )
+                found = query("SELECT f(), current_schema(), current_database()")
+                ((count, schema, database),) = found
                 self.assertEqual(count, 2)
                 number = schema_runner.current_worker().number
                 if number == 1:
@@ -393,7 +366,6 @@ def test_a_second_build_that_cannot_be_beside_the_first(
                 if {statements is ONCE}:
                     with self.assertRaisesMessage(Exception, "no_empty_name"):
                         Author.objects.create(name="")
-
         class Alike(Any): pass
         """
     )
@@ -404,14 +376,13 @@ def test_a_template_with_objects_of_its_own(project: Project) -> None:
     """What a new database has in `public` from the start is there for every worker."""
     template = f"{project.name}_template"
     project.create_database(template)
-    with project.host(template) as connection:
-        connection.execute("CREATE TABLE prepared (n int); INSERT INTO prepared VALUES (7)")
+    prepares = "CREATE TABLE prepared (n int); INSERT INTO prepared VALUES (7)"
+    project.query(prepares, database=template)
     project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {template!r}}}')
     project.tests(
         """
         class Any(TestCase):
             def test_it(self): self.assertEqual(query("SELECT n FROM prepared"), [(7,)])
-
         class Alike(Any): pass
         """
     )

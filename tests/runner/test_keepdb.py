@@ -13,39 +13,27 @@ from schema_runner.postgres import catalog, databases, schemas
 from schema_runner.postgres.marker import Marker
 from schema_runner.postgres.server import Connection
 
-from ..digest import digest
 from ..project import Process, Project, Result, wait_for
-from .test_aliases import DATABASES, ROUTER, SEVERAL, SHOP, SHOP_MIGRATION
-from .test_current import DECOYS
+from .test_aliases import SEVERAL, use_several
 
 DAY = 24 * 60 * 60
 KEEP = "--keepdb"
 
-# A migration and a seeder which count their runs, and wait where a file says so.
+# What a project has of its own beside the migration and the seeder of `helpers.counting`.
 BUILDING = """
-    from helpers import *
+    from helpers import os
+    from helpers.counting import seed as count
 
-    def migrate(apps, editor):
-        times("migrated")
-        if Path("waits").exists():
-            Path("building").touch()
-            wait_for("go")
-        apps.get_model("library", "Author").objects.create(name=Path("data.txt").read_text())
-
-    def seed(using):
-        from library.models import Author
-
-        Author.objects.using(using).create(name="of a seeder")
-
-    def value():
-        return os.environ.get("VALUE")
+    def seed(using): count(using, "of a seeder")
+    def value(): return os.environ.get("VALUE")
 """
 # As many classes as the largest run has workers. Each process records once what it has found,
 # before it does what it is told.
 SUITE = """
+    from helpers.telling import tell
+
     class Telling:
         databases = {"default"}
-
         def test_it(self):
             if hasattr(Telling, "told"):
                 return
@@ -58,10 +46,8 @@ SUITE = """
             # Each has locks of its own, in other schemas that are like this one.
             self.assertEqual(query("SELECT pg_try_advisory_lock(42)"), [(True,)])
             meet("locked")
+            tell(names=names, identity=identity)
             worker = schema_runner.current_worker()
-            place = query("SELECT current_schema(), current_database()")
-            self.assertEqual(place, [(worker.schema, worker.database)])
-            record("told", names=names, identity=identity, database=worker.database)
             if dirt := json.loads(os.environ["DIRT"]).get(str(worker.number)):
                 query(dirt)
             if "WAIT" in os.environ:
@@ -73,61 +59,35 @@ SUITE = """
 TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
 
 
-@pytest.fixture(params=["test", "current"])
-def place(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def host(project: Project, place: str) -> str:
-    """The database that schemas are made in, unless its name is taken."""
-    return project.test_name if place == "test" else project.name
-
-
-def prepare(project: Project) -> None:
-    project.write("data.txt", "of a migration")
-    project.write("building.py", BUILDING)
-    project.configure(
-        """
-        INSTALLED_APPS = ["library"]
-        SCHEMA_RUNNER = {"SEEDERS": ["building.seed"], "FINGERPRINT": ["building.value"]}
-        """
-    )
-    project.migration(
-        "0002_building", "0001_initial", 'migrations.RunPython(__import__("building").migrate)'
-    )
-    project.tests(SUITE)
-
-
-@pytest.fixture
-def kept(project: Project, place: str) -> Iterator[Project]:
-    """A project that counts its migrations, whose own database is in use and stays as it is."""
-    prepare(project)
-    project.configure(f'SCHEMA_RUNNER["HOST_DATABASE"] = {place!r}')
-    project.create_database()
-    with project.host(project.name) as connection:
-        connection.execute(DECOYS)
-        before = digest(connection)
-    yield project
-    project.end()
-    with project.host(project.name) as connection:
-        assert digest(connection) == before
-    drop_databases(project)
+def kept(counted: Project) -> Iterator[Project]:
+    """A project that counts its migrations, and whose pools are removed afterwards."""
+    counted.write("data.txt", "of a migration")
+    counted.write("building.py", BUILDING)
+    settings = {"SEEDERS": ["building.seed"], "FINGERPRINT": ["building.value"]}
+    counted.configure(f"SCHEMA_RUNNER |= {settings}")
+    counted.tests(SUITE)
+    yield counted
+    counted.end()
+    drop_databases(counted)
 
 
 def drop_databases(project: Project) -> None:
+    """Drop all but the project's own."""
     for name in project.databases():
-        project.drop_database(name)
+        if name != project.name:
+            project.drop_database(name)
 
 
 def assert_nothing_is_kept(project: Project) -> None:
     """Check that only the project's own database is there, with what its users have."""
     assert project.databases() == [project.name]
-    with project.host(project.name) as connection:
-        schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
-        assert {name for (name,) in schemas} == {"test_shims_1", "test_w1_1"}
-        extensions = connection.execute("SELECT extname FROM pg_extension").fetchall()
-        assert extensions == [("plpgsql",)]
+    found = project.query(
+        "SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'"
+        " UNION ALL SELECT extname FROM pg_extension ORDER BY 1",
+        database=project.name,
+    )
+    assert [name for (name,) in found] == ["plpgsql", "test_shims_1", "test_w1_1"]
 
 
 def flags(workers: int) -> tuple[str, ...]:
@@ -173,9 +133,8 @@ def start_waiting(project: Project, dirt: str = "") -> tuple[Process, dict[int, 
 
 def wait_for_lock(project: Project, kind: str) -> None:
     """Wait until a backend waits for a lock of this kind."""
-    query = "SELECT FROM pg_locks WHERE NOT granted AND locktype = %s"
-    with project.maintenance() as connection:
-        wait_for(lambda: connection.execute(query, [kind]).rowcount, f"a lock ({kind})")
+    waits = f"SELECT FROM pg_locks WHERE NOT granted AND locktype = '{kind}'"
+    wait_for(lambda: project.query(waits, database="postgres"), f"a lock ({kind})")
 
 
 def kill(process: Process) -> None:
@@ -183,9 +142,9 @@ def kill(process: Process) -> None:
     process.communicate()
 
 
-def count(project: Project) -> int:
-    """Return how often the migrations have run."""
-    return (project.folder / "migrated").stat().st_size
+def count(project: Project, what: str = "migrated") -> int:
+    """Return how often the migrations have run, or the seeders."""
+    return (project.folder / what).stat().st_size
 
 
 def own(project: Project, database: str) -> dict[str, Marker]:
@@ -208,10 +167,9 @@ def state(connection: Connection, schema: str) -> State:
     connection.execute(path.format(sql.Identifier(schema)))
     rows = {}
     for name, kind in connection.execute(_RELATIONS, [schema]).fetchall():
-        query = (
-            "SELECT last_value, is_called FROM {}" if kind == "S" else "SELECT t::text FROM {} t"
-        )
-        found = connection.execute(sql.SQL(query).format(sql.Identifier(schema, name)))
+        read = "last_value, is_called" if kind == "S" else "t::text"
+        query = sql.SQL(f"SELECT {read} FROM {{}} t").format(sql.Identifier(schema, name))
+        found = connection.execute(query)
         rows[name] = sorted(map(str, found))
     # Each build has its own times.
     rows["django_migrations"] = [str(len(rows["django_migrations"]))]
@@ -275,8 +233,7 @@ DIRT = {
     "less": ("DROP TABLE library_book", False),
     "other names": ("ALTER TABLE library_author RENAME name TO title", False),
     "row security": (
-        "ALTER TABLE library_author ENABLE ROW LEVEL SECURITY;"
-        "ALTER TABLE library_author FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE library_author ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
         False,
     ),
 }
@@ -284,10 +241,7 @@ DIRT = {
 
 @TEST_ONLY
 def test_what_tests_leave_behind_is_gone(kept: Project, host: str) -> None:
-    """Whatever they have committed, the next run finds what migrations have made.
-
-    Each worker leaves something else.
-    """
+    """Whatever they have committed, each worker something else, the next run finds none of it."""
     _, names = run(kept, 8)
     clean = pool(kept, host)[names[1]]
     for half in (list(DIRT)[:8], list(DIRT)[8:]):
@@ -319,11 +273,9 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
         """
         class Dying(SimpleTestCase):
             databases = {"default"}
-
             def test_it(self):
                 Author.objects.create(name="left")
                 os.kill(os.getpid(), signal.SIGKILL)
-
         class Alike(Dying): pass
         """,
         "test_dying",
@@ -360,25 +312,21 @@ def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
         """
         class First(TransactionTestCase):
             serialized_rollback = True
-
             def test_rows_are_there(self):
                 self.assertEqual(Author.objects.count(), 2)
                 Author.objects.all().delete()
-
-            def test_they_come_back(self):
-                self.test_rows_are_there()
-
+            test_they_come_back = test_rows_are_there
         class Second(First): pass
         """
     )
-    for mode in (flags(2), flags(2), ()):
-        kept.run(*mode, KEEP).passed()
+    for workers in (2, 2, 1):
+        kept.run(*flags(workers), KEEP).passed()
     assert count(kept) == 1
 
 
 # Files that decide about the fingerprint, or about what can be used with it.
 CHANGES = [
-    ("library/migrations/0002_building.py", "[migr", "[migrations.RunSQL('SELECT 1'), migr"),
+    ("library/migrations/0002_counting.py", "[migr", "[migrations.RunSQL('SELECT 1'), migr"),
     ("building.py", '"of a seeder"', '"of a " + "seeder"'),
     ("data.txt", "of a migration", "by another"),
 ]
@@ -390,7 +338,7 @@ def edit(project: Project, name: str, old: str, new: str) -> None:
 
 
 def test_another_fingerprint_has_a_pool_of_its_own(kept: Project, place: str) -> None:
-    """The old one stays, so that going back to the old branch finds it."""
+    """The old one stays, even if the new build fails: going back to the old branch finds it."""
     kept.configure('SCHEMA_RUNNER["KEEP_POOLS"] = 9')
 
     def run_again(**env: str) -> str:
@@ -404,12 +352,15 @@ def test_another_fingerprint_has_a_pool_of_its_own(kept: Project, place: str) ->
         found.append(run_again())
     other = run_again(VALUE="another")
     assert len({*found, other}) == count(kept) == 5
+    kept.migration("0003_broken", "0002_counting", "migrations.RunSQL('SELECT 1/0')")
+    kept.run(*flags(2), KEEP).failed("division by zero")
+    (kept.folder / "library/migrations/0003_broken.py").unlink()
     assert len(kept.databases()) == (6 if place == "test" else 1)
     for (name, old, new), schema in zip(reversed(CHANGES), reversed(found), strict=False):
         assert run_again() == schema
         edit(kept, name, new, old)
     assert run_again() == found[0]
-    assert count(kept) == 5
+    assert count(kept) == 6
     # Without --keepdb they go, as stock Django's does.
     finish(start(kept, 1))
     assert_nothing_is_kept(kept)
@@ -419,9 +370,8 @@ def test_another_fingerprint_has_a_pool_of_its_own(kept: Project, place: str) ->
 def test_a_damaged_pool(kept: Project, host: str) -> None:
     """It is not used, and no reason to fail."""
     run(kept)
-    with kept.host(host) as connection:
-        (template,) = (one.name for one in schemas.found(connection) if "template" in one.name)
-        connection.execute(f"DROP TABLE {template}.contents")
+    (template,) = (name for name in own(kept, host) if "template" in name)
+    kept.query(f"DROP TABLE {template}.contents", database=host)
     run(kept)
     run(kept)
     assert count(kept) == 2
@@ -443,28 +393,20 @@ def age(project: Project, seconds: int) -> None:
             databases.mark(connection, database.name, older(database.marker))
 
 
-def fingerprints(project: Project) -> set[str]:
-    """Return those of all pools that there are."""
-    markers = [marker for name in project.databases() for marker in own(project, name).values()]
-    return {marker.fingerprint for marker in markers if marker.fingerprint}
-
-
 def test_the_least_recently_used_pools_go(kept: Project) -> None:
     """Those that are beyond SCHEMA_RUNNER["KEEP_POOLS"]."""
     kept.configure('SCHEMA_RUNNER["KEEP_POOLS"] = 2')
     run(kept, VALUE="a")
-    (a,) = fingerprints(kept)
     run(kept, VALUE="b")
-    (b,) = fingerprints(kept) - {a}
     age(kept, 100)
     # Made first, used last.
     run(kept, VALUE="a")
     assert count(kept) == 2
     run(kept, VALUE="c")
-    (c,) = fingerprints(kept) - {a}
-    assert c != b
     run(kept, VALUE="a")
     assert count(kept) == 3
+    run(kept, VALUE="b")
+    assert count(kept) == 4
 
 
 def test_pools_expire(kept: Project, host: str) -> None:
@@ -533,22 +475,17 @@ def test_a_run_without_keepdb_removes_the_pool(kept: Project, place: str, host: 
     assert count(kept) == 3
 
 
-@pytest.mark.parametrize(
-    ("place", "is_first"),
-    [("test", True), ("test", False), ("current", False)],
-    indirect=["place"],
-    ids=["first, test", "second, test", "second, current"],
-)
-def test_a_run_that_was_killed_in_its_tests(kept: Project, host: str, is_first: bool) -> None:
+def test_a_run_that_was_killed_in_its_tests(kept: Project, host: str) -> None:
     """What it had leased is dropped, as it may have anything in it; the template is used."""
-    before = {} if is_first else run(kept, 2)[1]
-    process, leased = start_waiting(kept, DIRT["rows"][0])
-    kill(process)
-    assert is_first or leased == before
-    _, found = run(kept, 2)
-    assert not set(found.values()) & set(leased.values())
-    assert count(kept) == 1
-    assert set(pool(kept, host)) == set(found.values())
+    before: dict[int, str] = {}
+    for _ in ("builds", "finds a pool"):
+        process, leased = start_waiting(kept, DIRT["rows"][0])
+        kill(process)
+        assert before in ({}, leased)
+        _, before = run(kept, 2)
+        assert not set(before.values()) & set(leased.values())
+        assert count(kept) == 1
+        assert set(pool(kept, host)) == set(before.values())
 
 
 def test_a_run_that_was_killed_in_its_build(kept: Project, host: str) -> None:
@@ -589,29 +526,13 @@ def test_a_run_that_was_killed_while_it_returned_schemas(
     assert set(pool(kept, host)) == set(found.values())
 
 
-def test_a_build_that_fails_leaves_other_pools_alone(kept: Project, host: str) -> None:
-    """A branch whose migrations are broken costs other branches nothing."""
-    _, found = run(kept, 2)
-    kept.migration("0003_broken", "0002_building", "migrations.RunSQL('SELECT 1/0')")
-    result = kept.run(*flags(2), KEEP)
-    assert result.code == 1
-    assert "division by zero" in result.stderr
-    assert set(kept.databases()) == {kept.name, host}
-    (kept.folder / "library/migrations/0003_broken.py").unlink()
-    _, again = run(kept, 2)
-    assert again == found
-    assert count(kept) == 2
-
-
-EXTENSION = """
-    migrations.RunSQL("CREATE EXTENSION hstore"),
-    migrations.RunSQL("ALTER TABLE library_book ADD COLUMN tags hstore DEFAULT 'a=>1'"),
-"""
+ADD = "CREATE EXTENSION hstore; ALTER TABLE library_book ADD COLUMN tags hstore DEFAULT 'a=>1'"
+EXTENSION = f"migrations.RunSQL({ADD!r})"
 
 
 def test_extensions_of_migrations(kept: Project) -> None:
     """They are kept with the schemas that need them, and go with them."""
-    kept.migration("0003_extension", "0002_building", EXTENSION)
+    kept.migration("0003_extension", "0002_counting", EXTENSION)
     kept.tests(
         """
         class Needing(TestCase):
@@ -619,9 +540,7 @@ def test_extensions_of_migrations(kept: Project) -> None:
                 Book.objects.create(title="t", author=Author.objects.first())
                 found = query("SELECT tags -> 'a', tags ? 'b' FROM library_book")
                 self.assertEqual(found, [("1", False)])
-
         class Alike(Needing): pass
-
         class Same(Needing): pass
         """,
         "test_extension",
@@ -647,80 +566,61 @@ ALIASES_COUNT = """
 """
 
 
-@pytest.fixture
-def several(project: Project) -> Iterator[Project]:
-    """Three databases, a second alias of one, a mirror of another, and SQLite beside them."""
-    project.configure(DATABASES)
-    project.write("routers.py", ROUTER)
-    project.write("shop/__init__.py", "")
-    project.write("shop/models.py", SHOP)
-    project.write("shop/migrations/__init__.py", "")
-    project.write("shop/migrations/0001_initial.py", SHOP_MIGRATION)
-    project.write("building.py", ALIASES_COUNT)
-    project.migration(
-        "0002_rows", "0001_initial", 'migrations.RunPython(__import__("building").migrate)'
-    )
-    project.tests(SEVERAL)
-    yield project
-    project.end()
-    drop_databases(project)
-
-
-def test_several_aliases(several: Project) -> None:
+def test_several_aliases(project: Project) -> None:
     """Each has a pool, which it keeps when another alias cannot be built; others follow it."""
+    use_several(project)
+    project.write("building.py", ALIASES_COUNT)
+    migrate = 'migrations.RunPython(__import__("building").migrate)'
+    project.migration("0002_rows", "0001_initial", migrate)
+    project.tests(SEVERAL)
 
     def migrated() -> list[str]:
         # SQLite's is made by stock Django, which keeps nothing in memory.
-        aliases = [one["alias"] for one in several.records("migrates")]
+        aliases = [one["alias"] for one in project.records("migrates")]
         return sorted(alias for alias in aliases if alias != "small")
 
     for mode in (flags(2), ()):
-        several.run(*mode, KEEP).passed()
+        project.run(*mode, KEEP).passed()
         assert migrated() == ["default", "third"]
-    names = [f"{several.test_name}{suffix}" for suffix in ("", "_other", "_third")]
-    assert several.databases() == names
+    names = [f"{project.test_name}{suffix}" for suffix in ("", "_other", "_third")]
+    assert project.databases() == names
     for name in names:
-        assert len(pool(several, name)) == 2
+        assert len(pool(project, name)) == 2
 
-    several.drop_database(names[2])
-    several.forget()
-    (several.folder / "fails").touch()
-    result = several.run(*flags(2), KEEP)
-    assert result.code == 1
-    assert "ValueError: no third" in result.stderr
-    (several.folder / "fails").unlink()
-    several.run(*flags(2), KEEP).passed()
+    project.drop_database(names[2])
+    project.forget()
+    (project.folder / "fails").touch()
+    project.run(*flags(2), KEEP).failed("ValueError: no third")
+    (project.folder / "fails").unlink()
+    project.run(*flags(2), KEEP).passed()
     assert migrated() == ["third", "third"]
-    assert len(pool(several, names[0])) == 2
-    several.run(*flags(2)).passed()
-    assert several.databases() == []
+    assert len(pool(project, names[0])) == 2
+    project.run(*flags(2)).passed()
+    assert project.databases() == []
 
 
-@pytest.mark.parametrize("why", ["isolation", "an obstacle"])
-def test_clone_databases(project: Project, why: str) -> None:
+@TEST_ONLY
+@pytest.mark.parametrize("more", [("--isolation", "database"), ()], ids=["isolation", "obstacle"])
+def test_clone_databases(counted: Project, more: tuple[str, ...]) -> None:
     """--isolation database keeps stock Django's; an alias that has turned to clones builds."""
-    prepare(project)
-    project.tests(
+    counted.tests(
         """
         class Any(TestCase):
             def test_it(self):
                 self.assertEqual(Author.objects.count(), 2)
                 self.assertEqual(schema_runner.current_worker().schema, "public")
-
         class Alike(Any): pass
         """
     )
-    more = ["--isolation", "database"] if why == "isolation" else []
     if more:
-        create = '.create(name="of a seeder")'
-        edit(project, "building.py", create, create.replace("create", "get_or_create"))
+        counted.configure('SCHEMA_RUNNER["SEEDERS"] = ["helpers.counting.seed_again"]')
     else:
         creates = "migrations.RunSQL('CREATE SCHEMA mine')"
-        project.migration("0003_schema", "0002_building", creates)
+        counted.migration("0003_schema", "0002_counting", creates)
     for _ in range(2):
-        project.run(*flags(2), KEEP, *more).passed()
-        clones = [f"{project.test_name}{suffix}" for suffix in ("", "_1", "_2")]
-        assert project.databases() == clones
-    assert count(project) == (1 if more else 2)
-    project.run(*flags(2), "--noinput", *more).passed()
-    assert project.databases() == []
+        counted.run(*flags(2), KEEP, *more).passed()
+        clones = [f"{counted.test_name}{suffix}" for suffix in ("", "_1", "_2")]
+        assert counted.databases() == [counted.name, *clones]
+    assert count(counted) == (1 if more else 2)
+    counted.run(*flags(2), "--noinput", *more).passed()
+    assert counted.databases() == [counted.name]

@@ -45,17 +45,12 @@ MODELS = """
         day = models.DateField()
         number = models.IntegerField()
 
-        class Meta:
-            managed = False
-            db_table = "readings"
+        class Meta: managed, db_table = False, "readings"
 
     class Shelf(models.Model):
         label = models.TextField(primary_key=True)
         books = models.IntegerField()
-
-        class Meta:
-            managed = False
-            db_table = "shelves"
+        class Meta: managed, db_table = False, "shelves"
 """
 INITIAL = """
     from django.contrib.postgres.operations import CreateCollation
@@ -257,20 +252,17 @@ TESTS = """
             comments = {column.name: column.comment for column in columns}
             self.assertEqual((comments["shout"], comments["born"]), ("Generated", "The year"))
             self.assertEqual(query("SELECT obj_description('newest'::regclass)"), [("Backwards",)])
-
     class First(Using, TestCase): pass
     class Second(Using, TestCase): pass
 
     class Third(Using, TransactionTestCase):
         reset_sequences = True
-
         def tearDown(self): query("DELETE FROM log")
 
         def test_concurrently(self):
             query("REFRESH MATERIALIZED VIEW CONCURRENTLY moods")
             with self.assertRaisesMessage(DatabaseError, "no author"):
                 Book.objects.create(title="at commit")
-
     class Fourth(Third): pass
 """
 CARELESS = """
@@ -278,7 +270,6 @@ CARELESS = """
     class Careless(TestCase):
         def test_collation(self):
             self.assertEqual(query("SELECT 'a' = 'A' COLLATE careless"), [(True,)])
-
     class CarelessToo(Careless): pass
 """
 
@@ -300,9 +291,8 @@ def facts(project: Project, database: str, schema: str) -> set[str]:
 
 def test_every_kind_of_object(project: Project, role: str) -> None:
     """Tests find them all in every worker, and the catalog has what stock Django's has."""
-    with project.maintenance() as connection:
-        found = connection.execute("SELECT FROM pg_collation WHERE collname = 'und-x-icu'")
-        icu = found.rowcount == 1
+    collations = "SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'"
+    icu = project.query(collations, database="postgres") == [(1,)]
     project.configure('INSTALLED_APPS.append("django.contrib.postgres")')
     project.write("library/models.py", MODELS)
     project.write(

@@ -18,10 +18,8 @@ BUILDING = """
             wait_for("begun")
 
     def need(apps, editor):
-        from shop.models import Item
-
         if editor.connection.alias == "default":
-            assert Item.objects.using("other").get().name == "migrated"
+            assert query("SELECT name FROM shop_item", using="other") == [("migrated",)]
             record("needed")
 
     def places(*aliases):
@@ -45,7 +43,6 @@ THREE = """
             meet(number=3)
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="same everywhere")
-
     class Second(First): pass
     class Third(First): pass
 """
@@ -57,18 +54,18 @@ def building(project: Project) -> Project:
     project.write("building.py", BUILDING)
     project.configure('TEST_RUNNER = "building.Runner"')
     project.configure('SCHEMA_RUNNER = {"STRATEGY": "migrate"}')
-    project.migration(
-        "0002_building", "0001_initial", 'migrations.RunPython(__import__("building").build)'
-    )
+    build = 'migrations.RunPython(__import__("building").build)'
+    project.migration("0002_building", "0001_initial", build)
     return project
 
 
 @each_method
 def test_a_worker_makes_its_schema_as_it_starts(building: Project, method: str) -> None:
-    """Side by side: the first one tests while the others, whose builds wait for it, migrate."""
+    """The first tests while the others, whose builds wait for it, migrate; --keepdb keeps all."""
     (building.folder / "waits").touch()
     building.tests(THREE)
-    result = building.run("--parallel", "3", env={"START_METHOD": method}).passed()
+    env = {"START_METHOD": method}
+    result = building.run("--parallel", "3", env=env).passed()
     assert "Ran 3 tests" in result.stderr
     found = {line["worker"]: line for line in building.records("places")}
     assert set(found) == {1, 2, 3}
@@ -84,31 +81,24 @@ def test_a_worker_makes_its_schema_as_it_starts(building: Project, method: str) 
     assert [line["names"] for line in building.records("left")] == [[found[1]["schema"]]]
     assert building.databases() == []
 
-
-def kept(project: Project) -> list[str]:
-    """Return the workers' schemas, all of which are marked as kept."""
-    found = {name: mark for name, mark in project.schemas().items() if name.startswith("test_w")}
-    assert all(mark is not None and mark.state == "kept" for mark in found.values())
-    return sorted(found)
-
-
-@each_method
-def test_keepdb_keeps_what_workers_have_made(building: Project, method: str) -> None:
-    """All schemas are marked as kept and named, whichever process has made them."""
-    building.tests(THREE)
-    result = building.run("--parallel", "3", "--keepdb", env={"START_METHOD": method}).passed()
+    building.forget()
+    result = building.run("--parallel", "3", "--keepdb", env=env).passed()
     assert kept(building) == sorted(line["schema"] for line in building.records("places"))
     for name in kept(building):
         assert f"Kept schema {name} in database '{building.test_name}'." in result.stderr
     building.drop_database(building.test_name)
 
 
+def kept(project: Project) -> list[str]:
+    """Return the workers' schemas, all of which are marked as kept."""
+    found = {name: mark for name, mark in project.schemas().items() if name.startswith("test_w")}
+    assert {mark and mark.state for mark in found.values()} == {"kept"}
+    return sorted(found)
+
+
 @pytest.mark.parametrize("keeps", [False, True])
 def test_a_worker_that_is_not_needed(building: Project, keeps: bool) -> None:
-    """Its build is ended, and nothing of it stays; --keepdb waits for it.
-
-    The next run is to find as many schemas as it has workers.
-    """
+    """Its build is ended, and nothing of it stays; --keepdb waits for it, for the next run."""
     (building.folder / "waits").touch()
     building.tests(
         f"""
@@ -119,7 +109,6 @@ def test_a_worker_that_is_not_needed(building: Project, keeps: bool) -> None:
                 places("default")
                 if {keeps}:
                     Path("begun").touch()
-
         class Second(First): pass
         """
     )
@@ -140,9 +129,8 @@ def test_workers_make_a_place_for_each_database(building: Project, method: str) 
     """In the order of DEPENDENCIES; a mirror and a second alias follow the first."""
     use_several(building)
     # The alias `default` needs what `other` has.
-    building.migration(
-        "0003_needing", "0002_building", 'migrations.RunPython(__import__("building").need)'
-    )
+    need = 'migrations.RunPython(__import__("building").need)'
+    building.migration("0003_needing", "0002_building", need)
     building.tests(
         """
         from building import places
@@ -152,7 +140,6 @@ def test_workers_make_a_place_for_each_database(building: Project, method: str) 
 
         class First(TransactionTestCase):
             databases = {*ALIASES, "small"}
-
             def test_it(self):
                 places(*ALIASES)
                 meet(number=2)
@@ -163,7 +150,6 @@ def test_workers_make_a_place_for_each_database(building: Project, method: str) 
                 self.assertEqual(Author.objects.using("again").get().name, "default")
                 self.assertTrue(Item.objects.using("mirror").filter(name="bought").exists())
                 self.assertEqual(Author.objects.using("small").get().name, "small")
-
         class Second(First): pass
         """
     )
@@ -171,14 +157,12 @@ def test_workers_make_a_place_for_each_database(building: Project, method: str) 
     assert [line["worker"] for line in building.records("needed")] == [1, 2]
     found = {line["worker"]: line["places"] for line in building.records("places")}
     assert set(found) == {1, 2}
+    databases = [building.test_name + suffix for suffix in ("", "_other", "_third")]
     for number, places in found.items():
         assert places["again"] == places["default"]
         assert places["mirror"] == places["other"]
         assert all(schema.startswith(f"test_w{number}_") for schema, _ in places.values())
-        databases = [places[alias][1] for alias in ("default", "other", "third")]
-        assert databases == [
-            f"{building.test_name}{suffix}" for suffix in ("", "_other", "_third")
-        ]
+        assert [places[alias][1] for alias in ("default", "other", "third")] == databases
     assert not {*map(tuple, found[1].values())} & {*map(tuple, found[2].values())}
     assert building.databases() == []
 
@@ -188,7 +172,6 @@ KILLING = """
 
     class Killing(TransactionTestCase):
         databases = {"default", "small"}
-
         def setUp(self):
             for alias in self.databases:
                 self.assertEqual(Author.objects.using(alias).count(), 0)
@@ -208,16 +191,12 @@ KILLING = """
 
     class Beside(TransactionTestCase):
         databases = {"default", "small"}
-
         def test_d_keeps_the_other_worker_busy(self):
             wait_for("done")
 """
 SMALL = """
-    DATABASES["small"] = {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": "small.sqlite3",
-        "TEST": {"MIGRATE": False},
-    }
+    small = {"ENGINE": "django.db.backends.sqlite3", "NAME": "small.sqlite3"}
+    DATABASES["small"] = {**small, "TEST": {"MIGRATE": False}}
 """
 EXTRA = 'migrations.RunSQL("CREATE SCHEMA extra")'
 
@@ -236,15 +215,12 @@ def test_what_follows_a_worker_that_was_killed_is_fresh(
     building.tests(KILLING)
     flags = ("--isolation", "database") if how == "isolation" else ()
     result = building.run(*PARALLEL, *flags, env={"START_METHOD": method})
-    assert result.code == 1
-    assert "Ran 4 tests" in result.stderr
-    assert "FAILED (errors=1)" in result.stderr
+    result.failed("Ran 4 tests", "FAILED (errors=1)")
     before, _, after = building.records("places")
     assert after["worker"] == before["worker"]
     assert after["process"] != before["process"]
-    (schema, database), (new_schema, new_database) = (
-        line["places"]["default"] for line in (before, after)
-    )
+    schema, database = before["places"]["default"]
+    new_schema, new_database = after["places"]["default"]
     if how == "schemas":
         assert new_schema != schema
         assert new_schema.startswith(f"test_w{after['worker']}_")

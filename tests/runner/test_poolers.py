@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,16 +55,10 @@ class Pooler:
         config = _CONFIG.format(**where, mode=mode, settings="\n".join(settings))
         (self._folder / "config").write_text(config)
         (self._folder / "users").write_text(f'"{params["user"]}" ""\n')
-        # It does not run as root.
-        account = self._account
-        other = {"user": account.uid, "group": account.gid, "extra_groups": []}
-        self._process = subprocess.Popen(
-            [self._program, self._folder / "config"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            **(other if account.is_foreign else {}),
-        )
+        how: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        if self._account.is_foreign:  # It does not run as root.
+            how |= {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
+        self._process = subprocess.Popen([self._program, self._folder / "config"], **how)
         wait_for((self._folder / f".s.PGSQL.{params['port']}").exists, "pgbouncer to listen")
         self._project.configure(f'DATABASES["default"]["HOST"] = {str(self._folder)!r}')
 
@@ -96,6 +91,8 @@ def pooler(project: Project) -> Iterator[Pooler]:
 
 
 TESTS = """
+    from helpers.elsewhere import in_a_thread
+
     class Where:
         def test_where(self):
             ((database, schema),) = query("SELECT current_database(), current_schema()")
@@ -107,17 +104,9 @@ TESTS = """
             record("is", where=[database, schema])
 
         def test_in_a_thread(self):
-            def look():
-                found.extend(query("SELECT current_schema()"))
-                connection.close()
-
-            found = []
-            thread = threading.Thread(target=look)
-            thread.start()
-            thread.join()
             worker = schema_runner.current_worker()
+            found = in_a_thread(lambda: query("SELECT current_schema()"))
             self.assertEqual(found, [(worker.schema if worker else "public",)])
-
     class First(Where, TestCase): pass
     class Second(Where, TestCase): pass
     class Third(Where, TransactionTestCase): pass
@@ -128,7 +117,6 @@ DYING = """
         def test_it(self):
             meet(number=2)
             os.kill(os.getppid(), signal.SIGKILL)
-
     class Alike(Dies): pass
 """
 
@@ -143,9 +131,8 @@ def pooled(project: Project) -> Project:
 
 def ours(project: Project, database: str | None = None) -> list[str]:
     """List the schemas of a database, by default the project's, that are not the project's."""
-    with project.host(database or project.name) as connection:
-        rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test'")
-        return [name for (name,) in rows]
+    made = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^test'"
+    return [name for (name,) in project.query(made, database=database or project.name)]
 
 
 POOLERS = {
@@ -212,19 +199,14 @@ def test_a_run_that_is_killed_behind_a_pooler(pooled: Project, pooler: Pooler, m
 
 @pytest.mark.parametrize("settings", [[], [ONCE]], ids=["kept", "once"])
 def test_a_pooler_of_transactions(pooled: Project, pooler: Pooler, settings: list[str]) -> None:
-    """Sessions that clients share do not show who is alive: refused before anything is made.
-
-    With clone databases, which no lease guards, it is as under stock.
-    """
+    """Sessions that clients share do not show who is alive: refused before anything is made."""
     pooled.create_database()
     pooler.start(*settings, mode="transaction")
     for mode in (SERIAL, CURRENT):
-        result = pooled.run(*mode, WHERE)
-        assert result.code == 1
-        assert "CommandError: The connection leads to a pooler" in result.stderr
+        pooled.run(*mode, WHERE).failed("CommandError: The connection leads to a pooler")
         assert pooled.databases() == [pooled.name]
         assert ours(pooled) == []
-    if settings:
+    if settings:  # As under stock: no lease guards clone databases.
         pooled.run("--isolation", "database", WHERE).passed()
     pooler.stop()
     pooled.drop_database()

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from psycopg import sql
 
 from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, Result
 
@@ -14,16 +13,17 @@ pytestmark = pytest.mark.oldest
 @contextmanager
 def roles(project: Project, **created: str) -> Iterator[None]:
     """Create roles, by name and options, and drop them afterwards."""
-    with project.maintenance() as connection:
-        for name, options in created.items():
-            create = sql.SQL(f"CREATE ROLE {{}} LOGIN {options}")
-            connection.execute(create.format(sql.Identifier(name)))
+    for name, options in created.items():
+        project.query(f"CREATE ROLE {quoted(name)} LOGIN {options}", database="postgres")
     try:
         yield
     finally:
-        with project.maintenance() as connection:
-            for name in created:
-                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+        for name in created:
+            project.query(f"DROP ROLE {quoted(name)}", database="postgres")
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 @pytest.fixture
@@ -48,22 +48,18 @@ def mirror(project: Project, alias: str, user: str) -> None:
 
 
 def alter(project: Project, options: str, role: str = "owner") -> None:
-    with project.maintenance() as connection:
-        connection.execute(f"ALTER ROLE {project.name}_{role} {options}")
+    project.query(f"ALTER ROLE {project.name}_{role} {options}", database="postgres")
 
 
-AUDIT = """
-    migrations.RunSQL("CREATE SCHEMA audit; CREATE TABLE audit.log (entry text)"),
-"""
+AUDIT = 'migrations.RunSQL("CREATE SCHEMA audit; CREATE TABLE audit.log (entry text)")'
 OWNING = """
     class Owning(TransactionTestCase):
         def test_rows_and_locks(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="a")
-            found = query("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-            self.assertEqual(found, [(False,)])
-            found = query("SELECT pg_try_advisory_lock(1), pg_advisory_unlock(1)")
-            self.assertEqual(found, [(True, True)])
+            found = query("SELECT rolsuper, pg_try_advisory_lock(1), pg_advisory_unlock(1)"
+                          " FROM pg_roles WHERE rolname = current_user")
+            self.assertEqual(found, [(False, True, True)])
             if "AUDIT" in os.environ:
                 query("INSERT INTO audit.log VALUES ('a')")
 
@@ -101,21 +97,17 @@ def test_an_owner_that_is_no_superuser(owned: Project, clones: bool) -> None:
 
 
 GRANTS = """
-    migrations.RunSQL(
-        '''GRANT USAGE ON SCHEMA public TO "{reader}";
-           GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{reader}";
-           ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO "{reader}";
-           REVOKE SELECT ON library_book FROM "{reader}";
-           CREATE TABLE later (n int);
-           INSERT INTO later VALUES (7)'''
-    ),
+    GRANT USAGE ON SCHEMA public TO READER;
+    GRANT SELECT ON ALL TABLES IN SCHEMA public TO READER;
+    ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO READER;
+    REVOKE SELECT ON library_book FROM READER;
+    CREATE TABLE later (n int); INSERT INTO later VALUES (7)
 """
 READING = """
     from django.db import DatabaseError
 
     class Reading(TransactionTestCase):
         databases = {"default", "mirror"}
-
         def setUp(self): Author.objects.create(name="seen")
 
         def refused(self, statement, using="mirror"):
@@ -156,7 +148,6 @@ READING = """
 
     class ReadingRowsOfMigrations(TestCase):
         databases = {"default", "reader"}
-
         def test_it(self):
             self.assertEqual(query("SELECT n FROM later", using="reader"), [(7,)])
             with self.assertRaisesMessage(DatabaseError, "permission denied"):
@@ -169,13 +160,12 @@ def test_a_role_that_may_only_read(owned: Project) -> None:
     reader = f'{owned.name} "Reader"'
     mirror(owned, "mirror", reader)
     owned.configure('DATABASES["reader"] = {**DATABASES["mirror"], "TEST": {}}')
-    grants = GRANTS.replace("{reader}", f'{owned.name} ""Reader""')
-    owned.migration("0002_grants", "0001_initial", grants)
+    grants = GRANTS.replace("READER", quoted(reader))
+    owned.migration("0002_grants", "0001_initial", f"migrations.RunSQL({grants!r})")
     owned.tests(READING)
     with roles(owned, **{reader: ""}):
-        with owned.maintenance() as connection:
-            names = sql.Identifier(reader), sql.Identifier(f"{owned.name}_owner")
-            connection.execute(sql.SQL("GRANT {} TO {}").format(*names))
+        grant = f"GRANT {quoted(reader)} TO {owned.name}_owner"
+        owned.query(grant, database="postgres")
         for mode in (WITH_STOCK, SERIAL, PARALLEL):
             owned.run(*mode).passed()
 
@@ -185,11 +175,9 @@ def template(project: Project, sql: str) -> Iterator[None]:
     """Make test databases from a template, prepared by SQL as its owner."""
     name, owner = f"{project.name}_template", f"{project.name}_owner"
     project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {name!r}}}')
-    with project.maintenance() as connection:
-        connection.execute(f"CREATE DATABASE {name} OWNER {owner}")
+    project.query(f"CREATE DATABASE {name} OWNER {owner}", database="postgres")
     try:
-        with project.host(name) as connection:
-            connection.execute(sql)
+        project.query(sql, database=name)
         yield
     finally:
         project.drop_database(name)
@@ -198,10 +186,8 @@ def template(project: Project, sql: str) -> Iterator[None]:
 CLOSED = """
     class Closed(TransactionTestCase):
         databases = {"default", "stranger"}
-
         def test_locks_of_a_role_that_sees_no_schema(self):
             def of_stranger(statement): return query(statement, using="stranger")
-
             self.assertEqual(of_stranger("SELECT to_regclass('library_author')"), [(None,)])
             of_stranger("SET lock_timeout = '20s'; SELECT pg_advisory_lock(1)")
             of_stranger("SELECT pg_advisory_lock(1, 2)")
@@ -212,7 +198,6 @@ CLOSED = """
             self.assertEqual(found, [(True, True)])
             found = query("SELECT has_schema_privilege('public', current_schema(), 'USAGE')")
             self.assertEqual(found, [(False,)])
-
     class Alike(Closed): pass
 """
 
@@ -221,10 +206,8 @@ def test_public_that_is_closed(owned: Project) -> None:
     """Worker schemas are closed to the same roles, whose advisory locks are kept apart still."""
     stranger = f"{owned.name}_stranger"
     owned.tests(CLOSED)
-    with (
-        roles(owned, **{stranger: ""}),
-        template(owned, "REVOKE ALL ON SCHEMA public FROM PUBLIC"),
-    ):
+    closes = "REVOKE ALL ON SCHEMA public FROM PUBLIC"
+    with roles(owned, **{stranger: ""}), template(owned, closes):
         mirror(owned, "stranger", stranger)
         for mode in (WITH_STOCK, SERIAL, PARALLEL):
             run(owned, mode).passed()
@@ -236,7 +219,6 @@ TWICE = """
             Author.objects.create(name="a")
             if path := os.environ.get("TABLES"):
                 self.assertEqual(query(f"SELECT name FROM {path}.library_author"), [("a",)])
-
     class Alike(Any): pass
 """
 
@@ -248,9 +230,7 @@ def test_public_that_is_dropped(owned: Project) -> None:
     options = '{"options": "-c search_path=app"}'
     with template(owned, prepared):
         for mode in (SERIAL, PARALLEL):
-            result = run(owned, mode)
-            assert result.code == 1
-            assert "no schema has been selected to create in" in result.stderr
+            run(owned, mode).failed("no schema has been selected to create in")
             assert owned.test_name not in owned.databases()
         owned.configure(f'DATABASES["default"]["OPTIONS"] = {options}')
         for mode in (SERIAL, PARALLEL):
@@ -261,7 +241,6 @@ def test_public_that_is_dropped(owned: Project) -> None:
 DEFAULTS = """
     class Defaults(TestCase):
         databases = {"default", "reader"}
-
         def test_it(self):
             time.sleep(1.7)  # Longer than the idle_session_timeout of our own connections.
             self.assertEqual(query("SHOW statement_timeout"), [("9s",)])
@@ -273,6 +252,13 @@ DEFAULTS = """
     class Alike(TestCase):
         def test_it(self): pass
 """
+SET = [
+    'search_path = "$user", public',
+    "statement_timeout = '9s'",
+    "idle_in_transaction_session_timeout = '30s'",
+    "idle_session_timeout = '1500ms'",
+    "lock_timeout = '9s'",
+]
 
 
 def test_defaults_of_a_role(owned: Project) -> None:
@@ -281,27 +267,20 @@ def test_defaults_of_a_role(owned: Project) -> None:
     mirror(owned, "reader", reader)
     owned.tests(DEFAULTS)
     with roles(owned, **{reader: ""}):
-        for option in (
-            """search_path = "$user", public""",
-            "statement_timeout = '9s'",
-            "idle_in_transaction_session_timeout = '30s'",
-            "idle_session_timeout = '1500ms'",
-            "lock_timeout = '9s'",
-        ):
+        for option in SET:
             alter(owned, f"SET {option}")
         alter(owned, "SET default_transaction_read_only = on", "reader")
         for mode in (SERIAL, PARALLEL):
             owned.run(*mode).passed()
             assert owned.databases() == []
-        alter(owned, "SET default_transaction_read_only = on")
-        result = owned.run(*PARALLEL)
-        assert result.code == 2
-        assert "cannot execute CREATE DATABASE in a read-only transaction" in result.stderr
-        alter(owned, "RESET ALL")
-        alter(owned, "SET search_path = nowhere")
-        result = owned.run(*PARALLEL)
-        assert result.code == 1
-        assert "no schema has been selected to create in" in result.stderr
+        for option, code, said in (
+            ("default_transaction_read_only = on", 2, "CREATE DATABASE in a read-only transac"),
+            ("search_path = nowhere", 1, "no schema has been selected to create in"),
+        ):
+            alter(owned, "RESET ALL")
+            alter(owned, f"SET {option}")
+            result = owned.run(*PARALLEL)
+            assert (result.code, said in result.stderr) == (code, True), result.stderr
 
 
 def test_names_of_databases_and_roles(project: Project) -> None:
@@ -355,10 +334,7 @@ LONG = """
 
 @pytest.mark.parametrize("clones", [False, True], ids=["schemas", "clones"])
 def test_the_longest_names(project: Project, clones: bool) -> None:
-    """Two runs at once, also with clone databases; stock Django refuses or meets its own clones.
-
-    It has no way with a NAME of 63 bytes, and of a TEST NAME of 63 makes one clone.
-    """
+    """Two runs at once, also with clone databases; stock Django refuses or meets its clones."""
     name = f"{project.name} €".ljust(61, "x")
     assert len(name.encode()) == 63
     project.tests(LONG)
@@ -392,19 +368,15 @@ LOOKING = """
                 self.assertNotIn(SECRET.encode(), text, process)
 
         def test_server(self):
-            for (text,) in query(
-                "SELECT string_agg(concat(query, application_name, datname), '')"
-                " FROM pg_stat_activity UNION ALL"
-                " SELECT string_agg(description, '') FROM pg_description UNION ALL"
-                " SELECT string_agg(description, '') FROM pg_shdescription"
-            ):
-                self.assertNotIn(SECRET, text or "")
+            shown = '''SELECT concat(query, application_name, datname) FROM pg_stat_activity
+                       UNION ALL SELECT description FROM pg_description
+                       UNION ALL SELECT description FROM pg_shdescription'''
+            self.assertNotIn(SECRET, str(query(shown)))
 
         def test_failure(self):
             if "FAIL" in os.environ:
                 Author.objects.create(name="a")
                 query("SELECT no_such_column FROM library_author")
-
     class Alike(Looking): pass
 """
 
@@ -447,10 +419,9 @@ def outcome(project: Project, *arguments: str, **env: str) -> str:
 def test_a_password_shows_nowhere(secretive: Project, way: str) -> None:
     """Not in outputs, processes, files, nor on the server, where workers are new interpreters."""
     secretive.configure(WAYS[way])
-    env = {"PGPASSWORD": SECRET} if way == "environment" else {}
-    env |= {"FAIL": "1", "START_METHOD": "spawn"}
-    failing = outcome(secretive, "--debug-sql", "-v", "3", *PARALLEL, **env)
-    assert "FAILED (errors=2)" in failing
+    env = {"FAIL": "1", "START_METHOD": "spawn"}
+    env |= {"PGPASSWORD": SECRET} if way == "environment" else {}
+    assert "FAILED (errors=2)" in outcome(secretive, "--debug-sql", "-v", "3", *PARALLEL, **env)
 
 
 def test_a_password_shows_nowhere_whatever_goes_wrong(secretive: Project) -> None:
@@ -506,7 +477,6 @@ NAMED = """
     # A flush by stock Django leaves tables out that are named with `public`.
     class Committed(FLUSHED):
         def test_it(self): Odd.test_it(self)
-
         def test_again(self): Odd.test_it(self)
 """
 
@@ -560,7 +530,6 @@ FULL = """
         def test_a(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="x")
-
         test_b = test_c = test_a
 """
 
@@ -572,12 +541,6 @@ def test_resets_do_without_a_connection_of_their_own(owned: Project) -> None:
     owned.run().passed()
 
 
-SEEDS = """
-    from helpers import query
-
-    def seed(using):
-        query("INSERT INTO library_author (name) VALUES ('own'), ('hidden')", using=using)
-"""
 SECURED = """
     migrations.RunSQL(
         "ALTER TABLE library_author ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
@@ -590,10 +553,13 @@ SECURED = """
 def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> None:
     """Not even where it is forced upon the owner, who runs the tests."""
     owned.migration("0002_security", "0001_initial", SECURED)
-    owned.write("library/seeds.py", SEEDS)
-    owned.configure(f'SCHEMA_RUNNER = {{"SEEDERS": ["library.seeds.seed"], "RESET": {reset!r}}}')
+    settings = {"SEEDERS": ["library.test_generated.seed"], "RESET": reset}
+    owned.configure(f"SCHEMA_RUNNER = {settings}")
     owned.tests(
         """
+        def seed(using):
+            query("INSERT INTO library_author (name) VALUES ('own'), ('hidden')", using=using)
+
         class A(TransactionTestCase):
             def check(self):
                 meet()
@@ -604,9 +570,7 @@ def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> N
                 for name in ("own too", "other"):
                     query("INSERT INTO library_author (name) VALUES (%s)", name)
                 Author.objects.filter(name="own").delete()
-
             test_a = test_b = test_c = check
-
         class B(A): pass
         """
     )

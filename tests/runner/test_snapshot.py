@@ -14,66 +14,55 @@ from schema_runner.postgres import schemas
 from schema_runner.postgres.snapshot import Snapshot, SnapshotError
 
 from ..project import Project, Result
-from .test_keepdb import DAY, EXTENSION, State, pool
-from .test_template import RICH, count, counted, host, place, told
+from .test_keepdb import (
+    DAY,
+    EXTENSION,
+    TEST_ONLY,
+    State,
+    assert_nothing_is_kept,
+    count,
+    flags,
+    pool,
+    told,
+)
+from .test_template import RICH
 
-__all__ = ["counted", "host", "place"]
 pytestmark = pytest.mark.oldest
 
-TEST_ONLY = pytest.mark.parametrize("place", ["test"], indirect=True)
 FOLDER = "cache/snapshots"
 # Tests that need what Django serializes as it builds.
 RESTORED = """
-    from helpers.telling import Telling
+    from helpers.telling import tell
 
-    class First(Telling, TransactionTestCase):
+    class First(TransactionTestCase):
         serialized_rollback = True
-
         def test_rows_are_there(self):
             self.assertEqual(Author.objects.count(), 2)
-            self.meet(int(os.environ["WORKERS"]))
-            self.tell()
+            meet()
+            tell()
             Author.objects.all().delete()
-
         test_they_come_back = test_rows_are_there
-
     class Second(First): pass
 """
 
 
 def run(
-    project: Project,
-    workers: int = 1,
-    *more: str,
-    folder: str | None = FOLDER,
-    env: dict[str, str] | None = None,
+    project: Project, workers: int = 1, *more: str, folder: str | None = FOLDER, **env: str
 ) -> Result:
     """Run all tests, which pass, and leave nothing but a file unless that is to be kept."""
-    flags = ("--parallel", str(workers)) if workers > 1 else ()
+    project.forget()
     wanted = ("--snapshot-dir", folder) if folder else ()
-    result = project.run(*flags, *wanted, *more, env={"WORKERS": str(workers), **(env or {})})
+    result = project.run(*flags(workers), *wanted, *more, env={"MEET": str(workers), **env})
     result.passed()
     assert set(told(project)) == set(range(1, workers + 1))
     if "--keepdb" not in more:
-        assert_empty(project)
+        assert_nothing_is_kept(project)
     return result
 
 
 def warnings(result: Result) -> list[str]:
     assert "Traceback" not in result.output
     return [line for line in result.output.splitlines() if "Warning" in line]
-
-
-def assert_empty(project: Project) -> None:
-    """See that nothing is left on the server that a later run could use."""
-    assert set(project.databases()) <= {project.name}
-    if project.databases():
-        with project.host(project.name) as connection:
-            left = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
-            assert {name for (name,) in left} == {"test_w1_1", "test_shims_1"}
-            assert not connection.execute(
-                "SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'"
-            ).fetchall()
 
 
 def files(project: Project) -> list[Path]:
@@ -97,7 +86,7 @@ def remove(project: Project, host: str) -> None:
             for schema in schemas.found(connection):
                 schemas.drop(connection, schema.name, schema.marker.run, batch=100)
             connection.execute("DROP SCHEMA test_extensions CASCADE")
-    assert_empty(project)
+    assert_nothing_is_kept(project)
 
 
 def kept(project: Project, host: str, workers: int) -> State:
@@ -132,31 +121,23 @@ def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
     assert file(counted).read_bytes() == content
 
 
-@TEST_ONLY
 def test_the_setting(counted: Project) -> None:
     """SCHEMA_RUNNER["SNAPSHOT_DIR"] is the option's default, which wins over it."""
+    # What the project's database has anyway is not due to migrations.
+    for own in (
+        "ALTER DATABASE {} SET my.word = 'mine'",
+        "GRANT TEMP ON DATABASE {} TO pg_monitor",
+    ):
+        counted.query(own.format(counted.name), database=counted.name)
     counted.tests(RESTORED)
     counted.configure('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "elsewhere"')
-    run(counted, 2, folder=None)
-    run(counted, 2, folder=None, env={"START_METHOD": "spawn"})
-    run(counted, folder=None)
+    for workers, method in ((2, "fork"), (2, "spawn"), (1, "fork")):
+        assert warnings(run(counted, workers, folder=None, START_METHOD=method)) == []
     assert len([*(counted.folder / "elsewhere").iterdir()]) == 1
     assert count(counted) == 1
     run(counted)
     assert len(files(counted)) == 1
     assert count(counted) == 2
-
-
-@pytest.mark.parametrize("place", ["current"], indirect=True)
-def test_what_is_the_database_s_own(counted: Project) -> None:
-    """Settings and grants that the project's database has anyway are none of migrations."""
-    with counted.host(counted.name) as connection:
-        connection.execute(f"ALTER DATABASE {counted.name} SET my.word = 'mine'")
-        connection.execute(f"GRANT TEMP ON DATABASE {counted.name} TO pg_monitor")
-    counted.tests(RESTORED)
-    for workers in (2, 2, 1):
-        assert warnings(run(counted, workers)) == []
-    assert count(counted) == 1
 
 
 @TEST_ONLY
@@ -190,11 +171,8 @@ def test_another_fingerprint_has_another_file(counted: Project) -> None:
 @TEST_ONLY
 def test_a_file_that_a_migration_opens(counted: Project) -> None:
     """Only a build shows which it is; each content has a snapshot of its own."""
-    counted.migration(
-        "0003_opening",
-        "0002_counting",
-        'migrations.RunPython(lambda *_: __import__("pathlib").Path("rows.txt").read_text()),',
-    )
+    opens = 'lambda *_: __import__("pathlib").Path("rows.txt").read_text()'
+    counted.migration("0003_opening", "0002_counting", f"migrations.RunPython({opens})")
     for content, expected in (("a", 1), ("b", 2), ("a", 2)):
         counted.write("rows.txt", content)
         assert warnings(run(counted)) == []
@@ -229,16 +207,12 @@ def edited(edit: Callable[[dict[str, Any]], object]) -> Damage:
 
 
 def other(**changed: object) -> Damage:
-    return edited(lambda manifest: manifest.update(changed))
+    return edited(lambda m: m.update(changed))
 
 
 def other_facts(**changed: object) -> Damage:
     """Change what is said beside the statements."""
-
-    def edit(manifest: dict[str, Any]) -> None:
-        manifest["facts"] = json.dumps({**json.loads(manifest["facts"]), **changed})
-
-    return edited(edit)
+    return edited(lambda m: m.update(facts=json.dumps(json.loads(m["facts"]) | changed)))
 
 
 def fewer_rows(path: Path) -> None:
@@ -247,32 +221,28 @@ def fewer_rows(path: Path) -> None:
     rewrite(path, {n: text[:-3] if n.startswith("rows/") else text for n, text in found.items()})
 
 
-def no_types(manifest: dict[str, Any]) -> None:
-    manifest["types"] = [["none" for _ in types] for types in manifest["types"]]
-
-
 DAMAGES: dict[str, Damage] = {
     # What is no snapshot.
     "empty": lambda path: path.write_bytes(b""),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "another zip": lambda path: rewrite(path, {"hello.txt": b"hello"}),
     "another format": other(format=999),
-    "no format": edited(lambda manifest: manifest.pop("format")),
+    "no format": edited(lambda m: m.pop("format")),
     "another fingerprint": other(fingerprint="0" * 64),
     # What does not fit together.
     "no extensions": other(extensions=None),
     "no dependencies": other_facts(extra={}),
     "lists for maps": other_facts(extra=[]),
     "types of other tables": other(types=[]),
-    "types that are none": edited(no_types),
+    "types that are none": edited(
+        lambda m: m.update(types=[["none"] * len(types) for types in m["types"]])
+    ),
     "tables that are none": other_facts(tables=[["none", [["id", None]], ""]]),
     "sequences that are none": other_facts(sequences=[["none", 1, True]]),
     # What fails or comes out different.
-    "SQL that fails": edited(lambda manifest: manifest["after"].append("SELECT 1/0")),
-    "SQL that cannot be parsed": edited(
-        lambda manifest: manifest["before"].append("CREATE TABEL t ()")
-    ),
-    "SQL that leaves something out": edited(lambda manifest: manifest["after"].pop()),
+    "SQL that fails": edited(lambda m: m["after"].append("SELECT 1/0")),
+    "SQL that cannot be parsed": edited(lambda m: m["before"].append("CREATE TABEL t ()")),
+    "SQL that leaves something out": edited(lambda m: m["after"].pop()),
     "another structure": other_facts(structure="0" * 64),
     "half a row": fewer_rows,
     "an extension that is none": other(extensions={"plpgsql": "1.0", "none such": "1.0"}),
@@ -281,10 +251,8 @@ DAMAGES: dict[str, Damage] = {
 
 
 def test_files_that_cannot_be_used(counted: Project) -> None:
-    """The run says so of each, leaves nothing of it, and puts a good one in its place.
-
-    The migrations run as if there were no file, and create the extension, which must be gone.
-    """
+    """The run says so of each, leaves nothing of it, and puts a good one in its place."""
+    # Which the migrations create, as if there were no file: it must be gone.
     counted.migration("0003_extension", "0002_counting", EXTENSION)
     run(counted)
     path = file(counted)
@@ -333,10 +301,7 @@ def test_a_byte_that_has_changed(counted: Project) -> None:
 
 
 def test_old_files_and_pools(counted: Project, host: str) -> None:
-    """What is older than SCHEMA_RUNNER["KEEP_DAYS"] is made again.
-
-    A pool is as old as the file it is made of: it is not used longer for being on two machines.
-    """
+    """What is older than KEEP_DAYS says is made again; a pool is as old as its file."""
     run(counted)
     path = file(counted)
     new = Snapshot.read(path)
@@ -354,7 +319,7 @@ def test_old_files_and_pools(counted: Project, host: str) -> None:
 
 @TEST_ONLY
 def test_files_that_cannot_be_written(counted: Project) -> None:
-    """It is a pity, but the tests can run, and there is no other file beside it."""
+    """The tests run all the same, and leave no other file beside it."""
     no_file = "Warning: no snapshot of alias 'default' is kept in "
     counted.write("taken", "a file")
     (line,) = warnings(run(counted, folder="taken/below"))
@@ -370,27 +335,20 @@ def test_files_that_cannot_be_written(counted: Project) -> None:
     assert count(counted) == 3
 
 
-SETTING = """
-    migrations.RunSQL(
-        '''DO $$ BEGIN
-             EXECUTE format('ALTER DATABASE %I SET my.word = %L', current_database(), 'it');
-           END $$'''
-    ),
-"""
-
-
 @TEST_ONLY
 def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     """Settings of the database that a migration has made: a file without them would not do."""
-    counted.migration("0003_setting", "0002_counting", SETTING)
+    alter = "format('ALTER DATABASE %I SET my.word = 1', current_database())"
+    sets = f"migrations.RunSQL({f'DO $$ BEGIN EXECUTE {alter}; END $$'!r})"
+    counted.migration("0003_setting", "0002_counting", sets)
     counted.tests(
         """
-        from helpers.telling import Telling
+        from helpers.telling import tell
 
-        class First(Telling, TestCase):
+        class First(TestCase):
             def test_it(self):
-                self.assertEqual(query("SELECT current_setting('my.word')"), [("it",)])
-                self.tell()
+                self.assertEqual(query("SELECT current_setting('my.word')"), [("1",)])
+                tell()
         """
     )
     assert warnings(run(counted)) == [
@@ -400,37 +358,32 @@ def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     assert not (counted.folder / FOLDER).exists() or files(counted) == []
 
 
-ROUTER = """
-    class Router:
-        def allow_migrate(self, db, app_label, model_name=None, **hints):
-            return db == "default" or model_name != "book"
-"""
-
-
 @TEST_ONLY
 def test_aliases_that_differ_by_name_only(counted: Project) -> None:
     """Routers and migrations can tell them apart, so each has a file of its own."""
-    counted.write("routers.py", ROUTER)
     counted.configure(
-        """
-        DATABASE_ROUTERS = ["routers.Router"]
-        DATABASES["other"] = {**DATABASES["default"], "NAME": DATABASES["default"]["NAME"] + "_o"}
+        f"""
+        class Router:
+            def allow_migrate(self, db, app_label, model_name=None, **hints):
+                return db == "default" or model_name != "book"
+
+        DATABASE_ROUTERS = ["settings.Router"]
+        DATABASES["other"] = {{**DATABASES["default"], "NAME": "{counted.name}_o"}}
         """
     )
     counted.tests(
         """
-        from helpers.telling import Telling
+        from helpers.telling import tell
 
-        class First(Telling, TestCase):
+        class First(TestCase):
             databases = {"default", "other"}
-
             def test_it(self):
                 for alias, has_books in {"default": True, "other": False}.items():
                     tables = connections[alias].introspection.table_names()
                     self.assertEqual("library_book" in tables, has_books)
                     self.assertIn("library_author", tables)
                     self.assertEqual(Author.objects.using(alias).count(), 2)
-                self.tell()
+                tell()
         """
     )
     run(counted)

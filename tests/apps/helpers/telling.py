@@ -1,7 +1,5 @@
 """Tests that tell what is in their worker's schema: tests/runner/test_template.py reads it."""
 
-import json
-import os
 from typing import Any
 
 from django.db import connection
@@ -9,7 +7,7 @@ from django.db import connection
 import schema_runner
 from schema_runner.postgres import catalog
 
-from . import FOLDER, meet, query
+from . import query, record
 
 # Populated tables, sequences and views; `quoted` for statements that read them.
 _RELATIONS = """
@@ -25,28 +23,21 @@ _CONTENTS = {
 }
 
 
-class Telling:
-    """A mixin of tests, one of which each process tells of."""
+def tell(**more: Any) -> None:
+    worker = schema_runner.current_worker()
+    assert worker
+    ((schema, database),) = query("SELECT current_schema(), current_database()")
+    assert (worker.schema, worker.database) == (schema, database)
+    record("told", database=database, **more)
 
-    query = staticmethod(query)
 
-    def meet(self, number: int, name: str = "here") -> None:
-        meet(name, number)
+def contents() -> dict[str, list[str]]:
+    return {
+        name: sorted(map(str, query(_CONTENTS[kind].format(quoted))))
+        for name, quoted, kind in query(_RELATIONS)
+    }
 
-    def tell(self, **more: Any) -> None:
-        worker = schema_runner.current_worker()
-        assert worker
-        ((schema, database),) = query("SELECT current_schema(), current_database()")
-        assert (worker.schema, worker.database) == (schema, database)
-        told = {"number": worker.number, "schema": schema, "database": database, **more}
-        (FOLDER / f"told-{os.getpid()}").write_text(json.dumps(told))
 
-    def contents(self) -> dict[str, list[str]]:
-        return {
-            name: sorted(map(str, query(_CONTENTS[kind].format(quoted))))
-            for name, quoted, kind in query(_RELATIONS)
-        }
-
-    def structure(self) -> str:
-        ((schema,),) = query("SELECT current_schema()")
-        return catalog.digest(connection.connection, schema)
+def structure() -> str:
+    ((schema,),) = query("SELECT current_schema()")
+    return catalog.digest(connection.connection, schema)
