@@ -16,7 +16,7 @@ All connect before their bodies, as stock Django and our runner both disconnect 
 """
 
 import compileall
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..project import Project
 from .generated import shares, write_models
@@ -28,7 +28,6 @@ _DJANGO_TABLES = 7
 _SMALL = 2
 
 _REFERENCE_MODEL = """
-
 class Kind{number}(models.Model):
     name = models.CharField(max_length=50, unique=True)
     position = models.PositiveSmallIntegerField(default=0)
@@ -37,13 +36,11 @@ _REFERENCE_APP = """
     from django.apps import AppConfig
     from django.db.models.signals import post_migrate
 
-
     def make_rows(sender, using, **kwargs):
         for model in sender.get_models():
             rows = model.objects.using(using)
             if not rows.exists():
                 rows.bulk_create(model(name=f"kind {n}", position=n) for n in range(20))
-
 
     class ReferenceConfig(AppConfig):
         name = "reference"
@@ -64,7 +61,6 @@ _STAMPED = """
     STAMPS = open(os.environ["BENCH_STAMPS"], "a", buffering=1)
     NUMBERS = count()
 
-
     def stamped(body, *args):
         def test(self):
             begun = time.perf_counter()
@@ -73,31 +69,23 @@ _STAMPED = """
 
         return test
 
-
-    class Connected:
+    class Connected(TransactionTestCase):
         def setUp(self):
             connection.ensure_connection()
-
 
     def add_tests(test_class, bodies):
         for number, body in enumerate(bodies):
             setattr(test_class, f"test_{number:03}", stamped(*body))
 
-
     def models_of(*labels):
-        found = [m for label in labels for m in _models_of(label)]
+        configs = map(apps.get_app_config, labels)
+        found = [m for app in configs for m in app.get_models(include_auto_created=True)]
         return [*found, Group, User][:5]
-
-
-    def _models_of(label):
-        return apps.get_app_config(label).get_models(include_auto_created=True)
-
 
     def write(models):
         made = {}
         for model in models:
             _row(model, made)
-
 
     def _row(model, made):
         if model not in made:
@@ -115,42 +103,30 @@ _TESTS = """
 
     COUNT = int(os.environ["BENCH_TESTS"])
     ALL = apps.get_models(include_auto_created=True)
+    APPS = {apps}
 
-
-    class Idle(Connected, TransactionTestCase):
-        pass
-
-
-    class Committing(Connected, TransactionTestCase):
-        pass
-
-
-    class Scoped(Connected, TransactionTestCase):
-        available_apps = {scoped}
-
-
-    class Rolled(TestCase):
-        pass
-
+    class Idle(Connected): pass
+    class Committing(Connected): pass
+    class Scoped(Connected): available_apps = {scoped}
+    class Rolled(TestCase): pass
 
     add_tests(Idle, [(Group.objects.count,)] * COUNT)
-    add_tests(Committing, [(write, models_of({apps}[n % len({apps})])) for n in range(COUNT)])
+    add_tests(Committing, [(write, models_of(APPS[n % len(APPS)])) for n in range(COUNT)])
     add_tests(Scoped, [(write, models_of(*{scoped}))] * COUNT)
     add_tests(Rolled, [(write, (ALL + ALL)[5 * n % len(ALL) :][:5]) for n in range(500)])
 """
 _MANY = """
     from suite.stamped import *
 
+    APPS = {apps}
     for number in range({classes}):
         name = f"Many{{number:02}}"
-        globals()[name] = type(name, (Connected, TransactionTestCase), {{"__module__": __name__}})
-        models = models_of({apps}[number % len({apps})])
-        add_tests(globals()[name], [(write, models)] * {tests})
+        globals()[name] = type(name, (Connected,), {{"__module__": __name__}})
+        add_tests(globals()[name], [(write, models_of(APPS[number % len(APPS)]))] * {tests})
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """How many tables a project has, Django's own among them, and in how many apps.
 
     Besides content types and permissions, `references` tables have rows before each test.
@@ -175,7 +151,10 @@ def write_committing(project: Project, shape: Shape) -> None:
     for number, count in enumerate(counts):
         write_models(project, number, count)
     apps = [app_name(number) for number in range(shape.apps)]
-    _write_reference(project, shape.references)
+    models = "".join(_REFERENCE_MODEL.format(number=n) for n in range(shape.references))
+    project.write("reference/__init__.py", "")
+    project.write("reference/models.py", f"from django.db import models\n{models}")
+    project.write("reference/apps.py", _REFERENCE_APP)
     project.configure(
         'INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]\n'
         f'INSTALLED_APPS += ["reference.apps.ReferenceConfig", *{apps}]\n'
@@ -187,10 +166,3 @@ def write_committing(project: Project, shape: Shape) -> None:
     many = _MANY.format(apps=apps[:large], classes=CLASSES, tests=TESTS_PER_CLASS)
     project.write("suite/many.py", many)
     compileall.compile_dir(project.folder, quiet=1)
-
-
-def _write_reference(project: Project, tables: int) -> None:
-    models = "".join(_REFERENCE_MODEL.format(number=number) for number in range(tables))
-    project.write("reference/__init__.py", "")
-    project.write("reference/models.py", f"from django.db import models\n{models}")
-    project.write("reference/apps.py", _REFERENCE_APP)

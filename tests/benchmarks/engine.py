@@ -13,16 +13,13 @@ machine does.
 """
 
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..project import Project
+from ..project import PARALLEL, Project
 from .command import run
-from .comparison import Comparison, Target
+from .comparison import Comparison
 
-_OURS = "timed.OurRunner"
-_STOCK = "timed.StockRunner"
 _TIMED = '''
     import json
     import os
@@ -30,6 +27,7 @@ _TIMED = '''
     from pathlib import Path
 
     from django.test.runner import DiscoverRunner, ParallelTestSuite
+
     from schema_runner import SchemaDiscoverRunner, SchemaParallelTestSuite
 
 
@@ -47,40 +45,23 @@ _TIMED = '''
             return result
 
 
-    class OurSuite(Timed, SchemaParallelTestSuite):
-        pass
-
-
     class OurRunner(SchemaDiscoverRunner):
-        parallel_test_suite = OurSuite
-
-
-    class StockSuite(Timed, ParallelTestSuite):
-        pass
+        parallel_test_suite = type("OurSuite", (Timed, SchemaParallelTestSuite), {})
 
 
     class StockRunner(DiscoverRunner):
-        parallel_test_suite = StockSuite
+        parallel_test_suite = type("StockSuite", (Timed, ParallelTestSuite), {})
 '''
-_TARGET = Target(is_maximum=True, bound=1.0)
-_RATIO = "ours / stock"
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Suites of classes that are all alike, a small one and a large one of so many classes."""
+class Shape(NamedTuple):
+    """Suites of classes that are all alike, a small and a large number of them."""
 
     name: str
     tests: int
     body: str
     small: int
     large: int
-
-    def text(self, classes: int) -> str:
-        tests = [f"    def test_{n}(self):\n        {self.body}\n" for n in range(self.tests)]
-        return "\n\n".join(
-            f"class Generated{n}(SimpleTestCase):\n{''.join(tests)}" for n in range(classes)
-        )
 
 
 SHAPES = [
@@ -94,41 +75,32 @@ def compare_engines(project: Project, *, rounds: int) -> Iterator[Comparison]:
     """Yield a row of times and one of CPU times for each shape."""
     project.write("timed.py", _TIMED)
     for shape in SHAPES:
+        tests = "".join(f"    def test_{n}(self): {shape.body}\n" for n in range(shape.tests))
         for size in (shape.small, shape.large):
-            project.tests(shape.text(size), module=f"classes_{size}")
+            classes = (f"class Generated{n}(SimpleTestCase):\n{tests}\n" for n in range(size))
+            project.tests("".join(classes), module=f"classes_{size}")
         taken = [_ratios(project, shape) for _ in range(rounds)]
         times, cpu_times = zip(*taken, strict=True)
-        yield Comparison(f"engine: {shape.name}", _RATIO, times, _TARGET)
-        yield Comparison(f"engine: {shape.name}, CPU time", _RATIO, cpu_times, _TARGET)
+        yield Comparison(f"engine: {shape.name}", times, 1)
+        yield Comparison(f"engine: {shape.name}, CPU time", cpu_times, 1)
 
 
-def _ratios(project: Project, shape: Shape) -> tuple[float, float]:
+def _ratios(project: Project, shape: Shape) -> list[float]:
     """Run both suites under both runners in turn; return the ratios of both costs of a class."""
-    costs = {
-        (size, runner): _costs(project, shape, size, runner)
+    small, large = (
+        [_costs(project, shape, size, runner) for runner in ("OurRunner", "StockRunner")]
         for size in (shape.small, shape.large)
-        for runner in (_OURS, _STOCK)
-    }
-    differences = {
-        runner: [
-            large - small
-            for small, large in zip(
-                costs[shape.small, runner], costs[shape.large, runner], strict=True
-            )
-        ]
-        for runner in (_OURS, _STOCK)
-    }
-    time, cpu_time = (
-        ours / stock for ours, stock in zip(differences[_OURS], differences[_STOCK], strict=True)
     )
-    return time, cpu_time
+    ours, stock = (
+        [more - less for more, less in zip(*costs, strict=True)]
+        for costs in zip(large, small, strict=True)
+    )
+    return [cost / of_stock for cost, of_stock in zip(ours, stock, strict=True)]
 
 
 def _costs(project: Project, shape: Shape, size: int, runner: str) -> list[float]:
-    arguments = ["--parallel", "2", "--testrunner", runner, f"library.classes_{size}"]
-    output = run(*arguments, folder=project.folder, environment={"START_METHOD": "fork"})
-    ran = re.search(r"^Ran (\d+) tests", output, re.MULTILINE)
-    assert ran, output
-    assert int(ran[1]) == size * shape.tests, output
+    arguments = [*PARALLEL, "--testrunner", f"timed.{runner}", f"library.classes_{size}"]
+    ran = run(*arguments, folder=project.folder, env={})
+    assert f"\nRan {size * shape.tests} tests in " in ran.output, ran.output
     costs: list[float] = json.loads((project.folder / "costs.json").read_text())
     return costs

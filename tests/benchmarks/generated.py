@@ -16,8 +16,7 @@ run could be quick because it has not needed its workers.
 """
 
 import compileall
-from dataclasses import dataclass
-from textwrap import indent
+from typing import NamedTuple
 
 from ..project import Project
 from .models import GROUP, Model, app_name
@@ -37,7 +36,6 @@ from django.test import TestCase
 
 from marks import are_workers_ready
 
-
 class Waiting:
     @classmethod
     def setUpClass(cls):
@@ -48,7 +46,6 @@ class Waiting:
         super().setUpClass()
 """
 _TEST = """
-
 class Generated{}(Waiting, TestCase):
     def test_query(self):
         self.assertEqual(Group.objects.count(), 0)
@@ -57,22 +54,17 @@ _MIGRATION = """\
 from django.conf import settings
 from django.db import migrations, models
 
-
 def insert(apps, schema_editor):
     for n in range(10):
         apps.get_model("{app}", "{first}").objects.create(name=f"name {{n}}", slug=f"name-{{n}}")
 
-
 class Migration(migrations.Migration):
     dependencies = {dependencies}
-    operations = [
-{operations}
-    ]
+    operations = [{operations}]
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """How much a project has; Django's own tables and migrations count."""
 
     name: str
@@ -97,8 +89,7 @@ def write_project(project: Project, size: Size) -> None:
         f"INSTALLED_APPS += {apps}"
     )
     project.write("suite/__init__.py", "")
-    tests = [_TEST.format(number) for number in range(CLASSES)]
-    project.write("suite/tests.py", _TESTS + "".join(tests))
+    project.write("suite/tests.py", _TESTS + "".join(map(_TEST.format, range(CLASSES))))
     # The first command would be the only one to compile it all.
     compileall.compile_dir(project.folder, quiet=1)
 
@@ -132,7 +123,7 @@ def _write_app(project: Project, number: int, *, models: int, migrations: int) -
             app=app,
             first=members[0].name,
             dependencies=[tuple(each) for each in dependencies],
-            operations=indent(",\n".join(operations[:count]), " " * 8),
+            operations=",\n".join(operations[:count]),
         )
         project.write(f"{app}/migrations/{step:04}_step.py", text)
         dependencies, operations = [[app, f"{step:04}_step"]], operations[count:]

@@ -23,17 +23,14 @@ _MARKS = """
 
     FOLDER = Path(os.environ["BENCH_MARKS"])
 
-
     def mark(event):
         \"\"\"Note when an event comes first in this process.\"\"\"
         file = FOLDER / f"{event}-{os.getpid()}"
         if not file.exists():
             file.write_text(repr(time.time()))
 
-
     def mark_ready(worker):
         mark("ready")
-
 
     def are_workers_ready():
         return len(list(FOLDER.glob("ready-*"))) >= int(os.environ["BENCH_WORKERS"])
@@ -46,7 +43,6 @@ _RUNNERS = """
 
     from marks import mark
     from schema_runner import SchemaDiscoverRunner, SchemaParallelTestSuite
-
 
     class Timed:
         def setup_databases(self, **kwargs):
@@ -65,23 +61,19 @@ _RUNNERS = """
             super().run_checks(databases)
             mark("checked")
 
-
     class OurSuite(SchemaParallelTestSuite):
         def init_worker(*args):
             mark("started")
             SchemaParallelTestSuite.init_worker(*args)
 
-
     class OurRunner(Timed, SchemaDiscoverRunner):
         parallel_test_suite = OurSuite
-
 
     class StockSuite(ParallelTestSuite):
         def init_worker(*args):
             mark("started")
             ParallelTestSuite.init_worker(*args)
             mark("ready")
-
 
     class StockRunner(Timed, DiscoverRunner):
         parallel_test_suite = StockSuite
@@ -91,11 +83,9 @@ _CONFTEST = """
 
     from marks import mark
 
-
     @pytest.fixture(scope="session")
     def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix):
         mark("begun")
-
 
     @pytest.fixture(scope="session", autouse=True)
     def marked(django_db_setup):

@@ -1,12 +1,11 @@
 """The models of a generated project."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # How many apps refer to each other.
 GROUP = 3
 _ALTERED = {"name": "models.CharField(max_length=200, unique=True)"}
 _MODEL = """
-
 class {name}(models.Model):
 {fields}
 
@@ -20,8 +19,7 @@ def app_name(number: int) -> str:
     return f"app{number:02}"
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """A model as its migrations make it, and as models.py has it in the end."""
 
     app: int

@@ -1,4 +1,4 @@
-"""The two servers on which things are compared."""
+"""The servers on which things are compared."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +13,16 @@ KINDS = tuple(_SETTINGS)
 
 
 @contextmanager
-def serving(kind: str, folder: Path) -> Iterator[Server]:
-    """Have a server run for a while, whose settings are of one of `KINDS`."""
-    server = embedded.start(settings=_SETTINGS[kind], cache_dir=folder / "server")
-    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
+def serving(kind: str, folder: Path, bin_dir: Path | None = None) -> Iterator[Server]:
+    """Run a server with the settings of one of `KINDS`."""
+    cache = folder / "server"
+    server = embedded.start(settings=_SETTINGS[kind], cache_dir=cache, bin_dir=bin_dir)
     try:
-        yield Server({**params, "dbname": "postgres"})
+        yield address(server)
     finally:
         embedded.stop(server)
+
+
+def address(server: embedded.Server) -> Server:
+    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
+    return Server({**params, "dbname": "postgres"})

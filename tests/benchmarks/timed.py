@@ -5,33 +5,28 @@ Django checks in between is left out of both: it is no set-up, and pytest-django
 Starting worker processes is in both, but not in what pytest-django takes.
 """
 
-import re
-import sys
 import tempfile
-import time
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-
-from psycopg import sql
+from typing import NamedTuple
 
 from ..project import Project
-from .command import execute
+from .command import run, settle
 from .generated import CLASSES
 
-_MANAGE = ["manage.py", "test", "suite", "--noinput", "--parallel"]
+_MANAGE = ["manage.py", "test", "suite", "--noinput", "--testrunner"]
 # Only these plugins: what else is installed would take part too.
 _PLUGINS = ["-p", "xdist.plugin", "-p", "pytest_django.plugin"]
 _COMMANDS = {
-    "ours": [*_MANAGE, "{workers}", "--testrunner", "runners.OurRunner"],
-    "stock": [*_MANAGE, "{workers}", "--testrunner", "runners.StockRunner"],
-    "pytest": ["-m", "pytest", *_PLUGINS, "suite/tests.py", "-n", "{workers}"],
+    "ours": [*_MANAGE, "runners.OurRunner", "--parallel"],
+    "stock": [*_MANAGE, "runners.StockRunner", "--parallel"],
+    "pytest": ["-m", "pytest", *_PLUGINS, "suite/tests.py", "-n"],
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """How a project is tested: by "ours", "stock" or "pytest", with options of its own."""
 
     runner: str
@@ -39,8 +34,7 @@ class Way:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """Seconds; `readiness` has one for each worker, from the start of its set-up to its end.
 
     pytest-django makes no copies, and starts no workers for them.
@@ -52,59 +46,33 @@ class Taken:
     readiness: Sequence[float] = ()
 
 
-def drop_databases(project: Project) -> None:
-    with project.maintenance() as connection:
-        for name in project.databases():
-            if name.startswith("test_"):
-                connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
-
-
-def take(project: Project, way: Way) -> Taken:
-    """Run the tests, and return what it takes; fail unless all of them pass.
-
-    A checkpoint comes first, so that no command waits for what the one before has written.
-    """
-    with project.maintenance() as connection:
-        connection.execute("CHECKPOINT")
-    command = [part.format(workers=way.workers) for part in _COMMANDS[way.runner]]
+def take(project: Project, way: Way, *, is_kept: bool = False) -> Taken:
+    """Run the tests, on kept databases or none; return what it takes, or fail unless all pass."""
+    settle(project, is_kept=is_kept)
     with tempfile.TemporaryDirectory(prefix="marks-") as marks:
-        environment = {
+        env = {
             "BENCH_MARKS": marks,
             "BENCH_RUNNER": way.runner,
             "BENCH_WORKERS": str(way.workers),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "START_METHOD": "fork",
         }
-        begun = time.perf_counter()
-        output = execute(
-            sys.executable, *command, *way.options, folder=project.folder, environment=environment
-        )
-        whole = time.perf_counter() - begun
-        marked = _read(Path(marks))
-    expected = rf"^Ran {CLASSES} tests in .*\n\nOK\b|\b{CLASSES} passed in "
-    assert re.search(expected, output, re.MULTILINE), output
-    assert len(marked["ready"]) == way.workers, output
+        command = (*_COMMANDS[way.runner], str(way.workers), *way.options)
+        ran = run(folder=project.folder, env=env, command=command)
+        # The times by event and process.
+        marked: dict[str, dict[str, float]] = defaultdict(dict)
+        for file in Path(marks).iterdir():
+            event, _, process = file.name.partition("-")
+            marked[event][process] = float(file.read_text())
+    ran.passed(CLASSES)
+    assert len(marked["ready"]) == way.workers, ran.output
     ready = max(marked["ready"].values())
     set_up = ready - min(marked["begun"].values())
     if way.runner == "pytest":
-        return Taken(whole, set_up)
+        return Taken(ran.seconds, set_up)
     # Each of these comes once, in the main process.
     (built,), (checking,), (checked,) = (
         marked[event].values() for event in ("built", "checking", "checked")
     )
     checks = checked - checking
-    return Taken(
-        whole,
-        set_up - checks,
-        copies=ready - built - checks,
-        readiness=[marked["ready"][process] - at for process, at in marked["started"].items()],
-    )
-
-
-def _read(folder: Path) -> dict[str, dict[str, float]]:
-    """Return the times by event and process."""
-    times: dict[str, dict[str, float]] = {}
-    for file in folder.iterdir():
-        event, _, process = file.name.partition("-")
-        times.setdefault(event, {})[process] = float(file.read_text())
-    return times
+    readiness = [marked["ready"][process] - at for process, at in marked["started"].items()]
+    return Taken(ran.seconds, set_up - checks, ready - built - checks, readiness)
