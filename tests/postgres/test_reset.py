@@ -245,7 +245,7 @@ def test_large_tables_are_truncated(connection: Connection) -> None:
     """They have another file afterwards, and small ones the same."""
     place = Place(
         connection,
-        "CREATE TABLE alone (n int, body text); CREATE TABLE large (id int PRIMARY KEY, body text);"
+        "CREATE TABLE alone (n int, b text); CREATE TABLE large (id int PRIMARY KEY, body text);"
         "CREATE TABLE small (id int PRIMARY KEY, large int REFERENCES large, kind int);"
         "CREATE TABLE kept (id int PRIMARY KEY, body text); INSERT INTO kept VALUES (1, 'x')",
     )
