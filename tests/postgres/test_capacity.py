@@ -29,10 +29,7 @@ def test_the_server_s_limit_less_what_is_in_use(server: Server, connection: Conn
 
 
 def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None:
-    """The role's, the database's, or the server's, some of which is for superusers alone.
-
-    Superusers are not bound by the first two.
-    """
+    """The role's, the database's, neither of which binds superusers, or the server's."""
     database = connection.info.dbname
     with limited.connect(database) as ordinary:
         with limited.connect(database):
@@ -46,18 +43,18 @@ def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None
             f"ALTER DATABASE {database} CONNECTION LIMIT -1;"
             f"ALTER ROLE {database} CONNECTION LIMIT -1"
         )
-        row = connection.execute(
+        (reserved,) = connection.execute(
             "SELECT sum(setting::int) FROM pg_settings"
             " WHERE name IN ('superuser_reserved_connections', 'reserved_connections')"
         ).fetchone()
-        assert connections_left(ordinary) == connections_left(connection) - row[0]
+        assert connections_left(ordinary) == connections_left(connection) - reserved
 
 
 def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
     """With how many there can be."""
     with limited.connect(database) as connection:
         refuse_beyond_connections(connection, workers=3, each=1)
-        with pytest.raises(SchemaRunnerError, match=r"at least 4\. Run with --parallel 3"):
-            refuse_beyond_connections(connection, workers=4, each=1)
-        with pytest.raises(SchemaRunnerError, match=r"at least 4\. Run with --parallel 1"):
-            refuse_beyond_connections(connection, workers=2, each=2)
+        for workers, each, most in ((4, 1, 3), (2, 2, 1)):
+            advice = rf"at least 4\. Run with --parallel {most}"
+            with pytest.raises(SchemaRunnerError, match=advice):
+                refuse_beyond_connections(connection, workers=workers, each=each)
