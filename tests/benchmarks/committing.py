@@ -1,18 +1,14 @@
 """Projects whose tests commit, and a note of when the body of each test begins and ends.
 
-Their models are those of `generated`, but no migrations make them. Some small tables have rows
-that a handler of post_migrate makes, as there are content types and permissions: so they come
-back after each test whoever brings them.
-
-Tests are in classes:
+Their models are those of `generated`, made without migrations. Some small tables have rows that a
+handler of post_migrate makes, as Django makes content types: both runners restore them after each
+test. All tests connect before their bodies, as both runners disconnect after each:
 
 - `Idle`: they read, and change nothing.
 - `Committing`: each commits rows in five tables, which are others from test to test.
 - `Scoped`: as those, but with `available_apps`, and in the tables of two small apps.
 - `Rolled`: 500 tests whose rows are rolled back, in five tables each, all tables in turn.
 - those of `suite.many`: 20 classes of 10 tests that commit.
-
-All connect before their bodies, as stock Django and our runner both disconnect after each test.
 """
 
 import compileall

@@ -1,15 +1,12 @@
 """What a test class costs beyond its tests: in our engine, and in stock Django's.
 
-The time taken is that of the parallel suite's `run`: from before its workers are started until
-all of them have ended, with every result in, but without finding tests, without databases, of
-which these tests use none, and without the summary. Each suite is run with few classes and with
-many. The difference, divided by the number of classes between the two, is what one class costs;
-what it costs to start and to end workers is the same in both, and drops out. The classes do
-nothing, so that what is left is handing them out, running them by unittest, and getting the
-results back. Both runners fork their workers, and both print the same, into a file.
-
-CPU time is that of all processes, and matters because it is hardly disturbed by what else the
-machine does.
+The parallel suite's `run` is timed: from before its workers start until all of them have ended,
+with every result in; not discovery, databases, of which these tests use none, or the summary. Each
+suite is run with few classes and with many: the difference, divided by the number of classes
+between the two, is the cost of one class, and that of starting and ending workers drops out. The
+classes do nothing, so what is left is handing them out, unittest, and getting the results back.
+Both runners fork their workers, and print the same into a file. CPU time is that of all
+processes: other load on the machine hardly disturbs it.
 """
 
 import json

@@ -3,19 +3,17 @@
 Every app creates its models a few at a time, and changes each a little later: fields are added
 and altered, then an index and a constraint. A model refers to another of its app, and the first
 one to the app before, in groups of three apps; in the first group some refer to users. An app has
-one many-to-many relation, and ends with a migration that inserts rows. The models in models.py
-are those that the migrations lead to.
+one many-to-many relation, and ends with a migration that inserts rows. models.py has what the
+migrations lead to. Django's migrations take longer the more models are related to a changed one:
+if all apps referred to users, as they mostly do, those of the big project would take five times
+as long. Groups end a round in minutes, and make the ratios worse for runs that need not migrate.
 
-Django's migrations take the longer the more models are related to one that they change. Where all
-apps refer to users, as they mostly do, those of the big project take some five times as long;
-groups have a round end in minutes, and make the ratios worse for what need not migrate.
-
-The tests are one query each, in as many classes as there are workers at most. They wait until
-all workers of the run are ready: otherwise whichever is ready first would run them all, and a
-run could be quick because it has not needed its workers.
+The tests are one query each, in more classes than workers. They wait until all workers are ready:
+otherwise the first one ready would run them all, and a run need not wait for the others.
 """
 
 import compileall
+from itertools import zip_longest
 from typing import NamedTuple
 
 from ..project import Project
@@ -132,9 +130,7 @@ def _write_app(project: Project, number: int, *, models: int, migrations: int) -
 def _operations(members: list[Model]) -> list[str]:
     """List an app's operations in the order in which its models have grown."""
     operations = []
-    for position in range(len(members) + _LAG):
-        if position < len(members):
-            operations.append(members[position].creation)
-        if position >= _LAG:
-            operations += members[position - _LAG].changes
+    for created, changed in zip_longest(members, [None] * _LAG + members):
+        operations += [created.creation] if created else []
+        operations += changed.changes if changed else []
     return operations

@@ -2,16 +2,14 @@
 
 Each event of a process is a file of its own:
 
-- `begun`: `setup_databases` is called. With pytest-django, whose workers each call it, the first
-  of them is about to. Starting pytest and finding the tests come before, and are left out as with
-  the other runners: xdist gives out no test before all its workers have found them.
-- `built`: Django begins to clone, which is when migrations are over and, with our runner, the
-  template is kept.
+- `begun`: `setup_databases` is called; with pytest-django, by the first of its workers. Starting
+  and discovery come before, as with the other runners: xdist waits until all workers have found
+  the tests.
+- `built`: Django begins to clone: migrations are over and, with our runner, the template is kept.
 - `checking` and `checked`: Django's checks begin, and are over.
-- `started` and `ready`, in each worker: its set-up begins, and is over. Stock Django's workers
-  are ready at the end of `init_worker`. Ours call what WORKER_SETUP names when everything else
-  is done, and are connected by then, which stock's are not yet. With pytest-django a session
-  fixture comes after `django_db_setup`.
+- `started` and `ready`, in each worker: its set-up begins, and is over: at the end of stock's
+  `init_worker`, where it is not yet connected; with ours when WORKER_SETUP is called, connected;
+  with pytest-django in a session fixture after `django_db_setup`.
 """
 
 from ..project import Project

@@ -79,10 +79,8 @@ class Model(NamedTuple):
             "slug": 'models.SlugField(default="")',
         }
         if self.app < GROUP and self.position % 3 == 0:
-            fields["owner"] = (
-                'models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, related_name="+", '
-                "null=True)"
-            )
+            options = 'models.SET_NULL, related_name="+", null=True'
+            fields["owner"] = f"models.ForeignKey(settings.AUTH_USER_MODEL, {options})"
         if self.position == 0:
             related = f"{app_name(self.app)}.{Model(self.app, 1).name}"
             fields["related"] = f'models.ManyToManyField("{related}", related_name="+")'

@@ -1,10 +1,10 @@
-"""How near the order from history comes to the best one that there could be.
+"""How near the order from history comes to the best possible one.
 
-The tests of a skewed suite only sleep, so that it does not matter what else the machine does. Most
-classes are short and come first; some of one long test each, and one of many tests, come last. The
-first run of a round makes the history, and finds out that tests keep no state; the second one is
-taken: from the begin of the first test to the end of the last class. No order could be through
-sooner than all workers sharing the time of all classes, or than the longest single test.
+The tests of a skewed suite only sleep, so other load on the machine does not matter. Most classes
+are short and come first; some of one long test each, and one of many tests, come last. The first
+run of a round makes the history, and finds that tests keep no state; the second one is timed, from
+the begin of the first test to the end of the last class. No order takes less than the time of all
+classes divided by the workers, or than the longest single test.
 """
 
 import json

@@ -1,14 +1,12 @@
 """What a test that commits costs beyond its body: with our resets, and with stock's flushes.
 
-A project of 300 tables and one of 10 are tested, in one process, on each of the two `servers`.
-In each round both runners take their turn on the same one, each with a database that is made
-anew. `committing` says what the tests do, `stamped` what is measured.
+A project of 300 tables and one of 10 are tested, in one process, on each of the two `servers`. In
+each round both runners take a turn on the same one, with new databases. `committing` says what the
+tests do, `stamped` what is measured. Rolled-back tests leave dead rows, which must not slow a
+reset down: with 300 tables, tests that commit are measured on a fresh schema and after 500 others.
 
-What rolled-back tests leave in the tables are dead rows, in which a reset must not get lost: with
-300 tables, tests that commit are measured both on a fresh schema and after 500 others.
-
-On a server that waits for the disk, stock Django takes seconds for each test: it has few of them
-there, and no whole suite. On the other one the suite takes its turn in every third round.
+On a server that waits for the disk, a test takes stock Django seconds: it has few of them there,
+and no whole suite. On the other one the suite takes its turn in every third round.
 """
 
 from collections.abc import Iterator, Sequence

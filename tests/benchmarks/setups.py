@@ -1,15 +1,12 @@
 """What it takes until all workers can test: with schemas, and with clone databases.
 
-A small and a big project are tested, each on two servers: one with the settings that initdb
-leaves, and one with those of `schema_runner.embedded`, which does not wait for the disk. In each
-round every way takes its turn on the same server; `timed` says what is measured, `generated`
-what the projects are. With nothing kept, all test databases of the server are dropped before
-each command. The other ways find what one run before has left:
+A small and a big project (`generated`) are tested on each of the two `servers`. In each round
+every way takes its turn on the same server; `timed` says what is measured. All test databases are
+dropped before each command, but for two ways, which find what one run before has left:
 
-- with `--keepdb` its databases, for our runner and for stock's. Neither finds a migration that
-  is not applied yet.
-- with `--snapshot-dir`, as from a cache of a CI service, its file, but none of its databases.
-  Stock Django has nothing of the kind, and begins with nothing.
+- with `--keepdb` its databases, for both runners; no migration is missing.
+- with `--snapshot-dir`, as from the cache of a CI service, its file alone. Stock Django has
+  nothing of the kind, and begins with nothing.
 
 pytest-django clones nothing: each worker runs the migrations.
 """

@@ -1,8 +1,8 @@
 """A command that runs tests of `committing`: how long it takes, and what lies between tests.
 
 Between two tests of a class is all from the end of one's body to the beginning of the next one's:
-the flush or the reset, what else Django does to end a test and to begin one, and a connection.
-The first quarter of those of a class is left out: there our resets learn, and plans are made.
+the flush or the reset, Django's own set-up and tear-down, and a connection. The first quarter of a
+class is left out: there our resets learn, and plans are made.
 """
 
 import tempfile

@@ -2,11 +2,9 @@
 
 A project of 20 tables has one test: a SimpleTestCase, or a TestCase with one query, tested as the
 first run of a day and with `--keepdb` as every later one. A smaller one has 20 short tests for two
-workers, which are forked. Both runners take turns in each round, each with a database of its own,
-and run the same command otherwise.
-
-CPU time is what the command and its workers have spent in programs, not in the kernel: it is
-hardly disturbed by what else the machine does. That of the server is not in it.
+forked workers. Both runners take turns in each round, with a database of their own and the same
+command. CPU time is the user time of the command and its workers, without the server's: other load
+on the machine hardly disturbs it.
 """
 
 import compileall

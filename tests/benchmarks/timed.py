@@ -1,8 +1,8 @@
 """A command that tests a generated project: how long it takes, and its parts; see `marks`.
 
-Set-up is from the first `begun` to the last `ready`; making the copies is from `built` on. What
-Django checks in between is left out of both: it is no set-up, and pytest-django does not do it.
-Starting worker processes is in both, but not in what pytest-django takes.
+Set-up is from the first `begun` to the last `ready`; making the copies is from `built` on. Both
+are without Django's checks in between, which pytest-django does not run; both are with the start
+of worker processes, which comes before pytest-django's set-up.
 """
 
 import tempfile
