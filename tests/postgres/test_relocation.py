@@ -119,15 +119,6 @@ def test_what_cannot_move_is_returned(roomy: Connection) -> None:
     assert [str(found) for found in relocation.contents(roomy, "target")] == ["table target.t"]
 
 
-def test_names_that_need_quoting_move(roomy: Connection) -> None:
-    """Capitals, spaces, quotes, percent signs and Unicode are no obstacle."""
-    roomy.execute('CREATE TABLE "Ünï %s ""quoted"" T" ("Id" serial)')
-    roomy.execute('CREATE FUNCTION "Wörk %d"("Ünï %s ""quoted"" T") RETURNS int'
-                  " LANGUAGE sql AS 'SELECT 1'")  # fmt: skip
-    assert relocation.move(roomy, "public", "target", batch=10) == []
-    assert len(relocation.contents(roomy, "target")) == 2
-
-
 PATHS = {
     "public": "target, public", "public, pg_temp": "target, public, pg_temp",
     '"$user", public': '"$user", target, public', "pg_catalog": "pg_catalog",
