@@ -9,13 +9,13 @@ from pathlib import Path
 from schema_runner import embedded
 
 from ..project import Project
+from .command import address
 from .comparison import Comparison
 from .engine import compare_engines
 from .example import compare_workers
 from .order import compare_orders
 from .page import page, table
 from .resets import compare_resets
-from .servers import address
 from .setups import SIZES, compare_set_ups
 from .start import compare_starts
 

@@ -1,4 +1,4 @@
-"""A command whose cost is taken."""
+"""Commands whose cost is taken, and the servers on which they run."""
 
 import os
 import re
@@ -7,12 +7,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from schema_runner import embedded
+from schema_runner.postgres.server import Server
 
 from ..project import Project
 
 _MANAGE = ("manage.py", "test")
+# As initdb leaves it, and one that does not wait for the disk.
+_SETTINGS = {"default": {}, "test": embedded.DEFAULT_SETTINGS}
+KINDS = tuple(_SETTINGS)
 
 
 class Ran(NamedTuple):
@@ -75,3 +83,19 @@ def drop_databases(project: Project) -> None:
 
 def _user_cpu() -> float:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+
+@contextmanager
+def serving(kind: str, folder: Path, bin_dir: Path | None = None) -> Iterator[Server]:
+    """Run a server with the settings of one of `KINDS`."""
+    cache = folder / "server"
+    server = embedded.start(settings=_SETTINGS[kind], cache_dir=cache, bin_dir=bin_dir)
+    try:
+        yield address(server)
+    finally:
+        embedded.stop(server)
+
+
+def address(server: embedded.Server) -> Server:
+    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
+    return Server({**params, "dbname": "postgres"})

@@ -9,14 +9,23 @@ test. All tests connect before their bodies, as both runners disconnect after ea
 - `Scoped`: as those, but with `available_apps`, and in the tables of two small apps.
 - `Rolled`: 500 tests whose rows are rolled back, in five tables each, all tables in turn.
 - those of `suite.many`: 20 classes of 10 tests that commit.
+
+Between two tests of a class is all from the end of one's body to the beginning of the next one's:
+the flush or the reset, Django's own set-up and tear-down, and a connection. The first quarter of a
+class is left out: there our resets learn, and plans are made.
 """
 
 import compileall
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
-from ..project import Project
-from .generated import shares, write_models
-from .models import app_name
+from ..project import WITH_STOCK, Project
+from .command import run, settle
+from .generated import app_name, shares, write_models
 
 CLASSES, TESTS_PER_CLASS = 20, 10
 # Those of django.contrib.auth and contenttypes.
@@ -162,3 +171,31 @@ def write_committing(project: Project, shape: Shape) -> None:
     many = _MANY.format(apps=apps[:large], classes=CLASSES, tests=TESTS_PER_CLASS)
     project.write("suite/many.py", many)
     compileall.compile_dir(project.folder, quiet=1)
+
+
+class Stamped(NamedTuple):
+    """Seconds: of the whole command, and by class the median between tests."""
+
+    whole: float
+    between: Mapping[str, float]
+
+
+def take_stamps(project: Project, runner: str, labels: Sequence[str], *, tests: int) -> Stamped:
+    """Run tests in one process, `tests` in a class where any number will do; all must pass."""
+    settle(project)
+    flags = ["--noinput", *(WITH_STOCK if runner == "stock" else ())]
+    with tempfile.TemporaryDirectory(prefix="stamps-") as folder:
+        stamps = Path(folder) / "stamps"
+        env = {"BENCH_STAMPS": str(stamps), "BENCH_TESTS": str(tests)}
+        ran = run(*labels, *flags, folder=project.folder, env=env)
+        bodies: dict[str, list[tuple[float, float]]] = {}
+        for line in stamps.read_text().splitlines():
+            name, begun, ended = line.split()
+            bodies.setdefault(name, []).append((float(begun), float(ended)))
+    ran.passed(sum(map(len, bodies.values())))
+    return Stamped(ran.seconds, {name: _between(times) for name, times in bodies.items()})
+
+
+def _between(bodies: Sequence[tuple[float, float]]) -> float:
+    gaps = [begun - ended for (_, ended), (begun, _) in pairwise(bodies)]
+    return median(gaps[-(-len(gaps) // 4) :])

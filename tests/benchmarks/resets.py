@@ -1,8 +1,8 @@
 """What a test that commits costs beyond its body: with our resets, and with stock's flushes.
 
-A project of 300 tables and one of 10 are tested, in one process, on each of the two `servers`. In
+A project of 300 tables and one of 10 are tested, in one process, on each of the two servers. In
 each round both runners take a turn on the same one, with new databases. `committing` says what the
-tests do, `stamped` what is measured. Rolled-back tests leave dead rows, which must not slow a
+tests do, and what is measured. Rolled-back tests leave dead rows, which must not slow a
 reset down: with 300 tables, tests that commit are measured on a fresh schema and after 500 others.
 
 On a server that waits for the disk, a test takes stock Django seconds: it has few of them there,
@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..project import Project
-from .committing import CLASSES, FEW, MANY, TESTS_PER_CLASS, Shape, write_committing
+from .command import KINDS, serving
+from .committing import (
+    CLASSES,
+    FEW,
+    MANY,
+    TESTS_PER_CLASS,
+    Shape,
+    Stamped,
+    take_stamps,
+    write_committing,
+)
 from .comparison import Comparison
-from .servers import KINDS, serving
-from .stamped import Stamped, take_stamps
 
 _TESTS = {"ours": {"default": 16, "test": 16}, "stock": {"default": 4, "test": 9}}
 

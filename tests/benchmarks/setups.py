@@ -1,6 +1,6 @@
 """What it takes until all workers can test: with schemas, and with clone databases.
 
-A small and a big project (`generated`) are tested on each of the two `servers`. In each round
+A small and a big project (`generated`) are tested on each of the two servers. In each round
 every way takes its turn on the same server; `timed` says what is measured. All test databases are
 dropped before each command, but for two ways, which find what one run before has left:
 
@@ -17,12 +17,10 @@ from statistics import median
 from typing import NamedTuple
 
 from ..project import Project
-from .command import drop_databases
+from .command import KINDS, drop_databases, serving
 from .comparison import Comparison
 from .generated import BIG, SMALL, Size, write_project
-from .marks import write_timing
-from .servers import KINDS, serving
-from .timed import Taken, Way, take
+from .timed import Taken, Way, take, write_timing
 
 SIZES = {size.name: size for size in (SMALL, BIG)}
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..project import PARALLEL, STOCK, Project
-from .command import drop_databases, run, settle
+from .command import drop_databases, run, serving, settle
 from .comparison import Comparison
 from .generated import SMALL, Size, write_project
-from .servers import serving
 
 _RUNNERS = {"ours": "schema_runner.SchemaDiscoverRunner", "stock": STOCK}
 # As in a Debian that people have; without it, what the wheel brings.

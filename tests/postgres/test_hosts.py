@@ -18,19 +18,16 @@ def request_(server: Server, request: pytest.FixtureRequest) -> Iterator[Request
     about = {"is_projects_own": False, "workers": 2, "oldest_version": 140000}
     made = Request(server=server, name=name, log=[].append, **about)
     yield made
-    for left in there(made):
-        with server.maintenance() as connection:
+    with server.maintenance() as connection:
+        for left in there(made):
             connection.execute(f"DROP DATABASE {left}")
 
 
 def there(request_: Request) -> list[str]:
     """List the databases of the request's name, and those named after it."""
+    query = "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1"
     with request_.server.maintenance() as connection:
-        rows = connection.execute(
-            "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1",
-            [f"{request_.name}%"],
-        )
-        return [name for (name,) in rows]
+        return [name for (name,) in connection.execute(query, [f"{request_.name}%"])]
 
 
 def told(request_: Request) -> list[str]:
@@ -141,8 +138,8 @@ def test_clones_are_removed(request_: Request) -> None:
     plant(host)
     clones = {number: f"{request_.name}_{number}" for number in (1, 7)}
     for number, clone in clones.items():
-        with host.cloning(number), request_.server.maintenance() as maintenance:
-            maintenance.execute(f"CREATE DATABASE {clone} TEMPLATE {host.name}")
+        with host.cloning(number):
+            create(request_, f"{clone} TEMPLATE {host.name}")
         assert is_planted(request_, clone)
     other = obtain(request_)
     assert set(there(request_)) == {host.name, *clones.values(), other.name}

@@ -293,33 +293,27 @@ def of_extensions(extended: Connection) -> re.Pattern[str]:
     return re.compile(rf"\{{schema\}}\.(?=(?:{names})(?:[](), \[]|$))")
 
 
-def expected_in_target(facts: list[str], of_extensions: re.Pattern[str]) -> list[str]:
-    """Tell what the facts are where extensions stay in `public`, and a path leads there too."""
-    path = re.compile(r"(search_path=.*?)\{schema\}\.")
-    return sorted(
-        path.sub(r"\1{schema}., public.", of_extensions.sub("public.", fact)) for fact in facts
-    )
+def expected_in_target(fact: str, of_extensions: re.Pattern[str]) -> str:
+    """Tell what a fact is where extensions stay in `public`, and a path leads there too."""
+    fact = of_extensions.sub("public.", fact)
+    return re.sub(r"(search_path=.*?)\{schema\}\.", r"\1{schema}., public.", fact)
 
 
 @settings(exploring, max_examples=50)
 @given(example=EXAMPLE, batch=st.integers(1, 60), target=st.sampled_from(TARGETS))
-def test_anything_moves_there_and_back(
-    extended: Connection,
-    of_extensions: re.Pattern[str],
-    example: Example,
-    batch: int,
-    target: str,
+def test_anything_moves(
+    extended: Connection, of_extensions: re.Pattern[str], example: Example, batch: int, target: str
 ) -> None:
-    """Structure and rows are the same in the other schema, and again in `public`."""
+    """Structure and rows are the same in the other schema, and only extensions stay."""
     with extended.transaction(force_rollback=True):
         empty = relocation.contents(extended, "public")
         extended.execute(written(example))
-        structure = sorted(catalog.describe(extended, "public"))
+        structure = catalog.describe(extended, "public")
         _, rows = digest(extended, "public")
 
         extended.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(target)))
         move(extended, target, batch)
-        expected = expected_in_target(structure, of_extensions)
+        expected = sorted(expected_in_target(fact, of_extensions) for fact in structure)
         assert sorted(catalog.describe(extended, target)) == expected
         assert digest(extended, target)[1] == rows
         assert relocation.contents(extended, "public") == empty == []

@@ -22,19 +22,16 @@ def role(server: Server) -> Iterator[str]:
         connection.execute(f'CREATE ROLE "{ROLE}" LOGIN SUPERUSER')
         for limit in LIMITS:
             connection.execute(f'ALTER ROLE "{ROLE}" SET {limit} = "1h"')
-    yield ROLE
-    with server.maintenance() as connection:
+        yield ROLE
         connection.execute(f'DROP ROLE "{ROLE}"')
 
 
 def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
     """A lease is idle for as long as the tests run, and a build is waited for."""
     limited = server._replace(params={**server.params, "user": role})
+    query = "SELECT current_setting(x) FROM unnest(%s::text[]) x"
     with limited.connect("postgres") as connection:
-        row = connection.execute(
-            "SELECT current_setting(x) FROM unnest(%s::text[]) x", [list(LIMITS)]
-        )
-        assert row.fetchall() == [("0",)] * 3
+        assert connection.execute(query, [list(LIMITS)]).fetchall() == [("0",)] * 3
 
 
 def test_a_role_is_taken_on(server: Server, role: str) -> None:
@@ -53,14 +50,13 @@ def test_what_does_not_exist_is_one_error(server: Server) -> None:
 
 def test_maintenance_falls_back_on_the_project_s_database(server: Server, database: str) -> None:
     """Where there is no database `postgres`, or it is closed to the role."""
+    elsewhere = server._replace(params={**server.params, "dbname": database})
     with server.connect(database) as connection:
         connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
-    try:
-        elsewhere = server._replace(params={**server.params, "dbname": database})
-        with elsewhere.maintenance() as connection:
-            assert connection.info.dbname == database
-    finally:
-        with server.connect(database) as connection:
+        try:
+            with elsewhere.maintenance() as maintenance:
+                assert maintenance.info.dbname == database
+        finally:
             connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
 
 
@@ -84,8 +80,7 @@ def limited(server: Server, database: str) -> Iterator[Server]:
     """The server as a role that may have no more than four connections sees it."""
     with server.maintenance() as maintenance:
         maintenance.execute(f"CREATE ROLE {database} LOGIN CONNECTION LIMIT 4")
-    yield server._replace(params={**server.params, "user": database})
-    with server.maintenance() as maintenance:
+        yield server._replace(params={**server.params, "user": database})
         maintenance.execute(f"DROP ROLE {database}")
 
 

@@ -263,10 +263,10 @@ def test_a_session_that_changes_its_path_changes_its_keys(session: Session) -> N
 def test_the_server_puts_the_call_in_place(session: Session) -> None:
     """No call is added to a query's: that is what keeps the shims cheap."""
     for arguments in FORMS:
-        rows = session("one").execute(f"EXPLAIN VERBOSE SELECT pg_advisory_lock({arguments})")
-        plan = "\n".join(line for (line,) in rows)
-        assert "pg_catalog.pg_advisory_lock(" in plan
-        assert "shims" not in plan
+        plan = session("one").execute(f"EXPLAIN VERBOSE SELECT pg_advisory_lock({arguments})")
+        text = str(plan.fetchall())
+        assert "pg_catalog.pg_advisory_lock(" in text
+        assert "shims" not in text
 
 
 def test_a_role_without_rights_can_lock(server: Server, connection: Connection) -> None:
@@ -421,7 +421,7 @@ def test_collisions(owner: Connection, kind: str) -> None:
 
 
 def test_a_default_conversion_collides_by_its_encodings(owner: Connection) -> None:
-    """Nobody names it; the server takes the first default on the path."""
+    """No query names it: the server takes the first default on the path."""
     owner.execute("CREATE DEFAULT CONVERSION c FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8")
     assert shims.collisions(owner, "own") == ["conversion c"]
 
@@ -429,8 +429,7 @@ def test_a_default_conversion_collides_by_its_encodings(owner: Connection) -> No
 def test_collisions_are_those_of_one_schema(owner: Connection) -> None:
     """Other schemas' names do no harm, and neither does a schema that is not there."""
     owner.execute('CREATE SCHEMA "other %s"; CREATE TABLE "other %s".date (n int)')
-    assert shims.collisions(owner, "own") == []
-    assert shims.collisions(owner, "gone") == []
+    assert [shims.collisions(owner, schema) for schema in ("own", "gone")] == [[], []]
     owner.execute("CREATE TABLE point (n int); CREATE TABLE date (n int)")
     assert shims.collisions(owner, "own") == ["type date", "type point"]
     assert shims.collisions(owner, "other %s") == ["type date"]
