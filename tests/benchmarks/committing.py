@@ -27,7 +27,6 @@ from ..project import WITH_STOCK, Project
 from .command import run, settle
 from .generated import app_name, shares, write_models
 
-CLASSES, TESTS_PER_CLASS = 20, 10
 # Those of django.contrib.auth and contenttypes.
 _DJANGO_TABLES = 7
 _SMALL = 2
@@ -124,10 +123,10 @@ _MANY = """
     from suite.stamped import *
 
     APPS = {apps}
-    for number in range({classes}):
+    for number in range(20):
         name = f"Many{{number:02}}"
         globals()[name] = type(name, (Connected,), {{"__module__": __name__}})
-        add_tests(globals()[name], [(write, models_of(APPS[number % len(APPS)]))] * {tests})
+        add_tests(globals()[name], [(write, models_of(APPS[number % len(APPS)]))] * 10)
 """
 
 
@@ -168,8 +167,7 @@ def write_committing(project: Project, shape: Shape) -> None:
     project.write("suite/__init__.py", "")
     project.write("suite/stamped.py", _STAMPED)
     project.write("suite/tests.py", _TESTS.format(apps=apps[:large], scoped=apps[-_SMALL:]))
-    many = _MANY.format(apps=apps[:large], classes=CLASSES, tests=TESTS_PER_CLASS)
-    project.write("suite/many.py", many)
+    project.write("suite/many.py", _MANY.format(apps=apps[:large]))
     compileall.compile_dir(project.folder, quiet=1)
 
 

@@ -15,16 +15,7 @@ from typing import NamedTuple
 
 from ..project import Project
 from .command import KINDS, serving
-from .committing import (
-    CLASSES,
-    FEW,
-    MANY,
-    TESTS_PER_CLASS,
-    Shape,
-    Stamped,
-    take_stamps,
-    write_committing,
-)
+from .committing import FEW, MANY, Shape, Stamped, take_stamps, write_committing
 from .comparison import Comparison
 
 _TESTS = {"ours": {"default": 16, "test": 16}, "stock": {"default": 4, "test": 9}}
@@ -88,14 +79,13 @@ _USED = Session(MANY, (_ROLLED, _COMMITTING), idle=(_IDLE,))
 _SUITE = Session(MANY, ("suite.many",), is_long=True)
 _SMALL = Session(FEW, (_COMMITTING,))
 _BOUNDS = {"default": 0.02, "test": 0.08}
-_SUITE_NAME = f"a suite of {CLASSES * TESTS_PER_CLASS} tests that commit, whole run"
 _ROWS = [
     Row("a test that commits", _FRESH, "Committing", _BOUNDS),
     Row("a test that commits, after 500 others", _USED, "Committing", _BOUNDS),
     Row("a test that reads", _FRESH, "Idle", _both(15), in_milliseconds=True),
     Row("a test that reads, after 500 others", _USED, "Idle", _both(30), in_milliseconds=True),
     Row("a test that commits, two available_apps", _FRESH, "Scoped", _both(1)),
-    Row(_SUITE_NAME, _SUITE, None, {"test": 0.25}),
+    Row("a suite of 200 tests that commit, whole run", _SUITE, None, {"test": 0.25}),
     Row("a test that commits", _SMALL, "Committing", _both(1)),
 ]
 

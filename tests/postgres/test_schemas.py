@@ -1,7 +1,5 @@
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from psycopg import errors
@@ -26,15 +24,6 @@ def filled(connection: Connection, tables: str, run: int = RUN) -> str:
     name = schemas.create(connection, 1, run)
     connection.execute(f"SET search_path = {name}; {tables}; RESET search_path")
     return name
-
-
-@contextmanager
-def watched(server: Server, connection: Connection, table: str) -> Iterator[None]:
-    """Hold a lock on a table in a session that is none of a run; it must not be ended."""
-    with server.connect(connection.info.dbname) as psql:
-        psql.execute(f"BEGIN; LOCK TABLE {table}")
-        yield
-        psql.execute("ROLLBACK")
 
 
 def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
@@ -91,17 +80,6 @@ def test_drop_removes_everything_in_batches(connection: Connection, batch: int) 
     assert digest(connection) == before
 
 
-def test_drop_commits_batch_by_batch(server: Server, connection: Connection) -> None:
-    """Each gives its locks back: what comes before an obstacle, such as psql's, is gone."""
-    name = filled(connection, "; ".join(f"CREATE TABLE t{number} ()" for number in range(6)))
-    with watched(server, connection, f"{name}.t4"):
-        with pytest.raises(errors.LockNotAvailable):
-            schemas.drop(connection, name, RUN, batch=2)
-        query = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
-        assert connection.execute(query, [name]).fetchall() == [("t4",), ("t5",)]
-    assert present(connection) == {name}
-
-
 def test_300_tables_with_indexes_are_dropped_within_the_budget(connection: Connection) -> None:
     """One DROP SCHEMA over them would hold more locks than a default server has."""
     columns = ", ".join(f"c{number} int UNIQUE" for number in range(24))
@@ -144,10 +122,15 @@ def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
 def test_the_reaper_passes_over_what_it_cannot_drop(
     server: Server, connection: Connection
 ) -> None:
-    """A session in a dead run's schema keeps it, and does not fail the next run."""
-    seen, other = (filled(connection, "CREATE TABLE t ()", RUN + number) for number in (1, 2))
-    with watched(server, connection, f"{seen}.t"):
-        assert schemas.reap(connection, batch=10) == [other]
+    """A session in a dead run's schema keeps that; the batches before its table are gone."""
+    tables = "; ".join(f"CREATE TABLE t{number} ()" for number in range(6))
+    seen, other = (filled(connection, tables, RUN + number) for number in (1, 2))
+    query = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
+    with server.connect(connection.info.dbname) as psql, psql.transaction(force_rollback=True):
+        psql.execute(f"LOCK TABLE {seen}.t4")
+        assert schemas.reap(connection, batch=2) == [other]
+        assert connection.execute(query, [seen]).fetchall() == [("t4",), ("t5",)]
+        psql.execute("SELECT 1")  # It was not ended.
     assert schemas.reap(connection, batch=10) == [seen]
 
 
