@@ -7,7 +7,6 @@ the begin of the first test to the end of the last class. No order takes less th
 classes divided by the workers, or than the longest single test.
 """
 
-import json
 from collections.abc import Iterator
 
 from ..project import Project
@@ -15,40 +14,23 @@ from .command import run
 from .comparison import Comparison
 
 _RUNNER = """
-    import json
-    from pathlib import Path
-
+    from helpers import record
     from schema_runner import ClassFinished, Finished, SchemaDiscoverRunner, Started
 
+    def note(event):
+        if isinstance(event, Started | Finished | ClassFinished):
+            about = {name: getattr(event, name, None) for name in ("time", "duration")}
+            record(type(event).__name__, **about)
 
     class TimedRunner(SchemaDiscoverRunner):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
-            self.observers.append(self.note)
-            self.begun, self.tests, self.classes = [], [], []
-
-        def note(self, event):
-            if isinstance(event, Started):
-                self.begun.append(event.time)
-            elif isinstance(event, Finished):
-                self.tests.append(event.duration)
-            elif isinstance(event, ClassFinished):
-                self.classes.append((event.time, event.duration))
-
-        def suite_result(self, *args, **kwargs):
-            taken = {
-                "makespan": max(map(sum, self.classes)) - min(self.begun),
-                "total": sum(duration for _, duration in self.classes),
-                "longest": max(self.tests),
-            }
-            Path("taken.json").write_text(json.dumps(taken))
-            return super().suite_result(*args, **kwargs)
+            self.observers.append(note)
 """
 _TESTS = """
     def sleeping(name, tests, seconds, base=SimpleTestCase):
         bodies = {f"test_{n:02}": lambda self: time.sleep(seconds) for n in range(tests)}
         globals()[name] = type(name, (base,), {"__module__": __name__, **bodies})
-
 
     for number in range(20):
         sleeping(f"Short{number:02}", 2, 0.1)
@@ -82,10 +64,11 @@ def _ratios(project: Project, workers: int) -> list[float]:
 
 
 def _ratio(project: Project, workers: int) -> float:
+    project.forget()
     arguments = ["--parallel", str(workers), "--testrunner", "timed.TimedRunner"]
-    ran = run(*arguments, folder=project.folder, env={})
-    assert "Ran 102 tests" in ran.output, ran.output
-    taken_file = project.folder / "taken.json"
-    taken: dict[str, float] = json.loads(taken_file.read_text())
-    taken_file.unlink()
-    return taken["makespan"] / max(taken["total"] / workers, taken["longest"])
+    run(*arguments, folder=project.folder, env={}).passed(102)
+    begun = min(line["time"] for line in project.records("Started"))
+    classes = [(line["time"], line["duration"]) for line in project.records("ClassFinished")]
+    longest = max(line["duration"] for line in project.records("Finished"))
+    total = sum(duration for _, duration in classes)
+    return (max(map(sum, classes)) - begun) / max(total / workers, longest)
