@@ -9,7 +9,6 @@ Both runners fork their workers, and print the same into a file. CPU time is tha
 processes: other load on the machine hardly disturbs it.
 """
 
-import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,38 +16,29 @@ from ..project import PARALLEL, Project
 from .command import run
 from .comparison import Comparison
 
-_TIMED = '''
-    import json
-    import os
-    import time
-    from pathlib import Path
-
+_TIMED = """
     from django.test.runner import DiscoverRunner, ParallelTestSuite
 
+    from helpers import os, record, time
     from schema_runner import SchemaDiscoverRunner, SchemaParallelTestSuite
 
-
     def costs():
-        """Return the time, and the CPU time of this process and of those it has waited for."""
+        # The time, and the CPU time of this process and of those it has waited for.
         return time.perf_counter(), sum(os.times()[:4])
-
 
     class Timed:
         def run(self, *args, **kwargs):
             before = costs()
             result = super().run(*args, **kwargs)
-            taken = [after - start for start, after in zip(before, costs())]
-            Path("costs.json").write_text(json.dumps(taken))
+            record("costs", taken=[after - start for start, after in zip(before, costs())])
             return result
-
 
     class OurRunner(SchemaDiscoverRunner):
         parallel_test_suite = type("OurSuite", (Timed, SchemaParallelTestSuite), {})
 
-
     class StockRunner(DiscoverRunner):
         parallel_test_suite = type("StockSuite", (Timed, ParallelTestSuite), {})
-'''
+"""
 
 
 class Shape(NamedTuple):
@@ -99,5 +89,5 @@ def _costs(project: Project, shape: Shape, size: int, runner: str) -> list[float
     arguments = [*PARALLEL, "--testrunner", f"timed.{runner}", f"library.classes_{size}"]
     ran = run(*arguments, folder=project.folder, env={})
     assert f"\nRan {size * shape.tests} tests in " in ran.output, ran.output
-    costs: list[float] = json.loads((project.folder / "costs.json").read_text())
+    costs: list[float] = project.records("costs")[-1]["taken"]
     return costs
