@@ -130,16 +130,24 @@ def test_the_ordinary_is_no_obstacle(extended: Connection, name: str) -> None:
     assert found(extended) == []
 
 
-def test_subscriptions_are_told_in_their_database(extended: Connection, server: Server) -> None:
-    """Those of the whole server are listed everywhere; an ordinary role finds its database's."""
-    (create, subscription), (create_mapping, *others) = (
+def test_obstacles_of_other_databases_do_not_count(host: Connection, server: Server) -> None:
+    """Subscriptions are the server's, and each is told only where it belongs."""
+    create, *expected = OBSTACLES["subscription"]
+    host.execute(create)
+    try:
+        with server.connect("postgres") as other:
+            assert (found(host), found(other)) == (expected, [])
+    finally:
+        host.execute("DROP SUBSCRIPTION reader")
+
+
+def test_an_ordinary_role_can_look(extended: Connection) -> None:
+    """What a superuser alone may read is not needed."""
+    (create, *subscription), (map_user, *others) = (
         OBSTACLES[name] for name in ("subscription", "user mapping")
     )
-    extended.execute(f"{create}; {create_mapping}")
-    with server.connect("postgres") as other:
-        assert obstacles(other) == []
-    extended.execute("CREATE ROLE ordinary; SET LOCAL ROLE ordinary")
-    assert sorted(found(extended)) == sorted([subscription, *others])
+    extended.execute(f"{create}; {map_user}; CREATE ROLE ordinary; SET LOCAL ROLE ordinary")
+    assert sorted(found(extended)) == sorted([*subscription, *others])
 
 
 def test_what_moved_away_is_looked_at_there(extended: Connection) -> None:

@@ -28,7 +28,7 @@ ALTERED_TABLES = [
     "a ALTER n DROP DEFAULT", "a ALTER n SET DEFAULT 2", "a ALTER n SET NOT NULL", "a RENAME TO c",
     "a SET (fillfactor = 50)", "a ENABLE ROW LEVEL SECURITY", "a ADD CHECK (n > 0)",
     "b DROP CONSTRAINT b_a_fkey", "b ALTER CONSTRAINT b_a_fkey DEFERRABLE", "a DISABLE TRIGGER t",
-    "b DISABLE RULE r", "a OWNER TO pg_database_owner",
+    "b DISABLE RULE r", "a OWNER TO pg_database_owner", "b SET UNLOGGED",
 ]  # fmt: skip
 ALTERATIONS = [
     *(f"ALTER TABLE {change}" for change in ALTERED_TABLES),
