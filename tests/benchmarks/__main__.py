@@ -3,15 +3,14 @@
 import argparse
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from schema_runner import embedded
-from schema_runner.postgres.server import Server
 
 from ..project import Project
-from .comparison import Comparison, figure
+from .command import address
+from .comparison import Comparison
 from .engine import compare_engines
 from .example import compare_workers
 from .order import compare_orders
@@ -51,35 +50,25 @@ def _compare(
     server: embedded.Server, folder: Path, options: argparse.Namespace
 ) -> Iterator[Comparison]:
     parts = [options.only] if options.only else PARTS
+    rounds = options.rounds
     for part, compare in {"engine": compare_engines, "order": compare_orders}.items():
         if part in parts:
-            yield from _compare_generated(server, folder / part, compare, rounds=options.rounds)
+            project = Project(folder / part, address(server), "bench")
+            yield from map(_shown, compare(project, rounds=rounds))
     if "example" in parts:
         # Each takes a minute or two.
-        yield _shown(compare_workers(server, rounds=(options.rounds + 1) // 2))
+        yield _shown(compare_workers(server, rounds=(rounds + 1) // 2))
     if "setup" in parts:
         sizes = [SIZES[options.size]] if options.size else list(SIZES.values())
-        yield from map(_shown, compare_set_ups(folder, rounds=options.rounds, sizes=sizes))
+        yield from map(_shown, compare_set_ups(folder, rounds=rounds, sizes=sizes))
     for part, compare in {"reset": compare_resets, "start": compare_starts}.items():
         if part in parts:
-            yield from map(_shown, compare(folder, rounds=options.rounds))
-
-
-def _compare_generated(
-    server: embedded.Server, folder: Path, compare: Callable[..., Any], *, rounds: int
-) -> Iterator[Comparison]:
-    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
-    project = Project(folder, Server({**params, "dbname": "postgres"}), "bench")
-    try:
-        for comparison in compare(project, rounds=rounds):
-            yield _shown(comparison)
-    finally:
-        project.end()
+            yield from map(_shown, compare(folder, rounds=rounds))
 
 
 def _shown(comparison: Comparison) -> Comparison:
     """Show a row as soon as it is there: the others take minutes."""
-    print(f"{comparison.name}: {figure(comparison.median)} ({comparison.spread})", flush=True)
+    print(f"{comparison.name}: {comparison.median} ({comparison.spread})", flush=True)
     return comparison
 
 

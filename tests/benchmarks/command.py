@@ -1,20 +1,47 @@
-"""A command whose cost is taken."""
+"""Commands whose cost is taken, and the servers on which they run."""
 
 import os
+import re
+import resource
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+from schema_runner import embedded
+from schema_runner.postgres.server import Server
+
+from ..project import Project
+
+_MANAGE = ("manage.py", "test")
+# As initdb leaves it, and one that does not wait for the disk.
+_SETTINGS = {"default": {}, "test": embedded.DEFAULT_SETTINGS}
+KINDS = tuple(_SETTINGS)
 
 
-def run(*arguments: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run `manage.py test` in a folder, and return what it prints."""
-    command = [sys.executable, "manage.py", "test", *arguments]
-    return execute(*command, folder=folder, environment=environment)
+class Ran(NamedTuple):
+    """What a command cost, in seconds and in those of user CPU, and what it printed."""
+
+    seconds: float
+    user_cpu: float
+    output: str
+
+    def passed(self, tests: int | str = r"\d+") -> int:
+        """Return how many tests have passed; fail unless all did, and as many as expected."""
+        counted = rf"^Ran ({tests}) tests? in .*\n\nOK\b|\b({tests}) passed in "
+        found = re.search(counted, self.output, re.MULTILINE)
+        assert found, self.output
+        return int(found[1] or found[2])
 
 
-def execute(*command: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run a command in a folder, and return what it prints; its exit code says nothing.
+def run(
+    *arguments: str, folder: Path, env: dict[str, str], command: tuple[str, ...] = _MANAGE
+) -> Ran:
+    """Run `manage.py test`, or another command of Python, in a folder; any exit code will do.
 
     It prints into a file: reading from a pipe would take time from it. Python's development mode,
     which our tests have, would slow it down, and so would compiling this package each time.
@@ -22,14 +49,53 @@ def execute(*command: str, folder: Path, environment: dict[str, str]) -> str:
     slow = {"PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE"}
     inherited = {name: value for name, value in os.environ.items() if name not in slow}
     with tempfile.TemporaryFile("w+") as output:
+        user_cpu, begun = _user_cpu(), time.perf_counter()
         subprocess.run(
-            command,
+            [sys.executable, *command, *arguments],
             cwd=folder,
-            env={**inherited, **environment},
+            env={**inherited, "START_METHOD": "fork", **env},
             stdout=output,
             stderr=subprocess.STDOUT,
             timeout=1800,
             check=False,
         )
+        seconds, user_cpu = time.perf_counter() - begun, _user_cpu() - user_cpu
         output.seek(0)
-        return output.read()
+        return Ran(seconds, user_cpu, output.read())
+
+
+def settle(project: Project, *, is_kept: bool = False) -> None:
+    """Drop a project's test databases unless they are kept.
+
+    A checkpoint lets no command wait for what the one before has written.
+    """
+    if not is_kept:
+        drop_databases(project)
+    with project.maintenance() as connection:
+        connection.execute("CHECKPOINT")
+
+
+def drop_databases(project: Project) -> None:
+    for name in project.databases():
+        if name.startswith("test_"):
+            project.drop_database(name)
+
+
+def _user_cpu() -> float:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+
+@contextmanager
+def serving(kind: str, folder: Path, bin_dir: Path | None = None) -> Iterator[Server]:
+    """Run a server with the settings of one of `KINDS`."""
+    cache = folder / "server"
+    server = embedded.start(settings=_SETTINGS[kind], cache_dir=cache, bin_dir=bin_dir)
+    try:
+        yield address(server)
+    finally:
+        embedded.stop(server)
+
+
+def address(server: embedded.Server) -> Server:
+    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
+    return Server({**params, "dbname": "postgres"})

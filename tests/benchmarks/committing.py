@@ -1,10 +1,8 @@
 """Projects whose tests commit, and a note of when the body of each test begins and ends.
 
-Their models are those of `generated`, but no migrations make them. Some small tables have rows
-that a handler of post_migrate makes, as there are content types and permissions: so they come
-back after each test whoever brings them.
-
-Tests are in classes:
+Their models are those of `generated`, made without migrations. Some small tables have rows that a
+handler of post_migrate makes, as Django makes content types: both runners restore them after each
+test. All tests connect before their bodies, as both runners disconnect after each:
 
 - `Idle`: they read, and change nothing.
 - `Committing`: each commits rows in five tables, which are others from test to test.
@@ -12,23 +10,28 @@ Tests are in classes:
 - `Rolled`: 500 tests whose rows are rolled back, in five tables each, all tables in turn.
 - those of `suite.many`: 20 classes of 10 tests that commit.
 
-All connect before their bodies, as stock Django and our runner both disconnect after each test.
+Between two tests of a class is all from the end of one's body to the beginning of the next one's:
+the flush or the reset, Django's own set-up and tear-down, and a connection. The first quarter of a
+class is left out: there our resets learn, and plans are made.
 """
 
 import compileall
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
-from ..project import Project
-from .generated import shares, write_models
-from .models import app_name
+from ..project import WITH_STOCK, Project
+from .command import run, settle
+from .generated import app_name, shares, write_models
 
-CLASSES, TESTS_PER_CLASS = 20, 10
 # Those of django.contrib.auth and contenttypes.
 _DJANGO_TABLES = 7
 _SMALL = 2
 
 _REFERENCE_MODEL = """
-
 class Kind{number}(models.Model):
     name = models.CharField(max_length=50, unique=True)
     position = models.PositiveSmallIntegerField(default=0)
@@ -37,13 +40,11 @@ _REFERENCE_APP = """
     from django.apps import AppConfig
     from django.db.models.signals import post_migrate
 
-
     def make_rows(sender, using, **kwargs):
         for model in sender.get_models():
             rows = model.objects.using(using)
             if not rows.exists():
                 rows.bulk_create(model(name=f"kind {n}", position=n) for n in range(20))
-
 
     class ReferenceConfig(AppConfig):
         name = "reference"
@@ -64,7 +65,6 @@ _STAMPED = """
     STAMPS = open(os.environ["BENCH_STAMPS"], "a", buffering=1)
     NUMBERS = count()
 
-
     def stamped(body, *args):
         def test(self):
             begun = time.perf_counter()
@@ -73,31 +73,23 @@ _STAMPED = """
 
         return test
 
-
-    class Connected:
+    class Connected(TransactionTestCase):
         def setUp(self):
             connection.ensure_connection()
-
 
     def add_tests(test_class, bodies):
         for number, body in enumerate(bodies):
             setattr(test_class, f"test_{number:03}", stamped(*body))
 
-
     def models_of(*labels):
-        found = [m for label in labels for m in _models_of(label)]
+        configs = map(apps.get_app_config, labels)
+        found = [m for app in configs for m in app.get_models(include_auto_created=True)]
         return [*found, Group, User][:5]
-
-
-    def _models_of(label):
-        return apps.get_app_config(label).get_models(include_auto_created=True)
-
 
     def write(models):
         made = {}
         for model in models:
             _row(model, made)
-
 
     def _row(model, made):
         if model not in made:
@@ -115,42 +107,30 @@ _TESTS = """
 
     COUNT = int(os.environ["BENCH_TESTS"])
     ALL = apps.get_models(include_auto_created=True)
+    APPS = {apps}
 
-
-    class Idle(Connected, TransactionTestCase):
-        pass
-
-
-    class Committing(Connected, TransactionTestCase):
-        pass
-
-
-    class Scoped(Connected, TransactionTestCase):
-        available_apps = {scoped}
-
-
-    class Rolled(TestCase):
-        pass
-
+    class Idle(Connected): pass
+    class Committing(Connected): pass
+    class Scoped(Connected): available_apps = {scoped}
+    class Rolled(TestCase): pass
 
     add_tests(Idle, [(Group.objects.count,)] * COUNT)
-    add_tests(Committing, [(write, models_of({apps}[n % len({apps})])) for n in range(COUNT)])
+    add_tests(Committing, [(write, models_of(APPS[n % len(APPS)])) for n in range(COUNT)])
     add_tests(Scoped, [(write, models_of(*{scoped}))] * COUNT)
     add_tests(Rolled, [(write, (ALL + ALL)[5 * n % len(ALL) :][:5]) for n in range(500)])
 """
 _MANY = """
     from suite.stamped import *
 
-    for number in range({classes}):
+    APPS = {apps}
+    for number in range(20):
         name = f"Many{{number:02}}"
-        globals()[name] = type(name, (Connected, TransactionTestCase), {{"__module__": __name__}})
-        models = models_of({apps}[number % len({apps})])
-        add_tests(globals()[name], [(write, models)] * {tests})
+        globals()[name] = type(name, (Connected,), {{"__module__": __name__}})
+        add_tests(globals()[name], [(write, models_of(APPS[number % len(APPS)]))] * 10)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """How many tables a project has, Django's own among them, and in how many apps.
 
     Besides content types and permissions, `references` tables have rows before each test.
@@ -175,7 +155,10 @@ def write_committing(project: Project, shape: Shape) -> None:
     for number, count in enumerate(counts):
         write_models(project, number, count)
     apps = [app_name(number) for number in range(shape.apps)]
-    _write_reference(project, shape.references)
+    models = "".join(_REFERENCE_MODEL.format(number=n) for n in range(shape.references))
+    project.write("reference/__init__.py", "")
+    project.write("reference/models.py", f"from django.db import models\n{models}")
+    project.write("reference/apps.py", _REFERENCE_APP)
     project.configure(
         'INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]\n'
         f'INSTALLED_APPS += ["reference.apps.ReferenceConfig", *{apps}]\n'
@@ -184,13 +167,33 @@ def write_committing(project: Project, shape: Shape) -> None:
     project.write("suite/__init__.py", "")
     project.write("suite/stamped.py", _STAMPED)
     project.write("suite/tests.py", _TESTS.format(apps=apps[:large], scoped=apps[-_SMALL:]))
-    many = _MANY.format(apps=apps[:large], classes=CLASSES, tests=TESTS_PER_CLASS)
-    project.write("suite/many.py", many)
+    project.write("suite/many.py", _MANY.format(apps=apps[:large]))
     compileall.compile_dir(project.folder, quiet=1)
 
 
-def _write_reference(project: Project, tables: int) -> None:
-    models = "".join(_REFERENCE_MODEL.format(number=number) for number in range(tables))
-    project.write("reference/__init__.py", "")
-    project.write("reference/models.py", f"from django.db import models\n{models}")
-    project.write("reference/apps.py", _REFERENCE_APP)
+class Stamped(NamedTuple):
+    """Seconds: of the whole command, and by class the median between tests."""
+
+    whole: float
+    between: Mapping[str, float]
+
+
+def take_stamps(project: Project, runner: str, labels: Sequence[str], *, tests: int) -> Stamped:
+    """Run tests in one process, `tests` in a class where any number will do; all must pass."""
+    settle(project)
+    flags = ["--noinput", *(WITH_STOCK if runner == "stock" else ())]
+    with tempfile.TemporaryDirectory(prefix="stamps-") as folder:
+        stamps = Path(folder) / "stamps"
+        env = {"BENCH_STAMPS": str(stamps), "BENCH_TESTS": str(tests)}
+        ran = run(*labels, *flags, folder=project.folder, env=env)
+        bodies: dict[str, list[tuple[float, float]]] = {}
+        for line in stamps.read_text().splitlines():
+            name, begun, ended = line.split()
+            bodies.setdefault(name, []).append((float(begun), float(ended)))
+    ran.passed(sum(map(len, bodies.values())))
+    return Stamped(ran.seconds, {name: _between(times) for name, times in bodies.items()})
+
+
+def _between(bodies: Sequence[tuple[float, float]]) -> float:
+    gaps = [begun - ended for (_, ended), (begun, _) in pairwise(bodies)]
+    return median(gaps[-(-len(gaps) // 4) :])

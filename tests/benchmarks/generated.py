@@ -3,24 +3,20 @@
 Every app creates its models a few at a time, and changes each a little later: fields are added
 and altered, then an index and a constraint. A model refers to another of its app, and the first
 one to the app before, in groups of three apps; in the first group some refer to users. An app has
-one many-to-many relation, and ends with a migration that inserts rows. The models in models.py
-are those that the migrations lead to.
+one many-to-many relation, and ends with a migration that inserts rows. models.py has what the
+migrations lead to. Django's migrations take longer the more models are related to a changed one:
+if all apps referred to users, as they mostly do, those of the big project would take five times
+as long. Groups end a round in minutes, and make the ratios worse for runs that need not migrate.
 
-Django's migrations take the longer the more models are related to one that they change. Where all
-apps refer to users, as they mostly do, those of the big project take some five times as long;
-groups have a round end in minutes, and make the ratios worse for what need not migrate.
-
-The tests are one query each, in as many classes as there are workers at most. They wait until
-all workers of the run are ready: otherwise whichever is ready first would run them all, and a
-run could be quick because it has not needed its workers.
+The tests are one query each, in as many classes as a run has workers at most. They wait until all
+workers are ready: otherwise the first one would run them all, and a run need not wait for others.
 """
 
 import compileall
-from dataclasses import dataclass
-from textwrap import indent
+from itertools import zip_longest
+from typing import NamedTuple
 
 from ..project import Project
-from .models import GROUP, Model, app_name
 
 CLASSES = 8
 # Those of django.contrib.auth and contenttypes, and the table django_migrations.
@@ -37,7 +33,6 @@ from django.test import TestCase
 
 from marks import are_workers_ready
 
-
 class Waiting:
     @classmethod
     def setUpClass(cls):
@@ -48,7 +43,6 @@ class Waiting:
         super().setUpClass()
 """
 _TEST = """
-
 class Generated{}(Waiting, TestCase):
     def test_query(self):
         self.assertEqual(Group.objects.count(), 0)
@@ -57,22 +51,111 @@ _MIGRATION = """\
 from django.conf import settings
 from django.db import migrations, models
 
-
 def insert(apps, schema_editor):
     for n in range(10):
         apps.get_model("{app}", "{first}").objects.create(name=f"name {{n}}", slug=f"name-{{n}}")
 
-
 class Migration(migrations.Migration):
     dependencies = {dependencies}
-    operations = [
-{operations}
-    ]
+    operations = [{operations}]
+"""
+# How many apps refer to each other.
+GROUP = 3
+_ALTERED = {"name": "models.CharField(max_length=200, unique=True)"}
+_MODEL = """
+class {name}(models.Model):
+{fields}
+
+    class Meta:
+        indexes = [{index}]
+        constraints = [{constraint}]
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+def app_name(number: int) -> str:
+    return f"app{number:02}"
+
+
+class Model(NamedTuple):
+    """A model as its migrations make it, and as models.py has it in the end."""
+
+    app: int
+    position: int
+
+    @property
+    def name(self) -> str:
+        return f"Item{self.app:02}{self.position:02}"
+
+    @property
+    def creation(self) -> str:
+        key = 'models.BigAutoField("ID", auto_created=True, primary_key=True, serialize=False)'
+        fields = {"id": key, **self._created}
+        pairs = ", ".join(f'("{name}", {field})' for name, field in fields.items())
+        return f'migrations.CreateModel("{self.name}", fields=[{pairs}])'
+
+    @property
+    def changes(self) -> list[str]:
+        return [
+            *(f'migrations.AddField("{self.name}", "{k}", {v})' for k, v in self._added.items()),
+            *(f'migrations.AlterField("{self.name}", "{k}", {v})' for k, v in _ALTERED.items()),
+            f'migrations.AddIndex("{self.name}", {self._index})',
+            f'migrations.AddConstraint("{self.name}", {self._constraint})',
+        ]
+
+    @property
+    def source(self) -> str:
+        fields = {**self._created, **self._added, **_ALTERED}
+        lines = "\n".join(f"    {name} = {field}" for name, field in fields.items())
+        return _MODEL.format(
+            name=self.name, fields=lines, index=self._index, constraint=self._constraint
+        )
+
+    @property
+    def _created(self) -> dict[str, str]:
+        fields = {
+            "name": "models.CharField(max_length=100, unique=True)",
+            "text": "models.TextField(blank=True)",
+            "amount": "models.DecimalField(max_digits=10, decimal_places=2, default=0)",
+            "is_active": "models.BooleanField(default=True)",
+            "created": "models.DateTimeField(auto_now_add=True)",
+        }
+        if self.position:
+            parent = Model(self.app, (self.position - 1) // 2)
+        elif self.app % GROUP:
+            parent = Model(self.app - 1, 0)
+        else:
+            return fields
+        target = f'"{app_name(parent.app)}.{parent.name}"'
+        parent_field = f"models.ForeignKey({target}, models.CASCADE, null={not self.position})"
+        return {**fields, "parent": parent_field}
+
+    @property
+    def _added(self) -> dict[str, str]:
+        fields = {
+            "status": "models.PositiveSmallIntegerField(default=0)",
+            "slug": 'models.SlugField(default="")',
+        }
+        if self.app < GROUP and self.position % 3 == 0:
+            options = 'models.SET_NULL, related_name="+", null=True'
+            fields["owner"] = f"models.ForeignKey(settings.AUTH_USER_MODEL, {options})"
+        if self.position == 0:
+            related = f"{app_name(self.app)}.{Model(self.app, 1).name}"
+            fields["related"] = f'models.ManyToManyField("{related}", related_name="+")'
+        return fields
+
+    @property
+    def _index(self) -> str:
+        return f'models.Index(fields=["status", "created"], name="{self.name}_status")'
+
+    @property
+    def _constraint(self) -> str:
+        if self.position % 2:
+            condition = "models.Q(amount__gte=0)"
+            return f'models.CheckConstraint(condition={condition}, name="{self.name}_amount")'
+        return f'models.UniqueConstraint(fields=["slug", "status"], name="{self.name}_slug")'
+
+
+class Size(NamedTuple):
     """How much a project has; Django's own tables and migrations count."""
 
     name: str
@@ -97,8 +180,7 @@ def write_project(project: Project, size: Size) -> None:
         f"INSTALLED_APPS += {apps}"
     )
     project.write("suite/__init__.py", "")
-    tests = [_TEST.format(number) for number in range(CLASSES)]
-    project.write("suite/tests.py", _TESTS + "".join(tests))
+    project.write("suite/tests.py", _TESTS + "".join(map(_TEST.format, range(CLASSES))))
     # The first command would be the only one to compile it all.
     compileall.compile_dir(project.folder, quiet=1)
 
@@ -132,7 +214,7 @@ def _write_app(project: Project, number: int, *, models: int, migrations: int) -
             app=app,
             first=members[0].name,
             dependencies=[tuple(each) for each in dependencies],
-            operations=indent(",\n".join(operations[:count]), " " * 8),
+            operations=",\n".join(operations[:count]),
         )
         project.write(f"{app}/migrations/{step:04}_step.py", text)
         dependencies, operations = [[app, f"{step:04}_step"]], operations[count:]
@@ -141,9 +223,7 @@ def _write_app(project: Project, number: int, *, models: int, migrations: int) -
 def _operations(members: list[Model]) -> list[str]:
     """List an app's operations in the order in which its models have grown."""
     operations = []
-    for position in range(len(members) + _LAG):
-        if position < len(members):
-            operations.append(members[position].creation)
-        if position >= _LAG:
-            operations += members[position - _LAG].changes
+    for created, changed in zip_longest(members, [None] * _LAG + members):
+        operations += [created.creation] if created else []
+        operations += changed.changes if changed else []
     return operations

@@ -1,58 +1,36 @@
-"""How near the order from history comes to the best one that there could be.
+"""How near the order from history comes to the best possible one.
 
-The tests of a skewed suite only sleep, so that it does not matter what else the machine does. Most
-classes are short and come first; some of one long test each, and one of many tests, come last. The
-first run of a round makes the history, and finds out that tests keep no state; the second one is
-taken: from the begin of the first test to the end of the last class. No order could be through
-sooner than all workers sharing the time of all classes, or than the longest single test.
+The tests of a skewed suite only sleep, so other load on the machine does not matter. Most classes
+are short and come first; some of one long test each, and one of many tests, come last. The first
+run of a round makes the history, and finds that tests keep no state; the second one is timed, from
+the begin of the first test to the end of the last class. No order takes less than the time of all
+classes divided by the workers, or than the longest single test.
 """
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..project import Project
 from .command import run
-from .comparison import Comparison, Target
+from .comparison import Comparison
 
 _RUNNER = """
-    import json
-    from pathlib import Path
-
+    from helpers import record
     from schema_runner import ClassFinished, Finished, SchemaDiscoverRunner, Started
 
+    def note(event):
+        if isinstance(event, Started | Finished | ClassFinished):
+            about = {name: getattr(event, name, None) for name in ("time", "duration")}
+            record(type(event).__name__, **about)
 
     class TimedRunner(SchemaDiscoverRunner):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
-            self.observers.append(self.note)
-            self.begun, self.tests, self.classes = [], [], []
-
-        def note(self, event):
-            if isinstance(event, Started):
-                self.begun.append(event.time)
-            elif isinstance(event, Finished):
-                self.tests.append(event.duration)
-            elif isinstance(event, ClassFinished):
-                self.classes.append((event.time, event.duration))
-
-        def suite_result(self, *args, **kwargs):
-            taken = {
-                "makespan": max(map(sum, self.classes)) - min(self.begun),
-                "total": sum(duration for _, duration in self.classes),
-                "longest": max(self.tests),
-            }
-            Path("taken.json").write_text(json.dumps(taken))
-            return super().suite_result(*args, **kwargs)
+            self.observers.append(note)
 """
 _TESTS = """
-    import time
-
-
     def sleeping(name, tests, seconds, base=SimpleTestCase):
         bodies = {f"test_{n:02}": lambda self: time.sleep(seconds) for n in range(tests)}
         globals()[name] = type(name, (base,), {"__module__": __name__, **bodies})
-
 
     for number in range(20):
         sleeping(f"Short{number:02}", 2, 0.1)
@@ -60,7 +38,6 @@ _TESTS = """
         sleeping(f"TakesLong{number}", 1, 1.5)
     sleeping("TheLongest", 60, 0.1, base=BASE)
 """
-_TARGET = Target(is_maximum=True, bound=1.1)
 _RATIO = "makespan / best possible"
 
 
@@ -70,30 +47,28 @@ def compare_orders(project: Project, *, rounds: int) -> Iterator[Comparison]:
     for workers in (2, 4):
         project.tests(_TESTS.replace("BASE", "SimpleTestCase"))
         taken = [_ratios(project, workers) for _ in range(rounds)]
-        of_history, of_suite = zip(*taken, strict=True)
+        of_suite, of_history = zip(*taken, strict=True)
         name = f"order: skewed suite, {workers} workers"
-        yield Comparison(name, _RATIO, of_history, _TARGET)
-        yield Comparison(f"{name}, --order suite", _RATIO, of_suite, None)
+        yield Comparison(name, of_history, 1.1, _RATIO)
+        yield Comparison(f"{name}, --order suite", of_suite, None, _RATIO)
     kinds = _TESTS.replace("SimpleTestCase", "TestCase").replace("BASE", "TransactionTestCase")
     project.tests(kinds)
-    ratios = [_ratios(project, 2)[0] for _ in range(rounds)]
-    yield Comparison("order: the longest class commits, 2 workers", _RATIO, ratios, _TARGET)
+    ratios = [_ratios(project, 2)[1] for _ in range(rounds)]
+    yield Comparison("order: the longest class commits, 2 workers", ratios, 1.1, _RATIO)
 
 
-def _ratios(project: Project, workers: int) -> tuple[float, float]:
-    """Return the ratios of the order from history, and of the suite's own."""
-    history = project.folder / ".schema_runner" / "history.json"
-    history.unlink(missing_ok=True)
-    of_suite = _ratio(project, workers)
-    return _ratio(project, workers), of_suite
+def _ratios(project: Project, workers: int) -> list[float]:
+    """Return the ratios of the suite's own order, and of that from history."""
+    (project.folder / ".schema_runner" / "history.json").unlink(missing_ok=True)
+    return [_ratio(project, workers) for _ in range(2)]
 
 
 def _ratio(project: Project, workers: int) -> float:
-    taken_file: Path = project.folder / "taken.json"
-    taken_file.unlink(missing_ok=True)
+    project.forget()
     arguments = ["--parallel", str(workers), "--testrunner", "timed.TimedRunner"]
-    output = run(*arguments, folder=project.folder, environment={"START_METHOD": "fork"})
-    assert "Ran 102 tests" in output, output
-    taken: dict[str, float] = json.loads(taken_file.read_text())
-    best = max(taken["total"] / workers, taken["longest"])
-    return taken["makespan"] / best
+    run(*arguments, folder=project.folder, env={}).passed(102)
+    begun = min(line["time"] for line in project.records("Started"))
+    classes = [(line["time"], line["duration"]) for line in project.records("ClassFinished")]
+    longest = max(line["duration"] for line in project.records("Finished"))
+    total = sum(duration for _, duration in classes)
+    return (max(map(sum, classes)) - begun) / max(total / workers, longest)

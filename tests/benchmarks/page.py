@@ -2,13 +2,14 @@
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from schema_runner import embedded
 
-from .comparison import Comparison, figure
+from .comparison import Comparison
 
 _PAGE = """\
 # Benchmarks
@@ -32,16 +33,8 @@ def table(comparisons: Sequence[Comparison]) -> str:
     rows = [
         ("what", "ratio of", "rounds", "median", "spread", "target", "reached"),
         *(
-            (
-                each.name,
-                each.ratio_of,
-                str(len(each.ratios)),
-                figure(each.median),
-                each.spread,
-                str(each.target or "-"),
-                each.verdict,
-            )
-            for each in comparisons
+            (c.name, c.ratio_of, str(len(c.ratios)), c.median, c.spread, c.target, c.verdict)
+            for c in comparisons
         ),
     ]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
@@ -55,22 +48,20 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 def page(comparisons: Sequence[Comparison], server: embedded.Server, *, rounds: int) -> str:
     packages = ["django", "psycopg", "tblib", "pytest-django", "pytest-xdist"]
-    packages.append("django-schema-runner")
-    versions = [f"PostgreSQL {server.version}", f"Python {platform.python_version()}"]
-    versions += [f"{package} {version(package)}" for package in packages]
+    versions = [f"{package} {version(package)}" for package in [*packages, "django-schema-runner"]]
     return _PAGE.format(
         table=table(comparisons),
         machine=f"{platform.system()}, {_processor()}, {os.cpu_count()} cores",
         load=f"{os.getloadavg()[0]:.1f}",
-        versions=", ".join(versions),
+        versions=", ".join(
+            [f"PostgreSQL {server.version}", f"Python {platform.python_version()}", *versions]
+        ),
         rounds=rounds,
     )
 
 
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+    text = information.read_text() if information.exists() else ""
+    named = re.search(r"^model name\s*: *(.*)", text, re.MULTILINE)
+    return named[1] if named else platform.machine()

@@ -1,31 +1,26 @@
 """What it takes until all workers can test: with schemas, and with clone databases.
 
-A small and a big project are tested, each on two servers: one with the settings that initdb
-leaves, and one with those of `schema_runner.embedded`, which does not wait for the disk. In each
-round every way takes its turn on the same server; `timed` says what is measured, `generated`
-what the projects are. With nothing kept, all test databases of the server are dropped before
-each command. The other ways find what one run before has left:
+A small and a big project (`generated`) are tested on each of the two servers. In each round
+every way takes its turn on the same server; `timed` says what is measured. All test databases are
+dropped before each command, but for two ways, which find what one run before has left:
 
-- with `--keepdb` its databases, for our runner and for stock's. Neither finds a migration that
-  is not applied yet.
-- with `--snapshot-dir`, as from a cache of a CI service, its file, but none of its databases.
-  Stock Django has nothing of the kind, and begins with nothing.
+- with `--keepdb` its databases, for both runners; no migration is missing.
+- with `--snapshot-dir`, as from the cache of a CI service, its file alone. Stock Django has
+  nothing of the kind, and begins with nothing.
 
 pytest-django clones nothing: each worker runs the migrations.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from ..project import Project
-from .comparison import Comparison, Target
+from .command import KINDS, drop_databases, serving
+from .comparison import Comparison
 from .generated import BIG, SMALL, Size, write_project
-from .marks import write_timing
-from .servers import KINDS, serving
-from .timed import Taken, Way, drop_databases, take
+from .timed import Taken, Way, take, write_timing
 
 SIZES = {size.name: size for size in (SMALL, BIG)}
 
@@ -39,57 +34,39 @@ _OURS_KEPT, _STOCK_KEPT = (Way(name, 2, ("--keepdb",)) for name in ("ours", "sto
 _READY = {"small": 50, "big": 150}
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What to compare of two ways; a size without a bound has no target."""
+class Row(NamedTuple):
+    """The part of two ways to compare, and at most what ratio for each size; None is no target."""
 
     name: str
-    figure: Callable[[Taken], float]
-    ways: tuple[Way, Way]
-    bounds: dict[str, float]
+    part: str
+    ours: Way
+    theirs: Way
+    small: float
+    big: float | None = None
 
     def compare(self, size: Size, kind: str, rounds: Sequence[dict[Way, Taken]]) -> Comparison:
-        ours, theirs = self.ways
-        bound = self.bounds.get(size.name)
         return Comparison(
             f"{size.name}, {kind} settings: {self.name}",
-            "ours / pytest-django" if theirs.runner == "pytest" else "ours / stock",
-            [self.figure(taken[ours]) / self.figure(taken[theirs]) for taken in rounds],
-            None if bound is None else Target(is_maximum=True, bound=bound),
+            [
+                getattr(taken[self.ours], self.part) / getattr(taken[self.theirs], self.part)
+                for taken in rounds
+            ],
+            self.big if size is BIG else self.small,
+            "ours / pytest-django" if self.theirs.runner == "pytest" else "ours / stock",
         )
 
 
-_whole, _set_up, _copies = (attrgetter(name) for name in ("whole", "set_up", "copies"))
-_WHOLE_BOUNDS = {2: {"small": 0.95, "big": 1.05}, 8: {"small": 0.85, "big": 1.1}}
-_PYTEST_BOUNDS = {2: {"small": 0.6, "big": 0.6}, 8: {"small": 0.25, "big": 0.25}}
 _FRESH = [
-    *(
-        Row(f"whole run, {n} workers", _whole, (_OURS[n], _STOCK[n]), _WHOLE_BOUNDS[n])
-        for n in (2, 8)
-    ),
-    *(
-        Row(f"copies alone, {n} workers", _copies, (_OURS[n], _STOCK[n]), {"small": 0.5})
-        for n in (2, 8)
-    ),
-    *(
-        Row(f"set-up, {n} workers", _set_up, (_OURS[n], _PYTEST[n]), _PYTEST_BOUNDS[n])
-        for n in (2, 8)
-    ),
-    Row(
-        "set-up from the CI cache, 2 workers",
-        _set_up,
-        (_CACHED, _STOCK[2]),
-        {"small": 0.4, "big": 0.1},
-    ),
+    Row("whole run, 2 workers", "whole", _OURS[2], _STOCK[2], small=0.95, big=1.05),
+    Row("whole run, 8 workers", "whole", _OURS[8], _STOCK[8], small=0.85, big=1.1),
+    Row("copies alone, 2 workers", "copies", _OURS[2], _STOCK[2], small=0.5),
+    Row("copies alone, 8 workers", "copies", _OURS[8], _STOCK[8], small=0.5),
+    Row("set-up, 2 workers", "set_up", _OURS[2], _PYTEST[2], small=0.6, big=0.6),
+    Row("set-up, 8 workers", "set_up", _OURS[8], _PYTEST[8], small=0.25, big=0.25),
+    Row("set-up from the CI cache, 2 workers", "set_up", _CACHED, _STOCK[2], small=0.4, big=0.1),
 ]
-_KEPT = [
-    Row(
-        "set-up with --keepdb, 2 workers",
-        _set_up,
-        (_OURS_KEPT, _STOCK_KEPT),
-        {"small": 0.2, "big": 0.05},
-    )
-]
+_KEPT_NAME = "set-up with --keepdb, 2 workers"
+_KEPT = [Row(_KEPT_NAME, "set_up", _OURS_KEPT, _STOCK_KEPT, small=0.2, big=0.05)]
 
 
 def compare_set_ups(
@@ -103,42 +80,26 @@ def compare_set_ups(
                 write_project(project, size)
                 # A round of the big one takes minutes.
                 turns = (rounds + 2) // 3 if size is BIG else rounds
-                yield from _compare_fresh(project, size, kind, turns)
-                yield from _compare_kept(project, size, kind, turns)
+                (project.folder / _SNAPSHOTS).mkdir()
+                take(project, _CACHED)
+                assert list((project.folder / _SNAPSHOTS).iterdir()), "the first run keeps nothing"
+                taken = _take(project, _FRESH, turns)
+                yield from (row.compare(size, kind, taken) for row in _FRESH)
+
+                # The first round makes what is kept.
+                _, *taken = _take(project, _KEPT, turns + 1, is_kept=True)
+                yield from (row.compare(size, kind, taken) for row in _KEPT)
+                # Milliseconds are those of one machine, and are not kept.
+                ready = 1000 * median(max(turn[_OURS_KEPT].readiness) for turn in taken)
+                found = f"{size.name}, {kind} settings: a worker finds its kept schema"
+                print(f"{found} in {ready:.0f} ms (target ≤ {_READY[size.name]})")
 
 
-def _compare_fresh(project: Project, size: Size, kind: str, rounds: int) -> Iterator[Comparison]:
-    snapshots = project.folder / _SNAPSHOTS
-    snapshots.mkdir()
-    _take_fresh(project, _CACHED)
-    assert list(snapshots.iterdir()), "the first run keeps nothing"
-    ways = _ways(_FRESH)
-    taken = [{way: _take_fresh(project, way) for way in ways} for _ in range(rounds)]
+def _take(
+    project: Project, rows: Sequence[Row], rounds: int, *, is_kept: bool = False
+) -> list[dict[Way, Taken]]:
+    """Let each way of some rows take its turn, ours and theirs; then drop the databases."""
+    ways = dict.fromkeys(way for row in rows for way in (row.ours, row.theirs))
+    taken = [{way: take(project, way, is_kept=is_kept) for way in ways} for _ in range(rounds)]
     drop_databases(project)
-    for row in _FRESH:
-        yield row.compare(size, kind, taken)
-
-
-def _take_fresh(project: Project, way: Way) -> Taken:
-    drop_databases(project)
-    return take(project, way)
-
-
-def _compare_kept(project: Project, size: Size, kind: str, rounds: int) -> Iterator[Comparison]:
-    ways = _ways(_KEPT)
-    for way in ways:
-        take(project, way)
-    taken = [{way: take(project, way) for way in ways} for _ in range(rounds)]
-    drop_databases(project)
-    for row in _KEPT:
-        yield row.compare(size, kind, taken)
-    # Milliseconds are those of one machine, and are not kept.
-    ready = 1000 * median(max(turn[_OURS_KEPT].readiness) for turn in taken)
-    target = _READY[size.name]
-    name = f"{size.name}, {kind} settings"
-    print(f"{name}: a worker finds its kept schema in {ready:.0f} ms (target ≤ {target})")
-
-
-def _ways(rows: Sequence[Row]) -> list[Way]:
-    """List the ways of some rows, each once, ours and theirs in turn."""
-    return list(dict.fromkeys(way for row in rows for way in row.ways))
+    return taken

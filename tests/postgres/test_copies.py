@@ -1,13 +1,18 @@
-"""Copies of rows, in which those of reference data are marked."""
+"""Copies of rows, whose reference data is marked, and by which keys of later rows are chosen."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
 from schema_runner.postgres import rows
+from schema_runner.postgres.adoption import keys_adopted
 from schema_runner.postgres.copies import Copies
 from schema_runner.postgres.occupied import Scope
 from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection
 from schema_runner.postgres.stamps import current_transaction
+from schema_runner.postgres.structure import version
 from schema_runner.postgres.template import set_path
 
 TABLES = """
@@ -54,3 +59,66 @@ def test_rows_that_are_loaded_are_marked(
     for table, column in (("alone", "id"), ("town", "id"), ("country", "code")):
         found = connection.execute(f"SELECT {column} FROM {table} ORDER BY 1").fetchall()
         assert [value for (value,) in found] == kept.get(table, [])
+
+
+KINDS = """
+    CREATE SCHEMA w; CREATE SCHEMA aside; SET search_path = w;
+    CREATE TABLE kind (id serial PRIMARY KEY, "the name" text UNIQUE,
+                       long text GENERATED ALWAYS AS ("the name" || '!') STORED);
+    CREATE TABLE thing (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind int REFERENCES kind,
+                        note text);
+    INSERT INTO kind ("the name") SELECT 'kind ' || n FROM generate_series(1, 5) n;
+    INSERT INTO thing (kind, note) SELECT id, 'same' FROM kind, generate_series(1, 2);
+    SELECT setval('kind_id_seq', 100)
+"""
+ALL = 'SELECT t.id, k.id, "the name" FROM thing t JOIN kind k ON k.id = kind ORDER BY 1'
+
+
+@pytest.fixture
+def place(rolled_back: Connection) -> Iterator[Connection]:
+    """Kinds and things; nothing by which their keys were adopted may be left."""
+    rolled_back.execute(KINDS)
+    set_path(rolled_back, "w", ["public"])
+    before = version(rolled_back, "w")
+    yield rolled_back
+    assert version(rolled_back, "w") == before
+    left = rolled_back.execute(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'aside'::regnamespace UNION ALL"
+        " SELECT relname FROM pg_class WHERE relnamespace = 'aside'::regnamespace"
+        " AND relname !~ '^rows_'"
+    )
+    assert left.fetchall() == []
+
+
+def adopted(place: Connection) -> AbstractContextManager[None]:
+    copies = Copies.make(place, "aside", "w", rows.tables_with_rows(place, "w"))
+    return keys_adopted(place, "w", "aside", copies)
+
+
+def test_keys_are_those_of_equal_rows(place: Connection) -> None:
+    """So what refers to them is equal too; of several that are, each is taken once."""
+    before = place.execute(ALL).fetchall()
+    with adopted(place):
+        place.execute("TRUNCATE kind, thing")
+        place.execute(
+            """INSERT INTO kind ("the name") SELECT 'kind ' || n FROM generate_series(5, 1, -1) n;
+               INSERT INTO thing (kind, note) SELECT id, 'same' FROM kind, generate_series(1, 2)"""
+        )
+    assert place.execute(ALL).fetchall() == before
+
+
+def test_others_have_new_ones(place: Connection) -> None:
+    """And a key that is chosen by whoever inserts stays that."""
+    with adopted(place):
+        place.execute("TRUNCATE kind, thing")
+        place.execute("""INSERT INTO kind ("the name") VALUES ('another');
+                         INSERT INTO kind (id, "the name") VALUES (50, 'kind 1')""")
+    found = place.execute('SELECT id, "the name" FROM kind ORDER BY id').fetchall()
+    assert found == [(50, "kind 1"), (101, "another")]
+
+
+def test_keys_that_are_taken_are_left(place: Connection) -> None:
+    """Where an equal row is there already, another is inserted as it is."""
+    with adopted(place):
+        place.execute("INSERT INTO thing (kind, note) VALUES (1, 'same')")
+    assert len(place.execute(ALL).fetchall()) == 11

@@ -1,4 +1,3 @@
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,24 +15,19 @@ from schema_runner.postgres.server import Server
 def request_(server: Server, request: pytest.FixtureRequest) -> Iterator[Request]:
     """A request for a database that is not there, and the messages it leads to."""
     name = f"host_{abs(hash(request.node.nodeid)) % 10**12}"
-    told: list[str] = []
     about = {"is_projects_own": False, "workers": 2, "oldest_version": 140000}
-    yield Request(server=server, name=name, log=told.append, **about)
-    for left in databases(server, name):
-        with server.maintenance() as connection:
+    made = Request(server=server, name=name, log=[].append, **about)
+    yield made
+    with server.maintenance() as connection:
+        for left in there(made):
             connection.execute(f"DROP DATABASE {left}")
 
 
-def databases(server: Server, name: str) -> list[str]:
-    with server.maintenance() as connection:
-        rows = connection.execute(
-            "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1", [f"{name}%"]
-        )
-        return [found for (found,) in rows]
-
-
 def there(request_: Request) -> list[str]:
-    return databases(request_.server, request_.name)
+    """List the databases of the request's name, and those named after it."""
+    query = "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1"
+    with request_.server.maintenance() as connection:
+        return [name for (name,) in connection.execute(query, [f"{request_.name}%"])]
 
 
 def told(request_: Request) -> list[str]:
@@ -53,13 +47,12 @@ def obtain(request_: Request) -> HostDatabase:
 def plant(host: HostDatabase) -> None:
     """Leave something by which the database is known again."""
     with host.connect() as connection:
-        connection.execute("CREATE SCHEMA planted; CREATE TABLE planted.flag ()")
+        connection.execute("CREATE SCHEMA planted")
 
 
 def is_planted(request_: Request, name: str) -> bool:
     with request_.server.connect(name) as connection:
-        row = connection.execute("SELECT to_regclass('planted.flag') IS NOT NULL").fetchone()
-        return bool(row[0])
+        return connection.execute("SELECT to_regnamespace('planted')").fetchone() != (None,)
 
 
 def test_the_only_run_makes_and_removes_it(request_: Request) -> None:
@@ -145,8 +138,8 @@ def test_clones_are_removed(request_: Request) -> None:
     plant(host)
     clones = {number: f"{request_.name}_{number}" for number in (1, 7)}
     for number, clone in clones.items():
-        with host.cloning(number), request_.server.maintenance() as maintenance:
-            maintenance.execute(f"CREATE DATABASE {clone} TEMPLATE {host.name}")
+        with host.cloning(number):
+            create(request_, f"{clone} TEMPLATE {host.name}")
         assert is_planted(request_, clone)
     other = obtain(request_)
     assert set(there(request_)) == {host.name, *clones.values(), other.name}
@@ -196,16 +189,10 @@ def test_a_run_without_its_lease_leaves_it(request_: Request) -> None:
 
 def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:
     """One of them has the name, each has a database, and none is left."""
-    all_are_in = threading.Barrier(8)
-
-    def run(_: int) -> str:
-        host = obtain(request_)
-        all_are_in.wait(timeout=60)
-        host.release(keep=False)
-        return host.name
-
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(run, range(8)))
+        hosts = list(pool.map(obtain, [request_] * 8))
+        found = {host.name for host in hosts}
+        list(pool.map(lambda host: host.release(keep=False), hosts))
     assert len(found) == 8
     assert request_.name in found
     assert there(request_) == []

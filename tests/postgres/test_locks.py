@@ -1,10 +1,11 @@
 import os
 import signal
 
-import psycopg
 import pytest
+from psycopg import errors
 
-from schema_runner.postgres import locks
+from schema_runner import names
+from schema_runner.postgres import backends, locks
 from schema_runner.postgres.server import Connection, Server
 
 RUN = locks.key("a run of the tests")
@@ -31,13 +32,11 @@ def test_lease_lasts_until_it_is_closed(lease: locks.Lease, connection: Connecti
 
 
 def test_lease_outlives_a_child_that_closes_it(lease: locks.Lease, connection: Connection) -> None:
-    """A forked child that says goodbye does not say it on its parent's connection.
-
-    Nor does libpq in the child write to whatever would be given the descriptor's number next.
-    """
+    """A forked child that says goodbye does not say it on its parent's connection."""
     number = lease.connection.fileno()
     child = os.fork()
     if child == 0:  # pragma: no cover
+        # Else libpq would write to whatever is given the descriptor's number next.
         is_taken = os.stat(number).st_rdev == os.stat(os.devnull).st_rdev
         lease.connection.pgconn.finish()
         os._exit(0 if is_taken else 1)
@@ -97,7 +96,7 @@ def test_only_the_last_to_leave_a_host_is_told_so(
 
 def test_a_lock_is_given_back_when_the_body_fails(connection: Connection, server: Server) -> None:
     """Neither an error in SQL nor any other leaves it held."""
-    with pytest.raises(psycopg.errors.DivisionByZero), locks.held(connection, RUN):
+    with pytest.raises(errors.DivisionByZero), locks.held(connection, RUN):
         connection.execute("SELECT 1/0")
     with server.connect(connection.info.dbname) as other:
         assert is_free(other, RUN)
@@ -111,11 +110,45 @@ def test_keys_are_told_apart_and_stay_the_same() -> None:
 
 def test_locks_are_budgeted(connection: Connection) -> None:
     """What all workers drop at once stays below half of the server's lock table."""
-    row = connection.execute(
-        "SELECT current_setting('max_locks_per_transaction')::int"
-        " * current_setting('max_connections')::int"
-    ).fetchone()
+    (limit,) = (
+        connection.execute(
+            "SELECT current_setting('max_locks_per_transaction')::int"
+            " * current_setting('max_connections')::int"
+        ).fetchone()
+        or ()
+    )
     for workers in (1, 8, 32):
         tables = locks.tables_per_transaction(connection, workers)
-        assert tables >= 1
-        assert tables == 1 or tables * workers * 35 <= row[0] // 2
+        assert 1 <= tables <= max(1, limit // 2 / workers / 35)
+
+
+def is_ended(connection: Connection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except errors.OperationalError:
+        return True
+    return False
+
+
+def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -> None:
+    """Not those of a run with a lease, however long they have been idle, and never psql's."""
+    database = connection.info.dbname
+    lease = locks.Lease(server.connect(database), RUN)
+    applications = [names.application(RUN), names.application(RUN + 1), "psql"]
+    opened = [server.connect(database, application) for application in applications]
+    backends.end_those_of_dead_runs(connection)
+    assert [is_ended(one) for one in opened] == [False, True, False]
+    opened[1] = server.connect(database, applications[1])
+    backends.end(connection, database, RUN)
+    assert [is_ended(one) for one in opened] == [True, False, False]
+    for one in [*opened, lease]:
+        one.close()
+
+
+def test_a_statement_under_way_is_ended(server: Server, connection: Connection) -> None:
+    """Waiting for its result would take as long as it takes."""
+    busy = server.connect(connection.info.dbname, names.application(RUN))
+    busy.pgconn.send_query(b"SELECT pg_sleep(600)")
+    backends.end_those_of_dead_runs(connection)
+    assert is_ended(busy)
+    busy.close()

@@ -36,10 +36,9 @@ TABLES = """
     CREATE TABLE log (id serial PRIMARY KEY, what text);
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN INSERT INTO log (what) VALUES (TG_TABLE_NAME); RETURN NULL; END';
-    CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON secure FOR EACH ROW
+    CREATE TRIGGER n AFTER INSERT OR DELETE OR UPDATE ON secure FOR EACH ROW
         EXECUTE FUNCTION note();
-    CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON part FOR EACH ROW
-        EXECUTE FUNCTION note();
+    CREATE TRIGGER n AFTER INSERT OR DELETE OR UPDATE ON part FOR EACH ROW EXECUTE FUNCTION note();
     CREATE RULE quiet AS ON DELETE TO secure DO INSTEAD NOTHING;
     INSERT INTO kind (name, mood) SELECT 'kind ' || n, 'glad' FROM generate_series(1, 5) n;
     INSERT INTO thing (kind, n) SELECT id, id FROM kind;
@@ -59,25 +58,16 @@ WRITES = [
     "DELETE FROM kind WHERE id = 3; INSERT INTO kind VALUES (3, 'kind 3', 'glad')",
     "INSERT INTO thing (kind, n) VALUES ({n} % 5 + 1, {n})",
     "UPDATE thing SET other = (SELECT max(id) FROM thing) WHERE id % 3 = {n} % 3",
-    "DELETE FROM thing WHERE id = {n} % 11",
-    "INSERT INTO tree (parent, kind) VALUES ({n} % 3, 1)",
-    "DELETE FROM tree WHERE id = {n} % 3",
-    "INSERT INTO heir (kind, more) VALUES (2, 'more')",
-    "INSERT INTO part (n) VALUES ({n} % 3)",
-    "UPDATE part SET n = {n} % 4",
-    "DELETE FROM part WHERE n = 1",
-    "INSERT INTO loose VALUES ({n}, 'y')",
-    "DELETE FROM loose",
-    "INSERT INTO secure (n) VALUES ({n})",
-    "UPDATE secure SET n = {n} WHERE id = 1",
-    "TRUNCATE kind CASCADE",
-    "TRUNCATE loose, part RESTART IDENTITY",
+    "DELETE FROM thing WHERE id = {n} % 11", "INSERT INTO tree (parent, kind) VALUES ({n} % 3, 1)",
+    "DELETE FROM tree WHERE id = {n} % 3", "INSERT INTO heir (kind, more) VALUES (2, 'more')",
+    "INSERT INTO part (n) VALUES ({n} % 3)", "UPDATE part SET n = {n} % 4",
+    "DELETE FROM part WHERE n = 1", "INSERT INTO loose VALUES ({n}, 'y')", "DELETE FROM loose",
+    "INSERT INTO secure (n) VALUES ({n})", "UPDATE secure SET n = {n} WHERE id = 1",
+    "TRUNCATE kind CASCADE", "TRUNCATE loose, part RESTART IDENTITY",
     "INSERT INTO loose SELECT {n}, repeat('x', 500) FROM generate_series(1, 3000)",
-    "SELECT nextval('shared')",
-    "SELECT setval('tree_id_seq', {n} + 1)",
-    "REFRESH MATERIALIZED VIEW counted",
-    "VACUUM",
-]
+    "SELECT nextval('shared')", "SELECT setval('tree_id_seq', {n} + 1)",
+    "REFRESH MATERIALIZED VIEW counted", "VACUUM",
+]  # fmt: skip
 # By which of three connections, and what becomes of it: committed by itself, within a transaction
 # that is committed or rolled back later, after a reset or before.
 WRITE = st.tuples(
@@ -96,8 +86,8 @@ class World:
         connection.execute(TABLES)
         set_path(connection, "w", ["public"])
         self.connection = connection
-        marker = Marker(1, State.READY)
-        self.template = Template.create_of_rows(connection, "w", marker, ["public"])
+        ready = Marker(1, State.READY)
+        self.template = Template.create_of_rows(connection, "w", ready, ["public"])
         self.reset = Reset("w", ["public"])
         self.promised = self.now
         self.writers = []
@@ -110,29 +100,29 @@ class World:
     def now(self) -> object:
         _, found = digest(self.connection, "w")
         for name in _SEQUENCES:
-            # How many values are in the log already is the server's business.
+            # Not how many values are in the log already.
             query = f"SELECT last_value, is_called FROM {name}"
             found[name] = [str(row) for row in self.connection.execute(query)]
         views = self.connection.execute("SELECT * FROM counted").fetchall()
         return found, views, structure.version(self.connection, "w")
 
-    def write(self, statement: str, n: int, which: int, what: str) -> None:
-        if what == "reset":
-            self.end(commits=n % 2 == 0)
-            self.reset.restore(self.connection, self.template)
-            return
-        for one in (what, statement.format(n=n)):
-            with suppress(Error):
-                self.writers[which].execute(one)
+    def write(self, writes: list[tuple[str, int, int, str]]) -> None:
+        for statement, n, which, what in writes:
+            if what == "reset":
+                self.end(commits=n % 2 == 0)
+                self.reset.restore(self.connection, self.template)
+                continue
+            for one in (what, statement.format(n=n)):
+                with suppress(Error):
+                    self.writers[which].execute(one)
+        self.end(commits=True)
 
     def end(self, *, commits: bool) -> None:
         """End what is open, as a run does that waits for it; after which all have seen it."""
         for writer in self.writers:
-            if not commits or writer.info.transaction_status.name == "INERROR":
-                writer.execute("ROLLBACK")
-                continue
+            commits_it = commits and writer.info.transaction_status.name != "INERROR"
             with suppress(Error):
-                writer.execute("COMMIT")
+                writer.execute("COMMIT" if commits_it else "ROLLBACK")
 
 
 @settings(
@@ -148,14 +138,10 @@ def test_any_writes_are_undone(
     """Rows, sequences, materialized views; and a second time, to what another target promises."""
     with ExitStack() as stack:
         world = World(connection, server, stack)
-        for write in writes:
-            world.write(*write)
-        world.end(commits=True)
+        world.write(writes)
         world.reset.restore(connection, world.template)
         assert world.now == world.promised
-        for write in writes:
-            world.write(*write)
-        world.end(commits=True)
+        world.write(writes)
         world.reset.clear(connection, Scope(), {})
         assert rows.tables_with_rows(connection, "w") == []
         kept = Copies(world.template.name, world.template.contents.tables).rows

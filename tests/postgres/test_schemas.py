@@ -1,7 +1,5 @@
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from psycopg import errors
@@ -21,21 +19,19 @@ def present(connection: Connection) -> set[str]:
     return {name for (name,) in rows}
 
 
-@contextmanager
-def watched(server: Server, connection: Connection, table: str) -> Iterator[None]:
-    """Hold a lock on a table in a session that is none of a run; it must not be ended."""
-    with server.connect(connection.info.dbname) as psql:
-        psql.execute(f"BEGIN; LOCK TABLE {table}")
-        yield
-        psql.execute("ROLLBACK")
+def filled(connection: Connection, tables: str, run: int = RUN) -> str:
+    """Create a schema of a run with some tables, and return its name."""
+    name = schemas.create(connection, 1, run)
+    connection.execute(f"SET search_path = {name}; {tables}; RESET search_path")
+    return name
 
 
 def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
     """Name and comment together prove whose it is."""
     before = time.time_ns() // 1_000_000
     name = schemas.create(connection, 3, RUN)
-    worker, milliseconds = name.removeprefix("test_w").split("_")
-    assert worker == "3"
+    prefix, milliseconds = name.rsplit("_", 1)
+    assert prefix == "test_w3"
     assert before <= int(milliseconds) <= time.time_ns() // 1_000_000 + 1
     assert schemas.found(connection) == [schemas.OwnSchema(name, Marker(RUN, State.BUILDING))]
 
@@ -70,41 +66,24 @@ def test_only_a_run_s_own_is_found_and_dropped(connection: Connection) -> None:
 def test_drop_removes_everything_in_batches(connection: Connection, batch: int) -> None:
     """However small the batches, partitions, references and views go with the rest."""
     before = digest(connection)
-    name = schemas.create(connection, 1, RUN)
-    connection.execute(
-        f"SET search_path = {name};"
-        "CREATE TABLE a (id serial PRIMARY KEY);"
-        "CREATE TABLE b (id int REFERENCES a);"
+    name = filled(
+        connection,
+        "CREATE TABLE a (id serial PRIMARY KEY); CREATE TABLE b (id int REFERENCES a);"
         "CREATE TABLE zparent (n int) PARTITION BY RANGE (n);"
         "CREATE TABLE child1 PARTITION OF zparent FOR VALUES FROM (0) TO (9);"
         "CREATE TABLE child2 PARTITION OF zparent FOR VALUES FROM (9) TO (99);"
         "CREATE VIEW v AS SELECT * FROM a; CREATE TYPE mood AS ENUM ('good');"
-        "CREATE TABLE moods (m mood); RESET search_path"
+        "CREATE TABLE moods (m mood)",
     )
     assert schemas.drop(connection, name, RUN, batch=batch) is True
     assert present(connection) == set()
     assert digest(connection) == before
 
 
-def test_drop_commits_batch_by_batch(server: Server, connection: Connection) -> None:
-    """Each gives its locks back: what comes before an obstacle, such as psql's, is gone."""
-    name = schemas.create(connection, 1, RUN)
-    connection.execute("; ".join(f"CREATE TABLE {name}.t{number} ()" for number in range(6)))
-    with watched(server, connection, f"{name}.t4"):
-        with pytest.raises(errors.LockNotAvailable):
-            schemas.drop(connection, name, RUN, batch=2)
-        left = connection.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace ORDER BY 1",
-            [name],
-        ).fetchall()
-        assert left == [("t4",), ("t5",)]
-    assert present(connection) == {name}
-
-
 def test_300_tables_with_indexes_are_dropped_within_the_budget(connection: Connection) -> None:
     """One DROP SCHEMA over them would hold more locks than a default server has."""
-    name = schemas.create(connection, 1, RUN)
     columns = ", ".join(f"c{number} int UNIQUE" for number in range(24))
+    name = schemas.create(connection, 1, RUN)
     for number in range(300):
         connection.execute(f"CREATE TABLE {name}.t{number} (id serial PRIMARY KEY, {columns})")
     batch = locks.tables_per_transaction(connection, 8)
@@ -116,12 +95,8 @@ def test_drop_ends_a_backend_of_its_own_run_that_is_in_the_way(
     server: Server, connection: Connection
 ) -> None:
     """A test that left a transaction open does not hang the run."""
-    name = schemas.create(connection, 1, RUN)
-    connection.execute(f"CREATE TABLE {name}.t ()")
-    with server.connect(connection.info.dbname) as idle:
-        idle.execute(
-            "SELECT set_config('application_name', %s, false)", [names.application(RUN, 1)]
-        )
+    name = filled(connection, "CREATE TABLE t ()")
+    with server.connect(connection.info.dbname, names.application(RUN, 1)) as idle:
         # The second table is not visible to others, but holds up the drop of the schema.
         idle.execute(f"BEGIN; LOCK TABLE {name}.t; CREATE TABLE {name}.unseen ()")
         assert schemas.drop(connection, name, RUN, batch=10)
@@ -147,11 +122,15 @@ def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
 def test_the_reaper_passes_over_what_it_cannot_drop(
     server: Server, connection: Connection
 ) -> None:
-    """A session in a dead run's schema keeps it, and does not fail the next run."""
-    seen, other = (schemas.create(connection, 1, RUN + number) for number in (1, 2))
-    connection.execute(f"CREATE TABLE {seen}.t ()")
-    with watched(server, connection, f"{seen}.t"):
-        assert schemas.reap(connection, batch=10) == [other]
+    """A session in a dead run's schema keeps that; the batches before its table are gone."""
+    tables = "; ".join(f"CREATE TABLE t{number} ()" for number in range(6))
+    seen, other = (filled(connection, tables, RUN + number) for number in (1, 2))
+    query = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
+    with server.connect(connection.info.dbname) as psql, psql.transaction(force_rollback=True):
+        psql.execute(f"LOCK TABLE {seen}.t4")
+        assert schemas.reap(connection, batch=2) == [other]
+        assert connection.execute(query, [seen]).fetchall() == [("t4",), ("t5",)]
+        psql.execute("SELECT 1")  # It was not ended.
     assert schemas.reap(connection, batch=10) == [seen]
 
 

@@ -1,10 +1,15 @@
+"""How the package connects to the server, and how many connections it may have."""
+
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres.server import Server
+from schema_runner.postgres.capacity import connections_left, refuse_beyond_connections
+from schema_runner.postgres.server import Connection, Server
+
+from ..project import wait_for
 
 ROLE = "impatient tester"
 LIMITS = ("statement_timeout", "lock_timeout", "idle_session_timeout")
@@ -17,19 +22,16 @@ def role(server: Server) -> Iterator[str]:
         connection.execute(f'CREATE ROLE "{ROLE}" LOGIN SUPERUSER')
         for limit in LIMITS:
             connection.execute(f'ALTER ROLE "{ROLE}" SET {limit} = "1h"')
-    yield ROLE
-    with server.maintenance() as connection:
+        yield ROLE
         connection.execute(f'DROP ROLE "{ROLE}"')
 
 
 def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
     """A lease is idle for as long as the tests run, and a build is waited for."""
     limited = server._replace(params={**server.params, "user": role})
+    query = "SELECT current_setting(x) FROM unnest(%s::text[]) x"
     with limited.connect("postgres") as connection:
-        row = connection.execute(
-            "SELECT current_setting(x) FROM unnest(%s::text[]) x", [list(LIMITS)]
-        )
-        assert row.fetchall() == [("0",)] * 3
+        assert connection.execute(query, [list(LIMITS)]).fetchall() == [("0",)] * 3
 
 
 def test_a_role_is_taken_on(server: Server, role: str) -> None:
@@ -48,14 +50,13 @@ def test_what_does_not_exist_is_one_error(server: Server) -> None:
 
 def test_maintenance_falls_back_on_the_project_s_database(server: Server, database: str) -> None:
     """Where there is no database `postgres`, or it is closed to the role."""
+    elsewhere = server._replace(params={**server.params, "dbname": database})
     with server.connect(database) as connection:
         connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
-    try:
-        elsewhere = server._replace(params={**server.params, "dbname": database})
-        with elsewhere.maintenance() as connection:
-            assert connection.info.dbname == database
-    finally:
-        with server.connect(database) as connection:
+        try:
+            with elsewhere.maintenance() as maintenance:
+                assert maintenance.info.dbname == database
+        finally:
             connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
 
 
@@ -72,3 +73,53 @@ def test_connections_beyond_a_limit(server: Server, role: str) -> None:
         with pytest.raises(SchemaRunnerError, match="too many connections"):
             single.connect("postgres")
     closing.join()
+
+
+@pytest.fixture
+def limited(server: Server, database: str) -> Iterator[Server]:
+    """The server as a role that may have no more than four connections sees it."""
+    with server.maintenance() as maintenance:
+        maintenance.execute(f"CREATE ROLE {database} LOGIN CONNECTION LIMIT 4")
+        yield server._replace(params={**server.params, "user": database})
+        maintenance.execute(f"DROP ROLE {database}")
+
+
+def test_the_server_s_limit_less_what_is_in_use(server: Server, connection: Connection) -> None:
+    """Each open connection is one less."""
+    row = connection.execute("SELECT current_setting('max_connections')::int").fetchone()
+    before = connections_left(connection)
+    assert 0 < before < row[0]
+    with server.connect(connection.info.dbname):
+        assert connections_left(connection) == before - 1
+
+
+def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None:
+    """The role's, the database's, neither of which binds superusers, or the server's."""
+    database = connection.info.dbname
+    with limited.connect(database) as ordinary:
+        with limited.connect(database):
+            assert connections_left(ordinary) == 2
+        # What is being closed counts for a moment.
+        wait_for(lambda: connections_left(ordinary) == 3, "a connection to be closed")
+        before = connections_left(connection)
+        connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 3")
+        assert (connections_left(ordinary), connections_left(connection)) == (1, before)
+        connection.execute(
+            f"ALTER DATABASE {database} CONNECTION LIMIT -1;"
+            f"ALTER ROLE {database} CONNECTION LIMIT -1"
+        )
+        (reserved,) = connection.execute(
+            "SELECT sum(setting::int) FROM pg_settings"
+            " WHERE name IN ('superuser_reserved_connections', 'reserved_connections')"
+        ).fetchone()
+        assert connections_left(ordinary) == connections_left(connection) - reserved
+
+
+def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
+    """With how many there can be."""
+    with limited.connect(database) as connection:
+        refuse_beyond_connections(connection, workers=3, each=1)
+        advice = {4: "Run with --parallel 3", 2: "Run with --parallel 1", 1: "End others"}
+        for workers, remedy in advice.items():
+            with pytest.raises(SchemaRunnerError, match=rf"at least 4\. {remedy}"):
+                refuse_beyond_connections(connection, workers=workers, each=4 // workers)

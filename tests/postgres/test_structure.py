@@ -23,18 +23,15 @@ TABLES = """
     CREATE TABLE part (id int) PARTITION BY LIST (id);
     CREATE POLICY p ON a
 """
+ALTERED_TABLES = [
+    "a ADD more int", "a DROP n", "a RENAME n TO o", "a ALTER n TYPE bigint",
+    "a ALTER n DROP DEFAULT", "a ALTER n SET DEFAULT 2", "a ALTER n SET NOT NULL", "a RENAME TO c",
+    "a SET (fillfactor = 50)", "a ENABLE ROW LEVEL SECURITY", "a ADD CHECK (n > 0)",
+    "b DROP CONSTRAINT b_a_fkey", "b ALTER CONSTRAINT b_a_fkey DEFERRABLE", "a DISABLE TRIGGER t",
+    "b DISABLE RULE r", "a OWNER TO pg_database_owner", "b SET UNLOGGED",
+]  # fmt: skip
 ALTERATIONS = [
-    *(
-        f"ALTER TABLE {change}"
-        for change in (
-            "a ADD more int", "a DROP n", "a RENAME n TO o", "a ALTER n TYPE bigint",
-            "a ALTER n DROP DEFAULT", "a ALTER n SET DEFAULT 2", "a ALTER n SET NOT NULL",
-            "a RENAME TO c", "a SET (fillfactor = 50)", "a ENABLE ROW LEVEL SECURITY",
-            "a ADD CHECK (n > 0)", "b DROP CONSTRAINT b_a_fkey",
-            "b ALTER CONSTRAINT b_a_fkey DEFERRABLE", "a DISABLE TRIGGER t", "b DISABLE RULE r",
-            "a OWNER TO pg_database_owner",
-        )
-    ),
+    *(f"ALTER TABLE {change}" for change in ALTERED_TABLES),
     "CREATE TABLE heir () INHERITS (a)", "CREATE TABLE part1 PARTITION OF part DEFAULT",
     "CREATE TABLE c (id int)", "DROP TABLE b", "CREATE INDEX ON a (m)", "DROP INDEX i",
     "DROP TRIGGER t ON a",

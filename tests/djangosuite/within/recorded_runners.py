@@ -20,34 +20,25 @@ class RecordedResult(unittest.TextTestResult):
         super().__init__(*args, **kwargs)
         self.outcomes: defaultdict[str, list[str]] = defaultdict(list)
 
-    def addSuccess(self, test: Any) -> None:
-        super().addSuccess(test)
-        self.outcomes[test.id()].append("passed")
-
-    def addFailure(self, test: Any, err: Any) -> None:
-        super().addFailure(test, err)
-        self.outcomes[test.id()].append("failed")
-
-    def addError(self, test: Any, err: Any) -> None:
-        super().addError(test, err)
-        self.outcomes[test.id()].append("error")
-
-    def addSkip(self, test: Any, reason: str) -> None:
-        super().addSkip(test, reason)
-        self.outcomes[test.id()].append("skipped")
-
-    def addExpectedFailure(self, test: Any, err: Any) -> None:
-        super().addExpectedFailure(test, err)
-        self.outcomes[test.id()].append("expected failure")
-
-    def addUnexpectedSuccess(self, test: Any) -> None:
-        super().addUnexpectedSuccess(test)
-        self.outcomes[test.id()].append("unexpected success")
-
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
         super().addSubTest(test, subtest, err)
         if err is not None:
             self.outcomes[test.id()].append("failed subtest")
+
+
+def _recording(method: str, outcome: str) -> Any:
+    def add(self: RecordedResult, test: Any, *args: Any) -> None:
+        getattr(unittest.TextTestResult, method)(self, test, *args)
+        self.outcomes[test.id()].append(outcome)
+
+    return add
+
+
+for _method, _outcome in {
+    "addSuccess": "passed", "addFailure": "failed", "addError": "error", "addSkip": "skipped",
+    "addExpectedFailure": "expected failure", "addUnexpectedSuccess": "unexpected success",
+}.items():  # fmt: skip
+    setattr(RecordedResult, _method, _recording(_method, _outcome))
 
 
 class RecordingTextRunner(unittest.TextTestRunner):
