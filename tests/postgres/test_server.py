@@ -115,6 +115,14 @@ def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None
         assert connections_left(ordinary) == connections_left(connection) - reserved
 
 
+def test_a_connection_that_is_closing_is_waited_for(limited: Server, database: str) -> None:
+    with limited.connect(database) as connection:
+        closing = threading.Timer(0.2, limited.connect(database).close)
+        closing.start()
+        refuse_beyond_connections(connection, workers=3, each=1)
+        closing.join()
+
+
 def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
     """With how many there can be."""
     with limited.connect(database) as connection:
