@@ -15,7 +15,7 @@ from schema_runner.postgres.server import Connection, Server
 
 from .builds import BUILD
 from .fork_server import ForkServer
-from .project import Project, wait_for
+from .project import Project, address, wait_for
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
@@ -96,14 +96,7 @@ def _listed(names: set[str] | frozenset[str]) -> str:
 @pytest.fixture(scope="session")
 def server(postgresql: embedded.Server) -> Server:
     """How the package itself reaches the server."""
-    return Server(
-        {
-            "host": str(postgresql.socket_dir),
-            "port": postgresql.port,
-            "user": postgresql.user,
-            "dbname": "postgres",
-        }
-    )
+    return address(postgresql)
 
 
 def _create(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:

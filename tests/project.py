@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from psycopg import sql
 
+from schema_runner import embedded
 from schema_runner.postgres.marker import Marker
 from schema_runner.postgres.server import Connection, Server
 
@@ -117,21 +118,23 @@ class Result:
     def output(self) -> str:
         return self.stdout + self.stderr
 
-    def passed(self) -> "Result":
-        """Return this result; fail with the output unless the run was a success."""
-        assert self.code == 0, self.output
-        return self
+    def passed(self, *said: str) -> "Result":
+        """Return this result; fail unless the run was a success and stderr has all this."""
+        return self._ended(0, *said)
 
     def failed(self, *said: str) -> "Result":
         """Return this result; fail unless the run has failed and has said all this of it."""
-        assert self.code == 1, self.output
-        assert [text for text in said if text not in self.stderr] == [], self.output
-        return self
+        return self._ended(1, *said)
 
     def refused(self, *said: str) -> "Result":
         """Do as `failed`, and see that it is no error of our own."""
         assert "Traceback" not in self.stderr, self.output
         return self.failed(*said)
+
+    def _ended(self, code: int, *said: str) -> "Result":
+        assert self.code == code, self.output
+        assert [text for text in said if text not in self.stderr] == [], self.output
+        return self
 
 
 class Project:
@@ -276,6 +279,12 @@ class Project:
                 " WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"
             )
             return {name: Marker.parse(comment) for name, comment in rows}
+
+
+def address(server: embedded.Server) -> Server:
+    """Return how the package itself reaches an embedded server."""
+    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
+    return Server({**params, "dbname": "postgres"})
 
 
 def outcome(process: Process, stdin: str = "") -> Result:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from schema_runner import embedded
 from schema_runner.postgres.server import Server
 
-from ..project import Project
+from ..project import Project, address
 
 _MANAGE = ("manage.py", "test")
 # As initdb leaves it, and one that does not wait for the disk.
@@ -94,8 +94,3 @@ def serving(kind: str, folder: Path, bin_dir: Path | None = None) -> Iterator[Se
         yield address(server)
     finally:
         embedded.stop(server)
-
-
-def address(server: embedded.Server) -> Server:
-    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
-    return Server({**params, "dbname": "postgres"})

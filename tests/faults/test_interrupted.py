@@ -7,9 +7,8 @@ import pytest
 
 from schema_runner import embedded
 from schema_runner.postgres import locks
-from schema_runner.postgres.server import Server
 
-from ..project import PARALLEL, SERIAL, Mode, Project, outcome, wait_for
+from ..project import PARALLEL, SERIAL, Mode, Project, address, outcome, wait_for
 from .waiting import WAITING, end, is_running, kill, wait_for_end, waiting
 
 
@@ -178,10 +177,7 @@ def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -
                 self.fail("as planned")
         """
     )
-    result = project.run()
-    assert result.code == 1
-    assert "FAILED (failures=1)" in result.stderr
-    assert "as planned" in result.stderr
+    project.run().failed("FAILED (failures=1)", "as planned")
     project.drop_database(project.test_name)
 
 
@@ -193,8 +189,7 @@ def test_a_server_that_stops_does_not_hide_the_failures(
     settings, cache = {"work_mem": "5MB", "fsync": False}, postgresql.data_dir.parent
     other = embedded.start(bin_dir=postgresql.bin_dir, settings=settings, cache_dir=cache)
     try:
-        where = {"host": str(other.socket_dir), "port": other.port, "user": other.user}
-        project = Project(tmp_path, Server({**where, "dbname": "x"}), "stopped")
+        project = Project(tmp_path, address(other), "stopped")
         project.tests(
             f"""
             class Stops(SimpleTestCase):
@@ -215,8 +210,7 @@ def test_a_server_that_stops_does_not_hide_the_failures(
         result = project.run(*mode)
     finally:
         embedded.stop(other)
-    assert result.code == 1
     # A worker may be building its schema when the server goes.
-    assert "FAILED (failures=1" in result.stderr
+    result.failed("FAILED (failures=1")
     assert "for the next run to remove" in result.stdout
     assert "Traceback (most recent call last)" not in result.stderr.partition("FAILED")[2]

@@ -31,8 +31,12 @@ class Run:
     result: Result
     lines: list[Line]
 
-    def passed(self) -> "Run":
-        self.result.passed()
+    def passed(self, *said: str) -> "Run":
+        self.result.passed(*said)
+        return self
+
+    def failed(self, *said: str) -> "Run":
+        self.result.failed(*said)
         return self
 
     @property

@@ -11,36 +11,12 @@ from typing import Any
 
 import pytest
 
-from ..digest import digest
 from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each_mode, wait_for
-from .decoys import DECOYS
+from .decoys import DECOYS, unchanged
+from .test_keepdb import EXTENSION
+from .test_run import FAILING
 
 pytestmark = pytest.mark.oldest
-
-_BESIDE = """
-    SELECT 'schema', nspname, nspacl::text, obj_description(oid, 'pg_namespace')
-    FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)'
-    UNION ALL SELECT 'extension', extname, extnamespace::regnamespace::text, extversion
-    FROM pg_extension
-    UNION ALL SELECT 'database', datname, datacl::text, shobj_description(oid, 'pg_database')
-    FROM pg_database
-    UNION ALL SELECT 'role', rolname, rolconfig::text, rolcreatedb::text FROM pg_roles
-    UNION ALL SELECT 'setting', setdatabase::text, setrole::text, setconfig::text
-    FROM pg_db_role_setting
-    UNION ALL SELECT 'large object', oid::text, '', '' FROM pg_largeobject_metadata
-    UNION ALL SELECT 'publication', pubname, '', '' FROM pg_publication
-    UNION ALL SELECT 'trigger', evtname, '', '' FROM pg_event_trigger
-    UNION ALL SELECT 'default', oid::text, defaclacl::text, '' FROM pg_default_acl
-    ORDER BY 1, 2
-"""
-
-
-def state(project: Project) -> tuple[object, ...]:
-    """Return all of a project's database and its server that a run could have changed."""
-    with project.host(project.name) as connection:
-        schemas = [digest(connection, name) for name in ("public", "mine", "test_w1_1")]
-        return (connection.execute(_BESIDE).fetchall(), *schemas)
-
 
 SMALL = """
     class Any(TestCase):
@@ -49,15 +25,6 @@ SMALL = """
             Author.objects.create(name="a")
     class Alike(Any): pass
 """
-
-
-@contextmanager
-def unchanged(project: Project) -> Iterator[Project]:
-    """Expect the project's own database to be left as it was found."""
-    before = state(project)
-    yield project
-    project.end()
-    assert state(project) == before
 
 
 @pytest.fixture
@@ -222,25 +189,13 @@ def test_public_is_as_it_was_though_it_is_on_the_path(everything: Project) -> No
 
 def test_failures(occupied: Project) -> None:
     """A suite that fails, and a migration that does, leave no more than one that passes."""
-    occupied.tests(
-        """
-        class Failing(TransactionTestCase):
-            def test_failure(self):
-                Author.objects.create(name="left behind")
-                self.fail("as planned")
-
-        class Breaking(TestCase):
-            def test_error(self): 1 / 0
-        """
-    )
+    occupied.tests(FAILING)
     occupied.run(*PARALLEL).failed("FAILED (failures=1, errors=1)")
     assert own_schemas(occupied) == set()
     occupied.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
     occupied.run(*PARALLEL).failed("division by zero")
 
 
-ADD = "CREATE EXTENSION hstore; ALTER TABLE library_book ADD COLUMN tags hstore"
-EXTENSION = f"migrations.RunSQL({ADD!r})"
 # Tests that record where they are, and stay there until a file appears.
 WAITING = """
     class First(TestCase):

@@ -213,8 +213,7 @@ def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> d
     """Return what is told of each failure, by its name."""
     project.tests("CACHE = set()\n" + dedent(text))
     env = {"START_METHOD": method, "DIAGNOSED": "1"}
-    result = project.run(*mode, "--diagnose", env=env)
-    assert result.code == 1, result.output
+    result = project.run(*mode, "--diagnose", env=env).failed()
     assert project.databases() == []
     # What tests print is shown the first time alone.
     assert result.output.count("printed\n") == text.count("print(")
@@ -255,10 +254,8 @@ def test_each_failure_has_a_verdict(project: Project, suite: str, mode: Mode, me
         return
     for name, (kind, _, tests) in expected.items():
         if kind == "POLLUTED" or name in ("Broken.test_it", "library.test_other"):
-            result = run_again(project, tests)
-            assert result.code == 1, result.output
             count = len(tests.split())
-            assert f"Ran {count} test{'s' * (count > 1)} " in result.stderr
+            result = run_again(project, tests).failed(f"Ran {count} test{'s' * (count > 1)} ")
             assert name != "library.test_other" or "nothing_like_it" in result.stderr
 
 
@@ -271,9 +268,7 @@ def test_parallel_unsafe(project: Project, method: str) -> None:
     assert verdict == unsafe(name, f"{other}.test_hold")
     if method == "fork":
         (project.folder / "known").unlink()
-        result = run_again(project, verdict[2])
-        assert result.code == 1
-        assert "the other test holds it" in result.stderr
+        run_again(project, verdict[2]).failed("the other test holds it")
 
 
 def test_parallel_unsafe_to_what_is_there_first(project: Project) -> None:

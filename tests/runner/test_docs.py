@@ -47,8 +47,7 @@ def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
     """All blocks of Python, in one project whose tests are those of the docs."""
     write_blocks(project)
     project.write("library/fixtures/authors.json", FIXTURE)
-    result = project.run(*mode).passed()
-    assert "Ran 7 tests" in result.stderr
+    project.run(*mode).passed("Ran 7 tests")
     if mode:
         project.run(*mode, "--testrunner", "runner.Runner").passed()
         observed = project.run(*mode, "--testrunner", "observed.ObservedRunner").passed()

@@ -111,8 +111,7 @@ def observed(project: Project) -> Project:
 @fork_and_spawn
 def test_an_observer_is_told_all(observed: Project, mode: Mode, method: str) -> None:
     """Of tests, classes and workers; in the process of the run."""
-    result = observed.run(*mode, env={"START_METHOD": method})
-    assert result.code == 1
+    result = observed.run(*mode, env={"START_METHOD": method}).failed()
     check_tests(observed)
     check_classes(observed, has_workers=bool(mode))
     kinds = {"Started", "Finished", "ClassFinished", "FixtureFailed", "WorkerReady"}
@@ -178,7 +177,7 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
             def test_d_passed(self): pass
         """
     )
-    assert observed.run(*PARALLEL).code == 1
+    observed.run(*PARALLEL).failed()
     found = by_test(observed)
     assert len(found) == 4
     for test, (started, finished) in found.items():
@@ -195,6 +194,4 @@ def test_suites_within_a_suite(observed: Project) -> None:
 @each_mode
 def test_an_observer_that_raises_does_not_leave_anything(observed: Project, mode: Mode) -> None:
     """Its error ends the run, as one in a result of the project's own would."""
-    result = observed.run(*mode, env={"RAISES": "1"})
-    assert result.code == 1
-    assert "ValueError: observer" in result.stderr
+    observed.run(*mode, env={"RAISES": "1"}).failed("ValueError: observer")

@@ -280,7 +280,7 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
         """,
         "test_dying",
     )
-    assert kept.run(*flags(2), KEEP, "library.test_dying").code == 1
+    kept.run(*flags(2), KEEP, "library.test_dying").failed()
     assert all(state == clean for state in pool(kept, host).values())
     run(kept, 2, "library.test_generated")
     assert count(kept) == 1

@@ -182,13 +182,11 @@ def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str
     over_time = [line for line in OVER_TIME if has_all or "Isolated" not in line]
     flags = ["--test-timeout", "60", *([] if has_all else ["--exclude-tag", "no-spawn"])]
     result = project.run(*mode, *flags, env={"START_METHOD": method})
-    assert result.code == 1
+    result.failed(f"Ran {22 if has_all else 20} tests", "in wait_in_the_second_thread")
     assert reported(result) == over_time
-    assert f"Ran {22 if has_all else 20} tests" in result.stderr
     texts = re.findall(r"TestTimeoutError: It took longer than (.*) s\. What its", result.stderr)
     assert len(texts) == len(over_time)
     assert set(texts) == {"0.5", "1"}
-    assert "in wait_in_the_second_thread" in result.stderr
     assert "_wait_and_exit" not in result.stderr
     assert not (project.folder / "never").exists()
 
@@ -198,14 +196,10 @@ def test_a_worker_that_does_not_heed_a_limit_is_ended(project: Project, method: 
     """Its test is reported once, with the stacks; tidying up has as long as the test itself."""
     project.tests(IMPORTS + STUBBORN)
     result = project.run(*PARALLEL, env={"START_METHOD": method})
-    assert result.code == 1
+    result.failed("It took longer than 3.5 s.", "Ran 7 tests", "in swallow", "in count")
     names = ["Counting.test_b_stubborn", "Swallowing.test_b_stubborn", "Tidying.test_it"]
     assert sorted(line.split()[1] for line in reported(result)) == names
     assert "FAIL Tidying.test_it" in reported(result)
-    assert "It took longer than 3.5 s." in result.stderr
-    assert "Ran 7 tests" in result.stderr
-    assert "in swallow" in result.stderr
-    assert "in count" in result.stderr
     assert result.stderr.count("in wait_in_the_second_thread") == 2
     assert (project.folder / "tidied").exists()
     assert not (project.folder / "never").exists()
@@ -216,8 +210,6 @@ def test_a_process_that_does_not_heed_a_limit_is_ended(project: Project) -> None
     project.tests(IMPORTS + STUBBORN)
     for test_class, function in [("Swallowing", "swallow"), ("Counting", "count")]:
         result = project.run(f"library.test_generated.{test_class}")
-        assert result.code == 1
-        assert f"in {function}" in result.stderr
-        assert "in wait_in_the_second_thread" in result.stderr
+        result.failed(f"in {function}", "in wait_in_the_second_thread")
         assert not (project.folder / "never").exists()
     project.run("library.test_generated", "-k", "passes").passed()

@@ -113,8 +113,8 @@ def line_of(output: str, beginning: str) -> str:
 def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, method: str) -> None:
     """Failures, deaths, time limits and set-ups of classes; each is told once, as passed."""
     project.tests(TESTS)
-    result = project.run(*mode, "--retries", "2", env={"START_METHOD": method}).passed()
-    assert f"Ran {len(RUNS)} tests" in result.stderr
+    result = project.run(*mode, "--retries", "2", env={"START_METHOD": method})
+    result.passed(f"Ran {len(RUNS)} tests")
     assert "Running again what failed, alone (5).\n" in result.stdout
     line = line_of(result.stdout, "Flaky: passed when run again (6): ")
     # One screen has not room for all the names there could be.
@@ -135,9 +135,7 @@ def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, metho
 def test_what_fails_each_time_has_failed(project: Project, mode: Mode) -> None:
     """It is told once, as it was at first, and named with how it went on."""
     project.tests(ALWAYS)
-    result = project.run(*mode, "--retries", "2")
-    assert result.code == 1
-    assert "FAILED (failures=3, errors=3)" in result.stderr
+    result = project.run(*mode, "--retries", "2").failed("FAILED (failures=3, errors=3)")
     told = ("AssertionError: time 1", "RuntimeError: set-up 1", "ended with exit code 1")
     for text in (*told, "RuntimeError: no tear-down"):
         assert result.stderr.count(text) == 1
