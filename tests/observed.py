@@ -26,7 +26,6 @@ OTHER = """
 TWO_CLASSES = """
     class First(Recording, TestCase):
         def test_it(self): pass
-
     class Second(First): pass
 """
 

@@ -48,7 +48,6 @@ _REFERENCE_APP = """
 
     class ReferenceConfig(AppConfig):
         name = "reference"
-
         def ready(self):
             post_migrate.connect(make_rows, sender=self)
 """

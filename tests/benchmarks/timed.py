@@ -66,7 +66,6 @@ _RUNNERS = """
     class Timed:
         def setup_databases(self, **kwargs):
             clone = BaseDatabaseCreation.clone_test_db
-
             def marked(*args, **kwargs):
                 mark("built")
                 return clone(*args, **kwargs)

@@ -22,8 +22,7 @@ def suite(project: Project) -> Project:
 def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str) -> None:
     """It comes when the database is there, and before that has its marker."""
     suite.migration("0002_more", "0001_initial", 'migrations.RunSQL("CREATE SCHEMA extra")')
-    suite.configure(
-        f"""
+    settings = f"""
         from django.db.backends.postgresql.base import DatabaseWrapper
         from django.db.backends.postgresql.creation import DatabaseCreation
 
@@ -34,8 +33,8 @@ def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str)
                     raise KeyboardInterrupt
 
         DatabaseWrapper.creation_class = Interrupted
-        """
-    )
+    """
+    suite.configure(settings)
     result = suite.run(*PARALLEL)
     assert result.code != 0
     assert "KeyboardInterrupt" in result.stderr
@@ -146,8 +145,7 @@ def test_a_session_of_another_user_does_not_fail_the_run(suite: Project) -> None
 
 def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Project) -> None:
     """Its backend is one of the run's own, and is ended."""
-    project.tests(
-        """
+    tests = """
         left_open = []
 
         class Leaves(TransactionTestCase):
@@ -159,15 +157,14 @@ def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Projec
                 left_open.append(other)
 
             def _fixture_teardown(self): pass
-        """
-    )
+    """
+    project.tests(tests)
     project.run().passed()
 
 
 def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -> None:
     """What goes wrong while cleaning up is told, after what the tests found."""
-    project.tests(
-        """
+    tests = """
         class Severs(TransactionTestCase):
             def test_fails_after_all_connections_were_ended(self):
                 query(
@@ -175,8 +172,8 @@ def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
                 self.fail("as planned")
-        """
-    )
+    """
+    project.tests(tests)
     project.run().failed("FAILED (failures=1)", "as planned")
     project.drop_database(project.test_name)
 
@@ -190,11 +187,9 @@ def test_a_server_that_stops_does_not_hide_the_failures(
     other = embedded.start(bin_dir=postgresql.bin_dir, settings=settings, cache_dir=cache)
     try:
         project = Project(tmp_path, address(other), "stopped")
-        project.tests(
-            f"""
+        tests = f"""
             class Stops(SimpleTestCase):
                 databases = {{"default"}}
-
                 def test_fails_after_the_server_was_stopped(self):
                     pid = Path({str(other.data_dir / "postmaster.pid")!r})
                     os.kill(int(pid.read_text().split()[0]), signal.SIGINT)
@@ -205,8 +200,8 @@ def test_a_server_that_stops_does_not_hide_the_failures(
             class Another(SimpleTestCase):
                 databases = {{"default"}}
                 def test_passes(self): pass
-            """
-        )
+        """
+        project.tests(tests)
         result = project.run(*mode)
     finally:
         embedded.stop(other)

@@ -19,7 +19,6 @@ SIMPLE = """
             self.assertGreater(Author.objects.create(name="new").id, 2)
             meet()
             tell(contents=contents())
-
     class Second(First): pass
 """
 

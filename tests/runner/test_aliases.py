@@ -34,7 +34,6 @@ DATABASES = """
             return "other" if model._meta.app_label == "shop" else None
 
         db_for_write = db_for_read
-
         def allow_migrate(self, db, app_label, model_name=None, **hints):
             if app_label == "shop":
                 return db == "other"
@@ -117,7 +116,6 @@ SEVERAL = """
         def test_the_database_that_no_test_uses(self):
             rows = query("SELECT datname FROM pg_database WHERE datname ~ 'p[0-9]+_unused'")
             self.assertEqual(rows, [])
-
         def test_creation_can_be_asked(self):
             aliases = ("default", "other", "third")
             signatures = {connections[alias].creation.test_db_signature() for alias in aliases}
@@ -280,7 +278,6 @@ OPTIONS_TESTS = """
         def test_sequences(self):
             for alias in ALIASES:
                 Author.objects.using(alias).create(name="any")
-
         def test_requests(self):
             self.client.raise_request_exception = False
             self.assertEqual(self.client.get("/fail").status_code, 500)
@@ -415,7 +412,6 @@ CONCURRENT_TESTS = """
 
         async def test_other_threads(self):
             await Author.objects.acreate(name="committed")
-
             def look():
                 with closing(connection):
                     return Author.objects.get().name
@@ -428,7 +424,6 @@ CONCURRENT_TESTS = """
         @classmethod
         def setUpTestData(cls):
             cls.author = Author.objects.create(name="committed")
-
         async def test_managers(self):
             book = await Book.objects.acreate(title="t", author=self.author)
             self.assertEqual(await Book.objects.acount(), 1)

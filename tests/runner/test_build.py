@@ -131,8 +131,7 @@ def test_migrations(project: Project, mode: Mode) -> None:
 @pytest.mark.versions
 def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
     """Decoys in `public` do not show, and a flush does not reach them."""
-    project.tests(
-        """
+    tests = """
         from django.core.management import call_command
         from django.db.migrations.recorder import MigrationRecorder
 
@@ -165,16 +164,14 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
             def test_one_query_each(self):
                 with self.assertNumQueries(1), connection.cursor() as cursor:
                     connection.introspection.get_table_list(cursor)
-
             def test_flush(self):
                 call_command("flush", interactive=False, verbosity=0)
                 self.assertEqual(query("SELECT trap FROM public.library_book"), [("precious",)])
-
             def test_migrations_are_those_of_the_schema(self):
                 applied = MigrationRecorder(connection).applied_migrations()
                 self.assertIn(("library", "0001_initial"), applied)
-        """
-    )
+    """
+    project.tests(tests)
     run(project, SERIAL)
 
 
@@ -288,8 +285,7 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
         ("mirror", {"TEST": {"MIRROR": "default"}}),
     ):
         project.configure(f'DATABASES[{alias!r}] = DATABASES["default"] | {changed}')
-    project.tests(
-        """
+    tests = """
         class Apart(TransactionTestCase):
             databases = {"default", "other", "mirror"}
             def test_it(self):
@@ -302,8 +298,8 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
                     ((database,),) = query("SELECT current_database()", using=alias)
                     self.assertTrue(database.endswith(f"_{number}"))
         class Alike(Apart): pass
-        """
-    )
+    """
+    project.tests(tests)
     run(project, PARALLEL, method=method)
 
 
@@ -347,8 +343,7 @@ def test_a_second_build_that_cannot_be_beside_the_first(
     project.migration("0002_bare", "0001_initial", sql(statements))
     settings = {"SEEDERS": ["helpers.counting.seed"], "TRUSTED_MIGRATIONS": trusted}
     project.configure(f"SCHEMA_RUNNER = {settings | {'STRATEGY': 'migrate'}}")
-    project.tests(
-        f"""
+    tests = f"""
         class Any(TestCase):
             def test_it(self):
                 meet()
@@ -367,8 +362,8 @@ def test_a_second_build_that_cannot_be_beside_the_first(
                     with self.assertRaisesMessage(Exception, "no_empty_name"):
                         Author.objects.create(name="")
         class Alike(Any): pass
-        """
-    )
+    """
+    project.tests(tests)
     assert saying in run(project, PARALLEL, method=method).stdout
 
 
@@ -379,13 +374,12 @@ def test_a_template_with_objects_of_its_own(project: Project) -> None:
     prepares = "CREATE TABLE prepared (n int); INSERT INTO prepared VALUES (7)"
     project.query(prepares, database=template)
     project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {template!r}}}')
-    project.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self): self.assertEqual(query("SELECT n FROM prepared"), [(7,)])
         class Alike(Any): pass
-        """
-    )
+    """
+    project.tests(tests)
     for mode in (SERIAL, PARALLEL):
         assert "table public.prepared" in project.run(*mode).passed().stdout
         assert project.databases() == [template]

@@ -70,11 +70,9 @@ EVERYTHING = """
         def test_rows(self):
             self.assertEqual([a.name for a in Author.objects.all()], ["of a fixture"])
             Book.objects.create(title="t", author=Author.objects.create(name="mine"))
-
         def test_content_types(self):
             self.assertEqual(ContentType.objects.filter(app_label="decoy").count(), 0)
             self.assertEqual(ContentType.objects.get_for_model(Book).app_label, "library")
-
         def test_inspectdb(self):
             call_command("inspectdb", include_views=True, stdout=(output := StringIO()))
             for said in ("class LibraryBook(", "title = "):
@@ -102,7 +100,6 @@ EVERYTHING = """
         def test_loaddata(self):
             call_command("loaddata", "authors", verbosity=0)
             self.assertEqual(Author.objects.get().name, "of a fixture")
-
         def test_createcachetable(self):
             query("DROP TABLE cache_rows")
             call_command("createcachetable", verbosity=0)
@@ -312,15 +309,14 @@ def test_a_search_path_of_the_project_s_own(project: Project) -> None:
     path = '"Extra, own", public'
     alters = "ALTER TABLE library_author ALTER name TYPE citext"
     project.migration("0002_more", "0001_initial", f"migrations.RunSQL({alters!r})")
-    project.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self):
                 Author.objects.create(name="Capital")
                 self.assertTrue(Author.objects.filter(name="CAPITAL").exists())
         class Alike(Any): pass
-        """
-    )
+    """
+    project.tests(tests)
     options = "-c search_path=" + path.replace(" ", "\\ ")
     with role(project) as name:
         for mode, owner in ((SERIAL, f"ROLE {name}"), (PARALLEL, f"DATABASE {project.name}")):
@@ -366,8 +362,7 @@ def test_extensions(project: Project, mode: Mode) -> None:
         migrations.RunSQL("CREATE VIEW busy AS SELECT pg_try_advisory_xact_lock(1) AS mine"),
         """,
     )
-    project.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self):
                 found = query("SELECT 'a=>1'::hstore -> 'a', 'A' = 'a'::citext")
@@ -375,8 +370,8 @@ def test_extensions(project: Project, mode: Mode) -> None:
                 names = query("SELECT extname, extnamespace::regnamespace FROM pg_extension")
                 record("has", extensions=dict(names))
         class Alike(Any): pass
-        """
-    )
+    """
+    project.tests(tests)
     execute(project, "CREATE EXTENSION ltree")
     with unchanged(project):
         project.run(*mode).passed()
@@ -391,8 +386,7 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
     project.migration("0002_more", "0001_initial", EXTENSION)
     creates = "migrations.RunSQL('CREATE EXTENSION citext; CREATE EXTENSION pg_buffercache')"
     project.migration("0003_more", "0002_more", creates)
-    project.tests(
-        """
+    tests = """
         from psycopg import connect
 
         class Using(TransactionTestCase):
@@ -407,8 +401,8 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
                 # Open until the process ends, which the run does not wait for.
                 Looking.developer = connect(**{key: where[key] for key in keys})
                 Looking.developer.execute("LOCK TABLE test_extensions.pg_buffercache")
-        """
-    )
+    """
+    project.tests(tests)
     with unchanged(project):
         result = project.run().passed()
         why = "extension hstore stays: column hstore of table precious depends on"
@@ -553,8 +547,7 @@ def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
     note = 'migrations.RunPython(__import__("noting").note)'
     operations = f"{note}, migrations.RunSQL({constrains!r})"
     occupied.migration("0002_more", "0001_initial", operations)
-    occupied.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self):
                 # Until the other worker has ended, whose build is the second.
@@ -563,8 +556,8 @@ def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
 
         class Alike(TestCase):
             def test_it(self): pass
-        """
-    )
+    """
+    occupied.tests(tests)
     result = occupied.run(*PARALLEL).refused("no_empty_name", "--host-database test")
     assert "--isolation database" not in result.stderr
     assert own_schemas(occupied) == set()
@@ -575,8 +568,7 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
     """Those that stock Django gives one database share a schema, and the others have their own."""
     second = f"{occupied.name}_second"
     occupied.create_database(second)
-    occupied.configure(
-        f"""
+    settings = f"""
         server = DATABASES["default"]
         DATABASES |= {{
             "again": server,
@@ -585,10 +577,9 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
             "second": {{**server, "NAME": {second!r}}},
             "small": {{"ENGINE": "django.db.backends.sqlite3", "NAME": "small.sqlite3"}},
         }}
-        """
-    )
-    occupied.tests(
-        """
+    """
+    occupied.configure(settings)
+    tests = """
         class Any(TransactionTestCase):
             databases = {"default", "again", "mirror", "apart", "second", "small"}
             def test_it(self):
@@ -599,8 +590,8 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
                     self.assertEqual(Author.objects.using(alias).count(), 0)
                     Author.objects.using(alias).create(name="b")
         class Alike(Any): pass
-        """
-    )
+    """
+    occupied.tests(tests)
     occupied.run(*mode).passed()
     assert own_schemas(occupied) == set()
     left = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'"

@@ -38,7 +38,6 @@ ALONE = """
         def tearDownClass(cls):
             super().tearDownClass()
             raise RuntimeError("no tear-down")
-
         def test_a(self): self.assertNotEqual(times("torn"), 1)
 
     class TornByDeath(Two, TestCase):
@@ -83,7 +82,6 @@ AT_ITS_END = """
         def tearDownClass(cls):
             super().tearDownClass()
             assert "second" not in CACHE
-
         def test_a(self): pass
         def test_b(self): pass
 """
@@ -111,7 +109,6 @@ MEETING = """
         def may_meet(self):
             other = "SELECT 1 FROM pg_namespace WHERE starts_with(nspname, 'test_w2_')"
             return not Path("known").exists() or query(other)
-
         def may_meet_as(self, number):
             is_it = schema_runner.current_worker().number == number
             return not Path("known").exists() or is_it and self.may_meet()
@@ -130,7 +127,6 @@ UNSAFE = """
                 wait_for("met")
                 Path("met").unlink()
             Path("held").unlink()
-
     class UnsafeHere(Holding, TestCase): pass
     class UnsafeThere(Holding, TestCase): pass
 """

@@ -57,15 +57,13 @@ def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
 def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
     """Line by line, but for the time it took."""
     (shown,) = blocks(ROOT / "README.md", "text")
-    project.tests(
-        """
+    tests = """
         class A(TestCase):
             def test_a(self): meet(number=2)
             def test_b(self): pass
-
         class B(A): pass
-        """
-    )
+    """
+    project.tests(tests)
     result = project.run(*PARALLEL).passed()
 
     def lines(text: str) -> list[str]:

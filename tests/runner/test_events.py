@@ -15,7 +15,6 @@ RUNNER = """
 
     class Runner(ObservedRunner):
         get_resultclass = SchemaDiscoverRunner.get_resultclass
-
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
             self.observers.append(self.count)
@@ -24,7 +23,6 @@ RUNNER = """
         def count(self, event):
             if "RAISES" in os.environ: raise ValueError("observer")
             self.counted += isinstance(event, Started | Finished)
-
         def build_suite(self, *args, **kwargs):
             suite = super().build_suite(*args, **kwargs)
             if "NESTED" in os.environ:
@@ -51,11 +49,9 @@ TESTS = """
         def test_failed_in_a_subtest(self):
             for number in range(3):
                 with self.subTest(number=number): self.assertNotEqual(number, 1)
-
         def test_error_in_a_subtest(self):
             for number in range(3):
                 with self.subTest(number=number): 1 / number
-
         @schema_runner.timeout(0.5)
         def test_timed_out(self): time.sleep(60)
 
@@ -64,7 +60,6 @@ TESTS = """
         def setUpClass(cls):
             time.sleep(0.2)
             super().setUpClass()
-
         def test_a(self):
             Author.objects.create(name="committed")
             time.sleep(0.1)
@@ -162,8 +157,7 @@ def check_classes(project: Project, *, has_workers: bool) -> None:
 
 def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> None:
     """It has crashed, or timed out where it was ended because of its limit."""
-    observed.tests(
-        """
+    tests = """
         import collections
         import itertools
 
@@ -175,8 +169,8 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
 
         class Beside(TestCase):
             def test_d_passed(self): pass
-        """
-    )
+    """
+    observed.tests(tests)
     observed.run(*PARALLEL).failed()
     found = by_test(observed)
     assert len(found) == 4

@@ -213,7 +213,6 @@ DROPPING = """
     class Dropping(TestCase):
         def test_drop(self):
             query(sql.SQL("DROP EXTENSION {} CASCADE").format(sql.Identifier("hstore")))
-
         def test_drop_what_is_not_there(self):
             query("DROP EXTENSION IF EXISTS tablefunc, sslinfo")
 

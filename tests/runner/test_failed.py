@@ -35,7 +35,6 @@ TESTS = """
         def setUpClass(cls):
             super().setUpClass()
             assert not IS_BROKEN
-
         def test_a(self): pass
         def test_b(self): pass
 

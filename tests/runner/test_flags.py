@@ -43,11 +43,9 @@ FAILING = """
         def test_failure(self):
             Author.objects.create(name="a")
             self.assertEqual(Author.objects.count(), 2)
-
         def test_error(self):
             print("printed by a test that fails")
             raise KeyError("missing")
-
         @unittest.expectedFailure
         def test_unexpected_success(self): pass
         def test_failing_subtests(self):
@@ -146,14 +144,13 @@ def test_buffer_with_an_error_in_class_set_up(project: Project) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="unittest has it from Python 3.12 on")
 def test_durations(project: Project) -> None:
     """The slowest tests are listed as by stock Django."""
-    project.tests(
-        """
+    tests = """
         class Slow(SimpleTestCase):
             def test_slow(self): time.sleep(0.2)
             def test_slower(self): time.sleep(0.5)
             def test_fast(self): pass
-        """
-    )
+    """
+    project.tests(tests)
     in_both(project, "--durations", "2")
 
 
@@ -196,14 +193,12 @@ def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
     """TEST["MIGRATE"] = False and our flag make them: no row of a migration is there."""
     rows = "INSERT INTO library_author (id, name) VALUES (1, 'migrated')"
     project.migration("0002_rows", "0001_initial", f'migrations.RunSQL("{rows}")')
-    project.tests(
-        """
+    tests = """
         class NotMigrated(TestCase):
             def test_it(self): self.assertEqual(Author.objects.count(), 0)
-
         class NorThere(NotMigrated): pass
-        """
-    )
+    """
+    project.tests(tests)
     project.run("--no-migrations", *mode).passed()
     project.run(*mode).failed()
     project.configure('DATABASES["default"]["TEST"] = {"MIGRATE": False}')

@@ -62,7 +62,6 @@ TESTS = """
             indexes = [(one["type"], one["columns"]) for name, one in constraints.items()
                        if name.startswith("library_author_home_")]
             self.assertEqual(indexes, [("gist", ["home"])])
-
     class First(Queries, TestCase): pass
     class Second(Queries, TestCase): pass
 

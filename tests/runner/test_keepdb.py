@@ -269,17 +269,15 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
     run(kept, 2, DIRT=json.dumps({2: everything}), START_METHOD=method)
     (clean, cleaned) = pool(kept, host).values()
     assert cleaned == clean
-    kept.tests(
-        """
+    tests = """
         class Dying(SimpleTestCase):
             databases = {"default"}
             def test_it(self):
                 Author.objects.create(name="left")
                 os.kill(os.getpid(), signal.SIGKILL)
         class Alike(Dying): pass
-        """,
-        "test_dying",
-    )
+    """
+    kept.tests(tests, "test_dying")
     kept.run(*flags(2), KEEP, "library.test_dying").failed()
     assert all(state == clean for state in pool(kept, host).values())
     run(kept, 2, "library.test_generated")
@@ -308,8 +306,7 @@ def test_what_others_have_altered_is_gone_after_the_next_run(
 @TEST_ONLY
 def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
     """What Django serializes is there although nothing has been built."""
-    kept.tests(
-        """
+    tests = """
         class First(TransactionTestCase):
             serialized_rollback = True
             def test_rows_are_there(self):
@@ -317,8 +314,8 @@ def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
                 Author.objects.all().delete()
             test_they_come_back = test_rows_are_there
         class Second(First): pass
-        """
-    )
+    """
+    kept.tests(tests)
     for workers in (2, 2, 1):
         kept.run(*flags(workers), KEEP).passed()
     assert count(kept) == 1
@@ -533,8 +530,7 @@ EXTENSION = f"migrations.RunSQL({ADD!r})"
 def test_extensions_of_migrations(kept: Project) -> None:
     """They are kept with the schemas that need them, and go with them."""
     kept.migration("0003_extension", "0002_counting", EXTENSION)
-    kept.tests(
-        """
+    tests = """
         class Needing(TestCase):
             def test_it(self):
                 Book.objects.create(title="t", author=Author.objects.first())
@@ -542,9 +538,8 @@ def test_extensions_of_migrations(kept: Project) -> None:
                 self.assertEqual(found, [("1", False)])
         class Alike(Needing): pass
         class Same(Needing): pass
-        """,
-        "test_extension",
-    )
+    """
+    kept.tests(tests, "test_extension")
     for workers in (2, 3, 1):
         run(kept, workers)
     assert count(kept) == 1
@@ -603,15 +598,14 @@ def test_several_aliases(project: Project) -> None:
 @pytest.mark.parametrize("more", [("--isolation", "database"), ()], ids=["isolation", "obstacle"])
 def test_clone_databases(counted: Project, more: tuple[str, ...]) -> None:
     """--isolation database keeps stock Django's; an alias that has turned to clones builds."""
-    counted.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self):
                 self.assertEqual(Author.objects.count(), 2)
                 self.assertEqual(schema_runner.current_worker().schema, "public")
         class Alike(Any): pass
-        """
-    )
+    """
+    counted.tests(tests)
     if more:
         counted.configure('SCHEMA_RUNNER["SEEDERS"] = ["helpers.counting.seed_again"]')
     else:

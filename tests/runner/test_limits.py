@@ -51,7 +51,6 @@ SLOW = """
         def test_a_server(self):
             Author.objects.create(name="slow")
             query("SELECT pg_sleep(600)")
-
         @soon
         def test_b_rows(self):
             list(Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"))
@@ -97,9 +96,7 @@ SLOW = """
         def setUpClass(cls):
             super().setUpClass()
             time.sleep(1.5)
-
         def test_long(self): pass
-
     class Other(Early): pass
 
     @tag("no-spawn")
@@ -120,7 +117,6 @@ SLOW = """
         def tearDownClass(cls):
             super().tearDownClass()
             time.sleep(600)
-
         def test_passes(self): pass
 """
 OVER_TIME = [

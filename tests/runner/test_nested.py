@@ -76,7 +76,6 @@ TESTS = """
             self.assert_restored()
 
         def test_d_is_isolated_as_before(self): self.assert_restored()
-
     class First(Nesting, TransactionTestCase): pass
     class Second(Nesting, TransactionTestCase): pass
 """
@@ -88,7 +87,6 @@ INNER = """
         def test_inner(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="inner")
-
     class InnerToo(Inner): pass
 """
 INNER_FAILING = """

@@ -156,7 +156,6 @@ TESTS = """
         def setUp(self):
             self.author = Author.objects.create(name="Ann")
             self.book = Book.objects.create(title="The Old Word", author=self.author)
-
         def test_types(self):
             query("UPDATE library_book SET at = (1, 2, 'here'), moods = '{good,bad}',"
                   " label = 'X y'")
@@ -258,7 +257,6 @@ TESTS = """
     class Third(Using, TransactionTestCase):
         reset_sequences = True
         def tearDown(self): query("DELETE FROM log")
-
         def test_concurrently(self):
             query("REFRESH MATERIALIZED VIEW CONCURRENTLY moods")
             with self.assertRaisesMessage(DatabaseError, "no author"):

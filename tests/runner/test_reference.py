@@ -23,7 +23,6 @@ ANY = """
     class Any(TestCase):
         databases = {"default", "small"}
         def test_it(self): pass
-
     class Other(Any): pass
 """
 

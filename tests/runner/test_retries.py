@@ -48,7 +48,6 @@ TESTS = f"""{SEEING}
         def setUpClass(cls):
             if times("unset") == 1: raise RuntimeError("no set-up")
             super().setUpClass()
-
         def test_a(self): pass
         def test_b(self): self.assertGreater(times("b"), 1)
 """
@@ -94,7 +93,6 @@ ALWAYS = f"""{SEEING}
         def tearDownClass(cls):
             super().tearDownClass()
             raise RuntimeError("no tear-down")
-
         def test_it(self): pass
 """
 

@@ -109,7 +109,6 @@ READING = """
     class Reading(TransactionTestCase):
         databases = {"default", "mirror"}
         def setUp(self): Author.objects.create(name="seen")
-
         def refused(self, statement, using="mirror"):
             with self.assertRaisesMessage(DatabaseError, "permission denied"):
                 with transaction.atomic(using=using):
@@ -124,7 +123,6 @@ READING = """
             self.refused("CREATE TABLE of_the_reader ()", using)
 
         def test_another_alias(self): self.look("mirror")
-
         def test_set_role(self):
             user = connections["mirror"].settings_dict["USER"]
             query("SELECT set_config('role', %s, false)", user)
@@ -366,7 +364,6 @@ LOOKING = """
         def test_processes(self):
             for process, text in processes():
                 self.assertNotIn(SECRET.encode(), text, process)
-
         def test_server(self):
             shown = '''SELECT concat(query, application_name, datname) FROM pg_stat_activity
                        UNION ALL SELECT description FROM pg_description
@@ -555,8 +552,7 @@ def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> N
     owned.migration("0002_security", "0001_initial", SECURED)
     settings = {"SEEDERS": ["library.test_generated.seed"], "RESET": reset}
     owned.configure(f"SCHEMA_RUNNER = {settings}")
-    owned.tests(
-        """
+    tests = """
         def seed(using):
             query("INSERT INTO library_author (name) VALUES ('own'), ('hidden')", using=using)
 
@@ -572,7 +568,7 @@ def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> N
                 Author.objects.filter(name="own").delete()
             test_a = test_b = test_c = check
         class B(A): pass
-        """
-    )
+    """
+    owned.tests(tests)
     for mode in (SERIAL, PARALLEL):
         run(owned, mode).passed()

@@ -23,7 +23,6 @@ REPORTING = """
             Book.objects.create(title="t", author=Author.objects.create(name="same everywhere"))
 
         test_two = test_one
-
     class First(Reporting, TestCase): pass
     class Second(Reporting, TestCase): pass
     class Third(Reporting, TransactionTestCase): pass
@@ -90,15 +89,13 @@ def test_a_failing_run_leaves_nothing(project: Project, mode: Mode) -> None:
 
 def test_runs_under_stock_django_before_and_after(project: Project) -> None:
     """They pass; the error of an extension is that of its own connection, and its savepoint."""
-    project.tests(
-        """
+    tests = """
         from django.db import DatabaseError
 
         class Creating(TestCase):
             def create(self, using):
                 with self.assertRaises(DatabaseError), using.cursor() as cursor:
                     cursor.execute("CREATE EXTENSION no_such_extension")
-
             def test_on_a_copy(self):
                 other = connection.copy()
                 self.addCleanup(other.close)
@@ -111,10 +108,9 @@ def test_runs_under_stock_django_before_and_after(project: Project) -> None:
                 self.create(connection)
                 transaction.savepoint_rollback(before)
                 self.assertEqual(Author.objects.count(), 0)
-
         class InAnotherWorker(Creating): pass
-        """
-    )
+    """
+    project.tests(tests)
     for runner in (STOCK, "schema_runner.SchemaDiscoverRunner", STOCK):
         project.run(*PARALLEL, "--testrunner", runner).passed()
         assert project.databases() == []
@@ -129,11 +125,9 @@ RUNNER = """
         def add_arguments(cls, parser):
             super().add_arguments(parser)
             parser.add_argument("--greet")
-
         def __init__(self, greet=None, **kwargs):
             super().__init__(**kwargs)
             print("Hello", greet)
-
     class OwnWithSchemas(SchemaRunnerMixin, Own): pass
 """
 

@@ -16,7 +16,6 @@ TESTS = """
     class Beside(Writing, TestCase):
         def test_a(self): pass
         def test_b(self): pass
-
     class BesideToo(Beside): pass
 
     @serial
@@ -29,7 +28,6 @@ TESTS = """
         def setUpClass(cls):
             super().setUpClass()
             cls.ready = True
-
         def test_a(self): self.assertTrue(self.ready)
         @serial
         def test_b(self):
