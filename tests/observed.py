@@ -41,10 +41,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """All that a run has reported, by test: calls of its result, and events; and its records.
-
-    Tests are named without the `library.test_generated.` that most begin with.
-    """
+    """What a run has reported, by test without the `library.test_generated.`, and its records."""
 
     result: Result
     records: list[dict[str, Any]]

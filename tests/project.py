@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -204,10 +204,7 @@ class Project:
         return outcome(self.start(*arguments, env=env), stdin)
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
-        """Start `manage.py test` in a process group of its own.
-
-        That is a fork of the fork server, or a new interpreter where the variables are about one.
-        """
+        """Start `manage.py test` in a process group: a fork, or an interpreter if that matters."""
         variables = {**_environment(), **(env or {})}
         command = ["manage.py", "test", *arguments]
         process: Process
@@ -232,16 +229,12 @@ class Project:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
-    @contextmanager
-    def maintenance(self) -> Iterator[Connection]:
-        with self.server.maintenance() as connection:
-            yield connection
+    def maintenance(self) -> AbstractContextManager[Connection]:
+        return self.server.maintenance()
 
-    @contextmanager
-    def host(self, name: str | None = None) -> Iterator[Connection]:
+    def host(self, name: str | None = None) -> Connection:
         """Connect to the host database, or to another one."""
-        with self.server.connect(name or self.test_name) as connection:
-            yield connection
+        return self.server.connect(name or self.test_name)
 
     def query(
         self, statement: str, *parameters: Any, database: str | None = None

@@ -65,12 +65,10 @@ def run(
 
 
 def settle(project: Project, *, is_kept: bool = False) -> None:
-    """Drop a project's test databases unless they are kept.
-
-    A checkpoint lets no command wait for what the one before has written.
-    """
+    """Drop a project's test databases unless they are kept, and write everything to disk."""
     if not is_kept:
         drop_databases(project)
+    # No command waits for what the one before has written.
     with project.maintenance() as connection:
         connection.execute("CHECKPOINT")
 

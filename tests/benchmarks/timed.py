@@ -127,14 +127,12 @@ class Way(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Seconds; `readiness` has one for each worker, from the start of its set-up to its end.
-
-    pytest-django makes no copies, and starts no workers for them.
-    """
+    """Seconds. pytest-django makes no copies, and starts no workers for them."""
 
     whole: float
     set_up: float
     copies: float = nan
+    # From the start of the set-up of each worker to its end.
     readiness: Sequence[float] = ()
 
 

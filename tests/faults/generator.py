@@ -65,15 +65,12 @@ _PREAMBLE = """
 
 @dataclass(slots=True)
 class Suite:
-    """The text of a test module, and what a run must report of it.
-
-    `outcomes` maps tests to what they come to, and `fixtures` those of classes and modules to
-    what is told of them. `never_recorded` are the tests that are skipped before they begin.
-    """
+    """The text of a test module, and what a run must report of its tests and fixtures."""
 
     text: str = _PREAMBLE
     outcomes: dict[str, str] = field(default_factory=dict)
     fixtures: dict[str, str] = field(default_factory=dict)
+    # Tests that are skipped before they begin.
     never_recorded: set[str] = field(default_factory=set)
 
 

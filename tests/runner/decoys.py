@@ -1,9 +1,4 @@
-"""What a developer's own database has in it when a run makes its schemas there, and how it stays.
-
-Tables of the same names with other columns and precious rows, rows that say everything is applied,
-what was left by a feature that is gone, and schemas whose names or comments are like ours, but
-never both.
-"""
+"""What a developer's own database has in it when a run uses it, and that it stays as it was."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +6,8 @@ from contextlib import contextmanager
 from ..digest import digest
 from ..project import Project
 
+# Tables of the same names with other columns, rows that say everything is applied, what is left of
+# a feature that is gone, and schemas whose names or comments are like ours, but never both.
 DECOYS = """
     CREATE TABLE library_author (id serial PRIMARY KEY, name text, precious text);
     CREATE TABLE library_book (id serial PRIMARY KEY, author_id int REFERENCES library_author);

@@ -42,19 +42,15 @@ WRITTEN = """
     import subprocess
 
     from django.core.management import call_command
+    from helpers.elsewhere import in_a_thread
 
     def insert():
         Author.objects.create(name="x")
         connection.close()
 
-    def in_thread(function):
-        thread = threading.Thread(target=function)
-        thread.start()
-        thread.join()
-
     class Written(TransactionTestCase):
         def setUp(self): self.assertEqual(Author.objects.count(), 0)
-        def test_thread(self): in_thread(insert)
+        def test_thread(self): in_a_thread(insert)
         def test_server(self): query("SELECT insert_author()")
         def test_process(self):
             parameters = connection.get_connection_params()
@@ -81,7 +77,7 @@ WRITTEN = """
                 connection.connection = None
 
             kept = type(self).kept = []
-            in_thread(leave)
+            in_a_thread(leave)
             Author.objects.create(name="x")
 
         def test_next(self):
