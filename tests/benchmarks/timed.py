@@ -2,9 +2,7 @@
 
 The project writes a file for each event of a process:
 
-- `begun`: `setup_databases` is called; with pytest-django, by the first of its workers. Starting
-  and discovery come before, as with the other runners: xdist waits until all workers have found
-  the tests.
+- `begun`: `setup_databases` is called, after discovery; with pytest-django, by its first worker.
 - `built`: Django begins to clone: migrations are over and, with our runner, the template is kept.
 - `checking` and `checked`: Django's checks begin, and are over.
 - `started` and `ready`, in each worker: its set-up begins, and is over: at the end of stock's

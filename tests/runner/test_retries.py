@@ -194,13 +194,10 @@ def test_whatever_a_worker_has(project: Project, mode: Mode) -> None:
     project.drop_database(project.test_name)
 
 
-def test_in_the_projects_own_database(project: Project) -> None:
+def test_in_the_projects_own_database(occupied: Project) -> None:
     """Nothing stays there."""
-    project.create_database()
-    project.tests(TESTS)
-    project.run(*PARALLEL, "--host-database", "current", "--retries", "2").passed()
-    assert project.schemas(project.name) == {}
-    project.drop_database()
+    occupied.tests(TESTS)
+    occupied.run(*PARALLEL, "--host-database", "current", "--retries", "2").passed()
 
 
 def test_a_debugger_can_be_typed_into(project: Project) -> None:

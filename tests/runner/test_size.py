@@ -1,7 +1,5 @@
 """Many tables and many workers, on a server with few locks."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,11 +36,9 @@ TESTS = f"""
 
 
 @pytest.fixture
-def small_project(tmp_path: Path) -> Iterator[Project]:
+def small_project(postgresql: embedded.Server, tmp_path: Path) -> Iterator[Project]:
     """A project on a server of its own."""
-    cache = Path(tempfile.mkdtemp(prefix="schema-runner-tests-"))
-    cache.chmod(0o755)
-    settings = {**embedded.DEFAULT_SETTINGS, **FEW_LOCKS}
+    settings, cache = {**embedded.DEFAULT_SETTINGS, **FEW_LOCKS}, postgresql.data_dir.parent
     running = embedded.start(bin_dir=BUILD.bin_dir, settings=settings, cache_dir=cache)
     project = Project(tmp_path / "project", address(running), "small")
     try:
@@ -50,7 +46,6 @@ def small_project(tmp_path: Path) -> Iterator[Project]:
     finally:
         project.end()
         embedded.stop(running)
-        shutil.rmtree(cache)
 
 
 def test_many_tables_and_workers(small_project: Project) -> None:
