@@ -1,7 +1,7 @@
 """Projects whose tests commit, and a note of when the body of each test begins and ends.
 
 Their models are those of `generated`, made without migrations. Some small tables have rows that a
-handler of post_migrate makes, as Django makes content types. All tests connect before their bodies:
+handler of post_migrate makes, as Django's content types. All tests connect before their bodies:
 
 - `Idle`: they read, and change nothing.
 - `Committing`: each commits rows in five tables, which are others from test to test.

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from schema_runner.embedded import Server
+from schema_runner.settings import Settings
 
 from ..project import PARALLEL, Mode, Project, each_mode
 
@@ -74,9 +75,6 @@ def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
 
 def test_the_settings_documented_are_those_there_are() -> None:
     """Each key has its row, and each row a key."""
-
-    from schema_runner.settings import Settings
-
     documented = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs/settings.md").read_text(), re.M)
     assert sorted(documented) == sorted(name.upper() for name in Settings._fields)
 

@@ -212,11 +212,3 @@ def test_a_run_without_anything_to_type_into(project: Project) -> None:
     project.tests(ONCE)
     command = ["sh", "-c", f"{sys.executable} manage.py test --retries 1 <&-"]
     assert "Flaky" in subprocess.check_output(command, cwd=project.folder, text=True)
-
-
-def test_a_wrong_number_is_one_error(project: Project) -> None:
-    """Before anything is made."""
-    for value in ("-1", "x", "1.5"):
-        result = project.run(f"--retries={value}")
-        assert result.code == 2
-        assert f"'{value}' is not a whole number, 0 or more" in result.stderr

@@ -251,11 +251,8 @@ DEFAULTS = """
         def test_it(self): pass
 """
 SET = [
-    'search_path = "$user", public',
-    "statement_timeout = '9s'",
-    "idle_in_transaction_session_timeout = '30s'",
-    "idle_session_timeout = '1500ms'",
-    "lock_timeout = '9s'",
+    *('search_path = "$user", public', "statement_timeout = '9s'", "lock_timeout = '9s'"),
+    *("idle_in_transaction_session_timeout = '30s'", "idle_session_timeout = '1500ms'"),
 ]
 
 
