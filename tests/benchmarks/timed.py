@@ -71,7 +71,6 @@ _RUNNERS = """
             mark("begun")
             with mock.patch.object(BaseDatabaseCreation, "clone_test_db", marked):
                 return super().setup_databases(**kwargs)
-
         def run_checks(self, databases):
             mark("checking")
             super().run_checks(databases)

@@ -85,7 +85,6 @@ def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
             meet("dying", 2)
             Author.objects.create(name="left behind")
             os._exit(3)
-
         def test_2_after(self):
             meet("after", 2)
             self.assertEqual(Author.objects.count(), 0)

@@ -43,7 +43,6 @@ SUITE = f"""
             for number in range(3):
                 with self.subTest("a message", lock=threading.Lock(), number=number):
                     self.assertNotEqual(number, 1)
-
         def test_errors(self):
             with self.subTest(function=lambda: None): raise LockedError("in a subtest")
             with self.subTest(number=7): raise LockedError("in a second one")

@@ -141,7 +141,6 @@ def test_a_set_up_that_fails_leaves_no_transaction_open(observed: Project) -> No
             super().setUpClass()
             Author.objects.create(name="of no test")
             raise ValueError("as planned")
-
         def test_it(self): pass
 
     class Later(Recording, TransactionTestCase):

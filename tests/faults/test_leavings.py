@@ -152,7 +152,6 @@ def test_a_child_that_goes_on_as_its_parent_is_not_heard(observed: Project) -> N
             child = os.fork()
             if not child: return self.go_on()
             os.waitpid(child, 0)
-
         def test_2_passes(self): pass
 
     class Raising(Returning):

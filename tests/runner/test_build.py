@@ -135,7 +135,6 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
                 names = connection.introspection.table_names()
                 self.assertNotIn("decoy", names)
                 self.assertEqual(names.count("library_book"), 1)
-
             def test_details(self):
                 see = connection.introspection
                 with connection.cursor() as cursor:

@@ -84,7 +84,6 @@ EVERYTHING = """
             self.assertIsNone(cache.get("a"))
             cache.set("a", "b")
             self.assertEqual(cache.get("a"), "b")
-
         @tag("bare")
         def test_what_migrations_have_not_made(self):
             with self.assertRaises(ProgrammingError):
@@ -104,7 +103,6 @@ EVERYTHING = """
             query("DROP TABLE cache_rows")
             call_command("createcachetable", verbosity=0)
             self.assertIsNone(cache.get("a"))
-
         def test_writes(self):
             Author.objects.create(name="mine").delete()
             Author.objects.all().delete()

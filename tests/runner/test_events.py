@@ -19,7 +19,6 @@ RUNNER = """
             super().__init__(**kwargs)
             self.observers.append(self.count)
             self.counted = 0
-
         def count(self, event):
             if "RAISES" in os.environ: raise ValueError("observer")
             self.counted += isinstance(event, Started | Finished)
@@ -64,7 +63,6 @@ TESTS = """
             Author.objects.create(name="committed")
             time.sleep(0.1)
             sum(range(1_000_000))
-
         def test_b(self): Costly.changed = True
 
     class NoSetUp(TestCase):

@@ -21,7 +21,6 @@ TESTS = """
             for number in range(3):
                 with self.subTest(number=number):
                     self.assertFalse(IS_BROKEN and number == 1)
-
         @schema_runner.timeout(0.5)
         def test_timed_out(self): time.sleep(60 if IS_BROKEN else 0)
         @unittest.expectedFailure

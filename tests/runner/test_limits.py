@@ -42,7 +42,6 @@ SLOW = """
             lock = threading.Lock()
             lock.acquire()
             lock.acquire()
-
         @soon
         def test_c_server(self): query("SELECT pg_sleep(600)")
 
@@ -80,7 +79,6 @@ SLOW = """
             await Author.objects.acreate(name="slow")
             await asyncio.sleep(30)
             Path("never").touch()
-
         async def test_b_usable(self):
             self.assertEqual(await Author.objects.acount(), 0)
             await Author.objects.acreate(name="usable")
@@ -144,7 +142,6 @@ STUBBORN = """
             Author.objects.create(name="a")
             threading.Thread(target=wait_in_the_second_thread, daemon=True).start()
             self.wait()
-
         def test_c_passes(self): self.assertEqual(Author.objects.count(), 0)
 
     class Swallowing(Stubborn, TransactionTestCase):
@@ -158,7 +155,6 @@ STUBBORN = """
             # Longer than what is stuck may take.
             time.sleep(3.2)
             Path("tidied").touch()
-
         @schema_runner.timeout(3.5)
         def test_it(self): time.sleep(600)
 """

@@ -79,7 +79,6 @@ WRITTEN = """
             kept = type(self).kept = []
             in_a_thread(leave)
             Author.objects.create(name="x")
-
         def test_next(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="left")
@@ -177,7 +176,6 @@ def test_an_altered_structure_is_replaced(project: Project) -> None:
                 Author.objects.create(name="x")
                 with connection.schema_editor() as editor:
                     editor.execute("ALTER TABLE library_book RENAME title TO heading")
-
             def test_it_stays_within_the_class(self):
                 with self.assertRaises(Exception):
                     Book.objects.create(title="x", author=Author.objects.create(name="x"))

@@ -113,7 +113,6 @@ READING = """
             with self.assertRaisesMessage(DatabaseError, "permission denied"):
                 with transaction.atomic(using=using):
                     query(statement, using=using)
-
         def look(self, using):
             found = query("SELECT name FROM library_author", using=using)
             self.assertEqual(found, [("seen",)])
@@ -136,7 +135,6 @@ READING = """
             query("CREATE TABLE made ()")
             self.addCleanup(query, "DROP TABLE made")
             query("SELECT count(*) FROM made", using="mirror")
-
         def test_locks(self):
             for keys in ("1", "1, 2"):
                 query(f"SELECT pg_advisory_lock({keys})", using="mirror")

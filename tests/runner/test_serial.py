@@ -34,7 +34,6 @@ TESTS = """
             self.assertTrue(self.ready)
             self.assertEqual(Author.objects.count(), 1)
             time.sleep(0.1)
-
         def test_c(self): pass
 
     class Labelled(Writing, TransactionTestCase):
