@@ -24,9 +24,8 @@ def refused(project: Project, *arguments: str, saying: str, stdin: str = "") -> 
     return result
 
 
-# Settings and arguments; the command line lists the choices of an option itself.
+# Settings and arguments. What is said of values of settings is in tests/unit/test_settings.py.
 CLONES_IN_CURRENT = "give --isolation schema or --host-database test"
-# What is said of values is in tests/unit/test_settings.py.
 WRONG: list[tuple[str, Mode, str]] = [
     ('{"STRATEGIES": 1}', (), "Unknown key in SCHEMA_RUNNER: STRATEGIES. The keys are FING"),
     ('{"ISOLATION": "table"}', (), "use one of 'schema', 'database'"),
@@ -34,10 +33,13 @@ WRONG: list[tuple[str, Mode, str]] = [
     ("{}", ("--isolation", "table"), "--isolation: invalid choice: 'table' (choose from"),
     ("{}", ("--host-database", "mine"), "--host-database: invalid choice: 'mine' (choose from"),
     *(
-        ("{}", (f"--retries={n}",), f"{n!r} is not a whole number, 0 or")
-        for n in ("-1", "x", "1.5")
+        ("{}", (f"--{option}={text}",), f"argument --{option}: {text!r} is not a {takes}\n")
+        for option, texts, takes in (
+            ("retries", ("-1", "x", "1.5"), "whole number, 0 or more"),
+            ("test-timeout", ("0", "x", "nan"), "number of seconds, more than 0"),
+        )
+        for text in texts
     ),
-    *(("{}", (f"--test-timeout={n}",), f"{n!r} is not a number of") for n in ("0", "x", "nan")),
     ('{"ISOLATION": "database"}', CURRENT, CLONES_IN_CURRENT),
     ('{"HOST_DATABASE": "current"}', ("--isolation", "database"), CLONES_IN_CURRENT),
     ('{"ISOLATION": "database", "HOST_DATABASE": "current"}', PARALLEL, CLONES_IN_CURRENT),
