@@ -9,15 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """`lacks` names extensions that it cannot have, and `install` the command that brings it.
-
-    `settings` are those of `embedded.start`: None for the ones meant for tests.
-    """
-
     version: str
     bin_dir: Path
+    # The command that brings it.
     install: str
+    # Extensions that it cannot have.
     lacks: frozenset[str] = frozenset()
+    # As for `embedded.start`: None for the ones meant for tests.
     settings: dict[str, Any] | None = None
 
     @property

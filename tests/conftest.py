@@ -15,7 +15,7 @@ from schema_runner.postgres.server import Connection, Server
 
 from .builds import BUILD
 from .fork_server import ForkServer
-from .project import Project, wait_for
+from .project import Project, address, wait_for
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
@@ -74,10 +74,7 @@ def _contents(running: embedded.Server) -> list[tuple[str, str]]:
 
 @pytest.fixture(autouse=True)
 def needed_extensions(request: pytest.FixtureRequest) -> None:
-    """Skip a test marked `needs` where the build cannot have the extension.
-
-    One that the build should have, and that is not installed, fails the test.
-    """
+    """Skip a test marked `needs` where the build lacks the extension; fail if it is missing."""
     needed = {name for mark in request.node.iter_markers("needs") for name in mark.args}
     if lacking := needed & BUILD.lacks:
         pytest.skip(f"this PostgreSQL {BUILD.version} is built without {_listed(lacking)}")
@@ -96,14 +93,7 @@ def _listed(names: set[str] | frozenset[str]) -> str:
 @pytest.fixture(scope="session")
 def server(postgresql: embedded.Server) -> Server:
     """How the package itself reaches the server."""
-    return Server(
-        {
-            "host": str(postgresql.socket_dir),
-            "port": postgresql.port,
-            "user": postgresql.user,
-            "dbname": "postgres",
-        }
-    )
+    return address(postgresql)
 
 
 def _create(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
@@ -156,10 +146,7 @@ def fork_server() -> Iterator[ForkServer]:
 def project(
     server: Server, fork_server: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Project]:
-    """A generated Django project, whose database NAME is this test's own.
-
-    Afterwards none of its databases may be left, unless the test has dropped it itself.
-    """
+    """A generated Django project with a NAME of its own; afterwards it may have no database."""
     yield from _generate(tmp_path, server, fork_server, request.node.nodeid)
 
 

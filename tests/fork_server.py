@@ -24,34 +24,19 @@ from typing import IO, Any
 FLAGS = ("-W", "error::ResourceWarning")
 # What nearly each run imports; none of it needs settings.
 _MODULES = (
-    "django.contrib.auth.checks",
-    "django.contrib.auth.hashers",
-    "django.contrib.auth.password_validation",
-    "django.contrib.auth.tokens",
-    "django.contrib.contenttypes.checks",
-    "django.contrib.contenttypes.management",
-    "django.contrib.sites.shortcuts",
-    "django.core.cache.backends.locmem",
-    "django.core.management.commands.createcachetable",
-    "django.core.management.commands.flush",
-    "django.core.management.commands.loaddata",
-    "django.core.management.commands.makemigrations",
-    "django.core.management.commands.test",
-    "django.core.serializers.json",
-    "django.core.serializers.jsonl",
-    "django.core.serializers.xml_serializer",
-    "django.db.backends.postgresql.base",
-    "django.middleware.cache",
-    "django.shortcuts",
-    "django.test.runner",
-    "django.utils.translation.reloader",
-    "django.views.csrf",
-    "multiprocessing.popen_fork",
-    "psycopg.types.json",
-    "schema_runner.runner",
-    "unittest.mock",
+    "django.contrib.auth.checks", "django.contrib.auth.hashers",
+    "django.contrib.auth.password_validation", "django.contrib.auth.tokens",
+    "django.contrib.contenttypes.checks", "django.contrib.contenttypes.management",
+    "django.contrib.sites.shortcuts", "django.core.cache.backends.locmem",
+    "django.core.management.commands.createcachetable", "django.core.management.commands.flush",
+    "django.core.management.commands.loaddata", "django.core.management.commands.makemigrations",
+    "django.core.management.commands.test", "django.core.serializers.json",
+    "django.core.serializers.jsonl", "django.core.serializers.xml_serializer",
+    "django.db.backends.postgresql.base", "django.middleware.cache", "django.shortcuts",
+    "django.test.runner", "django.utils.translation.reloader", "django.views.csrf",
+    "multiprocessing.popen_fork", "psycopg.types.json", "schema_runner.runner", "unittest.mock",
     "xml.sax.expatreader",
-)
+)  # fmt: skip
 _MESSAGE = 1 << 17
 
 
@@ -96,15 +81,9 @@ class ForkServer:
 class ForkedRun:
     """One run, with the methods of `subprocess.Popen` that tests use."""
 
-    def __init__(
-        self,
-        args: Sequence[str],
-        stdin: IO[str],
-        stdout: IO[str],
-        stderr: IO[str],
-        status: IO[str],
-    ) -> None:
-        self.args, self.stdin, self.stdout, self.stderr = args, stdin, stdout, stderr
+    def __init__(self, args: Sequence[str], stdin: IO[str], *outputs: IO[str]) -> None:
+        self.args, self.stdin = args, stdin
+        self.stdout, self.stderr, status = outputs
         self.returncode: int | None = None
         self._status = status
         self._readers: dict[IO[str], threading.Thread] = {}

@@ -26,7 +26,6 @@ OTHER = """
 TWO_CLASSES = """
     class First(Recording, TestCase):
         def test_it(self): pass
-
     class Second(First): pass
 """
 
@@ -42,10 +41,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """All that a run has reported, by test: calls of its result, and events; and its records.
-
-    Tests are named without the `library.test_generated.` that most begin with.
-    """
+    """What a run has reported, by test without the `library.test_generated.`, and its records."""
 
     result: Result
     records: list[dict[str, Any]]

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from psycopg import sql
 
+from schema_runner import embedded
 from schema_runner.postgres.marker import Marker
 from schema_runner.postgres.server import Connection, Server
 
@@ -117,21 +118,23 @@ class Result:
     def output(self) -> str:
         return self.stdout + self.stderr
 
-    def passed(self) -> "Result":
-        """Return this result; fail with the output unless the run was a success."""
-        assert self.code == 0, self.output
-        return self
+    def passed(self, *said: str) -> "Result":
+        """Return this result; fail unless the run was a success and stderr has all this."""
+        return self._ended(0, *said)
 
     def failed(self, *said: str) -> "Result":
         """Return this result; fail unless the run has failed and has said all this of it."""
-        assert self.code == 1, self.output
-        assert [text for text in said if text not in self.stderr] == [], self.output
-        return self
+        return self._ended(1, *said)
 
     def refused(self, *said: str) -> "Result":
         """Do as `failed`, and see that it is no error of our own."""
         assert "Traceback" not in self.stderr, self.output
         return self.failed(*said)
+
+    def _ended(self, code: int, *said: str) -> "Result":
+        assert self.code == code, self.output
+        assert [text for text in said if text not in self.stderr] == [], self.output
+        return self
 
 
 class Project:
@@ -201,10 +204,7 @@ class Project:
         return outcome(self.start(*arguments, env=env), stdin)
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
-        """Start `manage.py test` in a process group of its own.
-
-        That is a fork of the fork server, or a new interpreter where the variables are about one.
-        """
+        """Start `manage.py test` in a process group: a fork, or an interpreter if that matters."""
         variables = {**_environment(), **(env or {})}
         command = ["manage.py", "test", *arguments]
         process: Process
@@ -229,16 +229,12 @@ class Project:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
-    @contextmanager
-    def maintenance(self) -> Iterator[Connection]:
-        with self.server.maintenance() as connection:
-            yield connection
+    def maintenance(self) -> AbstractContextManager[Connection]:
+        return self.server.maintenance()
 
-    @contextmanager
-    def host(self, name: str | None = None) -> Iterator[Connection]:
+    def host(self, name: str | None = None) -> Connection:
         """Connect to the host database, or to another one."""
-        with self.server.connect(name or self.test_name) as connection:
-            yield connection
+        return self.server.connect(name or self.test_name)
 
     def query(
         self, statement: str, *parameters: Any, database: str | None = None
@@ -276,6 +272,12 @@ class Project:
                 " WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"
             )
             return {name: Marker.parse(comment) for name, comment in rows}
+
+
+def address(server: embedded.Server) -> Server:
+    """Return how the package itself reaches an embedded server."""
+    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
+    return Server({**params, "dbname": "postgres"})
 
 
 def outcome(process: Process, stdin: str = "") -> Result:

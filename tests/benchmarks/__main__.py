@@ -8,8 +8,7 @@ from pathlib import Path
 
 from schema_runner import embedded
 
-from ..project import Project
-from .command import address
+from ..project import Project, address
 from .comparison import Comparison
 from .engine import compare_engines
 from .example import compare_workers

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from schema_runner import embedded
 from schema_runner.postgres.server import Server
 
-from ..project import Project
+from ..project import Project, address
 
 _MANAGE = ("manage.py", "test")
 # As initdb leaves it, and one that does not wait for the disk.
@@ -65,12 +65,10 @@ def run(
 
 
 def settle(project: Project, *, is_kept: bool = False) -> None:
-    """Drop a project's test databases unless they are kept.
-
-    A checkpoint lets no command wait for what the one before has written.
-    """
+    """Drop a project's test databases unless they are kept, and write everything to disk."""
     if not is_kept:
         drop_databases(project)
+    # No command waits for what the one before has written.
     with project.maintenance() as connection:
         connection.execute("CHECKPOINT")
 
@@ -94,8 +92,3 @@ def serving(kind: str, folder: Path, bin_dir: Path | None = None) -> Iterator[Se
         yield address(server)
     finally:
         embedded.stop(server)
-
-
-def address(server: embedded.Server) -> Server:
-    params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
-    return Server({**params, "dbname": "postgres"})

@@ -1,8 +1,7 @@
 """Projects whose tests commit, and a note of when the body of each test begins and ends.
 
 Their models are those of `generated`, made without migrations. Some small tables have rows that a
-handler of post_migrate makes, as Django makes content types: both runners restore them after each
-test. All tests connect before their bodies, as both runners disconnect after each:
+handler of post_migrate makes, as Django's content types. All tests connect before their bodies:
 
 - `Idle`: they read, and change nothing.
 - `Committing`: each commits rows in five tables, which are others from test to test.
@@ -10,9 +9,8 @@ test. All tests connect before their bodies, as both runners disconnect after ea
 - `Rolled`: 500 tests whose rows are rolled back, in five tables each, all tables in turn.
 - those of `suite.many`: 20 classes of 10 tests that commit.
 
-Between two tests of a class is all from the end of one's body to the beginning of the next one's:
-the flush or the reset, Django's own set-up and tear-down, and a connection. The first quarter of a
-class is left out: there our resets learn, and plans are made.
+Between the bodies of two tests are the flush or the reset, Django's own set-up and tear-down, and
+a connection. The first quarter of a class is left out: there our resets learn, and plans are made.
 """
 
 import compileall
@@ -48,7 +46,6 @@ _REFERENCE_APP = """
 
     class ReferenceConfig(AppConfig):
         name = "reference"
-
         def ready(self):
             post_migrate.connect(make_rows, sender=self)
 """
@@ -131,14 +128,12 @@ _MANY = """
 
 
 class Shape(NamedTuple):
-    """How many tables a project has, Django's own among them, and in how many apps.
-
-    Besides content types and permissions, `references` tables have rows before each test.
-    """
+    """How many tables a project has, Django's own among them, and in how many apps."""
 
     name: str
     tables: int
     apps: int
+    # Tables that have rows before each test, besides content types and permissions.
     references: int
 
 

@@ -6,15 +6,14 @@ from typing import NamedTuple
 
 
 class Comparison(NamedTuple):
-    """One row of the table; `ratios` has one for each round, in which both ways took turns.
-
-    What is no ratio, but milliseconds, says so in `ratio_of`. A row without a bound is there to be
-    read, and reaches nothing.
-    """
+    """One row of the table."""
 
     name: str
+    # One for each round, in which both ways took turns.
     ratios: Sequence[float]
+    # Without one, a row is there to be read.
     bound: float | None
+    # What is no ratio, but milliseconds, says so.
     ratio_of: str = "ours / stock"
     is_maximum: bool = True
 

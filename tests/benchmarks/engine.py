@@ -1,12 +1,10 @@
 """What a test class costs beyond its tests: in our engine, and in stock Django's.
 
-The parallel suite's `run` is timed: from before its workers start until all of them have ended,
-with every result in; not discovery, databases, of which these tests use none, or the summary. Each
-suite is run with few classes and with many: the difference, divided by the number of classes
-between the two, is the cost of one class, and that of starting and ending workers drops out. The
-classes do nothing, so what is left is handing them out, unittest, and getting the results back.
-Both runners fork their workers, and print the same into a file. CPU time is that of all
-processes: other load on the machine hardly disturbs it.
+The parallel suite's `run` is timed, from before its workers start until all have ended: without
+discovery, databases and the summary. Each suite is run with few classes and with many: the
+difference is the cost of handing classes out, which do nothing, and getting the results back; that
+of starting and ending workers drops out. Both runners fork their workers, and print the same into
+a file. CPU time is that of all processes: other load on the machine hardly disturbs it.
 """
 
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ if all apps referred to users, as they mostly do, those of the big project would
 as long. Groups end a round in minutes, and make the ratios worse for runs that need not migrate.
 
 The tests are one query each, in as many classes as a run has workers at most. They wait until all
-workers are ready: otherwise the first one would run them all, and a run need not wait for others.
+workers are ready: otherwise the first one would run them all.
 """
 
 import compileall

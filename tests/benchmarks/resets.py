@@ -39,14 +39,12 @@ class Session(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What to compare in a session: what lies between tests of a class, or the whole command.
-
-    A kind of server without a bound has no target.
-    """
+    """What to compare in a session: what lies between tests of a class, or the whole command."""
 
     name: str
     session: Session
     between: str | None
+    # By kind of server; one that is not there has no target.
     bounds: dict[str, float]
     in_milliseconds: bool = False
 

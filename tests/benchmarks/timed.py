@@ -2,9 +2,7 @@
 
 The project writes a file for each event of a process:
 
-- `begun`: `setup_databases` is called; with pytest-django, by the first of its workers. Starting
-  and discovery come before, as with the other runners: xdist waits until all workers have found
-  the tests.
+- `begun`: `setup_databases` is called, after discovery; with pytest-django, by its first worker.
 - `built`: Django begins to clone: migrations are over and, with our runner, the template is kept.
 - `checking` and `checked`: Django's checks begin, and are over.
 - `started` and `ready`, in each worker: its set-up begins, and is over: at the end of stock's
@@ -66,7 +64,6 @@ _RUNNERS = """
     class Timed:
         def setup_databases(self, **kwargs):
             clone = BaseDatabaseCreation.clone_test_db
-
             def marked(*args, **kwargs):
                 mark("built")
                 return clone(*args, **kwargs)
@@ -74,7 +71,6 @@ _RUNNERS = """
             mark("begun")
             with mock.patch.object(BaseDatabaseCreation, "clone_test_db", marked):
                 return super().setup_databases(**kwargs)
-
         def run_checks(self, databases):
             mark("checking")
             super().run_checks(databases)
@@ -128,14 +124,12 @@ class Way(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Seconds; `readiness` has one for each worker, from the start of its set-up to its end.
-
-    pytest-django makes no copies, and starts no workers for them.
-    """
+    """Seconds. pytest-django makes no copies, and starts no workers for them."""
 
     whole: float
     set_up: float
     copies: float = nan
+    # From the start of the set-up of each worker to its end.
     readiness: Sequence[float] = ()
 
 

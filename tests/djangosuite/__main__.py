@@ -1,7 +1,4 @@
-"""Run Django's own tests with its runner and with ours; fail where one is fine only with its own.
-
-What Django has for others to test with is tested there: `test_runner` and `test_utils`.
-"""
+"""Run Django's own tests with its runner and ours; fail where one is fine only with its own."""
 
 import argparse
 import json
@@ -20,6 +17,7 @@ from .internals import INTERNALS
 from .outcomes import Outcomes, differences
 from .source import tests_folder
 
+# Here is tested what Django has for others to test with.
 LABELS = ["test_runner", "test_utils"]
 WITHIN = Path(__file__).parent / "within"
 STOCK = "recorded_runners.StockRunner"

@@ -2,14 +2,10 @@
 
 # The test's id, and why.
 INTERNALS = {
-    "test_runner.test_parallel.ParallelTestSuiteTest"
-    ".test_buffer_mode_reports_setupclass_failure": (
-        "a mock of multiprocessing.Pool has the results that it expects to be told"
-    ),
-    "test_runner.tests.TestRunnerInitializerTests.test_no_initialize_suite_test_runner": (
-        "expects the suite to make a multiprocessing.Pool"
-    ),
-    "test_runner.test_discover_runner.DiscoverRunnerTests.test_pdb_with_parallel": (
-        "ours says the same with a CommandError, which manage.py shows without a traceback"
-    ),
-}
+    "test_runner.test_parallel.ParallelTestSuiteTest.test_buffer_mode_reports_setupclass_failure":
+        "a mock of multiprocessing.Pool has the results that it expects to be told",
+    "test_runner.tests.TestRunnerInitializerTests.test_no_initialize_suite_test_runner":
+        "expects the suite to make a multiprocessing.Pool",
+    "test_runner.test_discover_runner.DiscoverRunnerTests.test_pdb_with_parallel":
+        "ours says the same with a CommandError, which manage.py shows without a traceback",
+}  # fmt: skip

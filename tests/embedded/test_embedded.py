@@ -537,9 +537,3 @@ def test_a_named_folder_without_programs_is_an_error(start: Start, folder: Path)
     """A setting that names the wrong folder is not passed over for the wheel."""
     with pytest.raises(SchemaRunnerError, match="holds no postgres, initdb, pg_ctl"):
         start(bin_dir=folder)
-
-
-def test_django_is_not_imported() -> None:
-    """The server is of use without Django."""
-    code = "import schema_runner.embedded, sys; sys.exit('django' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,10 +7,8 @@ from textwrap import indent
 # Statements of tests, by what they come to; `{n}` is a number that no other test has, and
 # `{seconds}` a short time.
 _GOOD = [
-    ("pass", "passed"),
-    ("self.assertEqual(1, 1)", "passed"),
-    ("time.sleep({seconds})", "passed"),
-    ("time.sleep({seconds})", "passed"),
+    *[("pass", "passed"), ("self.assertEqual(1, 1)", "passed")],
+    *[("time.sleep({seconds})", "passed")] * 2,
     ("print('out {n} ' * 30000)", "passed"),
     ("print('err {n} ' * 30000, file=sys.stderr)", "passed"),
     ("threading.Thread(target=time.sleep, args=[3600], daemon=True).start()", "passed"),
@@ -30,8 +28,7 @@ _EXPECTED = [
     ("raise LockedError('expected {n}')", "expected failure"),
 ]
 _BAD = [
-    ("self.fail('failure {n}')", "failed"),
-    ("raise ValueError('error {n}')", "error"),
+    *[("self.fail('failure {n}')", "failed"), ("raise ValueError('error {n}')", "error")],
     ("raise LockedError('locked {n}')", "error"),
     ("raise UnreducingError('unreducing {n}')", "error"),
     ("class LocalError(Exception):\n    pass\nraise LocalError('local {n}')", "error"),
@@ -46,10 +43,8 @@ _BAD = [
     ("with self.subTest(lock=LOCKS):\n    raise LockedError('subtest {n}')", "error"),
 ]
 _DEADLY = [
-    ("os._exit(3)", "crashed"),
-    ("os.kill(os.getpid(), signal.SIGKILL)", "crashed"),
-    ("ctypes.string_at(0)", "crashed"),
-    ("raise KeyboardInterrupt('interrupt {n}')", "crashed"),
+    *[("os._exit(3)", "crashed"), ("os.kill(os.getpid(), signal.SIGKILL)", "crashed")],
+    *[("ctypes.string_at(0)", "crashed"), ("raise KeyboardInterrupt('interrupt {n}')", "crashed")],
 ]
 _BASES = ["SimpleTestCase", "TestCase", "TransactionTestCase"]
 _PREAMBLE = """
@@ -65,15 +60,12 @@ _PREAMBLE = """
 
 @dataclass(slots=True)
 class Suite:
-    """The text of a test module, and what a run must report of it.
-
-    `outcomes` maps tests to what they come to, and `fixtures` those of classes and modules to
-    what is told of them. `never_recorded` are the tests that are skipped before they begin.
-    """
+    """The text of a test module, and what a run must report of its tests and fixtures."""
 
     text: str = _PREAMBLE
     outcomes: dict[str, str] = field(default_factory=dict)
     fixtures: dict[str, str] = field(default_factory=dict)
+    # Tests that are skipped before they begin.
     never_recorded: set[str] = field(default_factory=set)
 
 

@@ -33,7 +33,6 @@ DYING = """
         def test_2_dies(self):
             Author.objects.create(name="left behind")
             {statement}
-
         def test_3_after(self): self.assertEqual(Author.objects.count(), 0)
 
 """
@@ -86,13 +85,11 @@ def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
             meet("dying", 2)
             Author.objects.create(name="left behind")
             os._exit(3)
-
         def test_2_after(self):
             meet("after", 2)
             self.assertEqual(Author.objects.count(), 0)
             rows = query("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_w' ORDER BY 1")
             record("schemas", all=[name for (name,) in rows])
-
     class Second(First): pass
     """
     reported = run(observed, text)
@@ -140,8 +137,7 @@ def test_a_death_with_failfast_stops_the_run(observed: Project) -> None:
 
 def test_the_death_of_an_idle_worker_loses_nothing(observed: Project) -> None:
     """Killed from outside while it waits for orders, it is told of, and the run passes."""
-    observed.tests(
-        """
+    tests = """
         class Waiting(Recording, TestCase):
             def test_1_waits(self):
                 record("waits")
@@ -152,8 +148,8 @@ def test_the_death_of_an_idle_worker_loses_nothing(observed: Project) -> None:
             def test_it(self): wait_for("waits")
 
         def tearDownModule(): record("over")
-        """
-    )
+    """
+    observed.tests(tests)
     process = observed.start(*PARALLEL)
     (idle,) = wait_for(lambda: observed.records("over"), "one of the classes to be over")
     (waiting,) = observed.records("waits")

@@ -43,11 +43,9 @@ SUITE = f"""
             for number in range(3):
                 with self.subTest("a message", lock=threading.Lock(), number=number):
                     self.assertNotEqual(number, 1)
-
         def test_errors(self):
             with self.subTest(function=lambda: None): raise LockedError("in a subtest")
             with self.subTest(number=7): raise LockedError("in a second one")
-
         def test_known(self):
             with self.subTest(known=make_known(Parameter)()): self.fail("with a known parameter")
         def test_pass(self):
@@ -63,7 +61,6 @@ SUITE = f"""
         def tearDownClass(cls):
             super().tearDownClass()
             raise make_known(Exception)("in tearDownClass")
-
         def test_it(self): pass
 
     class NoCleanUp(Recording, TestCase):
@@ -71,7 +68,6 @@ SUITE = f"""
         def setUpClass(cls):
             super().setUpClass()
             cls.addClassCleanup(cls.fail_to_clean_up)
-
         @classmethod
         def fail_to_clean_up(cls): raise UnreducingError("in a class's clean-up")
         def test_it(self): pass

@@ -11,7 +11,6 @@ SUITE = """
         def setUpClass(cls):
             super().setUpClass()
             os._exit(3)
-
         def test_one(self): pass
         def test_two(self): pass
 
@@ -31,7 +30,6 @@ SUITE = """
         def tearDownClass(cls):
             super().tearDownClass()
             os.kill(os.getpid(), signal.SIGKILL)
-
         def test_one(self): pass
         @unittest.skip("not today")
         def test_two(self): pass
@@ -50,7 +48,6 @@ SUITE = """
         def setUpClass(cls):
             super().setUpClass()
             if times("set-up") > 2: os._exit(5)
-
         def test_1(self): os._exit(1)
         def test_2(self): os._exit(2)
         def test_3(self): pass
@@ -127,7 +124,6 @@ def test_a_class_whose_set_up_dies_once_is_run(observed: Project) -> None:
         def setUpTestData(cls):
             Author.objects.create(name="here")
             if times("set-up") == 1: os._exit(3)
-
         def test_one(self): self.assertEqual(Author.objects.count(), 1)
     """
     reported = run(observed, text + OTHER, code=0)
@@ -145,7 +141,6 @@ def test_a_set_up_that_fails_leaves_no_transaction_open(observed: Project) -> No
             super().setUpClass()
             Author.objects.create(name="of no test")
             raise ValueError("as planned")
-
         def test_it(self): pass
 
     class Later(Recording, TransactionTestCase):

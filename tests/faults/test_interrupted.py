@@ -7,9 +7,8 @@ import pytest
 
 from schema_runner import embedded
 from schema_runner.postgres import locks
-from schema_runner.postgres.server import Server
 
-from ..project import PARALLEL, SERIAL, Mode, Project, outcome, wait_for
+from ..project import PARALLEL, SERIAL, Mode, Project, address, outcome, wait_for
 from .waiting import WAITING, end, is_running, kill, wait_for_end, waiting
 
 
@@ -23,8 +22,7 @@ def suite(project: Project) -> Project:
 def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str) -> None:
     """It comes when the database is there, and before that has its marker."""
     suite.migration("0002_more", "0001_initial", 'migrations.RunSQL("CREATE SCHEMA extra")')
-    suite.configure(
-        f"""
+    settings = f"""
         from django.db.backends.postgresql.base import DatabaseWrapper
         from django.db.backends.postgresql.creation import DatabaseCreation
 
@@ -35,8 +33,8 @@ def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str)
                     raise KeyboardInterrupt
 
         DatabaseWrapper.creation_class = Interrupted
-        """
-    )
+    """
+    suite.configure(settings)
     result = suite.run(*PARALLEL)
     assert result.code != 0
     assert "KeyboardInterrupt" in result.stderr
@@ -147,8 +145,7 @@ def test_a_session_of_another_user_does_not_fail_the_run(suite: Project) -> None
 
 def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Project) -> None:
     """Its backend is one of the run's own, and is ended."""
-    project.tests(
-        """
+    tests = """
         left_open = []
 
         class Leaves(TransactionTestCase):
@@ -160,15 +157,14 @@ def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Projec
                 left_open.append(other)
 
             def _fixture_teardown(self): pass
-        """
-    )
+    """
+    project.tests(tests)
     project.run().passed()
 
 
 def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -> None:
     """What goes wrong while cleaning up is told, after what the tests found."""
-    project.tests(
-        """
+    tests = """
         class Severs(TransactionTestCase):
             def test_fails_after_all_connections_were_ended(self):
                 query(
@@ -176,12 +172,9 @@ def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
                 self.fail("as planned")
-        """
-    )
-    result = project.run()
-    assert result.code == 1
-    assert "FAILED (failures=1)" in result.stderr
-    assert "as planned" in result.stderr
+    """
+    project.tests(tests)
+    project.run().failed("FAILED (failures=1)", "as planned")
     project.drop_database(project.test_name)
 
 
@@ -193,13 +186,10 @@ def test_a_server_that_stops_does_not_hide_the_failures(
     settings, cache = {"work_mem": "5MB", "fsync": False}, postgresql.data_dir.parent
     other = embedded.start(bin_dir=postgresql.bin_dir, settings=settings, cache_dir=cache)
     try:
-        where = {"host": str(other.socket_dir), "port": other.port, "user": other.user}
-        project = Project(tmp_path, Server({**where, "dbname": "x"}), "stopped")
-        project.tests(
-            f"""
+        project = Project(tmp_path, address(other), "stopped")
+        tests = f"""
             class Stops(SimpleTestCase):
                 databases = {{"default"}}
-
                 def test_fails_after_the_server_was_stopped(self):
                     pid = Path({str(other.data_dir / "postmaster.pid")!r})
                     os.kill(int(pid.read_text().split()[0]), signal.SIGINT)
@@ -210,13 +200,12 @@ def test_a_server_that_stops_does_not_hide_the_failures(
             class Another(SimpleTestCase):
                 databases = {{"default"}}
                 def test_passes(self): pass
-            """
-        )
+        """
+        project.tests(tests)
         result = project.run(*mode)
     finally:
         embedded.stop(other)
-    assert result.code == 1
     # A worker may be building its schema when the server goes.
-    assert "FAILED (failures=1" in result.stderr
+    result.failed("FAILED (failures=1")
     assert "for the next run to remove" in result.stdout
     assert "Traceback (most recent call last)" not in result.stderr.partition("FAILED")[2]

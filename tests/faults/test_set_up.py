@@ -17,7 +17,6 @@ WAITING = """
             wait_for("failing")
             failing = Path("/proc", Path("failing").read_text())
             wait_until(lambda: not failing.exists())
-
     class Second(First): pass
 """
 # What a worker or a migration does that is waited for, by its process id in a file.
@@ -116,9 +115,7 @@ def test_set_up_that_fails_in_a_replacement_is_told_beside_the_death(observed: P
         def test_1(self):
             meet("dying", 2)
             os._exit(3)
-
         def test_2(self): pass
-
     class Second(First): pass
     """
     body = "if times(f'set-up-{worker.number}') > 1: raise ValueError('only once')"

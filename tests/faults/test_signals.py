@@ -88,8 +88,7 @@ def test_a_signal_while_migrating_ends_it_at_once(suite: Project, number: int, m
 
 def test_a_test_that_terminates_the_run_is_finished(project: Project) -> None:
     """Without workers the process is the run's."""
-    project.tests(
-        """
+    tests = """
         class Killing(TestCase):
             def test_a(self): Author.objects.create(name="a")
             def test_b_kills(self): os.kill(os.getpid(), signal.SIGTERM)
@@ -97,8 +96,8 @@ def test_a_test_that_terminates_the_run_is_finished(project: Project) -> None:
 
         class Beside(TestCase):
             def test_d(self): pass
-        """
-    )
+    """
+    project.tests(tests)
     result = project.run()
     assert result.code == TERMINATED
     # test_d and test_a have come before it.
@@ -109,14 +108,13 @@ def test_a_test_that_terminates_the_run_is_finished(project: Project) -> None:
 @each_mode
 def test_a_handler_of_the_project_s_own_stays(suite: Project, mode: Mode) -> None:
     """It is called, and decides what becomes of the run."""
-    suite.configure(
-        """
+    settings = """
         import signal
         from pathlib import Path
 
         signal.signal(signal.SIGTERM, lambda *_: Path("handled").touch())
-        """
-    )
+    """
+    suite.configure(settings)
     process = suite.start(*mode)
     waiting(suite, 2 if mode else 1)
     send(process, signal.SIGTERM, to_group=False)
@@ -127,8 +125,7 @@ def test_a_handler_of_the_project_s_own_stays(suite: Project, mode: Mode) -> Non
 @each_mode
 def test_a_process_that_a_test_starts_has_the_usual_handlers(project: Project, mode: Mode) -> None:
     """What is run by a test is ended by SIGTERM, and by Ctrl-C, as anything is."""
-    project.tests(
-        """
+    tests = """
         import subprocess
 
         READY = "print('ready', flush=True); import time; time.sleep(600)"
@@ -143,8 +140,7 @@ def test_a_process_that_a_test_starts_has_the_usual_handlers(project: Project, m
                         child.stdout.readline()
                         child.send_signal(number)
                         self.assertEqual(child.wait(60), -number)
-
         class Beside(Starting): pass
-        """
-    )
+    """
+    project.tests(tests)
     project.run(*mode).passed()

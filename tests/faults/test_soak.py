@@ -1,7 +1,4 @@
-"""Suites of tests that behave badly while workers are killed: nothing is lost, or told twice.
-
-SOAK_ROUNDS says how often with each start method, and SOAK_SEED repeats one round.
-"""
+"""Suites of tests that behave badly while workers are killed: nothing is lost, or told twice."""
 
 import os
 import random
@@ -17,6 +14,7 @@ from ..observed import Reported, children, finish, session
 from ..project import METHODS, Project
 from .generator import Suite, generate
 
+# How often with each start method; SOAK_SEED repeats one round.
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
 CLASSES, TESTS = 40, 200
 # Of workers from outside, at most, and how long it is until the next, in seconds.
@@ -39,11 +37,9 @@ def workers(run: int) -> list[int]:
 
 @contextmanager
 def killing(project: Project, run: int, number: int, chance: random.Random) -> Iterator[list[int]]:
-    """Kill workers of a run during the body, any of them at any time; yield who was killed.
-
-    But not three of one number in a row as they start: that is meant to end the run. Once one has
-    not come to a test, such are spared until all workers have.
-    """
+    """Kill workers of a run during the body, any of them at any time; yield who was killed."""
+    # But not three of one number in a row as they start: that is meant to end the run. Once one
+    # has not come to a test, such are spared until all workers have.
     killed, is_over = list[int](), threading.Event()
 
     def kill() -> None:

@@ -19,7 +19,6 @@ WAITING = """
             record("waits", schema=schema, database=database)
             while not Path(os.environ.get("GO", "go")).exists():
                 time.sleep(0.02)
-
     class A(Waiting, TestCase): pass
     class B(Waiting, TransactionTestCase): pass
 """

@@ -6,7 +6,7 @@ import pytest
 
 from ..digest import digest
 from ..project import Project
-from .decoys import DECOYS
+from .decoys import DECOYS, unchanged
 
 # Tests that wait for each other, so that each worker has one, and tell what they find.
 SIMPLE = """
@@ -19,7 +19,6 @@ SIMPLE = """
             self.assertGreater(Author.objects.create(name="new").id, 2)
             meet()
             tell(contents=contents())
-
     class Second(First): pass
 """
 
@@ -52,4 +51,14 @@ def counted(project: Project, place: str) -> Iterator[Project]:
     assert project.databases() == [project.name]
     with project.host(project.name) as connection:
         assert digest(connection) == before
+    project.drop_database()
+
+
+@pytest.fixture
+def occupied(project: Project) -> Iterator[Project]:
+    """A project whose own database is in use, and is to be left as it was."""
+    project.create_database()
+    project.query(DECOYS, database=project.name)
+    with unchanged(project):
+        yield project
     project.drop_database()

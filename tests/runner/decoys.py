@@ -1,10 +1,13 @@
-"""What a developer's own database has in it when a run makes its schemas there.
+"""What a developer's own database has in it when a run uses it, and that it stays as it was."""
 
-Tables of the same names with other columns and precious rows, rows that say everything is applied,
-what was left by a feature that is gone, and schemas whose names or comments are like ours, but
-never both.
-"""
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from ..digest import digest
+from ..project import Project
+
+# Tables of the same names with other columns, rows that say everything is applied, what is left of
+# a feature that is gone, and schemas whose names or comments are like ours, but never both.
 DECOYS = """
     CREATE TABLE library_author (id serial PRIMARY KEY, name text, precious text);
     CREATE TABLE library_book (id serial PRIMARY KEY, author_id int REFERENCES library_author);
@@ -38,3 +41,35 @@ DECOYS = """
     CREATE SCHEMA test_shims_1; COMMENT ON SCHEMA test_shims_1 IS '{"schema_runner": 2}';
     CREATE SCHEMA mine;
 """
+_BESIDE = """
+    SELECT 'schema', nspname, nspacl::text, obj_description(oid, 'pg_namespace')
+    FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)'
+    UNION ALL SELECT 'extension', extname, extnamespace::regnamespace::text, extversion
+    FROM pg_extension
+    UNION ALL SELECT 'database', datname, datacl::text, shobj_description(oid, 'pg_database')
+    FROM pg_database
+    UNION ALL SELECT 'role', rolname, rolconfig::text, rolcreatedb::text FROM pg_roles
+    UNION ALL SELECT 'setting', setdatabase::text, setrole::text, setconfig::text
+    FROM pg_db_role_setting
+    UNION ALL SELECT 'large object', oid::text, '', '' FROM pg_largeobject_metadata
+    UNION ALL SELECT 'publication', pubname, '', '' FROM pg_publication
+    UNION ALL SELECT 'trigger', evtname, '', '' FROM pg_event_trigger
+    UNION ALL SELECT 'default', oid::text, defaclacl::text, '' FROM pg_default_acl
+    ORDER BY 1, 2
+"""
+
+
+def state(project: Project) -> tuple[object, ...]:
+    """Return all of a project's database and its server that a run could have changed."""
+    with project.host(project.name) as connection:
+        schemas = [digest(connection, name) for name in ("public", "mine", "test_w1_1")]
+        return (connection.execute(_BESIDE).fetchall(), *schemas)
+
+
+@contextmanager
+def unchanged(project: Project) -> Iterator[Project]:
+    """Expect the project's own database to be left as it was found."""
+    before = state(project)
+    yield project
+    project.end()
+    assert state(project) == before

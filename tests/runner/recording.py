@@ -1,7 +1,7 @@
 """Runs whose tests record when they begin and end, by `helpers.Recording`."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..project import Project, Result
 
@@ -10,8 +10,7 @@ from ..project import Project, Result
 TOGETHER = {"MEET": "2"}
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """What one process has recorded of a class, or of a test of it."""
 
     what: str
@@ -24,15 +23,18 @@ class Line:
         return f"{self.case}.{self.test}"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """A run, and the lines that its tests have recorded, in their order."""
 
     result: Result
     lines: list[Line]
 
-    def passed(self) -> "Run":
-        self.result.passed()
+    def passed(self, *said: str) -> "Run":
+        self.result.passed(*said)
+        return self
+
+    def failed(self, *said: str) -> "Run":
+        self.result.failed(*said)
         return self
 
     @property
@@ -85,10 +87,7 @@ def run(project: Project, *arguments: str, env: dict[str, str] | None = None) ->
 
 def read(project: Project, name: str = "recorded") -> list[Line]:
     """Return what was recorded in a file of this name, if anything was."""
-    return [
-        Line(line["what"], line["case"], line["test"], line["process"])
-        for line in project.records(name=name)
-    ]
+    return [Line(*map(line.get, Line._fields)) for line in project.records(name=name)]
 
 
 def sleeping(names: str, seconds: float | str, kind: str = "TestCase") -> str:

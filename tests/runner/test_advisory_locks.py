@@ -24,17 +24,13 @@ KEYS = """
         def setUp(self):
             query("SET lock_timeout = '30s'")
             self.addCleanup(connection.close)
-
         def meet(self): meet(self._testMethodName)
-
         def assert_true(self, call, *parameters):
             self.assertTrue(query(f"SELECT {call}", *parameters)[0][0], call)
-
         def assert_excluded(self, *calls, expected=True):
             # In a connection of another thread, which is a worker's own as well.
             found = in_a_thread(lambda: [query(f"SELECT {call}")[0][0] for call in calls])
             self.assertEqual(found, [not expected] * len(calls))
-
         def test_session(self):
             all_keys = ("1", "-1", "9223372036854775807", "1, 2", "-1, 2147483647")
             for keys in all_keys:

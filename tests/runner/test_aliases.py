@@ -7,6 +7,7 @@ from textwrap import dedent
 import pytest
 
 from ..project import METHODS, PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each_mode, each_runner
+from .test_roles import roles as created_roles
 
 # Two databases of PostgreSQL with an app each, a third with one table of two, a second alias and a
 # mirror, a database that no test uses, and SQLite.
@@ -34,7 +35,6 @@ DATABASES = """
             return "other" if model._meta.app_label == "shop" else None
 
         db_for_write = db_for_read
-
         def allow_migrate(self, db, app_label, model_name=None, **hints):
             if app_label == "shop":
                 return db == "other"
@@ -113,11 +113,9 @@ SEVERAL = """
             for alias, tables in TABLES.items():
                 see = connections[alias].introspection
                 self.assertEqual(sorted(see.table_names()), tables, alias)
-
         def test_the_database_that_no_test_uses(self):
             rows = query("SELECT datname FROM pg_database WHERE datname ~ 'p[0-9]+_unused'")
             self.assertEqual(rows, [])
-
         def test_creation_can_be_asked(self):
             aliases = ("default", "other", "third")
             signatures = {connections[alias].creation.test_db_signature() for alias in aliases}
@@ -253,7 +251,6 @@ OPTIONS_TESTS = """
             for alias, statement, expected in SESSIONS:
                 with self.subTest(alias=alias, statement=statement):
                     self.assertEqual(answers(alias, statement), [expected] * 3)
-
         def test_a_connection_of_that_role_is_left_open(self):
             # Stock Django could not drop the database.
             if "--testrunner" not in sys.argv:
@@ -264,12 +261,10 @@ OPTIONS_TESTS = """
             # The server is told the type of a bound parameter, and of an interpolated one not.
             for alias, expected in (("default", "smallint"), ("role", "integer")):
                 self.assertEqual(query("SELECT pg_typeof(%s)", 1, using=alias), [(expected,)])
-
         def test_encodings(self):
             for alias in ("ascii", "unmigrated"):
                 Author.objects.using(alias).create(name="Žofie")
                 self.assertEqual(Author.objects.using(alias).get(name="Žofie").name, "Žofie")
-
         def test_which_migrations_have_run(self):
             for alias in ALIASES:
                 tables = connections[alias].introspection.table_names()
@@ -280,7 +275,6 @@ OPTIONS_TESTS = """
         def test_sequences(self):
             for alias in ALIASES:
                 Author.objects.using(alias).create(name="any")
-
         def test_requests(self):
             self.client.raise_request_exception = False
             self.assertEqual(self.client.get("/fail").status_code, 500)
@@ -307,10 +301,8 @@ OPTIONS_TESTS = """
 def roles(project: Project) -> Iterator[None]:
     """A role that owns databases and one that may take it on."""
     owner, user = f"{project.name}_owner", f"{project.name}_user"
-    creates = f"CREATE ROLE {owner} CREATEDB; CREATE ROLE {user} LOGIN IN ROLE {owner}"
-    project.query(creates, database="postgres")
-    yield
-    project.query(f"DROP ROLE {user}, {owner}", database="postgres")
+    with created_roles(project, **{owner: "CREATEDB", user: f"IN ROLE {owner}"}):
+        yield
 
 
 @pytest.mark.usefixtures("roles")
@@ -412,10 +404,8 @@ CONCURRENT_TESTS = """
             Author.objects.create(name="committed")
             found = answers("default", "SELECT name FROM library_author")
             self.assertEqual(found, ["committed"] * 3)
-
         async def test_other_threads(self):
             await Author.objects.acreate(name="committed")
-
             def look():
                 with closing(connection):
                     return Author.objects.get().name
@@ -428,7 +418,6 @@ CONCURRENT_TESTS = """
         @classmethod
         def setUpTestData(cls):
             cls.author = Author.objects.create(name="committed")
-
         async def test_managers(self):
             book = await Book.objects.acreate(title="t", author=self.author)
             self.assertEqual(await Book.objects.acount(), 1)
@@ -440,7 +429,6 @@ CONCURRENT_TESTS = """
             for path in ("/", "/later"):
                 response = await self.async_client.get(path)
                 self.assertEqual(response.content, b"committed")
-
         async def test_sync_to_async(self):
             await sync_to_async(self.author.delete)()
             self.assertFalse(await Author.objects.aexists())

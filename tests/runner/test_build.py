@@ -16,82 +16,66 @@ def sql(*statements: str) -> str:
     return "".join(f"migrations.RunSQL({statement!r})," for statement in statements)
 
 
+def listed(table: str) -> Cases:
+    """Return the cases of a table: after a name statements, and after an arrow the body."""
+    cases = (case.split("    =>") for case in table.split("    -- ")[1:])
+    named = ((*made.split("\n", 1), body) for made, body in cases)
+    return {name: (sql(*map(str.strip, made.split("    &"))), body) for name, made, body in named}
+
+
+# The first build is alone in its database, as under stock Django: catalog queries may look by bare
+# names, and by the name `public`.
 MIGRATIONS: Cases = {
-    # The first build is alone in its database, as under stock Django: catalog queries may look
-    # by bare names, and by the name `public`.
-    "catalog_by_bare_name": (
-        sql(
-            """DO $$ BEGIN
-                 EXECUTE (SELECT 'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT '
-                                 || conname
-                          FROM pg_constraint WHERE conname = 'library_author_name_key');
-               END $$"""
-        ),
-        "for _ in range(2): Author.objects.create(name='twice')",
-    ),
-    "catalog_by_the_name_public": (
-        sql(
-            """DO $$ BEGIN
-                 ASSERT EXISTS (SELECT FROM pg_indexes WHERE schemaname = 'public'
-                                AND tablename = 'library_author');
-                 EXECUTE (SELECT 'CREATE TABLE found_' || count(*) || '()' FROM pg_tables
-                          WHERE schemaname = 'public' AND tablename LIKE 'library%');
-               END $$"""
-        ),
-        'query("SELECT * FROM found_2")',
-    ),
-    "tables_named_with_public": (
-        sql(
-            'CREATE TABLE "public"."extra" (id serial PRIMARY KEY)',
-            "INSERT INTO public.extra DEFAULT VALUES",
-        ),
-        'self.assertEqual(query("SELECT id FROM extra"), [(1,)])',
-    ),
-    "rows": (
-        """
+    "rows": ("""
         migrations.RunPython(
             lambda apps, editor: apps.get_model("library", "Author").objects.create(name="first")
         ),
-        """,
-        """
+        """, """
         self.assertEqual(Author.objects.get().id, 1)
         self.assertGreater(Author.objects.create(name="second").id, 1)
-        """,
-    ),
-    "functions_and_triggers": (
-        sql(
-            """CREATE TABLE log (entry text);
-               CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql
-               SET search_path = public AS $$
-               BEGIN INSERT INTO log VALUES (NEW.name); RETURN NEW; END $$;
-               CREATE TRIGGER logs AFTER INSERT ON library_author
-               FOR EACH ROW EXECUTE FUNCTION log_it()"""
-        ),
-        """
-        Author.objects.create(name="logged")
-        self.assertEqual(query("SELECT entry FROM log"), [("logged",)])
-        """,
-    ),
-    "index_built_concurrently": (
-        """
+        """),
+    "index_built_concurrently": ("""
         __import__("django.contrib.postgres.operations", fromlist=["x"]).AddIndexConcurrently(
             "book", models.Index(fields=["title"], name="by_title")
         ),
-        """,
-        """
+        """, """
         with connection.cursor() as cursor:
             found = connection.introspection.get_constraints(cursor, "library_book")
         self.assertIn("by_title", found)
-        """,
-    ),
-    "grants_on_public": (
-        "",
-        """
-        found = query("SELECT has_schema_privilege('pg_monitor', current_schema(), 'USAGE')")
-        self.assertEqual(found, [(True,)])
-        """,
-    ),
-}
+        """),
+} | listed("""
+    -- catalog_by_bare_name
+    DO $$ BEGIN
+        EXECUTE (SELECT 'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT ' || conname
+                 FROM pg_constraint WHERE conname = 'library_author_name_key');
+    END $$
+    => for _ in range(2): Author.objects.create(name="twice")
+    -- catalog_by_the_name_public
+    DO $$ BEGIN
+        ASSERT EXISTS (SELECT FROM pg_indexes WHERE schemaname = 'public'
+                       AND tablename = 'library_author');
+        EXECUTE (SELECT 'CREATE TABLE found_' || count(*) || '()' FROM pg_tables
+                 WHERE schemaname = 'public' AND tablename LIKE 'library%');
+    END $$
+    => query("SELECT * FROM found_2")
+    -- tables_named_with_public
+    CREATE TABLE "public"."extra" (id serial PRIMARY KEY)
+    & INSERT INTO public.extra DEFAULT VALUES
+    => self.assertEqual(query("SELECT id FROM extra"), [(1,)])
+    -- functions_and_triggers
+    CREATE TABLE log (entry text);
+    CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
+    $$ BEGIN INSERT INTO log VALUES (NEW.name); RETURN NEW; END $$;
+    CREATE TRIGGER logs AFTER INSERT ON library_author FOR EACH ROW EXECUTE FUNCTION log_it()
+    =>
+    Author.objects.create(name="logged")
+    self.assertEqual(query("SELECT entry FROM log"), [("logged",)])
+    -- grants_on_public
+    SELECT 1
+    =>
+    found = query("SELECT has_schema_privilege('pg_monitor', current_schema(), 'USAGE')")
+    self.assertEqual(found, [(True,)])
+""")  # fmt: skip
 
 
 def plant(project: Project, cases: Cases, *methods: str) -> None:
@@ -101,7 +85,7 @@ def plant(project: Project, cases: Cases, *methods: str) -> None:
     for number, (name, (operations, body)) in enumerate(cases.items(), start=2):
         project.migration(f"{number:04}_{name}", after, operations)
         after = f"{number:04}_{name}"
-        texts.append(f"def test_{name}(self):\n{indent(dedent(body), '    ')}\n")
+        texts.append(f"def test_{name}(self):\n{indent(dedent(body).strip(), '    ')}\n")
         if "Concurrently" in operations:
             with (project.folder / f"library/migrations/{after}.py").open("a") as migration:
                 migration.write("    atomic = False\n")
@@ -131,8 +115,7 @@ def test_migrations(project: Project, mode: Mode) -> None:
 @pytest.mark.versions
 def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
     """Decoys in `public` do not show, and a flush does not reach them."""
-    project.tests(
-        """
+    tests = """
         from django.core.management import call_command
         from django.db.migrations.recorder import MigrationRecorder
 
@@ -152,7 +135,6 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
                 names = connection.introspection.table_names()
                 self.assertNotIn("decoy", names)
                 self.assertEqual(names.count("library_book"), 1)
-
             def test_details(self):
                 see = connection.introspection
                 with connection.cursor() as cursor:
@@ -165,93 +147,64 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
             def test_one_query_each(self):
                 with self.assertNumQueries(1), connection.cursor() as cursor:
                     connection.introspection.get_table_list(cursor)
-
             def test_flush(self):
                 call_command("flush", interactive=False, verbosity=0)
                 self.assertEqual(query("SELECT trap FROM public.library_book"), [("precious",)])
-
             def test_migrations_are_those_of_the_schema(self):
                 applied = MigrationRecorder(connection).applied_migrations()
                 self.assertIn(("library", "0001_initial"), applied)
-        """
-    )
+    """
+    project.tests(tests)
     run(project, SERIAL)
 
 
-AUDIT = sql(
-    """CREATE SCHEMA audit;
-       CREATE TABLE audit.log (name text);
-       CREATE FUNCTION audit.logs() RETURNS trigger LANGUAGE plpgsql
-       SET search_path = audit, public AS
-       'BEGIN INSERT INTO audit.log SELECT name FROM public.library_author WHERE id = NEW.id;
-        RETURN NULL; END';
-       CREATE TRIGGER logs AFTER INSERT ON library_author
-       FOR EACH ROW EXECUTE FUNCTION audit.logs()"""
-)
 # What a schema cannot hold: cases, by how the line that tells of them names them. It names three.
-OBSTACLES: list[dict[str, tuple[str, str]]] = [
-    {
-        "schema audit": (
-            AUDIT,
-            """
-            Author.objects.create(name="a")
-            self.assertEqual(query("SELECT name FROM audit.log"), [("a",)])
-            """,
-        ),
-        "function public.authors()": (
-            sql(
-                """CREATE FUNCTION authors() RETURNS bigint LANGUAGE plpgsql AS
-                   'BEGIN RETURN (SELECT count(*) FROM public.library_author); END'"""
-            ),
-            """
-            Author.objects.create(name="a")
-            self.assertEqual(query("SELECT authors()"), [(1,)])
-            """,
-        ),
-        "type public.hollow": (
-            sql("CREATE TYPE hollow"),
-            """self.assertTrue(query("SELECT 1 FROM pg_type WHERE typname = 'hollow'"))""",
-        ),
-    },
-    {
-        "event trigger no_tables": (
-            sql(
-                """CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS
-                   $$ BEGIN RAISE 'not by %', TG_TAG; END $$;
-                   CREATE EVENT TRIGGER no_tables ON ddl_command_start
-                   WHEN TAG IN ('CREATE TABLE AS') EXECUTE FUNCTION forbid()"""
-            ),
-            """
-            with self.assertRaisesMessage(Exception, "not by CREATE TABLE AS"):
-                query("CREATE TABLE t AS SELECT 1")
-            """,
-        ),
-        "publication news": (
-            sql("CREATE PUBLICATION news FOR TABLE library_author"),
-            """
-            found = query("SELECT tablename FROM pg_publication_tables")
-            self.assertEqual(found, [("library_author",)])
-            """,
-        ),
-        "cast (pg_catalog.text AS pg_catalog.cidr)": (
-            sql("CREATE CAST (text AS cidr) WITH INOUT AS ASSIGNMENT"),
-            'self.assertEqual(query("SELECT 1 FROM pg_cast WHERE oid >= 16384"), [(1,)])',
-        ),
-    },
-    {
-        "foreign-data wrapper far, server there": (
-            sql("CREATE FOREIGN DATA WRAPPER far; CREATE SERVER there FOREIGN DATA WRAPPER far"),
-            'self.assertEqual(query("SELECT srvname FROM pg_foreign_server"), [("there",)])',
-        ),
-        "DROP EXTENSION IF EXISTS hstore CASCADE": (
-            sql(
-                "DROP EXTENSION IF EXISTS hstore CASCADE",
-                "CREATE EXTENSION hstore; ALTER TABLE library_book ADD COLUMN tags hstore",
-            ),
-            'self.assertEqual(query("SELECT count(tags) FROM library_book"), [(0,)])',
-        ),
-    },
-]
+OBSTACLES = [listed(table) for table in ("""
+    -- schema audit
+    CREATE SCHEMA audit; CREATE TABLE audit.log (name text);
+    CREATE FUNCTION audit.logs() RETURNS trigger LANGUAGE plpgsql SET search_path = audit, public
+    AS 'BEGIN INSERT INTO audit.log SELECT name FROM public.library_author WHERE id = NEW.id;
+     RETURN NULL; END';
+    CREATE TRIGGER logs AFTER INSERT ON library_author FOR EACH ROW EXECUTE FUNCTION audit.logs()
+    =>
+    Author.objects.create(name="a")
+    self.assertEqual(query("SELECT name FROM audit.log"), [("a",)])
+    -- function public.authors()
+    CREATE FUNCTION authors() RETURNS bigint LANGUAGE plpgsql AS
+    'BEGIN RETURN (SELECT count(*) FROM public.library_author); END'
+    =>
+    Author.objects.create(name="a")
+    self.assertEqual(query("SELECT authors()"), [(1,)])
+    -- type public.hollow
+    CREATE TYPE hollow
+    => self.assertTrue(query("SELECT 1 FROM pg_type WHERE typname = 'hollow'"))
+""", """
+    -- event trigger no_tables
+    CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'not by %', TG_TAG; END $$;
+    CREATE EVENT TRIGGER no_tables ON ddl_command_start WHEN TAG IN ('CREATE TABLE AS')
+    EXECUTE FUNCTION forbid()
+    =>
+    with self.assertRaisesMessage(Exception, "not by CREATE TABLE AS"):
+        query("CREATE TABLE t AS SELECT 1")
+    -- publication news
+    CREATE PUBLICATION news FOR TABLE library_author
+    =>
+    found = query("SELECT tablename FROM pg_publication_tables")
+    self.assertEqual(found, [("library_author",)])
+    -- cast (pg_catalog.text AS pg_catalog.cidr)
+    CREATE CAST (text AS cidr) WITH INOUT AS ASSIGNMENT
+    => self.assertEqual(query("SELECT 1 FROM pg_cast WHERE oid >= 16384"), [(1,)])
+""", """
+    -- foreign-data wrapper far, server there
+    CREATE FOREIGN DATA WRAPPER far; CREATE SERVER there FOREIGN DATA WRAPPER far
+    => self.assertEqual(query("SELECT srvname FROM pg_foreign_server"), [("there",)])
+    -- DROP EXTENSION IF EXISTS hstore CASCADE
+    DROP EXTENSION IF EXISTS hstore CASCADE
+    & CREATE EXTENSION hstore; ALTER TABLE library_book ADD COLUMN tags hstore
+    => self.assertEqual(query("SELECT count(tags) FROM library_book"), [(0,)])
+""")]  # fmt: skip
+AUDIT, _ = OBSTACLES[0]["schema audit"]
 
 
 @each_runner
@@ -288,8 +241,7 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
         ("mirror", {"TEST": {"MIRROR": "default"}}),
     ):
         project.configure(f'DATABASES[{alias!r}] = DATABASES["default"] | {changed}')
-    project.tests(
-        """
+    tests = """
         class Apart(TransactionTestCase):
             databases = {"default", "other", "mirror"}
             def test_it(self):
@@ -302,8 +254,8 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
                     ((database,),) = query("SELECT current_database()", using=alias)
                     self.assertTrue(database.endswith(f"_{number}"))
         class Alike(Apart): pass
-        """
-    )
+    """
+    project.tests(tests)
     run(project, PARALLEL, method=method)
 
 
@@ -347,8 +299,7 @@ def test_a_second_build_that_cannot_be_beside_the_first(
     project.migration("0002_bare", "0001_initial", sql(statements))
     settings = {"SEEDERS": ["helpers.counting.seed"], "TRUSTED_MIGRATIONS": trusted}
     project.configure(f"SCHEMA_RUNNER = {settings | {'STRATEGY': 'migrate'}}")
-    project.tests(
-        f"""
+    tests = f"""
         class Any(TestCase):
             def test_it(self):
                 meet()
@@ -367,8 +318,8 @@ def test_a_second_build_that_cannot_be_beside_the_first(
                     with self.assertRaisesMessage(Exception, "no_empty_name"):
                         Author.objects.create(name="")
         class Alike(Any): pass
-        """
-    )
+    """
+    project.tests(tests)
     assert saying in run(project, PARALLEL, method=method).stdout
 
 
@@ -379,13 +330,12 @@ def test_a_template_with_objects_of_its_own(project: Project) -> None:
     prepares = "CREATE TABLE prepared (n int); INSERT INTO prepared VALUES (7)"
     project.query(prepares, database=template)
     project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {template!r}}}')
-    project.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self): self.assertEqual(query("SELECT n FROM prepared"), [(7,)])
         class Alike(Any): pass
-        """
-    )
+    """
+    project.tests(tests)
     for mode in (SERIAL, PARALLEL):
         assert "table public.prepared" in project.run(*mode).passed().stdout
         assert project.databases() == [template]

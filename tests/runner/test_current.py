@@ -11,36 +11,12 @@ from typing import Any
 
 import pytest
 
-from ..digest import digest
 from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each_mode, wait_for
-from .decoys import DECOYS
+from .decoys import DECOYS, unchanged
+from .test_keepdb import EXTENSION
+from .test_run import FAILING
 
 pytestmark = pytest.mark.oldest
-
-_BESIDE = """
-    SELECT 'schema', nspname, nspacl::text, obj_description(oid, 'pg_namespace')
-    FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)'
-    UNION ALL SELECT 'extension', extname, extnamespace::regnamespace::text, extversion
-    FROM pg_extension
-    UNION ALL SELECT 'database', datname, datacl::text, shobj_description(oid, 'pg_database')
-    FROM pg_database
-    UNION ALL SELECT 'role', rolname, rolconfig::text, rolcreatedb::text FROM pg_roles
-    UNION ALL SELECT 'setting', setdatabase::text, setrole::text, setconfig::text
-    FROM pg_db_role_setting
-    UNION ALL SELECT 'large object', oid::text, '', '' FROM pg_largeobject_metadata
-    UNION ALL SELECT 'publication', pubname, '', '' FROM pg_publication
-    UNION ALL SELECT 'trigger', evtname, '', '' FROM pg_event_trigger
-    UNION ALL SELECT 'default', oid::text, defaclacl::text, '' FROM pg_default_acl
-    ORDER BY 1, 2
-"""
-
-
-def state(project: Project) -> tuple[object, ...]:
-    """Return all of a project's database and its server that a run could have changed."""
-    with project.host(project.name) as connection:
-        schemas = [digest(connection, name) for name in ("public", "mine", "test_w1_1")]
-        return (connection.execute(_BESIDE).fetchall(), *schemas)
-
 
 SMALL = """
     class Any(TestCase):
@@ -49,15 +25,6 @@ SMALL = """
             Author.objects.create(name="a")
     class Alike(Any): pass
 """
-
-
-@contextmanager
-def unchanged(project: Project) -> Iterator[Project]:
-    """Expect the project's own database to be left as it was found."""
-    before = state(project)
-    yield project
-    project.end()
-    assert state(project) == before
 
 
 @pytest.fixture
@@ -103,11 +70,9 @@ EVERYTHING = """
         def test_rows(self):
             self.assertEqual([a.name for a in Author.objects.all()], ["of a fixture"])
             Book.objects.create(title="t", author=Author.objects.create(name="mine"))
-
         def test_content_types(self):
             self.assertEqual(ContentType.objects.filter(app_label="decoy").count(), 0)
             self.assertEqual(ContentType.objects.get_for_model(Book).app_label, "library")
-
         def test_inspectdb(self):
             call_command("inspectdb", include_views=True, stdout=(output := StringIO()))
             for said in ("class LibraryBook(", "title = "):
@@ -119,7 +84,6 @@ EVERYTHING = """
             self.assertIsNone(cache.get("a"))
             cache.set("a", "b")
             self.assertEqual(cache.get("a"), "b")
-
         @tag("bare")
         def test_what_migrations_have_not_made(self):
             with self.assertRaises(ProgrammingError):
@@ -135,12 +99,10 @@ EVERYTHING = """
         def test_loaddata(self):
             call_command("loaddata", "authors", verbosity=0)
             self.assertEqual(Author.objects.get().name, "of a fixture")
-
         def test_createcachetable(self):
             query("DROP TABLE cache_rows")
             call_command("createcachetable", verbosity=0)
             self.assertIsNone(cache.get("a"))
-
         def test_writes(self):
             Author.objects.create(name="mine").delete()
             Author.objects.all().delete()
@@ -222,25 +184,13 @@ def test_public_is_as_it_was_though_it_is_on_the_path(everything: Project) -> No
 
 def test_failures(occupied: Project) -> None:
     """A suite that fails, and a migration that does, leave no more than one that passes."""
-    occupied.tests(
-        """
-        class Failing(TransactionTestCase):
-            def test_failure(self):
-                Author.objects.create(name="left behind")
-                self.fail("as planned")
-
-        class Breaking(TestCase):
-            def test_error(self): 1 / 0
-        """
-    )
+    occupied.tests(FAILING)
     occupied.run(*PARALLEL).failed("FAILED (failures=1, errors=1)")
     assert own_schemas(occupied) == set()
     occupied.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
     occupied.run(*PARALLEL).failed("division by zero")
 
 
-ADD = "CREATE EXTENSION hstore; ALTER TABLE library_book ADD COLUMN tags hstore"
-EXTENSION = f"migrations.RunSQL({ADD!r})"
 # Tests that record where they are, and stay there until a file appears.
 WAITING = """
     class First(TestCase):
@@ -357,15 +307,14 @@ def test_a_search_path_of_the_project_s_own(project: Project) -> None:
     path = '"Extra, own", public'
     alters = "ALTER TABLE library_author ALTER name TYPE citext"
     project.migration("0002_more", "0001_initial", f"migrations.RunSQL({alters!r})")
-    project.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self):
                 Author.objects.create(name="Capital")
                 self.assertTrue(Author.objects.filter(name="CAPITAL").exists())
         class Alike(Any): pass
-        """
-    )
+    """
+    project.tests(tests)
     options = "-c search_path=" + path.replace(" ", "\\ ")
     with role(project) as name:
         for mode, owner in ((SERIAL, f"ROLE {name}"), (PARALLEL, f"DATABASE {project.name}")):
@@ -411,8 +360,7 @@ def test_extensions(project: Project, mode: Mode) -> None:
         migrations.RunSQL("CREATE VIEW busy AS SELECT pg_try_advisory_xact_lock(1) AS mine"),
         """,
     )
-    project.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self):
                 found = query("SELECT 'a=>1'::hstore -> 'a', 'A' = 'a'::citext")
@@ -420,8 +368,8 @@ def test_extensions(project: Project, mode: Mode) -> None:
                 names = query("SELECT extname, extnamespace::regnamespace FROM pg_extension")
                 record("has", extensions=dict(names))
         class Alike(Any): pass
-        """
-    )
+    """
+    project.tests(tests)
     execute(project, "CREATE EXTENSION ltree")
     with unchanged(project):
         project.run(*mode).passed()
@@ -436,8 +384,7 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
     project.migration("0002_more", "0001_initial", EXTENSION)
     creates = "migrations.RunSQL('CREATE EXTENSION citext; CREATE EXTENSION pg_buffercache')"
     project.migration("0003_more", "0002_more", creates)
-    project.tests(
-        """
+    tests = """
         from psycopg import connect
 
         class Using(TransactionTestCase):
@@ -452,8 +399,8 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
                 # Open until the process ends, which the run does not wait for.
                 Looking.developer = connect(**{key: where[key] for key in keys})
                 Looking.developer.execute("LOCK TABLE test_extensions.pg_buffercache")
-        """
-    )
+    """
+    project.tests(tests)
     with unchanged(project):
         result = project.run().passed()
         why = "extension hstore stays: column hstore of table precious depends on"
@@ -598,8 +545,7 @@ def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
     note = 'migrations.RunPython(__import__("noting").note)'
     operations = f"{note}, migrations.RunSQL({constrains!r})"
     occupied.migration("0002_more", "0001_initial", operations)
-    occupied.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self):
                 # Until the other worker has ended, whose build is the second.
@@ -608,8 +554,8 @@ def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
 
         class Alike(TestCase):
             def test_it(self): pass
-        """
-    )
+    """
+    occupied.tests(tests)
     result = occupied.run(*PARALLEL).refused("no_empty_name", "--host-database test")
     assert "--isolation database" not in result.stderr
     assert own_schemas(occupied) == set()
@@ -620,8 +566,7 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
     """Those that stock Django gives one database share a schema, and the others have their own."""
     second = f"{occupied.name}_second"
     occupied.create_database(second)
-    occupied.configure(
-        f"""
+    settings = f"""
         server = DATABASES["default"]
         DATABASES |= {{
             "again": server,
@@ -630,10 +575,9 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
             "second": {{**server, "NAME": {second!r}}},
             "small": {{"ENGINE": "django.db.backends.sqlite3", "NAME": "small.sqlite3"}},
         }}
-        """
-    )
-    occupied.tests(
-        """
+    """
+    occupied.configure(settings)
+    tests = """
         class Any(TransactionTestCase):
             databases = {"default", "again", "mirror", "apart", "second", "small"}
             def test_it(self):
@@ -644,8 +588,8 @@ def test_several_aliases(occupied: Project, mode: Mode) -> None:
                     self.assertEqual(Author.objects.using(alias).count(), 0)
                     Author.objects.using(alias).create(name="b")
         class Alike(Any): pass
-        """
-    )
+    """
+    occupied.tests(tests)
     occupied.run(*mode).passed()
     assert own_schemas(occupied) == set()
     left = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'"

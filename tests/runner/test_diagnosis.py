@@ -38,7 +38,6 @@ ALONE = """
         def tearDownClass(cls):
             super().tearDownClass()
             raise RuntimeError("no tear-down")
-
         def test_a(self): self.assertNotEqual(times("torn"), 1)
 
     class TornByDeath(Two, TestCase):
@@ -83,7 +82,6 @@ AT_ITS_END = """
         def tearDownClass(cls):
             super().tearDownClass()
             assert "second" not in CACHE
-
         def test_a(self): pass
         def test_b(self): pass
 """
@@ -111,7 +109,6 @@ MEETING = """
         def may_meet(self):
             other = "SELECT 1 FROM pg_namespace WHERE starts_with(nspname, 'test_w2_')"
             return not Path("known").exists() or query(other)
-
         def may_meet_as(self, number):
             is_it = schema_runner.current_worker().number == number
             return not Path("known").exists() or is_it and self.may_meet()
@@ -130,7 +127,6 @@ UNSAFE = """
                 wait_for("met")
                 Path("met").unlink()
             Path("held").unlink()
-
     class UnsafeHere(Holding, TestCase): pass
     class UnsafeThere(Holding, TestCase): pass
 """
@@ -213,8 +209,7 @@ def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> d
     """Return what is told of each failure, by its name."""
     project.tests("CACHE = set()\n" + dedent(text))
     env = {"START_METHOD": method, "DIAGNOSED": "1"}
-    result = project.run(*mode, "--diagnose", env=env)
-    assert result.code == 1, result.output
+    result = project.run(*mode, "--diagnose", env=env).failed()
     assert project.databases() == []
     # What tests print is shown the first time alone.
     assert result.output.count("printed\n") == text.count("print(")
@@ -255,10 +250,8 @@ def test_each_failure_has_a_verdict(project: Project, suite: str, mode: Mode, me
         return
     for name, (kind, _, tests) in expected.items():
         if kind == "POLLUTED" or name in ("Broken.test_it", "library.test_other"):
-            result = run_again(project, tests)
-            assert result.code == 1, result.output
             count = len(tests.split())
-            assert f"Ran {count} test{'s' * (count > 1)} " in result.stderr
+            result = run_again(project, tests).failed(f"Ran {count} test{'s' * (count > 1)} ")
             assert name != "library.test_other" or "nothing_like_it" in result.stderr
 
 
@@ -271,9 +264,7 @@ def test_parallel_unsafe(project: Project, method: str) -> None:
     assert verdict == unsafe(name, f"{other}.test_hold")
     if method == "fork":
         (project.folder / "known").unlink()
-        result = run_again(project, verdict[2])
-        assert result.code == 1
-        assert "the other test holds it" in result.stderr
+        run_again(project, verdict[2]).failed("the other test holds it")
 
 
 def test_parallel_unsafe_to_what_is_there_first(project: Project) -> None:

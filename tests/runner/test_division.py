@@ -16,7 +16,6 @@ LONG = """
 
     class Long(Recording, {kind}):
         count = 0
-
         def work(self):
             time.sleep(0.3)
             if "DIVIDED" in os.environ: meet("long")
@@ -24,7 +23,6 @@ LONG = """
         def test_a(self):
             self.work()
             {statement}
-
         def test_b(self): self.work()
         def test_c(self): self.work()
         def test_d(self): self.work()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from schema_runner.embedded import Server
+from schema_runner.settings import Settings
 
 from ..project import PARALLEL, Mode, Project, each_mode
 
@@ -47,8 +48,7 @@ def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
     """All blocks of Python, in one project whose tests are those of the docs."""
     write_blocks(project)
     project.write("library/fixtures/authors.json", FIXTURE)
-    result = project.run(*mode).passed()
-    assert "Ran 7 tests" in result.stderr
+    project.run(*mode).passed("Ran 7 tests")
     if mode:
         project.run(*mode, "--testrunner", "runner.Runner").passed()
         observed = project.run(*mode, "--testrunner", "observed.ObservedRunner").passed()
@@ -58,15 +58,13 @@ def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
 def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
     """Line by line, but for the time it took."""
     (shown,) = blocks(ROOT / "README.md", "text")
-    project.tests(
-        """
+    tests = """
         class A(TestCase):
             def test_a(self): meet(number=2)
             def test_b(self): pass
-
         class B(A): pass
-        """
-    )
+    """
+    project.tests(tests)
     result = project.run(*PARALLEL).passed()
 
     def lines(text: str) -> list[str]:
@@ -77,9 +75,6 @@ def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
 
 def test_the_settings_documented_are_those_there_are() -> None:
     """Each key has its row, and each row a key."""
-
-    from schema_runner.settings import Settings
-
     documented = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs/settings.md").read_text(), re.M)
     assert sorted(documented) == sorted(name.upper() for name in Settings._fields)
 

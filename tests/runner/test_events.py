@@ -15,16 +15,13 @@ RUNNER = """
 
     class Runner(ObservedRunner):
         get_resultclass = SchemaDiscoverRunner.get_resultclass
-
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
             self.observers.append(self.count)
             self.counted = 0
-
         def count(self, event):
             if "RAISES" in os.environ: raise ValueError("observer")
             self.counted += isinstance(event, Started | Finished)
-
         def build_suite(self, *args, **kwargs):
             suite = super().build_suite(*args, **kwargs)
             if "NESTED" in os.environ:
@@ -51,11 +48,9 @@ TESTS = """
         def test_failed_in_a_subtest(self):
             for number in range(3):
                 with self.subTest(number=number): self.assertNotEqual(number, 1)
-
         def test_error_in_a_subtest(self):
             for number in range(3):
                 with self.subTest(number=number): 1 / number
-
         @schema_runner.timeout(0.5)
         def test_timed_out(self): time.sleep(60)
 
@@ -64,12 +59,10 @@ TESTS = """
         def setUpClass(cls):
             time.sleep(0.2)
             super().setUpClass()
-
         def test_a(self):
             Author.objects.create(name="committed")
             time.sleep(0.1)
             sum(range(1_000_000))
-
         def test_b(self): Costly.changed = True
 
     class NoSetUp(TestCase):
@@ -111,8 +104,7 @@ def observed(project: Project) -> Project:
 @fork_and_spawn
 def test_an_observer_is_told_all(observed: Project, mode: Mode, method: str) -> None:
     """Of tests, classes and workers; in the process of the run."""
-    result = observed.run(*mode, env={"START_METHOD": method})
-    assert result.code == 1
+    result = observed.run(*mode, env={"START_METHOD": method}).failed()
     check_tests(observed)
     check_classes(observed, has_workers=bool(mode))
     kinds = {"Started", "Finished", "ClassFinished", "FixtureFailed", "WorkerReady"}
@@ -163,8 +155,7 @@ def check_classes(project: Project, *, has_workers: bool) -> None:
 
 def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> None:
     """It has crashed, or timed out where it was ended because of its limit."""
-    observed.tests(
-        """
+    tests = """
         import collections
         import itertools
 
@@ -176,9 +167,9 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
 
         class Beside(TestCase):
             def test_d_passed(self): pass
-        """
-    )
-    assert observed.run(*PARALLEL).code == 1
+    """
+    observed.tests(tests)
+    observed.run(*PARALLEL).failed()
     found = by_test(observed)
     assert len(found) == 4
     for test, (started, finished) in found.items():
@@ -195,6 +186,4 @@ def test_suites_within_a_suite(observed: Project) -> None:
 @each_mode
 def test_an_observer_that_raises_does_not_leave_anything(observed: Project, mode: Mode) -> None:
     """Its error ends the run, as one in a result of the project's own would."""
-    result = observed.run(*mode, env={"RAISES": "1"})
-    assert result.code == 1
-    assert "ValueError: observer" in result.stderr
+    observed.run(*mode, env={"RAISES": "1"}).failed("ValueError: observer")

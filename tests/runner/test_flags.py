@@ -43,11 +43,9 @@ FAILING = """
         def test_failure(self):
             Author.objects.create(name="a")
             self.assertEqual(Author.objects.count(), 2)
-
         def test_error(self):
             print("printed by a test that fails")
             raise KeyError("missing")
-
         @unittest.expectedFailure
         def test_unexpected_success(self): pass
         def test_failing_subtests(self):
@@ -132,31 +130,27 @@ def test_flags_of_a_failing_suite(project: Project, flags: str, mode: Mode) -> N
     # Where in a parallel run an error in setUpClass is printed is chance, and with --buffer
     # it breaks off stock Django 5.2: that has a test of its own.
     project.tests(passing + FAILING + ("" if mode else NO_SET_UP))
-    result = in_both(project, *flags.split(), *mode)
-    assert result.code == 1
-    assert "FAILED (" in result.stderr
+    in_both(project, *flags.split(), *mode).failed("FAILED (")
 
 
 @pytest.mark.versions
 def test_buffer_with_an_error_in_class_set_up(project: Project) -> None:
     """Everything is reported, where stock Django 5.2 breaks off."""
     project.tests(TESTS + FAILING + NO_SET_UP)
-    result = project.run("--buffer", *PARALLEL)
-    assert result.code == 1
-    assert "FAILED (failures=3, errors=2, skipped=1, expected failures=1" in result.stderr
+    expected = "FAILED (failures=3, errors=2, skipped=1, expected failures=1"
+    project.run("--buffer", *PARALLEL).failed(expected)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="unittest has it from Python 3.12 on")
 def test_durations(project: Project) -> None:
     """The slowest tests are listed as by stock Django."""
-    project.tests(
-        """
+    tests = """
         class Slow(SimpleTestCase):
             def test_slow(self): time.sleep(0.2)
             def test_slower(self): time.sleep(0.5)
             def test_fast(self): pass
-        """
-    )
+    """
+    project.tests(tests)
     in_both(project, "--durations", "2")
 
 
@@ -199,16 +193,14 @@ def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
     """TEST["MIGRATE"] = False and our flag make them: no row of a migration is there."""
     rows = "INSERT INTO library_author (id, name) VALUES (1, 'migrated')"
     project.migration("0002_rows", "0001_initial", f'migrations.RunSQL("{rows}")')
-    project.tests(
-        """
+    tests = """
         class NotMigrated(TestCase):
             def test_it(self): self.assertEqual(Author.objects.count(), 0)
-
         class NorThere(NotMigrated): pass
-        """
-    )
+    """
+    project.tests(tests)
     project.run("--no-migrations", *mode).passed()
-    assert project.run(*mode).code == 1
+    project.run(*mode).failed()
     project.configure('DATABASES["default"]["TEST"] = {"MIGRATE": False}')
     in_both(project, *mode).passed()
 
@@ -227,7 +219,6 @@ def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
     assert [*kept.values()] == ["kept"] * 4
     for name in kept:
         assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
-    again = project.run("--keepdb").passed()
-    assert "Using existing test database" in again.stderr
+    project.run("--keepdb").passed("Using existing test database")
     assert worker_schemas(project) == kept
     project.run().passed()

@@ -26,7 +26,6 @@ _TESTS = """
         def test_nothing(self):
             self.assertEqual(Author.objects.count(), 0)
             write_modules(f"modules-of-test-{os.getpid()}")
-
     class Other(Query): pass
 """
 

@@ -16,12 +16,10 @@ TESTS = """
             self.assertEqual((worker.database, worker.schema), (database, "public"))
             self.assertEqual(worker.schemas, {"default": "public"})
             record("is", database=database, marker=marker)
-
     class Second(First): pass
 
     class Committed(TransactionTestCase):
         serialized_rollback = True
-
         def test_rows_come_back(self):
             self.assertEqual(Author.objects.count(), 2)
             Author.objects.create(name="gone")

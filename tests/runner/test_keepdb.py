@@ -213,29 +213,27 @@ def test_schemas_are_leased_again(kept: Project, host: str) -> None:
     assert set(kept.databases()) == {kept.name, host}
 
 
-# What tests leave behind, and whether their schema can be kept nevertheless.
-DIRT = {
-    "moved sequences": ("SELECT setval('library_author_id_seq', 900)", True),
-    "rows that are as they were": ("UPDATE library_author SET name = name", True),
-    "rows": ("INSERT INTO library_author (name) VALUES ('left')", True),
-    "rows in an empty table": (
-        "INSERT INTO library_book (title, author_id) SELECT 'left', min(id) FROM library_author",
-        True,
-    ),
-    "changed rows": ("UPDATE library_author SET name = name || '!'", True),
-    "no rows": ("TRUNCATE library_author RESTART IDENTITY CASCADE", True),
-    "a table": ("CREATE TABLE left_behind (n serial)", False),
-    "a column": ("ALTER TABLE library_book ADD COLUMN left_behind int", False),
-    "a function": ("CREATE FUNCTION left_behind() RETURNS int LANGUAGE sql AS 'SELECT 1'", False),
-    "a type": ("CREATE TYPE left_behind AS ENUM ('good')", False),
-    "a comment": ("COMMENT ON TABLE library_book IS 'left behind'", False),
-    "grants": ("GRANT SELECT ON library_book TO PUBLIC", False),
-    "less": ("DROP TABLE library_book", False),
-    "other names": ("ALTER TABLE library_author RENAME name TO title", False),
-    "row security": (
-        "ALTER TABLE library_author ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-        False,
-    ),
+# What tests leave behind in a schema that can be kept, and in one that is replaced.
+CLEANED = {
+    "moved sequences": "SELECT setval('library_author_id_seq', 900)",
+    "rows that are as they were": "UPDATE library_author SET name = name",
+    "rows": "INSERT INTO library_author (name) VALUES ('left')",
+    "rows in an empty table": "INSERT INTO library_book (title, author_id)"
+    " SELECT 'left', min(id) FROM library_author",
+    "changed rows": "UPDATE library_author SET name = name || '!'",
+    "no rows": "TRUNCATE library_author RESTART IDENTITY CASCADE",
+}
+DIRT = CLEANED | {
+    "a table": "CREATE TABLE left_behind (n serial)",
+    "a column": "ALTER TABLE library_book ADD COLUMN left_behind int",
+    "a function": "CREATE FUNCTION left_behind() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "a type": "CREATE TYPE left_behind AS ENUM ('good')",
+    "a comment": "COMMENT ON TABLE library_book IS 'left behind'",
+    "grants": "GRANT SELECT ON library_book TO PUBLIC",
+    "less": "DROP TABLE library_book",
+    "other names": "ALTER TABLE library_author RENAME name TO title",
+    "row security": "ALTER TABLE library_author ENABLE ROW LEVEL SECURITY,"
+    " FORCE ROW LEVEL SECURITY",
 }
 
 
@@ -246,13 +244,13 @@ def test_what_tests_leave_behind_is_gone(kept: Project, host: str) -> None:
     clean = pool(kept, host)[names[1]]
     for half in (list(DIRT)[:8], list(DIRT)[8:]):
         by_worker = dict(enumerate(half, start=1))
-        dirt = {number: DIRT[what][0] for number, what in by_worker.items()}
+        dirt = {number: DIRT[what] for number, what in by_worker.items()}
         _, leased = run(kept, 8, DIRT=json.dumps(dirt))
         assert leased == names
         states = pool(kept, host)
         names = {worker_of_schema(name) or 0: name for name in states}
         for number, what in by_worker.items():
-            assert (names[number] == leased[number]) == DIRT[what][1], what
+            assert (names[number] == leased[number]) == (what in CLEANED), what
             assert states[names[number]] == clean, what
     assert run(kept, 8)[1] == names
     assert count(kept) == 1
@@ -265,22 +263,20 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
     kept: Project, host: str, method: str
 ) -> None:
     """Each worker returns its own schema; the run returns that of one that has died."""
-    everything = "; ".join(DIRT[what][0] for what in ("rows", "a table", "moved sequences"))
+    everything = "; ".join(DIRT[what] for what in ("rows", "a table", "moved sequences"))
     run(kept, 2, DIRT=json.dumps({2: everything}), START_METHOD=method)
     (clean, cleaned) = pool(kept, host).values()
     assert cleaned == clean
-    kept.tests(
-        """
+    tests = """
         class Dying(SimpleTestCase):
             databases = {"default"}
             def test_it(self):
                 Author.objects.create(name="left")
                 os.kill(os.getpid(), signal.SIGKILL)
         class Alike(Dying): pass
-        """,
-        "test_dying",
-    )
-    assert kept.run(*flags(2), KEEP, "library.test_dying").code == 1
+    """
+    kept.tests(tests, "test_dying")
+    kept.run(*flags(2), KEEP, "library.test_dying").failed()
     assert all(state == clean for state in pool(kept, host).values())
     run(kept, 2, "library.test_generated")
     assert count(kept) == 1
@@ -297,7 +293,7 @@ def test_what_others_have_altered_is_gone_after_the_next_run(
     with kept.host(host) as connection:
         connection.execute(f"SET search_path = {leased[1]}")
         with connection.transaction():
-            connection.execute(DIRT["rows in an empty table"][0])
+            connection.execute(DIRT["rows in an empty table"])
             if commits == "after":
                 run(kept)
         run(kept)
@@ -308,8 +304,7 @@ def test_what_others_have_altered_is_gone_after_the_next_run(
 @TEST_ONLY
 def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
     """What Django serializes is there although nothing has been built."""
-    kept.tests(
-        """
+    tests = """
         class First(TransactionTestCase):
             serialized_rollback = True
             def test_rows_are_there(self):
@@ -317,8 +312,8 @@ def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
                 Author.objects.all().delete()
             test_they_come_back = test_rows_are_there
         class Second(First): pass
-        """
-    )
+    """
+    kept.tests(tests)
     for workers in (2, 2, 1):
         kept.run(*flags(workers), KEEP).passed()
     assert count(kept) == 1
@@ -479,7 +474,7 @@ def test_a_run_that_was_killed_in_its_tests(kept: Project, host: str) -> None:
     """What it had leased is dropped, as it may have anything in it; the template is used."""
     before: dict[int, str] = {}
     for _ in ("builds", "finds a pool"):
-        process, leased = start_waiting(kept, DIRT["rows"][0])
+        process, leased = start_waiting(kept, DIRT["rows"])
         kill(process)
         assert before in ({}, leased)
         _, before = run(kept, 2)
@@ -512,7 +507,7 @@ def test_a_run_that_was_killed_while_it_returned_schemas(
 ) -> None:
     """A schema is in the pool only once it is known to be clean."""
     run(kept, 2)
-    process, leased = start_waiting(kept, DIRT["rows"][0])
+    process, leased = start_waiting(kept, DIRT["rows"])
     (template,) = (name for name in own(kept, host) if name.startswith("test_template_"))
     table = (leased[worker], "library_author") if step == "looks" else (template, "rows_1")
     with kept.host(host) as connection, connection.transaction():
@@ -533,8 +528,7 @@ EXTENSION = f"migrations.RunSQL({ADD!r})"
 def test_extensions_of_migrations(kept: Project) -> None:
     """They are kept with the schemas that need them, and go with them."""
     kept.migration("0003_extension", "0002_counting", EXTENSION)
-    kept.tests(
-        """
+    tests = """
         class Needing(TestCase):
             def test_it(self):
                 Book.objects.create(title="t", author=Author.objects.first())
@@ -542,9 +536,8 @@ def test_extensions_of_migrations(kept: Project) -> None:
                 self.assertEqual(found, [("1", False)])
         class Alike(Needing): pass
         class Same(Needing): pass
-        """,
-        "test_extension",
-    )
+    """
+    kept.tests(tests, "test_extension")
     for workers in (2, 3, 1):
         run(kept, workers)
     assert count(kept) == 1
@@ -603,15 +596,14 @@ def test_several_aliases(project: Project) -> None:
 @pytest.mark.parametrize("more", [("--isolation", "database"), ()], ids=["isolation", "obstacle"])
 def test_clone_databases(counted: Project, more: tuple[str, ...]) -> None:
     """--isolation database keeps stock Django's; an alias that has turned to clones builds."""
-    counted.tests(
-        """
+    tests = """
         class Any(TestCase):
             def test_it(self):
                 self.assertEqual(Author.objects.count(), 2)
                 self.assertEqual(schema_runner.current_worker().schema, "public")
         class Alike(Any): pass
-        """
-    )
+    """
+    counted.tests(tests)
     if more:
         counted.configure('SCHEMA_RUNNER["SEEDERS"] = ["helpers.counting.seed_again"]')
     else:

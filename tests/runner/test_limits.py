@@ -42,7 +42,6 @@ SLOW = """
             lock = threading.Lock()
             lock.acquire()
             lock.acquire()
-
         @soon
         def test_c_server(self): query("SELECT pg_sleep(600)")
 
@@ -51,7 +50,6 @@ SLOW = """
         def test_a_server(self):
             Author.objects.create(name="slow")
             query("SELECT pg_sleep(600)")
-
         @soon
         def test_b_rows(self):
             list(Author.objects.raw("SELECT n id, pg_sleep(1) FROM generate_series(1, 600) n"))
@@ -81,7 +79,6 @@ SLOW = """
             await Author.objects.acreate(name="slow")
             await asyncio.sleep(30)
             Path("never").touch()
-
         async def test_b_usable(self):
             self.assertEqual(await Author.objects.acount(), 0)
             await Author.objects.acreate(name="usable")
@@ -97,9 +94,7 @@ SLOW = """
         def setUpClass(cls):
             super().setUpClass()
             time.sleep(1.5)
-
         def test_long(self): pass
-
     class Other(Early): pass
 
     @tag("no-spawn")
@@ -120,7 +115,6 @@ SLOW = """
         def tearDownClass(cls):
             super().tearDownClass()
             time.sleep(600)
-
         def test_passes(self): pass
 """
 OVER_TIME = [
@@ -148,7 +142,6 @@ STUBBORN = """
             Author.objects.create(name="a")
             threading.Thread(target=wait_in_the_second_thread, daemon=True).start()
             self.wait()
-
         def test_c_passes(self): self.assertEqual(Author.objects.count(), 0)
 
     class Swallowing(Stubborn, TransactionTestCase):
@@ -162,7 +155,6 @@ STUBBORN = """
             # Longer than what is stuck may take.
             time.sleep(3.2)
             Path("tidied").touch()
-
         @schema_runner.timeout(3.5)
         def test_it(self): time.sleep(600)
 """
@@ -182,13 +174,11 @@ def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str
     over_time = [line for line in OVER_TIME if has_all or "Isolated" not in line]
     flags = ["--test-timeout", "60", *([] if has_all else ["--exclude-tag", "no-spawn"])]
     result = project.run(*mode, *flags, env={"START_METHOD": method})
-    assert result.code == 1
+    result.failed(f"Ran {22 if has_all else 20} tests", "in wait_in_the_second_thread")
     assert reported(result) == over_time
-    assert f"Ran {22 if has_all else 20} tests" in result.stderr
     texts = re.findall(r"TestTimeoutError: It took longer than (.*) s\. What its", result.stderr)
     assert len(texts) == len(over_time)
     assert set(texts) == {"0.5", "1"}
-    assert "in wait_in_the_second_thread" in result.stderr
     assert "_wait_and_exit" not in result.stderr
     assert not (project.folder / "never").exists()
 
@@ -198,14 +188,10 @@ def test_a_worker_that_does_not_heed_a_limit_is_ended(project: Project, method: 
     """Its test is reported once, with the stacks; tidying up has as long as the test itself."""
     project.tests(IMPORTS + STUBBORN)
     result = project.run(*PARALLEL, env={"START_METHOD": method})
-    assert result.code == 1
+    result.failed("It took longer than 3.5 s.", "Ran 7 tests", "in swallow", "in count")
     names = ["Counting.test_b_stubborn", "Swallowing.test_b_stubborn", "Tidying.test_it"]
     assert sorted(line.split()[1] for line in reported(result)) == names
     assert "FAIL Tidying.test_it" in reported(result)
-    assert "It took longer than 3.5 s." in result.stderr
-    assert "Ran 7 tests" in result.stderr
-    assert "in swallow" in result.stderr
-    assert "in count" in result.stderr
     assert result.stderr.count("in wait_in_the_second_thread") == 2
     assert (project.folder / "tidied").exists()
     assert not (project.folder / "never").exists()
@@ -216,8 +202,6 @@ def test_a_process_that_does_not_heed_a_limit_is_ended(project: Project) -> None
     project.tests(IMPORTS + STUBBORN)
     for test_class, function in [("Swallowing", "swallow"), ("Counting", "count")]:
         result = project.run(f"library.test_generated.{test_class}")
-        assert result.code == 1
-        assert f"in {function}" in result.stderr
-        assert "in wait_in_the_second_thread" in result.stderr
+        result.failed(f"in {function}", "in wait_in_the_second_thread")
         assert not (project.folder / "never").exists()
     project.run("library.test_generated", "-k", "passes").passed()

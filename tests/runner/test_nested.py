@@ -2,7 +2,6 @@
 
 import pytest
 
-from ..digest import digest
 from ..project import Mode, Project, each_mode, fork_and_spawn
 
 TESTS = """
@@ -77,7 +76,6 @@ TESTS = """
             self.assert_restored()
 
         def test_d_is_isolated_as_before(self): self.assert_restored()
-
     class First(Nesting, TransactionTestCase): pass
     class Second(Nesting, TransactionTestCase): pass
 """
@@ -89,7 +87,6 @@ INNER = """
         def test_inner(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="inner")
-
     class InnerToo(Inner): pass
 """
 INNER_FAILING = """
@@ -113,31 +110,12 @@ def nesting(project: Project) -> Project:
 @fork_and_spawn
 def test_the_outer_run_has_its_schema_back(nesting: Project, mode: Mode, method: str) -> None:
     """Its tests read and write there, and what the inner run has made is gone."""
-    result = nesting.run("library", *mode, env={"START_METHOD": method}).passed()
-    assert "Ran 8 tests" in result.stderr
+    nesting.run("library", *mode, env={"START_METHOD": method}).passed("Ran 8 tests")
 
 
-PRECIOUS = """
-    CREATE TABLE library_author (id bigserial PRIMARY KEY, name text UNIQUE);
-    INSERT INTO library_author (name) VALUES ('precious');
-    CREATE TABLE library_book (
-        id bigserial PRIMARY KEY, title text, author_id bigint REFERENCES library_author);
-    INSERT INTO library_book (title, author_id) VALUES ('precious', 1)
-"""
-
-
+@pytest.mark.usefixtures("occupied")
 @each_mode
 def test_the_project_s_own_tables_keep_their_rows(nesting: Project, mode: Mode) -> None:
     """In `current` mode both runs have their schemas beside them."""
     nesting.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
-    nesting.create_database()
-    with nesting.host(nesting.name) as connection:
-        connection.execute(PRECIOUS)
-        before = digest(connection)
-    result = nesting.run("library", *mode).passed()
-    assert "Ran 8 tests" in result.stderr
-    assert nesting.databases() == [nesting.name]
-    with nesting.host(nesting.name) as connection:
-        assert digest(connection) == before
-    assert nesting.schemas(nesting.name) == {}
-    nesting.drop_database()
+    nesting.run("library", *mode).passed("Ran 8 tests")

@@ -65,8 +65,7 @@ def test_a_worker_makes_its_schema_as_it_starts(building: Project, method: str) 
     (building.folder / "waits").touch()
     building.tests(THREE)
     env = {"START_METHOD": method}
-    result = building.run("--parallel", "3", env=env).passed()
-    assert "Ran 3 tests" in result.stderr
+    building.run("--parallel", "3", env=env).passed("Ran 3 tests")
     found = {line["worker"]: line for line in building.records("places")}
     assert set(found) == {1, 2, 3}
     for number, line in found.items():
@@ -100,8 +99,7 @@ def kept(project: Project) -> list[str]:
 def test_a_worker_that_is_not_needed(building: Project, keeps: bool) -> None:
     """Its build is ended, and nothing of it stays; --keepdb waits for it, for the next run."""
     (building.folder / "waits").touch()
-    building.tests(
-        f"""
+    tests = f"""
         from building import places
 
         class First(TransactionTestCase):
@@ -110,10 +108,9 @@ def test_a_worker_that_is_not_needed(building: Project, keeps: bool) -> None:
                 if {keeps}:
                     Path("begun").touch()
         class Second(First): pass
-        """
-    )
-    result = building.run(*PARALLEL, *(["--keepdb"] if keeps else [])).passed()
-    assert "Ran 2 tests" in result.stderr
+    """
+    building.tests(tests)
+    building.run(*PARALLEL, *(["--keepdb"] if keeps else [])).passed("Ran 2 tests")
     if keeps:
         assert [name.split("_")[1] for name in kept(building)] == ["w1", "w2"]
         building.run().passed()
@@ -131,8 +128,7 @@ def test_workers_make_a_place_for_each_database(building: Project, method: str) 
     # The alias `default` needs what `other` has.
     need = 'migrations.RunPython(__import__("building").need)'
     building.migration("0003_needing", "0002_building", need)
-    building.tests(
-        """
+    tests = """
         from building import places
         from shop.models import Item
 
@@ -151,8 +147,8 @@ def test_workers_make_a_place_for_each_database(building: Project, method: str) 
                 self.assertTrue(Item.objects.using("mirror").filter(name="bought").exists())
                 self.assertEqual(Author.objects.using("small").get().name, "small")
         class Second(First): pass
-        """
-    )
+    """
+    building.tests(tests)
     building.run(*PARALLEL, env={"START_METHOD": method}).passed()
     assert [line["worker"] for line in building.records("needed")] == [1, 2]
     found = {line["worker"]: line["places"] for line in building.records("places")}
@@ -181,11 +177,9 @@ KILLING = """
             places("default")
 
         def test_a(self): pass
-
         def test_b_dies(self):
             query("CREATE TABLE left_behind (n int)")
             os._exit(3)
-
         def test_c(self):
             Path("done").touch()
 

@@ -23,7 +23,6 @@ ANY = """
     class Any(TestCase):
         databases = {"default", "small"}
         def test_it(self): pass
-
     class Other(Any): pass
 """
 
@@ -54,7 +53,5 @@ def test_what_fails_ends_the_run(
     project.configure(f'DATABASES["small"] = {small | {"TEST": {"NAME": "test_small.sqlite3"}}}')
     project.configure(f"SCHEMA_RUNNER = {{{key!r}: [{value!r}]}}")
     project.tests(ANY)
-    result = project.run(*mode)
-    assert result.code == 1
-    assert error in result.stderr
+    project.run(*mode).failed(error)
     assert not list(project.folder.glob("test_small*"))

@@ -24,17 +24,22 @@ def refused(project: Project, *arguments: str, saying: str, stdin: str = "") -> 
     return result
 
 
-# Settings and arguments; the command line lists the choices of an option itself.
+# Settings and arguments. What is said of values of settings is in tests/unit/test_settings.py.
 CLONES_IN_CURRENT = "give --isolation schema or --host-database test"
-# What is said of values is in tests/unit/test_settings.py: here one of each kind.
 WRONG: list[tuple[str, Mode, str]] = [
     ('{"STRATEGIES": 1}', (), "Unknown key in SCHEMA_RUNNER: STRATEGIES. The keys are FING"),
     ('{"ISOLATION": "table"}', (), "use one of 'schema', 'database'"),
-    ('{"FIXTURES": "authors"}', (), 'SCHEMA_RUNNER["FIXTURES"] must be a list of strings.'),
-    ('{"TEST_TIMEOUT": "5"}', (), '"TEST_TIMEOUT"] must be a number of seconds, more than 0, or'),
     ('{"WORKER_SETUP": ["no.where"]}', (), "'no.where', which cannot be imported"),
     ("{}", ("--isolation", "table"), "--isolation: invalid choice: 'table' (choose from"),
     ("{}", ("--host-database", "mine"), "--host-database: invalid choice: 'mine' (choose from"),
+    *(
+        ("{}", (f"--{option}={text}",), f"argument --{option}: {text!r} is not a {takes}\n")
+        for option, texts, takes in (
+            ("retries", ("-1", "x", "1.5"), "whole number, 0 or more"),
+            ("test-timeout", ("0", "x", "nan"), "number of seconds, more than 0"),
+        )
+        for text in texts
+    ),
     ('{"ISOLATION": "database"}', CURRENT, CLONES_IN_CURRENT),
     ('{"HOST_DATABASE": "current"}', ("--isolation", "database"), CLONES_IN_CURRENT),
     ('{"ISOLATION": "database", "HOST_DATABASE": "current"}', PARALLEL, CLONES_IN_CURRENT),
@@ -45,10 +50,11 @@ WRONG: list[tuple[str, Mode, str]] = [
 def test_a_wrong_setting(
     shared_project: Project, setting: str, arguments: Mode, saying: str
 ) -> None:
-    """Found before anything is created, whether in the settings or on the command line."""
+    """Found before anything is created, in the settings or, as argparse says, in an option."""
     shared_project.tests(TESTS)
     shared_project.configure(f"SCHEMA_RUNNER = {setting}")
-    refused(shared_project, *arguments, saying=saying)
+    result = refused(shared_project, *arguments, saying=saying)
+    assert result.code == (2 if ": error: argument --" in result.stderr else 1)
     assert shared_project.databases() == []
 
 
@@ -136,10 +142,8 @@ def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:
     with project.host() as connection:
         connection.execute("CREATE TABLE from_stock ()")
     for arguments in ((), ("--keepdb",)):
-        result = project.run(*arguments, stdin="no\n")
-        assert result.code == 1
+        result = project.run(*arguments, stdin="no\n").failed("Tests cancelled.")
         assert "Type 'yes' if you would like to try deleting the test database" in result.stdout
-        assert "Tests cancelled." in result.stderr
         with project.host() as connection:
             connection.execute("SELECT FROM from_stock")
     project.run(stdin="yes\n").passed()

@@ -24,13 +24,11 @@ COMMITTED = """
             Permission.objects.first().delete()
 
         test_a = test_b = test_c = check
-
     class Other(Committed): pass
 
     # A table without a model, or an unmanaged one, stays as tests leave it.
     class Unmanaged(TransactionTestCase):
         expected = 0
-
         def check(self):
             self.assertEqual(query("SELECT count(*) FROM legacy"), [(Unmanaged.expected,)])
             query("INSERT INTO legacy (author) VALUES (1)")
@@ -44,19 +42,15 @@ WRITTEN = """
     import subprocess
 
     from django.core.management import call_command
+    from helpers.elsewhere import in_a_thread
 
     def insert():
         Author.objects.create(name="x")
         connection.close()
 
-    def in_thread(function):
-        thread = threading.Thread(target=function)
-        thread.start()
-        thread.join()
-
     class Written(TransactionTestCase):
         def setUp(self): self.assertEqual(Author.objects.count(), 0)
-        def test_thread(self): in_thread(insert)
+        def test_thread(self): in_a_thread(insert)
         def test_server(self): query("SELECT insert_author()")
         def test_process(self):
             parameters = connection.get_connection_params()
@@ -69,11 +63,9 @@ WRITTEN = """
         def test_flush(self):
             call_command("flush", interactive=False, verbosity=0)
             insert()
-
         def test_left_open(self):
             connection.set_autocommit(False)
             insert()
-
         def test_z(self): pass
 
     class Left(TransactionTestCase):
@@ -85,9 +77,8 @@ WRITTEN = """
                 connection.connection = None
 
             kept = type(self).kept = []
-            in_thread(leave)
+            in_a_thread(leave)
             Author.objects.create(name="x")
-
         def test_next(self):
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="left")
@@ -149,7 +140,6 @@ FOUND = """
             Book.objects.create(title="x", author=Author.objects.create(name="x"))
 
         test_a = test_b = test_c = check
-
     class B(A): pass
 """
 # In clone databases, in the project's database, in schemas that are built or read.
@@ -180,14 +170,12 @@ def test_reference_data_survives(seeded: Project, place: str, reset: str) -> Non
 
 def test_an_altered_structure_is_replaced(project: Project) -> None:
     """Before the next class, by a fresh schema of the same name in the state after a flush."""
-    project.tests(
-        """
+    tests = """
         class A(TransactionTestCase):
             def test_alter(self):
                 Author.objects.create(name="x")
                 with connection.schema_editor() as editor:
                     editor.execute("ALTER TABLE library_book RENAME title TO heading")
-
             def test_it_stays_within_the_class(self):
                 with self.assertRaises(Exception):
                     Book.objects.create(title="x", author=Author.objects.create(name="x"))
@@ -196,8 +184,8 @@ def test_an_altered_structure_is_replaced(project: Project) -> None:
             def test_fresh(self):
                 self.assertEqual(Author.objects.count(), 0)
                 Book.objects.create(title="x", author=Author.objects.create(name="x"))
-        """
-    )
+    """
+    project.tests(tests)
     # What is kept is as it should be, too.
     for options in (PARALLEL, ["--keepdb"], ["--keepdb"]):
         project.run(*options).passed()
@@ -220,8 +208,7 @@ APPS = """
 def test_post_migrate_is_emitted_once(project: Project) -> None:
     """At the end of the first test, and where handlers can see something else; not in others."""
     project.write("library/apps.py", APPS)
-    project.tests(
-        """
+    tests = """
         from django.core.management import call_command
 
         class Case(TransactionTestCase):
@@ -248,8 +235,8 @@ def test_post_migrate_is_emitted_once(project: Project) -> None:
             available_apps = ["library"]
             def test_a(self): self.emitted(4)
             def test_b(self): self.emitted(5)
-        """
-    )
+    """
+    project.tests(tests)
     project.run().passed()
 
 
@@ -259,7 +246,6 @@ SEQUENCES = """
 
     class Sequences(TransactionTestCase):
         reset_sequences = True
-
         def check(self):
             self.assertEqual(Group.objects.create(name="x").pk, 1)
             self.assertEqual(Author.objects.create(name="x").pk, 71)
@@ -288,8 +274,7 @@ def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
     seeded.configure(SEEDED.format("reference"))
     table = "CREATE TABLE plain (n serial, t text)"
     seeded.migration("0003_table", "0002_rows", f"migrations.RunSQL({table!r})")
-    seeded.tests(
-        """
+    tests = """
         from unittest import mock
 
         from django.db.backends.base.creation import BaseDatabaseCreation
@@ -314,7 +299,6 @@ def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
 
         class B(A):
             serialized_rollback = True
-
             def test_c(self):
                 self.check()
                 name = "deserialize_db_from_string"
@@ -325,8 +309,7 @@ def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
         class C(TransactionTestCase):
             reset_sequences = True
             def test_it(self): Author.objects.create(name="z")
-
         class D(A): pass
-        """
-    )
+    """
+    seeded.tests(tests)
     seeded.run().passed()

@@ -1,7 +1,4 @@
-"""What passes with stock Django's flush passes with our resets: suites made at random.
-
-Their tests commit, and what they meet depends on those before them.
-"""
+"""What passes with stock Django's flush passes with our resets: suites of committing tests."""
 
 import random
 import re
@@ -53,16 +50,8 @@ from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.sites.models import Site
 from django.core.management import call_command
+from helpers.elsewhere import in_a_thread
 from shop.models import Country, Order
-
-def in_thread(function):
-    def call():
-        function()
-        connection.close()
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
 """
 # What a test does or expects; each can be the whole of one, or a line of several.
 LINES = [
@@ -88,7 +77,7 @@ LINES = [
     "User.objects.create(username='me').groups.add(Group.objects.create(name='staff'))",
     "Order.objects.create().authors.add(Author.objects.create(name='an author'))",
     "order = Order.objects.create(); order.again = order; order.save()",
-    "in_thread(lambda: Author.objects.create(name='from a thread'))",
+    "in_a_thread(lambda: Author.objects.create(name='from a thread'))",
     'connection.cursor().execute("INSERT INTO shop_order (number) VALUES (5)")',
     "connection.cursor().execute('TRUNCATE shop_country CASCADE')",
     "connection.cursor().execute('DELETE FROM django_migrations WHERE app = %s', ['shop'])",
@@ -120,7 +109,7 @@ def make_class(choose: random.Random, name: str) -> str:
     text = "@override_settings(SITE_ID=2)\n" if choose.random() < 0.15 else ""
     text += f"class {name}({base}):\n    {trait}\n"
     # A thread would wait for what a TestCase has not committed.
-    possible = [line for line in LINES if base != "TestCase" or "in_thread" not in line]
+    possible = [line for line in LINES if base != "TestCase" or "in_a_thread" not in line]
     for n in range(choose.randint(2, 4)):
         lines = choose.choices(possible, k=choose.randint(1, 3))
         text += f"    def test_{n}(self):\n        " + "\n        ".join(lines) + "\n"

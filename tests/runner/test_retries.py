@@ -48,7 +48,6 @@ TESTS = f"""{SEEING}
         def setUpClass(cls):
             if times("unset") == 1: raise RuntimeError("no set-up")
             super().setUpClass()
-
         def test_a(self): pass
         def test_b(self): self.assertGreater(times("b"), 1)
 """
@@ -94,7 +93,6 @@ ALWAYS = f"""{SEEING}
         def tearDownClass(cls):
             super().tearDownClass()
             raise RuntimeError("no tear-down")
-
         def test_it(self): pass
 """
 
@@ -113,8 +111,8 @@ def line_of(output: str, beginning: str) -> str:
 def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, method: str) -> None:
     """Failures, deaths, time limits and set-ups of classes; each is told once, as passed."""
     project.tests(TESTS)
-    result = project.run(*mode, "--retries", "2", env={"START_METHOD": method}).passed()
-    assert f"Ran {len(RUNS)} tests" in result.stderr
+    result = project.run(*mode, "--retries", "2", env={"START_METHOD": method})
+    result.passed(f"Ran {len(RUNS)} tests")
     assert "Running again what failed, alone (5).\n" in result.stdout
     line = line_of(result.stdout, "Flaky: passed when run again (6): ")
     # One screen has not room for all the names there could be.
@@ -135,9 +133,7 @@ def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, metho
 def test_what_fails_each_time_has_failed(project: Project, mode: Mode) -> None:
     """It is told once, as it was at first, and named with how it went on."""
     project.tests(ALWAYS)
-    result = project.run(*mode, "--retries", "2")
-    assert result.code == 1
-    assert "FAILED (failures=3, errors=3)" in result.stderr
+    result = project.run(*mode, "--retries", "2").failed("FAILED (failures=3, errors=3)")
     told = ("AssertionError: time 1", "RuntimeError: set-up 1", "ended with exit code 1")
     for text in (*told, "RuntimeError: no tear-down"):
         assert result.stderr.count(text) == 1
@@ -198,13 +194,10 @@ def test_whatever_a_worker_has(project: Project, mode: Mode) -> None:
     project.drop_database(project.test_name)
 
 
-def test_in_the_projects_own_database(project: Project) -> None:
+def test_in_the_projects_own_database(occupied: Project) -> None:
     """Nothing stays there."""
-    project.create_database()
-    project.tests(TESTS)
-    project.run(*PARALLEL, "--host-database", "current", "--retries", "2").passed()
-    assert project.schemas(project.name) == {}
-    project.drop_database()
+    occupied.tests(TESTS)
+    occupied.run(*PARALLEL, "--host-database", "current", "--retries", "2").passed()
 
 
 def test_a_debugger_can_be_typed_into(project: Project) -> None:
@@ -219,11 +212,3 @@ def test_a_run_without_anything_to_type_into(project: Project) -> None:
     project.tests(ONCE)
     command = ["sh", "-c", f"{sys.executable} manage.py test --retries 1 <&-"]
     assert "Flaky" in subprocess.check_output(command, cwd=project.folder, text=True)
-
-
-def test_a_wrong_number_is_one_error(project: Project) -> None:
-    """Before anything is made."""
-    for value in ("-1", "x", "1.5"):
-        result = project.run(f"--retries={value}")
-        assert result.code == 2
-        assert f"'{value}' is not a whole number, 0 or more" in result.stderr

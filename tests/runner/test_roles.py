@@ -109,12 +109,10 @@ READING = """
     class Reading(TransactionTestCase):
         databases = {"default", "mirror"}
         def setUp(self): Author.objects.create(name="seen")
-
         def refused(self, statement, using="mirror"):
             with self.assertRaisesMessage(DatabaseError, "permission denied"):
                 with transaction.atomic(using=using):
                     query(statement, using=using)
-
         def look(self, using):
             found = query("SELECT name FROM library_author", using=using)
             self.assertEqual(found, [("seen",)])
@@ -124,7 +122,6 @@ READING = """
             self.refused("CREATE TABLE of_the_reader ()", using)
 
         def test_another_alias(self): self.look("mirror")
-
         def test_set_role(self):
             user = connections["mirror"].settings_dict["USER"]
             query("SELECT set_config('role', %s, false)", user)
@@ -138,7 +135,6 @@ READING = """
             query("CREATE TABLE made ()")
             self.addCleanup(query, "DROP TABLE made")
             query("SELECT count(*) FROM made", using="mirror")
-
         def test_locks(self):
             for keys in ("1", "1, 2"):
                 query(f"SELECT pg_advisory_lock({keys})", using="mirror")
@@ -253,11 +249,8 @@ DEFAULTS = """
         def test_it(self): pass
 """
 SET = [
-    'search_path = "$user", public',
-    "statement_timeout = '9s'",
-    "idle_in_transaction_session_timeout = '30s'",
-    "idle_session_timeout = '1500ms'",
-    "lock_timeout = '9s'",
+    *('search_path = "$user", public', "statement_timeout = '9s'", "lock_timeout = '9s'"),
+    *("idle_in_transaction_session_timeout = '30s'", "idle_session_timeout = '1500ms'"),
 ]
 
 
@@ -366,7 +359,6 @@ LOOKING = """
         def test_processes(self):
             for process, text in processes():
                 self.assertNotIn(SECRET.encode(), text, process)
-
         def test_server(self):
             shown = '''SELECT concat(query, application_name, datname) FROM pg_stat_activity
                        UNION ALL SELECT description FROM pg_description
@@ -555,8 +547,7 @@ def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> N
     owned.migration("0002_security", "0001_initial", SECURED)
     settings = {"SEEDERS": ["library.test_generated.seed"], "RESET": reset}
     owned.configure(f"SCHEMA_RUNNER = {settings}")
-    owned.tests(
-        """
+    tests = """
         def seed(using):
             query("INSERT INTO library_author (name) VALUES ('own'), ('hidden')", using=using)
 
@@ -572,7 +563,7 @@ def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> N
                 Author.objects.filter(name="own").delete()
             test_a = test_b = test_c = check
         class B(A): pass
-        """
-    )
+    """
+    owned.tests(tests)
     for mode in (SERIAL, PARALLEL):
         run(owned, mode).passed()

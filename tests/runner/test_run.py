@@ -23,36 +23,24 @@ REPORTING = """
             Book.objects.create(title="t", author=Author.objects.create(name="same everywhere"))
 
         test_two = test_one
-
     class First(Reporting, TestCase): pass
     class Second(Reporting, TestCase): pass
     class Third(Reporting, TransactionTestCase): pass
     class Fourth(Reporting, TransactionTestCase): pass
 """
-# The project's own tables have the same names, and its migrations are all applied.
-PRECIOUS = """
-    CREATE TABLE library_author (id int, name text);
-    INSERT INTO library_author VALUES (1, 'precious');
-    CREATE TABLE django_migrations (id serial, app text, name text, applied timestamp);
-    INSERT INTO django_migrations (app, name) VALUES ('library', '0001_initial')
-"""
 
 
 @pytest.mark.server
 @each_start
-def test_each_worker_has_a_schema_of_its_own(project: Project, mode: Mode, method: str) -> None:
+def test_each_worker_has_a_schema_of_its_own(occupied: Project, mode: Mode, method: str) -> None:
     """Named by worker and time, in one host database; the project's own is left unchanged."""
-    project.create_database()
-    with project.host(project.name) as connection:
-        connection.execute(PRECIOUS)
-        before = digest(connection)
-    project.tests(REPORTING)
-    project.run(*mode, env={"START_METHOD": method}).passed()
-    lines = project.records("test")
+    occupied.tests(REPORTING)
+    occupied.run(*mode, env={"START_METHOD": method}).passed()
+    lines = occupied.records("test")
     assert len(lines) == 8
     for line in lines:
         schema = line["schema"]
-        assert (line["place"], line["database"]) == (schema, project.test_name)
+        assert (line["place"], line["database"]) == (schema, occupied.test_name)
         assert line["is_public_empty"]
         assert line["schemas"] == {"default": schema}
         assert schema.startswith(f"test_w{line['worker']}_1")
@@ -61,10 +49,6 @@ def test_each_worker_has_a_schema_of_its_own(project: Project, mode: Mode, metho
     pairs = {(line["process"], line["schema"]) for line in lines}
     assert len({process for process, _ in pairs}) == len({schema for _, schema in pairs})
     assert len(pairs) <= (2 if mode else 1)
-    with project.host(project.name) as connection:
-        assert digest(connection) == before
-    assert project.databases() == [project.name]
-    project.drop_database()
 
 
 @pytest.mark.server
@@ -96,28 +80,22 @@ FAILING = """
 def test_a_failing_run_leaves_nothing(project: Project, mode: Mode) -> None:
     """Failures and errors end as in stock Django, and everything is dropped."""
     project.tests(FAILING)
-    result = project.run(*mode)
-    assert result.code == 1
-    assert "FAILED (failures=1, errors=1)" in result.stderr
+    project.run(*mode).failed("FAILED (failures=1, errors=1)")
     assert project.databases() == []
     if mode:
         project.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
-        result = project.run(*mode)
-        assert result.code == 1
-        assert "division by zero" in result.stderr
+        project.run(*mode).failed("division by zero")
 
 
 def test_runs_under_stock_django_before_and_after(project: Project) -> None:
     """They pass; the error of an extension is that of its own connection, and its savepoint."""
-    project.tests(
-        """
+    tests = """
         from django.db import DatabaseError
 
         class Creating(TestCase):
             def create(self, using):
                 with self.assertRaises(DatabaseError), using.cursor() as cursor:
                     cursor.execute("CREATE EXTENSION no_such_extension")
-
             def test_on_a_copy(self):
                 other = connection.copy()
                 self.addCleanup(other.close)
@@ -130,10 +108,9 @@ def test_runs_under_stock_django_before_and_after(project: Project) -> None:
                 self.create(connection)
                 transaction.savepoint_rollback(before)
                 self.assertEqual(Author.objects.count(), 0)
-
         class InAnotherWorker(Creating): pass
-        """
-    )
+    """
+    project.tests(tests)
     for runner in (STOCK, "schema_runner.SchemaDiscoverRunner", STOCK):
         project.run(*PARALLEL, "--testrunner", runner).passed()
         assert project.databases() == []
@@ -148,11 +125,9 @@ RUNNER = """
         def add_arguments(cls, parser):
             super().add_arguments(parser)
             parser.add_argument("--greet")
-
         def __init__(self, greet=None, **kwargs):
             super().__init__(**kwargs)
             print("Hello", greet)
-
     class OwnWithSchemas(SchemaRunnerMixin, Own): pass
 """
 

@@ -16,7 +16,6 @@ TESTS = """
     class Beside(Writing, TestCase):
         def test_a(self): pass
         def test_b(self): pass
-
     class BesideToo(Beside): pass
 
     @serial
@@ -29,14 +28,12 @@ TESTS = """
         def setUpClass(cls):
             super().setUpClass()
             cls.ready = True
-
         def test_a(self): self.assertTrue(self.ready)
         @serial
         def test_b(self):
             self.assertTrue(self.ready)
             self.assertEqual(Author.objects.count(), 1)
             time.sleep(0.1)
-
         def test_c(self): pass
 
     class Labelled(Writing, TransactionTestCase):
@@ -82,8 +79,8 @@ def assert_alone(done: Run) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_serial_tests_run_after_all_others_and_alone(mixed: Project, method: str) -> None:
     """Marked, labelled or tagged; in the same schemas and in the same report."""
-    done = run(mixed, *PARALLEL, env={"START_METHOD": method, **TOGETHER}).passed()
-    assert f"Ran {len(BESIDE | ALONE)} tests" in done.result.stderr
+    done = run(mixed, *PARALLEL, env={"START_METHOD": method, **TOGETHER})
+    done.passed(f"Ran {len(BESIDE | ALONE)} tests")
     assert_alone(done)
     assert any(done.met[test] for test in BESIDE)
     assert len({one["schema"] for one in mixed.records("begins")}) == 2
@@ -110,8 +107,7 @@ def test_without_workers_nothing_changes(mixed: Project) -> None:
 
 def test_only_serial_tests(mixed: Project) -> None:
     """One after the other, with any number of workers."""
-    done = run(mixed, *PARALLEL, "--tag", "slow").passed()
-    assert "Ran 2 tests" in done.result.stderr
+    done = run(mixed, *PARALLEL, "--tag", "slow").passed("Ran 2 tests")
     assert done.tests == ["PartlyTagged.test_a", "Tagged.test_a"]
 
 
@@ -148,19 +144,15 @@ def failing(project: Project) -> Project:
 
 def test_failures_of_both_phases_are_in_one_report(failing: Project) -> None:
     """A parallel test that fails does not keep serial ones from being run."""
-    result = failing.run(*PARALLEL, env={"FAILS": "both"})
-    assert result.code == 1
-    for text in ("Ran 5 tests", "FAILED (failures=2)", "Error: beside", "Error: alone"):
-        assert text in result.stderr
+    said = ("Ran 5 tests", "FAILED (failures=2)", "Error: beside", "Error: alone")
+    failing.run(*PARALLEL, env={"FAILS": "both"}).failed(*said)
 
 
 @pytest.mark.parametrize("phase", ["beside", "alone"])
 def test_failfast_ends_the_run_in_either_phase(failing: Project, phase: str) -> None:
     """No test begins after the one that has failed."""
     done = run(failing, *PARALLEL, "--failfast", env={"FAILS": phase})
-    assert done.result.code == 1
-    assert "FAILED (failures=1)" in done.result.stderr
-    assert f"AssertionError: {phase}" in done.result.stderr
+    done.failed("FAILED (failures=1)", f"AssertionError: {phase}")
     if phase == "beside":
         assert not {"Alone.test_a", "Alone.test_b", "AloneToo.test_a"} & set(done.tests)
     else:
@@ -170,8 +162,6 @@ def test_failfast_ends_the_run_in_either_phase(failing: Project, phase: str) -> 
 def test_a_worker_that_dies_at_a_serial_test_is_replaced(failing: Project) -> None:
     """The rest is run in the new one, and still alone."""
     done = run(failing, *PARALLEL, env={"FAILS": "dies"})
-    assert done.result.code == 1
-    assert "FAILED (errors=1)" in done.result.stderr
-    assert "ended with exit code 7" in done.result.stderr
+    done.failed("FAILED (errors=1)", "ended with exit code 7")
     assert done.tests[-3:] == ["Alone.test_a", "Alone.test_b", "AloneToo.test_a"]
     assert not any(done.met[test] for test in done.met if test.startswith("Alone"))

@@ -1,17 +1,14 @@
 """Many tables and many workers, on a server with few locks."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from schema_runner import embedded
-from schema_runner.postgres.server import Server
 
 from ..builds import BUILD
-from ..project import Project
+from ..project import Project, address
 
 # The lock table has room for about the product of the two and more for other processes, 560. A
 # default server's is ten times as large, and so would be the project that this stands for.
@@ -39,20 +36,16 @@ TESTS = f"""
 
 
 @pytest.fixture
-def small_project(tmp_path: Path) -> Iterator[Project]:
+def small_project(postgresql: embedded.Server, tmp_path: Path) -> Iterator[Project]:
     """A project on a server of its own."""
-    cache = Path(tempfile.mkdtemp(prefix="schema-runner-tests-"))
-    cache.chmod(0o755)
-    settings = {**embedded.DEFAULT_SETTINGS, **FEW_LOCKS}
+    settings, cache = {**embedded.DEFAULT_SETTINGS, **FEW_LOCKS}, postgresql.data_dir.parent
     running = embedded.start(bin_dir=BUILD.bin_dir, settings=settings, cache_dir=cache)
-    where = {"host": str(running.socket_dir), "port": running.port, "user": running.user}
-    project = Project(tmp_path / "project", Server({**where, "dbname": "postgres"}), "small")
+    project = Project(tmp_path / "project", address(running), "small")
     try:
         yield project
     finally:
         project.end()
         embedded.stop(running)
-        shutil.rmtree(cache)
 
 
 def test_many_tables_and_workers(small_project: Project) -> None:
@@ -66,8 +59,8 @@ def test_many_tables_and_workers(small_project: Project) -> None:
     small_project.tests(TESTS)
     for option in ("--keepdb", "--keepdb", "--noinput"):
         small_project.forget()
-        result = small_project.run("--parallel", str(WORKERS), option).passed()
-        assert f"Ran {WORKERS} tests" in result.stderr
+        result = small_project.run("--parallel", str(WORKERS), option)
+        result.passed(f"Ran {WORKERS} tests")
         assert "of its own" not in result.output
         assert "of their own" not in result.output
     assert small_project.databases() == []

@@ -341,16 +341,15 @@ def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     alter = "format('ALTER DATABASE %I SET my.word = 1', current_database())"
     sets = f"migrations.RunSQL({f'DO $$ BEGIN EXECUTE {alter}; END $$'!r})"
     counted.migration("0003_setting", "0002_counting", sets)
-    counted.tests(
-        """
+    tests = """
         from helpers.telling import tell
 
         class First(TestCase):
             def test_it(self):
                 self.assertEqual(query("SELECT current_setting('my.word')"), [("1",)])
                 tell()
-        """
-    )
+    """
+    counted.tests(tests)
     assert warnings(run(counted)) == [
         f"Warning: no snapshot of alias 'default' is kept in {FOLDER}: migrations have "
         "changed the settings of the database."
@@ -361,18 +360,16 @@ def test_what_a_snapshot_cannot_have(counted: Project) -> None:
 @TEST_ONLY
 def test_aliases_that_differ_by_name_only(counted: Project) -> None:
     """Routers and migrations can tell them apart, so each has a file of its own."""
-    counted.configure(
-        f"""
+    settings = f"""
         class Router:
             def allow_migrate(self, db, app_label, model_name=None, **hints):
                 return db == "default" or model_name != "book"
 
         DATABASE_ROUTERS = ["settings.Router"]
         DATABASES["other"] = {{**DATABASES["default"], "NAME": "{counted.name}_o"}}
-        """
-    )
-    counted.tests(
-        """
+    """
+    counted.configure(settings)
+    tests = """
         from helpers.telling import tell
 
         class First(TestCase):
@@ -384,8 +381,8 @@ def test_aliases_that_differ_by_name_only(counted: Project) -> None:
                     self.assertIn("library_author", tables)
                     self.assertEqual(Author.objects.using(alias).count(), 2)
                 tell()
-        """
-    )
+    """
+    counted.tests(tests)
     run(counted)
     assert len(files(counted)) == 2
     run(counted)

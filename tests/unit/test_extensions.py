@@ -12,20 +12,16 @@ HSTORE = "CREATE EXTENSION IF NOT EXISTS hstore SCHEMA s"
     [
         ("CREATE EXTENSION hstore", HSTORE),
         ("CREATE EXTENSION IF NOT EXISTS hstore", HSTORE),
-        (
-            "create  extension\n\"uuid-ossp\" WITH SCHEMA public VERSION '1.1' CASCADE;",
-            "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA s VERSION '1.1' CASCADE;",
-        ),
+        ("create  extension\n\"uuid-ossp\" WITH SCHEMA public VERSION '1.1' CASCADE;",
+         "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA s VERSION '1.1' CASCADE;"),
         ("CREATE EXTENSION x WITH CASCADE", "CREATE EXTENSION IF NOT EXISTS x SCHEMA s CASCADE"),
-        (
-            'SELECT 1; CREATE EXTENSION hstore SCHEMA "My s"; SELECT 2',
-            f"SELECT 1; {HSTORE}; SELECT 2",
-        ),
+        ('SELECT 1; CREATE EXTENSION hstore SCHEMA "My s"; SELECT 2',
+         f"SELECT 1; {HSTORE}; SELECT 2"),
         ("DO $$ BEGIN CREATE EXTENSION hstore; END $$", f"DO $$ BEGIN {HSTORE}; END $$"),
         ("CREATE EXTENSION Fixed", "CREATE EXTENSION IF NOT EXISTS Fixed"),
         ("CREATE TABLE extension (id int)", "CREATE TABLE extension (id int)"),
     ],
-)
+)  # fmt: skip
 def test_extensions_are_created_in_the_common_schema(statement: str, expected: str) -> None:
     """Whoever is first creates it; to the others it is there already."""
     assert in_schema(statement, "s", fixed={"fixed"}) == expected

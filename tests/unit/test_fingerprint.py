@@ -17,16 +17,11 @@ from ..fork_server import ForkServer
 
 INSTALLED = "../site-packages"
 MIGRATIONS = "library/migrations"
-_EMPTY = [
-    "config/__init__.py",
-    "library/__init__.py",
-    "library/deep/__init__.py",
-    f"{MIGRATIONS}/__init__.py",
-    "other_migrations/__init__.py",
-    f"{INSTALLED}/installed/__init__.py",
-    f"{INSTALLED}/installed/migrations/__init__.py",
-    f"{INSTALLED}/useful.py",
-]
+_PACKAGES = [
+    "config", "library", "library/deep", MIGRATIONS, "other_migrations",
+    f"{INSTALLED}/installed", f"{INSTALLED}/installed/migrations",
+]  # fmt: skip
+_EMPTY = [*(f"{name}/__init__.py" for name in _PACKAGES), f"{INSTALLED}/useful.py"]
 _FILES = {
     **dict.fromkeys(_EMPTY, ""),
     "config/settings.py": """

@@ -86,16 +86,11 @@ def test_what_makes_a_test_serial(
 @pytest.mark.parametrize(
     ("test", "of_test", "of_class"),
     [
-        (PLAIN, 5, 5),
-        (Plain("test_short"), 2, 5),
-        (Plain("test_unlimited"), None, 5),
-        (Marked("test_own"), 30, 30),
-        (Marked("test_plain"), 30, 30),
-        (Marked("test_short"), 2, 30),
-        (Marked("test_unlimited"), None, 30),
-        (Inheriting("test_plain"), 30, 30),
+        *[(PLAIN, 5, 5), (Plain("test_short"), 2, 5), (Plain("test_unlimited"), None, 5)],
+        *((test("test_plain"), 30, 30) for test in (Marked, Inheriting)),
+        *[(Marked("test_own"), 30, 30), (Marked("test_short"), 2, 30)],
+        *[(Marked("test_unlimited"), None, 30), (Lifted("test_short"), 2, None)],
         (Lifted("test_own"), None, None),
-        (Lifted("test_short"), 2, None),
     ],
     ids=str,
 )

@@ -1,7 +1,6 @@
 """What tests of generated projects use: they write down what happens, meet, count and wait.
 
-The folder above is on the path of each project, and `Project.tests` imports all of this by its
-star. Files are made in the project's folder, where pytest's side reads them: `Project.records`.
+`Project.tests` imports all of it; files are made in the project's folder, for `Project.records`.
 """
 
 import json
@@ -22,31 +21,11 @@ from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_
 import schema_runner
 
 __all__ = [
-    "Path",
-    "Recording",
-    "SimpleTestCase",
-    "TestCase",
-    "TransactionTestCase",
-    "connection",
-    "connections",
-    "json",
-    "meet",
-    "os",
-    "override_settings",
-    "query",
-    "record",
-    "schema_runner",
-    "signal",
-    "sys",
-    "tag",
-    "threading",
-    "time",
-    "times",
-    "transaction",
-    "unittest",
-    "wait_for",
+    "Path", "Recording", "SimpleTestCase", "TestCase", "TransactionTestCase", "connection",
+    "connections", "json", "meet", "os", "override_settings", "query", "record", "schema_runner",
+    "signal", "sys", "tag", "threading", "time", "times", "transaction", "unittest", "wait_for",
     "wait_until",
-]
+]  # fmt: skip
 
 # Where the settings are, wherever a run was started.
 FOLDER = Path(str(import_module("settings").__file__)).parent
@@ -70,10 +49,7 @@ def record(what: str, **values: Any) -> None:
 
 
 class Recording:
-    """Record each test as it begins and ends, and each set-up of a class.
-
-    Where MEET is set, each test first waits for other processes.
-    """
+    """Records set-ups, and each test as it begins and ends; where MEET is set, it waits first."""
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -10,16 +10,9 @@ from schema_runner import SchemaDiscoverRunner
 from . import record
 
 _METHODS = [
-    "startTest",
-    "stopTest",
-    "addSuccess",
-    "addError",
-    "addFailure",
-    "addSubTest",
-    "addSkip",
-    "addExpectedFailure",
-    "addUnexpectedSuccess",
-]
+    "startTest", "stopTest", "addSuccess", "addError", "addFailure", "addSubTest", "addSkip",
+    "addExpectedFailure", "addUnexpectedSuccess",
+]  # fmt: skip
 
 
 def _observe(event: Any) -> None:
@@ -37,9 +30,8 @@ def _recorded(method: str) -> Callable[..., None]:
     return call
 
 
-_Result = type(
-    "_Result", (unittest.TextTestResult,), {method: _recorded(method) for method in _METHODS}
-)
+_RECORDED = {method: _recorded(method) for method in _METHODS}
+_Result = type("_Result", (unittest.TextTestResult,), _RECORDED)
 
 
 class ObservedRunner(SchemaDiscoverRunner):
