@@ -115,18 +115,13 @@ def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None
         assert connections_left(ordinary) == connections_left(connection) - reserved
 
 
-def test_a_connection_that_is_closing_is_waited_for(limited: Server, database: str) -> None:
+def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
+    """With how many there can be, once a connection that is closing has gone."""
     with limited.connect(database) as connection:
         closing = threading.Timer(0.2, limited.connect(database).close)
         closing.start()
         refuse_beyond_connections(connection, workers=3, each=1)
         closing.join()
-
-
-def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
-    """With how many there can be."""
-    with limited.connect(database) as connection:
-        refuse_beyond_connections(connection, workers=3, each=1)
         advice = {4: "Run with --parallel 3", 2: "Run with --parallel 1", 1: "End others"}
         for workers, remedy in advice.items():
             with pytest.raises(SchemaRunnerError, match=rf"at least 4\. {remedy}"):

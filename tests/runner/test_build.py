@@ -24,7 +24,7 @@ def listed(table: str) -> Cases:
 
 
 # The first build is alone in its database, as under stock Django: catalog queries may look by bare
-# names, and by the name `public`.
+# names, and by the name `public`. They run in this order: rows come before what logs them.
 MIGRATIONS: Cases = {
     "rows": ("""
         migrations.RunPython(
