@@ -53,7 +53,7 @@ class Keeping(Planning, Base):
         return Path(folder) if folder and self._fingerprint else None
 
     def _want(self, connection: Connection) -> "Wanted | None":
-        """Return what a kept schema has to be like; None where none is to be used."""
+        """Return which kept schemas the run can use; None if it uses none."""
         if not self._is_wanted_later or self.runner_settings.strategy != "template":
             return None
         from ..postgres.surroundings import facts

@@ -99,15 +99,14 @@ class Blueprint(NamedTuple):
             schemas.drop(connection, schema, self.run, batch=self.batch)
 
     def keep(self, schema: str) -> str:
-        """Have a schema stay when the run ends, and return its name."""
+        """Leave a schema in place as the run ends, and return its name."""
         with self.connect(names.worker_of_schema(schema)) as connection:
             return self.keep_on(connection, schema)
 
     def keep_on(self, connection: Connection, schema: str) -> str:
-        """Do so on a connection.
+        """Do the same on a given connection.
 
-        The schema stays as tests have left it. In a pool it is as the template has it, or another
-        takes its place.
+        The schema stays as tests left it. One of a pool is restored from the template or replaced.
         """
         found = {one.name: one for one in schemas.found(connection)}
         leased = found.get(schema) or OwnSchema(schema, Marker(self.run, State.READY))

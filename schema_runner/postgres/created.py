@@ -140,14 +140,14 @@ class HostDatabase(Host):
                 databases.drop(maintenance, self.name)
 
     def _keep(self) -> None:
-        # Other runs are kept from dropping the database by the lease.
+        # The lease keeps other runs from dropping the database.
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
         backends.end(connection, self.name, run)
         if wanted is None or self.template is None:
             return
         from . import pool
 
-        with pool.closing(connection, self.template, run, wanted.now) as is_usable:
+        with pool.noting_use(connection, self.template, run, wanted.now) as is_usable:
             marker = self._marker._replace(state=State.READY)
             if is_usable:
                 marker = self._marker._replace(state=State.KEPT, used=wanted.now)

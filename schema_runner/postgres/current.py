@@ -100,7 +100,7 @@ class ProjectDatabase(Host):
             backends.end(connection, self.name, run)
             wanted = self._request.wanted
             if wanted and self.template:
-                with pool.closing(connection, self.template, run, wanted.now):
+                with pool.noting_use(connection, self.template, run, wanted.now):
                     pass
             if wanted or not keep:
                 schemas.drop_rest(connection, run, batch=self._batch)

@@ -32,7 +32,8 @@ class Request(NamedTuple):
     Where `is_projects_own`, a database of that name holds what users work with. `workers` is
     how many schemas are going to be dropped at once, `oldest_version` the least server version
     that will do, as libpq counts them (150004 is 15.4). With `wanted`, what the run makes is kept
-    for others, and it uses what others have kept; `want` tells that once there is a connection.
+    for others, and it uses what others have kept; `want` returns `wanted`
+    once there is a connection.
     """
 
     server: Server
@@ -45,7 +46,7 @@ class Request(NamedTuple):
     want: "Callable[[Connection], Wanted | None] | None" = None
 
     def on(self, connection: Connection) -> Self:
-        """Return the same request with what is wanted."""
+        """Return the same request with `wanted` filled in."""
         return self._replace(wanted=self.want(connection)) if self.want else self
 
 
@@ -242,7 +243,7 @@ class Host:
             self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
 
     def keep(self, schema: str, blueprint: "Blueprint | None") -> str:
-        """Have a schema stay when the run ends, and return its name: see `Blueprint.keep`."""
+        """Leave a schema in place as the run ends; return its name. See `Blueprint.keep`."""
         if blueprint is not None:
             return blueprint.keep_on(self.connection, schema)
         schemas.mark(self.connection, schema, Marker(self.lease.run, State.KEPT))

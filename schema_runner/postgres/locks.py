@@ -50,7 +50,7 @@ def held(connection: Connection, lock: int) -> Iterator[None]:
 @contextmanager
 def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
     """Hold an advisory lock unless a session or a lease has it; yield whether we hold it."""
-    # A session gets what it has already, which is not to make a run look dead to itself.
+    # The server grants a session its own lock again: without this a run would look dead to itself.
     is_leased = lock in _LEASED.get(connection, ())
     free = not is_leased and _call(connection, "try_advisory_lock", lock)
     try:

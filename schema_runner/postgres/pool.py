@@ -172,11 +172,11 @@ def _says(connection: Connection, query: str, **parameters: int) -> bool:
 
 
 @contextmanager
-def closing(connection: Connection, template: str, run: int, now: int) -> Iterator[bool]:
-    """Note that a run has used a pool; dissolve it if nobody can use it.
+def noting_use(connection: Connection, template: str, run: int, now: int) -> Iterator[bool]:
+    """Note that a run has used a pool; dissolve it if no run can use it.
 
-    Yield whether they can. What is done in the body of the `with` is of the same transaction,
-    and nothing has altered the schemas that the run has returned if none commits after it.
+    Yield whether runs can. The body of the `with` is part of the same transaction. The schemas
+    that the run has returned are unaltered as long as no later transaction commits.
     """
     with locks.held(connection, locks.key(f"pool of {template}")), connection.transaction():
         found = {one.name: one.marker for one in schemas.found(connection)}

@@ -56,7 +56,7 @@ def counted(project: Project, place: str) -> Iterator[Project]:
 
 @pytest.fixture
 def occupied(project: Project) -> Iterator[Project]:
-    """A project whose own database is in use, and is to be left as it was."""
+    """A project whose own database is in use and must not change."""
     project.create_database()
     project.query(DECOYS, database=project.name)
     with unchanged(project):
