@@ -303,6 +303,6 @@ def test_what_is_stored_otherwise_is_alike(project: Project) -> None:
     path = project.folder / "library/migrations/0002_state.py"
     path.write_text(extra + path.read_text())
     project.tests(READABLE)
-    result = project.run(*PARALLEL).passed()
+    result = project.run(*PARALLEL, env=TOGETHER).passed()
     assert "2 schemas made, 2 dropped." in result.output
     assert "database of its own" not in result.output
