@@ -1,5 +1,6 @@
 """Connections to a server, opened outside Django and past its pools."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -9,6 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from .. import forks
 from ..errors import SchemaRunnerError
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
@@ -55,6 +57,7 @@ class Server(NamedTuple):
             with ExitStack() as opened:
                 connection = _open(params)
                 opened.enter_context(closing(connection))
+                forks.let_go(connection, _leave_to_parent)
                 if self.role is not None:
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
                 connection.execute(_NO_TIME_LIMITS)
@@ -79,6 +82,19 @@ class Server(NamedTuple):
             connection = self.connect(self.params.get("dbname", ""))
         with connection:
             yield connection
+
+
+def _leave_to_parent(connection: Connection) -> None:
+    """Give up the socket of a connection in a forked process, without a word to the server.
+
+    Closing the connection would end the parent's session, and its lease; keeping the socket would
+    keep the lease of a dead parent. The descriptor's number stays taken, for libpq would write to
+    whoever gets it next.
+    """
+    if not connection.closed:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, connection.fileno(), inheritable=False)
+        os.close(null)
 
 
 def _open(params: Mapping[str, Any]) -> Connection:
