@@ -98,6 +98,10 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             raise
         if self.parallel <= 1:
             try:
+                if self._workspace is not None:
+                    from .backend.programs import programs
+
+                    programs.lead()
                 set_up_worker(self._settings)
             except BaseException:
                 self.teardown_databases(old_config)

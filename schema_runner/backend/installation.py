@@ -14,6 +14,7 @@ from .flushes import replace_flushes
 from .introspection import SchemaIntrospection
 from .obtaining import WorkerCreation
 from .operations import SchemaOperations
+from .programs import programs
 from .resetting import reset_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def install(**attributes: Any) -> ExitStack:
     nothing is put on bases.
     """
     undo = ExitStack()
+    # A run within a test makes its databases as the test's own run did.
+    undo.callback(programs.lead if programs.are_led else programs.withdraw)
+    programs.withdraw()
     attributes["project_places"] = frozenset(place(one.settings_dict) for one in connections.all())
     mixed: set[type] = set()
     for connection in connections.all():

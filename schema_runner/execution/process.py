@@ -18,6 +18,7 @@ from django.db import connections
 from .. import forks
 from ..backend.installation import install
 from ..backend.obtaining import Start, WorkerCreation
+from ..backend.programs import programs
 from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
 from ..settings import Settings
@@ -142,6 +143,7 @@ class _Process:
             assigned.debug_mode,
             assigned.used_aliases,
         )
+        programs.lead()
         set_up_worker(assigned.settings)
         self._tell(Ready(_places()))
 

@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from .. import forks
 from ..errors import SchemaRunnerError
+from . import pgoptions
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 
@@ -105,7 +106,8 @@ def _open(params: Mapping[str, Any]) -> Connection:
     deadline = time.monotonic() + SECONDS_FOR_CLOSING
     while True:
         try:
-            return psycopg.connect(**params, autocommit=True)
+            with pgoptions.hidden():
+                return psycopg.connect(**params, autocommit=True)
         except psycopg.OperationalError as error:
             is_full = any(text in str(error) for text in _TOO_MANY)
             if not is_full or time.monotonic() > deadline:

@@ -18,7 +18,7 @@ TESTS = """
     def state():
         return (place(), current_worker(), settings.DATABASES["default"]["NAME"],
                 connection.settings_dict["NAME"], connection.settings_dict["OPTIONS"],
-                signal.getsignal(signal.SIGTERM))
+                signal.getsignal(signal.SIGTERM), os.environ.get("PGOPTIONS"))
 
     def run(*arguments):
         output = io.StringIO()
