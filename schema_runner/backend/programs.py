@@ -12,7 +12,9 @@ class Programs:
     """What this process has done for the programs that it starts."""
 
     def __init__(self) -> None:
-        self.are_led = self._has_exported = False
+        # Whether all is set up, and this process runs tests.
+        self.is_testing = False
+        self._has_exported = False
         # Settings that PGOPTIONS is not to mislead, and their OPTIONS before and now.
         self._shielded: list[tuple[dict[str, Any], Any, Any]] = []
 
@@ -22,7 +24,7 @@ class Programs:
         Nothing is done where a pooler refuses startup options: it would refuse the programs too.
         """
         self.withdraw()
-        self.are_led = True
+        self.is_testing = True
         found = [one.settings_dict for one in connections.all() if one.vendor == "postgresql"]
         assignments = [Assignment.of(settings_dict) for settings_dict in found]
         default = Assignment.of(connections[DEFAULT_DB_ALIAS].settings_dict)
@@ -36,7 +38,7 @@ class Programs:
 
     def withdraw(self) -> None:
         """Take back what `lead` has done."""
-        self.are_led = self._has_exported = False
+        self.is_testing = self._has_exported = False
         pgoptions.export("")
         while self._shielded:
             settings_dict, before, now = self._shielded.pop()
@@ -45,7 +47,7 @@ class Programs:
 
     def follow(self) -> None:
         """Lead them to where the tables are by now, unless others have taken ours away."""
-        if self.are_led and self._has_exported <= pgoptions.is_exported():
+        if self.is_testing and self._has_exported <= pgoptions.is_exported():
             self.lead()
 
     def _shield(self, settings_dict: dict[str, Any]) -> None:
