@@ -14,6 +14,7 @@ from ..errors import SchemaRunnerError
 from ..postgres.server import Connection
 from ..wording import listing
 from .assignment import project_options
+from .management import import_management
 from .planning import Planning
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class Keeping(Planning, Base):
 
     def _use_ready(self, *, serialize: bool) -> str:
         """Use a schema that has been made without stock Django, and do the rest as that does."""
+        import_management()
         self._use(1)
         self._settle()
         name = self._get_test_db_name()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 
 from ..backend.installation import install
+from ..backend.management import import_management
 from ..backend.obtaining import Start, WorkerCreation
 from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
@@ -138,6 +139,9 @@ class _Process:
             assigned.debug_mode,
             assigned.used_aliases,
         )
+        if assigned.subsuites is None:
+            # A forked one has what the run has imported.
+            import_management()
         set_up_worker(assigned.settings)
         self._tell(Ready(_places()))
 
