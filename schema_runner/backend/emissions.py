@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.conf import UserSettingsHolder, settings
+from django.core.management.base import OutputWrapper
 from django.core.management.sql import emit_post_migrate_signal
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models.signals import post_migrate
 
 # Django's own handlers, which make rows and nothing else, and the tables that those are in.
@@ -41,19 +42,29 @@ class Sent(NamedTuple):
     alters: bool
 
 
-def send(alias: str, own: range = range(ALL), *, others: bool = True) -> Sent:
+def send(alias: str, own: range = range(ALL), *, others: bool = True, **named: Any) -> Sent:
     """Send post_migrate as stock Django's flush does at the end of a test.
 
     Of the calls of Django's own handlers, in their order, make those whose numbers are in `own`;
-    call other handlers only if `others` are wanted.
+    call other handlers only if `others` are wanted. `named` is what they are told besides.
     """
     sending = _Sending(own, others=others)
     sending.begin()
     try:
-        emit_post_migrate_signal(verbosity=0, interactive=False, db=alias)
+        emit_post_migrate_signal(verbosity=0, interactive=False, db=alias, **named)
     finally:
         sending.end()
     return Sent(sending.reaches_others, sending.settled, sending.alters)
+
+
+def send_for_memory(alias: str) -> None:
+    """Call handlers as `migrate` does, but leave the database, which has all that they make there.
+
+    What they make in memory stays.
+    """
+    with transaction.atomic(using=alias):
+        send(alias, range(0), apps=apps, plan=[], stdout=OutputWrapper(sys.stdout))
+        transaction.set_rollback(True, using=alias)
 
 
 class _Sending:
