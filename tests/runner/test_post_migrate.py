@@ -137,6 +137,7 @@ def with_handlers(project: Project) -> Project:
     return project
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("handlers", ["make", "make grant"])
 def test_handlers_are_called_as_with_stock(project: Project, handlers: str) -> None:
     """As often, in the same states, to the same effect."""
