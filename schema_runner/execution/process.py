@@ -17,6 +17,7 @@ from django.db import connections
 
 from .. import forks
 from ..backend.installation import install
+from ..backend.management import import_management
 from ..backend.obtaining import Start, WorkerCreation
 from ..backend.programs import programs
 from ..backend.sessions import disconnect, leave_transactions, prepare_for
@@ -144,6 +145,9 @@ class _Process:
             assigned.used_aliases,
         )
         programs.lead()
+        if assigned.subsuites is None:
+            # A forked one has what the run has imported.
+            import_management()
         set_up_worker(assigned.settings)
         self._tell(Ready(_places()))
 
