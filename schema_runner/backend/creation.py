@@ -130,6 +130,7 @@ class SchemaCreation(Keeping, Base):
         if self._is_current:
             self._guard = self._guard_of_migrations(self._workspace.log)
             self._workspace.use_project_database(self._alias, request)
+            self._refuse_backend_that_sets_path()
         else:
             self._workspace.reserve(self._alias, request)
 
@@ -213,6 +214,8 @@ class SchemaCreation(Keeping, Base):
     @property
     def _needs_reference(self) -> bool:
         """Whether resets restore rows that are there already, and so have to be put aside."""
+        if self._backend_sets_path:
+            return False
         keeps_some = self.runner_settings.reset == "selective" and self._since is not None
         return keeps_some or self.runner_settings.reset == "reference"
 

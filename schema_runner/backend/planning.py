@@ -46,6 +46,8 @@ class Planning(Naming):
         """Say why workers cannot have schemas; `dropped` is what the build has dropped."""
         if self._is_current:
             return None
+        if self._sets_path():
+            return self._path_of_backend
         if obstacles := dropped + self._obstacles():
             return f"schemas cannot keep apart {listing(obstacles)}"
         return str(self._pg_dump) if isinstance(self._pg_dump, Exception) else None
