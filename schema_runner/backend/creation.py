@@ -11,6 +11,7 @@ from ..postgres.server import Connection, Server
 from . import extensions
 from .assignment import Assignment, Place
 from .keeping import Keeping
+from .origins import Origins
 from .servers import server_of
 from .sessions import disconnect
 
@@ -175,7 +176,7 @@ class SchemaCreation(Keeping, Base):
     def _turn_to_clones(self, why: str) -> None:
         """Give each worker a clone of the host database, as stock Django does."""
         workspace, alias = self._workspace, self._alias
-        workspace.log(f"Alias '{alias}' uses clone databases, because {why}.")
+        workspace.log(f"Alias '{alias}' uses clone databases, because {why}")
         self.connection.close()
         workspace.turn_to_clones(alias)
         self._use(1)
@@ -239,18 +240,20 @@ class SchemaCreation(Keeping, Base):
         In the project's own database refuse what must not be executed there; elsewhere add to
         `dropped` what cannot be done a second time.
         """
-        if self._is_current:
-            with self._guarded(self._guard):
-                yield
-            return
 
         def watch(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
             if text := extensions.dropping(statement):
                 dropped.append(text)
             return execute(statement, params, many, context)
 
-        with self.connection.execute_wrapper(watch):
-            yield
+        self._origins = Origins()
+        with self.connection.execute_wrapper(self._origins):
+            if self._is_current:
+                with self._guarded(self._guard):
+                    yield
+            else:
+                with self.connection.execute_wrapper(watch):
+                    yield
 
     def destroy_test_db(
         self,

@@ -9,7 +9,6 @@ from .. import names
 from ..postgres.locks import Lease
 from ..postgres.marker import Marker, State
 from ..postgres.server import Connection
-from ..wording import listing
 from .assignment import Assignment, Place
 from .resetting import ResettingCreation
 
@@ -107,11 +106,13 @@ class WorkerCreation(ResettingCreation):
             if self._is_current:
                 raise
             reasons, what = str(error).splitlines()[:1], "be made beside others"
+        why = f"a schema cannot {what}: {self._listed(reasons)}"
         # Beside the project's own database there is to be no other.
-        instead = "runs the migrations" if self._is_current else "uses a database of its own"
         self.start.announce_database(
-            f"Worker {worker} {instead} for alias '{self._alias}', because a schema cannot "
-            f"{what}: {listing(reasons)}."
+            f"Workers from the second on run the migrations for alias '{self._alias}', "
+            f"because {why}."
+            if self._is_current
+            else self._of_databases(why)
         )
         return self._build(worker) if self._is_current else self._build_database(worker)
 

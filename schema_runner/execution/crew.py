@@ -146,12 +146,13 @@ class Crew:
     """Starts workers, and gives them what they need from the run.
 
     `assigned` is for worker 1, and the same for the others but for their numbers; `tests` lists
-    the test cases of each subsuite.
+    the test cases of each subsuite. `announced` has the lines about databases that are in the log.
     """
 
     def __init__(self, assigned: Assigned, tests: Sequence[Sequence[Any]]) -> None:
         self._assigned = assigned
         self._tests = tests
+        self.announced: set[str] = set()
         self._is_forked = multiprocessing.get_start_method() == "fork"
 
     @property

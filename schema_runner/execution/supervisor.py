@@ -208,7 +208,9 @@ class Supervisor:
 
     def _heed_database(self, worker: Worker, message: MakesDatabase) -> None:
         worker.makes_a_database = True
-        if message.text is not None:
+        # All workers may say the same, and those after them.
+        if message.text is not None and message.text not in self._crew.announced:
+            self._crew.announced.add(message.text)
             self._report.log(message.text)
 
     def _heed_said(self, worker: Worker, message: Said) -> None:
