@@ -12,39 +12,13 @@ from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase
 from .postgres.hosts import PUBLIC, Host, Log, Request
 from .postgres.reservation import Reservation
+from .sites import Site
 from .usage import Usage
 
 if TYPE_CHECKING:
     from .postgres.blueprint import Blueprint
     from .postgres.pg_dump import PgDump
     from .postgres.snapshot import Snapshot
-
-
-class Site:
-    """What a run has for one database alias.
-
-    `schemas` has a schema by worker number and `clones` a database by worker number: the clones
-    of a site that `is_cloned`, or those of workers that could not build a schema. By the
-    `blueprint` workers make what they use themselves. Runs that want the same wait until the
-    `turn` of this one ends.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        turn: ExitStack,
-        *,
-        reservation: Reservation | None = None,
-        host: Host | None = None,
-    ) -> None:
-        self.name = name
-        self.turn = turn
-        self.reservation = reservation
-        self.host = host
-        self.schemas: dict[int, str] = {}
-        self.clones: dict[int, str] = {}
-        self.is_cloned = False
-        self.blueprint: Blueprint | None = None
 
 
 class Workspace:
@@ -126,6 +100,10 @@ class Workspace:
         """Return the template of `alias`, if there is one, as it can be written to a file."""
         host = self.host(alias)
         return host.snapshot(fingerprint, now) if host.template else None
+
+    def prove_template(self, alias: str) -> None:
+        """Make sure that copies of the template are like the original. Raises CopyError."""
+        self.host(alias).prove_template()
 
     def lease_kept(self, alias: str) -> bool:
         """Give worker 1 a schema of a pool, if there is one that can be used.

@@ -39,6 +39,11 @@ class Keeping(Planning, Base):
     # What `reference.load` has returned.
     _since: int | None = None
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Snapshots that this run could not use, which another one takes the place of.
+        self._refused: list[Path] = []
+
     @cached_property
     def _now(self) -> int:
         return int(time.time())
@@ -115,8 +120,11 @@ class Keeping(Planning, Base):
             workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
             try:
                 schema = workspace.restore(alias, snapshot)
-            except (CopyError, SnapshotError) as error:
-                self._workspace.log(f"Warning: snapshot {path} is ignored: {error}.")
+            except CopyError as error:
+                self._refuse(path, listing(error.reasons))
+                continue
+            except SnapshotError as error:
+                self._refuse(path, error)
                 continue
             self._say("Creating", verbosity)
             self._isolate_advisory_locks(schema)
@@ -141,10 +149,14 @@ class Keeping(Planning, Base):
                 if _dependencies(snapshot.contents.extra) is None:
                     raise SnapshotError("it does not say what it depends on")
             except SnapshotError as error:
-                self._workspace.log(f"Warning: snapshot {path} is ignored: {error}.")
+                self._refuse(path, error)
                 continue
             if snapshot.made >= self._oldest and _is_unchanged(snapshot.contents.extra):
                 yield path, snapshot
+
+    def _refuse(self, path: Path, why: object) -> None:
+        self._refused.append(path)
+        self._workspace.log(f"Warning: snapshot {path} is ignored: {why}.")
 
     def _keep_snapshot(self, *, only_first: bool = False) -> None:
         """Write a snapshot of the template for other machines, if that is wanted."""
@@ -153,6 +165,7 @@ class Keeping(Planning, Base):
             return
         from ..fingerprint import digest
         from ..postgres.snapshot import SnapshotError, files, path_of, remove_older
+        from ..postgres.template import CopyError
 
         if only_first and files(folder, wanted):
             return
@@ -161,11 +174,17 @@ class Keeping(Planning, Base):
             dependencies = snapshot.contents.extra["dependencies"] if snapshot else {_EDITED: ""}
             if snapshot and _EDITED not in dependencies:
                 variant = digest(repr(sorted(dependencies.items())))
-                snapshot.write(path_of(folder, wanted, variant[:16]))
+                # Or every run that found it would refuse it.
+                self._workspace.prove_template(self._alias)
+                snapshot.write(path := path_of(folder, wanted, variant[:16]))
+                for refused in self._refused:
+                    if refused != path:
+                        refused.unlink(missing_ok=True)
                 remove_older(folder, self._oldest)
-        except (SnapshotError, OSError) as error:
+        except (CopyError, SnapshotError, OSError) as error:
+            why = listing(error.reasons) if isinstance(error, CopyError) else error
             self._workspace.log(
-                f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {error}."
+                f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {why}."
             )
 
     def _recording(self) -> "AbstractContextManager[Recording | None]":

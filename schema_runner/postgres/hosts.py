@@ -186,6 +186,21 @@ class Host:
         made = markers[self.template].made or now
         return Snapshot.of(self.connection, template, fingerprint, made)
 
+    def prove_template(self) -> None:
+        """Make sure that copies of the template are like the original. Raises CopyError."""
+        from .template import Template
+
+        assert self.template is not None
+        with self.connect() as connection:
+            template = Template.read(connection, self.template, self.path)
+            if not template.is_proved:
+                schema = schemas.create(connection, 1, self.lease.run)
+                try:
+                    template.copy(connection, schema, batch=self._batch)
+                    template.prove(connection, schema)
+                finally:
+                    schemas.drop(connection, schema, self.lease.run, batch=self._batch)
+
     @property
     def _marker_of_template(self) -> Marker:
         run, wanted = self.lease.run, self._request.wanted
