@@ -100,10 +100,7 @@ class HostDatabase(Host):
             return
         name = names.clone_database(self.name, worker)
         with self._server.maintenance() as maintenance:
-            is_ours = any(
-                database.name == name and database.marker.run == self.lease.run
-                for database in databases.requested_as(maintenance, self._request.name)
-            )
+            is_ours = self._is_of_run(maintenance, name)
         if is_ours:
             self.drop_clone(worker)
 
@@ -134,10 +131,24 @@ class HostDatabase(Host):
             self._server.maintenance() as maintenance,
             holding_name(maintenance, self._request),
         ):
+            self._drop_spare(maintenance)
             if not self._has_others():
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)
+
+    def _drop_spare(self, maintenance: Connection) -> None:
+        """Drop what workers' own databases are clones of, if one of them has made it."""
+        spare = names.clone_database(self.name, 0)
+        if self._request.workers > 1 and self._is_of_run(maintenance, spare):
+            backends.end(maintenance, spare, self.lease.run)
+            databases.drop(maintenance, spare)
+
+    def _is_of_run(self, maintenance: Connection, name: str) -> bool:
+        return any(
+            database.name == name and database.marker.run == self.lease.run
+            for database in databases.requested_as(maintenance, self._request.name)
+        )
 
     def _keep(self) -> None:
         # The lease keeps other runs from dropping the database.

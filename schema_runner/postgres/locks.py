@@ -60,6 +60,16 @@ def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
             _release(connection, lock)
 
 
+def is_run_alive(connection: Connection, run: int) -> bool:
+    """Whether the lease of a run is held, in whatever database of the server."""
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted"
+        " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s)"
+    )
+    row = connection.execute(query, [run]).fetchone()
+    return bool(row and row[0])
+
+
 def hold_until_commit(connection: Connection, lock: int) -> None:
     """Hold an advisory lock to the end of the connection's transaction."""
     _call(connection, "advisory_xact_lock", lock)

@@ -105,9 +105,7 @@ class Reservation:
         request, wanted = self._request, self._request.wanted
         found = databases.requested_as(self._maintenance, request.name)
         taken = self._pools_that_stay(found)
-        taken |= {
-            one.name for one in found if one.name not in taken and not self._remove(one.name)
-        }
+        taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
         if request.name in taken:
             if wanted is not None:
                 kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
@@ -130,9 +128,12 @@ class Reservation:
         }
         return set(wanted.that_stay(others))
 
-    def _remove(self, name: str) -> bool:
+    def _remove(self, database: OwnDatabase) -> bool:
         """Remove a database of ours unless somebody needs it; return whether that was done."""
-        request = self._request
+        request, name = self._request, database.name
+        # A database that is cloned, or is a clone, has no lease in it.
+        if locks.is_run_alive(self._maintenance, database.marker.run):
+            return False
         try:
             connection = request.server.connect(name)
         except SchemaRunnerError:
