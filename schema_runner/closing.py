@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.test.runner import DiscoverRunner
+from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
 from .backend.location import are_here
 from .execution.events import Observer
@@ -64,7 +65,14 @@ class ClosingMixin(Base):
         finally:
             if before is not None and (after := self._busy_seconds()) is not None:
                 self._busy = after - before
+            self._keep_times_of_workers()
             self._remember()
+
+    def _keep_times_of_workers(self) -> None:
+        """Have --timing tell of what workers make beside what it knows of itself."""
+        if isinstance(self.time_keeper, TimeKeeper):
+            for worker, seconds in sorted(self._tally.ready.items()):
+                self.time_keeper.records[f"  Setting up worker {worker}"].append(seconds)
 
     @staticmethod
     def _busy_seconds() -> float | None:

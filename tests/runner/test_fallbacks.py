@@ -1,5 +1,6 @@
 """Databases in place of schemas: how often they are made, and for how long they are waited for."""
 
+import re
 import shlex
 
 import pytest
@@ -45,13 +46,19 @@ def test_databases_are_migrated_once(unlike: Project, method: str) -> None:
     """Whatever the number of workers, and of those that run what has failed again."""
     unlike.tests(FAILING)
     result = unlike.run(
-        *("--parallel", "3", "--retries", "1", "--diagnose"),
+        *("--parallel", "3", "--retries", "1", "--diagnose", "--timing"),
         env={"MEET": "3", "START_METHOD": method},
     ).failed("FAILED (failures=1)")
     assert "test_it is BROKEN: " in result.stdout.replace("library.test_generated.Always.", "")
     assert count(unlike) == 2
     assert result.stdout.count("use databases of their own") == 1
     assert "already exists" not in result.output
+    # What workers make is part of the set-up.
+    (set_up,) = re.findall(r"Total database setup took ([0-9.]+)s", result.stderr)
+    workers = re.findall(r"(?m)^  Setting up worker [123] took ([0-9.]+)s$", result.stderr)
+    assert len(workers) == 3
+    (told,) = re.findall(r"Set-up ([0-9.]+) s,", result.stdout)
+    assert abs(float(set_up) + max(map(float, workers)) - float(told)) < 0.2
     _, *again = unlike.records("found")
     assert len(again) == 1 + 5
     assert {one["authors"] for one in unlike.records("found")} == {2}
