@@ -135,6 +135,7 @@ class Workspace:
         self._sites[alias] = site
         if reservation.kept is not None:
             site.host, site.reservation = reservation.kept, None
+            site.is_cloned = reservation.kept.is_kept_for_clones
             self._refuse_beyond_connections(alias)
 
     def claim(self, alias: str, create: Callable[[], object]) -> None:
@@ -209,16 +210,31 @@ class Workspace:
         if self.workers > 1:
             self._refuse_beyond_connections(alias)
 
+    def take_clone(self, alias: str, worker: int) -> bool:
+        """Give a worker a clone that an earlier run has kept, if there is one."""
+        is_taken = self.host_database(alias).clones.take(worker)
+        if is_taken:
+            self._note_clone(alias, worker, is_reused=True)
+        return is_taken
+
     @contextmanager
     def cloning(self, alias: str, worker: int) -> Iterator[None]:
         """Have the body of the `with` clone the host database for a worker."""
-        with self._host_database(alias).cloning(worker):
+        with self.host_database(alias).clones.creation(worker):
             yield
-        clone = names.clone_database(self._sites[alias].name, worker)
-        self._sites[alias].clones[worker] = clone
-        self.usage.add(clone, PUBLIC)
+        self._note_clone(alias, worker)
 
-    def _host_database(self, alias: str) -> HostDatabase:
+    def _note_clone(self, alias: str, worker: int, *, is_reused: bool = False) -> None:
+        clone = self.host_database(alias).clones.names[worker]
+        self._sites[alias].clones[worker] = clone
+        self.usage.add(clone, PUBLIC, is_reused=is_reused)
+
+    def is_kept_for_clones(self, alias: str) -> bool:
+        """Whether the host database of `alias` stays, and so is not what tests use."""
+        host = self._sites[alias].host
+        return isinstance(host, HostDatabase) and host.is_kept_for_clones
+
+    def host_database(self, alias: str) -> HostDatabase:
         host = self.host(alias)
         assert isinstance(host, HostDatabase), "the project's own database is not cloned"
         return host
@@ -229,7 +245,7 @@ class Workspace:
         schema, clone = site.schemas.pop(worker, None), site.clones.pop(worker, None)
         if clone is not None:
             with self._leaving(f"Database {clone!r}"):
-                self._host_database(alias).drop_clone(worker)
+                self.host_database(alias).clones.drop(clone)
         if not site.is_cloned:
             # A worker that was killed has not told its name, and may have left the one before.
             with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
@@ -238,9 +254,14 @@ class Workspace:
     def keep(self, alias: str, worker: int) -> str | None:
         """Leave what a worker has where it is, and say what that is."""
         site = self._sites[alias]
-        self.usage.kept += worker in site.clones or worker in site.schemas
-        if worker in site.clones:
-            return f"database {site.clones.pop(worker)!r}"
+        clone = site.clones.pop(worker, None)
+        if clone is not None:
+            with self._leaving(f"Database {clone!r}"):
+                if self.host_database(alias).keep_clone(clone):
+                    self.usage.kept += 1
+                    return f"database {clone!r}"
+            return None
+        self.usage.kept += worker in site.schemas
         schema = site.schemas.pop(worker, None)
         if schema is None:
             return None
@@ -266,8 +287,9 @@ class Workspace:
         """Release whatever is still open, as after a run that was broken off."""
         for alias, site in list(self._sites.items()):
             # A failure of one alias is no reason to remove what another has kept.
-            is_kept = self.keeps and site.host is not None and site.host.template is not None
-            self.release(alias, keep=is_kept)
+            has_template = site.host is not None and site.host.template is not None
+            is_kept = has_template or self.is_kept_for_clones(alias)
+            self.release(alias, keep=self.keeps and is_kept)
 
     @contextmanager
     def _leaving(self, what: str) -> Iterator[None]:

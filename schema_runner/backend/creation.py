@@ -84,6 +84,8 @@ class SchemaCreation(Keeping, Base):
             self._keep_template(recording)
         if self._needs_reference:
             self._workspace.add_reference(self._alias, self._since)
+        if why:
+            self._prepare_clones(why, recording)
         self._use(1)
         return name
 
@@ -176,15 +178,16 @@ class SchemaCreation(Keeping, Base):
     def _turn_to_clones(self, why: str) -> None:
         """Give each worker a clone of the host database, as stock Django does."""
         workspace, alias = self._workspace, self._alias
-        workspace.log(f"Alias '{alias}' uses clone databases, because {why}")
+        workspace.log(self._of_clones(why))
         self.connection.close()
         workspace.turn_to_clones(alias)
         self._use(1)
 
     def _clone(self, worker: int, verbosity: int) -> None:
         self._use(None)
-        with self._workspace.cloning(self._alias, worker):
-            super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
+        if not self._workspace.take_clone(self._alias, worker):
+            with self._workspace.cloning(self._alias, worker):
+                super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
         self._use(None)
 
     def renew(self, worker: int) -> None:

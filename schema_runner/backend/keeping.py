@@ -96,6 +96,15 @@ class Keeping(Planning, Base):
         from ..postgres.template import CopyError
 
         workspace, alias = self._workspace, self._alias
+        if workspace.is_kept_for_clones(alias):
+            self._say("Using existing", verbosity)
+            workspace.log(
+                workspace.host_database(alias).why_clones
+                or self._of_clones("a schema cannot be copied, as an earlier run has found.")
+            )
+            self._sets_path()
+            self._use_clone_alone()
+            return self._use_ready(serialize=serialize)
         try:
             if not workspace.lease_kept(alias):
                 return None
@@ -197,12 +206,31 @@ class Keeping(Planning, Base):
 
     def _keep_template(self, recording: "Recording | None") -> None:
         """Make the template, also for other runs if nothing has been edited in the meantime."""
-        dependencies = recording.dependencies() if recording else {}
+        self._plan_copies({"dependencies": self._recorded(recording)}, self._since)
+        self._keep_snapshot()
+
+    def _recorded(self, recording: "Recording | None") -> dict[str, str]:
+        """Return what the build has depended on."""
         if recording and self._current_fingerprint() != self._fingerprint:
             # Nobody could say which of the two fingerprints it is of.
-            dependencies = {_EDITED: ""}
-        self._plan_copies({"dependencies": dependencies}, self._since)
-        self._keep_snapshot()
+            return {_EDITED: ""}
+        return recording.dependencies() if recording else {}
+
+    def _prepare_clones(self, why: str, recording: "Recording | None") -> None:
+        """Leave the host database to be cloned, also by other runs."""
+        self._use(None)
+        extra = {"dependencies": self._recorded(recording), "why": self._of_clones(why)}
+        self._workspace.host_database(self._alias).prepare_clones(extra)
+        self._use_clone_alone()
+
+    def _use_clone_alone(self) -> None:
+        """Without workers too, leave a database alone that is kept."""
+        workspace = self._workspace
+        if workspace.workers == 1 and workspace.is_kept_for_clones(self._alias):
+            self._clone(1, verbosity=0)
+
+    def _clone(self, worker: int, verbosity: int) -> None:
+        raise NotImplementedError
 
     def _say(self, action: str, verbosity: int) -> None:
         """Say what stock Django says as it begins."""
@@ -214,8 +242,10 @@ class Keeping(Planning, Base):
     def _use_ready(self, *, serialize: bool) -> str:
         """Use a schema that has been made without stock Django, and do the rest as that does."""
         self._use(1)
-        self._settle()
-        name = self._get_test_db_name()
+        if not self._workspace.is_cloned(self._alias):
+            self._settle()
+        assert self._place is not None
+        name = self._place.database
         settings.DATABASES[self._alias]["NAME"] = name
         if serialize:
             contents = self.serialize_db_to_string()

@@ -36,9 +36,14 @@ class Placement(Base):
         settings_dict, worker = self.connection.settings_dict, int(suffix)
         assignment = Assignment.of(settings_dict)
         if assignment is None or assignment.is_for_cloning(worker):
-            clone = names.clone_database(settings_dict["NAME"], worker)
-            return {**settings_dict, "NAME": clone}
+            return {**settings_dict, "NAME": self._name_of_clone(worker)}
         return {**settings_dict, **assignment.for_worker(worker).entries()}
+
+    def _name_of_clone(self, worker: int) -> str:
+        if self.workspace is not None and self.workspace.host_name(self._alias):
+            clones = self.workspace.host_database(self._alias).clones
+            return clones.names[worker]
+        return names.clone_database(self.connection.settings_dict["NAME"], worker)
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         super().set_as_test_mirror(primary_settings_dict)

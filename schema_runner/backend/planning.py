@@ -57,8 +57,8 @@ class Planning(Naming):
             return f"{self._path_of_backend}. The tests run as with stock Django."
         if (current := self._current_schema()) != "public":
             return (
-                f"the project sets a search_path, on which {current} comes first. To have "
-                f"schemas, leave that to the runner."
+                f"schemas cannot keep apart the search_path of the project, on which {current} "
+                f"comes first. To have schemas, leave it to the runner."
             )
         if obstacles := dropped + self._obstacles():
             return (
@@ -118,6 +118,9 @@ class Planning(Naming):
     def _plan_databases(self, why: str, reasons: Sequence[str]) -> None:
         self._workspace.log(self._of_databases(why))
         self._workspace.plan(self._alias, reasons=tuple(reasons))
+
+    def _of_clones(self, why: str) -> str:
+        return f"Alias '{self._alias}' uses clone databases, because {why}"
 
     def _of_databases(self, why: str) -> str:
         return (

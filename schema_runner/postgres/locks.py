@@ -60,13 +60,13 @@ def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
             _release(connection, lock)
 
 
-def is_run_alive(connection: Connection, run: int) -> bool:
-    """Whether the lease of a run is held, in whatever database of the server."""
+def is_held(connection: Connection, lock: int) -> bool:
+    """Whether an advisory lock is held, such as a run's lease, in whatever database."""
     query = (
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted"
         " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s)"
     )
-    row = connection.execute(query, [run]).fetchone()
+    row = connection.execute(query, [lock]).fetchone()
     return bool(row and row[0])
 
 

@@ -91,6 +91,7 @@ class Summary(NamedTuple):
             f"{count(usage.made, 'schema')} made": usage.made,
             f"{count(usage.reused, 'schema')} reused": usage.reused,
             f"{count(usage.databases, 'database')} made": usage.databases,
+            f"{count(usage.reused_databases, 'database')} reused": usage.reused_databases,
             f"{usage.kept} kept": usage.kept,
             f"{usage.dropped} dropped": usage.dropped,
         }

@@ -73,9 +73,9 @@ def test_whether_a_run_is_alive(server: Server, connection: Connection) -> None:
     """Its lease is seen from other databases."""
     run = locks.new_run()
     with server.maintenance() as maintenance:
-        assert not locks.is_run_alive(maintenance, run)
+        assert not locks.is_held(maintenance, run)
         lease = locks.Lease(server.connect(connection.info.dbname), run)
-        assert locks.is_run_alive(maintenance, run)
+        assert locks.is_held(maintenance, run)
         lease.connection.execute("SELECT pg_catalog.pg_advisory_unlock_all()")
-        assert not locks.is_run_alive(maintenance, run)
+        assert not locks.is_held(maintenance, run)
         lease.close()
