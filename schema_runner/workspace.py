@@ -161,8 +161,8 @@ class Workspace:
         self._sites[alias].turn.close()
 
     def _refuse_beyond_connections(self, alias: str) -> None:
-        # A worker has a connection to each host database so far; a clone database, a lease.
-        each = len(self._sites) + sum(site.is_cloned for site in self._sites.values())
+        # A worker has a connection to each host database so far, or to a clone of it.
+        each = len(self._sites)
         host = self.host(alias)
         refuse_beyond_connections(host.connection, workers=self.workers, each=each)
 

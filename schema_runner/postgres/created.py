@@ -97,14 +97,13 @@ class HostDatabase(Host):
     @classmethod
     def of_kept(cls, request: Request, kept: OwnDatabase, run: int) -> "HostDatabase":
         """Use a database that is kept, and its clones."""
+        with request.server.connect(kept.name) as connection:
+            found = [one.name for one in schemas.found(connection)]
         lease = _lease_outside(request.server, run)
         lease.share(Clones.lock_of(kept.name))
         host = cls(request, kept.name, lease, kept.marker)
-        host._is_public_in_use = True
-        host._is_cloned = True
-        with request.server.connect(kept.name) as connection:
-            found = [one.name for one in schemas.found(connection)]
         host.reference = next(filter(names.is_template_schema, found), None)
+        host._is_public_in_use = host._is_cloned = True
         return host
 
     @cached_property
@@ -230,7 +229,7 @@ def holding_name(maintenance: Connection, request: Request) -> locks.Held:
 
 def _lease_outside(server: Server, run: int) -> locks.Lease:
     """Hold a run's lease in none of its databases."""
-    return locks.Lease(server.connect_for_maintenance(), run)
+    return locks.Lease(server.connect_for_maintenance(), run, is_in_host=False)
 
 
 def marker_of(run: int, request: Request) -> Marker:

@@ -99,12 +99,13 @@ class Lease:
     ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
     """
 
-    def __init__(self, connection: Connection, run: int) -> None:
+    def __init__(self, connection: Connection, run: int, *, is_in_host: bool = True) -> None:
         self.run = run
         self.connection = connection
         _LEASED[connection] = {run}
         _call(connection, "advisory_lock", run)
-        self.share(_HOST_IN_USE)
+        if is_in_host:
+            self.share(_HOST_IN_USE)
         leave = WeakMethod(self._leave_to_parent)
 
         def after_fork() -> None:

@@ -108,6 +108,13 @@ KEPT = """
             if "WAIT" in os.environ:
                 wait_for("go")
     class Alike(Reads): pass
+    if "COMMIT" in os.environ:
+        class Commits(TransactionTestCase):
+            # A reset leaves the seeder's row, in a clone that another run has made as well.
+            def test_it(self):
+                Author.objects.all().delete()
+            def test_later(self):
+                self.assertEqual([author.name for author in Author.objects.all()], NAMES[1:])
     TESTS = []
     NAMES = ["of a migration", "of a seeder"]
 """
@@ -153,8 +160,9 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
         assert found(cloned) == ([one, two] if mode else [one, one])
         assert f"reused, {len(mode) or 1} kept.\n" in again.stdout
         assert again.stdout.count(why) == first.stdout.count(why) == 1
-    keep(cloned, *SERIAL, COMMIT="2")
-    assert cloned.databases() == [cloned.name, host, two]
+    for _ in range(2):
+        keep(cloned, *SERIAL, COMMIT="2")
+    assert cloned.databases() == [cloned.name, host]
     keep(cloned, *PARALLEL)
     assert cloned.databases() == [cloned.name, host, one, two]
     assert count(cloned) == count(cloned, "seeded") == 1
