@@ -133,6 +133,9 @@ class _Process:
 
     def _set_up(self) -> None:
         assigned = self._assigned
+        for creation in _creations():
+            # In a worker of a run within a test, which may be a worker's.
+            creation.forget()
         WorkerCreation.start = Start(assigned.is_replacement, self._announce_database, self._say)
         assigned.init_worker(
             _Counter(assigned.number - 1),
