@@ -1,12 +1,10 @@
 """The options that `manage.py test` has besides stock Django's."""
 
 import os
-from argparse import ArgumentError, ArgumentParser, ArgumentTypeError
+from argparse import ArgumentError, ArgumentParser, ArgumentTypeError, _StoreAction
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
-
-from django.test.runner import get_max_test_processes, parallel_type
 
 from .settings import CHOICES
 
@@ -36,12 +34,16 @@ class Options(NamedTuple):
     quarantine_flaky: bool = False
     order: str = "history"
     shard: "Shard | None" = None
+    chooses_workers: bool = False
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Self:
         """Take the options from the arguments that a runner was given."""
         names = arguments.keys() & set(cls._fields)
-        return cls(**{name: arguments.pop(name) for name in names})
+        options = cls(**{name: arguments.pop(name) for name in names})
+        if options.chooses_workers and "DJANGO_TEST_PROCESSES" not in os.environ:
+            arguments["parallel"] = Automatic(arguments["parallel"])
+        return options
 
     @property
     def for_settings(self) -> Mapping[str, str | float | None]:
@@ -61,21 +63,18 @@ def add_options(parser: ArgumentParser) -> None:
         with suppress(ArgumentError):
             parser.add_argument(flag, **arguments)
     for action in parser._actions:
-        if action.dest == "parallel" and action.type is parallel_type:
-            # What it returns Django would count the processors for, whatever else is known.
-            action.type = _workers
+        if action.dest == "parallel" and type(action) is _StoreAction:
+            action.__class__ = _StoreParallel
 
 
-def _workers(text: str) -> int | str:
-    number: int | str = parallel_type(text)
-    if number != "auto":
-        return int(number)
-    try:
-        number = get_max_test_processes()
-    except ValueError:
-        # Of DJANGO_TEST_PROCESSES, for which Django has the error.
-        return number
-    return number if "DJANGO_TEST_PROCESSES" in os.environ else Automatic(number)
+class _StoreParallel(_StoreAction):
+    """Note beside "auto", which Django counts the processors for, that it was said."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        super().__call__(parser, namespace, values, option_string)
+        namespace.chooses_workers = values == "auto"
 
 
 def _seconds(text: str) -> float:

@@ -1,5 +1,6 @@
 """Putting our mixins on Django's backend classes, and taking them off again."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -41,6 +42,7 @@ def install(**attributes: Any) -> ExitStack:
     # A run within a test makes its databases as the test's own run did.
     undo.callback(programs.lead if programs.is_testing else programs.withdraw)
     programs.withdraw()
+    attributes["process"] = os.getpid()
     attributes["project_places"] = frozenset(place(one.settings_dict) for one in connections.all())
     mixed: set[type] = set()
     for connection in connections.all():

@@ -70,6 +70,10 @@ class WorkerCreation(ResettingCreation):
             self.obtained = self._make_place(worker)
         return self.obtained
 
+    def forget(self) -> None:
+        """Leave what the process has made that this one was forked from to that."""
+        self.obtained = self._own_database = self._number = self._lease = self._resets = None
+
     def leave(self, *, keep: bool) -> None:
         """Drop the schema that this process has made, or mark it to be kept.
 

@@ -1,5 +1,6 @@
 """Where a connection finds its tables: put into force, checked, and taken back."""
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,11 +24,18 @@ class Placement(Base):
 
     # None in a worker that was not forked: nothing is built there.
     workspace: "ClassVar[Workspace | None]" = None
+    # The one that has set all this up; a forked worker has it from there.
+    process: ClassVar[int]
 
     @property
     def _workspace(self) -> "Workspace":
         assert self.workspace is not None, "databases are made by the process that runs the suite"
         return self.workspace
+
+    @property
+    def may_have_workers(self) -> bool:
+        """Whether what is set up is this process's, and not of a run that it is a worker of."""
+        return self.workspace is not None and self.process == os.getpid()
 
     @property
     def _alias(self) -> str:

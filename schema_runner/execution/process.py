@@ -134,6 +134,9 @@ class _Process:
 
     def _set_up(self) -> None:
         assigned = self._assigned
+        for creation in _creations():
+            # In a worker of a run within a test, which may be a worker's.
+            creation.forget()
         WorkerCreation.start = Start(
             assigned.is_replacement,
             announce_databases=lambda alias, text: self._tell(UsesDatabases(alias, text)),

@@ -5,9 +5,11 @@ import unittest
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
 from django.test.runner import ParallelTestSuite
 
 from ..backend.sessions import disconnect
+from ..errors import SchemaRunnerError
 from ..settings import Settings
 from . import marks
 from .events import Observer
@@ -53,6 +55,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         # A forked worker must not find a connection, or a pool of them, that its parent uses.
         disconnect()
         self.initialize_suite()
+        self._refuse_databases_of_others()
         tests = [list(subsuite) for subsuite in self.subsuites]
         course = Course()
         engine = self._engine(tests, result, course)
@@ -80,6 +83,17 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             verdicts = Diagnosis(engine, course).run(failures)
         self.findings = Findings(self.processes, seconds, retries.retried, retries.flaky, verdicts)
         return result
+
+    def _refuse_databases_of_others(self) -> None:
+        """Refuse to run in a worker of another run, whose databases others are using."""
+        aliases = connections if self.used_aliases is None else self.used_aliases
+        for alias in aliases:
+            if getattr(connections[alias].creation, "may_have_workers", True):
+                continue
+            raise SchemaRunnerError(
+                "Workers within a worker need databases of their own: use a runner's "
+                "setup_databases() first, as run_tests() does."
+            )
 
     def _engine(
         self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, course: "Course"

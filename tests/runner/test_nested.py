@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..project import Mode, Project, each_mode, fork_and_spawn
+from ..project import PARALLEL, Mode, Project, each_mode, fork_and_spawn
 
 TESTS = """
     import io
@@ -117,3 +117,43 @@ def test_the_project_s_own_tables_keep_their_rows(nesting: Project, mode: Mode) 
     """In `current` mode both runs have their schemas beside them."""
     nesting.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     nesting.run("library", *mode).passed("Ran 8 tests")
+
+
+BORROWING = """
+    from django.test.runner import partition_suite_by_case
+    from schema_runner import SchemaParallelTestSuite
+    from schema_runner.errors import SchemaRunnerError
+
+    def inner(names):
+        tests = unittest.defaultTestLoader.loadTestsFromName(names)
+        return SchemaParallelTestSuite(partition_suite_by_case(tests), 2)
+
+    class Borrowing(TransactionTestCase):
+        def test_a_databases_of_others(self):
+            with self.assertRaisesMessage(SchemaRunnerError, "setup_databases() first"):
+                inner("inner.tests").run(unittest.TestResult())
+        def test_b_no_databases(self):
+            Author.objects.create(name="outer")
+            suite, result = inner("inner_simple"), unittest.TestResult()
+            suite.used_aliases = set()
+            suite.run(result)
+            self.assertEqual((result.testsRun, result.errors, result.failures), (2, [], []))
+            self.assertEqual(Author.objects.count(), 1)
+    class BorrowingToo(Borrowing): pass
+"""
+INNER_SIMPLE = """
+    from helpers import *
+
+    class Simple(SimpleTestCase):
+        def test_simple(self): pass
+    class SimpleToo(Simple): pass
+"""
+
+
+def test_workers_within_workers_use_nothing_of_theirs(project: Project) -> None:
+    """They drop no schema as they end, and are refused where they would use one."""
+    project.tests(BORROWING)
+    project.write("inner/__init__.py", "")
+    project.write("inner/tests.py", INNER)
+    project.write("inner_simple.py", INNER_SIMPLE)
+    project.run("library", *PARALLEL).passed("Ran 4 tests")
