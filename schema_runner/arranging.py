@@ -143,7 +143,7 @@ class ArrangingMixin(Base):
         return self._history.flaky if self._options.quarantine_flaky else ()
 
     def _is_serial(self, test: Any) -> bool:
-        return marks.is_serial(test, self._settings.serial, self._quarantined)
+        return marks.is_alone(test, self._settings, self._quarantined)
 
     def _needs_worker(self, tests: Sequence[Any]) -> bool:
         """Whether something may have to be run again, in a process that has run nothing yet."""

@@ -12,8 +12,8 @@ from .creation import place
 from .extensions import share
 from .flushes import replace_flushes
 from .introspection import SchemaIntrospection
-from .obtaining import WorkerCreation
 from .operations import SchemaOperations
+from .own_database import OwnDatabaseCreation
 from .resetting import reset_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Attribute of a connection, attribute of its class, and what goes into the latter.
 _SEAMS = (
-    ("creation", "creation_class", WorkerCreation),
+    ("creation", "creation_class", OwnDatabaseCreation),
     ("introspection", "introspection_class", SchemaIntrospection),
     ("ops", "ops_class", SchemaOperations),
 )
@@ -42,7 +42,7 @@ def install(**attributes: Any) -> ExitStack:
         if connection.vendor == "postgresql":
             for instance_name, class_name, mixin in _SEAMS:
                 if type(connection) not in mixed:
-                    members = attributes if mixin is WorkerCreation else {}
+                    members = attributes if mixin is OwnDatabaseCreation else {}
                     _mix_in(undo, type(connection), class_name, mixin, members)
                 _replace(undo, connection, instance_name, class_name)
             mixed.add(type(connection))

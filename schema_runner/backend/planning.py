@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.db import router
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 class Planning(Naming):
     """The part of `SchemaCreation` that decides between copies, builds and databases."""
 
+    # Whether the run has classes that each worker has a database for.
+    has_own_databases: ClassVar[bool] = False
+
     @property
     def _wants_template(self) -> bool:
         if self.runner_settings.strategy != "template":
             return False
-        return self._workspace.workers > 1 or self._is_wanted_later
+        has_others = self._workspace.workers > 1 or self._is_wanted_later
+        return has_others or (self.has_own_databases and not self._is_current)
 
     @property
     def _is_wanted_later(self) -> bool:
@@ -75,6 +79,8 @@ class Planning(Naming):
             workspace.add_template(alias, extra, since)
         except CopyError as error:
             why = f"schema {self._current_schema()} cannot be copied: {listing(error.reasons)}"
+            if not self._is_wanted_later and workspace.workers == 1:
+                return
             if workspace.workers == 1:
                 workspace.log(f"Alias '{alias}' has nothing for other runs, because {why}.")
             elif self._is_current:

@@ -61,6 +61,8 @@ class LimitedMixin:
     def begin_class(self, test: Any) -> None:
         """Note that another class is about to be set up."""
         self.end_class()
+        # That of the class before: what is prepared for this one may take longer.
+        self._alarm.clear()
         self._class, self._tested = strclass(type(test)), 0.0
         self._class_begun = time.time(), cost_so_far()
 
@@ -169,8 +171,11 @@ class LimitedMixin:
 class LimitedSuiteMixin:
     """Put before a class of suites whose results are limited: a class is set up in its time.
 
-    Before that, it is made sure that it finds the structure of the database that it should.
+    Before that, it is made sure that it finds the structure of the database that it should, or a
+    database of its own: `own_database` has the labels and tags of those that want one.
     """
+
+    own_database: Collection[str] = ()
 
     def run(self, result: Any, debug: bool = False) -> Any:
         is_limited = isinstance(result, LimitedMixin)
@@ -186,16 +191,30 @@ class LimitedSuiteMixin:
         is_new = getattr(result, "_previousTestClass", None) is not type(test)
         if is_new and isinstance(result, LimitedMixin):
             result.begin_class(test)
-        if is_new:
-            prepare_for(type(test))
+        if is_new and not self._is_prepared(test, result):
+            return
         if isinstance(result, LimitedMixin):
             result.limit_class(test)
         super()._handleClassSetUp(test, result)  # type: ignore[misc]
 
+    def _is_prepared(self, test: Any, result: Any) -> bool:
+        """Prepare for the class of a test; where that fails, its set-up has failed."""
+        wants_own = marks.needs_own_database(type(test), self.own_database)
+        try:
+            prepare_for(type(test), own_database=wants_own)
+        except Exception as error:
+            type(test)._classSetupFailed = True
+            self._createClassOrModuleLevelException(  # type: ignore[attr-defined]
+                result, error, "setUpClass", strclass(type(test))
+            )
+            return False
+        return True
 
-def limited(suite: unittest.TestSuite) -> unittest.TestSuite:
-    """Return a suite as one that sets up its classes in their time."""
-    suite.__class__ = type(type(suite).__name__, (LimitedSuiteMixin, type(suite)), {})
+
+def limited(suite: unittest.TestSuite, own_database: Collection[str]) -> unittest.TestSuite:
+    """Return a suite as one that sets up its classes in their time, and where they want it."""
+    members = {"own_database": own_database}
+    suite.__class__ = type(type(suite).__name__, (LimitedSuiteMixin, type(suite)), members)
     return suite
 
 

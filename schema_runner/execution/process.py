@@ -19,6 +19,7 @@ from ..backend.obtaining import Start, WorkerCreation
 from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
 from ..settings import Settings
+from . import marks
 from .channel import Receiver, Sender
 from .messages import Failed, Gone, MakesDatabase, Order, Ready, Said, Stop
 from .raised import exc_info
@@ -182,12 +183,16 @@ class _Process:
         try:
             tests = self._tests(order)
             if tests:
-                prepare_for(type(tests[0][1]))
+                self._prepare_for(type(tests[0][1]))
         except Exception as error:
             self._reporter.tell("addError", f"part {order.part.subsuite}", exc_info(error))
         else:
             self._run(tests)
         self._reporter.leave(is_last=len(self._orders.peek()) <= 1)
+
+    def _prepare_for(self, test_class: type) -> None:
+        names = self._assigned.settings.own_database
+        prepare_for(test_class, own_database=marks.needs_own_database(test_class, names))
 
     def _tests(self, order: Order) -> list[tuple[int, Any]]:
         part = order.part

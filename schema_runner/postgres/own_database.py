@@ -1,0 +1,87 @@
+"""A database beside the host database for one worker alone: made, filled and dropped."""
+
+from collections.abc import Callable
+
+from .. import names
+from . import backends, catalog, databases, locks, schemas
+from .blueprint import Blueprint
+from .hosts import PUBLIC
+from .marker import Marker, State
+from .server import Connection
+from .snapshot import Snapshot, refuse_changes_beside
+from .template import CopyError, Template
+
+
+def create(blueprint: Blueprint, worker: int, create: Callable[[], object]) -> locks.Lease:
+    """Call `create` for the database of this name, mark it, and return a lease on it.
+
+    One that a process left which had the same number, and died, goes first.
+    """
+    name = names.own_database(blueprint.host, blueprint.run, worker)
+    with (
+        blueprint.server.maintenance() as maintenance,
+        locks.held(maintenance, locks.key(f"host database {blueprint.request}")),
+    ):
+        _drop(maintenance, name, blueprint.run)
+        with databases.creation(maintenance, name):
+            create()
+            marker = Marker(blueprint.run, State.READY, blueprint.request)
+            databases.mark(maintenance, name, marker)
+            return locks.Lease(blueprint.server.connect(name), blueprint.run)
+
+
+def fill(
+    blueprint: Blueprint, worker: int, connection: Connection, *, keeps_all: bool
+) -> str | None:
+    """Make in `public` what the template of the host database has.
+
+    Return the name of a copy of the template, if resets have rows to restore from it. Raises
+    CopyError or SnapshotError.
+    """
+    with blueprint.connect(worker) as host:
+        refuse_changes_beside(host)
+        assert blueprint.template is not None
+        template = Template.read(host, blueprint.template, blueprint.path)
+        snapshot = Snapshot.of(host, template, fingerprint="", made=0)
+        copied = snapshot.restore(
+            connection, Marker(blueprint.run, State.READY), path=(), extensions=PUBLIC
+        )
+        copied.copy(connection, PUBLIC, batch=blueprint.batch)
+        if not template.is_proved:
+            _prove(host, blueprint.model, connection)
+    if keeps_all or copied.contents.marked:
+        return copied.name
+    # Tests of a class that looks into the catalog find nothing but what stock Django makes.
+    schemas.drop(connection, copied.name, blueprint.run, batch=blueprint.batch)
+    return None
+
+
+def _prove(host: Connection, model: str, connection: Connection) -> None:
+    """Raise CopyError where `public` differs from the schema that it is a copy of."""
+    # What is named `public` there, where only extensions are, is in the same schema here.
+    there, here = (
+        {fact.replace("public.", "{schema}.") for fact in catalog.describe(*schema)}
+        for schema in ((host, model), (connection, PUBLIC))
+    )
+    if different := sorted(fact.partition(":")[0] for fact in there ^ here):
+        raise CopyError(*dict.fromkeys(different))
+
+
+def drop(blueprint: Blueprint, worker: int) -> None:
+    with blueprint.server.maintenance() as maintenance:
+        _drop(
+            maintenance, names.own_database(blueprint.host, blueprint.run, worker), blueprint.run
+        )
+
+
+def drop_all(blueprint: Blueprint) -> None:
+    """Drop those of this run that workers have left which were killed."""
+    with blueprint.server.maintenance() as maintenance:
+        for database in databases.requested_as(maintenance, blueprint.request):
+            if database.marker.run == blueprint.run and database.is_worker_s:
+                _drop(maintenance, database.name, blueprint.run)
+
+
+def _drop(maintenance: Connection, name: str, run: int) -> None:
+    backends.end(maintenance, name, run)
+    databases.drop(maintenance, name)
