@@ -1,5 +1,6 @@
 """A database of its own for the classes that ask for one, in any process that runs tests."""
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,8 @@ class OwnDatabaseCreation(WorkerCreation):
     It is made when the first such class comes, and kept for the others of this process.
     """
 
+    # The name of the database, also once it is dropped.
+    own_database: str | None = None
     _own: _Own | None = None
     _own_place: Place | None = None
     _own_lease: "Lease | None" = None
@@ -75,6 +78,7 @@ class OwnDatabaseCreation(WorkerCreation):
         place = primary.own_place()
         self._shared = assignment
         self._go_to(place)
+        self._forget_types()
         self._swap_resets()
 
     def _return(self) -> None:
@@ -83,6 +87,7 @@ class OwnDatabaseCreation(WorkerCreation):
         leave_transactions()
         assignment, self._shared = self._shared, None
         self._reconnect(assignment)
+        self._forget_types()
         self._swap_resets()
 
     def _go_to(self, place: Place) -> None:
@@ -90,6 +95,17 @@ class OwnDatabaseCreation(WorkerCreation):
         assert assignment is not None
         assert assignment.worker is not None
         self._reconnect(assignment.at(assignment.worker, place)._replace(extensions=None))
+
+    def _forget_types(self) -> None:
+        """Let Django look up the OIDs of extensions' types again: another database has others.
+
+        It keeps them by alias: those of hstore and citext, and of PostGIS, from 5.2 to 6.1.
+        """
+        if signals := sys.modules.get("django.contrib.postgres.signals"):
+            signals.get_hstore_oids.cache_clear()
+            signals.get_citext_oids.cache_clear()
+        for found in getattr(self.connection, "_type_infos", {}).values():
+            found.pop(self._alias, None)
 
     def _swap_resets(self) -> None:
         # Each remembers what its place was like. One connection for the two is enough.
@@ -160,11 +176,16 @@ class OwnDatabaseCreation(WorkerCreation):
         from ..postgres import own_database
 
         self._release_own()
+        self.own_database = own.name
         self._own_lease = own_database.create(
             own.blueprint,
             own.worker,
             lambda: self._create_as_stock(verbosity=0, autoclobber=True),
         )
+
+    def count(self, name: str) -> None:
+        """Count a database that was made for some classes in what the run has used."""
+        self._workspace.usage.add(name, "public")
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         if not self._is_making:
@@ -199,7 +220,9 @@ class OwnDatabaseCreation(WorkerCreation):
         if suffix is None and self.has_own_databases and assignment and assignment.blueprint:
             from ..postgres import own_database
 
-            own_database.drop_all(assignment.blueprint)
+            # A server that is gone the rest of the clean-up tells of.
+            with suppress(SchemaRunnerError):
+                own_database.drop_all(assignment.blueprint, self._workspace.log)
         super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
 
     def _drop_own(self) -> None:
@@ -212,9 +235,11 @@ class OwnDatabaseCreation(WorkerCreation):
             self._other_resets.connection.close()
             self._other_resets = None
         self._release_own()
+        if self.workspace is not None:
+            self.count(own.name)
         from ..postgres import own_database
 
-        # What somebody is connected to the next run removes.
+        # What is left, as somebody is connected to it, the run tries again to drop.
         with suppress(psycopg.Error, SchemaRunnerError):
             own_database.drop(own.blueprint, own.worker)
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import psycopg
+
 from .. import names
 from . import backends, catalog, databases, locks, schemas
 from .blueprint import Blueprint
-from .hosts import PUBLIC
+from .hosts import PUBLIC, Log
 from .marker import Marker, State
 from .server import Connection
 from .snapshot import Snapshot, refuse_changes_beside
@@ -74,12 +76,15 @@ def drop(blueprint: Blueprint, worker: int) -> None:
         )
 
 
-def drop_all(blueprint: Blueprint) -> None:
-    """Drop those of this run that workers have left which were killed."""
+def drop_all(blueprint: Blueprint, log: Log) -> None:
+    """Drop those of this run that are left: by workers which were killed, or as one was in use."""
     with blueprint.server.maintenance() as maintenance:
         for database in databases.requested_as(maintenance, blueprint.request):
             if database.marker.run == blueprint.run and database.is_worker_s:
-                _drop(maintenance, database.name, blueprint.run)
+                try:
+                    _drop(maintenance, database.name, blueprint.run)
+                except psycopg.Error as error:
+                    log(f"Database {database.name!r} stays, for the next run to remove: {error}")
 
 
 def _drop(maintenance: Connection, name: str, run: int) -> None:
