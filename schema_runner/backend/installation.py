@@ -11,7 +11,7 @@ from .assignment import Assignment, assign
 from .creation import place
 from .extensions import share
 from .flushes import replace_flushes
-from .introspection import SchemaIntrospection
+from .introspection import SchemaIntrospection, narrow_methods
 from .operations import SchemaOperations
 from .own_database import OwnDatabaseCreation
 from .resetting import reset_of
@@ -40,6 +40,8 @@ def install(**attributes: Any) -> ExitStack:
     mixed: set[type] = set()
     for connection in connections.all():
         if connection.vendor == "postgresql":
+            if type(connection) not in mixed:
+                narrow_methods(undo, type(connection).introspection_class)
             for instance_name, class_name, mixin in _SEAMS:
                 if type(connection) not in mixed:
                     members = attributes if mixin is OwnDatabaseCreation else {}
