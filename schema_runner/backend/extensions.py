@@ -58,8 +58,8 @@ def share(execute: Execute, statement: Any, params: Any, many: bool, context: An
         if context["cursor"].fetchall():
             raise SchemaRunnerError(
                 f"An extension would be dropped that other workers use: {' '.join(text.split())}. "
-                f"Test with --host-database test --isolation database, which gives each worker a "
-                f"database."
+                f"Test with --host-database test, and give the class a database of its own with "
+                f"@schema_runner.own_database."
             )
     if text is None or not (created := created_extensions(text)):
         return execute(statement, params, many, context)

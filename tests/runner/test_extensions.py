@@ -240,5 +240,7 @@ def test_tests_that_drop_an_extension(project: Project) -> None:
     project.tests(DROPPING)
     project.run().passed()
     project.run(*PARALLEL, "--isolation", "database").passed()
-    result = project.run(*PARALLEL).failed("FAILED (errors=2)", "--isolation database")
+    result = project.run(*PARALLEL).failed("FAILED (errors=2)", "@schema_runner.own_database")
     assert result.stderr.count("An extension would be dropped that other workers use") == 2
+    project.configure('SCHEMA_RUNNER = {"OWN_DATABASE": ["library"]}')
+    project.run(*PARALLEL).passed()
