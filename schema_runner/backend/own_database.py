@@ -68,6 +68,15 @@ class OwnDatabaseCreation(WorkerCreation):
             alias for alias, one in found.items() if one and group and one.alias == group.alias
         }
 
+    @property
+    def resets(self) -> "Resets | None":
+        """None too in a database where nothing is to be restored: the flush is stock Django's.
+
+        So a test finds no schemas of ours there, whatever it reads or dumps.
+        """
+        place = self._place if self._shared else None
+        return None if place and place.template is None else super().resets
+
     def _enter(self) -> None:
         """Use the database from now on, unless this worker shares none with others anyway."""
         assignment = self._assignment
@@ -139,6 +148,7 @@ class OwnDatabaseCreation(WorkerCreation):
     def _copy_template(self, own: _Own) -> Place | None:
         """Make it from the template; return None where there is none, or it cannot be copied."""
         if own.blueprint.template is None:
+            self._say_why_it_migrates(own, "there is no template")
             return None
         from ..postgres import own_database
         from ..postgres.snapshot import SnapshotError
@@ -152,12 +162,15 @@ class OwnDatabaseCreation(WorkerCreation):
                     own.blueprint, own.worker, connection, keeps_all=keeps_all
                 )
         except (CopyError, SnapshotError) as error:
-            self._say_to_user(
-                f"Worker {own.worker} runs the migrations in database {own.name!r}, because the "
-                f"template cannot be copied to it: {error}."
-            )
+            self._say_why_it_migrates(own, f"the template cannot be copied: {error}")
             return None
         return Place(own.name, (), template)
+
+    def _say_why_it_migrates(self, own: _Own, why: str) -> None:
+        self._say_to_user(
+            f"Worker {own.worker} runs the migrations in a database of its own for alias "
+            f"'{self._alias}', because {why}."
+        )
 
     def _build_own(self, own: _Own) -> Place:
         self._migrate()
@@ -178,10 +191,23 @@ class OwnDatabaseCreation(WorkerCreation):
         self._release_own()
         self.own_database = own.name
         self._own_lease = own_database.create(
-            own.blueprint,
-            own.worker,
-            lambda: self._create_as_stock(verbosity=0, autoclobber=True),
+            own.blueprint, own.worker, lambda: self._execute_create(own.name)
         )
+
+    def _execute_create(self, name: str) -> None:
+        """Create the database as stock Django does, but do not end the run where that fails."""
+        creation: Any = self
+        parameters = {
+            "dbname": self._quote_name(name),
+            "suffix": creation.sql_table_creation_suffix(),
+        }
+        try:
+            with creation._nodb_cursor() as cursor:
+                creation._execute_create_test_db(cursor, parameters)
+        except SystemExit as error:
+            raise SchemaRunnerError(
+                f"Database {name!r} cannot be created: {error.__context__}"
+            ) from error
 
     def count(self, name: str) -> None:
         """Count a database that was made for some classes in what the run has used."""

@@ -79,12 +79,13 @@ def drop(blueprint: Blueprint, worker: int) -> None:
 def drop_all(blueprint: Blueprint, log: Log) -> None:
     """Drop those of this run that are left: by workers which were killed, or as one was in use."""
     with blueprint.server.maintenance() as maintenance:
-        for database in databases.requested_as(maintenance, blueprint.request):
-            if database.marker.run == blueprint.run and database.is_worker_s:
-                try:
-                    _drop(maintenance, database.name, blueprint.run)
-                except psycopg.Error as error:
-                    log(f"Database {database.name!r} stays, for the next run to remove: {error}")
+        found = maintenance.execute("SELECT datname FROM pg_catalog.pg_database").fetchall()
+        # The number of the run in the name is proof enough: a marker may be missing by now.
+        for name in [name for (name,) in found if names.is_own_database(name, blueprint.run)]:
+            try:
+                _drop(maintenance, name, blueprint.run)
+            except psycopg.Error as error:
+                log(f"Database {name!r} stays, for the next run to remove: {error}")
 
 
 def _drop(maintenance: Connection, name: str, run: int) -> None:
