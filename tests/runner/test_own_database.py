@@ -217,6 +217,7 @@ BY_ALIAS = """
             self.assertEqual({schema for _, schema in used}, {"public"})
             schemas = schema_runner.current_worker().schemas
             self.assertNotIn("public", {schemas[alias] for alias in self.left_alone})
+            self.assertEqual(schemas[self.comes_along], "public")
             for alias in self.databases:
                 self.assertEqual(Author.objects.using(alias).count(), 0)
             # As under stock Django, no mirror is flushed.
@@ -226,10 +227,10 @@ BY_ALIAS = """
 
     @schema_runner.own_database
     class A(Whole, TransactionTestCase):
-        databases, left_alone = {"default"}, ("other", "mirror")
+        databases, comes_along, left_alone = {"default"}, "again", ("other", "mirror")
     @schema_runner.own_database
     class B(Whole, TransactionTestCase):
-        databases, left_alone = {"mirror"}, ("default", "again")
+        databases, comes_along, left_alone = {"mirror"}, "other", ("default", "again")
     class C(TransactionTestCase):
         databases = {"default", "again", "other", "mirror"}
         def test_a(self):
@@ -255,3 +256,24 @@ def test_the_databases_of_a_class_alone(project: Project, method: str) -> None:
     mode, env = (SERIAL, {}) if method == "serial" else (PARALLEL, {"START_METHOD": method})
     project.run(*mode, env=env).passed("Ran 6 tests")
     assert project.databases() == []
+
+
+ALTERING = """
+    def columns():
+        return query("SELECT count(*) FROM pg_attribute WHERE attname = 'extra'"
+                     " AND attrelid = 'library_book'::regclass")
+
+    class A(TransactionTestCase):
+        def test_a(self): query("ALTER TABLE library_book ADD COLUMN extra int")
+    @schema_runner.own_database
+    class B(TransactionTestCase):
+        def test_a(self): self.assertEqual(columns(), [(0,)])
+    class C(TransactionTestCase):
+        def test_a(self): self.assertEqual(columns(), [(0,)])
+"""
+
+
+def test_a_schema_that_was_altered_before(project: Project) -> None:
+    """It is made anew for the class that comes back to it."""
+    project.tests(ALTERING)
+    project.run().passed("Ran 3 tests")
