@@ -110,7 +110,7 @@ class Workspace:
 
         Raises CopyError or SnapshotError, and has then left nothing.
         """
-        from .postgres.template import CopyError
+        from .postgres.contents import CopyError
 
         site, host = self._sites[alias], self.host(alias)
         undo = host.restore(snapshot)

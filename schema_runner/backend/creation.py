@@ -126,6 +126,7 @@ class SchemaCreation(Keeping, Base):
             oldest_version=_version(self.connection.features.minimum_database_version),
             log=self._workspace.log,
             want=self._want,
+            pg_dump=self.runner_settings.pg_dump,
         )
         if self._is_current:
             self._guard = self._guard_of_migrations(self._workspace.log)

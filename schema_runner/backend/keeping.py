@@ -88,7 +88,7 @@ class Keeping(Planning, Base):
         """Do what stock Django's `create_test_db` does, where a pool has all that it makes."""
         if self._fingerprint is None:
             return None
-        from ..postgres.template import CopyError
+        from ..postgres.contents import CopyError
 
         workspace, alias = self._workspace, self._alias
         try:
@@ -107,8 +107,8 @@ class Keeping(Planning, Base):
         """Do the same where a snapshot has all."""
         if self._snapshot_dir is None:
             return None
+        from ..postgres.contents import CopyError
         from ..postgres.snapshot import SnapshotError
-        from ..postgres.template import CopyError
 
         workspace, alias = self._workspace, self._alias
         for path, snapshot in self._snapshots():

@@ -93,7 +93,7 @@ class WorkerCreation(ResettingCreation):
                 other.setup_worker_connection(worker)
 
     def _make_place(self, worker: int) -> Place:
-        from ..postgres.template import CopyError
+        from ..postgres.contents import CopyError
 
         reasons: Sequence[str] = self._blueprint.reasons
         if reasons:

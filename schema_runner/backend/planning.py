@@ -72,7 +72,7 @@ class Planning(Naming):
                 )
 
     def _plan_copies(self, extra: Mapping[str, Any], since: int | None) -> None:
-        from ..postgres.template import CopyError
+        from ..postgres.contents import CopyError
 
         workspace, alias = self._workspace, self._alias
         try:

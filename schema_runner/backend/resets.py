@@ -100,11 +100,9 @@ class Resets:
             return
         connection, schema = self.connection.get(), self.place.schema
         if structure.version(connection, schema) != self._version:
-            template = self._read_template(connection)
-            if template is None or not template.describes(connection, schema):
-                renew()
-                self._reset.forget()
-                last(self.connection.get())
+            renew()
+            self._reset.forget()
+            last(self.connection.get())
             self._version = structure.version(self.connection.get(), schema)
         self.connection.spare()
 

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, catalog, databases, locks, relocation, schemas
+from . import backends, databases, locks, relocation, schemas, structure
+from .contents import CopyError
 from .marker import Marker, State
 from .schemas import OwnSchema
 from .server import Connection, Server
-from .template import CopyError, Template
+from .template import Template
+
+if TYPE_CHECKING:
+    from .pg_dump import Dump
 
 
 class Blueprint(NamedTuple):
@@ -18,11 +22,11 @@ class Blueprint(NamedTuple):
 
     `host` is its name, and `request` the one that was asked for. `model` is the schema that the
     run has built. Others are copies from the `template` of that name, taken from its pool where
-    it `is_pooled`, or else they are built likewise, with the `structure` that `catalog.digest`
-    told of the model. `path` follows a
-    schema on the search_path, with `ahead` in between once it is built. `batch` is how many
-    tables one transaction may drop. `reasons` says why schemas cannot be made beside the model,
-    if they cannot.
+    it `is_pooled`, and proved to be copies by the program `pg_dump` if that names one; or else
+    they are built likewise, with the `inventory` of the model. `path` follows a schema on the
+    search_path, with `ahead` in between once it is built. `batch` is how many tables one
+    transaction may drop. `reasons` says why schemas cannot be made beside the model, if they
+    cannot.
     """
 
     server: Server
@@ -35,7 +39,8 @@ class Blueprint(NamedTuple):
     batch: int
     template: str | None = None
     is_pooled: bool = False
-    structure: str = ""
+    inventory: frozenset[str] | None = None
+    pg_dump: str | None = None
     reasons: tuple[str, ...] = ()
 
     def connect(self, worker: int | None) -> Connection:
@@ -60,13 +65,15 @@ class Blueprint(NamedTuple):
     def finish(self, schema: str) -> None:
         """Mark a schema as built; raise SchemaRunnerError where it differs from the model."""
         with self.connect(names.worker_of_schema(schema)) as connection:
-            if catalog.digest(connection, schema) != self.structure:
-                different = catalog.differences(connection, self.model, schema)
-                listed = ", ".join(different[:3]) or "what tests have changed by now"
+            wanted = self.inventory
+            if wanted is None:
+                wanted = self._read_template(connection).whole(connection).inventory
+            found = structure.inventory(connection, schema)
+            if different := structure.different(wanted, found):
                 raise SchemaRunnerError(
-                    f"Schema {schema} has come out unlike {self.model}, in {listed}: migrations "
-                    f"found things of other schemas.\nTest without --parallel, or with "
-                    f"--host-database test."
+                    f"Schema {schema} has come out unlike {self.model}, in "
+                    f"{', '.join(different[:3])}: migrations found things of other schemas.\n"
+                    f"Test without --parallel, or with --host-database test."
                 )
             schemas.mark(connection, schema, Marker(self.run, State.READY))
 
@@ -79,11 +86,11 @@ class Blueprint(NamedTuple):
             schema = schemas.create(connection, worker, self.run)
             try:
                 template.copy(connection, schema, batch=self.batch)
-                template.prove(connection, schema)
+                template.prove(connection, schema, lambda: self._dump(connection, schema))
             except CopyError:
                 schemas.drop(connection, schema, self.run, batch=self.batch)
                 raise
-            schemas.mark(connection, schema, Marker(self.run, State.READY))
+            self._mark_ready(connection, schema)
         return schema
 
     def renew(self, schema: str) -> None:
@@ -92,7 +99,7 @@ class Blueprint(NamedTuple):
             template = self._read_template(connection)
             schemas.recreate(connection, schema, self.run, batch=self.batch)
             template.copy(connection, schema, batch=self.batch)
-            schemas.mark(connection, schema, Marker(self.run, State.READY))
+            self._mark_ready(connection, schema)
 
     def drop(self, schema: str) -> None:
         with self.connect(names.worker_of_schema(schema)) as connection:
@@ -128,6 +135,22 @@ class Blueprint(NamedTuple):
         from . import pool
 
         return pool.take(connection, self.template, worker, self.run)
+
+    def _mark_ready(self, connection: Connection, schema: str) -> None:
+        if self.is_pooled:
+            schemas.mark_ready(connection, schema, self.run)
+        else:
+            schemas.mark(connection, schema, Marker(self.run, State.READY))
+
+    def _dump(self, connection: Connection, schema: str) -> "Dump | None":
+        """Begin with a dump of a schema; None where there is no program for it."""
+        from .pg_dump import DumpError, PgDump
+
+        try:
+            program = PgDump.find(connection.info.server_version, self.pg_dump)
+        except DumpError:
+            return None
+        return program.start(self.server, self.host, schema)
 
     def _read_template(self, connection: Connection) -> Template:
         assert self.template is not None

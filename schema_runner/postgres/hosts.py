@@ -8,7 +8,7 @@ from psycopg import sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, schemas
+from . import backends, locks, schemas, structure
 from .marker import Marker, State
 from .server import Connection, Server
 
@@ -33,7 +33,7 @@ class Request(NamedTuple):
     how many schemas are going to be dropped at once, `oldest_version` the least server version
     that will do, as libpq counts them (150004 is 15.4). With `wanted`, what the run makes is kept
     for others, and it uses what others have kept; `want` returns `wanted`
-    once there is a connection.
+    once there is a connection. `pg_dump` names that program where it is not to be looked for.
     """
 
     server: Server
@@ -44,6 +44,7 @@ class Request(NamedTuple):
     log: Log
     wanted: "Wanted | None" = None
     want: "Callable[[Connection], Wanted | None] | None" = None
+    pg_dump: str | None = None
 
     def on(self, connection: Connection) -> Self:
         """Return the same request with `wanted` filled in."""
@@ -71,7 +72,6 @@ class Host:
         self.reference: str | None = None
         self._server = request.server
         self._request = request
-        self._structure = ""
         self._shims: str | None = None
         self._dump: Dump | None = None
 
@@ -133,7 +133,8 @@ class Host:
 
         Rows that the transaction `since`, or a later one, has written are marked in it.
         """
-        from .template import Contents, Template
+        from .contents import Contents
+        from .template import Template
 
         assert self._dump is not None
         try:
@@ -143,6 +144,8 @@ class Host:
         contents, marker = contents._replace(extra=extra), self._marker_of_template
         self.use(Template.create(self.connection, contents, marker, self.path, since))
         self._keep_shims()
+        if self._request.wanted:
+            schemas.mark_ready(self.connection, model, self.lease.run)
 
     def add_reference(self, model: str, since: int | None) -> None:
         """Have resets restore the rows that are in `model` now, unless a template has them."""
@@ -168,7 +171,7 @@ class Host:
         return partial(self._discard, template, list(missing))
 
     def _discard(self, template: "Template", extensions: list[str]) -> None:
-        self.template, self.reference, self._structure = None, None, ""
+        self.template, self.reference = None, None
         schemas.drop(self.connection, template.name, self.lease.run, batch=self._batch)
         for name in reversed(extensions):
             drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
@@ -194,7 +197,6 @@ class Host:
     def use(self, template: "Template") -> None:
         """Make schemas from that template, and keep it from being dropped."""
         self.template = self.reference = template.name
-        self._structure = template.contents.structure
         self.lease.share(schemas.lock_of_pool(template.name))
 
     def adopt(self, template: "Template") -> None:
@@ -216,10 +218,7 @@ class Host:
         """Describe a schema of this run so that workers can make others like it."""
         from .blueprint import Blueprint
 
-        if not (self._structure or reasons):
-            from . import catalog
-
-            self._structure = catalog.digest(self.connection, model)
+        is_built = not (self.template or reasons)
         return Blueprint(
             server=self._server,
             host=self.name,
@@ -228,7 +227,8 @@ class Host:
             model=model,
             template=self.template,
             is_pooled=self.template is not None and self._request.wanted is not None,
-            structure=self._structure,
+            inventory=structure.inventory(self.connection, model) if is_built else None,
+            pg_dump=self._request.pg_dump,
             path=self.path,
             ahead=self.ahead,
             batch=self._batch,

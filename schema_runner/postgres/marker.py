@@ -22,7 +22,8 @@ class Marker(NamedTuple):
     runs that ask for the same one clean up after each other. What is kept for other runs has the
     name of its `template`, and that one has the `fingerprint` of what it was made from, and when
     it was `made` and `used` last, in seconds since the Unix epoch. A schema of a pool, kept or
-    leased, is as the template has it unless a transaction after `since` has altered it.
+    leased, is as the template has it unless a transaction after `since` has altered it; its
+    structure is unless the version of that is no longer `structure`.
     """
 
     run: int
@@ -33,6 +34,7 @@ class Marker(NamedTuple):
     made: int = 0
     used: int = 0
     since: int = 0
+    structure: int = 0
 
     def __str__(self) -> str:
         facts = {key: value for key, value in self._asdict().items() if value}
@@ -57,6 +59,7 @@ class Marker(NamedTuple):
                 int(found.get("made", 0)),
                 int(found.get("used", 0)),
                 int(found.get("since", 0)),
+                int(found.get("structure", 0)),
             )
         except (KeyError, TypeError, ValueError):
             return None

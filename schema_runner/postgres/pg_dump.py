@@ -84,13 +84,14 @@ class PgDump(NamedTuple):
             f"--schema={schema}",
             f"--dbname={make_conninfo(**params)}",
         ]
-        return Dump(command, environment)
+        return Dump(command, environment, self.version)
 
 
 class Dump:
-    """A pg_dump at work, while this process does something else."""
+    """A pg_dump of that major version at work, while this process does something else."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], version: int) -> None:
+        self.version = version
         self._command = command
         # Pipes would hold it up until somebody reads.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115

@@ -11,7 +11,7 @@ import psycopg
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import locks, schemas
+from . import locks, schemas, structure
 from .marker import Marker, State
 from .rows import restore_sequences
 from .schemas import OwnSchema
@@ -125,32 +125,35 @@ def take(connection: Connection, template: str, worker: int, run: int) -> str | 
                 with connection.transaction():
                     now = current_transaction(connection.cursor())
                     is_as_kept = _is_unaltered(connection, schema)
-                    marker = Marker(run, State.READY, since=now if is_as_kept else 0)
-                    schemas.mark(connection, schema.name, marker)
+                    marker = schema.marker._replace(since=now if is_as_kept else 0)
+                    leased = marker._replace(run=run, state=State.READY, template=None)
+                    schemas.mark(connection, schema.name, leased)
                 return schema.name
     return None
 
 
 def give_back(connection: Connection, template: Template, leased: OwnSchema, *, batch: int) -> str:
     """Return a schema to the pool as it was, or another one in its place."""
-    kept, run = leased.name, leased.marker.run
+    kept, run, version = leased.name, leased.marker.run, leased.marker.structure
     if _is_unaltered(connection, leased):
         # But for sequences, which keep what an aborted transaction has taken.
         restore_sequences(connection, kept, template.contents.sequences)
-    elif not _restore(connection, template, kept):
+    elif structure.version(connection, kept) != version or not _restore(
+        connection, template, kept
+    ):
         worker = names.worker_of_schema(kept)
         assert worker is not None
         schemas.drop(connection, kept, run, batch=batch)
         kept = schemas.create(connection, worker, run)
         template.copy(connection, kept, batch=batch)
-    schemas.mark(connection, kept, Marker(run, State.KEPT, template=template.name))
+        version = structure.version(connection, kept)
+    marker = Marker(run, State.KEPT, template=template.name, structure=version)
+    schemas.mark(connection, kept, marker)
     return kept
 
 
 def _restore(connection: Connection, template: Template, schema: str) -> bool:
-    """Bring a schema to what the template has; return False where that is not possible."""
-    if not template.describes(connection, schema):
-        return False
+    """Bring the rows to what the template has; return False where that is not possible."""
     from .reset import Reset
 
     try:

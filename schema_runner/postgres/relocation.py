@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
+from . import structure
 from .server import Connection
 
 # What lies in a schema depends on it in pg_depend ("n"), one row for each object that can be
@@ -152,3 +153,34 @@ def copy_grants(connection: Connection, source: str, target: str) -> None:
     grants = connection.execute(_GRANTS, {"source": source, "target": target}).fetchall()
     for (grant,) in grants:
         connection.execute(sql.SQL(grant))
+
+
+# Privileges that something has from default privileges, or lacks, as statements that mend that.
+_DEFAULTS_UNDONE = """
+    {with_objects}
+    SELECT format(CASE WHEN has THEN 'REVOKE %%s ON %%s FROM %%s'
+                       ELSE 'GRANT %%s ON %%s TO %%s' END,
+                  privilege_type, object,
+                  CASE grantee WHEN 0 THEN 'PUBLIC'
+                               ELSE quote_ident(pg_catalog.pg_get_userbyid(grantee)) END)
+    FROM objects, LATERAL (
+        (SELECT true, grantee, privilege_type FROM pg_catalog.aclexplode(acl)
+         EXCEPT SELECT true, grantee, privilege_type FROM pg_catalog.aclexplode(initial))
+        UNION ALL
+        (SELECT false, grantee, privilege_type FROM pg_catalog.aclexplode(initial)
+         EXCEPT SELECT false, grantee, privilege_type FROM pg_catalog.aclexplode(acl))
+    ) AS unlike (has, grantee, privilege_type)
+    WHERE acl IS NOT NULL
+"""
+_ANY_DEFAULTS = "SELECT FROM pg_catalog.pg_default_acl WHERE defaclnamespace = 0"
+
+
+def default_privileges_undone(connection: Connection, schema: str) -> list[str]:
+    """Return what gives all in a schema the privileges that PostgreSQL gives by itself.
+
+    For what is new in it: ALTER DEFAULT PRIVILEGES without a schema reaches that too.
+    """
+    if connection.execute(_ANY_DEFAULTS).fetchone() is None:
+        return []
+    query = sql.SQL(_DEFAULTS_UNDONE).format(with_objects=sql.SQL(structure.OBJECTS))
+    return [statement for (statement,) in connection.execute(query, [schema])]

@@ -9,12 +9,13 @@ from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError
 from . import backends, rows
+from .contents import set_path
 from .copies import Kept
 from .occupied import Occupied, Scope, hidden, occupied
 from .rewriting import Rewriting
 from .server import Connection
 from .stamps import Stamp, stamps, with_rows
-from .template import Template, set_path
+from .template import Template
 from .vacuum import Vacuum
 
 # Tables are looked into in groups that stay the same, so that the server plans each group once:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from psycopg import errors, sql
 
 from .. import names
-from . import backends, locks
+from . import backends, locks, structure
 from .marker import Marker, State
 from .server import Connection
 
@@ -64,6 +64,12 @@ def mark(connection: Connection, name: str, marker: Marker) -> None:
     connection.execute(
         sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(name), str(marker))
     )
+
+
+def mark_ready(connection: Connection, name: str, run: int) -> None:
+    """Mark a schema as ready, with what tells later whether its structure has been altered."""
+    version = structure.version(connection, name)
+    mark(connection, name, Marker(run, State.READY, structure=version))
 
 
 def found(connection: Connection) -> list[OwnSchema]:

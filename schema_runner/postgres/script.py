@@ -1,6 +1,7 @@
 """The structure script: SQL that makes all that is in a schema, but no rows."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
@@ -10,6 +11,7 @@ _HEADER = re.compile(
     r"^--\n-- Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: .*; Owner: .*\n--\n",
     re.MULTILINE,
 )
+_NAME = "-- "
 _END = "\n--\n-- PostgreSQL database dump complete\n--\n"
 # What comes once the rows are there: https://www.postgresql.org/docs/current/app-pgdump.html,
 # --section=post-data. It is in that order already.
@@ -17,6 +19,8 @@ _AFTER_ROWS = {
     *("CHECK CONSTRAINT", "CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH", "POLICY"),
     *("ROW SECURITY", "RULE", "STATISTICS", "TRIGGER", "ACL", "DEFAULT ACL"),
 }
+# After an object stands what those to come are made with, in which dumps of one schema differ.
+_SET = re.compile(r"\n+SET default_\w+ = .*;")
 # At the end of what makes an object.
 _OWNER = re.compile(r"\n\n\nALTER [A-Z ]+ .* OWNER TO (?P<owner>.*);\n*\Z")
 # What dumps differ in between versions, and what a session of ours needs: a body is not to be
@@ -35,8 +39,8 @@ SETTINGS = """
 class Script(NamedTuple):
     """Statements that make what is in `schema`: `before` there are rows, and `after` that.
 
-    Each is of one object. They name the schema in full: its name is nowhere else, so that
-    another can be put in its place.
+    Each is of one object, which a comment ahead of it names. They name the schema in full: its
+    name is nowhere else, so that another can be put in its place.
     """
 
     schema: str
@@ -57,11 +61,14 @@ class Script(NamedTuple):
             # The schema itself, and the comment that proves whose it is, each has already.
             if kind == "SCHEMA" or (kind == "COMMENT" and name == f"SCHEMA {schema}"):
                 continue
-            ending = _OWNER.search(text)
-            is_own = ending is not None and ending["owner"] == owner
-            statements = text[: ending.start()] if ending and is_own else text
+            statements, settings = _SET.sub("", text), "".join(_SET.findall(text))
+            ending = _OWNER.search(statements)
+            if ending is not None and ending["owner"] == owner:
+                statements = statements[: ending.start()]
             is_after = bool(after) or kind in _AFTER_ROWS
-            (after if is_after else before).append(statements.strip())
+            statement = f"{_NAME}{kind.lower()} {name}\n{statements.strip()}{settings}"
+            (after if is_after else before).append(statement)
+        more = (f"{_NAME}cast\n{cast}" for cast in more)
         return cls(schema, (*before, *more), tuple(after))
 
     def for_schema(self, schema: str) -> Self:
@@ -71,6 +78,40 @@ class Script(NamedTuple):
             tuple(text.replace(self.schema, schema) for text in self.before),
             tuple(text.replace(self.schema, schema) for text in self.after),
         )
+
+    def differences(self, other: Self) -> list[str]:
+        """Name the objects, such as "table book", of which the other says something else."""
+        one, two = (
+            Counter(map(_essence, (*script.before, *script.after)))
+            for script in (self, other.for_schema(self.schema))
+        )
+        names = {text.partition("\n")[0].removeprefix(_NAME) for text in (one - two) | (two - one)}
+        return sorted(name.replace(f"{self.schema}.", "") for name in names)
+
+
+# The server writes some expressions otherwise once it has read what it had written: it casts each
+# element of an array rather than the array, as in `status IN ('a', 'b')` of varchar, and takes
+# parentheses out of `a AND b AND c`. What is left without casts and parentheses is the same.
+_REWRITTEN = re.compile(
+    r"""
+    (?P<kept> '(?:[^']|'')*' | "[^"]*" | \$[^$]*\$.* )  # A function's body is as it was made.
+    | ::(?:"[^"]*"|[\w.])+ (?:\ varying|\ precision)? (?:\([\d,]+\))?
+      (?:\ with(?:out)?\ time\ zone)? (?:\[\])*
+    | [\s()]+
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def _essence(statement: str) -> str:
+    """Return what is the same for statements that say the same.
+
+    Privileges are in the order in which they were given, which is no difference.
+    """
+    name, _, text = _SET.sub("", statement).partition("\n")
+    if name.startswith(f"{_NAME}acl"):
+        text = "\n".join(sorted(text.splitlines()))
+    return f"{name}\n{_REWRITTEN.sub(lambda found: found['kept'] or '', text)}"
 
 
 def _entries(dump: str) -> Iterator[tuple[str, str, str]]:

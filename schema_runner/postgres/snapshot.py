@@ -17,12 +17,13 @@ import psycopg
 from psycopg import sql
 
 from . import locks, schemas
+from .contents import Contents
 from .copies import Copies
 from .marker import Marker
 from .server import Connection
-from .template import Contents, Template
+from .template import Template
 
-_FORMAT = 2
+_FORMAT = 3
 # What comes of bytes that are not what was written.
 _ERRORS = (
     *(AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError),
@@ -62,7 +63,8 @@ class Snapshot:
                 found = json.loads(file.read(_MANIFEST))
                 if found["format"] != _FORMAT:
                     raise SnapshotError(f"it is of another format, {found['format']!r}")
-                contents = Contents.load(found["facts"], found["before"], found["after"])
+                parts = (found[key] for key in ("facts", "before", "after", "inventory"))
+                contents = Contents.load(*parts)
                 columns = [len(Copies.columns(table)) for table in contents.tables]
                 if [len(types) for types in found["types"]] != columns:
                     raise SnapshotError("its tables have other columns than it says")
@@ -84,7 +86,7 @@ class Snapshot:
         return cls(
             fingerprint=fingerprint,
             made=made,
-            contents=template.contents._replace(script=template.script(connection)),
+            contents=template.whole(connection),
             extensions=dict(connection.execute(_EXTENSIONS).fetchall()),
             types=[_types(connection, copy) for copy, _ in template.copies],
             rows=[_rows(connection, copy) for copy, _ in template.copies],
@@ -99,6 +101,7 @@ class Snapshot:
             "facts": self.contents.facts,
             "before": self.contents.script.before,
             "after": self.contents.script.after,
+            "inventory": sorted(self.contents.inventory),
             "extensions": self.extensions,
             "types": self.types,
         }

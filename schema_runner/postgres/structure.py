@@ -1,68 +1,252 @@
-"""A schema's structure as one short value: another one after whatever has altered it."""
+"""The structure of a schema: an inventory, and a short value that every alteration changes."""
 
+from functools import cache
 from typing import TypeAlias
+
+from psycopg import sql
 
 from .server import Connection
 
-Version: TypeAlias = tuple[object, ...]
+Version: TypeAlias = int
 
-# Rows of catalogs are never changed in place but for statistics, so that what names all row
-# versions tells of every alteration. Some catalogs are told by what is in them: TRUNCATE alters
-# that of tables, and a reset those of triggers and rules, which it takes out of the way for a
-# while. Much of what a schema can have besides is left out; `catalog` has it, and takes 20 times
-# as long.
-_VERSION = """
-    WITH ours AS MATERIALIZED (
-        SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s
-    ), tables AS MATERIALIZED (
-        SELECT array_agg(oid) AS oids FROM pg_catalog.pg_class
-        WHERE relnamespace = (SELECT oid FROM ours) AND relkind IN ('r', 'p', 'v', 'm', 'c', 'f')
-    ), types AS MATERIALIZED (
-        SELECT oid, xmin AS version FROM pg_catalog.pg_type
-        WHERE typnamespace = (SELECT oid FROM ours)
+# The columns by which rows of catalogs belong to a schema, or to a row of another catalog that
+# does. Such rows are never changed in place but for statistics, so what names all row versions
+# tells of every alteration.
+_BY_NAMESPACE = {
+    "pg_collation": "collnamespace",
+    "pg_constraint": "connamespace",
+    "pg_conversion": "connamespace",
+    "pg_default_acl": "defaclnamespace",
+    "pg_opclass": "opcnamespace",
+    "pg_operator": "oprnamespace",
+    "pg_opfamily": "opfnamespace",
+    "pg_proc": "pronamespace",
+    "pg_statistic_ext": "stxnamespace",
+    "pg_ts_config": "cfgnamespace",
+    "pg_ts_dict": "dictnamespace",
+    "pg_ts_parser": "prsnamespace",
+    "pg_ts_template": "tmplnamespace",
+    "pg_type": "typnamespace",
+}
+_BY_OWNER = {
+    ("pg_aggregate", "aggfnoid"): "pg_proc",
+    ("pg_amop", "amopfamily"): "pg_opfamily",
+    ("pg_amproc", "amprocfamily"): "pg_opfamily",
+    ("pg_attrdef", "adrelid"): "pg_class",
+    ("pg_attribute", "attrelid"): "pg_class",
+    ("pg_cast", "castfunc"): "pg_proc",
+    ("pg_cast", "castsource"): "pg_type",
+    ("pg_cast", "casttarget"): "pg_type",
+    ("pg_enum", "enumtypid"): "pg_type",
+    ("pg_foreign_table", "ftrelid"): "pg_class",
+    ("pg_index", "indexrelid"): "pg_class",
+    ("pg_inherits", "inhrelid"): "pg_class",
+    ("pg_partitioned_table", "partrelid"): "pg_class",
+    ("pg_policy", "polrelid"): "pg_class",
+    ("pg_range", "rngtypid"): "pg_type",
+    ("pg_transform", "trftype"): "pg_type",
+    ("pg_ts_config_map", "mapcfg"): "pg_ts_config",
+}
+_PARTS_OF_RELATIONS = {"pg_policy": "polrelid", "pg_rewrite": "ev_class", "pg_trigger": "tgrelid"}
+# These are told by what is in them: TRUNCATE alters rows of pg_class, a reset those of triggers
+# and rules, which it disables for a while, and ALTER SEQUENCE … RESTART those of sequences.
+_CONTENTS = [
+    """
+    SELECT oid, relname, relkind, relowner, relnatts, relchecks, relpersistence, relreplident,
+           relrowsecurity, relforcerowsecurity, relam, reltablespace, reloptions, relispopulated,
+           relispartition, relacl::text
+    FROM pg_catalog.pg_class WHERE relnamespace = (TABLE ours)
+    """,
+    """
+    SELECT oid, tgname, tgfoid, tgtype, tgenabled, tgdeferrable, tginitdeferred, tgattr::int2[],
+           tgargs, tgqual::text, tgoldtable, tgnewtable
+    FROM pg_catalog.pg_trigger
+    WHERE tgrelid IN (SELECT objid FROM own WHERE classid = 'pg_catalog.pg_class'::regclass)
+    """,
+    """
+    SELECT oid, rulename, ev_type, ev_enabled, is_instead, ev_qual::text, ev_action::text
+    FROM pg_catalog.pg_rewrite
+    WHERE ev_class IN (SELECT objid FROM own WHERE classid = 'pg_catalog.pg_class'::regclass)
+    """,
+    "SELECT s.* FROM pg_catalog.pg_sequence s JOIN own ON seqrelid = objid",
+    "SELECT nspacl::text FROM pg_catalog.pg_namespace WHERE oid = (TABLE ours)",
+    "SELECT d.* FROM pg_catalog.pg_description d WHERE (classoid, objoid) IN (TABLE own)",
+    "SELECT l.* FROM pg_catalog.pg_seclabel l WHERE (classoid, objoid) IN (TABLE own)",
+    # Sequences that belong to columns, and what depends on an extension.
+    """
+    SELECT d.objid, refobjid, refobjsubid, deptype
+    FROM pg_catalog.pg_depend d JOIN own USING (classid, objid)
+    WHERE deptype = 'x'
+       OR deptype = 'a' AND EXISTS (SELECT FROM pg_catalog.pg_sequence WHERE seqrelid = objid)
+    """,
+]
+
+
+_OWN = sql.SQL("""
+    SELECT {name}::regclass AS classid, oid AS objid
+    FROM pg_catalog.{catalog} WHERE {column} = (TABLE ours)
+""")
+_PARTS = sql.SQL("""
+    SELECT {name}::regclass, oid FROM pg_catalog.{catalog}
+    WHERE {column} IN (SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = (TABLE ours))
+""")
+_ROWS = sql.SQL("""
+    SELECT tableoid, ctid, xmin FROM pg_catalog.{catalog} WHERE {column} = (TABLE ours)
+""")
+_ROWS_OF_OWNER = sql.SQL("""
+    SELECT tableoid, ctid, xmin FROM pg_catalog.{catalog}
+    WHERE {column} IN (SELECT objid FROM own WHERE classid = {owner}::regclass)
+""")
+
+
+def _for(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sql.Composed:
+    return template.format(
+        name=f"pg_catalog.{catalog}",
+        catalog=sql.Identifier(catalog),
+        column=sql.Identifier(column),
+        owner=f"pg_catalog.{owner}",
     )
-    SELECT
-        (SELECT bit_xor(hash_record_extended(
-             ROW(oid, relname, relkind, relowner, relnatts, relchecks, relhasrules, relpersistence,
-                 relreplident, relrowsecurity, relforcerowsecurity, relam, reltablespace,
-                 reloptions), 0))
-         FROM pg_catalog.pg_class WHERE relnamespace = (SELECT oid FROM ours)),
-        (SELECT bit_xor(hashint8extended(attrelid::int8 * 2048 + attnum, xmin::text::int8))
-         FROM pg_catalog.pg_attribute
-         WHERE attrelid = ANY((SELECT oids FROM tables)::oid[]) AND attnum > 0),
-        (SELECT bit_xor(hashint8extended(oid::int8, xmin::text::int8))
-         FROM pg_catalog.pg_attrdef WHERE adrelid = ANY((SELECT oids FROM tables)::oid[])),
-        (SELECT bit_xor(hashint8extended(oid::int8, xmin::text::int8))
-         FROM pg_catalog.pg_constraint WHERE connamespace = (SELECT oid FROM ours)),
-        (SELECT bit_xor(hashint8extended(indexrelid::int8, xmin::text::int8))
-         FROM pg_catalog.pg_index WHERE indrelid = ANY((SELECT oids FROM tables)::oid[])),
-        (SELECT bit_xor(hash_record_extended(
-             ROW(oid, tgrelid, tgname, tgenabled, tgfoid, tgtype, tgattr::int2[]), 0))
-         FROM pg_catalog.pg_trigger
-         WHERE tgrelid = ANY((SELECT oids FROM tables)::oid[]) AND NOT tgisinternal),
-        (SELECT bit_xor(hash_record_extended(
-             ROW(oid, rulename, ev_type, ev_enabled,
-                 CASE ev_type WHEN '1' THEN xmin::text END), 0))
-         FROM pg_catalog.pg_rewrite WHERE ev_class = ANY((SELECT oids FROM tables)::oid[])),
-        (SELECT bit_xor(hashint8extended(oid::int8, xmin::text::int8))
-         FROM pg_catalog.pg_policy WHERE polrelid = ANY((SELECT oids FROM tables)::oid[])),
-        (SELECT bit_xor(hashint8extended(seqrelid::int8, pg_sequence.xmin::text::int8))
-         FROM pg_catalog.pg_sequence JOIN pg_catalog.pg_class c ON c.oid = seqrelid
-         WHERE relnamespace = (SELECT oid FROM ours)),
-        (SELECT bit_xor(hashint8extended(oid::int8, version::text::int8)) FROM types),
-        (SELECT bit_xor(hashint8extended(e.oid::int8, e.xmin::text::int8))
-         FROM pg_catalog.pg_enum e JOIN types t ON t.oid = enumtypid),
-        (SELECT bit_xor(hashint8extended(oid::int8, xmin::text::int8))
-         FROM pg_catalog.pg_proc WHERE pronamespace = (SELECT oid FROM ours))
+
+
+@cache
+def _version_query() -> bytes:
+    own = [_for(_OWN, *one) for one in (("pg_class", "relnamespace"), *_BY_NAMESPACE.items())]
+    own += [_for(_PARTS, *one) for one in _PARTS_OF_RELATIONS.items()]
+    rows = [
+        *(_for(_ROWS, *one) for one in _BY_NAMESPACE.items()),
+        *(_for(_ROWS_OF_OWNER, *one, owner) for one, owner in _BY_OWNER.items()),
+        *map(sql.SQL, _CONTENTS),
+    ]
+    hashed = sql.SQL("SELECT pg_catalog.hash_record_extended(r, {}) FROM ({}) r")
+    hashes = [hashed.format(number, query) for number, query in enumerate(rows)]
+    both = sql.SQL(" UNION ALL ")
+    query = sql.SQL("""
+        WITH ours AS MATERIALIZED (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s),
+             own AS MATERIALIZED ({})
+        SELECT pg_catalog.bit_xor(hash) FROM ({}) AS all_of_them (hash)
+    """)
+    return query.format(both.join(own), both.join(hashes)).as_bytes()
+
+
+# Whatever has privileges, with those that it has, and those that PostgreSQL gives by itself.
+OBJECTS = """
+    WITH ours AS MATERIALIZED (
+        SELECT oid, quote_ident(nspname) || '.' AS prefix, nspowner, nspacl
+        FROM pg_catalog.pg_namespace WHERE nspname = %s
+    ), objects (object, owner, acl, initial) AS (
+        SELECT CASE relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END
+                   || prefix || quote_ident(relname),
+               relowner, relacl,
+               pg_catalog.acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char",
+                                     relowner)
+        FROM pg_catalog.pg_class JOIN ours ON relnamespace = ours.oid
+        WHERE relkind NOT IN ('i', 'I', 'c')
+        UNION ALL
+        SELECT 'routine ' || p.oid::regprocedure, proowner, proacl,
+               pg_catalog.acldefault('f', proowner)
+        FROM pg_catalog.pg_proc p JOIN ours ON pronamespace = ours.oid
+        UNION ALL
+        SELECT 'type ' || prefix || quote_ident(typname), typowner, typacl,
+               pg_catalog.acldefault('T', typowner)
+        FROM pg_catalog.pg_type JOIN ours ON typnamespace = ours.oid WHERE typtype <> 'c'
+          AND typelem = 0
+    )
+"""
+# Names are without the schema, and a column has its place among those that are not dropped.
+# Definitions are not told: see `Script.differences`.
+_INVENTORY = """
+    {with_objects}, relations AS MATERIALIZED (
+        SELECT c.oid, relname, relkind, relispopulated
+        FROM pg_catalog.pg_class c JOIN ours ON relnamespace = ours.oid
+    ), facts (name, detail) AS (
+        SELECT i.type || ' ' || i.identity, NULL
+        FROM ours JOIN pg_catalog.pg_depend d ON refobjid = ours.oid AND d.deptype = 'n'
+              AND refclassid = 'pg_catalog.pg_namespace'::regclass,
+             pg_catalog.pg_identify_object(d.classid, d.objid, 0) i
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                          WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')
+        UNION ALL
+        SELECT object,
+               concat_ws(' ', owner::regrole,
+                         (SELECT string_agg(item::text, ' ' ORDER BY item::text)
+                          FROM unnest(coalesce(acl, initial)) item))
+        FROM objects
+        UNION ALL
+        SELECT 'schema privileges', concat_ws(' ', grantee::regrole, privilege_type,
+                                                     is_grantable)
+        FROM ours, pg_catalog.aclexplode(nspacl) WHERE grantee <> nspowner
+        UNION ALL
+        SELECT 'default privileges', concat_ws(' ', defaclrole::regrole, defaclobjtype,
+                                               grantee::regrole, privilege_type, is_grantable)
+        FROM pg_catalog.pg_default_acl JOIN ours ON defaclnamespace = ours.oid,
+             pg_catalog.aclexplode(defaclacl)
+        UNION ALL
+        SELECT format('materialized view %%s', relname), 'populated'
+        FROM relations WHERE relkind = 'm' AND relispopulated
+        UNION ALL
+        SELECT format('table column %%s.%%s', relname, attname),
+               concat_ws(' ', row_number() OVER (PARTITION BY attrelid ORDER BY attnum),
+                         pg_catalog.format_type(atttypid, atttypmod),
+                         CASE WHEN attnotnull THEN 'NOT NULL' END, attidentity, attgenerated)
+        FROM relations r JOIN pg_catalog.pg_attribute ON attrelid = r.oid
+        WHERE relkind NOT IN ('i', 'I', 'S') AND attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT format('index %%s', r.relname), concat_ws(' ', t.relname, indisunique, indisvalid)
+        FROM relations r JOIN pg_catalog.pg_index ON indexrelid = r.oid
+                         JOIN relations t ON t.oid = indrelid
+        UNION ALL
+        SELECT format('constraint %%s on %%s', conname, relname),
+               concat_ws(' ', contype, condeferrable, condeferred, convalidated)
+        FROM relations r JOIN pg_catalog.pg_constraint ON conrelid = r.oid
+        WHERE contype <> 'n'
+        UNION ALL
+        SELECT format('trigger %%s on %%s', coalesce(conname, tgname), relname),
+               tgenabled::text
+        FROM relations r JOIN pg_catalog.pg_trigger t ON tgrelid = r.oid
+             LEFT JOIN pg_catalog.pg_constraint c ON c.oid = tgconstraint AND tgisinternal
+        WHERE NOT tgisinternal OR tgenabled <> 'O'
+        UNION ALL
+        SELECT format('rule %%s on %%s', rulename, relname), ev_enabled::text
+        FROM relations r JOIN pg_catalog.pg_rewrite ON ev_class = r.oid
+        UNION ALL
+        SELECT format('policy %%s on %%s', polname, relname), polcmd::text
+        FROM relations r JOIN pg_catalog.pg_policy ON polrelid = r.oid
+        UNION ALL
+        SELECT format('cast from %%s to %%s', castsource::regtype, casttarget::regtype),
+               castcontext::text
+        FROM pg_catalog.pg_cast
+        WHERE EXISTS (SELECT FROM pg_catalog.pg_type JOIN ours ON typnamespace = ours.oid
+                      WHERE pg_type.oid IN (castsource, casttarget))
+    )
+    SELECT replace(name, prefix, '') || coalesce(': ' || replace(detail, prefix, ''), '')
+    FROM facts, ours
 """
 
 
 def version(connection: Connection, schema: str) -> Version:
     """Return what is the same as long as nothing in a schema is made, altered or dropped.
 
-    Rows, sequences' values, TRUNCATE, VACUUM and the triggers that are disabled and enabled again
-    do not count.
+    Rows, sequences' values, TRUNCATE, VACUUM and triggers that are disabled and enabled again do
+    not count.
     """
-    row = connection.execute(_VERSION, [schema]).fetchone()
-    assert row is not None
-    return tuple(row)
+    (found,) = connection.execute(_version_query(), [schema]).fetchone() or (0,)
+    return int(found or 0)
+
+
+def inventory(connection: Connection, schema: str) -> frozenset[str]:
+    """List what is in a schema, as in "index book_title: book f t".
+
+    Two schemas with the same contents have the same inventory. What extensions brought is left
+    out.
+    """
+    # Rolled back, or else the settings would outlive this inside of somebody's transaction.
+    with connection.transaction(force_rollback=True):
+        # The server qualifies every name that is not on the path.
+        connection.execute("SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off")
+        query = sql.SQL(_INVENTORY).format(with_objects=sql.SQL(OBJECTS))
+        return frozenset(fact for (fact,) in connection.execute(query, [schema]))
+
+
+def different(one: frozenset[str], other: frozenset[str]) -> list[str]:
+    """Name what two inventories do not have alike, such as "table column book.title"."""
+    return sorted({fact.partition(": ")[0] for fact in one ^ other})

@@ -4,7 +4,7 @@ import pytest
 
 from schema_runner import names
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import catalog, locks, relocation, schemas
+from schema_runner.postgres import locks, relocation, schemas, structure
 from schema_runner.postgres.blueprint import Blueprint
 from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.server import Connection, Server
@@ -19,8 +19,8 @@ def blueprint(server: Server, connection: Connection) -> Blueprint:
     model = schemas.create(connection, 1, RUN)
     relocation.copy_grants(connection, "public", model)
     connection.execute(TABLES.format(model))
-    host, structure = connection.info.dbname, catalog.digest(connection, model)
-    about = {"host": host, "request": host, "run": RUN, "model": model, "structure": structure}
+    host, inventory = connection.info.dbname, structure.inventory(connection, model)
+    about = {"host": host, "request": host, "run": RUN, "model": model, "inventory": inventory}
     return Blueprint(server=server, **about, path=("public",), ahead=(), batch=10)
 
 

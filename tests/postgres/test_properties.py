@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from schema_runner.postgres import catalog, relocation, schemas
+from schema_runner.postgres import relocation, schemas
+from schema_runner.postgres.contents import Contents, CopyError
 from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.template import Contents, CopyError, Template
+from schema_runner.postgres.template import Template
 
+from ..apps import catalog
 from ..digest import digest
 
 EXTENSIONS = ["citext", "hstore", "pg_trgm", "btree_gist"]
@@ -364,16 +366,16 @@ def test_anything_that_is_built_can_be_copied(
         )
         for (view,) in views.fetchall():
             extended.execute(f"REFRESH MATERIALIZED VIEW {view}")
-        with closing(PgDump.find(extended.info.server_version).start(server, host, model)) as dump:
+        program = PgDump.find(extended.info.server_version)
+        with closing(program.start(server, host, model)) as dump:
             contents = Contents.of(extended, model, dump, ["public"])
         template = Template.create(extended, contents, Marker(RUN, State.READY), ["public"])
         read = Template.read(extended, template.name, ["public"])
-        contents = read.contents._replace(script=read.script(extended))
-        assert read._replace(contents=contents) == template
+        assert read._replace(contents=read.whole(extended)) == template
         with server.connect(host) as connection:
             template.copy(connection, copy, batch=batch)
             with pytest.raises(CopyError) if altered_heirs else nullcontext():
-                template.prove(connection, copy)
+                template.prove(connection, copy, lambda: program.start(server, host, copy))
         if not altered_heirs:
             assert catalog.differences(extended, model, copy) == []
             assert rows_of(extended, copy) == rows_of(extended, model)

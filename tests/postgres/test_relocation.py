@@ -1,8 +1,9 @@
 import pytest
 
-from schema_runner.postgres import catalog, relocation
+from schema_runner.postgres import relocation
 from schema_runner.postgres.server import Connection
 
+from ..apps import catalog
 from ..digest import digest
 
 # One of each kind of object, with what refers to it.

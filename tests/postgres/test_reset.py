@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors, sql
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import catalog, rows, structure
+from schema_runner.postgres import rows, structure
 from schema_runner.postgres.copies import Copies, Kept
 from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.occupied import Scope
@@ -17,6 +17,7 @@ from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.template import Template, set_path
 
+from ..apps import catalog
 from ..digest import digest
 
 

@@ -36,8 +36,8 @@ def of(package: str, names: str) -> set[str]:
 
 ENGINE = of("execution", "channel crew diagnosis engine plan process report") | {"statistics"}
 REVIEW = of("backend", "guard review source statements")
-COPIES = of("postgres", "blueprint catalog copies facts pg_dump pool template")
-BUILDS = of("postgres", "facts pg_dump silence") | {"fingerprint.recording"}
+COPIES = of("postgres", "blueprint contents copies pg_dump pool template")
+BUILDS = of("postgres", "pg_dump silence") | {"fingerprint.recording"}
 SNAPSHOT = {"postgres.snapshot"}
 RESETS = {"backend.resets", "backend.standing", "postgres.reset", "postgres.adoption"}
 KEEPING = {"fingerprint", "reference", "django.core.management.commands.loaddata"}

@@ -9,10 +9,11 @@ import pytest
 from psycopg import sql
 
 from schema_runner.names import worker_of_schema
-from schema_runner.postgres import catalog, databases, schemas
+from schema_runner.postgres import databases, schemas
 from schema_runner.postgres.marker import Marker
 from schema_runner.postgres.server import Connection
 
+from ..apps import catalog
 from ..project import Process, Project, Result, wait_for
 from .test_aliases import SEVERAL, use_several
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from schema_runner.postgres.catalog import describe
-
+from ..apps.catalog import describe
 from ..project import PARALLEL, SERIAL, WITH_STOCK, Project
 from .test_roles import roles
 

@@ -262,3 +262,47 @@ def test_a_pg_dump_that_cannot_be_relied_on(
         assert found[2]["database"] == f"{counted.test_name}_2"
     else:
         assert found[2]["schema"].startswith("test_w2_")
+
+
+# What the catalog stores otherwise in a copy, or the server writes otherwise once it has read it.
+STORED_OTHERWISE = """
+    migrations.CreateModel("State", [
+        ("id", models.BigAutoField(primary_key=True)),
+        ("mark", models.CharField(max_length=9, db_index=True)),
+        ("old", models.ForeignKey("library.author", models.CASCADE, null=True)),
+        ("grid", ArrayField(ArrayField(models.IntegerField()))),
+    ]),
+    migrations.RenameField("State", "old", "author"),
+    migrations.RenameField("State", "mark", "sign"),
+    migrations.RunSQL('''
+        CREATE DOMAIN grid AS int[][];
+        ALTER TABLE library_state ADD square grid, ADD CHECK (sign IN ('a', NULL)),
+            ADD CHECK (sign BETWEEN 'a' AND 'z' AND NOT sign = 'b');
+        ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO pg_monitor;
+        ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+    '''),
+    migrations.CreateModel("Later", [("id", models.BigAutoField(primary_key=True))]),
+"""
+READABLE = """
+    class First(TestCase):
+        def test_grants(self):
+            meet()
+            self.assertEqual(query(
+                "SELECT relname::text FROM pg_class c, aclexplode(relacl) WHERE grantee ="
+                " 'pg_monitor'::regrole AND relnamespace = current_schema()::regnamespace"
+                " AND relkind = 'r'"), [("library_later",)])
+    class Second(First): pass
+"""
+
+
+@pytest.mark.server
+def test_what_is_stored_otherwise_is_alike(project: Project) -> None:
+    """Every worker has a schema, in which each table has the privileges that the first has."""
+    extra = "from django.contrib.postgres.fields import ArrayField\n"
+    project.migration("0002_state", "0001_initial", STORED_OTHERWISE)
+    path = project.folder / "library/migrations/0002_state.py"
+    path.write_text(extra + path.read_text())
+    project.tests(READABLE)
+    result = project.run(*PARALLEL, env=TOGETHER).passed()
+    assert "2 schemas made, 2 dropped." in result.output
+    assert "database of its own" not in result.output

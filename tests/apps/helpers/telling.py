@@ -2,10 +2,10 @@
 
 from typing import Any
 
+import catalog
 from django.db import connection
 
 import schema_runner
-from schema_runner.postgres import catalog
 
 from . import query, record
 

@@ -3,7 +3,9 @@
 import hashlib
 import re
 
-from .server import Connection
+from schema_runner.postgres.server import Connection
+
+from . import facts
 
 # What stands for the schema's own name.
 _PLACEHOLDER = "{schema}"
@@ -42,8 +44,6 @@ def _read(connection: Connection, *schemas: str) -> list[set[tuple[str, str]]]:
     with connection.transaction(force_rollback=True):
         # The server qualifies every name that is not on the path.
         connection.execute("SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off")
-        from . import facts
-
         query = facts.query(connection)
         return [_read_one(connection, query, schema) for schema in schemas]
 

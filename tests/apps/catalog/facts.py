@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from .server import Connection
+from schema_runner.postgres.server import Connection
 
 # The catalogs that are read, with the columns by which a row belongs to a schema: by its own
 # OID, or by that of an object that has it as a part.
