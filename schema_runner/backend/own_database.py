@@ -151,8 +151,8 @@ class OwnDatabaseCreation(WorkerCreation):
             self._say_why_it_migrates(own, "there is no template")
             return None
         from ..postgres import own_database
+        from ..postgres.contents import CopyError
         from ..postgres.snapshot import SnapshotError
-        from ..postgres.template import CopyError
 
         self._create_own(own)
         keeps_all = self.runner_settings.reset == "reference"

@@ -5,13 +5,14 @@ from collections.abc import Callable
 import psycopg
 
 from .. import names
-from . import backends, catalog, databases, locks, schemas
+from . import backends, databases, locks, schemas, structure
 from .blueprint import Blueprint
+from .contents import Contents, CopyError
 from .hosts import PUBLIC, Log
 from .marker import Marker, State
 from .server import Connection
 from .snapshot import Snapshot, refuse_changes_beside
-from .template import CopyError, Template
+from .template import Template
 
 
 def create(blueprint: Blueprint, worker: int, create: Callable[[], object]) -> locks.Lease:
@@ -45,12 +46,11 @@ def fill(
         assert blueprint.template is not None
         template = Template.read(host, blueprint.template, blueprint.path)
         snapshot = Snapshot.of(host, template, fingerprint="", made=0)
-        copied = snapshot.restore(
-            connection, Marker(blueprint.run, State.READY), path=(), extensions=PUBLIC
-        )
-        copied.copy(connection, PUBLIC, batch=blueprint.batch)
-        if not template.is_proved:
-            _prove(host, blueprint.model, connection)
+    copied = snapshot.restore(
+        connection, Marker(blueprint.run, State.READY), path=(), extensions=PUBLIC
+    )
+    copied.copy(connection, PUBLIC, batch=blueprint.batch)
+    _prove(snapshot.contents, connection)
     if keeps_all or copied.contents.marked:
         return copied.name
     # Tests of a class that looks into the catalog find nothing but what stock Django makes.
@@ -58,15 +58,21 @@ def fill(
     return None
 
 
-def _prove(host: Connection, model: str, connection: Connection) -> None:
-    """Raise CopyError where `public` differs from the schema that it is a copy of."""
-    # What is named `public` there, where only extensions are, is in the same schema here.
-    there, here = (
-        {fact.replace("public.", "{schema}.") for fact in catalog.describe(*schema)}
-        for schema in ((host, model), (connection, PUBLIC))
+def _prove(contents: Contents, connection: Connection) -> None:
+    """Raise CopyError where `public` lacks what a template says that copies have."""
+    wanted, found = map(_comparable, (contents.inventory, structure.inventory(connection, PUBLIC)))
+    # Besides, extensions have theirs there.
+    if missing := structure.different(wanted, wanted & found):
+        raise CopyError(*missing)
+
+
+def _comparable(inventory: frozenset[str]) -> frozenset[str]:
+    """Return what is the same for a worker's schema and `public`, where its extensions are."""
+    return frozenset(
+        fact.replace("public.", "")
+        for fact in inventory
+        if not fact.startswith("schema privileges")
     )
-    if different := sorted(fact.partition(":")[0] for fact in there ^ here):
-        raise CopyError(*dict.fromkeys(different))
 
 
 def drop(blueprint: Blueprint, worker: int) -> None:
