@@ -90,9 +90,12 @@ WAY_OUT = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def failing(shared_project: Project) -> Project:
     shared_project.tests(TESTS)
+    shared_project.forget()
+    for file in ("held", "built"):
+        (shared_project.folder / file).unlink(missing_ok=True)
     return shared_project
 
 
@@ -100,7 +103,6 @@ def failing(shared_project: Project) -> Project:
 def test_the_way_out_is_the_last_line(failing: Project, name: str) -> None:
     """It says on what the tests have failed, and which classes."""
     (mode, reason), env = CASES[name], {"MEET": "2" if CASES[name][0] else "0"}
-    failing.forget()
     said = failing.run(*mode, "-k", name, env=env).failed().stdout
     assert f"\n{SAID}{reason}library.test_generated.{name}" in said
     assert said.endswith(WAY_OUT)
@@ -111,9 +113,6 @@ def test_the_way_out_is_one(failing: Project) -> None:
     labels = [f"library.test_generated.{one}" for name in CASES for one in (name, f"{name}Too")]
     own = f"SCHEMA_RUNNER = {{'OWN_DATABASE': {labels}}}"
     failing.write("own.py", f"from settings import *\n{own}\n")
-    failing.forget()
-    for file in ("held", "built"):
-        (failing.folder / file).unlink(missing_ok=True)
     names = [argument for name in CASES for argument in ("-k", name)]
     failing.run(*PARALLEL, *names, "--settings", "own", env={"MEET": "2", "CLEANS": "1"}).passed(
         "Ran 12 tests"
@@ -123,7 +122,6 @@ def test_the_way_out_is_one(failing: Project) -> None:
 @pytest.mark.parametrize("mode", [PARALLEL, (*PARALLEL, "--isolation", "database")])
 def test_no_advice_where_it_would_not_help(failing: Project, mode: Mode) -> None:
     """Of plain failures, of classes that have a database already, and of clone databases."""
-    failing.forget()
     names = ["-k", "Plain"] if mode == PARALLEL else ["-k", "Plain", "-k", "LooksInPublic"]
     said = failing.run(*mode, *names, env={"MEET": "2"}).failed("already exists").stdout
     assert SAID not in said
@@ -132,7 +130,6 @@ def test_no_advice_where_it_would_not_help(failing: Project, mode: Mode) -> None
 def test_the_way_out_beside_the_project_s_own_database(failing: Project) -> None:
     """No database is made there: the line names what to do instead."""
     failing.create_database()
-    failing.forget()
     arguments = (*PARALLEL, "--host-database", "current", "-k", "CreatesSchema")
     said = failing.run(*arguments, env={"MEET": "2"}).failed().stdout
     assert "Run these classes alone, with @schema_runner.serial, or give them a " in said
