@@ -66,11 +66,15 @@ def add_options(parser: ArgumentParser) -> None:
             action.type = _workers
 
 
-def _workers(text: str) -> int:
+def _workers(text: str) -> int | str:
     number: int | str = parallel_type(text)
     if number != "auto":
         return int(number)
-    number = get_max_test_processes()
+    try:
+        number = get_max_test_processes()
+    except ValueError:
+        # Of DJANGO_TEST_PROCESSES, for which Django has the error.
+        return number
     return number if "DJANGO_TEST_PROCESSES" in os.environ else Automatic(number)
 
 

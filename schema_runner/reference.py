@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from django.core import serializers
 from django.core.management import CommandError, call_command
-from django.core.management.commands import loaddata
 
 from .errors import SchemaRunnerError
 from .postgres import sequences, stamps
@@ -16,6 +14,10 @@ if TYPE_CHECKING:
 
 def refuse_missing_fixtures(settings: Settings, *, alias: str) -> None:
     """Raise SchemaRunnerError for a fixture that `load` would not find."""
+    # Where no fixture is named, neither is imported, and no serializer loaded.
+    from django.core import serializers
+    from django.core.management.commands import loaddata
+
     # What loaddata sets as it begins, in all versions from 5.2 to 6.1.
     search: Any = loaddata.Command()
     search.using, search.app_label, search.format, search.verbosity = alias, None, None, 0

@@ -103,6 +103,10 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             raise
         if self.parallel <= 1:
             try:
+                if self._workspace is not None:
+                    from .backend.programs import programs
+
+                    programs.lead()
                 set_up_worker(self._settings)
             except BaseException:
                 self.teardown_databases(old_config)
@@ -124,27 +128,17 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())
 
-    def get_resultclass(self) -> Any:
-        wanted: Any = super().get_resultclass()
-        if self._has_workers:
-            return wanted
-        wanted = wanted or getattr(self.test_runner, "resultclass", None)
-        if not isinstance(wanted, type):
-            return wanted
-        from .execution.limited import LimitedMixin
-
-        attributes = {
-            "time_limit": self._settings.test_timeout,
-            "is_unlimited": self.pdb,
-            "observers": self.observers,
-        }
-        return type(wanted.__name__, (LimitedMixin, wanted), attributes)
-
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         if not self._has_workers and isinstance(suite, unittest.TestSuite):
             from .execution.limited import limited
 
-            suite = limited(suite, self._settings.own_database)
+            suite = limited(
+                suite,
+                self._settings.own_database,
+                time_limit=self._settings.test_timeout,
+                has_limits=not self.pdb,
+                observers=self.observers,
+            )
         with self._termination.after_the_test_under_way():
             return super().run_suite(suite, **kwargs)
 

@@ -1,13 +1,14 @@
 """Which tables a connection uses: the part of a run that travels with Django's settings."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from psycopg import pq, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
+from ..postgres import pgoptions
 
 if TYPE_CHECKING:
     from ..postgres.blueprint import Blueprint
@@ -72,17 +73,22 @@ class Assignment(NamedTuple):
     @property
     def search_path(self) -> str | None:
         """The value of the setting of this name; None for the project's own."""
-        return ",".join(map(_quoted, self.place.path)) if self.place and self.place.path else None
+        return _search_path(self.place.path) if self.place and self.place.path else None
 
     @property
-    def _startup_options(self) -> str:
-        """What OPTIONS["options"] replaces: the project's, else what libpq finds by itself."""
-        options = self.options.get("options")
-        if options is None:
-            # In PGOPTIONS, or in the service that PGSERVICE names.
-            defaults = {option.keyword: option.val for option in pq.Conninfo.get_defaults()}
-            options = (defaults[b"options"] or b"").decode()
-        return str(options)
+    def program_options(self) -> str | None:
+        """What leads other programs to the schema, in PGOPTIONS; None for the project's own.
+
+        All their connections heed it. On databases without the schema they find, and make,
+        things where they did before, so `pg_catalog` cannot be named, nor what needs it: shims.
+        """
+        if self.place is None or not self.place.path:
+            return None
+        path = [name for name in self.place.path if not _is_ahead(name)]
+        if path[1:] == ["public"]:
+            # What PostgreSQL's default has, too.
+            path.insert(1, "$user")
+        return _setting(path)
 
     def is_for_cloning(self, worker: int) -> bool:
         """Whether this is the database from which the worker's clone is going to be made."""
@@ -107,14 +113,39 @@ class Assignment(NamedTuple):
         if self.run is not None:
             options["application_name"] = names.application(self.run, self.worker)
         if self.search_path is not None and not self.path_is_set_later:
-            # The last -c of a name wins, so the project's own search_path is put aside.
-            # libpq splits options at spaces, unless they follow a backslash:
-            # https://www.postgresql.org/docs/current/libpq-connect.html
-            escaped = self.search_path.replace("\\", r"\\").replace(" ", r"\ ")
-            path = f"-c search_path={escaped}"
-            options["options"] = f"{self._startup_options} {path}".strip()
+            assert self.place is not None
+            path = _setting(self.place.path)
+            options["options"] = f"{startup_options(self.options)} {path}".strip()
         entries: dict[str, Any] = {"OPTIONS": options, _KEY: self}
         return {**entries, "NAME": self.place.database} if self.place else entries
+
+
+def startup_options(options: Mapping[str, Any]) -> str:
+    """Return what OPTIONS["options"] replaces: the project's, else what libpq finds by itself."""
+    found = options.get("options")
+    if found is None:
+        with pgoptions.hidden():
+            # In PGOPTIONS, or in the service that PGSERVICE names.
+            defaults = {option.keyword: option.val for option in pq.Conninfo.get_defaults()}
+        found = (defaults[b"options"] or b"").decode()
+    return str(found)
+
+
+def _setting(path: Iterable[str]) -> str:
+    """Return the startup option that sets the search_path: the last one of a name wins."""
+    # libpq splits options at spaces, unless they follow a backslash:
+    # https://www.postgresql.org/docs/current/libpq-connect.html
+    escaped = _search_path(path).replace("\\", r"\\").replace(" ", r"\ ")
+    return f"-c search_path={escaped}"
+
+
+def _search_path(path: Iterable[str]) -> str:
+    return ",".join(map(_quoted, path))
+
+
+def _is_ahead(name: str) -> bool:
+    """Whether this is what the shims put between the worker schema and the rest of a path."""
+    return names.is_shims_schema(name) or name == "pg_catalog"
 
 
 def _quoted(name: str) -> str:

@@ -11,8 +11,10 @@ from ..postgres.server import Connection, Server
 from . import extensions
 from .assignment import Assignment, Place
 from .keeping import Keeping
+from .programs import programs
 from .servers import server_of
 from .sessions import disconnect
+from .stock import become_stock
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -44,6 +46,9 @@ class SchemaCreation(Keeping, Base):
     def create_test_db(
         self, verbosity: int = 1, autoclobber: bool = False, *args: Any, **kwargs: Any
     ) -> str:
+        if programs.is_testing:
+            become_stock(self)
+            return str(self.create_test_db(verbosity, autoclobber, *args, **kwargs))
         if self.runner_settings.fixtures:
             from ..reference import refuse_missing_fixtures
 

@@ -1,8 +1,9 @@
 """Extensions, of which a database has one each: shared by its worker schemas."""
 
 import re
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 from psycopg import sql
@@ -10,24 +11,43 @@ from psycopg import sql
 from ..errors import SchemaRunnerError
 from ..postgres import locks
 from .assignment import Assignment
+from .programs import programs
 
 _NAME = r'(?:"(?:[^"]|"")+"|\w+)'
 # Compiled on first use, and then found in the cache of `re`.
+_CHANGE = r"(?i)\b(?:CREATE|DROP)\s+EXTENSION\b"
 _DROP = rf"(?i)\bDROP\s+EXTENSION\s+(?:IF\s+EXISTS\s+)?(?P<names>{_NAME}(?:\s*,\s*{_NAME})*)"
 # The name, and what follows it to the end of the statement, of a function's body or of a
 # DO block's.
 _CREATE = rf"(?i)\bCREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>{_NAME})(?P<rest>[^;$]*)"
 _WHERE = rf"(?i)^\s*(?:WITH\b)?\s*SCHEMA\s+({_NAME})|^\s*WITH\b"
-_INSTALLED = "SELECT extname FROM pg_catalog.pg_extension WHERE extname = ANY(%s)"
+_INSTALLED = """
+    SELECT extname, pg_catalog.obj_description(oid, 'pg_extension') FROM pg_catalog.pg_extension
+"""
 _FIXED = (
     "SELECT DISTINCT name FROM pg_catalog.pg_available_extension_versions"
     " WHERE name = ANY(%s) AND schema IS NOT NULL"
 )
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(%s)"
+# Those that an extension needs, however far, and itself.
+_NEEDED = """
+    WITH RECURSIVE needed (oid) AS (
+        SELECT oid FROM pg_catalog.pg_extension WHERE extname = ANY(%s)
+        UNION
+        SELECT refobjid FROM needed
+        JOIN pg_catalog.pg_depend ON objid = needed.oid
+            AND classid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+    )
+    SELECT extname FROM needed JOIN pg_catalog.pg_extension USING (oid)
+"""
+# Begins the comment on an extension that tests have created; the workers that did so follow.
+_OF_TESTS = "django-schema-runner, created by tests of:"
+# In place of an extension that is not dropped: IF EXISTS lets it pass.
+_KEPT = "kept_for_other_workers"
 
-# What Django's execute wrappers are given first, and what they are.
+# What Django's execute wrappers are given first.
 Execute = Callable[[Any, Any, bool, Any], Any]
-Wrapper = Callable[[Execute, Any, Any, bool, Any], Any]
 
 
 def dropping(statement: object) -> str | None:
@@ -43,31 +63,106 @@ def text_of(statement: object) -> str | None:
     return statement if isinstance(statement, str) else None
 
 
-def share(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
-    """Let an extension be created where another worker may have done so, in the common schema.
+class SharingMixin:
+    """Put before a class of Django's cursors, which then shares extensions among workers."""
 
-    An execute wrapper of Django's, which does nothing where extensions are not shared.
+    db: Any
+
+    def _execute(self, statement: Any, params: Any, *ignored: Any) -> Any:
+        text = text_of(statement)
+        if text is None or not re.search(_CHANGE, text):
+            return super()._execute(statement, params, *ignored)  # type: ignore[misc]
+        with _in_transaction(self.db):
+            change = _Change(self.db, text)
+            result = super()._execute(change.statement, params, *ignored)  # type: ignore[misc]
+            change.note()
+            return result
+
+
+def sharing(make_cursor: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return a method in place of a connection's `make_cursor`, where extensions are shared."""
+
+    def make(connection: Any, cursor: Any) -> Any:
+        made = make_cursor(connection, cursor)
+        assignment = Assignment.of(connection.settings_dict)
+        # A run within a test finds the method of the test's own run.
+        if assignment and assignment.extensions and not isinstance(made, SharingMixin):
+            made.__class__ = _sharing_class(type(made))  # type: ignore[arg-type]
+        return made
+
+    return make
+
+
+@cache
+def _sharing_class(chosen: type) -> type:
+    return type(chosen.__name__, (SharingMixin, chosen), {"__module__": chosen.__module__})
+
+
+class _Change:
+    """A change of extensions, under a lock to the end of the transaction.
+
+    Whoever creates one is noted in its comment, so the last worker that has created it can drop
+    it. With nobody noted it has been there before the tests, and all workers may use it.
     """
-    connection = context["connection"]
-    assignment = Assignment.of(connection.settings_dict)
-    if assignment is None or assignment.extensions is None:
-        return execute(statement, params, many, context)
-    text = text_of(statement)
-    if text is not None and (dropped := dropped_extensions(text)):
-        execute(_INSTALLED, (dropped,), False, context)
-        if context["cursor"].fetchall():
-            raise SchemaRunnerError(
-                f"An extension would be dropped that other workers use: {' '.join(text.split())}. "
-                f"Test with --host-database test, and give the class a database of its own with "
-                f"@schema_runner.own_database."
-            )
-    if text is None or not (created := created_extensions(text)):
-        return execute(statement, params, many, context)
-    with _in_transaction(connection):
-        execute(_LOCK, (locks.EXTENSIONS,), False, context)
-        execute(_FIXED, (created,), False, context)
-        fixed = {name for (name,) in context["cursor"].fetchall()}
-        return execute(in_schema(text, assignment.extensions, fixed), params, many, context)
+
+    def __init__(self, connection: Any, text: str) -> None:
+        self._connection = connection
+        assignment = Assignment.of(connection.settings_dict)
+        assert assignment is not None
+        assert assignment.extensions is not None
+        self._worker = f"{assignment.run}/{assignment.worker}"
+        self._query(_LOCK, locks.EXTENSIONS)
+        self._before = self._workers_of()
+        self._created = created_extensions(text)
+        fixed = {name for (name,) in self._query(_FIXED, self._created)}
+        kept = self._refuse_or_keep(text)
+        self.statement = in_schema(without(text, kept), assignment.extensions, fixed)
+
+    def _refuse_or_keep(self, text: str) -> set[str]:
+        """Return what others have created too; raise where something was there before."""
+        kept = set()
+        for name in self._before.keys() & set(dropped_extensions(text)):
+            workers = self._before[name]
+            if workers is None:
+                raise SchemaRunnerError(
+                    f"An extension would be dropped that other workers use: "
+                    f"{' '.join(text.split())}. Test with --host-database test, and give the "
+                    f"class a database of its own with @schema_runner.own_database."
+                )
+            if others := workers - {self._worker}:
+                kept.add(name)
+                self._note(name, others)
+        return kept
+
+    def note(self) -> None:
+        """Note what this worker has created, unless that was for its set-up."""
+        if not programs.is_testing:
+            return
+        for (name,) in self._query(_NEEDED, self._created):
+            workers = self._before.get(name, set())
+            if workers is not None:
+                self._note(name, workers | {self._worker})
+
+    def _workers_of(self) -> dict[str, set[str] | None]:
+        """Map each extension to the workers that have created it; None for none of tests."""
+        return {
+            name: set(comment.removeprefix(_OF_TESTS).split())
+            if (comment or "").startswith(_OF_TESTS)
+            else None
+            for name, comment in self._query(_INSTALLED)
+        }
+
+    def _note(self, name: str, workers: set[str]) -> None:
+        comment = sql.SQL("COMMENT ON EXTENSION {} IS {}").format(
+            sql.Identifier(name), sql.Literal(" ".join([_OF_TESTS, *sorted(workers)]))
+        )
+        self._query(comment)
+
+    def _query(self, statement: str | sql.Composed, *parameters: Any) -> list[Any]:
+        # On psycopg's own connection, so that the test's cursor keeps its results.
+        with self._connection.wrap_database_errors:
+            cursor = self._connection.connection.execute(statement, parameters or None)
+            return list(cursor.fetchall()) if cursor.description else []
 
 
 def dropped_extensions(statement: str) -> list[str]:
@@ -79,25 +174,27 @@ def dropped_extensions(statement: str) -> list[str]:
     ]
 
 
-@contextmanager
-def _in_transaction(connection: Any) -> Iterator[None]:
-    """Have the body of the `with` in a transaction: the one under way, if there is one.
+def without(statement: str, kept: Collection[str]) -> str:
+    """Return SQL that drops the same extensions but for some."""
 
-    transaction.atomic would be about the thread's own connection, which this need not be, and
-    would not let a test that has set a savepoint by itself roll back to it.
+    def drop(found: re.Match[str]) -> str:
+        names = re.findall(_NAME, found["names"])
+        if not (stay := [name for name in names if _unquoted(name) in kept]):
+            return found[0]
+        dropped = ", ".join([name for name in names if name not in stay] or [_KEPT])
+        return f"DROP EXTENSION IF EXISTS {dropped}"
+
+    return re.sub(_DROP, drop, statement)
+
+
+def _in_transaction(connection: Any) -> AbstractContextManager[object]:
+    """Return a context of a transaction: psycopg's own, unless one is under way.
+
+    transaction.atomic would be about the thread's own connection, which this need not be, would
+    not let a test that has set a savepoint by itself roll back to it, and shows among queries.
     """
-    if not connection.get_autocommit():
-        yield
-        return
-    connection.set_autocommit(False)
-    try:
-        yield
-        connection.commit()
-    except BaseException:
-        connection.rollback()
-        raise
-    finally:
-        connection.set_autocommit(True)
+    is_alone = connection.get_autocommit()
+    return connection.connection.transaction() if is_alone else nullcontext()
 
 
 def created_extensions(statement: str) -> list[str]:

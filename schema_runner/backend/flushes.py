@@ -9,6 +9,8 @@ from django.db import connections
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
 
+from .management import import_management
+
 if TYPE_CHECKING:
     from ..postgres.occupied import Scope
 
@@ -56,6 +58,7 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
         if reset is None:
             handle(command, **options)
             return
+        import_management(ImportError)
         tables = connections[alias].introspection.django_table_names(include_views=False)
         # As in stock Django, there is nothing to be done then, nor to be emitted.
         if tables:

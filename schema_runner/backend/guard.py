@@ -10,7 +10,8 @@ from psycopg.pq import TransactionStatus
 
 from ..errors import SchemaRunnerError
 from ..postgres import reach
-from ..postgres.hosts import Log
+from ..postgres.bodies import without_schema
+from ..postgres.hosts import PUBLIC, Log
 from ..postgres.server import Connection
 from .assignment import Assignment
 from .extensions import Execute, text_of
@@ -83,6 +84,8 @@ class Guard:
 
         def guard(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
             text = text_of(statement) or ""
+            if (bare := without_schema(text, PUBLIC)) != text:
+                statement = text = bare
             is_trusted = self._refuse_by_text(text)
             is_alone = connection.get_autocommit()
             if is_alone and _WITHOUT_TRANSACTION.search(text):

@@ -1,7 +1,7 @@
 """Putting our mixins on Django's backend classes, and taking them off again."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
@@ -9,11 +9,12 @@ from django.db.backends.signals import connection_created
 
 from .assignment import Assignment, assign
 from .creation import place
-from .extensions import share
+from .extensions import sharing
 from .flushes import replace_flushes
 from .introspection import SchemaIntrospection, narrow_methods
 from .operations import SchemaOperations
 from .own_database import OwnDatabaseCreation
+from .programs import programs
 from .resetting import reset_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def install(**attributes: Any) -> ExitStack:
     nothing is put on bases.
     """
     undo = ExitStack()
+    # A run within a test makes its databases as the test's own run did.
+    undo.callback(programs.lead if programs.is_testing else programs.withdraw)
+    programs.withdraw()
     attributes["project_places"] = frozenset(place(one.settings_dict) for one in connections.all())
     mixed: set[type] = set()
     for connection in connections.all():
@@ -47,6 +51,9 @@ def install(**attributes: Any) -> ExitStack:
                     members = attributes if mixin is OwnDatabaseCreation else {}
                     _mix_in(undo, type(connection), class_name, mixin, members)
                 _replace(undo, connection, instance_name, class_name)
+            if type(connection) not in mixed:
+                for name in ("make_cursor", "make_debug_cursor"):
+                    _set(undo, type(connection), name, sharing(getattr(type(connection), name)))
             mixed.add(type(connection))
             undo.callback(_leave, connection, Assignment.of(connection.settings_dict))
     replace_flushes(undo, reset_of)
@@ -61,10 +68,14 @@ def _mix_in(
     undo: ExitStack, wrapper: type, name: str, mixin: type, members: dict[str, Any]
 ) -> None:
     original = getattr(wrapper, name)
-    inherited = name not in vars(wrapper)
     # It has the mixin already in a run within a test, or from the class it inherits from.
     bases = (original,) if issubclass(original, mixin) else (mixin, original)
-    setattr(wrapper, name, type(mixin.__name__, bases, members))
+    _set(undo, wrapper, name, type(mixin.__name__, bases, members))
+
+
+def _set(undo: ExitStack, wrapper: type, name: str, value: Any) -> None:
+    original, inherited = getattr(wrapper, name), name not in vars(wrapper)
+    setattr(wrapper, name, value)
     if inherited:
         undo.callback(delattr, wrapper, name)
     else:
@@ -86,16 +97,11 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
     if assignment.path_is_set_later and assignment.search_path is not None:
         # On psycopg's own connection: tests that count queries must not see this one.
         connection.connection.execute(f"SET search_path = {assignment.search_path}")
-    if assignment.extensions is not None and share not in connection.execute_wrappers:
-        connection.execute_wrappers.insert(0, share)
 
 
 def _leave(connection: "BaseDatabaseWrapper", before: Assignment | None) -> None:
     # A run within a test gives back what the test's own run has assigned.
     assign(connection.settings_dict, before)
-    if before is None:
-        with suppress(ValueError):
-            connection.execute_wrappers.remove(share)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ..errors import SchemaRunnerError
 from ..postgres.server import Connection
 from ..wording import listing
 from .assignment import project_options
+from .management import import_management
 from .planning import Planning
 
 if TYPE_CHECKING:
@@ -194,8 +195,10 @@ class Keeping(Planning, Base):
 
     def _use_ready(self, *, serialize: bool) -> str:
         """Use a schema that has been made without stock Django, and do the rest as that does."""
+        import_management()
         self._use(1)
         self._settle()
+        self._send_post_migrate()
         name = self._get_test_db_name()
         settings.DATABASES[self._alias]["NAME"] = name
         if serialize:
@@ -205,6 +208,18 @@ class Keeping(Planning, Base):
         if os.environ.get("RUNNING_DJANGOS_TEST_SUITE") == "true":
             self.mark_expected_failures_and_skips()
         return name
+
+    def _send_post_migrate(self) -> None:
+        from . import emissions
+
+        try:
+            emissions.send_for_memory(self._alias)
+        except Exception as error:
+            # It has not failed where the tables were empty, as they are for stock Django.
+            self._workspace.log(
+                f"Warning: a handler of post_migrate has failed with what is kept for alias "
+                f"'{self._alias}', so what handlers make in memory may be missing: {error!r}"
+            )
 
 
 def _is_unchanged(extra: Mapping[str, Any]) -> bool:

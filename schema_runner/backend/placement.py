@@ -8,6 +8,7 @@ from django.db import OperationalError
 from .. import names
 from ..errors import SchemaRunnerError
 from .assignment import Assignment, Place, assign, project_options
+from .programs import programs
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -131,3 +132,4 @@ class Placement(Base):
             self.connection.close()
             self.connection.close_pool()
         assign(settings_dict, assignment)
+        programs.follow()

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from ..postgres import leftovers, rows, schemas, stamps, structure
 from ..postgres.adoption import keys_adopted
 from ..postgres.copies import Copies, Kept
 from ..postgres.marker import Marker, State
-from ..postgres.occupied import Scope
 from ..postgres.reset import Reset
 from ..postgres.sequences import restart
 from ..postgres.server import Connection
@@ -15,11 +16,24 @@ from ..postgres.silence import unhidden
 from ..postgres.template import Template
 from . import emissions
 from .assignment import Place
+from .emissions import OWN_TABLES, Sent
 from .flushes import Flush
 from .standing import StandingConnection
 
 # How many tables one transaction may drop: few enough for any server.
 _BATCH = 20
+
+
+class Made(NamedTuple):
+    """What Django's own handlers of post_migrate make in their first `settled` calls.
+
+    `rows` is all that is left before tests then; None until it has been put aside. `sends` tells
+    whether other calls follow, of theirs or of other handlers.
+    """
+
+    settled: int
+    rows: Mapping[str, Kept] | None = None
+    sends: bool = True
 
 
 @dataclass(slots=True)
@@ -45,10 +59,12 @@ class Resets:
     _template: Template | None = None
     # The rows that were there before any test.
     _first: Copies | None = None
-    # What post_migrate makes, by what it depends on; None where that is not rows alone.
-    _emitted: dict[object, Mapping[str, Kept] | None] = field(default_factory=dict)
+    # By what it depends on.
+    _made: dict[object, Made] = field(default_factory=dict)
     _asides: list[str] = field(default_factory=list)
     _version: structure.Version | None = None
+    # Whether handlers of post_migrate alter it, too: as they did the last time, if ever.
+    _handlers_alter: bool = True
     # The last reset, until it is known whether the tests before it have altered the structure.
     _unchecked: Callable[[Connection], None] | None = None
 
@@ -64,20 +80,24 @@ class Resets:
                 f"{request.test} left a connection {state}, which has been ended. Its last "
                 f"statement: {one.query.strip()[:200]}"
             )
-        self._unchecked = self._restore if self.keeps_all else self._in_place_of(request)
+        is_as_known = (
+            request.emits
+            and self._handlers_alter
+            and self._version is not None
+            and structure.version(connection, schema) == self._version
+        )
+        self._unchecked = partial(self._restore if self.keeps_all else self._flush, request)
         self._unchecked(connection)
-        if request.restarts and not self.keeps_all:
-            # Emitting may have taken the connection away.
-            connection = self.connection.get()
-            cleared, _ = self._reset.tables(connection, request.scope)
-            restart(connection, schema, cleared | (request.scope.names or set()))
+        if is_as_known and self._handlers_alter:
+            # Which is none of the tests' doing.
+            self._version = structure.version(self.connection.get(), schema)
         self.connection.spare()
 
     def kept_tables(self) -> set[str]:
         """Return the tables that have rows before each test, as far as that is known."""
         kept = set(self._rows_to_keep(self.connection.get()))
-        for emitted in self._emitted.values():
-            kept |= (emitted or {}).keys()
+        for made in self._made.values():
+            kept |= OWN_TABLES if made.rows is None else made.rows.keys()
         return kept
 
     def begin(self, *, watches: bool) -> None:
@@ -115,58 +135,77 @@ class Resets:
             self._asides.clear()
             self.connection.close()
 
-    def _restore(self, connection: Connection) -> None:
+    def _restore(self, request: Flush, connection: Connection) -> None:
+        self._restore_all(connection)
+        if request.emits and self._send(request.alias, range(0)).reaches_others:
+            # They may have made more rows.
+            self._restore_all(self.connection.get())
+
+    def _restore_all(self, connection: Connection) -> None:
         template = self._read_template(connection)
         assert template is not None, "a template is made wherever all is to be kept"
         self._reset.restore(connection, template, sequences_exactly=self.has_set_sequences)
         self.has_set_sequences, self.has_restored = False, True
         emissions.stand_in()
 
-    def _in_place_of(self, request: Flush) -> Callable[[Connection], None]:
-        """Return what leaves everything as the flush does."""
-        scope = request.scope
+    def _flush(self, request: Flush, connection: Connection) -> None:
+        """Leave everything as the flush does."""
+        if not request.emits or self.connection.is_scarce:
+            self._clear(connection, request, self._rows_to_keep(connection))
+            if request.emits:
+                self._send(request.alias)
+            return
+        key = (request.alias, request.scope, emissions.circumstances())
+        known = made = self._made.get(key)
+        if made is None or made.rows is None:
+            made = self._made[key] = self._learn(connection, request, made)
+        else:
+            self._clear(connection, request, made.rows)
+            emissions.stand_in()
+        if known is not None and made.sends:
+            sent = self._send(request.alias, range(made.settled, emissions.ALL))
+            if sent.settled < made.settled:
+                self._made[key] = Made(sent.settled)
 
-        def clear(connection: Connection) -> None:
-            self._reset.clear(connection, scope, self._rows_to_keep(connection))
+    def _clear(self, connection: Connection, request: Flush, kept: Mapping[str, Kept]) -> None:
+        self._reset.clear(connection, request.scope, kept)
+        self._restart(connection, request)
 
-        def clear_and_emit(connection: Connection) -> None:
-            clear(connection)
-            self.connection.spare()
-            emissions.emit(request.alias)
+    def _restart(self, connection: Connection, request: Flush) -> None:
+        if request.restarts:
+            cleared, _ = self._reset.tables(connection, request.scope)
+            restart(connection, self.place.schema, cleared | (request.scope.names or set()))
 
-        def clear_or_restore(connection: Connection) -> None:
-            key = (request.alias, scope, emissions.circumstances())
-            if key not in self._emitted:
-                self._emitted[key] = self._learn(connection, request.alias, scope)
-            elif (emitted := self._emitted[key]) is None:
-                clear_and_emit(connection)
-            else:
-                self._reset.clear(connection, scope, emitted)
-                emissions.stand_in()
+    def _learn(self, connection: Connection, request: Flush, known: Made | None) -> Made:
+        """Clear, and put aside what Django's own handlers make.
 
-        if not request.emits:
-            return clear
-        return clear_and_emit if self.connection.is_scarce else clear_or_restore
-
-    def _learn(
-        self, connection: Connection, alias: str, scope: Scope
-    ) -> Mapping[str, Kept] | None:
-        """Clear, emit post_migrate, and return what that makes: it can be restored from now on.
-
-        Return None where it makes rows in other tables than those that were cleared.
+        As long as nothing is known of other handlers, send all the signal, and learn when these
+        are to be called.
         """
         schema, aside = self.place.schema, self._new_aside(connection)
-        first = self._first or Copies(aside, ())
+        settled = emissions.ALL if known is None else known.settled
+        first = [(copy, table) for copy, table in self._first or () if table.name in OWN_TABLES]
         with keys_adopted(connection, schema, aside, first):
-            self._reset.clear(connection, scope, self._rows_to_keep(connection))
+            self._clear(connection, request, self._rows_to_keep(connection))
             since = stamps.current_transaction(connection.cursor())
-            emissions.emit(alias)
-        cleared, others = self._reset.tables(connection, scope)
+            sent = self._send(request.alias, range(settled), others=known is None)
+        self._restart(connection, request)
+        if sent.reaches_others:
+            return Made(sent.settled)
+        cleared, others = self._reset.tables(connection, request.scope)
         if stamps.written_since(connection, schema, others, since):
-            return None
-        emitted = self._put_aside(connection, cleared).rows
-        self._reset.remember(connection, emitted)
-        return emitted
+            # Those are not restored, so nothing is.
+            return Made(0, self._rows_to_keep(connection))
+        rows = self._put_aside(connection, cleared).rows
+        self._reset.remember(connection, rows)
+        return Made(settled, rows, sends=known is not None)
+
+    def _send(self, alias: str, own: range = range(emissions.ALL), *, others: bool = True) -> Sent:
+        self.connection.spare()
+        sent = emissions.send(alias, own, others=others)
+        if others:
+            self._handlers_alter = sent.alters
+        return sent
 
     def _put_aside(self, connection: Connection, among: Collection[str] | None = None) -> Copies:
         """Copy the rows that are there now."""

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
+from ..postgres.bodies import without_schema
+from ..postgres.hosts import PUBLIC
+
 
 class Kind(StrEnum):
     """What is the matter with a statement, as a clause without its subject."""
@@ -147,10 +150,12 @@ def find(sql: str) -> list[Match]:
 
     Comments do not count, and neither do literals, unless they hold SQL or the schema's name;
     dollar quotes do, for function bodies are SQL. `CREATE EXTENSION` is nobody's business
-    here. Of a statement's catalogs the first one is returned.
+    here, and neither are routines that can do without the schema's name. Of a statement's catalogs
+    the first one is returned.
     """
     if not is_suspect(sql):
         return []
+    sql = without_schema(sql, PUBLIC)
     return [
         Match(start + begin, kind, " ".join(sql[start + begin : start + end].split()))
         for start, statement in _statements(sql)

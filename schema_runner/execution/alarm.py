@@ -6,6 +6,7 @@ import io
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from types import FrameType
@@ -15,6 +16,7 @@ from asgiref.sync import AsyncToSync
 from django.db import connections
 from psycopg import pq
 
+from .. import forks
 from ..errors import TestTimeoutError
 from .worker import WATCHER
 
@@ -27,7 +29,7 @@ _AT_WORK = {pq.TransactionStatus.ACTIVE}
 _COPYING = {pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH}
 
 
-class Alarm:
+class Alarm(forks.ForkAware):
     """Interrupts the main thread of this process where it takes longer than it may.
 
     The signal is SIGALRM, which tests that use it themselves take away. What does not heed
@@ -35,9 +37,11 @@ class Alarm:
     """
 
     def __init__(self, output: int) -> None:
+        super().__init__()
         self._output = output
         self._seconds: float | None = None
-        self._before: Any = None
+        # When what does not heed it is ended, by the monotonic clock.
+        self._end = 0.0
         # Set while an interruption has to wait, as in the middle of a message.
         self.is_held = False
         # What was raised since the limit was set, whether or not the test has let it through.
@@ -49,13 +53,29 @@ class Alarm:
             self.clear()
             return
         if self._seconds is None:
-            self._before = signal.signal(signal.SIGALRM, self._ring)
+            forks.handle(signal.SIGALRM, self._ring)
         self._seconds, self.raised = seconds, None
         self._wind(seconds)
 
     def _wind(self, seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=self._output)
+        self._end = time.monotonic() + seconds + GRACE
+        self._watch()
+
+    def _watch(self) -> None:
+        left = max(self._end - time.monotonic(), _HOLD)
+        faulthandler.dump_traceback_later(left, exit=True, file=self._output)
+
+    def before_fork(self) -> None:
+        # It is a thread: a child that cancels it would wait for it for ever.
+        if self._seconds is not None:
+            faulthandler.cancel_dump_traceback_later()
+
+    def after_fork(self, *, is_child: bool) -> None:
+        if is_child:
+            self._seconds = self.raised = None
+        elif self._seconds is not None:
+            self._watch()
 
     def clear(self) -> None:
         if self._seconds is None:
@@ -63,7 +83,7 @@ class Alarm:
         self._seconds = self.raised = None
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
-        signal.signal(signal.SIGALRM, self._before or signal.SIG_DFL)
+        forks.stop_handling(signal.SIGALRM, self._ring)
 
     def _ring(self, _number: int, frame: FrameType | None) -> None:
         seconds = self._seconds

@@ -5,7 +5,7 @@ import pickle
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import connections
 
+from .. import forks
 from ..backend.obtaining import WorkerCreation
 from .channel import Receiver, Sender
 from .messages import Order, Part
@@ -159,21 +160,22 @@ class Crew:
         """Whether what workers make is for later runs too."""
         return self._assigned.keepdb
 
-    def start(self, number: int, others: Iterable[Worker], *, is_replacement: bool) -> Worker:
-        """Start a process; `others` are those of which it must not have anything."""
+    def start(self, number: int, *, is_replacement: bool) -> Worker:
+        """Start a process."""
         assigned = self._assigned._replace(number=number, is_replacement=is_replacement)
         if self._is_forked:
             assigned = assigned._replace(subsuites=[list(tests) for tests in self._tests])
         orders, send = multiprocessing.Pipe(duplex=False)
         receive, reports = multiprocessing.Pipe(duplex=False)
         listen, bell = multiprocessing.Pipe(duplex=False)
-        ours = [send, receive, listen]
-        inherited = [*ours, *(end for other in others for end in other.ends)]
+        # Else no pipe would come to its end as long as another worker has it too.
+        for end in (send, receive, listen):
+            forks.let_go(end, Connection.close)
         process = multiprocessing.Process(
             target=work,
-            args=(assigned, Pipes(orders, reports, bell), inherited if self._is_forked else []),
+            args=(assigned, Pipes(orders, reports, bell)),
             name=f"worker {number}",
-            # As in stock Django: they end with the run, and tests start no processes of this kind.
+            # They end with the run.
             daemon=True,
         )
         started = time.monotonic()

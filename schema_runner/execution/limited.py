@@ -34,12 +34,12 @@ _STDERR = 2
 class LimitedMixin:
     """Put before a class of results, which then keeps time limits and tells observers.
 
-    Where it `is_unlimited`, as with a debugger, no limit is kept.
+    It keeps none where `has_limits` is false, as with a debugger.
     """
 
-    time_limit: float | None = None
-    is_unlimited = False
-    observers: Collection[Observer] = ()
+    time_limit: float | None
+    has_limits: bool
+    observers: Collection[Observer]
 
     _alarm: Alarm
     _begun: float | None = None
@@ -49,14 +49,6 @@ class LimitedMixin:
     _tested = 0.0
     # The tests that are not run where a fixture of this name fails.
     dependents: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-
-    def startTestRun(self) -> None:  # noqa: N802
-        super().startTestRun()  # type: ignore[misc]
-        self._alarm = Alarm(_STDERR)
-
-    def stopTestRun(self) -> None:  # noqa: N802
-        self._alarm.clear()
-        super().stopTestRun()  # type: ignore[misc]
 
     def begin_class(self, test: Any) -> None:
         """Note that another class is about to be set up."""
@@ -156,7 +148,7 @@ class LimitedMixin:
         return raised is not None
 
     def _set(self, seconds: float | None) -> None:
-        self._alarm.set(None if self.is_unlimited else seconds)
+        self._alarm.set(seconds if self.has_limits else None)
 
     def _note(self, method: str, error: object) -> None:
         # Errors in the set-up of a class come before any test.
@@ -169,32 +161,36 @@ class LimitedMixin:
 
 
 class LimitedSuiteMixin:
-    """Put before a class of suites whose results are limited: a class is set up in its time.
+    """Put before a class of suites, whose results are limited while they run.
 
-    Before that, it is made sure that it finds the structure of the database that it should, or a
-    database of its own: `own_database` has the labels and tags of those that want one.
+    Results are of whatever class a runner of tests has chosen. Before a class is set up, it is
+    made sure that it finds the structure of the database that it should, or a database of its
+    own: `own_database` has the labels and tags of those that want one.
     """
 
+    limits: Mapping[str, Any]
     own_database: Collection[str] = ()
 
     def run(self, result: Any, debug: bool = False) -> Any:
-        is_limited = isinstance(result, LimitedMixin)
-        if is_limited:
+        chosen, alarm = type(result), Alarm(_STDERR)
+        attributes = {**self.limits, "_alarm": alarm, "__module__": chosen.__module__}
+        result.__class__ = type(chosen.__name__, (LimitedMixin, chosen), attributes)
+        try:
             # Tests that have been run are forgotten.
             result.dependents = _dependents(iter_test_cases(self))
-        super().run(result, debug)  # type: ignore[misc]
-        if is_limited:
+            super().run(result, debug)  # type: ignore[misc]
             result.end_class()
+        finally:
+            alarm.clear()
+            result.__class__ = chosen
         return result
 
     def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802
-        is_new = getattr(result, "_previousTestClass", None) is not type(test)
-        if is_new and isinstance(result, LimitedMixin):
+        if getattr(result, "_previousTestClass", None) is not type(test):
             result.begin_class(test)
-        if is_new and not self._is_prepared(test, result):
-            return
-        if isinstance(result, LimitedMixin):
-            result.limit_class(test)
+            if not self._is_prepared(test, result):
+                return
+        result.limit_class(test)
         super()._handleClassSetUp(test, result)  # type: ignore[misc]
 
     def _is_prepared(self, test: Any, result: Any) -> bool:
@@ -211,10 +207,15 @@ class LimitedSuiteMixin:
         return True
 
 
-def limited(suite: unittest.TestSuite, own_database: Collection[str]) -> unittest.TestSuite:
-    """Return a suite as one that sets up its classes in their time, and where they want it."""
-    members = {"own_database": own_database}
-    suite.__class__ = type(type(suite).__name__, (LimitedSuiteMixin, type(suite)), members)
+def limited(
+    suite: unittest.TestSuite, own_database: Collection[str], **limits: Any
+) -> unittest.TestSuite:
+    """Return a suite as one that limits its results; `limits` are attributes of those.
+
+    It takes classes to a database of their own that `own_database` names by labels or tags.
+    """
+    attributes = {"limits": limits, "own_database": own_database}
+    suite.__class__ = type(type(suite).__name__, (LimitedSuiteMixin, type(suite)), attributes)
     return suite
 
 

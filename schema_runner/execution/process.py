@@ -1,5 +1,6 @@
 """A worker process: it is set up, runs the parts that it is given, and cleans up."""
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -15,9 +16,12 @@ from unittest.util import strclass
 
 from django.db import connections
 
+from .. import forks
 from ..backend.installation import install
+from ..backend.management import import_management
 from ..backend.obtaining import Start, WorkerCreation
 from ..backend.own_database import OwnDatabaseCreation
+from ..backend.programs import programs
 from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
 from ..settings import Settings
@@ -69,10 +73,12 @@ class Pipes(NamedTuple):
     bell: Connection
 
 
-def work(assigned: Assigned, pipes: Pipes, others: list[Connection]) -> None:
-    """Be a worker. `others` are the ends of pipes that a forked process should not have."""
-    for connection in others:
-        connection.close()
+def work(assigned: Assigned, pipes: Pipes) -> None:
+    """Be a worker."""
+    for end in pipes:
+        forks.let_go(end, Connection.close)
+    # Stock Django's workers are daemons, whose tests may start no processes.
+    multiprocessing.current_process().daemon = False
     end_with_parent()
     if assigned.is_only_one:
         # For debuggers: nobody else reads what is typed in.
@@ -81,8 +87,8 @@ def work(assigned: Assigned, pipes: Pipes, others: list[Connection]) -> None:
     if assigned.is_silent:
         _silence()
     worker = _Process(assigned, pipes)
-    signal.signal(signal.SIGINT, _heed_nothing)
-    signal.signal(signal.SIGTERM, worker.heed_termination)
+    forks.handle(signal.SIGINT, _heed_nothing)
+    forks.handle(signal.SIGTERM, worker.heed_termination)
     worker.run()
 
 
@@ -141,6 +147,10 @@ class _Process:
             assigned.debug_mode,
             assigned.used_aliases,
         )
+        programs.lead()
+        if assigned.subsuites is None:
+            # A forked one has what the run has imported.
+            import_management()
         set_up_worker(assigned.settings)
         self._tell(Ready(_places()))
 
@@ -151,6 +161,9 @@ class _Process:
         self._tell(Said(text))
 
     def _leave(self) -> None:
+        for child in multiprocessing.active_children():
+            # Left by a test; multiprocessing would wait for it as this process ends.
+            child.terminate()
         disconnect()
         for creation in _creations():
             # What cannot be dropped now the run drops.
@@ -179,7 +192,7 @@ class _Process:
 
     def _execute(self, order: Order) -> None:
         # A run within a test takes the handler away, as stock Django's does.
-        signal.signal(signal.SIGINT, _heed_nothing)
+        forks.handle(signal.SIGINT, _heed_nothing)
         leave_transactions()
         self._reporter.enter(order.part)
         try:

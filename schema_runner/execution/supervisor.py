@@ -99,7 +99,7 @@ class Supervisor:
                 worker.close()
 
     def _start_worker(self, number: int, *, is_replacement: bool) -> None:
-        worker = self._crew.start(number, self._workers, is_replacement=is_replacement)
+        worker = self._crew.start(number, is_replacement=is_replacement)
         self._workers.append(worker)
 
     def _wait(self) -> None:

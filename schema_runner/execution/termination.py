@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
+from .. import forks
+
 # What a shell shows of a process that SIGTERM has ended.
 _EXIT_CODE = 128 + signal.SIGTERM
 
@@ -25,7 +27,7 @@ class Termination(AbstractContextManager["Termination"]):
     def __enter__(self) -> Self:
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._heed)
+            forks.handle(signal.SIGTERM, self._heed)
             self._is_ours = True
         return self
 
@@ -36,7 +38,7 @@ class Termination(AbstractContextManager["Termination"]):
         traceback: TracebackType | None,
     ) -> None:
         if self._is_ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            forks.stop_handling(signal.SIGTERM, self._heed)
         if self._is_asked_for and (error is None or isinstance(error, KeyboardInterrupt)):
             raise SystemExit(_EXIT_CODE)
 

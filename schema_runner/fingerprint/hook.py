@@ -6,11 +6,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from django.core.management.commands.loaddata import Command
-
 _LISTINGS = {"os.listdir", "os.scandir"}
 _IMPORTER = "<frozen importlib._bootstrap_external>"
-_FIXTURES = Command.find_fixture_files_in_dir.__code__
+# What looks for fixtures; not imported here, for most projects load none.
+_FIXTURES = ("django.core.management.commands.loaddata", "find_fixture_files_in_dir")
 
 
 class Watched:
@@ -75,7 +74,7 @@ def _beginning(frame: FrameType | None) -> str:
     for _ in range(10):
         if frame is None:
             break
-        if frame.f_code is _FIXTURES:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == _FIXTURES:
             return os.path.basename(str(frame.f_locals.get("fixture_name", "")))
         frame = frame.f_back
     return ""

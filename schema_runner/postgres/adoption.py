@@ -1,12 +1,13 @@
 """Rows that are inserted again get the keys back that they had."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from psycopg import sql
 
-from .copies import MARK, Copies
+from .copies import MARK
+from .rows import Table
 from .server import Connection
 
 # The last of a table's triggers, which are called in the order of their names.
@@ -69,7 +70,10 @@ class _Key(NamedTuple):
 
 @contextmanager
 def keys_adopted(
-    connection: Connection, schema: str, aside: str, copies: Copies
+    connection: Connection,
+    schema: str,
+    aside: str,
+    copies: Iterable[tuple[sql.Identifier, Table]],
 ) -> Iterator[None]:
     """Have what the body of the `with` inserts get the keys that equal rows have in `copies`.
 

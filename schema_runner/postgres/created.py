@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .. import names
-from . import backends, databases, locks, relocation, schemas
+from . import backends, bodies, databases, locks, relocation, schemas
 from .hosts import PUBLIC, Host, Request
 from .marker import Marker, State
 from .server import Connection
@@ -52,6 +52,7 @@ class HostDatabase(Host):
         schema = schemas.create(connection, worker, run)
         relocation.move(connection, PUBLIC, schema, batch=self._batch)
         relocation.repoint_routines(connection, PUBLIC, schema)
+        bodies.rewrite(connection, PUBLIC, schema)
         relocation.copy_grants(connection, PUBLIC, schema)
         schemas.mark(connection, schema, Marker(run, State.READY))
         self._is_public_in_use = False

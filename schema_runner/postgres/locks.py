@@ -1,12 +1,11 @@
 """Advisory locks: who is alive, who builds, who may create or drop a database."""
 
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeAlias
-from weakref import WeakKeyDictionary, WeakMethod
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import sql
@@ -95,22 +94,6 @@ class Lease:
         _LEASED[connection] = {run}
         _call(connection, "advisory_lock", run)
         self.share(_HOST_IN_USE)
-        leave = WeakMethod(self._leave_to_parent)
-
-        def after_fork() -> None:
-            if method := leave():
-                method()
-
-        os.register_at_fork(after_in_child=after_fork)
-
-    def _leave_to_parent(self) -> None:
-        # Closing the connection would say goodbye on the parent's socket and end its lease;
-        # keeping the socket would keep the lease of a dead parent. So only the descriptor
-        # goes. Its number stays taken, for libpq would write to whoever gets it next.
-        if not self.connection.closed:
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, self.connection.fileno(), inheritable=False)
-            os.close(null)
 
     @property
     def lost(self) -> bool:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from . import relocation, schemas
+from . import bodies, relocation, schemas
 from .relocation import SchemaObject
 from .server import Connection
 
@@ -61,17 +61,19 @@ _OF_THE_DATABASE = """
 
 # Where names are kept as text: it does not follow what it names.
 _TEXTS = r"""
-    WITH texts (classid, objid, namespace, content) AS (
-        SELECT 'pg_catalog.pg_proc'::regclass, oid, pronamespace, prosrc FROM pg_catalog.pg_proc
+    WITH texts (classid, objid, namespace, content, is_body) AS (
+        SELECT 'pg_catalog.pg_proc'::regclass, p.oid, pronamespace, prosrc,
+               lanname IN ('plpgsql', 'sql')
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = prolang
         UNION ALL
         SELECT 'pg_catalog.pg_trigger'::regclass, t.oid, relnamespace,
-               pg_catalog.replace(pg_catalog.encode(tgargs, 'escape'), '\000', ' ')
+               pg_catalog.replace(pg_catalog.encode(tgargs, 'escape'), '\000', ' '), false
         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = tgrelid
         UNION ALL
-        SELECT 'pg_catalog.pg_ts_dict'::regclass, oid, dictnamespace, dictinitoption
+        SELECT 'pg_catalog.pg_ts_dict'::regclass, oid, dictnamespace, dictinitoption, false
         FROM pg_catalog.pg_ts_dict
     )
-    SELECT identity.type, identity.identity, content
+    SELECT identity.type, identity.identity, content, is_body
     FROM texts, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
     WHERE namespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(source)s)
       AND pg_catalog.strpos(pg_catalog.lower(content), pg_catalog.lower(%(source)s)) > 0
@@ -80,10 +82,11 @@ _TEXTS = r"""
                         AND d.deptype = 'e')
     ORDER BY 1, 2
 """
-_MEMBERS = """
-    SELECT identity.identity
-    FROM pg_catalog.pg_depend d, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
-    WHERE deptype = 'e' AND identity.schema = %s
+# With one of these names, what has it may not be found where the schema is left out.
+_OF_THE_SYSTEM = """
+    SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+    UNION SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = 'pg_catalog'::regnamespace
+    UNION SELECT typname FROM pg_catalog.pg_type WHERE typnamespace = 'pg_catalog'::regnamespace
 """
 
 
@@ -111,7 +114,7 @@ def obstacles(connection: Connection, source: str = "public") -> list[SchemaObje
 def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
     """List what names `source` in its text, other than for something of an extension.
 
-    A comment may have it too: then workers get databases of their own for nothing.
+    What `bodies.rewrite` makes do without the name does not count.
     """
     mention = re.compile(
         rf'(?<![\w$])(?:"{re.escape(source)}"|{re.escape(source)})\s*\.\s*'
@@ -119,17 +122,16 @@ def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
         re.IGNORECASE,
     )
     path = re.compile(rf"search_path.*\b{re.escape(source)}\b", re.IGNORECASE | re.DOTALL)
-    of_extensions = {
-        _plain(found[1])
-        for (identity,) in connection.execute(_MEMBERS, [source])
-        if (found := mention.match(identity)) and found[1]
-    }
-    for kind, identity, text in connection.execute(_TEXTS, {"source": source}).fetchall():
-        named = {_plain(name) for name in mention.findall(text)}
-        if named - of_extensions or path.search(text):
+    texts = connection.execute(_TEXTS, {"source": source}).fetchall()
+    if not texts:
+        return
+    of_extensions = bodies.members(connection, source)
+    of_the_system = {name for (name,) in connection.execute(_OF_THE_SYSTEM)}
+    for kind, identity, text, is_body in texts:
+        named = {bodies.plain(name) for name in mention.findall(text)} - of_extensions
+        if is_body:
+            body = bodies.read(text, source, of_extensions)
+            if body.without is not None and not body.names & of_the_system:
+                named = set()
+        if named or path.search(text):
             yield SchemaObject(kind, identity, movable=False)
-
-
-def _plain(name: str) -> str:
-    """Return the name that an identifier in SQL stands for."""
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()

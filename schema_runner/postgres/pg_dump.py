@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from psycopg.conninfo import make_conninfo
 
 from ..errors import SchemaRunnerError
+from . import pgoptions
 from .server import Server
 
 # Where packages put the programs of each version: Debian, Red Hat, Homebrew, Postgres.app.
@@ -72,7 +73,8 @@ class PgDump(NamedTuple):
     def start(self, server: Server, database: str, schema: str) -> "Dump":
         """Begin to write the SQL that makes what is in a schema."""
         params = {**server.params, "dbname": database}
-        environment = dict(os.environ)
+        with pgoptions.hidden():
+            environment = dict(os.environ)
         if password := params.pop("password", None):
             # Not among the arguments, which every user of the machine can list.
             environment["PGPASSWORD"] = str(password)

@@ -1,5 +1,6 @@
 """Connections to a server, opened outside Django and past its pools."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -9,7 +10,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from .. import forks
 from ..errors import SchemaRunnerError
+from . import pgoptions
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 
@@ -55,6 +58,7 @@ class Server(NamedTuple):
             with ExitStack() as opened:
                 connection = _open(params)
                 opened.enter_context(closing(connection))
+                forks.let_go(connection, _leave_to_parent)
                 if self.role is not None:
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
                 connection.execute(_NO_TIME_LIMITS)
@@ -81,6 +85,19 @@ class Server(NamedTuple):
             yield connection
 
 
+def _leave_to_parent(connection: Connection) -> None:
+    """Give up the socket of a connection in a forked process, without a word to the server.
+
+    Closing the connection would end the parent's session, and its lease; keeping the socket would
+    keep the lease of a dead parent. The descriptor's number stays taken, for libpq would write to
+    whoever gets it next.
+    """
+    if not connection.closed:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, connection.fileno(), inheritable=False)
+        os.close(null)
+
+
 def _open(params: Mapping[str, Any]) -> Connection:
     """Connect; wait a little where a limit is reached.
 
@@ -89,7 +106,8 @@ def _open(params: Mapping[str, Any]) -> Connection:
     deadline = time.monotonic() + SECONDS_FOR_CLOSING
     while True:
         try:
-            return psycopg.connect(**params, autocommit=True)
+            with pgoptions.hidden():
+                return psycopg.connect(**params, autocommit=True)
         except psycopg.OperationalError as error:
             is_full = any(text in str(error) for text in _TOO_MANY)
             if not is_full or time.monotonic() > deadline:

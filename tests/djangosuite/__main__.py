@@ -17,8 +17,8 @@ from .internals import INTERNALS
 from .outcomes import Outcomes, differences
 from .source import tests_folder
 
-# Here is tested what Django has for others to test with.
-LABELS = ["test_runner", "test_utils"]
+# What Django has for others to test with, and what it tests of connections and creation classes.
+LABELS = ["backends", "test_runner", "test_utils"]
 WITHIN = Path(__file__).parent / "within"
 STOCK = "recorded_runners.StockRunner"
 OURS = "recorded_runners.OurRunner"

@@ -1,11 +1,13 @@
 """How the package connects to the server, and how many connections it may have."""
 
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
+from schema_runner.postgres import pgoptions
 from schema_runner.postgres.capacity import connections_left, refuse_beyond_connections
 from schema_runner.postgres.server import Connection, Server
 
@@ -126,3 +128,21 @@ def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
         for workers, remedy in advice.items():
             with pytest.raises(SchemaRunnerError, match=rf"at least 4\. {remedy}"):
                 refuse_beyond_connections(connection, workers=workers, each=4 // workers)
+
+
+def test_what_programs_are_told_is_not_for_us(
+    server: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections have the PGOPTIONS of others, and no search_path of a worker."""
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=77kB")
+    asked = "SELECT current_setting('work_mem'), current_setting('search_path')"
+    pgoptions.export("-c search_path=another")
+    pgoptions.export("-c search_path=worker")
+    exported = os.environ["PGOPTIONS"]
+    try:
+        with server.connect(database) as connection:
+            assert connection.execute(asked).fetchone() == ("77kB", '"$user", public')
+        assert os.environ["PGOPTIONS"] == exported == "-c work_mem=77kB -c search_path=worker"
+    finally:
+        pgoptions.export("")
+    assert os.environ["PGOPTIONS"] == "-c work_mem=77kB"

@@ -242,5 +242,71 @@ def test_tests_that_drop_an_extension(project: Project) -> None:
     project.run(*PARALLEL, "--isolation", "database").passed()
     result = project.run(*PARALLEL).failed("FAILED (errors=2)", "@schema_runner.own_database")
     assert result.stderr.count("An extension would be dropped that other workers use") == 2
+    assert "\nFailed on what belongs to the whole database (An extension would" in result.stdout
     project.configure('SCHEMA_RUNNER = {"OWN_DATABASE": ["library"]}')
     project.run(*PARALLEL).passed()
+
+
+PASSING = """
+    from django.test.utils import CaptureQueriesContext
+
+    def installed():
+        return {name for (name,) in query("SELECT extname FROM pg_extension"
+            " WHERE extname IN ('seg', 'isn', 'cube', 'earthdistance', 'tablefunc')")}
+
+    class Committed:
+        def test_1_others_use_it(self):
+            meet("created")
+            with CaptureQueriesContext(connection) as captured:
+                query("CREATE EXTENSION seg")
+                self.assertEqual(connection.execute_wrappers, [])
+            (statement,) = captured
+            self.assertRegex(statement["sql"], "^CREATE EXTENSION (IF NOT EXISTS )?seg")
+            query("CREATE TABLE pieces (piece seg)")
+            query("INSERT INTO pieces VALUES ('1..2')")
+            meet("used")
+            is_last = times("dropped") == int(os.environ["MEET"])
+            if is_last:
+                wait_for("first")
+                # As it was, though the other worker has dropped the extension.
+                self.assertEqual(query("SELECT piece::text FROM pieces"), [("1 .. 2",)])
+            query("DROP TABLE pieces")
+            query("DROP EXTENSION seg")
+            Path("first").touch()
+            if is_last: self.assertNotIn("seg", installed())
+
+        def test_2_again(self):
+            # With what it needs, and another one by a block.
+            for _ in range(2):
+                query("CREATE EXTENSION earthdistance CASCADE")
+                query("DO $$ BEGIN CREATE EXTENSION isn; END $$")
+                query("DROP EXTENSION earthdistance; DROP EXTENSION IF EXISTS isn, cube CASCADE")
+            meet("again")
+            self.assertEqual(installed(), set())
+            meet("seen")
+    class A(Committed, TransactionTestCase): pass
+    class B(Committed, TransactionTestCase): pass
+
+    class RolledBack(TestCase):
+        def test_within_a_transaction(self):
+            query("CREATE EXTENSION tablefunc")
+            self.assertIn("tablefunc", installed())
+            query("DROP EXTENSION tablefunc")
+            self.assertNotIn("tablefunc", installed())
+            query("CREATE EXTENSION tablefunc")
+    class RolledBackToo(RolledBack): pass
+"""
+
+
+def test_an_extension_that_a_test_creates_is_dropped(project: Project) -> None:
+    """By the last worker that has created it, so that each one goes on with it."""
+    project.tests(PASSING)
+    for mode, meeting in ((PARALLEL, "2"), (SERIAL, "1")):
+        names = "library.test_generated.A", "library.test_generated.B"
+        if mode == SERIAL:
+            (project.folder / "first").touch()
+        project.run(*mode, *names, env={"MEET": meeting}).passed("Ran 4 tests")
+        project.run(*mode, "library.test_generated", "-k", "RolledBack").passed("Ran 2 tests")
+        project.forget()
+        for path in ("dropped", "first"):
+            (project.folder / path).unlink()

@@ -166,6 +166,12 @@ def test_parallel_auto_and_its_variable(project: Project) -> None:
     project.tests(TESTS)
     result = in_both(project, "--parallel", env={"DJANGO_TEST_PROCESSES": "3"})
     assert result.stderr.count("Cloning test database") == 3
+    for arguments in (["--parallel"], ["--parallel", "auto"]):
+        for runner in (STOCK, OURS):
+            wrong = {"DJANGO_TEST_PROCESSES": "many"}
+            result = project.run(*arguments, "--testrunner", runner, env=wrong)
+            error = "ValueError: invalid literal for int() with base 10: 'many'"
+            assert result.failed().stderr.splitlines()[-1] == error
 
 
 def test_pdb_opens_at_a_failure(project: Project) -> None:

@@ -46,13 +46,6 @@ TESTS = """
             self.assertEqual(found, [(1,)])
     class CountsToo(Counts): pass
 
-    class Drops(TestCase):
-        def test_it(self):
-            meet()
-            query("CREATE EXTENSION IF NOT EXISTS citext")
-            query("DROP EXTENSION citext")
-    class DropsToo(Drops): pass
-
     class NamesPublic(TestCase):
         def test_it(self): query("SELECT * FROM public.library_book")
 
@@ -79,7 +72,6 @@ CASES: dict[str, tuple[Mode, str]] = {
     "Publishes": (PARALLEL, '(publication "news" already exists): '),
     "Indexes": (PARALLEL, "(canceling statement due to lock timeout): "),
     "Counts": (PARALLEL, "(a query of pg_class without a schema): "),
-    "Drops": (PARALLEL, "(An extension would be dropped that other workers use): "),
     "NamesPublic": (SERIAL, '(relation "public.library_book" does not exist): '),
     "LooksInPublic": (SERIAL, "(a query of pg_tables for schema public): "),
 }

@@ -40,7 +40,9 @@ COPIES = of("postgres", "blueprint contents copies pg_dump pool template")
 BUILDS = of("postgres", "pg_dump silence") | {"fingerprint.recording"}
 SNAPSHOT = {"postgres.snapshot"}
 RESETS = {"backend.resets", "backend.standing", "postgres.reset", "postgres.adoption"}
-KEEPING = {"fingerprint", "reference", "django.core.management.commands.loaddata"}
+# What stock Django loads for fixtures, and for serialized_rollback.
+LOADING = {"django.core.management.commands.loaddata", "django.core.serializers.xml_serializer"}
+KEEPING = {"fingerprint", "reference", *LOADING}
 CHOICES = {"execution.arrangement", "foresight.forecast", "foresight.selection"}
 CHOICES |= {"foresight.sharding", "foresight.sizing", "shlex"}
 DATABASES = {"workspace", "postgres", "backend.assignment", "backend.installation"}
@@ -76,8 +78,11 @@ def test_a_serial_run(written: Project, label: str, unused: set[str]) -> None:
 
 def test_a_run_that_finds_all_it_needs(written: Project) -> None:
     """It neither builds, nor copies, nor compares what no transaction has altered."""
+    written.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}')
+    written.write("library/seeds.py", "def seed(using): pass")
     for _ in range(2):
         written.run("--keepdb", "library.test_generated.Query").passed()
+        assert found(written.folder / "modules-of-run", LOADING) == set()
     unused = {*ENGINE, *REVIEW, *SNAPSHOT, *RESETS, *CHOICES, *KEEPING, *BUILDS} - {"fingerprint"}
     assert found(written.folder / "modules-of-run", unused) == set()
     written.drop_database(written.test_name)

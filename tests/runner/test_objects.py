@@ -316,3 +316,40 @@ def test_every_kind_of_object(project: Project, role: str) -> None:
     assert len(described) == 4
     for found in described[1:]:
         assert found ^ described[0] == set()
+
+
+# Functions that name tables of the project in `public`, as those of django-pgtrigger do.
+NAMING_PUBLIC = """
+    migrations.RunSQL('''
+        CREATE TABLE written (title text);
+        CREATE FUNCTION public.written_to(title text) RETURNS void LANGUAGE sql AS
+            $$ INSERT INTO "public"."written" VALUES (title) $$;
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql {} AS $$
+            DECLARE last public.library_book%ROWTYPE;  -- of public.library_book, 'public'
+            BEGIN
+                SELECT * INTO last FROM Public.library_book ORDER BY id DESC LIMIT 1;
+                PERFORM "public".written_to(last.title); RETURN NEW;
+            END $$;
+        CREATE TRIGGER note AFTER INSERT ON library_book FOR EACH ROW EXECUTE FUNCTION note();
+    '''),
+"""
+WRITING = """
+    class First(Recording, TestCase):
+        def test_it(self):
+            author = Author.objects.create(name="a")
+            Book.objects.create(title=type(self).__name__, author=author)
+            self.assertEqual(query("SELECT title FROM written"), [(type(self).__name__,)])
+    class Second(First): pass
+"""
+
+
+@pytest.mark.server
+def test_functions_that_name_public_find_the_worker_s_tables(
+    occupied: Project, place: str
+) -> None:
+    """Both workers have schemas, and each trigger writes where its worker reads."""
+    path = "SET search_path = ''" if place == "test" else ""
+    occupied.migration("0002_written", "0001_initial", NAMING_PUBLIC.replace("{}", path))
+    occupied.tests(WRITING)
+    result = occupied.run(*PARALLEL, "--host-database", place, env={"MEET": "2"}).passed()
+    assert "2 schemas made, 2 dropped." in result.output

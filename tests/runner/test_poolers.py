@@ -101,7 +101,7 @@ TESTS = """
                 self.assertEqual((worker.database, worker.schema), (database, schema))
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="here")
-            record("is", where=[database, schema])
+            record("is", where=[database, schema], is_told="PGOPTIONS" in os.environ)
 
         def test_in_a_thread(self):
             worker = schema_runner.current_worker()
@@ -156,6 +156,8 @@ def test_a_pooler_of_sessions(pooled: Project, pooler: Pooler, options: str, mod
     pooled.run(*MODES[mode], WHERE).passed()
     lines = pooled.records("is")
     assert len(lines) == 4
+    # Programs that tests start would be refused like a run that is not told apart.
+    assert {line["is_told"] for line in lines} == {options == "tracking"}
     places = {(line["process"], *line["where"]) for line in lines}
     assert len({schema for *_, schema in places}) == len(places)
     if mode != "stock":

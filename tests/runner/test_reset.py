@@ -192,51 +192,59 @@ def test_an_altered_structure_is_replaced(project: Project) -> None:
     project.drop_database(project.test_name)
 
 
-APPS = """
-    from django.apps import AppConfig
+COUNTED = """
+    from django.apps import apps
+    from django.contrib.auth.models import Permission
+    from django.core.management import call_command
     from django.db.models.signals import post_migrate
 
-    def note(using, **kwargs):
-        with open("emitted", "a") as file: file.write(f"{using}\\n")
+    def count(execute, statement, *args):
+        COUNTED.append('INSERT INTO "django_content_type"' in statement)
+        return execute(statement, *args)
 
-    class Library(AppConfig):
-        name = "library"
-        def ready(self): post_migrate.connect(note, sender=self)
+    COUNTED, FOUND = [], []
+    connection.execute_wrappers.append(count)
+    # None, or one that makes no row, or one that depends on what is there by the second of 3 apps.
+    if handler := {handler}:
+        post_migrate.connect(handler, sender=apps.get_app_config("auth"), weak=False)
+
+    class A(TransactionTestCase):
+        def check(self): FOUND.append(sum(COUNTED))
+        test_a = test_b = test_c = test_d = check
+
+    class B(A):
+        def test_c(self):
+            self.check()
+            call_command("flush", interactive=False, verbosity=0)
+
+    @override_settings(SITE_ID=3)
+    class C(A):
+        @classmethod
+        def tearDownClass(cls):
+            super().tearDownClass()
+            assert FOUND == {found}, FOUND
 """
 
 
-def test_post_migrate_is_emitted_once(project: Project) -> None:
-    """At the end of the first test, and where handlers can see something else; not in others."""
-    project.write("library/apps.py", APPS)
-    tests = """
-        from django.core.management import call_command
+@pytest.mark.parametrize(
+    ("handler", "found"),
+    [
+        ("None", [3, 6, 6, 6, 6, 6, 6, 9, 9, 12, 12, 12]),
+        ("lambda **named: None", [3, 6, 9, 9, 9, 9, 9, 12, 12, 15, 18, 18]),
+        (
+            "lambda **named: Permission.objects.first()",
+            [3, 6, 9, 10, 11, 12, 13, 17, 18, 21, 24, 25],
+        ),
+    ],
+)
+def test_django_s_own_handlers_are_called_once(
+    project: Project, handler: str, found: list[int]
+) -> None:
+    """Once for each state of what they can see, and once more if there are other handlers.
 
-        class Case(TransactionTestCase):
-            def emitted(self, number):
-                self.assertEqual(Path("emitted").read_text(), "default\\n" * number)
-
-        class A(Case):
-            def test_a(self): Path("emitted").write_text("")
-            def test_b(self): self.emitted(1)
-            def test_c(self): self.emitted(1)
-
-        class B(Case):
-            def test_b(self): self.emitted(1)
-            def test_c(self):
-                call_command("flush", interactive=False, verbosity=0)
-                self.emitted(2)
-
-        @override_settings(SITE_ID=3)
-        class C(Case):
-            def test_a(self): self.emitted(2)
-            def test_b(self): self.emitted(3)
-
-        class D(Case):
-            available_apps = ["library"]
-            def test_a(self): self.emitted(4)
-            def test_b(self): self.emitted(5)
+    What comes after a handler that depends on them is called each time: here for one of 3 apps.
     """
-    project.tests(tests)
+    project.tests(COUNTED.format(handler=handler, found=found))
     project.run().passed()
 
 

@@ -2,7 +2,7 @@ import pytest
 from psycopg import sql
 
 from schema_runner.backend import extensions
-from schema_runner.backend.extensions import dropping, in_schema
+from schema_runner.backend.extensions import dropping, in_schema, without
 
 HSTORE = "CREATE EXTENSION IF NOT EXISTS hstore SCHEMA s"
 
@@ -32,6 +32,16 @@ def test_in_public_the_project_s_choice_of_a_schema_holds() -> None:
         statement = f"CREATE EXTENSION IF NOT EXISTS x{given}"
         assert in_schema(statement, "public", fixed=()) == statement
     assert in_schema("CREATE EXTENSION x", "public", fixed=()).endswith("x SCHEMA public")
+
+
+def test_what_others_have_created_is_not_dropped() -> None:
+    """The rest of a statement is as it was, and passes where nothing is dropped."""
+    statement = 'SELECT 1; DROP EXTENSION IF EXISTS A, "B" CASCADE; drop extension c; SELECT 2'
+    assert without(statement, {"x"}) == statement
+    assert without(statement, {"a", "c"}) == (
+        'SELECT 1; DROP EXTENSION IF EXISTS "B" CASCADE;'
+        " DROP EXTENSION IF EXISTS kept_for_other_workers; SELECT 2"
+    )
 
 
 def test_what_is_created_and_dropped_is_found() -> None:

@@ -1,0 +1,278 @@
+"""Handlers of post_migrate are connected, and called, where they are with stock Django."""
+
+import pytest
+
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project
+
+MANAGEMENT = """
+    from django.db.models.signals import post_migrate
+
+    def make(sender, using, **kwargs):
+        if sender.label == "library":
+            sender.get_model("Author").objects.using(using).get_or_create(name="made")
+
+    post_migrate.connect(make, dispatch_uid="make")
+"""
+# The second is of an app that only tests install.
+IMPORTED = """
+    from django.test import modify_settings
+
+    class Before(TestCase):
+        def test_it(self): self.assertIn("library.management", sys.modules)
+
+    class Made(TransactionTestCase):
+        def check(self):
+            self.assertEqual([one.name for one in Author.objects.all()], ["made"])
+            Author.objects.create(name="x")
+        test_a = test_b = test_c = check
+
+    @modify_settings(INSTALLED_APPS={"append": "later"})
+    class Other(Made):
+        def test_c(self):
+            self.check()
+            self.assertIn("later.management", sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "method"),
+    [(PARALLEL, "spawn"), (("--keepdb",), "fork"), (("--snapshot-dir", "kept"), "fork")],
+    ids=["spawn", "keepdb", "snapshot"],
+)
+def test_management_packages_are_imported(project: Project, mode: Mode, method: str) -> None:
+    """Where `migrate` does not run, and where a reset takes the place of `flush`."""
+    project.write("library/management/__init__.py", MANAGEMENT)
+    project.write("later/management/__init__.py", "")
+    project.write("later/__init__.py", "")
+    project.tests(IMPORTED)
+    # Discovery in the folder of the app would import its packages.
+    for _ in range(1 if method == "spawn" else 2):
+        run = project.run(*mode, "library.test_generated", env={"START_METHOD": method})
+        run.passed()
+    if "--keepdb" in mode:
+        project.drop_database(project.test_name)
+
+
+# The first makes a row, a trigger and an entry in memory. The second depends on what Django's own
+# have made so far: the app is between theirs, and so is the handler.
+HANDLERS = """
+    from django.apps import AppConfig
+    from django.db.models.signals import post_migrate
+    from helpers import os, query, record
+
+    CACHE = {}
+    TRIGGER = [
+        "CREATE OR REPLACE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN NEW.title := upper(NEW.title); RETURN NEW; END $$",
+        "CREATE OR REPLACE TRIGGER shout BEFORE INSERT ON library_book"
+        " FOR EACH ROW EXECUTE FUNCTION shout()",
+    ]
+
+    def make(sender, using, signal, app_config, **named):
+        authors = sender.get_model("Author").objects.using(using)
+        record("make", sees=list(authors.values_list("pk", "name")), named=sorted(named))
+        CACHE["author"] = authors.get_or_create(name="made")[0].name
+        for statement in TRIGGER: query(statement, using=using)
+
+    def grant(sender, using, signal, app_config, **named):
+        from django.contrib.auth.models import Group, Permission
+
+        permissions = Permission.objects.using(using)
+        record("grant", sees=permissions.count(), sender=sender.label, named=sorted(named))
+        group, _ = Group.objects.using(using).get_or_create(name="readers")
+        group.permissions.set(permissions.all())
+
+    HANDLERS = [globals()[name] for name in os.environ["HANDLERS"].split()]
+
+    class Library(AppConfig):
+        name = "library"
+        def ready(self):
+            for handler in HANDLERS: post_migrate.connect(handler, sender=self)
+"""
+SETTINGS = """
+    INSTALLED_APPS = [INSTALLED_APPS[0], "library.apps.Library", INSTALLED_APPS[1]]
+"""
+SEEN = """
+    from django.contrib.auth.models import Group, Permission
+    from django.contrib.contenttypes.models import ContentType
+    from django.core.management import call_command
+    from library.apps import CACHE
+
+    class Deserialized(TransactionTestCase):
+        serialized_rollback = True
+        def check(self):
+            authors = list(Author.objects.values_list("pk", "name"))
+            granted = Permission.objects.filter(group__name="readers").count()
+            kinds = ContentType.objects.count(), Permission.objects.count()
+            book = Book(title="x", author=Author(name="x"))
+            try:
+                book.author.save()
+            except Exception as error: record("failed", error=type(error).__name__)
+            else:
+                book.save()
+                book.refresh_from_db()
+            values = {"authors": authors, "granted": granted, "kinds": kinds, "title": book.title}
+            record("seen", test=self.id(), cached=list(CACHE), **values, new=book.author.pk)
+            Permission.objects.all().delete()
+            query("DROP FUNCTION IF EXISTS shout CASCADE")
+            CACHE.clear()
+
+        test_a = test_b = test_c = test_d = check
+
+    class Simple(Deserialized): serialized_rollback = False
+    class Sequences(Simple): reset_sequences = True
+    class SomeApps(Simple):
+        available_apps = ["library", "django.contrib.contenttypes", "django.contrib.auth"]
+    class OwnTeardown(Simple):
+        def _fixture_teardown(self):
+            call_command("flush", interactive=False, verbosity=0, allow_cascade=True)
+
+    class ZAtLast(Simple): pass
+"""
+
+
+def with_handlers(project: Project) -> Project:
+    project.write("library/apps.py", HANDLERS)
+    project.configure(SETTINGS)
+    return project
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("handlers", ["make", "make grant"])
+def test_handlers_are_called_as_with_stock(project: Project, handlers: str) -> None:
+    """As often, in the same states, to the same effect."""
+    with_handlers(project).tests(SEEN)
+    recorded = []
+    for mode in (WITH_STOCK, SERIAL):
+        project.run(*mode, "library.test_generated", env={"HANDLERS": handlers}).passed()
+        lines = project.records()
+        for line in lines:
+            del line["process"], line["worker"], line["schema"]
+        recorded.append(lines)
+        project.forget()
+    stock, ours = recorded
+    assert stock == ours
+
+
+MADE = """
+    from library.apps import CACHE
+
+    class A(TransactionTestCase):
+        is_first = True
+        def check(self):
+            self.assertEqual([one.name for one in Author.objects.all()], ["made"])
+            # As with stock Django, what is spawned has nothing in memory at first.
+            if not (A.is_first and os.environ["START_METHOD"] == "spawn"):
+                self.assertEqual(CACHE, {"author": "made"})
+            A.is_first = False
+            book = Book.objects.create(title="x", author=Author.objects.create(name="x"))
+            book.refresh_from_db()
+            self.assertEqual(book.title, "X")
+            query("DROP FUNCTION shout CASCADE")
+            CACHE.clear()
+
+        test_a = test_b = test_c = test_d = check
+    class B(A): pass
+    class C(A): pass
+"""
+STRATEGIES = {
+    "migrate": 'SCHEMA_RUNNER = {"STRATEGY": "migrate"}',
+    "reference": 'SCHEMA_RUNNER = {"RESET": "reference"}',
+}
+
+
+@pytest.mark.parametrize(
+    "place", ["serial", "parallel", "spawn", "kept", "clones", "current", *STRATEGIES]
+)
+def test_what_handlers_make_is_made_again(project: Project, place: str) -> None:
+    """Rows, triggers and what is in memory, wherever a worker's tables are."""
+    with_handlers(project).tests(MADE)
+    mode = {"serial": SERIAL, "current": (*PARALLEL, "--host-database", "current")}.get(place)
+    mode = PARALLEL if mode is None else mode
+    project.configure(STRATEGIES.get(place, ""))
+    if place == "clones":
+        statement = 'migrations.RunSQL("CREATE SCHEMA beside")'
+        project.migration("0002_schema", "0001_initial", statement)
+    if place == "current":
+        project.create_database()
+    env = {"HANDLERS": "make", "START_METHOD": "spawn" if place == "spawn" else "fork"}
+    for _ in range(2 if place == "kept" else 1):
+        keep = ["--keepdb"] if place == "kept" else []
+        project.run(*mode, *keep, "library.test_generated", env=env).passed()
+    if place in ("kept", "current"):
+        project.drop_database(project.test_name if place == "kept" else None)
+
+
+ALTERING = """
+    from django.apps import AppConfig
+    from django.db.models.signals import post_migrate
+    from helpers import query, times
+
+    def alter(using, **named):
+        query(f"CREATE OR REPLACE VIEW calls AS SELECT {times('calls')} AS number", using=using)
+
+    class Library(AppConfig):
+        name = "library"
+        def ready(self): post_migrate.connect(alter, sender=self)
+"""
+ALTERED = """
+    class A(TransactionTestCase):
+        def check(self):
+            tests = times("tests")
+            record("told", tests=tests, number=query("SELECT number FROM calls")[0][0])
+            Author.objects.create(name="x")
+        test_a = test_b = check
+    class B(A): pass
+    class C(A):
+        def test_z(self): query("ALTER TABLE library_book RENAME title TO heading")
+    class D(A): pass
+"""
+
+
+def test_what_handlers_alter_stays(project: Project) -> None:
+    """Before the next class, a fresh schema takes the place of one that a test has altered."""
+    project.write("library/apps.py", ALTERING)
+    project.configure(SETTINGS)
+    project.tests(ALTERED)
+    project.run("--keepdb", "library.test_generated").passed()
+    told = [line["number"] - line["tests"] for line in project.records("told")]
+    # A test that tells nothing, and another call for the fresh schema.
+    assert told == [0, 0, 0, 0, 0, 0, 2, 2]
+    project.drop_database(project.test_name)
+
+
+REPEATED = """
+    from django.apps import AppConfig
+    from django.db.models.signals import post_migrate
+    from helpers import times
+
+    CALLS = []
+
+    def repeat(sender, using, plan, apps, **named):
+        CALLS.append(times("calls"))
+        sender.get_model("Author").objects.using(using).create(name=f"made in call {CALLS}")
+        if CALLS == [3]: raise RuntimeError("once too often")
+
+    class Library(AppConfig):
+        name = "library"
+        def ready(self): post_migrate.connect(repeat, sender=self)
+"""
+
+
+def test_handlers_leave_what_is_kept(project: Project) -> None:
+    """They are called, but what they make once more is undone, and no reason to fail."""
+    project.write("library/apps.py", REPEATED)
+    project.configure(SETTINGS)
+    tests = """
+        from library.apps import CALLS
+
+        class A(TestCase):
+            def test_it(self):
+                self.assertEqual(len(CALLS), 1)
+                self.assertEqual(Author.objects.get().name, "made in call [1]")
+    """
+    project.tests(tests)
+    for said in ("", "", "a handler of post_migrate has failed"):
+        assert said in project.run("--keepdb", "library.test_generated").passed().output
+    assert (project.folder / "calls").stat().st_size == 3
+    project.drop_database(project.test_name)
