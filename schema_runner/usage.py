@@ -15,10 +15,12 @@ class Usage:
         self._began = time.time_ns() // 1_000_000
         self._places: set[tuple[str, str]] = set()
         self.kept = 0
+        self.reused_databases = 0
 
-    def add(self, database: str, schema: str) -> None:
+    def add(self, database: str, schema: str, *, is_reused: bool = False) -> None:
         """Note a place; one that is noted again counts once."""
         self._places.add((database, schema))
+        self.reused_databases += is_reused
 
     @property
     def has_schemas(self) -> bool:
@@ -42,7 +44,7 @@ class Usage:
 
     @property
     def databases(self) -> int:
-        return self._when_made.count(None)
+        return self._when_made.count(None) - self.reused_databases
 
     @property
     def dropped(self) -> int:

@@ -12,39 +12,13 @@ from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase
 from .postgres.hosts import PUBLIC, Host, Log, Request
 from .postgres.reservation import Reservation
+from .sites import Site
 from .usage import Usage
 
 if TYPE_CHECKING:
     from .postgres.blueprint import Blueprint
     from .postgres.pg_dump import PgDump
     from .postgres.snapshot import Snapshot
-
-
-class Site:
-    """What a run has for one database alias.
-
-    `schemas` has a schema by worker number and `clones` a database by worker number: the clones
-    of a site that `is_cloned`, or those of workers that could not build a schema. By the
-    `blueprint` workers make what they use themselves. Runs that want the same wait until the
-    `turn` of this one ends.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        turn: ExitStack,
-        *,
-        reservation: Reservation | None = None,
-        host: Host | None = None,
-    ) -> None:
-        self.name = name
-        self.turn = turn
-        self.reservation = reservation
-        self.host = host
-        self.schemas: dict[int, str] = {}
-        self.clones: dict[int, str] = {}
-        self.is_cloned = False
-        self.blueprint: Blueprint | None = None
 
 
 class Workspace:
@@ -127,6 +101,10 @@ class Workspace:
         host = self.host(alias)
         return host.snapshot(fingerprint, now) if host.template else None
 
+    def prove_template(self, alias: str) -> None:
+        """Make sure that copies of the template are like the original. Raises CopyError."""
+        self.host(alias).prove_template()
+
     def lease_kept(self, alias: str) -> bool:
         """Give worker 1 a schema of a pool, if there is one that can be used.
 
@@ -157,6 +135,7 @@ class Workspace:
         self._sites[alias] = site
         if reservation.kept is not None:
             site.host, site.reservation = reservation.kept, None
+            site.is_cloned = reservation.kept.is_kept_for_clones
             self._refuse_beyond_connections(alias)
 
     def claim(self, alias: str, create: Callable[[], object]) -> None:
@@ -182,8 +161,8 @@ class Workspace:
         self._sites[alias].turn.close()
 
     def _refuse_beyond_connections(self, alias: str) -> None:
-        # A worker has a connection to each host database so far; a clone database, a lease.
-        each = len(self._sites) + sum(site.is_cloned for site in self._sites.values())
+        # A worker has a connection to each host database so far, or to a clone of it.
+        each = len(self._sites)
         host = self.host(alias)
         refuse_beyond_connections(host.connection, workers=self.workers, each=each)
 
@@ -231,16 +210,31 @@ class Workspace:
         if self.workers > 1:
             self._refuse_beyond_connections(alias)
 
+    def take_clone(self, alias: str, worker: int) -> bool:
+        """Give a worker a clone that an earlier run has kept, if there is one."""
+        is_taken = self.host_database(alias).clones.take(worker)
+        if is_taken:
+            self._note_clone(alias, worker, is_reused=True)
+        return is_taken
+
     @contextmanager
     def cloning(self, alias: str, worker: int) -> Iterator[None]:
         """Have the body of the `with` clone the host database for a worker."""
-        with self._host_database(alias).cloning(worker):
+        with self.host_database(alias).clones.creation(worker):
             yield
-        clone = names.clone_database(self._sites[alias].name, worker)
-        self._sites[alias].clones[worker] = clone
-        self.usage.add(clone, PUBLIC)
+        self._note_clone(alias, worker)
 
-    def _host_database(self, alias: str) -> HostDatabase:
+    def _note_clone(self, alias: str, worker: int, *, is_reused: bool = False) -> None:
+        clone = self.host_database(alias).clones.names[worker]
+        self._sites[alias].clones[worker] = clone
+        self.usage.add(clone, PUBLIC, is_reused=is_reused)
+
+    def is_kept_for_clones(self, alias: str) -> bool:
+        """Whether the host database of `alias` stays, and so is not what tests use."""
+        host = self._sites[alias].host
+        return isinstance(host, HostDatabase) and host.is_kept_for_clones
+
+    def host_database(self, alias: str) -> HostDatabase:
         host = self.host(alias)
         assert isinstance(host, HostDatabase), "the project's own database is not cloned"
         return host
@@ -251,7 +245,7 @@ class Workspace:
         schema, clone = site.schemas.pop(worker, None), site.clones.pop(worker, None)
         if clone is not None:
             with self._leaving(f"Database {clone!r}"):
-                self._host_database(alias).drop_clone(worker)
+                self.host_database(alias).clones.drop(clone)
         if not site.is_cloned:
             # A worker that was killed has not told its name, and may have left the one before.
             with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
@@ -260,9 +254,14 @@ class Workspace:
     def keep(self, alias: str, worker: int) -> str | None:
         """Leave what a worker has where it is, and say what that is."""
         site = self._sites[alias]
-        self.usage.kept += worker in site.clones or worker in site.schemas
-        if worker in site.clones:
-            return f"database {site.clones.pop(worker)!r}"
+        clone = site.clones.pop(worker, None)
+        if clone is not None:
+            with self._leaving(f"Database {clone!r}"):
+                if self.host_database(alias).keep_clone(clone):
+                    self.usage.kept += 1
+                    return f"database {clone!r}"
+            return None
+        self.usage.kept += worker in site.schemas
         schema = site.schemas.pop(worker, None)
         if schema is None:
             return None
@@ -288,8 +287,9 @@ class Workspace:
         """Release whatever is still open, as after a run that was broken off."""
         for alias, site in list(self._sites.items()):
             # A failure of one alias is no reason to remove what another has kept.
-            is_kept = self.keeps and site.host is not None and site.host.template is not None
-            self.release(alias, keep=is_kept)
+            has_template = site.host is not None and site.host.template is not None
+            is_kept = has_template or self.is_kept_for_clones(alias)
+            self.release(alias, keep=self.keeps and is_kept)
 
     @contextmanager
     def _leaving(self, what: str) -> Iterator[None]:

@@ -30,7 +30,7 @@ def _packaged(package: str) -> Path:
     return Path(folders[0] if folders else package).resolve() / "pginstall" / "bin"
 
 
-_BUILDS = [
+_ALL = [
     # Debian's server runs as initdb leaves it, but for waiting for the disk.
     Build(
         "15",
@@ -51,4 +51,5 @@ _BUILDS = [
         lacks=frozenset(["pgcrypto", "postgis", "sslinfo", "uuid-ossp", "xml2"]),
     ),
 ]
-BUILD = {build.version: build for build in _BUILDS}[os.environ.get("TEST_PG", "18")]
+BUILDS = {build.version: build for build in _ALL}
+BUILD = BUILDS[os.environ.get("TEST_PG", "18")]

@@ -44,7 +44,8 @@ class Assignment(NamedTuple):
     OPTIONS that the project set. `alias` is the one that others of the same database follow.
     `extensions` names the schema of the extensions, if several worker schemas share them. By
     the `blueprint` a worker makes its place itself. With `path_is_set_later`, as poolers want it
-    that refuse OPTIONS["options"], the search_path is set once a connection is open.
+    that refuse OPTIONS["options"], the search_path is set once a connection is open. Where the
+    `backend_sets_path`, whatever is asked for, all places are databases.
     """
 
     places: Mapping[int, Place]
@@ -55,6 +56,7 @@ class Assignment(NamedTuple):
     extensions: str | None = None
     blueprint: "Blueprint | None" = None
     path_is_set_later: bool = False
+    backend_sets_path: bool = False
 
     def __repr__(self) -> str:
         # Tests write settings to files by their repr: what reads it back makes none of this.

@@ -11,6 +11,7 @@ from ..postgres.server import Connection, Server
 from . import extensions
 from .assignment import Assignment, Place
 from .keeping import Keeping
+from .origins import Origins
 from .programs import programs
 from .servers import server_of
 from .sessions import disconnect
@@ -88,6 +89,8 @@ class SchemaCreation(Keeping, Base):
             self._keep_template(recording)
         if self._needs_reference:
             self._workspace.add_reference(self._alias, self._since)
+        if why:
+            self._prepare_clones(why, recording)
         self._use(1)
         return name
 
@@ -136,6 +139,7 @@ class SchemaCreation(Keeping, Base):
         if self._is_current:
             self._guard = self._guard_of_migrations(self._workspace.log)
             self._workspace.use_project_database(self._alias, request)
+            self._refuse_backend_that_sets_path()
         else:
             self._workspace.reserve(self._alias, request)
 
@@ -180,15 +184,16 @@ class SchemaCreation(Keeping, Base):
     def _turn_to_clones(self, why: str) -> None:
         """Give each worker a clone of the host database, as stock Django does."""
         workspace, alias = self._workspace, self._alias
-        workspace.log(f"Alias '{alias}' uses clone databases, because {why}.")
+        workspace.log(self._of_clones(why))
         self.connection.close()
         workspace.turn_to_clones(alias)
         self._use(1)
 
     def _clone(self, worker: int, verbosity: int) -> None:
         self._use(None)
-        with self._workspace.cloning(self._alias, worker):
-            super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
+        if not self._workspace.take_clone(self._alias, worker):
+            with self._workspace.cloning(self._alias, worker):
+                super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
         self._use(None)
 
     def renew(self, worker: int) -> None:
@@ -219,6 +224,8 @@ class SchemaCreation(Keeping, Base):
     @property
     def _needs_reference(self) -> bool:
         """Whether resets restore rows that are there already, and so have to be put aside."""
+        if self._backend_sets_path:
+            return False
         keeps_some = self.runner_settings.reset == "selective" and self._since is not None
         return keeps_some or self.runner_settings.reset == "reference"
 
@@ -242,18 +249,20 @@ class SchemaCreation(Keeping, Base):
         In the project's own database refuse what must not be executed there; elsewhere add to
         `dropped` what cannot be done a second time.
         """
-        if self._is_current:
-            with self._guarded(self._guard):
-                yield
-            return
 
         def watch(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
             if text := extensions.dropping(statement):
                 dropped.append(text)
             return execute(statement, params, many, context)
 
-        with self.connection.execute_wrapper(watch):
-            yield
+        self._origins = Origins()
+        with self.connection.execute_wrapper(self._origins):
+            if self._is_current:
+                with self._guarded(self._guard):
+                    yield
+            else:
+                with self.connection.execute_wrapper(watch):
+                    yield
 
     def destroy_test_db(
         self,

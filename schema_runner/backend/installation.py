@@ -1,7 +1,8 @@
 """Putting our mixins on Django's backend classes, and taking them off again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
@@ -47,10 +48,11 @@ def install(**attributes: Any) -> ExitStack:
             if type(connection) not in mixed:
                 narrow_methods(undo, type(connection).introspection_class)
             for instance_name, class_name, mixin in _SEAMS:
+                members = attributes if mixin is OwnDatabaseCreation else {}
+                mix = partial(_mixed, mixin=mixin, members=members)
                 if type(connection) not in mixed:
-                    members = attributes if mixin is OwnDatabaseCreation else {}
-                    _mix_in(undo, type(connection), class_name, mixin, members)
-                _replace(undo, connection, instance_name, class_name)
+                    _mix_in(undo, type(connection), class_name, mix)
+                _replace(undo, connection, instance_name, class_name, mix)
             if type(connection) not in mixed:
                 for name in ("make_cursor", "make_debug_cursor"):
                     _set(undo, type(connection), name, sharing(getattr(type(connection), name)))
@@ -64,13 +66,9 @@ def install(**attributes: Any) -> ExitStack:
     return undo
 
 
-def _mix_in(
-    undo: ExitStack, wrapper: type, name: str, mixin: type, members: dict[str, Any]
-) -> None:
+def _mix_in(undo: ExitStack, wrapper: type, name: str, mix: Callable[[type], type]) -> None:
     original = getattr(wrapper, name)
-    # It has the mixin already in a run within a test, or from the class it inherits from.
-    bases = (original,) if issubclass(original, mixin) else (mixin, original)
-    _set(undo, wrapper, name, type(mixin.__name__, bases, members))
+    _set(undo, wrapper, name, mix(original))
 
 
 def _set(undo: ExitStack, wrapper: type, name: str, value: Any) -> None:
@@ -82,11 +80,26 @@ def _set(undo: ExitStack, wrapper: type, name: str, value: Any) -> None:
         undo.callback(setattr, wrapper, name, original)
 
 
+def _mixed(original: type, mixin: type, members: dict[str, Any]) -> type:
+    # It has the mixin already in a run within a test, or from the class it inherits from.
+    bases = (original,) if issubclass(original, mixin) else (mixin, original)
+    return type(mixin.__name__, bases, members)
+
+
 def _replace(
-    undo: ExitStack, connection: "BaseDatabaseWrapper", instance_name: str, class_name: str
+    undo: ExitStack,
+    connection: "BaseDatabaseWrapper",
+    instance_name: str,
+    class_name: str,
+    mix: Callable[[type], type],
 ) -> None:
-    undo.callback(setattr, connection, instance_name, getattr(connection, instance_name))
-    setattr(connection, instance_name, getattr(type(connection), class_name)(connection))
+    original = getattr(connection, instance_name)
+    replacement = getattr(type(connection), class_name)
+    undo.callback(setattr, connection, instance_name, original)
+    if not issubclass(replacement, type(original)):
+        # Backends for tenants put an instance of another class there than they name.
+        replacement = mix(type(original))
+    setattr(connection, instance_name, replacement(connection))
 
 
 def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:

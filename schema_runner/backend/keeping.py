@@ -40,6 +40,11 @@ class Keeping(Planning, Base):
     # What `reference.load` has returned.
     _since: int | None = None
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Snapshots that this run could not use, which another one takes the place of.
+        self._refused: list[Path] = []
+
     @cached_property
     def _now(self) -> int:
         return int(time.time())
@@ -92,6 +97,15 @@ class Keeping(Planning, Base):
         from ..postgres.contents import CopyError
 
         workspace, alias = self._workspace, self._alias
+        if workspace.is_kept_for_clones(alias):
+            self._say("Using existing", verbosity)
+            workspace.log(
+                workspace.host_database(alias).why_clones
+                or self._of_clones("a schema cannot be copied, as an earlier run has found.")
+            )
+            self._sets_path()
+            self._use_clone_alone()
+            return self._use_ready(serialize=serialize)
         try:
             if not workspace.lease_kept(alias):
                 return None
@@ -116,8 +130,11 @@ class Keeping(Planning, Base):
             workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
             try:
                 schema = workspace.restore(alias, snapshot)
-            except (CopyError, SnapshotError) as error:
-                self._workspace.log(f"Warning: snapshot {path} is ignored: {error}.")
+            except CopyError as error:
+                self._refuse(path, listing(error.reasons))
+                continue
+            except SnapshotError as error:
+                self._refuse(path, error)
                 continue
             self._say("Creating", verbosity)
             self._isolate_advisory_locks(schema)
@@ -142,10 +159,14 @@ class Keeping(Planning, Base):
                 if _dependencies(snapshot.contents.extra) is None:
                     raise SnapshotError("it does not say what it depends on")
             except SnapshotError as error:
-                self._workspace.log(f"Warning: snapshot {path} is ignored: {error}.")
+                self._refuse(path, error)
                 continue
             if snapshot.made >= self._oldest and _is_unchanged(snapshot.contents.extra):
                 yield path, snapshot
+
+    def _refuse(self, path: Path, why: object) -> None:
+        self._refused.append(path)
+        self._workspace.log(f"Warning: snapshot {path} is ignored: {why}.")
 
     def _keep_snapshot(self, *, only_first: bool = False) -> None:
         """Write a snapshot of the template for other machines, if that is wanted."""
@@ -153,6 +174,7 @@ class Keeping(Planning, Base):
         if folder is None or wanted is None:
             return
         from ..fingerprint import digest
+        from ..postgres.contents import CopyError
         from ..postgres.snapshot import SnapshotError, files, path_of, remove_older
 
         if only_first and files(folder, wanted):
@@ -162,11 +184,17 @@ class Keeping(Planning, Base):
             dependencies = snapshot.contents.extra["dependencies"] if snapshot else {_EDITED: ""}
             if snapshot and _EDITED not in dependencies:
                 variant = digest(repr(sorted(dependencies.items())))
-                snapshot.write(path_of(folder, wanted, variant[:16]))
+                # Or every run that found it would refuse it.
+                self._workspace.prove_template(self._alias)
+                snapshot.write(path := path_of(folder, wanted, variant[:16]))
+                for refused in self._refused:
+                    if refused != path:
+                        refused.unlink(missing_ok=True)
                 remove_older(folder, self._oldest)
-        except (SnapshotError, OSError) as error:
+        except (CopyError, SnapshotError, OSError) as error:
+            why = listing(error.reasons) if isinstance(error, CopyError) else error
             self._workspace.log(
-                f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {error}."
+                f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {why}."
             )
 
     def _recording(self) -> "AbstractContextManager[Recording | None]":
@@ -179,12 +207,31 @@ class Keeping(Planning, Base):
 
     def _keep_template(self, recording: "Recording | None") -> None:
         """Make the template, also for other runs if nothing has been edited in the meantime."""
-        dependencies = recording.dependencies() if recording else {}
+        self._plan_copies({"dependencies": self._recorded(recording)}, self._since)
+        self._keep_snapshot()
+
+    def _recorded(self, recording: "Recording | None") -> dict[str, str]:
+        """Return what the build has depended on."""
         if recording and self._current_fingerprint() != self._fingerprint:
             # Nobody could say which of the two fingerprints it is of.
-            dependencies = {_EDITED: ""}
-        self._plan_copies({"dependencies": dependencies}, self._since)
-        self._keep_snapshot()
+            return {_EDITED: ""}
+        return recording.dependencies() if recording else {}
+
+    def _prepare_clones(self, why: str, recording: "Recording | None") -> None:
+        """Leave the host database to be cloned, also by other runs."""
+        self._use(None)
+        extra = {"dependencies": self._recorded(recording), "why": self._of_clones(why)}
+        self._workspace.host_database(self._alias).prepare_clones(extra)
+        self._use_clone_alone()
+
+    def _use_clone_alone(self) -> None:
+        """Without workers too, leave a database alone that is kept."""
+        workspace = self._workspace
+        if workspace.workers == 1 and workspace.is_kept_for_clones(self._alias):
+            self._clone(1, verbosity=0)
+
+    def _clone(self, worker: int, verbosity: int) -> None:
+        raise NotImplementedError
 
     def _say(self, action: str, verbosity: int) -> None:
         """Say what stock Django says as it begins."""
@@ -197,9 +244,11 @@ class Keeping(Planning, Base):
         """Use a schema that has been made without stock Django, and do the rest as that does."""
         import_management()
         self._use(1)
-        self._settle()
+        if not self._workspace.is_cloned(self._alias):
+            self._settle()
         self._send_post_migrate()
-        name = self._get_test_db_name()
+        assert self._place is not None
+        name = self._place.database
         settings.DATABASES[self._alias]["NAME"] = name
         if serialize:
             contents = self.serialize_db_to_string()

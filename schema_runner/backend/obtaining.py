@@ -1,24 +1,23 @@
 """What a worker process makes as it starts, for itself: a schema, or else a database."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from .. import names
-from ..postgres.locks import Lease
 from ..postgres.marker import Marker, State
 from ..postgres.server import Connection
-from ..wording import listing
 from .assignment import Assignment, Place
 from .resetting import ResettingCreation
 
 if TYPE_CHECKING:
     from ..postgres.blueprint import Blueprint
+    from ..postgres.spare import Spare
     from .guard import Guard
 
 
-def _unheard(_: str | None) -> None:
+def _unheard(*_: object) -> None:
     """Nobody is told."""
 
 
@@ -26,12 +25,15 @@ class Start(NamedTuple):
     """How a worker process has been started.
 
     It `is_replacement` if another process has been the same worker before, and died.
-    `announce_database` is called before a database is made, or what takes as long, with a line for
-    the log or None. `say` adds any other line to the log, and is None where the process has one.
+    `announce_databases` is given an alias whose workers cannot have copies of a schema, and a line
+    for the log. `tell_creating` tells whether a database is being created: killed before it is
+    marked, the process would leave one that nobody knows. `say` adds any other line to the log,
+    and is None where the process has one.
     """
 
     is_replacement: bool = False
-    announce_database: Callable[[str | None], None] = _unheard
+    announce_databases: Callable[[str, str], None] = _unheard
+    tell_creating: Callable[[bool], None] = _unheard
     say: Callable[[str], None] | None = None
 
 
@@ -48,7 +50,6 @@ class WorkerCreation(ResettingCreation):
     obtained: Place | None = None
     _own_database: str | None = None
     _number: int | None = None
-    _lease: Lease | None = None
 
     def setup_worker_connection(self, _worker_id: Any) -> None:
         worker, assignment = int(_worker_id), self._assignment
@@ -95,25 +96,33 @@ class WorkerCreation(ResettingCreation):
     def _make_place(self, worker: int) -> Place:
         from ..postgres.contents import CopyError
 
-        reasons: Sequence[str] = self._blueprint.reasons
-        if reasons:
-            self.start.announce_database(None)
-            return self._build_database(worker)
+        blueprint = self._blueprint
+        reasons: Sequence[str] = blueprint.reasons
+        if reasons or self._has_failed_before():
+            return self._make_database(worker)
         try:
-            return self._copy(worker) if self._blueprint.template else self._build(worker)
+            return self._copy(worker) if blueprint.template else self._build(worker)
         except CopyError as error:
             reasons, what = error.reasons, "be copied"
         except Exception as error:
             if self._is_current:
                 raise
             reasons, what = str(error).splitlines()[:1], "be made beside others"
+        why = f"a schema cannot {what}: {self._listed(reasons)}"
         # Beside the project's own database there is to be no other.
-        instead = "runs the migrations" if self._is_current else "uses a database of its own"
-        self.start.announce_database(
-            f"Worker {worker} {instead} for alias '{self._alias}', because a schema cannot "
-            f"{what}: {listing(reasons)}."
+        self.start.announce_databases(
+            self._alias,
+            f"Workers from the second on run the migrations for alias '{self._alias}', "
+            f"because {why}."
+            if self._is_current
+            else self._of_databases(why),
         )
-        return self._build(worker) if self._is_current else self._build_database(worker)
+        return self._build(worker) if self._is_current else self._make_database(worker)
+
+    def _has_failed_before(self) -> bool:
+        """Whether a worker has found that migrations cannot build a schema beside others."""
+        blueprint = self._blueprint
+        return not (blueprint.template or self._is_current) and blueprint.spare.is_ready()
 
     def _copy(self, worker: int) -> Place:
         schema = self._blueprint.copy(worker)
@@ -180,24 +189,43 @@ class WorkerCreation(ResettingCreation):
 
         return {found.text for found in review() if found.migration in trusted}
 
-    def _build_database(self, worker: int) -> Place:
-        self._own_database = names.clone_database(self._blueprint.host, worker)
-        place = Place(self._own_database)
-        assignment = self._assignment
-        assert assignment is not None
-        self._reconnect(assignment._replace(extensions=None))
+    def _make_database(self, worker: int) -> Place:
+        """Clone the spare database; build that first unless another worker has done so."""
+        spare = self._blueprint.spare
+        with spare.turn() as is_missing:
+            if is_missing:
+                self._build_spare(worker, spare)
+        with self._creating():
+            self._own_database = spare.clone(worker)
+        place = Place(self._own_database, template=spare.template_in(self._own_database))
+        self._move(worker, place)
+        return place
+
+    def _build_spare(self, worker: int, spare: "Spare") -> None:
+        self._own_database = spare.name
+        place = Place(spare.name)
+        assert self._assignment is not None
+        self._reconnect(self._assignment._replace(extensions=None))
         self._move(worker, place)
         self._migrate()
         self._load_reference()
-        return self._with_reference(worker, place)
+        self._with_reference(worker, place)
+        self.connection.close()
+        self.connection.close_pool()
+        spare.complete()
+
+    @contextmanager
+    def _creating(self) -> Iterator[None]:
+        self.start.tell_creating(True)
+        yield
+        self.start.tell_creating(False)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         if self._number is None:
             return super()._create_test_db(verbosity, autoclobber, keepdb)
         if self._own_database is not None:
-            with self._blueprint.database(self._number):
+            with self._creating(), self._blueprint.spare.creation():
                 self._create_as_stock(verbosity, autoclobber)
-            self._lease = self._blueprint.lease(self._number)
         return self._get_test_db_name()
 
     def _get_test_db_name(self) -> str:

@@ -37,9 +37,14 @@ class Placement(Base):
         settings_dict, worker = self.connection.settings_dict, int(suffix)
         assignment = Assignment.of(settings_dict)
         if assignment is None or assignment.is_for_cloning(worker):
-            clone = names.clone_database(settings_dict["NAME"], worker)
-            return {**settings_dict, "NAME": clone}
+            return {**settings_dict, "NAME": self._name_of_clone(worker)}
         return {**settings_dict, **assignment.for_worker(worker).entries()}
+
+    def _name_of_clone(self, worker: int) -> str:
+        if self.workspace is not None and self.workspace.host_name(self._alias):
+            clones = self.workspace.host_database(self._alias).clones
+            return clones.names[worker]
+        return names.clone_database(self.connection.settings_dict["NAME"], worker)
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         super().set_as_test_mirror(primary_settings_dict)
@@ -87,24 +92,65 @@ class Placement(Base):
                 options=options,
                 alias=self._alias,
                 path_is_set_later=before.path_is_set_later if before else is_of_service,
+                backend_sets_path=self._backend_sets_path,
                 **facts,
             )
         )
 
     def _settle(self) -> None:
         """Make sure that connections find the schema that they are meant to."""
-        if self._finds_its_schema():
+        if self._can_be_pointed():
             return
+        raise SchemaRunnerError(
+            f"Connections of alias '{self._alias}' cannot be pointed at a schema, so tables "
+            f"would be made or sought in the wrong place. Connect to the server itself, or to a "
+            f"pooler that gives each client a session of its own, or test with "
+            f"--host-database test --isolation database."
+        )
+
+    def _can_be_pointed(self) -> bool:
+        if self._finds_its_schema():
+            return True
         # A pooler may refuse OPTIONS["options"], or drop it.
         assignment = Assignment.of(self.connection.settings_dict)
         assert assignment is not None
         self._reconnect(assignment._replace(path_is_set_later=True))
-        if not self._finds_its_schema():
+        return self._finds_its_schema()
+
+    def _refuse_backend_that_sets_path(self) -> None:
+        if self._sets_path():
             raise SchemaRunnerError(
-                f"Connections of alias '{self._alias}' cannot be pointed at a schema, so tables "
-                f"would be made or sought in the wrong place. Connect to the server itself, or "
-                f"to a pooler that gives each client a session of its own."
+                f"Alias '{self._alias}' cannot have schemas, because {self._path_of_backend}. "
+                f"Test with --host-database test: workers get clone databases there."
             )
+
+    def _sets_path(self) -> bool:
+        """Whether the backend sets the search_path of each cursor, as those for tenants do."""
+        # Django's own need not be asked, which takes a connection.
+        if self._engine.startswith("django."):
+            return False
+        host = self._workspace.host(self._alias)
+        probe = Place(host.name, ("pg_catalog", "public"))
+        self._put({1: probe}, 1, run=host.lease.run)
+        if not self._can_be_pointed():
+            assignment = Assignment.of(self.connection.settings_dict)
+            assert assignment is not None
+            self._reconnect(assignment._replace(path_is_set_later=False, backend_sets_path=True))
+        self._use(None)
+        return self._backend_sets_path
+
+    @property
+    def _backend_sets_path(self) -> bool:
+        assignment = Assignment.of(self.connection.settings_dict)
+        return assignment is not None and assignment.backend_sets_path
+
+    @property
+    def _path_of_backend(self) -> str:
+        return f"the database backend {self._engine} sets the search_path itself"
+
+    @property
+    def _engine(self) -> str:
+        return str(self.connection.settings_dict["ENGINE"])
 
     def _finds_its_schema(self) -> bool:
         place = self._place

@@ -13,6 +13,7 @@ from .naming import Naming
 
 if TYPE_CHECKING:
     from ..postgres.pg_dump import DumpError, PgDump
+    from .origins import Origins
 
 
 class Planning(Naming):
@@ -20,6 +21,8 @@ class Planning(Naming):
 
     # Whether the run has classes that each worker has a database for.
     has_own_databases: ClassVar[bool] = False
+    # Of the first build.
+    _origins: "Origins | None" = None
 
     @property
     def _wants_template(self) -> bool:
@@ -47,17 +50,31 @@ class Planning(Naming):
             return error
 
     def _why_clones(self, dropped: list[str]) -> str | None:
-        """Say why workers cannot have schemas; `dropped` is what the build has dropped."""
+        """Say why workers cannot have schemas, and what would help.
+
+        `dropped` is what the build has dropped.
+        """
         if self._is_current:
             return None
+        if self._sets_path():
+            return f"{self._path_of_backend}. The tests run as with stock Django."
+        if (current := self._current_schema()) != "public":
+            return (
+                f"schemas cannot keep apart the search_path of the project, on which {current} "
+                f"comes first. To have schemas, leave it to the runner."
+            )
         if obstacles := dropped + self._obstacles():
-            return f"schemas cannot keep apart {listing(obstacles)}"
-        return str(self._pg_dump) if isinstance(self._pg_dump, Exception) else None
+            return (
+                f"schemas cannot keep apart {self._listed(obstacles)}. To have schemas, make "
+                f"none of that in migrations, or in TEST['TEMPLATE']."
+            )
+        return f"{self._pg_dump}." if isinstance(self._pg_dump, Exception) else None
+
+    def _listed(self, things: Sequence[str]) -> str:
+        return self._origins.listing(things) if self._origins else listing(things)
 
     def _obstacles(self) -> list[str]:
         """Name what the first build has done that worker schemas cannot each have."""
-        if (current := self._current_schema()) != "public":
-            return [f"the search_path of the project, on which {current} comes first"]
         named = [f"table {table} of a model" for table in _tables_in_public(self._alias)]
         return named + self._workspace.obstacles(self._alias)
 
@@ -78,9 +95,9 @@ class Planning(Naming):
         try:
             workspace.add_template(alias, extra, since)
         except CopyError as error:
-            why = f"schema {self._current_schema()} cannot be copied: {listing(error.reasons)}"
-            if not self._is_wanted_later and workspace.workers == 1:
+            if workspace.workers == 1 and not self._is_wanted_later:
                 return
+            why = f"a schema cannot be copied: {self._listed(error.reasons)}"
             if workspace.workers == 1:
                 workspace.log(f"Alias '{alias}' has nothing for other runs, because {why}.")
             elif self._is_current:
@@ -97,17 +114,24 @@ class Planning(Naming):
             )
         if reasons := self._reasons_for_databases():
             self._plan_databases(
-                f"schemas cannot keep a second build apart: {listing(reasons)}", reasons
+                f"schemas cannot keep a second build apart: {listing(reasons)}",
+                reasons,
             )
         else:
             self._workspace.plan(self._alias)
 
     def _plan_databases(self, why: str, reasons: Sequence[str]) -> None:
-        self._workspace.log(
-            f"Workers from the second on use databases of their own for alias "
-            f"'{self._alias}', because {why}."
-        )
+        self._workspace.log(self._of_databases(why))
         self._workspace.plan(self._alias, reasons=tuple(reasons))
+
+    def _of_clones(self, why: str) -> str:
+        return f"Alias '{self._alias}' uses clone databases, because {why}"
+
+    def _of_databases(self, why: str) -> str:
+        return (
+            f"Workers from the second on use databases of their own for alias '{self._alias}', "
+            f"because {why}. Mend that, or have clone databases with --isolation database."
+        )
 
     def _reasons_for_databases(self) -> list[str]:
         """Name what cannot be built a second time beside the first, in another schema.

@@ -10,7 +10,7 @@ from ..postgres.adoption import keys_adopted
 from ..postgres.copies import Copies, Kept
 from ..postgres.marker import Marker, State
 from ..postgres.reset import Reset
-from ..postgres.sequences import restart
+from ..postgres.sequences import advance, restart
 from ..postgres.server import Connection
 from ..postgres.silence import unhidden
 from ..postgres.template import Template
@@ -162,6 +162,10 @@ class Resets:
         else:
             self._clear(connection, request, made.rows)
             emissions.stand_in()
+        if self.has_set_sequences:
+            # Before a test, when there may have been none of the rows that are there now.
+            advance(connection.cursor(), self.place.schema)
+            self.has_set_sequences = False
         if known is not None and made.sends:
             sent = self._send(request.alias, range(made.settled, emissions.ALL))
             if sent.settled < made.settled:

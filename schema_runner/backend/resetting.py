@@ -41,7 +41,7 @@ class ResettingCreation(SchemaCreation, Base):
             primary: Any = connections[assignment.alias].creation
             return primary.resets if isinstance(primary, ResettingCreation) else None
         place, worker, run = assignment.place, assignment.worker, assignment.run
-        if place is None or worker is None or run is None:
+        if place is None or worker is None or run is None or self._backend_sets_path:
             return None
         if self._resets is None or self._resets.place != place:
             if not place.path and self._current_schema() != place.schema:

@@ -47,7 +47,7 @@ class Worker:
     tested: float = 0.0
     stage: int = 0
     is_ready: bool = False
-    makes_a_database: bool = False
+    creates_database: bool = False
     is_told_to_stop: bool = False
     is_gone: bool = False
     deadline: float | None = None
@@ -76,6 +76,11 @@ class Worker:
         """Note that it is through with that."""
         self.parts.popleft()
         self.has_entered, self.begun, self.finished, self.tested = False, None, set(), 0.0
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it should have ended by now."""
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     @property
     def is_beginning(self) -> bool:
@@ -147,12 +152,13 @@ class Crew:
     """Starts workers, and gives them what they need from the run.
 
     `assigned` is for worker 1, and the same for the others but for their numbers; `tests` lists
-    the test cases of each subsuite.
+    the test cases of each subsuite. `announced` has the aliases whose fallback is in the log.
     """
 
     def __init__(self, assigned: Assigned, tests: Sequence[Sequence[Any]]) -> None:
         self._assigned = assigned
         self._tests = tests
+        self.announced: set[str] = set()
         self._is_forked = multiprocessing.get_start_method() == "fork"
 
     @property

@@ -41,10 +41,17 @@ class Ready(NamedTuple):
     places: dict[str, tuple[str, str]]
 
 
-class MakesDatabase(NamedTuple):
-    """A worker is about to make a database for itself. `text` is for the log, if there is any."""
+class UsesDatabases(NamedTuple):
+    """Workers have databases of their own for an alias; `text` is for the log, once a run."""
 
-    text: str | None
+    alias: str
+    text: str
+
+
+class Creates(NamedTuple):
+    """A worker is about to create a database, or has marked it."""
+
+    is_under_way: bool
 
 
 class Said(NamedTuple):

@@ -27,7 +27,7 @@ from ..errors import SchemaRunnerError
 from ..settings import Settings
 from . import marks
 from .channel import Receiver, Sender
-from .messages import Failed, Gone, MakesDatabase, Order, Ready, Said, Stop
+from .messages import Creates, Failed, Gone, Order, Ready, Said, Stop, UsesDatabases
 from .raised import exc_info
 from .reporter import Reporter
 from .results import PartSuite, result_class
@@ -137,7 +137,12 @@ class _Process:
 
     def _set_up(self) -> None:
         assigned = self._assigned
-        WorkerCreation.start = Start(assigned.is_replacement, self._announce_database, self._say)
+        WorkerCreation.start = Start(
+            assigned.is_replacement,
+            announce_databases=lambda alias, text: self._tell(UsesDatabases(alias, text)),
+            tell_creating=self._tell_creating,
+            say=lambda text: self._tell(Said(text)),
+        )
         assigned.init_worker(
             _Counter(assigned.number - 1),
             assigned.initial_settings,
@@ -154,11 +159,11 @@ class _Process:
         set_up_worker(assigned.settings)
         self._tell(Ready(_places()))
 
-    def _announce_database(self, text: str | None) -> None:
-        self._tell(MakesDatabase(text))
-
-    def _say(self, text: str) -> None:
-        self._tell(Said(text))
+    def _tell_creating(self, is_under_way: bool) -> None:
+        self._tell(Creates(is_under_way))
+        # From here on the run either waits, or has told this worker to stop.
+        if is_under_way and self._is_stopped():
+            raise SchemaRunnerError("The run is over.")
 
     def _leave(self) -> None:
         for child in multiprocessing.active_children():

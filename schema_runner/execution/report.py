@@ -58,6 +58,22 @@ class Audience(NamedTuple):
     log: Callable[[str], None]
 
 
+def on_own_lines(log: Callable[[str], None], result: Any) -> Callable[[str], None]:
+    """Return a log that ends the line of dots first, if the result has begun one."""
+    ended = 0
+
+    def log_on_own_line(text: str) -> None:
+        nonlocal ended
+        dots = result.testsRun + len(result.errors)
+        if getattr(result, "dots", False) and dots != ended:
+            result.stream.writeln()
+            result.stream.flush()
+        ended = dots
+        log(text)
+
+    return log_on_own_line
+
+
 def keep_nothing(_failure: Failure) -> bool:
     """Have the result told of every failure at once."""
     return False

@@ -86,7 +86,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     ) -> "Engine":
         from .crew import Crew
         from .engine import Engine
-        from .report import Audience
+        from .report import Audience, on_own_lines
 
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
@@ -94,7 +94,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         assigned = self._assigned()
         return Engine(
             tests,
-            Audience(result, self.handle_event, observers, self.log),
+            Audience(result, self.handle_event, observers, on_own_lines(self.log, result)),
             crew=Crew(assigned, tests),
             probing=Crew(assigned._replace(is_silent=True), tests),
         )

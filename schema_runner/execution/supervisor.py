@@ -10,16 +10,17 @@ from typing import Any
 from .crew import Crew, Worker
 from .messages import (
     Begun,
+    Creates,
     Done,
     Entered,
     Failed,
     Gone,
     Left,
-    MakesDatabase,
     Outside,
     Ready,
     Said,
     Stop,
+    UsesDatabases,
 )
 from .report import Report
 from .schedule import Schedule
@@ -31,8 +32,8 @@ _TICK = 0.05
 _END = 1.0
 # How long tests may go on when another has failed under --failfast.
 _FAILFAST = 1.0
-# How long a worker may go on making a database that nobody needs any more: killed in the middle,
-# it could leave one without a marker.
+# How long a worker may go on creating a database that nobody needs any more: killed in the middle,
+# it could leave one without a marker. To fill it takes longer.
 _DATABASE = 30.0
 
 # How many workers of one number may die in a row with nothing to do, until that is given up.
@@ -76,7 +77,8 @@ class Supervisor:
             Entered: self._heed_entered,
             Left: self._heed_left,
             Ready: self._heed_ready,
-            MakesDatabase: self._heed_database,
+            UsesDatabases: self._heed_databases,
+            Creates: self._heed_creation,
             Said: self._heed_said,
             Failed: self._heed_failed,
             Gone: self._heed_gone,
@@ -103,7 +105,9 @@ class Supervisor:
         self._workers.append(worker)
 
     def _wait(self) -> None:
-        wait([bell for worker in self._workers for bell in worker.bells], _TICK)
+        is_urgent = any(worker.is_late for worker in self._workers)
+        bells = [bell for worker in self._workers for bell in worker.bells]
+        wait(bells, 0 if is_urgent else _TICK)
 
     @property
     def _is_over(self) -> bool:
@@ -115,6 +119,8 @@ class Supervisor:
     def _tell(self) -> None:
         is_over = self._is_over
         for worker in self._workers:
+            # First, for what a worker has sent before it was told to stop has to be heard before.
+            is_late = worker.is_late
             if not is_over:
                 if self._may_begin(worker):
                     self._give(worker)
@@ -123,7 +129,7 @@ class Supervisor:
                 worker.deadline = worker.deadline or self._deadline(worker)
                 worker.tell(Stop())
             worker.flush()
-            if worker.deadline is not None and time.monotonic() > worker.deadline:
+            if is_late:
                 worker.kill()
                 if worker.is_cut_off and not worker.is_gone:
                     worker.why = worker.why or "Its pipes to the run were closed."
@@ -161,7 +167,7 @@ class Supervisor:
         now = time.monotonic()
         is_kept = self._crew.keeps_places and not self._report.is_stopped
         if not worker.is_ready and not is_kept:
-            return now + (_DATABASE if worker.makes_a_database else 0)
+            return now + (_DATABASE if worker.creates_database else 0)
         return now + _FAILFAST if self._report.is_failfast else None
 
     # What workers tell.
@@ -201,15 +207,21 @@ class Supervisor:
         worker.leave()
 
     def _heed_ready(self, worker: Worker, message: Ready) -> None:
-        worker.is_ready, worker.makes_a_database = True, False
+        worker.is_ready = True
         self._crew.settle(worker.number, message.places)
         taken = time.monotonic() - worker.started
         self._report.ready(worker.number, taken, is_replacement=worker.is_replacement)
 
-    def _heed_database(self, worker: Worker, message: MakesDatabase) -> None:
-        worker.makes_a_database = True
-        if message.text is not None:
+    def _heed_databases(self, worker: Worker, message: UsesDatabases) -> None:
+        # All workers find the same, and so do those that take their places.
+        if message.alias not in self._crew.announced:
+            self._crew.announced.add(message.alias)
             self._report.log(message.text)
+
+    def _heed_creation(self, worker: Worker, message: Creates) -> None:
+        worker.creates_database = message.is_under_way
+        if worker.is_told_to_stop and not worker.is_ready:
+            worker.deadline = self._deadline(worker)
 
     def _heed_said(self, worker: Worker, message: Said) -> None:
         self._report.log(message.text)

@@ -1,16 +1,15 @@
 """What a worker needs to make a place of its own, like the one that the run has built."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, databases, locks, relocation, schemas, structure
+from . import backends, relocation, schemas, structure
 from .contents import CopyError
 from .marker import Marker, State
 from .schemas import OwnSchema
 from .server import Connection, Server
+from .spare import Spare
 from .template import Template
 
 if TYPE_CHECKING:
@@ -83,6 +82,8 @@ class Blueprint(NamedTuple):
             if pooled := self._take(connection, worker):
                 return pooled
             template = self._read_template(connection)
+            if template.is_proved is False:
+                raise CopyError("what an earlier copy has shown")
             schema = schemas.create(connection, worker, self.run)
             try:
                 template.copy(connection, schema, batch=self.batch)
@@ -156,19 +157,7 @@ class Blueprint(NamedTuple):
         assert self.template is not None
         return Template.read(connection, self.template, self.path)
 
-    @contextmanager
-    def database(self, worker: int) -> Iterator[None]:
-        """Have the body of the `with` create a database for this worker, and mark it."""
-        name = names.clone_database(self.host, worker)
-        with (
-            self.server.maintenance() as maintenance,
-            locks.held(maintenance, locks.key(f"host database {self.request}")),
-            databases.creation(maintenance, name),
-        ):
-            backends.end(maintenance, name, self.run)
-            yield
-            databases.mark(maintenance, name, Marker(self.run, State.READY, self.request))
-
-    def lease(self, worker: int) -> locks.Lease:
-        """Hold this worker's database, as no lease of another process does."""
-        return locks.Lease(self.server.connect(names.clone_database(self.host, worker)), self.run)
+    @property
+    def spare(self) -> Spare:
+        """The database that is cloned for workers that cannot have schemas."""
+        return Spare(self.server, self.host, self.request, self.run)

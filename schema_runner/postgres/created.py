@@ -1,14 +1,18 @@
 """Host databases that runs create: filled, kept, cloned and removed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .. import names
 from . import backends, bodies, databases, locks, relocation, schemas
+from .clones import Clones
+from .databases import OwnDatabase
 from .hosts import PUBLIC, Host, Request
 from .marker import Marker, State
-from .server import Connection
+from .server import Connection, Server
+from .spare import Spare
 
 if TYPE_CHECKING:
     from .snapshot import Snapshot
@@ -33,8 +37,9 @@ class HostDatabase(Host):
         self._inherited = inherited
         # Whether `public` has what a build is making, or what workers get clones of.
         self._is_public_in_use = False
-        # The leases of the clone databases by worker.
-        self._clones: dict[int, locks.Lease] = {}
+        # Whether workers have clones of this database, and no schemas.
+        self._is_cloned = False
+        self._extra: Mapping[str, Any] = {}
 
     def begin(self, worker: int) -> str | None:
         self._is_public_in_use = True
@@ -59,6 +64,7 @@ class HostDatabase(Host):
         return schema
 
     def add_template(self, model: str, extra: Mapping[str, Any], since: int | None) -> None:
+        self._extra = extra
         super().add_template(model, extra, since)
         if self._request.wanted:
             with self._server.maintenance() as maintenance:
@@ -78,22 +84,51 @@ class HostDatabase(Host):
         refuse_changes_beside(self.connection)
         return super().snapshot(fingerprint, now)
 
-    @contextmanager
-    def cloning(self, worker: int) -> Iterator[None]:
-        """Have the body of the `with` make a clone of this database for a worker."""
-        name, run = names.clone_database(self.name, worker), self.lease.run
-        with self._server.maintenance() as maintenance, holding_name(maintenance, self._request):
-            # Nobody may be connected to what CREATE DATABASE copies. The lock that is held here
-            # keeps others from taking this run for dead.
-            self.lease.close()
-            try:
-                backends.end(maintenance, self.name, run)
-                with databases.creation(maintenance, name):
-                    yield
-                    databases.mark(maintenance, name, marker_of(run, self._request))
-                self._clones[worker] = locks.Lease(self._server.connect(name), run)
-            finally:
-                self.lease = locks.Lease(self.connect(), run)
+    def prepare_clones(self, extra: Mapping[str, Any]) -> None:
+        """Leave this database alone so that it can be cloned; it is kept if that is wanted."""
+        before, self.lease = self.lease, _lease_outside(self._server, self.lease.run)
+        self.lease.share(Clones.lock_of(self.name))
+        before.close()
+        self._is_cloned = True
+        if self._request.wanted:
+            self._marker = self._marker._replace(state=State.KEPT, template=self.name, extra=extra)
+            with self._server.maintenance() as maintenance:
+                databases.mark(maintenance, self.name, self._marker)
+
+    @classmethod
+    def of_kept(cls, request: Request, kept: OwnDatabase, run: int) -> "HostDatabase":
+        """Use a database that is kept, and its clones."""
+        with request.server.connect(kept.name) as connection:
+            found = [one.name for one in schemas.found(connection)]
+        lease = _lease_outside(request.server, run)
+        lease.share(Clones.lock_of(kept.name))
+        host = cls(request, kept.name, lease, kept.marker)
+        host.reference = next(filter(names.is_template_schema, found), None)
+        host._is_public_in_use = host._is_cloned = True
+        return host
+
+    @cached_property
+    def clones(self) -> Clones:
+        """The clones of this database, or of the one that workers have made for theirs."""
+        source = self.name if self._is_cloned else self._spare
+        return Clones(self._request, source, self.lease.run)
+
+    @property
+    def _spare(self) -> str:
+        return names.clone_database(self.name, 0)
+
+    @property
+    def is_kept_for_clones(self) -> bool:
+        return self._is_cloned and self._request.wanted is not None
+
+    @property
+    def why_clones(self) -> str | None:
+        """What the run has said that has built this database, which is kept."""
+        return (self._marker.extra or {}).get("why")
+
+    def keep_clone(self, name: str) -> bool:
+        """Leave a worker's database for other runs as it was made; drop it if it cannot be."""
+        return self._request.wanted is None or self.clones.give_back(name)
 
     def drop_worker(self, worker: int) -> None:
         super().drop_worker(worker)
@@ -101,21 +136,9 @@ class HostDatabase(Host):
             return
         name = names.clone_database(self.name, worker)
         with self._server.maintenance() as maintenance:
-            is_ours = any(
-                database.name == name and database.marker.run == self.lease.run
-                for database in databases.requested_as(maintenance, self._request.name)
-            )
+            is_ours = self._is_of_run(maintenance, name)
         if is_ours:
-            self.drop_clone(worker)
-
-    def drop_clone(self, worker: int) -> None:
-        """Drop a worker's database: a clone of this one, or what a worker has made for itself."""
-        name = names.clone_database(self.name, worker)
-        with self._server.maintenance() as maintenance:
-            if lease := self._clones.pop(worker, None):
-                lease.close()
-            backends.end(maintenance, name, self.lease.run)
-            databases.drop(maintenance, name)
+            self.clones.drop(name)
 
     def release(self, *, keep: bool) -> None:
         self.stop_dump()
@@ -123,9 +146,7 @@ class HostDatabase(Host):
             self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
             return
         with closing(self.lease):
-            for lease in self._clones.values():
-                lease.close()
-            if keep:
+            if keep and not self._keep_spare():
                 self._keep()
             else:
                 self._drop()
@@ -135,15 +156,47 @@ class HostDatabase(Host):
             self._server.maintenance() as maintenance,
             holding_name(maintenance, self._request),
         ):
+            self._drop_spare(maintenance)
             if not self._has_others():
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)
 
+    def _drop_spare(self, maintenance: Connection) -> None:
+        """Drop what workers' own databases are clones of, if one of them has made it."""
+        if self._request.workers > 1 and self._is_of_run(maintenance, self._spare):
+            backends.end(maintenance, self._spare, self.lease.run)
+            databases.drop(maintenance, self._spare)
+
+    def _keep_spare(self) -> bool:
+        """Keep that in place of this database, if it is there; return whether it is."""
+        wanted, run, request = self._request.wanted, self.lease.run, self._request
+        if wanted is None or self._is_cloned or request.workers == 1:
+            return False
+        spare = Spare(self._server, self.name, request.name, run)
+        is_ready = spare.is_ready()
+        if is_ready:
+            marker = wanted.marker(run, request.name)
+            with self._server.maintenance() as maintenance:
+                marker = marker._replace(template=spare.name, extra=self._extra)
+                databases.mark(maintenance, spare.name, marker)
+        return is_ready
+
+    def _is_of_run(self, maintenance: Connection, name: str) -> bool:
+        return any(
+            database.name == name
+            and database.marker.run == self.lease.run
+            and database.marker.state is not State.KEPT
+            for database in databases.requested_as(maintenance, self._request.name)
+        )
+
     def _keep(self) -> None:
         # The lease keeps other runs from dropping the database.
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
         backends.end(connection, self.name, run)
+        if wanted is not None and self._is_cloned:
+            with self._server.maintenance() as maintenance:
+                databases.mark(maintenance, self.name, self._marker._replace(used=wanted.now))
         if wanted is None or self.template is None:
             return
         from . import pool
@@ -173,6 +226,11 @@ def of_others(connection: Connection) -> list[str]:
 
 def holding_name(maintenance: Connection, request: Request) -> locks.Held:
     return locks.held(maintenance, locks.key(f"host database {request.name}"))
+
+
+def _lease_outside(server: Server, run: int) -> locks.Lease:
+    """Hold a run's lease in none of its databases."""
+    return locks.Lease(server.connect_for_maintenance(), run, is_in_host=False)
 
 
 def marker_of(run: int, request: Request) -> Marker:

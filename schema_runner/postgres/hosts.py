@@ -189,6 +189,15 @@ class Host:
         made = markers[self.template].made or now
         return Snapshot.of(self.connection, template, fingerprint, made)
 
+    def prove_template(self) -> None:
+        """Make sure that copies of the template are like the original. Raises CopyError."""
+        from .template import Template
+
+        assert self.template is not None
+        if not Template.read(self.connection, self.template, self.path).is_proved:
+            blueprint = self.blueprint("")._replace(is_pooled=False)
+            blueprint.drop(blueprint.copy(1))
+
     @property
     def _marker_of_template(self) -> Marker:
         run, wanted = self.lease.run, self._request.wanted

@@ -59,6 +59,16 @@ def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
             _release(connection, lock)
 
 
+def is_held(connection: Connection, lock: int) -> bool:
+    """Whether an advisory lock is held, such as a run's lease, in whatever database."""
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted"
+        " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s)"
+    )
+    row = connection.execute(query, [lock]).fetchone()
+    return bool(row and row[0])
+
+
 def hold_until_commit(connection: Connection, lock: int) -> None:
     """Hold an advisory lock to the end of the connection's transaction."""
     _call(connection, "advisory_xact_lock", lock)
@@ -88,12 +98,13 @@ class Lease:
     ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
     """
 
-    def __init__(self, connection: Connection, run: int) -> None:
+    def __init__(self, connection: Connection, run: int, *, is_in_host: bool = True) -> None:
         self.run = run
         self.connection = connection
         _LEASED[connection] = {run}
         _call(connection, "advisory_lock", run)
-        self.share(_HOST_IN_USE)
+        if is_in_host:
+            self.share(_HOST_IN_USE)
 
     @property
     def lost(self) -> bool:

@@ -1,8 +1,9 @@
 """The comment that proves a schema or a database to be ours."""
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 _FORMAT = 1
 
@@ -23,7 +24,9 @@ class Marker(NamedTuple):
     name of its `template`, and that one has the `fingerprint` of what it was made from, and when
     it was `made` and `used` last, in seconds since the Unix epoch. A schema of a pool, kept or
     leased, is as the template has it unless a transaction after `since` has altered it; its
-    structure is unless the version of that is no longer `structure`.
+    structure is unless the version of that is no longer `structure`. The template of a database
+    is the one that it is a clone of; one that is kept to be cloned is its own template, and has
+    the `extra` facts that a schema's template has in a table.
     """
 
     run: int
@@ -35,6 +38,7 @@ class Marker(NamedTuple):
     used: int = 0
     since: int = 0
     structure: int = 0
+    extra: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         facts = {key: value for key, value in self._asdict().items() if value}
@@ -60,6 +64,7 @@ class Marker(NamedTuple):
                 int(found.get("used", 0)),
                 int(found.get("since", 0)),
                 int(found.get("structure", 0)),
+                found.get("extra"),
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -9,6 +9,7 @@ from psycopg import errors, sql
 from .. import names
 from ..errors import SchemaRunnerError
 from . import backends, databases, locks, relocation, schemas
+from .clones import Clones
 from .created import HostDatabase, holding_name, marker_of, of_others
 from .databases import OwnDatabase
 from .hosts import PUBLIC, Request, refuse_old_server
@@ -86,7 +87,7 @@ class Reservation:
                             # What stays is the pool, and what live runs use.
                             for one in found:
                                 if one.is_worker_s:
-                                    self._remove(one.name)
+                                    self._remove(one)
                             return host
         return None
 
@@ -94,6 +95,8 @@ class Reservation:
         from . import pool
 
         request = self._request
+        if database.marker.template == database.name:
+            return self._adopt_with_clones(database, wanted)
         with ExitStack() as opened:
             connection = opened.enter_context(request.server.connect(database.name))
             template = pool.find(connection, wanted, HostDatabase.path)
@@ -106,13 +109,23 @@ class Reservation:
             opened.pop_all()
         return host
 
+    def _adopt_with_clones(self, database: OwnDatabase, wanted: "Wanted") -> "HostDatabase | None":
+        marker, request = database.marker, self._request
+        is_usable = marker.state is State.KEPT and marker.made >= wanted.oldest
+        if not is_usable or not wanted.is_unchanged(marker.extra or {}):
+            return None
+        for one in databases.requested_as(self._maintenance, request.name):
+            is_clone = one.marker.template == database.name and one.name != database.name
+            if is_clone and one.marker.state is not State.KEPT:
+                self._remove(one)
+        return HostDatabase.of_kept(request, database, self._run)
+
     def _free_name(self) -> str:
         request, wanted = self._request, self._request.wanted
         found = databases.requested_as(self._maintenance, request.name)
         taken = self._pools_that_stay(found)
-        taken |= {
-            one.name for one in found if one.name not in taken and not self._remove(one.name)
-        }
+        taken |= {one.name for one in found if one.marker.template in taken}
+        taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
         if request.name in taken:
             if wanted is not None:
                 kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
@@ -135,9 +148,15 @@ class Reservation:
         }
         return set(wanted.that_stay(others))
 
-    def _remove(self, name: str) -> bool:
+    def _remove(self, database: OwnDatabase) -> bool:
         """Remove a database of ours unless somebody needs it; return whether that was done."""
-        request = self._request
+        request, name = self._request, database.name
+        # A database that is cloned, or is a clone, has no lease in it.
+        in_use = [database.marker.run]
+        if database.marker.state is State.KEPT:
+            in_use.append(Clones.lock_of(database.marker.template or name))
+        if any(locks.is_held(self._maintenance, lock) for lock in in_use):
+            return False
         try:
             connection = request.server.connect(name)
         except SchemaRunnerError:

@@ -72,17 +72,20 @@ class Server(NamedTuple):
 
     @contextmanager
     def maintenance(self) -> Iterator[Connection]:
-        """Open a connection from which databases are created and dropped.
+        """Open a connection from which databases are created and dropped."""
+        with self.connect_for_maintenance() as connection:
+            yield connection
+
+    def connect_for_maintenance(self) -> Connection:
+        """Do so for as long as the caller wants.
 
         As Django does, use the database `postgres`, or the project's own where the role may
         not connect to that one.
         """
         try:
-            connection = self.connect("postgres")
+            return self.connect("postgres")
         except SchemaRunnerError:
-            connection = self.connect(self.params.get("dbname", ""))
-        with connection:
-            yield connection
+            return self.connect(self.params.get("dbname", ""))
 
 
 def _leave_to_parent(connection: Connection) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..execution.events import ClassFinished, Event, Finished, Outcome
+from ..execution.events import ClassFinished, Event, Finished, Outcome, WorkerReady
 from ..execution.findings import Findings
 from ..usage import Usage
 from ..wording import count, listing
@@ -25,6 +25,8 @@ class Tally:
         self.reset_time = 0.0
         self.crashed: list[str] = []
         self.timed_out: list[str] = []
+        # How long workers took to be ready, each the first time, by their numbers.
+        self.ready: dict[int, float] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -32,6 +34,8 @@ class Tally:
                 self.busy += event.duration if event.attempt == 1 else 0.0
                 self.resets += event.resets
                 self.reset_time += event.reset_time
+            case WorkerReady(is_replacement=False):
+                self.ready[event.worker] = event.duration
             case Finished(outcome=Outcome.CRASHED):
                 self.crashed.append(event.test_id)
             case Finished(outcome=Outcome.TIMED_OUT):
@@ -53,7 +57,9 @@ class Summary(NamedTuple):
 
     def lines(self) -> Iterator[str]:
         """Yield the lines, one screen of them at most."""
-        yield f"{self._workers}Set-up {_time(self.set_up)}, tear-down {_time(self.tear_down)}."
+        # Workers make the rest once they have started, at the same time.
+        set_up = self.set_up + max(self.tally.ready.values(), default=0.0)
+        yield f"{self._workers}Set-up {_time(set_up)}, tear-down {_time(self.tear_down)}."
         if schemas := self._schemas:
             yield schemas
         tally = self.tally
@@ -85,6 +91,7 @@ class Summary(NamedTuple):
             f"{count(usage.made, 'schema')} made": usage.made,
             f"{count(usage.reused, 'schema')} reused": usage.reused,
             f"{count(usage.databases, 'database')} made": usage.databases,
+            f"{count(usage.reused_databases, 'database')} reused": usage.reused_databases,
             f"{usage.kept} kept": usage.kept,
             f"{usage.dropped} dropped": usage.dropped,
         }

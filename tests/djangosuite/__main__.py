@@ -13,12 +13,16 @@ import django
 
 from schema_runner import embedded
 
+from ..builds import BUILDS
 from .internals import INTERNALS
 from .outcomes import Outcomes, differences
 from .source import tests_folder
 
 # What Django has for others to test with, and what it tests of connections and creation classes.
-LABELS = ["backends", "test_runner", "test_utils"]
+LABELS = [
+    *("backends", "fixtures", "introspection", "migrations", "postgres_tests", "schema"),
+    *("test_runner", "test_utils", "transactions"),
+]
 WITHIN = Path(__file__).parent / "within"
 STOCK = "recorded_runners.StockRunner"
 OURS = "recorded_runners.OurRunner"
@@ -30,7 +34,7 @@ def main() -> int:
     # The server may run as another user than this does.
     folder.chmod(0o755)
     tests = tests_folder()
-    server = embedded.start(cache_dir=folder / "server")
+    server = _start(folder / "server", options.labels)
     try:
         print(f"Django {django.__version__}, PostgreSQL {server.version}, {options.start_method}")
         stock, ours = (
@@ -41,6 +45,17 @@ def main() -> int:
         embedded.stop(server)
         shutil.rmtree(folder)
     return _report(stock, ours)
+
+
+def _start(cache: Path, labels: list[str]) -> embedded.Server:
+    """Start a server that can have the extensions which tests create, if one is there."""
+    debian = BUILDS["15"]
+    if debian.is_installed:
+        return embedded.start(bin_dir=debian.bin_dir, settings=debian.settings, cache_dir=cache)
+    if "postgres_tests" in labels:
+        labels.remove("postgres_tests")
+        print(f"Left out: postgres_tests, which need: {debian.install}")
+    return embedded.start(cache_dir=cache)
 
 
 def _parser() -> argparse.ArgumentParser:

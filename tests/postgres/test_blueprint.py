@@ -4,9 +4,9 @@ import pytest
 
 from schema_runner import names
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import locks, relocation, schemas, structure
+from schema_runner.postgres import relocation, schemas, structure
 from schema_runner.postgres.blueprint import Blueprint
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.marker import State
 from schema_runner.postgres.server import Connection, Server
 
 RUN = 4713
@@ -64,36 +64,6 @@ def test_what_a_dead_worker_left_is_cleared(blueprint: Blueprint, connection: Co
             busy.execute("COMMIT")
     with pytest.raises(Exception, match="does not exist"):
         connection.execute(f"SELECT FROM {left}.half_made")
-
-
-def test_a_database_of_a_worker_s_own(blueprint: Blueprint, server: Server) -> None:
-    """It is marked as the run's, and held as long as the worker lives."""
-    name = f"{blueprint.host}_3"
-    with server.maintenance() as maintenance:
-        with blueprint.database(3):
-            maintenance.execute(f"CREATE DATABASE {name}")
-        query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
-        (comment,) = maintenance.execute(query, [name]).fetchone() or ()
-        assert Marker.parse(comment) == Marker(RUN, State.READY, blueprint.request)
-        lease = blueprint.lease(3)
-        with server.connect(name) as inside:
-            assert locks.Lease.is_host_in_use(inside)
-            lease.close()
-        with server.connect(name) as inside:
-            assert not locks.Lease.is_host_in_use(inside)
-        maintenance.execute(f"DROP DATABASE {name}")
-
-
-def test_a_database_that_is_not_finished_is_dropped(blueprint: Blueprint, server: Server) -> None:
-    """It has no marker that says whose it is."""
-    name = f"{blueprint.host}_3"
-    with server.maintenance() as maintenance:
-        making = blueprint.database(3)
-        making.__enter__()
-        maintenance.execute(f"CREATE DATABASE {name}")
-        assert making.__exit__(ValueError, ValueError("broken off"), None) is not True
-        found = maintenance.execute("SELECT FROM pg_database WHERE datname = %s", [name])
-        assert found.fetchall() == []
 
 
 def test_passwords_are_not_shown(blueprint: Blueprint) -> None:

@@ -136,15 +136,16 @@ def test_clones_are_removed(request_: Request) -> None:
     """They are as the host, in use as long as the run lives, and go with it or by the next."""
     host = obtain(request_)
     plant(host)
+    host.prepare_clones({})
     clones = {number: f"{request_.name}_{number}" for number in (1, 7)}
     for number, clone in clones.items():
-        with host.cloning(number):
+        with host.clones.creation(number):
             create(request_, f"{clone} TEMPLATE {host.name}")
         assert is_planted(request_, clone)
     other = obtain(request_)
     assert set(there(request_)) == {host.name, *clones.values(), other.name}
     other.release(keep=False)
-    host.drop_clone(7)
+    host.clones.drop(clones[7])
     host.release(keep=False)
     assert there(request_) == [clones[1]]
     obtain(request_).release(keep=False)

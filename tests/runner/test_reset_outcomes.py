@@ -8,11 +8,28 @@ import pytest
 from ..project import WITH_STOCK, Project
 
 SETTINGS = """
-    INSTALLED_APPS += ["django.contrib.sites", "shop"]
+    INSTALLED_APPS += ["shop.apps.Shop", "django.contrib.sites"]
     SITE_ID = 1
     DATABASES["other"] = {**DATABASES["default"], "NAME": DATABASES["default"]["NAME"] + "_other"}
     DATABASES["other"]["TEST"] = {"DEPENDENCIES": []}
     DATABASES["twin"] = {**DATABASES["default"], "TEST": {"DEPENDENCIES": []}}
+"""
+# A handler that depends on what those of Django's own have made, before another of theirs.
+APPS = """
+    from django.apps import AppConfig, apps
+    from django.db.models.signals import post_migrate
+
+    def grant(sender, using, **named):
+        # In tests with available_apps there may be none.
+        if not apps.is_installed("django.contrib.auth"): return
+        from django.contrib.auth.models import Group, Permission
+
+        clerks, _ = Group.objects.using(using).get_or_create(name="clerks")
+        clerks.permissions.set(Permission.objects.using(using).all())
+
+    class Shop(AppConfig):
+        name = "shop"
+        def ready(self): post_migrate.connect(grant, sender=self)
 """
 MODELS = """
     from django.db import models
@@ -52,6 +69,8 @@ from django.contrib.sites.models import Site
 from django.core.management import call_command
 from helpers.elsewhere import in_a_thread
 from shop.models import Country, Order
+# Those of all apps but the last, as with stock.
+CLERKS = 32
 """
 # What a test does or expects; each can be the whole of one, or a line of several.
 LINES = [
@@ -74,6 +93,9 @@ LINES = [
     "Permission.objects.update(name='changed')",
     "self.assertFalse(Permission.objects.filter(name='changed').exists())",
     "Group.objects.create(name='staff').permissions.add(Permission.objects.first())",
+    "self.assertEqual(Group.objects.get(name='clerks').permissions.count(), CLERKS)",
+    "self.assertEqual(Group.objects.using('other').get().permissions.count(), CLERKS)",
+    "Group.objects.all().delete()",
     "User.objects.create(username='me').groups.add(Group.objects.create(name='staff'))",
     "Order.objects.create().authors.add(Author.objects.create(name='an author'))",
     "order = Order.objects.create(); order.again = order; order.save()",
@@ -129,6 +151,7 @@ def test_a_suite_that_passes_under_stock_passes(project: Project, seed: int) -> 
     """Tests that depend on each other, by rows of migrations, fixtures, sequences and so on."""
     project.configure(SETTINGS)
     project.write("shop/__init__.py", "")
+    project.write("shop/apps.py", APPS)
     project.write("shop/models.py", MODELS)
     project.write("shop/migrations/__init__.py", "")
     project.write("shop/migrations/0001_initial.py", MIGRATION)

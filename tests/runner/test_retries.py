@@ -1,5 +1,6 @@
 """What failed is run again: alone, in a fresh process with a fresh schema."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -114,6 +115,8 @@ def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, metho
     result = project.run(*mode, "--retries", "2", env={"START_METHOD": method})
     result.passed(f"Ran {len(RUNS)} tests")
     assert "Running again what failed, alone (5).\n" in result.stdout
+    # On a line of its own, behind that of the dots.
+    assert len(re.findall(r"(?m)^[.s]+$", result.stderr)) == 2
     line = line_of(result.stdout, "Flaky: passed when run again (6): ")
     # One screen has not room for all the names there could be.
     assert line.endswith(" and 1 more")

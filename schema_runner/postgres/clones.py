@@ -1,0 +1,160 @@
+"""Clones of a database for the workers of a run, which others take over where it is kept."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import psycopg
+from psycopg import sql
+
+from .. import names
+from . import backends, databases, locks
+from .databases import OwnDatabase
+from .hosts import Request
+from .marker import Marker, State
+from .server import Connection
+
+# The tables of a database, and its catalogs, but for what ANALYZE writes.
+_TABLES = """
+    SELECT nspname, relname FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+    WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND NOT relisshared
+      AND c.oid NOT IN ('pg_catalog.pg_statistic'::regclass,
+                        'pg_catalog.pg_statistic_ext_data'::regclass)
+      AND pg_catalog.pg_relation_size(c.oid) > 0
+      AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+    ORDER BY nspname, relname
+"""
+_VERSIONS = """
+    SELECT {name}::text, pg_catalog.count(*),
+           pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::text::int8))
+    FROM ONLY {table} HAVING pg_catalog.count(*) > 0
+"""
+_SEQUENCES = """
+    SELECT nspname, relname FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+    WHERE relkind = 'S' AND relpersistence <> 't'
+    ORDER BY nspname, relname
+"""
+_VALUES = "SELECT {name}::text, last_value, is_called FROM {table}"
+
+# By names in SQL.
+Facts: TypeAlias = dict[str, tuple[object, ...]]
+
+
+class Clones:
+    """The clones of the database `source`, which no test uses, for a run.
+
+    As nobody may be connected to what is cloned, no lease is held in it: those who use it hold a
+    lock elsewhere, which is seen in `pg_locks`.
+    """
+
+    def __init__(self, request: Request, source: str, run: int) -> None:
+        self.source = source
+        self._request = request
+        self._run = run
+        # By worker.
+        self.names: dict[int, str] = {}
+        # What a clone has as long as nothing has been written in it, and where sequences are.
+        self._versions: Facts = {}
+        self._values: Facts = {}
+
+    @staticmethod
+    def lock_of(source: str) -> int:
+        """Return the advisory lock that runs share which use clones of a database."""
+        return locks.key(f"clones of {source}")
+
+    def take(self, worker: int) -> bool:
+        """Give a worker a clone that is kept, if there is one that no other run has."""
+        workers = range(1, self._request.workers + 1)
+        first_choice = names.clone_database(self.source, worker)
+        of_others = {names.clone_database(self.source, n) for n in workers} - {first_choice}
+        with self._holding_name() as maintenance:
+            kept = [
+                one.name
+                for one in self._found(maintenance)
+                if one.marker.state is State.KEPT and one.name not in {self.source, *of_others}
+            ]
+            for name in sorted(kept, key=lambda name: name != first_choice)[:1]:
+                self._mark(maintenance, name, State.READY)
+                self.names[worker] = name
+        return bool(kept)
+
+    @contextmanager
+    def creation(self, worker: int) -> Iterator[None]:
+        """Mark the clone, called `names[worker]`, that the body of the `with` makes."""
+        name = names.clone_database(self.source, worker)
+        with self._holding_name() as maintenance:
+            if any(one.name == name for one in self._found(maintenance)):
+                # Another run's.
+                name = names.database_of_run(name, self._run)
+            self.names[worker] = name
+            backends.end(maintenance, self.source, self._run)
+            with databases.creation(maintenance, name):
+                yield
+                self._mark(maintenance, name, State.READY)
+
+    def drop(self, name: str) -> None:
+        with self._request.server.maintenance() as maintenance:
+            backends.end(maintenance, name, self._run)
+            databases.drop(maintenance, name)
+
+    def give_back(self, name: str) -> bool:
+        """Keep a clone as it was made; drop it, and return False, if tests have written in it."""
+        with self._holding_name() as maintenance:
+            backends.end(maintenance, name, self._run)
+            is_kept = self._restore(name)
+            if is_kept:
+                self._mark(maintenance, name, State.KEPT)
+            else:
+                databases.drop(maintenance, name)
+        return is_kept
+
+    def _restore(self, name: str) -> bool:
+        server = self._request.server
+        try:
+            if not self._versions:
+                with server.connect(self.source) as connection:
+                    self._versions = _read(connection, _TABLES, _VERSIONS)
+                    self._values = _read(connection, _SEQUENCES, _VALUES)
+            with server.connect(name) as connection:
+                if _read(connection, _TABLES, _VERSIONS) != self._versions:
+                    return False
+                # Aborted transactions have moved them.
+                moved = self._values.items() - _read(connection, _SEQUENCES, _VALUES).items()
+                for sequence, (value, is_called) in moved:
+                    query = "SELECT pg_catalog.setval(%s::regclass, %s, %s)"
+                    connection.execute(query, [sequence, value, is_called])
+        except psycopg.Error:
+            # Something hides rows from our role, for example.
+            return False
+        return True
+
+    @contextmanager
+    def _holding_name(self) -> Iterator[Connection]:
+        lock = locks.key(f"host database {self._request.name}")
+        with self._request.server.maintenance() as maintenance, locks.held(maintenance, lock):
+            yield maintenance
+
+    def _found(self, maintenance: Connection) -> list[OwnDatabase]:
+        """List the source and its clones, of whatever run."""
+        found = databases.requested_as(maintenance, self._request.name)
+        return [one for one in found if one.marker.template == self.source]
+
+    def _mark(self, maintenance: Connection, name: str, state: State) -> None:
+        marker = Marker(self._run, state, self._request.name, template=self.source)
+        databases.mark(maintenance, name, marker)
+
+
+def _read(connection: Connection, listing: str, query: str) -> Facts:
+    connection.execute("SET row_security = off")
+    statements = [
+        sql.SQL(query).format(
+            name=sql.Literal(sql.Identifier(*names).as_string()), table=sql.Identifier(*names)
+        )
+        for names in connection.execute(listing).fetchall()
+    ]
+    if not statements:
+        return {}
+    rows = connection.execute(sql.SQL(" UNION ALL ").join(statements))
+    return {name: tuple(facts) for name, *facts in rows}

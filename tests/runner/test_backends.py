@@ -1,0 +1,87 @@
+"""Database backends that are not Django's own."""
+
+import pytest
+
+from ..project import PARALLEL, WITH_STOCK, Mode, Project, each_runner
+
+# What the backends of django-tenants and django-pgschemas do: each cursor begins with the path
+# of the tenant, and the instance has another introspection than its class names.
+BACKEND = """
+    from django.db.backends.postgresql import base
+    from django.db.backends.postgresql.introspection import DatabaseIntrospection
+
+    class Introspection(DatabaseIntrospection):
+        is_of_tenants = True
+
+    class DatabaseWrapper(base.DatabaseWrapper):
+        tenant = "public"
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.introspection = Introspection(self)
+
+        def _cursor(self, name=None):
+            cursor = super()._cursor(name)
+            if name is None:
+                cursor.execute(f"SET search_path = {self.tenant}, public")
+            return cursor
+"""
+TESTS = """
+    class OfTenant(TransactionTestCase):
+        '''Stock's flush follows the search_path, so it clears the tenant's tables.'''
+        def setUp(self):
+            with transaction.atomic():
+                query("CREATE SCHEMA IF NOT EXISTS tenant")
+                query("CREATE TABLE IF NOT EXISTS tenant.library_author"
+                      " (LIKE public.library_author INCLUDING ALL)")
+            Author.objects.create(name="of all")
+            connection.tenant = "tenant"
+        def test_rows(self):
+            self.assertTrue(connection.introspection.is_of_tenants)
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="of a tenant")
+        def _fixture_teardown(self):
+            super()._fixture_teardown()
+            self.assertEqual(Author.objects.count(), 0)
+            connection.tenant = "public"
+            self.assertEqual([author.name for author in Author.objects.all()], ["of all"])
+            super()._fixture_teardown()
+        test_again = test_rows
+    class Committing(TransactionTestCase):
+        def test_rows(self):
+            self.assertEqual(Author.objects.count(), 0)
+            Author.objects.create(name="committed")
+            if worker := schema_runner.current_worker():
+                self.assertEqual(worker.schema, "public")
+        test_again = test_rows
+    class Plain(TestCase):
+        def test_rows(self):
+            meet()
+            self.assertEqual(Author.objects.count(), 0)
+            self.assertEqual(connection.introspection.table_names().count("library_author"), 1)
+    class Alike(Plain): pass
+"""
+WHY = "because the database backend tenants sets the search_path itself"
+
+
+@pytest.fixture
+def tenants(project: Project) -> Project:
+    project.write("tenants/base.py", BACKEND)
+    project.configure('DATABASES["default"]["ENGINE"] = "tenants"')
+    project.tests(TESTS)
+    return project
+
+
+@pytest.mark.versions
+@each_runner
+def test_one_that_sets_the_search_path(tenants: Project, mode: Mode) -> None:
+    """It gets clone databases, one line says why, and everything is as with stock Django."""
+    result = tenants.run(*mode, env={"MEET": "2" if mode == PARALLEL else "1"}).passed()
+    assert result.stdout.count(WHY) == (mode != WITH_STOCK)
+
+
+def test_one_that_sets_the_search_path_has_no_schema_beside_others(tenants: Project) -> None:
+    tenants.create_database()
+    result = tenants.run("--host-database", "current")
+    tenants.drop_database()
+    result.refused(f"{WHY}. Test with --host-database test")

@@ -1,0 +1,224 @@
+"""Databases in place of schemas: how often they are made, and for how long they are waited for."""
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from schema_runner.postgres.pg_dump import PgDump
+
+from ..project import PARALLEL, SERIAL, Project, Result, wait_for
+from .test_keepdb import TEST_ONLY, count, drop_databases, kill
+from .test_template import use_script
+
+FAILING = """
+    class Once(TestCase):
+        def test_it(self):
+            meet()
+            self.assertEqual(Author.objects.count(), 2)
+            Author.objects.create(name="here")
+            self.assertGreater(times("once"), 1)
+    class Always(TransactionTestCase):
+        def test_it(self):
+            meet()
+            # Where it is run again, what it has committed is gone.
+            where = query("SELECT current_database()")
+            record("found", authors=Author.objects.count(), where=where)
+            Author.objects.create(name="committed")
+            self.fail()
+    class Passing(TestCase):
+        def test_it(self): meet()
+"""
+
+
+@pytest.fixture
+def unlike(counted: Project) -> Project:
+    """A project whose copies differ from the original."""
+    with counted.maintenance() as connection:
+        real = PgDump.find(connection.info.server_version).path
+    use_script(counted, f'{shlex.quote(str(real))} "$@" | sed "s/^CREATE INDEX .*//"')
+    return counted
+
+
+@TEST_ONLY
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_databases_are_migrated_once(unlike: Project, method: str) -> None:
+    """Whatever the number of workers, and of those that run what has failed again."""
+    unlike.tests(FAILING)
+    result = unlike.run(
+        *("--parallel", "3", "--retries", "1", "--diagnose", "--timing"),
+        env={"MEET": "3", "START_METHOD": method},
+    ).failed("FAILED (failures=1)")
+    assert "test_it is BROKEN: " in result.stdout.replace("library.test_generated.Always.", "")
+    assert count(unlike) == 2
+    assert result.stdout.count("use databases of their own") == 1
+    assert "already exists" not in result.output
+    # What workers make is part of the set-up.
+    workers = re.findall(r"(?m)^  Cloning 'default' took ([0-9.]+)s$", result.stderr)
+    assert len(workers) == 3
+    (total,) = re.findall(r"Total database setup took ([0-9.]+)s", result.stderr)
+    (set_up,) = re.findall(r"Set-up ([0-9.]+) s,", result.stdout)
+    for whole in (set_up, total):
+        assert float(whole) > max(map(float, workers)) - 0.1
+    # One has migrated a database, which the others have waited for.
+    (creating,) = re.findall(r"(?m)^  Creating 'default' took ([0-9.]+)s$", result.stderr)
+    assert max(map(float, workers)) > 0.1 * float(creating)
+    _, *again = unlike.records("found")
+    assert len(again) == 1 + 5
+    assert {one["authors"] for one in unlike.records("found")} == {2}
+    assert [one["where"] for one in again] == [[[f"{unlike.test_name}_1"]]] * 6
+
+
+@TEST_ONLY
+def test_a_database_that_nobody_needs_is_not_waited_for(unlike: Project) -> None:
+    """The run ends with its tests, and leaves nothing of what a worker was filling."""
+    building = """
+        from helpers import query, record, times
+        def migrate(apps, editor):
+            if times("built") > 1:
+                record("building")
+                query("SELECT pg_sleep(20)")
+                record("built")
+    """
+    unlike.write("building.py", building)
+    operation = "migrations.RunPython(__import__('building').migrate)"
+    unlike.migration("0003_slow", "0002_counting", operation)
+    tests = """
+        class First(TestCase):
+            def test_it(self):
+                wait_until(lambda: "building" in (FOLDER / "recorded").read_text())
+        class Second(First): pass
+    """
+    unlike.write("recorded", "")
+    unlike.tests("from helpers import FOLDER, wait_until\n" + tests.replace("\n        ", "\n"))
+    unlike.run(*PARALLEL).passed("Ran 2 tests")
+    assert [one["what"] for one in unlike.records()] == ["building"]
+
+
+KEPT = """
+    class Reads(TestCase):
+        def test_it(self):
+            meet()
+            self.assertEqual(sorted(a.name for a in Author.objects.all()), NAMES)
+            record("found", where=query("SELECT current_database()")[0][0])
+            # Earlier runs have not moved sequences on, here or in another schema.
+            TESTS.append(self)
+            self.assertEqual(Author.objects.create(name="rolled back").pk, 2 + len(TESTS))
+            if "MINE" in os.environ:
+                self.assertEqual(query("SELECT nextval('mine.rows_n_seq')"), [(len(TESTS),)])
+            if os.environ.get("COMMIT") == str(len(TESTS)):
+                from library.committing import commit
+                commit()
+            if "WAIT" in os.environ:
+                wait_for("go")
+    class Alike(Reads): pass
+    if "COMMIT" in os.environ:
+        class Commits(TransactionTestCase):
+            # A reset leaves the seeder's row, in a clone that another run has made as well.
+            def test_it(self):
+                Author.objects.all().delete()
+            def test_later(self):
+                self.assertEqual([author.name for author in Author.objects.all()], NAMES[1:])
+    TESTS = []
+    NAMES = ["of a migration", "of a seeder"]
+"""
+COMMITTING = """
+    from helpers.elsewhere import in_a_thread
+    from helpers import query
+    def commit():
+        in_a_thread(lambda: query("INSERT INTO library_author (name) VALUES ('left')"))
+"""
+
+
+@pytest.fixture
+def cloned(counted: Project) -> Iterator[Project]:
+    """A project whose migrations make what no schema can hold."""
+    makes = "migrations.RunSQL('CREATE SCHEMA mine CREATE TABLE rows (n serial)')"
+    counted.migration("0003_schema", "0002_counting", makes)
+    counted.tests(KEPT)
+    counted.write("library/committing.py", COMMITTING)
+    yield counted
+    counted.end()
+    drop_databases(counted)
+
+
+def found(project: Project) -> list[str]:
+    return sorted(one["where"] for one in project.records("found"))
+
+
+def keep(project: Project, *arguments: str, **env: str) -> Result:
+    project.forget()
+    env = {"MEET": "2" if PARALLEL[0] in arguments else "1", **env}
+    return project.run(*arguments, "--keepdb", env=env).passed()
+
+
+@TEST_ONLY
+def test_clones_are_kept_and_leased(cloned: Project) -> None:
+    """As schemas are: no run migrates, and those that tests have written in are made anew."""
+    host, one, two = (cloned.test_name + suffix for suffix in ("", "_1", "_2"))
+    why = "uses clone databases, because schemas cannot keep apart schema mine"
+    first = keep(cloned, *PARALLEL, MINE="1")
+    assert "\n2 databases made, 2 kept.\n" in first.stdout
+    for mode in (PARALLEL, SERIAL):
+        again = keep(cloned, *mode, MINE="1")
+        assert found(cloned) == ([one, two] if mode else [one, one])
+        assert f"reused, {len(mode) or 1} kept.\n" in again.stdout
+        assert again.stdout.count(why) == first.stdout.count(why) == 1
+    for _ in range(2):
+        keep(cloned, *SERIAL, COMMIT="2")
+    assert cloned.databases() == [cloned.name, host]
+    keep(cloned, *PARALLEL)
+    assert cloned.databases() == [cloned.name, host, one, two]
+    assert count(cloned) == count(cloned, "seeded") == 1
+    # Another fingerprint has another database; without --keepdb all go.
+    cloned.migration("0004_more", "0003_schema", "migrations.RunSQL('SELECT 1')")
+    keep(cloned)
+    assert count(cloned) == 2
+    assert len(cloned.databases()) == 4 + 2
+    cloned.run().passed()
+    assert cloned.databases() == [cloned.name]
+
+
+@TEST_ONLY
+def test_runs_at_once_share_no_clone(cloned: Project) -> None:
+    """And what a killed one has had is removed, but for what is kept."""
+    host, one, two = (cloned.test_name + suffix for suffix in ("", "_1", "_2"))
+    keep(cloned, *PARALLEL)
+    cloned.forget()
+    env = {"MEET": "2", "WAIT": "1"}
+    waiting = cloned.start(*PARALLEL, "--keepdb", env=env)
+    wait_for(lambda: len(found(cloned)) == 2, "two workers in a test")
+    assert found(cloned) == [one, two]
+    # One that keeps nothing leaves alone what is in use, too.
+    for more in (["--keepdb"], []):
+        other = cloned.run(*PARALLEL, *more, env={"RECORDED": "others"}).passed()
+        assert "Waiting" not in other.output
+        used = {record["where"] for record in cloned.records("found", name="others")}
+        assert len(used) >= 2
+        assert not used & {one, two}
+    assert {host, one, two} <= set(cloned.databases())
+    kill(waiting)
+    keep(cloned, *PARALLEL)
+    assert "already exists" not in keep(cloned, *PARALLEL).output
+    assert set(found(cloned)) <= set(cloned.databases())
+    assert count(cloned) == 2
+    cloned.run().passed()
+    assert cloned.databases() == [cloned.name]
+
+
+@TEST_ONLY
+def test_databases_of_their_own_are_kept(unlike: Project) -> None:
+    """From the second run on all workers have clones of what one has built."""
+    spare = f"{unlike.test_name}_0"
+    unlike.tests(KEPT)
+    keep(unlike, *PARALLEL)
+    assert unlike.databases() == [unlike.name, spare, f"{unlike.test_name}_2"]
+    for mode in (PARALLEL, SERIAL):
+        again = keep(unlike, *mode)
+        assert again.stdout.count("as an earlier run has found") == 1
+        assert again.stdout.count("because") == 1
+        assert set(found(unlike)) <= set(unlike.databases()) - {spare}
+    assert count(unlike) == 2
+    unlike.run().passed()
+    assert unlike.databases() == [unlike.name]
