@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         Started,
         WorkerReady,
     )
-    from .execution.marks import retries, serial, timeout
+    from .execution.marks import own_database, retries, serial, timeout
     from .execution.suite import SchemaParallelTestSuite
     from .execution.worker import Worker, current_worker
     from .runner import SchemaDiscoverRunner, SchemaRunnerMixin
@@ -32,6 +32,7 @@ __all__ = [
     "WorkerError",
     "WorkerReady",
     "current_worker",
+    "own_database",
     "retries",
     "serial",
     "timeout",
@@ -52,6 +53,7 @@ _MODULES = {
     "WorkerError": "errors",
     "WorkerReady": "execution.events",
     "current_worker": "execution.worker",
+    "own_database": "execution.marks",
     "retries": "execution.marks",
     "serial": "execution.marks",
     "timeout": "execution.marks",

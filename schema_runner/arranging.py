@@ -13,6 +13,7 @@ from .execution import marks
 from .execution.suite import SchemaParallelTestSuite
 from .options import Automatic, Options
 from .settings import Settings, project_root
+from .wording import count
 
 if TYPE_CHECKING:
     from .execution.arrangement import Arrangement
@@ -77,6 +78,7 @@ class ArrangingMixin(Base):
             return self.test_suite(tests) if is_parallel or tests is not found else suite
         if processes > 1:
             self.parallel = processes
+            self._say_who_is_alone(tests)
         else:
             # What is run again has to be made as what others use is.
             processes, self.parallel = 1, 2
@@ -84,6 +86,16 @@ class ArrangingMixin(Base):
         arranged.order = arrangement.order(tests) if processes > 1 else None
         arranged.quarantined = self._quarantined
         return arranged
+
+    def _say_who_is_alone(self, tests: Sequence[Any]) -> None:
+        names = self._settings.own_database
+        classes = {type(test) for test in tests}
+        wanting = sum(marks.needs_own_database(one, names) for one in classes)
+        if wanting and self._settings.host_database == "current":
+            self.log(
+                f"Run alone: {count(wanting, 'class', 'classes')} marked own_database, because no "
+                f"other database is made beside the project's own (--host-database current)."
+            )
 
     def _stays_as_it_is(self, suite: unittest.TestSuite, workers: int) -> bool:
         """Whether neither the history nor an option has a say in a suite without workers."""
@@ -143,7 +155,7 @@ class ArrangingMixin(Base):
         return self._history.flaky if self._options.quarantine_flaky else ()
 
     def _is_serial(self, test: Any) -> bool:
-        return marks.is_serial(test, self._settings.serial, self._quarantined)
+        return marks.is_alone(test, self._settings, self._quarantined)
 
     def _needs_worker(self, tests: Sequence[Any]) -> bool:
         """Whether something may have to be run again, in a process that has run nothing yet."""

@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .execution.recorder import Recorder
 from .options import Options
 from .reporting.command import Command
 from .reporting.summary import Summary, Tally, verdict_lines
+from .settings import Settings
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ class ClosingMixin(Base):
     # None in a runner of the project's that makes no databases.
     _workspace: "Workspace | None" = None
     _memory: "Memory | None"
+    _settings: Settings
     _suite: Any = None
+    # What helps tests that have failed on what workers share.
+    _hint_lines: Collection[str] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,12 +94,16 @@ class ClosingMixin(Base):
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         failures = super().run_tests(test_labels, **kwargs)
-        for line in [*self._summary.lines(), *self._verdict_lines()]:
+        for line in [*self._summary.lines(), *self._verdict_lines(), *self._hint_lines]:
             self.log(line)
         return failures
 
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
         failures = super().suite_result(suite, result, **kwargs)
+        if self._workspace and not result.wasSuccessful():
+            from .reporting.hints import hint_lines
+
+            self._hint_lines = list(hint_lines(result, self._workspace.usage, self._settings))
         return failures + len(self._findings.flaky) if self._options.fail_on_flaky else failures
 
     @property
@@ -131,4 +139,5 @@ class ClosingMixin(Base):
             self._command.with_tests(one.tests, workers=2 if one.needs_workers else 0)
             for one in verdicts
         ]
-        return verdict_lines(verdicts, commands)
+        is_shared = self._workspace is not None and self._workspace.usage.is_shared
+        return verdict_lines(verdicts, commands, is_shared=is_shared)

@@ -70,6 +70,18 @@ def clone_database(host: str, worker: int) -> str:
     return database(host, f"_{worker}")
 
 
+def own_database(host: str, run: int, worker: int) -> str:
+    """Return the name of the database that a worker has for classes which share none.
+
+    Runs that use one pool have one host database: so the run is in it.
+    """
+    return database(host, f"_{run:016x}_{worker}")
+
+
+def is_own_database(name: str, run: int) -> bool:
+    return re.search(f"_{run:016x}_[0-9]+$", name) is not None
+
+
 def database_of_run(name: str, run: int) -> str:
     """Return the name of a run's host database where another run has the first choice."""
     return database(name, f"_{run:016x}")

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import django
 from django.core.management import CommandError
 from django.test.runner import DiscoverRunner, ParallelTestSuite
+from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from .arranging import ArrangingMixin
 from .backend.sessions import disconnect
 from .closing import ClosingMixin
 from .errors import SchemaRunnerError
+from .execution import marks
 from .execution.suite import SchemaParallelTestSuite
 from .execution.termination import Termination
 from .execution.worker import set_up_worker
@@ -56,7 +58,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             raise CommandError(str(error)) from error
         _avoid_forkserver()
         self.no_migrations = self._options.no_migrations
-        self._has_workers = False
+        self._has_workers = self._has_own_databases = False
         self._termination = Termination()
         try:
             self._settings = Settings.read(**self._options.for_settings)
@@ -75,6 +77,9 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
     def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
         suite = super().build_suite(test_labels, **kwargs)
         self._has_workers = isinstance(suite, SchemaParallelTestSuite)
+        names = self._settings.own_database
+        classes = {type(test) for test in iter_test_cases(suite)}
+        self._has_own_databases = any(marks.needs_own_database(one, names) for one in classes)
         if isinstance(suite, SchemaParallelTestSuite):
             suite.settings = self._settings
             suite.keepdb = self.keepdb
@@ -114,7 +119,11 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
 
         workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
         self._workspace = workspace
-        self._installed = install(workspace=workspace, runner_settings=self._settings)
+        self._installed = install(
+            workspace=workspace,
+            runner_settings=self._settings,
+            has_own_databases=self._has_own_databases,
+        )
         self._installed.callback(workspace.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())
@@ -125,6 +134,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
 
             suite = limited(
                 suite,
+                self._settings.own_database,
                 time_limit=self._settings.test_timeout,
                 has_limits=not self.pdb,
                 observers=self.observers,

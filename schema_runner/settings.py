@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     keep_days: float = 7.0
     keep_pools: int = 4
     serial: tuple[str, ...] = ()
+    own_database: tuple[str, ...] = ()
     test_timeout: float | None = None
     retries: int = 0
     history_dir: str | None = ".schema_runner"

@@ -23,6 +23,18 @@ class Usage:
         self.reused_databases += is_reused
 
     @property
+    def has_schemas(self) -> bool:
+        """Whether a worker has had a schema."""
+        return any(when is not None for when in self._when_made)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several workers have had schemas in one database."""
+        found = {(name, names.worker_of_schema(schema)) for name, schema in self._places}
+        hosts = [name for name, worker in found if worker is not None]
+        return len(hosts) > len(set(hosts))
+
+    @property
     def made(self) -> int:
         return sum(when is not None and when >= self._began for when in self._when_made)
 

@@ -126,8 +126,8 @@ class _Change:
             if workers is None:
                 raise SchemaRunnerError(
                     f"An extension would be dropped that other workers use: "
-                    f"{' '.join(text.split())}. Test with --host-database test --isolation "
-                    f"database, which gives each worker a database."
+                    f"{' '.join(text.split())}. Test with --host-database test, and give the "
+                    f"class a database of its own with @schema_runner.own_database."
                 )
             if others := workers - {self._worker}:
                 kept.add(name)

@@ -13,9 +13,9 @@ from .assignment import Assignment, assign
 from .creation import place
 from .extensions import sharing
 from .flushes import replace_flushes
-from .introspection import SchemaIntrospection
-from .obtaining import WorkerCreation
+from .introspection import SchemaIntrospection, narrow_methods
 from .operations import SchemaOperations
+from .own_database import OwnDatabaseCreation
 from .programs import programs
 from .resetting import reset_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Attribute of a connection, attribute of its class, and what goes into the latter.
 _SEAMS = (
-    ("creation", "creation_class", WorkerCreation),
+    ("creation", "creation_class", OwnDatabaseCreation),
     ("introspection", "introspection_class", SchemaIntrospection),
     ("ops", "ops_class", SchemaOperations),
 )
@@ -47,8 +47,10 @@ def install(**attributes: Any) -> ExitStack:
     mixed: set[type] = set()
     for connection in connections.all():
         if connection.vendor == "postgresql":
+            if type(connection) not in mixed:
+                narrow_methods(undo, type(connection).introspection_class)
             for instance_name, class_name, mixin in _SEAMS:
-                members = attributes if mixin is WorkerCreation else {}
+                members = attributes if mixin is OwnDatabaseCreation else {}
                 mix = partial(_mixed, mixin=mixin, members=members)
                 if type(connection) not in mixed:
                     _mix_in(undo, type(connection), class_name, mix)

@@ -1,6 +1,10 @@
 """Introspection that sees nothing but the current schema."""
 
 import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +23,61 @@ _IN_CURRENT_SCHEMA = (
 _GEOMETRY = r"(?P<table>\w+)\.f_table_name = %s"
 _GEOMETRY_IN_CURRENT_SCHEMA = r"\g<table>.f_table_schema = pg_catalog.current_schema() AND \g<0>"
 
+# Where other queries look relations up by name alone: catalogs, with the column that has the
+# schema, by OID or by name.
+_CATALOGS = {
+    "pg_class": "relnamespace",
+    "pg_constraint": "connamespace",
+    **dict.fromkeys(
+        ("pg_indexes", "pg_matviews", "pg_sequences", "pg_tables", "pg_views"), "schemaname"
+    ),
+    **dict.fromkeys(
+        (
+            *(
+                "information_schema.columns",
+                "information_schema.tables",
+                "information_schema.views",
+            ),
+            "information_schema.table_constraints",
+            "information_schema.key_column_usage",
+            "information_schema.constraint_column_usage",
+        ),
+        "table_schema",
+    ),
+}
+_CLAUSES = (
+    "CROSS|EXCEPT|FETCH|FOR|FULL|GROUP|HAVING|INNER|INTERSECT|JOIN|LEFT|LIMIT|NATURAL|OFFSET|ON"
+    "|ORDER|RIGHT|TABLESAMPLE|UNION|USING|WHERE|WINDOW"
+)
+_IN_CATALOG = (
+    r"(?i)(?P<lead>\b(?:FROM|JOIN)\s+|,\s*)(?:pg_catalog\.)?"
+    rf"(?P<name>{'|'.join(map(re.escape, _CATALOGS))})\b(?!\s*[.(])"
+    rf"(?:\s+(?:AS\s+)?(?!(?:{_CLAUSES})\b)(?P<alias>[a-z_]\w*))?"
+)
+# What other workers have, and in `public` the project. Elsewhere is what is nobody's.
+_IS_OURS = (
+    "({0} = pg_catalog.current_schema() OR {0} <> 'public'"
+    " AND {0} !~ '^test_(w[1-9][0-9]*|shims|template)_[0-9]+$')"
+)
+_BY_OID = "{column} IN (SELECT oid FROM pg_catalog.pg_namespace WHERE {condition})"
+_NARROWED = "(SELECT * FROM {name} WHERE {condition}) AS {alias}"
+
+
+def narrow_to_schema(query: str) -> str:
+    """Return a query of the catalog that finds no relations of other workers by their name."""
+
+    def narrow(found: re.Match[str]) -> str:
+        name = found["name"]
+        column = _CATALOGS[name.lower()]
+        is_by_oid = column.endswith("namespace")
+        condition = _IS_OURS.format("nspname" if is_by_oid else column)
+        if is_by_oid:
+            condition = _BY_OID.format(column=column, condition=condition)
+        alias = found["alias"] or name.rpartition(".")[2]
+        return found["lead"] + _NARROWED.format(name=name, condition=condition, alias=alias)
+
+    return re.sub(_IN_CATALOG, narrow, query)
+
 
 class _CurrentSchemaCursor:
     """A cursor that narrows Django's catalog queries to the current schema.
@@ -31,11 +90,52 @@ class _CurrentSchemaCursor:
 
     def execute(self, query: Any, params: Any = None) -> Any:
         if isinstance(query, str):
-            query = re.sub(_VISIBLE, _IN_CURRENT_SCHEMA, query)
+            query = self._narrow(query)
         return self._cursor.execute(query, params)
+
+    @staticmethod
+    def _narrow(query: str) -> str:
+        return re.sub(_VISIBLE, _IN_CURRENT_SCHEMA, query)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
+
+
+class _PackageCursor(_CurrentSchemaCursor):
+    """A cursor that does the same for queries of a package, which need not ask as Django does."""
+
+    @staticmethod
+    def _narrow(query: str) -> str:
+        narrowed = _CurrentSchemaCursor._narrow(query)
+        return narrowed if narrowed != query else narrow_to_schema(query)
+
+
+def narrow_methods(undo: ExitStack, introspection: type) -> None:
+    """Narrow what a package's class adds to Django's introspection, until the stack is closed.
+
+    Packages make instances of that class themselves, so that a mixin would not do.
+    """
+    for owner in introspection.__mro__:
+        is_package_s = owner.__module__.partition(".")[0] not in {"django", "builtins", _OURS}
+        for name, method in list(vars(owner).items()) if is_package_s else ():
+            if isinstance(method, FunctionType) and method.__code__.co_varnames[1:2] == (
+                "cursor",
+            ):
+                undo.callback(setattr, owner, name, method)
+                setattr(owner, name, _narrowing(method))
+
+
+_OURS = __name__.partition(".")[0]
+
+
+def _narrowing(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def narrowed(self: Any, cursor: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(cursor, _PackageCursor):
+            cursor = _PackageCursor(cursor)
+        return method(self, cursor, *args, **kwargs)
+
+    return narrowed
 
 
 def _narrow_geometry(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.db import router
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Planning(Naming):
     """The part of `SchemaCreation` that decides between copies, builds and databases."""
 
+    # Whether the run has classes that each worker has a database for.
+    has_own_databases: ClassVar[bool] = False
     # Of the first build.
     _origins: "Origins | None" = None
 
@@ -26,7 +28,8 @@ class Planning(Naming):
     def _wants_template(self) -> bool:
         if self.runner_settings.strategy != "template":
             return False
-        return self._workspace.workers > 1 or self._is_wanted_later
+        has_others = self._workspace.workers > 1 or self._is_wanted_later
+        return has_others or (self.has_own_databases and not self._is_current)
 
     @property
     def _is_wanted_later(self) -> bool:
@@ -92,6 +95,8 @@ class Planning(Naming):
         try:
             workspace.add_template(alias, extra, since)
         except CopyError as error:
+            if workspace.workers == 1 and not self._is_wanted_later:
+                return
             why = f"a schema cannot be copied: {self._listed(error.reasons)}"
             if workspace.workers == 1:
                 workspace.log(f"Alias '{alias}' has nothing for other runs, because {why}.")

@@ -38,10 +38,13 @@ def disconnect_from_transactions() -> None:
             connection.close()
 
 
-def prepare_for(test_class: type) -> None:
-    """Do what has to be done in this process before a class of tests is set up."""
+def prepare_for(test_class: type, *, own_database: bool) -> None:
+    """Do what has to be done in this process before a class of tests is set up.
+
+    One that wants its `own_database` is taken there.
+    """
     for creation in _resetting():
-        creation.prepare_for(test_class)
+        creation.prepare_for(test_class, own_database=own_database)
 
 
 def resets_so_far() -> tuple[int, float]:

@@ -208,6 +208,12 @@ class Crew:
             elif not connection.settings_dict["TEST"]["MIRROR"]:
                 creation._clone_test_db(str(number), verbosity=0, keepdb=False)  # type: ignore[attr-defined]
 
+    def count(self, own_databases: dict[str, str]) -> None:
+        """Count the databases that a worker has made for some classes, by alias, and dropped."""
+        for alias, name in own_databases.items():
+            creation: Any = connections[alias].creation
+            creation.count(name)
+
     def settle(self, number: int, places: dict[str, tuple[str, str]]) -> None:
         """Note where a worker is that has made its places itself."""
         for alias, (database, schema) in places.items():

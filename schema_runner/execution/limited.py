@@ -53,6 +53,8 @@ class LimitedMixin:
     def begin_class(self, test: Any) -> None:
         """Note that another class is about to be set up."""
         self.end_class()
+        # That of the class before: what is prepared for this one may take longer.
+        self._alarm.clear()
         self._class, self._tested = strclass(type(test)), 0.0
         self._class_begun = time.time(), cost_so_far()
 
@@ -162,10 +164,12 @@ class LimitedSuiteMixin:
     """Put before a class of suites, whose results are limited while they run.
 
     Results are of whatever class a runner of tests has chosen. Before a class is set up, it is
-    made sure that it finds the structure of the database that it should.
+    made sure that it finds the structure of the database that it should, or a database of its
+    own: `own_database` has the labels and tags of those that want one.
     """
 
     limits: Mapping[str, Any]
+    own_database: Collection[str] = ()
 
     def run(self, result: Any, debug: bool = False) -> Any:
         chosen, alarm = type(result), Alarm(_STDERR)
@@ -184,14 +188,33 @@ class LimitedSuiteMixin:
     def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802
         if getattr(result, "_previousTestClass", None) is not type(test):
             result.begin_class(test)
-            prepare_for(type(test))
+            if not self._is_prepared(test, result):
+                return
         result.limit_class(test)
         super()._handleClassSetUp(test, result)  # type: ignore[misc]
 
+    def _is_prepared(self, test: Any, result: Any) -> bool:
+        """Prepare for the class of a test; where that fails, its set-up has failed."""
+        wants_own = marks.needs_own_database(type(test), self.own_database)
+        try:
+            prepare_for(type(test), own_database=wants_own)
+        except Exception as error:
+            type(test)._classSetupFailed = True
+            self._createClassOrModuleLevelException(  # type: ignore[attr-defined]
+                result, error, "setUpClass", strclass(type(test))
+            )
+            return False
+        return True
 
-def limited(suite: unittest.TestSuite, **limits: Any) -> unittest.TestSuite:
-    """Return a suite as one that limits its results; `limits` are attributes of those."""
-    attributes = {"limits": limits}
+
+def limited(
+    suite: unittest.TestSuite, own_database: Collection[str], **limits: Any
+) -> unittest.TestSuite:
+    """Return a suite as one that limits its results; `limits` are attributes of those.
+
+    It takes classes to a database of their own that `own_database` names by labels or tags.
+    """
+    attributes = {"limits": limits, "own_database": own_database}
     suite.__class__ = type(type(suite).__name__, (LimitedSuiteMixin, type(suite)), attributes)
     return suite
 

@@ -1,13 +1,19 @@
 """What the decorators of this package say of a test, and what the settings do."""
 
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from unittest.util import strclass
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 _SERIAL = "_schema_runner_serial"
+_OWN_DATABASE = "_schema_runner_own_database"
 _TIMEOUT = "_schema_runner_timeout"
 _RETRIES = "_schema_runner_retries"
 
 T = TypeVar("T", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
 
 
 def serial(test: T) -> T:
@@ -16,6 +22,14 @@ def serial(test: T) -> T:
         raise TypeError("Put @schema_runner.serial, without arguments, on a test or a class.")
     setattr(test, _SERIAL, True)
     return test
+
+
+def own_database(test_class: Class) -> Class:
+    """Run a class in a database that it shares with no other worker: for what a schema lacks."""
+    if not isinstance(test_class, type):
+        raise TypeError("Put @schema_runner.own_database, without arguments, on a class.")
+    setattr(test_class, _OWN_DATABASE, True)
+    return test_class
 
 
 def timeout(seconds: float | None) -> Callable[[T], T]:
@@ -58,11 +72,37 @@ def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[
     method = _method(test)
     if getattr(method, _SERIAL, False) or getattr(test, _SERIAL, False):
         return True
-    if not serial_names:
-        return False
     tags = {*getattr(test, "tags", ()), *getattr(method, "tags", ())}
-    label = f"{test.id()}."
-    return any(name in tags or label.startswith(f"{name}.") for name in serial_names)
+    return _is_named(test.id(), tags, serial_names)
+
+
+def is_alone(test: Any, settings: "Settings", quarantined: Collection[str] = ()) -> bool:
+    """Whether a test is to run alone: also one that would need a database, where none is made."""
+    if is_serial(test, settings.serial, quarantined):
+        return True
+    has_databases = settings.host_database == "test"
+    return not has_databases and needs_own_database(type(test), settings.own_database)
+
+
+def needs_own_database(test_class: type, names: Collection[str]) -> bool:
+    """Whether a class is to run in a database of its own: by its mark, or by labels and tags.
+
+    A label or a tag of one of its tests decides for the class.
+    """
+    if getattr(test_class, _OWN_DATABASE, False):
+        return True
+    if not names:
+        return False
+    tests = {
+        name: getattr(test_class, name) for name in dir(test_class) if name.startswith("test")
+    }
+    tags = {tag for one in (test_class, *tests.values()) for tag in getattr(one, "tags", ())}
+    label = strclass(test_class)
+    return _is_named(label, tags, names) or any(f"{label}.{name}" in names for name in tests)
+
+
+def _is_named(test_id: str, tags: Collection[str], names: Collection[str]) -> bool:
+    return any(name in tags or f"{test_id}.".startswith(f"{name}.") for name in names)
 
 
 def limit(test: Any, default: float | None) -> float | None:

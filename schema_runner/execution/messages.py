@@ -109,6 +109,10 @@ class Left(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A worker has cleaned up and is about to end. `places` are as in Ready, if they are kept."""
+    """A worker has cleaned up and is about to end. `places` are as in Ready, if they are kept.
+
+    `own_databases` maps aliases to what it has made for classes that share no database.
+    """
 
     places: dict[str, tuple[str, str]]
+    own_databases: dict[str, str]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
+from unittest.util import strclass
 
 from django.db import connections
 
@@ -19,10 +20,12 @@ from .. import forks
 from ..backend.installation import install
 from ..backend.management import import_management
 from ..backend.obtaining import Start, WorkerCreation
+from ..backend.own_database import OwnDatabaseCreation
 from ..backend.programs import programs
 from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
 from ..settings import Settings
+from . import marks
 from .channel import Receiver, Sender
 from .messages import Creates, Failed, Gone, Order, Ready, Said, Stop, UsesDatabases
 from .raised import exc_info
@@ -121,7 +124,7 @@ class _Process:
             is_told = isinstance(error, SchemaRunnerError)
             self._tell_at_the_end(Failed(str(error) if is_told else traceback.format_exc()))
         self._leave()
-        self._tell_at_the_end(Gone(_places()))
+        self._tell_at_the_end(Gone(_places(), _own_databases()))
 
     def _tell_at_the_end(self, message: object) -> None:
         # Where a test has closed all files, nobody can be told.
@@ -202,13 +205,23 @@ class _Process:
         self._reporter.enter(order.part)
         try:
             tests = self._tests(order)
-            if tests:
-                prepare_for(type(tests[0][1]))
         except Exception as error:
             self._reporter.tell("addError", f"part {order.part.subsuite}", exc_info(error))
         else:
-            self._run(tests)
+            if not tests or self._is_prepared(type(tests[0][1])):
+                self._run(tests)
         self._reporter.leave(is_last=len(self._orders.peek()) <= 1)
+
+    def _is_prepared(self, test_class: type) -> bool:
+        """Prepare for a class; where that fails, its set-up has failed."""
+        names = self._assigned.settings.own_database
+        try:
+            prepare_for(test_class, own_database=marks.needs_own_database(test_class, names))
+        except Exception as error:
+            fixture = f"setUpClass ({strclass(test_class)})"
+            self._reporter.tell("addError", fixture, exc_info(error))
+            return False
+        return True
 
     def _tests(self, order: Order) -> list[tuple[int, Any]]:
         part = order.part
@@ -256,9 +269,9 @@ def _prepare_spawned(assigned: Assigned) -> None:
         connections[alias].settings_dict.update(initial)
 
 
-def _creations() -> list[WorkerCreation]:
+def _creations() -> list[OwnDatabaseCreation]:
     creations = [connection.creation for connection in connections.all(initialized_only=True)]
-    return [creation for creation in creations if isinstance(creation, WorkerCreation)]
+    return [creation for creation in creations if isinstance(creation, OwnDatabaseCreation)]
 
 
 def _places() -> dict[str, tuple[str, str]]:
@@ -267,4 +280,13 @@ def _places() -> dict[str, tuple[str, str]]:
         creation.connection.alias: (place.database, place.schema)
         for creation in _creations()
         if (place := creation.obtained) is not None
+    }
+
+
+def _own_databases() -> dict[str, str]:
+    """Map aliases to the databases that this process has made for classes that share none."""
+    return {
+        creation.connection.alias: creation.own_database
+        for creation in _creations()
+        if creation.own_database is not None
     }

@@ -119,7 +119,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         return Plan(tests, workers=self.processes, is_serial=self._is_serial, order=self.order)
 
     def _is_serial(self, test: Any) -> bool:
-        return marks.is_serial(test, self.settings.serial, self.quarantined)
+        return marks.is_alone(test, self.settings, self.quarantined)
 
     def _retries_of(self, test: Any) -> int:
         return marks.limit_of_retries(test, self.settings.retries)

@@ -232,6 +232,7 @@ class Supervisor:
     def _heed_gone(self, worker: Worker, message: Gone) -> None:
         worker.is_gone = True
         self._crew.settle(worker.number, message.places)
+        self._crew.count(message.own_databases)
         worker.deadline = time.monotonic() + _END
 
     # Burying workers.

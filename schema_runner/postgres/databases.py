@@ -7,6 +7,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
+from .. import names
 from .marker import Marker
 from .server import Connection
 
@@ -16,6 +17,11 @@ class OwnDatabase(NamedTuple):
 
     name: str
     marker: Marker
+
+    @property
+    def is_worker_s(self) -> bool:
+        """Whether it is for the classes of one worker that share none."""
+        return names.is_own_database(self.name, self.marker.run)
 
 
 def exists(maintenance: Connection, name: str) -> bool:

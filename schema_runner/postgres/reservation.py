@@ -79,10 +79,15 @@ class Reservation:
         if wanted is None:
             return None
         with holding_name(self._maintenance, request):
-            for database in databases.requested_as(self._maintenance, request.name):
+            found = databases.requested_as(self._maintenance, request.name)
+            for database in found:
                 if database.marker.fingerprint == wanted.fingerprint:
                     with suppress(SchemaRunnerError):
                         if host := self._adopt(database, wanted):
+                            # What stays is the pool, and what live runs use.
+                            for one in found:
+                                if one.is_worker_s:
+                                    self._remove(one)
                             return host
         return None
 

@@ -99,11 +99,21 @@ class Summary(NamedTuple):
         return f"{listed}." if listed else ""
 
 
-def verdict_lines(verdicts: "Sequence[Verdict]", commands: Sequence[str]) -> Iterator[str]:
-    """Yield lines about failures that were diagnosed, each with the command to see it again."""
+def verdict_lines(
+    verdicts: "Sequence[Verdict]", commands: Sequence[str], *, is_shared: bool
+) -> Iterator[str]:
+    """Yield lines about failures that were diagnosed, each with the command to see it again.
+
+    Where workers share a database it may be that, and a line names the way out.
+    """
     for verdict, command in zip(verdicts, commands, strict=True):
         yield f"{verdict.name} is {verdict.fault.upper()}: {verdict.evidence}."
         yield f"    {command}"
+        if verdict.needs_workers and is_shared:
+            yield (
+                "    If they meet in what belongs to the whole database, put "
+                "@schema_runner.own_database on the class, otherwise @schema_runner.serial."
+            )
 
 
 def _named(what: str, names: Sequence[str]) -> Iterator[str]:

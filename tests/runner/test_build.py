@@ -158,6 +158,74 @@ def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
     run(project, SERIAL)
 
 
+BACKEND = """
+    from django.db.backends.postgresql import base, introspection
+
+    class Introspection(introspection.DatabaseIntrospection):
+        def rows(self, cursor, statement, *parameters):
+            cursor.execute(statement, parameters)
+            return cursor.fetchall()
+        def indexes(self, cursor, table):
+            return self.rows(cursor, "SELECT indexname FROM pg_indexes"
+                " WHERE tablename = %s", table)
+        def partitioned(self, cursor):
+            return self.rows(cursor, "SELECT pg_class.relname FROM pg_partitioned_table JOIN\\n"
+                " pg_class ON pg_class.oid = partrelid")
+        def partitions(self, cursor, table):
+            return self.rows(cursor, "SELECT child.relname, nspname = current_schema()"
+                " FROM pg_inherits, pg_catalog.pg_class parent, pg_class AS child"
+                " LEFT JOIN pg_namespace n ON n.oid = child.relnamespace"
+                " WHERE inhparent = parent.oid AND inhrelid = child.oid AND parent.relname = %s",
+                table)
+        def columns(self, cursor, table):
+            return self.rows(cursor, "SELECT count(*) FROM information_schema.COLUMNS col"
+                " JOIN pg_class c ON relname = table_name WHERE col.table_name = %s", table)
+        def toasts(self, cursor):
+            return self.rows(cursor, "SELECT count(*) > 0 FROM pg_class"
+                " WHERE relnamespace = 'pg_toast'::regnamespace")
+        def get_constraints(self, cursor, table):
+            return {name for name in super().get_constraints(cursor, table)}
+
+    class DatabaseWrapper(base.DatabaseWrapper):
+        introspection_class = Introspection
+"""
+
+
+@each_runner
+def test_introspection_of_a_backend_of_its_own(project: Project, mode: Mode) -> None:
+    """Queries that look relations up by name find those of the worker alone, as in a database."""
+    project.write("backend/__init__.py", "")
+    project.write("backend/base.py", BACKEND)
+    project.configure('DATABASES["default"]["ENGINE"] = "backend"')
+    tables = """
+        CREATE TABLE library_reading (at date, note text) PARTITION BY RANGE (at);
+        CREATE TABLE library_reading_rest PARTITION OF library_reading DEFAULT;
+        CREATE INDEX by_at ON library_reading (at);
+    """
+    project.migration("0002_reading", "0001_initial", f"migrations.RunSQL({tables!r})")
+    tests = """
+        from backend.base import Introspection
+
+        class Finds(TestCase):
+            def test_each(self):
+                if os.environ["MEET"]: meet()
+                with connection.cursor() as cursor:
+                    # psqlextra's schema editor makes one itself.
+                    for see in (connection.introspection, Introspection(connection)):
+                        self.assertEqual(see.indexes(cursor, "library_reading"), [("by_at",)])
+                        self.assertEqual(see.partitioned(cursor), [("library_reading",)])
+                        self.assertEqual(see.partitions(cursor, "library_reading"),
+                                         [("library_reading_rest", True)])
+                        self.assertEqual(see.columns(cursor, "library_book"), [(3,)])
+                        self.assertEqual(see.toasts(cursor), [(True,)])
+                        self.assertIn("library_book_pkey",
+                                      see.get_constraints(cursor, "library_book"))
+        class FindsToo(Finds): pass
+    """
+    project.tests(tests)
+    project.run(*mode, env={"MEET": "2" if mode == PARALLEL else ""}).passed("Ran 2 tests")
+
+
 # What a schema cannot hold: cases, by how the line that tells of them names them. It names three.
 OBSTACLES = [listed(table) for table in ("""
     -- schema audit

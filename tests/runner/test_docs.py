@@ -48,7 +48,7 @@ def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
     """All blocks of Python, in one project whose tests are those of the docs."""
     write_blocks(project)
     project.write("library/fixtures/authors.json", FIXTURE)
-    project.run(*mode).passed("Ran 7 tests")
+    project.run(*mode).passed("Ran 8 tests")
     if mode:
         project.run(*mode, "--testrunner", "runner.Runner").passed()
         observed = project.run(*mode, "--testrunner", "observed.ObservedRunner").passed()

@@ -126,14 +126,24 @@ def extended(project: Project) -> Project:
     return project
 
 
-STARTS = {"serial": (SERIAL, "fork"), "fork": (PARALLEL, "fork"), "spawn": (PARALLEL, "spawn")}
+STARTS = {
+    "serial": (SERIAL, "fork", []),
+    "fork": (PARALLEL, "fork", []),
+    "spawn": (PARALLEL, "spawn", []),
+    # A class in the schema comes before and after.
+    "own database": (SERIAL, "fork", ["library.test_generated.Second"]),
+}
 
 
-@pytest.mark.parametrize(("mode", "method"), STARTS.values(), ids=STARTS)
-def test_extensions_that_models_use(extended: Project, mode: Mode, method: str) -> None:
-    """Fields, lookups, indexes, constraints and views have them in all workers."""
+@pytest.mark.parametrize(("mode", "method", "own"), STARTS.values(), ids=STARTS)
+def test_extensions_that_models_use(
+    extended: Project, mode: Mode, method: str, own: list[str]
+) -> None:
+    """Fields, lookups, indexes, constraints and views have them in all workers and databases."""
+    extended.configure(f'SCHEMA_RUNNER = {{"OWN_DATABASE": {own}}}')
     result = extended.run(*mode, env={"START_METHOD": method}).passed("Ran 12 tests")
     assert "uses clone databases" not in result.output
+    assert "runs the migrations" not in result.output
 
 
 def test_extensions_in_the_project_s_own_database(extended: Project) -> None:
@@ -230,8 +240,11 @@ def test_tests_that_drop_an_extension(project: Project) -> None:
     project.tests(DROPPING)
     project.run().passed()
     project.run(*PARALLEL, "--isolation", "database").passed()
-    result = project.run(*PARALLEL).failed("FAILED (errors=2)", "--isolation database")
+    result = project.run(*PARALLEL).failed("FAILED (errors=2)", "@schema_runner.own_database")
     assert result.stderr.count("An extension would be dropped that other workers use") == 2
+    assert "\nFailed on what belongs to the whole database (An extension would" in result.stdout
+    project.configure('SCHEMA_RUNNER = {"OWN_DATABASE": ["library"]}')
+    project.run(*PARALLEL).passed()
 
 
 PASSING = """

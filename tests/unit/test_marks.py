@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from django.test import tag
 
-from schema_runner import serial, timeout
+from schema_runner import own_database, serial, timeout
 from schema_runner.execution import marks
 
 
@@ -41,6 +41,13 @@ class Lifted(Marked): ...
 
 @tag("heavy")
 class Tagged(Plain): ...
+
+
+@own_database
+class Whole(Plain): ...
+
+
+class WholeToo(Whole): ...
 
 
 PLAIN = Plain("test_plain")
@@ -121,6 +128,26 @@ def test_a_limit_that_is_none_is_refused(seconds: Any) -> None:
         timeout(seconds)
 
 
-def test_serial_takes_no_arguments() -> None:
-    with pytest.raises(TypeError, match=r"Put @schema_runner\.serial, without arguments"):
-        serial("reason")  # type: ignore[type-var]
+@pytest.mark.parametrize(
+    ("test_class", "names", "expected"),
+    [
+        *[(Plain, [], False), (Whole, [], True), (WholeToo, ["other"], True)],
+        *((Plain, [name], True) for name in (CLASS, __name__, PACKAGE, PLAIN.id())),
+        *((Plain, [name], False) for name in (CLASS[:-1], f"{CLASS}.", f"{CLASS}.other", "Plain")),
+        # A tag of a test is one of its class here, for the whole of that moves.
+        *[(Plain, ["slow"], True), (Tagged, ["heavy"], True), (Plain, ["heavy"], False)],
+    ],
+)
+def test_what_gives_a_class_a_database(
+    test_class: type, names: list[str], *, expected: bool
+) -> None:
+    assert marks.needs_own_database(test_class, names) is expected
+
+
+@pytest.mark.parametrize(
+    ("decorator", "wrong"), [(serial, "reason"), (own_database, lambda: None)]
+)
+def test_decorators_that_take_no_arguments(decorator: Any, wrong: object) -> None:
+    said = rf"Put @schema_runner\.{decorator.__name__}, without arguments"
+    with pytest.raises(TypeError, match=said):
+        decorator(wrong)

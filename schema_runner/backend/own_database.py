@@ -1,0 +1,275 @@
+"""A database of its own for the classes that ask for one, in any process that runs tests."""
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+from django.db import connections
+
+from .. import names
+from ..errors import SchemaRunnerError
+from .assignment import Assignment, Place
+from .obtaining import WorkerCreation
+from .sessions import leave_transactions
+
+if TYPE_CHECKING:
+    from ..postgres.blueprint import Blueprint
+    from ..postgres.locks import Lease
+    from ..postgres.server import Connection
+    from .resets import Resets
+
+
+class _Own(NamedTuple):
+    """The database of a process that is this worker; `blueprint` is that of its schema."""
+
+    blueprint: "Blueprint"
+    worker: int
+
+    @property
+    def name(self) -> str:
+        return names.own_database(self.blueprint.host, self.blueprint.run, self.worker)
+
+
+class OwnDatabaseCreation(WorkerCreation):
+    """`WorkerCreation` that takes some classes to another database: what `install` mixes in.
+
+    It is made when the first such class comes, and kept for the others of this process.
+    """
+
+    # The name of the database, also once it is dropped.
+    own_database: str | None = None
+    _own: _Own | None = None
+    _own_place: Place | None = None
+    _own_lease: "Lease | None" = None
+    _is_making = False
+    # What holds for other classes, while one uses the database.
+    _shared: Assignment | None = None
+    # The resets of the database where tests are not.
+    _other_resets: "Resets | None" = None
+
+    def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:
+        if own_database and not self._is_current and self._is_used_by(test_class):
+            self._enter()
+        else:
+            self._return()
+        super().prepare_for(test_class)
+
+    def _is_used_by(self, test_class: type) -> bool:
+        wanted = getattr(test_class, "databases", "__all__")
+        return wanted == "__all__" or not self._aliases.isdisjoint(wanted)
+
+    @property
+    def _aliases(self) -> set[str]:
+        """The aliases of the same database: all of them go where one goes."""
+        group = self._shared or self._assignment
+        found = {one.alias: Assignment.of(one.settings_dict) for one in connections.all()}
+        return {
+            alias for alias, one in found.items() if one and group and one.alias == group.alias
+        }
+
+    @property
+    def resets(self) -> "Resets | None":
+        """None too in a database where nothing is to be restored: the flush is stock Django's.
+
+        So a test finds no schemas of ours there, whatever it reads or dumps.
+        """
+        place = self._place if self._shared else None
+        return None if place and place.template is None else super().resets
+
+    def _enter(self) -> None:
+        """Use the database from now on, unless this worker shares none with others anyway."""
+        assignment = self._assignment
+        if self._shared or not (assignment and assignment.place and assignment.place.path):
+            return
+        leave_transactions()
+        primary: Any = connections[assignment.alias].creation
+        place = primary.own_place()
+        self._shared = assignment
+        self._go_to(place)
+        self._forget_types()
+        self._swap_resets()
+
+    def _return(self) -> None:
+        if self._shared is None:
+            return
+        leave_transactions()
+        assignment, self._shared = self._shared, None
+        self._reconnect(assignment)
+        self._forget_types()
+        self._swap_resets()
+
+    def _go_to(self, place: Place) -> None:
+        assignment = self._assignment
+        assert assignment is not None
+        assert assignment.worker is not None
+        self._reconnect(assignment.at(assignment.worker, place)._replace(extensions=None))
+
+    def _forget_types(self) -> None:
+        """Let Django look up the OIDs of extensions' types again: another database has others.
+
+        It keeps them by alias: those of hstore and citext, and of PostGIS, from 5.2 to 6.1.
+        """
+        if signals := sys.modules.get("django.contrib.postgres.signals"):
+            signals.get_hstore_oids.cache_clear()
+            signals.get_citext_oids.cache_clear()
+        for found in getattr(self.connection, "_type_infos", {}).values():
+            found.pop(self._alias, None)
+
+    def _swap_resets(self) -> None:
+        # Each remembers what its place was like. One connection for the two is enough.
+        if self._resets is not None:
+            self._resets.connection.close()
+        self._resets, self._other_resets = self._other_resets, self._resets
+
+    def own_place(self) -> Place:
+        """Return the database that this process has made; make it unless it has."""
+        if self._own_place is not None:
+            return self._own_place
+        shared = self._shared or self._assignment
+        assert shared is not None
+        assert shared.worker is not None
+        self._own = own = _Own(shared.blueprint or self._blueprint_of_run(), shared.worker)
+        self._is_making = True
+        try:
+            self._go_to(Place(own.name))
+            self._own_place = self._copy_template(own) or self._build_own(own)
+        finally:
+            self._is_making = False
+            self._reconnect(shared)
+        return self._own_place
+
+    def _blueprint_of_run(self) -> "Blueprint":
+        """Return one for a run without workers, which has planned none."""
+        workspace = self._workspace
+        schema = workspace.schemas(self._alias)[1]
+        return workspace.host(self._alias).blueprint(schema, reasons=("there is no template",))
+
+    def _copy_template(self, own: _Own) -> Place | None:
+        """Make it from the template; return None where there is none, or it cannot be copied."""
+        if own.blueprint.template is None:
+            self._say_why_it_migrates(own, "there is no template")
+            return None
+        from ..postgres import own_database
+        from ..postgres.contents import CopyError
+        from ..postgres.snapshot import SnapshotError
+
+        self._create_own(own)
+        keeps_all = self.runner_settings.reset == "reference"
+        try:
+            with self._connect() as connection:
+                template = own_database.fill(
+                    own.blueprint, own.worker, connection, keeps_all=keeps_all
+                )
+        except (CopyError, SnapshotError) as error:
+            self._say_why_it_migrates(own, f"the template cannot be copied: {error}")
+            return None
+        return Place(own.name, (), template)
+
+    def _say_why_it_migrates(self, own: _Own, why: str) -> None:
+        self._say_to_user(
+            f"Worker {own.worker} runs the migrations in a database of its own for alias "
+            f"'{self._alias}', because {why}."
+        )
+
+    def _build_own(self, own: _Own) -> Place:
+        self._migrate()
+        self._load_reference()
+        if not self._needs_reference:
+            return Place(own.name)
+        from ..postgres.marker import Marker, State
+        from ..postgres.template import Template
+
+        marker = Marker(own.blueprint.run, State.READY)
+        with self._connect() as connection:
+            template = Template.create_of_rows(connection, "public", marker, (), self._since)
+        return Place(own.name, (), template.name)
+
+    def _create_own(self, own: _Own) -> None:
+        from ..postgres import own_database
+
+        self._release_own()
+        self.own_database = own.name
+        self._own_lease = own_database.create(
+            own.blueprint, own.worker, lambda: self._execute_create(own.name)
+        )
+
+    def _execute_create(self, name: str) -> None:
+        """Create the database as stock Django does, but do not end the run where that fails."""
+        creation: Any = self
+        parameters = {
+            "dbname": self._quote_name(name),
+            "suffix": creation.sql_table_creation_suffix(),
+        }
+        try:
+            with creation._nodb_cursor() as cursor:
+                creation._execute_create_test_db(cursor, parameters)
+        except SystemExit as error:
+            raise SchemaRunnerError(
+                f"Database {name!r} cannot be created: {error.__context__}"
+            ) from error
+
+    def count(self, name: str) -> None:
+        """Count a database that was made for some classes in what the run has used."""
+        self._workspace.usage.add(name, "public")
+
+    def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
+        if not self._is_making:
+            return super()._create_test_db(verbosity, autoclobber, keepdb)
+        assert self._own is not None
+        self._create_own(self._own)
+        return self._own.name
+
+    def _get_test_db_name(self) -> str:
+        if self._is_making and self._own is not None:
+            return self._own.name
+        return super()._get_test_db_name()
+
+    def _connect(self) -> "Connection":
+        if self._is_making and self._own is not None:
+            return self._server().connect(self._own.name)
+        return super()._connect()
+
+    def leave(self, *, keep: bool) -> None:
+        self._drop_own()
+        super().leave(keep=keep)
+
+    def destroy_test_db(
+        self,
+        old_database_name: str | None = None,
+        verbosity: int = 1,
+        keepdb: bool = False,
+        suffix: str | None = None,
+    ) -> None:
+        self._drop_own()
+        assignment = self._assignment
+        if suffix is None and self.has_own_databases and assignment and assignment.blueprint:
+            from ..postgres import own_database
+
+            # A server that is gone the rest of the clean-up tells of.
+            with suppress(SchemaRunnerError):
+                own_database.drop_all(assignment.blueprint, self._workspace.log)
+        super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
+
+    def _drop_own(self) -> None:
+        """Drop the database of this process: it is not for other runs, whatever these keep."""
+        self._return()
+        own, self._own, self._own_place = self._own, None, None
+        if own is None:
+            return
+        if self._other_resets is not None:
+            self._other_resets.connection.close()
+            self._other_resets = None
+        self._release_own()
+        if self.workspace is not None:
+            self.count(own.name)
+        from ..postgres import own_database
+
+        # What is left, as somebody is connected to it, the run tries again to drop.
+        with suppress(psycopg.Error, SchemaRunnerError):
+            own_database.drop(own.blueprint, own.worker)
+
+    def _release_own(self) -> None:
+        if self._own_lease is not None:
+            self._own_lease.close()
+            self._own_lease = None

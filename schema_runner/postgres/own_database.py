@@ -1,0 +1,99 @@
+"""A database beside the host database for one worker alone: made, filled and dropped."""
+
+from collections.abc import Callable
+
+import psycopg
+
+from .. import names
+from . import backends, databases, locks, schemas, structure
+from .blueprint import Blueprint
+from .contents import Contents, CopyError
+from .hosts import PUBLIC, Log
+from .marker import Marker, State
+from .server import Connection
+from .snapshot import Snapshot, refuse_changes_beside
+from .template import Template
+
+
+def create(blueprint: Blueprint, worker: int, create: Callable[[], object]) -> locks.Lease:
+    """Call `create` for the database of this name, mark it, and return a lease on it.
+
+    One that a process left which had the same number, and died, goes first.
+    """
+    name = names.own_database(blueprint.host, blueprint.run, worker)
+    with (
+        blueprint.server.maintenance() as maintenance,
+        locks.held(maintenance, locks.key(f"host database {blueprint.request}")),
+    ):
+        _drop(maintenance, name, blueprint.run)
+        with databases.creation(maintenance, name):
+            create()
+            marker = Marker(blueprint.run, State.READY, blueprint.request)
+            databases.mark(maintenance, name, marker)
+            return locks.Lease(blueprint.server.connect(name), blueprint.run)
+
+
+def fill(
+    blueprint: Blueprint, worker: int, connection: Connection, *, keeps_all: bool
+) -> str | None:
+    """Make in `public` what the template of the host database has.
+
+    Return the name of a copy of the template, if resets have rows to restore from it. Raises
+    CopyError or SnapshotError.
+    """
+    with blueprint.connect(worker) as host:
+        refuse_changes_beside(host)
+        assert blueprint.template is not None
+        template = Template.read(host, blueprint.template, blueprint.path)
+        snapshot = Snapshot.of(host, template, fingerprint="", made=0)
+    copied = snapshot.restore(
+        connection, Marker(blueprint.run, State.READY), path=(), extensions=PUBLIC
+    )
+    copied.copy(connection, PUBLIC, batch=blueprint.batch)
+    _prove(snapshot.contents, connection)
+    if keeps_all or copied.contents.marked:
+        return copied.name
+    # Tests of a class that looks into the catalog find nothing but what stock Django makes.
+    schemas.drop(connection, copied.name, blueprint.run, batch=blueprint.batch)
+    return None
+
+
+def _prove(contents: Contents, connection: Connection) -> None:
+    """Raise CopyError where `public` lacks what a template says that copies have."""
+    wanted, found = map(_comparable, (contents.inventory, structure.inventory(connection, PUBLIC)))
+    # Besides, extensions have theirs there.
+    if missing := structure.different(wanted, wanted & found):
+        raise CopyError(*missing)
+
+
+def _comparable(inventory: frozenset[str]) -> frozenset[str]:
+    """Return what is the same for a worker's schema and `public`, where its extensions are."""
+    return frozenset(
+        fact.replace("public.", "")
+        for fact in inventory
+        if not fact.startswith("schema privileges")
+    )
+
+
+def drop(blueprint: Blueprint, worker: int) -> None:
+    with blueprint.server.maintenance() as maintenance:
+        _drop(
+            maintenance, names.own_database(blueprint.host, blueprint.run, worker), blueprint.run
+        )
+
+
+def drop_all(blueprint: Blueprint, log: Log) -> None:
+    """Drop those of this run that are left: by workers which were killed, or as one was in use."""
+    with blueprint.server.maintenance() as maintenance:
+        found = maintenance.execute("SELECT datname FROM pg_catalog.pg_database").fetchall()
+        # The number of the run in the name is proof enough: a marker may be missing by now.
+        for name in [name for (name,) in found if names.is_own_database(name, blueprint.run)]:
+            try:
+                _drop(maintenance, name, blueprint.run)
+            except psycopg.Error as error:
+                log(f"Database {name!r} stays, for the next run to remove: {error}")
+
+
+def _drop(maintenance: Connection, name: str, run: int) -> None:
+    backends.end(maintenance, name, run)
+    databases.drop(maintenance, name)

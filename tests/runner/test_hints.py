@@ -1,0 +1,128 @@
+"""What a run says in the end of tests that need a database of their own."""
+
+import pytest
+
+from ..project import PARALLEL, SERIAL, Mode, Project
+
+# Each kind of failure has a class, or two that meet.
+TESTS = """
+    from helpers import FOLDER
+
+    class CreatesSchema(TransactionTestCase):
+        def test_it(self):
+            meet()
+            query("CREATE SCHEMA drafts")
+            if "CLEANS" in os.environ: query("DROP SCHEMA drafts")
+    class CreatesSchemaToo(CreatesSchema): pass
+
+    class Publishes(TransactionTestCase):
+        def test_it(self):
+            meet()
+            query("CREATE PUBLICATION news")
+            if "CLEANS" in os.environ: query("DROP PUBLICATION news")
+    class PublishesToo(Publishes): pass
+
+    class Indexes(TransactionTestCase):
+        def test_it(self):
+            meet()
+            wait_for("held")
+            self.addCleanup((FOLDER / "built").touch)
+            query("SET lock_timeout = '50ms'")
+            self.addCleanup(query, "RESET lock_timeout")
+            query("CREATE INDEX CONCURRENTLY by_title ON library_book (title)")
+    class IndexesBeside(TransactionTestCase):
+        def test_it(self):
+            meet()
+            with transaction.atomic():
+                query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                query("SELECT count(*) FROM library_author")
+                (FOLDER / "held").touch()
+                wait_for("built")
+
+    class Counts(TestCase):
+        def test_it(self):
+            meet()
+            found = query("SELECT count(*) FROM pg_class WHERE relname = 'library_book'")
+            self.assertEqual(found, [(1,)])
+    class CountsToo(Counts): pass
+
+    class NamesPublic(TestCase):
+        def test_it(self): query("SELECT * FROM public.library_book")
+
+    class LooksInPublic(TestCase):
+        def test_it(self):
+            tables = query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            self.assertIn(("library_book",), tables)
+
+    class Plain(TestCase):
+        def test_it(self):
+            meet()
+            with self.subTest(): self.assertEqual(Author.objects.count(), 1)
+            query("SELECT 1 FROM other.nothing")
+        def test_of_the_schema(self):
+            self.assertEqual(query("SELECT 1 FROM pg_class WHERE relnamespace = 0"), [(1,)])
+    @schema_runner.own_database
+    class PlainToo(TransactionTestCase):
+        def test_it(self):
+            meet()
+            query("CREATE SCHEMA drafts; CREATE SCHEMA drafts")
+"""
+CASES: dict[str, tuple[Mode, str]] = {
+    "CreatesSchema": (PARALLEL, '(schema "drafts" already exists): '),
+    "Publishes": (PARALLEL, '(publication "news" already exists): '),
+    "Indexes": (PARALLEL, "(canceling statement due to lock timeout): "),
+    "Counts": (PARALLEL, "(a query of pg_class without a schema): "),
+    "NamesPublic": (SERIAL, '(relation "public.library_book" does not exist): '),
+    "LooksInPublic": (SERIAL, "(a query of pg_tables for schema public): "),
+}
+SAID = "Failed on what belongs to the whole database "
+WAY_OUT = (
+    ". Give these classes a database of their own: put @schema_runner.own_database on them, or "
+    'list them in SCHEMA_RUNNER["OWN_DATABASE"].\n'
+)
+
+
+@pytest.fixture
+def failing(shared_project: Project) -> Project:
+    shared_project.tests(TESTS)
+    shared_project.forget()
+    for file in ("held", "built"):
+        (shared_project.folder / file).unlink(missing_ok=True)
+    return shared_project
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_way_out_is_the_last_line(failing: Project, name: str) -> None:
+    """It says on what the tests have failed, and which classes."""
+    (mode, reason), env = CASES[name], {"MEET": "2" if CASES[name][0] else "0"}
+    said = failing.run(*mode, "-k", name, env=env).failed().stdout
+    assert f"\n{SAID}{reason}library.test_generated.{name}" in said
+    assert said.endswith(WAY_OUT)
+
+
+def test_the_way_out_is_one(failing: Project) -> None:
+    """With databases of their own, all of them pass together."""
+    labels = [f"library.test_generated.{one}" for name in CASES for one in (name, f"{name}Too")]
+    own = f"SCHEMA_RUNNER = {{'OWN_DATABASE': {labels}}}"
+    failing.write("own.py", f"from settings import *\n{own}\n")
+    names = [argument for name in CASES for argument in ("-k", name)]
+    failing.run(*PARALLEL, *names, "--settings", "own", env={"MEET": "2", "CLEANS": "1"}).passed(
+        "Ran 10 tests"
+    )
+
+
+@pytest.mark.parametrize("mode", [PARALLEL, (*PARALLEL, "--isolation", "database")])
+def test_no_advice_where_it_would_not_help(failing: Project, mode: Mode) -> None:
+    """Of plain failures, of classes that have a database already, and of clone databases."""
+    names = ["-k", "Plain"] if mode == PARALLEL else ["-k", "Plain", "-k", "LooksInPublic"]
+    said = failing.run(*mode, *names, env={"MEET": "2"}).failed("already exists").stdout
+    assert SAID not in said
+
+
+def test_the_way_out_beside_the_project_s_own_database(failing: Project) -> None:
+    """No database is made there: the line names what to do instead."""
+    failing.create_database()
+    arguments = (*PARALLEL, "--host-database", "current", "-k", "CreatesSchema")
+    said = failing.run(*arguments, env={"MEET": "2"}).failed().stdout
+    assert "Run these classes alone, with @schema_runner.serial, or give them a " in said
+    failing.drop_database()
