@@ -11,6 +11,7 @@ from ..postgres.server import Connection, Server
 from . import extensions
 from .assignment import Assignment, Place
 from .keeping import Keeping
+from .location import place
 from .origins import Origins
 from .programs import programs
 from .servers import server_of
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from .guard import Guard
 else:
     Base = object
-
-
-def place(settings_dict: dict[str, Any]) -> tuple[str, ...]:
-    """Return where the database of a connection is, in a form that can be compared."""
-    return tuple(str(settings_dict[key]) for key in ("HOST", "PORT", "NAME"))
 
 
 class SchemaCreation(Keeping, Base):

@@ -10,7 +10,6 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 
 from .assignment import Assignment, assign
-from .creation import place
 from .extensions import sharing
 from .flushes import replace_flushes
 from .introspection import SchemaIntrospection, narrow_methods

@@ -1,9 +1,15 @@
-"""Where the servers of database aliases are."""
+"""Where the databases of aliases are."""
 
 import socket
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import connections
+
+
+def place(settings_dict: dict[str, Any]) -> tuple[str, ...]:
+    """Return where the database of a connection is, in a form that can be compared."""
+    return tuple(str(settings_dict[key]) for key in ("HOST", "PORT", "NAME"))
 
 
 def are_here(aliases: Iterable[str]) -> bool:

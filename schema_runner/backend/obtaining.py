@@ -72,7 +72,7 @@ class WorkerCreation(ResettingCreation):
 
     def forget(self) -> None:
         """Leave what the process has made that this one was forked from to that."""
-        self.obtained = self._own_database = self._number = self._lease = self._resets = None
+        self.obtained = self._own_database = self._number = self._resets = None
 
     def leave(self, *, keep: bool) -> None:
         """Drop the schema that this process has made, or mark it to be kept.

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -75,9 +76,7 @@ class PgDump(NamedTuple):
         params = {**server.params, "dbname": database}
         with pgoptions.hidden():
             environment = dict(os.environ)
-        if password := params.pop("password", None):
-            # Not among the arguments, which every user of the machine can list.
-            environment["PGPASSWORD"] = str(password)
+        password = params.pop("password", None)
         role = [f"--role={server.role}"] if server.role else []
         command = [
             str(self.path),
@@ -86,13 +85,16 @@ class PgDump(NamedTuple):
             f"--schema={schema}",
             f"--dbname={make_conninfo(**params)}",
         ]
-        return Dump(command, environment, self.version)
+        with password_hidden(password, environment) as files:
+            return Dump(command, environment, self.version, files)
 
 
 class Dump:
     """A pg_dump of that major version at work, while this process does something else."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], version: int) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], version: int, files: Sequence[int]
+    ) -> None:
         self.version = version
         self._command = command
         # Pipes would hold it up until somebody reads.
@@ -104,6 +106,7 @@ class Dump:
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._errors,
+            pass_fds=files,
         )
 
     def result(self) -> str:
@@ -125,6 +128,28 @@ class Dump:
         self._process.wait()
         self._output.close()
         self._errors.close()
+
+
+@contextmanager
+def password_hidden(password: str | None, environment: dict[str, str]) -> Iterator[Sequence[int]]:
+    """Yield the files that a program needs to know a password.
+
+    Every user of the machine can list arguments, and a test what is in the environments of
+    processes, so it is in a file that is in memory alone, where there are such.
+    """
+    if not password or not hasattr(os, "memfd_create"):
+        environment |= {"PGPASSWORD": password} if password else {}
+        yield ()
+        return
+    with open(os.memfd_create("pgpass"), "w", encoding="utf-8") as file:
+        escaped = password.replace("\\", r"\\").replace(":", r"\:")
+        file.write(f"*:*:*:*:{escaped}\n")
+        file.flush()
+        # Others are ignored: https://www.postgresql.org/docs/current/libpq-pgpass.html
+        os.fchmod(file.fileno(), 0o600)
+        environment.pop("PGPASSWORD", None)
+        environment["PGPASSFILE"] = f"/proc/self/fd/{file.fileno()}"
+        yield [file.fileno()]
 
 
 def _candidates(major: int) -> Iterator[Path]:

@@ -3,12 +3,15 @@
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres import pgoptions
 from schema_runner.postgres.capacity import connections_left, refuse_beyond_connections
+from schema_runner.postgres.pg_dump import password_hidden
 from schema_runner.postgres.server import Connection, Server
 
 from ..project import wait_for
@@ -146,3 +149,15 @@ def test_what_programs_are_told_is_not_for_us(
     finally:
         pgoptions.export("")
     assert os.environ["PGOPTIONS"] == "-c work_mem=77kB"
+
+
+def test_a_password_for_pg_dump_is_in_no_environment(server: Server, database: str) -> None:
+    """What libpq reads instead is gone afterwards."""
+    password = r"a:b\c d'\e:"
+    environment = {"PGPASSWORD": "another"}
+    with password_hidden(password, environment):
+        assert list(environment) == ["PGPASSFILE"]
+        params = {**server.params, "dbname": database, "passfile": environment["PGPASSFILE"]}
+        with psycopg.connect(**params) as connection:
+            assert connection.info.password == password
+    assert not Path(environment["PGPASSFILE"]).exists()
