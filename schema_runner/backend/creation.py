@@ -21,7 +21,6 @@ from .stock import become_stock
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
-    from ..postgres.hosts import Log
     from .guard import Guard
 else:
     Base = object
@@ -148,13 +147,6 @@ class SchemaCreation(Keeping, Base):
         serialize = {"serialize": False} if django.VERSION < (6, 0) else {}
         # Silent: the first build has shown what the migrations print.
         super().create_test_db(verbosity=0, autoclobber=True, **serialize)
-
-    def _guard_of_migrations(self, log: "Log") -> "Guard":
-        from .guard import Guard
-
-        if not self._has_migrations:
-            return Guard()
-        return Guard.of_migrations(self.runner_settings.trusted_migrations, log)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         # Stock Django creates the database here and migrates afterwards.

@@ -13,6 +13,7 @@ from .assignment import Assignment, assign
 from .extensions import sharing
 from .flushes import replace_flushes
 from .introspection import SchemaIntrospection, narrow_methods
+from .location import place
 from .operations import SchemaOperations
 from .own_database import OwnDatabaseCreation
 from .programs import programs

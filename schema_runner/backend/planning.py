@@ -12,7 +12,9 @@ from ..wording import listing
 from .naming import Naming
 
 if TYPE_CHECKING:
+    from ..postgres.hosts import Log
     from ..postgres.pg_dump import DumpError, PgDump
+    from .guard import Guard
     from .origins import Origins
 
 
@@ -149,6 +151,13 @@ class Planning(Naming):
             for found in review()
             if found.migration not in trusted and found.kind is not Kind.DATABASE
         ]
+
+    def _guard_of_migrations(self, log: "Log") -> "Guard":
+        from .guard import Guard
+
+        if not self._has_migrations:
+            return Guard()
+        return Guard.of_migrations(self.runner_settings.trusted_migrations, log)
 
     @property
     def _has_migrations(self) -> bool:
