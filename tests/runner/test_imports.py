@@ -80,12 +80,16 @@ def test_a_run_that_finds_all_it_needs(written: Project) -> None:
     """It neither builds, nor copies, nor compares what no transaction has altered."""
     written.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}')
     written.write("library/seeds.py", "def seed(using): pass")
-    for _ in range(2):
+    unused = {*ENGINE, *REVIEW, *SNAPSHOT, *RESETS, *CHOICES, *KEEPING, *BUILDS} - {"fingerprint"}
+    # The server itself may commit a transaction in the meantime, as autovacuum does.
+    for number in range(5):
         written.run("--keepdb", "library.test_generated.Query").passed()
         assert found(written.folder / "modules-of-run", LOADING) == set()
-    unused = {*ENGINE, *REVIEW, *SNAPSHOT, *RESETS, *CHOICES, *KEEPING, *BUILDS} - {"fingerprint"}
-    assert found(written.folder / "modules-of-run", unused) == set()
+        imported = found(written.folder / "modules-of-run", unused)
+        if number and not imported:
+            break
     written.drop_database(written.test_name)
+    assert imported == set()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
