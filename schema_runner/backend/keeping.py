@@ -1,9 +1,9 @@
 """What runs keep for each other, and how they know that it still holds."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
     from ..fingerprint import Recording
+    from ..postgres.database_snapshot import DatabaseSnapshot
     from ..postgres.pool import Wanted
+    from ..postgres.snapshot import Snapshot
 else:
     Base = object
 
@@ -95,13 +97,18 @@ class Keeping(Snapshots, Base):
         if self._snapshot_dir is None:
             return None
         from ..postgres.contents import CopyError
-        from ..postgres.snapshot import SnapshotError
+        from ..postgres.snapshot import Snapshot, SnapshotError
 
-        workspace, alias = self._workspace, self._alias
+        def create() -> None:
+            self._create_as_stock(verbosity, autoclobber)
+
         for path, snapshot in self._snapshots():
-            workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
+            self._workspace.claim(self._alias, create)
             try:
-                schema = workspace.restore(alias, snapshot)
+                if isinstance(snapshot, Snapshot):
+                    self._restore_schema(snapshot)
+                else:
+                    self._restore_database(snapshot, create)
             except CopyError as error:
                 self._refuse(path, listing(error.reasons))
                 continue
@@ -109,10 +116,23 @@ class Keeping(Snapshots, Base):
                 self._refuse(path, error)
                 continue
             self._say("Creating", verbosity)
-            self._isolate_advisory_locks(schema)
-            workspace.plan(alias)
             return self._use_ready(serialize=serialize)
         return None
+
+    def _restore_schema(self, snapshot: "Snapshot") -> None:
+        schema = self._workspace.restore(self._alias, snapshot)
+        self._isolate_advisory_locks(schema)
+        self._workspace.plan(self._alias)
+
+    def _restore_database(
+        self, snapshot: "DatabaseSnapshot", create: Callable[[], object]
+    ) -> None:
+        workspace, alias = self._workspace, self._alias
+        workspace.host_database(alias).fill(snapshot, create)
+        workspace.log(snapshot.extra["why"])
+        self._sets_path()
+        workspace.turn_to_clones(alias)
+        self._leave_to_clones(snapshot.extra)
 
     def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
@@ -139,8 +159,12 @@ class Keeping(Snapshots, Base):
 
     def _prepare_clones(self, why: str, recording: "Recording | None") -> None:
         """Leave the host database to be cloned, also by other runs."""
-        self._use(None)
         extra = {"dependencies": self._recorded(recording), "why": self._of_clones(why)}
+        self._keep_snapshot(cloned=extra)
+        self._leave_to_clones(extra)
+
+    def _leave_to_clones(self, extra: Mapping[str, Any]) -> None:
+        self._use(None)
         self._workspace.host_database(self._alias).prepare_clones(extra)
         self._use_clone_alone()
 

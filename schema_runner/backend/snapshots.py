@@ -10,6 +10,7 @@ from ..wording import listing
 from .planning import Planning
 
 if TYPE_CHECKING:
+    from ..postgres.database_snapshot import DatabaseSnapshot
     from ..postgres.snapshot import Snapshot
 
 _DAY = 24 * 60 * 60
@@ -41,31 +42,37 @@ class Snapshots(Planning):
         folder = self.runner_settings.snapshot_dir
         return Path(folder) if folder and self._fingerprint else None
 
-    def _snapshots(self) -> "Iterator[tuple[Path, Snapshot]]":
+    def _snapshots(self) -> "Iterator[tuple[Path, Snapshot | DatabaseSnapshot]]":
         """Yield the snapshots that may be used, with their files."""
         if self._snapshot_dir is None or self._fingerprint is None:
             return
+        from ..postgres.database_snapshot import DatabaseSnapshot
         from ..postgres.snapshot import Snapshot, SnapshotError, files
 
         for path in files(self._snapshot_dir, self._fingerprint):
             try:
-                snapshot = Snapshot.read(path)
+                snapshot = DatabaseSnapshot.read(path) or Snapshot.read(path)
                 if snapshot.fingerprint != self._fingerprint:
                     raise SnapshotError("it is that of something else")
-                if _dependencies(snapshot.contents.extra) is None:
+                if _dependencies(snapshot.extra) is None:
                     raise SnapshotError("it does not say what it depends on")
             except SnapshotError as error:
                 self._refuse(path, error)
                 continue
-            if snapshot.made >= self._oldest and is_unchanged(snapshot.contents.extra):
+            if snapshot.made >= self._oldest and is_unchanged(snapshot.extra):
                 yield path, snapshot
 
     def _refuse(self, path: Path, why: object) -> None:
         self._refused.append(path)
         self._workspace.log(f"Warning: snapshot {path} is ignored: {why}.")
 
-    def _keep_snapshot(self, *, only_first: bool = False) -> None:
-        """Write a snapshot of the template for other machines, if that is wanted."""
+    def _keep_snapshot(
+        self, *, only_first: bool = False, cloned: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a snapshot of the template for other machines, if that is wanted.
+
+        It is one of the database where that is to be cloned: `cloned` is what it says of itself.
+        """
         folder, wanted = self._snapshot_dir, self._fingerprint
         if folder is None or wanted is None:
             return
@@ -76,12 +83,13 @@ class Snapshots(Planning):
         if only_first and files(folder, wanted):
             return
         try:
-            snapshot = self._workspace.snapshot(self._alias, wanted, self._now)
-            dependencies = snapshot.contents.extra["dependencies"] if snapshot else {EDITED: ""}
+            snapshot = self._snapshot(wanted, cloned)
+            dependencies = snapshot.extra["dependencies"] if snapshot else {EDITED: ""}
             if snapshot and EDITED not in dependencies:
                 variant = digest(repr(sorted(dependencies.items())))
-                # Or every run that found it would refuse it.
-                self._workspace.prove_template(self._alias)
+                if cloned is None:
+                    # Or every run that found it would refuse it.
+                    self._workspace.prove_template(self._alias)
                 snapshot.write(path := path_of(folder, wanted, variant[:16]))
                 for refused in self._refused:
                     if refused != path:
@@ -92,6 +100,19 @@ class Snapshots(Planning):
             self._workspace.log(
                 f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {why}."
             )
+
+    def _snapshot(
+        self, fingerprint: str, cloned: Mapping[str, Any] | None
+    ) -> "Snapshot | DatabaseSnapshot | None":
+        from ..postgres.snapshot import SnapshotError
+
+        if cloned is None:
+            return self._workspace.snapshot(self._alias, fingerprint, self._now)
+        pg_dump = self._pg_dump
+        if isinstance(pg_dump, Exception | None):
+            raise SnapshotError(str(pg_dump))
+        host = self._workspace.host_database(self._alias)
+        return host.dump(pg_dump, fingerprint=fingerprint, made=self._now, extra=cloned)
 
 
 def is_unchanged(extra: Mapping[str, Any]) -> bool:
