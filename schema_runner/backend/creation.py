@@ -180,6 +180,8 @@ class SchemaCreation(Keeping, Base):
     def _clone(self, worker: int, verbosity: int) -> None:
         self._use(None)
         if not self._workspace.take_clone(self._alias, worker):
+            # What Django clones: it is the project's own until a build, or a place, has set it.
+            self.connection.settings_dict["NAME"] = self._get_test_db_name()
             with self._workspace.cloning(self._alias, worker):
                 super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
         self._use(None)

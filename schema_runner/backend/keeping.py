@@ -1,11 +1,8 @@
 """What runs keep for each other, and how they know that it still holds."""
 
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -15,48 +12,25 @@ from ..postgres.server import Connection
 from ..wording import listing
 from .assignment import project_options
 from .management import import_management
-from .planning import Planning
+from .snapshots import EDITED, Snapshots, is_unchanged
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
     from ..fingerprint import Recording
+    from ..postgres.database_snapshot import DatabaseSnapshot
     from ..postgres.pool import Wanted
     from ..postgres.snapshot import Snapshot
 else:
     Base = object
 
-_DAY = 24 * 60 * 60
-# Stands for dependencies that cannot be as they were.
-_EDITED = "edited during the build"
 
-
-class Keeping(Planning, Base):
+class Keeping(Snapshots, Base):
     """The part of `SchemaCreation` that uses what an earlier run has kept, and keeps it."""
 
-    # Of what decides about the contents of a schema; None where nothing is to be kept.
-    _fingerprint: str | None = None
     _server_facts: Sequence[str] = ()
     # What `reference.load` has returned.
     _since: int | None = None
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        # Snapshots that this run could not use, which another one takes the place of.
-        self._refused: list[Path] = []
-
-    @cached_property
-    def _now(self) -> int:
-        return int(time.time())
-
-    @property
-    def _oldest(self) -> int:
-        return self._now - int(self.runner_settings.keep_days * _DAY)
-
-    @property
-    def _snapshot_dir(self) -> Path | None:
-        folder = self.runner_settings.snapshot_dir
-        return Path(folder) if folder and self._fingerprint else None
 
     def _want(self, connection: Connection) -> "Wanted | None":
         """Return which kept schemas the run can use; None if it uses none."""
@@ -72,7 +46,7 @@ class Keeping(Planning, Base):
 
         return Wanted(
             fingerprint=self._fingerprint,
-            is_unchanged=_is_unchanged,
+            is_unchanged=is_unchanged,
             now=self._now,
             oldest=self._oldest,
             others=self.runner_settings.keep_pools - 1,
@@ -123,13 +97,18 @@ class Keeping(Planning, Base):
         if self._snapshot_dir is None:
             return None
         from ..postgres.contents import CopyError
-        from ..postgres.snapshot import SnapshotError
+        from ..postgres.snapshot import Snapshot, SnapshotError
 
-        workspace, alias = self._workspace, self._alias
+        def create() -> None:
+            self._create_as_stock(verbosity, autoclobber)
+
         for path, snapshot in self._snapshots():
-            workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
+            self._workspace.claim(self._alias, create)
             try:
-                schema = workspace.restore(alias, snapshot)
+                if isinstance(snapshot, Snapshot):
+                    self._restore_schema(snapshot)
+                else:
+                    self._restore_database(snapshot, create)
             except CopyError as error:
                 self._refuse(path, listing(error.reasons))
                 continue
@@ -137,65 +116,26 @@ class Keeping(Planning, Base):
                 self._refuse(path, error)
                 continue
             self._say("Creating", verbosity)
-            self._isolate_advisory_locks(schema)
-            workspace.plan(alias)
             return self._use_ready(serialize=serialize)
         return None
 
+    def _restore_schema(self, snapshot: "Snapshot") -> None:
+        schema = self._workspace.restore(self._alias, snapshot)
+        self._isolate_advisory_locks(schema)
+        self._workspace.plan(self._alias)
+
+    def _restore_database(
+        self, snapshot: "DatabaseSnapshot", create: Callable[[], object]
+    ) -> None:
+        workspace, alias = self._workspace, self._alias
+        workspace.host_database(alias).fill(snapshot, create)
+        workspace.log(snapshot.extra["why"])
+        self._sets_path()
+        workspace.turn_to_clones(alias)
+        self._leave_to_clones(snapshot.extra)
+
     def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
-
-    def _snapshots(self) -> "Iterator[tuple[Path, Snapshot]]":
-        """Yield the snapshots that may be used, with their files."""
-        if self._snapshot_dir is None or self._fingerprint is None:
-            return
-        from ..postgres.snapshot import Snapshot, SnapshotError, files
-
-        for path in files(self._snapshot_dir, self._fingerprint):
-            try:
-                snapshot = Snapshot.read(path)
-                if snapshot.fingerprint != self._fingerprint:
-                    raise SnapshotError("it is that of something else")
-                if _dependencies(snapshot.contents.extra) is None:
-                    raise SnapshotError("it does not say what it depends on")
-            except SnapshotError as error:
-                self._refuse(path, error)
-                continue
-            if snapshot.made >= self._oldest and _is_unchanged(snapshot.contents.extra):
-                yield path, snapshot
-
-    def _refuse(self, path: Path, why: object) -> None:
-        self._refused.append(path)
-        self._workspace.log(f"Warning: snapshot {path} is ignored: {why}.")
-
-    def _keep_snapshot(self, *, only_first: bool = False) -> None:
-        """Write a snapshot of the template for other machines, if that is wanted."""
-        folder, wanted = self._snapshot_dir, self._fingerprint
-        if folder is None or wanted is None:
-            return
-        from ..fingerprint import digest
-        from ..postgres.contents import CopyError
-        from ..postgres.snapshot import SnapshotError, files, path_of, remove_older
-
-        if only_first and files(folder, wanted):
-            return
-        try:
-            snapshot = self._workspace.snapshot(self._alias, wanted, self._now)
-            dependencies = snapshot.contents.extra["dependencies"] if snapshot else {_EDITED: ""}
-            if snapshot and _EDITED not in dependencies:
-                variant = digest(repr(sorted(dependencies.items())))
-                # Or every run that found it would refuse it.
-                self._workspace.prove_template(self._alias)
-                snapshot.write(path := path_of(folder, wanted, variant[:16]))
-                for refused in self._refused:
-                    if refused != path:
-                        refused.unlink(missing_ok=True)
-                remove_older(folder, self._oldest)
-        except (CopyError, SnapshotError, OSError) as error:
-            why = listing(error.reasons) if isinstance(error, CopyError) else error
-            self._workspace.log(
-                f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {why}."
-            )
 
     def _recording(self) -> "AbstractContextManager[Recording | None]":
         """Record what the build in the body of the `with` depends on, if anybody is to know."""
@@ -214,13 +154,17 @@ class Keeping(Planning, Base):
         """Return what the build has depended on."""
         if recording and self._current_fingerprint() != self._fingerprint:
             # Nobody could say which of the two fingerprints it is of.
-            return {_EDITED: ""}
+            return {EDITED: ""}
         return recording.dependencies() if recording else {}
 
     def _prepare_clones(self, why: str, recording: "Recording | None") -> None:
         """Leave the host database to be cloned, also by other runs."""
-        self._use(None)
         extra = {"dependencies": self._recorded(recording), "why": self._of_clones(why)}
+        self._keep_snapshot(cloned=extra)
+        self._leave_to_clones(extra)
+
+    def _leave_to_clones(self, extra: Mapping[str, Any]) -> None:
+        self._use(None)
         self._workspace.host_database(self._alias).prepare_clones(extra)
         self._use_clone_alone()
 
@@ -269,18 +213,3 @@ class Keeping(Planning, Base):
                 f"Warning: a handler of post_migrate has failed with what is kept for alias "
                 f"'{self._alias}', so what handlers make in memory may be missing: {error!r}"
             )
-
-
-def _is_unchanged(extra: Mapping[str, Any]) -> bool:
-    dependencies = _dependencies(extra)
-    if dependencies is None or _EDITED in dependencies:
-        return False
-    from ..fingerprint import is_unchanged
-
-    return is_unchanged(dependencies)
-
-
-def _dependencies(extra: object) -> dict[str, str] | None:
-    """Return what a template says it depends on; None where it says nothing that makes sense."""
-    found = extra.get("dependencies") if isinstance(extra, dict) else None
-    return found if isinstance(found, dict) else None

@@ -15,6 +15,8 @@ from .server import Connection, Server
 from .spare import Spare
 
 if TYPE_CHECKING:
+    from .database_snapshot import DatabaseSnapshot
+    from .pg_dump import PgDump
     from .snapshot import Snapshot
 
 
@@ -84,6 +86,52 @@ class HostDatabase(Host):
         refuse_changes_beside(self.connection)
         return super().snapshot(fingerprint, now)
 
+    def dump(self, pg_dump: "PgDump", **facts: Any) -> "DatabaseSnapshot":
+        """Return all that is in this database as it can be written to a file.
+
+        Raises SnapshotError.
+        """
+        from .database_snapshot import DatabaseSnapshot
+        from .snapshot import SnapshotError
+
+        if self._inherited:
+            raise SnapshotError("the database's template is not empty")
+        return DatabaseSnapshot.of(self._server, self.name, pg_dump, **facts)
+
+    def fill(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
+        """Make all of that in this database, which is new.
+
+        Raises SnapshotError, and the database is new again: `create` has created it.
+        """
+        from .snapshot import SnapshotError
+
+        try:
+            with self.connect() as connection:
+                snapshot.restore(connection)
+                self.reference = _reference_in(connection)
+        except SnapshotError:
+            self._replace(create)
+            raise
+        self._is_public_in_use = True
+        self._marker = self._marker._replace(made=snapshot.made)
+
+    def _replace(self, create: Callable[[], object]) -> None:
+        """Drop this database, and have another created in its place."""
+        run = self.lease.run
+        before, self.lease = self.lease, _lease_outside(self._server, run)
+        before.close()
+        with (
+            self._server.maintenance() as maintenance,
+            holding_name(maintenance, self._request),
+        ):
+            backends.end(maintenance, self.name, run)
+            databases.drop(maintenance, self.name)
+            with databases.creation(maintenance, self.name):
+                create()
+                databases.mark(maintenance, self.name, self._marker)
+            outside, self.lease = self.lease, locks.Lease(self.connect(), run)
+            outside.close()
+
     def prepare_clones(self, extra: Mapping[str, Any]) -> None:
         """Leave this database alone so that it can be cloned; it is kept if that is wanted."""
         before, self.lease = self.lease, _lease_outside(self._server, self.lease.run)
@@ -99,11 +147,11 @@ class HostDatabase(Host):
     def of_kept(cls, request: Request, kept: OwnDatabase, run: int) -> "HostDatabase":
         """Use a database that is kept, and its clones."""
         with request.server.connect(kept.name) as connection:
-            found = [one.name for one in schemas.found(connection)]
+            reference = _reference_in(connection)
         lease = _lease_outside(request.server, run)
         lease.share(Clones.lock_of(kept.name))
         host = cls(request, kept.name, lease, kept.marker)
-        host.reference = next(filter(names.is_template_schema, found), None)
+        host.reference = reference
         host._is_public_in_use = host._is_cloned = True
         return host
 
@@ -226,6 +274,12 @@ def of_others(connection: Connection) -> list[str]:
 
 def holding_name(maintenance: Connection, request: Request) -> locks.Held:
     return locks.held(maintenance, locks.key(f"host database {request.name}"))
+
+
+def _reference_in(connection: Connection) -> str | None:
+    """Return the name of what resets restore from, in a database that is cloned with it."""
+    found = [one.name for one in schemas.found(connection)]
+    return next(filter(names.is_template_schema, found), None)
 
 
 def _lease_outside(server: Server, run: int) -> locks.Lease:

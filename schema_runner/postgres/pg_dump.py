@@ -1,4 +1,4 @@
-"""PostgreSQL's own pg_dump: found, and run to get the structure of a schema as SQL."""
+"""PostgreSQL's own pg_dump: found, and run to get a schema or a database as SQL."""
 
 import importlib.util
 import os
@@ -27,14 +27,14 @@ _FOLDERS = (
     "usr/local/pgsql/bin",
 )
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
-_OPTIONS = (
-    *("--schema-only", "--strict-names", "--encoding=UTF8", "--no-password"),
-    *("--no-publications", "--no-subscriptions", "--lock-wait-timeout=60s"),
-)
+_OPTIONS = ("--encoding=UTF8", "--no-password", "--lock-wait-timeout=60s")
+_OF_SCHEMA = ("--schema-only", "--strict-names", "--no-publications", "--no-subscriptions")
+# Rows as SQL, which any connection can execute.
+_OF_DATABASE = ("--rows-per-insert=1000",)
 
 
 class DumpError(Exception):
-    """The structure of a schema cannot be had from pg_dump; the message says why."""
+    """What is wanted cannot be had from pg_dump; the message says why."""
 
 
 class PgDump(NamedTuple):
@@ -71,8 +71,8 @@ class PgDump(NamedTuple):
             f'one with SCHEMA_RUNNER["PG_DUMP"])'
         )
 
-    def start(self, server: Server, database: str, schema: str) -> "Dump":
-        """Begin to write the SQL that makes what is in a schema."""
+    def start(self, server: Server, database: str, schema: str | None = None) -> "Dump":
+        """Begin to write the SQL that makes what is in a schema, or in all of a database."""
         params = {**server.params, "dbname": database}
         with pgoptions.hidden():
             environment = dict(os.environ)
@@ -82,7 +82,7 @@ class PgDump(NamedTuple):
             str(self.path),
             *_OPTIONS,
             *role,
-            f"--schema={schema}",
+            *(_OF_DATABASE if schema is None else (*_OF_SCHEMA, f"--schema={schema}")),
             f"--dbname={make_conninfo(**params)}",
         ]
         with password_hidden(password, environment) as files:

@@ -8,7 +8,8 @@ from typing import NamedTuple, Self
 # Above each object in what pg_dump writes. A comment in SQL may look like it: then the pieces
 # are no SQL, which shows as soon as a copy is made.
 _HEADER = re.compile(
-    r"^--\n-- Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: .*; Owner: .*\n--\n",
+    r"^--\n-- (?:Data for )?Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: .*; Owner: .*\n"
+    r"--\n",
     re.MULTILINE,
 )
 _NAME = "-- "
@@ -57,7 +58,7 @@ class Script(NamedTuple):
         """
         before: list[str] = []
         after: list[str] = []
-        for kind, name, text in _entries(dump):
+        for kind, name, text in entries(dump):
             # The schema itself, and the comment that proves whose it is, each has already.
             if kind == "SCHEMA" or (kind == "COMMENT" and name == f"SCHEMA {schema}"):
                 continue
@@ -114,7 +115,7 @@ def _essence(statement: str) -> str:
     return f"{name}\n{_REWRITTEN.sub(lambda found: found['kept'] or '', text)}"
 
 
-def _entries(dump: str) -> Iterator[tuple[str, str, str]]:
+def entries(dump: str) -> Iterator[tuple[str, str, str]]:
     """Yield the type, the name and the statements of each object."""
     end = dump.rfind(_END)
     if end < 0:

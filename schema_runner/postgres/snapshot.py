@@ -7,11 +7,11 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 from psycopg import sql
@@ -57,28 +57,20 @@ class Snapshot:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read all that is in a file, or raise SnapshotError."""
-        try:
-            # What is read whole has its checksum compared.
-            with zipfile.ZipFile(path) as file:
-                found = json.loads(file.read(_MANIFEST))
-                if found["format"] != _FORMAT:
-                    raise SnapshotError(f"it is of another format, {found['format']!r}")
-                parts = (found[key] for key in ("facts", "before", "after", "inventory"))
-                contents = Contents.load(*parts)
-                columns = [len(Copies.columns(table)) for table in contents.tables]
-                if [len(types) for types in found["types"]] != columns:
-                    raise SnapshotError("its tables have other columns than it says")
-                rows = [file.read(f"rows/{n}") for n in range(len(contents.tables))]
-                return cls(
-                    fingerprint=found["fingerprint"],
-                    made=int(found["made"]),
-                    contents=contents,
-                    extensions=dict(found["extensions"]),
-                    types=found["types"],
-                    rows=rows,
-                )
-        except _ERRORS as error:
-            raise SnapshotError(f"it is damaged, or no snapshot: {error}") from error
+        with opened(path) as (found, file):
+            parts = (found[key] for key in ("facts", "before", "after", "inventory"))
+            contents = Contents.load(*parts)
+            columns = [len(Copies.columns(table)) for table in contents.tables]
+            if [len(types) for types in found["types"]] != columns:
+                raise SnapshotError("its tables have other columns than it says")
+            return cls(
+                fingerprint=found["fingerprint"],
+                made=int(found["made"]),
+                contents=contents,
+                extensions=dict(found["extensions"]),
+                types=found["types"],
+                rows=[file.read(f"rows/{n}") for n in range(len(contents.tables))],
+            )
 
     @classmethod
     def of(cls, connection: Connection, template: Template, fingerprint: str, made: int) -> Self:
@@ -92,10 +84,13 @@ class Snapshot:
             rows=[_rows(connection, copy) for copy, _ in template.copies],
         )
 
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        return self.contents.extra
+
     def write(self, path: Path) -> None:
         """Put a whole file where the path says, or leave what is there; may raise OSError."""
         manifest = {
-            "format": _FORMAT,
             "fingerprint": self.fingerprint,
             "made": self.made,
             "facts": self.contents.facts,
@@ -105,23 +100,7 @@ class Snapshot:
             "extensions": self.extensions,
             "types": self.types,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with (
-                os.fdopen(handle, "wb") as target,
-                zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file,
-            ):
-                file.writestr(_MANIFEST, json.dumps(manifest))
-                for number, rows in enumerate(self.rows):
-                    file.writestr(f"rows/{number}", rows)
-            # Others than this user may restore a cache.
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
+        write(path, manifest, {f"rows/{number}": rows for number, rows in enumerate(self.rows)})
 
     def restore(
         self, connection: Connection, marker: Marker, *, path: Sequence[str], extensions: str
@@ -212,6 +191,41 @@ def refuse_changes_beside(connection: Connection) -> None:
     """Raise SnapshotError where a database is not as it was created, but for its schemas."""
     if changed := [text for (text,) in connection.execute(_BESIDE)]:
         raise SnapshotError(f"migrations have changed {', '.join(changed)}")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
+    """Yield the manifest of a file, and the file; raise SnapshotError for what is wrong in it."""
+    try:
+        # What is read whole has its checksum compared.
+        with zipfile.ZipFile(path) as file:
+            found = json.loads(file.read(_MANIFEST))
+            if found["format"] != _FORMAT:
+                raise SnapshotError(f"it is of another format, {found['format']!r}")
+            yield found, file
+    except _ERRORS as error:
+        raise SnapshotError(f"it is damaged, or no snapshot: {error}") from error
+
+
+def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+    """Put a whole file where the path says, or leave what is there; may raise OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with (
+            os.fdopen(handle, "wb") as target,
+            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file,
+        ):
+            file.writestr(_MANIFEST, json.dumps({"format": _FORMAT, **manifest}))
+            for member, content in members.items():
+                file.writestr(member, content)
+        # Others than this user may restore a cache.
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
 
 
 def path_of(folder: Path, fingerprint: str, variant: str) -> Path:

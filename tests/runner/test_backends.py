@@ -3,6 +3,7 @@
 import pytest
 
 from ..project import PARALLEL, WITH_STOCK, Mode, Project, each_runner
+from .test_keepdb import count
 
 # What the backends of django-tenants and django-pgschemas do: each cursor begins with the path
 # of the tenant, and the instance has another introspection than its class names.
@@ -78,6 +79,16 @@ def test_one_that_sets_the_search_path(tenants: Project, mode: Mode) -> None:
     """It gets clone databases, one line says why, and everything is as with stock Django."""
     result = tenants.run(*mode, env={"MEET": "2" if mode == PARALLEL else "1"}).passed()
     assert result.stdout.count(WHY) == (mode != WITH_STOCK)
+
+
+def test_one_that_sets_the_search_path_has_snapshots(tenants: Project) -> None:
+    counting = "migrations.RunPython(lambda *_: __import__('helpers').times('migrated'))"
+    tenants.migration("0002_counting", "0001_initial", counting)
+    for _ in range(2):
+        result = tenants.run(*PARALLEL, "--snapshot-dir", "snapshots", env={"MEET": "2"}).passed()
+        assert result.stdout.count(WHY) == 1
+        assert "Warning" not in result.output
+    assert count(tenants) == 1
 
 
 def test_one_that_sets_the_search_path_has_no_schema_beside_others(tenants: Project) -> None:

@@ -2,10 +2,14 @@
 
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from schema_runner.postgres.database_snapshot import DatabaseSnapshot
+from schema_runner.postgres.databases import requested_as
 from schema_runner.postgres.pg_dump import PgDump
 
 from ..project import PARALLEL, SERIAL, Project, Result, wait_for
@@ -165,7 +169,8 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
         assert found(cloned) == ([one, two] if mode else [one, one])
         assert f"reused, {len(mode) or 1} kept.\n" in again.stdout
         assert again.stdout.count(why) == first.stdout.count(why) == 1
-    for _ in range(2):
+    # The last one finds no clone, and none of the project's own rows in that which it makes.
+    for _ in range(3):
         keep(cloned, *SERIAL, COMMIT="2")
     assert cloned.databases() == [cloned.name, host]
     keep(cloned, *PARALLEL)
@@ -222,3 +227,77 @@ def test_databases_of_their_own_are_kept(unlike: Project) -> None:
     assert count(unlike) == 2
     unlike.run().passed()
     assert unlike.databases() == [unlike.name]
+
+
+FOLDER = "snapshots"
+
+
+def from_snapshot(project: Project, *arguments: str, **env: str) -> Result:
+    """Run with the folder of snapshots, on a server that has nothing else."""
+    project.forget()
+    env = {"MEET": "2" if PARALLEL[0] in arguments else "1", **env}
+    result = project.run(*arguments, "--snapshot-dir", FOLDER, env=env).passed()
+    if "--keepdb" not in arguments:
+        assert project.databases() == [project.name]
+    return result
+
+
+def warnings(result: Result) -> list[str]:
+    assert "Traceback" not in result.output
+    return [line for line in result.output.splitlines() if "Warning" in line]
+
+
+def file(project: Project) -> Path:
+    """Return the only snapshot."""
+    (path,) = (project.folder / FOLDER).iterdir()
+    return path
+
+
+@TEST_ONLY
+def test_a_dump_of_the_database(cloned: Project) -> None:
+    """It stands in for migrations and seeders, in any mode, until it is damaged."""
+    why = "Alias 'default' uses clone databases, because schemas cannot keep apart schema mine"
+    for more in ({"MINE": "1"}, {"COMMIT": "2"}):
+        result = from_snapshot(cloned, *PARALLEL, **more)
+        assert warnings(result) == []
+        assert result.stdout.count(why) == 1
+        assert result.stderr.count("Creating test database for alias 'default'...") == 1
+    from_snapshot(cloned, *SERIAL, "--keepdb", MINE="1")
+    kept = cloned.databases()
+    with cloned.maintenance() as connection:
+        (marker, *_) = (one.marker for one in requested_as(connection, cloned.test_name))
+    snapshot = DatabaseSnapshot.read(file(cloned))
+    assert snapshot
+    assert (marker.made, marker.extra) == (snapshot.made, snapshot.extra)
+    # The pool that was made of the file is used rather than that.
+    file(cloned).write_bytes(b"damaged")
+    assert warnings(from_snapshot(cloned, *PARALLEL, "--keepdb", MINE="1")) == []
+    assert set(kept) < set(cloned.databases())
+    assert count(cloned) == count(cloned, "seeded") == 1
+
+
+@TEST_ONLY
+def test_dumps_that_cannot_be_used(cloned: Project) -> None:
+    """One line says why, the run migrates, and a file that is good takes their place."""
+    from_snapshot(cloned)
+    path = file(cloned)
+    # Restored first, in a database that has to be another one afterwards.
+    fails = path.with_name(path.name.replace("-", "-0", 1))
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(fails, "w") as target:
+        for name in source.namelist():
+            text = source.read(name).replace(b"\n--\n-- Postgre", b"SELECT 1/0;\n--\n-- Postgre")
+            target.writestr(name, text)
+    path.write_bytes(path.read_bytes()[:-200])
+    by_zero, damaged = warnings(from_snapshot(cloned, *PARALLEL, MINE="1"))
+    assert by_zero == f"Warning: snapshot {FOLDER}/{fails.name} is ignored: division by zero."
+    assert damaged.startswith(f"Warning: snapshot {FOLDER}/{path.name} is ignored: it is damaged")
+    assert count(cloned) == count(cloned, "seeded") == 2
+    assert file(cloned) == path
+    # pg_dump is needed to write one, and not to use it.
+    use_script(cloned, "echo 'pg_dump (PostgreSQL) 9.6.1'")
+    assert warnings(from_snapshot(cloned, MINE="1")) == []
+    assert count(cloned) == 2
+    path.unlink()
+    (line,) = warnings(from_snapshot(cloned))
+    assert line.startswith(f"Warning: no snapshot of alias 'default' is kept in {FOLDER}: pg_dump")
+    assert count(cloned) == 3

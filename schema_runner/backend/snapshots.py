@@ -1,0 +1,130 @@
+"""Snapshots in a folder: the files that may be used, and those that are written."""
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..wording import listing
+from .planning import Planning
+
+if TYPE_CHECKING:
+    from ..postgres.database_snapshot import DatabaseSnapshot
+    from ..postgres.snapshot import Snapshot
+
+_DAY = 24 * 60 * 60
+# Stands for dependencies that cannot be as they were.
+EDITED = "edited during the build"
+
+
+class Snapshots(Planning):
+    """The part of `SchemaCreation` that has to do with the files of other machines."""
+
+    # Of what decides about the contents of a schema; None where nothing is to be kept.
+    _fingerprint: str | None = None
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Snapshots that this run could not use, which another one takes the place of.
+        self._refused: list[Path] = []
+
+    @cached_property
+    def _now(self) -> int:
+        return int(time.time())
+
+    @property
+    def _oldest(self) -> int:
+        return self._now - int(self.runner_settings.keep_days * _DAY)
+
+    @property
+    def _snapshot_dir(self) -> Path | None:
+        folder = self.runner_settings.snapshot_dir
+        return Path(folder) if folder and self._fingerprint else None
+
+    def _snapshots(self) -> "Iterator[tuple[Path, Snapshot | DatabaseSnapshot]]":
+        """Yield the snapshots that may be used, with their files."""
+        if self._snapshot_dir is None or self._fingerprint is None:
+            return
+        from ..postgres.database_snapshot import DatabaseSnapshot
+        from ..postgres.snapshot import Snapshot, SnapshotError, files
+
+        for path in files(self._snapshot_dir, self._fingerprint):
+            try:
+                snapshot = DatabaseSnapshot.read(path) or Snapshot.read(path)
+                if snapshot.fingerprint != self._fingerprint:
+                    raise SnapshotError("it is that of something else")
+                if _dependencies(snapshot.extra) is None:
+                    raise SnapshotError("it does not say what it depends on")
+            except SnapshotError as error:
+                self._refuse(path, error)
+                continue
+            if snapshot.made >= self._oldest and is_unchanged(snapshot.extra):
+                yield path, snapshot
+
+    def _refuse(self, path: Path, why: object) -> None:
+        self._refused.append(path)
+        self._workspace.log(f"Warning: snapshot {path} is ignored: {why}.")
+
+    def _keep_snapshot(
+        self, *, only_first: bool = False, cloned: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a snapshot of the template for other machines, if that is wanted.
+
+        It is one of the database where that is to be cloned: `cloned` is what it says of itself.
+        """
+        folder, wanted = self._snapshot_dir, self._fingerprint
+        if folder is None or wanted is None:
+            return
+        from ..fingerprint import digest
+        from ..postgres.contents import CopyError
+        from ..postgres.snapshot import SnapshotError, files, path_of, remove_older
+
+        if only_first and files(folder, wanted):
+            return
+        try:
+            snapshot = self._snapshot(wanted, cloned)
+            dependencies = snapshot.extra["dependencies"] if snapshot else {EDITED: ""}
+            if snapshot and EDITED not in dependencies:
+                variant = digest(repr(sorted(dependencies.items())))
+                if cloned is None:
+                    # Or every run that found it would refuse it.
+                    self._workspace.prove_template(self._alias)
+                snapshot.write(path := path_of(folder, wanted, variant[:16]))
+                for refused in self._refused:
+                    if refused != path:
+                        refused.unlink(missing_ok=True)
+                remove_older(folder, self._oldest)
+        except (CopyError, SnapshotError, OSError) as error:
+            why = listing(error.reasons) if isinstance(error, CopyError) else error
+            self._workspace.log(
+                f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {why}."
+            )
+
+    def _snapshot(
+        self, fingerprint: str, cloned: Mapping[str, Any] | None
+    ) -> "Snapshot | DatabaseSnapshot | None":
+        from ..postgres.snapshot import SnapshotError
+
+        if cloned is None:
+            return self._workspace.snapshot(self._alias, fingerprint, self._now)
+        pg_dump = self._pg_dump
+        if isinstance(pg_dump, Exception | None):
+            raise SnapshotError(str(pg_dump))
+        host = self._workspace.host_database(self._alias)
+        return host.dump(pg_dump, fingerprint=fingerprint, made=self._now, extra=cloned)
+
+
+def is_unchanged(extra: Mapping[str, Any]) -> bool:
+    dependencies = _dependencies(extra)
+    if dependencies is None or EDITED in dependencies:
+        return False
+    from .. import fingerprint
+
+    return fingerprint.is_unchanged(dependencies)
+
+
+def _dependencies(extra: object) -> dict[str, str] | None:
+    """Return what a template says it depends on; None where it says nothing that makes sense."""
+    found = extra.get("dependencies") if isinstance(extra, dict) else None
+    return found if isinstance(found, dict) else None

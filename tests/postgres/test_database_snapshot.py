@@ -1,0 +1,131 @@
+"""Snapshots of whole databases: what is restored is what was there, or there is none."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from schema_runner.postgres import databases
+from schema_runner.postgres.database_snapshot import DatabaseSnapshot
+from schema_runner.postgres.pg_dump import PgDump
+from schema_runner.postgres.server import Connection, Server
+from schema_runner.postgres.snapshot import SnapshotError
+
+from .test_relocation import EVERYTHING
+
+# What no schema holds, and rows that look like what stands between statements.
+BESIDE = r"""
+    CREATE SCHEMA mine;
+    CREATE TABLE mine.kinds (
+        id int GENERATED ALWAYS AS IDENTITY (START 5 INCREMENT 5) PRIMARY KEY, note text,
+        data bytea DEFAULT '\x00ff', at timestamptz DEFAULT now(), moods public.mood[],
+        doubled numeric GENERATED ALWAYS AS (0.1 * 2) STORED, relation regclass,
+        self int REFERENCES mine.kinds DEFERRABLE INITIALLY DEFERRED
+    );
+    INSERT INTO mine.kinds (note, moods, relation, self)
+    SELECT E'it''s; \\ "%s"\n\n--\n-- PostgreSQL database dump\n--\n', '{good,bad}', 'parent', 5
+    FROM generate_series(1, 2500);
+    SET CONSTRAINTS ALL IMMEDIATE;
+    INSERT INTO part VALUES (3), (4);
+    CREATE MATERIALIZED VIEW mine.counted AS SELECT count(*) FROM mine.kinds;
+    SELECT nextval('free'), nextval('free');
+    ALTER TABLE parent DISABLE TRIGGER touch;
+    ALTER TABLE mine.kinds OWNER TO pg_monitor;
+    GRANT SELECT (id) ON parent TO pg_monitor;
+    REVOKE USAGE ON SCHEMA public FROM PUBLIC;
+    ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO pg_monitor;
+    SELECT lo_from_bytea(20000, '\x0001');
+    CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+    CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION noted();
+    CREATE PUBLICATION published FOR TABLE parent;
+    CREATE FOREIGN DATA WRAPPER wrapper; CREATE SERVER far FOREIGN DATA WRAPPER wrapper;
+    CREATE FUNCTION handler() RETURNS language_handler
+        LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
+    CREATE LANGUAGE own HANDLER handler;
+    CREATE CAST (int AS point) WITH INOUT
+"""
+
+
+@pytest.fixture
+def other(server: Server, connection: Connection) -> Iterator[Connection]:
+    """Another database, with nothing in it."""
+    name = f"{connection.info.dbname}_2"
+    connection.execute(f"CREATE DATABASE {name}")
+    with closing(server.connect(name)) as opened:
+        yield opened
+    databases.drop(connection, name)
+
+
+def snapshot(server: Server, connection: Connection) -> DatabaseSnapshot:
+    program = PgDump.find(connection.info.server_version)
+    facts = {"fingerprint": "abc", "made": 5, "extra": {"why": "of a test"}}
+    return DatabaseSnapshot.of(server, connection.info.dbname, program, **facts)
+
+
+def said(snapshot: DatabaseSnapshot) -> str:
+    """Return what a dump says but for its random words."""
+    return re.sub(r"^\\(un)?restrict .*", "", snapshot.sql, flags=re.MULTILINE)
+
+
+def test_all_of_a_database(
+    server: Server, connection: Connection, other: Connection, tmp_path: Path
+) -> None:
+    """The copy's own dump says the same, rows, owners and grants included."""
+    connection.execute("CREATE EXTENSION citext; CREATE EXTENSION hstore;" + EVERYTHING)
+    connection.execute(BESIDE)
+    found = snapshot(server, connection)
+    found.write(path := tmp_path / "some.snapshot")
+    read = DatabaseSnapshot.read(path)
+    assert read == found
+    read.restore(other)
+    assert said(snapshot(server, other)) == said(found)
+    # Into a database that is not new it does not fit.
+    with pytest.raises(SnapshotError, match="already exists"):
+        read.restore(other)
+
+
+def test_an_extension_of_another_owner(
+    server: Server, connection: Connection, other: Connection
+) -> None:
+    """As in a template1 that an administrator has prepared: only its owner may comment on it."""
+    for one in (connection, other):
+        one.execute("CREATE EXTENSION hstore")
+    other.execute("SET ROLE pg_monitor")
+    snapshot(server, connection).restore(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            "CREATE TABLE t (); CREATE MATERIALIZED VIEW seen AS SELECT count(*) FROM t;"
+            "INSERT INTO t DEFAULT VALUES",
+            "a dump cannot carry materialized view seen, which is out of date",
+        ),
+        (
+            "CREATE EXTENSION hstore VERSION '1.4'",
+            "a dump cannot carry extension hstore, whose version is not the default",
+        ),
+        (
+            "CREATE SUBSCRIPTION reader CONNECTION 'dbname=none' PUBLICATION p"
+            " WITH (connect = false, slot_name = NONE)",
+            "a dump cannot carry subscription reader",
+        ),
+        (
+            "GRANT TEMP ON DATABASE {} TO pg_monitor; ALTER DATABASE {} SET my.word = 1",
+            "migrations have changed the settings of the database, who may use the database",
+        ),
+    ],
+)
+def test_what_a_dump_makes_otherwise(
+    server: Server, connection: Connection, change: str, why: str
+) -> None:
+    """Rather than another database than a build makes there is none."""
+    for statement in change.format(*[connection.info.dbname] * 2).split(";"):
+        connection.execute(statement.encode())
+    with pytest.raises(SnapshotError, match=re.escape(why)):
+        snapshot(server, connection)
+    if "SUBSCRIPTION" in change:
+        connection.execute("DROP SUBSCRIPTION reader")
