@@ -14,6 +14,7 @@ from django.core.exceptions import FieldError, ValidationError
 from django.db import (
     DataError,
     IntegrityError,
+    InternalError,
     NotSupportedError,
     ProgrammingError,
     connections,
@@ -176,7 +177,7 @@ OFTEN = ["create", "add", "alter", "rename field", "index", "constraint", "run",
 # What does not fit a field or a model is an error of ours, Django's or the server's.
 UNFIT = (
     *(AttributeError, FieldError, LookupError, TypeError, ValidationError, ValueError),
-    *(DataError, IntegrityError, NotSupportedError, ProgrammingError),
+    *(DataError, IntegrityError, InternalError, NotSupportedError, ProgrammingError),
 )
 Example: TypeAlias = list[tuple[str, tuple[int, ...]]]
 EXAMPLE = st.lists(
