@@ -29,6 +29,16 @@ def exists(maintenance: Connection, name: str) -> bool:
     return row.fetchone() is not None
 
 
+def is_of_others(maintenance: Connection, name: str) -> bool:
+    """Whether there is a database of this name that no run has marked."""
+    row = maintenance.execute(
+        "SELECT pg_catalog.shobj_description(oid, 'pg_database')"
+        " FROM pg_catalog.pg_database WHERE datname = %s",
+        [name],
+    ).fetchone()
+    return row is not None and Marker.parse(row[0]) is None
+
+
 def requested_as(maintenance: Connection, request: str) -> list[OwnDatabase]:
     """List the databases that runs, dead or alive, have made when they asked for `request`."""
     rows = maintenance.execute(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from .. import names
+from ..errors import SchemaRunnerError
 from . import backends, databases, locks, schemas
 from .marker import Marker, State
 from .server import Connection, Server
@@ -75,6 +76,12 @@ class Spare(NamedTuple):
             if self._marker(maintenance, name):
                 backends.end(maintenance, name, self.run)
                 databases.drop(maintenance, name)
+            elif databases.is_of_others(maintenance, name):
+                # Stock Django would drop it as it creates one of this name.
+                raise SchemaRunnerError(
+                    f"A worker needs a database of its own, but {name!r}, as it would be called, "
+                    f"is none of ours. Rename or drop that one."
+                )
             with databases.creation(maintenance, name):
                 yield maintenance
 

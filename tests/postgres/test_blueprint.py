@@ -70,3 +70,13 @@ def test_passwords_are_not_shown(blueprint: Blueprint) -> None:
     """Tracebacks with local variables may show a blueprint."""
     assert "host" in blueprint.server.params
     assert str(blueprint.server.params["host"]) not in repr(blueprint)
+
+
+def test_a_database_of_others_stays(blueprint: Blueprint, server: Server) -> None:
+    """Though it has the name of what workers' databases are cloned from."""
+    spare = blueprint.spare
+    with server.maintenance() as maintenance:
+        maintenance.execute(f"CREATE DATABASE {spare.name}")
+        with pytest.raises(SchemaRunnerError, match="is none of ours"):
+            spare.creation().__enter__()
+        maintenance.execute(f"DROP DATABASE {spare.name}")
