@@ -73,7 +73,7 @@ class ClosingMixin(Base):
             self._remember()
 
     def _keep_times_of_workers(self) -> None:
-        """Have --timing count what workers make: where stock Django has the cloning of each."""
+        """Add the set-up of each worker to --timing, where stock Django shows its cloning."""
         ready = self._tally.ready
         if not ready or not isinstance(self.time_keeper, TimeKeeper):
             return

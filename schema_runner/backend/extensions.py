@@ -102,7 +102,7 @@ class _Change:
     """A change of extensions, under a lock to the end of the transaction.
 
     Whoever creates one is noted in its comment, so the last worker that has created it can drop
-    it. With nobody noted it has been there before the tests, and all workers may use it.
+    it. An extension without such a note was there before the tests, and all workers may use it.
     """
 
     def __init__(self, connection: Any, text: str) -> None:
@@ -119,7 +119,10 @@ class _Change:
         self.statement = in_schema(without(text, kept), assignment.extensions, fixed)
 
     def _refuse_or_keep(self, text: str) -> set[str]:
-        """Return what others have created too; raise where something was there before."""
+        """Return the extensions that other workers have created too.
+
+        Raise SchemaRunnerError for an extension that was there before the tests.
+        """
         kept = set()
         for name in self._before.keys() & set(dropped_extensions(text)):
             workers = self._before[name]

@@ -54,7 +54,7 @@ _IN_CATALOG = (
     rf"(?P<name>{'|'.join(map(re.escape, _CATALOGS))})\b(?!\s*[.(])"
     rf"(?:\s+(?:AS\s+)?(?!(?:{_CLAUSES})\b)(?P<alias>[a-z_]\w*))?"
 )
-# What other workers have, and in `public` the project. Elsewhere is what is nobody's.
+# False for the schemas of other workers, and for the project's tables in `public`.
 _IS_OURS = (
     "({0} = pg_catalog.current_schema() OR {0} <> 'public'"
     " AND {0} !~ '^test_(w[1-9][0-9]*|shims|template)_[0-9]+$')"

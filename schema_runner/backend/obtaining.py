@@ -27,7 +27,7 @@ class Start(NamedTuple):
     It `is_replacement` if another process has been the same worker before, and died.
     `announce_databases` is given an alias whose workers cannot have copies of a schema, and a line
     for the log. `tell_creating` tells whether a database is being created: killed before it is
-    marked, the process would leave one that nobody knows. `say` adds any other line to the log,
+    marked, the process would leave one that no run removes. `say` adds any other line to the log,
     and is None where the process has one.
     """
 

@@ -70,9 +70,9 @@ class OwnDatabaseCreation(WorkerCreation):
 
     @property
     def resets(self) -> "Resets | None":
-        """None too in a database where nothing is to be restored: the flush is stock Django's.
+        """Also None in a database without rows to restore, where the flush is stock Django's.
 
-        So a test finds no schemas of ours there, whatever it reads or dumps.
+        A test that reads the catalog, or dumps the database, finds no schemas of ours there.
         """
         place = self._place if self._shared else None
         return None if place and place.template is None else super().resets
@@ -265,7 +265,7 @@ class OwnDatabaseCreation(WorkerCreation):
             self.count(own.name)
         from ..postgres import own_database
 
-        # What is left, as somebody is connected to it, the run tries again to drop.
+        # A database with connections cannot be dropped yet; the run tries again.
         with suppress(psycopg.Error, SchemaRunnerError):
             own_database.drop(own.blueprint, own.worker)
 

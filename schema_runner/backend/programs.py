@@ -51,9 +51,9 @@ class Programs:
             self.lead()
 
     def _shield(self, settings_dict: dict[str, Any]) -> None:
-        """Have a connection without options of its own get the ones that it had before.
+        """Set the startup options that a connection had before, unless it has options of its own.
 
-        A service may have some, which OPTIONS["options"] would replace.
+        A service may define some, which OPTIONS["options"] would replace.
         """
         before = settings_dict["OPTIONS"]
         if "options" not in before and "service" not in before:

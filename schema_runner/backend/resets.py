@@ -183,8 +183,8 @@ class Resets:
     def _learn(self, connection: Connection, request: Flush, known: Made | None) -> Made:
         """Clear, and put aside what Django's own handlers make.
 
-        As long as nothing is known of other handlers, send all the signal, and learn when these
-        are to be called.
+        The first time, send the signal to all handlers, and learn when to call those that are not
+        Django's own.
         """
         schema, aside = self.place.schema, self._new_aside(connection)
         settled = emissions.ALL if known is None else known.settled

@@ -19,9 +19,9 @@ EDITED = "edited during the build"
 
 
 class Snapshots(Planning):
-    """The part of `SchemaCreation` that has to do with the files of other machines."""
+    """The part of `SchemaCreation` that reads and writes snapshots."""
 
-    # Of what decides about the contents of a schema; None where nothing is to be kept.
+    # The hash of what decides the contents of a schema; None if nothing is kept.
     _fingerprint: str | None = None
 
     def __init__(self, *args: Any) -> None:
@@ -69,9 +69,9 @@ class Snapshots(Planning):
     def _keep_snapshot(
         self, *, only_first: bool = False, cloned: Mapping[str, Any] | None = None
     ) -> None:
-        """Write a snapshot of the template for other machines, if that is wanted.
+        """Write a snapshot of the template for other machines, if SNAPSHOT_DIR is set.
 
-        It is one of the database where that is to be cloned: `cloned` is what it says of itself.
+        With `cloned`, facts about a database that workers clone, write a dump of that instead.
         """
         folder, wanted = self._snapshot_dir, self._fingerprint
         if folder is None or wanted is None:

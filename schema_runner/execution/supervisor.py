@@ -32,8 +32,8 @@ _TICK = 0.05
 _END = 1.0
 # How long tests may go on when another has failed under --failfast.
 _FAILFAST = 1.0
-# How long a worker may go on creating a database that nobody needs any more: killed in the middle,
-# it could leave one without a marker. To fill it takes longer.
+# Seconds that a worker may still take to create a database once all tests are done: killed
+# meanwhile, it could leave one without a marker. Filling a database is not waited for.
 _DATABASE = 30.0
 
 # How many workers of one number may die in a row with nothing to do, until that is given up.

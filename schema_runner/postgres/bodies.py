@@ -101,7 +101,7 @@ def _bare(found: re.Match[str]) -> str:
 
 
 def rewrite(connection: Connection, source: str, target: str) -> None:
-    """Have the routines in `target` find there what they name in `source`."""
+    """Rewrite the routines in `target` to use its objects where they name those of `source`."""
     kept = members(connection, source)
     for oid, text, path in connection.execute(_ROUTINES, [target, source]).fetchall():
         body = read(text, source, kept)

@@ -45,8 +45,8 @@ Facts: TypeAlias = dict[str, tuple[object, ...]]
 class Clones:
     """The clones of the database `source`, which no test uses, for a run.
 
-    As nobody may be connected to what is cloned, no lease is held in it: those who use it hold a
-    lock elsewhere, which is seen in `pg_locks`.
+    CREATE DATABASE refuses a template that has connections, so the lease is not held in the source:
+    each run that uses it holds a lock in another database, which `pg_locks` shows.
     """
 
     def __init__(self, request: Request, source: str, run: int) -> None:

@@ -160,7 +160,7 @@ def script_of(connection: Connection, schema: str, dump: "Dump") -> Script:
 
 
 def set_path(connection: Connection, schema: str, path: Sequence[str]) -> None:
-    """Have names on this connection mean what they mean to those who use the schema."""
+    """Set the search_path of a connection to that of a user of the schema."""
     listed = sql.SQL(", ").join(map(sql.Identifier, (schema, *path)))
     connection.execute(sql.SQL("SET search_path = {}").format(listed))
 

@@ -92,8 +92,8 @@ def _leave_to_parent(connection: Connection) -> None:
     """Give up the socket of a connection in a forked process, without a word to the server.
 
     Closing the connection would end the parent's session, and its lease; keeping the socket would
-    keep the lease of a dead parent. The descriptor's number stays taken, for libpq would write to
-    whoever gets it next.
+    keep the lease of a dead parent. The descriptor's number stays taken, because libpq would write
+    to the next file of that number.
     """
     if not connection.closed:
         null = os.open(os.devnull, os.O_RDWR)

@@ -17,8 +17,8 @@ class Spare(NamedTuple):
     """A database that `run` builds once, for clones of it; no test uses it.
 
     `host` is the name of the host database, and `request` the one that was asked for. Any worker
-    can build it. As nobody may be connected to what is cloned, no lease is held in it: other runs
-    see by the marker whose it is, and in `pg_locks` that the run is alive.
+    can build it. CREATE DATABASE refuses a template that has connections, so no lease is held in it:
+    the marker names the run, and `pg_locks` shows whether that is alive.
     """
 
     server: Server

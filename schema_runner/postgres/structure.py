@@ -239,7 +239,7 @@ def inventory(connection: Connection, schema: str) -> frozenset[str]:
     Two schemas with the same contents have the same inventory. What extensions brought is left
     out.
     """
-    # Rolled back, or else the settings would outlive this inside of somebody's transaction.
+    # Rolled back: within a caller's transaction the settings would last until its end.
     with connection.transaction(force_rollback=True):
         # The server qualifies every name that is not on the path.
         connection.execute("SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off")

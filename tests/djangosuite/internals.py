@@ -9,5 +9,5 @@ INTERNALS = {
     "test_runner.test_discover_runner.DiscoverRunnerTests.test_pdb_with_parallel":
         "ours says the same with a CommandError, which manage.py shows without a traceback",
     "backends.base.test_creation.TestDbCreationTests.test_serialize_deprecation":
-        "the warning is about whoever calls Django's method, which is ours",
+        "the warning names the caller of Django's method, which is a module of ours",
 }  # fmt: skip

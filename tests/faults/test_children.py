@@ -1,4 +1,4 @@
-"""Processes that tests fork: they have nothing of the run's, and keep nobody."""
+"""Processes that tests fork hold no files of the run, and do not delay its end."""
 
 import os
 

@@ -54,7 +54,7 @@ def test_it_is_built_once_and_cloned(spare: Spare, server: Server) -> None:
 
 
 def test_what_is_not_finished_is_built_again(spare: Spare, server: Server) -> None:
-    """A database that is created but not marked is dropped, for nobody would know whose it is."""
+    """A database that was created but not marked is dropped."""
     with server.maintenance() as maintenance:
         creation = spare.creation()
         creation.__enter__()

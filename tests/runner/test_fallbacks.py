@@ -72,7 +72,7 @@ def test_databases_are_migrated_once(unlike: Project, method: str) -> None:
 
 
 @TEST_ONLY
-def test_a_database_that_nobody_needs_is_not_waited_for(unlike: Project) -> None:
+def test_a_database_that_is_not_needed_is_not_waited_for(unlike: Project) -> None:
     """The run ends with its tests, and leaves nothing of what a worker was filling."""
     building = """
         from helpers import query, record, times

@@ -40,7 +40,7 @@ def differences(connection: Connection, schema: str, other: str) -> list[str]:
 
 
 def _read(connection: Connection, *schemas: str) -> list[set[tuple[str, str]]]:
-    # Rolled back, or else the settings would outlive this inside of somebody's transaction.
+    # Rolled back: within a caller's transaction the settings would last until its end.
     with connection.transaction(force_rollback=True):
         # The server qualifies every name that is not on the path.
         connection.execute("SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off")
