@@ -234,13 +234,7 @@ class OwnDatabaseCreation(WorkerCreation):
         self._drop_own()
         super().leave(keep=keep)
 
-    def destroy_test_db(
-        self,
-        old_database_name: str | None = None,
-        verbosity: int = 1,
-        keepdb: bool = False,
-        suffix: str | None = None,
-    ) -> None:
+    def destroy_test_db(self, *args: Any, suffix: str | None = None, **kwargs: Any) -> None:
         self._drop_own()
         assignment = self._assignment
         if suffix is None and self.has_own_databases and assignment and assignment.blueprint:
@@ -249,7 +243,7 @@ class OwnDatabaseCreation(WorkerCreation):
             # A server that is gone the rest of the clean-up tells of.
             with suppress(SchemaRunnerError):
                 own_database.drop_all(assignment.blueprint, self._workspace.log)
-        super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
+        super().destroy_test_db(*args, suffix=suffix, **kwargs)
 
     def _drop_own(self) -> None:
         """Drop the database of this process: it is not for other runs, whatever these keep."""

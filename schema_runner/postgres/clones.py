@@ -45,8 +45,8 @@ Facts: TypeAlias = dict[str, tuple[object, ...]]
 class Clones:
     """The clones of the database `source`, which no test uses, for a run.
 
-    CREATE DATABASE refuses a template that has connections, so the lease is not held in the source:
-    each run that uses it holds a lock in another database, which `pg_locks` shows.
+    CREATE DATABASE refuses a template that has connections, so no lease is held in the source.
+    Each run that uses it holds a lock in another database, which `pg_locks` shows.
     """
 
     def __init__(self, request: Request, source: str, run: int) -> None:

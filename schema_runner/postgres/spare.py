@@ -17,7 +17,7 @@ class Spare(NamedTuple):
     """A database that `run` builds once, for clones of it; no test uses it.
 
     `host` is the name of the host database, and `request` the one that was asked for. Any worker
-    can build it. CREATE DATABASE refuses a template that has connections, so no lease is held in it:
+    can build it. CREATE DATABASE refuses a template that has connections, so no lease is in it:
     the marker names the run, and `pg_locks` shows whether that is alive.
     """
 
