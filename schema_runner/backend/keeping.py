@@ -169,7 +169,7 @@ class Keeping(Snapshots, Base):
         self._use_clone_alone()
 
     def _use_clone_alone(self) -> None:
-        """Without workers too, leave a database alone that is kept."""
+        """Use a clone without --parallel too, so that a kept database stays as it was built."""
         workspace = self._workspace
         if workspace.workers == 1 and workspace.is_kept_for_clones(self._alias):
             self._clone(1, verbosity=0)

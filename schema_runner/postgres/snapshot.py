@@ -219,7 +219,7 @@ def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes])
             file.writestr(_MANIFEST, json.dumps({"format": _FORMAT, **manifest}))
             for member, content in members.items():
                 file.writestr(member, content)
-        # Others than this user may restore a cache.
+        # Another user may restore the cache.
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
