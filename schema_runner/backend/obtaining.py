@@ -48,7 +48,7 @@ class WorkerCreation(ResettingCreation):
 
     # What this process has made for itself, and as which worker.
     obtained: Place | None = None
-    _own_database: str | None = None
+    _fallback_database: str | None = None
     _number: int | None = None
 
     def setup_worker_connection(self, _worker_id: Any) -> None:
@@ -72,7 +72,7 @@ class WorkerCreation(ResettingCreation):
 
     def forget(self) -> None:
         """Leave what the process has made that this one was forked from to that."""
-        self.obtained = self._own_database = self._number = self._resets = None
+        self.obtained = self._fallback_database = self._number = self._resets = None
 
     def leave(self, *, keep: bool) -> None:
         """Drop the schema that this process has made, or mark it to be kept.
@@ -80,7 +80,7 @@ class WorkerCreation(ResettingCreation):
         A database is left to the run: this process may be connected to it.
         """
         self.close_resets()
-        if self.obtained is not None and self._own_database is None:
+        if self.obtained is not None and self._fallback_database is None:
             if keep:
                 _, *path = self.obtained.path
                 kept = self._blueprint.keep(self.obtained.schema)
@@ -200,13 +200,13 @@ class WorkerCreation(ResettingCreation):
             if is_missing:
                 self._build_spare(worker, spare)
         with self._creating():
-            self._own_database = spare.clone(worker)
-        place = Place(self._own_database, template=spare.template_in(self._own_database))
+            self._fallback_database = spare.clone(worker)
+        place = Place(self._fallback_database, template=spare.template_in(self._fallback_database))
         self._move(worker, place)
         return place
 
     def _build_spare(self, worker: int, spare: "Spare") -> None:
-        self._own_database = spare.name
+        self._fallback_database = spare.name
         place = Place(spare.name)
         assert self._assignment is not None
         self._reconnect(self._assignment._replace(extensions=None))
@@ -227,7 +227,7 @@ class WorkerCreation(ResettingCreation):
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         if self._number is None:
             return super()._create_test_db(verbosity, autoclobber, keepdb)
-        if self._own_database is not None:
+        if self._fallback_database is not None:
             with self._creating(), self._blueprint.spare.creation():
                 self._create_as_stock(verbosity, autoclobber)
         return self._get_test_db_name()
@@ -235,7 +235,7 @@ class WorkerCreation(ResettingCreation):
     def _get_test_db_name(self) -> str:
         if self._number is None:
             return super()._get_test_db_name()
-        return self._own_database or self._blueprint.host
+        return self._fallback_database or self._blueprint.host
 
     def _move(self, worker: int, place: Place) -> None:
         assert self._assignment is not None
@@ -244,8 +244,8 @@ class WorkerCreation(ResettingCreation):
     def _connect(self) -> Connection:
         if self._number is None:
             return super()._connect()
-        if self._own_database is not None:
-            return self._server().connect(self._own_database)
+        if self._fallback_database is not None:
+            return self._server().connect(self._fallback_database)
         return self._blueprint.connect(self._number)
 
     def _say_to_user(self, text: str) -> None:

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from .. import names
 from . import backends, databases, locks
-from .databases import OwnDatabase
+from .databases import MarkedDatabase
 from .hosts import Request
 from .marker import Marker, State
 from .server import Connection
@@ -136,7 +136,7 @@ class Clones:
         with self._request.server.maintenance() as maintenance, locks.held(maintenance, lock):
             yield maintenance
 
-    def _found(self, maintenance: Connection) -> list[OwnDatabase]:
+    def _found(self, maintenance: Connection) -> list[MarkedDatabase]:
         """List the source and its clones, of whatever run."""
         found = databases.requested_as(maintenance, self._request.name)
         return [one for one in found if one.marker.template == self.source]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import names
 from . import backends, bodies, databases, locks, relocation, schemas
 from .clones import Clones
-from .databases import OwnDatabase
+from .databases import MarkedDatabase
 from .hosts import PUBLIC, Host, Request
 from .marker import Marker, State
 from .server import Connection, Server
@@ -144,7 +144,7 @@ class HostDatabase(Host):
                 databases.mark(maintenance, self.name, self._marker)
 
     @classmethod
-    def of_kept(cls, request: Request, kept: OwnDatabase, run: int) -> "HostDatabase":
+    def of_kept(cls, request: Request, kept: MarkedDatabase, run: int) -> "HostDatabase":
         """Use a database that is kept, and its clones."""
         with request.server.connect(kept.name) as connection:
             reference = _reference_in(connection)

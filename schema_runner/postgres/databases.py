@@ -12,7 +12,7 @@ from .marker import Marker
 from .server import Connection
 
 
-class OwnDatabase(NamedTuple):
+class MarkedDatabase(NamedTuple):
     """A database whose comment proves it to be some run's."""
 
     name: str
@@ -39,14 +39,14 @@ def is_of_others(maintenance: Connection, name: str) -> bool:
     return row is not None and Marker.parse(row[0]) is None
 
 
-def requested_as(maintenance: Connection, request: str) -> list[OwnDatabase]:
+def requested_as(maintenance: Connection, request: str) -> list[MarkedDatabase]:
     """List the databases that runs, dead or alive, have made when they asked for `request`."""
     rows = maintenance.execute(
         "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database')"
         " FROM pg_catalog.pg_database ORDER BY datname"
     )
     return [
-        OwnDatabase(name, marker)
+        MarkedDatabase(name, marker)
         for name, comment in rows
         if (marker := Marker.parse(comment)) and request in {name, marker.request}
     ]

@@ -11,7 +11,7 @@ from ..errors import SchemaRunnerError
 from . import backends, databases, locks, relocation, schemas
 from .clones import Clones
 from .created import HostDatabase, holding_name, marker_of, of_others
-from .databases import OwnDatabase
+from .databases import MarkedDatabase
 from .hosts import PUBLIC, Request, refuse_old_server
 from .marker import State
 from .server import Connection
@@ -91,7 +91,7 @@ class Reservation:
                             return host
         return None
 
-    def _adopt(self, database: OwnDatabase, wanted: "Wanted") -> "HostDatabase | None":
+    def _adopt(self, database: MarkedDatabase, wanted: "Wanted") -> "HostDatabase | None":
         from . import pool
 
         request = self._request
@@ -109,7 +109,9 @@ class Reservation:
             opened.pop_all()
         return host
 
-    def _adopt_with_clones(self, database: OwnDatabase, wanted: "Wanted") -> "HostDatabase | None":
+    def _adopt_with_clones(
+        self, database: MarkedDatabase, wanted: "Wanted"
+    ) -> "HostDatabase | None":
         marker, request = database.marker, self._request
         is_usable = marker.state is State.KEPT and marker.made >= wanted.oldest
         if not is_usable or not wanted.is_unchanged(marker.extra or {}):
@@ -136,7 +138,7 @@ class Reservation:
             raise _refusal(request, ["what is in it"])
         return request.name
 
-    def _pools_that_stay(self, found: list[OwnDatabase]) -> set[str]:
+    def _pools_that_stay(self, found: list[MarkedDatabase]) -> set[str]:
         wanted = self._request.wanted
         if wanted is None:
             # As with stock Django, a run without --keepdb removes what others have kept.
@@ -148,7 +150,7 @@ class Reservation:
         }
         return set(wanted.that_stay(others))
 
-    def _remove(self, database: OwnDatabase) -> bool:
+    def _remove(self, database: MarkedDatabase) -> bool:
         """Remove a database of ours unless somebody needs it; return whether that was done."""
         request, name = self._request, database.name
         # A database that is cloned, or is a clone, has no lease in it.
