@@ -15,7 +15,7 @@ from schema_runner.postgres.server import Connection, Server
 
 from .builds import BUILD
 from .fork_server import ForkServer
-from .project import Project, address, wait_for
+from .project import Project, address, connect, wait_for
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
@@ -121,7 +121,7 @@ def module_database(server: Server, request: pytest.FixtureRequest) -> Iterator[
 def rolled_back(server: Server, module_database: str) -> Iterator[Connection]:
     """A transaction in the module's database, rolled back after the test."""
     with (
-        server.connect(module_database) as connected,
+        connect(server, module_database) as connected,
         connected.transaction(force_rollback=True),
     ):
         yield connected
@@ -130,7 +130,7 @@ def rolled_back(server: Server, module_database: str) -> Iterator[Connection]:
 @pytest.fixture
 def connection(server: Server, database: str) -> Iterator[Connection]:
     """A connection to this test's own database."""
-    with server.connect(database) as connected:
+    with connect(server, database) as connected:
         yield connected
 
 

@@ -137,6 +137,13 @@ class Result:
         return self
 
 
+def connect(server: Server, database: str, application: str | None = None) -> Connection:
+    """Connect as the package does, but with the search_path that people have by default."""
+    connection = server.connect(database, application)
+    connection.execute("SET search_path TO DEFAULT")
+    return connection
+
+
 class Project:
     """A project with one app, `library`, of two models; tests add what they are about."""
 
@@ -234,7 +241,7 @@ class Project:
 
     def host(self, name: str | None = None) -> Connection:
         """Connect to the host database, or to another one."""
-        return self.server.connect(name or self.test_name)
+        return connect(self.server, name or self.test_name)
 
     def query(
         self, statement: str, *parameters: Any, database: str | None = None

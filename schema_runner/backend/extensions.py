@@ -26,20 +26,20 @@ _INSTALLED = """
 """
 _FIXED = (
     "SELECT DISTINCT name FROM pg_catalog.pg_available_extension_versions"
-    " WHERE name = ANY(%s) AND schema IS NOT NULL"
+    " WHERE name OPERATOR(pg_catalog.=) ANY (%s) AND schema IS NOT NULL"
 )
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(%s)"
 # Those that an extension needs, however far, and itself.
 _NEEDED = """
     WITH RECURSIVE needed (oid) AS (
-        SELECT oid FROM pg_catalog.pg_extension WHERE extname = ANY(%s)
+        SELECT oid FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) ANY (%s)
         UNION
         SELECT refobjid FROM needed
-        JOIN pg_catalog.pg_depend ON objid = needed.oid
-            AND classid = 'pg_catalog.pg_extension'::pg_catalog.regclass
-            AND refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+        JOIN pg_catalog.pg_depend ON objid OPERATOR(pg_catalog.=) needed.oid
+            AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
     )
-    SELECT extname FROM needed JOIN pg_catalog.pg_extension USING (oid)
+    SELECT extname FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) ANY (TABLE needed)
 """
 # Begins the comment on an extension that tests have created; the workers that did so follow.
 _OF_TESTS = "django-schema-runner, created by tests of:"

@@ -15,13 +15,15 @@ else:
 # How Django, in every query about tables, asks for what the whole search_path shows.
 _VISIBLE = r"(?:pg_catalog\.)?pg_table_is_visible\((\w+)\.oid\)"
 _IN_CURRENT_SCHEMA = (
-    r"\1.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace"
-    r" WHERE nspname = pg_catalog.current_schema())"
+    r"\1.relnamespace OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_namespace"
+    r" WHERE nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema())"
 )
 
 # How GeoDjango asks what kind of geometry a column has.
 _GEOMETRY = r"(?P<table>\w+)\.f_table_name = %s"
-_GEOMETRY_IN_CURRENT_SCHEMA = r"\g<table>.f_table_schema = pg_catalog.current_schema() AND \g<0>"
+_GEOMETRY_IN_CURRENT_SCHEMA = (
+    r"\g<table>.f_table_schema OPERATOR(pg_catalog.=) pg_catalog.current_schema() AND \g<0>"
+)
 
 # Where other queries look relations up by name alone: catalogs, with the column that has the
 # schema, by OID or by name.
@@ -56,10 +58,14 @@ _IN_CATALOG = (
 )
 # False for the schemas of other workers, and for the project's tables in `public`.
 _IS_OURS = (
-    "({0} = pg_catalog.current_schema() OR {0} <> 'public'"
-    " AND {0} !~ '^test_(w[1-9][0-9]*|shims|template)_[0-9]+$')"
+    "({0} OPERATOR(pg_catalog.=) pg_catalog.current_schema()"
+    " OR {0} OPERATOR(pg_catalog.<>) 'public'"
+    " AND {0} OPERATOR(pg_catalog.!~) '^test_(w[1-9][0-9]*|shims|template)_[0-9]+$')"
 )
-_BY_OID = "{column} IN (SELECT oid FROM pg_catalog.pg_namespace WHERE {condition})"
+_BY_OID = (
+    "{column} OPERATOR(pg_catalog.=) ANY"
+    " (SELECT oid FROM pg_catalog.pg_namespace WHERE {condition})"
+)
 _NARROWED = "(SELECT * FROM {name} WHERE {condition}) AS {alias}"
 
 

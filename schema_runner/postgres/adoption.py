@@ -29,21 +29,24 @@ _KEYS = """
 """
 # Its arguments are the table that knows the rows, the key's column, the sequence, and the columns
 # not to be compared. A key that this has not given out just now is chosen by whoever inserts.
+# It runs on the search_path of theirs.
 _FUNCTION = """
     CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
-        inserted CONSTANT jsonb := pg_catalog.to_jsonb(NEW);
+        inserted CONSTANT pg_catalog.jsonb := pg_catalog.to_jsonb(NEW);
         given bigint;
         known bigint;
     BEGIN
         EXECUTE pg_catalog.format('SELECT last_value FROM %s WHERE is_called', TG_ARGV[2])
             INTO given;
-        IF given = (inserted ->> TG_ARGV[1])::bigint THEN
+        IF given OPERATOR(pg_catalog.=)
+                (inserted OPERATOR(pg_catalog.->>) TG_ARGV[1])::bigint THEN
             EXECUTE pg_catalog.format(
-                'DELETE FROM %s WHERE ctid = (SELECT ctid FROM %s k WHERE rest = $1 AND NOT EXISTS'
-                ' (SELECT FROM ONLY %s t WHERE t.%I = k.key) LIMIT 1) RETURNING key',
-                TG_ARGV[0], TG_ARGV[0], TG_RELID::regclass, TG_ARGV[1])
-                INTO known USING inserted - TG_ARGV[3:];
+                'DELETE FROM %s WHERE ctid OPERATOR(pg_catalog.=) (SELECT ctid FROM %s k'
+                ' WHERE rest OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (SELECT FROM ONLY %s t'
+                ' WHERE t.%I::bigint OPERATOR(pg_catalog.=) k.key) LIMIT 1) RETURNING key',
+                TG_ARGV[0], TG_ARGV[0], TG_RELID::pg_catalog.regclass, TG_ARGV[1])
+                INTO known USING inserted OPERATOR(pg_catalog.-) TG_ARGV[3:];
             IF known IS NOT NULL THEN
                 NEW := pg_catalog.jsonb_populate_record(
                     NEW, pg_catalog.jsonb_build_object(TG_ARGV[1], known));

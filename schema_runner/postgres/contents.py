@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
-from psycopg import sql
 
-from . import rows, structure
+from . import rows, search_path, structure
 from .rows import Column, SequenceValue, Table
 from .script import Script
 from .server import Connection
@@ -96,10 +95,10 @@ class Contents(NamedTuple):
         """Return with the contents which materialized views are out of date."""
         # Rather an error than rows that are not seen.
         connection.execute("SET row_security = off")
-        set_path(connection, schema, path)
-        tables = rows.tables_with_rows(connection, schema)
         sequences = rows.moved_sequences(connection, schema)
-        views, stale = rows.materialized_views(connection, schema)
+        with search_path.of_users(connection, schema, path):
+            tables = rows.tables_with_rows(connection, schema)
+            views, stale = rows.materialized_views(connection, schema)
         contents = cls(
             script=Script(schema, (), ()),
             tables=tuple(tables),
@@ -157,12 +156,6 @@ def script_of(connection: Connection, schema: str, dump: "Dump") -> Script:
         connection.execute("SET LOCAL search_path = ''")
         casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
     return Script.parse(dump.result(), schema, owner=row[0], more=casts)
-
-
-def set_path(connection: Connection, schema: str, path: Sequence[str]) -> None:
-    """Set the search_path of a connection to that of a user of the schema."""
-    listed = sql.SQL(", ").join(map(sql.Identifier, (schema, *path)))
-    connection.execute(sql.SQL("SET search_path = {}").format(listed))
 
 
 def first_line(error: Exception) -> str:

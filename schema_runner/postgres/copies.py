@@ -11,13 +11,17 @@ from .server import Connection
 # Tells in a copy which rows are to be kept by themselves.
 MARK = "schema_runner_kept"
 _MARK = sql.Identifier(MARK)
-# The columns of foreign keys, in their order.
+# The columns of foreign keys, in their order, and the operators that compare them.
 _KEYS = """
     SELECT child.relname, parent.relname,
            ARRAY(SELECT attname::text FROM pg_catalog.unnest(conkey) WITH ORDINALITY AS k (n, nth)
                  JOIN pg_catalog.pg_attribute ON attrelid = conrelid AND attnum = n ORDER BY nth),
            ARRAY(SELECT attname::text FROM pg_catalog.unnest(confkey) WITH ORDINALITY AS k (n, nth)
-                 JOIN pg_catalog.pg_attribute ON attrelid = confrelid AND attnum = n ORDER BY nth)
+                 JOIN pg_catalog.pg_attribute ON attrelid = confrelid AND attnum = n ORDER BY nth),
+           ARRAY(SELECT ARRAY[nspname::text, oprname::text]
+                 FROM pg_catalog.unnest(conpfeqop) WITH ORDINALITY AS k (operator, nth)
+                 JOIN pg_catalog.pg_operator o ON o.oid = operator
+                 JOIN pg_catalog.pg_namespace s ON s.oid = oprnamespace ORDER BY nth)
     FROM pg_catalog.pg_constraint
     JOIN pg_catalog.pg_class child ON child.oid = conrelid
     JOIN pg_catalog.pg_class parent ON parent.oid = confrelid
@@ -117,12 +121,16 @@ class Copies:
 
 
 class _Key(NamedTuple):
-    """A foreign key: which columns of `child` refer to which of `parent`."""
+    """A foreign key: which columns of `child` refer to which of `parent`, by which operators.
+
+    An operator is the name of its schema, and its own.
+    """
 
     child: str
     parent: str
     columns: list[str]
     parent_columns: list[str]
+    operators: list[tuple[str, str]]
 
 
 def _mark_parents(
@@ -132,12 +140,18 @@ def _mark_parents(
     child, parent = copies[key.child], copies[key.parent]
     # What travels as text in one of the copies may be of its own type in the other.
     own = {c.name for _, table in (child, parent) for c in table.columns if c.own_type}
-    cast = "::text" if own.intersection([*key.columns, *key.parent_columns]) else ""
+    travels = bool(own.intersection([*key.columns, *key.parent_columns]))
     conditions = sql.SQL(" AND ").join(
-        sql.SQL(f"child.{{}}{cast} = parent.{{}}{cast}").format(
-            sql.Identifier(one), sql.Identifier(other)
+        sql.SQL("parent.{}{cast} OPERATOR({}.{}) child.{}{cast}").format(
+            sql.Identifier(parent_column),
+            sql.Identifier("pg_catalog" if travels else operator_schema),
+            sql.SQL("=" if travels else operator),
+            sql.Identifier(column),
+            cast=sql.SQL("::pg_catalog.text" if travels else ""),
         )
-        for one, other in zip(key.columns, key.parent_columns, strict=True)
+        for column, parent_column, (operator_schema, operator) in zip(
+            key.columns, key.parent_columns, key.operators, strict=True
+        )
     )
     statement = sql.SQL(
         "UPDATE {parent} AS parent SET {mark} = true FROM {child} AS child"

@@ -6,7 +6,7 @@ from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, pool, relocation, schemas
+from . import backends, locks, pool, relocation, schemas, search_path
 from .hosts import Host, Log, Request, refuse_old_server
 from .marker import Marker, State
 from .server import Connection
@@ -16,7 +16,7 @@ _EXTENSIONS = sql.Identifier(names.EXTENSIONS_SCHEMA)
 # tests need. Elsewhere there is nothing but the project's tables, which they must not find.
 _PATH = """
     SELECT schema
-    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS path (schema, nth)
+    FROM pg_catalog.unnest(%s::name[]) WITH ORDINALITY AS path (schema, nth)
     WHERE EXISTS (SELECT FROM pg_catalog.pg_extension
                   JOIN pg_catalog.pg_namespace n ON n.oid = extnamespace WHERE nspname = schema)
       AND schema <> %s
@@ -48,7 +48,8 @@ class ProjectDatabase(Host):
             _refuse_without_right(connection)
             request = request.on(connection)
             host = cls(request, request.name, locks.Lease(connection, locks.new_run()))
-            rows = connection.execute(_PATH, [names.EXTENSIONS_SCHEMA])
+            projects = search_path.of_project(connection)
+            rows = connection.execute(_PATH, [projects, names.EXTENSIONS_SCHEMA])
             host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
             host._use_kept(turn)
             _share_extensions(connection)

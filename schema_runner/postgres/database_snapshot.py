@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import psycopg
 
-from . import snapshot
-from .contents import first_line, set_path
+from . import search_path, snapshot
+from .contents import first_line
 from .pg_dump import DumpError, PgDump
 from .rows import materialized_views
 from .script import SETTINGS, entries
@@ -78,7 +78,6 @@ class DatabaseSnapshot:
         """Make all of it in a new database; raise SnapshotError, and a part of it is there."""
         try:
             connection.execute(SETTINGS)
-            connection.execute("SET search_path = ''")
             for kind, name, text in entries(self.sql):
                 # CREATE EXTENSION writes that, and only the owner of an extension may.
                 if not (kind == "COMMENT" and name.startswith("EXTENSION ")):
@@ -92,8 +91,8 @@ def _refuse_what_dumps_change(connection: Connection) -> None:
     # Rather an error than rows that are not seen.
     connection.execute("SET row_security = off")
     for (schema,) in connection.execute(_WITH_VIEWS).fetchall():
-        set_path(connection, schema, ())
-        _, stale = materialized_views(connection, schema)
+        with search_path.of_users(connection, schema, ()):
+            _, stale = materialized_views(connection, schema)
         found += [f"materialized view {name}, which is out of date" for name in stale]
     if found:
         raise SnapshotError(f"a dump cannot carry {', '.join(found)}")

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError
-from . import backends, rows
-from .contents import set_path
+from . import backends, rows, search_path
 from .copies import Kept
 from .occupied import Occupied, Scope, hidden, occupied
 from .rewriting import Rewriting
@@ -55,6 +54,7 @@ class Reset:
                 restored = Rewriting(
                     connection=connection,
                     schema=self.schema,
+                    path=self.path,
                     found=found,
                     others=others,
                     kept=kept,
@@ -104,12 +104,14 @@ class Reset:
             for name, is_populated in found.items()
             if is_populated and name not in populated
         ]
-        for how, name in statements:
-            connection.execute(
-                sql.SQL("REFRESH MATERIALIZED VIEW {}{}").format(
-                    sql.Identifier(self.schema, name), sql.SQL(how)
-                )
-            )
+        if statements:
+            with search_path.of_users(connection, self.schema, self.path):
+                for how, name in statements:
+                    connection.execute(
+                        sql.SQL("REFRESH MATERIALIZED VIEW {}{}").format(
+                            sql.Identifier(self.schema, name), sql.SQL(how)
+                        )
+                    )
         self.remember(connection, dict.fromkeys(changed))
 
     def _is_other(self, name: str, kept: Kept | None, stamp: Stamp | None) -> bool:
@@ -134,9 +136,8 @@ class Reset:
         self._seen.clear()
 
     def prepare(self, connection: Connection) -> None:
-        """Have a connection find, and be allowed, what resets need."""
+        """Have a connection be allowed what resets need."""
         if self._prepared is not connection:
-            set_path(connection, self.schema, self.path)
             # Rather an error than rows that are not seen. Nobody needs these rows after a crash.
             connection.execute("SET row_security = off; SET synchronous_commit = off")
             self._prepared = connection

@@ -1,12 +1,13 @@
 """Changing the rows of tables to what they are to be."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from psycopg import sql
 
-from . import schemas
+from . import schemas, search_path
 from .copies import Kept
 from .occupied import Occupied
 from .references import References
@@ -15,12 +16,14 @@ from .silence import silenced
 
 _MISSING = """
     (SELECT * FROM {source} WHERE NOT EXISTS (
-        SELECT FROM (SELECT {row} AS row FROM ONLY {table}) present WHERE present.row = {copied}
+        SELECT FROM (SELECT {row} AS row FROM ONLY {table}) present
+        WHERE present.row OPERATOR(pg_catalog.=) {copied}
     )) AS missing
 """
 _NOT_KEPT = """
      WHERE NOT EXISTS (
-        SELECT FROM (SELECT {copied} AS row FROM {source}) known WHERE known.row = {row})
+        SELECT FROM (SELECT {copied} AS row FROM {source}) known
+        WHERE known.row OPERATOR(pg_catalog.=) {row})
 """
 _KEYED = """
     SELECT relname FROM pg_catalog.pg_index JOIN pg_catalog.pg_class c ON c.oid = indrelid
@@ -38,6 +41,8 @@ class Rewriting:
 
     connection: Connection
     schema: str
+    # What follows the schema on the search_path of those who use it.
+    path: Sequence[str]
     # What the reset is about, and the names of other tables that have pages.
     found: Mapping[str, Occupied]
     others: Collection[str]
@@ -63,9 +68,10 @@ class Rewriting:
             truncated = self._truncate()
             touched = self.changed - (truncated - self.kept.keys())
             with silenced(self.connection, self.schema, touched):
-                self._delete(self.changed - truncated)
                 restored = self.changed & self.kept.keys()
-                self._insert(restored)
+                with self._path_of_users():
+                    self._delete(self.changed - truncated)
+                    self._insert(restored)
         return restored
 
     def _widen(self) -> None:
@@ -92,7 +98,8 @@ class Rewriting:
                     truncated |= along
         if truncated:
             listed = sql.SQL(", ").join(self._name(name) for name in sorted(truncated))
-            self.connection.execute(sql.SQL("TRUNCATE {}").format(listed))
+            with self._path_of_users():
+                self.connection.execute(sql.SQL("TRUNCATE {}").format(listed))
             self.changed |= truncated & self.kept.keys() & self.found.keys()
             self.emptied |= truncated
         return truncated
@@ -132,6 +139,11 @@ class Rewriting:
                 )
             )
         self._execute_all(insertions)
+
+    def _path_of_users(self) -> AbstractContextManager[None]:
+        # For functions of theirs, in generated columns, constraints and triggers of TRUNCATE, and
+        # for names that stand in rows.
+        return search_path.of_users(self.connection, self.schema, self.path)
 
     def _execute_all(self, parts: Collection[sql.Composed]) -> None:
         if parts:

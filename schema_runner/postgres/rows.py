@@ -55,14 +55,16 @@ class Table(NamedTuple):
     def values(self) -> list[sql.Composed]:
         """What to select where the table itself is, for a copy of it in another schema."""
         return [
-            sql.SQL("{0}::text AS {0}" if column.own_type else "{0}").format(_name(column))
+            sql.SQL("{0}::pg_catalog.text AS {0}" if column.own_type else "{0}").format(
+                _name(column)
+            )
             for column in self.columns
         ]
 
     def row(self) -> sql.Composed:
         """A row of the table itself as one text, which is that of its copy: see `row_of_copy`."""
         return _row(
-            sql.SQL("{}::text" if column.own_type else "{}").format(_name(column))
+            sql.SQL("{}::pg_catalog.text" if column.own_type else "{}").format(_name(column))
             for column in self.columns
         )
 
@@ -118,7 +120,7 @@ def _name(column: Column) -> sql.Identifier:
 
 
 def _row(values: Iterable[sql.Composable]) -> sql.Composed:
-    return sql.SQL("ROW({})::text").format(_listed(values))
+    return sql.SQL("ROW({})::pg_catalog.text").format(_listed(values))
 
 
 def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:

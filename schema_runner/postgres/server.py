@@ -17,8 +17,10 @@ from . import pgoptions
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 
 # A role or a database can have time limits as its default; waiting for a lock, or holding
-# one while the tests run, must not meet them.
-_NO_TIME_LIMITS = """
+# one while the tests run, must not meet them. The search_path comes before all else: theirs
+# could put operators of others ahead.
+_SESSION = """
+    SET search_path = pg_catalog, pg_temp;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
     SET idle_in_transaction_session_timeout = 0
 """
@@ -46,7 +48,7 @@ class Server(NamedTuple):
         return f"Server(role={self.role!r})"
 
     def connect(self, dbname: str, application: str | None = None) -> Connection:
-        """Open a connection in autocommit mode, without time limits.
+        """Open a connection in autocommit mode, without time limits, on a safe search_path.
 
         `application` is its application_name, in place of the project's. Raises
         SchemaRunnerError where the server cannot be reached or refuses.
@@ -59,9 +61,9 @@ class Server(NamedTuple):
                 connection = _open(params)
                 opened.enter_context(closing(connection))
                 forks.let_go(connection, _leave_to_parent)
+                connection.execute(_SESSION)
                 if self.role is not None:
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
-                connection.execute(_NO_TIME_LIMITS)
                 opened.pop_all()
         except psycopg.Error as error:
             raise SchemaRunnerError(

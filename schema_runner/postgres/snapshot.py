@@ -16,7 +16,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from . import locks, schemas
+from . import locks, schemas, search_path
 from .contents import Contents
 from .copies import Copies
 from .marker import Marker
@@ -80,7 +80,7 @@ class Snapshot:
             made=made,
             contents=template.whole(connection),
             extensions=dict(connection.execute(_EXTENSIONS).fetchall()),
-            types=[_types(connection, copy) for copy, _ in template.copies],
+            types=_types(connection, template),
             rows=[_rows(connection, copy) for copy, _ in template.copies],
         )
 
@@ -116,7 +116,9 @@ class Snapshot:
                 locks.hold_until_commit(connection, locks.EXTENSIONS)
                 for name, version in self.missing_extensions(connection).items():
                     _create_extension(connection, name, version, extensions)
-                return self._fill(connection, marker, path)
+                # As the types of columns are named.
+                with search_path.of_users(connection, extensions, path):
+                    return self._fill(connection, marker, path)
         except psycopg.Error as error:
             raise SnapshotError(str(error).partition("\n")[0]) from error
 
@@ -178,8 +180,13 @@ def _create_extension(connection: Connection, name: str, version: str, schema: s
     )
 
 
-def _types(connection: Connection, table: sql.Identifier) -> list[str]:
-    return [name for (name,) in connection.execute(_TYPES, [table.as_string(connection)])]
+def _types(connection: Connection, template: Template) -> list[list[str]]:
+    """Name the types of the columns of copies, without schemas: another place has others."""
+    with search_path.of_users(connection, template.name, template.path):
+        return [
+            [name for (name,) in connection.execute(_TYPES, [copy.as_string(connection)])]
+            for copy, _ in template.copies
+        ]
 
 
 def _rows(connection: Connection, table: sql.Identifier) -> bytes:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import psycopg
 from psycopg import sql
 
-from . import locks, rows, schemas, structure
-from .contents import Contents, CopyError, first_line, script_of, set_path
+from . import locks, rows, schemas, search_path, structure
+from .contents import Contents, CopyError, first_line, script_of
 from .copies import Copies
 from .marker import Marker
 from .relocation import default_privileges_undone
@@ -53,8 +53,8 @@ class Template(NamedTuple):
         is there is the template marked as such, with `marker`.
         """
         name, model = schemas.create_template(connection, marker.run), contents.script.schema
-        set_path(connection, model, path)
-        copies = Copies.make(connection, name, model, contents.tables, since)
+        with search_path.of_users(connection, model, path):
+            copies = Copies.make(connection, name, model, contents.tables, since)
         template = cls(name, contents._replace(marked=copies.marked), tuple(path))
         template.complete(connection, marker)
         return template
@@ -112,13 +112,13 @@ class Template(NamedTuple):
         """
         try:
             connection.execute(SETTINGS)
-            set_path(connection, schema, self.path)
-            for step in self._steps(connection, schema):
-                for start in range(0, len(step), batch * _STATEMENTS_PER_TABLE):
-                    chunk = step[start : start + batch * _STATEMENTS_PER_TABLE]
-                    # Sent as one, they are one transaction. What separates them has a line of
-                    # its own, where it is not within a comment.
-                    connection.execute("\n;\n".join(chunk).encode())
+            for step in filter(None, self._steps(connection, schema)):
+                with search_path.of_users(connection, schema, self.path):
+                    for start in range(0, len(step), batch * _STATEMENTS_PER_TABLE):
+                        chunk = step[start : start + batch * _STATEMENTS_PER_TABLE]
+                        # Sent as one, they are one transaction. What separates them has a line
+                        # of its own, where it is not within a comment.
+                        connection.execute("\n;\n".join(chunk).encode())
         except psycopg.Error as error:
             raise CopyError(first_line(error)) from error
 

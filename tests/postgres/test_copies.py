@@ -13,7 +13,6 @@ from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection
 from schema_runner.postgres.stamps import current_transaction
 from schema_runner.postgres.structure import version
-from schema_runner.postgres.template import set_path
 
 TABLES = """
     CREATE SCHEMA w; CREATE SCHEMA aside; SET search_path = w;
@@ -49,7 +48,6 @@ def test_rows_that_are_loaded_are_marked(
 ) -> None:
     """With those that they refer to, however far; a reset keeps these and no others."""
     connection.execute(TABLES)
-    set_path(connection, "w", ["public"])
     since = current_transaction(connection.cursor())
     connection.execute(loading)
     tables = rows.tables_with_rows(connection, "w")
@@ -57,7 +55,7 @@ def test_rows_that_are_loaded_are_marked(
     assert sorted(copies.marked) == sorted(kept)
     Reset("w", ["public"]).clear(connection, Scope(), copies.marked_rows)
     for table, column in (("alone", "id"), ("town", "id"), ("country", "code")):
-        found = connection.execute(f"SELECT {column} FROM {table} ORDER BY 1").fetchall()
+        found = connection.execute(f"SELECT {column} FROM w.{table} ORDER BY 1").fetchall()
         assert [value for (value,) in found] == kept.get(table, [])
 
 
@@ -78,7 +76,6 @@ ALL = 'SELECT t.id, k.id, "the name" FROM thing t JOIN kind k ON k.id = kind ORD
 def place(rolled_back: Connection) -> Iterator[Connection]:
     """Kinds and things; nothing by which their keys were adopted may be left."""
     rolled_back.execute(KINDS)
-    set_path(rolled_back, "w", ["public"])
     before = version(rolled_back, "w")
     yield rolled_back
     assert version(rolled_back, "w") == before

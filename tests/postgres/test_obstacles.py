@@ -6,6 +6,7 @@ from schema_runner.postgres import schemas
 from schema_runner.postgres.obstacles import obstacles
 from schema_runner.postgres.server import Connection, Server
 
+from ..project import connect
 from .test_relocation import EVERYTHING
 
 TABLE = "CREATE TABLE library_book (id int, c citext);"
@@ -92,7 +93,7 @@ ORDINARY = {
 @pytest.fixture(scope="module")
 def host(server: Server, module_database: str) -> Iterator[Connection]:
     """A database with extensions in `public`: types with casts, a foreign data wrapper."""
-    with server.connect(module_database) as connection:
+    with connect(server, module_database) as connection:
         connection.execute(
             "CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE EXTENSION postgres_fdw;"
             "CREATE FUNCTION f(point, point) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 0'"

@@ -35,6 +35,7 @@ from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.template import Template
 
+from ..project import connect
 from .test_properties import RUN, exploring
 
 APP = "library"
@@ -220,7 +221,7 @@ def migrate(connection: BaseDatabaseWrapper, example: Example) -> int:
 def django_connection(server: Server, module_database: str) -> Iterator[BaseDatabaseWrapper]:
     """Django's own connection to a database with some extensions."""
     django.setup()
-    with server.connect(module_database) as connection:
+    with connect(server, module_database) as connection:
         connection.execute("".join(f"CREATE EXTENSION {name};" for name in EXTENSIONS))
     where = server.params
     settings_dict = connections["default"].settings_dict | {
@@ -244,7 +245,7 @@ def test_what_migrations_make_is_copied_alike(
 ) -> None:
     """After the build, the move and the dump, a copy of it proves to be one."""
     host = django_connection.settings_dict["NAME"]
-    with server.connect(host) as connection:
+    with connect(server, host) as connection:
         try:
             assert migrate(django_connection, example)
             model, copy = (schemas.create(connection, worker, RUN) for worker in (1, 2))

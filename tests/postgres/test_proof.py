@@ -12,6 +12,7 @@ from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.script import Script
 from schema_runner.postgres.server import Connection, Server
 
+from ..project import connect
 from .test_relocation import EVERYTHING
 
 ONE = "test_w1_1"
@@ -195,7 +196,7 @@ def made(connection: Connection, schema: str, change: str = "") -> None:
 @pytest.fixture(scope="module")
 def structures(server: Server, module_database: str) -> Iterator[Connection]:
     """A database with a schema of one of each kind of object."""
-    with server.connect(module_database) as connection:
+    with connect(server, module_database) as connection:
         connection.execute('CREATE ROLE "A reader"; CREATE EXTENSION citext')
         connection.execute("CREATE EXTENSION hstore")
         made(connection, ONE)

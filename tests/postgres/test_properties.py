@@ -20,6 +20,7 @@ from schema_runner.postgres.template import Template
 
 from ..apps import catalog
 from ..digest import digest
+from ..project import connect
 
 EXTENSIONS = ["citext", "hstore", "pg_trgm", "btree_gist"]
 TARGETS = ["target", 'My "target" %s', "ü" * 31]
@@ -266,7 +267,7 @@ def written(example: Example) -> str:
 @pytest.fixture(scope="module")
 def extended(server: Server, module_database: str) -> Iterator[Connection]:
     """A database whose `public` has extensions alone."""
-    with server.connect(module_database) as connection:
+    with connect(server, module_database) as connection:
         connection.execute("".join(f"CREATE EXTENSION {name};" for name in EXTENSIONS))
         yield connection
 
@@ -372,7 +373,7 @@ def test_anything_that_is_built_can_be_copied(
         template = Template.create(extended, contents, Marker(RUN, State.READY), ["public"])
         read = Template.read(extended, template.name, ["public"])
         assert read._replace(contents=read.whole(extended)) == template
-        with server.connect(host) as connection:
+        with connect(server, host) as connection:
             template.copy(connection, copy, batch=batch)
             with pytest.raises(CopyError) if altered_heirs else nullcontext():
                 template.prove(connection, copy, lambda: program.start(server, host, copy))

@@ -6,7 +6,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from psycopg import errors, sql
+from psycopg import Cursor, errors, sql
+from psycopg.rows import TupleRow
 
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres import rows, structure
@@ -15,10 +16,11 @@ from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.occupied import Scope
 from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.template import Template, set_path
+from schema_runner.postgres.template import Template
 
 from ..apps import catalog
 from ..digest import digest
+from ..project import connect
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def database(module_database: str) -> str:
 @pytest.fixture
 def connection(server: Server, database: str) -> Iterator[Connection]:
     """A connection to a database of which only `public` is left between tests."""
-    with server.connect(database) as connected:
+    with connect(server, database) as connected:
         yield connected
         schemas = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_|^public$'"
         for (name,) in connected.execute(schemas).fetchall():
@@ -40,13 +42,17 @@ class Place:
     """A schema `w` that has been made with some SQL, and copies of its rows."""
 
     def __init__(self, connection: Connection, statements: str) -> None:
-        self.connection, self.execute = connection, connection.execute
+        self.connection = connection
         connection.execute("CREATE SCHEMA w; CREATE SCHEMA aside")
-        set_path(connection, "w", ["public"])
-        connection.execute(statements)
+        self.execute(statements)
         self.reset = Reset("w", ["public"])
         self.kept = self.copy("aside")
         self.before = self.now
+
+    def execute(self, statement: str) -> Cursor[TupleRow]:
+        """Execute what users of the schema do, on their search_path."""
+        self.connection.execute("SET search_path = w, public")
+        return self.connection.execute(statement)
 
     def copy(self, name: str) -> dict[str, Kept]:
         tables = rows.tables_with_rows(self.connection, "w")

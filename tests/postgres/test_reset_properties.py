@@ -12,7 +12,7 @@ from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.occupied import Scope
 from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.template import Template, set_path
+from schema_runner.postgres.template import Template
 
 from ..digest import digest
 
@@ -84,7 +84,6 @@ class World:
     def __init__(self, connection: Connection, server: Server, stack: ExitStack) -> None:
         connection.execute("DROP SCHEMA IF EXISTS w, aside CASCADE")
         connection.execute(TABLES)
-        set_path(connection, "w", ["public"])
         self.connection = connection
         ready = Marker(1, State.READY)
         self.template = Template.create_of_rows(connection, "w", ready, ["public"])
@@ -101,9 +100,9 @@ class World:
         _, found = digest(self.connection, "w")
         for name in _SEQUENCES:
             # Not how many values are in the log already.
-            query = f"SELECT last_value, is_called FROM {name}"
+            query = f"SELECT last_value, is_called FROM w.{name}"
             found[name] = [str(row) for row in self.connection.execute(query)]
-        views = self.connection.execute("SELECT * FROM counted").fetchall()
+        views = self.connection.execute("SELECT * FROM w.counted").fetchall()
         return found, views, structure.version(self.connection, "w")
 
     def write(self, writes: list[tuple[str, int, int, str]]) -> None:

@@ -136,7 +136,7 @@ def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
 def test_what_programs_are_told_is_not_for_us(
     server: Server, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connections have the PGOPTIONS of others, and no search_path of a worker."""
+    """Connections have the PGOPTIONS of others, and no search_path but their own."""
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=77kB")
     asked = "SELECT current_setting('work_mem'), current_setting('search_path')"
     pgoptions.export("-c search_path=another")
@@ -144,7 +144,7 @@ def test_what_programs_are_told_is_not_for_us(
     exported = os.environ["PGOPTIONS"]
     try:
         with server.connect(database) as connection:
-            assert connection.execute(asked).fetchone() == ("77kB", '"$user", public')
+            assert connection.execute(asked).fetchone() == ("77kB", "pg_catalog, pg_temp")
         assert os.environ["PGOPTIONS"] == exported == "-c work_mem=77kB -c search_path=worker"
     finally:
         pgoptions.export("")

@@ -10,6 +10,8 @@ from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.spare import Spare
 
+from ..project import connect
+
 RUN = 4714
 
 
@@ -22,7 +24,7 @@ def spare(server: Server, connection: Connection) -> Iterator[Spare]:
         assert not spare.is_ready()
         with server.maintenance() as maintenance, spare.creation():
             maintenance.execute(f"CREATE DATABASE {spare.name}")
-        with server.connect(spare.name) as inside:
+        with connect(server, spare.name) as inside:
             inside.execute("CREATE TABLE made AS SELECT 1 AS n")
         spare.complete()
     yield spare
@@ -43,12 +45,12 @@ def test_it_is_built_once_and_cloned(spare: Spare, server: Server) -> None:
     name = spare.clone(3)
     assert set(marks(server, spare)) == {name, spare.name}
     assert set(marks(server, spare).values()) == {Marker(RUN, State.READY, spare.request)}
-    left = server.connect(name, f"django-schema-runner {RUN} w3")
+    left = connect(server, name, f"django-schema-runner {RUN} w3")
     left.execute("BEGIN; DELETE FROM made; COMMIT; BEGIN; LOCK made")
     assert spare.clone(3) == name
     with pytest.raises(errors.AdminShutdown):
         left.execute("COMMIT")
-    with server.connect(name) as inside:
+    with connect(server, name) as inside:
         assert inside.execute("SELECT n FROM made").fetchall() == [(1,)]
     assert spare.template_in(name) is None
 

@@ -9,6 +9,8 @@ from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.structure import version
 
+from ..project import connect
+
 TABLES = """
     CREATE SCHEMA w; CREATE SCHEMA other; SET search_path = w;
     CREATE TYPE mood AS ENUM ('glad');
@@ -34,7 +36,7 @@ OTHERS = [
 @pytest.fixture(scope="module")
 def place(server: Server, module_database: str) -> Iterator[Connection]:
     """The same schema for all tests, as alterations are rolled back."""
-    with server.connect(module_database) as connection:
+    with connect(server, module_database) as connection:
         connection.execute(TABLES)
         yield connection
 
