@@ -157,7 +157,7 @@ def test_secrets_for_pg_dump_are_in_no_arguments_and_no_environment(
     server: Server, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is what a service adds lost; what libpq reads instead is gone afterwards."""
-    secrets = {"password": r"a:b\c d'\e:", "sslpassword": "s3 =x", "scram_client_key": "c2Nr"}
+    secrets = {"password": r"a:b\c d'\e:", "sslpassword": "s3 =x"}
     (tmp_path / "services").write_text("[mine]\napplication_name=by service\npassword=wrong\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     monkeypatch.setenv("PGPASSWORD", "another")
