@@ -85,8 +85,7 @@ class Clones:
         """Mark the clone, called `names[worker]`, that the body of the `with` makes."""
         name = names.clone_database(self.source, worker)
         with self._holding_name() as maintenance:
-            if any(one.name == name for one in self._found(maintenance)):
-                # Another run's.
+            if self._is_taken(maintenance, name):
                 name = names.database_of_run(name, self._run)
             self.names[worker] = name
             backends.end(maintenance, self.source, self._run)
@@ -94,10 +93,14 @@ class Clones:
                 yield
                 self._mark(maintenance, name, State.READY)
 
+    def _is_taken(self, maintenance: Connection, name: str) -> bool:
+        """Whether there is a marked database of this name, another run's or somebody's by now."""
+        return name in [one.name for one in databases.listed(maintenance) if one.marker]
+
     def drop(self, name: str) -> None:
         with self._request.server.maintenance() as maintenance:
             backends.end(maintenance, name, self._run)
-            databases.drop(maintenance, name)
+            databases.drop_of_run(maintenance, name)
 
     def give_back(self, name: str) -> bool:
         """Keep a clone as it was made; drop it, and return False, if tests have written in it."""
@@ -107,7 +110,7 @@ class Clones:
             if is_kept:
                 self._mark(maintenance, name, State.KEPT)
             else:
-                databases.drop(maintenance, name)
+                databases.drop_of_run(maintenance, name)
         return is_kept
 
     def _restore(self, name: str) -> bool:

@@ -1,5 +1,6 @@
 """The name of a host database: found, reserved and given under an advisory lock."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
@@ -8,12 +9,12 @@ from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, databases, locks, relocation, schemas
+from . import backends, beside, databases, locks, relocation, schemas
 from .clones import Clones
-from .created import HostDatabase, holding_name, marker_of, of_others
+from .created import HostDatabase, holding_name
 from .databases import MarkedDatabase
 from .hosts import PUBLIC, Request, refuse_old_server
-from .marker import State
+from .marker import Marker, State
 from .server import Connection
 
 if TYPE_CHECKING:
@@ -62,13 +63,21 @@ class Reservation:
             ExitStack() as opened,
         ):
             create()
-            marker = marker_of(self._run, request)
+            marker = self._marker
             databases.mark(self._maintenance, self.name, marker)
             connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = locks.Lease(connection, self._run)
             inherited = [str(one) for one in relocation.contents(connection, PUBLIC)]
             opened.pop_all()
         return HostDatabase(request, self.name, lease, marker, inherited)
+
+    @property
+    def _marker(self) -> Marker:
+        """That of a database in which nothing is built yet."""
+        run, request = self._run, self._request
+        if request.wanted:
+            return request.wanted.marker(run, request.name)._replace(state=State.BUILDING)
+        return Marker(run, State.BUILDING, request.name)
 
     def close(self) -> None:
         self._entered.close()
@@ -123,20 +132,40 @@ class Reservation:
         return HostDatabase.of_kept(request, database, self._run)
 
     def _free_name(self) -> str:
-        request, wanted = self._request, self._request.wanted
+        request = self._request
         found = databases.requested_as(self._maintenance, request.name)
         taken = self._pools_that_stay(found)
         taken |= {one.name for one in found if one.marker.template in taken}
         taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
-        if request.name in taken:
-            if wanted is not None:
-                kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
-                if not databases.exists(self._maintenance, kept):
-                    return kept
-            return names.database_of_run(request.name, self._run)
-        if request.is_projects_own and databases.exists(self._maintenance, request.name):
-            raise _refusal(request, ["what is in it"])
-        return request.name
+        doubtful = self._tell_of_doubtful()
+        if request.name not in taken and databases.exists(self._maintenance, request.name):
+            if request.is_projects_own:
+                raise _refusal(request, ["what is in it"])
+            if request.name in doubtful:
+                taken.add(request.name)
+        return self._another_name() if request.name in taken else request.name
+
+    def _another_name(self) -> str:
+        request, wanted = self._request, self._request.wanted
+        if wanted is not None:
+            kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
+            if not databases.exists(self._maintenance, kept):
+                return kept
+        return names.database_of_run(request.name, self._run)
+
+    def _tell_of_doubtful(self) -> list[str]:
+        """Return the names of databases that only look like those of runs."""
+        found = databases.doubtful(self._maintenance, self._request.name)
+        for one, marker in found:
+            if not locks.is_held(self._maintenance, marker.run):
+                self._leave(one.name, f"its comment is a run's, but {one.doubt}")
+        return [one.name for one, _ in found]
+
+    def _leave(self, name: str, why: str) -> None:
+        self._request.log(
+            f"Database {name!r} is left alone: {why}. "
+            f"If nothing in it is needed, drop it: dropdb {shlex.quote(name)}"
+        )
 
     def _pools_that_stay(self, found: list[MarkedDatabase]) -> set[str]:
         wanted = self._request.wanted
@@ -167,8 +196,12 @@ class Reservation:
             if locks.Lease.is_host_in_use(connection):
                 return False
             is_projects_own = request.is_projects_own and name == request.name
-            if is_projects_own and (others := of_others(connection)):
+            others = beside.contents(connection)
+            if is_projects_own and others:
                 raise _refusal(request, others)
+            if foreign := beside.foreign(database.marker, others):
+                self._leave(name, f"it has {', '.join(foreign)}, which no run has made")
+                return False
             backends.end_those_of_dead_runs(connection)
             left = [schema.name for schema in schemas.found(connection)]
         try:

@@ -1,0 +1,59 @@
+"""What runs find on a server is theirs only where nobody else can have made it so."""
+
+from collections.abc import Iterator
+
+import pytest
+from psycopg import sql
+
+from schema_runner.postgres import schemas
+
+from ..project import PARALLEL, Project
+from .test_keepdb import drop_databases
+from .test_refusals import TESTS
+from .test_roles import roles
+
+pytestmark = pytest.mark.oldest
+
+
+@pytest.fixture
+def kept(project: Project) -> Iterator[Project]:
+    """A project of two classes, whose databases are removed afterwards."""
+    project.tests(f"{TESTS}class Alike(Any): pass\n")
+    yield project
+    project.end()
+    drop_databases(project)
+
+
+def test_statements_that_another_role_has_planted_are_not_executed(kept: Project) -> None:
+    """Whoever may create schemas in the database can mark one as a template of ours."""
+    mallory = f"{kept.name}_mallory"
+    kept.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
+    kept.create_database()
+    kept.run("--keepdb").passed()
+    with roles(kept, **{mallory: ""}), kept.host(kept.name) as connection:
+        (real,) = (one for one in schemas.found(connection) if "template" in one.name)
+        contents = sql.Identifier(real.name, "contents")
+        row = connection.execute(sql.SQL("SELECT * FROM {}").format(contents)).fetchone()
+        assert row is not None
+        facts, before, *more = row
+        connection.execute(f"GRANT CREATE ON DATABASE {kept.name} TO {mallory}")
+        connection.execute(f"SET ROLE {mallory}")
+        connection.execute(
+            "CREATE SCHEMA test_template_1 CREATE TABLE contents (facts text, before text[],"
+            " after text[], inventory text[], is_proved boolean)"
+        )
+        planted = [f"ALTER ROLE {mallory} SUPERUSER", *before]
+        insert = "INSERT INTO test_template_1.contents VALUES (%s, %s, %s, %s, %s)"
+        connection.execute(insert, [facts, planted, *more])
+        schemas.mark(connection, "test_template_1", real.marker)
+        connection.execute("RESET ROLE")
+        result = kept.run("--keepdb", *PARALLEL)
+        is_superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = %s"
+        assert connection.execute(is_superuser, [mallory]).fetchone() == (False,)
+        result.passed()
+        assert f"they belong to other roles: test_template_1 ({mallory})" in result.stdout
+        kept.run().passed()
+        assert connection.execute("SELECT FROM test_template_1.contents").fetchall() == [()]
+        connection.execute(f"DROP OWNED BY {mallory} CASCADE")
+        assert list(kept.schemas(kept.name)) == []
+    kept.drop_database()
