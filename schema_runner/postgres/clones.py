@@ -94,8 +94,12 @@ class Clones:
                 self._mark(maintenance, name, State.READY)
 
     def _is_taken(self, maintenance: Connection, name: str) -> bool:
-        """Whether there is a marked database of this name, another run's or somebody's by now."""
-        return name in [one.name for one in databases.listed(maintenance) if one.marker]
+        """Whether another run has a database of this name, or somebody else.
+
+        One without a marker is replaced, as stock Django does unless it keeps its own.
+        """
+        marked = [one.name for one in databases.listed(maintenance) if one.marker]
+        return name in marked or (self._request.keeps and databases.exists(maintenance, name))
 
     def drop(self, name: str) -> None:
         with self._request.server.maintenance() as maintenance:

@@ -33,7 +33,7 @@ class Request(NamedTuple):
     how many schemas are going to be dropped at once, `oldest_version` the least server version
     that will do, as libpq counts them (150004 is 15.4). With `wanted`, what the run makes is kept
     for others, and it uses what others have kept; `want` returns `wanted`
-    once there is a connection. `pg_dump` names
+    once there is a connection. With `keeps`, nothing that was there is replaced. `pg_dump` names
     that program where it is not to be looked for.
     """
 
@@ -46,6 +46,7 @@ class Request(NamedTuple):
     wanted: "Wanted | None" = None
     want: "Callable[[Connection], Wanted | None] | None" = None
     pg_dump: str | None = None
+    keeps: bool = False
 
     def on(self, connection: Connection) -> Self:
         """Return the same request with `wanted` filled in."""

@@ -141,8 +141,10 @@ class Reservation:
         if request.name not in taken and databases.exists(self._maintenance, request.name):
             if request.is_projects_own:
                 raise _refusal(request, ["what is in it"])
-            if request.name in doubtful:
+            if request.keeps or request.name in doubtful:
                 taken.add(request.name)
+                if request.name not in doubtful:
+                    self._leave(request.name, "no run has made it, and --keepdb keeps it")
         return self._another_name() if request.name in taken else request.name
 
     def _another_name(self) -> str:

@@ -14,6 +14,9 @@ from .test_roles import roles
 
 pytestmark = pytest.mark.oldest
 
+# Makes the migrations leave it to clone databases.
+OBSTACLE = 'migrations.RunSQL("CREATE SCHEMA beside")'
+
 
 @pytest.fixture
 def kept(project: Project) -> Iterator[Project]:
@@ -22,6 +25,30 @@ def kept(project: Project) -> Iterator[Project]:
     yield project
     project.end()
     drop_databases(project)
+
+
+def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
+    """Where it is the database, or a worker's clone; the run has others, which it finds again."""
+    stock = [kept.test_name, f"{kept.test_name}_1"]
+    for name in stock:
+        kept.create_database(name)
+        kept.query("CREATE TABLE of_stock ()", database=name)
+    result = kept.run("--keepdb", "--noinput").passed()
+    line = f"Database {stock[0]!r} is left alone: no run has made it, and --keepdb keeps it. "
+    assert f"{line}If nothing in it is needed, drop it: dropdb {stock[0]}" in result.stdout
+    (made,) = set(kept.databases()) - {*stock}
+    again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using existing test database")
+    assert "is left alone" not in again.stdout
+    assert kept.databases() == [*stock, made]
+    # Clones take other names too.
+    kept.migration("0002_more", "0001_initial", OBSTACLE)
+    kept.drop_database(stock[0])
+    for _ in range(2):
+        result = kept.run("--keepdb", "--noinput", *PARALLEL).passed()
+        assert "uses clone databases" in result.stdout
+    for name in (stock[0], made):
+        kept.drop_database(name)
+    kept.query("SELECT FROM of_stock", database=stock[1])
 
 
 def test_statements_that_another_role_has_planted_are_not_executed(kept: Project) -> None:
