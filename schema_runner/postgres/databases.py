@@ -1,6 +1,6 @@
 """Databases that runs have made: marked, listed and dropped, from another database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -81,22 +81,27 @@ def requested_as(
 
     With `only`, look at no other than that.
     """
+    return [one for one in proved(listed(maintenance), request) if only in {None, one.name}]
+
+
+def proved(listing: Iterable[Database], request: str) -> list[MarkedDatabase]:
+    """Return those of a listing that such runs have made."""
     return [
         MarkedDatabase(one.name, marker._replace(name=None))
-        for one, marker in _marked(maintenance, request)
-        if one.doubt is None and only in {None, one.name}
+        for one, marker in _marked(listing, request)
+        if one.doubt is None
     ]
 
 
-def doubtful(maintenance: Connection, request: str) -> list[tuple[Database, Marker]]:
-    """List the databases that are marked as such and are none of ours."""
-    return [one for one in _marked(maintenance, request) if one[0].doubt]
+def doubtful(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
+    """Return those that are marked as if such runs had made them, and are none of ours."""
+    return [one for one in _marked(listing, request) if one[0].doubt]
 
 
-def _marked(maintenance: Connection, request: str) -> list[tuple[Database, Marker]]:
+def _marked(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
     return [
         (one, marker)
-        for one in listed(maintenance)
+        for one in listing
         if (marker := one.marker) and request in {one.name, marker.request}
     ]
 

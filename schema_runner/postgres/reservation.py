@@ -3,13 +3,14 @@
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, beside, databases, locks, relocation, schemas
+from . import backends, beside, databases, locks, relocation, schemas, unmarked
 from .clones import Clones
 from .created import HostDatabase, holding_name
 from .databases import MarkedDatabase
@@ -68,6 +69,7 @@ class Reservation:
             connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = locks.Lease(connection, self._run)
             inherited = [str(one) for one in relocation.contents(connection, PUBLIC)]
+            self._drop_unmarked(partial(names.is_of_run, hosts=self._hosts), self.name)
             opened.pop_all()
         return HostDatabase(request, self.name, lease, marker, inherited)
 
@@ -132,13 +134,16 @@ class Reservation:
         return HostDatabase.of_kept(request, database, self._run)
 
     def _free_name(self) -> str:
-        request = self._request
-        found = databases.requested_as(self._maintenance, request.name)
+        request, maintenance = self._request, self._maintenance
+        self._listing = databases.listed(maintenance)
+        found = databases.proved(self._listing, request.name)
+        self._hosts = {request.name, *(one.name for one in found)}
+        self._sweep_clones(found)
         taken = self._pools_that_stay(found)
         taken |= {one.name for one in found if one.marker.template in taken}
         taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
         doubtful = self._tell_of_doubtful()
-        if request.name not in taken and databases.exists(self._maintenance, request.name):
+        if request.name not in taken and databases.exists(maintenance, request.name):
             if request.is_projects_own:
                 raise _refusal(request, ["what is in it"])
             if request.keeps or request.name in doubtful:
@@ -146,6 +151,19 @@ class Reservation:
                 if request.name not in doubtful:
                     self._leave(request.name, "no run has made it, and --keepdb keeps it")
         return self._another_name() if request.name in taken else request.name
+
+    def _sweep_clones(self, found: list[MarkedDatabase]) -> None:
+        """Drop clones over which a run was killed, as long as what they are clones of is there."""
+        for source in found:
+            # Nothing is cloned once schemas have been made in it.
+            is_cloned = source.marker.beside is None and not source.is_worker_s
+            if is_cloned and not locks.is_held(self._maintenance, source.marker.run):
+                self._drop_unmarked(partial(names.is_clone_of, host=source.name), source.name)
+
+    def _drop_unmarked(self, is_named_so: Callable[[str], bool], source: str) -> None:
+        candidates = [one for one in self._listing if is_named_so(one.name)]
+        server = self._request.server
+        self._tell(unmarked.drop_copies(self._maintenance, server, candidates, source))
 
     def _another_name(self) -> str:
         request, wanted = self._request, self._request.wanted
@@ -157,7 +175,7 @@ class Reservation:
 
     def _tell_of_doubtful(self) -> list[str]:
         """Return the names of databases that only look like those of runs."""
-        found = databases.doubtful(self._maintenance, self._request.name)
+        found = databases.doubtful(self._listing, self._request.name)
         for one, marker in found:
             if not locks.is_held(self._maintenance, marker.run):
                 self._leave(one.name, f"its comment is a run's, but {one.doubt}")
@@ -210,8 +228,13 @@ class Reservation:
             databases.drop(self._maintenance, name)
         except (errors.ObjectInUse, errors.InsufficientPrivilege):
             return False  # Somebody looks into it, or it is another role's.
-        request.log(f"Removed what an earlier run left: {', '.join([f'database {name}', *left])}.")
+        self._tell([name], *left)
         return True
+
+    def _tell(self, removed: list[str], *schemas: str) -> None:
+        if removed:
+            left = ", ".join([*(f"database {name}" for name in removed), *schemas])
+            self._request.log(f"Removed what an earlier run left: {left}.")
 
 
 def _refuse_without_right(maintenance: Connection) -> None:

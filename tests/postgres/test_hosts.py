@@ -4,6 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from schema_runner import names
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres.created import HostDatabase
 from schema_runner.postgres.hosts import Request
@@ -199,20 +200,63 @@ def test_one_that_somebody_uses_stays(request_: Request, what: str) -> None:
     stays(request_, host.name, f"it has {found}, which no run has made")
 
 
+def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: Request) -> None:
+    """If it is as CREATE DATABASE has made it, of a run that is no more, and nobody is in it."""
+    alive = obtain(request_)
+    run, living = 0x1234, alive.lease.run
+    host = names.database_of_run(request_.name, run)
+    made = [host, names.own_database(host, run, 3), names.clone_database(request_.name, 0)]
+    made.append(names.database_of_fingerprint(request_.name, "ab" * 32))
+    others = [names.own_database(request_.name, living, 1), f"{request_.name}_1", f"{host}_x"]
+    used = names.database_of_run(request_.name, run + 1)
+    for name in (*made, *others, used):
+        create(request_, name)
+    with request_.server.connect(used) as connection:
+        connection.execute(
+            "CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)"
+        )
+    with request_.server.connect(made[0]):
+        obtain(request_).release(keep=False)
+        assert set(there(request_)) == {alive.name, made[0], *others, used}
+    obtain(request_).release(keep=False)
+    assert set(there(request_)) == {alive.name, *others, used}
+    assert sorted(told(request_)) == [
+        "Removed what an earlier run left: database " + ", database ".join(sorted(made[1:])) + ".",
+        f"Removed what an earlier run left: database {made[0]}.",
+    ]
+    alive.release(keep=False)
+
+
+def test_clones_that_a_run_was_killed_over_are_removed(request_: Request) -> None:
+    """Unless they are somebody's by now, as what differs from what they are clones of."""
+    host = obtain(request_)
+    plant(host)
+    host.prepare_clones({})
+    clones = [f"{request_.name}_1", names.database_of_run(f"{request_.name}_2", 0x1234)]
+    used = f"{request_.name}_3"
+    for name in (*clones, used):
+        create(request_, f"{name} TEMPLATE {host.name}")
+    with request_.server.connect(used) as connection:
+        connection.execute("CREATE TABLE planted.precious ()")
+    host.lease.close()
+    obtain(request_).release(keep=False)
+    assert there(request_) == [used]
+
+
 @pytest.fixture
 def roles(request_: Request) -> Iterator[dict[str, Request]]:
     """The request of two roles, and of one that is a member of the first."""
-    names = {name: f"{request_.name}_{name}" for name in ("one", "other", "member")}
+    created = {name: f"{request_.name}_{name}" for name in ("one", "other", "member")}
     server = request_.server
     with server.maintenance() as connection:
-        for name in names.values():
+        for name in created.values():
             connection.execute(f"CREATE ROLE {name} LOGIN CREATEDB")
-        connection.execute(f"GRANT {names['one']} TO {names['member']}")
+        connection.execute(f"GRANT {created['one']} TO {created['member']}")
         yield {
             role: request_._replace(server=server._replace(params={**server.params, "user": name}))
-            for role, name in names.items()
+            for role, name in created.items()
         }
-        for name in reversed(names.values()):
+        for name in reversed(created.values()):
             connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 

@@ -1,5 +1,7 @@
 """What runs find on a server is theirs only where nobody else can have made it so."""
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -7,13 +9,19 @@ from psycopg import sql
 
 from schema_runner.postgres import schemas
 
-from ..project import PARALLEL, Project
+from ..project import PARALLEL, Project, outcome, wait_for
 from .test_keepdb import drop_databases
 from .test_refusals import TESTS
 from .test_roles import roles
 
 pytestmark = pytest.mark.oldest
 
+WAITING = """
+    class Waiting(TestCase):
+        def test_it(self):
+            open("begun", "w").close()
+            wait_for("go")
+"""
 # Makes the migrations leave it to clone databases.
 OBSTACLE = 'migrations.RunSQL("CREATE SCHEMA beside")'
 
@@ -84,3 +92,36 @@ def test_statements_that_another_role_has_planted_are_not_executed(kept: Project
         connection.execute(f"DROP OWNED BY {mallory} CASCADE")
         assert list(kept.schemas(kept.name)) == []
     kept.drop_database()
+
+
+def test_a_run_that_was_killed_before_it_could_mark_its_database(kept: Project) -> None:
+    """Beside a live one, in whose way it is not: the next run removes what it has left."""
+    kept.tests(WAITING, "test_waiting")
+    alive = kept.start("library.test_waiting")
+    wait_for((kept.folder / "begun").exists, "the first run to begin with its tests")
+    with kept.maintenance() as connection, connection.transaction():
+        # Comments wait for that, and CREATE DATABASE does not.
+        connection.execute("LOCK TABLE pg_shdescription IN SHARE MODE")
+        killed = kept.start("library.test_generated")
+        waiting = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        waiting += " WHERE NOT granted AND starts_with(query, %s)"
+        comment = f'COMMENT ON DATABASE "{kept.test_name}_'
+        ((pid,),) = wait_for(
+            lambda: kept.query(waiting, comment, database="postgres"), "the comment"
+        )
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        connection.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])
+    first, left = kept.databases()
+    assert first == kept.test_name
+    assert kept.query(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s",
+        left,
+        database="postgres",
+    ) == [(None,)]
+    result = kept.run("library.test_generated").passed()
+    assert f"Removed what an earlier run left: database {left}.\n" in result.stdout
+    assert kept.databases() == [first]
+    (kept.folder / "go").touch()
+    outcome(alive).passed()
+    assert kept.databases() == []
