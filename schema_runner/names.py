@@ -2,9 +2,12 @@
 
 import hashlib
 import re
+from collections.abc import Collection, Iterable
 
 # PostgreSQL cuts longer names off, silently (NAMEDATALEN - 1).
 _LONGEST = 63
+# More than a run has on any machine.
+_WORKERS = 256
 _WORKER = r"test_w([1-9][0-9]*)_([0-9]+)"
 
 # Where the extensions of all runs in one database are, if that is the project's own.
@@ -90,6 +93,39 @@ def database_of_run(name: str, run: int) -> str:
 def database_of_fingerprint(name: str, fingerprint: str) -> str:
     """Return the name of a host database that is kept, where the first choice is taken."""
     return database(name, f"_{fingerprint[:12]}")
+
+
+def runs_in(database: str) -> list[int]:
+    """Return the runs after which a database may be named."""
+    return [int(run, 16) for run in re.findall(r"_([0-9a-f]{16})(?=_|$)", database)]
+
+
+def is_of_run(database: str, hosts: Collection[str]) -> bool:
+    """Whether a run makes an empty database of this name, beside these host databases.
+
+    It is one with a run or a fingerprint in it, or the one of which workers get clones.
+    """
+    runs, fingerprints = runs_in(database), re.findall(r"_([0-9a-f]{12})(?=_|$)", database)
+    made = {database_of_run(host, run) for host in hosts for run in runs}
+    made |= {database_of_fingerprint(host, one) for host in hosts for one in fingerprints}
+    all_hosts, workers = {*hosts, *made}, _workers_in(database)
+    made |= {clone_database(host, 0) for host in all_hosts}
+    made |= {own_database(host, run, n) for host in all_hosts for run in runs for n in workers}
+    return database in made
+
+
+def is_clone_of(database: str, host: str) -> bool:
+    """Whether a worker's clone of a host database is called so."""
+    clones = {clone_database(host, worker) for worker in _workers_in(database)}
+    clones |= {database_of_run(clone, run) for clone in clones for run in runs_in(database)}
+    return database in clones
+
+
+def _workers_in(database: str) -> Iterable[int]:
+    if len(database.encode()) > _LONGEST - 4:
+        # What is cut off may have the number in it.
+        return range(1, _WORKERS + 1)
+    return [int(number) for number in re.findall(r"_([1-9][0-9]*)(?=_|$)", database)]
 
 
 def application(run: int, worker: int | None = None) -> str:

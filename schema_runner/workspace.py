@@ -157,7 +157,7 @@ class Workspace:
 
     def end_turn(self, alias: str) -> None:
         """Let other runs that want the same look at what has been built."""
-        self.host(alias).stop_dump()
+        self.host(alias).settle()
         self._sites[alias].turn.close()
 
     def _refuse_beyond_connections(self, alias: str) -> None:

@@ -130,6 +130,7 @@ class SchemaCreation(Keeping, Base):
             log=self._workspace.log,
             want=self._want,
             pg_dump=self.runner_settings.pg_dump,
+            keeps=self._workspace.keeps,
         )
         if self._is_current:
             self._guard = self._guard_of_migrations(self._workspace.log)

@@ -2,44 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
 
 import psycopg
-from psycopg import sql
 
 from .. import names
-from . import backends, databases, locks
+from . import backends, databases, locks, versions
 from .databases import MarkedDatabase
 from .hosts import Request
 from .marker import Marker, State
 from .server import Connection
-
-# The tables of a database, and its catalogs, but for what ANALYZE writes.
-_TABLES = """
-    SELECT nspname, relname FROM pg_catalog.pg_class c
-    JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
-    WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND NOT relisshared
-      AND c.oid NOT IN ('pg_catalog.pg_statistic'::regclass,
-                        'pg_catalog.pg_statistic_ext_data'::regclass)
-      AND pg_catalog.pg_relation_size(c.oid) > 0
-      AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-    ORDER BY nspname, relname
-"""
-_VERSIONS = """
-    SELECT {name}::text, pg_catalog.count(*),
-           pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::text::int8))
-    FROM ONLY {table} HAVING pg_catalog.count(*) > 0
-"""
-_SEQUENCES = """
-    SELECT nspname, relname FROM pg_catalog.pg_class c
-    JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
-    WHERE relkind = 'S' AND relpersistence <> 't'
-    ORDER BY nspname, relname
-"""
-_VALUES = "SELECT {name}::text, last_value, is_called FROM {table}"
-
-# By names in SQL.
-Facts: TypeAlias = dict[str, tuple[object, ...]]
 
 
 class Clones:
@@ -56,8 +27,8 @@ class Clones:
         # By worker.
         self.names: dict[int, str] = {}
         # What a clone has as long as nothing has been written in it, and where sequences are.
-        self._versions: Facts = {}
-        self._values: Facts = {}
+        self._versions: versions.Facts = {}
+        self._values: versions.Facts = {}
 
     @staticmethod
     def lock_of(source: str) -> int:
@@ -85,8 +56,7 @@ class Clones:
         """Mark the clone, called `names[worker]`, that the body of the `with` makes."""
         name = names.clone_database(self.source, worker)
         with self._holding_name() as maintenance:
-            if any(one.name == name for one in self._found(maintenance)):
-                # Another run's.
+            if self._is_taken(maintenance, name):
                 name = names.database_of_run(name, self._run)
             self.names[worker] = name
             backends.end(maintenance, self.source, self._run)
@@ -94,10 +64,18 @@ class Clones:
                 yield
                 self._mark(maintenance, name, State.READY)
 
+    def _is_taken(self, maintenance: Connection, name: str) -> bool:
+        """Whether another run has a database of this name, or somebody else.
+
+        One without a marker is replaced, as stock Django does unless it keeps its own.
+        """
+        marked = [one.name for one in databases.listed(maintenance) if one.marker]
+        return name in marked or (self._request.keeps and databases.exists(maintenance, name))
+
     def drop(self, name: str) -> None:
         with self._request.server.maintenance() as maintenance:
             backends.end(maintenance, name, self._run)
-            databases.drop(maintenance, name)
+            databases.drop_of_run(maintenance, name)
 
     def give_back(self, name: str) -> bool:
         """Keep a clone as it was made; drop it, and return False, if tests have written in it."""
@@ -107,7 +85,7 @@ class Clones:
             if is_kept:
                 self._mark(maintenance, name, State.KEPT)
             else:
-                databases.drop(maintenance, name)
+                databases.drop_of_run(maintenance, name)
         return is_kept
 
     def _restore(self, name: str) -> bool:
@@ -115,13 +93,13 @@ class Clones:
         try:
             if not self._versions:
                 with server.connect(self.source) as connection:
-                    self._versions = _read(connection, _TABLES, _VERSIONS)
-                    self._values = _read(connection, _SEQUENCES, _VALUES)
+                    self._versions = versions.of_rows(connection)
+                    self._values = versions.of_sequences(connection)
             with server.connect(name) as connection:
-                if _read(connection, _TABLES, _VERSIONS) != self._versions:
+                if versions.of_rows(connection) != self._versions:
                     return False
                 # Aborted transactions have moved them.
-                moved = self._values.items() - _read(connection, _SEQUENCES, _VALUES).items()
+                moved = self._values.items() - versions.of_sequences(connection).items()
                 for sequence, (value, is_called) in moved:
                     query = "SELECT pg_catalog.setval(%s::regclass, %s, %s)"
                     connection.execute(query, [sequence, value, is_called])
@@ -144,17 +122,3 @@ class Clones:
     def _mark(self, maintenance: Connection, name: str, state: State) -> None:
         marker = Marker(self._run, state, self._request.name, template=self.source)
         databases.mark(maintenance, name, marker)
-
-
-def _read(connection: Connection, listing: str, query: str) -> Facts:
-    connection.execute("SET row_security = off")
-    statements = [
-        sql.SQL(query).format(
-            name=sql.Literal(sql.Identifier(*names).as_string()), table=sql.Identifier(*names)
-        )
-        for names in connection.execute(listing).fetchall()
-    ]
-    if not statements:
-        return {}
-    rows = connection.execute(sql.SQL(" UNION ALL ").join(statements))
-    return {name: tuple(facts) for name, *facts in rows}

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .. import names
-from . import backends, bodies, databases, locks, relocation, schemas
+from . import backends, beside, bodies, databases, locks, relocation, schemas
 from .clones import Clones
 from .databases import MarkedDatabase
 from .hosts import PUBLIC, Host, Request
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .database_snapshot import DatabaseSnapshot
     from .pg_dump import PgDump
     from .snapshot import Snapshot
+    from .template import Template
 
 
 class HostDatabase(Host):
@@ -42,6 +43,8 @@ class HostDatabase(Host):
         # Whether workers have clones of this database, and no schemas.
         self._is_cloned = False
         self._extra: Mapping[str, Any] = {}
+        # What is in this database beside schemas of runs, as the tests begin.
+        self._beside: list[str] | None = None
 
     def begin(self, worker: int) -> str | None:
         self._is_public_in_use = True
@@ -69,16 +72,29 @@ class HostDatabase(Host):
         self._extra = extra
         super().add_template(model, extra, since)
         if self._request.wanted:
-            with self._server.maintenance() as maintenance:
-                databases.mark(maintenance, self.name, self._marker._replace(state=State.KEPT))
+            self._mark_built(State.KEPT)
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         undo = super().restore(snapshot)
         if self._request.wanted:
             self._marker = self._marker._replace(made=snapshot.made)
-            with self._server.maintenance() as maintenance:
-                databases.mark(maintenance, self.name, self._marker._replace(state=State.KEPT))
+            self._mark_built(State.KEPT)
         return undo
+
+    def adopt(self, template: "Template") -> None:
+        super().adopt(template)
+        self._beside = beside.contents(self.connection)
+
+    def settle(self) -> None:
+        super().settle()
+        if self._beside is None and not self._is_public_in_use:
+            self._mark_built(State.READY)
+
+    def _mark_built(self, state: State) -> None:
+        """Note what the build has left beside schemas: whatever comes later is not ours."""
+        self._beside = beside.contents(self.connection)
+        self._marker = self._marker._replace(beside=tuple(self._beside))
+        databases.mark(self.connection, self.name, self._marker._replace(state=state))
 
     def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
         from .snapshot import refuse_changes_beside
@@ -208,7 +224,7 @@ class HostDatabase(Host):
             if not self._has_others():
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
-                databases.drop(maintenance, self.name)
+                databases.drop_of_run(maintenance, self.name)
 
     def _drop_spare(self, maintenance: Connection) -> None:
         """Drop what workers' own databases are clones of, if one of them has made it."""
@@ -250,10 +266,11 @@ class HostDatabase(Host):
         from . import pool
 
         with pool.noting_use(connection, self.template, run, wanted.now) as is_usable:
-            marker = self._marker._replace(state=State.READY)
-            if is_usable:
-                marker = self._marker._replace(state=State.KEPT, used=wanted.now)
-            databases.mark(connection, self.name, marker)
+            state = State.KEPT if is_usable else State.READY
+            found = beside.contents(connection)
+            marker = beside.with_more(self._marker, self._beside or (), found)
+            used = wanted.now if is_usable else marker.used
+            databases.mark(connection, self.name, marker._replace(state=state, used=used))
         schemas.drop_rest(connection, run, batch=self._batch)
 
     def _has_others(self) -> bool:
@@ -261,15 +278,9 @@ class HostDatabase(Host):
         is_projects_own = self._request.is_projects_own and self.name == self._request.name
         if self._is_public_in_use or not is_projects_own:
             return False
-        if others := of_others(self.connection):
+        if others := beside.contents(self.connection):
             self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
         return bool(others)
-
-
-def of_others(connection: Connection) -> list[str]:
-    """Name what no build and no run of ours accounts for."""
-    found = [str(one) for one in relocation.contents(connection, PUBLIC)]
-    return found + [f"schema {name}" for name in schemas.others(connection)]
 
 
 def holding_name(maintenance: Connection, request: Request) -> locks.Held:
@@ -285,10 +296,3 @@ def _reference_in(connection: Connection) -> str | None:
 def _lease_outside(server: Server, run: int) -> locks.Lease:
     """Hold a run's lease in none of its databases."""
     return locks.Lease(server.connect_for_maintenance(), run, is_in_host=False)
-
-
-def marker_of(run: int, request: Request) -> Marker:
-    if request.wanted:
-        # A pool's only once there is a template.
-        return request.wanted.marker(run, request.name)._replace(state=State.BUILDING)
-    return Marker(run, State.READY, request.name)

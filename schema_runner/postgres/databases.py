@@ -1,6 +1,6 @@
 """Databases that runs have made: marked, listed and dropped, from another database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -9,11 +9,23 @@ from psycopg import sql
 
 from .. import names
 from .marker import Marker
+from .ownership import is_ours
 from .server import Connection
+
+_LISTING = sql.SQL("""
+    SELECT datname, pg_catalog.shobj_description(oid, 'pg_database'), {is_ours},
+           pg_catalog.pg_get_userbyid(datdba)
+    FROM pg_catalog.pg_database ORDER BY datname
+""").format(is_ours=is_ours("datdba"))
+
+_COMMENT = """
+    SELECT pg_catalog.shobj_description(oid, 'pg_database')
+    FROM pg_catalog.pg_database WHERE datname = %s
+"""
 
 
 class MarkedDatabase(NamedTuple):
-    """A database whose comment proves it to be some run's."""
+    """A database that is some run's: its comment says so, under its name, and we own it."""
 
     name: str
     marker: Marker
@@ -24,38 +36,79 @@ class MarkedDatabase(NamedTuple):
         return names.is_own_database(self.name, self.marker.run)
 
 
+class Database(NamedTuple):
+    """Any database of the server, with its comment, and whether its owner is us."""
+
+    name: str
+    comment: str | None
+    is_ours: bool
+    owner: str
+
+    @property
+    def marker(self) -> Marker | None:
+        return Marker.parse(self.comment)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why a marked database is none of ours, if it is not."""
+        marker = self.marker
+        assert marker is not None
+        if marker.name != self.name:
+            # A person has renamed it, or copied the comment.
+            made_as = f"a run has made it as {marker.name!r}"
+            return made_as if marker.name else "it does not say under which name"
+        return None if self.is_ours else f"it belongs to the role {self.owner!r}"
+
+
 def exists(maintenance: Connection, name: str) -> bool:
     row = maintenance.execute("SELECT FROM pg_catalog.pg_database WHERE datname = %s", [name])
     return row.fetchone() is not None
 
 
+def listed(maintenance: Connection) -> list[Database]:
+    return [Database(*row) for row in maintenance.execute(_LISTING)]
+
+
 def is_of_others(maintenance: Connection, name: str) -> bool:
-    """Whether there is a database of this name that no run has marked."""
-    row = maintenance.execute(
-        "SELECT pg_catalog.shobj_description(oid, 'pg_database')"
-        " FROM pg_catalog.pg_database WHERE datname = %s",
-        [name],
-    ).fetchone()
-    return row is not None and Marker.parse(row[0]) is None
+    """Whether there is a database of this name that is no run's."""
+    return exists(maintenance, name) and not requested_as(maintenance, name, only=name)
 
 
-def requested_as(maintenance: Connection, request: str) -> list[MarkedDatabase]:
-    """List the databases that runs, dead or alive, have made when they asked for `request`."""
-    rows = maintenance.execute(
-        "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database')"
-        " FROM pg_catalog.pg_database ORDER BY datname"
-    )
+def requested_as(
+    maintenance: Connection, request: str, *, only: str | None = None
+) -> list[MarkedDatabase]:
+    """List the databases that runs, dead or alive, have made when they asked for `request`.
+
+    With `only`, look at no other than that.
+    """
+    return [one for one in proved(listed(maintenance), request) if only in {None, one.name}]
+
+
+def proved(listing: Iterable[Database], request: str) -> list[MarkedDatabase]:
+    """Return those of a listing that such runs have made."""
     return [
-        MarkedDatabase(name, marker)
-        for name, comment in rows
-        if (marker := Marker.parse(comment)) and request in {name, marker.request}
+        MarkedDatabase(one.name, marker._replace(name=None))
+        for one, marker in _marked(listing, request)
+        if one.doubt is None
+    ]
+
+
+def doubtful(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
+    """Return those that are marked as if such runs had made them, and are none of ours."""
+    return [one for one in _marked(listing, request) if one[0].doubt]
+
+
+def _marked(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
+    return [
+        (one, marker)
+        for one in listing
+        if (marker := one.marker) and request in {one.name, marker.request}
     ]
 
 
 def mark(maintenance: Connection, name: str, marker: Marker) -> None:
-    maintenance.execute(
-        sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), str(marker))
-    )
+    text = str(marker._replace(name=name))
+    maintenance.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), text))
 
 
 @contextmanager
@@ -79,3 +132,11 @@ def drop(maintenance: Connection, name: str) -> None:
     """Drop a database, or raise ObjectInUse."""
     # Never with FORCE: that somebody is connected means that somebody needs it.
     maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def drop_of_run(maintenance: Connection, name: str) -> None:
+    """Drop a database that no lease was held in: leave what has come to bear its name since."""
+    row = maintenance.execute(_COMMENT, [name]).fetchone()
+    marker = Marker.parse(row[0]) if row else None
+    if marker is not None and marker.name == name:
+        drop(maintenance, name)

@@ -33,7 +33,8 @@ class Request(NamedTuple):
     how many schemas are going to be dropped at once, `oldest_version` the least server version
     that will do, as libpq counts them (150004 is 15.4). With `wanted`, what the run makes is kept
     for others, and it uses what others have kept; `want` returns `wanted`
-    once there is a connection. `pg_dump` names that program where it is not to be looked for.
+    once there is a connection. With `keeps`, nothing that was there is replaced. `pg_dump` names
+    that program where it is not to be looked for.
     """
 
     server: Server
@@ -45,6 +46,7 @@ class Request(NamedTuple):
     wanted: "Wanted | None" = None
     want: "Callable[[Connection], Wanted | None] | None" = None
     pg_dump: str | None = None
+    keeps: bool = False
 
     def on(self, connection: Connection) -> Self:
         """Return the same request with `wanted` filled in."""
@@ -122,6 +124,10 @@ class Host:
     def start_dump(self, model: str, pg_dump: "PgDump") -> None:
         """Begin with a template of a schema: only rows may be added to it from now on."""
         self._dump = pg_dump.start(self._server, self.name, model)
+
+    def settle(self) -> None:
+        """Leave the build: tests begin."""
+        self.stop_dump()
 
     def stop_dump(self) -> None:
         if self._dump is not None:
@@ -250,6 +256,11 @@ class Host:
         if reaped := schemas.reap(self.connection, batch=self._batch, spared=spared):
             left = ", ".join(reaped)
             self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
+        if left_alone := schemas.left_by_other_roles(self.connection):
+            self.log(
+                f"Schemas in {self.name!r} are left alone: they belong to other roles: "
+                f"{', '.join(left_alone)}. If nothing in them is needed, drop them: DROP SCHEMA"
+            )
 
     def keep(self, schema: str, blueprint: "Blueprint | None") -> str:
         """Leave a schema in place as the run ends; return its name. See `Blueprint.keep`."""

@@ -19,14 +19,16 @@ class State(StrEnum):
 class Marker(NamedTuple):
     """Whose an object is: the `run` that made it (the key of its lease) and its state.
 
-    `request` is the name that a database was asked for by, which may be another than its own:
-    runs that ask for the same one clean up after each other. What is kept for other runs has the
-    name of its `template`, and that one has the `fingerprint` of what it was made from, and when
-    it was `made` and `used` last, in seconds since the Unix epoch. A schema of a pool, kept or
-    leased, is as the template has it unless a transaction after `since` has altered it; its
-    structure is unless the version of that is no longer `structure`. The template of a database
-    is the one that it is a clone of; one that is kept to be cloned is its own template, and has
-    the `extra` facts that a schema's template has in a table.
+    `request` is the name that a database was asked for by, which may be another than its own,
+    `name`: runs that ask for the same one clean up after each other. `beside` lists what was
+    in it beside schemas of runs when tests began; it is None where a build or tests write
+    anywhere. What is kept for other runs has the name of its `template`, and that one has the
+    `fingerprint` of what it was made from, and when it was `made` and `used` last, in seconds
+    since the Unix epoch. A schema of a pool, kept or leased, is as the template has it unless
+    a transaction after `since` has altered it; its structure is unless the version of that is
+    no longer `structure`. The template of a database is the one that it is a clone of; one
+    that is kept to be cloned is its own template, and has the `extra` facts that a schema's
+    template has in a table.
     """
 
     run: int
@@ -39,9 +41,11 @@ class Marker(NamedTuple):
     since: int = 0
     structure: int = 0
     extra: Mapping[str, Any] | None = None
+    name: str | None = None
+    beside: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
-        facts = {key: value for key, value in self._asdict().items() if value}
+        facts = {key: value for key, value in self._asdict().items() if value or value == ()}
         return json.dumps({"schema_runner": _FORMAT, "run": self.run, **facts})
 
     @classmethod
@@ -65,6 +69,8 @@ class Marker(NamedTuple):
                 int(found.get("since", 0)),
                 int(found.get("structure", 0)),
                 found.get("extra"),
+                found.get("name"),
+                None if (beside := found.get("beside")) is None else tuple(beside),
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -92,7 +92,9 @@ def templates(connection: Connection) -> list[OwnSchema]:
     return [
         schema
         for schema in schemas.found(connection)
-        if names.is_template_schema(schema.name) and schema.pool is not None
+        if names.is_template_schema(schema.name)
+        and schema.pool is not None
+        and schemas.is_closed(connection, schema.name)
     ]
 
 

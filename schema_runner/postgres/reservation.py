@@ -1,19 +1,21 @@
 """The name of a host database: found, reserved and given under an advisory lock."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, databases, locks, relocation, schemas
+from . import backends, beside, databases, locks, relocation, schemas, unmarked
 from .clones import Clones
-from .created import HostDatabase, holding_name, marker_of, of_others
+from .created import HostDatabase, holding_name
 from .databases import MarkedDatabase
 from .hosts import PUBLIC, Request, refuse_old_server
-from .marker import State
+from .marker import Marker, State
 from .server import Connection
 
 if TYPE_CHECKING:
@@ -62,13 +64,22 @@ class Reservation:
             ExitStack() as opened,
         ):
             create()
-            marker = marker_of(self._run, request)
+            marker = self._marker
             databases.mark(self._maintenance, self.name, marker)
             connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = locks.Lease(connection, self._run)
             inherited = [str(one) for one in relocation.contents(connection, PUBLIC)]
+            self._drop_unmarked(partial(names.is_of_run, hosts=self._hosts), self.name)
             opened.pop_all()
         return HostDatabase(request, self.name, lease, marker, inherited)
+
+    @property
+    def _marker(self) -> Marker:
+        """That of a database in which nothing is built yet."""
+        run, request = self._run, self._request
+        if request.wanted:
+            return request.wanted.marker(run, request.name)._replace(state=State.BUILDING)
+        return Marker(run, State.BUILDING, request.name)
 
     def close(self) -> None:
         self._entered.close()
@@ -123,20 +134,58 @@ class Reservation:
         return HostDatabase.of_kept(request, database, self._run)
 
     def _free_name(self) -> str:
-        request, wanted = self._request, self._request.wanted
-        found = databases.requested_as(self._maintenance, request.name)
+        request, maintenance = self._request, self._maintenance
+        self._listing = databases.listed(maintenance)
+        found = databases.proved(self._listing, request.name)
+        self._hosts = {request.name, *(one.name for one in found)}
+        self._sweep_clones(found)
         taken = self._pools_that_stay(found)
         taken |= {one.name for one in found if one.marker.template in taken}
         taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
-        if request.name in taken:
-            if wanted is not None:
-                kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
-                if not databases.exists(self._maintenance, kept):
-                    return kept
-            return names.database_of_run(request.name, self._run)
-        if request.is_projects_own and databases.exists(self._maintenance, request.name):
-            raise _refusal(request, ["what is in it"])
-        return request.name
+        doubtful = self._tell_of_doubtful()
+        if request.name not in taken and databases.exists(maintenance, request.name):
+            if request.is_projects_own:
+                raise _refusal(request, ["what is in it"])
+            if request.keeps or request.name in doubtful:
+                taken.add(request.name)
+                if request.name not in doubtful:
+                    self._leave(request.name, "no run has made it, and --keepdb keeps it")
+        return self._another_name() if request.name in taken else request.name
+
+    def _sweep_clones(self, found: list[MarkedDatabase]) -> None:
+        """Drop clones over which a run was killed, as long as what they are clones of is there."""
+        for source in found:
+            # Nothing is cloned once schemas have been made in it.
+            is_cloned = source.marker.beside is None and not source.is_worker_s
+            if is_cloned and not locks.is_held(self._maintenance, source.marker.run):
+                self._drop_unmarked(partial(names.is_clone_of, host=source.name), source.name)
+
+    def _drop_unmarked(self, is_named_so: Callable[[str], bool], source: str) -> None:
+        candidates = [one for one in self._listing if is_named_so(one.name)]
+        server = self._request.server
+        self._tell(unmarked.drop_copies(self._maintenance, server, candidates, source))
+
+    def _another_name(self) -> str:
+        request, wanted = self._request, self._request.wanted
+        if wanted is not None:
+            kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
+            if not databases.exists(self._maintenance, kept):
+                return kept
+        return names.database_of_run(request.name, self._run)
+
+    def _tell_of_doubtful(self) -> list[str]:
+        """Return the names of databases that only look like those of runs."""
+        found = databases.doubtful(self._listing, self._request.name)
+        for one, marker in found:
+            if not locks.is_held(self._maintenance, marker.run):
+                self._leave(one.name, f"its comment is a run's, but {one.doubt}")
+        return [one.name for one, _ in found]
+
+    def _leave(self, name: str, why: str) -> None:
+        self._request.log(
+            f"Database {name!r} is left alone: {why}. "
+            f"If nothing in it is needed, drop it: dropdb {shlex.quote(name)}"
+        )
 
     def _pools_that_stay(self, found: list[MarkedDatabase]) -> set[str]:
         wanted = self._request.wanted
@@ -167,16 +216,25 @@ class Reservation:
             if locks.Lease.is_host_in_use(connection):
                 return False
             is_projects_own = request.is_projects_own and name == request.name
-            if is_projects_own and (others := of_others(connection)):
+            others = beside.contents(connection)
+            if is_projects_own and others:
                 raise _refusal(request, others)
+            if foreign := beside.foreign(database.marker, others):
+                self._leave(name, f"it has {', '.join(foreign)}, which no run has made")
+                return False
             backends.end_those_of_dead_runs(connection)
             left = [schema.name for schema in schemas.found(connection)]
         try:
             databases.drop(self._maintenance, name)
         except (errors.ObjectInUse, errors.InsufficientPrivilege):
             return False  # Somebody looks into it, or it is another role's.
-        request.log(f"Removed what an earlier run left: {', '.join([f'database {name}', *left])}.")
+        self._tell([name], *left)
         return True
+
+    def _tell(self, removed: list[str], *schemas: str) -> None:
+        if removed:
+            left = ", ".join([*(f"database {name}" for name in removed), *schemas])
+            self._request.log(f"Removed what an earlier run left: {left}.")
 
 
 def _refuse_without_right(maintenance: Connection) -> None:

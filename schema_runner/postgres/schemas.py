@@ -10,14 +10,32 @@ from psycopg import errors, sql
 from .. import names
 from . import backends, locks, structure
 from .marker import Marker, State
+from .ownership import is_ours
 from .server import Connection
 
+_LISTING = sql.SQL("""
+    SELECT nspname, pg_catalog.obj_description(oid, 'pg_namespace'), {is_ours},
+           pg_catalog.pg_get_userbyid(nspowner)
+    FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname, 'test_') ORDER BY nspname
+""").format(is_ours=is_ours("nspowner"))
+_GRANTEES = """
+    SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE
+           pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(grantee)) END
+    FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(nspacl)
+    WHERE nspname = %s AND grantee <> nspowner
+"""
+_IS_CLOSED = """
+    SELECT NOT EXISTS (SELECT FROM pg_catalog.aclexplode(nspacl) WHERE grantee <> nspowner)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_class
+                       WHERE relnamespace = n.oid AND relowner <> nspowner)
+    FROM pg_catalog.pg_namespace n WHERE nspname = %s
+"""
 # How long a drop waits for somebody's transaction.
 _LOCK_TIMEOUT = "2s"
 
 
 class OwnSchema(NamedTuple):
-    """A schema whose name and comment prove it to be some run's."""
+    """A schema whose name, comment and owner prove it to be some run's."""
 
     name: str
     marker: Marker
@@ -53,11 +71,29 @@ def _create(connection: Connection, run: int, naming: Callable[[int], str]) -> s
             with connection.transaction():
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
                 mark(connection, name, Marker(run, State.BUILDING))
+                if names.worker_of_schema(name) is None:
+                    _close(connection, name)
         except (errors.DuplicateSchema, errors.UniqueViolation):
             # Another run, or another alias in this database, came in the same millisecond.
             milliseconds += 1
         else:
             return name
+
+
+def _close(connection: Connection, name: str) -> None:
+    """Take away what default privileges have given others in a schema that is executed from."""
+    for (grantee,) in connection.execute(_GRANTEES, [name]).fetchall():
+        connection.execute(
+            sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(
+                sql.Identifier(name), sql.SQL(grantee)
+            )
+        )
+
+
+def is_closed(connection: Connection, name: str) -> bool:
+    """Whether nobody but the owner of a schema can have written anything in it."""
+    row = connection.execute(_IS_CLOSED, [name]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def mark(connection: Connection, name: str, marker: Marker) -> None:
@@ -74,13 +110,22 @@ def mark_ready(connection: Connection, name: str, run: int) -> None:
 
 def found(connection: Connection) -> list[OwnSchema]:
     """List the schemas of all runs, dead or alive, in this database."""
-    rows = connection.execute(
-        "SELECT nspname, pg_catalog.obj_description(oid, 'pg_namespace')"
-        " FROM pg_catalog.pg_namespace ORDER BY nspname"
-    )
+    return [schema for schema, owner in _marked(connection) if owner is None]
+
+
+def left_by_other_roles(connection: Connection) -> list[str]:
+    """Name marked schemas that none of our roles owns, with their owners, where no run lives."""
     return [
-        OwnSchema(name, marker)
-        for name, comment in rows
+        f"{schema.name} ({owner})"
+        for schema, owner in _marked(connection)
+        if owner is not None and not locks.is_held(connection, lock_of(schema))
+    ]
+
+
+def _marked(connection: Connection) -> list[tuple[OwnSchema, str | None]]:
+    return [
+        (OwnSchema(name, marker), None if is_owned else owner)
+        for name, comment, is_owned, owner in connection.execute(_LISTING)
         if names.is_own_schema(name) and (marker := Marker.parse(comment))
     ]
 
@@ -146,6 +191,11 @@ def lock_of_pool(template: str) -> int:
     return locks.key(f"template {template}")
 
 
+def lock_of(schema: OwnSchema) -> int:
+    """Return the advisory lock of whoever uses a schema."""
+    return lock_of_pool(schema.pool) if schema.pool else schema.marker.run
+
+
 def reap(connection: Connection, *, batch: int, spared: Collection[str] = ()) -> list[str]:
     """Drop the schemas of runs that are no more; return their names.
 
@@ -157,8 +207,7 @@ def reap(connection: Connection, *, batch: int, spared: Collection[str] = ()) ->
     for schema in found(connection):
         if schema.pool in spared:
             continue
-        lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
-        with locks.held_if_free(connection, lock) as dead:
+        with locks.held_if_free(connection, lock_of(schema)) as dead:
             if dead:
                 with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
                     # The owner may have cleaned up while we took its lock: drop looks again.

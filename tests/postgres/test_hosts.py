@@ -4,6 +4,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from schema_runner import names
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres import databases
 from schema_runner.postgres.created import HostDatabase
@@ -120,6 +121,158 @@ def test_one_that_another_role_closes_to_us_stays(closed: Request) -> None:
     assert host.name != closed.name
     host.release(keep=False)
     assert there(closed) == [closed.name]
+
+
+def left(request_: Request) -> HostDatabase:
+    """Leave what a run leaves that is killed in its tests, or keeps what it has."""
+    host = obtain(request_)
+    host.finish(1)
+    host.settle()
+    host.release(keep=True)
+    return host
+
+
+def stays(request_: Request, name: str, why: str) -> None:
+    """Run twice: both leave a database where it is, and say so, and leave nothing else."""
+    before = there(request_)
+    for _ in range(2):
+        told(request_).clear()
+        host = obtain(request_)
+        assert host.name not in before
+        host.release(keep=False)
+        assert there(request_) == before
+        (line,) = told(request_)
+        assert line.startswith(f"Database {name!r} is left alone: ")
+        assert why in line
+        assert line.endswith(f"If nothing in it is needed, drop it: dropdb {name}")
+
+
+# What a person may call a database that runs have made.
+RENAMED = {
+    "to anything": "{}_app_demo",
+    "to a clone's name": "{}_1",
+    "to that of a run": "{}_0123456789abcdef",
+}
+
+
+@pytest.mark.parametrize("form", RENAMED.values(), ids=RENAMED.keys())
+def test_one_that_a_person_has_renamed_stays(request_: Request, form: str) -> None:
+    """It is in use, however it is marked; a run's clones are not made in its place either."""
+    name = form.format(left(request_).name)
+    with request_.server.maintenance() as connection:
+        connection.execute(f"ALTER DATABASE {request_.name} RENAME TO {name}")
+    stays(request_, name, f"but a run has made it as {request_.name!r}")
+    host = obtain(request_)
+    with host.clones.creation(1):
+        create(request_, f"{host.clones.names[1]} TEMPLATE template1")
+    assert host.clones.names[1] != name
+    host.clones.drop(host.clones.names[1])
+    host.release(keep=False)
+    assert there(request_) == [name]
+
+
+def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: Request) -> None:
+    """The run takes another name, as where a live one has it."""
+    own = request_._replace(name=f"{request_.name}_own")
+    left(own)
+    with request_.server.maintenance() as connection:
+        connection.execute(f"ALTER DATABASE {own.name} RENAME TO {request_.name}")
+    stays(request_, request_.name, f"but a run has made it as {own.name!r}")
+    with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
+        Reservation(request_._replace(is_projects_own=True), ExitStack())
+    # What a person has made of its comment says nothing either.
+    with request_.server.maintenance() as connection:
+        connection.execute(
+            f"COMMENT ON DATABASE {request_.name} IS"
+            f""" '{{"schema_runner": 1, "run": 3, "state": "ready"}}'"""
+        )
+    stays(request_, request_.name, "but it does not say under which name")
+
+
+@pytest.mark.parametrize("what", ["TABLE precious (n int)", "SCHEMA app CREATE TABLE t (n int)"])
+def test_one_that_somebody_uses_stays(request_: Request, what: str) -> None:
+    """With all that is in it, but not because of what tests have made."""
+    host = obtain(request_)
+    host.finish(1)
+    host.settle()
+    host.release(keep=True)
+    with request_.server.connect(host.name) as connection:
+        connection.execute(f"CREATE {what}")
+    found = "table public.precious" if "precious" in what else "schema app"
+    stays(request_, host.name, f"it has {found}, which no run has made")
+
+
+def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: Request) -> None:
+    """If it is as CREATE DATABASE has made it, of a run that is no more, and nobody is in it."""
+    alive = obtain(request_)
+    run, living = 0x1234, alive.lease.run
+    host = names.database_of_run(request_.name, run)
+    made = [host, names.own_database(host, run, 3), names.clone_database(request_.name, 0)]
+    made.append(names.database_of_fingerprint(request_.name, "ab" * 32))
+    others = [names.own_database(request_.name, living, 1), f"{request_.name}_1", f"{host}_x"]
+    used = names.database_of_run(request_.name, run + 1)
+    for name in (*made, *others, used):
+        create(request_, name)
+    with request_.server.connect(used) as connection:
+        connection.execute(
+            "CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)"
+        )
+    with request_.server.connect(made[0]):
+        obtain(request_).release(keep=False)
+        assert set(there(request_)) == {alive.name, made[0], *others, used}
+    obtain(request_).release(keep=False)
+    assert set(there(request_)) == {alive.name, *others, used}
+    assert sorted(told(request_)) == [
+        "Removed what an earlier run left: database " + ", database ".join(sorted(made[1:])) + ".",
+        f"Removed what an earlier run left: database {made[0]}.",
+    ]
+    alive.release(keep=False)
+
+
+def test_clones_that_a_run_was_killed_over_are_removed(request_: Request) -> None:
+    """Unless they are somebody's by now, as what differs from what they are clones of."""
+    host = obtain(request_)
+    plant(host)
+    host.prepare_clones({})
+    clones = [f"{request_.name}_1", names.database_of_run(f"{request_.name}_2", 0x1234)]
+    used = f"{request_.name}_3"
+    for name in (*clones, used):
+        create(request_, f"{name} TEMPLATE {host.name}")
+    with request_.server.connect(used) as connection:
+        connection.execute("CREATE TABLE planted.precious ()")
+    host.lease.close()
+    obtain(request_).release(keep=False)
+    assert there(request_) == [used]
+
+
+@pytest.fixture
+def roles(request_: Request) -> Iterator[dict[str, Request]]:
+    """The request of two roles, and of one that is a member of the first."""
+    created = {name: f"{request_.name}_{name}" for name in ("one", "other", "member")}
+    server = request_.server
+    with server.maintenance() as connection:
+        for name in created.values():
+            connection.execute(f"CREATE ROLE {name} LOGIN CREATEDB")
+        connection.execute(f"GRANT {created['one']} TO {created['member']}")
+        yield {
+            role: request_._replace(server=server._replace(params={**server.params, "user": name}))
+            for role, name in created.items()
+        }
+        for name in reversed(created.values()):
+            connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_only_what_is_of_our_roles_is_removed(
+    request_: Request, roles: dict[str, Request]
+) -> None:
+    """Any role that may create databases can mark one; a superuser passes for every role."""
+    name = left(roles["one"]).name
+    for request in (roles["other"], request_):
+        stays(request, name, f"it belongs to the role '{name}_one'")
+    obtain(roles["member"]).release(keep=False)
+    assert there(request_) == []
+    left(request_)
+    stays(roles["other"], name, "it belongs to the role 'postgres'")
 
 
 def test_one_that_another_session_is_in_stays(request_: Request) -> None:

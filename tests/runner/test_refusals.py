@@ -136,16 +136,15 @@ def test_another_alias_s_database(project: Project) -> None:
 
 
 def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:
-    """With stock's prompt, --keepdb or not; "no" leaves it, "yes" and --noinput replace it."""
+    """With stock's prompt: "no" leaves it, "yes" and --noinput replace it."""
     project.tests(TESTS)
     project.create_database(project.test_name)
     with project.host() as connection:
         connection.execute("CREATE TABLE from_stock ()")
-    for arguments in ((), ("--keepdb",)):
-        result = project.run(*arguments, stdin="no\n").failed("Tests cancelled.")
-        assert "Type 'yes' if you would like to try deleting the test database" in result.stdout
-        with project.host() as connection:
-            connection.execute("SELECT FROM from_stock")
+    result = project.run(stdin="no\n").failed("Tests cancelled.")
+    assert "Type 'yes' if you would like to try deleting the test database" in result.stdout
+    with project.host() as connection:
+        connection.execute("SELECT FROM from_stock")
     project.run(stdin="yes\n").passed()
     assert project.databases() == []
     project.create_database(project.test_name)

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schema_runner import names
 
@@ -41,3 +43,37 @@ def test_databases_made_from_one_name_differ() -> None:
         made += [names.database_of_run(name, run) for run in (1, 2**61)]
         assert len({name, *made}) == 6
     assert names.clone_database("test_shop", 2) == "test_shop_2"
+
+
+RUN, WORKER = st.integers(0, 2**62 - 1), st.integers(1, 200)
+# Also too long ones, and those that look like what is made of them.
+REQUEST = st.one_of(
+    st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=70),
+    st.builds(names.database_of_run, st.just("test_shop"), RUN),
+    st.builds(names.clone_database, st.just("test_shop"), WORKER),
+)
+
+
+@given(REQUEST, RUN, RUN, WORKER, st.text("0123456789abcdef", min_size=12, max_size=40))
+def test_databases_of_runs_are_known_by_their_names(
+    request: str, run: int, other: int, worker: int, fingerprint: str
+) -> None:
+    """All that are made for a request, and not what a person calls one."""
+    hosts = [names.database_of_run(request, run)]
+    hosts.append(names.database_of_fingerprint(request, fingerprint))
+    empty = [names.clone_database(host, 0) for host in (request, *hosts)]
+    empty += [names.own_database(host, other, worker) for host in (request, *hosts)]
+    for name in (*hosts, *empty):
+        assert names.is_of_run(name, [request] if name in hosts else [request, *hosts])
+        assert not names.is_of_run(f"{name}_app", [request, *hosts])
+        assert not names.is_of_run(f"app_{name}", [request, *hosts])
+    assert names.runs_in(hosts[0])[-1:] == [run]
+    for host in (request, *hosts, empty[0]):
+        clone = names.clone_database(host, worker)
+        for name in (clone, names.database_of_run(clone, run)):
+            assert names.is_clone_of(name, host)
+            assert not names.is_clone_of(f"{name}_app", host)
+            assert not names.is_clone_of(f"app_{name}", host)
+    for name in (request, f"{request}_demo", "shop"):
+        assert not names.is_of_run(name, [request])
+        assert not names.is_clone_of(name, request)

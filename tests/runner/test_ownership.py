@@ -1,0 +1,127 @@
+"""What runs find on a server is theirs only where nobody else can have made it so."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from psycopg import sql
+
+from schema_runner.postgres import schemas
+
+from ..project import PARALLEL, Project, outcome, wait_for
+from .test_keepdb import drop_databases
+from .test_refusals import TESTS
+from .test_roles import roles
+
+pytestmark = pytest.mark.oldest
+
+WAITING = """
+    class Waiting(TestCase):
+        def test_it(self):
+            open("begun", "w").close()
+            wait_for("go")
+"""
+# Makes the migrations leave it to clone databases.
+OBSTACLE = 'migrations.RunSQL("CREATE SCHEMA beside")'
+
+
+@pytest.fixture
+def kept(project: Project) -> Iterator[Project]:
+    """A project of two classes, whose databases are removed afterwards."""
+    project.tests(f"{TESTS}class Alike(Any): pass\n")
+    yield project
+    project.end()
+    drop_databases(project)
+
+
+def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
+    """Where it is the database, or a worker's clone; the run has others, which it finds again."""
+    stock = [kept.test_name, f"{kept.test_name}_1"]
+    for name in stock:
+        kept.create_database(name)
+        kept.query("CREATE TABLE of_stock ()", database=name)
+    result = kept.run("--keepdb", "--noinput").passed()
+    line = f"Database {stock[0]!r} is left alone: no run has made it, and --keepdb keeps it. "
+    assert f"{line}If nothing in it is needed, drop it: dropdb {stock[0]}" in result.stdout
+    (made,) = set(kept.databases()) - {*stock}
+    again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using existing test database")
+    assert "is left alone" not in again.stdout
+    assert kept.databases() == [*stock, made]
+    # Clones take other names too.
+    kept.migration("0002_more", "0001_initial", OBSTACLE)
+    kept.drop_database(stock[0])
+    for _ in range(2):
+        result = kept.run("--keepdb", "--noinput", *PARALLEL).passed()
+        assert "uses clone databases" in result.stdout
+    for name in (stock[0], made):
+        kept.drop_database(name)
+    kept.query("SELECT FROM of_stock", database=stock[1])
+
+
+def test_statements_that_another_role_has_planted_are_not_executed(kept: Project) -> None:
+    """Whoever may create schemas in the database can mark one as a template of ours."""
+    mallory = f"{kept.name}_mallory"
+    kept.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
+    kept.create_database()
+    kept.run("--keepdb").passed()
+    with roles(kept, **{mallory: ""}), kept.host(kept.name) as connection:
+        (real,) = (one for one in schemas.found(connection) if "template" in one.name)
+        contents = sql.Identifier(real.name, "contents")
+        row = connection.execute(sql.SQL("SELECT * FROM {}").format(contents)).fetchone()
+        assert row is not None
+        facts, before, *more = row
+        connection.execute(f"GRANT CREATE ON DATABASE {kept.name} TO {mallory}")
+        connection.execute(f"SET ROLE {mallory}")
+        connection.execute(
+            "CREATE SCHEMA test_template_1 CREATE TABLE contents (facts text, before text[],"
+            " after text[], inventory text[], is_proved boolean)"
+        )
+        planted = [f"ALTER ROLE {mallory} SUPERUSER", *before]
+        insert = "INSERT INTO test_template_1.contents VALUES (%s, %s, %s, %s, %s)"
+        connection.execute(insert, [facts, planted, *more])
+        schemas.mark(connection, "test_template_1", real.marker)
+        connection.execute("RESET ROLE")
+        result = kept.run("--keepdb", *PARALLEL)
+        is_superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = %s"
+        assert connection.execute(is_superuser, [mallory]).fetchone() == (False,)
+        result.passed()
+        assert f"they belong to other roles: test_template_1 ({mallory})" in result.stdout
+        kept.run().passed()
+        assert connection.execute("SELECT FROM test_template_1.contents").fetchall() == [()]
+        connection.execute(f"DROP OWNED BY {mallory} CASCADE")
+        assert list(kept.schemas(kept.name)) == []
+    kept.drop_database()
+
+
+def test_a_run_that_was_killed_before_it_could_mark_its_database(kept: Project) -> None:
+    """Beside a live one, in whose way it is not: the next run removes what it has left."""
+    kept.tests(WAITING, "test_waiting")
+    alive = kept.start("library.test_waiting")
+    wait_for((kept.folder / "begun").exists, "the first run to begin with its tests")
+    with kept.maintenance() as connection, connection.transaction():
+        # Comments wait for that, and CREATE DATABASE does not.
+        connection.execute("LOCK TABLE pg_shdescription IN SHARE MODE")
+        killed = kept.start("library.test_generated")
+        waiting = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        waiting += " WHERE NOT granted AND starts_with(query, %s)"
+        comment = f'COMMENT ON DATABASE "{kept.test_name}_'
+        ((pid,),) = wait_for(
+            lambda: kept.query(waiting, comment, database="postgres"), "the comment"
+        )
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        connection.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])
+    first, left = kept.databases()
+    assert first == kept.test_name
+    assert kept.query(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s",
+        left,
+        database="postgres",
+    ) == [(None,)]
+    result = kept.run("library.test_generated").passed()
+    assert f"Removed what an earlier run left: database {left}.\n" in result.stdout
+    assert kept.databases() == [first]
+    (kept.folder / "go").touch()
+    outcome(alive).passed()
+    assert kept.databases() == []
