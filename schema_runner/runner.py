@@ -115,6 +115,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
 
     def _install(self) -> None:
         from .backend.installation import install, migrations_switched_off
+        from .postgres import locks
         from .workspace import Workspace
 
         workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
@@ -124,6 +125,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             runner_settings=self._settings,
             has_own_databases=self._has_own_databases,
         )
+        patience = locks.Patience(self._settings.lock_timeout, self.log)
+        self._installed.callback(locks.wait_with, locks.wait_with(patience))
         self._installed.callback(workspace.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())

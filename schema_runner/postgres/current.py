@@ -41,13 +41,15 @@ class ProjectDatabase(Host):
         Enter into `turn` what has to be left once there is something for others to use. Raises
         SchemaRunnerError where the role may not create schemas in it.
         """
+        run = locks.new_run()
+        request = request.of(run)
         with ExitStack() as taken:
             connection = taken.enter_context(closing(request.server.connect(request.name)))
             refuse_old_server(connection, request)
             backends.refuse_shared(connection, request.server)
             _refuse_without_right(connection)
             request = request.on(connection)
-            host = cls(request, request.name, locks.Lease(connection, locks.new_run()))
+            host = cls(request, request.name, locks.Lease(connection, run))
             rows = connection.execute(_PATH, [names.EXTENSIONS_SCHEMA])
             host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
             host._use_kept(turn)

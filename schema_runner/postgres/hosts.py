@@ -46,6 +46,11 @@ class Request(NamedTuple):
     want: "Callable[[Connection], Wanted | None] | None" = None
     pg_dump: str | None = None
 
+    def of(self, run: int) -> Self:
+        """Return the same request with connections that are known to be a run's."""
+        application = names.application_of_main(run)
+        return self._replace(server=self.server._replace(application=application))
+
     def on(self, connection: Connection) -> Self:
         """Return the same request with `wanted` filled in."""
         return self._replace(wanted=self.want(connection)) if self.want else self

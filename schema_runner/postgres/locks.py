@@ -2,9 +2,9 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -20,7 +20,18 @@ _LOCKS_PER_TABLE = 40
 def key(name: str) -> int:
     """Return the signed 64-bit advisory lock key that stands for `name`."""
     digest = hashlib.blake2b(f"schema_runner:{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True)
+    number = int.from_bytes(digest, signed=True)
+    _names[number] = name
+    return number
+
+
+# What keys stand for.
+_names: dict[int, str] = {}
+
+
+def name_of(lock: int) -> str:
+    """Return the name of which a lock is the key, to tell of it."""
+    return _names.get(lock, f"run {lock}")
 
 
 # Held by whoever creates or drops an extension that several worker schemas share.
@@ -36,10 +47,30 @@ def new_run() -> int:
 Held: TypeAlias = AbstractContextManager[None]
 
 
+class Patience(NamedTuple):
+    """How many seconds this process waits for whoever has a lock, and whom it tells of that."""
+
+    limit: float = 60.0
+    log: Callable[[str], None] = print
+
+
+_patience = Patience()
+
+
+def wait_with(patience: Patience) -> Patience:
+    """Wait for locks like that from now on; return how it has been before."""
+    global _patience
+    before, _patience = _patience, patience
+    return before
+
+
 @contextmanager
-def held(connection: Connection, lock: int) -> Iterator[None]:
-    """Hold an advisory lock."""
-    _call(connection, "advisory_lock", lock)
+def held(connection: Connection, lock: int, *, while_at_work: bool = False) -> Iterator[None]:
+    """Hold an advisory lock; raise LockTimeoutError where others do not give it back.
+
+    With `while_at_work`, wait for as long as the run that has it does something on the server.
+    """
+    _take(connection, lock, while_at_work=while_at_work)
     try:
         yield
     finally:
@@ -70,8 +101,31 @@ def is_held(connection: Connection, lock: int) -> bool:
 
 
 def hold_until_commit(connection: Connection, lock: int) -> None:
-    """Hold an advisory lock to the end of the connection's transaction."""
-    _call(connection, "advisory_xact_lock", lock)
+    """Hold an advisory lock to the end of the connection's transaction.
+
+    Raises LockTimeoutError where others do not give it back.
+    """
+    _take(connection, lock, "advisory_xact_lock")
+
+
+def _take(
+    connection: Connection,
+    lock: int,
+    function: str = "advisory_lock",
+    *,
+    while_at_work: bool = False,
+) -> None:
+    if _call(connection, f"try_{function}", lock):
+        return
+    from .waiting import wait
+
+    wait(
+        connection,
+        lambda: _call(connection, function, lock),
+        lock,
+        _patience,
+        while_at_work=while_at_work,
+    )
 
 
 def _release(connection: Connection, lock: int) -> None:
@@ -102,7 +156,7 @@ class Lease:
         self.run = run
         self.connection = connection
         _LEASED[connection] = {run}
-        _call(connection, "advisory_lock", run)
+        _take(connection, run)
         if is_in_host:
             self.share(_HOST_IN_USE)
 
@@ -121,7 +175,7 @@ class Lease:
     def share(self, lock: int) -> None:
         """Hold another lock as long as this lease lasts; other runs can hold it too."""
         _LEASED[self.connection].add(lock)
-        _call(self.connection, "advisory_lock_shared", lock)
+        _take(self.connection, lock, "advisory_lock_shared")
 
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:

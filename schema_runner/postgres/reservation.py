@@ -32,6 +32,7 @@ class Reservation:
     def __init__(self, request: Request, turn: ExitStack) -> None:
         """Enter into `turn` what has to be left once there is something for others to use."""
         self._run = locks.new_run()
+        request = request.of(self._run)
         with ExitStack() as entered:
             self._maintenance = entered.enter_context(request.server.maintenance())
             refuse_old_server(self._maintenance, request)

@@ -1,12 +1,17 @@
 import os
 import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from psycopg import errors
 
 from schema_runner import names
+from schema_runner.errors import LockTimeoutError
 from schema_runner.postgres import backends, locks
 from schema_runner.postgres.server import Connection, Server
+
+from ..project import wait_for
 
 RUN = locks.key("a run of the tests")
 
@@ -152,3 +157,121 @@ def test_a_statement_under_way_is_ended(server: Server, connection: Connection) 
     backends.end_those_of_dead_runs(connection)
     assert is_ended(busy)
     busy.close()
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What is said of locks that are waited for, which is not for long."""
+    lines: list[str] = []
+    before = locks.wait_with(locks.Patience(0.3, lines.append))
+    yield lines
+    locks.wait_with(before)
+
+
+def hold(connection: Connection, lock: int) -> None:
+    with locks.held(connection, lock):
+        pass
+
+
+def hold_in_transaction(connection: Connection, lock: int) -> None:
+    """The transaction goes on after it has waited in vain."""
+    with connection.transaction():
+        try:
+            locks.hold_until_commit(connection, lock)
+        finally:
+            connection.execute("SELECT")
+
+
+def share(connection: Connection, lock: int) -> None:
+    locks.Lease(connection, locks.new_run(), is_in_host=False).share(lock)
+
+
+@pytest.mark.parametrize("take", [hold, hold_in_transaction, share])
+def test_a_lock_of_others_is_waited_for_with_a_limit(
+    take: Callable[[Connection, int], None],
+    server: Server,
+    connection: Connection,
+    told: list[str],
+) -> None:
+    """One line says who has it, and so does the error; a time limit of the session's own stays."""
+    name = "host database bed"
+    lock = locks.key(name)
+    with server.connect(connection.info.dbname, "psql of 'Ann'") as other, other.transaction():
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
+        connection.execute("SET lock_timeout = '7s'")
+        with pytest.raises(LockTimeoutError) as raised:
+            take(connection, lock)
+        pid = other.info.backend_pid
+        (line,) = told
+        for text in (line, str(raised.value)):
+            assert f"process {pid} of role " in text
+            assert f"the lock {name!r}" in text
+            assert "(application 'psql of ''Ann''', connected since 2" in text
+            assert ", idle in transaction for " in text
+        assert f"SELECT pg_terminate_backend({pid})" in str(raised.value)
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("7s",)
+    take(connection, lock)
+    assert told == [line]
+
+
+def test_a_run_at_work_is_waited_for(
+    server: Server, connection: Connection, told: list[str]
+) -> None:
+    """As long as any of its sessions does something, and not once it is stopped."""
+    lock, database = locks.key("fingerprint of the tests"), connection.info.dbname
+    holder = server._replace(application=names.application_of_main(RUN)).connect(database)
+    holder.execute("SELECT pg_advisory_lock(%s)", [lock])
+    busy = server.connect(database, names.application(RUN, 1))
+    busy.pgconn.send_query(b"SELECT pg_sleep(600)")
+
+    def wait_in_vain() -> str:
+        with server.connect(database, "waiting") as waiting:
+            with pytest.raises(LockTimeoutError) as raised:
+                hold_while_at_work(waiting, lock)
+            return str(raised.value)
+
+    attempts = set()
+
+    def has_waited_again() -> bool:
+        query = "SELECT xact_start FROM pg_stat_activity WHERE application_name = 'waiting'"
+        attempts.update(row for row in connection.execute(query) if row[0])
+        return len(attempts) >= 5
+
+    with ThreadPoolExecutor(1) as pool:
+        waited = pool.submit(wait_in_vain)
+        wait_for(has_waited_again, "the limit to be over several times")
+        assert not waited.done()
+        busy.cancel_safe()
+        assert f"process {holder.info.backend_pid} of" in waited.result(timeout=60)
+    assert len(told) == 1
+    holder.close()
+    busy.close()
+
+
+def hold_while_at_work(connection: Connection, lock: int) -> None:
+    with locks.held(connection, lock, while_at_work=True):
+        pass
+
+
+@pytest.mark.parametrize("origin", ["OPTIONS", "PGAPPNAME"])
+def test_a_name_of_another_run_is_not_taken_over(
+    origin: str, server: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a test of that run has written the settings, or set the environment."""
+
+    def shown(server: Server) -> str:
+        with server.connect(database) as connection:
+            (name,) = connection.execute("SHOW application_name").fetchone() or ()
+        return str(name)
+
+    def named(name: str) -> Server:
+        if origin == "PGAPPNAME":
+            monkeypatch.setenv("PGAPPNAME", name)
+            return server
+        return server._replace(params={**server.params, "application_name": name})
+
+    assert shown(named("the project's")) == "the project's"
+    for name in [names.application(RUN), names.application(RUN, 1)]:
+        assert shown(named(name)) == "django-schema-runner"
+    own = names.application_of_main(RUN + 1)
+    assert shown(named(names.application(RUN))._replace(application=own)) == own
