@@ -18,6 +18,7 @@ from .errors import SchemaRunnerError
 from .execution import marks
 from .execution.suite import SchemaParallelTestSuite
 from .execution.termination import Termination
+from .execution.watch import Unwatched
 from .execution.worker import set_up_worker
 from .options import Options, add_options
 from .reporting.command import Command
@@ -132,6 +133,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             self._installed.enter_context(migrations_switched_off())
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
+        watch = self._workspace.watch() if self._workspace else Unwatched()
         if not self._has_workers and isinstance(suite, unittest.TestSuite):
             from .execution.limited import limited
 
@@ -141,7 +143,10 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
                 time_limit=self._settings.test_timeout,
                 has_limits=not self.pdb,
                 observers=self.observers,
+                watch=watch,
             )
+        elif isinstance(suite, SchemaParallelTestSuite):
+            suite.watch = watch
         with self._termination.after_the_test_under_way():
             return super().run_suite(suite, **kwargs)
 

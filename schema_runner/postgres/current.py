@@ -7,7 +7,8 @@ from psycopg import errors, sql
 from .. import names
 from ..errors import SchemaRunnerError
 from . import backends, locks, pool, relocation, schemas
-from .hosts import Host, Log, Request, refuse_old_server
+from .capacity import refuse_old_server
+from .hosts import Host, Log, Request
 from .marker import Marker, State
 from .server import Connection
 
@@ -45,7 +46,7 @@ class ProjectDatabase(Host):
         request = request.of(run)
         with ExitStack() as taken:
             connection = taken.enter_context(closing(request.server.connect(request.name)))
-            refuse_old_server(connection, request)
+            refuse_old_server(connection, request.oldest_version)
             backends.refuse_shared(connection, request.server)
             _refuse_without_right(connection)
             request = request.on(connection)
@@ -90,12 +91,12 @@ class ProjectDatabase(Host):
     def finish(self, worker: int) -> str:
         marker = Marker(self.lease.run, State.READY)
         schemas.mark(self.connection, self._building, marker)
+        self.model = self._building
         return self._building
 
     def release(self, *, keep: bool) -> None:
         self.stop_dump()
-        if self.lease.lost:
-            self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
+        if not self.recovery.is_anything_left():
             return
         with closing(self.lease):
             connection, run = self.connection, self.lease.run

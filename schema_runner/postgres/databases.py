@@ -1,6 +1,6 @@
 """Databases that runs have made: marked, listed and dropped, from another database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -50,6 +50,12 @@ def requested_as(maintenance: Connection, request: str) -> list[MarkedDatabase]:
         for name, comment in rows
         if (marker := Marker.parse(comment)) and request in {name, marker.request}
     ]
+
+
+def without(maintenance: Connection, request: str, needed: Mapping[str, int]) -> list[str]:
+    """List those of the databases `needed`, with the runs of their markers, that are gone."""
+    found = {one.name: one.marker.run for one in requested_as(maintenance, request)}
+    return [f"database {name}" for name, run in needed.items() if found.get(name) != run]
 
 
 def mark(maintenance: Connection, name: str, marker: Marker) -> None:

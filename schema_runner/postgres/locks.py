@@ -1,7 +1,9 @@
 """Advisory locks: who is alive, who builds, who may create or drop a database."""
 
 import hashlib
+import os
 import secrets
+import select
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NamedTuple, TypeAlias
@@ -15,6 +17,11 @@ from .server import Connection
 # Measured at 300 tables: DROP SCHEMA holds about 35 locks for each (the table, its indexes,
 # its TOAST table with index, its sequence, and what depends on them).
 _LOCKS_PER_TABLE = 40
+_END_HOLDER = """
+    SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+      AND (classid::bigint << 32) + objid::bigint = %s AND pid = %s
+"""
 
 
 def key(name: str) -> int:
@@ -36,7 +43,7 @@ def name_of(lock: int) -> str:
 
 # Held by whoever creates or drops an extension that several worker schemas share.
 EXTENSIONS = key("extensions")
-_HOST_IN_USE = key("host in use")
+HOST_IN_USE = key("host in use")
 
 
 def new_run() -> int:
@@ -91,11 +98,14 @@ def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
 
 
 def is_held(connection: Connection, lock: int) -> bool:
-    """Whether an advisory lock is held, such as a run's lease, in whatever database."""
+    """Whether a lock is held by a lease or by another session, in whatever database."""
     query = (
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted"
-        " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s)"
+        " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s"
+        " AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid())"
     )
+    if lock in _LEASED.get(connection, ()):
+        return True
     row = connection.execute(query, [lock]).fetchone()
     return bool(row and row[0])
 
@@ -152,22 +162,50 @@ class Lease:
     ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
     """
 
+    # Whether it has been given up.
+    _is_closed = False
+
     def __init__(self, connection: Connection, run: int, *, is_in_host: bool = True) -> None:
         self.run = run
         self.connection = connection
+        self.is_in_host = is_in_host
+        self._process, self._backend = os.getpid(), connection.info.backend_pid
         _LEASED[connection] = {run}
         _take(connection, run)
         if is_in_host:
-            self.share(_HOST_IN_USE)
+            self.share(HOST_IN_USE)
 
     @property
-    def lost(self) -> bool:
-        """Whether the locks are gone, so that others may take this run for dead."""
+    def is_cut_off(self) -> bool:
+        """Whether the locks are gone, so that others may take this run for dead.
+
+        That is a look at the socket, which says so without a word to the server.
+        """
+        connection = self.connection
+        # A forked process has let go of the socket.
+        if os.getpid() != self._process or self._is_closed:
+            return False
         try:
-            self.connection.execute("SELECT 1")
-        except psycopg.Error:
+            # What the server has sent before its end has to be read before.
+            while not connection.closed and _is_readable(connection):
+                connection.pgconn.consume_input()
+        except psycopg.OperationalError:
             return True
-        return False
+        return connection.closed
+
+    def move_to(self, connection: Connection) -> bool:
+        """Take the locks on another connection; return False while others have one of them."""
+        locks = _LEASED[self.connection]
+        # The server may not know yet that the connection is lost.
+        connection.execute(_END_HOLDER, [self.run, self._backend])
+        for lock in sorted(locks, key=lambda lock: lock != self.run):
+            shared = "" if lock == self.run else "_shared"
+            if not _call(connection, f"try_advisory_lock{shared}", lock):
+                return False
+        self.connection.close()
+        self.connection, self._backend = connection, connection.info.backend_pid
+        _LEASED[connection] = locks
+        return True
 
     def tables_per_transaction(self, workers: int) -> int:
         return tables_per_transaction(self.connection, workers)
@@ -180,16 +218,23 @@ class Lease:
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:
         """Whether a live run has a lease in the database that is connected to."""
-        with held_if_free(connection, _HOST_IN_USE) as free:
+        with held_if_free(connection, HOST_IN_USE) as free:
             return not free
 
     def leave_host(self) -> bool:
         """Give up the host database; return whether no other run uses it."""
-        _call(self.connection, "advisory_unlock_shared", _HOST_IN_USE)
-        return _call(self.connection, "try_advisory_lock", _HOST_IN_USE)
+        _call(self.connection, "advisory_unlock_shared", HOST_IN_USE)
+        return _call(self.connection, "try_advisory_lock", HOST_IN_USE)
 
     def close(self) -> None:
+        self._is_closed = True
         self.connection.close()
+
+
+def _is_readable(connection: Connection) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def tables_per_transaction(connection: Connection, workers: int) -> int:

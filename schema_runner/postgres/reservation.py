@@ -1,6 +1,6 @@
 """The name of a host database: found, reserved and given under an advisory lock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,11 @@ from psycopg import errors, sql
 from .. import names
 from ..errors import SchemaRunnerError
 from . import backends, databases, locks, relocation, schemas
+from .capacity import refuse_old_server
 from .clones import Clones
 from .created import HostDatabase, holding_name, marker_of, of_others
 from .databases import MarkedDatabase
-from .hosts import PUBLIC, Request, refuse_old_server
+from .hosts import PUBLIC, Request
 from .marker import State
 from .server import Connection
 
@@ -32,10 +33,12 @@ class Reservation:
     def __init__(self, request: Request, turn: ExitStack) -> None:
         """Enter into `turn` what has to be left once there is something for others to use."""
         self._run = locks.new_run()
+        # The runs that have connections but no lease.
+        self._alive: Mapping[int, str] = {}
         request = request.of(self._run)
         with ExitStack() as entered:
             self._maintenance = entered.enter_context(request.server.maintenance())
-            refuse_old_server(self._maintenance, request)
+            refuse_old_server(self._maintenance, request.oldest_version)
             backends.refuse_shared(self._maintenance, request.server)
             _refuse_without_right(self._maintenance)
             self._request = request = request.on(self._maintenance)
@@ -160,6 +163,10 @@ class Reservation:
             in_use.append(Clones.lock_of(database.marker.template or name))
         if any(locks.is_held(self._maintenance, lock) for lock in in_use):
             return False
+        self._alive = alive = backends.alive_without_lease(self._maintenance, self._alive)
+        if database.marker.run in alive or (alive and database.marker.state is State.KEPT):
+            request.log(f"Database {name!r} is left to {', '.join(alive.values())}.")
+            return False
         try:
             connection = request.server.connect(name)
         except SchemaRunnerError:
@@ -170,7 +177,6 @@ class Reservation:
             is_projects_own = request.is_projects_own and name == request.name
             if is_projects_own and (others := of_others(connection)):
                 raise _refusal(request, others)
-            backends.end_those_of_dead_runs(connection)
             left = [schema.name for schema in schemas.found(connection)]
         try:
             databases.drop(self._maintenance, name)

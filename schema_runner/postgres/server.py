@@ -22,6 +22,9 @@ _NO_TIME_LIMITS = """
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
     SET idle_in_transaction_session_timeout = 0
 """
+# Has the server end a session whose client has gone in the middle of a statement, which may go on
+# for long, and be committed. Refused where the server's system cannot tell.
+NOTICE_DEATH = "SET client_connection_check_interval = '1s'"
 # How long to wait, in seconds, for a connection that was closed to be counted no more.
 SECONDS_FOR_CLOSING = 2.0
 SOON = 0.05
@@ -66,7 +69,10 @@ class Server(NamedTuple):
                 forks.let_go(connection, _leave_to_parent)
                 if self.role is not None:
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
-                connection.execute(_NO_TIME_LIMITS)
+                try:
+                    connection.execute(f"{_NO_TIME_LIMITS}; {NOTICE_DEATH}")
+                except psycopg.errors.InvalidParameterValue:
+                    connection.execute(_NO_TIME_LIMITS)
                 if application is None and _has_name_of_a_run(connection):
                     connection.execute(f"SET application_name = '{_APPLICATION}'")
                 opened.pop_all()

@@ -31,7 +31,7 @@ STOPPING = """
 def suite(project: Project) -> Project:
     project.tests(TESTS)
     project.write("stopping.py", STOPPING)
-    project.configure('SCHEMA_RUNNER = {"LOCK_TIMEOUT": 1}')
+    project.configure('SCHEMA_RUNNER = {"LOCK_TIMEOUT": 3}')
     return project
 
 
@@ -62,7 +62,7 @@ def test_a_run_that_is_stopped_while_it_creates(suite: Project) -> None:
     result = suite.run(*PARALLEL)
     os.kill(stopped.pid, signal.SIGCONT)
     name = f"the lock 'host database {suite.test_name}'"
-    result.refused(f"Gave up waiting for {name} after 1 s: it is held by process ")
+    result.refused(f"Gave up waiting for {name} after 3 s: it is held by process ")
     assert f"Waiting for {name}, which is held by process " in result.stdout
     assert " run', connected since " in result.stdout
     outcome(stopped).passed()
@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_while_it_builds_for_others(suite: Project, place:
     flags = ["--keepdb", "--host-database", place]
     stopped = suite.start(*flags, env={"STOPS": "1"})
     wait_for(lambda: is_stopped(suite), "the run to be stopped")
-    result = suite.run(*flags, *PARALLEL)
+    result = suite.run(*flags)
     os.kill(stopped.pid, signal.SIGCONT)
     result.passed()
     assert "which is held by process " in result.stdout
@@ -113,7 +113,7 @@ def test_a_session_that_has_the_lock_of_extensions(suite: Project, mode: Mode) -
     with suite.host(suite.name) as other:
         with locks.held(other, locks.EXTENSIONS):
             result = suite.run(*mode, *current)
-            result.refused("Gave up waiting for the lock 'extensions' after 1 s")
+            result.refused("Gave up waiting for the lock 'extensions' after 3 s")
         suite.tests(
             EXTENDING.replace(
                 "test_waits_for_extensions(self):",

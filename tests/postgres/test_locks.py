@@ -46,7 +46,7 @@ def test_lease_outlives_a_child_that_closes_it(lease: locks.Lease, connection: C
         lease.connection.pgconn.finish()
         os._exit(0 if is_taken else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert not lease.lost
+    assert not lease.is_cut_off
     assert not is_free(connection, RUN)
 
 
@@ -61,7 +61,7 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
         child = os.fork()
         if child == 0:
             signal.pause()
-        os.write(tell, str(child).encode().ljust(20) + (b"" if lease.lost else b"leased"))
+        os.write(tell, str(child).encode().ljust(20) + (b"" if lease.is_cut_off else b"leased"))
         signal.pause()
     report = os.read(told, 100).decode()
     child = int(report[:20])
@@ -82,10 +82,10 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
 
 def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> None:
     """An administrator, or a restart of the server, can end any connection."""
-    assert not lease.lost
+    assert not lease.is_cut_off
     pid = lease.connection.info.backend_pid
     connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
-    assert lease.lost
+    assert lease.is_cut_off
 
 
 def test_only_the_last_to_leave_a_host_is_told_so(
@@ -136,27 +136,53 @@ def is_ended(connection: Connection) -> bool:
 
 
 def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -> None:
-    """Not those of a run with a lease, however long they have been idle, and never psql's."""
+    """Not those of other runs or workers, never psql's, and none that has a lease."""
     database = connection.info.dbname
-    lease = locks.Lease(server.connect(database), RUN)
-    applications = [names.application(RUN), names.application(RUN + 1), "psql"]
+    # Called as a test's, as those of a run were that such a test started.
+    lease = locks.Lease(server.connect(database, names.application(RUN, 1)), RUN + 2)
+    applications = [
+        names.application(RUN),
+        names.application(RUN, 1),
+        names.application(RUN, 11),
+        names.application(RUN + 1),
+        names.application_of_main(RUN),
+        "psql",
+    ]
     opened = [server.connect(database, application) for application in applications]
-    backends.end_those_of_dead_runs(connection)
-    assert [is_ended(one) for one in opened] == [False, True, False]
-    opened[1] = server.connect(database, applications[1])
+    backends.end(connection, database, RUN, 1)
+    assert [is_ended(one) for one in opened] == [True, True, False, False, False, False]
     backends.end(connection, database, RUN)
-    assert [is_ended(one) for one in opened] == [True, False, False]
+    assert [is_ended(one) for one in opened] == [True, True, True, False, False, False]
+    assert not lease.is_cut_off
     for one in [*opened, lease]:
         one.close()
 
 
-def test_a_statement_under_way_is_ended(server: Server, connection: Connection) -> None:
-    """Waiting for its result would take as long as it takes."""
-    busy = server.connect(connection.info.dbname, names.application(RUN))
-    busy.pgconn.send_query(b"SELECT pg_sleep(600)")
-    backends.end_those_of_dead_runs(connection)
-    assert is_ended(busy)
-    busy.close()
+def test_a_run_that_is_connected_is_alive(server: Server, connection: Connection) -> None:
+    """Without a lease too, which it takes again; that of another database counts."""
+    database = connection.info.dbname
+    lease = locks.Lease(server.connect("postgres"), RUN, is_in_host=False)
+    opened = [server.connect(database, names.application(run, 1)) for run in (RUN, RUN + 1)]
+    (pid,) = [one.info.backend_pid for one in opened[1:]]
+    found = backends.alive_without_lease(connection)
+    assert found == {RUN + 1: f"run {RUN + 1} (connected: process {pid} of the server)"}
+    opened[1].close()
+    assert backends.alive_without_lease(connection) == {}
+    for one in [*opened, lease]:
+        one.close()
+
+
+def test_a_statement_of_a_dead_run_is_ended(server: Server, connection: Connection) -> None:
+    """The server finds its client gone, in the middle of what would take long."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        busy = server.connect(connection.info.dbname, names.application(RUN, 1))
+        busy.execute("SELECT pg_sleep(600)")
+    query = "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'"
+    wait_for(lambda: connection.execute(query).fetchall(), "the statement")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert backends.alive_without_lease(connection) == {}
 
 
 @pytest.fixture
