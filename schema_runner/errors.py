@@ -12,6 +12,14 @@ class SchemaRunnerError(Exception):
         self.exit_code = exit_code
 
 
+class LockTimeoutError(SchemaRunnerError):
+    """A lock that the run needs is held by others for longer than it waits."""
+
+
+class LeaseLostError(SchemaRunnerError):
+    """A run was taken for dead, or may have been, and something of it is gone."""
+
+
 class WorkerError(Exception):
     """What a test is told to have raised whose worker has died, or whose error stays there."""
 

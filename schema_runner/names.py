@@ -136,8 +136,19 @@ def application(run: int, worker: int | None = None) -> str:
     return f"django-schema-runner {run}" + (f" w{worker}" if worker is not None else "")
 
 
+def application_of_main(run: int) -> str:
+    """Return that of the connections by which a run makes and drops what it uses."""
+    return f"django-schema-runner {run} run"
+
+
+def run_of_any(application: str) -> int | None:
+    """Return the run to which a connection with this application_name belongs, if to any."""
+    found = re.match(r"django-schema-runner ([0-9]+)(?: |$)", application)
+    return int(found[1]) if found else None
+
+
 def run_of_application(application: str) -> int | None:
-    """Return the run whose connections have this application_name, if it is one of ours."""
+    """Return the run whose tests' connections have this application_name, if any have."""
     pattern = r"django-schema-runner ([0-9]+)(?: w[1-9][0-9]*)?"
     found = re.fullmatch(pattern, application)
     return int(found[1]) if found else None

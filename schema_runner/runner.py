@@ -18,6 +18,7 @@ from .errors import SchemaRunnerError
 from .execution import marks
 from .execution.suite import SchemaParallelTestSuite
 from .execution.termination import Termination
+from .execution.watch import Unwatched
 from .execution.worker import set_up_worker
 from .options import Options, add_options
 from .reporting.command import Command
@@ -115,6 +116,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
 
     def _install(self) -> None:
         from .backend.installation import install, migrations_switched_off
+        from .postgres import locks
         from .workspace import Workspace
 
         workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
@@ -124,11 +126,14 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             runner_settings=self._settings,
             has_own_databases=self._has_own_databases,
         )
+        patience = locks.Patience(self._settings.lock_timeout, self.log)
+        self._installed.callback(locks.wait_with, locks.wait_with(patience))
         self._installed.callback(workspace.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
+        watch = self._workspace.watch() if self._workspace else Unwatched()
         if not self._has_workers and isinstance(suite, unittest.TestSuite):
             from .execution.limited import limited
 
@@ -138,7 +143,10 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
                 time_limit=self._settings.test_timeout,
                 has_limits=not self.pdb,
                 observers=self.observers,
+                watch=watch,
             )
+        elif isinstance(suite, SchemaParallelTestSuite):
+            suite.watch = watch
         with self._termination.after_the_test_under_way():
             return super().run_suite(suite, **kwargs)
 

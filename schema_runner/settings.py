@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -42,6 +43,7 @@ class Settings(NamedTuple):
     test_timeout: float | None = None
     retries: int = 0
     history_dir: str | None = ".schema_runner"
+    lock_timeout: float = 60.0
 
     @classmethod
     def read(cls, **options: str | float | None) -> Self:
@@ -149,9 +151,9 @@ def _checked_seconds(key: str, value: object) -> float | None:
     )
 
 
-def _checked_days(key: str, value: object) -> float:
+def _checked_number_of(what: str, key: str, value: object) -> float:
     if not _is_positive(value):
-        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a number of days, more than 0.')
+        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a number of {what}, more than 0.')
     return float(str(value))
 
 
@@ -174,6 +176,7 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "SNAPSHOT_DIR": _checked_path,
     "HISTORY_DIR": _checked_path,
     "RETRIES": _checked_number,
-    "KEEP_DAYS": _checked_days,
+    "KEEP_DAYS": partial(_checked_number_of, "days"),
+    "LOCK_TIMEOUT": partial(_checked_number_of, "seconds"),
     "KEEP_POOLS": _checked_count,
 }

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from . import names
 from .errors import SchemaRunnerError
 from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase
 from .postgres.hosts import PUBLIC, Host, Log, Request
+from .postgres.recovery import Watch
 from .postgres.reservation import Reservation
 from .sites import Site
 from .usage import Usage
@@ -27,8 +27,7 @@ class Workspace:
     def __init__(self, *, workers: int, keeps: bool, log: Log) -> None:
         self.log = log
         self.workers = workers
-        # Whether what is made is kept for other runs.
-        self.keeps = keeps
+        self.keeps = keeps  # What is made, for other runs.
         self._sites: dict[str, Site] = {}
         self.usage = Usage()
 
@@ -41,6 +40,10 @@ class Workspace:
         host = self._sites[alias].host
         assert host is not None, "nothing is asked of a host database before it is there"
         return host
+
+    def watch(self) -> Watch:
+        """Return what looks after the leases of the host databases."""
+        return Watch(lambda: [one.host for one in self._sites.values() if one.host is not None])
 
     def schemas(self, alias: str) -> dict[int, str]:
         """Return the schemas of `alias` by worker number."""
@@ -179,10 +182,7 @@ class Workspace:
         return [*self._sites[alias].schemas, *self._sites[alias].clones]
 
     def name_of(self, alias: str, worker: int) -> str:
-        """Return the name of a worker's schema or database: stock's if it has come to none."""
-        site = self._sites[alias]
-        made = site.clones.get(worker) or site.schemas.get(worker)
-        return made or names.clone_database(site.name, worker)
+        return self._sites[alias].name_of(worker)
 
     def begin(self, alias: str, worker: int) -> str | None:
         """Prepare a worker's build; return the schema it is made in, None for `public`."""

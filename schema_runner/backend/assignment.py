@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # In a connection's settings_dict, which threads share, forked and spawned workers are given,
 # and connections[alias].copy() copies: so whoever can connect knows where to.
 _KEY = "SCHEMA_RUNNER"
+# What `Assignment.entries` puts behind the project's own options.
+_PATH_OF_A_RUN = r" ?-c search_path=test_w[0-9]+_[0-9]+,(?:\\ |\S)*$"
 
 
 class Place(NamedTuple):
@@ -159,7 +161,17 @@ def project_options(settings_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return the OPTIONS that the project set, whether or not there is an assignment."""
     assignment = Assignment.of(settings_dict)
     options: dict[str, Any] = settings_dict["OPTIONS"]
-    return dict(assignment.options) if assignment else options
+    return dict(assignment.options) if assignment else _of_no_run(options)
+
+
+def _of_no_run(options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what another run has added, by a test of which the settings were written."""
+    if names.run_of_any(str(options.get("application_name"))) is None:
+        return options
+    found = {key: value for key, value in options.items() if key != "application_name"}
+    if "options" in found:
+        found["options"] = re.sub(_PATH_OF_A_RUN, "", found["options"])
+    return found
 
 
 def assign(settings_dict: dict[str, Any], assignment: Assignment | None) -> None:

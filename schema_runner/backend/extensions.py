@@ -28,7 +28,6 @@ _FIXED = (
     "SELECT DISTINCT name FROM pg_catalog.pg_available_extension_versions"
     " WHERE name OPERATOR(pg_catalog.=) ANY (%s) AND schema IS NOT NULL"
 )
-_LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(%s)"
 # Those that an extension needs, however far, and itself.
 _NEEDED = """
     WITH RECURSIVE needed (oid) AS (
@@ -111,7 +110,8 @@ class _Change:
         assert assignment is not None
         assert assignment.extensions is not None
         self._worker = f"{assignment.run}/{assignment.worker}"
-        self._query(_LOCK, locks.EXTENSIONS)
+        with connection.wrap_database_errors:
+            locks.hold_until_commit(connection.connection, locks.EXTENSIONS)
         self._before = self._workers_of()
         self._created = created_extensions(text)
         fixed = {name for (name,) in self._query(_FIXED, self._created)}

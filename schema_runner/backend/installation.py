@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from ..postgres.server import NOTICE_DEATH
 from .assignment import Assignment, assign
 from .extensions import sharing
 from .flushes import replace_flushes
@@ -109,6 +111,9 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
     assignment = Assignment.of(connection.settings_dict)
     if assignment is None:
         return
+    if assignment.run is not None and connection.connection.autocommit:
+        with suppress(psycopg.errors.InvalidParameterValue):
+            connection.connection.execute(NOTICE_DEATH)
     if assignment.path_is_set_later and assignment.search_path is not None:
         # On psycopg's own connection: tests that count queries must not see this one.
         connection.connection.execute(f"SET search_path = {assignment.search_path}")

@@ -26,6 +26,8 @@ class Placement(Base):
     workspace: "ClassVar[Workspace | None]" = None
     # The one that has set all this up; a forked worker has it from there.
     process: ClassVar[int]
+    # Why the last attempt to find a schema could not connect.
+    _server_said = ""
 
     @property
     def _workspace(self) -> "Workspace":
@@ -109,11 +111,12 @@ class Placement(Base):
         """Make sure that connections find the schema that they are meant to."""
         if self._can_be_pointed():
             return
+        said = f" The last attempt has failed: {self._server_said}" if self._server_said else ""
         raise SchemaRunnerError(
             f"Connections of alias '{self._alias}' cannot be pointed at a schema, so tables "
-            f"would be made or sought in the wrong place. Connect to the server itself, or to a "
-            f"pooler that gives each client a session of its own, or test with "
-            f"--host-database test --isolation database."
+            f"would be made or sought in the wrong place.{said} If there is a pooler in between, "
+            f"connect to the server itself, or to a pooler that gives each client a session of "
+            f"its own, or test with --host-database test --isolation database."
         )
 
     def _can_be_pointed(self) -> bool:
@@ -161,11 +164,18 @@ class Placement(Base):
         return str(self.connection.settings_dict["ENGINE"])
 
     def _finds_its_schema(self) -> bool:
-        place = self._place
+        place, is_new = self._place, self.connection.connection is None
         try:
-            return place is None or self._current_schema() == place.schema
-        except OperationalError:
+            is_found = place is None or self._current_schema() == place.schema
+        except OperationalError as error:
+            self.connection.close()
+            if not is_new:
+                # It has been ended since it was opened, as by a restart of the server.
+                return self._finds_its_schema()
+            self._server_said = str(error).strip()
             return False
+        self._server_said = ""
+        return is_found
 
     @property
     def _place(self) -> Place | None:

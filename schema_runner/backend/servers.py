@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..postgres.server import Server
+from .assignment import Assignment
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
@@ -13,8 +14,13 @@ _DJANGO_PARAMETERS = {"cursor_factory", "context", "prepare_threshold"}
 
 
 def server_of(connection: "DatabaseWrapper", left_out: Collection[str] = ()) -> Server:
-    """Return the server of a connection, without some of the connection parameters."""
+    """Return the server of a connection, without some of the connection parameters.
+
+    Connections have the application_name that the run has assigned to this one.
+    """
     parameters = connection.get_connection_params()
+    assignment = Assignment.of(connection.settings_dict)
+    is_run_s = assignment is not None and assignment.run is not None
     return Server(
         {
             key: value
@@ -22,4 +28,5 @@ def server_of(connection: "DatabaseWrapper", left_out: Collection[str] = ()) -> 
             if key not in _DJANGO_PARAMETERS and key not in left_out
         },
         connection.settings_dict["OPTIONS"].get("assume_role"),
+        parameters["application_name"] if is_run_s else None,
     )

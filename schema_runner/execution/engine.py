@@ -12,6 +12,7 @@ from .messages import Part
 from .report import Audience, Failure, Keep, Report
 from .schedule import Schedule
 from .supervisor import Start, Supervisor
+from .watch import Watch, end_for
 
 
 class Beginning(Enum):
@@ -30,13 +31,20 @@ class Engine:
     """Runs tests that are listed by subsuite; `probing` is the crew for what nobody is told of."""
 
     def __init__(
-        self, tests: Sequence[Sequence[Any]], audience: Audience, *, crew: Crew, probing: Crew
+        self,
+        tests: Sequence[Sequence[Any]],
+        audience: Audience,
+        *,
+        crew: Crew,
+        probing: Crew,
+        watch: Watch,
     ) -> None:
         self.tests = tests
         self.log = audience.log
         self._audience = audience
         self._crew = crew
         self._probing = probing
+        self._watch = watch
 
     @property
     def is_stopped(self) -> bool:
@@ -46,7 +54,7 @@ class Engine:
     def run(self, schedule: Schedule, *, workers: int, keep: Keep) -> None:
         """Run a schedule, and tell of it."""
         report = Report(self.tests, self._audience, keep=keep)
-        Supervisor(workers=workers, schedule=schedule, crew=self._crew, report=report).run()
+        self._supervise(workers=workers, schedule=schedule, crew=self._crew, report=report)
 
     def again(self, failure: Failure, *, attempt: int, keep: Keep) -> bool:
         """Run what has failed alone, in a fresh process with a fresh schema, and tell of it.
@@ -55,13 +63,13 @@ class Engine:
         """
         report = Report(self.tests, self._audience, attempt=attempt, keep=keep)
         schedule = Schedule([Part(1, failure.subsuite, failure.positions)])
-        Supervisor(
+        self._supervise(
             workers=1,
             schedule=schedule,
             crew=self._crew,
             report=report,
             start=Start.TOGETHER,
-        ).run()
+        )
         return set(_spots(failure)) <= report.ended
 
     def fails(self, failure: Failure, *, after: Sequence[Spot] = ()) -> bool:
@@ -105,14 +113,19 @@ class Engine:
             observers=(),
             log=lambda _text: None,
         )
-        Supervisor(
+        self._supervise(
             workers=workers,
             schedule=Schedule(parts, ahead=0),
             crew=self._probing,
             report=Report(self.tests, audience, keep=keep),
             start=start,
-        ).run()
+        )
         return any(failure.is_about(one) for one in found)
+
+    def _supervise(self, **what: Any) -> None:
+        Supervisor(**what).run(self._watch)
+        if (why := self._watch.heed()) and not self.is_stopped:
+            end_for(self._audience.result, why)
 
 
 class _Silent(unittest.TestResult):

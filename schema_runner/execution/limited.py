@@ -24,6 +24,7 @@ from .events import (
     outcome_of,
 )
 from .raised import exc_info
+from .watch import Watch, end_for
 
 # Without --parallel, this process is worker 1.
 _WORKER = 1
@@ -40,6 +41,7 @@ class LimitedMixin:
     time_limit: float | None
     has_limits: bool
     observers: Collection[Observer]
+    watch: Watch
 
     _alarm: Alarm
     _begun: float | None = None
@@ -84,7 +86,13 @@ class LimitedMixin:
         """Keep the limit of a test's class, for what that does around its tests."""
         self._set(marks.limit_of_class(test, self.time_limit))
 
+    def _look_after_the_run(self) -> None:
+        why = self.watch.heed()
+        if why and not self.shouldStop:  # type: ignore[attr-defined]
+            end_for(self, why)
+
     def startTest(self, test: Any) -> None:  # noqa: N802
+        self._look_after_the_run()
         super().startTest(test)  # type: ignore[misc]
         self._begin(test)
         self._set(marks.limit(test, self.time_limit))
@@ -107,6 +115,7 @@ class LimitedMixin:
         self._tested += duration
         self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
         super().stopTest(test)  # type: ignore[misc]
+        self._look_after_the_run()
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802
         if not self._fails_by_time(test):

@@ -24,6 +24,7 @@ from ..backend.own_database import OwnDatabaseCreation
 from ..backend.programs import programs
 from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
+from ..postgres import locks
 from ..settings import Settings
 from . import marks
 from .channel import Receiver, Sender
@@ -144,8 +145,9 @@ class _Process:
             assigned.is_replacement,
             announce_databases=lambda alias, text: self._tell(UsesDatabases(alias, text)),
             tell_creating=self._tell_creating,
-            say=lambda text: self._tell(Said(text)),
+            say=self._say,
         )
+        locks.wait_with(locks.Patience(assigned.settings.lock_timeout, self._say))
         assigned.init_worker(
             _Counter(assigned.number - 1),
             assigned.initial_settings,
@@ -161,6 +163,9 @@ class _Process:
             import_management()
         set_up_worker(assigned.settings)
         self._tell(Ready(_places()))
+
+    def _say(self, text: str) -> None:
+        self._tell(Said(text))
 
     def _tell_creating(self, is_under_way: bool) -> None:
         self._tell(Creates(is_under_way))

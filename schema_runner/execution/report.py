@@ -20,6 +20,7 @@ from .events import (
 )
 from .messages import Begun, Done, Left, Outside, Part
 from .raised import decode, exc_info
+from .watch import end_for
 
 # What a Django suite does with an event of one of its subsuites.
 HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
@@ -208,9 +209,8 @@ class Report:
 
     def worker_failed(self, worker: int, cause: str) -> None:
         """Tell of a worker that cannot be set up, and stop."""
-        holder: Any = _ErrorHolder(f"worker {worker}")
-        self._result.addError(holder, _told(f"Worker {worker} could not be set up: {cause}"))
-        self._result.stop()
+        text = f"Worker {worker} could not be set up: {cause}"
+        end_for(self._result, text, where=f"worker {worker}")
 
     def _fail_fixture(
         self, worker: int, part: Part, name: str, tell: Callable[[], object], *, is_first: bool

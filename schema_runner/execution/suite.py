@@ -14,6 +14,7 @@ from ..settings import Settings
 from . import marks
 from .events import Observer
 from .findings import Findings
+from .watch import Unwatched, Watch
 
 # Every run imports this module, and only those with workers need the rest.
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     # The names of tests that are run alone although nothing marks them.
     quarantined: Collection[str] = ()
     diagnoses = False
+    # What must not be lost as long as tests are run.
+    watch: Watch = Unwatched()
 
     # What the run has found out.
     findings = Findings()
@@ -111,6 +114,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             Audience(result, self.handle_event, observers, on_own_lines(self.log, result)),
             crew=Crew(assigned, tests),
             probing=Crew(assigned._replace(is_silent=True), tests),
+            watch=self.watch,
         )
 
     def _plan(self, tests: Sequence[Sequence[Any]]) -> "Plan":

@@ -1,7 +1,7 @@
 """The supervisor: has workers started, given parts, listened to, replaced and ended."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum, auto
 from itertools import takewhile
 from multiprocessing.connection import wait
@@ -24,6 +24,7 @@ from .messages import (
 )
 from .report import Report
 from .schedule import Schedule
+from .watch import Watch
 
 # Times in seconds. How long to wait for a bell until the reports are looked at anyhow: so long
 # what has happened may stay unseen.
@@ -84,16 +85,19 @@ class Supervisor:
             Gone: self._heed_gone,
         }
 
-    def run(self) -> None:
-        """Run everything; kill what is left where this is broken off, as by KeyboardInterrupt."""
+    def run(self, watch: Watch) -> None:
+        """Run everything; kill what is left where this is broken off, as by KeyboardInterrupt.
+
+        So it is where what is watched is lost.
+        """
         try:
             for number in self._numbers:
                 if self._start is Start.FIRST:
                     self._start_worker(number, is_replacement=False)
                 else:
                     self._replace(number)
-            while self._workers:
-                self._wait()
+            while self._workers and not watch.heed():
+                self._wait(watch.files())
                 self._listen()
                 self._tell()
         finally:
@@ -104,10 +108,10 @@ class Supervisor:
         worker = self._crew.start(number, is_replacement=is_replacement)
         self._workers.append(worker)
 
-    def _wait(self) -> None:
+    def _wait(self, files: Collection[int]) -> None:
         is_urgent = any(worker.is_late for worker in self._workers)
         bells = [bell for worker in self._workers for bell in worker.bells]
-        wait(bells, 0 if is_urgent else _TICK)
+        wait([*bells, *files], 0 if is_urgent else _TICK)
 
     @property
     def _is_over(self) -> bool:

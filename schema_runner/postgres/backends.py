@@ -1,6 +1,7 @@
 """Server processes that serve a run's connections, known by their application_name."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from contextlib import closing
 from typing import NamedTuple
 
@@ -9,21 +10,30 @@ from psycopg import sql
 from .. import names
 from ..errors import SchemaRunnerError
 from . import locks
-from .server import Connection, Server
+from .server import SOON, Connection, Server
 
 # Only our role's: no other may be ended without special rights.
 _END = """
     SELECT pg_catalog.pg_terminate_backend(pid, 5000)
-    FROM pg_catalog.pg_stat_activity
+    FROM pg_catalog.pg_stat_activity a
     WHERE datname = %s AND usename = session_user AND pid <> pg_catalog.pg_backend_pid()
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l
+                      WHERE l.pid = a.pid AND locktype = 'advisory' AND granted AND objsubid = 1
+                        AND (classid::bigint << 32) + objid::bigint = %s)
 """
-_OF_RUN = "AND pg_catalog.starts_with(application_name || ' ', %s || ' ')"
+_OF_RUN = """
+    AND pg_catalog.starts_with(application_name || ' ', %s || ' ') AND application_name <> %s
+"""
 _OF_WORKER = "AND application_name IN (%s, %s)"
 _APPLICATIONS = """
-    SELECT DISTINCT application_name
+    SELECT application_name, pg_catalog.string_agg(pid::text, ', ' ORDER BY pid)
     FROM pg_catalog.pg_stat_activity
-    WHERE datname = pg_catalog.current_database()
+    WHERE pg_catalog.starts_with(application_name, 'django-schema-runner ')
+    GROUP BY application_name
 """
+# How long, in seconds, connections of a run that has just died may take to end: the server asks
+# once a second whether somebody is there.
+_ENDING = 5.0
 
 _IN_TRANSACTION = """
     SELECT FROM pg_catalog.pg_stat_activity
@@ -61,17 +71,19 @@ class Backend(NamedTuple):
 
 
 def end(connection: Connection, database: str, run: int, worker: int | None = None) -> None:
-    """End what a run has open in a database: in threads that live on, for example.
+    """End what tests of a run have open in a database: in threads that live on, for example.
 
-    With a worker, leave alone what other workers have open.
+    With a worker, leave alone what other workers have open. A session with a lease is never
+    ended: whatever it is called, a live run needs it.
     """
-    applications, which = [names.application(run)], _OF_RUN
+    applications, which = [names.application(run), names.application_of_main(run)], _OF_RUN
     if worker is not None:
-        applications, which = [*applications, names.application(run, worker)], _OF_WORKER
+        applications = [names.application(run), names.application(run, worker)]
+        which = _OF_WORKER
     with connection.transaction():
         # A role that was taken on may not end what the role that logs in has opened.
         connection.execute("SET LOCAL ROLE NONE")
-        connection.execute(sql.SQL(_END + which), [database, *applications])
+        connection.execute(sql.SQL(_END + which), [database, locks.HOST_IN_USE, *applications])
 
 
 def of_worker_in(connection: Connection, schema: str, run: int, worker: int) -> list[Backend]:
@@ -100,18 +112,23 @@ def with_locks_in(connection: Connection, schema: str) -> list[str]:
     return [text for (text,) in connection.execute(_BLOCKING, [schema])]
 
 
-def end_those_of_dead_runs(connection: Connection) -> None:
-    """End what is at work in this database for nobody.
+def alive_without_lease(connection: Connection, known: Collection[int] = ()) -> dict[int, str]:
+    """Describe the runs that have connections for tests but no lease, in whatever database.
 
-    The backend of a process that was killed goes on with its statement until it has a result to
-    send, and could even commit it.
+    One that has lost its lease is about to take it again. Wait a little for connections of dead
+    runs to end, which the server ends by itself; but not for those that are `known` to stay.
     """
-    for (application,) in connection.execute(_APPLICATIONS).fetchall():
-        run = names.run_of_application(application)
-        if run is not None:
-            with locks.held_if_free(connection, run) as dead:
-                if dead:
-                    end(connection, connection.info.dbname, run)
+    deadline = time.monotonic() + _ENDING
+    while True:
+        found = {
+            run: f"run {run} (connected: process {pids} of the server)"
+            for application, pids in connection.execute(_APPLICATIONS).fetchall()
+            if (run := names.run_of_application(application)) is not None
+            and not locks.is_held(connection, run)
+        }
+        if found.keys() <= set(known) or time.monotonic() > deadline:
+            return found
+        time.sleep(SOON)
 
 
 def refuse_shared(connection: Connection, server: Server) -> None:

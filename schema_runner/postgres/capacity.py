@@ -39,6 +39,16 @@ def connections_left(connection: Connection) -> int:
     return max(int(row[0]), 0)
 
 
+def refuse_old_server(connection: Connection, oldest_version: int) -> None:
+    """Raise SchemaRunnerError where the server is older than Django supports."""
+    found = connection.info.server_version
+    if found < oldest_version:
+        raise SchemaRunnerError(
+            f"The server is PostgreSQL {found // 10000}; this version of Django needs "
+            f"{oldest_version // 10000} or later. Use a newer server, or an older Django."
+        )
+
+
 def refuse_beyond_connections(connection: Connection, *, workers: int, each: int) -> None:
     """Raise SchemaRunnerError where workers could not all open so many connections each."""
     needed = workers * each

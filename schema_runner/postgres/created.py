@@ -66,6 +66,7 @@ class HostDatabase(Host):
         relocation.copy_grants(connection, PUBLIC, schema)
         schemas.mark(connection, schema, Marker(run, State.READY))
         self._is_public_in_use = False
+        self.model = schema
         return schema
 
     def add_template(self, model: str, extra: Mapping[str, Any], since: int | None) -> None:
@@ -112,7 +113,7 @@ class HostDatabase(Host):
 
         if self._inherited:
             raise SnapshotError("the database's template is not empty")
-        return DatabaseSnapshot.of(self._server, self.name, pg_dump, **facts)
+        return DatabaseSnapshot.of(self.server, self.name, pg_dump, **facts)
 
     def fill(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
         """Make all of that in this database, which is new.
@@ -134,10 +135,10 @@ class HostDatabase(Host):
     def _replace(self, create: Callable[[], object]) -> None:
         """Drop this database, and have another created in its place."""
         run = self.lease.run
-        before, self.lease = self.lease, _lease_outside(self._server, run)
+        before, self.lease = self.lease, _lease_outside(self.server, run)
         before.close()
         with (
-            self._server.maintenance() as maintenance,
+            self.server.maintenance() as maintenance,
             holding_name(maintenance, self._request),
         ):
             backends.end(maintenance, self.name, run)
@@ -150,13 +151,13 @@ class HostDatabase(Host):
 
     def prepare_clones(self, extra: Mapping[str, Any]) -> None:
         """Leave this database alone so that it can be cloned; it is kept if that is wanted."""
-        before, self.lease = self.lease, _lease_outside(self._server, self.lease.run)
+        before, self.lease = self.lease, _lease_outside(self.server, self.lease.run)
         self.lease.share(Clones.lock_of(self.name))
         before.close()
         self._is_cloned = True
         if self._request.wanted:
             self._marker = self._marker._replace(state=State.KEPT, template=self.name, extra=extra)
-            with self._server.maintenance() as maintenance:
+            with self.server.maintenance() as maintenance:
                 databases.mark(maintenance, self.name, self._marker)
 
     @classmethod
@@ -194,20 +195,25 @@ class HostDatabase(Host):
         """Leave a worker's database for other runs as it was made; drop it if it cannot be."""
         return self._request.wanted is None or self.clones.give_back(name)
 
+    def missing(self) -> list[str]:
+        clones = self.clones.names.values() if self._is_cloned else ()
+        needed = {self.name: self._marker.run, **dict.fromkeys(clones, self.lease.run)}
+        gone = databases.without(self.lease.connection, self._request.name, needed)
+        return gone or (super().missing() if self.lease.is_in_host else [])
+
     def drop_worker(self, worker: int) -> None:
         super().drop_worker(worker)
-        if self._request.workers <= 1:
+        if self._request.workers <= 1 or not self.recovery.is_anything_left():
             return
         name = names.clone_database(self.name, worker)
-        with self._server.maintenance() as maintenance:
+        with self.server.maintenance() as maintenance:
             is_ours = self._is_of_run(maintenance, name)
         if is_ours:
             self.clones.drop(name)
 
     def release(self, *, keep: bool) -> None:
         self.stop_dump()
-        if self.lease.lost:
-            self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
+        if not self.recovery.is_anything_left():
             return
         with closing(self.lease):
             if keep and not self._keep_spare():
@@ -217,7 +223,7 @@ class HostDatabase(Host):
 
     def _drop(self) -> None:
         with (
-            self._server.maintenance() as maintenance,
+            self.server.maintenance() as maintenance,
             holding_name(maintenance, self._request),
         ):
             self._drop_spare(maintenance)
@@ -237,11 +243,11 @@ class HostDatabase(Host):
         wanted, run, request = self._request.wanted, self.lease.run, self._request
         if wanted is None or self._is_cloned or request.workers == 1:
             return False
-        spare = Spare(self._server, self.name, request.name, run)
+        spare = Spare(self.server, self.name, request.name, run)
         is_ready = spare.is_ready()
         if is_ready:
             marker = wanted.marker(run, request.name)
-            with self._server.maintenance() as maintenance:
+            with self.server.maintenance() as maintenance:
                 marker = marker._replace(template=spare.name, extra=self._extra)
                 databases.mark(maintenance, spare.name, marker)
         return is_ready
@@ -259,7 +265,7 @@ class HostDatabase(Host):
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
         backends.end(connection, self.name, run)
         if wanted is not None and self._is_cloned:
-            with self._server.maintenance() as maintenance:
+            with self.server.maintenance() as maintenance:
                 databases.mark(maintenance, self.name, self._marker._replace(used=wanted.now))
         if wanted is None or self.template is None:
             return

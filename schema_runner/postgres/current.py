@@ -19,7 +19,8 @@ from . import (
     vacuum,
     watchers,
 )
-from .hosts import Host, Request, refuse_old_server
+from .capacity import refuse_old_server
+from .hosts import Host, Request
 from .marker import Marker, State
 from .server import Connection
 
@@ -55,14 +56,16 @@ class ProjectDatabase(Host):
         Enter into `turn` what has to be left once there is something for others to use. Raises
         SchemaRunnerError where the role may not create schemas in it.
         """
+        run = locks.new_run()
+        request = request.of(run)
         with ExitStack() as taken:
             connection = taken.enter_context(closing(request.server.connect(request.name)))
-            refuse_old_server(connection, request)
+            refuse_old_server(connection, request.oldest_version)
             backends.refuse_shared(connection, request.server)
             _refuse_without_right(connection)
             watchers.refuse(connection)
             request = request.on(connection)
-            host = cls(request, request.name, locks.Lease(connection, locks.new_run()))
+            host = cls(request, request.name, locks.Lease(connection, run))
             projects = search_path.of_project(connection)
             rows = connection.execute(_PATH, [projects, names.EXTENSIONS_SCHEMA])
             host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
@@ -127,12 +130,12 @@ class ProjectDatabase(Host):
     def finish(self, worker: int) -> str:
         marker = Marker(self.lease.run, State.READY)
         schemas.mark(self.connection, self._building, marker)
+        self.model = self._building
         return self._building
 
     def release(self, *, keep: bool) -> None:
         self.stop_dump()
-        if self.lease.lost:
-            self.log(f"The connection to {self.name!r} was lost; the next run cleans up there.")
+        if not self.recovery.is_anything_left():
             return
         with closing(self.lease):
             connection, run = self.connection, self.lease.run

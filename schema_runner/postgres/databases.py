@@ -1,6 +1,6 @@
 """Databases that runs have made: marked, listed and dropped, from another database."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -104,6 +104,12 @@ def _marked(listing: Iterable[Database], request: str) -> list[tuple[Database, M
         for one in listing
         if (marker := one.marker) and request in {one.name, marker.request}
     ]
+
+
+def without(maintenance: Connection, request: str, needed: Mapping[str, int]) -> list[str]:
+    """List those of the databases `needed`, with the runs of their markers, that are gone."""
+    found = {one.name: one.marker.run for one in requested_as(maintenance, request)}
+    return [f"database {name}" for name, run in needed.items() if found.get(name) != run]
 
 
 def mark(maintenance: Connection, name: str, marker: Marker) -> None:

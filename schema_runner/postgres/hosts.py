@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 from psycopg import sql
 
 from .. import names
-from ..errors import SchemaRunnerError
 from . import backends, locks, schemas, structure
 from .marker import Marker, State
+from .recovery import Recovery
 from .server import Connection, Server
 
 # Only runs that copy, keep or find a template need what makes one.
@@ -48,6 +48,11 @@ class Request(NamedTuple):
     pg_dump: str | None = None
     keeps: bool = False
 
+    def of(self, run: int) -> Self:
+        """Return the same request with connections that are known to be a run's."""
+        application = names.application_of_main(run)
+        return self._replace(server=self.server._replace(application=application))
+
     def on(self, connection: Connection) -> Self:
         """Return the same request with `wanted` filled in."""
         return self._replace(wanted=self.want(connection)) if self.want else self
@@ -67,12 +72,15 @@ class Host:
         self.name = name
         self.lease = lease
         self.log = request.log
+        self.server = request.server
+        self.recovery = Recovery(self)
+        # What this run has built, as long as that is to be there.
+        self.model: str | None = None
         # The template of this run, or of the pool that it uses, and what it has leased there.
         self.template: str | None = None
         self.leased: str | None = None
         # The template from which resets restore: that one, or another with nothing but rows.
         self.reference: str | None = None
-        self._server = request.server
         self._request = request
         self._shims: str | None = None
         self._dump: Dump | None = None
@@ -84,11 +92,15 @@ class Host:
 
     @property
     def connection(self) -> Connection:
-        """The lease's connection, for what the run itself does in this database."""
+        """The lease's connection, for what the run itself does in this database.
+
+        Raises LeaseLostError.
+        """
+        self.recovery.insist()
         return self.lease.connection
 
     def connect(self) -> Connection:
-        return self._server.connect(self.name)
+        return self.server.connect(self.name)
 
     def begin(self, worker: int) -> str | None:
         """Prepare a build; return the schema that it is to create tables in, if not `public`."""
@@ -123,7 +135,7 @@ class Host:
 
     def start_dump(self, model: str, pg_dump: "PgDump") -> None:
         """Begin with a template of a schema: only rows may be added to it from now on."""
-        self._dump = pg_dump.start(self._server, self.name, model)
+        self._dump = pg_dump.start(self.server, self.name, model)
 
     def settle(self) -> None:
         """Leave the build: tests begin."""
@@ -235,7 +247,7 @@ class Host:
 
         is_built = not (self.template or reasons)
         return Blueprint(
-            server=self._server,
+            server=self.server,
             host=self.name,
             request=self._request.name,
             run=self.lease.run,
@@ -252,8 +264,12 @@ class Host:
 
     def reap(self, spared: Collection[str] = ()) -> None:
         """Drop what dead runs have left, and pools that nobody uses, but for those `spared`."""
-        backends.end_those_of_dead_runs(self.connection)
-        if reaped := schemas.reap(self.connection, batch=self._batch, spared=spared):
+        alive = backends.alive_without_lease(self.connection)
+        for one in alive.values():
+            self.log(f"Nothing of {one} is removed from {self.name!r}, nor what is kept there.")
+        if reaped := schemas.reap(
+            self.connection, batch=self._batch, spared=spared, alive=alive.keys()
+        ):
             left = ", ".join(reaped)
             self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
         if left_alone := schemas.left_by_other_roles(self.connection):
@@ -264,24 +280,26 @@ class Host:
 
     def keep(self, schema: str, blueprint: "Blueprint | None") -> str:
         """Leave a schema in place as the run ends; return its name. See `Blueprint.keep`."""
+        self.model = self.leased = None
+        self.recovery.is_anything_left()
         if blueprint is not None:
             return blueprint.keep_on(self.connection, schema)
         schemas.mark(self.connection, schema, Marker(self.lease.run, State.KEPT))
         return schema
 
+    def missing(self) -> list[str]:
+        """Name what others have removed of what the run needs: all that does not come and go."""
+        needed = {self.template, self.reference, self._shims, self.leased, self.model, *self.ahead}
+        found = {one.name for one in schemas.found(self.lease.connection)} | {"pg_catalog"}
+        return [f"schema {name}" for name in needed if name and name not in found]
+
     def drop_worker(self, worker: int) -> None:
         """Drop all schemas that a worker has, and end what it still has open."""
+        if not self.recovery.is_anything_left():
+            return
+        if worker == 1:
+            self.model = self.leased = None
         connection, run = self.connection, self.lease.run
         backends.end(connection, self.name, run, worker)
         for schema in schemas.of_worker(connection, run, worker):
             schemas.drop(connection, schema, run, batch=self._batch)
-
-
-def refuse_old_server(connection: Connection, request: Request) -> None:
-    """Raise SchemaRunnerError where the server is older than Django supports."""
-    found, needed = connection.info.server_version, request.oldest_version
-    if found < needed:
-        raise SchemaRunnerError(
-            f"The server is PostgreSQL {found // 10000}; this version of Django needs "
-            f"{needed // 10000} or later. Use a newer server, or an older Django."
-        )

@@ -1,10 +1,12 @@
 """Advisory locks: who is alive, who builds, who may create or drop a database."""
 
 import hashlib
+import os
 import secrets
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -15,17 +17,33 @@ from .server import Connection
 # Measured at 300 tables: DROP SCHEMA holds about 35 locks for each (the table, its indexes,
 # its TOAST table with index, its sequence, and what depends on them).
 _LOCKS_PER_TABLE = 40
+_END_HOLDER = """
+    SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+      AND (classid::bigint << 32) + objid::bigint = %s AND pid = %s
+"""
 
 
 def key(name: str) -> int:
     """Return the signed 64-bit advisory lock key that stands for `name`."""
     digest = hashlib.blake2b(f"schema_runner:{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True)
+    number = int.from_bytes(digest, signed=True)
+    _names[number] = name
+    return number
+
+
+# What keys stand for.
+_names: dict[int, str] = {}
+
+
+def name_of(lock: int) -> str:
+    """Return the name of which a lock is the key, to tell of it."""
+    return _names.get(lock, f"run {lock}")
 
 
 # Held by whoever creates or drops an extension that several worker schemas share.
 EXTENSIONS = key("extensions")
-_HOST_IN_USE = key("host in use")
+HOST_IN_USE = key("host in use")
 
 
 def new_run() -> int:
@@ -36,10 +54,30 @@ def new_run() -> int:
 Held: TypeAlias = AbstractContextManager[None]
 
 
+class Patience(NamedTuple):
+    """How many seconds this process waits for whoever has a lock, and whom it tells of that."""
+
+    limit: float = 60.0
+    log: Callable[[str], None] = print
+
+
+_patience = Patience()
+
+
+def wait_with(patience: Patience) -> Patience:
+    """Wait for locks like that from now on; return how it has been before."""
+    global _patience
+    before, _patience = _patience, patience
+    return before
+
+
 @contextmanager
-def held(connection: Connection, lock: int) -> Iterator[None]:
-    """Hold an advisory lock."""
-    _call(connection, "advisory_lock", lock)
+def held(connection: Connection, lock: int, *, while_at_work: bool = False) -> Iterator[None]:
+    """Hold an advisory lock; raise LockTimeoutError where others do not give it back.
+
+    With `while_at_work`, wait for as long as the run that has it does something on the server.
+    """
+    _take(connection, lock, while_at_work=while_at_work)
     try:
         yield
     finally:
@@ -60,18 +98,44 @@ def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
 
 
 def is_held(connection: Connection, lock: int) -> bool:
-    """Whether an advisory lock is held, such as a run's lease, in whatever database."""
+    """Whether a lock is held by a lease or by another session, in whatever database."""
     query = (
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted"
-        " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s)"
+        " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s"
+        " AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid())"
     )
+    if lock in _LEASED.get(connection, ()):
+        return True
     row = connection.execute(query, [lock]).fetchone()
     return bool(row and row[0])
 
 
 def hold_until_commit(connection: Connection, lock: int) -> None:
-    """Hold an advisory lock to the end of the connection's transaction."""
-    _call(connection, "advisory_xact_lock", lock)
+    """Hold an advisory lock to the end of the connection's transaction.
+
+    Raises LockTimeoutError where others do not give it back.
+    """
+    _take(connection, lock, "advisory_xact_lock")
+
+
+def _take(
+    connection: Connection,
+    lock: int,
+    function: str = "advisory_lock",
+    *,
+    while_at_work: bool = False,
+) -> None:
+    if _call(connection, f"try_{function}", lock):
+        return
+    from .waiting import wait
+
+    wait(
+        connection,
+        lambda: _call(connection, function, lock),
+        lock,
+        _patience,
+        while_at_work=while_at_work,
+    )
 
 
 def _release(connection: Connection, lock: int) -> None:
@@ -98,22 +162,50 @@ class Lease:
     ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
     """
 
+    # Whether it has been given up.
+    _is_closed = False
+
     def __init__(self, connection: Connection, run: int, *, is_in_host: bool = True) -> None:
         self.run = run
         self.connection = connection
+        self.is_in_host = is_in_host
+        self._process, self._backend = os.getpid(), connection.info.backend_pid
         _LEASED[connection] = {run}
-        _call(connection, "advisory_lock", run)
+        _take(connection, run)
         if is_in_host:
-            self.share(_HOST_IN_USE)
+            self.share(HOST_IN_USE)
 
     @property
-    def lost(self) -> bool:
-        """Whether the locks are gone, so that others may take this run for dead."""
+    def is_cut_off(self) -> bool:
+        """Whether the locks are gone, so that others may take this run for dead.
+
+        That is a look at the socket, which says so without a word to the server.
+        """
+        connection = self.connection
+        # A forked process has let go of the socket.
+        if os.getpid() != self._process or self._is_closed:
+            return False
         try:
-            self.connection.execute("SELECT 1")
-        except psycopg.Error:
+            # What the server has sent before its end has to be read before.
+            while not connection.closed and _is_readable(connection):
+                connection.pgconn.consume_input()
+        except psycopg.OperationalError:
             return True
-        return False
+        return connection.closed
+
+    def move_to(self, connection: Connection) -> bool:
+        """Take the locks on another connection; return False while others have one of them."""
+        locks = _LEASED[self.connection]
+        # The server may not know yet that the connection is lost.
+        connection.execute(_END_HOLDER, [self.run, self._backend])
+        for lock in sorted(locks, key=lambda lock: lock != self.run):
+            shared = "" if lock == self.run else "_shared"
+            if not _call(connection, f"try_advisory_lock{shared}", lock):
+                return False
+        self.connection.close()
+        self.connection, self._backend = connection, connection.info.backend_pid
+        _LEASED[connection] = locks
+        return True
 
     def tables_per_transaction(self, workers: int) -> int:
         return tables_per_transaction(self.connection, workers)
@@ -121,31 +213,38 @@ class Lease:
     def share(self, lock: int) -> None:
         """Hold another lock as long as this lease lasts; other runs can hold it too."""
         _LEASED[self.connection].add(lock)
-        _call(self.connection, "advisory_lock_shared", lock)
+        _take(self.connection, lock, "advisory_lock_shared")
 
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:
         """Whether a live run has a lease in the database that is connected to."""
-        with held_if_free(connection, _HOST_IN_USE) as free:
+        with held_if_free(connection, HOST_IN_USE) as free:
             return not free
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
         """Keep other runs out of the host database; yield whether none is there."""
-        is_alone = _call(self.connection, "try_advisory_lock", _HOST_IN_USE)
+        is_alone = _call(self.connection, "try_advisory_lock", HOST_IN_USE)
         try:
             yield is_alone
         finally:
             if is_alone:
-                _release(self.connection, _HOST_IN_USE)
+                _release(self.connection, HOST_IN_USE)
 
     def leave_host(self) -> bool:
         """Give up the host database; return whether no other run uses it."""
-        _call(self.connection, "advisory_unlock_shared", _HOST_IN_USE)
-        return _call(self.connection, "try_advisory_lock", _HOST_IN_USE)
+        _call(self.connection, "advisory_unlock_shared", HOST_IN_USE)
+        return _call(self.connection, "try_advisory_lock", HOST_IN_USE)
 
     def close(self) -> None:
+        self._is_closed = True
         self.connection.close()
+
+
+def _is_readable(connection: Connection) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def tables_per_transaction(connection: Connection, workers: int) -> int:

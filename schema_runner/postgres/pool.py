@@ -4,13 +4,13 @@ What belongs to it is a template that is marked as kept, and kept schemas whose 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
 
 from .. import names
-from ..errors import SchemaRunnerError
+from ..errors import LockTimeoutError, SchemaRunnerError
 from . import locks, schemas, structure
 from .marker import Marker, State
 from .rows import restore_sequences
@@ -77,14 +77,20 @@ class Wanted(NamedTuple):
 def turn(
     opening: AbstractContextManager[Connection], wanted: Wanted, log: Callable[[str], None]
 ) -> Iterator[None]:
-    """Build in the body of the `with` what others with the same fingerprint wait for."""
+    """Build in the body of the `with` what others with the same fingerprint wait for.
+
+    They wait as long as this run does something on the server.
+    """
     lock = locks.key(f"fingerprint {wanted.fingerprint}")
-    with opening as connection:
+    with opening as connection, ExitStack() as turn:
         with locks.held_if_free(connection, lock) as is_free:
             if not is_free:
                 log("Waiting for another run, which builds the same schemas.")
-        with locks.held(connection, lock):
-            yield
+        try:
+            turn.enter_context(locks.held(connection, lock, while_at_work=True))
+        except LockTimeoutError as error:
+            log(f"{error} This run builds the same schemas itself.")
+        yield
 
 
 def templates(connection: Connection) -> list[OwnSchema]:

@@ -1,7 +1,7 @@
 """The name of a host database: found, reserved and given under an advisory lock."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,10 +11,11 @@ from psycopg import errors, sql
 from .. import names
 from ..errors import SchemaRunnerError
 from . import backends, beside, databases, locks, relocation, schemas, unmarked
+from .capacity import refuse_old_server
 from .clones import Clones
 from .created import HostDatabase, holding_name
 from .databases import MarkedDatabase
-from .hosts import PUBLIC, Request, refuse_old_server
+from .hosts import PUBLIC, Request
 from .marker import Marker, State
 from .server import Connection
 
@@ -34,9 +35,12 @@ class Reservation:
     def __init__(self, request: Request, turn: ExitStack) -> None:
         """Enter into `turn` what has to be left once there is something for others to use."""
         self._run = locks.new_run()
+        # The runs that have connections but no lease.
+        self._alive: Mapping[int, str] = {}
+        request = request.of(self._run)
         with ExitStack() as entered:
             self._maintenance = entered.enter_context(request.server.maintenance())
-            refuse_old_server(self._maintenance, request)
+            refuse_old_server(self._maintenance, request.oldest_version)
             backends.refuse_shared(self._maintenance, request.server)
             _refuse_without_right(self._maintenance)
             self._request = request = request.on(self._maintenance)
@@ -200,36 +204,49 @@ class Reservation:
         return set(wanted.that_stay(others))
 
     def _remove(self, database: MarkedDatabase) -> bool:
-        """Remove a database of ours unless somebody needs it; return whether that was done."""
-        request, name = self._request, database.name
-        # A database that is cloned, or is a clone, has no lease in it.
-        in_use = [database.marker.run]
-        if database.marker.state is State.KEPT:
-            in_use.append(Clones.lock_of(database.marker.template or name))
-        if any(locks.is_held(self._maintenance, lock) for lock in in_use):
+        """Remove a database of ours unless it is needed; return whether that was done."""
+        name = database.name
+        if self._is_in_use(database):
             return False
         try:
-            connection = request.server.connect(name)
+            connection = self._request.server.connect(name)
         except SchemaRunnerError:
             return False  # Another role's, which does not let us in.
         with connection:
-            if locks.Lease.is_host_in_use(connection):
+            in_use = locks.Lease.is_host_in_use(connection)
+            if in_use or not self._holds_nothing_else(connection, database):
                 return False
-            is_projects_own = request.is_projects_own and name == request.name
-            others = beside.contents(connection)
-            if is_projects_own and others:
-                raise _refusal(request, others)
-            if foreign := beside.foreign(database.marker, others):
-                self._leave(name, f"it has {', '.join(foreign)}, which no run has made")
-                return False
-            backends.end_those_of_dead_runs(connection)
             left = [schema.name for schema in schemas.found(connection)]
         try:
             databases.drop(self._maintenance, name)
         except (errors.ObjectInUse, errors.InsufficientPrivilege):
-            return False  # Somebody looks into it, or it is another role's.
+            return False  # Another session is connected to it, or it is another role's.
         self._tell([name], *left)
         return True
+
+    def _is_in_use(self, database: MarkedDatabase) -> bool:
+        """Whether a live run has it, as far as can be seen from outside."""
+        marker, name = database.marker, database.name
+        # A database that is cloned, or is a clone, has no lease in it.
+        in_use = [marker.run]
+        if marker.state is State.KEPT:
+            in_use.append(Clones.lock_of(marker.template or name))
+        if any(locks.is_held(self._maintenance, lock) for lock in in_use):
+            return True
+        self._alive = alive = backends.alive_without_lease(self._maintenance, self._alive)
+        is_left = marker.run in alive or (bool(alive) and marker.state is State.KEPT)
+        if is_left:
+            self._request.log(f"Database {name!r} is left to {', '.join(alive.values())}.")
+        return is_left
+
+    def _holds_nothing_else(self, connection: Connection, database: MarkedDatabase) -> bool:
+        """Whether runs have made all that is in it; raise where it is the project's own."""
+        name, found = database.name, beside.contents(connection)
+        if found and self._request.is_projects_own and name == self._request.name:
+            raise _refusal(self._request, found)
+        if foreign := beside.foreign(database.marker, found):
+            self._leave(name, f"it has {', '.join(foreign)}, which no run has made")
+        return not foreign
 
     def _tell(self, removed: list[str], *schemas: str) -> None:
         if removed:

@@ -196,19 +196,28 @@ def lock_of(schema: OwnSchema) -> int:
     return lock_of_pool(schema.pool) if schema.pool else schema.marker.run
 
 
-def reap(connection: Connection, *, batch: int, spared: Collection[str] = ()) -> list[str]:
+def reap(
+    connection: Connection,
+    *,
+    batch: int,
+    spared: Collection[str] = (),
+    alive: Collection[int] = (),
+) -> list[str]:
     """Drop the schemas of runs that are no more; return their names.
 
     So are those of a pool that no run uses, unless it is that of a template in `spared`. What
     cannot be dropped now, because somebody looks into it or another role owns it, stays
-    for a later reaper: it is in nobody's way.
+    for a later reaper: it is in nobody's way. Runs that are `alive` without a lease keep what they
+    have, and all pools, since nobody knows which one they use.
     """
     dropped = []
     for schema in found(connection):
-        if schema.pool in spared:
+        if schema.pool in spared or schema.marker.run in alive or (schema.pool and alive):
             continue
-        with locks.held_if_free(connection, lock_of(schema)) as dead:
-            if dead:
+        lock = lock_of(schema)
+        with locks.held_if_free(connection, lock) as is_free:
+            # A lease may be in another database.
+            if is_free and not locks.is_held(connection, lock):
                 with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
                     # The owner may have cleaned up while we took its lock: drop looks again.
                     if drop(connection, schema.name, schema.marker.run, batch=batch):

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from .. import forks
+from .. import forks, names
 from ..errors import SchemaRunnerError
 from . import pgoptions
 
@@ -24,6 +24,9 @@ _SESSION = """
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
     SET idle_in_transaction_session_timeout = 0
 """
+# Has the server end a session whose client has gone in the middle of a statement, which may go on
+# for long, and be committed. Refused where the server's system cannot tell.
+NOTICE_DEATH = "SET client_connection_check_interval = '1s'"
 # How long to wait, in seconds, for a connection that was closed to be counted no more.
 SECONDS_FOR_CLOSING = 2.0
 SOON = 0.05
@@ -31,17 +34,21 @@ SOON = 0.05
 _TOO_MANY = ("too many connections", "connection slots")
 # Notice a dead network within about a minute, so that neither side keeps a lease for nobody.
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
+_APPLICATION = "django-schema-runner"
+_DEFAULTS = {**_KEEPALIVES, "fallback_application_name": _APPLICATION}
 
 
 class Server(NamedTuple):
     """How to reach one server.
 
     `params` are libpq's connection parameters, `dbname` among them: the database to fall
-    back on for maintenance. `role`, if any, is taken on with SET ROLE.
+    back on for maintenance. `role`, if any, is taken on with SET ROLE. `application` is the
+    application_name of connections, in place of the project's.
     """
 
     params: Mapping[str, Any]
     role: str | None = None
+    application: str | None = None
 
     def __repr__(self) -> str:
         # There may be a password in `params`.
@@ -50,10 +57,11 @@ class Server(NamedTuple):
     def connect(self, dbname: str, application: str | None = None) -> Connection:
         """Open a connection in autocommit mode, without time limits, on a safe search_path.
 
-        `application` is its application_name, in place of the project's. Raises
+        `application` is its application_name, in place of the server's. Raises
         SchemaRunnerError where the server cannot be reached or refuses.
         """
-        params = {**_KEEPALIVES, **self.params, "dbname": dbname}
+        params = {**_DEFAULTS, **self.params, "dbname": dbname}
+        application = application or self.application
         if application is not None:
             params["application_name"] = application
         try:
@@ -61,9 +69,14 @@ class Server(NamedTuple):
                 connection = _open(params)
                 opened.enter_context(closing(connection))
                 forks.let_go(connection, _leave_to_parent)
-                connection.execute(_SESSION)
+                try:
+                    connection.execute(f"{_SESSION}; {NOTICE_DEATH}")
+                except psycopg.errors.InvalidParameterValue:
+                    connection.execute(_SESSION)
                 if self.role is not None:
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
+                if application is None and _has_name_of_a_run(connection):
+                    connection.execute(f"SET application_name = '{_APPLICATION}'")
                 opened.pop_all()
         except psycopg.Error as error:
             raise SchemaRunnerError(
@@ -88,6 +101,15 @@ class Server(NamedTuple):
             return self.connect("postgres")
         except SchemaRunnerError:
             return self.connect(self.params.get("dbname", ""))
+
+
+def _has_name_of_a_run(connection: Connection) -> bool:
+    """Whether a connection is called as a run's, which OPTIONS, PGAPPNAME or a service has said.
+
+    A run that is started by a test of another one would be taken for part of that one.
+    """
+    name = connection.pgconn.parameter_status(b"application_name") or b""
+    return names.run_of_any(name.decode(errors="replace")) is not None
 
 
 def _leave_to_parent(connection: Connection) -> None:

@@ -12,24 +12,21 @@ from .. import names
 from ..errors import SchemaRunnerError
 from . import backends, locks, schemas
 from .marker import Marker, State
+from .ownership import is_ours
 from .server import Connection
 
 _SCHEMA = sql.Identifier(names.EXTENSIONS_SCHEMA)
 # Whose the schema is and who else may put something in it, which all SQL on its path would find.
-# What another role owns it could have filled before, so a superuser trusts superusers alone.
-_OWNERSHIP = """
-    SELECT pg_catalog.obj_description(n.oid, 'pg_namespace'), owner.rolname,
-           CASE WHEN own.rolsuper THEN owner.rolsuper
-                ELSE pg_catalog.pg_has_role(owner.oid, 'MEMBER') END,
+_OWNERSHIP = sql.SQL("""
+    SELECT pg_catalog.obj_description(oid, 'pg_namespace'),
+           pg_catalog.pg_get_userbyid(nspowner), {is_ours},
            ARRAY(SELECT DISTINCT coalesce(other.rolname, 'PUBLIC')::text
                  FROM pg_catalog.aclexplode(nspacl)
                  LEFT JOIN pg_catalog.pg_roles other ON other.oid = grantee
-                 WHERE privilege_type = 'CREATE' AND grantee NOT IN (owner.oid, own.oid))
-    FROM pg_catalog.pg_namespace n
-    JOIN pg_catalog.pg_roles owner ON owner.oid = nspowner
-    JOIN pg_catalog.pg_roles own ON own.rolname = current_user
-    WHERE nspname = %s
-"""
+                 WHERE privilege_type = 'CREATE' AND grantee <> nspowner
+                   AND other.rolname IS DISTINCT FROM current_user)
+    FROM pg_catalog.pg_namespace WHERE nspname = %s
+""").format(is_ours=is_ours("nspowner"))
 _THERE = """
     SELECT extname FROM pg_catalog.pg_extension
     WHERE extnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
@@ -77,7 +74,8 @@ def remove(
     if Marker.parse(comment) is None or not is_trusted or others:
         return []
     database = connection.info.dbname
-    backends.end_those_of_dead_runs(connection)
+    if backends.alive_without_lease(connection):
+        return []
     found = [name for (name,) in connection.execute(_THERE, [names.EXTENSIONS_SCHEMA])]
     left = _drop(connection, found)
     if any(left.values()) and _pack(connection, path, batch=batch):

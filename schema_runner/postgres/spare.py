@@ -34,7 +34,10 @@ class Spare(NamedTuple):
     def turn(self) -> Iterator[bool]:
         """Let others wait for the body of the `with`; yield whether it has to build."""
         lock = locks.key(f"spare of run {self.run}")
-        with self.server.maintenance() as maintenance, locks.held(maintenance, lock):
+        with (
+            self.server.maintenance() as maintenance,
+            locks.held(maintenance, lock, while_at_work=True),
+        ):
             yield not self._is_ready(maintenance)
 
     def is_ready(self) -> bool:

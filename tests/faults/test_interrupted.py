@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from schema_runner import embedded
-from schema_runner.postgres import locks
 
 from ..project import PARALLEL, SERIAL, Mode, Project, address, outcome, wait_for
 from .waiting import WAITING, end, is_running, kill, wait_for_end, waiting
@@ -114,24 +113,6 @@ def test_four_first_runs_at_once(suite: Project) -> None:
         assert "stays, for the next run" not in result.stdout
 
 
-def test_a_lost_lease_destroys_nothing_of_others(suite: Project) -> None:
-    """A run whose connection was ended goes on, and leaves the database to the next."""
-    process = suite.start(*PARALLEL)
-    waiting(suite, 2)
-    with suite.host() as connection:
-        (run,) = {marker.run for marker in suite.schemas().values() if marker}
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory'"
-            " AND (classid::bigint << 32 | objid::bigint) = %s",
-            [run],
-        )
-        with locks.held_if_free(connection, run) as free:
-            assert free
-    assert "was lost" in end(suite, process).passed().stdout
-    assert suite.databases() == [suite.test_name]
-    suite.run().passed()
-
-
 def test_a_session_of_another_user_does_not_fail_the_run(suite: Project) -> None:
     """One in the host database keeps it; the next run removes it."""
     process = suite.start()
@@ -175,7 +156,6 @@ def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -
     """
     project.tests(tests)
     project.run().failed("FAILED (failures=1)", "as planned")
-    project.drop_database(project.test_name)
 
 
 @pytest.mark.parametrize("mode", [SERIAL, PARALLEL, ("--keepdb",)])

@@ -1,12 +1,17 @@
 import os
 import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from psycopg import errors
 
 from schema_runner import names
+from schema_runner.errors import LockTimeoutError
 from schema_runner.postgres import backends, locks
 from schema_runner.postgres.server import Connection, Server
+
+from ..project import wait_for
 
 RUN = locks.key("a run of the tests")
 
@@ -41,7 +46,7 @@ def test_lease_outlives_a_child_that_closes_it(lease: locks.Lease, connection: C
         lease.connection.pgconn.finish()
         os._exit(0 if is_taken else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert not lease.lost
+    assert not lease.is_cut_off
     assert not is_free(connection, RUN)
 
 
@@ -56,7 +61,7 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
         child = os.fork()
         if child == 0:
             signal.pause()
-        os.write(tell, str(child).encode().ljust(20) + (b"" if lease.lost else b"leased"))
+        os.write(tell, str(child).encode().ljust(20) + (b"" if lease.is_cut_off else b"leased"))
         signal.pause()
     report = os.read(told, 100).decode()
     child = int(report[:20])
@@ -77,10 +82,10 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
 
 def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> None:
     """An administrator, or a restart of the server, can end any connection."""
-    assert not lease.lost
+    assert not lease.is_cut_off
     pid = lease.connection.info.backend_pid
     connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
-    assert lease.lost
+    assert lease.is_cut_off
 
 
 def test_only_the_last_to_leave_a_host_is_told_so(
@@ -131,24 +136,168 @@ def is_ended(connection: Connection) -> bool:
 
 
 def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -> None:
-    """Not those of a run with a lease, however long they have been idle, and never psql's."""
+    """Not those of other runs or workers, never psql's, and none that has a lease."""
     database = connection.info.dbname
-    lease = locks.Lease(server.connect(database), RUN)
-    applications = [names.application(RUN), names.application(RUN + 1), "psql"]
+    # Called as a test's, as those of a run were that such a test started.
+    lease = locks.Lease(server.connect(database, names.application(RUN, 1)), RUN + 2)
+    applications = [
+        names.application(RUN),
+        names.application(RUN, 1),
+        names.application(RUN, 11),
+        names.application(RUN + 1),
+        names.application_of_main(RUN),
+        "psql",
+    ]
     opened = [server.connect(database, application) for application in applications]
-    backends.end_those_of_dead_runs(connection)
-    assert [is_ended(one) for one in opened] == [False, True, False]
-    opened[1] = server.connect(database, applications[1])
+    backends.end(connection, database, RUN, 1)
+    assert [is_ended(one) for one in opened] == [True, True, False, False, False, False]
     backends.end(connection, database, RUN)
-    assert [is_ended(one) for one in opened] == [True, False, False]
+    assert [is_ended(one) for one in opened] == [True, True, True, False, False, False]
+    assert not lease.is_cut_off
     for one in [*opened, lease]:
         one.close()
 
 
-def test_a_statement_under_way_is_ended(server: Server, connection: Connection) -> None:
-    """Waiting for its result would take as long as it takes."""
-    busy = server.connect(connection.info.dbname, names.application(RUN))
+def test_a_run_that_is_connected_is_alive(server: Server, connection: Connection) -> None:
+    """Without a lease too, which it takes again; that of another database counts."""
+    database = connection.info.dbname
+    lease = locks.Lease(server.connect("postgres"), RUN, is_in_host=False)
+    opened = [server.connect(database, names.application(run, 1)) for run in (RUN, RUN + 1)]
+    (pid,) = [one.info.backend_pid for one in opened[1:]]
+    found = backends.alive_without_lease(connection)
+    assert found == {RUN + 1: f"run {RUN + 1} (connected: process {pid} of the server)"}
+    opened[1].close()
+    assert backends.alive_without_lease(connection) == {}
+    for one in [*opened, lease]:
+        one.close()
+
+
+def test_a_statement_of_a_dead_run_is_ended(server: Server, connection: Connection) -> None:
+    """The server finds its client gone, in the middle of what would take long."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        busy = server.connect(connection.info.dbname, names.application(RUN, 1))
+        busy.execute("SELECT pg_sleep(600)")
+    query = "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'"
+    wait_for(lambda: connection.execute(query).fetchall(), "the statement")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert backends.alive_without_lease(connection) == {}
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What is said of locks that are waited for, which is not for long."""
+    lines: list[str] = []
+    before = locks.wait_with(locks.Patience(0.3, lines.append))
+    yield lines
+    locks.wait_with(before)
+
+
+def hold(connection: Connection, lock: int) -> None:
+    with locks.held(connection, lock):
+        pass
+
+
+def hold_in_transaction(connection: Connection, lock: int) -> None:
+    """The transaction goes on after it has waited in vain."""
+    with connection.transaction():
+        try:
+            locks.hold_until_commit(connection, lock)
+        finally:
+            connection.execute("SELECT")
+
+
+def share(connection: Connection, lock: int) -> None:
+    locks.Lease(connection, locks.new_run(), is_in_host=False).share(lock)
+
+
+@pytest.mark.parametrize("take", [hold, hold_in_transaction, share])
+def test_a_lock_of_others_is_waited_for_with_a_limit(
+    take: Callable[[Connection, int], None],
+    server: Server,
+    connection: Connection,
+    told: list[str],
+) -> None:
+    """One line says who has it, and so does the error; a time limit of the session's own stays."""
+    name = "host database bed"
+    lock = locks.key(name)
+    with server.connect(connection.info.dbname, "psql of 'Ann'") as other, other.transaction():
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
+        connection.execute("SET lock_timeout = '7s'")
+        with pytest.raises(LockTimeoutError) as raised:
+            take(connection, lock)
+        pid = other.info.backend_pid
+        (line,) = told
+        for text in (line, str(raised.value)):
+            assert f"process {pid} of role " in text
+            assert f"the lock {name!r}" in text
+            assert "(application 'psql of ''Ann''', connected since 2" in text
+            assert ", idle in transaction for " in text
+        assert f"SELECT pg_terminate_backend({pid})" in str(raised.value)
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("7s",)
+    take(connection, lock)
+    assert told == [line]
+
+
+def test_a_run_at_work_is_waited_for(
+    server: Server, connection: Connection, told: list[str]
+) -> None:
+    """As long as any of its sessions does something, and not once it is stopped."""
+    lock, database = locks.key("fingerprint of the tests"), connection.info.dbname
+    holder = server._replace(application=names.application_of_main(RUN)).connect(database)
+    holder.execute("SELECT pg_advisory_lock(%s)", [lock])
+    busy = server.connect(database, names.application(RUN, 1))
     busy.pgconn.send_query(b"SELECT pg_sleep(600)")
-    backends.end_those_of_dead_runs(connection)
-    assert is_ended(busy)
+
+    def wait_in_vain() -> str:
+        with server.connect(database, "waiting") as waiting:
+            with pytest.raises(LockTimeoutError) as raised:
+                hold_while_at_work(waiting, lock)
+            return str(raised.value)
+
+    attempts = set()
+
+    def has_waited_again() -> bool:
+        query = "SELECT xact_start FROM pg_stat_activity WHERE application_name = 'waiting'"
+        attempts.update(row for row in connection.execute(query) if row[0])
+        return len(attempts) >= 5
+
+    with ThreadPoolExecutor(1) as pool:
+        waited = pool.submit(wait_in_vain)
+        wait_for(has_waited_again, "the limit to be over several times")
+        assert not waited.done()
+        busy.cancel_safe()
+        assert f"process {holder.info.backend_pid} of" in waited.result(timeout=60)
+    assert len(told) == 1
+    holder.close()
     busy.close()
+
+
+def hold_while_at_work(connection: Connection, lock: int) -> None:
+    with locks.held(connection, lock, while_at_work=True):
+        pass
+
+
+@pytest.mark.parametrize("origin", ["OPTIONS", "PGAPPNAME"])
+def test_a_name_of_another_run_is_not_taken_over(
+    origin: str, server: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a test of that run has written the settings, or set the environment."""
+
+    def shown(server: Server) -> str:
+        with server.connect(database) as connection:
+            (name,) = connection.execute("SHOW application_name").fetchone() or ()
+        return str(name)
+
+    def named(name: str) -> Server:
+        if origin == "PGAPPNAME":
+            monkeypatch.setenv("PGAPPNAME", name)
+            return server
+        return server._replace(params={**server.params, "application_name": name})
+
+    assert shown(named("the project's")) == "the project's"
+    for name in [names.application(RUN), names.application(RUN, 1)]:
+        assert shown(named(name)) == "django-schema-runner"
+    own = names.application_of_main(RUN + 1)
+    assert shown(named(names.application(RUN))._replace(application=own)) == own

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..project import PARALLEL, Mode, Project, each_mode, fork_and_spawn
+from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, fork_and_spawn
 
 TESTS = """
     import io
@@ -157,3 +157,69 @@ def test_workers_within_workers_use_nothing_of_theirs(project: Project) -> None:
     project.write("inner/tests.py", INNER)
     project.write("inner_simple.py", INNER_SIMPLE)
     project.run("library", *PARALLEL).passed("Ran 4 tests")
+
+
+STARTING = """
+    import subprocess
+    from django.conf import settings
+
+    class Starting(TestCase):
+        def setUp(self):
+            # As tests of tools do: with the application_name of this run in OPTIONS.
+            text = f"from settings import *; DATABASES = {settings.DATABASES!r}"
+            name = f"settings_{os.getpid()}"
+            Path(f"{name}.py").write_text(text)
+            self.assertIn("django-schema-runner", text)
+            self.settings = name
+            Author.objects.create(name="outer")
+
+        def start(self, place):
+            command = [sys.executable, "manage.py", "test", "inner", "--host-database", place]
+            command += ["--settings", self.settings, "--noinput", "--parallel", "2"]
+            environment = {**os.environ, "PGAPPNAME": "django-schema-runner 1"}
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            self.assertIn("Ran 2 tests", done.stderr)
+            self.assertNotIn("stays", done.stdout + done.stderr)
+            self.assertNotIn("Removed", done.stdout)
+            self.assertEqual(Author.objects.get().name, "outer")
+
+        def test_a_current(self): self.start("current")
+        def test_b_test(self): self.start("test")
+    class StartingToo(Starting): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "place"),
+    [(SERIAL, "test"), (PARALLEL, "current"), (PARALLEL, "clones"), (PARALLEL, "own")],
+)
+def test_a_run_that_a_test_starts_takes_itself_for_nobody_else(
+    project: Project, mode: Mode, place: str
+) -> None:
+    """Whatever its settings call its connections, it ends none of its own, nor of this run."""
+    project.tests(STARTING)
+    project.write("inner/__init__.py", "")
+    project.write("inner/tests.py", INNER)
+    project.create_database()
+    if place == "current":
+        project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
+    elif place == "own":
+        project.configure('SCHEMA_RUNNER = {"OWN_DATABASE": ["library"]}')
+    elif place == "clones":
+        # Only for the outer run: in the project's own database the inner one may not.
+        operation = "migrations.RunPython(__import__('making').make)"
+        project.migration("0002_making", "0001_initial", operation)
+        project.write(
+            "making.py",
+            """
+            from django.conf import settings
+
+            def make(apps, editor):
+                if settings.SETTINGS_MODULE == "settings":
+                    editor.execute("CREATE SCHEMA extra")
+            """,
+        )
+    project.run("library", *mode).passed("Ran 4 tests")
+    assert project.schemas(project.name) == {}
+    project.drop_database(project.name)

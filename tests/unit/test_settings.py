@@ -43,6 +43,10 @@ NUMBER = '"RETRIES"] must be a whole number, 0 or more'
         ({"ISOLATE_ADVISORY_LOCKS": 1}, "must be True or False"),
         ({"ISOLATION": "database", "HOST_DATABASE": "current"}, "'current' allows none"),
         ({"TEST_TIMEOUT": "5"}, '"TEST_TIMEOUT"] must be a number of seconds, more than 0, or'),
+        *(
+            ({"LOCK_TIMEOUT": wrong}, '"LOCK_TIMEOUT"] must be a number')
+            for wrong in (0, None, "5")
+        ),
         *(({"TEST_TIMEOUT": wrong}, SECONDS) for wrong in (0, -1.5, True, INFINITY, float("nan"))),
         *(({"RETRIES": wrong}, NUMBER) for wrong in (-1, True, 1.5)),
         ({"HISTORY_DIR": ""}, '"HISTORY_DIR"] must be a path, or None'),
