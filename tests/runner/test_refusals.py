@@ -135,6 +135,41 @@ def test_another_alias_s_database(project: Project) -> None:
     project.drop_database(project.test_name)
 
 
+SPELLINGS: dict[str, dict[str, object]] = {
+    "another path": {"HOST": "linked"},
+    "a service": {"NAME": "", "HOST": "", "OPTIONS": {"service": "named"}},
+    "the environment": {"NAME": "", "HOST": "", "OPTIONS": {"service": "nameless"}},
+    # It cannot be asked, so it may be the same.
+    "a server that does not answer": {"HOST": "127.0.0.1", "PORT": "1"},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_another_alias_s_database_however_it_is_spelled(
+    project: Project, spelling: dict[str, object]
+) -> None:
+    """The server knows which database it is."""
+    params = project.server.params
+    (project.folder / "linked").symlink_to(params["host"])
+    where = "\n".join(f"{key}={params[key]}" for key in ("host", "port", "user"))
+    services = f"[nameless]\n{where}\n[named]\n{where}\ndbname={project.test_name}\n"
+    (project.folder / "services").write_text(services)
+    if spelling["HOST"] == "linked":
+        spelling = {"HOST": str(project.folder / "linked")}
+    project.configure(
+        f'DATABASES["other"] = {{**DATABASES["default"], "NAME": {project.test_name!r},'
+        f" **{spelling}}}"
+    )
+    project.tests(TESTS)
+    env = {"PGSERVICEFILE": str(project.folder / "services"), "PGDATABASE": project.test_name}
+    project.run(env=env).passed()
+    project.create_database(project.test_name)
+    project.query("CREATE TABLE precious (n int)")
+    project.run("--noinput", env=env).refused("tests would remove what is in it")
+    project.query("SELECT FROM precious")
+    project.drop_database(project.test_name)
+
+
 def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:
     """With stock's prompt: "no" leaves it, "yes" and --noinput replace it."""
     project.tests(TESTS)
