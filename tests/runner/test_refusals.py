@@ -170,6 +170,35 @@ def test_another_alias_s_database_however_it_is_spelled(
     project.drop_database(project.test_name)
 
 
+MIRRORS = [
+    ("{'default'}", {"default": "default"}, "default", "Mirror an alias that has no MIRROR"),
+    ("'__all__'", {"one": "two", "two": "one"}, "one", "Mirror an alias that has no MIRROR"),
+    # It would get the name of "two" before that one gets another.
+    ("'__all__'", {"one": "two", "two": "default"}, "one", "Mirror an alias that has no MIRROR"),
+    ("{'one'}", {"one": "default"}, "one", "Name 'default' in the `databases` of the test"),
+]
+
+
+@pytest.mark.parametrize(("databases", "mirrors", "alias", "way_out"), MIRRORS)
+def test_a_mirror_of_no_test_database(
+    project: Project, databases: str, mirrors: dict[str, str], alias: str, way_out: str
+) -> None:
+    """Under stock Django such tests work in the project's own database."""
+    for name, primary in mirrors.items():
+        project.configure(
+            f"DATABASES[{name!r}] = DATABASES['default'] | {{'TEST': {{'MIRROR': {primary!r}}}}}"
+        )
+    project.tests(
+        "class Any(TransactionTestCase):\n"
+        f"    databases = {databases}\n"
+        f"    def test_it(self): Author.objects.using({alias!r}).create(name='a')\n"
+    )
+    for mode in (SERIAL, PARALLEL, ("--isolation", "database")):
+        result = project.run(*mode).refused(f"TEST['MIRROR'] of alias {alias!r}", way_out)
+        assert f"the project's own database {project.name!r}." in result.stderr
+    assert project.databases() == []
+
+
 def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:
     """With stock's prompt: "no" leaves it, "yes" and --noinput replace it."""
     project.tests(TESTS)
