@@ -12,6 +12,7 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from .arranging import ArrangingMixin
+from .backend.mirrors import refuse_mirrors_of_nothing
 from .backend.sessions import disconnect
 from .closing import ClosingMixin
 from .errors import SchemaRunnerError
@@ -90,11 +91,12 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        self._installed = ExitStack()
-        # Tests that use no database need nothing of what makes one.
-        if kwargs.get("aliases") is None or kwargs["aliases"]:
-            self._install()
+        self._installed, aliases = ExitStack(), kwargs.get("aliases")
         try:
+            # Tests that use no database need nothing of what makes one.
+            if aliases is None or aliases:
+                refuse_mirrors_of_nothing(aliases)
+                self._install()
             with self._timed("set_up"):
                 old_config = super().setup_databases(**kwargs)
         except BaseException as error:

@@ -1,6 +1,6 @@
 """Test databases as schemas: what DatabaseCreation does, done in one host database."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,7 @@ from ..postgres.server import Connection, Server
 from . import extensions
 from .assignment import Assignment, Place
 from .keeping import Keeping
-from .location import place
+from .location import is_one_of
 from .origins import Origins
 from .programs import programs
 from .servers import server_of
@@ -34,8 +34,8 @@ class SchemaCreation(Keeping, Base):
     more, in all versions from 5.2 to 6.1.
     """
 
-    # The places of the project's own databases, as `place` returns them, before the run.
-    project_places: ClassVar[frozenset[tuple[str, ...]]]
+    # How to reach the project's own databases.
+    project_databases: ClassVar[Sequence[Server]]
 
     _guard: "Guard"
 
@@ -118,13 +118,13 @@ class SchemaCreation(Keeping, Base):
     def _obtain_host(self) -> None:
         from ..postgres.hosts import Request
 
-        settings_dict, name = self.connection.settings_dict, self._get_test_db_name()
+        name = self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
         server = self._server(() if self._is_current else ("service",))
         request = Request(
             server=server,
             name=name,
-            is_projects_own=place({**settings_dict, "NAME": name}) in self.project_places,
+            is_projects_own=is_one_of(self.project_databases, server, name),
             workers=self._workspace.workers,
             oldest_version=_version(self.connection.features.minimum_database_version),
             log=self._workspace.log,

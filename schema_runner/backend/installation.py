@@ -15,7 +15,7 @@ from .assignment import Assignment, assign
 from .extensions import sharing
 from .flushes import replace_flushes
 from .introspection import SchemaIntrospection, narrow_methods
-from .location import place
+from .location import project_databases
 from .operations import SchemaOperations
 from .own_database import OwnDatabaseCreation
 from .programs import programs
@@ -45,7 +45,7 @@ def install(**attributes: Any) -> ExitStack:
     undo.callback(programs.lead if programs.is_testing else programs.withdraw)
     programs.withdraw()
     attributes["process"] = os.getpid()
-    attributes["project_places"] = frozenset(place(one.settings_dict) for one in connections.all())
+    attributes["project_databases"] = project_databases()
     mixed: set[type] = set()
     for connection in connections.all():
         if connection.vendor == "postgresql":

@@ -1,15 +1,72 @@
 """Where the databases of aliases are."""
 
+import os
 import socket
 from collections.abc import Iterable
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from psycopg import pq
+
+from ..errors import SchemaRunnerError
+from ..postgres.server import Server
+from .servers import server_of
+
+_ADDRESS = ("host", "hostaddr", "port", "service")
 
 
-def place(settings_dict: dict[str, Any]) -> tuple[str, ...]:
-    """Return where the database of a connection is, in a form that can be compared."""
-    return tuple(str(settings_dict[key]) for key in ("HOST", "PORT", "NAME"))
+def project_databases() -> list[Server]:
+    """Say how to reach the project's own PostgreSQL databases, before tests have others."""
+    servers = []
+    for alias in connections:
+        connection: Any = connections[alias]
+        if connection.vendor == "postgresql":
+            try:
+                servers.append(server_of(connection))
+            except ImproperlyConfigured:
+                continue  # Django says so where it is used.
+    return servers
+
+
+def is_one_of(projects: Iterable[Server], server: Server, name: str) -> bool:
+    """Whether the database of this name on a server is one of the project's own.
+
+    There are many ways to write where a server is, so it is asked; but only if names are equal.
+    """
+    return any(_name(one) == name and _is_same(one, server) for one in projects)
+
+
+def _name(project: Server) -> str | None:
+    """Return the name of a project's database, also where a service or the environment has it."""
+    params = project.params
+    if name := params.get("dbname"):
+        return str(name)
+    before = os.environ.get("PGSERVICE")
+    os.environ["PGSERVICE"] = params["service"]
+    try:
+        found = {one.keyword: one.val for one in pq.Conninfo.get_defaults()}
+    finally:
+        del os.environ["PGSERVICE"]
+        if before is not None:
+            os.environ["PGSERVICE"] = before
+    name = found[b"dbname"] or found[b"user"]
+    return name.decode() if name else None
+
+
+def _is_same(project: Server, server: Server) -> bool:
+    one, other = (
+        {key: str(value) for key in _ADDRESS if (value := each.params.get(key))}
+        for each in (project, server)
+    )
+    if one == other:
+        return True
+    from ..postgres.identity import Identity
+
+    try:
+        return Identity.of(project).may_be(Identity.of(server))
+    except SchemaRunnerError:
+        return True  # Nobody knows: better none too many.
 
 
 def are_here(aliases: Iterable[str]) -> bool:

@@ -51,6 +51,28 @@ def test_schemas_of_one_millisecond_get_different_names(
         assert made.result() == "test_w1_8"
 
 
+def test_what_is_executed_from_is_closed_to_other_roles(connection: Connection) -> None:
+    """Whatever default privileges say; where that is undone, it is seen."""
+    connection.execute(
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO pg_monitor;"
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC"
+    )
+    for name in (
+        schemas.create_template(connection, RUN),
+        schemas.create_for_shims(connection, RUN),
+    ):
+        rights = "SELECT FROM pg_namespace, aclexplode(nspacl) WHERE nspname = %s"
+        assert len(connection.execute(rights, [name]).fetchall()) == 2  # The owner's.
+        assert schemas.is_closed(connection, name)
+        connection.execute(f"GRANT CREATE ON SCHEMA {name} TO pg_monitor")
+        assert not schemas.is_closed(connection, name)
+    template = schemas.create_template(connection, RUN)
+    connection.execute(
+        f"CREATE TABLE {template}.t (); ALTER TABLE {template}.t OWNER TO pg_monitor"
+    )
+    assert not schemas.is_closed(connection, template)
+
+
 def test_only_a_run_s_own_is_found_and_dropped(connection: Connection) -> None:
     """A name alone, or a comment alone, proves nothing, and another run's is not touched."""
     connection.execute("CREATE SCHEMA test_w1_1; CREATE SCHEMA mine")

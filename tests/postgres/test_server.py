@@ -14,6 +14,7 @@ import pytest
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres import pgoptions, secret_options
 from schema_runner.postgres.capacity import connections_left, refuse_beyond_connections
+from schema_runner.postgres.identity import Identity
 from schema_runner.postgres.server import Connection, Server
 
 from ..project import wait_for
@@ -31,6 +32,32 @@ def role(server: Server) -> Iterator[str]:
             connection.execute(f'ALTER ROLE "{ROLE}" SET {limit} = "1h"')
         yield ROLE
         connection.execute(f'DROP ROLE "{ROLE}"')
+
+
+@pytest.fixture
+def closed(server: Server) -> Iterator[Server]:
+    """The way of a role that may not ask for the system identifier."""
+    with server.maintenance() as connection:
+        connection.execute("CREATE ROLE uninformed LOGIN")
+        connection.execute("REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC")
+        yield server._replace(params={**server.params, "user": "uninformed"})
+        connection.execute("GRANT EXECUTE ON FUNCTION pg_control_system TO PUBLIC")
+        connection.execute("DROP ROLE uninformed")
+
+
+def test_two_ways_to_one_server(server: Server, closed: Server, tmp_path: Path) -> None:
+    """What both may ask tells; a standby passes for its primary, of which it has the databases."""
+    (tmp_path / "linked").symlink_to(server.params["host"])
+    linked = server._replace(params={**server.params, "host": str(tmp_path / "linked")})
+    open_, asked = Identity.of(linked), Identity.of(closed)
+    assert asked.system is None
+    assert None not in {open_.system, open_.start, asked.start}
+    assert Identity.of(server).may_be(open_)
+    assert asked.may_be(open_)
+    assert not Identity("1", "a").may_be(Identity("2", "b"))
+    assert not Identity("1", "a").may_be(Identity(None, "b"))
+    assert Identity("1", "a").may_be(Identity("1", "b"))
+    assert Identity("1", None).may_be(Identity(None, "b"))
 
 
 def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:

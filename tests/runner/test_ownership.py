@@ -59,6 +59,23 @@ def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
     kept.query("SELECT FROM of_stock", database=stock[1])
 
 
+def test_what_tests_leave_in_a_kept_database_is_not_taken_for_a_person_s(kept: Project) -> None:
+    """Nor the other way round, however often runs have used the database in between."""
+    making = "CREATE SCHEMA IF NOT EXISTS of_tests"
+    kept.tests(f"class Making(TransactionTestCase):\n    def test_it(self): query({making!r})\n")
+    kept.run("--keepdb").passed()
+    kept.run("--keepdb").passed("Using existing test database")
+    kept.run().passed()
+    assert kept.databases() == []
+    kept.run("--keepdb").passed()
+    kept.query("CREATE TABLE precious (n int)")
+    kept.run("--keepdb").passed("Using existing test database")
+    result = kept.run().passed()
+    why = "is left alone: it has table public.precious, which no run has made."
+    assert why in result.stdout
+    kept.query("SELECT FROM precious")
+
+
 def test_statements_that_another_role_has_planted_are_not_executed(kept: Project) -> None:
     """Whoever may create schemas in the database can mark one as a template of ours."""
     mallory = f"{kept.name}_mallory"

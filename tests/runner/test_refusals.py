@@ -135,6 +135,70 @@ def test_another_alias_s_database(project: Project) -> None:
     project.drop_database(project.test_name)
 
 
+SPELLINGS: dict[str, dict[str, object]] = {
+    "another path": {"HOST": "linked"},
+    "a service": {"NAME": "", "HOST": "", "OPTIONS": {"service": "named"}},
+    "the environment": {"NAME": "", "HOST": "", "OPTIONS": {"service": "nameless"}},
+    # It cannot be asked, so it may be the same.
+    "a server that does not answer": {"HOST": "127.0.0.1", "PORT": "1"},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_another_alias_s_database_however_it_is_spelled(
+    project: Project, spelling: dict[str, object]
+) -> None:
+    """The server knows which database it is."""
+    params = project.server.params
+    (project.folder / "linked").symlink_to(params["host"])
+    where = "\n".join(f"{key}={params[key]}" for key in ("host", "port", "user"))
+    services = f"[nameless]\n{where}\n[named]\n{where}\ndbname={project.test_name}\n"
+    (project.folder / "services").write_text(services)
+    if spelling["HOST"] == "linked":
+        spelling = {"HOST": str(project.folder / "linked")}
+    project.configure(
+        f'DATABASES["other"] = {{**DATABASES["default"], "NAME": {project.test_name!r},'
+        f" **{spelling}}}"
+    )
+    project.tests(TESTS)
+    env = {"PGSERVICEFILE": str(project.folder / "services"), "PGDATABASE": project.test_name}
+    project.run(env=env).passed()
+    project.create_database(project.test_name)
+    project.query("CREATE TABLE precious (n int)")
+    project.run("--noinput", env=env).refused("tests would remove what is in it")
+    project.query("SELECT FROM precious")
+    project.drop_database(project.test_name)
+
+
+MIRRORS = [
+    ("{'default'}", {"default": "default"}, "default", "Mirror an alias that has no MIRROR"),
+    ("'__all__'", {"one": "two", "two": "one"}, "one", "Mirror an alias that has no MIRROR"),
+    # It would get the name of "two" before that one gets another.
+    ("'__all__'", {"one": "two", "two": "default"}, "one", "Mirror an alias that has no MIRROR"),
+    ("{'one'}", {"one": "default"}, "one", "Name 'default' in the `databases` of the test"),
+]
+
+
+@pytest.mark.parametrize(("databases", "mirrors", "alias", "way_out"), MIRRORS)
+def test_a_mirror_of_no_test_database(
+    project: Project, databases: str, mirrors: dict[str, str], alias: str, way_out: str
+) -> None:
+    """Under stock Django such tests work in the project's own database."""
+    for name, primary in mirrors.items():
+        project.configure(
+            f"DATABASES[{name!r}] = DATABASES['default'] | {{'TEST': {{'MIRROR': {primary!r}}}}}"
+        )
+    project.tests(
+        "class Any(TransactionTestCase):\n"
+        f"    databases = {databases}\n"
+        f"    def test_it(self): Author.objects.using({alias!r}).create(name='a')\n"
+    )
+    for mode in (SERIAL, PARALLEL, ("--isolation", "database")):
+        result = project.run(*mode).refused(f"TEST['MIRROR'] of alias {alias!r}", way_out)
+        assert f"the project's own database {project.name!r}." in result.stderr
+    assert project.databases() == []
+
+
 def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:
     """With stock's prompt: "no" leaves it, "yes" and --noinput replace it."""
     project.tests(TESTS)
