@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from psycopg.conninfo import make_conninfo
 
 from ..errors import SchemaRunnerError
-from . import pgoptions
+from . import pgoptions, secret_options
 from .server import Server
 
 # Where packages put the programs of each version: Debian, Red Hat, Homebrew, Postgres.app.
@@ -76,16 +75,15 @@ class PgDump(NamedTuple):
         params = {**server.params, "dbname": database}
         with pgoptions.hidden():
             environment = dict(os.environ)
-        password = params.pop("password", None)
         role = [f"--role={server.role}"] if server.role else []
-        command = [
-            str(self.path),
-            *_OPTIONS,
-            *role,
-            *(_OF_DATABASE if schema is None else (*_OF_SCHEMA, f"--schema={schema}")),
-            f"--dbname={make_conninfo(**params)}",
-        ]
-        with password_hidden(password, environment) as files:
+        with secret_options.hidden(params, environment) as (shown, files):
+            command = [
+                str(self.path),
+                *_OPTIONS,
+                *role,
+                *(_OF_DATABASE if schema is None else (*_OF_SCHEMA, f"--schema={schema}")),
+                f"--dbname={make_conninfo(**shown)}",
+            ]
             return Dump(command, environment, self.version, files)
 
 
@@ -128,28 +126,6 @@ class Dump:
         self._process.wait()
         self._output.close()
         self._errors.close()
-
-
-@contextmanager
-def password_hidden(password: str | None, environment: dict[str, str]) -> Iterator[Sequence[int]]:
-    """Yield the files that a program needs to know a password.
-
-    Every user of the machine can list arguments, and a test what is in the environments of
-    processes, so it is in a file that is in memory alone, where there are such.
-    """
-    if not password or not hasattr(os, "memfd_create"):
-        environment |= {"PGPASSWORD": password} if password else {}
-        yield ()
-        return
-    with open(os.memfd_create("pgpass"), "w", encoding="utf-8") as file:
-        escaped = password.replace("\\", r"\\").replace(":", r"\:")
-        file.write(f"*:*:*:*:{escaped}\n")
-        file.flush()
-        # Others are ignored: https://www.postgresql.org/docs/current/libpq-pgpass.html
-        os.fchmod(file.fileno(), 0o600)
-        environment.pop("PGPASSWORD", None)
-        environment["PGPASSFILE"] = f"/proc/self/fd/{file.fileno()}"
-        yield [file.fileno()]
 
 
 def _candidates(major: int) -> Iterator[Path]:

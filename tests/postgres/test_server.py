@@ -1,6 +1,9 @@
 """How the package connects to the server, and how many connections it may have."""
 
+import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +12,8 @@ import psycopg
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import pgoptions
+from schema_runner.postgres import pgoptions, secret_options
 from schema_runner.postgres.capacity import connections_left, refuse_beyond_connections
-from schema_runner.postgres.pg_dump import password_hidden
 from schema_runner.postgres.server import Connection, Server
 
 from ..project import wait_for
@@ -151,13 +153,35 @@ def test_what_programs_are_told_is_not_for_us(
     assert os.environ["PGOPTIONS"] == "-c work_mem=77kB"
 
 
-def test_a_password_for_pg_dump_is_in_no_environment(server: Server, database: str) -> None:
-    """What libpq reads instead is gone afterwards."""
-    password = r"a:b\c d'\e:"
-    environment = {"PGPASSWORD": "another"}
-    with password_hidden(password, environment):
-        assert list(environment) == ["PGPASSFILE"]
-        params = {**server.params, "dbname": database, "passfile": environment["PGPASSFILE"]}
-        with psycopg.connect(**params) as connection:
-            assert connection.info.password == password
-    assert not Path(environment["PGPASSFILE"]).exists()
+def test_secrets_for_pg_dump_are_in_no_arguments_and_no_environment(
+    server: Server, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is what a service adds lost; what libpq reads instead is gone afterwards."""
+    secrets = {"password": r"a:b\c d'\e:", "sslpassword": "s3 =x"}
+    (tmp_path / "services").write_text("[mine]\napplication_name=by service\npassword=wrong\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGPASSWORD", "another")
+    params = {**server.params, **secrets, "dbname": database, "service": "mine"}
+    environment = dict(os.environ)
+    with secret_options.hidden(params, environment) as (shown, files):
+        written = "".join([*map(str, shown.values()), *environment.values(), "another"])
+        assert not [secret for secret in secrets.values() if secret in written]
+        # What pg_dump finds, by a program that inherits no more than it does.
+        asking = "import json; from psycopg.pq import Conninfo; print(json.dumps({"
+        asking += "o.keyword.decode(): o.val.decode() for o in Conninfo.get_defaults() if o.val}))"
+        done = subprocess.run(
+            [sys.executable, "-c", asking],
+            env={**environment, "PGSERVICE": shown["service"]},
+            pass_fds=files,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+        assert (found["sslpassword"], found["application_name"]) == ("s3 =x", "by service")
+        for name in ("PGPASSFILE", "PGSERVICEFILE"):
+            monkeypatch.setenv(name, environment[name])
+        monkeypatch.delenv("PGPASSWORD")
+        with psycopg.connect(**shown) as connection:
+            assert connection.info.password == secrets["password"]
+    assert not [file for file in files if Path(f"/dev/fd/{file}").exists()]

@@ -394,6 +394,7 @@ WAYS = {
     "setting": 'DATABASES["default"]["PASSWORD"] = SECRET',
     "option": 'DATABASES["default"]["OPTIONS"] = {"password": SECRET}',
     "passfile": 'DATABASES["default"]["OPTIONS"] = {"passfile": str(Path("passfile").absolute())}',
+    "key": 'DATABASES["default"]["OPTIONS"] = {"password": SECRET, "sslpassword": SECRET}',
     "environment": "",
 }
 
