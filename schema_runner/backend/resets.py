@@ -216,8 +216,9 @@ class Resets:
         schema, aside = self.place.schema, self._new_aside(connection)
         self._reset.prepare(connection)
         with unhidden(connection, schema):
-            tables = rows.tables_with_rows(connection, schema, among)
-            copies = Copies.make(connection, aside, schema, tables)
+            path = self.place.path[1:]
+            tables = rows.tables_with_rows(connection, schema, path, among)
+            copies = Copies(aside, tables).make(connection, schema, path)
         schemas.mark(connection, aside, Marker(self.run, State.READY))
         return copies
 

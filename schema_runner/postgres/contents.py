@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
 
-from . import rows, search_path, structure
+from . import rows, structure
 from .rows import Column, SequenceValue, Table
 from .script import Script
 from .server import Connection
@@ -96,9 +96,8 @@ class Contents(NamedTuple):
         # Rather an error than rows that are not seen.
         connection.execute("SET row_security = off")
         sequences = rows.moved_sequences(connection, schema)
-        with search_path.of_users(connection, schema, path):
-            tables = rows.tables_with_rows(connection, schema)
-            views, stale = rows.materialized_views(connection, schema)
+        tables = rows.tables_with_rows(connection, schema, path)
+        views, stale = rows.materialized_views(connection, schema, path)
         contents = cls(
             script=Script(schema, (), ()),
             tables=tuple(tables),

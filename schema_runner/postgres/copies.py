@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 
 from psycopg import sql
 
+from . import search_path
 from .rows import Table
 from .server import Connection
 
@@ -48,38 +49,32 @@ class Copies:
         self.tables = tuple(tables)
         self.marked = tuple(marked)
 
-    @classmethod
     def make(
-        cls,
-        connection: Connection,
-        name: str,
-        model: str,
-        tables: Sequence[Table],
-        since: int | None = None,
+        self, connection: Connection, model: str, path: Sequence[str], since: int | None = None
     ) -> Self:
-        """Copy the tables of the schema `model`, which is first on the search_path.
+        """Copy the tables of the schema `model`; `path` follows it on the search_path of users.
 
         Mark the rows that the transaction `since`, or a later one, has inserted or changed, and
         those that these refer to.
         """
-        copies = cls(name, tables)
         mark = (
             sql.SQL("false")
             if since is None
-            else sql.SQL("pg_catalog.age(xmin) <= pg_catalog.age({}::pg_catalog.xid)").format(
-                sql.Literal(str(since % 2**32))
-            )
+            else sql.SQL(
+                "pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid)"
+            ).format(sql.Literal(str(since % 2**32)))
         )
-        for copy, table in copies:
-            columns = sql.SQL(", ").join(
-                [*table.values(), sql.SQL("{} AS {}").format(mark, _MARK)]
-            )
-            connection.execute(
-                sql.SQL("CREATE TABLE {} AS SELECT {} FROM ONLY {}").format(
-                    copy, columns, sql.Identifier(model, table.name)
+        with search_path.of_users(connection, model, path):
+            for copy, table in self:
+                columns = sql.SQL(", ").join(
+                    [*table.values(), sql.SQL("{} AS {}").format(mark, _MARK)]
                 )
-            )
-        return copies if since is None else copies._with_marks(connection, model)
+                connection.execute(
+                    sql.SQL("CREATE TABLE {} AS SELECT {} FROM ONLY {}").format(
+                        copy, columns, sql.Identifier(model, table.name)
+                    )
+                )
+        return self if since is None else self._with_marks(connection, model)
 
     def _with_marks(self, connection: Connection, model: str) -> Self:
         """Mark what marked rows refer to, and return which tables have some."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import psycopg
 
-from . import search_path, snapshot
+from . import snapshot
 from .contents import first_line
 from .pg_dump import DumpError, PgDump
 from .rows import materialized_views
@@ -91,8 +91,7 @@ def _refuse_what_dumps_change(connection: Connection) -> None:
     # Rather an error than rows that are not seen.
     connection.execute("SET row_security = off")
     for (schema,) in connection.execute(_WITH_VIEWS).fetchall():
-        with search_path.of_users(connection, schema, ()):
-            _, stale = materialized_views(connection, schema)
+        _, stale = materialized_views(connection, schema, ())
         found += [f"materialized view {name}, which is out of date" for name in stale]
     if found:
         raise SnapshotError(f"a dump cannot carry {', '.join(found)}")

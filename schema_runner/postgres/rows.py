@@ -1,11 +1,12 @@
 """The rows of a schema, and statements that carry them to another one."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from psycopg import sql
 
+from . import search_path
 from .server import Connection
 
 # A table keeps its size when its rows are deleted, so each of these is looked into. Partitions
@@ -26,7 +27,7 @@ _COLUMNS = r"""
            CASE WHEN typnamespace = relnamespace
                   OR (typnamespace = 'pg_catalog'::regnamespace
                       AND typname ~ '^_?reg(class|collation|config|dictionary|oper|proc|type)')
-                THEN pg_catalog.format_type(atttypid, atttypmod) END
+                THEN ARRAY[atttypid::bigint, atttypmod] END
     FROM pg_catalog.pg_attribute
     JOIN pg_catalog.pg_class c ON c.oid = attrelid
     JOIN pg_catalog.pg_type t ON t.oid = atttypid
@@ -94,19 +95,35 @@ class Table(NamedTuple):
 
 
 def tables_with_rows(
-    connection: Connection, schema: str, among: Collection[str] | None = None
+    connection: Connection,
+    schema: str,
+    path: Sequence[str],
+    among: Collection[str] | None = None,
 ) -> list[Table]:
-    """List the tables that have rows, with the schema first on the connection's search_path."""
+    """List the tables that have rows; `path` follows the schema on the search_path of users."""
     names = [name for (name,) in connection.execute(_WITH_PAGES, [schema])]
     if among is not None:
         names = [name for name in names if name in among]
     filled = [name for name in names if _has_rows(connection, schema, name)]
     columns = connection.execute(_COLUMNS, [schema, filled]).fetchall()
+    own = {tuple(own_type) for _, _, own_type in columns if own_type}
+    named = _named_types(connection, schema, path, own) if own else {}
     found = {
-        name: tuple(Column(*column) for _, *column in rows)
+        name: tuple(Column(column, named.get(tuple(own or ()))) for _, column, own in rows)
         for name, rows in groupby(columns, key=lambda row: row[0])
     }
     return [Table(name, found.get(name, ())) for name in filled]
+
+
+def _named_types(
+    connection: Connection, schema: str, path: Sequence[str], types: Iterable[tuple[int, ...]]
+) -> dict[tuple[int, ...], str]:
+    """Map types, by OID and modifier, to their names, which have no schema that is on the path."""
+    query, named = "SELECT pg_catalog.format_type(%s, %s)", {}
+    with search_path.of_users(connection, schema, path):
+        for one in types:
+            ((named[one],),) = connection.execute(query, one).fetchall()
+    return named
 
 
 def _has_rows(connection: Connection, schema: str, table: str) -> bool:
@@ -219,23 +236,29 @@ _POPULATED_VIEWS = """
     ORDER BY c.oid
 """
 _DIFFERS = """
-    SELECT EXISTS ((SELECT v::text FROM {view} v EXCEPT ALL SELECT q::text FROM ({query}) q)
+    SELECT EXISTS ((SELECT v::pg_catalog.text FROM {view} v
+             EXCEPT ALL SELECT q::pg_catalog.text FROM ({query}) q)
                    UNION ALL
-                   (SELECT q::text FROM ({query}) q EXCEPT ALL SELECT v::text FROM {view} v))
+                   (SELECT q::pg_catalog.text FROM ({query}) q
+                    EXCEPT ALL SELECT v::pg_catalog.text FROM {view} v))
 """
 
 
-def materialized_views(connection: Connection, schema: str) -> tuple[list[str], list[str]]:
+def materialized_views(
+    connection: Connection, schema: str, path: Sequence[str]
+) -> tuple[list[str], list[str]]:
     """List the materialized views that have rows to show, and those of them that are out of date.
 
-    Refreshed in this order, the former show what they should.
+    Refreshed in this order, the former show what they should. `path` follows the schema on the
+    search_path of users.
     """
     views, stale = connection.execute(_POPULATED_VIEWS, [schema]).fetchall(), []
     for _, name, query in views:
         differs = sql.SQL(_DIFFERS).format(
             view=sql.Identifier(schema, name), query=sql.SQL(query.rstrip(";"))
         )
-        row = connection.execute(differs).fetchone()
+        with search_path.of_users(connection, schema, path):
+            row = connection.execute(differs).fetchone()
         if row and row[0]:
             stale.append(name)
     return [name for _, name, _ in views], stale

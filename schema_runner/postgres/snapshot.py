@@ -165,7 +165,9 @@ _BESIDE = """
 _TYPES = """
     SELECT pg_catalog.format_type(atttypid, atttypmod)
     FROM pg_catalog.pg_attribute
-    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+    WHERE attrelid OPERATOR(pg_catalog.=) %s::pg_catalog.regclass
+      AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped
+    ORDER BY attnum
 """
 
 

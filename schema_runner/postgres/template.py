@@ -53,8 +53,7 @@ class Template(NamedTuple):
         is there is the template marked as such, with `marker`.
         """
         name, model = schemas.create_template(connection, marker.run), contents.script.schema
-        with search_path.of_users(connection, model, path):
-            copies = Copies.make(connection, name, model, contents.tables, since)
+        copies = Copies(name, contents.tables).make(connection, model, path, since)
         template = cls(name, contents._replace(marked=copies.marked), tuple(path))
         template.complete(connection, marker)
         return template

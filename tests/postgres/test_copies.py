@@ -50,8 +50,8 @@ def test_rows_that_are_loaded_are_marked(
     connection.execute(TABLES)
     since = current_transaction(connection.cursor())
     connection.execute(loading)
-    tables = rows.tables_with_rows(connection, "w")
-    copies = Copies.make(connection, "aside", "w", tables, since)
+    tables = rows.tables_with_rows(connection, "w", ["public"])
+    copies = Copies("aside", tables).make(connection, "w", ["public"], since)
     assert sorted(copies.marked) == sorted(kept)
     Reset("w", ["public"]).clear(connection, Scope(), copies.marked_rows)
     for table, column in (("alone", "id"), ("town", "id"), ("country", "code")):
@@ -88,7 +88,9 @@ def place(rolled_back: Connection) -> Iterator[Connection]:
 
 
 def adopted(place: Connection) -> AbstractContextManager[None]:
-    copies = Copies.make(place, "aside", "w", rows.tables_with_rows(place, "w"))
+    tables = rows.tables_with_rows(place, "w", ["public"])
+    copies = Copies("aside", tables).make(place, "w", ["public"])
+    place.execute("SET search_path = w, public")
     return keys_adopted(place, "w", "aside", copies)
 
 

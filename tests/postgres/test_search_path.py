@@ -1,0 +1,211 @@
+"""Whatever others have put on a search_path, SQL of ours means what it says."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from schema_runner.postgres import backends, capacity, leftovers, reach, surroundings
+from schema_runner.postgres.adoption import keys_adopted
+from schema_runner.postgres.blueprint import Blueprint
+from schema_runner.postgres.created import HostDatabase
+from schema_runner.postgres.current import ProjectDatabase
+from schema_runner.postgres.hosts import Host, Request
+from schema_runner.postgres.pg_dump import PgDump
+from schema_runner.postgres.pool import Wanted
+from schema_runner.postgres.reservation import Reservation
+from schema_runner.postgres.reset import Reset
+from schema_runner.postgres.server import Server
+from schema_runner.postgres.stamps import current_transaction, written_since
+from schema_runner.postgres.template import Template
+
+from ..project import connect
+from . import hostile
+
+WANTED = Wanted("f" * 8, lambda _: True, now=2, oldest=1, others=1)
+# Made and written by a project whose own SQL is careful.
+MODEL = """
+    CREATE TYPE {0}.mood AS ENUM ('glad', 'sad');
+    CREATE TABLE {0}.country (code varchar(2) PRIMARY KEY, mood {0}.mood UNIQUE);
+    CREATE TABLE {0}.town (
+        id serial PRIMARY KEY, country varchar(2) REFERENCES {0}.country, place regclass,
+        mood {0}.mood REFERENCES {0}.country (mood),
+        label text GENERATED ALWAYS AS (country::text OPERATOR(pg_catalog.||) '!'::text) STORED,
+        CHECK (pg_catalog.length(country::text) OPERATOR(pg_catalog.>) 1)
+    );
+    CREATE TABLE {0}.part (n int) PARTITION BY LIST (n);
+    CREATE TABLE {0}.part_1 PARTITION OF {0}.part FOR VALUES IN (1);
+    CREATE FUNCTION {0}.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER nothing AFTER UPDATE ON {0}.town EXECUTE FUNCTION {0}.nothing();
+    ALTER TABLE {0}.town ENABLE ROW LEVEL SECURITY;
+    CREATE SEQUENCE {0}.numbers; CREATE SEQUENCE {0}."of others" START 7;
+    SELECT pg_catalog.nextval('{0}.numbers');
+    INSERT INTO {0}.country VALUES ('DE', 'glad'), ('FR', 'sad');
+    CREATE MATERIALIZED VIEW {0}.codes AS SELECT code FROM {0}.country;
+    GRANT SELECT ON {0}.town TO PUBLIC;
+"""
+ROWS = "INSERT INTO {0}.town (country, place, mood) VALUES ('FR', '{0}.town', 'sad')"
+WRITTEN = """
+    INSERT INTO {0}.town (country) VALUES ('DE'); UPDATE {0}.town SET mood = 'glad';
+    INSERT INTO {0}.part VALUES (1); DELETE FROM {0}.town WHERE country IS NOT DISTINCT FROM 'FR';
+    REFRESH MATERIALIZED VIEW {0}.codes; SELECT pg_catalog.nextval('{0}.numbers')
+"""
+
+
+@pytest.fixture
+def hostile_database(server: Server, database: str) -> Iterator[str]:
+    """A database whose default search_path has a schema of others ahead, which nobody calls."""
+    with connect(server, database) as connection:
+        hostile.fill(connection)
+        connection.execute(_settings(database))
+    yield database
+    with connect(server, database) as connection:
+        assert not hostile.calls(connection)
+
+
+def _settings(database: str) -> str:
+    return f"ALTER DATABASE {database} SET search_path = {hostile.SCHEMA}, pg_catalog, public"
+
+
+def _request(server: Server, name: str, *, is_projects_own: bool) -> Request:
+    return Request(server, name, is_projects_own, 2, 140000, [].append, wanted=WANTED)
+
+
+def _build(server: Server, host: Host, schema: str, *, moved: bool = False) -> str:
+    """Fill a schema, and make a template of it, or of what it is moved to."""
+    with server.connect(host.name) as connection:
+        connection.execute(MODEL.format(schema))
+        if moved:
+            assert host.obstacles() == [f"schema {hostile.SCHEMA}"]
+        schema = host.finish(1)
+        host.path = (*host.path, hostile.SCHEMA)
+        assert host.add_shims(schema) == []
+        since = current_transaction(connection.cursor())
+        host.start_dump(schema, PgDump.find(connection.info.server_version))
+        connection.execute(ROWS.format(schema))
+        assert written_since(connection, schema, ["town"], since)
+        host.add_template(schema, {}, since)
+    return schema
+
+
+def _use(server: Server, host: Host, blueprint: Blueprint, schema: str) -> None:
+    """Do what tests in a schema lead to."""
+    with server.connect(host.name) as connection, server.connect(host.name) as user:
+        template = Template.read(connection, blueprint.template or "", host.path)
+        reset = Reset(schema, [*host.ahead, *host.path])
+        for _ in range(2):
+            user.execute(WRITTEN.format(schema))
+            reset.restore(connection, template)
+        rows = f"SELECT country, place::text, mood::text FROM {schema}.town"
+        assert user.execute(rows).fetchall() == [("FR", f"{schema}.town", "sad")]
+        aside = blueprint.begin(3)
+        with keys_adopted(connection, schema, aside, template.copies):
+            path = ", ".join([schema, *host.ahead, *host.path])
+            user.execute(f"SET search_path = {path}; DELETE FROM town")
+            user.execute(ROWS.format(schema))
+            assert user.execute("SELECT id FROM town").fetchall() == [(1,)]
+        reset.restore(connection, template)
+        blueprint.drop(aside)
+        assert leftovers.outlast(connection, schema, blueprint.run, 2) == []
+        with user.transaction(force_rollback=True):
+            user.execute(f"LOCK {schema}.town")
+            assert len(backends.with_locks_in(connection, schema)) == 1
+            pid = user.info.backend_pid
+            assert reach.changed_elsewhere(connection, pid, []) == [f"table {schema}.town"]
+        assert capacity.connections_left(connection) > 0
+        assert surroundings.facts(connection)
+
+
+def test_nothing_of_others_is_called_in_the_project_s_database(
+    server: Server, hostile_database: str
+) -> None:
+    """Neither as schemas are built, copied, reset and kept, nor as they are leased again."""
+    for is_leased in (False, True):
+        request = _request(server, hostile_database, is_projects_own=True)
+        with ExitStack() as turn:
+            host = ProjectDatabase.obtain(request, turn)
+            if is_leased:
+                host.path = (*host.path, hostile.SCHEMA)
+                schema = host.leased or ""
+            else:
+                schema = _build(server, host, host.begin(1) or "")
+        blueprint = host.blueprint(schema)
+        other = blueprint.copy(2)
+        for one in (schema, other):
+            _use(server, host, blueprint, one)
+        blueprint.renew(other)
+        snapshot = host.snapshot(WANTED.fingerprint, now=2)
+        host.restore(snapshot)()
+        host.template = blueprint.template
+        host.keep(schema, blueprint)
+        blueprint.keep(other)
+        host.release(keep=True)
+    with ExitStack() as turn:
+        host = ProjectDatabase.obtain(request._replace(wanted=None), turn)
+    host.release(keep=False)
+    with server.connect(hostile_database) as connection:
+        left = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
+        assert left.fetchall() == []
+
+
+@pytest.fixture
+def host_request(server: Server, hostile_database: str) -> Iterator[Request]:
+    """A request for a host database like that one, in which nothing of it is called either."""
+    request = _request(server, f"{hostile_database}_host", is_projects_own=False)
+    yield request
+    with server.maintenance() as maintenance:
+        maintenance.execute(f"DROP DATABASE IF EXISTS {request.name} WITH (FORCE)")
+
+
+def _claim(request: Request, template: str) -> HostDatabase:
+    def create() -> None:
+        with request.server.maintenance() as maintenance:
+            maintenance.execute(f"CREATE DATABASE {request.name} TEMPLATE {template}")
+            maintenance.execute(_settings(request.name))
+
+    with ExitStack() as turn:
+        reservation = Reservation(request, turn)
+        return reservation.kept or reservation.claim(create)
+
+
+def test_nothing_of_others_is_called_in_a_host_database(
+    host_request: Request, hostile_database: str
+) -> None:
+    """The same where what a build has made in `public` moves."""
+    server = host_request.server
+    host = _claim(host_request, hostile_database)
+    schema = _build(server, host, "public", moved=True)
+    host.keep(schema, host.blueprint(schema))
+    host.release(keep=True)
+    host = _claim(host_request, hostile_database)
+    assert host.leased
+    blueprint = host.blueprint(host.leased)
+    _use(server, host, blueprint, host.leased)
+    host.keep(host.leased, blueprint)
+    with connect(server, host.name) as connection:
+        assert not hostile.calls(connection)
+    host._request = host_request._replace(wanted=None)
+    host.release(keep=False)
+
+
+def test_nothing_of_others_is_called_in_clones(
+    host_request: Request, hostile_database: str
+) -> None:
+    """Which are compared with what they are clones of."""
+    server = host_request.server
+    host = _claim(host_request, hostile_database)
+    host.begin(1)
+    with server.connect(host.name) as connection:
+        connection.execute(MODEL.format("public"))
+    host.add_reference("public", None)
+    host.prepare_clones({"why": ""})
+    with server.maintenance() as maintenance, host.clones.creation(2):
+        clone = host.clones.names[2]
+        maintenance.execute(f"CREATE DATABASE {clone} TEMPLATE {host.name}")
+        maintenance.execute(_settings(clone))
+    assert host.keep_clone(clone)
+    for name in (host.name, clone):
+        with connect(server, name) as connection:
+            assert not hostile.calls(connection)
+    host.clones.drop(clone)
+    host.release(keep=False)
