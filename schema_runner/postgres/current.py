@@ -2,16 +2,16 @@
 
 from contextlib import ExitStack, closing
 
-from psycopg import errors, sql
+from psycopg import sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, pool, relocation, schemas, search_path
-from .hosts import Host, Log, Request, refuse_old_server
+from . import backends, locks, packing, pool, relocation, schemas, search_path, shared_extensions
+from .hosts import Host, Request, refuse_old_server
 from .marker import Marker, State
 from .server import Connection
+from .template import Template
 
-_EXTENSIONS = sql.Identifier(names.EXTENSIONS_SCHEMA)
 # Of what is on the project's own path: where extensions are, whose types and functions the
 # tests need. Elsewhere there is nothing but the project's tables, which they must not find.
 _PATH = """
@@ -51,8 +51,9 @@ class ProjectDatabase(Host):
             projects = search_path.of_project(connection)
             rows = connection.execute(_PATH, [projects, names.EXTENSIONS_SCHEMA])
             host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
+            host._remove_what_was_left()
+            shared_extensions.share(connection)
             host._use_kept(turn)
-            _share_extensions(connection)
             taken.pop_all()
         return host
 
@@ -74,11 +75,31 @@ class ProjectDatabase(Host):
             spared = wanted.that_stay(others)
         if kept:
             self.adopt(kept)
-            if kept.name not in {one.name for one in pool.templates(connection)}:
-                # Just before this run could hold it, one without --keepdb has taken it away.
-                self.template, self.leased, self._structure = None, None, ""
-                self.reference = None
+            if not self._is_usable(kept):
+                self.template, self.leased, self.reference = None, None, None
         self.reap(spared)
+
+    def _is_usable(self, kept: Template) -> bool:
+        """Whether a pool is there and has what it needs; drop it where it cannot have that."""
+        markers = {one.name: one.marker for one in pool.templates(self.connection)}
+        if kept.name not in markers:
+            # Just before this run could hold it, one without --keepdb has taken it away.
+            return False
+        if packing.unpack(self.connection, kept):
+            return True
+        schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
+        return False
+
+    def _remove_what_was_left(self) -> None:
+        """Remove extensions of a run that was killed, if no run is there to need them."""
+        with self.lease.alone() as is_alone:
+            if is_alone and (removed := self._remove_extensions()):
+                left = ", ".join(f"extension {name}" for name in removed)
+                self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
+
+    def _remove_extensions(self) -> list[str]:
+        connection, path = self.connection, self.path
+        return shared_extensions.remove(connection, path, self.log, batch=self._batch)
 
     def begin(self, worker: int) -> str | None:
         schema = schemas.create(self.connection, worker, self.lease.run)
@@ -105,9 +126,8 @@ class ProjectDatabase(Host):
                     pass
             if wanted or not keep:
                 schemas.drop_rest(connection, run, batch=self._batch)
-            is_needed = keep or pool.templates(connection)
-            if not is_needed and self.lease.leave_host():
-                _drop_extensions(connection, self.log)
+            if self.lease.leave_host():
+                self._remove_extensions()
 
 
 def _refuse_without_right(connection: Connection) -> None:
@@ -125,54 +145,3 @@ def _refuse_without_right(connection: Connection) -> None:
             f"The role {role!r} may not create schemas in the database {database!r}. Have its "
             f"owner say: {grant.as_string()}"
         )
-
-
-def _share_extensions(connection: Connection) -> None:
-    """Make the schema for extensions unless a run has made it before."""
-    with connection.transaction():
-        locks.hold_until_commit(connection, locks.EXTENSIONS)
-        row = connection.execute(
-            "SELECT pg_catalog.obj_description(oid, 'pg_namespace')"
-            " FROM pg_catalog.pg_namespace WHERE nspname = %s",
-            [names.EXTENSIONS_SCHEMA],
-        ).fetchone()
-        if row is None:
-            connection.execute(sql.SQL("CREATE SCHEMA {}").format(_EXTENSIONS))
-            schemas.mark(connection, names.EXTENSIONS_SCHEMA, Marker(0, State.READY))
-            connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(_EXTENSIONS))
-        elif Marker.parse(row[0]) is None:
-            raise SchemaRunnerError(
-                f"The database {connection.info.dbname!r} has a schema "
-                f"{names.EXTENSIONS_SCHEMA} that is not ours, where runs put extensions. "
-                f"Rename it."
-            )
-
-
-def _drop_extensions(connection: Connection, log: Log) -> None:
-    """Drop the shared extensions and their schema, but nothing that others use by now."""
-    with connection.transaction():
-        locks.hold_until_commit(connection, locks.EXTENSIONS)
-        schemas.limit_waiting(connection)
-        rows = connection.execute(
-            "SELECT extname FROM pg_catalog.pg_extension WHERE extnamespace ="
-            " (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) ORDER BY oid DESC",
-            [names.EXTENSIONS_SCHEMA],
-        ).fetchall()
-        # Those that need others have come after them, and go before them.
-        drops = {f"extension {name}": _drop("EXTENSION", name) for (name,) in rows}
-        drops[f"schema {names.EXTENSIONS_SCHEMA}"] = _drop("SCHEMA", names.EXTENSIONS_SCHEMA)
-        for what, drop in drops.items():
-            try:
-                with connection.transaction():
-                    connection.execute(drop)
-            except (
-                errors.DependentObjectsStillExist,
-                errors.InsufficientPrivilege,
-                errors.LockNotAvailable,
-            ) as error:
-                why = error.diag.message_detail or error.diag.message_primary
-                log(f"In {connection.info.dbname!r}, {what} stays: {why}")
-
-
-def _drop(kind: str, name: str) -> sql.Composed:
-    return sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.Identifier(name))

@@ -129,6 +129,16 @@ class Lease:
         with held_if_free(connection, _HOST_IN_USE) as free:
             return not free
 
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Keep other runs out of the host database; yield whether none is there."""
+        is_alone = _call(self.connection, "try_advisory_lock", _HOST_IN_USE)
+        try:
+            yield is_alone
+        finally:
+            if is_alone:
+                _release(self.connection, _HOST_IN_USE)
+
     def leave_host(self) -> bool:
         """Give up the host database; return whether no other run uses it."""
         _call(self.connection, "advisory_unlock_shared", _HOST_IN_USE)

@@ -101,7 +101,7 @@ def find(connection: Connection, wanted: Wanted, path: Sequence[str]) -> Templat
     for schema in templates(connection):
         marker = schema.marker
         if marker.fingerprint == wanted.fingerprint and marker.made >= wanted.oldest:
-            template = _read(connection, schema.name, path)
+            template = read(connection, schema.name, path)
             if template is None:
                 continue
             if template.is_proved is not False and wanted.is_unchanged(template.contents.extra):
@@ -109,7 +109,7 @@ def find(connection: Connection, wanted: Wanted, path: Sequence[str]) -> Templat
     return None
 
 
-def _read(connection: Connection, name: str, path: Sequence[str]) -> Template | None:
+def read(connection: Connection, name: str, path: Sequence[str]) -> Template | None:
     """Read a template; None where somebody has changed it by hand."""
     try:
         return Template.read(connection, name, path)

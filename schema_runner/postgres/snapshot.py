@@ -115,7 +115,7 @@ class Snapshot:
             with connection.transaction():
                 locks.hold_until_commit(connection, locks.EXTENSIONS)
                 for name, version in self.missing_extensions(connection).items():
-                    _create_extension(connection, name, version, extensions)
+                    create_extension(connection, name, version, extensions)
                 # As the types of columns are named.
                 with search_path.of_users(connection, extensions, path):
                     return self._fill(connection, marker, path)
@@ -135,16 +135,26 @@ class Snapshot:
     def _fill(self, connection: Connection, marker: Marker, path: Sequence[str]) -> Template:
         name = schemas.create_template(connection, marker.run)
         template = Template(name, self.contents, tuple(path))
-        for (copy, table), types, rows in zip(template.copies, self.types, self.rows, strict=True):
-            columns = sql.SQL(", ").join(
-                sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_))
-                for column, type_ in zip(Copies.columns(table), types, strict=True)
-            )
-            connection.execute(sql.SQL("CREATE TABLE {} ({})").format(copy, columns))
-            with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(copy)) as target:
-                target.write(rows)
+        fill(connection, template.copies, self.types, self.rows)
         template.complete(connection, marker)
         return template
+
+
+def fill(
+    connection: Connection,
+    copies: Copies,
+    types: Sequence[Sequence[str]],
+    rows: Sequence[bytes],
+) -> None:
+    """Make copies of tables of what COPY has written of them."""
+    for (copy, table), types_of_copy, rows_of_copy in zip(copies, types, rows, strict=True):
+        columns = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_))
+            for column, type_ in zip(Copies.columns(table), types_of_copy, strict=True)
+        )
+        connection.execute(sql.SQL("CREATE TABLE {} ({})").format(copy, columns))
+        with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(copy)) as target:
+            target.write(rows_of_copy)
 
 
 # In the order in which they need each other.
@@ -171,12 +181,13 @@ _TYPES = """
 """
 
 
-def _create_extension(connection: Connection, name: str, version: str, schema: str) -> None:
+def create_extension(connection: Connection, name: str, version: str, schema: str) -> None:
+    """Create an extension of this version unless it is there."""
     row = connection.execute(_FIXED, [name, version]).fetchone()
     # One that knows its schema need not be told.
     where = sql.SQL("") if row else sql.SQL("SCHEMA {}").format(sql.Identifier(schema))
     connection.execute(
-        sql.SQL("CREATE EXTENSION {} {} VERSION {}").format(
+        sql.SQL("CREATE EXTENSION IF NOT EXISTS {} {} VERSION {}").format(
             sql.Identifier(name), where, sql.Literal(version)
         )
     )

@@ -403,7 +403,7 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
     project.tests(tests)
     with unchanged(project):
         result = project.run().passed()
-        why = "extension hstore stays: column hstore of table precious depends on"
+        why = "extension hstore stays: column hstore of table public.precious depends on"
         assert why in result.stdout
         assert "extension pg_buffercache stays: " in result.stdout
         shared = dict.fromkeys(["hstore", "pg_buffercache"], "test_extensions")

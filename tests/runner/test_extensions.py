@@ -1,9 +1,17 @@
 """Extensions, of which a database has one each, in the hands of several workers."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
+from schema_runner.postgres.marker import Marker, State
+
 from ..builds import BUILD
-from ..project import PARALLEL, SERIAL, Mode, Project
+from ..project import PARALLEL, SERIAL, Mode, Project, wait_for
 from .decoys import unchanged
 
 pytestmark = pytest.mark.oldest
@@ -157,6 +165,146 @@ def test_extensions_in_the_project_s_own_database(extended: Project) -> None:
         with unchanged(extended):
             extended.run(*mode, "--host-database", "current").passed("Ran 12 tests")
     extended.drop_database()
+
+
+NEEDING = """
+    class Needing(TestCase):
+        def test_it(self):
+            if "WAIT" in os.environ:
+                record("waits")
+                wait_for("go")
+            self.assertEqual(Author.objects.get(name="FIRST").traits, {"a": "1"})
+    class Alike(Needing): pass
+"""
+# Rows whose columns have types of extensions.
+ROWS = """
+    migrations.RunSQL("INSERT INTO library_author (name, traits) VALUES ('First', 'a=>1')"),
+    migrations.RunPython(lambda *args: __import__("helpers").record("migrates")),
+"""
+
+
+@pytest.fixture
+def own(extended: Project) -> Iterator[Project]:
+    """The same with a database of its own that has none of the extensions."""
+    extended.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
+    extended.migration("0002_rows", "0001_initial", ROWS)
+    extended.tests(NEEDING)
+    extended.create_database()
+    yield extended
+    extended.end()
+    extended.drop_database()
+
+
+def installed(project: Project) -> list[str]:
+    query = """
+        SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'
+        UNION ALL SELECT nspname FROM pg_namespace WHERE nspname = 'test_extensions'
+    """
+    return [name for (name,) in project.query(query, database=project.name)]
+
+
+def migrate(project: Project) -> None:
+    """Migrate the project's own database as its developer does."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_extension_is_left_with_what_is_kept(own: Project) -> None:
+    """What is kept needs no migration again; with the extensions there, schemas are kept too."""
+    for mode in (PARALLEL, SERIAL, PARALLEL):
+        result = own.run(*mode, "--keepdb").passed("Ran 2 tests")
+        assert "what is kept is made anew by the next run, because it needs" in result.stdout
+        assert installed(own) == []
+    migrated = len(own.records("migrates"))
+    assert migrated == 1
+    # Only what is kept, and nothing of it.
+    own.run(*SERIAL).passed("Ran 2 tests")
+    assert installed(own) == []
+    own.run(*PARALLEL, "--keepdb").passed("Ran 2 tests")
+    migrate(own)
+    for _ in range(2):
+        result = own.run(*PARALLEL, "--keepdb").passed("Ran 2 tests")
+        assert "made anew" not in result.stdout
+        assert "test_extensions" not in installed(own)
+    # By a run without --keepdb, one with it, the developer, and one that has another path.
+    assert len(own.records("migrates")) == migrated + 4
+    own.run(*SERIAL).passed("Ran 2 tests")
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
+def test_extensions_of_a_run_that_was_killed_go_first(own: Project, kept: bool) -> None:
+    """As the next one begins, though another has kept what needs them."""
+    keeps = ["--keepdb"] if kept else []
+    if kept:
+        own.run(*PARALLEL, *keeps).passed("Ran 2 tests")
+    killed = own.start(*SERIAL, *keeps, env={"WAIT": "1"})
+    wait_for(lambda: own.records("waits"), "a test")
+    killed.kill()
+    killed.communicate(timeout=60)
+    assert "hstore" in installed(own)
+    migrated = len(own.records("migrates"))
+    result = own.run(*SERIAL, *keeps).passed("Ran 2 tests")
+    assert "Removed what an earlier run left in" in result.stdout
+    assert "extension citext, extension hstore" in result.stdout
+    assert len(own.records("migrates")) == migrated + (not kept)
+    assert installed(own) == []
+    own.run(*SERIAL).passed("Ran 2 tests")
+    migrate(own)
+
+
+# A role that may create schemas has put there what superusers would call.
+PLANTED = """
+    SET ROLE {role};
+    CREATE SCHEMA test_extensions; GRANT USAGE ON SCHEMA test_extensions TO PUBLIC;
+    COMMENT ON SCHEMA test_extensions IS '{marker}';
+    CREATE FUNCTION test_extensions.rise(varchar, varchar) RETURNS bool LANGUAGE plpgsql AS
+        $$ BEGIN EXECUTE 'ALTER ROLE {role} SUPERUSER'; RETURN $1::text = $2::text; END $$;
+    CREATE OPERATOR test_extensions.= (
+        FUNCTION = test_extensions.rise, LEFTARG = varchar, RIGHTARG = varchar)
+"""
+LOOKING = """
+    class Looking(TestCase):
+        def test_it(self):
+            query("SELECT 1 FROM django_migrations WHERE app = name")
+"""
+
+
+def test_a_planted_schema_for_extensions_is_refused(project: Project) -> None:
+    """What another role owns, or may write to, is on nobody's search_path."""
+    project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
+    project.tests(LOOKING)
+    project.create_database()
+    planter, marker = f"{project.name}_planter", Marker(0, State.READY)
+
+    def execute(statement: str) -> list[tuple[Any, ...]]:
+        return project.query(statement, database=project.name)
+
+    execute(f"CREATE ROLE {planter}; GRANT CREATE ON DATABASE {project.name} TO {planter}")
+    try:
+        execute(PLANTED.format(role=planter, marker=marker))
+        for of_others in (f"is owned by '{planter}'", f"{planter} may write to"):
+            result = project.run(*SERIAL).refused()
+            assert f"has a schema test_extensions that {of_others}" in result.stderr
+            execute(
+                f"ALTER SCHEMA test_extensions OWNER TO CURRENT_USER;"
+                f"GRANT CREATE ON SCHEMA test_extensions TO {planter}"
+            )
+        found = execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{planter}'")
+        assert found == [(False,)]
+        # Nothing that lies there has been dropped either.
+        execute("DROP OPERATOR test_extensions.= (varchar, varchar)")
+    finally:
+        execute(f"DROP SCHEMA test_extensions CASCADE; DROP OWNED BY {planter}")
+        execute(f"DROP ROLE {planter}")
+        project.end()
+        project.drop_database()
 
 
 CREATING = """

@@ -1,0 +1,118 @@
+"""Extensions that the project's own database does not have: for runs alone, in a schema of theirs.
+
+The project's migrations would take one that a run has left for their own, and not find what is in
+it. So the last run removes them, and if it was killed the next one does so as it begins.
+"""
+
+from collections.abc import Callable, Sequence
+
+from psycopg import errors, sql
+
+from .. import names
+from ..errors import SchemaRunnerError
+from . import backends, locks, packing, schemas
+from .marker import Marker, State
+from .server import Connection
+
+_SCHEMA = sql.Identifier(names.EXTENSIONS_SCHEMA)
+# Whose the schema is and who else may put something in it, which all SQL on its path would find.
+# What another role owns it could have filled before, so a superuser trusts superusers alone.
+_OWNERSHIP = """
+    SELECT pg_catalog.obj_description(n.oid, 'pg_namespace'), owner.rolname,
+           CASE WHEN own.rolsuper THEN owner.rolsuper
+                ELSE pg_catalog.pg_has_role(owner.oid, 'MEMBER') END,
+           ARRAY(SELECT DISTINCT coalesce(other.rolname, 'PUBLIC')::text
+                 FROM pg_catalog.aclexplode(nspacl)
+                 LEFT JOIN pg_catalog.pg_roles other ON other.oid = grantee
+                 WHERE privilege_type = 'CREATE' AND grantee NOT IN (owner.oid, own.oid))
+    FROM pg_catalog.pg_namespace n
+    JOIN pg_catalog.pg_roles owner ON owner.oid = nspowner
+    JOIN pg_catalog.pg_roles own ON own.rolname = current_user
+    WHERE nspname = %s
+"""
+_THERE = """
+    SELECT extname FROM pg_catalog.pg_extension
+    WHERE extnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+    ORDER BY oid DESC
+"""
+
+
+def share(connection: Connection) -> None:
+    """Make the schema for extensions unless a run has made it before.
+
+    Raises SchemaRunnerError where it is not a run's, or where another role could have put
+    something in it.
+    """
+    with connection.transaction():
+        locks.hold_until_commit(connection, locks.EXTENSIONS)
+        row = connection.execute(_OWNERSHIP, [names.EXTENSIONS_SCHEMA]).fetchone()
+        if row is None:
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(_SCHEMA))
+            schemas.mark(connection, names.EXTENSIONS_SCHEMA, Marker(0, State.READY))
+            connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(_SCHEMA))
+            return
+    comment, owner, is_trusted, others = row
+    what = f"The database {connection.info.dbname!r} has a schema {names.EXTENSIONS_SCHEMA}"
+    if Marker.parse(comment) is None:
+        raise SchemaRunnerError(f"{what} that is not ours, where runs put extensions. Rename it.")
+    if not is_trusted or others:
+        why = f"is owned by {owner!r}" if not is_trusted else f"{', '.join(others)} may write to"
+        raise SchemaRunnerError(
+            f"{what} that {why}, so that what is in it could be anybody's. "
+            f"Have it dropped, with what is in it, while no run is at work."
+        )
+
+
+def remove(
+    connection: Connection, path: Sequence[str], log: Callable[[str], None], *, batch: int
+) -> list[str]:
+    """Drop the extensions and their schema while no other run is in the database.
+
+    Return the names of those that were there. Pools that need them are kept as text; what is not
+    ours and needs one keeps it in place.
+    """
+    comment, _, is_trusted, others = connection.execute(
+        _OWNERSHIP, [names.EXTENSIONS_SCHEMA]
+    ).fetchone() or (None, None, False, [])
+    if Marker.parse(comment) is None or not is_trusted or others:
+        return []
+    database = connection.info.dbname
+    backends.end_those_of_dead_runs(connection)
+    found = [name for (name,) in connection.execute(_THERE, [names.EXTENSIONS_SCHEMA])]
+    left = _drop(connection, found)
+    if any(left.values()) and packing.pack(connection, path, batch=batch):
+        left = _drop(connection, found)
+        listed = ", ".join(sorted(found))
+        log(
+            f"In {database!r}, what is kept is made anew by the next run, because it needs "
+            f"{listed}, which the database itself does not have. CREATE EXTENSION there, and "
+            f"ready schemas are kept."
+        )
+    for what, why in left.items():
+        if why:
+            log(f"In {database!r}, {what} stays: {why}")
+    return sorted(found)
+
+
+def _drop(connection: Connection, extensions: Sequence[str]) -> dict[str, str | None]:
+    """Drop what can be dropped; map it to why it cannot be, if so."""
+    # Those that need others have come after them, and go before them.
+    drops = {f"extension {name}": ("EXTENSION", name) for name in extensions}
+    drops[f"schema {names.EXTENSIONS_SCHEMA}"] = ("SCHEMA", names.EXTENSIONS_SCHEMA)
+    return {what: _why_not_dropped(connection, *drop) for what, drop in drops.items()}
+
+
+def _why_not_dropped(connection: Connection, kind: str, name: str) -> str | None:
+    drop = sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.Identifier(name))
+    try:
+        with connection.transaction():
+            locks.hold_until_commit(connection, locks.EXTENSIONS)
+            schemas.limit_waiting(connection)
+            connection.execute(drop)
+    except (
+        errors.DependentObjectsStillExist,
+        errors.InsufficientPrivilege,
+        errors.LockNotAvailable,
+    ) as error:
+        return error.diag.message_detail or error.diag.message_primary
+    return None
