@@ -1,16 +1,30 @@
 """The project's own database as a host: schemas beside what users work with."""
 
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, packing, pool, relocation, schemas, search_path, shared_extensions
+from . import (
+    backends,
+    locks,
+    pool,
+    relocation,
+    schemas,
+    search_path,
+    shared_extensions,
+    vacuum,
+    watchers,
+)
 from .hosts import Host, Request, refuse_old_server
 from .marker import Marker, State
 from .server import Connection
-from .template import Template
+
+if TYPE_CHECKING:
+    from .template import Template
 
 # Of what is on the project's own path: where extensions are, whose types and functions the
 # tests need. Elsewhere there is nothing but the project's tables, which they must not find.
@@ -46,6 +60,7 @@ class ProjectDatabase(Host):
             refuse_old_server(connection, request)
             backends.refuse_shared(connection, request.server)
             _refuse_without_right(connection)
+            watchers.refuse(connection)
             request = request.on(connection)
             host = cls(request, request.name, locks.Lease(connection, locks.new_run()))
             projects = search_path.of_project(connection)
@@ -79,12 +94,14 @@ class ProjectDatabase(Host):
                 self.template, self.leased, self.reference = None, None, None
         self.reap(spared)
 
-    def _is_usable(self, kept: Template) -> bool:
+    def _is_usable(self, kept: "Template") -> bool:
         """Whether a pool is there and has what it needs; drop it where it cannot have that."""
         markers = {one.name: one.marker for one in pool.templates(self.connection)}
         if kept.name not in markers:
             # Just before this run could hold it, one without --keepdb has taken it away.
             return False
+        from . import packing
+
         if packing.unpack(self.connection, kept):
             return True
         schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
@@ -126,6 +143,9 @@ class ProjectDatabase(Host):
                     pass
             if wanted or not keep:
                 schemas.drop_rest(connection, run, batch=self._batch)
+            # What it cannot do is left to autovacuum. Afterwards, runs that begin have to wait.
+            with suppress(psycopg.Error):
+                vacuum.run_on_catalogs(connection)
             if self.lease.leave_host():
                 self._remove_extensions()
 

@@ -10,7 +10,7 @@ from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, packing, schemas
+from . import backends, locks, schemas
 from .marker import Marker, State
 from .server import Connection
 
@@ -80,7 +80,7 @@ def remove(
     backends.end_those_of_dead_runs(connection)
     found = [name for (name,) in connection.execute(_THERE, [names.EXTENSIONS_SCHEMA])]
     left = _drop(connection, found)
-    if any(left.values()) and packing.pack(connection, path, batch=batch):
+    if any(left.values()) and _pack(connection, path, batch=batch):
         left = _drop(connection, found)
         listed = ", ".join(sorted(found))
         log(
@@ -92,6 +92,13 @@ def remove(
         if why:
             log(f"In {database!r}, {what} stays: {why}")
     return sorted(found)
+
+
+def _pack(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
+    # Few runs have a need for it.
+    from . import packing
+
+    return packing.pack(connection, path, batch=batch)
 
 
 def _drop(connection: Connection, extensions: Sequence[str]) -> dict[str, str | None]:

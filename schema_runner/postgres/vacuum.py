@@ -19,6 +19,32 @@ _PAGES = """
 _DEAD_PAGES = 64
 _FEW_PAGES = 4
 _MANY_TABLES = 120
+# Catalogs with this many dead rows. Measured: two schemas of 300 tables leave 22,000 in
+# pg_attribute, and VACUUM of all takes 0.1 s; of 100 tables 7,000, and of a small project 700. A
+# role gets nothing but warnings in the server's log about what it may not vacuum.
+_CATALOGS = """
+    SELECT relname
+    FROM pg_catalog.pg_class c, pg_catalog.pg_database
+    WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared
+      AND pg_catalog.pg_stat_get_dead_tuples(c.oid) >= 1000
+      AND datname = pg_catalog.current_database()
+      AND (pg_catalog.pg_has_role(datdba, 'USAGE')
+           OR EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE rolname = 'pg_maintain'
+                      AND pg_catalog.pg_has_role(m.oid, 'USAGE')))
+"""
+
+
+def run_on_catalogs(connection: Connection) -> None:
+    """Let the server use the room again that schemas had in its catalogs.
+
+    Without waiting for anybody, nor have anybody wait, as shortening a file would.
+    """
+    if connection.info.server_version >= 150000:
+        # What this session has dropped would be counted a second later.
+        connection.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
+    if catalogs := [name for (name,) in connection.execute(_CATALOGS)]:
+        listed = sql.SQL(", ").join(sql.Identifier("pg_catalog", name) for name in catalogs)
+        connection.execute(sql.SQL("VACUUM (SKIP_LOCKED, TRUNCATE false) {}").format(listed))
 
 
 @dataclass(slots=True)

@@ -283,6 +283,16 @@ def test_a_role_that_may_only_create_schemas(project: Project) -> None:
                 project.run(*mode).passed()
 
 
+def test_beside_what_it_would_disturb(project: Project) -> None:
+    """One error says what would be told of what tests do, and nothing is made."""
+    execute(project, "CREATE PUBLICATION feed FOR ALL TABLES")
+    with unchanged(project):
+        result = project.run(*PARALLEL).refused()
+        assert "publication feed is FOR ALL TABLES" in result.stderr
+        assert "Use --host-database test" in result.stderr
+        project.run(*SERIAL, "--host-database", "test").passed()
+
+
 def test_a_role_that_may_not_create_schemas(project: Project) -> None:
     """One error prints the GRANT that it needs, and nothing is made."""
     with role(project, "CONNECT") as name, unchanged(project):
