@@ -55,8 +55,10 @@ class Server:
     def database(self, name: str) -> dict[str, object]:
         """Return an entry for Django's DATABASES, and create the database if it is missing."""
         with psycopg.connect(self.conninfo(), autocommit=True) as connection:
-            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name])
-            if found.fetchone() is None:
+            query = (
+                "SELECT FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s::name"
+            )
+            if connection.execute(query, [name]).fetchone() is None:
                 _create_database(connection, name)
         return {
             "ENGINE": "django.db.backends.postgresql",

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from schema_runner.backend import extensions, introspection
 from schema_runner.postgres import backends, capacity, leftovers, reach, surroundings
 from schema_runner.postgres.adoption import keys_adopted
 from schema_runner.postgres.blueprint import Blueprint
@@ -146,6 +147,33 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
     with server.connect(hostile_database) as connection:
         left = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
         assert left.fetchall() == []
+
+
+# With what is put in place of parts of Django's queries, and of others'.
+NARROWED = [
+    introspection._CurrentSchemaCursor._narrow(
+        "SELECT c.relname FROM pg_catalog.pg_class c WHERE pg_catalog.pg_table_is_visible(c.oid)"
+    ),
+    *(
+        introspection.narrow_to_schema(f"SELECT 1 FROM {name}")
+        for name in ("pg_class", "pg_indexes", "information_schema.columns")
+    ),
+]
+
+
+def test_nothing_of_others_is_called_on_django_s_connections(
+    server: Server, hostile_database: str
+) -> None:
+    """Wherever others' schema is on a worker's path."""
+    with server.connect(hostile_database) as connection:
+        for path in (f"{hostile.SCHEMA}, pg_catalog", f"pg_catalog, {hostile.SCHEMA}"):
+            connection.execute(f"SET search_path = {path}")
+            for query in NARROWED:
+                connection.execute(query)
+            connection.execute(extensions._INSTALLED)
+            for query in (extensions._FIXED, extensions._NEEDED):
+                connection.execute(query, [["plpgsql"]])
+            connection.execute(extensions._LOCK.replace("_lock", "_lock_shared"), [1])
 
 
 @pytest.fixture
