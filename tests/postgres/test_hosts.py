@@ -1,12 +1,14 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
+from schema_runner.postgres import databases
 from schema_runner.postgres.created import HostDatabase
 from schema_runner.postgres.hosts import Request
+from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.reservation import Reservation
 from schema_runner.postgres.server import Server
 
@@ -197,3 +199,40 @@ def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:
     assert len(found) == 8
     assert request_.name in found
     assert there(request_) == []
+
+
+# In a database that a role with CREATEDB has made and marked, ahead on the path of all.
+PLANTED = """
+    CREATE SCHEMA ahead; GRANT USAGE ON SCHEMA ahead TO PUBLIC;
+    CREATE FUNCTION ahead.rise(name, name) RETURNS bool LANGUAGE plpgsql AS
+        $$ BEGIN EXECUTE 'ALTER ROLE {role} SUPERUSER'; RETURN false; END $$;
+    CREATE FUNCTION ahead.rise(oid, oid) RETURNS bool LANGUAGE plpgsql AS
+        $$ BEGIN EXECUTE 'ALTER ROLE {role} SUPERUSER'; RETURN false; END $$;
+    CREATE OPERATOR ahead.= (FUNCTION = ahead.rise, LEFTARG = name, RIGHTARG = name);
+    CREATE OPERATOR ahead.= (FUNCTION = ahead.rise, LEFTARG = oid, RIGHTARG = oid);
+    ALTER DATABASE {name} SET search_path = ahead, pg_catalog
+"""
+
+
+def test_a_planted_database_makes_nobody_a_superuser(request_: Request) -> None:
+    """Whatever becomes of it: its operators are called for nobody else."""
+    server, name, role = request_.server, request_.name, f"{request_.name}_planter"
+    with server.maintenance() as maintenance:
+        maintenance.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
+        try:
+            planter = server._replace(params={**server.params, "user": role})
+            with planter.maintenance() as connection:
+                connection.execute(f"CREATE DATABASE {name}")
+                databases.mark(connection, name, Marker(1, State.READY, name))
+            with planter.connect(name) as connection:
+                connection.execute(PLANTED.format(role=role, name=name))
+            for is_projects_own in (False, True):
+                request = request_._replace(is_projects_own=is_projects_own)
+                with suppress(SchemaRunnerError):
+                    obtain(request).release(keep=False)
+            query = "SELECT rolsuper FROM pg_roles WHERE rolname = %s"
+            assert maintenance.execute(query, [role]).fetchall() == [(False,)]
+        finally:
+            for left in there(request_):
+                maintenance.execute(f"DROP DATABASE {left}")
+            maintenance.execute(f"DROP ROLE {role}")
