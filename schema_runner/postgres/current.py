@@ -146,11 +146,11 @@ class ProjectDatabase(Host):
                     pass
             if wanted or not keep:
                 schemas.drop_rest(connection, run, batch=self._batch)
-            if self.lease.leave_host():
-                self._remove_extensions()
-            # What it cannot do is left to autovacuum.
+            # What it cannot do is left to autovacuum. Afterwards, runs that begin have to wait.
             with suppress(psycopg.Error):
                 vacuum.run_on_catalogs(connection)
+            if self.lease.leave_host():
+                self._remove_extensions()
 
 
 def _refuse_without_right(connection: Connection) -> None:

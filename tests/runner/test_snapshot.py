@@ -87,7 +87,7 @@ def remove(project: Project, host: str) -> None:
         with project.host(host) as connection:
             for schema in schemas.found(connection):
                 schemas.drop(connection, schema.name, schema.marker.run, batch=100)
-            connection.execute("DROP SCHEMA test_extensions CASCADE")
+            connection.execute("DROP SCHEMA IF EXISTS test_extensions CASCADE")
     assert_nothing_is_kept(project)
 
 
@@ -102,7 +102,9 @@ def kept(project: Project, host: str, workers: int) -> State:
 def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
     """It does not migrate, and its schemas have the same structure, rows and extensions."""
     counted.migration("0003_rich", "0002_counting", RICH)
-    counted.migration("0004_extension", "0003_rich", EXTENSION)
+    if host == counted.test_name:
+        # In the project's own database no schema that needs one is kept.
+        counted.migration("0004_extension", "0003_rich", EXTENSION)
     first = kept(counted, host, 2)
     remove(counted, host)
     content = file(counted).read_bytes()
