@@ -74,8 +74,10 @@ class Clones:
 
     def drop(self, name: str) -> None:
         with self._request.server.maintenance() as maintenance:
-            backends.end(maintenance, name, self._run)
-            databases.drop_of_run(maintenance, name)
+            # It may have been removed, and another run's may have its name.
+            if not databases.without(maintenance, self._request.name, {name: self._run}):
+                backends.end(maintenance, name, self._run)
+                databases.drop(maintenance, name)
 
     def give_back(self, name: str) -> bool:
         """Keep a clone as it was made; drop it, and return False, if tests have written in it."""

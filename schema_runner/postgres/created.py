@@ -11,7 +11,7 @@ from .clones import Clones
 from .databases import MarkedDatabase
 from .hosts import PUBLIC, Host, Request
 from .marker import Marker, State
-from .server import Connection, Server
+from .server import Connection
 from .spare import Spare
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class HostDatabase(Host):
     def _replace(self, create: Callable[[], object]) -> None:
         """Drop this database, and have another created in its place."""
         run = self.lease.run
-        before, self.lease = self.lease, _lease_outside(self.server, run)
+        before, self.lease = self.lease, locks.Lease.outside(self.server, run)
         before.close()
         with (
             self.server.maintenance() as maintenance,
@@ -151,7 +151,7 @@ class HostDatabase(Host):
 
     def prepare_clones(self, extra: Mapping[str, Any]) -> None:
         """Leave this database alone so that it can be cloned; it is kept if that is wanted."""
-        before, self.lease = self.lease, _lease_outside(self.server, self.lease.run)
+        before, self.lease = self.lease, locks.Lease.outside(self.server, self.lease.run)
         self.lease.share(Clones.lock_of(self.name))
         before.close()
         self._is_cloned = True
@@ -165,7 +165,7 @@ class HostDatabase(Host):
         """Use a database that is kept, and its clones."""
         with request.server.connect(kept.name) as connection:
             reference = _reference_in(connection)
-        lease = _lease_outside(request.server, run)
+        lease = locks.Lease.outside(request.server, run)
         lease.share(Clones.lock_of(kept.name))
         host = cls(request, kept.name, lease, kept.marker)
         host.reference = reference
@@ -195,11 +195,16 @@ class HostDatabase(Host):
         """Leave a worker's database for other runs as it was made; drop it if it cannot be."""
         return self._request.wanted is None or self.clones.give_back(name)
 
+    def is_there(self) -> bool:
+        return not self._without({self.name: self._marker.run})
+
     def missing(self) -> list[str]:
-        clones = self.clones.names.values() if self._is_cloned else ()
-        needed = {self.name: self._marker.run, **dict.fromkeys(clones, self.lease.run)}
-        gone = databases.without(self.lease.connection, self._request.name, needed)
-        return gone or (super().missing() if self.lease.is_in_host else [])
+        if self.lease.is_in_host:
+            return super().missing()
+        return self._without(dict.fromkeys(self.clones.names.values(), self.lease.run))
+
+    def _without(self, needed: Mapping[str, int]) -> list[str]:
+        return databases.without(self.lease.connection, self._request.name, needed)
 
     def drop_worker(self, worker: int) -> None:
         super().drop_worker(worker)
@@ -297,8 +302,3 @@ def _reference_in(connection: Connection) -> str | None:
     """Return the name of what resets restore from, in a database that is cloned with it."""
     found = [one.name for one in schemas.found(connection)]
     return next(filter(names.is_template_schema, found), None)
-
-
-def _lease_outside(server: Server, run: int) -> locks.Lease:
-    """Hold a run's lease in none of its databases."""
-    return locks.Lease(server.connect_for_maintenance(), run, is_in_host=False)

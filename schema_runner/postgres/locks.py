@@ -6,13 +6,13 @@ import secrets
 import select
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import sql
 
-from .server import Connection
+from .server import Connection, Server
 
 # Measured at 300 tables: DROP SCHEMA holds about 35 locks for each (the table, its indexes,
 # its TOAST table with index, its sequence, and what depends on them).
@@ -174,6 +174,11 @@ class Lease:
         _take(connection, run)
         if is_in_host:
             self.share(HOST_IN_USE)
+
+    @classmethod
+    def outside(cls, server: Server, run: int) -> Self:
+        """Hold a run's lease in none of its databases."""
+        return cls(server.connect_for_maintenance(), run, is_in_host=False)
 
     @property
     def is_cut_off(self) -> bool:

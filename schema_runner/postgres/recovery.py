@@ -18,6 +18,8 @@ _LIMIT = 30.0
 # The same where nothing is left to do but to clean up.
 _LAST = 3.0
 _PAUSE = 0.2
+# How long, in seconds, a schema is gone that a worker replaces by a fresh one.
+_RENEWAL = 0.5
 # How long, in seconds, one attempt may take where no answer comes from the server.
 _CONNECT_TIMEOUT = 5
 
@@ -47,18 +49,15 @@ class Recovery:
         self._lost_at = self._lost_at or now
         if now < self._next:
             return False
-        if not self._is_taken():
+        if not self._is_taken_again():
             if time.monotonic() - self._lost_at > _LIMIT:
                 self._fail(f"could not be made again for {_LIMIT:g} s. {self._why}")
             self._next = time.monotonic() + _PAUSE
             return False
         self._lost_at = None
-        host = self._host
-        if missing := host.missing():
-            raise self._lost(f"before it was made again, {', '.join(missing)} was removed.")
-        host.log(
-            f"The connection by which others see this run alive in {host.name!r} was lost; it has "
-            f"been made again, and nothing is missing."
+        self._host.log(
+            f"The connection by which others see this run alive in {self._host.name!r} was lost; "
+            f"it has been made again, and nothing is missing."
         )
         return True
 
@@ -78,33 +77,50 @@ class Recovery:
                 if self.attempt():
                     return True
             except LeaseLostError as error:
-                if self._error is None:
-                    self._host.log(str(error))
-                elif not self._is_gone:
+                if self._error is not None and not self._is_gone:
                     raise
+                # What is left can be dropped, if anything is.
+                self._host.log(str(error))
             if time.monotonic() > deadline:
                 self._fail(f"could not be made again. {self._why}")
             time.sleep(_PAUSE / 4)
         return False
 
-    def _is_taken(self) -> bool:
+    def _is_taken_again(self) -> bool:
         host, lease = self._host, self._host.lease
         try:
             connection = _connect(host.server, host.name if lease.is_in_host else None)
         except SchemaRunnerError as error:
             self._why = str(error)
             if lease.is_in_host and _is_dropped(host.server, host.name):
-                self._is_gone = True
-                self._fail("in the meantime that was removed.")
+                self._fail_for_good()
             return False
         try:
             if lease.move_to(connection):
+                self._refuse_loss()
                 return True
             self._why = "Another session holds its lock."
         except psycopg.Error as error:
             self._why = str(error)
         connection.close()
         return False
+
+    def _refuse_loss(self) -> None:
+        host = self._host
+        if not host.is_there():
+            # What has its name now is another run's.
+            host.lease.close()
+            self._fail_for_good()
+        if host.missing():
+            # A worker may just be making its schema anew.
+            time.sleep(_RENEWAL)
+        if missing := host.missing():
+            self._lost_at = None
+            raise self._lost(f"before it was made again, {', '.join(missing)} was removed.")
+
+    def _fail_for_good(self) -> None:
+        self._is_gone = True
+        self._fail("in the meantime that was removed.")
 
     def _fail(self, what: str) -> None:
         self._error = self._lost(what)

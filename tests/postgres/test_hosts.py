@@ -5,8 +5,8 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from schema_runner import names
-from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import databases
+from schema_runner.errors import LeaseLostError, SchemaRunnerError
+from schema_runner.postgres import databases, locks
 from schema_runner.postgres.created import HostDatabase
 from schema_runner.postgres.hosts import Request
 from schema_runner.postgres.marker import Marker, State
@@ -332,15 +332,41 @@ def test_refusals(request_: Request) -> None:
     assert there(request_) == [request_.name]
 
 
-def test_a_run_without_its_lease_leaves_it(request_: Request) -> None:
-    """Others may be where it believes its schemas to be."""
-    host = obtain(request_)
+def lose_lease(host: HostDatabase) -> None:
     with host.connect() as connection:
         pid = host.lease.connection.info.backend_pid
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+
+
+def test_a_lost_lease_is_taken_again_before_each_step(request_: Request) -> None:
+    """Under the same identity, so that others see the run alive, and it removes what it made."""
+    host = obtain(request_)
+    lose_lease(host)
+    host.connection.execute("SELECT 1")
+    with host.connect() as connection:
+        assert locks.is_held(connection, host.lease.run)
+        assert locks.Lease.is_host_in_use(connection)
+    lose_lease(host)
     host.release(keep=False)
-    assert there(request_) == [request_.name]
-    assert any("was lost" in line for line in told(request_))
+    assert there(request_) == []
+    assert sum("nothing is missing" in line for line in told(request_)) == 2
+
+
+@pytest.mark.parametrize("others", ["nothing", "a database of another run"])
+def test_a_database_that_was_removed_in_the_meantime(request_: Request, others: str) -> None:
+    """Others may be where the run believes its schemas to be: it leaves them alone."""
+    host = obtain(request_)
+    lose_lease(host)
+    with request_.server.maintenance() as maintenance:
+        databases.drop(maintenance, host.name)
+    other = obtain(request_) if others != "nothing" else None
+    if other:
+        # Nothing but its marker says whose it is.
+        other.lease.close()
+    with pytest.raises(LeaseLostError, match="was lost, and in the meantime that was removed"):
+        host.connection.execute("SELECT 1")
+    host.release(keep=False)
+    assert there(request_) == [request_.name] * (other is not None)
 
 
 def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:
