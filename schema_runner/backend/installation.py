@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from . import search_paths
 from .assignment import Assignment, assign
 from .extensions import sharing
 from .flushes import replace_flushes
@@ -61,6 +62,7 @@ def install(**attributes: Any) -> ExitStack:
             mixed.add(type(connection))
             undo.callback(_leave, connection, Assignment.of(connection.settings_dict))
     replace_flushes(undo, reset_of)
+    search_paths.set_back_after_tests(undo)
     # A run within a test must not take away what the test's own run has connected.
     signal_id = object()
     connection_created.connect(_prepare, dispatch_uid=signal_id)
@@ -109,9 +111,11 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
     assignment = Assignment.of(connection.settings_dict)
     if assignment is None:
         return
-    if assignment.path_is_set_later and assignment.search_path is not None:
-        # On psycopg's own connection: tests that count queries must not see this one.
-        connection.connection.execute(f"SET search_path = {assignment.search_path}")
+    search_paths.watch(connection)
+    # One that comes from a pool is as whoever has used it before has left it.
+    is_pooled = connection.settings_dict["OPTIONS"].get("pool")
+    if (assignment.path_is_set_later or is_pooled) and assignment.search_path is not None:
+        search_paths.set_path(connection.connection, assignment.search_path)
 
 
 def _leave(connection: "BaseDatabaseWrapper", before: Assignment | None) -> None:

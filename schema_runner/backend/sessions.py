@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from typing import Any
+from unittest.util import strclass
 
 from django.db import connections
+
+from . import search_paths
 
 
 def disconnect() -> None:
@@ -31,10 +34,14 @@ def leave_transactions() -> None:
             connection.run_on_commit = []
 
 
-def disconnect_from_transactions() -> None:
-    """Close this thread's connections that do not commit by themselves."""
+def end_sessions() -> None:
+    """Close this thread's connections, for tests can have set anything on them.
+
+    The search_path, a role, temporary tables: what follows is to find none of it. After a test
+    that can commit, Django is about to close them anyway.
+    """
     for connection in connections.all(initialized_only=True):
-        if connection.vendor == "postgresql" and not connection.autocommit:
+        if connection.vendor == "postgresql":
             connection.close()
 
 
@@ -43,6 +50,7 @@ def prepare_for(test_class: type, *, own_database: bool) -> None:
 
     One that wants its `own_database` is taken there.
     """
+    search_paths.set_back_before(strclass(test_class))
     for creation in _resetting():
         creation.prepare_for(test_class, own_database=own_database)
 
