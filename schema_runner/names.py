@@ -6,6 +6,8 @@ import re
 # PostgreSQL cuts longer names off, silently (NAMEDATALEN - 1).
 _LONGEST = 63
 _WORKER = r"test_w([1-9][0-9]*)_([0-9]+)"
+# What such names match, also in SQL.
+OWN_SCHEMA = r"^test_(?:w[1-9][0-9]*|shims|template)_[0-9]+$"
 
 # Where the extensions of all runs in one database are, if that is the project's own.
 EXTENSIONS_SCHEMA = "test_extensions"
@@ -41,8 +43,7 @@ def is_in_public(table: str) -> bool:
 
 def is_own_schema(name: str) -> bool:
     """Whether a schema of one run is called so: only such a run would have made it."""
-    pattern = r"test_(?:w[1-9][0-9]*|shims|template)_[0-9]+"
-    return re.fullmatch(pattern, name) is not None
+    return re.fullmatch(OWN_SCHEMA, name) is not None
 
 
 def worker_of_schema(name: str) -> int | None:

@@ -23,9 +23,10 @@ from .resetting import reset_of
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+    from ..settings import Settings
+
 # Attribute of a connection, attribute of its class, and what goes into the latter.
 _SEAMS = (
-    ("creation", "creation_class", OwnDatabaseCreation),
     ("introspection", "introspection_class", SchemaIntrospection),
     ("ops", "ops_class", SchemaOperations),
 )
@@ -46,12 +47,17 @@ def install(**attributes: Any) -> ExitStack:
     attributes["process"] = os.getpid()
     attributes["project_places"] = frozenset(place(one.settings_dict) for one in connections.all())
     mixed: set[type] = set()
+    mixin_of_creation = _creation_mixin(attributes["runner_settings"])
+    seams: list[tuple[str, str, type]] = [
+        ("creation", "creation_class", mixin_of_creation),
+        *_SEAMS,
+    ]
     for connection in connections.all():
         if connection.vendor == "postgresql":
             if type(connection) not in mixed:
                 narrow_methods(undo, type(connection).introspection_class)
-            for instance_name, class_name, mixin in _SEAMS:
-                members = attributes if mixin is OwnDatabaseCreation else {}
+            for instance_name, class_name, mixin in seams:
+                members = attributes if mixin is mixin_of_creation else {}
                 mix = partial(_mixed, mixin=mixin, members=members)
                 if type(connection) not in mixed:
                     _mix_in(undo, type(connection), class_name, mix)
@@ -68,6 +74,14 @@ def install(**attributes: Any) -> ExitStack:
     connection_created.connect(_prepare, dispatch_uid=signal_id)
     undo.callback(connection_created.disconnect, dispatch_uid=signal_id)
     return undo
+
+
+def _creation_mixin(settings: "Settings") -> type[OwnDatabaseCreation]:
+    if settings.host_database != "current":
+        return OwnDatabaseCreation
+    from .watching import WatchingCreation
+
+    return WatchingCreation
 
 
 def _mix_in(undo: ExitStack, wrapper: type, name: str, mix: Callable[[type], type]) -> None:

@@ -1,6 +1,5 @@
 """The search_path of connections that tests have used: looked at, and set back."""
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -9,15 +8,27 @@ from weakref import WeakSet
 from django.test import SimpleTestCase, TransactionTestCase
 from psycopg.pq import ExecStatus, TransactionStatus
 
+from ..forks import ForkAware
 from .assignment import Assignment
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-# The connections that threads of this process have opened, as long as they are referenced.
-_opened: "WeakSet[BaseDatabaseWrapper]" = WeakSet()
-# The sockets of a process that has been forked are its parent's.
-os.register_at_fork(after_in_child=_opened.clear)
+
+class _Opened(ForkAware):
+    """The connections that threads of this process have opened, as long as they are referenced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections: WeakSet[BaseDatabaseWrapper] = WeakSet()
+
+    def after_fork(self, *, is_child: bool) -> None:
+        if is_child:
+            # Their sockets are the parent's.
+            self.connections.clear()
+
+
+_opened = _Opened()
 # What has been run last: a migration can leave something on a connection, too.
 _last = ["The set-up"]
 _SHOW = b"SELECT pg_catalog.current_setting('search_path')"
@@ -27,7 +38,7 @@ _SET = b"SELECT pg_catalog.set_config('search_path', $1, false)"
 
 def watch(connection: "BaseDatabaseWrapper") -> None:
     """Have `set_back` look at a connection that has just been opened."""
-    _opened.add(connection)
+    _opened.connections.add(connection)
 
 
 def set_path(connection: Any, path: str) -> None:
@@ -70,7 +81,7 @@ def set_back(by: str) -> None:
     A transaction of Django's is going to be rolled back, and the search_path with it. `by` names
     the tests that may have set another one.
     """
-    for connection in list(_opened):
+    for connection in list(_opened.connections):
         if connection.vendor == "postgresql" and not connection.in_atomic_block:
             assignment = Assignment.of(connection.settings_dict)
             path = assignment.search_path if assignment else None
@@ -81,9 +92,15 @@ def set_back(by: str) -> None:
 
 def execute_on_idle(statement: bytes) -> None:
     """Execute a statement on each connection of this process that is not in use."""
-    for connection in list(_opened):
+    for connection in list(_opened.connections):
         if connection.vendor == "postgresql" and Assignment.of(connection.settings_dict):
             _execute(connection.connection, statement)
+
+
+def backends_in_use() -> list[int]:
+    """Return the numbers of the server processes of the connections that are open."""
+    opened = [one.connection for one in list(_opened.connections) if one.vendor == "postgresql"]
+    return [one.info.backend_pid for one in opened if one is not None and not one.closed]
 
 
 def _is_set_back(connection: Any, path: str) -> bool:

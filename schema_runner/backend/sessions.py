@@ -6,8 +6,6 @@ from unittest.util import strclass
 
 from django.db import connections
 
-from . import search_paths
-
 
 def disconnect() -> None:
     """Close this thread's connections to PostgreSQL, which would keep a host database in use."""
@@ -50,9 +48,19 @@ def prepare_for(test_class: type, *, own_database: bool) -> None:
 
     One that wants its `own_database` is taken there.
     """
-    search_paths.set_back_before(strclass(test_class))
-    for creation in _resetting():
+    creations = list(_resetting())
+    if creations:
+        from .search_paths import set_back_before
+
+        set_back_before(strclass(test_class))
+    for creation in creations:
         creation.prepare_for(test_class, own_database=own_database)
+
+
+def changes_outside() -> tuple[str, ...]:
+    """Name what a class has changed in the project's own database, or somebody else meanwhile."""
+    watching = [one for one in _resetting() if hasattr(one, "changes_outside")]
+    return tuple(sorted({name for one in watching for name in one.changes_outside()}))
 
 
 def resets_so_far() -> tuple[int, float]:
