@@ -41,6 +41,13 @@ def is_in_public(table: str) -> bool:
     return re.match(r'"?public"\."?\w', table) is not None
 
 
+def has_schema(table: str) -> bool:
+    """Whether a db_table names a schema as well, which may be any: 'crm"."customer'."""
+    # Django puts quotes around a name that does not have them already, and leaves those within.
+    quoted = len(table) > 1 and table.startswith('"') and table.endswith('"')
+    return '"' in (table[1:-1] if quoted else table).replace('""', "")
+
+
 def is_own_schema(name: str) -> bool:
     """Whether a schema of one run is called so: only such a run would have made it."""
     return re.fullmatch(OWN_SCHEMA, name) is not None

@@ -1,10 +1,12 @@
-"""The project's own database beside tests: what they have changed there."""
+"""The project's own database beside tests: what they may not name, and what they have changed."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import psycopg
+from django.apps import apps
+from django.db import router
 
 from .. import names
 from ..errors import SchemaRunnerError
@@ -12,6 +14,7 @@ from ..postgres import backends, other_sessions
 from ..postgres.outside import Outside, digest
 from ..postgres.outside_changes import changed, changes, has_statistics
 from ..postgres.server import Connection
+from ..wording import listing
 from . import search_paths
 from .own_database import OwnDatabaseCreation
 from .sessions import disconnect
@@ -57,6 +60,38 @@ class WatchingCreation(OwnDatabaseCreation, Base):
     _others: Sequence[str] = ()
     # Where there are no resets, whose connection would do.
     _own_connection: StandingConnection | None = None
+
+    def _obtain_host(self) -> None:
+        # A run within a test finds this class, and may have other settings.
+        if self._is_current:
+            self._refuse_models()
+        super()._obtain_host()
+
+    def _refuse_models(self) -> None:
+        """Raise SchemaRunnerError for models whose tables are named with a schema."""
+        found = {
+            model._meta.label: model._meta.db_table
+            for model in apps.get_models(include_auto_created=True)
+            if names.has_schema(model._meta.db_table) and self._is_used(model)
+        }
+        refused = {
+            label: table
+            for label, table in found.items()
+            if label not in self.runner_settings.trusted_models
+        }
+        if refused:
+            listed = [f"{label} ({table!r})" for label, table in refused.items()]
+            raise SchemaRunnerError(
+                f"Models name a schema in db_table, so that their tests would reach the project's "
+                f"own tables: {listing(listed, 10)}. Leave the schema out, so that search_path "
+                f"decides, or use --host-database test. Models whose tables are only read can be "
+                f'listed in SCHEMA_RUNNER["TRUSTED_MODELS"] as "app_label.Model".'
+            )
+
+    def _is_used(self, model: Any) -> bool:
+        reads, writes = router.db_for_read(model), router.db_for_write(model)
+        may_migrate = router.allow_migrate_model(self._alias, model)
+        return self._alias in {reads, writes} or may_migrate
 
     def create_test_db(self, *args: Any, **kwargs: Any) -> str:
         name = super().create_test_db(*args, **kwargs)

@@ -248,6 +248,38 @@ def test_statistics_that_cannot_be_compared(project: Project, cause: str) -> Non
     project.run().failed("crm.customer: truncated, or rewritten", cause)
 
 
+NAMING = """
+    class Customer(models.Model):
+        class Meta:
+            db_table = 'crm"."customer'
+            managed = False
+
+    class Tag(models.Model):
+        customers = models.ManyToManyField("Author", db_table='"crm"."tags"')
+
+        class Meta:
+            managed = False
+"""
+
+
+def test_models_that_name_a_schema(project: Project) -> None:
+    """They are refused before anything is made, unless the settings trust them."""
+    with (project.folder / "library/models.py").open("a") as models:
+        models.write(dedent(NAMING))
+    body = "from library.models import Customer\nself.assertEqual(Customer.objects.count(), 3)"
+    project.tests(suite_of(body))
+    with unchanged(project):
+        result = project.run().refused(
+            "library.Customer", 'crm"."customer', "library.Tag_customers"
+        )
+        assert "Ran " not in result.stderr
+    trusted = ["library.Customer", "library.Tag_customers"]
+    settings = {"HOST_DATABASE": "current", "TRUSTED_MODELS": trusted}
+    project.configure(f"SCHEMA_RUNNER = {settings}")
+    with unchanged(project):
+        project.run().passed()
+
+
 def test_a_role_that_has_rights_on_nothing_of_the_project_s(project: Project) -> None:
     """It is refused what would change something of the project's own."""
     bodies = [body for name, (body, _) in ATTACKS.items() if name not in {"role", "objects"}]
