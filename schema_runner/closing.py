@@ -1,6 +1,8 @@
 """The part of the runner that remembers a run, and says in a few lines what it has come to."""
 
+import logging
 import multiprocessing
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -22,6 +24,7 @@ from .usage import Usage
 
 if TYPE_CHECKING:
     from .foresight.memory import Memory
+    from .reporting.outside import OutsideReport
     from .workspace import Workspace
 
     Base = DiscoverRunner
@@ -39,6 +42,8 @@ class ClosingMixin(Base):
     _memory: "Memory | None"
     _settings: Settings
     _suite: Any = None
+    # What tests have changed in the project's own database, where they are run in that one.
+    _outside: "OutsideReport | None" = None
     # What helps tests that have failed on what workers share.
     _hint_lines: Collection[str] = ()
 
@@ -104,7 +109,25 @@ class ClosingMixin(Base):
             from .reporting.hints import hint_lines
 
             self._hint_lines = list(hint_lines(result, self._workspace.usage, self._settings))
-        return failures + len(self._findings.flaky) if self._options.fail_on_flaky else failures
+        if self._options.fail_on_flaky:
+            failures += len(self._findings.flaky)
+        return failures + self._outside.number if self._outside else failures
+
+    def _watch_outside(self) -> "OutsideReport":
+        """Follow what classes see of the project's own database."""
+        from .reporting.outside import OutsideReport
+
+        self._outside = OutsideReport()
+        self.observers.append(self._outside)
+        return self._outside
+
+    def _tell_outside(self) -> None:
+        """Say what has changed there, also where the run was broken off, or is to be silent."""
+        for line in self._outside.lines() if self._outside else ():
+            if self.logger is None:
+                sys.stderr.write(f"{line}\n")
+            else:
+                self.log(line, logging.ERROR)
 
     @property
     def _findings(self) -> Findings:

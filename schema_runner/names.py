@@ -9,6 +9,8 @@ _LONGEST = 63
 # More than a run has on any machine.
 _WORKERS = 256
 _WORKER = r"test_w([1-9][0-9]*)_([0-9]+)"
+# What such names match, also in SQL.
+OWN_SCHEMA = r"^test_(?:w[1-9][0-9]*|shims|template)_[0-9]+$"
 
 # Where the extensions of all runs in one database are, if that is the project's own.
 EXTENSIONS_SCHEMA = "test_extensions"
@@ -42,10 +44,16 @@ def is_in_public(table: str) -> bool:
     return re.match(r'"?public"\."?\w', table) is not None
 
 
+def has_schema(table: str) -> bool:
+    """Whether a db_table names a schema as well, which may be any: 'crm"."customer'."""
+    # Django puts quotes around a name that does not have them already, and leaves those within.
+    quoted = len(table) > 1 and table.startswith('"') and table.endswith('"')
+    return '"' in (table[1:-1] if quoted else table).replace('""', "")
+
+
 def is_own_schema(name: str) -> bool:
     """Whether a schema of one run is called so: only such a run would have made it."""
-    pattern = r"test_(?:w[1-9][0-9]*|shims|template)_[0-9]+"
-    return re.fullmatch(pattern, name) is not None
+    return re.fullmatch(OWN_SCHEMA, name) is not None
 
 
 def worker_of_schema(name: str) -> int | None:

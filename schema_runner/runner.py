@@ -123,10 +123,14 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
 
         workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
         self._workspace = workspace
+        watching = {}
+        if self._settings.host_database == "current":
+            watching["comparisons"] = self._watch_outside().comparisons
         self._installed = install(
             workspace=workspace,
             runner_settings=self._settings,
             has_own_databases=self._has_own_databases,
+            **watching,
         )
         patience = locks.Patience(self._settings.lock_timeout, self.log)
         self._installed.callback(locks.wait_with, locks.wait_with(patience))
@@ -158,6 +162,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
                 super().teardown_databases(old_config, **kwargs)
             finally:
                 self._clean_up()
+                self._tell_outside()
 
     def _clean_up(self) -> None:
         with self._installed:

@@ -33,6 +33,8 @@ class Settings(NamedTuple):
     seeders: tuple[str, ...] = ()
     worker_setup: tuple[str, ...] = ()
     trusted_migrations: tuple[str, ...] = ()
+    trusted_models: tuple[str, ...] = ()
+    expected_changes: tuple[str, ...] = ()
     pg_dump: str | None = None
     snapshot_dir: str | None = None
     fingerprint: tuple[str, ...] = ()

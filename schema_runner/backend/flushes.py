@@ -9,7 +9,9 @@ from django.db import connections
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
 
+from .assignment import Assignment
 from .management import import_management
+from .sessions import end_sessions
 
 if TYPE_CHECKING:
     from ..postgres.occupied import Scope
@@ -56,6 +58,9 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
         is_asked = under_way and not options["interactive"] and _is_django_s(alias)
         reset = reset_of(alias) if is_asked else None
         if reset is None:
+            if under_way and _has_path(alias):
+                # By a path that a test has left it would empty other tables.
+                end_sessions()
             handle(command, **options)
             return
         import_management(ImportError)
@@ -80,6 +85,12 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
     ):
         undo.callback(setattr, owner, name, getattr(owner, name))
         setattr(owner, name, replacement)
+
+
+def _has_path(alias: str) -> bool:
+    """Whether the tables of an alias are found by a search_path of ours."""
+    assignment = Assignment.of(connections[alias].settings_dict)
+    return assignment is not None and assignment.search_path is not None
 
 
 def _is_django_s(alias: str) -> bool:

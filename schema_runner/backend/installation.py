@@ -11,6 +11,7 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 
 from ..postgres.server import NOTICE_DEATH
+from . import search_paths
 from .assignment import Assignment, assign
 from .extensions import sharing
 from .flushes import replace_flushes
@@ -24,9 +25,10 @@ from .resetting import reset_of
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+    from ..settings import Settings
+
 # Attribute of a connection, attribute of its class, and what goes into the latter.
 _SEAMS = (
-    ("creation", "creation_class", OwnDatabaseCreation),
     ("introspection", "introspection_class", SchemaIntrospection),
     ("ops", "ops_class", SchemaOperations),
 )
@@ -47,12 +49,17 @@ def install(**attributes: Any) -> ExitStack:
     attributes["process"] = os.getpid()
     attributes["project_databases"] = project_databases()
     mixed: set[type] = set()
+    mixin_of_creation = _creation_mixin(attributes["runner_settings"])
+    seams: list[tuple[str, str, type]] = [
+        ("creation", "creation_class", mixin_of_creation),
+        *_SEAMS,
+    ]
     for connection in connections.all():
         if connection.vendor == "postgresql":
             if type(connection) not in mixed:
                 narrow_methods(undo, type(connection).introspection_class)
-            for instance_name, class_name, mixin in _SEAMS:
-                members = attributes if mixin is OwnDatabaseCreation else {}
+            for instance_name, class_name, mixin in seams:
+                members = attributes if mixin is mixin_of_creation else {}
                 mix = partial(_mixed, mixin=mixin, members=members)
                 if type(connection) not in mixed:
                     _mix_in(undo, type(connection), class_name, mix)
@@ -63,11 +70,20 @@ def install(**attributes: Any) -> ExitStack:
             mixed.add(type(connection))
             undo.callback(_leave, connection, Assignment.of(connection.settings_dict))
     replace_flushes(undo, reset_of)
+    search_paths.set_back_after_tests(undo)
     # A run within a test must not take away what the test's own run has connected.
     signal_id = object()
     connection_created.connect(_prepare, dispatch_uid=signal_id)
     undo.callback(connection_created.disconnect, dispatch_uid=signal_id)
     return undo
+
+
+def _creation_mixin(settings: "Settings") -> type[OwnDatabaseCreation]:
+    if settings.host_database != "current":
+        return OwnDatabaseCreation
+    from .watching import WatchingCreation
+
+    return WatchingCreation
 
 
 def _mix_in(undo: ExitStack, wrapper: type, name: str, mix: Callable[[type], type]) -> None:
@@ -114,9 +130,11 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
     if assignment.run is not None and connection.connection.autocommit:
         with suppress(psycopg.errors.InvalidParameterValue):
             connection.connection.execute(NOTICE_DEATH)
-    if assignment.path_is_set_later and assignment.search_path is not None:
-        # On psycopg's own connection: tests that count queries must not see this one.
-        connection.connection.execute(f"SET search_path = {assignment.search_path}")
+    search_paths.watch(connection)
+    # One that comes from a pool is as whoever has used it before has left it.
+    is_pooled = connection.settings_dict["OPTIONS"].get("pool")
+    if (assignment.path_is_set_later or is_pooled) and assignment.search_path is not None:
+        search_paths.set_path(connection.connection, assignment.search_path)
 
 
 def _leave(connection: "BaseDatabaseWrapper", before: Assignment | None) -> None:

@@ -13,7 +13,7 @@ from ..errors import SchemaRunnerError
 from .assignment import Assignment
 from .creation import SchemaCreation
 from .flushes import Flush
-from .sessions import disconnect_from_transactions, leave_transactions
+from .sessions import end_sessions, leave_transactions
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -110,6 +110,14 @@ class ResettingCreation(SchemaCreation, Base):
                 self._resets.close()
             self._resets = None
 
+    def note_search_path(self, by: str) -> None:
+        """Note that tests have left a connection of this alias elsewhere, which is mended."""
+        if self._is_current:
+            self._say_to_user(
+                f"{by} left the search_path of a connection at what is not the worker's: it has "
+                f"been set back."
+            )
+
     def _say_to_user(self, text: str) -> None:
         self._workspace.log(text)
 
@@ -124,10 +132,10 @@ def reset_of(alias: str) -> Callable[[Flush], None] | None:
         return None
 
     def reset(request: Flush) -> None:
-        # What a test has left open in this thread would be in the way. Django would close it next.
+        # What a test has left open in this thread would be in the way, and its settings too.
         begun = time.perf_counter()
         leave_transactions()
-        disconnect_from_transactions()
+        end_sessions()
         resets.do(request)
         creation.resets_done += 1
         creation.reset_time += time.perf_counter() - begun

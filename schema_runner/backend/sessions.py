@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from unittest.util import strclass
 
 from django.db import connections
 
@@ -31,10 +32,14 @@ def leave_transactions() -> None:
             connection.run_on_commit = []
 
 
-def disconnect_from_transactions() -> None:
-    """Close this thread's connections that do not commit by themselves."""
+def end_sessions() -> None:
+    """Close this thread's connections, for tests can have set anything on them.
+
+    The search_path, a role, temporary tables: what follows is to find none of it. After a test
+    that can commit, Django is about to close them anyway.
+    """
     for connection in connections.all(initialized_only=True):
-        if connection.vendor == "postgresql" and not connection.autocommit:
+        if connection.vendor == "postgresql":
             connection.close()
 
 
@@ -43,8 +48,19 @@ def prepare_for(test_class: type, *, own_database: bool) -> None:
 
     One that wants its `own_database` is taken there.
     """
-    for creation in _resetting():
+    creations = list(_resetting())
+    if creations:
+        from .search_paths import set_back_before
+
+        set_back_before(strclass(test_class))
+    for creation in creations:
         creation.prepare_for(test_class, own_database=own_database)
+
+
+def changes_outside() -> tuple[str, ...]:
+    """Name what a class has changed in the project's own database, or somebody else meanwhile."""
+    watching = [one for one in _resetting() if hasattr(one, "changes_outside")]
+    return tuple(sorted({name for one in watching for name in one.changes_outside()}))
 
 
 def resets_so_far() -> tuple[int, float]:

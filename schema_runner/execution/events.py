@@ -63,6 +63,8 @@ class ClassFinished(NamedTuple):
     Of the duration, `overhead` was spent outside of the tests. It `keeps_state` if tests have
     changed attributes of the class or of its module; None where nobody has looked. `resets`
     counts those that were done after tests that commit, which took `reset_time` seconds.
+    `changed_outside` names what has changed meanwhile in the project's own database, where the
+    schemas are in that one; it can be somebody else's doing, or have been rolled back.
     """
 
     test_class: str
@@ -75,6 +77,7 @@ class ClassFinished(NamedTuple):
     keeps_state: bool | None
     resets: int
     reset_time: float
+    changed_outside: tuple[str, ...] = ()
 
 
 class WorkerReady(NamedTuple):

@@ -10,7 +10,7 @@ from unittest.util import strclass
 
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
-from ..backend.sessions import prepare_for
+from ..backend.sessions import changes_outside, prepare_for
 from . import marks
 from .alarm import Alarm
 from .cost import Cost, cost_so_far
@@ -64,6 +64,8 @@ class LimitedMixin:
         """Tell observers of the class that is over, if there is one."""
         if self._class is None:
             return
+        self._alarm.clear()
+        changed = changes_outside()
         begun, before = self._class_begun
         cost = cost_so_far().since(before)
         self._observe(
@@ -78,6 +80,7 @@ class LimitedMixin:
                 keeps_state=None,
                 resets=cost.resets,
                 reset_time=cost.reset_time,
+                changed_outside=changed,
             )
         )
         self._class = None

@@ -106,6 +106,7 @@ class Left(NamedTuple):
     time: float
     cost: Cost
     keeps_state: bool | None
+    changed_outside: tuple[str, ...]
 
 
 class Gone(NamedTuple):

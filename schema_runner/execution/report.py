@@ -191,6 +191,7 @@ class Report:
                     keeps_state=message.keeps_state,
                     resets=cost.resets,
                     reset_time=cost.reset_time,
+                    changed_outside=message.changed_outside,
                 )
             )
 

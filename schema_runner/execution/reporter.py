@@ -6,6 +6,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ..backend.sessions import changes_outside
 from ..errors import TestTimeoutError
 from . import marks
 from .alarm import Alarm
@@ -120,8 +121,9 @@ class Reporter:
         """A part is over; if it `is_last` the run is to have others ready soon."""
         self._alarm.clear()
         self._test = None
+        changed = changes_outside()
         cost = cost_so_far().since(self._cost_before)
-        self.send(Left(self._key, time.time() - cost.time, cost, self._keeps_state))
+        self.send(Left(self._key, time.time() - cost.time, cost, self._keeps_state, changed))
         if is_last:
             self.ring()
 

@@ -12,7 +12,7 @@ Version: TypeAlias = int
 # The columns by which rows of catalogs belong to a schema, or to a row of another catalog that
 # does. Such rows are never changed in place but for statistics, so what names all row versions
 # tells of every alteration.
-_BY_NAMESPACE = {
+BY_NAMESPACE = {
     "pg_collation": "collnamespace",
     "pg_constraint": "connamespace",
     "pg_conversion": "connamespace",
@@ -28,7 +28,7 @@ _BY_NAMESPACE = {
     "pg_ts_template": "tmplnamespace",
     "pg_type": "typnamespace",
 }
-_BY_OWNER = {
+BY_OWNER = {
     ("pg_aggregate", "aggfnoid"): "pg_proc",
     ("pg_amop", "amopfamily"): "pg_opfamily",
     ("pg_amproc", "amprocfamily"): "pg_opfamily",
@@ -47,7 +47,7 @@ _BY_OWNER = {
     ("pg_transform", "trftype"): "pg_type",
     ("pg_ts_config_map", "mapcfg"): "pg_ts_config",
 }
-_PARTS_OF_RELATIONS = {"pg_policy": "polrelid", "pg_rewrite": "ev_class", "pg_trigger": "tgrelid"}
+PARTS_OF_RELATIONS = {"pg_policy": "polrelid", "pg_rewrite": "ev_class", "pg_trigger": "tgrelid"}
 # These are told by what is in them: TRUNCATE alters rows of pg_class, a reset those of triggers
 # and rules, which it disables for a while, and ALTER SEQUENCE … RESTART those of sequences.
 _CONTENTS = [
@@ -110,11 +110,11 @@ def _for(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sql.C
 
 @cache
 def _version_query() -> bytes:
-    own = [_for(_OWN, *one) for one in (("pg_class", "relnamespace"), *_BY_NAMESPACE.items())]
-    own += [_for(_PARTS, *one) for one in _PARTS_OF_RELATIONS.items()]
+    own = [_for(_OWN, *one) for one in (("pg_class", "relnamespace"), *BY_NAMESPACE.items())]
+    own += [_for(_PARTS, *one) for one in PARTS_OF_RELATIONS.items()]
     rows = [
-        *(_for(_ROWS, *one) for one in _BY_NAMESPACE.items()),
-        *(_for(_ROWS_OF_OWNER, *one, owner) for one, owner in _BY_OWNER.items()),
+        *(_for(_ROWS, *one) for one in BY_NAMESPACE.items()),
+        *(_for(_ROWS_OF_OWNER, *one, owner) for one, owner in BY_OWNER.items()),
         *map(sql.SQL, _CONTENTS),
     ]
     hashed = sql.SQL("SELECT pg_catalog.hash_record_extended(r, {}) FROM ({}) r")

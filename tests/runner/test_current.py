@@ -411,6 +411,8 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
                 Looking.developer.execute("LOCK TABLE test_extensions.pg_buffercache")
     """
     project.tests(tests)
+    expected = {"HOST_DATABASE": "current", "EXPECTED_CHANGES": ["public.precious"]}
+    project.configure(f"SCHEMA_RUNNER = {expected}")
     with unchanged(project):
         result = project.run().passed()
         why = "extension hstore stays: column hstore of table public.precious depends on"

@@ -34,7 +34,10 @@ NUMBER = '"RETRIES"] must be a whole number, 0 or more'
     ("value", "message"),
     [
         ([], "must be a dict"),
-        ({"FIXTURE": []}, "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are FINGERPRINT, F"),
+        (
+            {"FIXTURE": []},
+            "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are EXPECTED_CHANGES, F",
+        ),
         ({"fixtures": []}, "Unknown key in SCHEMA_RUNNER: fixtures"),
         ({3: []}, "Unknown key in SCHEMA_RUNNER: 3"),
         ({"STRATEGY": "clone"}, "use one of 'template', 'migrate'"),

@@ -1,0 +1,134 @@
+"""The search_path of connections that tests have used: looked at, and set back."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from django.test import SimpleTestCase, TransactionTestCase
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from ..forks import ForkAware
+from .assignment import Assignment
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+class _Opened(ForkAware):
+    """The connections that threads of this process have opened, as long as they are referenced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections: WeakSet[BaseDatabaseWrapper] = WeakSet()
+
+    def after_fork(self, *, is_child: bool) -> None:
+        if is_child:
+            # Their sockets are the parent's.
+            self.connections.clear()
+
+
+_opened = _Opened()
+# What has been run last: a migration can leave something on a connection, too.
+_last = ["The set-up"]
+_SHOW = b"SELECT pg_catalog.current_setting('search_path')"
+# Unlike SET, this keeps the value as it is written.
+_SET = b"SELECT pg_catalog.set_config('search_path', $1, false)"
+
+
+def watch(connection: "BaseDatabaseWrapper") -> None:
+    """Have `set_back` look at a connection that has just been opened."""
+    _opened.connections.add(connection)
+
+
+def set_path(connection: Any, path: str) -> None:
+    """Set the search_path of one of psycopg's connections, whatever transaction comes of it."""
+    _execute(connection, _SET, path)
+
+
+def set_back_after_tests(undo: ExitStack) -> None:
+    """Call `set_back` after each test, before Django ends it, until the stack is closed.
+
+    Django calls `_post_teardown` after each test, in all versions from 5.2 to 6.1.
+    """
+    for owner in (SimpleTestCase, TransactionTestCase):
+        tear_down: Any = owner._post_teardown  # type: ignore[attr-defined]
+        undo.callback(setattr, owner, "_post_teardown", tear_down)
+        owner._post_teardown = _setting_back(owner, tear_down)  # type: ignore[attr-defined]
+
+
+def _setting_back(owner: type, tear_down: Callable[[Any], None]) -> Callable[[Any], None]:
+    def _post_teardown(test: Any) -> None:
+        # One method calls the other.
+        if test.databases and (owner is TransactionTestCase) is isinstance(
+            test, TransactionTestCase
+        ):
+            set_back(test.id())
+        tear_down(test)
+
+    return _post_teardown
+
+
+def set_back_before(test_class: str) -> None:
+    """Call `set_back` before a class is set up, for what is run outside of tests."""
+    set_back(_last[0])
+    _last[0] = test_class
+
+
+def set_back(by: str) -> None:
+    """Point the connections of all threads at their schemas again, but for those in transactions.
+
+    A transaction of Django's is going to be rolled back, and the search_path with it. `by` names
+    the tests that may have set another one.
+    """
+    for connection in list(_opened.connections):
+        if connection.vendor == "postgresql" and not connection.in_atomic_block:
+            assignment = Assignment.of(connection.settings_dict)
+            path = assignment.search_path if assignment else None
+            if path is not None and _is_set_back(connection.connection, path):
+                creation: Any = connection.creation
+                creation.note_search_path(by)
+
+
+def execute_on_idle(statement: bytes) -> None:
+    """Execute a statement on each connection of this process that is not in use."""
+    for connection in list(_opened.connections):
+        if connection.vendor == "postgresql" and Assignment.of(connection.settings_dict):
+            _execute(connection.connection, statement)
+
+
+def backends_in_use() -> list[int]:
+    """Return the numbers of the server processes of the connections that are open."""
+    opened = [one.connection for one in list(_opened.connections) if one.vendor == "postgresql"]
+    return [one.info.backend_pid for one in opened if one is not None and not one.closed]
+
+
+def _is_set_back(connection: Any, path: str) -> bool:
+    """Set the search_path unless it is that already; return whether that was needed."""
+    found = _execute(connection, _SHOW)
+    if found is None or found == path:
+        return False
+    set_path(connection, path)
+    return True
+
+
+def _execute(connection: Any, statement: bytes, *parameters: str) -> str | None:
+    """Execute a statement on one of psycopg's connections; return what it shows.
+
+    Return None where it shows nothing, and where the connection is in use, or in a transaction:
+    another thread may be waiting for notifications. What psycopg does by itself (a transaction,
+    a prepared statement) and what tests patch or count is passed by.
+    """
+    if connection is None or connection.closed or not connection.lock.acquire(blocking=False):
+        return None
+    try:
+        pgconn = connection.pgconn
+        if pgconn.transaction_status != TransactionStatus.IDLE:
+            return None
+        result = pgconn.exec_params(statement, [value.encode() for value in parameters])
+    finally:
+        connection.lock.release()
+    if result.status != ExecStatus.TUPLES_OK:
+        return None
+    value = result.get_value(0, 0)
+    return value.decode() if value is not None else None

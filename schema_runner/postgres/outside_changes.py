@@ -1,0 +1,95 @@
+"""What has changed outside of the schemas of runs between two looks."""
+
+from collections.abc import Iterator
+
+from .outside import Outside, Relation
+from .server import Connection
+from .stamps import written_since
+
+
+def changed(before: Outside, after: Outside) -> frozenset[str]:
+    """Name what is another than it was, maybe by something that was rolled back."""
+    relations = {
+        (before.relations.get(oid) or after.relations[oid]).name
+        for oid in before.relations.keys() | after.relations.keys()
+        if before.relations.get(oid) != after.relations.get(oid)
+    }
+    keys = before.others.keys() | after.others.keys()
+    others = {key[0] for key in keys if before.others.get(key) != after.others.get(key)}
+    return frozenset(relations | others)
+
+
+def changes(connection: Connection, before: Outside, after: Outside) -> dict[str, str]:
+    """Map what has changed for good to what has happened to it, as in "3 rows deleted"."""
+    found: dict[str, list[str]] = {}
+    for oid in before.relations.keys() | after.relations.keys():
+        one, other = before.relations.get(oid), after.relations.get(oid)
+        name = (one or after.relations[oid]).name
+        found.setdefault(name, []).extend(_of_relation(connection, before, after, one, other))
+    for key in before.others.keys() | after.others.keys():
+        old, new = before.others.get(key), after.others.get(key)
+        if old != new:
+            what = "new" if old is None else "gone" if new is None else "altered"
+            found.setdefault(key[0], []).append(what)
+    return {name: ", ".join(sorted(set(texts))) for name, texts in sorted(found.items()) if texts}
+
+
+def has_statistics(before: Outside, after: Outside) -> bool:
+    """Whether the counters of both looks tell what rows have been written in between."""
+    return before.counted and after.counted and before.epoch == after.epoch
+
+
+def _of_relation(
+    connection: Connection,
+    before: Outside,
+    after: Outside,
+    one: Relation | None,
+    other: Relation | None,
+) -> Iterator[str]:
+    if one is None or other is None:
+        yield "new" if one is None else "dropped"
+        return
+    if (one.name, one.facts, one.parts) != (other.name, other.facts, other.parts):
+        yield "altered"
+    if one.storage != other.storage:
+        yield "restarted" if one.kind == "S" else "truncated, or rewritten"
+    if one.value != other.value:
+        yield f"went from {_number(one.value)} to {_number(other.value)}"
+    if has_statistics(before, after):
+        yield from _written(connection, before, one, other)
+
+
+def _written(
+    connection: Connection, before: Outside, one: Relation, other: Relation
+) -> Iterator[str]:
+    """Yield how many rows have been written, unless all of that was rolled back.
+
+    The counters count that too, but for those of live rows: they change by what is committed.
+    Where as many have been deleted as inserted, rows that are new tell of it.
+    """
+    numbers = {
+        "inserted": other.inserted - one.inserted,
+        "updated": other.updated - one.updated,
+        "deleted": other.deleted - one.deleted,
+    }
+    if not any(numbers.values()):
+        return
+    # The number of live rows does not become negative, where statistics began with none.
+    is_estimated = (
+        other.estimates != one.estimates or numbers["deleted"] > numbers["inserted"] + one.live
+    )
+    is_kept = other.live != one.live or written_since(
+        connection, one.schema, [one.table], before.transaction
+    )
+    if not (is_kept or is_estimated):
+        return
+    # Of a rolled-back transaction there can be some among them.
+    doubt = "" if is_kept and not is_estimated else " (or rolled back)"
+    for what, number in numbers.items():
+        if number:
+            yield f"{number} row{'s' if number > 1 else ''} {what}{doubt}"
+
+
+def _number(value: int | None) -> str:
+    # Of a sequence that has given out nothing yet its beginning is kept, negated.
+    return "unknown" if value is None else f"{abs(value)}"

@@ -1,0 +1,117 @@
+"""Tests that leave a connection with settings of their own: what comes next finds none of them."""
+
+import re
+
+import pytest
+
+from ..project import SERIAL, WITH_STOCK, Mode, Project
+from .decoys import DECOYS, unchanged
+from .test_current import execute
+
+pytestmark = pytest.mark.oldest
+
+RESETS = ["selective", "reference", "django"]
+# Each test leaves its connection so, at the end of a test that commits or of one that does
+# not, and in a thread that lives on; others follow that need their tables, and rows.
+LEAVING = """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from django.contrib.auth.models import Permission
+
+    pool = ThreadPoolExecutor(1)
+    made = 24
+
+    def tearDownModule():
+        pool.submit(lambda: connection.close()).result()
+
+    class Committing(TransactionTestCase):
+        serialized_rollback = True
+
+        def test_1_path(self):
+            Author.objects.create(name="a")
+            query("SET search_path = public")
+        def test_2_by_function(self):
+            Author.objects.create(name="a")
+            query("SELECT set_config('search_path', 'public', false)")
+        @tag("session")
+        def test_3_all_else(self):
+            Author.objects.create(name="a")
+            for setting in ("default_transaction_read_only = on", "row_security = off",
+                            "ROLE pg_monitor"):
+                query(f"SET {setting}")
+        @tag("session")
+        def test_4_session(self):
+            query("CREATE TEMP TABLE auth_permission (id int)")
+            query("SET SESSION AUTHORIZATION pg_monitor")
+        def test_5_finds_its_rows(self):
+            self.assertEqual(Author.objects.count(), 0)
+            self.assertEqual(Permission.objects.count(), made)
+
+    class InThread(TransactionTestCase):
+        def test_it(self):
+            pool.submit(query, "SET search_path = public").result()
+
+    class Looking(SimpleTestCase):
+        databases = {"default"}
+
+        def test_1_leaves(self):
+            query("SET search_path = public")
+        def test_2_looks(self):
+            self.assertEqual(Author.objects.count(), 0)
+
+    class Setting(Looking):
+        def test_3_sets(self):
+            query("SET search_path = public")
+
+        @classmethod
+        def tearDownClass(cls):
+            super().tearDownClass()
+            query("SET search_path = public")
+
+    class Thereafter(TransactionTestCase):
+        def test_it(self):
+            self.assertEqual(Author.objects.count(), 0)
+            self.assertEqual(Permission.objects.count(), made)
+            self.assertEqual(pool.submit(Author.objects.count).result(), 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "reset"),
+    [(WITH_STOCK, "django"), *((SERIAL, reset) for reset in RESETS)],
+    ids=["stock", *RESETS],
+)
+def test_what_passes_with_stock_django(project: Project, mode: Mode, reset: str) -> None:
+    """A search_path that is left at `public` hurts no test after it, and nothing is said."""
+    project.configure(f'SCHEMA_RUNNER = {{"RESET": "{reset}"}}')
+    project.tests(LEAVING)
+    # Stock Django's flush would have been refused.
+    excluded = () if mode == SERIAL and reset != "django" else ("--exclude-tag", "session")
+    result = project.run(*mode, *excluded).passed("Ran 1")
+    assert "search_path" not in result.output
+
+
+def test_a_pool_of_connections(project: Project) -> None:
+    """What a test gives back to it, the next one may be given."""
+    project.configure('DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 3}}')
+    project.tests(LEAVING)
+    project.run("--exclude-tag", "session").passed("Ran 10 tests")
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_the_project_s_own_database(project: Project, reset: str) -> None:
+    """Its rows stay as they are, and a line names whoever has left the path so."""
+    project.configure(f'SCHEMA_RUNNER = {{"HOST_DATABASE": "current", "RESET": "{reset}"}}')
+    project.tests(LEAVING)
+    project.create_database()
+    execute(project, DECOYS)
+    table = "auth_permission (id serial, name text, codename text, content_type_id int)"
+    execute(project, f"CREATE TABLE {table}; INSERT INTO auth_permission VALUES (1, 'mine')")
+    excluded = ("--exclude-tag", "session") if reset == "django" else ()
+    with unchanged(project):
+        said = project.run(*excluded).passed().stdout
+    told = re.findall(r"(\S+) left the search_path", said)
+    names = "Committing.test_1_path", "Committing.test_2_by_function", "InThread.test_it"
+    more = "Looking.test_1_leaves", "Setting.test_1_leaves", "Setting.test_3_sets", "Setting"
+    assert [name.removeprefix("library.test_generated.") for name in told] == [*names, *more]
+    project.drop_database()
