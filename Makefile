@@ -24,7 +24,7 @@ help:
 	@echo "make demo   run the example project's tests in two worker schemas"
 	@echo "make test   run everything, as CI does"
 	@echo "make quick  run the tests of the package on PostgreSQL 18"
-	@echo "make soak   run suites whose workers are killed at random, 50 times each"
+	@echo "make soak   kill runs and workers, break the server, run crowds and 60 in a row"
 	@echo "make bench  measure against stock Django's runner, and write docs/benchmarks.md"
 	@echo "make djangosuite  run Django's own tests of its runner with ours"
 	@echo "make lint   check style and types"
@@ -47,7 +47,7 @@ quick: $(VENV)/tox
 
 soak: export SOAK_ROUNDS ?= 50
 soak: $(VENV)/tox
-	$(RUN) -m tox run -e django52-pg18 -- tests/faults/test_soak.py
+	$(RUN) -m tox run -e django52-pg18 -- tests/faults/test_soak*.py
 
 bench: ROUNDS ?= 5
 bench: $(VENV)/tox

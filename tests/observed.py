@@ -94,11 +94,14 @@ def observe(project: Project) -> None:
     project.configure('TEST_RUNNER = "helpers.observed.ObservedRunner"')
 
 
-def finish(project: Project, process: Process) -> Reported:
-    """Wait for the end of a run, and for that of all its processes; return what it reported."""
+def finish(project: Project, process: Process, *, name: str = "recorded") -> Reported:
+    """Wait for the end of a run, and for that of all its processes; return what it reported.
+
+    Runs at the same time record in files of another `name` each.
+    """
     result = outcome(process)
     wait_for(lambda: not session(process.pid), "the processes of the run to end")
-    reported = Reported(result, project.records())
+    reported = Reported(result, project.records(name=name))
     for line in reported.records:
         test = line.get("test_id", line.get("test", "")).replace("library.test_generated.", "")
         if line["what"] == "call":
@@ -131,8 +134,23 @@ def children(parent: int) -> list[int]:
     return _alive(lambda fields: int(fields[1]) == parent)
 
 
+def workers(run: int) -> list[int]:
+    """List the worker processes of a run, however they were started."""
+    return sorted(
+        process
+        for process in session(run)
+        if process != run
+        and "python" in (command := _command(process))
+        and not ("resource_tracker" in command or _is_fork_server(process, command, run))
+    )
+
+
 def is_alive(process: int) -> bool:
     return _stat(process)[:1] not in ([], ["Z"])
+
+
+def is_stopped(process: int) -> bool:
+    return _stat(process)[:1] == ["T"]
 
 
 def is_asleep(process: int) -> bool:
@@ -154,3 +172,15 @@ def _stat(process: int) -> list[str]:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def _command(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _is_fork_server(process: int, command: str, run: int) -> bool:
+    """Its workers have the same command, and another parent."""
+    return "forkserver" in command and process in children(run)

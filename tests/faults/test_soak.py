@@ -6,11 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
-from ..observed import Reported, children, finish, session
+from ..observed import Reported, finish, workers
 from ..project import METHODS, Project
 from .generator import Suite, generate
 
@@ -22,17 +21,6 @@ KILLS = 8
 PAUSES = (0.05, 1.0)
 BAD = {"failed", "error", "crashed", "unexpected success"}
 KILLED = "was killed by signal 9 (SIGKILL)."
-
-
-def workers(run: int) -> list[int]:
-    """List the worker processes of a run, however they were started."""
-    return sorted(
-        process
-        for process in session(run)
-        if process != run
-        and "python" in (command := _command(process))
-        and not ("resource_tracker" in command or _is_fork_server(process, command, run))
-    )
 
 
 @contextmanager
@@ -118,15 +106,3 @@ def check_records(reported: Reported, suite: Suite) -> None:
     not_run = reported.tests - set(ran) - suite.never_recorded
     assert all(KILLED in reported.text(test) for test in not_run), not_run
     assert not set(ran) & suite.never_recorded
-
-
-def _command(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def _is_fork_server(process: int, command: str, run: int) -> bool:
-    """Its workers have the same command, and another parent."""
-    return "forkserver" in command and process in children(run)
