@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .. import names
-from . import backends, bodies, databases, locks, relocation, schemas
+from . import backends, bodies, databases, locks, prepared, relocation, schemas, waiting
 from .clones import Clones
 from .databases import MarkedDatabase
 from .hosts import PUBLIC, Host, Request
@@ -57,7 +57,8 @@ class HostDatabase(Host):
     def finish(self, worker: int) -> str:
         run, connection = self.lease.run, self.connection
         schema = schemas.create(connection, worker, run)
-        relocation.move(connection, PUBLIC, schema, batch=self._batch)
+        with waiting.limited(connection, PUBLIC, "moved"):
+            relocation.move(connection, PUBLIC, schema, batch=self._batch)
         relocation.repoint_routines(connection, PUBLIC, schema)
         bodies.rewrite(connection, PUBLIC, schema)
         relocation.copy_grants(connection, PUBLIC, schema)
@@ -206,6 +207,7 @@ class HostDatabase(Host):
         ):
             self._drop_spare(maintenance)
             if not self._has_others():
+                prepared.roll_back_all(self.connection)
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop(maintenance, self.name)

@@ -6,7 +6,7 @@ from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, pool, relocation, schemas
+from . import backends, locks, pool, relocation, schemas, waiting
 from .hosts import Host, Log, Request, refuse_old_server
 from .marker import Marker, State
 from .server import Connection
@@ -151,7 +151,7 @@ def _drop_extensions(connection: Connection, log: Log) -> None:
     """Drop the shared extensions and their schema, but nothing that others use by now."""
     with connection.transaction():
         locks.hold_until_commit(connection, locks.EXTENSIONS)
-        schemas.limit_waiting(connection)
+        waiting.limit(connection)
         rows = connection.execute(
             "SELECT extname FROM pg_catalog.pg_extension WHERE extnamespace ="
             " (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) ORDER BY oid DESC",

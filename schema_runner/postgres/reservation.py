@@ -8,7 +8,7 @@ from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, databases, locks, relocation, schemas
+from . import backends, databases, locks, prepared, relocation, schemas
 from .clones import Clones
 from .created import HostDatabase, holding_name, marker_of, of_others
 from .databases import MarkedDatabase
@@ -170,6 +170,7 @@ class Reservation:
             if is_projects_own and (others := of_others(connection)):
                 raise _refusal(request, others)
             backends.end_those_of_dead_runs(connection)
+            prepared.roll_back_all(connection)
             left = [schema.name for schema in schemas.found(connection)]
         try:
             databases.drop(self._maintenance, name)

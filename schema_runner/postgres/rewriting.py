@@ -6,7 +6,7 @@ from functools import cached_property
 
 from psycopg import sql
 
-from . import schemas
+from . import waiting
 from .copies import Kept
 from .occupied import Occupied
 from .references import References
@@ -57,7 +57,7 @@ class Rewriting:
     def run(self) -> set[str]:
         """Do all that is to be done; return the tables to which rows have come back."""
         with self.connection.transaction():
-            schemas.limit_waiting(self.connection)
+            waiting.limit(self.connection)
             self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
             self._widen()
             truncated = self._truncate()

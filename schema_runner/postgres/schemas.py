@@ -8,12 +8,9 @@ from typing import NamedTuple
 from psycopg import errors, sql
 
 from .. import names
-from . import backends, locks, structure
+from . import backends, locks, prepared, structure, waiting
 from .marker import Marker, State
 from .server import Connection
-
-# How long a drop waits for somebody's transaction.
-_LOCK_TIMEOUT = "2s"
 
 
 class OwnSchema(NamedTuple):
@@ -100,20 +97,23 @@ def others(connection: Connection) -> list[str]:
 def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
     """Drop a schema of `run`, at most `batch` tables in a transaction.
 
-    Return whether it was there and was that run's: a name alone proves nothing.
+    Return whether it was there and was that run's: a name alone proves nothing. Raises
+    SchemaInUseError.
     """
     if not any(s.name == name and s.marker.run == run for s in found(connection)):
         return False
     worker, tables = names.worker_of_schema(name), _tables(connection, name)
+    statements = []
     if len(tables) > batch:
         for start in range(0, len(tables), batch):
             identifiers = sql.SQL(", ").join(
                 sql.Identifier(name, table) for table in tables[start : start + batch]
             )
-            statement = sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers)
-            _execute_unblocked(connection, statement, run, worker)
-    statement = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
-    _execute_unblocked(connection, statement, run, worker)
+            statements.append(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers))
+    statements.append(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+    with waiting.holders_named(connection, name, "dropped"):
+        for statement in statements:
+            _execute_unblocked(connection, statement, name, run, worker)
     return True
 
 
@@ -123,11 +123,6 @@ def recreate(connection: Connection, name: str, run: int, *, batch: int) -> None
     with connection.transaction():
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
         mark(connection, name, Marker(run, State.BUILDING))
-
-
-def limit_waiting(connection: Connection) -> None:
-    """Have the transaction under way raise LockNotAvailable rather than wait for long."""
-    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
 
 
 def of_worker(connection: Connection, run: int, worker: int) -> list[str]:
@@ -160,7 +155,7 @@ def reap(connection: Connection, *, batch: int, spared: Collection[str] = ()) ->
         lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
         with locks.held_if_free(connection, lock) as dead:
             if dead:
-                with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
+                with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
                     # The owner may have cleaned up while we took its lock: drop looks again.
                     if drop(connection, schema.name, schema.marker.run, batch=batch):
                         dropped.append(schema.name)
@@ -174,7 +169,7 @@ def drop_rest(connection: Connection, run: int, *, batch: int) -> None:
     """
     for schema in found(connection):
         if schema.marker.run == run and schema.pool is None:
-            with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
+            with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
                 drop(connection, schema.name, run, batch=batch)
 
 
@@ -190,22 +185,23 @@ def _tables(connection: Connection, schema: str) -> list[str]:
 
 
 def _execute_unblocked(
-    connection: Connection, statement: sql.Composed, run: int, worker: int | None
+    connection: Connection, statement: sql.Composed, name: str, run: int, worker: int | None
 ) -> None:
-    """Execute a drop; end the backends of the schema's worker where they hold it up.
+    """Execute a drop; end what the schema's worker has open where that holds it up.
 
-    A test can leave a transaction open, and a worker that was killed in the middle of a
-    statement leaves its backend at it. Anybody else's backend is left alone: then this
-    raises LockNotAvailable.
+    A test can leave a transaction open, or prepared, and a worker that was killed in the middle
+    of a statement leaves its backend at it. Anybody else's is left alone: then this raises
+    LockNotAvailable.
     """
     for last in (False, True):
         try:
             with connection.transaction():
-                limit_waiting(connection)
+                waiting.limit(connection)
                 connection.execute(statement)
         except errors.LockNotAvailable:
             if last:
                 raise
             backends.end(connection, connection.info.dbname, run, worker)
+            prepared.roll_back(connection, prepared.of_schema(connection, name))
         else:
             return

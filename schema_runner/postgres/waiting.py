@@ -1,0 +1,67 @@
+"""Waiting for locks in a worker's schema: for a while, and then an error says who has them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from psycopg import errors, sql
+
+from ..errors import SchemaRunnerError
+from . import backends, prepared
+from .server import Connection
+
+# How long our statements wait for somebody's transaction.
+_LOCK_TIMEOUT = "2s"
+
+
+class SchemaInUseError(SchemaRunnerError):
+    """Somebody whom this run may not end has locks in a worker's schema."""
+
+
+def limit(connection: Connection) -> None:
+    """Have the transaction under way raise LockNotAvailable rather than wait for long."""
+    _set(connection, "SET LOCAL", _LOCK_TIMEOUT)
+
+
+def limit_session(connection: Connection) -> None:
+    """Have all statements of a connection do so from now on."""
+    _set(connection, "SET", _LOCK_TIMEOUT)
+
+
+@contextmanager
+def limited(connection: Connection, schema: str, what: str) -> Iterator[None]:
+    """Limit the waiting of the body of the `with`, which is in no transaction.
+
+    Raises SchemaInUseError, which says that the schema cannot be `what`, and who is in the way.
+    """
+    limit_session(connection)
+    try:
+        with holders_named(connection, schema, what):
+            yield
+    finally:
+        if not connection.closed:
+            _set(connection, "SET", "0")
+
+
+@contextmanager
+def holders_named(connection: Connection, schema: str, what: str) -> Iterator[None]:
+    """Say whose locks are in the way where the body of the `with` has waited too long."""
+    try:
+        yield
+    except errors.LockNotAvailable as error:
+        raise in_use(connection, schema, what) from error
+
+
+def in_use(connection: Connection, schema: str, what: str) -> SchemaInUseError:
+    """Return the error for a schema that cannot be `what`: reset, say."""
+    found = backends.with_locks_in(connection, schema)
+    found += prepared.with_locks_in(connection, schema)
+    # It may have ended just now.
+    holders = "\n".join(found) or "They have by now."
+    return SchemaInUseError(
+        f"Schema {schema} cannot be {what}, because somebody has locks in it that this run may "
+        f"not end. Have them end their transaction:\n{holders}"
+    )
+
+
+def _set(connection: Connection, how: str, limit: str) -> None:
+    connection.execute(sql.SQL(how + " lock_timeout = {}").format(limit))
