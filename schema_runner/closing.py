@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from .execution.findings import Findings
 from .execution.recorder import Recorder
 from .options import Options
 from .reporting.command import Command
-from .reporting.summary import Summary, Tally, verdict_lines
+from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
 from .settings import Settings
 from .usage import Usage
 
@@ -39,6 +39,9 @@ class ClosingMixin(Base):
     _memory: "Memory | None"
     _settings: Settings
     _suite: Any = None
+    # The number of tests by class, and how many of them the run has not come to.
+    _sizes: Mapping[type, int]
+    _not_run = 0
     # What helps tests that have failed on what workers share.
     _hint_lines: Collection[str] = ()
 
@@ -100,6 +103,7 @@ class ClosingMixin(Base):
 
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
         failures = super().suite_result(suite, result, **kwargs)
+        self._not_run = tests_not_run(self._sizes, result)
         if self._workspace and not result.wasSuccessful():
             from .reporting.hints import hint_lines
 
@@ -131,6 +135,8 @@ class ClosingMixin(Base):
             usage=self._workspace.usage if self._workspace else Usage(),
             findings=self._findings,
             fails_on_flaky=self._options.fail_on_flaky,
+            tests=sum(self._sizes.values()),
+            not_run=self._not_run,
         )
 
     def _verdict_lines(self) -> Iterator[str]:

@@ -34,8 +34,7 @@ class Workspace:
 
     def host_name(self, alias: str) -> str | None:
         """Return the name of the host database of `alias`, if it has one or is to have one."""
-        site = self._sites.get(alias)
-        return site.name if site else None
+        return site.name if (site := self._sites.get(alias)) else None
 
     def host(self, alias: str) -> Host:
         host = self._sites[alias].host
@@ -162,9 +161,8 @@ class Workspace:
 
     def _refuse_beyond_connections(self, alias: str) -> None:
         # A worker has a connection to each host database so far, or to a clone of it.
-        each = len(self._sites)
-        host = self.host(alias)
-        refuse_beyond_connections(host.connection, workers=self.workers, each=each)
+        each, connection = len(self._sites), self.host(alias).connection
+        refuse_beyond_connections(connection, workers=self.workers, each=each)
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
@@ -296,5 +294,7 @@ class Workspace:
         """Tell a failure to clean up, and go on: it must not hide what the tests found."""
         try:
             yield
-        except (psycopg.Error, SchemaRunnerError) as error:
-            self.log(f"{what} stays, for the next run to remove: {error}")
+        except (psycopg.Error, SchemaRunnerError, KeyboardInterrupt) as error:
+            self.log(f"{what} stays, for the next run to remove: {error or 'interrupted'}")
+            if isinstance(error, KeyboardInterrupt):
+                raise

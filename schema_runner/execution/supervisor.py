@@ -168,10 +168,11 @@ class Supervisor:
     def _deadline(self, worker: Worker) -> float | None:
         """Return when a worker that is told to stop is killed; None for never."""
         now = time.monotonic()
+        creation = _DATABASE if worker.creates_database else 0
         is_kept = self._crew.keeps_places and not self._report.is_stopped
         if not worker.is_ready and not is_kept:
-            return now + (_DATABASE if worker.creates_database else 0)
-        return now + _FAILFAST if self._report.is_failfast else None
+            return now + creation
+        return now + max(_FAILFAST, creation) if self._report.is_failfast else None
 
     # What workers tell.
 
@@ -226,7 +227,7 @@ class Supervisor:
 
     def _heed_creation(self, worker: Worker, message: Creates) -> None:
         worker.creates_database = message.is_under_way
-        if worker.is_told_to_stop and not worker.is_ready:
+        if worker.is_told_to_stop and not worker.is_gone:
             worker.deadline = self._deadline(worker)
 
     def _heed_said(self, worker: Worker, message: Said) -> None:

@@ -146,6 +146,15 @@ class Clones:
         databases.mark(maintenance, name, marker)
 
 
+def drop_unfinished(connection: Connection, request: str, run: int, *, spared: str) -> None:
+    """Drop what a run's workers were making as they ended, or what they could not give back."""
+    for one in databases.requested_as(connection, request):
+        is_ours = one.marker.run == run and one.name != spared
+        if is_ours and one.marker.state is not State.KEPT:
+            backends.end(connection, one.name, run)
+            databases.drop(connection, one.name)
+
+
 def _read(connection: Connection, listing: str, query: str) -> Facts:
     connection.execute("SET row_security = off")
     statements = [

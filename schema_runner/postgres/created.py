@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import names
 from . import backends, bodies, databases, locks, prepared, relocation, schemas, waiting
-from .clones import Clones
+from .clones import Clones, drop_unfinished
 from .databases import MarkedDatabase
 from .hosts import PUBLIC, Host, Request
 from .marker import Marker, State
@@ -64,7 +64,14 @@ class HostDatabase(Host):
         relocation.copy_grants(connection, PUBLIC, schema)
         schemas.mark(connection, schema, Marker(run, State.READY))
         self._is_public_in_use = False
+        self._mark_ready(connection)
         return schema
+
+    def _mark_ready(self, connection: Connection) -> None:
+        """Mark the database as built, unless other runs are to wait for more."""
+        if not self._request.wanted:
+            self._marker = self._marker._replace(state=State.READY)
+            databases.mark(connection, self.name, self._marker)
 
     def add_template(self, model: str, extra: Mapping[str, Any], since: int | None) -> None:
         self._extra = extra
@@ -139,6 +146,7 @@ class HostDatabase(Host):
         self.lease.share(Clones.lock_of(self.name))
         before.close()
         self._is_cloned = True
+        self._mark_ready(self.connection)
         if self._request.wanted:
             self._marker = self._marker._replace(state=State.KEPT, template=self.name, extra=extra)
             with self._server.maintenance() as maintenance:
@@ -241,6 +249,8 @@ class HostDatabase(Host):
         )
 
     def _keep(self) -> None:
+        if self._request.workers > 1:
+            drop_unfinished(self.connection, self._request.name, self.lease.run, spared=self.name)
         # The lease keeps other runs from dropping the database.
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
         backends.end(connection, self.name, run)
@@ -287,10 +297,3 @@ def _reference_in(connection: Connection) -> str | None:
 def _lease_outside(server: Server, run: int) -> locks.Lease:
     """Hold a run's lease in none of its databases."""
     return locks.Lease(server.connect_for_maintenance(), run, is_in_host=False)
-
-
-def marker_of(run: int, request: Request) -> Marker:
-    if request.wanted:
-        # A pool's only once there is a template.
-        return request.wanted.marker(run, request.name)._replace(state=State.BUILDING)
-    return Marker(run, State.READY, request.name)

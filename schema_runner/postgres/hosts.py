@@ -266,6 +266,13 @@ class Host:
             schemas.drop(connection, schema, run, batch=self._batch)
 
 
+def marker_of(run: int, request: Request) -> Marker:
+    if request.wanted:
+        # A pool's only once there is a template.
+        return request.wanted.marker(run, request.name)._replace(state=State.BUILDING)
+    return Marker(run, State.BUILDING, request.name)
+
+
 def refuse_old_server(connection: Connection, request: Request) -> None:
     """Raise SchemaRunnerError where the server is older than Django supports."""
     found, needed = connection.info.server_version, request.oldest_version

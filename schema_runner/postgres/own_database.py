@@ -28,9 +28,18 @@ def create(blueprint: Blueprint, worker: int, create: Callable[[], object]) -> l
         _drop(maintenance, name, blueprint.run)
         with databases.creation(maintenance, name):
             create()
-            marker = Marker(blueprint.run, State.READY, blueprint.request)
-            databases.mark(maintenance, name, marker)
+            _mark(maintenance, blueprint, name, State.BUILDING)
             return locks.Lease(blueprint.server.connect(name), blueprint.run)
+
+
+def complete(blueprint: Blueprint, worker: int, connection: Connection) -> None:
+    """Mark the database as what tests use."""
+    name = names.own_database(blueprint.host, blueprint.run, worker)
+    _mark(connection, blueprint, name, State.READY)
+
+
+def _mark(connection: Connection, blueprint: Blueprint, name: str, state: State) -> None:
+    databases.mark(connection, name, Marker(blueprint.run, state, blueprint.request))
 
 
 def fill(

@@ -10,9 +10,9 @@ from .. import names
 from ..errors import SchemaRunnerError
 from . import backends, databases, locks, prepared, relocation, schemas
 from .clones import Clones
-from .created import HostDatabase, holding_name, marker_of, of_others
+from .created import HostDatabase, holding_name, of_others
 from .databases import MarkedDatabase
-from .hosts import PUBLIC, Request, refuse_old_server
+from .hosts import PUBLIC, Request, marker_of, refuse_old_server
 from .marker import State
 from .server import Connection
 
