@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.test.runner import DiscoverRunner
@@ -40,7 +41,7 @@ class ClosingMixin(Base):
     _settings: Settings
     _suite: Any = None
     # The number of tests by class, and how many of them the run has not come to.
-    _sizes: Mapping[type, int]
+    _sizes: Mapping[type, int] = MappingProxyType({})
     _not_run = 0
     # What helps tests that have failed on what workers share.
     _hint_lines: Collection[str] = ()
