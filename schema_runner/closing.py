@@ -5,8 +5,9 @@ import multiprocessing
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.test.runner import DiscoverRunner
@@ -18,7 +19,7 @@ from .execution.findings import Findings
 from .execution.recorder import Recorder
 from .options import Options
 from .reporting.command import Command
-from .reporting.summary import Summary, Tally, verdict_lines
+from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
 from .settings import Settings
 from .usage import Usage
 
@@ -44,6 +45,9 @@ class ClosingMixin(Base):
     _suite: Any = None
     # What tests have changed in the project's own database, where they are run in that one.
     _outside: "OutsideReport | None" = None
+    # The number of tests by class, and how many of them the run has not come to.
+    _sizes: Mapping[type, int] = MappingProxyType({})
+    _not_run = 0
     # What helps tests that have failed on what workers share.
     _hint_lines: Collection[str] = ()
 
@@ -105,6 +109,7 @@ class ClosingMixin(Base):
 
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
         failures = super().suite_result(suite, result, **kwargs)
+        self._not_run = tests_not_run(self._sizes, result)
         if self._workspace and not result.wasSuccessful():
             from .reporting.hints import hint_lines
 
@@ -154,6 +159,8 @@ class ClosingMixin(Base):
             usage=self._workspace.usage if self._workspace else Usage(),
             findings=self._findings,
             fails_on_flaky=self._options.fail_on_flaky,
+            tests=sum(self._sizes.values()),
+            not_run=self._not_run,
         )
 
     def _verdict_lines(self) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import multiprocessing
 import unittest
 from argparse import ArgumentParser
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         suite = super().build_suite(test_labels, **kwargs)
         self._has_workers = isinstance(suite, SchemaParallelTestSuite)
         names = self._settings.own_database
-        classes = {type(test) for test in iter_test_cases(suite)}
-        self._has_own_databases = any(marks.needs_own_database(one, names) for one in classes)
+        self._sizes = Counter(map(type, iter_test_cases(suite)))
+        self._has_own_databases = any(marks.needs_own_database(one, names) for one in self._sizes)
         if isinstance(suite, SchemaParallelTestSuite):
             suite.settings = self._settings
             suite.keepdb = self.keepdb
@@ -100,7 +101,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             with self._timed("set_up"):
                 old_config = super().setup_databases(**kwargs)
         except BaseException as error:
-            self._clean_up()
+            with self._termination.after_cleaning_up(self.log):
+                self._clean_up()
             if isinstance(error, SchemaRunnerError):
                 raise _command_error(error) from error
             raise
@@ -157,7 +159,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             return super().run_suite(suite, **kwargs)
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
-        with self._timed("tear_down"):
+        with self._timed("tear_down"), self._termination.after_cleaning_up(self.log):
             try:
                 super().teardown_databases(old_config, **kwargs)
             finally:

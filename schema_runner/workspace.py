@@ -9,8 +9,9 @@ import psycopg
 from .errors import SchemaRunnerError
 from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase
-from .postgres.hosts import PUBLIC, Host, Log, Request
+from .postgres.hosts import PUBLIC, Host
 from .postgres.recovery import Watch
+from .postgres.request import Log, Request
 from .postgres.reservation import Reservation
 from .sites import Site
 from .usage import Usage
@@ -33,8 +34,7 @@ class Workspace:
 
     def host_name(self, alias: str) -> str | None:
         """Return the name of the host database of `alias`, if it has one or is to have one."""
-        site = self._sites.get(alias)
-        return site.name if site else None
+        return self._sites[alias].name if alias in self._sites else None
 
     def host(self, alias: str) -> Host:
         host = self._sites[alias].host
@@ -165,9 +165,8 @@ class Workspace:
 
     def _refuse_beyond_connections(self, alias: str) -> None:
         # A worker has a connection to each host database so far, or to a clone of it.
-        each = len(self._sites)
-        host = self.host(alias)
-        refuse_beyond_connections(host.connection, workers=self.workers, each=each)
+        connection, each = self.host(alias).connection, len(self._sites)
+        refuse_beyond_connections(connection, workers=self.workers, each=each)
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
@@ -212,8 +211,7 @@ class Workspace:
 
     def take_clone(self, alias: str, worker: int) -> bool:
         """Give a worker a clone that an earlier run has kept, if there is one."""
-        is_taken = self.host_database(alias).clones.take(worker)
-        if is_taken:
+        if is_taken := self.host_database(alias).clones.take(worker):
             self._note_clone(alias, worker, is_reused=True)
         return is_taken
 
@@ -296,5 +294,7 @@ class Workspace:
         """Tell a failure to clean up, and go on: it must not hide what the tests found."""
         try:
             yield
-        except (psycopg.Error, SchemaRunnerError) as error:
-            self.log(f"{what} stays, for the next run to remove: {error}")
+        except (psycopg.Error, SchemaRunnerError, KeyboardInterrupt) as error:
+            self.log(f"{what} stays, for the next run to remove: {error or 'interrupted'}")
+            if isinstance(error, KeyboardInterrupt):
+                raise

@@ -116,7 +116,7 @@ class SchemaCreation(Keeping, Base):
         self._put(places, None, run=None)
 
     def _obtain_host(self) -> None:
-        from ..postgres.hosts import Request
+        from ..postgres.request import Request
 
         name = self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.

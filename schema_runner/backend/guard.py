@@ -11,7 +11,8 @@ from psycopg.pq import TransactionStatus
 from ..errors import SchemaRunnerError
 from ..postgres import reach
 from ..postgres.bodies import without_schema
-from ..postgres.hosts import PUBLIC, Log
+from ..postgres.hosts import PUBLIC
+from ..postgres.request import Log
 from ..postgres.server import Connection
 from .assignment import Assignment
 from .extensions import Execute, text_of

@@ -220,9 +220,11 @@ class WorkerCreation(ResettingCreation):
 
     @contextmanager
     def _creating(self) -> Iterator[None]:
-        self.start.tell_creating(True)
-        yield
-        self.start.tell_creating(False)
+        try:
+            self.start.tell_creating(True)
+            yield
+        finally:
+            self.start.tell_creating(False)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         if self._number is None:

@@ -129,11 +129,15 @@ class OwnDatabaseCreation(WorkerCreation):
         shared = self._shared or self._assignment
         assert shared is not None
         assert shared.worker is not None
+        from ..postgres import own_database
+
         self._own = own = _Own(shared.blueprint or self._blueprint_of_run(), shared.worker)
         self._is_making = True
         try:
             self._go_to(Place(own.name))
             self._own_place = self._copy_template(own) or self._build_own(own)
+            assert self._own_lease is not None
+            own_database.complete(own.blueprint, own.worker, self._own_lease.connection)
         finally:
             self._is_making = False
             self._reconnect(shared)
@@ -190,9 +194,10 @@ class OwnDatabaseCreation(WorkerCreation):
 
         self._release_own()
         self.own_database = own.name
-        self._own_lease = own_database.create(
-            own.blueprint, own.worker, lambda: self._execute_create(own.name)
-        )
+        with self._creating():
+            self._own_lease = own_database.create(
+                own.blueprint, own.worker, lambda: self._execute_create(own.name)
+            )
 
     def _execute_create(self, name: str) -> None:
         """Create the database as stock Django does, but do not end the run where that fails."""

@@ -12,8 +12,8 @@ from ..wording import listing
 from .naming import Naming
 
 if TYPE_CHECKING:
-    from ..postgres.hosts import Log
     from ..postgres.pg_dump import DumpError, PgDump
+    from ..postgres.request import Log
     from .guard import Guard
     from .origins import Origins
 

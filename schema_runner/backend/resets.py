@@ -1,11 +1,14 @@
 """What one process does in place of the flushes of one database: resets."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from ..postgres import leftovers, rows, schemas, stamps, structure
+from psycopg import errors
+
+from ..postgres import leftovers, rows, schemas, stamps, structure, waiting
 from ..postgres.adoption import keys_adopted
 from ..postgres.copies import Copies, Kept
 from ..postgres.marker import Marker, State
@@ -65,6 +68,8 @@ class Resets:
     _version: structure.Version | None = None
     # Whether handlers of post_migrate alter it, too: as they did the last time, if ever.
     _handlers_alter: bool = True
+    # What was asked for last, if that has failed.
+    _unfinished: Flush | None = None
     # The last reset, until it is known whether the tests before it have altered the structure.
     _unchecked: Callable[[Connection], None] | None = None
 
@@ -73,13 +78,30 @@ class Resets:
 
     def do(self, request: Flush) -> None:
         """Do what is asked for at the end of a test."""
+        self._unfinished = request
+        with self._holders_named():
+            self._do(request)
+        self._unfinished = None
+        self.connection.spare()
+
+    def finish(self) -> None:
+        """Do again what has failed, so that no other class finds what it should have removed."""
+        if self._unfinished is not None:
+            self.do(self._unfinished)
+
+    @contextmanager
+    def _holders_named(self) -> Iterator[None]:
+        """Say whose locks are in the way of what the body of the `with` does."""
+        try:
+            yield
+        except errors.LockNotAvailable as error:
+            # Where connections are scarce it may be another one than before.
+            raise waiting.in_use(self.connection.get(), self.place.schema, "reset") from error
+
+    def _do(self, request: Flush) -> None:
         connection, schema = self.connection.get(), self.place.schema
-        for one in leftovers.outlast(connection, schema, self.run, self.worker):
-            state = "idle in a transaction" if one.is_idle else "at work"
-            self.say(
-                f"{request.test} left a connection {state}, which has been ended. Its last "
-                f"statement: {one.query.strip()[:200]}"
-            )
+        for left in leftovers.outlast(connection, schema, self.run, self.worker):
+            self.say(f"{request.test} left {left}")
         is_as_known = (
             request.emits
             and self._handlers_alter
@@ -91,7 +113,6 @@ class Resets:
         if is_as_known and self._handlers_alter:
             # Which is none of the tests' doing.
             self._version = structure.version(self.connection.get(), schema)
-        self.connection.spare()
 
     def kept_tables(self) -> set[str]:
         """Return the tables that have rows before each test, as far as that is known."""
@@ -102,13 +123,17 @@ class Resets:
 
     def begin(self, *, watches: bool) -> None:
         """Know how everything is before a test can commit; the structure too if it `watches`."""
+        with self._holders_named():
+            self._begin(watches=watches)
+        self.connection.spare()
+
+    def _begin(self, *, watches: bool) -> None:
         if watches and self._version is None:
             self._version = structure.version(self.connection.get(), self.place.schema)
         if self._first is None and not self.keeps_all:
             connection = self.connection.get()
             template = self._read_template(connection)
             self._first = template.copies if template else self._put_aside(connection)
-        self.connection.spare()
 
     def renew_if_altered(self, renew: Callable[[], None]) -> None:
         """Have a fresh schema take the place of one whose structure tests have altered.
@@ -122,7 +147,8 @@ class Resets:
         if structure.version(connection, schema) != self._version:
             renew()
             self._reset.forget()
-            last(self.connection.get())
+            with self._holders_named():
+                last(self.connection.get())
             self._version = structure.version(self.connection.get(), schema)
         self.connection.spare()
 

@@ -72,6 +72,7 @@ class ResettingCreation(SchemaCreation, Base):
         assignment, resets = Assignment.of(self.connection.settings_dict), self.resets
         if assignment is None or assignment.alias != self._alias or resets is None:
             return
+        resets.finish()
         blueprint = assignment.blueprint
         is_renewable = bool(resets.place.path and blueprint and blueprint.template)
         if is_renewable:

@@ -5,8 +5,8 @@
 
 Processes share a server; the first to need it starts it, and the last to end stops it. Where the
 rooms are: `binaries` finds the programs, `cache` the place on disk, `account` the system user to
-run as; `cluster` builds a data folder, `postmaster` runs it, `users` counts who needs it, and
-`server` puts them together.
+run as; `cluster` builds a data folder, `postmaster` runs it, `users` counts who needs it,
+`watcher` stops it where the last of these was killed, and `server` puts them together.
 """
 
 from .cluster import DEFAULT_SETTINGS

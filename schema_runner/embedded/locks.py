@@ -17,7 +17,7 @@ from ..errors import SchemaRunnerError
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the file's lock alone, among threads as among processes."""
-    descriptor = _open(path)
+    descriptor = open_file(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -27,8 +27,19 @@ def locked(path: Path) -> Iterator[None]:
 
 def share(path: Path) -> int:
     """Hold the file's lock together with others; return the descriptor for `leave`."""
-    descriptor = _open(path)
+    descriptor = open_file(path)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def hold_if_free(path: Path) -> int | None:
+    """Hold the file's lock alone until all copies of the descriptor are closed; None if held."""
+    descriptor = open_file(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
     return descriptor
 
 
@@ -48,7 +59,7 @@ def leave(path: Path, descriptor: int) -> bool:
         _release(descriptor)
 
 
-def _open(path: Path) -> int:
+def open_file(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # Python adds O_CLOEXEC
     except OSError as error:

@@ -83,7 +83,8 @@ def start(
     postgresql.conf in place of DEFAULT_SETTINGS; with {} it is as initdb makes it. `cache_dir`
     replaces the user's cache folder, in which the data folder lives.
 
-    The server runs until `stop`, or the end of this process, if no other process uses it then.
+    The server runs until `stop`, or until this process ends, be it killed, if no other process
+    uses it then.
     Raises SchemaRunnerError, with the end of the server's log if it came to that.
     """
     account = server_account()

@@ -2,9 +2,13 @@
 
 import atexit
 import os
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
-from . import locks
+from . import locks, watcher
 from .cluster import Cluster
 from .postmaster import halt
 
@@ -18,6 +22,9 @@ def join(cluster: Cluster) -> None:
     key = (os.getpid(), cluster.data_dir)
     if key not in _joined:
         _joined[key] = (cluster, locks.share(cluster.beside("users")))
+    own = locks.hold_if_free(cluster.beside("watcher"))
+    if own is not None:
+        _start_watcher(cluster, own)
 
 
 def leave(data_dir: Path) -> None:
@@ -28,6 +35,34 @@ def leave(data_dir: Path) -> None:
     with locks.locked(cluster.beside("lock")):
         if locks.leave(cluster.beside("users"), descriptor):
             halt(cluster)
+
+
+def _start_watcher(cluster: Cluster, own: int) -> None:
+    """Start what stops the server where the last user's exit handlers do not run.
+
+    It inherits the lock `own`, but no terminal, no pipes, and not our process group's signals.
+    """
+    # Another lock on the same file than ours.
+    users = locks.open_file(cluster.beside("users"))
+    arguments = [str(cluster.data_dir), str(users), str(own)]
+    paths = [os.path.abspath(path) for path in sys.path]
+    try:
+        # Where there is no interpreter to run, users stop the server as they end in order.
+        with suppress(OSError):
+            subprocess.run(  # noqa: S603 - our own program, and no shell
+                [sys.executable, "-I", "-S", watcher.__file__, *arguments],
+                input=pickle.dumps((paths, pickle.dumps(cluster))),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[users, own],
+                start_new_session=True,
+                cwd="/",
+                check=False,
+            )
+    finally:
+        # The watcher has its own descriptors of the two.
+        os.close(users)
+        os.close(own)
 
 
 @atexit.register

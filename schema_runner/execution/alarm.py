@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -36,9 +37,11 @@ class Alarm(forks.ForkAware):
     it ends with exit code 1, once the stacks of all threads are in the file `output`.
     """
 
-    def __init__(self, output: int) -> None:
+    def __init__(self, output: int, tell_extended: Callable[[float], None] | None = None) -> None:
         super().__init__()
         self._output = output
+        # Called where what tidies up after an interruption is given as long again.
+        self._tell_extended = tell_extended
         self._seconds: float | None = None
         # When what does not heed it is ended, by the monotonic clock.
         self._end = 0.0
@@ -96,6 +99,8 @@ class Alarm(forks.ForkAware):
         if self.raised is None:
             # What tidies up after the test has as long. What goes on after that as well is ended.
             self._wind(seconds)
+            if self._tell_extended is not None:
+                self._tell_extended(seconds)
         else:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         _cancel_statements()

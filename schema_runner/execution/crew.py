@@ -15,9 +15,13 @@ from django.db import connections
 
 from .. import forks
 from ..backend.obtaining import WorkerCreation
+from .alarm import GRACE
 from .channel import Receiver, Sender
 from .messages import Order, Part
 from .process import Assigned, Pipes, work
+
+# What a worker does about a time limit comes before the run does, also on a busy machine.
+_MARGIN = 2.0
 
 
 @dataclass(slots=True)
@@ -51,6 +55,9 @@ class Worker:
     is_told_to_stop: bool = False
     is_gone: bool = False
     deadline: float | None = None
+    # When it is killed unless it says more, by the time limit of what it is at.
+    allowed_until: float | None = None
+    is_overdue: bool = False
     is_killed: bool = False
     # What it has said before its end, in words of its own, or with its time limit over.
     why: str = ""
@@ -81,6 +88,17 @@ class Worker:
     def is_late(self) -> bool:
         """Whether it should have ended by now."""
         return self.deadline is not None and time.monotonic() > self.deadline
+
+    def limit(self, seconds: float | None) -> None:
+        """Note that it allows itself so many seconds from now on; None for no limit."""
+        self.allowed_until = None
+        if seconds is not None:
+            self.allowed_until = time.monotonic() + seconds + GRACE + _MARGIN
+
+    @property
+    def is_late_for_limit(self) -> bool:
+        """Whether it has ended because of a time limit."""
+        return bool(self.last_words) or self.is_overdue
 
     @property
     def is_beginning(self) -> bool:
@@ -116,6 +134,11 @@ class Worker:
         """What became of a process that has ended, as what follows its name."""
         if self.last_words:
             return f"was ended: it did not heed its time limit. Its threads:\n\n{self.last_words}"
+        if self.is_overdue:
+            return (
+                "was ended: it did not heed its time limit. It could not say what its threads "
+                "were at, as a process that is stopped (SIGSTOP)."
+            )
         if self.why:
             return f"broke off.\n\n{self.why}"
         code: int = self.process.exitcode

@@ -80,6 +80,12 @@ class Begun(NamedTuple):
     time: float
 
 
+class Limited(NamedTuple):
+    """What follows may take so many seconds; None for no limit."""
+
+    seconds: float | None
+
+
 class Done(NamedTuple):
     """Everything about a test is over. `events` are for a result, maybe encoded by `raised`."""
 

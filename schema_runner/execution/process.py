@@ -5,8 +5,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -32,11 +30,8 @@ from .messages import Creates, Failed, Gone, Order, Ready, Said, Stop, UsesDatab
 from .raised import exc_info
 from .reporter import Reporter
 from .results import PartSuite, result_class
+from .termination import WorkerTermination
 from .worker import end_with_parent, set_up_worker
-
-# How long, in seconds, a SIGTERM may come before the word of the run that it is for all.
-_TERM = 1.0
-_SOON = 0.01
 
 
 class Assigned(NamedTuple):
@@ -89,7 +84,7 @@ def work(assigned: Assigned, pipes: Pipes) -> None:
         _silence()
     worker = _Process(assigned, pipes)
     forks.handle(signal.SIGINT, _heed_nothing)
-    forks.handle(signal.SIGTERM, worker.heed_termination)
+    worker.termination.handle()
     worker.run()
 
 
@@ -108,6 +103,8 @@ class _Process:
     def __init__(self, assigned: Assigned, pipes: Pipes) -> None:
         self._assigned = assigned
         self._orders = Receiver(pipes.orders)
+        self._is_ready = False
+        self.termination = WorkerTermination(self._orders, self._is_stopped)
         self._reporter = Reporter(
             Sender(pipes.reports, waits=True),
             pipes.bell,
@@ -163,14 +160,16 @@ class _Process:
             import_management()
         set_up_worker(assigned.settings)
         self._tell(Ready(_places()))
+        self._is_ready = True
 
     def _say(self, text: str) -> None:
         self._tell(Said(text))
 
     def _tell_creating(self, is_under_way: bool) -> None:
+        self.termination.is_held = is_under_way
         self._tell(Creates(is_under_way))
         # From here on the run either waits, or has told this worker to stop.
-        if is_under_way and self._is_stopped():
+        if is_under_way and not self._is_ready and self._is_stopped():
             raise SchemaRunnerError("The run is over.")
 
     def _leave(self) -> None:
@@ -189,19 +188,6 @@ class _Process:
 
     def _is_stopped(self) -> bool:
         return any(isinstance(message, Stop) for message in self._orders.peek())
-
-    def heed_termination(self, number: int, _frame: object) -> None:
-        """Finish the test under way where the run was told to end as well, and end otherwise."""
-        deadline = time.monotonic() + _TERM
-        if self._orders.is_reading:
-            # This has come in the middle of it.
-            threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
-            return
-        while not self._is_stopped():
-            if time.monotonic() > deadline:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            time.sleep(_SOON)
 
     def _execute(self, order: Order) -> None:
         # A run within a test takes the handler away, as stock Django's does.

@@ -13,7 +13,7 @@ from .alarm import Alarm
 from .channel import Sender
 from .cost import cost_so_far
 from .events import GOOD_OUTCOMES, Outcome, outcome_of
-from .messages import Begun, Done, Entered, Left, Outside, Part
+from .messages import Begun, Done, Entered, Left, Limited, Outside, Part
 from .raised import encode, exc_info
 from .state import State
 
@@ -45,7 +45,8 @@ class Reporter:
         self._bell = bell
         self._time_limit = time_limit
         self._is_stopped = is_stopped
-        self._alarm = Alarm(bell.fileno())
+        self._alarm = Alarm(bell.fileno(), lambda seconds: self.send(Limited(seconds)))
+        self._is_limited = False
         self._process = os.getpid()
         self._unread = 0
         self._key = 0
@@ -72,7 +73,7 @@ class Reporter:
     def take_up(self, position: int, test: Any) -> None:
         """A test is next; before that its class may have to be set up."""
         if self._test is None:
-            self._alarm.set(marks.limit_of_class(test, self._time_limit))
+            self._limit(marks.limit_of_class(test, self._time_limit))
         self._position, self._test = position, test
 
     def begin(self) -> None:
@@ -80,8 +81,8 @@ class Reporter:
         if self._watches and self._state_before is None:
             self._state_before = self._state.of(type(self._test))
         self._begun = time.perf_counter()
-        self.send(Begun(self._key, self._position, time.time()))
-        self._alarm.set(marks.limit(self._test, self._time_limit))
+        begun = Begun(self._key, self._position, time.time())
+        self._limit(marks.limit(self._test, self._time_limit), begun)
 
     def finish(self, events: list[Any], result: Any, *, is_last: bool) -> None:
         """Everything about the test is over; `events` is what the result was told, if it began.
@@ -90,7 +91,8 @@ class Reporter:
         """
         self._end_unless_ours()
         raised = self._alarm.raised
-        self._alarm.set(marks.limit_of_class(self._test, self._time_limit))
+        limit = marks.limit_of_class(self._test, self._time_limit)
+        self._alarm.set(limit)
         now = time.perf_counter()
         if self._begun is not None:
             if raised is not None:
@@ -101,10 +103,21 @@ class Reporter:
                     self._keeps_state = self._state.of(type(self._test)) != self._state_before
                 self._flush()
         self._begun = None
+        if limit is not None or self._is_limited:
+            self._limit(limit)
         if now - self._looked > _LOOK:
             self._looked = now
             if self._is_stopped():
                 result.stop()
+
+    def _limit(self, seconds: float | None, *messages: object) -> None:
+        """Limit what follows, and tell the run, which sees to it where this process is stopped."""
+        if seconds is not None or self._is_limited:
+            messages = (*messages, Limited(seconds))
+            self._is_limited = seconds is not None
+        if messages:
+            self._flush(*messages)
+        self._alarm.set(seconds)
 
     def _finished(self, events: list[Any], duration: float) -> Done:
         if all(event[0] in _PASSING for event in events):
@@ -119,7 +132,7 @@ class Reporter:
 
     def leave(self, *, is_last: bool) -> None:
         """A part is over; if it `is_last` the run is to have others ready soon."""
-        self._alarm.clear()
+        self._limit(None)
         self._test = None
         changed = changes_outside()
         cost = cost_so_far().since(self._cost_before)

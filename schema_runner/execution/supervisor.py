@@ -8,6 +8,8 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from .crew import Crew, Worker
+from .deaths import Deaths
+from .limits import Limits
 from .messages import (
     Begun,
     Creates,
@@ -16,6 +18,7 @@ from .messages import (
     Failed,
     Gone,
     Left,
+    Limited,
     Outside,
     Ready,
     Said,
@@ -36,9 +39,6 @@ _FAILFAST = 1.0
 # Seconds that a worker may still take to create a database once all tests are done: killed
 # meanwhile, it could leave one without a marker. Filling a database is not waited for.
 _DATABASE = 30.0
-
-# How many workers of one number may die in a row with nothing to do, until that is given up.
-_DEATHS = 3
 
 
 class Start(Enum):
@@ -70,9 +70,11 @@ class Supervisor:
         self._crew = crew
         self._report = report
         self._workers: list[Worker] = []
-        self._deaths = dict.fromkeys(self._numbers, 0)
+        self._deaths = Deaths(schedule, report)
+        self._limits = Limits()
         self._heeds: dict[type, Callable[[Worker, Any], None]] = {
             Begun: self._heed_begun,
+            Limited: self._heed_limit,
             Done: self._heed_done,
             Outside: self._heed_outside,
             Entered: self._heed_entered,
@@ -99,6 +101,7 @@ class Supervisor:
             while self._workers and not watch.heed():
                 self._wait(watch.files())
                 self._listen()
+                self._limits.keep(self._workers)
                 self._tell()
         finally:
             for worker in self._workers:
@@ -169,10 +172,11 @@ class Supervisor:
     def _deadline(self, worker: Worker) -> float | None:
         """Return when a worker that is told to stop is killed; None for never."""
         now = time.monotonic()
+        creation = _DATABASE if worker.creates_database else 0
         is_kept = self._crew.keeps_places and not self._report.is_stopped
         if not worker.is_ready and not is_kept:
-            return now + (_DATABASE if worker.creates_database else 0)
-        return now + _FAILFAST if self._report.is_failfast else None
+            return now + creation
+        return now + max(_FAILFAST, creation) if self._report.is_failfast else None
 
     # What workers tell.
 
@@ -192,6 +196,9 @@ class Supervisor:
         worker.begun = message.position
         self._report.begun(worker.number, worker.part(message.key), message)
 
+    def _heed_limit(self, worker: Worker, message: Limited) -> None:
+        worker.limit(message.seconds)
+
     def _heed_done(self, worker: Worker, message: Done) -> None:
         worker.begun = None
         worker.finished.add(message.position)
@@ -204,7 +211,7 @@ class Supervisor:
 
     def _heed_entered(self, worker: Worker, message: Entered) -> None:
         worker.enter()
-        self._deaths[worker.number] = 0
+        self._deaths.forget(worker.number)
 
     def _heed_left(self, worker: Worker, message: Left) -> None:
         self._report.left(worker.number, worker.part(message.key), message, worker.tested)
@@ -224,7 +231,7 @@ class Supervisor:
 
     def _heed_creation(self, worker: Worker, message: Creates) -> None:
         worker.creates_database = message.is_under_way
-        if worker.is_told_to_stop and not worker.is_ready:
+        if worker.is_told_to_stop and not worker.is_gone:
             worker.deadline = self._deadline(worker)
 
     def _heed_said(self, worker: Worker, message: Said) -> None:
@@ -245,8 +252,8 @@ class Supervisor:
         """Account for a process that has ended, and have another take its place if need be."""
         self._workers.remove(worker)
         worker.process.join()
-        if not (worker.is_told_to_stop and worker.is_killed):
-            self._account_for(worker)
+        if worker.is_overdue or not (worker.is_told_to_stop and worker.is_killed):
+            self._deaths.account_for(worker)
         worker.close()
         if not self._is_over:
             self._replace(worker.number)
@@ -258,40 +265,3 @@ class Supervisor:
             self._report.worker_failed(number, str(error))
         else:
             self._start_worker(number, is_replacement=True)
-
-    def _account_for(self, worker: Worker) -> None:
-        if worker.parts:
-            self._account_for_parts(worker)
-        if not worker.has_entered and not worker.is_told_to_stop:
-            self._account_for_idle(worker)
-
-    def _account_for_idle(self, worker: Worker) -> None:
-        """Tell of a process that died while it was set up, or while it had nothing to do."""
-        self._deaths[worker.number] += 1
-        if worker.why and not worker.is_ready:
-            self._report.worker_failed(worker.number, worker.why)
-        elif self._deaths[worker.number] >= _DEATHS:
-            self._report.worker_failed(worker.number, f"it {worker.cause}")
-        else:
-            self._report.log(f"Worker {worker.number} {worker.cause} Another is started.")
-
-    def _account_for_parts(self, worker: Worker) -> None:
-        """Tell of the test, or of the fixture, that the process died at; put back the rest."""
-        part, *others = worker.parts
-        for other in reversed(others):
-            self._schedule.put_back(other, other.positions, deaths=other.deaths)
-        rest, number, cause = worker.unfinished, worker.number, worker.cause
-        is_slow, deaths = bool(worker.last_words), part.deaths
-        if worker.begun is not None:
-            self._report.died(number, part, worker.begun, cause, is_slow=is_slow)
-        elif worker.has_entered and not worker.finished:
-            if deaths or is_slow:
-                self._report.fixture_died(number, part, "setUpClass", cause, is_first=True)
-                return
-            # It may have been killed by somebody who did not mean the class.
-            self._report.log(f"Worker {number} {cause} Its class is set up once more.")
-            deaths += 1
-        elif worker.has_entered and not rest:
-            self._report.fixture_died(number, part, "tearDownClass", cause, is_first=False)
-        if rest:
-            self._schedule.put_back(part, rest, deaths=deaths)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, relocation, schemas, structure
+from . import backends, prepared, relocation, schemas, structure
 from .contents import CopyError
 from .marker import Marker, State
 from .schemas import OwnSchema
@@ -125,6 +125,7 @@ class Blueprint(NamedTuple):
             return schema
         # What a thread has left open may hold locks.
         backends.end(connection, self.host, self.run, names.worker_of_schema(schema))
+        prepared.roll_back(connection, prepared.of_schema(connection, schema))
         from . import pool
 
         template = self._read_template(connection)

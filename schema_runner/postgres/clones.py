@@ -8,8 +8,8 @@ import psycopg
 from .. import names
 from . import backends, databases, locks, versions
 from .databases import MarkedDatabase
-from .hosts import Request
 from .marker import Marker, State
+from .request import Request
 from .server import Connection
 
 
@@ -112,8 +112,10 @@ class Clones:
 
     @contextmanager
     def _holding_name(self) -> Iterator[Connection]:
-        lock = locks.key(f"host database {self._request.name}")
-        with self._request.server.maintenance() as maintenance, locks.held(maintenance, lock):
+        with (
+            self._request.server.maintenance() as maintenance,
+            self._request.holding_name(maintenance),
+        ):
             yield maintenance
 
     def _found(self, maintenance: Connection) -> list[MarkedDatabase]:
@@ -124,3 +126,12 @@ class Clones:
     def _mark(self, maintenance: Connection, name: str, state: State) -> None:
         marker = Marker(self._run, state, self._request.name, template=self.source)
         databases.mark(maintenance, name, marker)
+
+
+def drop_unfinished(connection: Connection, request: str, run: int, *, spared: str) -> None:
+    """Drop what a run's workers were making as they ended, or what they could not give back."""
+    for one in databases.requested_as(connection, request):
+        is_ours = one.marker.run == run and one.name != spared
+        if is_ours and one.marker.state is not State.KEPT:
+            backends.end(connection, one.name, run)
+            databases.drop(connection, one.name)

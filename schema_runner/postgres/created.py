@@ -6,11 +6,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .. import names
-from . import backends, beside, bodies, databases, locks, relocation, schemas
-from .clones import Clones
+from . import backends, beside, bodies, databases, locks, prepared, relocation, schemas, waiting
+from .clones import Clones, drop_unfinished
 from .databases import MarkedDatabase
-from .hosts import PUBLIC, Host, Request
+from .hosts import PUBLIC, Host
 from .marker import Marker, State
+from .request import Request
 from .server import Connection
 from .spare import Spare
 
@@ -60,7 +61,8 @@ class HostDatabase(Host):
     def finish(self, worker: int) -> str:
         run, connection = self.lease.run, self.connection
         schema = schemas.create(connection, worker, run)
-        relocation.move(connection, PUBLIC, schema, batch=self._batch)
+        with waiting.limited(connection, PUBLIC, "moved"):
+            relocation.move(connection, PUBLIC, schema, batch=self._batch)
         relocation.repoint_routines(connection, PUBLIC, schema)
         bodies.rewrite(connection, PUBLIC, schema)
         relocation.copy_grants(connection, PUBLIC, schema)
@@ -125,7 +127,7 @@ class HostDatabase(Host):
         try:
             with self.connect() as connection:
                 snapshot.restore(connection)
-                self.reference = _reference_in(connection)
+                self.reference = schemas.any_template(connection)
         except SnapshotError:
             self._replace(create)
             raise
@@ -139,7 +141,7 @@ class HostDatabase(Host):
         before.close()
         with (
             self.server.maintenance() as maintenance,
-            holding_name(maintenance, self._request),
+            self._request.holding_name(maintenance),
         ):
             backends.end(maintenance, self.name, run)
             databases.drop(maintenance, self.name)
@@ -155,16 +157,16 @@ class HostDatabase(Host):
         self.lease.share(Clones.lock_of(self.name))
         before.close()
         self._is_cloned = True
+        self._marker = self._marker._replace(state=State.READY)
         if self._request.wanted:
             self._marker = self._marker._replace(state=State.KEPT, template=self.name, extra=extra)
-            with self.server.maintenance() as maintenance:
-                databases.mark(maintenance, self.name, self._marker)
+        databases.mark(self.connection, self.name, self._marker)
 
     @classmethod
     def of_kept(cls, request: Request, kept: MarkedDatabase, run: int) -> "HostDatabase":
         """Use a database that is kept, and its clones."""
         with request.server.connect(kept.name) as connection:
-            reference = _reference_in(connection)
+            reference = schemas.any_template(connection)
         lease = locks.Lease.outside(request.server, run)
         lease.share(Clones.lock_of(kept.name))
         host = cls(request, kept.name, lease, kept.marker)
@@ -229,10 +231,11 @@ class HostDatabase(Host):
     def _drop(self) -> None:
         with (
             self.server.maintenance() as maintenance,
-            holding_name(maintenance, self._request),
+            self._request.holding_name(maintenance),
         ):
             self._drop_spare(maintenance)
             if not self._has_others():
+                prepared.roll_back_all(self.connection)
                 self.lease.close()
                 backends.end(maintenance, self.name, self.lease.run)
                 databases.drop_of_run(maintenance, self.name)
@@ -266,6 +269,8 @@ class HostDatabase(Host):
         )
 
     def _keep(self) -> None:
+        if self._request.workers > 1:
+            drop_unfinished(self.connection, self._request.name, self.lease.run, spared=self.name)
         # The lease keeps other runs from dropping the database.
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
         backends.end(connection, self.name, run)
@@ -292,13 +297,3 @@ class HostDatabase(Host):
         if others := beside.contents(self.connection):
             self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
         return bool(others)
-
-
-def holding_name(maintenance: Connection, request: Request) -> locks.Held:
-    return locks.held(maintenance, locks.key(f"host database {request.name}"))
-
-
-def _reference_in(connection: Connection) -> str | None:
-    """Return the name of what resets restore from, in a database that is cloned with it."""
-    found = [one.name for one in schemas.found(connection)]
-    return next(filter(names.is_template_schema, found), None)

@@ -20,8 +20,9 @@ from . import (
     watchers,
 )
 from .capacity import refuse_old_server
-from .hosts import Host, Request
+from .hosts import Host
 from .marker import Marker, State
+from .request import Request
 from .server import Connection
 
 if TYPE_CHECKING:

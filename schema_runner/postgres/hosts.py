@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
@@ -10,52 +10,18 @@ from .. import names
 from . import backends, locks, schemas, structure
 from .marker import Marker, State
 from .recovery import Recovery
-from .server import Connection, Server
+from .request import Request
+from .server import Connection
 
 # Only runs that copy, keep or find a template need what makes one.
 if TYPE_CHECKING:
     from .blueprint import Blueprint
     from .pg_dump import Dump, PgDump
-    from .pool import Wanted
     from .snapshot import Snapshot
     from .template import Template
 
-Log: TypeAlias = Callable[[str], None]
-
 # Where stock Django's migrations make tables, and where extensions are.
 PUBLIC = "public"
-
-
-class Request(NamedTuple):
-    """What a run asks for: a host database of this `name`.
-
-    Where `is_projects_own`, a database of that name holds what users work with. `workers` is
-    how many schemas are going to be dropped at once, `oldest_version` the least server version
-    that will do, as libpq counts them (150004 is 15.4). With `wanted`, what the run makes is kept
-    for others, and it uses what others have kept; `want` returns `wanted`
-    once there is a connection. With `keeps`, nothing that was there is replaced. `pg_dump` names
-    that program where it is not to be looked for.
-    """
-
-    server: Server
-    name: str
-    is_projects_own: bool
-    workers: int
-    oldest_version: int
-    log: Log
-    wanted: "Wanted | None" = None
-    want: "Callable[[Connection], Wanted | None] | None" = None
-    pg_dump: str | None = None
-    keeps: bool = False
-
-    def of(self, run: int) -> Self:
-        """Return the same request with connections that are known to be a run's."""
-        application = names.application_of_main(run)
-        return self._replace(server=self.server._replace(application=application))
-
-    def on(self, connection: Connection) -> Self:
-        """Return the same request with `wanted` filled in."""
-        return self._replace(wanted=self.want(connection)) if self.want else self
 
 
 class Host:

@@ -127,7 +127,7 @@ def _take(
 ) -> None:
     if _call(connection, f"try_{function}", lock):
         return
-    from .waiting import wait
+    from .advisory_waits import wait
 
     wait(
         connection,

@@ -8,8 +8,9 @@ from .. import names
 from . import backends, databases, locks, schemas, structure
 from .blueprint import Blueprint
 from .contents import Contents, CopyError
-from .hosts import PUBLIC, Log
+from .hosts import PUBLIC
 from .marker import Marker, State
+from .request import Log
 from .server import Connection
 from .snapshot import Snapshot, refuse_changes_beside
 from .template import Template
@@ -28,9 +29,18 @@ def create(blueprint: Blueprint, worker: int, create: Callable[[], object]) -> l
         _drop(maintenance, name, blueprint.run)
         with databases.creation(maintenance, name):
             create()
-            marker = Marker(blueprint.run, State.READY, blueprint.request)
-            databases.mark(maintenance, name, marker)
+            _mark(maintenance, blueprint, name, State.BUILDING)
             return locks.Lease(blueprint.server.connect(name), blueprint.run)
+
+
+def complete(blueprint: Blueprint, worker: int, connection: Connection) -> None:
+    """Mark the database as what tests use."""
+    name = names.own_database(blueprint.host, blueprint.run, worker)
+    _mark(connection, blueprint, name, State.READY)
+
+
+def _mark(connection: Connection, blueprint: Blueprint, name: str, state: State) -> None:
+    databases.mark(connection, name, Marker(blueprint.run, state, blueprint.request))
 
 
 def fill(

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import errors, sql
 
 from .. import names
-from . import locks, pool, schemas, search_path
+from . import locks, pool, schemas, search_path, waiting
 from .schemas import OwnSchema
 from .server import Connection
 from .snapshot import Snapshot, create_extension, fill
@@ -44,7 +44,7 @@ def pack(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
             packed = True
         elif schema.pool is None or not names.is_shims_schema(schema.name):
             # What cannot be dropped now keeps the extension in place.
-            with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
+            with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
                 schemas.drop(connection, schema.name, schema.marker.run, batch=batch)
     return packed
 
@@ -56,7 +56,7 @@ def _pack(connection: Connection, schema: OwnSchema, path: Sequence[str]) -> boo
         return False
     table = sql.Identifier(template.name, _TABLE)
     with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege), connection.transaction():
-        schemas.limit_waiting(connection)
+        waiting.limit(connection)
         if not _is_there(connection, template.name, _TABLE):
             snapshot = Snapshot.of(connection, template, "", 0)
             extensions = connection.execute(_EXTENSIONS, [names.EXTENSIONS_SCHEMA]).fetchall()

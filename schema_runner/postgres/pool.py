@@ -11,7 +11,7 @@ import psycopg
 
 from .. import names
 from ..errors import LockTimeoutError, SchemaRunnerError
-from . import locks, schemas, structure
+from . import locks, schemas, structure, waiting
 from .marker import Marker, State
 from .rows import restore_sequences
 from .schemas import OwnSchema
@@ -142,6 +142,13 @@ def take(connection: Connection, template: str, worker: int, run: int) -> str | 
 
 def give_back(connection: Connection, template: Template, leased: OwnSchema, *, batch: int) -> str:
     """Return a schema to the pool as it was, or another one in its place."""
+    with waiting.limited(connection, leased.name, "kept"):
+        return _give_back(connection, template, leased, batch=batch)
+
+
+def _give_back(
+    connection: Connection, template: Template, leased: OwnSchema, *, batch: int
+) -> str:
     kept, run, version = leased.name, leased.marker.run, leased.marker.structure
     if _is_unaltered(connection, leased):
         # But for sequences, which keep what an aborted transaction has taken.

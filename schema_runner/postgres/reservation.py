@@ -10,13 +10,14 @@ from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, beside, databases, locks, relocation, schemas, unmarked
+from . import backends, beside, databases, locks, prepared, relocation, schemas, unmarked
 from .capacity import refuse_old_server
 from .clones import Clones
-from .created import HostDatabase, holding_name
+from .created import HostDatabase
 from .databases import MarkedDatabase
-from .hosts import PUBLIC, Request
+from .hosts import PUBLIC
 from .marker import Marker, State
+from .request import Request
 from .server import Connection
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Reservation:
                 self.name = self.kept.name
                 self._entered = ExitStack()
             else:
-                entered.enter_context(holding_name(self._maintenance, request))
+                entered.enter_context(request.holding_name(self._maintenance))
                 self.name = self._free_name()
                 self._entered = entered.pop_all()
 
@@ -93,7 +94,7 @@ class Reservation:
         request, wanted = self._request, self._request.wanted
         if wanted is None:
             return None
-        with holding_name(self._maintenance, request):
+        with request.holding_name(self._maintenance):
             found = databases.requested_as(self._maintenance, request.name)
             for database in found:
                 if database.marker.fingerprint == wanted.fingerprint:
@@ -216,6 +217,7 @@ class Reservation:
             in_use = locks.Lease.is_host_in_use(connection)
             if in_use or not self._holds_nothing_else(connection, database):
                 return False
+            prepared.roll_back_all(connection)
             left = [schema.name for schema in schemas.found(connection)]
         try:
             databases.drop(self._maintenance, name)

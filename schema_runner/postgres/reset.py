@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError
-from . import backends, rows, search_path
+from . import rows, search_path, waiting
 from .copies import Kept
 from .occupied import Occupied, Scope, hidden, occupied
 from .rewriting import Rewriting
@@ -48,6 +48,10 @@ class Reset:
         about, are in the way.
         """
         self.prepare(connection)
+        with waiting.holders_named(connection, self.schema, "reset"):
+            self._clear(connection, scope, kept)
+
+    def _clear(self, connection: Connection, scope: Scope, kept: Mapping[str, Kept]) -> None:
         found, others = occupied(connection, self.schema, scope, kept)
         if changed := self._changed(connection, found, kept):
             try:
@@ -60,12 +64,6 @@ class Reset:
                     kept=kept,
                     changed=changed,
                 ).run()
-            except errors.LockNotAvailable as error:
-                holders = "\n".join(backends.with_locks_in(connection, self.schema))
-                raise SchemaRunnerError(
-                    f"Schema {self.schema} cannot be reset, because somebody has locks in it that "
-                    f"this run may not end. Have them end their transaction:\n{holders}"
-                ) from error
             except errors.ForeignKeyViolation as error:
                 raise SchemaRunnerError(
                     f"Schema {self.schema} cannot be reset: {error.diag.message_primary}. "
@@ -85,10 +83,11 @@ class Reset:
         """
         contents = template.contents
         self.clear(connection, Scope(), template.copies.rows)
-        rows.restore_sequences(
-            connection, self.schema, contents.sequences, exactly=sequences_exactly
-        )
-        self._restore_views(connection, contents.views)
+        with waiting.holders_named(connection, self.schema, "reset"):
+            rows.restore_sequences(
+                connection, self.schema, contents.sequences, exactly=sequences_exactly
+            )
+            self._restore_views(connection, contents.views)
 
     def _restore_views(self, connection: Connection, populated: Sequence[str]) -> None:
         query = (
@@ -138,6 +137,7 @@ class Reset:
     def prepare(self, connection: Connection) -> None:
         """Have a connection be allowed what resets need."""
         if self._prepared is not connection:
+            waiting.limit_session(connection)
             # Rather an error than rows that are not seen. Nobody needs these rows after a crash.
             connection.execute("SET row_security = off; SET synchronous_commit = off")
             self._prepared = connection

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from psycopg import sql
 
-from . import schemas, search_path
+from . import search_path, waiting
 from .copies import Kept
 from .occupied import Occupied
 from .references import References
@@ -62,7 +62,7 @@ class Rewriting:
     def run(self) -> set[str]:
         """Do all that is to be done; return the tables to which rows have come back."""
         with self.connection.transaction():
-            schemas.limit_waiting(self.connection)
+            waiting.limit(self.connection)
             self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
             self._widen()
             truncated = self._truncate()

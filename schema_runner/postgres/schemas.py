@@ -8,7 +8,7 @@ from typing import NamedTuple
 from psycopg import errors, sql
 
 from .. import names
-from . import backends, locks, structure
+from . import backends, locks, prepared, structure, waiting
 from .marker import Marker, State
 from .ownership import is_ours
 from .server import Connection
@@ -30,8 +30,6 @@ _IS_CLOSED = """
                        WHERE relnamespace = n.oid AND relowner <> nspowner)
     FROM pg_catalog.pg_namespace n WHERE nspname = %s
 """
-# How long a drop waits for somebody's transaction.
-_LOCK_TIMEOUT = "2s"
 
 
 class OwnSchema(NamedTuple):
@@ -113,6 +111,11 @@ def found(connection: Connection) -> list[OwnSchema]:
     return [schema for schema, owner in _marked(connection) if owner is None]
 
 
+def any_template(connection: Connection) -> str | None:
+    """Return the name of what resets restore from, in a database that is cloned with it."""
+    return next(filter(names.is_template_schema, (one.name for one in found(connection))), None)
+
+
 def left_by_other_roles(connection: Connection) -> list[str]:
     """Name marked schemas that none of our roles owns, with their owners, where no run lives."""
     return [
@@ -145,20 +148,23 @@ def others(connection: Connection) -> list[str]:
 def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
     """Drop a schema of `run`, at most `batch` tables in a transaction.
 
-    Return whether it was there and was that run's: a name alone proves nothing.
+    Return whether it was there and was that run's: a name alone proves nothing. Raises
+    SchemaInUseError.
     """
     if not any(s.name == name and s.marker.run == run for s in found(connection)):
         return False
     worker, tables = names.worker_of_schema(name), _tables(connection, name)
+    statements = []
     if len(tables) > batch:
         for start in range(0, len(tables), batch):
             identifiers = sql.SQL(", ").join(
                 sql.Identifier(name, table) for table in tables[start : start + batch]
             )
-            statement = sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers)
-            _execute_unblocked(connection, statement, run, worker)
-    statement = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name))
-    _execute_unblocked(connection, statement, run, worker)
+            statements.append(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers))
+    statements.append(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+    with waiting.holders_named(connection, name, "dropped"):
+        for statement in statements:
+            _execute_unblocked(connection, statement, name, run, worker)
     return True
 
 
@@ -168,11 +174,6 @@ def recreate(connection: Connection, name: str, run: int, *, batch: int) -> None
     with connection.transaction():
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
         mark(connection, name, Marker(run, State.BUILDING))
-
-
-def limit_waiting(connection: Connection) -> None:
-    """Have the transaction under way raise LockNotAvailable rather than wait for long."""
-    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
 
 
 def of_worker(connection: Connection, run: int, worker: int) -> list[str]:
@@ -218,7 +219,7 @@ def reap(
         with locks.held_if_free(connection, lock) as is_free:
             # A lease may be in another database.
             if is_free and not locks.is_held(connection, lock):
-                with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
+                with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
                     # The owner may have cleaned up while we took its lock: drop looks again.
                     if drop(connection, schema.name, schema.marker.run, batch=batch):
                         dropped.append(schema.name)
@@ -232,7 +233,7 @@ def drop_rest(connection: Connection, run: int, *, batch: int) -> None:
     """
     for schema in found(connection):
         if schema.marker.run == run and schema.pool is None:
-            with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege):
+            with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
                 drop(connection, schema.name, run, batch=batch)
 
 
@@ -248,22 +249,23 @@ def _tables(connection: Connection, schema: str) -> list[str]:
 
 
 def _execute_unblocked(
-    connection: Connection, statement: sql.Composed, run: int, worker: int | None
+    connection: Connection, statement: sql.Composed, name: str, run: int, worker: int | None
 ) -> None:
-    """Execute a drop; end the backends of the schema's worker where they hold it up.
+    """Execute a drop; end what the schema's worker has open where that holds it up.
 
-    A test can leave a transaction open, and a worker that was killed in the middle of a
-    statement leaves its backend at it. Anybody else's backend is left alone: then this
-    raises LockNotAvailable.
+    A test can leave a transaction open, or prepared, and a worker that was killed in the middle
+    of a statement leaves its backend at it. Anybody else's is left alone: then this raises
+    LockNotAvailable.
     """
     for last in (False, True):
         try:
             with connection.transaction():
-                limit_waiting(connection)
+                waiting.limit(connection)
                 connection.execute(statement)
         except errors.LockNotAvailable:
             if last:
                 raise
             backends.end(connection, connection.info.dbname, run, worker)
+            prepared.roll_back(connection, prepared.of_schema(connection, name))
         else:
             return

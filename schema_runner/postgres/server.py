@@ -2,6 +2,7 @@
 
 import os
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple, TypeAlias
@@ -139,4 +140,8 @@ def _open(params: Mapping[str, Any]) -> Connection:
             is_full = any(text in str(error) for text in _TOO_MANY)
             if not is_full or time.monotonic() > deadline:
                 raise
+        except KeyboardInterrupt as error:
+            # What is half open stays open as long as its frames, and keeps the database in use.
+            traceback.clear_frames(error.__traceback__)
+            raise
         time.sleep(SOON)

@@ -10,7 +10,7 @@ from psycopg import errors, sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, locks, schemas
+from . import backends, locks, schemas, waiting
 from .marker import Marker, State
 from .ownership import is_ours
 from .server import Connection
@@ -112,7 +112,7 @@ def _why_not_dropped(connection: Connection, kind: str, name: str) -> str | None
     try:
         with connection.transaction():
             locks.hold_until_commit(connection, locks.EXTENSIONS)
-            schemas.limit_waiting(connection)
+            waiting.limit(connection)
             connection.execute(drop)
     except (
         errors.DependentObjectsStillExist,

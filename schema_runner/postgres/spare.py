@@ -68,8 +68,7 @@ class Spare(NamedTuple):
     def template_in(self, clone: str) -> str | None:
         """Return the schema in a clone from which resets restore rows, if there is one."""
         with self.server.connect(clone) as connection:
-            found = [schema.name for schema in schemas.found(connection)]
-        return next(filter(names.is_template_schema, found), None)
+            return schemas.any_template(connection)
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Connection]:

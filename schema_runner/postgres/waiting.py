@@ -1,104 +1,67 @@
-"""Waiting for an advisory lock that others have: who that is, and for how long."""
+"""Waiting for locks in a worker's schema: for a while, and then an error says who has them."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from psycopg import errors, sql
 
-from .. import names
-from ..errors import LockTimeoutError
-from . import locks
+from ..errors import SchemaRunnerError
+from . import backends, prepared
 from .server import Connection
 
-# Seconds after which the wait is told of, and between looks at who has the lock.
-_FIRST = 1.0
-_NEXT = 2.0
-# A lock that a prepared transaction has is nobody's session.
-_HOLDERS = """
-    SELECT l.pid, coalesce(a.application_name, ''),
-           CASE WHEN l.pid IS NULL THEN 'a prepared transaction' ELSE pg_catalog.format(
-               'process %%s of role %%s (application %%L, connected since %%s, %%s for %%s s)',
-               l.pid, a.usename, a.application_name,
-               pg_catalog.to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS'),
-               coalesce(a.state, 'in an unknown state'),
-               pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp()
-                                        - CASE a.state WHEN 'active' THEN a.query_start
-                                                       ELSE a.state_change END)))
-           END
-    FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-      AND (l.classid::bigint << 32) + l.objid::bigint = %s
-      AND l.database = (SELECT oid FROM pg_catalog.pg_database
-                        WHERE datname = pg_catalog.current_database())
-      AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
-    ORDER BY l.pid
-"""
-# Whether a session of these applications has been at work within so many seconds.
-_AT_WORK = """
-    SELECT FROM pg_catalog.pg_stat_activity
-    WHERE EXISTS (SELECT FROM pg_catalog.unnest(%s::text[]) AS run
-                  WHERE pg_catalog.starts_with(application_name || ' ', run || ' '))
-      AND (state = 'active' AND wait_event_type IS DISTINCT FROM 'Lock'
-           OR state_change > pg_catalog.clock_timestamp()
-                             - pg_catalog.make_interval(secs => %s))
-"""
+# How long our statements wait for somebody's transaction.
+_LOCK_TIMEOUT = "2s"
 
 
-def wait(
-    connection: Connection,
-    take: Callable[[], object],
-    lock: int,
-    patience: locks.Patience,
-    *,
-    while_at_work: bool,
-) -> None:
-    """Have `take` wait for a lock as long as whoever has it is waited for, and tell of that once.
+class SchemaInUseError(SchemaRunnerError):
+    """Somebody whom this run may not end has locks in a worker's schema."""
 
-    With `while_at_work` the time counts in which no session of the holder's run does anything.
-    Raises LockTimeoutError.
+
+def limit(connection: Connection) -> None:
+    """Have the transaction under way raise LockNotAvailable rather than wait for long."""
+    _set(connection, "SET LOCAL", _LOCK_TIMEOUT)
+
+
+def limit_session(connection: Connection) -> None:
+    """Have all statements of a connection do so from now on."""
+    _set(connection, "SET", _LOCK_TIMEOUT)
+
+
+@contextmanager
+def limited(connection: Connection, schema: str, what: str) -> Iterator[None]:
+    """Limit the waiting of the body of the `with`, which is in no transaction.
+
+    Raises SchemaInUseError, which says that the schema cannot be `what`, and who is in the way.
     """
-    name, limit = locks.name_of(lock), patience.limit
-    since, pause, holders = time.monotonic(), _FIRST, None
-    while True:
-        left = since + limit - time.monotonic()
-        if _is_taken(connection, take, max(min(pause, left), 0.001)):
-            return
-        found = connection.execute(_HOLDERS, [lock]).fetchall()
-        if not found:
-            continue  # It has just been given back, to somebody else at most.
-        said = " and ".join(text for _, _, text in found)
-        if holders is None:
-            patience.log(f"Waiting for the lock {name!r}, which is held by {said}.")
-        pids, pause = {pid for pid, _, _ in found}, _NEXT
-        is_new = holders is not None and holders != pids
-        holders = pids
-        if is_new or (while_at_work and _is_at_work(connection, [a for _, a, _ in found], limit)):
-            since = time.monotonic()
-        elif time.monotonic() - since >= limit:
-            raise LockTimeoutError(_explanation(name, limit, said, found[0][0]))
-
-
-def _is_taken(connection: Connection, take: Callable[[], object], seconds: float) -> bool:
+    limit_session(connection)
     try:
-        with connection.transaction():
-            timeout = sql.Literal(f"{max(int(seconds * 1000), 1)}ms")
-            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(timeout))
-            take()
-    except errors.LockNotAvailable:
-        return False
-    return True
+        with holders_named(connection, schema, what):
+            yield
+    finally:
+        if not connection.closed:
+            _set(connection, "SET", "0")
 
 
-def _is_at_work(connection: Connection, applications: list[str], limit: float) -> bool:
-    runs = [names.run_of_any(one) for one in applications]
-    sessions = [names.application(run) for run in runs if run is not None]
-    return bool(connection.execute(_AT_WORK, [sessions, limit]).fetchall())
+@contextmanager
+def holders_named(connection: Connection, schema: str, what: str) -> Iterator[None]:
+    """Say whose locks are in the way where the body of the `with` has waited too long."""
+    try:
+        yield
+    except errors.LockNotAvailable as error:
+        raise in_use(connection, schema, what) from error
 
 
-def _explanation(name: str, limit: float, said: str, pid: int | None) -> str:
-    end = "end that transaction" if pid is None else f"SELECT pg_terminate_backend({pid})"
-    return (
-        f"Gave up waiting for the lock {name!r} after {limit:g} s: it is held by {said}. If that "
-        f"is a run which has been stopped, as by Ctrl-Z, continue it or end it; to end any "
-        f'session: {end}. SCHEMA_RUNNER["LOCK_TIMEOUT"] is how many seconds to wait.'
+def in_use(connection: Connection, schema: str, what: str) -> SchemaInUseError:
+    """Return the error for a schema that cannot be `what`: reset, say."""
+    found = backends.with_locks_in(connection, schema)
+    found += prepared.with_locks_in(connection, schema)
+    # It may have ended just now.
+    holders = "\n".join(found) or "They have by now."
+    return SchemaInUseError(
+        f"Schema {schema} cannot be {what}, because somebody has locks in it that this run may "
+        f"not end. Have them end their transaction:\n{holders}"
     )
+
+
+def _set(connection: Connection, how: str, limit: str) -> None:
+    connection.execute(sql.SQL(how + " lock_timeout = {}").format(limit))

@@ -1,7 +1,9 @@
 """A few lines about a run, after those of stock Django."""
 
-from collections.abc import Iterator, Sequence
+import unittest
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+from unittest.util import strclass
 
 from ..execution.events import ClassFinished, Event, Finished, Outcome, WorkerReady
 from ..execution.findings import Findings
@@ -54,9 +56,14 @@ class Summary(NamedTuple):
     usage: Usage
     findings: Findings
     fails_on_flaky: bool
+    # How many tests were to be run, and how many of them were not, because the run was stopped.
+    tests: int
+    not_run: int
 
     def lines(self) -> Iterator[str]:
         """Yield the lines, one screen of them at most."""
+        if self.not_run:
+            yield f"Interrupted: {self.not_run:,} of {count(self.tests, 'test')} were not run."
         # Workers make the rest once they have started, at the same time.
         set_up = self.set_up + max(self.tally.ready.values(), default=0.0)
         yield f"{self._workers}Set-up {_time(set_up)}, tear-down {_time(self.tear_down)}."
@@ -97,6 +104,25 @@ class Summary(NamedTuple):
         }
         listed = ", ".join(text for text, number in numbers.items() if number)
         return f"{listed}." if listed else ""
+
+
+def tests_not_run(sizes: Mapping[type, int], result: unittest.TestResult) -> int:
+    """Return how many tests a run that was stopped has not come to.
+
+    `sizes` has the number of tests by class. Those of a fixture that has failed, or has skipped
+    them, do not count, nor those that --failfast is to leave out.
+    """
+    if not result.shouldStop or (result.failfast and not result.wasSuccessful()):
+        return 0
+    told = {test.id() for test, _ in [*result.errors, *result.skipped]}
+    left_out = sum(
+        size
+        for one, size in sizes.items()
+        if not told.isdisjoint(
+            (f"setUpClass ({strclass(one)})", f"setUpModule ({one.__module__})")
+        )
+    )
+    return max(sum(sizes.values()) - result.testsRun - left_out, 0)
 
 
 def verdict_lines(

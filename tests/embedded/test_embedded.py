@@ -164,16 +164,20 @@ def spawn(shared_cache: Path, folder: Path) -> Iterator[Spawn]:
     wait_for(lambda: not any(path.exists() for path in named), "sockets to be gone")
 
 
-def processes_of(folder: Path) -> list[int]:
-    """Return the postmasters with a data folder in this folder."""
+def processes_of(folder: Path, program: str = "postgres") -> list[int]:
+    """Return the postmasters with a data folder in this folder, or the processes of a program."""
     found = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            program, *words = line.read_bytes().split(b"\0")
-            is_within = any(word.startswith(os.fsencode(folder)) for word in words)
-            if program.endswith(b"postgres") and is_within:
+            words = line.read_bytes().split(b"\0")
+            is_within = any(word.startswith(os.fsencode(folder)) for word in words[1:])
+            if is_within and any(word.endswith(os.fsencode(program)) for word in words):
                 found.append(int(line.parent.name))
     return found
+
+
+def watchers_of(data_dir: Path) -> list[int]:
+    return processes_of(data_dir, "watcher.py")
 
 
 def postmaster_pid(data_dir: Path) -> int:
@@ -308,15 +312,63 @@ def test_the_last_of_two_processes_stops_the_server(
 
 
 def test_the_server_holds_none_of_its_starters_files(spawn: Spawn, start: Start) -> None:
-    """A server whose starter was killed keeps neither the locks nor the output pipes open."""
-    user = spawn().wait_for_server()
+    """Neither it nor its watcher keeps the locks or the output pipes of a killed starter open."""
+    user, other = spawn().wait_for_server(), spawn().wait_for_server()
     user.process.kill()
-    user.process.communicate(timeout=PATIENCE)  # hangs if the server has the pipe
-    assert user.select_one() == 1
-    for suffix in ("lock", "users"):
-        with user.data_dir.with_name(f"{user.data_dir.name}.{suffix}").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert start().socket_dir == user.socket_dir
+    user.process.communicate(timeout=PATIENCE)  # hangs if one of the two has the pipe
+    assert other.select_one() == 1
+    with user.data_dir.with_name(f"{user.data_dir.name}.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    other.process.kill()
+    wait_for(lambda: is_free(user.data_dir), "all users to be gone")
+
+
+def is_free(data_dir: Path) -> bool:
+    """Whether neither a user nor a watcher has a lock, and the server has ended."""
+    for suffix in ("users", "watcher"):
+        with data_dir.with_name(f"{data_dir.name}.{suffix}").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+    return not processes_of(data_dir)
+
+
+@pytest.mark.parametrize(
+    "ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, "os._exit"], ids=str
+)
+def test_a_user_that_runs_no_exit_handlers_leaves_no_server(
+    spawn: Spawn, ending: signal.Signals | str
+) -> None:
+    """The watcher stops it: no process and no socket is left, and the data is in order."""
+    leave = "sys.stdin.readline()\nos._exit(0)\n"
+    user = spawn(USER + leave).wait_for_server()
+    if isinstance(ending, str):
+        print(file=user.process.stdin, flush=True)
+    else:
+        # With its children, and with the process group that the server was started from.
+        os.killpg(user.process.pid, ending)
+    user.process.communicate(timeout=PATIENCE)
+    wait_for(lambda: is_free(user.data_dir), "the server and its watcher to end")
+    assert not user.socket_dir.exists()
+    assert not (user.data_dir / "postmaster.pid").exists()
+    spawn().wait_for_server().leave(is_last=True)
+    assert "not properly shut down" not in (user.data_dir / "server.log").read_text()
+
+
+def test_a_watcher_that_is_killed_is_replaced_by_the_next_user(spawn: Spawn) -> None:
+    """It is in nobody's process group, and its command names the data folder."""
+    first = spawn().wait_for_server()
+    (watcher,) = watchers_of(first.data_dir)
+    assert os.getpgid(watcher) not in {first.process.pid, os.getpgid(0)}
+    os.kill(watcher, signal.SIGKILL)
+    wait_for(lambda: not watchers_of(first.data_dir), "the watcher to end")
+    second = spawn().wait_for_server()
+    assert len(watchers_of(first.data_dir)) == 1
+    for user in (first, second):
+        user.process.kill()
+        user.process.communicate(timeout=PATIENCE)
+    wait_for(lambda: is_free(first.data_dir), "the server and its watcher to end")
 
 
 def test_processes_that_start_at_once_get_one_server(spawn: Spawn, folder: Path) -> None:

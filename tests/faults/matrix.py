@@ -13,9 +13,6 @@ from schema_runner.postgres.server import Connection
 from ..observed import is_alive, is_stopped, workers
 from ..project import METHODS, PARALLEL, Process, Project, wait_for
 
-# What needs mends that are not made yet is left out, but for what this names: "renamed",
-# "forkserver", "unmarked".
-PENDING = os.environ.get("SOAK_PENDING", "").split()
 # A pattern for the words of a combination, such as "tests main .* current".
 _ONLY = os.environ.get("SOAK_ONLY", "")
 
@@ -94,21 +91,7 @@ class Kill(NamedTuple):
             lacks |= _EARLY - {"copy"}
         if self.target == LEASE:
             lacks |= set(PHASES) if self.mode == "beside" else {"start", "create"}
-        return (
-            self.phase not in lacks
-            and (self.target, self.method) != ("worker", SERIAL)
-            and (self.is_pending is None or self.is_pending in PENDING)
-        )
-
-    @property
-    def is_pending(self) -> str | None:
-        if self[1:4] == ("group", "SIGTERM", "forkserver"):
-            # It ends the forkserver, by which multiprocessing tells whether workers live.
-            return "forkserver"
-        if (self.mode, self.phase) == ("beside", "create"):
-            # A database without a marker stays.
-            return "unmarked"
-        return None
+        return self.phase not in lacks and (self.target, self.method) != ("worker", SERIAL)
 
 
 POSSIBLE = [
@@ -187,7 +170,7 @@ def _send(target: int, signals: Sequence[str], *, to_group: bool) -> None:
 
 def _end_lease(observer: Connection) -> bool:
     applications = {application for _, application, _ in observer.execute(_SESSIONS)}
-    runs = [run for one in applications if (run := names.run_of_application(one)) is not None]
+    runs = [run for one in applications if (run := names.run_of_any(one)) is not None]
     leases = observer.execute(_LEASES, [runs]).fetchall()
     for lease in leases:
         observer.execute("SELECT pg_terminate_backend(%s, 5000)", lease)

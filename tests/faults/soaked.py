@@ -13,7 +13,7 @@ from ..digest import digest
 from ..observed import Reported, finish, observe
 from ..project import Process, Project, wait_for
 from ..runner.decoys import DECOYS, state
-from .matrix import PENDING, Kill, sessions
+from .matrix import Kill, sessions
 
 # How often; SOAK_SEED repeats one round.
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
@@ -69,13 +69,11 @@ def prepare(project: Project, also: str) -> list[str]:
     """
     write(project)
     beside = [f"{project.test_name}_x", f"{project.name}_renamed"]
-    if "renamed" not in PENDING:
-        del beside[1]
     for name in [project.name, *beside]:
         project.create_database(name)
         project.query(DECOYS if name == project.name else _BESIDE, database=name)
     for name in beside[1:]:
-        marker = Marker(1, State.READY, project.test_name)
+        marker = Marker(1, State.READY, project.test_name, name=project.test_name)
         project.query(f"COMMENT ON DATABASE {name} IS '{marker}'", database=name)
     if also:
         project.query(also, database=project.name)

@@ -1,8 +1,15 @@
-"""Signals that end a run: SIGTERM and Ctrl-C, to its process and to all of them."""
+"""Signals that end a run: SIGTERM, SIGHUP and Ctrl-C, to its process and to all of them."""
 
+import re
 import signal
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+
+from schema_runner.errors import SchemaRunnerError
+from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.server import Connection
 
 from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, outcome, wait_for
 from .waiting import WAITING, end, is_running, send, send_twice, wait_for_end, waiting
@@ -45,8 +52,109 @@ def test_one_ends_the_run_after_the_tests_under_way(suite: Project, number: int,
     assert result.code == (TERMINATED if number == signal.SIGTERM else 0), result.output
     assert f"Ran {len(workers)} test" in result.stderr
     assert "OK" in result.stderr
+    assert f"Interrupted: {3 - len(workers)} of 3 tests were not run." in result.stdout
     assert "Traceback" not in result.stderr
     wait_for_end([*workers])
+
+
+def test_a_terminal_that_goes_away_ends_the_run_likewise(suite: Project) -> None:
+    """SIGHUP comes to all processes; workers finish their tests, and all is dropped."""
+    process = suite.start(*PARALLEL)
+    workers = waiting(suite, 2)
+    send(process, signal.SIGHUP, to_group=True)
+    result = end(suite, process)
+    assert result.code == 128 + signal.SIGHUP, result.output
+    assert "Interrupted: 1 of 3 tests were not run." in result.stdout
+    assert "crashed" not in result.output.lower()
+    wait_for_end([*workers])
+
+
+@pytest.mark.parametrize("to_group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=str)
+def test_a_signal_while_the_database_is_dropped_waits(
+    project: Project, number: int, to_group: bool
+) -> None:
+    """What is being dropped is dropped; the exit code tells of the signal."""
+    project.tests(MORE)
+    process = project.start()
+    with project.maintenance() as connection:
+        wait_for(lambda: project.databases() == [project.test_name], "the database")
+        # The server waits 5 seconds for whoever is connected.
+        with closing(wait_for(lambda: _connected(project), "a connection")):
+            wait_for(lambda: _is_dropping(connection, project), "the database to be dropped")
+            send(process, number, to_group=to_group)
+            wait_for(lambda: _has_no_signal(process.pid), "the signal to be handled")
+    result = outcome(process)
+    assert result.code == (0 if number == signal.SIGINT else 128 + number), result.output
+    assert "stays" not in result.output
+    assert project.databases() == []
+
+
+def _connected(project: Project) -> Connection | None:
+    try:
+        return project.host()
+    except SchemaRunnerError:
+        return None
+
+
+def _is_dropping(connection: Connection, project: Project) -> bool:
+    rows = connection.execute(
+        "SELECT FROM pg_stat_activity WHERE state = 'active' AND query = %s",
+        [f'DROP DATABASE IF EXISTS "{project.test_name}"'],
+    )
+    return bool(rows.fetchall())
+
+
+def _has_no_signal(process: int) -> bool:
+    """Whether the kernel has given a process all signals that were sent to it."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (pending,) = re.findall(r"^ShdPnd:\s*(\w+)$", status, re.M)
+    return int(pending, 16) == 0
+
+
+BUILDS = """
+    import multiprocessing
+    from helpers import *
+
+    def build(apps, editor):
+        editor.execute("CREATE TABLE public.legacy ()")
+        if os.environ.get("SLOW") and multiprocessing.parent_process():
+            editor.execute("SELECT pg_sleep(600) /* building */")
+"""
+
+
+@pytest.mark.parametrize("to_group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("flags", [(), ("--keepdb",)], ids=["plain", "keepdb"])
+def test_a_signal_while_a_worker_builds_a_database_leaves_no_half_of_it(
+    project: Project, flags: Mode, to_group: bool
+) -> None:
+    """It is not marked ready before it is, and gone afterwards, also with --keepdb."""
+    project.write("building.py", BUILDS)
+    building = "migrations.RunPython(__import__('building').build)"
+    project.migration("0002_build", "0001_initial", building)
+    # Migrations that name `public` have workers migrate in a database of their own.
+    project.configure("SCHEMA_RUNNER = {'STRATEGY': 'migrate'}")
+    project.tests(WAITING)
+    project.tests(MORE, "test_more")
+    process = project.start(*PARALLEL, *flags, env={"SLOW": "1"})
+    spare = f"{project.test_name}_0"
+    with project.maintenance() as connection:
+        query = "SELECT FROM pg_stat_activity WHERE datname = %s AND strpos(query, %s) > 0"
+        values = [spare, "/* building */"]
+        wait_for(lambda: connection.execute(query, values).fetchall(), "the migration")
+        ((comment,),) = connection.execute(
+            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s",
+            [spare],
+        )
+    assert Marker.parse(comment).state is State.BUILDING
+    waiting(project, 1)
+    send(process, signal.SIGTERM, to_group=to_group)
+    result = end(project, process)
+    assert result.code == TERMINATED, result.output
+    assert "Interrupted: 2 of 3 tests were not run." in result.stdout
+    assert project.databases() == ([project.test_name] if flags else [])
+    if flags:
+        project.run("library.test_more").passed()
 
 
 ALIKE = [([number] * 2, way) for number in (signal.SIGTERM, signal.SIGINT) for way in WAYS]

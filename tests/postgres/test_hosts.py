@@ -8,8 +8,8 @@ from schema_runner import names
 from schema_runner.errors import LeaseLostError, SchemaRunnerError
 from schema_runner.postgres import databases, locks
 from schema_runner.postgres.created import HostDatabase
-from schema_runner.postgres.hosts import Request
 from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.request import Request
 from schema_runner.postgres.reservation import Reservation
 from schema_runner.postgres.server import Server
 

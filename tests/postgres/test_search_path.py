@@ -11,9 +11,10 @@ from schema_runner.postgres.adoption import keys_adopted
 from schema_runner.postgres.blueprint import Blueprint
 from schema_runner.postgres.created import HostDatabase
 from schema_runner.postgres.current import ProjectDatabase
-from schema_runner.postgres.hosts import Host, Request
+from schema_runner.postgres.hosts import Host
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.pool import Wanted
+from schema_runner.postgres.request import Request
 from schema_runner.postgres.reservation import Reservation
 from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Server

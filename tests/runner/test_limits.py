@@ -214,3 +214,35 @@ def test_a_process_that_does_not_heed_a_limit_is_ended(project: Project) -> None
         result.failed(f"in {function}", "in wait_in_the_second_thread")
         assert not (project.folder / "never").exists()
     project.run("library.test_generated", "-k", "passes").passed()
+
+
+STOPPED = """
+    class Stopped(TransactionTestCase):
+        def test_a_passes(self): Author.objects.create(name="a")
+        @sooner
+        def test_b_stops(self):
+            Author.objects.create(name="a")
+            os.kill(os.getpid(), signal.SIGSTOP)
+            Path("never").touch()
+        def test_c_passes(self): self.assertEqual(Author.objects.count(), 0)
+
+    @sooner
+    class StoppedSetUp(SimpleTestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        def test_never(self): Path("never").touch()
+"""
+
+
+def test_a_worker_that_is_stopped_is_ended(project: Project) -> None:
+    """The run keeps its limit from outside; another worker runs the rest."""
+    project.tests(IMPORTS + STOPPED)
+    result = project.run(*PARALLEL, env={"START_METHOD": "spawn"}).failed(
+        "Ran 3 tests", "errors=2"
+    )
+    assert reported(result) == ["ERROR Stopped.test_b_stops", "ERROR StoppedSetUp.setUpClass"]
+    assert result.stderr.count("was ended: it did not heed its time limit.") == 2
+    assert "Timed out (1): library.test_generated.Stopped.test_b_stops" in result.stdout
+    assert not (project.folder / "never").exists()
