@@ -3,21 +3,24 @@
 import os
 import socket
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from psycopg import pq
 
 from ..errors import SchemaRunnerError
-from ..postgres.server import Server
-from .servers import server_of
+
+# Runs without databases import this module.
+if TYPE_CHECKING:
+    from ..postgres.server import Server
 
 _ADDRESS = ("host", "hostaddr", "port", "service")
 
 
-def project_databases() -> list[Server]:
+def project_databases() -> "list[Server]":
     """Say how to reach the project's own PostgreSQL databases, before tests have others."""
+    from .servers import server_of
+
     servers = []
     for alias in connections:
         connection: Any = connections[alias]
@@ -29,7 +32,7 @@ def project_databases() -> list[Server]:
     return servers
 
 
-def is_one_of(projects: Iterable[Server], server: Server, name: str) -> bool:
+def is_one_of(projects: "Iterable[Server]", server: "Server", name: str) -> bool:
     """Whether the database of this name on a server is one of the project's own.
 
     There are many ways to write where a server is, so it is asked; but only if names are equal.
@@ -37,11 +40,13 @@ def is_one_of(projects: Iterable[Server], server: Server, name: str) -> bool:
     return any(_name(one) == name and _is_same(one, server) for one in projects)
 
 
-def _name(project: Server) -> str | None:
+def _name(project: "Server") -> str | None:
     """Return the name of a project's database, also where a service or the environment has it."""
     params = project.params
     if name := params.get("dbname"):
         return str(name)
+    from psycopg import pq
+
     before = os.environ.get("PGSERVICE")
     os.environ["PGSERVICE"] = params["service"]
     try:
@@ -54,7 +59,7 @@ def _name(project: Server) -> str | None:
     return name.decode() if name else None
 
 
-def _is_same(project: Server, server: Server) -> bool:
+def _is_same(project: "Server", server: "Server") -> bool:
     one, other = (
         {key: str(value) for key in _ADDRESS if (value := each.params.get(key))}
         for each in (project, server)

@@ -1,6 +1,5 @@
 """The name of a host database: found, reserved and given under an advisory lock."""
 
-import shlex
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -187,6 +186,8 @@ class Reservation:
         return [one.name for one, _ in found]
 
     def _leave(self, name: str, why: str) -> None:
+        import shlex  # Runs seldom come to this.
+
         self._request.log(
             f"Database {name!r} is left alone: {why}. "
             f"If nothing in it is needed, drop it: dropdb {shlex.quote(name)}"

@@ -19,6 +19,8 @@ KILLS = 4
 # A run may be faster than who watches it.
 ATTEMPTS = 3
 KILLED = "was killed by signal"
+# The exit code of runs that a signal has ended.
+ENDED = {"SIGTERM": 143, "SIGHUP": 129}
 LEFT = re.compile("stays, for the next run|was lost")
 LOST = re.compile("was lost|is lost|terminating connection|connection is closed")
 
@@ -78,7 +80,7 @@ def run_and_kill(project: Project, kill: Kill, chance: random.Random) -> tuple[R
 
 def cleans_up(kill: Kill, *, is_hit: bool) -> bool:
     """Whether a run leaves nothing, or says what."""
-    is_killed = is_hit and kill.target != "worker" and kill.signals.endswith(("KILL", "HUP"))
+    is_killed = is_hit and kill.target != "worker" and kill.signals.endswith("KILL")
     return not (is_killed or "--keepdb" in kill.flags or kill.mode == "beside")
 
 
@@ -86,8 +88,8 @@ def check(kill: Kill, reported: Reported, *, is_hit: bool) -> None:
     """What the run has reported is what its tests came to, and it has ended as documented."""
     output = reported.result.output
     *_, last = kill.signals.split() if is_hit else ["none"]
-    if last in {"SIGKILL", "SIGHUP"} and kill.target != "worker":
-        assert reported.result.code == {"SIGKILL": -9, "SIGHUP": -1}[last], output
+    if last == "SIGKILL" and kill.target != "worker":
+        assert reported.result.code == -9, output
         soaked.check_fragment(reported)
         return
     if kill.target == LEASE and reported.result.code:
@@ -102,12 +104,12 @@ def check(kill: Kill, reported: Reported, *, is_hit: bool) -> None:
     broken = {name for name, calls in reported.fixtures.items() if KILLED in calls[0].text}
     assert set(reported.fixtures) == broken, output
     assert len(hit) + len(broken) <= (kill.target == "worker")
-    is_interrupted = last in {"SIGINT", "SIGTERM"} and kill.target != "worker"
+    is_interrupted = last in {"SIGINT", "SIGTERM", "SIGHUP"} and kill.target != "worker"
     if not is_interrupted:
         missing = OUTCOMES.keys() - outcomes.keys()
         assert all(f"({test.partition('.')[0]})" in str(broken) for test in missing), output
-    if last == "SIGTERM" and is_interrupted:
-        assert reported.result.code == 143, output
+    if is_interrupted and last in ENDED:
+        assert reported.result.code == ENDED[last], output
     elif last == "SIGINT" and is_interrupted and "Traceback" in reported.result.stderr:
         assert reported.result.code in {-2, 1}, output
     else:

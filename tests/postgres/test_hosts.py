@@ -189,7 +189,9 @@ def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: Request) -> 
     stays(request_, request_.name, "but it does not say under which name")
 
 
-@pytest.mark.parametrize("what", ["TABLE precious (n int)", "SCHEMA app CREATE TABLE t (n int)"])
+@pytest.mark.parametrize(
+    "what", ["TABLE public.precious (n int)", "SCHEMA app CREATE TABLE t (n int)"]
+)
 def test_one_that_somebody_uses_stays(request_: Request, what: str) -> None:
     """With all that is in it, but not because of what tests have made."""
     host = obtain(request_)

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from schema_runner.backend import extensions, introspection
-from schema_runner.postgres import backends, capacity, leftovers, reach, surroundings
+from schema_runner.postgres import backends, capacity, leftovers, locks, reach, surroundings
 from schema_runner.postgres.adoption import keys_adopted
 from schema_runner.postgres.blueprint import Blueprint
 from schema_runner.postgres.created import HostDatabase
@@ -174,7 +174,8 @@ def test_nothing_of_others_is_called_on_django_s_connections(
             connection.execute(extensions._INSTALLED)
             for query in (extensions._FIXED, extensions._NEEDED):
                 connection.execute(query, [["plpgsql"]])
-            connection.execute(extensions._LOCK.replace("_lock", "_lock_shared"), [1])
+            with connection.transaction():
+                locks.hold_until_commit(connection, 1)
 
 
 @pytest.fixture
