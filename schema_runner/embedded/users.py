@@ -42,13 +42,16 @@ def _start_watcher(cluster: Cluster, own: int) -> None:
 
     It inherits the lock `own`, but no terminal, no pipes, and not our process group's signals.
     """
+    if not sys.executable or getattr(sys, "frozen", False):
+        # There is no interpreter to run: users stop the server as they end in order.
+        os.close(own)
+        return
     # Another lock on the same file than ours.
     users = locks.open_file(cluster.beside("users"))
     arguments = [str(cluster.data_dir), str(users), str(own)]
     paths = [os.path.abspath(path) for path in sys.path]
     try:
-        # Where there is no interpreter to run, users stop the server as they end in order.
-        with suppress(OSError):
+        with suppress(OSError):  # Nor is there one then.
             subprocess.run(  # noqa: S603 - our own program, and no shell
                 [sys.executable, "-I", "-S", watcher.__file__, *arguments],
                 input=pickle.dumps((paths, pickle.dumps(cluster))),

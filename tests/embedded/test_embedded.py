@@ -371,6 +371,17 @@ def test_a_watcher_that_is_killed_is_replaced_by_the_next_user(spawn: Spawn) -> 
     wait_for(lambda: is_free(first.data_dir), "the server and its watcher to end")
 
 
+@pytest.mark.parametrize(("name", "value"), [("executable", None), ("frozen", True)])
+def test_without_an_interpreter_there_is_no_watcher(
+    start: Start, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    """A program that is frozen would start itself; this process stops the server as it ends."""
+    monkeypatch.setattr(sys, name, value, raising=False)
+    server = start()
+    assert ask(server, "SELECT 1") == 1
+    assert watchers_of(server.data_dir) == []
+
+
 def test_processes_that_start_at_once_get_one_server(spawn: Spawn, folder: Path) -> None:
     """The lock lets one process build and start the server that all get."""
     users = [spawn(cache_dir=folder / "cache") for _ in range(4)]
