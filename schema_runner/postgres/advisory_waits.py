@@ -58,7 +58,8 @@ def wait(
     Raises LockTimeoutError.
     """
     name, limit = locks.name_of(lock), patience.limit
-    since, pause, holders = time.monotonic(), _FIRST, None
+    since, pause, is_told = time.monotonic(), _FIRST, False
+    holders = {pid for pid, _, _ in connection.execute(_HOLDERS, [lock])}
     while True:
         left = since + limit - time.monotonic()
         if _is_taken(connection, take, max(min(pause, left), 0.001)):
@@ -67,11 +68,10 @@ def wait(
         if not found:
             continue  # It has just been given back, to somebody else at most.
         said = " and ".join(text for _, _, text in found)
-        if holders is None:
+        if not is_told:
             patience.log(f"Waiting for the lock {name!r}, which is held by {said}.")
-        pids, pause = {pid for pid, _, _ in found}, _NEXT
-        is_new = holders is not None and holders != pids
-        holders = pids
+        pids, pause, is_told = {pid for pid, _, _ in found}, _NEXT, True
+        is_new, holders = holders != pids, pids
         if is_new or (while_at_work and _is_at_work(connection, [a for _, a, _ in found], limit)):
             since = time.monotonic()
         elif time.monotonic() - since >= limit:
@@ -79,14 +79,21 @@ def wait(
 
 
 def _is_taken(connection: Connection, take: Callable[[], object], seconds: float) -> bool:
+    before = connection.execute("SELECT pg_catalog.current_setting('lock_timeout')").fetchone()
+    assert before is not None
     try:
         with connection.transaction():
-            timeout = sql.Literal(f"{max(int(seconds * 1000), 1)}ms")
-            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(timeout))
+            _limit(connection, f"{max(int(seconds * 1000), 1)}ms")
             take()
+            # A transaction that this one is part of would go on with it.
+            _limit(connection, before[0])
     except errors.LockNotAvailable:
         return False
     return True
+
+
+def _limit(connection: Connection, timeout: str) -> None:
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(timeout))
 
 
 def _is_at_work(connection: Connection, applications: list[str], limit: float) -> bool:
