@@ -1,7 +1,7 @@
 """Server processes that serve a run's connections, known by their application_name."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from psycopg import sql
 from .. import names
 from ..errors import SchemaRunnerError
 from . import locks
-from .server import SOON, Connection, Server
+from .server import SOON, UNDO_SESSION, Connection, Server
 
 # Only our role's: no other may be ended without special rights.
 _END = """
@@ -34,6 +34,8 @@ _APPLICATIONS = """
 # How long, in seconds, connections of a run that has just died may take to end: the server asks
 # once a second whether somebody is there.
 _ENDING = 5.0
+# The runs whose connections have not: something that tests have started has them.
+_waited_for: set[int] = set()
 
 _ANY_TRANSACTION = """
     SELECT 1 FROM pg_catalog.pg_stat_activity
@@ -121,11 +123,11 @@ def with_locks_in(connection: Connection, schema: str) -> list[str]:
     return [text for (text,) in connection.execute(_BLOCKING, [schema])]
 
 
-def alive_without_lease(connection: Connection, known: Collection[int] = ()) -> dict[int, str]:
+def alive_without_lease(connection: Connection) -> dict[int, str]:
     """Describe the runs that have connections for tests but no lease, in whatever database.
 
     One that has lost its lease is about to take it again. Wait a little for connections of dead
-    runs to end, which the server ends by itself; but not for those that are `known` to stay.
+    runs to end, which the server ends by itself; but only once for those of the same run.
     """
     deadline = time.monotonic() + _ENDING
     while True:
@@ -135,7 +137,8 @@ def alive_without_lease(connection: Connection, known: Collection[int] = ()) -> 
             if (run := names.run_of_application(application)) is not None
             and not locks.is_held(connection, run)
         }
-        if found.keys() <= set(known) or time.monotonic() > deadline:
+        if found.keys() <= _waited_for or time.monotonic() > deadline:
+            _waited_for.update(found)
             return found
         time.sleep(SOON)
 
@@ -143,7 +146,8 @@ def alive_without_lease(connection: Connection, known: Collection[int] = ()) -> 
 def refuse_shared(connection: Connection, server: Server) -> None:
     """Raise SchemaRunnerError where a pooler has one backend serve several connections.
 
-    All of them would hold a lease that one has taken, and none would keep its search_path.
+    All of them would hold a lease that one has taken, and none would keep its search_path. The
+    next client is not to meet what we have set.
     """
     before = _pid(connection)
     if before == connection.info.backend_pid:
@@ -151,13 +155,19 @@ def refuse_shared(connection: Connection, server: Server) -> None:
         return
     with closing(server.connect(connection.info.dbname)) as other, other.transaction():
         # The backend that was free has been given to the other, or we are given another.
-        if _pid(other) == before or _pid(connection) != before:
-            raise SchemaRunnerError(
-                "The connection leads to a pooler that lets clients share sessions, as pgbouncer "
-                "does with pool_mode = transaction, so that runs could not tell who is alive. "
-                "Have the tests' settings name the HOST and PORT of the server itself, use "
-                "pool_mode = session, or test with --host-database test --isolation database."
-            )
+        is_shared = _pid(other) == before
+        if not is_shared and _pid(connection) != before:
+            is_shared = True
+            connection.execute(UNDO_SESSION)
+        if is_shared:
+            other.execute(UNDO_SESSION)
+    if is_shared:
+        raise SchemaRunnerError(
+            "The connection leads to a pooler that lets clients share sessions, as pgbouncer "
+            "does with pool_mode = transaction, so that runs could not tell who is alive. "
+            "Have the tests' settings name the HOST and PORT of the server itself, use "
+            "pool_mode = session, or test with --host-database test --isolation database."
+        )
 
 
 def _pid(connection: Connection) -> int:

@@ -202,7 +202,10 @@ class Lease:
         """Take the locks on another connection; return False while others have one of them."""
         locks = _LEASED[self.connection]
         # The server may not know yet that the connection is lost.
-        connection.execute(_END_HOLDER, [self.run, self._backend])
+        with connection.transaction():
+            # A role that was taken on may not end what the role that logs in has opened.
+            connection.execute("SET LOCAL ROLE NONE")
+            connection.execute(_END_HOLDER, [self.run, self._backend])
         for lock in sorted(locks, key=lambda lock: lock != self.run):
             shared = "" if lock == self.run else "_shared"
             if not _call(connection, f"try_advisory_lock{shared}", lock):

@@ -1,6 +1,6 @@
 """The name of a host database: found, reserved and given under an advisory lock."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,8 +35,6 @@ class Reservation:
     def __init__(self, request: Request, turn: ExitStack) -> None:
         """Enter into `turn` what has to be left once there is something for others to use."""
         self._run = locks.new_run()
-        # The runs that have connections but no lease.
-        self._alive: Mapping[int, str] = {}
         request = request.of(self._run)
         with ExitStack() as entered:
             self._maintenance = entered.enter_context(request.server.maintenance())
@@ -236,7 +234,9 @@ class Reservation:
             in_use.append(Clones.lock_of(marker.template or name))
         if any(locks.is_held(self._maintenance, lock) for lock in in_use):
             return True
-        self._alive = alive = backends.alive_without_lease(self._maintenance, self._alive)
+        alive = backends.alive_without_lease(self._maintenance)
+        if any(locks.is_held(self._maintenance, lock) for lock in in_use):
+            return True  # It has been taken again meanwhile.
         is_left = marker.run in alive or (bool(alive) and marker.state is State.KEPT)
         if is_left:
             self._request.log(f"Database {name!r} is left to {', '.join(alive.values())}.")

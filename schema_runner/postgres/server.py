@@ -28,6 +28,12 @@ _SESSION = """
 # Has the server end a session whose client has gone in the middle of a statement, which may go on
 # for long, and be committed. Refused where the server's system cannot tell.
 NOTICE_DEATH = "SET client_connection_check_interval = '1s'"
+# Sets a session of others back in which `connect` has set all this.
+UNDO_SESSION = """
+    RESET ROLE; RESET search_path; RESET statement_timeout; RESET lock_timeout;
+    RESET idle_session_timeout; RESET idle_in_transaction_session_timeout;
+    RESET client_connection_check_interval
+"""
 # How long to wait, in seconds, for a connection that was closed to be counted no more.
 SECONDS_FOR_CLOSING = 2.0
 SOON = 0.05

@@ -1,12 +1,13 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import pytest
 
 from schema_runner import names
 from schema_runner.errors import LeaseLostError, SchemaRunnerError
-from schema_runner.postgres import databases, locks
+from schema_runner.postgres import backends, databases, locks
 from schema_runner.postgres.created import HostDatabase
 from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.request import Request
@@ -369,6 +370,28 @@ def test_a_database_that_was_removed_in_the_meantime(request_: Request, others: 
         host.connection.execute("SELECT 1")
     host.release(keep=False)
     assert there(request_) == [request_.name] * (other is not None)
+
+
+def test_a_lease_that_is_taken_again_under_a_sweep_counts(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is connected to what is cloned, and no lease is held in it."""
+    first = obtain(request_)
+    first.prepare_clones({})
+    with request_.server.maintenance() as maintenance:
+        pid = first.lease.connection.info.backend_pid
+        maintenance.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+    find = backends.alive_without_lease
+
+    def find_later(*args: Any) -> dict[int, str]:
+        first.recovery.insist()
+        return find(*args)
+
+    monkeypatch.setattr(backends, "alive_without_lease", find_later)
+    second = obtain(request_)
+    assert there(request_) == [first.name, second.name]
+    second.release(keep=False)
+    first.release(keep=False)
 
 
 def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:

@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from schema_runner.postgres.server import Connection, Server
 from ..project import wait_for
 
 RUN = locks.key("a run of the tests")
+SHORT = 3  # seconds, less than what connections of dead runs are given
 
 
 def is_free(connection: Connection, lock: int) -> bool:
@@ -166,8 +168,12 @@ def test_a_run_that_is_connected_is_alive(server: Server, connection: Connection
     (pid,) = [one.info.backend_pid for one in opened[1:]]
     found = backends.alive_without_lease(connection)
     assert found == {RUN + 1: f"run {RUN + 1} (connected: process {pid} of the server)"}
+    # What a test has left running is not waited for at every step.
+    since = time.monotonic()
+    assert backends.alive_without_lease(connection) == found
+    assert time.monotonic() - since < SHORT
     opened[1].close()
-    assert backends.alive_without_lease(connection) == {}
+    wait_for(lambda: not backends.alive_without_lease(connection), "the connection to end")
     for one in [*opened, lease]:
         one.close()
 
@@ -238,6 +244,88 @@ def test_a_lock_of_others_is_waited_for_with_a_limit(
         assert connection.execute("SHOW lock_timeout").fetchone() == ("7s",)
     take(connection, lock)
     assert told == [line]
+
+
+def test_a_transaction_goes_on_with_its_own_time_limit(
+    server: Server, connection: Connection, told: list[str]
+) -> None:
+    """Once it has a lock that it had to wait for: a test may be in it."""
+    lock, application = locks.key("extensions of the tests"), "waiting"
+    with (
+        server.connect(connection.info.dbname) as holder,
+        server.connect(connection.info.dbname, application) as waiting,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        holder.execute("SELECT pg_advisory_lock(%s)", [lock])
+
+        def limit_after_waiting() -> object:
+            with waiting.transaction():
+                waiting.execute("SET LOCAL lock_timeout = '7s'")
+                locks.hold_until_commit(waiting, lock)
+                return waiting.execute("SHOW lock_timeout").fetchone()
+
+        found = pool.submit(limit_after_waiting)
+        wait_for(lambda: is_waiting(connection, application), "the lock to be waited for")
+        holder.execute("SELECT pg_advisory_unlock(%s)", [lock])
+        assert found.result(timeout=60) == ("7s",)
+    assert told == []
+
+
+def is_waiting(connection: Connection, application: str) -> bool:
+    query = "SELECT FROM pg_stat_activity WHERE application_name = %s AND wait_event = 'advisory'"
+    return bool(connection.execute(query, [application]).fetchall())
+
+
+def test_holders_that_take_turns_are_waited_for(server: Server, connection: Connection) -> None:
+    """The limit counts for one of them, also where it is over before anything is said."""
+    lock, database = locks.key("database of the tests"), connection.info.dbname
+    first, second = server.connect(database), server.connect(database, "second")
+    first.execute("SELECT pg_advisory_lock(%s)", [lock])
+    lines: list[str] = []
+    with server.connect(database, "third") as third, ThreadPoolExecutor(2) as pool:
+
+        def tell(line: str) -> None:
+            lines.append(line)
+            second.close()
+
+        before = locks.wait_with(locks.Patience(1.0, tell))
+        try:
+            taken = pool.submit(second.execute, "SELECT pg_advisory_lock(%s)", [lock])
+            wait_for(lambda: is_waiting(connection, "second"), "the second to wait")
+            last = pool.submit(hold, third, lock)
+            wait_for(lambda: is_waiting(connection, "third"), "the third to wait")
+            pid = second.info.backend_pid
+            first.close()
+            taken.result(timeout=60)
+            last.result(timeout=60)
+        finally:
+            locks.wait_with(before)
+    (line,) = lines
+    assert f"held by process {pid} of role " in line
+
+
+def test_a_role_that_is_assumed_takes_a_lease_again(server: Server, database: str) -> None:
+    """It ends the connection that was lost, as far as the server knows the other role's."""
+    login, owner = f"{database}_login", f"{database}_owner"
+    with server.maintenance() as maintenance:
+        maintenance.execute(f"CREATE ROLE {owner}; CREATE ROLE {login} LOGIN IN ROLE {owner}")
+        assuming = server._replace(params={**server.params, "user": login}, role=owner)
+        lease = locks.Lease(assuming.connect(database), RUN)
+        lost = lease.connection
+        assert lease.move_to(assuming.connect(database))
+        assert lease.connection is not lost
+        assert not lease.is_cut_off
+        assert lease.connection.execute("SELECT current_user").fetchone() == (owner,)
+        lease.close()
+        wait_for(
+            lambda: (
+                not maintenance.execute(
+                    "SELECT FROM pg_stat_activity WHERE usename = %s", [login]
+                ).fetchall()
+            ),
+            "the role to be gone",
+        )
+        maintenance.execute(f"DROP ROLE {login}, {owner}")
 
 
 def test_a_run_at_work_is_waited_for(

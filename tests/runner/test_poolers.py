@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from schema_runner.embedded.account import server_account
@@ -35,6 +36,10 @@ pool_mode = {mode}
 # Does not serve a second client by a connection that another one has used, which would keep a
 # database in use that is to be dropped; stock Django needs it as we do.
 ONCE = "server_lifetime = 0"
+_SESSION = """
+    SELECT current_user, current_setting('search_path'), current_setting('lock_timeout'),
+           current_setting('client_connection_check_interval')
+"""
 
 
 class Pooler:
@@ -69,6 +74,12 @@ class Pooler:
             self._process.wait(timeout=30)
             host = self._project.server.params["host"]
             self._project.configure(f'DATABASES["default"]["HOST"] = {host!r}')
+
+    def session(self, database: str) -> tuple[Any, ...]:
+        """Return what a client finds set that has set nothing."""
+        params = {**self._project.server.params, "host": str(self._folder), "dbname": database}
+        with psycopg.connect(**params, autocommit=True) as connection:
+            return connection.execute(_SESSION).fetchone() or ()
 
     @property
     def passes_options_on(self) -> bool:
@@ -204,10 +215,13 @@ def test_a_pooler_of_transactions(pooled: Project, pooler: Pooler, settings: lis
     """Sessions that clients share do not show who is alive: refused before anything is made."""
     pooled.create_database()
     pooler.start(*settings, mode="transaction")
+    before = pooler.session(pooled.name)
     for mode in (SERIAL, CURRENT):
         pooled.run(*mode, WHERE).failed("CommandError: The connection leads to a pooler")
         assert pooled.databases() == [pooled.name]
         assert ours(pooled) == []
+        # The next client may be given the same sessions.
+        assert [pooler.session(name) for name in ("postgres", pooled.name)] == [before, before]
     if settings:  # As under stock: no lease guards clone databases.
         pooled.run("--isolation", "database", WHERE).passed()
     pooler.stop()
