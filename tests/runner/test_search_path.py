@@ -123,6 +123,45 @@ def test_the_project_s_own_database(project: Project, reset: str) -> None:
     project.drop_database()
 
 
+SETTINGS = """
+    changed = {}
+    def setUpModule():
+        changed["test"] = dict(connection.settings_dict)
+
+    class Changing(TransactionTestCase):
+        def test_path(self):
+            Author.objects.create(name="a")
+            connection.settings_dict["OPTIONS"] = {"options": "-c search_path=public"}
+            connection.close()
+        def test_there_again(self):
+            found = connection.settings_dict["OPTIONS"]["options"]
+            self.assertEqual(found, "-c search_path=public")
+            connection.settings_dict["OPTIONS"] = {}
+            connection.close()
+
+    class Thereafter(TransactionTestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            connection.close()
+            connection.settings_dict.update(changed["test"])
+        def test_it(self):
+            self.assertEqual(Author.objects.count(), 0)
+"""
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_settings_that_tests_have_changed(project: Project, reset: str) -> None:
+    """Neither a reset nor a flush follows them into the project's own tables."""
+    project.configure(f'SCHEMA_RUNNER = {{"HOST_DATABASE": "current", "RESET": "{reset}"}}')
+    project.tests(SETTINGS)
+    project.create_database()
+    execute(project, DECOYS)
+    with unchanged(project):
+        project.run("--order", "suite").passed("Ran 3 tests")
+    project.drop_database()
+
+
 DOUBLES = """
     from unittest import mock
 
