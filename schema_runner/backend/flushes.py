@@ -11,7 +11,7 @@ from django.test import TransactionTestCase
 
 from .assignment import Assignment
 from .management import import_management
-from .sessions import end_sessions
+from .sessions import fresh_sessions
 
 if TYPE_CHECKING:
     from ..postgres.occupied import Scope
@@ -60,8 +60,10 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
         if reset is None:
             if under_way and _has_path(alias):
                 # By a path that a test has left it would empty other tables.
-                end_sessions()
-            handle(command, **options)
+                with fresh_sessions():
+                    handle(command, **options)
+            else:
+                handle(command, **options)
             return
         import_management(ImportError)
         tables = connections[alias].introspection.django_table_names(include_views=False)

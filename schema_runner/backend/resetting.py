@@ -13,7 +13,7 @@ from ..errors import SchemaRunnerError
 from .assignment import Assignment
 from .creation import SchemaCreation
 from .flushes import Flush
-from .sessions import end_sessions, leave_transactions
+from .sessions import fresh_sessions, leave_transactions
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -136,8 +136,8 @@ def reset_of(alias: str) -> Callable[[Flush], None] | None:
         # What a test has left open in this thread would be in the way, and its settings too.
         begun = time.perf_counter()
         leave_transactions()
-        end_sessions()
-        resets.do(request)
+        with fresh_sessions():
+            resets.do(request)
         creation.resets_done += 1
         creation.reset_time += time.perf_counter() - begun
 

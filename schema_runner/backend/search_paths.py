@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 from django.test import SimpleTestCase, TransactionTestCase
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, PGconn, TransactionStatus
 
 from ..forks import ForkAware
 from .assignment import Assignment
@@ -20,12 +20,19 @@ class _Opened(ForkAware):
 
     def __init__(self) -> None:
         super().__init__()
-        self.connections: WeakSet[BaseDatabaseWrapper] = WeakSet()
+        self._references: set[ReferenceType[BaseDatabaseWrapper]] = set()
+
+    def add(self, connection: "BaseDatabaseWrapper") -> None:
+        self._references.add(ref(connection, self._references.discard))
+
+    def connections(self) -> "list[BaseDatabaseWrapper]":
+        # A WeakSet would fail where a thread adds to it meanwhile; `list` of a set is one step.
+        return [found for one in list(self._references) if (found := one()) is not None]
 
     def after_fork(self, *, is_child: bool) -> None:
         if is_child:
             # Their sockets are the parent's.
-            self.connections.clear()
+            self._references.clear()
 
 
 _opened = _Opened()
@@ -38,7 +45,7 @@ _SET = b"SELECT pg_catalog.set_config('search_path', $1, false)"
 
 def watch(connection: "BaseDatabaseWrapper") -> None:
     """Have `set_back` look at a connection that has just been opened."""
-    _opened.connections.add(connection)
+    _opened.add(connection)
 
 
 def set_path(connection: Any, path: str) -> None:
@@ -81,7 +88,7 @@ def set_back(by: str) -> None:
     A transaction of Django's is going to be rolled back, and the search_path with it. `by` names
     the tests that may have set another one.
     """
-    for connection in list(_opened.connections):
+    for connection in _opened.connections():
         if connection.vendor == "postgresql" and not connection.in_atomic_block:
             assignment = Assignment.of(connection.settings_dict)
             path = assignment.search_path if assignment else None
@@ -92,15 +99,24 @@ def set_back(by: str) -> None:
 
 def execute_on_idle(statement: bytes) -> None:
     """Execute a statement on each connection of this process that is not in use."""
-    for connection in list(_opened.connections):
+    for connection in _opened.connections():
         if connection.vendor == "postgresql" and Assignment.of(connection.settings_dict):
             _execute(connection.connection, statement)
 
 
 def backends_in_use() -> list[int]:
     """Return the numbers of the server processes of the connections that are open."""
-    opened = [one.connection for one in list(_opened.connections) if one.vendor == "postgresql"]
-    return [one.info.backend_pid for one in opened if one is not None and not one.closed]
+    opened = [_open(one.connection) for one in _opened.connections() if one.vendor == "postgresql"]
+    return [one.backend_pid for one in opened if one is not None]
+
+
+def _open(connection: Any) -> Any:
+    """Return libpq's part of one of psycopg's connections, unless that is closed.
+
+    Tests put something else into Django's connections, too.
+    """
+    found = getattr(connection, "pgconn", None)
+    return found if isinstance(found, PGconn) and found.status == ConnStatus.OK else None
 
 
 def _is_set_back(connection: Any, path: str) -> bool:
@@ -119,10 +135,10 @@ def _execute(connection: Any, statement: bytes, *parameters: str) -> str | None:
     another thread may be waiting for notifications. What psycopg does by itself (a transaction,
     a prepared statement) and what tests patch or count is passed by.
     """
-    if connection is None or connection.closed or not connection.lock.acquire(blocking=False):
+    pgconn = _open(connection)
+    if pgconn is None or not connection.lock.acquire(blocking=False):
         return None
     try:
-        pgconn = connection.pgconn
         if pgconn.transaction_status != TransactionStatus.IDLE:
             return None
         result = pgconn.exec_params(statement, [value.encode() for value in parameters])

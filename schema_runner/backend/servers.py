@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from .. import names
 from ..postgres.server import Server
 from .assignment import Assignment
 
@@ -20,7 +21,7 @@ def server_of(connection: "DatabaseWrapper", left_out: Collection[str] = ()) -> 
     """
     parameters = connection.get_connection_params()
     assignment = Assignment.of(connection.settings_dict)
-    is_run_s = assignment is not None and assignment.run is not None
+    run = assignment.run if assignment else None
     return Server(
         {
             key: value
@@ -28,5 +29,5 @@ def server_of(connection: "DatabaseWrapper", left_out: Collection[str] = ()) -> 
             if key not in _DJANGO_PARAMETERS and key not in left_out
         },
         connection.settings_dict["OPTIONS"].get("assume_role"),
-        parameters["application_name"] if is_run_s else None,
+        names.application(run, assignment.worker) if assignment and run is not None else None,
     )

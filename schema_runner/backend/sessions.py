@@ -1,10 +1,13 @@
 """The sessions that this thread has open: ended, or made fit for what comes next."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest.util import strclass
 
 from django.db import connections
+
+from .assignment import Assignment
 
 
 def disconnect() -> None:
@@ -41,6 +44,31 @@ def end_sessions() -> None:
     for connection in connections.all(initialized_only=True):
         if connection.vendor == "postgresql":
             connection.close()
+
+
+@contextmanager
+def fresh_sessions() -> Iterator[None]:
+    """End the sessions, and have those of the body of the `with` be where the run wants them.
+
+    Tests can have changed the settings of connections as well, and find them again so.
+    """
+    end_sessions()
+    changed: list[tuple[Any, dict[str, Any]]] = []
+    for connection in connections.all(initialized_only=True):
+        settings_dict = connection.settings_dict
+        assignment = Assignment.of(settings_dict)
+        if connection.vendor == "postgresql" and assignment is not None:
+            entries = assignment.entries()
+            found = {key: settings_dict[key] for key in entries}
+            if found != entries:
+                changed.append((connection, found))
+                settings_dict.update(entries)
+    try:
+        yield
+    finally:
+        for connection, found in changed:
+            connection.close()
+            connection.settings_dict.update(found)
 
 
 def prepare_for(test_class: type, *, own_database: bool) -> None:

@@ -14,10 +14,13 @@ _NEW = """
       AND backend_start > %s::timestamptz
       AND (application_name = %s OR NOT pg_catalog.starts_with(application_name, %s))
 """
+# Of what another role does, a role without special rights is not told what it is. The server's
+# own processes have no role; those of extensions, and of subscriptions, can write as anybody.
 _OTHERS = """
     SELECT DISTINCT coalesce(nullif(application_name, ''), 'one without a name'), usename::text
     FROM pg_catalog.pg_stat_activity
-    WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend'
+    WHERE datname = pg_catalog.current_database() AND usename IS NOT NULL
+      AND coalesce(backend_type, '') NOT IN ('walsender', 'parallel worker')
       AND pid <> pg_catalog.pg_backend_pid()
       AND NOT pg_catalog.starts_with(application_name || ' ', %s || ' ')
     ORDER BY 1, 2

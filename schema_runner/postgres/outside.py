@@ -7,6 +7,7 @@ from typing import NamedTuple, Self
 from psycopg import sql
 
 from .. import names
+from .schemaless import OTHERS
 from .server import Connection
 from .structure import BY_NAMESPACE, BY_OWNER, PARTS_OF_RELATIONS
 
@@ -24,6 +25,19 @@ _BESIDE = sql.SQL("""
     ours=sql.Literal(names.OWN_SCHEMA),
     marker=sql.Literal('{"schema_runner": '),
 )
+# In place of the value of a sequence that could only be read once somebody gives up a lock.
+LOCKED = -(2**63)
+# Among the locks are those that are waited for: whoever comes later waits behind them.
+_LOCKED = """
+    locked AS MATERIALIZED (
+        SELECT relation FROM pg_catalog.pg_locks
+        WHERE locktype = 'relation' AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+          AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                       'AccessExclusiveLock')
+          AND database = (SELECT oid FROM pg_catalog.pg_database
+                          WHERE datname = pg_catalog.current_database())
+    )
+"""
 # VACUUM and ANALYZE set the number of live rows anew. Large objects are in a catalog.
 _RELATIONS = sql.SQL("""
     SELECT nspname::text, relname::text, relkind::text, c.oid::int8, relfilenode::int8,
@@ -38,7 +52,9 @@ _RELATIONS = sql.SQL("""
                + pg_catalog.pg_stat_get_autovacuum_count(c.oid)
                + pg_catalog.pg_stat_get_analyze_count(c.oid)
                + pg_catalog.pg_stat_get_autoanalyze_count(c.oid),
-           CASE WHEN relkind = 'S' AND pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
+           CASE WHEN relkind <> 'S' THEN NULL
+                WHEN c.oid IN (TABLE locked) THEN {locked}
+                WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
                 THEN pg_catalog.pg_sequence_last_value(c.oid) END
     FROM pg_catalog.pg_class c JOIN (
         TABLE beside
@@ -46,51 +62,16 @@ _RELATIONS = sql.SQL("""
     ) n ON relnamespace = n.oid
     WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND (nspname <> 'pg_catalog' OR c.oid = 'pg_catalog.pg_largeobject'::regclass)
-""")
-# Those are settings for all databases that are our role's, and for all roles that are this one's.
-_OTHERS = sql.SQL("""
-    SELECT 'schema ' || nspname AS name, pg_catalog.concat_ws(' ', nspowner, nspacl) AS value
-    FROM beside
-    UNION ALL
-    SELECT 'extension ' || extname, pg_catalog.concat_ws(' ', nspname, extversion)
-    FROM pg_catalog.pg_extension JOIN beside ON beside.oid = extnamespace
-    UNION ALL
-    SELECT 'database ' || datname, pg_catalog.concat_ws(' ', datdba, datconnlimit, datacl)
-    FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
-    UNION ALL
-    SELECT pg_catalog.concat(
-               'setting ', pg_catalog.split_part(setting, '=', 1),
-               CASE WHEN setrole <> 0 THEN ' of role ' || pg_catalog.pg_get_userbyid(setrole) END,
-               CASE WHEN setdatabase <> 0
-                    THEN ' in database ' || pg_catalog.current_database() END), setting
-    FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) AS setting
-    WHERE setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database
-                              WHERE datname = pg_catalog.current_database()))
-      AND (setdatabase <> 0 OR setrole IN
-               (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = session_user),
-                   (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)))
-    UNION ALL
-    SELECT 'large object ' || oid, pg_catalog.concat_ws(' ', lomowner, lomacl)
-    FROM pg_catalog.pg_largeobject_metadata
-    UNION ALL
-    SELECT 'event trigger ' || evtname,
-           pg_catalog.concat_ws(' ', evtevent, evtowner, evtfoid, evtenabled, evttags)
-    FROM pg_catalog.pg_event_trigger
-    UNION ALL
-    SELECT 'publication ' || pubname, pg_catalog.concat_ws(' ', ctid, xmin)
-    FROM pg_catalog.pg_publication
-    UNION ALL
-    SELECT 'foreign server ' || srvname, pg_catalog.concat_ws(' ', ctid, xmin)
-    FROM pg_catalog.pg_foreign_server
-""")
+""").format(locked=sql.Literal(LOCKED))
 _DIGEST = sql.SQL("""
-    WITH {beside}
+    WITH {beside}, {locked}
     SELECT pg_catalog.bit_xor(hash) FROM (
         SELECT pg_catalog.hash_record_extended(r, 1) FROM ({relations}) r
         UNION ALL SELECT pg_catalog.hash_record_extended(r, 2) FROM ({others}) r
     ) AS found (hash)
-""").format(beside=_BESIDE, relations=_RELATIONS, others=_OTHERS)
+""").format(beside=_BESIDE, locked=sql.SQL(_LOCKED), relations=_RELATIONS, others=OTHERS)
 _WITH_BESIDE = sql.SQL("WITH {} {}")
+_WITH_LOCKED = sql.SQL("WITH {}, " + _LOCKED + "{}")
 # What tells whether counters can be compared with those of another time.
 _STATISTICS = """
     SELECT pg_catalog.current_setting('track_counts') = 'on',
@@ -182,8 +163,8 @@ class Outside(NamedTuple):
     def seen(cls, connection: Connection) -> Self:
         """Look at what takes little time: at rows, and less than whole definitions."""
         with connection.transaction():
-            rows = connection.execute(_WITH_BESIDE.format(_BESIDE, _RELATIONS)).fetchall()
-            others = connection.execute(_WITH_BESIDE.format(_BESIDE, _OTHERS)).fetchall()
+            rows = connection.execute(_WITH_LOCKED.format(_BESIDE, _RELATIONS)).fetchall()
+            others = connection.execute(_WITH_BESIDE.format(_BESIDE, OTHERS)).fetchall()
             row = connection.execute(_STATISTICS).fetchone()
         assert row is not None
         counted, epoch, transaction = row

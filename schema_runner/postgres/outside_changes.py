@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 
-from .outside import Outside, Relation
+from psycopg import errors
+
+from . import waiting
+from .outside import LOCKED, Outside, Relation
 from .server import Connection
-from .stamps import written_since
+from .stamps import has_rows_since
+
+# How long to look through a table for rows that are new.
+_LIMIT = "SET LOCAL statement_timeout = '5s'"
 
 
 def changed(before: Outside, after: Outside) -> frozenset[str]:
@@ -53,7 +59,7 @@ def _of_relation(
         yield "altered"
     if one.storage != other.storage:
         yield "restarted" if one.kind == "S" else "truncated, or rewritten"
-    if one.value != other.value:
+    if one.value != other.value and LOCKED not in (one.value, other.value):
         yield f"went from {_number(one.value)} to {_number(other.value)}"
     if has_statistics(before, after):
         yield from _written(connection, before, one, other)
@@ -78,9 +84,9 @@ def _written(
     is_estimated = (
         other.estimates != one.estimates or numbers["deleted"] > numbers["inserted"] + one.live
     )
-    is_kept = other.live != one.live or written_since(
-        connection, one.schema, [one.table], before.transaction
-    )
+    is_kept = other.live != one.live or _has_new_rows(connection, before, one)
+    if is_kept is None:
+        is_estimated = True
     if not (is_kept or is_estimated):
         return
     # Of a rolled-back transaction there can be some among them.
@@ -88,6 +94,17 @@ def _written(
     for what, number in numbers.items():
         if number:
             yield f"{number} row{'s' if number > 1 else ''} {what}{doubt}"
+
+
+def _has_new_rows(connection: Connection, before: Outside, one: Relation) -> bool | None:
+    """Whether a table has rows that are new; None where the run cannot find that out soon."""
+    try:
+        with connection.transaction():
+            waiting.limit(connection)
+            connection.execute(_LIMIT)
+            return has_rows_since(connection, one.schema, [one.table], before.transaction)
+    except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.QueryCanceled):
+        return None
 
 
 def _number(value: int | None) -> str:

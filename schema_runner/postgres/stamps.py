@@ -49,14 +49,21 @@ def written_since(
 
     So it is where that cannot be seen.
     """
+    try:
+        return has_rows_since(connection, schema, tables, transaction)
+    except errors.InsufficientPrivilege:
+        return True
+
+
+def has_rows_since(
+    connection: Connection, schema: str, tables: Collection[str], transaction: int
+) -> bool:
+    """Do as `written_since`, but raise InsufficientPrivilege where it cannot be seen."""
     if not tables:
         return False
     query = f"{_HAS_ROWS[:-1]} WHERE pg_catalog.age(xmin) <= pg_catalog.age({{xid}}))"
     xid = sql.SQL("{}::pg_catalog.xid").format(sql.Literal(str(transaction % 2**32)))
-    try:
-        return bool(connection.execute(_union(query, schema, tables, xid=xid)).fetchall())
-    except errors.InsufficientPrivilege:
-        return True
+    return bool(connection.execute(_union(query, schema, tables, xid=xid)).fetchall())
 
 
 def current_transaction(cursor: Any) -> int:

@@ -21,11 +21,13 @@ _FEW_PAGES = 4
 _MANY_TABLES = 120
 # Catalogs with this many dead rows. Measured: two schemas of 300 tables leave 22,000 in
 # pg_attribute, and VACUUM of all takes 0.1 s; of 100 tables 7,000, and of a small project 700. A
-# role gets nothing but warnings in the server's log about what it may not vacuum.
+# role gets nothing but warnings in the server's log about what it may not vacuum. Large objects
+# are the project's data, of any size.
 _CATALOGS = """
     SELECT relname
     FROM pg_catalog.pg_class c, pg_catalog.pg_database
     WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared
+      AND relname NOT IN ('pg_largeobject', 'pg_largeobject_metadata')
       AND pg_catalog.pg_stat_get_dead_tuples(c.oid) >= 1000
       AND datname = pg_catalog.current_database()
       AND (pg_catalog.pg_has_role(datdba, 'USAGE')

@@ -111,3 +111,13 @@ def test_small_runs_leave_catalogs_to_the_server(connection: Connection) -> None
     connection.execute(f"RESET ROLE; DROP ROLE {role}")
     assert connection.execute(counted).fetchall() == [(0,)]
     assert notices == []
+
+
+def test_large_objects_are_left_to_the_server(connection: Connection) -> None:
+    """They are the project's data, and VACUUM of all may take hours."""
+    made = "SELECT count(lo_from_bytea(0, 'x')) FROM generate_series(1, 1500)"
+    connection.execute(made)
+    connection.execute("SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata")
+    vacuum.run_on_catalogs(connection)
+    counted = "SELECT sum(vacuum_count) FROM pg_stat_sys_tables WHERE relname ~ '^pg_largeobject'"
+    assert connection.execute(counted).fetchall() == [(0,)]

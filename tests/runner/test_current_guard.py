@@ -1,6 +1,7 @@
 """What tests do to the project's own database in `current` mode is refused, or seen and told."""
 
 import re
+import time
 from collections.abc import Iterator
 from textwrap import dedent, indent
 
@@ -155,6 +156,45 @@ BOTH = """
 """
 
 
+IN_NO_SCHEMA = {
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA crm GRANT SELECT ON TABLES TO PUBLIC": "default privileges"
+    " (r) of role {user} in schema crm: new",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC": "default privileges (r) of role"
+    " {user}: new",
+    "CREATE FOREIGN DATA WRAPPER w": "foreign-data wrapper w: new",
+    "CREATE SERVER s FOREIGN DATA WRAPPER w": "foreign server s: new",
+    "CREATE USER MAPPING FOR PUBLIC SERVER s": "user mapping of public for s: new",
+    "CREATE CAST (text AS int) WITH INOUT": "cast text as integer: new",
+    "CREATE LANGUAGE more HANDLER plpgsql_call_handler": "language more: new",
+    "COMMENT ON DATABASE {name} IS 'theirs'": "database {name}: altered",
+}
+
+
+def test_what_is_in_no_schema(project: Project) -> None:
+    names = {"name": project.name, "user": project.server.params["user"]}
+    statements = [statement.format(**names) for statement in IN_NO_SCHEMA]
+    project.tests(suite_of("".join(f"query({statement!r})\n" for statement in statements)))
+    told = [f"    {text.format(**names)}, during {CULPRIT}" for text in IN_NO_SCHEMA.values()]
+    project.run().failed(*told)
+    extension = "query('CREATE EXTENSION postgres_fdw'); query('DROP EXTENSION postgres_fdw')"
+    project.tests(suite_of(extension))
+    project.run().passed()
+
+
+@pytest.mark.parametrize("sequence", ["customer_id_seq", "unused"])
+def test_what_is_locked_meanwhile(project: Project, sequence: str) -> None:
+    """Somebody's open transaction keeps no run waiting, and nothing is said that may be wrong."""
+    execute(project, "CREATE SEQUENCE crm.unused")
+    project.tests(suite_of("query('DELETE FROM crm.customer')", "time.sleep(1)"))
+    with project.host(project.name) as developer, developer.transaction():
+        developer.execute(f"ALTER SEQUENCE crm.{sequence} RESTART 77")
+        begun = time.monotonic()
+        result = project.run().failed("crm.customer: 3 rows deleted")
+        assert time.monotonic() - begun < 20
+    assert "crm.customer_id_seq" not in result.stderr
+    assert "crm.unused" not in result.stderr
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_several_workers(project: Project, method: str) -> None:
     """Either of those that are run at once may have done it, and no class before or after them."""
@@ -290,3 +330,23 @@ def test_a_role_that_has_rights_on_nothing_of_the_project_s(project: Project) ->
     assert "own database" not in result.stderr
     # The shell's own error is not the command's.
     assert len(project.records("refused")) == len(bodies)
+
+
+def test_a_role_that_sees_little(project: Project) -> None:
+    """Others are named all the same, and what it may not read is not taken for certain."""
+    execute(project, "CREATE TABLE crm.log (n int)")
+    project.tests(
+        """
+        class RolledBack(TestCase):
+            def test_it(self):
+                query("INSERT INTO crm.log VALUES (1)")
+        """
+    )
+    with role(project) as name:
+        execute(project, f"GRANT USAGE ON SCHEMA crm TO {name}; GRANT INSERT ON crm.log TO {name}")
+        with project.host(project.name) as developer:
+            developer.execute("SET application_name = 'a developer'")
+            developer.commit()
+            result = project.run().failed("crm.log: 1 row inserted (or rolled back), during ")
+    assert "may have done it: a developer (role " in result.stderr
+    assert " (role None)" not in result.stderr

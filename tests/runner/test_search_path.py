@@ -1,10 +1,16 @@
 """Tests that leave a connection with settings of their own: what comes next finds none of them."""
 
 import re
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.db.backends.postgresql.base import DatabaseWrapper
 
-from ..project import SERIAL, WITH_STOCK, Mode, Project
+from schema_runner.backend import search_paths
+
+from ..project import SERIAL, WITH_STOCK, Mode, Project, each_runner
 from .decoys import DECOYS, unchanged
 from .test_current import execute
 
@@ -115,3 +121,99 @@ def test_the_project_s_own_database(project: Project, reset: str) -> None:
     more = "Looking.test_1_leaves", "Setting.test_1_leaves", "Setting.test_3_sets", "Setting"
     assert [name.removeprefix("library.test_generated.") for name in told] == [*names, *more]
     project.drop_database()
+
+
+SETTINGS = """
+    changed = {}
+    def setUpModule():
+        changed["test"] = dict(connection.settings_dict)
+
+    class Changing(TransactionTestCase):
+        def test_path(self):
+            Author.objects.create(name="a")
+            connection.settings_dict["OPTIONS"] = {"options": "-c search_path=public"}
+            connection.close()
+        def test_there_again(self):
+            found = connection.settings_dict["OPTIONS"]["options"]
+            self.assertEqual(found, "-c search_path=public")
+            connection.settings_dict["OPTIONS"] = {}
+            connection.close()
+
+    class Thereafter(TransactionTestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            connection.close()
+            connection.settings_dict.update(changed["test"])
+        def test_it(self):
+            self.assertEqual(Author.objects.count(), 0)
+"""
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_settings_that_tests_have_changed(project: Project, reset: str) -> None:
+    """Neither a reset nor a flush follows them into the project's own tables."""
+    project.configure(f'SCHEMA_RUNNER = {{"HOST_DATABASE": "current", "RESET": "{reset}"}}')
+    project.tests(SETTINGS)
+    project.create_database()
+    execute(project, DECOYS)
+    with unchanged(project):
+        project.run("--order", "suite").passed("Ran 3 tests")
+    project.drop_database()
+
+
+DOUBLES = """
+    from unittest import mock
+
+    class Double(SimpleTestCase):
+        databases = {"default"}
+        double = object()
+
+        @classmethod
+        def tearDownClass(cls):
+            connection.connection = cls.real
+            connection.close()
+            super().tearDownClass()
+        def test_it(self):
+            connection.ensure_connection()
+            type(self).real = connection.connection
+            connection.connection = self.double
+    class Mock(Double):
+        double = mock.MagicMock()
+
+    class Thereafter(TransactionTestCase):
+        def test_it(self):
+            Author.objects.create(name="a")
+"""
+
+
+@each_runner
+def test_doubles_of_connections(project: Project, mode: Mode) -> None:
+    """What a test has put in place of psycopg's connection is left alone."""
+    project.tests(DOUBLES)
+    project.run(*mode).passed("Ran 3 tests")
+
+
+def test_threads_that_connect_meanwhile() -> None:
+    """Those that open connections do not disturb one that looks at all of them."""
+    is_over = threading.Event()
+
+    def connect() -> None:
+        while not is_over.is_set():
+            kept = [DatabaseWrapper({}) for _ in range(50)]
+            for one in kept:
+                search_paths.watch(one)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            ended = [threads.submit(connect) for _ in range(2)]
+            try:
+                for _ in range(300):
+                    search_paths.backends_in_use()
+            finally:
+                is_over.set()
+    finally:
+        sys.setswitchinterval(interval)
+    assert [one.result() for one in ended] == [None, None]
