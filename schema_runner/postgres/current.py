@@ -69,9 +69,11 @@ class ProjectDatabase(Host):
             host = cls(request, request.name, locks.Lease(connection, run))
             projects = search_path.of_project(connection)
             rows = connection.execute(_PATH, [projects, names.EXTENSIONS_SCHEMA])
-            host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
+            projects = [schema for (schema,) in rows]
+            host.path = (names.EXTENSIONS_SCHEMA, *projects)
             host._remove_what_was_left()
-            shared_extensions.share(connection)
+            if not shared_extensions.share(connection):
+                host.path = tuple(projects)
             host._use_kept(turn)
             taken.pop_all()
         return host
@@ -106,6 +108,8 @@ class ProjectDatabase(Host):
             return False
         from . import packing
 
+        if self.extensions not in self.path and (needed := packing.needed(self.connection, kept)):
+            shared_extensions.refuse(self.connection, needed)
         if packing.unpack(self.connection, kept):
             return True
         schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
