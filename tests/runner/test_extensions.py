@@ -12,7 +12,7 @@ import pytest
 from schema_runner.postgres.marker import Marker, State
 
 from ..builds import BUILD
-from ..project import PARALLEL, SERIAL, Mode, Project, wait_for
+from ..project import PARALLEL, SERIAL, Mode, Project, outcome, wait_for
 from .decoys import unchanged
 from .test_roles import roles
 
@@ -317,7 +317,7 @@ def test_two_roles_at_once_in_the_project_s_own_database(project: Project) -> No
         'import os\nif os.environ.get("ROLE"): DATABASES["default"]["USER"] = os.environ["ROLE"]'
     )
     project.tests(LOOKING)
-    waiting = 'open("begun", "w").close(); wait_for("go")'
+    waiting = 'open(os.environ["ROLE"], "w").close(); wait_for("go-" + os.environ["ROLE"])'
     project.tests(f"class Waiting(TestCase):\n    def test_it(self): {waiting}\n", "test_waiting")
     project.create_database()
     first, second = f"{project.name}_first", f"{project.name}_second"
@@ -325,7 +325,7 @@ def test_two_roles_at_once_in_the_project_s_own_database(project: Project) -> No
         grant = f"GRANT CREATE ON DATABASE {project.name} TO {first}, {second}"
         project.query(grant, database=project.name)
         alive = project.start("library.test_waiting", env={"ROLE": first})
-        wait_for((project.folder / "begun").exists, "the first run to begin with its tests")
+        wait_for((project.folder / first).exists, "the first run to begin with its tests")
         for mode in (SERIAL, (*PARALLEL, "--keepdb"), (*PARALLEL, "--keepdb"), SERIAL):
             project.run("library.test_generated", *mode, env={"ROLE": second}).passed()
         sql = "CREATE EXTENSION IF NOT EXISTS citext"
@@ -342,9 +342,21 @@ def test_two_roles_at_once_in_the_project_s_own_database(project: Project) -> No
         project.query(sql, database=project.name)
         project.run("library.test_generated", env={"ROLE": second}).passed()
         project.query("DROP EXTENSION citext", database=project.name)
-        os.killpg(alive.pid, signal.SIGKILL)
-        alive.wait()
+        # The first one removes its own while the other goes on.
         project.migration("0002_more", "0001_initial", "")
+        beside = project.start("library.test_waiting", env={"ROLE": second})
+        wait_for((project.folder / second).exists, "the second run to begin with its tests")
+        (project.folder / f"go-{first}").touch()
+        outcome(alive).passed()
+        assert "test_extensions" not in project.schemas(project.name)
+        (project.folder / f"go-{second}").touch()
+        outcome(beside).passed()
+        (project.folder / f"go-{first}").unlink()
+        (project.folder / first).unlink()
+        killed = project.start("library.test_waiting", env={"ROLE": first})
+        wait_for((project.folder / first).exists, "another run to begin with its tests")
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
         project.run("library.test_generated", env={"ROLE": second}).passed()
         project.run("library.test_generated", env={"ROLE": first}).passed()
         assert project.schemas(project.name) == {}
