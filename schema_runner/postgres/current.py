@@ -67,11 +67,16 @@ class ProjectDatabase(Host):
             watchers.refuse(connection)
             request = request.on(connection)
             host = cls(request, request.name, locks.Lease(connection, run))
+            host.lease.share(locks.EXTENSIONS_IN_USE)
             projects = search_path.of_project(connection)
             rows = connection.execute(_PATH, [projects, names.EXTENSIONS_SCHEMA])
-            host.path = (names.EXTENSIONS_SCHEMA, *(schema for (schema,) in rows))
+            projects = [schema for (schema,) in rows]
+            host.path = (names.EXTENSIONS_SCHEMA, *projects)
             host._remove_what_was_left()
-            shared_extensions.share(connection)
+            if not shared_extensions.share(connection):
+                host.path = tuple(projects)
+                # Whoever uses that removes it, beside this run too.
+                host.lease.unshare(locks.EXTENSIONS_IN_USE)
             host._use_kept(turn)
             taken.pop_all()
         return host
@@ -106,6 +111,8 @@ class ProjectDatabase(Host):
             return False
         from . import packing
 
+        if self.extensions not in self.path and (needed := packing.needed(self.connection, kept)):
+            shared_extensions.refuse(self.connection, needed)
         if packing.unpack(self.connection, kept):
             return True
         schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
@@ -150,7 +157,7 @@ class ProjectDatabase(Host):
             # What it cannot do is left to autovacuum. Afterwards, runs that begin have to wait.
             with suppress(psycopg.Error):
                 vacuum.run_on_catalogs(connection)
-            if self.lease.leave_host():
+            if self.extensions in self.path and self.lease.leave_extensions():
                 self._remove_extensions()
 
 

@@ -44,6 +44,8 @@ def name_of(lock: int) -> str:
 # Held by whoever creates or drops an extension that several worker schemas share.
 EXTENSIONS = key("extensions")
 HOST_IN_USE = key("host in use")
+# Each run shares it that has the schema for extensions of the project's own database on its path.
+EXTENSIONS_IN_USE = key("extensions in use")
 
 
 def new_run() -> int:
@@ -223,6 +225,11 @@ class Lease:
         _LEASED[self.connection].add(lock)
         _take(self.connection, lock, "advisory_lock_shared")
 
+    def unshare(self, lock: int) -> None:
+        """Hold a lock no longer that others can hold too."""
+        _LEASED[self.connection].discard(lock)
+        _call(self.connection, "advisory_unlock_shared", lock)
+
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:
         """Whether a live run has a lease in the database that is connected to."""
@@ -231,18 +238,18 @@ class Lease:
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Keep other runs out of the host database; yield whether none is there."""
-        is_alone = _call(self.connection, "try_advisory_lock", HOST_IN_USE)
+        """Keep other runs from using the shared extensions; yield whether none does."""
+        is_alone = _call(self.connection, "try_advisory_lock", EXTENSIONS_IN_USE)
         try:
             yield is_alone
         finally:
             if is_alone:
-                _release(self.connection, HOST_IN_USE)
+                _release(self.connection, EXTENSIONS_IN_USE)
 
-    def leave_host(self) -> bool:
-        """Give up the host database; return whether no other run uses it."""
-        _call(self.connection, "advisory_unlock_shared", HOST_IN_USE)
-        return _call(self.connection, "try_advisory_lock", HOST_IN_USE)
+    def leave_extensions(self) -> bool:
+        """Give up the shared extensions; return whether no other run uses them."""
+        self.unshare(EXTENSIONS_IN_USE)
+        return _call(self.connection, "try_advisory_lock", EXTENSIONS_IN_USE)
 
     def close(self) -> None:
         self._is_closed = True

@@ -70,6 +70,15 @@ def _pack(connection: Connection, schema: OwnSchema, path: Sequence[str]) -> boo
     return True
 
 
+def needed(connection: Connection, template: Template) -> list[str]:
+    """Return the extensions without which the rows of a template are text."""
+    if not _is_there(connection, template.name, _TABLE):
+        return []
+    query = sql.SQL("SELECT extensions FROM {}").format(sql.Identifier(template.name, _TABLE))
+    row = connection.execute(query).fetchone()
+    return [name for name, _ in json.loads(row[0])] if row else []
+
+
 def unpack(connection: Connection, template: Template) -> bool:
     """Make rows of a template's text, unless it has them; return False where that cannot be.
 
@@ -90,7 +99,7 @@ def unpack(connection: Connection, template: Template) -> bool:
                 create_extension(connection, name, version, names.EXTENSIONS_SCHEMA)
             missing = [copy for copy, _ in template.copies]
             if missing and not _is_there(connection, template.name, "rows_1"):
-                with search_path.of_users(connection, names.EXTENSIONS_SCHEMA, template.path):
+                with search_path.of_users(connection, "pg_catalog", template.path):
                     fill(connection, template.copies, json.loads(types), rows)
     except psycopg.Error:
         return False

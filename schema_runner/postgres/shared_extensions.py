@@ -4,7 +4,7 @@ The project's migrations would take one that a run has left for their own, and n
 it. So the last run removes them, and if it was killed the next one does so as it begins.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from psycopg import errors, sql
 
@@ -32,13 +32,19 @@ _THERE = """
     WHERE extnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
     ORDER BY oid DESC
 """
+_ELSEWHERE = """
+    SELECT extname FROM pg_catalog.pg_extension
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) extnamespace
+    WHERE nspname OPERATOR(pg_catalog.<>) %s AND extname OPERATOR(pg_catalog.=) ANY (%s)
+"""
 
 
-def share(connection: Connection) -> None:
+def share(connection: Connection) -> bool:
     """Make the schema for extensions unless a run has made it before.
 
-    Raises SchemaRunnerError where it is not a run's, or where another role could have put
-    something in it.
+    Return whether it is to be used: one that runs of another role have made must be on no
+    search_path of ours. Raises SchemaRunnerError where it is not a run's, where another role
+    could have put something in ours, or where there are extensions in another role's.
     """
     with connection.transaction():
         locks.hold_until_commit(connection, locks.EXTENSIONS)
@@ -47,17 +53,40 @@ def share(connection: Connection) -> None:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(_SCHEMA))
             schemas.mark(connection, names.EXTENSIONS_SCHEMA, Marker(0, State.READY))
             connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(_SCHEMA))
-            return
-    comment, owner, is_trusted, others = row
-    what = f"The database {connection.info.dbname!r} has a schema {names.EXTENSIONS_SCHEMA}"
+            return True
+    comment, _, is_trusted, others = row
     if Marker.parse(comment) is None:
-        raise SchemaRunnerError(f"{what} that is not ours, where runs put extensions. Rename it.")
-    if not is_trusted or others:
-        why = f"is owned by {owner!r}" if not is_trusted else f"{', '.join(others)} may write to"
         raise SchemaRunnerError(
-            f"{what} that {why}, so that what is in it could be anybody's. "
-            f"Have it dropped, with what is in it, while no run is at work."
+            f"The database {connection.info.dbname!r} has a schema {names.EXTENSIONS_SCHEMA} "
+            f"that is not ours, where runs put extensions. Rename it."
         )
+    if is_trusted and others:
+        raise _refusal(connection, f"{', '.join(others)} may write to")
+    if not is_trusted:
+        # Migrations would take them for those that they create.
+        refuse(connection, _there(connection))
+    return bool(is_trusted)
+
+
+def refuse(connection: Connection, needed: Collection[str]) -> None:
+    """Raise SchemaRunnerError if any extension is needed that is in another role's schema.
+
+    Such is one that would have to be created, too.
+    """
+    rows = connection.execute(_ELSEWHERE, [names.EXTENSIONS_SCHEMA, list(needed)]).fetchall()
+    if missing := {*needed} - {name for (name,) in rows}:
+        row = connection.execute(_OWNERSHIP, [names.EXTENSIONS_SCHEMA]).fetchone()
+        owner = f"is owned by {row[1]!r}" if row else "was another role's as this run began"
+        listed = ", ".join(sorted(missing))
+        raise _refusal(connection, owner, f" To do without it, create {listed} in the database.")
+
+
+def _refusal(connection: Connection, why: str, way_out: str = "") -> SchemaRunnerError:
+    return SchemaRunnerError(
+        f"The database {connection.info.dbname!r} has a schema {names.EXTENSIONS_SCHEMA} that "
+        f"{why}, so that what is in it could be anybody's. Have it dropped, with what is in it, "
+        f"while no run is at work.{way_out}"
+    )
 
 
 def remove(
@@ -76,7 +105,7 @@ def remove(
     database = connection.info.dbname
     if backends.alive_without_lease(connection):
         return []
-    found = [name for (name,) in connection.execute(_THERE, [names.EXTENSIONS_SCHEMA])]
+    found = _there(connection)
     left = _drop(connection, found)
     if any(left.values()) and _pack(connection, path, batch=batch):
         left = _drop(connection, found)
@@ -90,6 +119,10 @@ def remove(
         if why:
             log(f"In {database!r}, {what} stays: {why}")
     return sorted(found)
+
+
+def _there(connection: Connection) -> list[str]:
+    return [name for (name,) in connection.execute(_THERE, [names.EXTENSIONS_SCHEMA])]
 
 
 def _pack(connection: Connection, path: Sequence[str], *, batch: int) -> bool:

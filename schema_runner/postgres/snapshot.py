@@ -117,7 +117,7 @@ class Snapshot:
                 for name, version in self.missing_extensions(connection).items():
                     create_extension(connection, name, version, extensions)
                 # As the types of columns are named.
-                with search_path.of_users(connection, extensions, path):
+                with search_path.of_users(connection, "pg_catalog", path):
                     return self._fill(connection, marker, path)
         except psycopg.Error as error:
             raise SnapshotError(str(error).partition("\n")[0]) from error

@@ -90,15 +90,21 @@ def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> 
     assert lease.is_cut_off
 
 
-def test_only_the_last_to_leave_a_host_is_told_so(
+def test_only_the_last_to_leave_extensions_is_told_so(
     lease: locks.Lease, server: Server, database: str
 ) -> None:
-    """The last one removes the database."""
+    """The last one removes them, whoever else has a lease in the database."""
+    bystander = locks.Lease(server.connect(database), RUN + 1)
     other = locks.Lease(server.connect(database), RUN + 2)
-    assert lease.leave_host() is False
+    for one in (lease, bystander, other):
+        one.share(locks.EXTENSIONS_IN_USE)
+    bystander.unshare(locks.EXTENSIONS_IN_USE)
+    assert lease.leave_extensions() is False
     lease.close()
-    assert other.leave_host() is True
+    assert other.leave_extensions() is True
+    assert locks.Lease.is_host_in_use(bystander.connection)
     other.close()
+    bystander.close()
 
 
 def test_a_lock_is_given_back_when_the_body_fails(connection: Connection, server: Server) -> None:

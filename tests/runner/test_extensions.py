@@ -1,6 +1,7 @@
 """Extensions, of which a database has one each, in the hands of several workers."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ import pytest
 from schema_runner.postgres.marker import Marker, State
 
 from ..builds import BUILD
-from ..project import PARALLEL, SERIAL, Mode, Project, wait_for
+from ..project import PARALLEL, SERIAL, Mode, Project, outcome, wait_for
 from .decoys import unchanged
+from .test_roles import roles
 
 pytestmark = pytest.mark.oldest
 
@@ -276,7 +278,7 @@ LOOKING = """
 """
 
 
-def test_a_planted_schema_for_extensions_is_refused(project: Project) -> None:
+def test_a_planted_schema_for_extensions_is_not_used(project: Project) -> None:
     """What another role owns, or may write to, is on nobody's search_path."""
     project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     project.tests(LOOKING)
@@ -289,13 +291,14 @@ def test_a_planted_schema_for_extensions_is_refused(project: Project) -> None:
     execute(f"CREATE ROLE {planter}; GRANT CREATE ON DATABASE {project.name} TO {planter}")
     try:
         execute(PLANTED.format(role=planter, marker=marker))
-        for of_others in (f"is owned by '{planter}'", f"{planter} may write to"):
-            result = project.run(*SERIAL).refused()
-            assert f"has a schema test_extensions that {of_others}" in result.stderr
-            execute(
-                f"ALTER SCHEMA test_extensions OWNER TO CURRENT_USER;"
-                f"GRANT CREATE ON SCHEMA test_extensions TO {planter}"
-            )
+        for mode in (SERIAL, PARALLEL, (*PARALLEL, "--keepdb"), (*PARALLEL, "--keepdb"), SERIAL):
+            project.run(*mode).passed()
+        execute(
+            f"ALTER SCHEMA test_extensions OWNER TO CURRENT_USER;"
+            f"GRANT CREATE ON SCHEMA test_extensions TO {planter}"
+        )
+        saying = f"has a schema test_extensions that {planter} may write to"
+        project.run(*SERIAL).refused(saying)
         found = execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{planter}'")
         assert found == [(False,)]
         # Nothing that lies there has been dropped either.
@@ -305,6 +308,61 @@ def test_a_planted_schema_for_extensions_is_refused(project: Project) -> None:
         execute(f"DROP ROLE {planter}")
         project.end()
         project.drop_database()
+
+
+def test_two_roles_at_once_in_the_project_s_own_database(project: Project) -> None:
+    """Neither needs what the other one has, unless that is an extension."""
+    project.configure(
+        'SCHEMA_RUNNER = {"HOST_DATABASE": "current"}\n'
+        'import os\nif os.environ.get("ROLE"): DATABASES["default"]["USER"] = os.environ["ROLE"]'
+    )
+    project.tests(LOOKING)
+    waiting = 'open(os.environ["ROLE"], "w").close(); wait_for("go-" + os.environ["ROLE"])'
+    project.tests(f"class Waiting(TestCase):\n    def test_it(self): {waiting}\n", "test_waiting")
+    project.create_database()
+    first, second = f"{project.name}_first", f"{project.name}_second"
+    with roles(project, **{first: "", second: ""}):
+        grant = f"GRANT CREATE ON DATABASE {project.name} TO {first}, {second}"
+        project.query(grant, database=project.name)
+        alive = project.start("library.test_waiting", env={"ROLE": first})
+        wait_for((project.folder / first).exists, "the first run to begin with its tests")
+        for mode in (SERIAL, (*PARALLEL, "--keepdb"), (*PARALLEL, "--keepdb"), SERIAL):
+            project.run("library.test_generated", *mode, env={"ROLE": second}).passed()
+        sql = "CREATE EXTENSION IF NOT EXISTS citext"
+        project.migration("0002_more", "0001_initial", f"migrations.RunSQL({sql!r})")
+        owned = f"has a schema test_extensions that is owned by '{first}'"
+        result = project.run("library.test_generated", env={"ROLE": second}).refused(owned)
+        assert "To do without it, create citext in the database." in result.stderr
+        # What the first run's migrations might have created meanwhile.
+        extension = "CREATE EXTENSION hstore SCHEMA test_extensions"
+        project.query(extension, database=project.name)
+        project.run("library.test_generated", env={"ROLE": second}).refused("create hstore in")
+        project.query("DROP EXTENSION hstore", database=project.name)
+        # Where the database has it, it is in nobody's way.
+        project.query(sql, database=project.name)
+        project.run("library.test_generated", env={"ROLE": second}).passed()
+        project.query("DROP EXTENSION citext", database=project.name)
+        # The first one removes its own while the other goes on.
+        project.migration("0002_more", "0001_initial", "")
+        beside = project.start("library.test_waiting", env={"ROLE": second})
+        wait_for((project.folder / second).exists, "the second run to begin with its tests")
+        (project.folder / f"go-{first}").touch()
+        outcome(alive).passed()
+        assert "test_extensions" not in project.schemas(project.name)
+        (project.folder / f"go-{second}").touch()
+        outcome(beside).passed()
+        (project.folder / f"go-{first}").unlink()
+        (project.folder / first).unlink()
+        killed = project.start("library.test_waiting", env={"ROLE": first})
+        wait_for((project.folder / first).exists, "another run to begin with its tests")
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        project.run("library.test_generated", env={"ROLE": second}).passed()
+        project.run("library.test_generated", env={"ROLE": first}).passed()
+        assert project.schemas(project.name) == {}
+        project.query(f"DROP OWNED BY {first}, {second}", database=project.name)
+    project.end()
+    project.drop_database()
 
 
 CREATING = """
