@@ -176,10 +176,14 @@ class Reservation:
         return names.database_of_run(request.name, self._run)
 
     def _tell_of_doubtful(self) -> list[str]:
-        """Return the names of databases that only look like those of runs."""
+        """Return the names of databases that only look like those of runs.
+
+        What another role keeps needs no word: that is its to use again, or to remove.
+        """
         found = databases.doubtful(self._listing, self._request.name)
         for one, marker in found:
-            if not locks.is_held(self._maintenance, marker.run):
+            is_kept = marker.state is State.KEPT and marker.name == one.name
+            if not is_kept and not locks.is_held(self._maintenance, marker.run):
                 self._leave(one.name, f"its comment is a run's, but {one.doubt}")
         return [one.name for one, _ in found]
 

@@ -117,11 +117,13 @@ def any_template(connection: Connection) -> str | None:
 
 
 def left_by_other_roles(connection: Connection) -> list[str]:
-    """Name marked schemas that none of our roles owns, with their owners, where no run lives."""
+    """Name what dead runs of roles that are none of ours have left, with their owners."""
     return [
         f"{schema.name} ({owner})"
         for schema, owner in _marked(connection)
-        if owner is not None and not locks.is_held(connection, lock_of(schema))
+        if owner is not None
+        and schema.pool is None
+        and not locks.is_held(connection, schema.marker.run)
     ]
 
 
@@ -192,11 +194,6 @@ def lock_of_pool(template: str) -> int:
     return locks.key(f"template {template}")
 
 
-def lock_of(schema: OwnSchema) -> int:
-    """Return the advisory lock of whoever uses a schema."""
-    return lock_of_pool(schema.pool) if schema.pool else schema.marker.run
-
-
 def reap(
     connection: Connection,
     *,
@@ -215,7 +212,7 @@ def reap(
     for schema in found(connection):
         if schema.pool in spared or schema.marker.run in alive or (schema.pool and alive):
             continue
-        lock = lock_of(schema)
+        lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
         with locks.held_if_free(connection, lock) as is_free:
             # A lease may be in another database.
             if is_free and not locks.is_held(connection, lock):

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema_runner import names
@@ -54,6 +54,7 @@ REQUEST = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(REQUEST, RUN, RUN, WORKER, st.text("0123456789abcdef", min_size=12, max_size=40))
 def test_databases_of_runs_are_known_by_their_names(
     request: str, run: int, other: int, worker: int, fingerprint: str
