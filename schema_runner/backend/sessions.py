@@ -7,8 +7,6 @@ from unittest.util import strclass
 
 from django.db import connections
 
-from .assignment import Assignment
-
 
 def disconnect() -> None:
     """Close this thread's connections to PostgreSQL, which would keep a host database in use."""
@@ -52,6 +50,8 @@ def fresh_sessions() -> Iterator[None]:
 
     Tests can have changed the settings of connections as well, and find them again so.
     """
+    from .assignment import Assignment
+
     end_sessions()
     changed: list[tuple[Any, dict[str, Any]]] = []
     for connection in connections.all(initialized_only=True):

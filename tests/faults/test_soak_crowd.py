@@ -103,5 +103,5 @@ def crowd(
 def states(project: Project) -> list[State]:
     """List the states of all that runs have marked, in each database of this name."""
     rows = [row for name in project.databases() for row in project.query(_COMMENTS, database=name)]
-    # The schema of extensions belongs to no run.
-    return [marker.state for _, text in rows if (marker := Marker.parse(text)) and marker.run]
+    # The schema of extensions belongs to no run, and a database with a new name to run 1.
+    return [marker.state for _, text in rows if (marker := Marker.parse(text)) and marker.run > 1]
