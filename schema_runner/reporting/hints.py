@@ -40,7 +40,10 @@ _KINDS = (
         r"(?:LockNotAvailable|DeadlockDetected|QueryCanceled|TestTimeoutError): ([^\n]+)",
         "CONCURRENTLY",
     ),
-    _Kind(r"SchemaRunnerError: (An extension would be dropped that other workers use)"),
+    _Kind(
+        r"SchemaRunnerError: (An extension would be dropped that other workers use)",
+        needs_others=False,
+    ),
     _Kind(r"DependentObjectsStillExist: (cannot drop extension \S+)"),
     _Kind(r'UndefinedTable: (relation "public\.[^"\n]+" does not exist)', needs_others=False),
 )

@@ -48,7 +48,7 @@ def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
     (made,) = set(kept.databases()) - {*stock}
     again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using existing test database")
     assert "is left alone" not in again.stdout
-    assert kept.databases() == [*stock, made]
+    assert set(kept.databases()) == {*stock, made}
     # Clones take other names too.
     kept.migration("0002_more", "0001_initial", OBSTACLE)
     kept.drop_database(stock[0])
