@@ -82,10 +82,15 @@ def place() -> Iterator[Place]:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", str(folder)]
         is_small = subprocess.run(mount, capture_output=True, check=False).returncode == 0
         if is_small:
-            undone.callback(subprocess.run, ["umount", str(folder)], check=True)
+            undone.callback(wait_for, lambda: _is_unmounted(folder), "the folder to be let go of")
         server = embedded.start(bin_dir=BUILD.bin_dir, settings=SETTINGS, cache_dir=folder)
         undone.callback(embedded.stop, server)
         yield Place(server, folder if is_small else None)
+
+
+def _is_unmounted(folder: Path) -> bool:
+    """Unmount it, unless the watcher of a server that has just been stopped is in it still."""
+    return subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0
 
 
 def _end_sessions(place: Place, chance: random.Random, *, number: int) -> None:

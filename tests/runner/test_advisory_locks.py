@@ -24,6 +24,8 @@ KEYS = """
         def setUp(self):
             query("SET lock_timeout = '30s'")
             self.addCleanup(connection.close)
+            # The server ends the session, and its locks, a moment after it is closed.
+            self.addCleanup(query, "SELECT pg_advisory_unlock_all()")
         def meet(self): meet(self._testMethodName)
         def assert_true(self, call, *parameters):
             self.assertTrue(query(f"SELECT {call}", *parameters)[0][0], call)
