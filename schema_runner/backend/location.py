@@ -71,7 +71,7 @@ def _is_same(project: "Server", server: "Server") -> bool:
     try:
         return Identity.of(project).may_be(Identity.of(server))
     except SchemaRunnerError:
-        return True  # Nobody knows: better none too many.
+        return True  # Unknown: to refuse is the safe side.
 
 
 def are_here(aliases: Iterable[str]) -> bool:

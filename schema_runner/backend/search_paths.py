@@ -44,7 +44,7 @@ _SET = b"SELECT pg_catalog.set_config('search_path', $1, false)"
 
 
 def watch(connection: "BaseDatabaseWrapper") -> None:
-    """Have `set_back` look at a connection that has just been opened."""
+    """Add a connection that has just been opened to those that `set_back` checks."""
     _opened.add(connection)
 
 

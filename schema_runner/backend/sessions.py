@@ -86,7 +86,7 @@ def prepare_for(test_class: type, *, own_database: bool) -> None:
 
 
 def changes_outside() -> tuple[str, ...]:
-    """Name what a class has changed in the project's own database, or somebody else meanwhile."""
+    """Name what a class, or another session meanwhile, has changed in the project's database."""
     watching = [one for one in _resetting() if hasattr(one, "changes_outside")]
     return tuple(sorted({name for one in watching for name in one.changes_outside()}))
 

@@ -19,7 +19,7 @@ def watch(data_dir: str, users: int, own: int, state: bytes) -> None:
     """
     while True:
         fcntl.flock(users, fcntl.LOCK_EX)
-        # Only while the cluster's lock is held nobody becomes a user.
+        # No process becomes a user while the cluster's lock is held.
         fcntl.flock(users, fcntl.LOCK_UN)
         try:
             lock = os.open(f"{data_dir}.lock", os.O_RDWR)
@@ -57,7 +57,7 @@ def _stop(state: bytes) -> None:
 if __name__ == "__main__":
     given = sys.stdin.buffer.read()
     if os.fork() == 0:
-        # Nobody's child: no user has to wait for it, or is told that it has one.
+        # An orphan: no user has to reap it.
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)

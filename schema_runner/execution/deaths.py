@@ -53,7 +53,7 @@ class Deaths:
             if deaths or is_slow:
                 self._report.fixture_died(number, part, "setUpClass", cause, is_first=True)
                 return
-            # It may have been killed by somebody who did not mean the class.
+            # It may have been killed from outside, for no fault of the class.
             self._report.log(f"Worker {number} {cause} Its class is set up once more.")
             deaths += 1
         elif worker.has_entered and not rest:

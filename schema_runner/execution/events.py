@@ -64,7 +64,7 @@ class ClassFinished(NamedTuple):
     changed attributes of the class or of its module; None where nobody has looked. `resets`
     counts those that were done after tests that commit, which took `reset_time` seconds.
     `changed_outside` names what has changed meanwhile in the project's own database, where the
-    schemas are in that one; it can be somebody else's doing, or have been rolled back.
+    schemas are in that one; another session may have done it, or it may have been rolled back.
     """
 
     test_class: str

@@ -103,7 +103,7 @@ class WorkerTermination:
     def __init__(self, orders: "Receiver", is_stopped: Callable[[], bool]) -> None:
         self._orders = orders
         self._is_stopped = is_stopped
-        # Set while the process would leave something that nobody could know for the run's.
+        # Set while the process would leave something that no later run could recognise.
         self.is_held = False
 
     def handle(self) -> None:

@@ -13,7 +13,7 @@ from .server import Connection
 # Seconds after which the wait is told of, and between looks at who has the lock.
 _FIRST = 1.0
 _NEXT = 2.0
-# A lock that a prepared transaction has is nobody's session.
+# A prepared transaction holds locks without a session.
 _HOLDERS = """
     SELECT l.pid, coalesce(a.application_name, ''),
            CASE WHEN l.pid IS NULL THEN 'a prepared transaction' ELSE pg_catalog.format(
@@ -52,7 +52,7 @@ def wait(
     *,
     while_at_work: bool,
 ) -> None:
-    """Have `take` wait for a lock as long as whoever has it is waited for, and tell of that once.
+    """Call `take` until it gets the lock or the limit is reached; log once who holds the lock.
 
     With `while_at_work` the time counts in which no session of the holder's run does anything.
     Raises LockTimeoutError.
@@ -66,7 +66,7 @@ def wait(
             return
         found = connection.execute(_HOLDERS, [lock]).fetchall()
         if not found:
-            continue  # It has just been given back, to somebody else at most.
+            continue  # It has just been released.
         said = " and ".join(text for _, _, text in found)
         if not is_told:
             patience.log(f"Waiting for the lock {name!r}, which is held by {said}.")

@@ -32,7 +32,7 @@ _APPLICATIONS = """
     GROUP BY application_name
 """
 # How long, in seconds, connections of a run that has just died may take to end: the server asks
-# once a second whether somebody is there.
+# once a second whether the client is still there.
 _ENDING = 5.0
 # The runs whose connections have not: something that tests have started has them.
 _waited_for: set[int] = set()

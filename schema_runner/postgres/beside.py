@@ -1,4 +1,4 @@
-"""What is in a host database beside the schemas of runs: somebody else's, or what tests made."""
+"""What is in a host database beside the schemas of runs: objects of others, or of tests."""
 
 from collections.abc import Iterable
 

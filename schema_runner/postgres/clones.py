@@ -65,7 +65,7 @@ class Clones:
                 self._mark(maintenance, name, State.READY)
 
     def _is_taken(self, maintenance: Connection, name: str) -> bool:
-        """Whether another run has a database of this name, or somebody else.
+        """Whether there is a database of this name that must not be replaced.
 
         One without a marker is replaced, as stock Django does unless it keeps its own.
         """

@@ -25,7 +25,7 @@ _BESIDE = sql.SQL("""
     ours=sql.Literal(names.OWN_SCHEMA),
     marker=sql.Literal('{"schema_runner": '),
 )
-# In place of the value of a sequence that could only be read once somebody gives up a lock.
+# In place of the value of a sequence that another session has locked.
 LOCKED = -(2**63)
 # Among the locks are those that are waited for: whoever comes later waits behind them.
 _LOCKED = """

@@ -50,7 +50,7 @@ def pack(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
 
 
 def _pack(connection: Connection, schema: OwnSchema, path: Sequence[str]) -> bool:
-    """Pack a template; return False for one that somebody has changed by hand."""
+    """Pack a template; return False for one that was changed by hand."""
     template = pool.read(connection, schema.name, path)
     if template is None:
         return False

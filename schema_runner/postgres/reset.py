@@ -135,7 +135,7 @@ class Reset:
         self._seen.clear()
 
     def prepare(self, connection: Connection) -> None:
-        """Have a connection be allowed what resets need."""
+        """Set on a connection what resets need."""
         if self._prepared is not connection:
             waiting.limit_session(connection)
             # Rather an error than rows that are not seen. Nobody needs these rows after a crash.

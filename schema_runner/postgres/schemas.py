@@ -89,7 +89,7 @@ def _close(connection: Connection, name: str) -> None:
 
 
 def is_closed(connection: Connection, name: str) -> bool:
-    """Whether nobody but the owner of a schema can have written anything in it."""
+    """Whether only the owner of a schema can have written anything in it."""
     row = connection.execute(_IS_CLOSED, [name]).fetchone()
     return row is not None and bool(row[0])
 
@@ -204,9 +204,9 @@ def reap(
     """Drop the schemas of runs that are no more; return their names.
 
     So are those of a pool that no run uses, unless it is that of a template in `spared`. What
-    cannot be dropped now, because somebody looks into it or another role owns it, stays
-    for a later reaper: it is in nobody's way. Runs that are `alive` without a lease keep what they
-    have, and all pools, since nobody knows which one they use.
+    cannot be dropped now, because another session uses it or another role owns it, stays
+    for a later run. Runs that are `alive` without a lease keep what they have, and all pools,
+    since it is unknown which one they use.
     """
     dropped = []
     for schema in found(connection):

@@ -44,5 +44,5 @@ def _drop(maintenance: Connection, name: str) -> bool:
     try:
         databases.drop(maintenance, name)
     except psycopg.Error:
-        return False  # Somebody looks into it.
+        return False  # Another session is connected to it.
     return True

@@ -9,21 +9,21 @@ from ..errors import SchemaRunnerError
 from . import backends, prepared
 from .server import Connection
 
-# How long our statements wait for somebody's transaction.
+# How long our statements wait for another transaction.
 _LOCK_TIMEOUT = "2s"
 
 
 class SchemaInUseError(SchemaRunnerError):
-    """Somebody whom this run may not end has locks in a worker's schema."""
+    """A session that this run may not end holds locks in a worker's schema."""
 
 
 def limit(connection: Connection) -> None:
-    """Have the transaction under way raise LockNotAvailable rather than wait for long."""
+    """Make the transaction under way raise LockNotAvailable rather than wait for long."""
     _set(connection, "SET LOCAL", _LOCK_TIMEOUT)
 
 
 def limit_session(connection: Connection) -> None:
-    """Have all statements of a connection do so from now on."""
+    """Make all statements of a connection do so from now on."""
     _set(connection, "SET", _LOCK_TIMEOUT)
 
 
@@ -56,10 +56,10 @@ def in_use(connection: Connection, schema: str, what: str) -> SchemaInUseError:
     found = backends.with_locks_in(connection, schema)
     found += prepared.with_locks_in(connection, schema)
     # It may have ended just now.
-    holders = "\n".join(found) or "They have by now."
+    holders = "\n".join(found) or "It has ended by now."
     return SchemaInUseError(
-        f"Schema {schema} cannot be {what}, because somebody has locks in it that this run may "
-        f"not end. Have them end their transaction:\n{holders}"
+        f"Schema {schema} cannot be {what}, because another session holds locks in it that this "
+        f"run may not end. End its transaction:\n{holders}"
     )
 
 

@@ -70,7 +70,7 @@ def blamed(result: Result) -> dict[str, str]:
     found = {}
     for error in errors:
         (name,) = re.findall(r"^(?:ERROR|FAIL): test_it \(library\.\w+\.(\w+)", error, re.M)
-        _, _, found[name] = error.partition("Have them end their transaction:\n")
+        _, _, found[name] = error.partition("End its transaction:\n")
     return found
 
 
