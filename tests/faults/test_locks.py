@@ -1,4 +1,4 @@
-"""Somebody's locks in a worker's schema: a reset waits a little, and then says whose they are."""
+"""Locks of others in a worker's schema: a reset waits a little, then names who holds them."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,9 @@ REWRITTEN = """
 RESTORED = """
     class View(Holding):
         statements = ["SELECT FROM SCHEMA.names"]
-        def write(self): query("REFRESH MATERIALIZED VIEW names")
+        def write(self):
+            super().write()
+            query("REFRESH MATERIALIZED VIEW names")
 
     class Sequence(Holding):
         statements = ["ALTER SEQUENCE SCHEMA.library_author_id_seq CACHE 2"]
