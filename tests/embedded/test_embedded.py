@@ -602,6 +602,35 @@ def test_an_ordinary_user_runs_it_as_itself(spawn_as: Spawn) -> None:
     user.leave(is_last=True)
 
 
+@needs_root
+def test_a_user_without_a_name_is_told_how_to_get_one(spawn_as: Spawn) -> None:
+    """As with `docker run -u`: initdb looks its user up, and there is nothing to find."""
+    user = spawn_as(12345, 12345)
+    _, errors = user.process.communicate(timeout=PATIENCE)
+    assert user.process.returncode == 1
+    assert errors.splitlines()[-1] == (
+        "schema_runner.errors.SchemaRunnerError: PostgreSQL's initdb does not run as user 12345, "
+        "who has no name on this system. Add one (in a Dockerfile, RUN useradd --uid 12345 app), "
+        "or use another server in DATABASES."
+    )
+
+
+def test_a_failure_of_initdb_is_one_line(spawn: Spawn, folder: Path) -> None:
+    """What it has done until then is left out; here a file may not become large enough."""
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))\n"
+    _, errors = spawn(limit + USER, cache_dir=folder / "cache").process.communicate()
+    found = errors.splitlines()[-1].partition("initdb could not make ")[2]
+    assert re.fullmatch(rf"{folder}/cache/\S+: could not [^:]+: File too large\.", found)
+    assert not [path for path in (folder / "cache").iterdir() if "building" in path.name]
+
+
+def test_another_failure_of_the_system_is_one_line(start: Start, folder: Path) -> None:
+    """What no other message is about; here a file is where the data folder has to be."""
+    (folder / start().data_dir.name).touch()
+    with pytest.raises(SchemaRunnerError, match=r"server cannot be started: .* Not a directory"):
+        start(cache_dir=folder)
+
+
 def programs(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in ("postgres", "initdb", "pg_ctl"):
