@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import pickle
 import pwd
 import re
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -677,3 +679,86 @@ def test_a_named_folder_without_programs_is_an_error(start: Start, folder: Path)
     """A setting that names the wrong folder is not passed over for the wheel."""
     with pytest.raises(SchemaRunnerError, match="holds no postgres, initdb, pg_ctl"):
         start(bin_dir=folder)
+
+
+def test_an_entry_is_a_dict_that_waits(start: Start, shared_cache: Path, folder: Path) -> None:
+    """What Django, and settings, do with it before anything connects starts no server."""
+    elsewhere = folder / "elsewhere"
+    entry = embedded.database("waited", cache_dir=elsewhere)
+    for key in ("HOST", "PORT", "TEST"):
+        entry.setdefault(key, {})
+    assert entry != {}
+    assert entry["ENGINE"] == "django.db.backends.postgresql"
+    both = [pickle.loads(pickle.dumps(entry)), deepcopy(entry), entry | {"CONN_MAX_AGE": 60}]
+    assert "waited" in repr(both)
+    assert not elsewhere.exists()
+
+    entry = embedded.database("waited", cache_dir=shared_cache) | {"CONN_MAX_AGE": 60}
+    path = os.environ["PATH"]
+    try:
+        found, server = {**entry}, start()
+        assert os.environ["PATH"].split(os.pathsep)[-1] == str(server.bin_dir)
+    finally:
+        os.environ["PATH"] = path
+    assert found == server.database("waited") | {"CONN_MAX_AGE": 60}
+    assert [deepcopy(entry)[key] for key in ("HOST", "PORT")] == [str(server.socket_dir), 5432]
+
+
+PROJECT = """
+from schema_runner import embedded
+
+SECRET_KEY = "-"
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]
+DATABASES = {"default": embedded.database("library")}
+"""
+
+
+class Commands:
+    """Commands of a project whose server's data is in the folder `cache`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cache = folder / "cache"
+        (folder / "project.py").write_text(PROJECT)
+        self.variables = {
+            **os.environ,
+            # There is no psql of anybody else's.
+            "PATH": "/nowhere",
+            "PYTHONPATH": str(folder),
+            "DJANGO_SETTINGS_MODULE": "project",
+            "XDG_CACHE_HOME": str(self.cache),
+        }
+
+    def run(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            env={**self.variables, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    with open_folder() as path:
+        yield Commands(path)
+
+
+def test_commands_that_need_no_database_start_no_server(folder: Path) -> None:
+    """Nor do they make a cache folder."""
+    commands = Commands(folder)
+    for command in (["check"], ["shell", "-c", "pass"], ["test", "--help"]):
+        result = commands.run("django", *command)
+        assert result.returncode == 0, result.stderr
+    assert not commands.cache.exists()
+
+
+def test_a_command_without_a_server_ends_with_one_line(commands: Commands) -> None:
+    """In place of a traceback, whichever command it is."""
+    result = commands.run("django", "migrate", XDG_CACHE_HOME="/proc/nowhere")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        "CommandError: The cache folder /proc/nowhere/django-schema-runner cann"
+    )
