@@ -762,3 +762,39 @@ def test_a_command_without_a_server_ends_with_one_line(commands: Commands) -> No
     assert line.startswith(
         "CommandError: The cache folder /proc/nowhere/django-schema-runner cann"
     )
+
+
+QUERY = ("-Atc", "SELECT current_database()")
+
+
+def test_programs_reach_the_server(commands: Commands) -> None:
+    """psql and dbshell, found where the server's programs are; they keep it while they run."""
+    result = commands.run("django", "dbshell", "--", *QUERY)
+    assert (result.stdout, result.stderr) == ("library\n", "")
+    result = commands.run("schema_runner.embedded", "psql", *QUERY, "library")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "library\n", "")
+    # It ends as the program ends.
+    result = commands.run("schema_runner.embedded", "/bin/sh", "-c", "psql -l && exit 7")
+    assert result.returncode == 7
+    assert " library " in result.stdout
+    result = commands.run("schema_runner.embedded", "no-such-program")
+    assert result.stderr == "no-such-program cannot be run: No such file or directory\n"
+    wait_for(lambda: not processes_of(commands.cache), "the server to end")
+
+
+def test_the_server_is_shown_and_kept_until_ctrl_c(commands: Commands) -> None:
+    """The URL reaches it; the data is where the last line but one says."""
+    command = [sys.executable, "-m", "schema_runner.embedded"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=commands.variables, stdout=pipe, text=True) as process:
+        shown = dict(process.stdout.readline().split(None, 1) for _ in range(5))
+        assert shown.pop("PostgreSQL").startswith(BUILD.version)
+        with psycopg.connect(shown["URL"].strip()) as connection:
+            (data,) = connection.execute("SHOW data_directory").fetchone()
+        assert shown["Data"].strip() == data
+        assert Path(data).parents[1] == commands.cache
+        assert Path(shown["Log"].strip()).is_file()
+        assert (Path(shown["Programs"].strip()) / "psql").is_file()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    assert not processes_of(commands.cache)
