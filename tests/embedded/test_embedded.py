@@ -514,7 +514,8 @@ def test_closed_binaries_of_another_layout_are_refused(start: Start, folder: Pat
 def test_the_user_cache_is_the_default(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without cache_dir the data folder is in the user's cache."""
+    """Without cache_dir the data folder is in the user's cache, which takes no package to find."""
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     assert start(cache_dir=None).data_dir.parent == folder / "django-schema-runner"
     # Neither a relative one counts, nor does a missing home end in a folder called "~".
@@ -773,12 +774,25 @@ def test_programs_reach_the_server(commands: Commands) -> None:
     assert (result.stdout, result.stderr) == ("library\n", "")
     result = commands.run("schema_runner.embedded", "psql", *QUERY, "library")
     assert (result.returncode, result.stdout, result.stderr) == (0, "library\n", "")
-    # It ends as the program ends.
-    result = commands.run("schema_runner.embedded", "/bin/sh", "-c", "psql -l && exit 7")
-    assert result.returncode == 7
-    assert " library " in result.stdout
     result = commands.run("schema_runner.embedded", "no-such-program")
     assert result.stderr == "no-such-program cannot be run: No such file or directory\n"
+
+
+def test_a_program_uses_the_server_until_it_ends(commands: Commands) -> None:
+    """It has taken the place of the user that started it, and ends with its own exit code."""
+    command = [sys.executable, "-m", "schema_runner.embedded", "/bin/sh", "-c"]
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    script = "echo $PGHOST; read line; exit 7"
+    with subprocess.Popen([*command, script], env=commands.variables, **pipe) as process:
+        assert Path(process.stdout.readline().strip()).is_dir()
+        (users,) = commands.cache.glob("*/*.users")
+        with users.open() as file:
+            # Others may share its lock; the watcher, which would stop the server, may not have it.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        process.communicate("\n", timeout=PATIENCE)
+        assert process.returncode == 7
     wait_for(lambda: not processes_of(commands.cache), "the server to end")
 
 
