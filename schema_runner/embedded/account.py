@@ -45,7 +45,7 @@ class Account:
             )
         except OSError as error:
             raise SchemaRunnerError(
-                f"{program} cannot be run as the user {self.name!r}: {error}. "
+                f"{program} cannot be run as the user {self.name!r}: {error.strerror}. "
                 "Name other PostgreSQL binaries with SCHEMA_RUNNER_PG_BIN, or run as another user."
             ) from error
 
@@ -79,8 +79,12 @@ def server_account() -> Account:
 def _own_name() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a container may give us a bare number
-        return str(os.geteuid())
+    except KeyError as error:  # a container may give us a bare number
+        raise SchemaRunnerError(
+            f"PostgreSQL's initdb does not run as user {os.geteuid()}, who has no name on this "
+            f"system. Add one (in a Dockerfile, RUN useradd --uid {os.geteuid()} app), or use "
+            "another server in DATABASES."
+        ) from error
 
 
 def _environment() -> dict[str, str]:

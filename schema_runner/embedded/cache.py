@@ -1,6 +1,8 @@
 """The folder that keeps what is slow to make: data folders and copied binaries."""
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,8 @@ from pathlib import Path
 from ..errors import SchemaRunnerError
 from .account import Account
 
-SYSTEM_CACHE = Path("/var/cache/django-schema-runner")
+_NAME = "django-schema-runner"
+SYSTEM_CACHE = Path("/var/cache") / _NAME
 
 
 def cache_folder(named: str | Path | None, account: Account) -> Path:
@@ -45,14 +48,16 @@ def build_aside(target: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _user_cache() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(named):  # as its specification says
+        return Path(named) / _NAME
     try:
-        import platformdirs
-    except ImportError:
+        home = Path.home()
+    except RuntimeError as error:
         raise SchemaRunnerError(
-            "The server's cache folder is found by platformdirs, which is not installed. Run: "
-            'pip install "django-schema-runner[embedded]"'
-        ) from None
-    return platformdirs.user_cache_path("django-schema-runner", appauthor=False)
+            "There is no home folder for the server's data. Name a folder with XDG_CACHE_HOME."
+        ) from error
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / _NAME
 
 
 def _nearest(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """A cluster: a data folder, and what it is made and run with."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ def _fill(cluster: Cluster, building: Path) -> None:
     if "invalid locale name" in result.stdout:  # an older macOS
         result = _initdb(cluster, building, locale="C")
     if result.returncode != 0:
-        raise SchemaRunnerError(f"initdb could not make {cluster.data_dir}:\n{result.stdout}")
+        raise SchemaRunnerError(
+            f"initdb could not make {cluster.data_dir}: {_complaint(result.stdout)}."
+        )
     with (building / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.writelines(f"{name} = {_quoted(value)}\n" for name, value in cluster.settings)
 
@@ -89,6 +92,12 @@ def _initdb(cluster: Cluster, folder: Path, *, locale: str) -> CompletedProcess[
     if dict(cluster.settings).get("fsync") == "off":
         options.append("--no-sync")
     return cluster.account.run(cluster.bin_dir / "initdb", *options, "--pgdata", folder)
+
+
+def _complaint(output: str) -> str:
+    """Return what a program says of its failure, in one line without its progress."""
+    found = re.findall(r"\b(?:error|hint|FATAL|HINT): +(.+)", output)
+    return ". ".join(line.rstrip(". ") for line in found or output.splitlines()[-3:])
 
 
 def _number(version: str) -> str:

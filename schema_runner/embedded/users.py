@@ -37,6 +37,12 @@ def leave(data_dir: Path) -> None:
             halt(cluster)
 
 
+def hand_over(data_dir: Path) -> None:
+    """Let the program that replaces this process, and its children, be the user instead."""
+    _, descriptor = _joined[os.getpid(), data_dir]
+    os.set_inheritable(descriptor, True)
+
+
 def _start_watcher(cluster: Cluster, own: int) -> None:
     """Start what stops the server where the last user's exit handlers do not run.
 

