@@ -35,6 +35,7 @@ class Options(NamedTuple):
     order: str = "history"
     shard: "Shard | None" = None
     chooses_workers: bool = False
+    command_parser: ArgumentParser | None = None
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Self:
@@ -59,6 +60,8 @@ class Options(NamedTuple):
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options; a runner that has a flag of the same name already keeps its own."""
+    # For the commands that --diagnose prints.
+    parser.set_defaults(command_parser=parser)
     group = parser.add_argument_group("options of django-schema-runner")
     for flag, arguments in _OPTIONS.items():
         with suppress(ArgumentError):

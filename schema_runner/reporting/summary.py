@@ -142,7 +142,7 @@ def verdict_lines(
     for verdict, command in zip(verdicts, commands, strict=True):
         yield f"{verdict.name} is {verdict.fault.upper()}: {verdict.evidence}."
         yield f"    {command}"
-        if verdict.needs_workers and is_shared:
+        if verdict.fault == "parallel-unsafe" and is_shared:
             yield (
                 "    If they meet in what belongs to the whole database, put "
                 "@schema_runner.own_database on the class, otherwise @schema_runner.serial."
