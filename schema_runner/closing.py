@@ -103,7 +103,8 @@ class ClosingMixin(Base):
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         failures = super().run_tests(test_labels, **kwargs)
-        for line in [*self._summary.lines(), *self._verdict_lines(), *self._hint_lines]:
+        verdict_lines = self._verdict_lines(test_labels or ())
+        for line in [*self._summary.lines(), *verdict_lines, *self._hint_lines]:
             self.log(line)
         return failures
 
@@ -163,10 +164,10 @@ class ClosingMixin(Base):
             not_run=self._not_run,
         )
 
-    def _verdict_lines(self) -> Iterator[str]:
+    def _verdict_lines(self, labels: Collection[str]) -> Iterator[str]:
         verdicts = self._findings.verdicts
         commands = [
-            self._command.with_tests(one.tests, workers=2 if one.needs_workers else 0)
+            self._command.with_tests(one.tests, labels=labels, options=one.options)
             for one in verdicts
         ]
         is_shared = self._workspace is not None and self._workspace.usage.is_shared

@@ -35,6 +35,7 @@ class Options(NamedTuple):
     order: str = "history"
     shard: "Shard | None" = None
     chooses_workers: bool = False
+    command_parser: ArgumentParser | None = None
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Self:
@@ -59,9 +60,12 @@ class Options(NamedTuple):
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options; a runner that has a flag of the same name already keeps its own."""
+    # For the commands that --diagnose prints.
+    parser.set_defaults(command_parser=parser)
+    group = parser.add_argument_group("options of django-schema-runner")
     for flag, arguments in _OPTIONS.items():
         with suppress(ArgumentError):
-            parser.add_argument(flag, **arguments)
+            group.add_argument(flag, **arguments)
     for action in parser._actions:
         if action.dest == "parallel" and type(action) is _StoreAction:
             action.__class__ = _StoreParallel
@@ -103,7 +107,7 @@ def _shard(text: str) -> "Shard":
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--no-migrations": {
         "action": "store_true",
-        "help": 'Makes the tables from the models, as TEST["MIGRATE"] = False does.',
+        "help": 'Creates the tables from the models, as TEST["MIGRATE"] = False does.',
     },
     "--isolation": {
         "choices": CHOICES["ISOLATION"],
@@ -111,56 +115,56 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--host-database": {
         "choices": CHOICES["HOST_DATABASE"],
-        "help": "Makes the schemas in a database of their own (test, the default), or in the "
-        "project's database, beside what is there (current).",
+        "help": "Creates the schemas in the test database (default), or in the project's own "
+        "database, beside its tables (current).",
+    },
+    "--snapshot-dir": {
+        "metavar": "DIR",
+        "help": "Saves the migrated schema to a file in this folder, and restores it from there "
+        "instead of migrating.",
     },
     "--test-timeout": {
         "type": _seconds,
         "metavar": "S",
-        "help": "Fails a test that takes longer than so many seconds.",
-    },
-    "--snapshot-dir": {
-        "metavar": "DIR",
-        "help": "Keeps in this folder what the migrations have made, as one file, and uses such "
-        "a file instead of the migrations.",
+        "help": "Fails a test that takes longer than S seconds.",
     },
     "--retries": {
         "type": _number,
         "metavar": "N",
-        "help": "Runs what failed up to N times again, alone, in a fresh schema.",
+        "help": "Runs failed tests up to N more times, each alone in a fresh schema.",
     },
     "--fail-on-flaky": {
         "action": "store_true",
-        "help": "Ends with exit code 1 where a test has passed only when it was run again.",
+        "help": "Fails the run if a test passed only when it was run again.",
     },
     "--diagnose": {
         "action": "store_true",
-        "help": "Finds out why tests fail: broken, polluted, parallel-unsafe or flaky.",
+        "help": "Finds out why tests fail, and prints a command for each that shows it again.",
     },
     "--last-failed": {
         "action": "store_true",
-        "help": "Runs only the tests that failed when they were run last.",
+        "help": "Runs only the tests that failed last time.",
     },
     "--failed-first": {
         "action": "store_true",
-        "help": "Runs the tests first that failed when they were run last.",
+        "help": "Runs the tests that failed last time before all others.",
     },
     "--quarantine-flaky": {
         "action": "store_true",
-        "help": "Runs tests that are known to be flaky alone, after all others.",
+        "help": "Runs tests known to be flaky alone, after all others.",
     },
     "--order": {
         "choices": ORDERS,
         "default": "history",
-        "help": "Runs what takes longest first in parallel (history, the default), or keeps the "
-        "order of the suite.",
+        "help": "Starts the longest classes first in parallel (history, the default), or keeps "
+        "the order of the suite.",
     },
     "--shard": {
         "nargs": "?",
         "const": "auto",
         "type": _shard,
         "metavar": "I/N",
-        "help": "Runs the I-th of N parts of the suite: which one, the variables of a CI engine "
-        "say with the value auto.",
+        "help": "Runs part I of N of the suite. Without a value, both come from the variables "
+        "of the CI service.",
     },
 }

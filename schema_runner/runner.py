@@ -50,8 +50,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         cls.parallel_test_suite = wanted
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._command = Command(type(self), kwargs)
         self._options = Options.take(kwargs)
-        self._command = Command.of_run(kwargs, self._options)
         try:
             super().__init__(*args, **kwargs)
         except ValueError as error:

@@ -210,6 +210,20 @@ class Project:
         """Run `manage.py test` to its end."""
         return outcome(self.start(*arguments, env=env), stdin)
 
+    def shell(self, line: str, **env: str) -> Process:
+        """Start a line as it is typed in the project's folder, in an activated environment."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        process = subprocess.Popen(
+            ["sh", "-c", line],
+            cwd=self.folder,
+            env={**_environment(), "PATH": path, "PYTHONPATH": str(APPS), **env},
+            text=True,
+            start_new_session=True,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+        )
+        self._started.append(process)
+        return process
+
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
         """Start `manage.py test` in a process group: a fork, or an interpreter if that matters."""
         variables = {**_environment(), **(env or {})}

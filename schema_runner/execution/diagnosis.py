@@ -26,16 +26,16 @@ class Fault(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """What was found out about a failure of that name, and the tests to run to see it again.
+    """What was found out about a failure of that name.
 
-    Where it `needs_workers`, it takes a parallel run to see it.
+    To see it again, run the tests with these options of the command besides those it had.
     """
 
     name: str
     fault: Fault
     evidence: str
     tests: tuple[str, ...]
-    needs_workers: bool = False
+    options: tuple[str, ...] = ()
 
 
 class Diagnosis:
@@ -117,7 +117,7 @@ class Diagnosis:
             f"({2 * _TIMES} times)"
         )
         tests = (*test_ids, *names)
-        return Verdict(failure.name, Fault.PARALLEL_UNSAFE, evidence, tests, needs_workers=True)
+        return Verdict(failure.name, Fault.PARALLEL_UNSAFE, evidence, tests, ("--parallel=2",))
 
     def _judge_rare(self, failure: Failure) -> Verdict:
         """Run it more often: what it does now and then may show."""

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # How many tests are named in a line: all of it is to fit on a screen.
 _NAMED = 5
+# Seconds of tests below which a speed-up is mostly that of starting the workers.
+_TELLING = 10.0
+# Seconds of a set-up that has made something: without a database there is none.
+_LEAST = 0.001
 
 
 class Tally:
@@ -66,7 +70,8 @@ class Summary(NamedTuple):
             yield f"Interrupted: {self.not_run:,} of {count(self.tests, 'test')} were not run."
         # Workers make the rest once they have started, at the same time.
         set_up = self.set_up + max(self.tally.ready.values(), default=0.0)
-        yield f"{self._workers}Set-up {_time(set_up)}, tear-down {_time(self.tear_down)}."
+        if set_up >= _LEAST:
+            yield f"{self._workers}Set-up {_time(set_up)}, tear-down {_time(self.tear_down)}."
         if schemas := self._schemas:
             yield schemas
         tally = self.tally
@@ -85,6 +90,8 @@ class Summary(NamedTuple):
         busy, workers, seconds = self.tally.busy, self.findings.workers, self.findings.seconds
         if workers < 2:
             return ""
+        if seconds < _TELLING:
+            return f"{workers} workers. "
         share = min(busy / (workers * seconds), 1)
         return (
             f"{workers} workers, busy for {share:.0%} of {_time(seconds)}: "
@@ -135,7 +142,7 @@ def verdict_lines(
     for verdict, command in zip(verdicts, commands, strict=True):
         yield f"{verdict.name} is {verdict.fault.upper()}: {verdict.evidence}."
         yield f"    {command}"
-        if verdict.needs_workers and is_shared:
+        if verdict.fault == "parallel-unsafe" and is_shared:
             yield (
                 "    If they meet in what belongs to the whole database, put "
                 "@schema_runner.own_database on the class, otherwise @schema_runner.serial."
@@ -149,4 +156,6 @@ def _named(what: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _time(seconds: float) -> str:
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

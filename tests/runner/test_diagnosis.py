@@ -1,11 +1,12 @@
 """Why tests fail: an example of each verdict, found and named, whatever starts the workers."""
 
 import re
+from collections.abc import Iterable
 from textwrap import dedent
 
 import pytest
 
-from ..project import METHODS, PARALLEL, SERIAL, Mode, Project, Result
+from ..project import METHODS, PARALLEL, SERIAL, Mode, Project, Result, outcome
 
 pytestmark = pytest.mark.oldest
 
@@ -171,7 +172,7 @@ def polluted(by: list[str], *tests: str) -> Told:
 
 def unsafe(test: str, other: str) -> Told:
     evidence = f"beside {PREFIX}{other}, some times of 5, and never alone (10 times)"
-    return "PARALLEL-UNSAFE", f"it fails {evidence}", f"--parallel=2 {test} {other}"
+    return "PARALLEL-UNSAFE", f"it fails {evidence}", f"{test} {other} --parallel=2"
 
 
 NOW_AND_THEN = "it fails alone in a fresh schema some times of 5"
@@ -213,7 +214,7 @@ def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> d
     assert project.databases() == []
     # What tests print is shown the first time alone.
     assert result.output.count("printed\n") == text.count("print(")
-    lines = r"^(.+) is ([A-Z-]+): (.+)\.\n    python manage\.py test (.+)$"
+    lines = r"^(.+) is ([A-Z-]+): (.+)\.\n    .+ manage\.py test (.+)$"
     return {
         name.replace(PREFIX, "").removeprefix("unittest.loader._FailedTest."): (
             kind,
@@ -273,14 +274,99 @@ def test_parallel_unsafe_to_what_is_there_first(project: Project) -> None:
     assert told["Disturbed.test_it"][0] == "PARALLEL-UNSAFE"
 
 
-def test_options_that_matter_are_in_the_command(project: Project) -> None:
-    """Those of the run that decide what a test meets, and no others."""
-    project.write("other_settings.py", "from settings import *\n")
-    options = "--settings other_settings --no-migrations --isolation=database --retries 1 -v 2"
-    tests = "class Broken(TestCase):\n    def test_it(self): self.fail()\n"
-    told = diagnose(project, tests, *options.split(), "-k", "Broken")
-    kept = "--settings=other_settings --isolation=database --no-migrations"
-    assert told["Broken.test_it"][2] == f"{kept} Broken.test_it"
+# A script of a project that finds out by itself what it tests, and has options of its own.
+SCRIPT = """
+    import sys
+    import manage
+    from django.core.management import execute_from_command_line
+
+    if "--quick" in sys.argv: sys.argv.remove("--quick")
+    execute_from_command_line([sys.argv[0], "test", *sys.argv[1:]])
+"""
+# One that takes nothing from its command line, and one that has a parser of its own, as Django's.
+CALLING = """
+    import django
+    django.setup()
+    from django.core.management import call_command
+    call_command("test", "library", diagnose=True, no_migrations=True)
+"""
+PARSING = """
+    import argparse
+    import django
+    from django.conf import settings
+    from django.test.utils import get_runner
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("modules", nargs="*")
+    parser.add_argument("--start-at")
+    parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--browser")
+    options = parser.parse_args()
+    assert not (options.modules and options.start_at)
+    django.setup()
+    runner = get_runner(settings)(parallel=options.parallel, diagnose=True)
+    raise SystemExit(bool(runner.run_tests(options.modules or ["library"])))
+"""
+UNIT = """
+    from django.core.management.commands.test import Command as Test
+
+    class Command(Test):
+        def add_arguments(self, parser):
+            parser.add_argument("--suite")
+            super().add_arguments(parser)
+"""
+# What runs another script, as coverage does.
+RUNNING = "import runpy, sys; sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], {}, '__main__')"
+TYPED = {
+    # Options in any place, one without its value, a value that is a label too, and a typo's worth.
+    "python -X dev manage.py test -k It library --tag library --parallel --diag -v 2 --shuffle 7": (
+        "python -X dev manage.py test IT --tag=library -v 2"
+    ),
+    "./manage.py test --settings other --diagnose ./library/ --order=suite --isolation database": (
+        "./manage.py test IT --settings=other --isolation=database"
+    ),
+    "python -m django test --diagnose --pattern='test_[g]*.py' --retries=1": (
+        "python -m django test IT '--pattern=test_[g]*.py'"
+    ),
+    "django-admin test --pythonpath . --diagnose": "django-admin test IT --pythonpath=.",
+    "python -m running run manage.py test library --diagnose": (
+        "python -m running run manage.py test IT"
+    ),
+    "python manage.py unit --suite library --diagnose library": (
+        "python manage.py unit IT --suite=library"
+    ),
+    "python script.py --quick --diagnose --reverse": "python script.py IT --quick",
+    "python calling.py": "python -m django test IT --no-migrations --settings=other",
+    "python parsing.py --browser x --start-at=a": "python parsing.py IT --parallel=1 --browser x",
+}
+
+
+def test_the_command_is_the_one_that_was_typed(project: Project) -> None:
+    """With other tests, and without what would select, order or repeat them; a shell runs it."""
+    tests = """
+        @tag("library")
+        class It(SimpleTestCase):
+            def test_it(self): self.fail("as typed")
+    """
+    project.tests(tests)
+    project.write("other.py", "from settings import *\n")
+    scripts = {"script": SCRIPT, "calling": CALLING, "parsing": PARSING, "running": RUNNING}
+    for name, text in scripts.items():
+        project.write(f"{name}.py", text)
+    project.write("library/management/commands/unit.py", UNIT)
+    script = project.folder / "manage.py"
+    script.write_text(f"#!/usr/bin/env python\n{script.read_text()}")
+    script.chmod(0o755)
+
+    def run_all(lines: Iterable[str]) -> list[str]:
+        runs = [project.shell(line, DJANGO_SETTINGS_MODULE="other") for line in lines]
+        return [outcome(run).failed("as typed").stdout for run in runs]
+
+    told = [re.findall("^    (.+)$", out, re.MULTILINE)[-1] for out in run_all(TYPED)]
+    it = f"{PREFIX}It.test_it"
+    assert told == [line.replace("IT", it) for line in TYPED.values()]
+    for out in run_all(told):
+        assert "Found 1 test(s)" in out
 
 
 def test_nothing_is_told_of_a_suite_that_passes(project: Project) -> None:

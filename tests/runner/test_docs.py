@@ -69,7 +69,7 @@ def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
     result = project.run(*PARALLEL).passed()
 
     def lines(text: str) -> list[str]:
-        return sorted(re.sub(r"[0-9.]+(s$| s\b|%| times)", "N", one) for one in text.splitlines())
+        return sorted(re.sub(r"[0-9.]+(s$| m?s\b)", "N", one) for one in text.splitlines())
 
     assert lines(result.output) == lines(shown)
 

@@ -78,7 +78,7 @@ FLAGS = [
 ]
 
 OWN_LINES = re.compile(
-    "((Built|Kept) schema test_w|[0-9]+ workers, busy|Set-up |Resets: |[0-9]+ schemas? made, ).*\n"
+    "((Built|Kept) schema test_w|[0-9]+ workers[,.] |Set-up |Resets: |[0-9]+ schemas? made, ).*\n"
 )
 
 

@@ -125,6 +125,7 @@ RUNNER = """
         def add_arguments(cls, parser):
             super().add_arguments(parser)
             parser.add_argument("--greet")
+            parser.add_argument("--shard", help="is its own")
         def __init__(self, greet=None, **kwargs):
             super().__init__(**kwargs)
             print("Hello", greet)
@@ -139,4 +140,12 @@ def test_a_runner_of_one_s_own_uses_the_mixin(project: Project) -> None:
     project.tests(REPORTING)
     result = project.run(*PARALLEL, "--greet", "there").passed()
     assert "Hello there" in result.stdout
+    # Ours are told apart in the help, and a flag of the same name stays what it was.
+    theirs, ours = (
+        project.run("--help").passed().stdout.split("\noptions of django-schema-runner:\n")
+    )
+    assert re.search("^  --shard SHARD +is its own$", theirs, re.MULTILINE)
+    flags = re.findall("^  (--[a-z-]+)", ours, re.MULTILINE)
+    assert "--diagnose" in flags
+    assert "--shard" not in flags
     assert all(line["schema"] == line["place"] for line in project.records("test"))

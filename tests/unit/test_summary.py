@@ -1,0 +1,38 @@
+"""The lines after stock Django's, by how long a run took."""
+
+import pytest
+
+from schema_runner.execution.findings import Findings
+from schema_runner.reporting.summary import Summary, Tally
+from schema_runner.usage import Usage
+
+BUSY = "2 workers, busy for 90% of 10.0 s: 1.8 times as fast as one after another. "
+
+
+@pytest.mark.parametrize(
+    ("workers", "seconds", "set_up", "expected"),
+    [
+        # Of a run that is over in no time, only its start could be told.
+        (2, 9.9, 0.5, ["2 workers. Set-up 0.5 s, tear-down 40 ms."]),
+        (2, 10.0, 0.5, [f"{BUSY}Set-up 0.5 s, tear-down 40 ms."]),
+        (1, 99.0, 0.0996, ["Set-up 0.1 s, tear-down 40 ms."]),
+        (0, 0.0, 150.0, ["Set-up 2.5 min, tear-down 40 ms."]),
+        # Without a database, nothing was set up.
+        (0, 0.0, 0.0001, []),
+    ],
+)
+def test_times(workers: int, seconds: float, set_up: float, expected: list[str]) -> None:
+    """A speed-up is told from ten seconds on, and no time as nothing that was not."""
+    tally = Tally()
+    tally.busy = 18.0
+    summary = Summary(
+        set_up=set_up,
+        tear_down=0.04,
+        tally=tally,
+        usage=Usage(),
+        findings=Findings(workers, seconds),
+        fails_on_flaky=False,
+        tests=4,
+        not_run=0,
+    )
+    assert list(summary.lines()) == expected
