@@ -188,6 +188,7 @@ class WorkerTermination:
     def handle(self) -> None:
         for number in _SIGNALS:
             forks.handle(number, self._heed)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_SIGNALS, signal.SIGINT])
 
     def _heed(self, number: int, _frame: object) -> None:
         """Finish the test under way where the run was told to end as well, and end otherwise."""
@@ -201,6 +202,16 @@ class WorkerTermination:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             time.sleep(_SOON)
+
+
+@contextmanager
+def held_for_a_child() -> Iterator[None]:
+    """Let a child that the body starts get no signal until it calls `WorkerTermination.handle`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_SIGNALS, signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_in_debugger(frame: FrameType | None) -> bool:

@@ -5,6 +5,7 @@ import signal
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -34,6 +35,7 @@ WAYS = {
     # As a terminal sends Ctrl-C. Workers that were not forked have handlers of their own.
     "group": (PARALLEL, "fork", True),
     "group-spawn": (PARALLEL, "spawn", True),
+    "group-forkserver": (PARALLEL, "forkserver", True),
 }
 
 
@@ -192,7 +194,8 @@ def test_two_end_the_run_at_once(suite: Project, numbers: list[int], way: str) -
     workers = waiting(suite, 2 if mode else 1)
     first, last = numbers
     send(process, first, to_group=to_group)
-    read_until(process, FINISHING[signal.Signals(first)][1])
+    said = read_until(process, FINISHING[signal.Signals(first)][1])
+    assert "Traceback" not in said, said
     send(process, last, to_group=to_group)
     result = outcome(process)
     assert result.code == 128 + last, result.output
@@ -225,6 +228,31 @@ def test_a_third_ctrl_c_ends_the_cleaning(suite: Project) -> None:
     assert f"Schema {schema} stays, for the next run to remove: interrupted\n" in result.stdout
     assert "Interrupted: 3 of 3 tests were not run.\nStopped (1): " in result.stdout
     assert "Removed what an earlier run left" in suite.run("library.test_more").passed().stdout
+
+
+IMPORTED = """
+    import multiprocessing
+    if multiprocessing.parent_process() and os.environ["START_METHOD"] != "fork":
+        record("imports")
+        while not Path("go").exists():
+            time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_ctrl_c_while_workers_start(suite: Project, method: str) -> None:
+    """They import the project, and no traceback of that is shown."""
+    suite.write("slow.py", "from helpers import *\n" + dedent(IMPORTED))
+    suite.configure("import slow")
+    process = suite.start(*PARALLEL, env={"START_METHOD": method})
+    wait_for(lambda: len(suite.records("imports")) == 2, "workers to import")
+    send(process, signal.SIGINT, to_group=True)
+    said = read_until(process, "\nFinishing; press Ctrl-C again to stop now.\n")
+    result = end(suite, process)
+    assert result.code == 128 + signal.SIGINT, result.output
+    said += result.stderr
+    assert "Traceback" not in said, said
+    assert "Interrupted: 3 of 3 tests were not run." in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
