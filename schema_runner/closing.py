@@ -24,6 +24,7 @@ from .settings import Settings
 from .usage import Usage
 
 if TYPE_CHECKING:
+    from .execution.termination import Termination
     from .foresight.memory import Memory
     from .reporting.outside import OutsideReport
     from .workspace import Workspace
@@ -41,13 +42,14 @@ class ClosingMixin(Base):
     # None in a runner of the project's that makes no databases.
     _workspace: "Workspace | None" = None
     _memory: "Memory | None"
+    _termination: "Termination"
     _settings: Settings
     _suite: Any = None
     # What tests have changed in the project's own database, where they are run in that one.
     _outside: "OutsideReport | None" = None
     # The number of tests by class, and how many of them the run has not come to.
     _sizes: Mapping[type, int] = MappingProxyType({})
-    _not_run = 0
+    _not_run: int | None = None
     # What helps tests that have failed on what workers share.
     _hint_lines: Collection[str] = ()
 
@@ -102,7 +104,12 @@ class ClosingMixin(Base):
         return busy_processor_seconds()
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
-        failures = super().run_tests(test_labels, **kwargs)
+        try:
+            failures = super().run_tests(test_labels, **kwargs)
+        except KeyboardInterrupt:
+            for line in self._summary.interruption():
+                self.log(line)
+            raise
         verdict_lines = self._verdict_lines(test_labels or ())
         for line in [*self._summary.lines(), *verdict_lines, *self._hint_lines]:
             self.log(line)
@@ -110,7 +117,9 @@ class ClosingMixin(Base):
 
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
         failures = super().suite_result(suite, result, **kwargs)
-        self._not_run = tests_not_run(self._sizes, result)
+        self._not_run = tests_not_run(
+            self._sizes, result, is_interrupted=self._termination.is_interrupted
+        )
         if self._workspace and not result.wasSuccessful():
             from .reporting.hints import hint_lines
 
@@ -153,6 +162,7 @@ class ClosingMixin(Base):
 
     @property
     def _summary(self) -> Summary:
+        tests, termination = sum(self._sizes.values()), self._termination
         return Summary(
             set_up=self._times["set_up"],
             tear_down=self._times["tear_down"],
@@ -160,8 +170,10 @@ class ClosingMixin(Base):
             usage=self._workspace.usage if self._workspace else Usage(),
             findings=self._findings,
             fails_on_flaky=self._options.fail_on_flaky,
-            tests=sum(self._sizes.values()),
-            not_run=self._not_run,
+            tests=tests,
+            not_run=tests - self._tally.ended if self._not_run is None else self._not_run,
+            is_interrupted=termination.is_interrupted,
+            stopped=[name for _, name in self._tally.under_way] if termination.ends_now else (),
         )
 
     def _verdict_lines(self, labels: Collection[str]) -> Iterator[str]:

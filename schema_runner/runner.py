@@ -62,7 +62,9 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         _avoid_forkserver()
         self.no_migrations = self._options.no_migrations
         self._has_workers = self._has_own_databases = False
-        self._termination = Termination()
+        self._termination = Termination(
+            lambda: len(self._tally.under_way), is_silent=self.verbosity < 1
+        )
         try:
             self._settings = Settings.read(**self._options.for_settings)
         except SchemaRunnerError as error:
@@ -77,8 +79,17 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         with self._termination:
             return super().run_tests(test_labels, **kwargs)
 
+    def setup_test_environment(self, **kwargs: Any) -> None:
+        with self._termination.taking_interrupts():
+            super().setup_test_environment(**kwargs)
+
+    def teardown_test_environment(self, **kwargs: Any) -> None:
+        with self._termination.keeping_interrupts():
+            super().teardown_test_environment(**kwargs)
+
     def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
         suite = super().build_suite(test_labels, **kwargs)
+        self._termination.check()
         self._has_workers = isinstance(suite, SchemaParallelTestSuite)
         names = self._settings.own_database
         self._sizes = Counter(map(type, iter_test_cases(suite)))
@@ -89,6 +100,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             suite.observers = self.observers
             suite.log = self.log
             suite.diagnoses = self._options.diagnose
+            suite.termination = self._termination
         return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
@@ -101,7 +113,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             with self._timed("set_up"):
                 old_config = super().setup_databases(**kwargs)
         except BaseException as error:
-            with self._termination.after_cleaning_up(self.log):
+            with self._termination.cleaning_up():
                 self._clean_up()
             if isinstance(error, SchemaRunnerError):
                 raise _command_error(error) from error
@@ -152,14 +164,15 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
                 has_limits=not self.pdb,
                 observers=self.observers,
                 watch=watch,
+                termination=self._termination,
             )
         elif isinstance(suite, SchemaParallelTestSuite):
             suite.watch = watch
-        with self._termination.after_the_test_under_way():
+        with self._termination.after_the_tests_under_way(announces=not self._has_workers):
             return super().run_suite(suite, **kwargs)
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
-        with self._timed("tear_down"), self._termination.after_cleaning_up(self.log):
+        with self._timed("tear_down"), self._termination.cleaning_up():
             try:
                 super().teardown_databases(old_config, **kwargs)
             finally:

@@ -295,6 +295,6 @@ class Workspace:
         try:
             yield
         except (psycopg.Error, SchemaRunnerError, KeyboardInterrupt) as error:
-            self.log(f"{what} stays, for the next run to remove: {error or 'interrupted'}")
+            self.log(f"{what} stays, for the next run to remove: {str(error) or 'interrupted'}")
             if isinstance(error, KeyboardInterrupt):
                 raise

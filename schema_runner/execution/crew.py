@@ -19,6 +19,7 @@ from .alarm import GRACE
 from .channel import Receiver, Sender
 from .messages import Order, Part
 from .process import Assigned, Pipes, work
+from .termination import held_for_a_child
 
 # What a worker does about a time limit comes before the run does, also on a busy machine.
 _MARGIN = 2.0
@@ -183,6 +184,11 @@ class Crew:
         self._tests = tests
         self.announced: set[str] = set()
         self._is_forked = multiprocessing.get_start_method() == "fork"
+        if not self._is_forked:
+            from multiprocessing import resource_tracker
+
+            # Started later, it would unblock signals that are held for a worker.
+            resource_tracker.ensure_running()
 
     @property
     def keeps_places(self) -> bool:
@@ -208,7 +214,8 @@ class Crew:
             daemon=True,
         )
         started = time.monotonic()
-        process.start()
+        with held_for_a_child():
+            process.start()
         for end in (orders, reports, bell):
             end.close()
         return Worker(number, process, send, receive, listen, is_replacement, started)

@@ -1,5 +1,6 @@
 """What workers do about time limits and events, for a run without workers."""
 
+import sys
 import time
 import unittest
 from collections import defaultdict
@@ -24,6 +25,7 @@ from .events import (
     outcome_of,
 )
 from .raised import exc_info
+from .termination import Termination
 from .watch import Watch, end_for
 
 # Without --parallel, this process is worker 1.
@@ -42,7 +44,9 @@ class LimitedMixin:
     has_limits: bool
     observers: Collection[Observer]
     watch: Watch
+    termination: Termination
 
+    testsRun: int  # noqa: N815
     _alarm: Alarm
     _begun: float | None = None
     _calls: list[tuple[str, object]]
@@ -116,7 +120,11 @@ class LimitedMixin:
         duration, outcome = time.perf_counter() - begun, outcome_of(self._calls)
         self._begun = None
         self._tested += duration
-        self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            # It was broken off: nothing is known of it.
+            self.testsRun -= 1
+        else:
+            self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
         super().stopTest(test)  # type: ignore[misc]
         self._look_after_the_run()
 
@@ -187,11 +195,17 @@ class LimitedSuiteMixin:
         chosen, alarm = type(result), Alarm(_STDERR)
         attributes = {**self.limits, "_alarm": alarm, "__module__": chosen.__module__}
         result.__class__ = type(chosen.__name__, (LimitedMixin, chosen), attributes)
+        # Not all runners of tests do so.
+        unittest.registerResult(result)
         try:
             # Tests that have been run are forgotten.
             result.dependents = _dependents(iter_test_cases(self))
             super().run(result, debug)  # type: ignore[misc]
             result.end_class()
+        except KeyboardInterrupt:
+            # What failed before is shown as ever.
+            if not result.termination.ends_now:
+                raise
         finally:
             alarm.clear()
             result.__class__ = chosen

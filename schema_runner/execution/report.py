@@ -51,12 +51,16 @@ Keep = Callable[[Failure], bool]
 
 
 class Audience(NamedTuple):
-    """Who is told of tests: a result, by way of `handle_event`, observers, and a log."""
+    """Who is told of tests: a result, by way of `handle_event`, observers, and a log.
+
+    `announce` tells the user that no more tests begin, where a signal is the cause.
+    """
 
     result: unittest.TestResult
     handle_event: HandleEvent
     observers: Collection[Observer]
     log: Callable[[str], None]
+    announce: Callable[[], None] = lambda: None
 
 
 def on_own_lines(log: Callable[[str], None], result: Any) -> Callable[[str], None]:
@@ -102,6 +106,7 @@ class Report:
         self._attempt = attempt
         self._keep = keep
         self.log = audience.log
+        self.announce = audience.announce
         # The tests that have come to an end: subsuites and positions.
         self.ended: set[tuple[int, int]] = set()
 

@@ -32,11 +32,17 @@ class Retries:
             engine.log(f"Running again what failed, alone ({len(self._kept)}).")
             self.retried = [failure.name for failure, _ in self._kept]
         while self._kept:
-            failure, times = self._kept.popleft()
+            failure, times = self._kept[0]
             if times > self._limit_of(failure, engine) or engine.is_stopped:
+                self._kept.popleft()
                 give_up(failure)
             else:
                 self._try(failure, times, engine)
+
+    def give_up_all(self, give_up: Callable[[Failure], object]) -> None:
+        """Give up what is left of a run that was broken off."""
+        while self._kept:
+            give_up(self._kept.popleft()[0])
 
     def _try(self, failure: Failure, times: int, engine: Engine) -> None:
         others: list[Failure] = []
@@ -51,6 +57,7 @@ class Retries:
             return True
 
         is_run = engine.again(failure, attempt=times + 1, keep=keep)
+        self._kept.popleft()
         if is_run and not has_failed:
             self.flaky.append(failure.name)
             # Tests of a class whose set-up had failed before.

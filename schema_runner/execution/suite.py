@@ -14,6 +14,7 @@ from ..settings import Settings
 from . import marks
 from .events import Observer
 from .findings import Findings
+from .termination import Termination
 from .watch import Unwatched, Watch
 
 # Every run imports this module, and only those with workers need the rest.
@@ -44,6 +45,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     diagnoses = False
     # What must not be lost as long as tests are run.
     watch: Watch = Unwatched()
+    termination = Termination()
 
     # What the run has found out.
     findings = Findings()
@@ -55,6 +57,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
         # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
         result.buffer = False
+        # Not all runners of tests do so.
+        unittest.registerResult(result)
         # A forked worker must not find a connection, or a pool of them, that its parent uses.
         disconnect()
         self.initialize_suite()
@@ -75,15 +79,21 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             failures.append(failure)
             failure.tell()
 
-        begun = time.perf_counter()
-        engine.run(self._plan(tests).schedule(), workers=self.processes, keep=keep)
-        seconds = time.perf_counter() - begun
-        retries.run(engine, give_up)
+        begun, ended = time.perf_counter(), None
         verdicts: Sequence[Verdict] = ()
-        if self.diagnoses:
-            from .diagnosis import Diagnosis
+        try:
+            engine.run(self._plan(tests).schedule(), workers=self.processes, keep=keep)
+            ended = time.perf_counter()
+            retries.run(engine, give_up)
+            if self.diagnoses:
+                from .diagnosis import Diagnosis
 
-            verdicts = Diagnosis(engine, course).run(failures)
+                verdicts = Diagnosis(engine, course).run(failures)
+        except KeyboardInterrupt:
+            if not self.termination.ends_now:
+                raise
+            retries.give_up_all(give_up)
+        seconds = (ended or time.perf_counter()) - begun
         self.findings = Findings(self.processes, seconds, retries.retried, retries.flaky, verdicts)
         return result
 
@@ -111,7 +121,13 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         assigned = self._assigned()
         return Engine(
             tests,
-            Audience(result, self.handle_event, observers, on_own_lines(self.log, result)),
+            Audience(
+                result,
+                self.handle_event,
+                observers,
+                on_own_lines(self.log, result),
+                self.termination.announce,
+            ),
             crew=Crew(assigned, tests),
             probing=Crew(assigned._replace(is_silent=True), tests),
             watch=self.watch,

@@ -100,9 +100,17 @@ class Supervisor:
                     self._replace(number)
             while self._workers and not watch.heed():
                 self._wait(watch.files())
+                is_stopped = self._report.is_stopped
                 self._listen()
+                if is_stopped:
+                    # What had begun by then is known now.
+                    self._report.announce()
                 self._limits.keep(self._workers)
                 self._tell()
+        except KeyboardInterrupt:
+            # What failed a moment ago is shown as well.
+            self._listen()
+            raise
         finally:
             for worker in self._workers:
                 worker.close()

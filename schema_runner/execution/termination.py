@@ -1,45 +1,65 @@
-"""SIGTERM and SIGHUP end a run as Ctrl-C does: once after the test under way, twice at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: one ends a run after the tests under way, a second one at once."""
 
 import os
 import signal
+import sys
 import threading
 import time
+import unittest.signals
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .. import forks
+from ..wording import count
 
 if TYPE_CHECKING:
     from .channel import Receiver
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# Handlers of Ctrl-C that are no project's own.
+_USUAL = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN)
 # What a shell shows of a process that a signal has ended.
 _SHELL_S = 128
 # How long, in seconds, a signal may come before the word of the run that it is for all.
 _TERM = 1.0
 _SOON = 0.01
+_STDERR = 2
 
 
 class Termination(AbstractContextManager["Termination"]):
-    """Cleans up where stock Django is ended, as long as the body of the `with` runs.
+    """Ends a run in order at a signal, with the exit code that a shell shows: 130, 143 or 129.
 
-    It ends with exit code 143 if there was a SIGTERM, 129 after SIGHUP. A handler of the project's
-    own stays, and so does nohup's.
+    The body of the `with` is the run; `count_under_way` returns the number of tests it is at. A
+    handler of the project's own stays, and so does nohup's.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, count_under_way: Callable[[], int] = lambda: 0, *, is_silent: bool = False
+    ) -> None:
+        self._count_under_way = count_under_way
+        self._is_silent = is_silent
+        # The last signal that came.
         self._number: int | None = None
-        self._waits_for_a_test = False
-        self._is_cleaning_up = False
+        # Whether a signal broke off what was under way.
+        self.ends_now = False
         self._handled: list[int] = []
+        self._is_entered = False
+        self._before: Any = None
+        self._waits_for_tests = self._announces_at_once = self._is_announced = False
+        self._is_cleaning_up = self._is_told = False
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a signal came."""
+        return self._number is not None
 
     def __enter__(self) -> Self:
+        self._is_entered = threading.current_thread() is threading.main_thread()
         for number in _SIGNALS:
-            if _is_main() and signal.getsignal(number) is signal.SIG_DFL:
-                forks.handle(number, self._heed)
-                self._handled.append(number)
+            if self._is_entered and signal.getsignal(number) is signal.SIG_DFL:
+                self._handle(number)
         return self
 
     def __exit__(
@@ -48,53 +68,112 @@ class Termination(AbstractContextManager["Termination"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_entered = False
         for number in self._handled:
             forks.stop_handling(number, self._heed)
         if self._number is not None and (error is None or isinstance(error, KeyboardInterrupt)):
             raise SystemExit(_SHELL_S + self._number)
 
     @contextmanager
-    def after_the_test_under_way(self) -> Iterator[None]:
-        """Have a signal do what Ctrl-C does, which unittest sees to; elsewhere it ends all."""
-        self._waits_for_a_test = True
+    def taking_interrupts(self) -> Iterator[None]:
+        """Take the place of unittest's handler of Ctrl-C, which the body installs.
+
+        Not where that handler is about to call a project's own.
+        """
+        self._before = signal.getsignal(signal.SIGINT)
+        yield
+        if self._is_entered and self._before in _USUAL:
+            self._handle(signal.SIGINT)
+
+    @contextmanager
+    def keeping_interrupts(self) -> Iterator[None]:
+        """Keep the place where the body removes unittest's handler."""
+        is_ours = signal.getsignal(signal.SIGINT) == self._heed
+        if is_ours:
+            forks.stop_handling(signal.SIGINT, self._heed)
+        yield
+        if self._is_entered and self._before is not None:
+            # In a run within a test unittest brings back what was there before the outer run.
+            signal.signal(signal.SIGINT, self._before)
+        if is_ours:
+            forks.handle(signal.SIGINT, self._heed)
+
+    def _handle(self, number: int) -> None:
+        forks.handle(number, self._heed)
+        self._handled.append(number)
+
+    @contextmanager
+    def after_the_tests_under_way(self, *, announces: bool) -> Iterator[None]:
+        """Let tests under way finish at the first signal; elsewhere it ends all at once.
+
+        Without `announces` whoever knows the tests under way calls `announce`.
+        """
+        self._waits_for_tests, self._announces_at_once = True, announces
         try:
             yield
         finally:
-            self._waits_for_a_test = False
+            self._waits_for_tests = False
+
+    def announce(self) -> None:
+        """Say that the run ends, if it does; once."""
+        if self._number is None or self._is_announced or self.ends_now:
+            return
+        self._is_announced = True
+        number = self._count_under_way()
+        tests = f" {count(number, 'test')}" if number else ""
+        if self._number == signal.SIGINT:
+            self._say(f"\nFinishing{tests}; press Ctrl-C again to stop now.")
+        else:
+            name = signal.Signals(self._number).name
+            self._say(f"\n{name}: finishing{tests}; a second signal stops now.")
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt again where something has caught it, as imports of tests do."""
+        if self.ends_now:
+            raise KeyboardInterrupt
 
     @contextmanager
-    def after_cleaning_up(self, log: Callable[[str], None]) -> Iterator[None]:
-        """Let the body of the `with` drop what it drops; Ctrl-C breaks it off the second time."""
-        is_told = False
-
-        def heed(_number: int, _frame: FrameType | None) -> None:
-            nonlocal is_told
-            if is_told:
-                raise KeyboardInterrupt
-            is_told = True
-            log("Cleaning up. Another Ctrl-C leaves the rest to the next run.")
-
-        # Not for a run within a test, whose process is another run's.
-        handles = bool(self._handled) and callable(_handler_of_interrupt())
+    def cleaning_up(self) -> Iterator[None]:
+        """Let the body drop what it drops; Ctrl-C breaks it off once the user knows what it is."""
         self._is_cleaning_up = True
-        if handles:
-            forks.handle(signal.SIGINT, heed)
+        if self.ends_now:
+            self._tell_of_cleaning()
         try:
             yield
         finally:
             self._is_cleaning_up = False
-            if handles:
-                forks.stop_handling(signal.SIGINT, heed)
+
+    def _tell_of_cleaning(self, before: str = "") -> None:
+        self._is_told = True
+        key = "Another Ctrl-C" if self._number == signal.SIGINT else "Ctrl-C"
+        self._say(f"{before}Cleaning up. {key} leaves the rest to the next run.")
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
-        self._number = number
-        if self._is_cleaning_up:
-            return
-        interrupt = _handler_of_interrupt()
-        if not self._waits_for_a_test or not callable(interrupt):
-            # As for Ctrl-C, psycopg cancels the statement that it waits for.
+        is_interrupt = number == signal.SIGINT
+        if is_interrupt and _is_in_debugger(frame):
             raise KeyboardInterrupt
-        interrupt(signal.SIGINT, frame)
+        is_first, self._number = self._number is None, number
+        if self._is_cleaning_up and not (is_interrupt and self._is_told):
+            if is_interrupt:
+                self._tell_of_cleaning("\n")
+        elif self._waits_for_tests and is_first:
+            for result in list(unittest.signals._results):  # type: ignore[attr-defined]
+                result.stop()
+            if self._announces_at_once:
+                self.announce()
+        else:
+            self.ends_now = True
+            if is_interrupt and not self._waits_for_tests and os.isatty(_STDERR):
+                # After the terminal's ^C, where no report follows that begins a line.
+                self._say("")
+            # psycopg cancels the statement that it waits for.
+            raise KeyboardInterrupt
+
+    def _say(self, text: str) -> None:
+        # Python's own files may be in use where the signal came.
+        if not self._is_silent:
+            with suppress(OSError):
+                os.write(_STDERR, f"{text}\n".encode())
 
 
 class WorkerTermination:
@@ -109,6 +188,7 @@ class WorkerTermination:
     def handle(self) -> None:
         for number in _SIGNALS:
             forks.handle(number, self._heed)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_SIGNALS, signal.SIGINT])
 
     def _heed(self, number: int, _frame: object) -> None:
         """Finish the test under way where the run was told to end as well, and end otherwise."""
@@ -124,9 +204,23 @@ class WorkerTermination:
             time.sleep(_SOON)
 
 
-def _is_main() -> bool:
-    return threading.current_thread() is threading.main_thread()
+@contextmanager
+def held_for_a_child() -> Iterator[None]:
+    """Let a child that the body starts get no signal until it calls `WorkerTermination.handle`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_SIGNALS, signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _handler_of_interrupt() -> object:
-    return signal.getsignal(signal.SIGINT)
+def _is_in_debugger(frame: FrameType | None) -> bool:
+    """Whether one is waiting for what is typed: Ctrl-C is for it."""
+    bdb = sys.modules.get("bdb")
+    while bdb and frame:
+        if frame.f_code.co_name == "interaction" and isinstance(
+            frame.f_locals.get("self"), bdb.Bdb
+        ):
+            return True
+        frame = frame.f_back
+    return False

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from unittest.util import strclass
 
-from ..execution.events import ClassFinished, Event, Finished, Outcome, WorkerReady
+from ..execution.events import ClassFinished, Event, Finished, Outcome, Started, WorkerReady
 from ..execution.findings import Findings
 from ..usage import Usage
 from ..wording import count, listing
@@ -33,6 +33,9 @@ class Tally:
         self.timed_out: list[str] = []
         # How long workers took to be ready, each the first time, by their numbers.
         self.ready: dict[int, float] = {}
+        # Tests that have begun, by worker and name, and the number of those that have ended.
+        self.under_way: dict[tuple[int, str], None] = {}
+        self.ended = 0
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -42,10 +45,15 @@ class Tally:
                 self.reset_time += event.reset_time
             case WorkerReady(is_replacement=False):
                 self.ready[event.worker] = event.duration
-            case Finished(outcome=Outcome.CRASHED):
-                self.crashed.append(event.test_id)
-            case Finished(outcome=Outcome.TIMED_OUT):
-                self.timed_out.append(event.test_id)
+            case Started():
+                self.under_way[event.worker, event.test_id] = None
+            case Finished():
+                self.under_way.pop((event.worker, event.test_id), None)
+                self.ended += event.attempt == 1
+                if event.outcome == Outcome.CRASHED:
+                    self.crashed.append(event.test_id)
+                elif event.outcome == Outcome.TIMED_OUT:
+                    self.timed_out.append(event.test_id)
 
 
 class Summary(NamedTuple):
@@ -60,14 +68,16 @@ class Summary(NamedTuple):
     usage: Usage
     findings: Findings
     fails_on_flaky: bool
-    # How many tests were to be run, and how many of them were not, because the run was stopped.
+    # The number of tests of the suite, and of those that were not run because it was stopped.
     tests: int
     not_run: int
+    # Whether a signal ended the run, and the tests that it broke off.
+    is_interrupted: bool
+    stopped: Sequence[str]
 
     def lines(self) -> Iterator[str]:
         """Yield the lines, one screen of them at most."""
-        if self.not_run:
-            yield f"Interrupted: {self.not_run:,} of {count(self.tests, 'test')} were not run."
+        yield from self.interruption()
         # Workers make the rest once they have started, at the same time.
         set_up = self.set_up + max(self.tally.ready.values(), default=0.0)
         if set_up >= _LEAST:
@@ -84,6 +94,16 @@ class Summary(NamedTuple):
         yield from _named("Failed again when run again", others)
         yield from _named("Crashed", tally.crashed)
         yield from _named("Timed out", tally.timed_out)
+
+    def interruption(self) -> Iterator[str]:
+        """Yield what a run that was interrupted did not do."""
+        if self.not_run:
+            yield f"Interrupted: {self.not_run:,} of {count(self.tests, 'test')} were not run."
+        elif self.is_interrupted and self.tests:
+            yield "Interrupted when all tests had been run."
+        elif self.is_interrupted:
+            yield "Interrupted: no tests were run."
+        yield from _named("Stopped", self.stopped)
 
     @property
     def _workers(self) -> str:
@@ -113,13 +133,16 @@ class Summary(NamedTuple):
         return f"{listed}." if listed else ""
 
 
-def tests_not_run(sizes: Mapping[type, int], result: unittest.TestResult) -> int:
+def tests_not_run(
+    sizes: Mapping[type, int], result: unittest.TestResult, *, is_interrupted: bool
+) -> int:
     """Return how many tests a run that was stopped has not come to.
 
     `sizes` has the number of tests by class. Those of a fixture that has failed, or has skipped
     them, do not count, nor those that --failfast is to leave out.
     """
-    if not result.shouldStop or (result.failfast and not result.wasSuccessful()):
+    is_failfast = result.failfast and not result.wasSuccessful()
+    if not result.shouldStop or (is_failfast and not is_interrupted):
         return 0
     told = {test.id() for test, _ in [*result.errors, *result.skipped]}
     left_out = sum(

@@ -91,13 +91,7 @@ class Kill(NamedTuple):
             lacks |= _EARLY - {"copy"}
         if self.target == LEASE:
             lacks |= set(PHASES) if self.mode == "beside" else {"start", "create"}
-        # These end the forkserver, by which multiprocessing tells whether workers live.
-        ends_forkserver = self.target == "group" and self.signals in {"SIGTERM", "SIGHUP"}
-        return (
-            self.phase not in lacks
-            and (self.target, self.method) != ("worker", SERIAL)
-            and not (self.method == "forkserver" and ends_forkserver)
-        )
+        return self.phase not in lacks and (self.target, self.method) != ("worker", SERIAL)
 
 
 POSSIBLE = [

@@ -3,7 +3,9 @@
 import re
 import signal
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -11,12 +13,16 @@ from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.server import Connection
 
-from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, outcome, wait_for
-from .waiting import WAITING, end, is_running, send, send_twice, wait_for_end, waiting
+from ..project import PARALLEL, SERIAL, Mode, Process, Project, each_mode, outcome, wait_for
+from .waiting import WAITING, end, is_running, read_until, send, wait_for_end, waiting
 
 TERMINATED = 128 + signal.SIGTERM
-# By the last of several, with everything cleaned up, it is the same to a shell.
-TERMINATED_AT_LAST = {TERMINATED, -signal.SIGTERM}
+# How the line begins and ends that says what a signal does.
+FINISHING = {
+    signal.SIGINT: ("\nFinishing ", "; press Ctrl-C again to stop now.\n"),
+    signal.SIGTERM: ("\nSIGTERM: finishing ", "; a second signal stops now.\n"),
+}
+CLEANING = "\nCleaning up. Another Ctrl-C leaves the rest to the next run.\n"
 MORE = """
     class C(TransactionTestCase):
         def test_c(self): pass
@@ -29,6 +35,7 @@ WAYS = {
     # As a terminal sends Ctrl-C. Workers that were not forked have handlers of their own.
     "group": (PARALLEL, "fork", True),
     "group-spawn": (PARALLEL, "spawn", True),
+    "group-forkserver": (PARALLEL, "forkserver", True),
 }
 
 
@@ -43,16 +50,21 @@ def suite(project: Project) -> Project:
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
 def test_one_ends_the_run_after_the_tests_under_way(suite: Project, number: int, way: Way) -> None:
-    """They are reported and nothing else begins; the exit code is 0 after Ctrl-C, as in stock."""
+    """A line says so at once; they are reported, nothing else begins, and it is no success."""
     mode, method, to_group = way
     process = suite.start(*mode, env={"START_METHOD": method})
     workers = waiting(suite, 2 if mode else 1)
     send(process, number, to_group=to_group)
+    begins, ends = FINISHING[signal.Signals(number)]
+    tests = "2 tests" if mode else "1 test"
+    read_until(process, f"{begins}{tests}{ends}")
     result = end(suite, process)
-    assert result.code == (TERMINATED if number == signal.SIGTERM else 0), result.output
-    assert f"Ran {len(workers)} test" in result.stderr
+    assert result.code == 128 + number, result.output
+    assert result.stderr.startswith("." * len(workers))
+    assert f"Ran {tests} in" in result.stderr
     assert "OK" in result.stderr
     assert f"Interrupted: {3 - len(workers)} of 3 tests were not run." in result.stdout
+    assert "Stopped" not in result.output
     assert "Traceback" not in result.stderr
     wait_for_end([*workers])
 
@@ -85,7 +97,9 @@ def test_a_signal_while_the_database_is_dropped_waits(
             send(process, number, to_group=to_group)
             wait_for(lambda: _has_no_signal(process.pid), "the signal to be handled")
     result = outcome(process)
-    assert result.code == (0 if number == signal.SIGINT else 128 + number), result.output
+    assert result.code == 128 + number, result.output
+    assert "Interrupted when all tests had been run." in result.stdout
+    assert (CLEANING in result.stderr) is (number == signal.SIGINT)
     assert "stays" not in result.output
     assert project.databases() == []
 
@@ -157,22 +171,101 @@ def test_a_signal_while_a_worker_builds_a_database_leaves_no_half_of_it(
         project.run("library.test_more").passed()
 
 
-ALIKE = [([number] * 2, way) for number in (signal.SIGTERM, signal.SIGINT) for way in WAYS]
+ALIKE = [([number] * 2, way) for number in FINISHING for way in WAYS]
+FAILING = """
+    class Failing(TestCase):
+        def test_fails(self): self.fail("as planned")
+"""
 
 
 @pytest.mark.parametrize(
     ("numbers", "way"), [*ALIKE, ([signal.SIGINT, signal.SIGTERM], "group")], ids=str
 )
 def test_two_end_the_run_at_once(suite: Project, numbers: list[int], way: str) -> None:
-    """Though tests never end, the run does, and cleans up; Ctrl-C and SIGTERM count together."""
+    """Though tests never end, the run does: it shows what failed, and drops what it made.
+
+    Ctrl-C and SIGTERM count together. What was going to be run again has failed.
+    """
     mode, method, to_group = WAYS[way]
-    process = suite.start(*mode, env={"START_METHOD": method})
+    suite.tests(FAILING, "test_failing")
+    retries = ("--retries", "1") if mode else ()
+    labels = ("library.test_failing", "library.test_generated", "library.test_more")
+    process = suite.start(*mode, *retries, *labels, env={"START_METHOD": method})
     workers = waiting(suite, 2 if mode else 1)
-    send_twice(process, numbers, to_group=to_group)
+    first, last = numbers
+    send(process, first, to_group=to_group)
+    said = read_until(process, FINISHING[signal.Signals(first)][1])
+    assert "Traceback" not in said, said
+    send(process, last, to_group=to_group)
     result = outcome(process)
-    is_terminated = result.code in TERMINATED_AT_LAST
-    assert is_terminated if numbers[1] == signal.SIGTERM else result.code and not is_terminated
+    assert result.code == 128 + last, result.output
+    assert "AssertionError: as planned" in result.stderr
+    assert "FAILED (failures=1)" in result.stderr
+    assert result.stderr.count("Traceback") == 1, result.stderr
+    assert "Ran 1 test in" in result.stderr
+    assert "Interrupted: 3 of 4 tests were not run." in result.stdout
+    assert f"Stopped ({len(workers)}): library.test_generated." in result.stdout
     wait_for_end([*workers])
+    assert suite.databases() == []
+
+
+def test_a_third_ctrl_c_ends_the_cleaning(suite: Project) -> None:
+    """A line says what stays; the next run removes it."""
+    process = suite.start()
+    (schema,) = waiting(suite, 1).values()
+    with suite.host() as other:
+        other.autocommit = False
+        other.execute(f'LOCK TABLE "{schema}".library_book IN ACCESS SHARE MODE')
+        for text in (FINISHING[signal.SIGINT][1], CLEANING):
+            send(process, signal.SIGINT, to_group=True)
+            read_until(process, text)
+        with suite.maintenance() as connection:
+            wait_for(lambda: is_running(connection, suite, "DROP "), "the cleaning")
+        send(process, signal.SIGINT, to_group=True)
+        result = outcome(process)
+    assert result.code == 128 + signal.SIGINT
+    assert "Traceback" not in result.stderr
+    assert f"Schema {schema} stays, for the next run to remove: interrupted\n" in result.stdout
+    assert "Interrupted: 3 of 3 tests were not run.\nStopped (1): " in result.stdout
+    assert "Removed what an earlier run left" in suite.run("library.test_more").passed().stdout
+
+
+IMPORTED = """
+    import multiprocessing
+    if multiprocessing.parent_process() and os.environ["START_METHOD"] != "fork":
+        record("imports")
+        while not Path("go").exists():
+            time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_ctrl_c_while_workers_start(suite: Project, method: str) -> None:
+    """They import the project, and no traceback of that is shown."""
+    suite.write("slow.py", "from helpers import *\n" + dedent(IMPORTED))
+    suite.configure("import slow")
+    process = suite.start(*PARALLEL, env={"START_METHOD": method})
+    wait_for(lambda: len(suite.records("imports")) == 2, "workers to import")
+    send(process, signal.SIGINT, to_group=True)
+    said = read_until(process, "\nFinishing; press Ctrl-C again to stop now.\n")
+    result = end(suite, process)
+    assert result.code == 128 + signal.SIGINT, result.output
+    said += result.stderr
+    assert "Traceback" not in said, said
+    assert "Interrupted: 3 of 3 tests were not run." in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_tests_are_imported_ends_the_run(suite: Project, number: int) -> None:
+    """Though unittest takes what an import raises for an error of the module."""
+    suite.tests("record('imports')\ntime.sleep(600)", "test_slow")
+    process = suite.start(*PARALLEL)
+    wait_for(lambda: suite.records("imports"), "the import")
+    send(process, number, to_group=True)
+    result = outcome(process)
+    assert result.code == 128 + number, result.output
+    assert "Interrupted: no tests were run." in result.stdout
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -186,12 +279,14 @@ def test_a_signal_while_migrating_ends_it_at_once(suite: Project, number: int, m
     process = suite.start(*mode)
     with suite.maintenance() as connection:
         wait_for(lambda: is_running(connection, suite, "migrating"), "the migration")
-    if number == signal.SIGTERM:
-        send(process, number, to_group=False)
-    else:  # unittest's handler swallows the first one, as it does in stock Django.
-        send_twice(process, [number, number], to_group=True)
+    send(process, number, to_group=number == signal.SIGINT)
     result = outcome(process)
-    assert result.code == TERMINATED if number == signal.SIGTERM else result.code
+    assert result.code == 128 + number, result.output
+    key = "Another Ctrl-C" if number == signal.SIGINT else "Ctrl-C"
+    assert f"Cleaning up. {key} leaves the rest to the next run.\n" in result.stderr
+    assert "Interrupted: 3 of 3 tests were not run." in result.stdout
+    assert "Traceback" not in result.stderr
+    assert suite.databases() == []
 
 
 def test_a_test_that_terminates_the_run_is_finished(project: Project) -> None:
@@ -215,19 +310,40 @@ def test_a_test_that_terminates_the_run_is_finished(project: Project) -> None:
 
 @each_mode
 def test_a_handler_of_the_project_s_own_stays(suite: Project, mode: Mode) -> None:
-    """It is called, and decides what becomes of the run."""
+    """It is called, and decides what becomes of the run; at the second Ctrl-C, as in stock."""
     settings = """
         import signal
         from pathlib import Path
 
-        signal.signal(signal.SIGTERM, lambda *_: Path("handled").touch())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: Path(f"handled-{number}").touch())
     """
     suite.configure(settings)
-    process = suite.start(*mode)
-    waiting(suite, 2 if mode else 1)
-    send(process, signal.SIGTERM, to_group=False)
-    wait_for((suite.folder / "handled").exists, "the handler")
-    assert "Ran 3 tests" in end(suite, process).passed().stderr
+    for number, ran in [(signal.SIGTERM, "Ran 3 tests"), (signal.SIGINT, "Ran ")]:
+        (suite.folder / "go").unlink(missing_ok=True)
+        suite.forget()
+        process = suite.start(*mode)
+        waiting(suite, 2 if mode else 1)
+        wait_for(partial(_is_handled, suite, process, number), "the handler")
+        assert ran in end(suite, process).passed().stderr
+
+
+def _is_handled(suite: Project, process: Process, number: int) -> bool:
+    """Send a signal; return whether the project's own handler was called."""
+    send(process, number, to_group=False)
+    return (suite.folder / f"handled-{number}").exists()
+
+
+def test_ctrl_c_in_a_debugger_is_for_the_debugger(project: Project) -> None:
+    """It has another prompt, and the run goes on."""
+    project.tests("class Debugged(TestCase):\n    def test_it(self): breakpoint(); record('on')")
+    process = project.start()
+    read_until(process, "(Pdb) ", "stdout")
+    send(process, signal.SIGINT, to_group=True)
+    read_until(process, "--KeyboardInterrupt--", "stdout")
+    result = outcome(process, "continue\n").passed("OK")
+    assert "Finishing" not in result.output
+    assert len(project.records("on")) == 1
 
 
 @each_mode

@@ -20,7 +20,7 @@ KILLS = 4
 ATTEMPTS = 3
 KILLED = "was killed by signal"
 # The exit code of runs that a signal has ended.
-ENDED = {"SIGTERM": 143, "SIGHUP": 129}
+ENDED = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 LEFT = re.compile("stays, for the next run|was lost")
 LOST = re.compile("was lost|is lost|terminating connection|connection is closed")
 
@@ -108,9 +108,7 @@ def check(kill: Kill, reported: Reported, *, is_hit: bool) -> None:
     if not is_interrupted:
         missing = OUTCOMES.keys() - outcomes.keys()
         assert all(f"({test.partition('.')[0]})" in str(broken) for test in missing), output
-    if is_interrupted and last in ENDED:
+    if is_interrupted:
         assert reported.result.code == ENDED[last], output
-    elif last == "SIGINT" and is_interrupted and "Traceback" in reported.result.stderr:
-        assert reported.result.code in {-2, 1}, output
     else:
         assert reported.result.code == bool(hit or broken), output

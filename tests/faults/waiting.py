@@ -1,8 +1,9 @@
 """Runs whose tests wait, for as long as what happens to the runs is watched."""
 
 import os
+import select
 import signal
-import subprocess
+import time
 from collections.abc import Sequence
 
 from schema_runner.postgres.server import Connection
@@ -44,15 +45,16 @@ def send(process: Process, number: int, *, to_group: bool) -> None:
     (os.killpg if to_group else os.kill)(process.pid, number)
 
 
-def send_twice(process: Process, numbers: Sequence[int], *, to_group: bool) -> None:
-    """Send two signals, and the second again only if nothing comes of it: two may be one."""
-    for number, pause in zip([*numbers, numbers[-1]], (1, 30, 30), strict=True):
-        send(process, number, to_group=to_group)
-        try:
-            process.wait(timeout=pause)
-        except subprocess.TimeoutExpired:
-            continue
-        break
+def read_until(process: Process, text: str, output: str = "stderr") -> str:
+    """Return what a run writes, as soon as this is in it; `outcome` has what comes after."""
+    said, file = "", getattr(process, output).fileno()
+    deadline = time.monotonic() + 60
+    while text not in said:
+        ready = select.select([file], [], [], max(deadline - time.monotonic(), 0))[0]
+        read = os.read(file, 1 << 16).decode() if ready else ""
+        assert read, f"waited in vain for {text!r} in {said!r}"
+        said += read
+    return said
 
 
 def kill(process: Process) -> None:

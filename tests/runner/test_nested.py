@@ -18,7 +18,8 @@ TESTS = """
     def state():
         return (place(), current_worker(), settings.DATABASES["default"]["NAME"],
                 connection.settings_dict["NAME"], connection.settings_dict["OPTIONS"],
-                signal.getsignal(signal.SIGTERM), os.environ.get("PGOPTIONS"))
+                [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)],
+                os.environ.get("PGOPTIONS"))
 
     def run(*arguments):
         output = io.StringIO()
