@@ -108,7 +108,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
             observers.append(course)
-        assigned = self._assigned()
+        assigned = self._assigned(result)
         return Engine(
             tests,
             Audience(result, self.handle_event, observers, on_own_lines(self.log, result)),
@@ -128,7 +128,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     def _retries_of(self, test: Any) -> int:
         return marks.limit_of_retries(test, self.settings.retries)
 
-    def _assigned(self) -> "Assigned":
+    def _assigned(self, result: unittest.TestResult) -> "Assigned":
         from .process import Assigned
 
         return Assigned(
@@ -149,6 +149,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             runner_class=self.runner_class,
             failfast=self.failfast,
             buffer=self.buffer,
+            tb_locals=getattr(result, "tb_locals", False),
             subsuites=None,
         )
 
