@@ -14,6 +14,7 @@ from ..settings import Settings
 from . import marks
 from .events import Observer
 from .findings import Findings
+from .lines import Lines
 from .watch import Unwatched, Watch
 
 # Every run imports this module, and only those with workers need the rest.
@@ -44,13 +45,21 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     diagnoses = False
     # What must not be lost as long as tests are run.
     watch: Watch = Unwatched()
+    lines = Lines()
+    # Whether failures are shown that were followed by a pass.
+    shows_flaky = True
 
     # What the run has found out.
     findings = Findings()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
+        with self.lines.follow(result):
+            self._run(result)
+        return result
+
+    def _run(self, result: unittest.TestResult) -> None:
         from .course import Course
-        from .retries import Retries
+        from .retries import Retries, show_flaky
 
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
         # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
@@ -73,19 +82,22 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
         def give_up(failure: "Failure") -> None:
             failures.append(failure)
-            failure.tell()
+            failure.tell(result)
 
         begun = time.perf_counter()
         engine.run(self._plan(tests).schedule(), workers=self.processes, keep=keep)
         seconds = time.perf_counter() - begun
         retries.run(engine, give_up)
+        if retries.flaky and self.shows_flaky:
+            self.lines.end()
+            show_flaky(retries.flaky, result)
         verdicts: Sequence[Verdict] = ()
         if self.diagnoses:
             from .diagnosis import Diagnosis
 
             verdicts = Diagnosis(engine, course).run(failures)
-        self.findings = Findings(self.processes, seconds, retries.retried, retries.flaky, verdicts)
-        return result
+        flaky = [failure.name for failure in retries.flaky]
+        self.findings = Findings(self.processes, seconds, retries.retried, flaky, verdicts)
 
     def _refuse_databases_of_others(self) -> None:
         """Refuse to run in a worker of another run, whose databases others are using."""
@@ -103,7 +115,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     ) -> "Engine":
         from .crew import Crew
         from .engine import Engine
-        from .report import Audience, on_own_lines
+        from .report import Audience
 
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
@@ -111,7 +123,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         assigned = self._assigned(result)
         return Engine(
             tests,
-            Audience(result, self.handle_event, observers, on_own_lines(self.log, result)),
+            Audience(result, self.handle_event, observers, self.log),
             crew=Crew(assigned, tests),
             probing=Crew(assigned._replace(is_silent=True), tests),
             watch=self.watch,
