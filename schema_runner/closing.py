@@ -16,6 +16,7 @@ from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 from .backend.location import are_here
 from .execution.events import Observer
 from .execution.findings import Findings
+from .execution.lines import Lines
 from .execution.recorder import Recorder
 from .options import Options
 from .reporting.command import Command
@@ -54,6 +55,7 @@ class ClosingMixin(Base):
     _hint_lines: Collection[str] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._lines = Lines()
         super().__init__(*args, **kwargs)
         self._tally, self._recorder = Tally(), Recorder()
         # Each is called with the events of a run, as they happen.
@@ -61,6 +63,11 @@ class ClosingMixin(Base):
         # Seconds that parts of the run have taken, by what they are.
         self._times: dict[str, float] = defaultdict(float)
         self._busy: float | None = None
+
+    def log(self, msg: Any, level: int | None = None) -> None:
+        if self.verbosity > 0:
+            self._lines.end()
+        super().log(msg, level)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

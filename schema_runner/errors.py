@@ -21,11 +21,7 @@ class LeaseLostError(SchemaRunnerError):
 
 
 class WorkerError(Exception):
-    """What a test is told to have raised whose worker has died, or whose error stays there."""
-
-
-class WorkerAssertionError(WorkerError, AssertionError):
-    """The same for what unittest takes for a failure."""
+    """What a test is told to have raised whose worker has died, or could not be set up."""
 
 
 class TestTimeoutError(AssertionError):

@@ -101,6 +101,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             suite.log = self.log
             suite.diagnoses = self._options.diagnose
             suite.termination = self._termination
+            suite.lines = self._lines
+            suite.shows_flaky = self.verbosity > 0 or self._options.fail_on_flaky
         return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
@@ -160,6 +162,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             suite = limited(
                 suite,
                 self._settings.own_database,
+                self._lines,
                 time_limit=self._settings.test_timeout,
                 has_limits=not self.pdb,
                 observers=self.observers,

@@ -24,6 +24,7 @@ from .events import (
     Started,
     outcome_of,
 )
+from .lines import Lines
 from .raised import exc_info
 from .termination import Termination
 from .watch import Watch, end_for
@@ -189,6 +190,7 @@ class LimitedSuiteMixin:
     """
 
     limits: Mapping[str, Any]
+    lines: Lines
     own_database: Collection[str] = ()
 
     def run(self, result: Any, debug: bool = False) -> Any:
@@ -200,8 +202,9 @@ class LimitedSuiteMixin:
         try:
             # Tests that have been run are forgotten.
             result.dependents = _dependents(iter_test_cases(self))
-            super().run(result, debug)  # type: ignore[misc]
-            result.end_class()
+            with self.lines.follow(result):
+                super().run(result, debug)  # type: ignore[misc]
+                result.end_class()
         except KeyboardInterrupt:
             # What failed before is shown as ever.
             if not result.termination.ends_now:
@@ -234,13 +237,13 @@ class LimitedSuiteMixin:
 
 
 def limited(
-    suite: unittest.TestSuite, own_database: Collection[str], **limits: Any
+    suite: unittest.TestSuite, own_database: Collection[str], lines: Lines, **limits: Any
 ) -> unittest.TestSuite:
     """Return a suite as one that limits its results; `limits` are attributes of those.
 
     It takes classes to a database of their own that `own_database` names by labels or tags.
     """
-    attributes = {"limits": limits, "own_database": own_database}
+    attributes = {"limits": limits, "own_database": own_database, "lines": lines}
     suite.__class__ = type(type(suite).__name__, (LimitedSuiteMixin, type(suite)), attributes)
     return suite
 

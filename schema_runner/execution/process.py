@@ -58,6 +58,7 @@ class Assigned(NamedTuple):
     runner_class: Any
     failfast: bool
     buffer: bool
+    tb_locals: bool
     subsuites: list[list[Any]] | None
 
 
@@ -232,7 +233,7 @@ class _Process:
         runner = assigned.runner_class(
             failfast=assigned.failfast,
             buffer=assigned.buffer,
-            resultclass=result_class(wanted, self._reporter),
+            resultclass=result_class(wanted, self._reporter, with_locals=assigned.tb_locals),
         )
         runner.run(PartSuite(tests, self._reporter))
 

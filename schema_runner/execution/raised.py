@@ -1,23 +1,18 @@
 """What tests raise, on its way from a worker to the run."""
 
 import pickle
-import traceback
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias, cast
+from unittest import TestResult
 from unittest.case import (  # type: ignore[attr-defined]
     TestCase,
     _SubTest,
     _subtest_msg_sentinel,
 )
+from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
-from ..errors import WorkerAssertionError, WorkerError
-
-# Traceback objects can be pickled only with its help.
-try:
-    from tblib import pickling_support  # type: ignore[import-untyped]
-except ImportError:
-    pickling_support = None
+from .pickling import Text, named, pickled, pickled_for_any
 
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -25,14 +20,27 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 class Raised(NamedTuple):
-    """An exception with its traceback: as text, and pickled if that is possible.
-
-    Even then it may be that only a worker can read it.
-    """
+    """An exception, pickled twice: as it is, if that is possible, and for any process to read."""
 
     pickled: bytes | None
-    text: str
+    plain: bytes
     is_failure: bool
+    # What the test has printed before.
+    output: str
+
+
+class Caught(tuple[Any, ...]):
+    """What `sys.exc_info` returns, and the same as the run is to be told it.
+
+    Before a test is over: what its local variables are is shown as it was, where that is wanted.
+    """
+
+    raised: Raised
+
+    def __new__(cls, err: ExcInfo, test: Any, *, output: str, with_locals: bool) -> "Caught":
+        caught = super().__new__(cls, err)
+        caught.raised = _raised(err, test, output=output, with_locals=with_locals)
+        return caught
 
 
 class SubTest(NamedTuple):
@@ -50,16 +58,6 @@ class Other(NamedTuple):
     text: str
 
 
-class _Text:
-    """Stands for a value that is shown like this."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-
 def encode(event: tuple[Any, ...], test: Any = None) -> tuple[Any, ...]:
     """Make an event of a result fit for a pipe; `test` is the one that it is about."""
     return tuple(item if type(item) in _PLAIN else _encode(item, test) for item in event)
@@ -75,8 +73,10 @@ def exc_info(error: BaseException) -> ExcInfo:
 
 
 def _encode(item: Any, test: Any) -> Any:
+    if isinstance(item, Caught):
+        return item.raised
     if isinstance(item, tuple) and len(item) == 3 and isinstance(item[1], BaseException):
-        return _encode_raised(cast("ExcInfo", item), test)
+        return _raised(cast("ExcInfo", item), test)
     if isinstance(item, _SubTest):
         message, parameters = item._message, dict(item.params)
         return SubTest(
@@ -88,12 +88,26 @@ def _encode(item: Any, test: Any) -> Any:
     return Other(_pickled(item), str(item))
 
 
-def _encode_raised(err: ExcInfo, test: Any) -> Raised:
-    is_failure = issubclass(err[0], getattr(test, "failureException", AssertionError))
-    if pickling_support is not None:
-        # For this one alone: Django does so for all classes of exceptions there are, each time.
-        pickling_support.install(err[1])
-    return Raised(_pickled(err), "".join(traceback.format_exception(*err)), is_failure)
+def _raised(err: ExcInfo, test: Any, *, output: str = "", with_locals: bool = False) -> Raised:
+    kind, error, tb = err
+    before, about = error.__traceback__, test or _ErrorHolder("")
+    is_failure = issubclass(kind, _failure_exception(test))
+    # The frames that unittest leaves out: only here can it tell which those are.
+    error.__traceback__ = TestResult()._clean_tracebacks(kind, error, tb, about)  # type: ignore[attr-defined]
+    try:
+        return Raised(
+            pickled(error, with_locals=with_locals),
+            pickled_for_any(error, with_locals=with_locals),
+            is_failure,
+            output,
+        )
+    finally:
+        # Another test may raise the same one.
+        error.__traceback__ = before
+
+
+def _failure_exception(test: Any) -> type[BaseException]:
+    return getattr(test, "failureException", None) or AssertionError
 
 
 def _pickled(value: object) -> bytes | None:
@@ -108,9 +122,9 @@ def _pickled(value: object) -> bytes | None:
 
 def _decode(item: Any, test: Any) -> Any:
     if isinstance(item, Raised):
-        return _decode_raised(item)
+        return _decode_raised(item, test)
     if isinstance(item, SubTest):
-        parameters: Any = {name: _Text(text) for name, text in item.texts.items()}
+        parameters: Any = {name: Text(text) for name, text in item.texts.items()}
         with suppress(Exception):
             parameters = pickle.loads(item.pickled or b"")  # noqa: S301
         message = _subtest_msg_sentinel if item.message is None else item.message
@@ -123,9 +137,14 @@ def _decode(item: Any, test: Any) -> Any:
     return item
 
 
-def _decode_raised(raised: Raised) -> ExcInfo:
-    with suppress(Exception):
-        err: ExcInfo = pickle.loads(raised.pickled or b"")  # noqa: S301
-        return err
-    kind = WorkerAssertionError if raised.is_failure else WorkerError
-    return exc_info(kind(f"raised in a worker, and shown as text:\n\n{raised.text}"))
+def _decode_raised(raised: Raised, test: Any) -> ExcInfo:
+    try:
+        error = pickle.loads(raised.pickled or raised.plain)  # noqa: S301
+    except Exception:
+        error = pickle.loads(raised.plain)  # noqa: S301
+    if raised.output:
+        error.add_note(raised.output)
+    kind, failure = type(error), _failure_exception(test)
+    if raised.is_failure and not issubclass(kind, failure):
+        kind = named(failure, kind.__module__, kind.__qualname__)
+    return kind, error, error.__traceback__

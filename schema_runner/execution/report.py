@@ -30,13 +30,13 @@ class Failure(NamedTuple):
     """A test that has failed, or a fixture before tests that have not been run because of it.
 
     Or one that `is_after` tests, which have been run by then. The tests are those at `positions`
-    of a subsuite. `tell` tells the result of it.
+    of a subsuite. `tell` tells a result of it.
     """
 
     name: str
     subsuite: int
     positions: tuple[int, ...]
-    tell: Callable[[], object]
+    tell: Callable[[Any], object]
     is_after: bool = False
 
     def is_about(self, other: "Failure") -> bool:
@@ -61,22 +61,6 @@ class Audience(NamedTuple):
     observers: Collection[Observer]
     log: Callable[[str], None]
     announce: Callable[[], None] = lambda: None
-
-
-def on_own_lines(log: Callable[[str], None], result: Any) -> Callable[[str], None]:
-    """Return a log that ends the line of dots first, if the result has begun one."""
-    ended = 0
-
-    def log_on_own_line(text: str) -> None:
-        nonlocal ended
-        dots = result.testsRun + len(result.errors)
-        if getattr(result, "dots", False) and dots != ended:
-            result.stream.writeln()
-            result.stream.flush()
-        ended = dots
-        log(text)
-
-    return log_on_own_line
 
 
 def keep_nothing(_failure: Failure) -> bool:
@@ -132,37 +116,36 @@ class Report:
             events = [decode(event, test) for event in events]
         only = _Only(test)
 
-        def tell() -> None:
+        def tell(result: Any) -> None:
             for event in events:
-                self._handle_event(self._result, only, event)
+                self._handle_event(result, only, event)
 
         if message.outcome in BAD:
             self._fail(Failure(test.id(), part.subsuite, (message.position,), tell))
         else:
-            tell()
+            tell(self._result)
         self._finish(worker, part, message.position, Outcome(message.outcome), message.duration)
 
     def outside(self, worker: int, part: Part, message: Outside, *, is_first: bool) -> None:
         """Tell what became of the fixtures of a class or a module, before tests if `is_first`."""
-        method = getattr(self._result, message.method)
         holder, arguments = _ErrorHolder(message.name), decode(message.arguments)
 
-        def tell() -> None:
-            method(holder, *arguments)
+        def tell(result: Any) -> None:
+            getattr(result, message.method)(holder, *arguments)
 
         if message.method == "addError":
             self._fail_fixture(worker, part, message.name, tell, is_first=is_first)
         else:
-            tell()
+            tell(self._result)
 
     def died(self, worker: int, part: Part, position: int, cause: str, *, is_slow: bool) -> None:
         """Tell of a test with which its worker has died."""
         test = self._tests[part.subsuite][position]
 
-        def tell() -> None:
-            self._result.startTest(test)
-            self._result.addError(test, _told(f"Worker {worker} {cause}"))
-            self._result.stopTest(test)
+        def tell(result: Any) -> None:
+            result.startTest(test)
+            result.addError(test, _told(f"Worker {worker} {cause}"))
+            result.stopTest(test)
 
         self._fail(Failure(test.id(), part.subsuite, (position,), tell))
         outcome = Outcome.TIMED_OUT if is_slow else Outcome.CRASHED
@@ -175,8 +158,8 @@ class Report:
         test = self._tests[part.subsuite][part.positions[0]]
         holder: Any = _ErrorHolder(f"{fixture} ({strclass(type(test))})")
 
-        def tell() -> None:
-            self._result.addError(holder, _told(f"Worker {worker} {cause}"))
+        def tell(result: Any) -> None:
+            result.addError(holder, _told(f"Worker {worker} {cause}"))
 
         self._fail_fixture(worker, part, holder.id(), tell, is_first=is_first)
 
@@ -208,8 +191,8 @@ class Report:
         test = self._tests[part.subsuite][part.positions[0]]
         holder: Any = _ErrorHolder(f"tests of {strclass(type(test))}")
 
-        def tell() -> None:
-            self._result.addError(holder, _raised(error))
+        def tell(result: Any) -> None:
+            result.addError(holder, exc_info(error))
 
         self._fail_fixture(worker, part, holder.id(), tell, is_first=True)
 
@@ -219,7 +202,7 @@ class Report:
         end_for(self._result, text, where=f"worker {worker}")
 
     def _fail_fixture(
-        self, worker: int, part: Part, name: str, tell: Callable[[], object], *, is_first: bool
+        self, worker: int, part: Part, name: str, tell: Callable[[Any], object], *, is_first: bool
     ) -> None:
         self._fail(Failure(name, part.subsuite, part.positions, tell, is_after=not is_first))
         if not is_first:
@@ -230,7 +213,7 @@ class Report:
 
     def _fail(self, failure: Failure) -> None:
         if not self._keep(failure):
-            failure.tell()
+            failure.tell(self._result)
 
     def _finish(
         self, worker: int, part: Part, position: int, outcome: Outcome, duration: float
@@ -257,7 +240,3 @@ class _Only:
 
 def _told(text: str) -> Any:
     return exc_info(WorkerError(text))
-
-
-def _raised(error: Exception) -> Any:
-    return exc_info(error)

@@ -3,10 +3,12 @@
 import unittest
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest.result import STDERR_LINE, STDOUT_LINE
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
 from django.test.runner import DummyList, RemoteTestResult
 
+from .raised import Caught
 from .reporter import Reporter
 
 
@@ -14,6 +16,7 @@ class ReportingMixin:
     """Put before a subclass of Django's RemoteTestResult, whose `events` are told test by test."""
 
     reporter: Reporter
+    with_locals: bool
     events: list[Any]
 
     # TestSuite sets this right before each test, when its class is set up, in all versions of
@@ -30,12 +33,31 @@ class ReportingMixin:
             self.reporter.begin()
 
     def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+        caught = self._caught(err, test)
         if isinstance(test, _ErrorHolder):
-            self.reporter.tell("addError", test.id(), err)
+            self.reporter.tell("addError", test.id(), caught)
             # RemoteTestResult would have it about the test before.
-            unittest.TestResult.addError(self, test, err)  # type: ignore[arg-type]
+            unittest.TestResult.addError(self, test, caught)  # type: ignore[arg-type]
         else:
-            super().addError(test, err)  # type: ignore[misc]
+            super().addError(test, caught)  # type: ignore[misc]
+
+    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        super().addFailure(test, self._caught(err, test))  # type: ignore[misc]
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+        caught = err and self._caught(err, test)
+        super().addSubTest(test, subtest, caught)  # type: ignore[misc]
+
+    def _caught(self, err: Any, test: Any) -> Caught:
+        return Caught(err, test, output=self._held_back(), with_locals=self.with_locals)
+
+    def _held_back(self) -> str:
+        """Return what --buffer has kept of a test's output, as unittest shows it with an error."""
+        if not self.buffer:  # type: ignore[attr-defined]
+            return ""
+        buffers = {STDOUT_LINE: self._stdout_buffer, STDERR_LINE: self._stderr_buffer}  # type: ignore[attr-defined]
+        outputs = {line: buffer.getvalue().removesuffix("\n") for line, buffer in buffers.items()}
+        return "\n".join(line % output for line, output in outputs.items() if output)
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
         if isinstance(test, _ErrorHolder):
@@ -61,11 +83,12 @@ class WorkerResult(ReportingMixin, RemoteTestResult):
         self.events = []
 
 
-def result_class(wanted: type | None, reporter: Reporter) -> Callable[..., unittest.TestResult]:
+def result_class(
+    wanted: type | None, reporter: Reporter, *, with_locals: bool
+) -> Callable[..., unittest.TestResult]:
     """Return the class of results that a runner wants, as one that tells the reporter."""
-    if wanted in {None, RemoteTestResult}:
-        return type("WorkerResult", (WorkerResult,), {"reporter": reporter})
-    return type("WorkerResult", (ReportingMixin, wanted), {"reporter": reporter})
+    bases = (WorkerResult,) if wanted in {None, RemoteTestResult} else (ReportingMixin, wanted)
+    return type("WorkerResult", bases, {"reporter": reporter, "with_locals": with_locals})
 
 
 class PartSuite(unittest.TestSuite):

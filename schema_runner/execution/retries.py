@@ -1,8 +1,11 @@
 """What failed is run again, alone."""
 
+import sys
+import unittest
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+from unittest.runner import _WritelnDecorator
 
 from .engine import Engine
 from .report import Failure
@@ -15,9 +18,9 @@ class Retries:
         self._limit = limit
         # Each with the number of times that it was run.
         self._kept: deque[tuple[Failure, int]] = deque()
-        # What was run again, and what of that has passed, by name.
+        # The names of what was run again, and the failures of what of that has passed.
         self.retried: list[str] = []
-        self.flaky: list[str] = []
+        self.flaky: list[Failure] = []
 
     def keep(self, failure: Failure, engine: Engine) -> bool:
         """Keep a failure from the result, if it is to be tried again."""
@@ -59,7 +62,7 @@ class Retries:
         is_run = engine.again(failure, attempt=times + 1, keep=keep)
         self._kept.popleft()
         if is_run and not has_failed:
-            self.flaky.append(failure.name)
+            self.flaky.append(failure)
             # Tests of a class whose set-up had failed before.
             self._kept.extend((one, times + 1) for one in others)
         else:
@@ -72,3 +75,24 @@ class Retries:
             return 0
         tests = engine.tests[failure.subsuite]
         return max(self._limit(tests[position]) for position in failure.positions)
+
+
+def show_flaky(failures: Iterable[Failure], result: Any) -> None:
+    """Show what has passed when it was run again as it failed at first.
+
+    As failures are shown, where the result shows its own; it counts none of them.
+    """
+    stream: Any = getattr(result, "stream", None)
+    if not hasattr(stream, "writeln"):
+        stream = _WritelnDecorator(sys.stderr)
+    descriptions = getattr(result, "descriptions", True)
+    shown = unittest.TextTestResult(stream, descriptions, verbosity=0)
+    shown.tb_locals = getattr(result, "tb_locals", False)
+    for failure in failures:
+        failure.tell(shown)
+    texts = [
+        *(*shown.errors, *shown.failures),
+        *((test, "It passed unexpectedly.\n") for test in shown.unexpectedSuccesses),
+    ]
+    told = [(test, f"Passed when run again. At first:\n{text}") for test, text in texts]
+    shown.printErrorList("FLAKY", told)

@@ -14,6 +14,7 @@ from ..settings import Settings
 from . import marks
 from .events import Observer
 from .findings import Findings
+from .lines import Lines
 from .termination import Termination
 from .watch import Unwatched, Watch
 
@@ -46,13 +47,21 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     # What must not be lost as long as tests are run.
     watch: Watch = Unwatched()
     termination = Termination()
+    lines = Lines()
+    # Whether failures are shown that were followed by a pass.
+    shows_flaky = True
 
     # What the run has found out.
     findings = Findings()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
+        with self.lines.follow(result):
+            self._run(result)
+        return result
+
+    def _run(self, result: unittest.TestResult) -> None:
         from .course import Course
-        from .retries import Retries
+        from .retries import Retries, show_flaky
 
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
         # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
@@ -77,7 +86,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
         def give_up(failure: "Failure") -> None:
             failures.append(failure)
-            failure.tell()
+            failure.tell(result)
 
         begun, ended = time.perf_counter(), None
         verdicts: Sequence[Verdict] = ()
@@ -94,8 +103,11 @@ class SchemaParallelTestSuite(ParallelTestSuite):
                 raise
             retries.give_up_all(give_up)
         seconds = (ended or time.perf_counter()) - begun
-        self.findings = Findings(self.processes, seconds, retries.retried, retries.flaky, verdicts)
-        return result
+        if retries.flaky and self.shows_flaky:
+            self.lines.end()
+            show_flaky(retries.flaky, result)
+        flaky = [failure.name for failure in retries.flaky]
+        self.findings = Findings(self.processes, seconds, retries.retried, flaky, verdicts)
 
     def _refuse_databases_of_others(self) -> None:
         """Refuse to run in a worker of another run, whose databases others are using."""
@@ -113,21 +125,15 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     ) -> "Engine":
         from .crew import Crew
         from .engine import Engine
-        from .report import Audience, on_own_lines
+        from .report import Audience
 
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
             observers.append(course)
-        assigned = self._assigned()
+        assigned = self._assigned(result)
         return Engine(
             tests,
-            Audience(
-                result,
-                self.handle_event,
-                observers,
-                on_own_lines(self.log, result),
-                self.termination.announce,
-            ),
+            Audience(result, self.handle_event, observers, self.log, self.termination.announce),
             crew=Crew(assigned, tests),
             probing=Crew(assigned._replace(is_silent=True), tests),
             watch=self.watch,
@@ -144,7 +150,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     def _retries_of(self, test: Any) -> int:
         return marks.limit_of_retries(test, self.settings.retries)
 
-    def _assigned(self) -> "Assigned":
+    def _assigned(self, result: unittest.TestResult) -> "Assigned":
         from .process import Assigned
 
         return Assigned(
@@ -165,6 +171,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             runner_class=self.runner_class,
             failfast=self.failfast,
             buffer=self.buffer,
+            tb_locals=getattr(result, "tb_locals", False),
             subsuites=None,
         )
 

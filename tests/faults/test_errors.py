@@ -85,7 +85,6 @@ FIXTURES = {
     "tearDownClass (NoTearDown)": "in tearDownClass",
     "tearDownClass (NoCleanUp)": "in a class's clean-up",
 }
-HIDING = "raise ImportError('hidden from this project')\n"
 SKIPS = """
     from django.utils.functional import lazy
     from django.utils.translation import gettext_lazy
@@ -124,15 +123,9 @@ REASONS = {
 }
 
 
-@pytest.fixture(scope="module", params=["fork", "spawn", "without tblib"])
+@pytest.fixture(scope="module", params=["fork", "spawn"])
 def reported(shared: Project, request: pytest.FixtureRequest) -> Reported:
-    """A run of the suite. Without tblib it is a new interpreter's: the fork server has tblib."""
-    if request.param != "without tblib":
-        return run(shared, SUITE + OTHER, method=request.param)
-    shared.write("tblib.py", HIDING)
-    reported = run(shared, SUITE + OTHER, PYTHONDONTWRITEBYTECODE="1")
-    (shared.folder / "tblib.py").unlink()
-    return reported
+    return run(shared, SUITE + OTHER, method=request.param)
 
 
 def test_each_is_told_with_its_text(reported: Reported) -> None:
@@ -142,14 +135,7 @@ def test_each_is_told_with_its_text(reported: Reported) -> None:
         for text in texts:
             assert text in reported.text(test)
     assert "FAILED (failures=5, errors=15)" in reported.result.stderr
-
-
-def test_tracebacks_show_the_lines_of_tests(reported: Reported) -> None:
-    """With tblib and without it, though an exception comes as text."""
-    for test, (outcome, *_) in TOLD.items():
-        if test.startswith("Errors") and outcome != "passed":
-            assert f"in {test.partition('.')[2]}\n" in reported.result.stderr
-    assert "1 / 0" in reported.result.stderr
+    assert "WorkerError" not in reported.result.stderr
 
 
 def test_subtests_are_told_with_their_parameters(reported: Reported) -> None:

@@ -60,6 +60,14 @@ RUNS = {
     **dict.fromkeys(["Dying.test_dies", "Dying.test_sleeps"], 2),
     "Failing.test_thrice": 4,
 }
+FLAKY = {
+    "test_now_and_then (Failing.test_now_and_then)": "AssertionError: 1 not greater than 1 : at f",
+    "test_thrice (Failing.test_thrice)": "ValueError: not yet",
+    "test_dies (Dying.test_dies)": "Worker 1 ended with exit code 7",
+    "test_sleeps (Dying.test_sleeps)": "It took longer than 0.5 s.",
+    "setUpClass (Unset)": "RuntimeError: no set-up",
+    "test_b (Unset.test_b)": "AssertionError: 1 not greater than 1",
+}
 # What fails once only, and another test.
 ONCE = f"""{SEEING}
     class Failing(Seeing, TestCase):
@@ -117,6 +125,13 @@ def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, metho
     assert "Running again what failed, alone (5).\n" in result.stdout
     # On a line of its own, behind that of the dots.
     assert len(re.findall(r"(?m)^[.s]+$", result.stderr)) == 2
+    # Each is shown as it failed at first, before what has failed.
+    shown = result.stderr.partition("\nRan ")[0].split("=" * 70 + "\n")[1:]
+    assert len(shown) == 6
+    texts = dict(part.replace("library.test_generated.", "").split("\n", 1) for part in shown)
+    for name, text in FLAKY.items():
+        assert text in texts[f"FLAKY: {name}"]
+        assert "\nPassed when run again. At first:\n" in texts[f"FLAKY: {name}"]
     line = line_of(result.stdout, "Flaky: passed when run again (6): ")
     # One screen has not room for all the names there could be.
     assert line.endswith(" and 1 more")
@@ -179,6 +194,7 @@ def test_how_often(project: Project, setting: str, options: str, code: int) -> N
     assert is_flaky == (code == 0 or "--fail-on-flaky" in options)
     assert ("Set-up " in result.stdout) == is_told
     assert ("Flaky: " in result.stdout) == (is_told and is_flaky)
+    assert ("FLAKY: " in result.stderr) == (is_told and is_flaky)
 
 
 @each_mode

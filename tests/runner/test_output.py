@@ -1,0 +1,61 @@
+"""What a run says while it shows how its tests go."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ..project import PARALLEL, SERIAL, Mode, Project
+
+RUNNER = """
+    from schema_runner import ClassFinished, Finished, SchemaDiscoverRunner, Started
+
+    class Runner(SchemaDiscoverRunner):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.observers.append(self.show)
+        def show(self, event):
+            if isinstance(event, Started | Finished | ClassFinished):
+                self.log(f"Said of {type(event).__name__}.")
+"""
+TESTS = """
+    class Outcomes(SimpleTestCase):
+        def test_1_passed(self): pass
+        def test_2_failed(self): self.fail()
+        @unittest.skip("now")
+        def test_3_skipped(self): pass
+        def test_4_subtest(self):
+            with self.subTest(number=1): self.fail()
+    class Unset(SimpleTestCase):
+        @classmethod
+        def setUpClass(cls): raise unittest.SkipTest("all of it")
+        def test_it(self): pass
+    class Other(SimpleTestCase):
+        def test_it(self): pass
+"""
+
+
+@pytest.mark.parametrize("verbosity", ["1", "2"])
+@pytest.mark.parametrize(
+    "mode", [SERIAL, (*PARALLEL, "--retries", "1")], ids=["serial", "parallel"]
+)
+def test_each_line_of_the_log_is_one(project: Project, mode: Mode, verbosity: str) -> None:
+    """Whatever has been shown of tests before, on the same terminal."""
+    project.write("runners.py", RUNNER)
+    project.tests(TESTS)
+    options = [*mode, "-v", verbosity, "--testrunner", "runners.Runner"]
+    output = subprocess.run(
+        [sys.executable, "-u", "manage.py", "test", *options],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ).stdout
+    said = [line for line in output.splitlines() if "Said of" in line or "Running again" in line]
+    assert len(said) > 12, output
+    known = {f"Said of {name}." for name in ("Started", "Finished", "ClassFinished")}
+    known |= {"Running again what failed, alone (2)."} if mode else set()
+    assert set(said) == known
