@@ -1,8 +1,10 @@
 """A Django test runner that gives every parallel worker its own PostgreSQL schema."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .errors import SchemaRunnerError
+from .requirements import WINDOWS
 
 if TYPE_CHECKING:
     from .errors import TestTimeoutError, WorkerError
@@ -59,6 +61,8 @@ _MODULES = {
     "serial": "execution.marks",
     "timeout": "execution.marks",
 }
+# What tests use besides can be imported everywhere.
+_OF_RUNS = {"execution.suite", "runner"}
 
 
 def __getattr__(name: str) -> Any:
@@ -68,6 +72,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(_no_attribute(name))
     from importlib import import_module
 
+    if sys.platform == "win32" and _MODULES[name] in _OF_RUNS:
+        raise SchemaRunnerError(WINDOWS)
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 

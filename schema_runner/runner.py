@@ -24,6 +24,7 @@ from .execution.watch import Unwatched
 from .execution.worker import set_up_worker
 from .options import Options, add_options
 from .reporting.command import Command
+from .requirements import NO_LIBPQ, lacks_libpq
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
                 self._clean_up()
             if isinstance(error, SchemaRunnerError):
                 raise _command_error(error) from error
+            if lacks_libpq(error):
+                raise CommandError(NO_LIBPQ) from error
             raise
         if self.parallel <= 1:
             try:

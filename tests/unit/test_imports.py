@@ -24,7 +24,7 @@ ROOMS = [
         "foresight",
     ),
     *("backend", "fingerprint", "reference", "workspace", "sites", "usage", "settings"),
-    *("postgres", "embedded", "wording", "names", "folders", "errors", "forks"),
+    *("postgres", "embedded", "wording", "names", "folders", "requirements", "errors", "forks"),
 ]
 
 
