@@ -1,9 +1,13 @@
 """A Django test runner that gives every parallel worker its own PostgreSQL schema."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+from .errors import SchemaRunnerError
+from .requirements import WINDOWS
+
 if TYPE_CHECKING:
-    from .errors import SchemaRunnerError, TestTimeoutError, WorkerError
+    from .errors import TestTimeoutError, WorkerError
     from .execution.events import (
         ClassFinished,
         Finished,
@@ -45,7 +49,6 @@ _MODULES = {
     "Outcome": "execution.events",
     "SchemaDiscoverRunner": "runner",
     "SchemaParallelTestSuite": "execution.suite",
-    "SchemaRunnerError": "errors",
     "SchemaRunnerMixin": "runner",
     "Started": "execution.events",
     "TestTimeoutError": "errors",
@@ -58,13 +61,26 @@ _MODULES = {
     "serial": "execution.marks",
     "timeout": "execution.marks",
 }
+# What tests use besides can be imported everywhere.
+_OF_RUNS = {"execution.suite", "runner"}
 
 
 def __getattr__(name: str) -> Any:
     # Lazy: settings files import from this package, and a test runner cannot be imported
     # before there are settings.
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(_no_attribute(name))
     from importlib import import_module
 
+    if sys.platform == "win32" and _MODULES[name] in _OF_RUNS:
+        raise SchemaRunnerError(WINDOWS)
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def _no_attribute(name: str) -> str:
+    said = f"module {__name__!r} has no attribute {name!r}"
+    if not name[:1].isupper():
+        return said  # Python asks so for each module that is imported from here.
+    from .wording import did_you_mean
+
+    return f"{said}. {did_you_mean(name, __all__)}".rstrip(". ")

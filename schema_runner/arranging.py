@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .execution.arrangement import Arrangement
     from .foresight.history import History
     from .foresight.memory import Memory
+    from .settings import Problem
 
     Base = DiscoverRunner
 else:
@@ -30,13 +31,24 @@ class ArrangingMixin(Base):
 
     _options: Options
     _settings: Settings
+    # Of SERIAL and OWN_DATABASE.
+    _wrong_labels: "Collection[Problem]" = ()
 
     def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
         wanted = self.parallel
         suite = super().build_suite(test_labels, **kwargs)
+        if self._settings.serial or self._settings.own_database:
+            self._wrong_labels = self._problems_of_labels(suite, test_labels)
         if isinstance(suite, unittest.TestSuite):
             suite = self._arranged(suite, test_labels or (), workers=wanted)
         return suite
+
+    def _problems_of_labels(self, suite: Any, labels: Any) -> "list[Problem]":
+        from .execution.labels import problems_of_labels
+
+        selects = self.tags or self.exclude_tags or self.test_name_patterns
+        is_whole = not labels and not selects and self.pattern == "test*.py"
+        return problems_of_labels(self._settings, [*iter_test_cases(suite)], is_whole=is_whole)
 
     @cached_property
     def _memory(self) -> "Memory | None":

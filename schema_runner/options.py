@@ -47,6 +47,13 @@ class Options(NamedTuple):
         return options
 
     @property
+    def needs_history(self) -> str | None:
+        """The option, if one is given, that does nothing without a history."""
+        names = ("last_failed", "failed_first", "quarantine_flaky")
+        given = (f"--{name.replace('_', '-')}" for name in names if getattr(self, name))
+        return next(given, None)
+
+    @property
     def for_settings(self) -> Mapping[str, str | float | None]:
         """The options that win over a setting of the same name."""
         return {

@@ -1,19 +1,19 @@
 """Reference data: the rows of FIXTURES and SEEDERS, present before any test."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.core.management import CommandError, call_command
 
-from .errors import SchemaRunnerError
 from .postgres import sequences, stamps
-from .settings import Settings, load_callable
+from .settings import Problem, Settings, SettingsError, load_callable
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 
-def refuse_missing_fixtures(settings: Settings, *, alias: str) -> None:
-    """Raise SchemaRunnerError for a fixture that `load` would not find."""
+def find_fixtures(label: str, *, alias: str) -> list[str]:
+    """Return the files of a fixture; raise CommandError for one that `load` would not find."""
     # Where no fixture is named, neither is imported, and no serializer loaded.
     from django.core import serializers
     from django.core.management.commands import loaddata
@@ -22,14 +22,27 @@ def refuse_missing_fixtures(settings: Settings, *, alias: str) -> None:
     search: Any = loaddata.Command()
     search.using, search.app_label, search.format, search.verbosity = alias, None, None, 0
     search.serialization_formats = serializers.get_public_serializer_formats()
+    return sorted({path for path, *_ in search.find_fixtures(label)})
+
+
+def refuse_missing_fixtures(settings: Settings, *, alias: str) -> None:
+    """Raise SettingsError for fixtures that `load` would not find."""
+    if missing := [*problems_of_fixtures(settings, alias=alias)]:
+        raise SettingsError(*missing)
+
+
+def problems_of_fixtures(settings: Settings, *, alias: str) -> Iterator[Problem]:
+    """Yield each fixture that `load` would not find."""
     for label in settings.fixtures:
         try:
-            search.find_fixtures(label)
+            find_fixtures(label, alias=alias)
         except CommandError as error:
-            raise SchemaRunnerError(
-                f'{error} Correct SCHEMA_RUNNER["FIXTURES"], which names {label!r}; fixtures are '
-                f"sought in the fixtures folders of apps and in FIXTURE_DIRS."
-            ) from error
+            yield Problem(
+                "E007",
+                str(error),
+                f'Correct SCHEMA_RUNNER["FIXTURES"], which names {label!r}; fixtures are sought '
+                f"in the fixtures folders of apps and in FIXTURE_DIRS.",
+            )
 
 
 def load(connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str) -> int | None:

@@ -24,9 +24,14 @@ from .execution.watch import Unwatched
 from .execution.worker import set_up_worker
 from .options import Options, add_options
 from .reporting.command import Command
+from .requirements import NO_LIBPQ, lacks_libpq
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .settings import Problem
+
     Base = DiscoverRunner
 else:
     Base = object
@@ -40,6 +45,15 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Have a suite that another base brings along run as ours do."""
         super().__init_subclass__(**kwargs)
+        bases = cls.__mro__
+        if DiscoverRunner in bases and bases.index(DiscoverRunner) < bases.index(
+            SchemaRunnerMixin
+        ):
+            names = [base.__name__ for base in cls.__bases__ if base is not SchemaRunnerMixin]
+            raise TypeError(
+                f"SchemaRunnerMixin has no effect behind another runner. Put it first: "
+                f"class {cls.__name__}(SchemaRunnerMixin, {', '.join(names)})."
+            )
         wanted: Any = cls.parallel_test_suite
         if wanted is SchemaParallelTestSuite:
             wanted = getattr(super(), "parallel_test_suite", wanted)
@@ -72,6 +86,12 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
+        if not issubclass(cls, DiscoverRunner):
+            parser.error(
+                f"{cls.__name__} is no test runner by itself. Use TEST_RUNNER = "
+                f'"schema_runner.SchemaDiscoverRunner", or a class of your own with '
+                f"{cls.__name__} before DiscoverRunner."
+            )
         super().add_arguments(parser)
         add_options(parser)
 
@@ -119,6 +139,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
                 self._clean_up()
             if isinstance(error, SchemaRunnerError):
                 raise _command_error(error) from error
+            if lacks_libpq(error):
+                raise CommandError(NO_LIBPQ) from error
             raise
         if self.parallel <= 1:
             try:
@@ -153,6 +175,19 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         self._installed.callback(workspace.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())
+
+    def run_checks(self, databases: Any) -> None:
+        from .checks import of_run
+
+        with of_run(self._problems):
+            super().run_checks(databases)
+
+    def _problems(self) -> "Iterator[Problem]":
+        from .checks import of_history, of_settings
+
+        yield from self._wrong_labels
+        yield from of_settings(self._settings)
+        yield from of_history(self._settings, self._memory, self._options.needs_history)
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         watch = self._workspace.watch() if self._workspace else Unwatched()

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -11,6 +12,7 @@ from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
 from .errors import SchemaRunnerError
+from .wording import did_you_mean
 
 # What the keys that name one of several ways may name.
 CHOICES = {
@@ -19,6 +21,33 @@ CHOICES = {
     "HOST_DATABASE": ("test", "current"),
     "RESET": ("selective", "reference", "django"),
 }
+
+
+# How a run calls what these keys name: the arguments, and how a message shows them.
+CALLS: dict[str, tuple[list[str], dict[str, str], str]] = {
+    "SEEDERS": ([], {"using": "alias"}, "using=alias"),
+    "WORKER_SETUP": (["worker"], {}, "worker"),
+    "FINGERPRINT": ([], {}, ""),
+}
+
+
+class Problem(NamedTuple):
+    """What is wrong with a setting; `id` is that of the system check which reports it."""
+
+    id: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class SettingsError(SchemaRunnerError):
+    """Settings that no run can begin with."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
 
 
 class Settings(NamedTuple):
@@ -51,36 +80,52 @@ class Settings(NamedTuple):
     def read(cls, **options: str | float | None) -> Self:
         """Read Django's settings; an option of the command line that is given wins over them.
 
-        Raises SchemaRunnerError for an unknown key, a value of the wrong type, an unknown
-        choice and a dotted path that leads to nothing callable.
+        Raises SettingsError for an unknown key, a value of the wrong type, an unknown choice and
+        a dotted path that leads to nothing that can be called as a run calls it.
         """
-        given = getattr(django_settings, "SCHEMA_RUNNER", {})
-        if not isinstance(given, dict):
-            raise SchemaRunnerError("SCHEMA_RUNNER must be a dict.")
-        keys = {name.upper(): name for name in cls._fields}
-        if unknown := sorted(str(key) for key in given if key not in keys):
-            raise SchemaRunnerError(
-                f"Unknown key in SCHEMA_RUNNER: {', '.join(unknown)}. "
-                f"The keys are {', '.join(sorted(keys))}."
-            )
-        values = {keys[key]: _checked(key, value) for key, value in given.items()}
-        given = {name: value for name, value in options.items() if value is not None}
-        settings = cls(**{**values, **given})
-        settings._check()
+        settings, problems = cls.parse(options)
+        if problems:
+            raise SettingsError(*problems)
         return settings
 
-    def _check(self) -> None:
-        for path in self.seeders:
-            load_callable("SEEDERS", path)
-        for path in self.worker_setup:
-            load_callable("WORKER_SETUP", path)
-        for path in self.fingerprint:
-            load_callable("FINGERPRINT", path)
+    @classmethod
+    def parse(cls, options: Mapping[str, str | float | None]) -> tuple[Self, list[Problem]]:
+        """Do the same with what is right, and return with it all that is wrong."""
+        given, keys = given_settings(), {name.upper(): name for name in cls._fields}
+        if not isinstance(given, dict):
+            return cls(), [Problem("E001", "SCHEMA_RUNNER must be a dict.")]
+        values: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for key, value in given.items():
+            try:
+                if key not in keys:
+                    raise SettingsError(_unknown_key(key, sorted(keys)))
+                values[keys[key]] = _checked(key, value)
+            except SettingsError as error:
+                problems += error.problems
+        wins = {name: value for name, value in options.items() if value is not None}
+        settings = cls(**{**values, **wins})
+        return settings, [*problems, *settings._problems()]
+
+    def _problems(self) -> Iterator[Problem]:
+        for key in CALLS:
+            for path in getattr(self, key.lower()):
+                try:
+                    load_callable(key, path)
+                except SettingsError as error:
+                    yield from error.problems
         if self.isolation == "database" and self.host_database == "current":
-            raise SchemaRunnerError(
-                "Isolation by databases makes new databases, and host database "
-                "'current' allows none: give --isolation schema or --host-database test."
+            yield Problem(
+                "E006",
+                "Isolation by databases makes new databases, and host database 'current' allows "
+                "none.",
+                "Use --isolation schema or --host-database test, or the settings of these names.",
             )
+
+
+def given_settings() -> Any:
+    """Return `SCHEMA_RUNNER` as the project has it."""
+    return getattr(django_settings, "SCHEMA_RUNNER", {})
 
 
 def project_root() -> str:
@@ -95,37 +140,73 @@ def project_root() -> str:
 
 def load_callable(key: str, path: str) -> Callable[..., object]:
     """Import what the dotted `path` in `SCHEMA_RUNNER[key]` names."""
+    named = f'SCHEMA_RUNNER["{key}"] names {path!r}, which'
     try:
         found: object = import_string(path)
-    except ImportError as error:
-        raise SchemaRunnerError(
-            f'SCHEMA_RUNNER["{key}"] names {path!r}, which cannot be imported: {error}'
-        ) from error
+    except Exception as error:
+        why = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise SettingsError(Problem("E004", f"{named} cannot be imported: {why}")) from error
     if not callable(found):
-        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] names {path!r}, which is not callable.')
+        raise SettingsError(Problem("E004", f"{named} is not callable."))
+    if problem := _problem_of_call(key, found, path.rpartition(".")[2]):
+        raise SettingsError(problem._replace(message=f"{named} {problem.message}"))
     return found
+
+
+def _problem_of_call(key: str, found: Callable[..., object], name: str) -> Problem | None:
+    args, kwargs, shown = CALLS[key]
+    if iscoroutinefunction(found) or isgeneratorfunction(found) or isasyncgenfunction(found):
+        message = "does nothing when it is called: it has async or yield."
+        return Problem("E005", message, "Define an ordinary function.")
+    try:
+        # Of a wrapper its own, for it may add arguments of what it wraps.
+        signature(found, follow_wrapped=False).bind(*args, **kwargs)
+    except TypeError as error:
+        message = f"cannot be called as {name}({shown}): {error}."
+        return Problem("E005", message, f"Define it as {name}({shown.partition('=')[0]}).")
+    except ValueError:
+        pass  # Some that are not written in Python have no signature.
+    return None
+
+
+def _unknown_key(key: object, keys: list[str]) -> Problem:
+    hint = did_you_mean(str(key), keys) or f"The keys are {', '.join(keys)}."
+    return Problem("E002", f"Unknown key in SCHEMA_RUNNER: {key!r}.", hint)
 
 
 def _checked(key: str, value: object) -> Any:
     if check := _CHECKS.get(key):
         return check(key, value)
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a list of strings.')
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, str) and item for item in value
+    ):
+        raise _wrong(key, "a list of strings", value)
     return tuple(value)
+
+
+def _wrong(key: str, wanted: str, value: object) -> SettingsError:
+    return SettingsError(
+        Problem("E001", f'SCHEMA_RUNNER["{key}"] must be {wanted}, not {_shown(value)}.')
+    )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _checked_choice(key: str, value: object) -> object:
     if value not in CHOICES[key]:
-        raise SchemaRunnerError(
-            f'Unknown SCHEMA_RUNNER["{key}"] {value!r}; '
-            f"use one of {', '.join(map(repr, CHOICES[key]))}."
-        )
+        hint = did_you_mean(str(value), CHOICES[key])
+        choices = ", ".join(map(repr, CHOICES[key]))
+        message = f'Unknown SCHEMA_RUNNER["{key}"] {_shown(value)}; use one of {choices}.'
+        raise SettingsError(Problem("E003", message, hint))
     return value
 
 
 def _checked_switch(key: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be True or False.')
+        raise _wrong(key, "True or False", value)
     return value
 
 
@@ -133,13 +214,21 @@ def _checked_path(key: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str | Path) or not str(value):
-        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a path, or None.')
-    return str(value)
+        raise _wrong(key, "a path, or None", value)
+    return os.path.expanduser(str(value))
+
+
+def _checked_folder(key: str, value: object) -> str | None:
+    """Return the path from the working directory of a folder that is named from the project's."""
+    path = _checked_path(key, value)
+    if path is None or os.path.isabs(path):
+        return path
+    return os.path.relpath(os.path.join(project_root(), path))
 
 
 def _checked_number(key: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a whole number, 0 or more.')
+        raise _wrong(key, "a whole number, 0 or more", value)
     return value
 
 
@@ -148,20 +237,18 @@ def _checked_seconds(key: str, value: object) -> float | None:
         return None
     if _is_positive(value):
         return float(str(value))
-    raise SchemaRunnerError(
-        f'SCHEMA_RUNNER["{key}"] must be a number of seconds, more than 0, or None.'
-    )
+    raise _wrong(key, "a number of seconds, more than 0, or None", value)
 
 
 def _checked_number_of(what: str, key: str, value: object) -> float:
     if not _is_positive(value):
-        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a number of {what}, more than 0.')
+        raise _wrong(key, f"a number of {what}, more than 0", value)
     return float(str(value))
 
 
 def _checked_count(key: str, value: object) -> int:
     if not _is_positive(value) or not isinstance(value, int):
-        raise SchemaRunnerError(f'SCHEMA_RUNNER["{key}"] must be a whole number, 1 or more.')
+        raise _wrong(key, "a whole number, 1 or more", value)
     return value
 
 
@@ -175,7 +262,7 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "ISOLATE_ADVISORY_LOCKS": _checked_switch,
     "TEST_TIMEOUT": _checked_seconds,
     "PG_DUMP": _checked_path,
-    "SNAPSHOT_DIR": _checked_path,
+    "SNAPSHOT_DIR": _checked_folder,
     "HISTORY_DIR": _checked_path,
     "RETRIES": _checked_number,
     "KEEP_DAYS": partial(_checked_number_of, "days"),

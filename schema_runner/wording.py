@@ -1,6 +1,6 @@
 """How messages name several things."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def listing(things: Sequence[str], most: int = 3) -> str:
@@ -12,3 +12,27 @@ def listing(things: Sequence[str], most: int = 3) -> str:
 def count(number: int, what: str, several: str | None = None) -> str:
     """Return a number of things, with an "s" for `several` unless that is something else."""
     return f"{number} {what if number == 1 else several or f'{what}s'}"
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Ask about the word that is most alike; return an empty text if none is.
+
+    Of dotted words only those are alike that differ in one part, or end earlier.
+    """
+    # Only for what is wrong anyway.
+    from difflib import get_close_matches
+
+    known, parts = {one.casefold(): one for one in words}, word.casefold().split(".")
+    for number in reversed(range(len(parts))):
+        begin = "".join(f"{part}." for part in parts[:number])
+        names = {one[len(begin) :].partition(".")[0] for one in known if one.startswith(begin)}
+        if names:
+            break
+    else:
+        return ""
+    longer = [name for name in names if name.startswith(parts[number])]
+    for name in get_close_matches(parts[number], names, 1) or longer[:1]:
+        whole = ".".join([*parts[:number], name, *parts[number + 1 :]])
+        if meant := known.get(whole) or known.get(begin + name):
+            return f"Did you mean {meant!r}?"
+    return ""

@@ -226,8 +226,15 @@ class Project:
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
         """Start `manage.py test` in a process group: a fork, or an interpreter if that matters."""
+        return self._start("test", *arguments, env=env)
+
+    def check(self) -> Result:
+        """Run `manage.py check`."""
+        return outcome(self._start("check"))
+
+    def _start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
         variables = {**_environment(), **(env or {})}
-        command = ["manage.py", "test", *arguments]
+        command = ["manage.py", *arguments]
         process: Process
         if self.fork_server and not _needs_interpreter(env or {}):
             process = self.fork_server.start(command, self.folder, variables)

@@ -9,8 +9,21 @@ run as; `cluster` builds a data folder, `postmaster` runs it, `users` counts who
 waits until Django connects.
 """
 
-from .cluster import DEFAULT_SETTINGS
-from .entry import database
-from .server import Server, start, stop
+import sys
+
+from ..errors import SchemaRunnerError
+from ..requirements import NO_LIBPQ, WINDOWS, lacks_libpq
+
+if sys.platform == "win32":
+    raise SchemaRunnerError(WINDOWS)
+
+try:
+    from .cluster import DEFAULT_SETTINGS
+    from .entry import database
+    from .server import Server, start, stop
+except ImportError as error:
+    if not lacks_libpq(error):
+        raise
+    raise SchemaRunnerError(NO_LIBPQ) from error
 
 __all__ = ["DEFAULT_SETTINGS", "Server", "database", "start", "stop"]

@@ -90,19 +90,9 @@ def _is_in_database(entry: dict[str, Any]) -> bool:
 
 
 def _fixture(label: str, alias: str, project: Project) -> list[tuple[str, bytes]]:
-    from django.core import serializers
-    from django.core.management import CommandError
-    from django.core.management.commands import loaddata
+    from ..reference import find_fixtures
 
-    # What loaddata sets as it begins, in all versions from 5.2 to 6.1.
-    search: Any = loaddata.Command()
-    search.using, search.app_label, search.format, search.verbosity = alias, None, None, 0
-    search.serialization_formats = serializers.get_public_serializer_formats()
-    try:
-        found = sorted({path for path, *_ in search.find_fixtures(label)})
-    except CommandError:
-        return []
-    return [(project.label(path), _read(path)) for path in found]
+    return [(project.label(path), _read(path)) for path in find_fixtures(label, alias=alias)]
 
 
 def _read(path: str) -> bytes:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from django.apps import apps
+from django.apps import AppConfig, apps
 from django.db.migrations.loader import MigrationLoader
 
 from .modules import Modules
@@ -26,9 +26,14 @@ class Package(NamedTuple):
             yield os.path.basename(self.file), self.file
 
 
+def project_apps() -> list[AppConfig]:
+    """List the apps but for our own, which has nothing in a database."""
+    return [app for app in apps.get_app_configs() if app.name != "schema_runner"]
+
+
 def packages(modules: Modules) -> Iterator[Package]:
     """Yield the migrations of every installed app, in the order of the apps."""
-    for app in apps.get_app_configs():
+    for app in project_apps():
         name, _ = MigrationLoader.migrations_module(app.label)
         place = modules.locate(name) if name else None
         yield Package(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import django
-from django.apps import apps
 from django.db import connections
 
 from ..settings import Settings
@@ -16,7 +15,7 @@ from . import configuration, distributions, state
 from .canonical import Canonical
 from .forms import path_of
 from .hashes import digest
-from .migrations import packages
+from .migrations import packages, project_apps
 from .modules import Modules
 from .project import INSTALLED, Project
 
@@ -63,7 +62,7 @@ def parts(
         "migrations": [*_migrations(modules)],
         "apps": [
             (app.name, app.label, path_of(type(app)), app.default_auto_field)
-            for app in apps.get_app_configs()
+            for app in project_apps()
         ],
         "versions": _versions(modules),
         "django": configuration.django(source),
@@ -82,7 +81,7 @@ def _migrations(modules: Modules) -> Iterator[tuple[str, ...]]:
 
 
 def _versions(modules: Modules) -> dict[str, Any]:
-    tops = {app.name.split(".")[0] for app in apps.get_app_configs()}
+    tops = {app.name.split(".")[0] for app in project_apps()}
     return {
         "django": django.__version__,
         "python": sys.version_info[:2],

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..folders import make_hidden
 from .history import History, Observed
 
 _DAY = 24 * 60 * 60
@@ -30,6 +31,14 @@ class Memory:
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return History()
 
+    def why_not_writable(self) -> str | None:
+        """Say why a run could not add what it has seen; None if it could."""
+        try:
+            with self._locked():
+                return None
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+
     def add(self, observed: Observed) -> None:
         """Add what a run has seen to what others have added in the meantime."""
         with suppress(OSError), self._locked():
@@ -43,10 +52,7 @@ class Memory:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if not self._folder.is_dir():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # Whether it is to be under version control is for its owner to say.
-            (self._folder / ".gitignore").write_text("*\n")
+        make_hidden(self._folder)
         descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

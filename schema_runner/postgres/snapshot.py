@@ -16,6 +16,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
+from ..folders import make_hidden
 from . import locks, schemas, search_path
 from .contents import Contents
 from .copies import Copies
@@ -229,7 +230,7 @@ def opened(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
 
 def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
     """Put a whole file where the path says, or leave what is there; may raise OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_hidden(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with (

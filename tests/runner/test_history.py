@@ -114,7 +114,10 @@ def said(found: Run) -> tuple[int, set[str], str]:
 
 
 def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> None:
-    """Whatever is in its place, or in that of its files: no outcome, exit code or output."""
+    """Whatever is in its place, or in that of its files: no outcome, exit code or output.
+
+    That nothing can be written there is said where an option needs it.
+    """
     folder = remembering.folder
     history_dir(remembering, None)
     expected = said(run(remembering, env=BROKEN))
@@ -124,9 +127,30 @@ def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> N
         (folder / name).symlink_to(target)
     for name in FILES:
         (folder / f"with-{name}" / name).mkdir(parents=True)
+    remembering.configure("del SCHEMA_RUNNER")
     for name in ("file", *PLACES, *(f"with-{name}" for name in FILES)):
-        history_dir(remembering, name)
+        (folder / FOLDER).unlink(missing_ok=True)
+        (folder / FOLDER).symlink_to(name)
         assert said(run(remembering, env=BROKEN)) == expected, name
+        warning = "--failed-first needs what earlier runs have written there."
+        said_why = warning in run(remembering, "--failed-first", env=BROKEN).result.stderr
+        assert said_why == (name not in ("with-history.json", "with-history.new")), name
+
+
+ASKED_FOR = [
+    ('{"HISTORY_DIR": "manage.py"}', (), "cannot be written to: "),
+    ('{"HISTORY_DIR": None}', ("--last-failed",), "--last-failed needs one."),
+    ('{"HISTORY_DIR": None}', (), None),
+]
+
+
+def test_a_history_that_is_asked_for(remembering: Project) -> None:
+    """Where none can be kept, a system check says so."""
+    for settings, arguments, hint in ASKED_FOR:
+        remembering.configure(f"SCHEMA_RUNNER = {settings}")
+        stderr = run(remembering, *arguments).passed().result.stderr
+        assert (hint or "") in stderr
+        assert ("(schema_runner.W006)" in stderr) == (hint is not None)
 
 
 def test_a_history_that_cannot_be_read_changes_nothing(remembering: Project) -> None:

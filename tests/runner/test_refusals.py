@@ -25,12 +25,12 @@ def refused(project: Project, *arguments: str, saying: str, stdin: str = "") -> 
 
 
 # Settings and arguments. What is said of values of settings is in tests/unit/test_settings.py.
-CLONES_IN_CURRENT = "give --isolation schema or --host-database test"
+CLONES_IN_CURRENT = "Use --isolation schema or --host-database test"
 WRONG: list[tuple[str, Mode, str]] = [
     (
         '{"STRATEGIES": 1}',
         (),
-        "in SCHEMA_RUNNER: STRATEGIES. The keys are EXPECTED_CHANGES, FING",
+        "in SCHEMA_RUNNER: 'STRATEGIES'. Did you mean 'STRATEGY'?",
     ),
     ('{"ISOLATION": "table"}', (), "use one of 'schema', 'database'"),
     ('{"WORKER_SETUP": ["no.where"]}', (), "'no.where', which cannot be imported"),

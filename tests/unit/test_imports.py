@@ -12,9 +12,20 @@ import schema_runner
 PACKAGE = Path(schema_runner.__file__).parent
 # Each room may import from those after it, and from itself.
 ROOMS = [
-    *("runner", "arranging", "closing", "reporting", "options", "execution", "foresight"),
+    *(
+        "apps",
+        "runner",
+        "checks",
+        "arranging",
+        "closing",
+        "reporting",
+        "options",
+        "execution",
+        "foresight",
+    ),
     *("backend", "fingerprint", "reference", "workspace", "sites", "usage", "settings"),
-    *("postgres", "embedded", "wording", "names", "installations", "errors", "forks"),
+    *("postgres", "embedded", "wording", "names", "folders", "installations", "requirements"),
+    *("errors", "forks"),
 ]
 
 

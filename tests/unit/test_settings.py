@@ -7,6 +7,12 @@ from schema_runner.errors import SchemaRunnerError
 from schema_runner.settings import Settings
 
 
+def seed(using: str, number: int) -> None: ...
+
+
+async def seed_later(using: str) -> None: ...
+
+
 def read(value: Any) -> Settings:
     with override_settings(SCHEMA_RUNNER=value):
         return Settings.read()
@@ -16,8 +22,10 @@ def test_values_are_taken() -> None:
     """Lists and tuples alike, of names, labels and tags; limits in whole seconds or parts."""
     assert Settings.read() == Settings(strategy="template", fixtures=(), seeders=())
     labels = ["slow", "library.tests"]
-    given = {"FIXTURES": ["a"], "SEEDERS": ("os.path.join",), "SERIAL": labels}
-    expected = Settings(fixtures=("a",), seeders=("os.path.join",), serial=tuple(labels))
+    given = {"FIXTURES": ["a"], "SEEDERS": ("django.db.reset_queries",), "SERIAL": labels}
+    expected = Settings(
+        fixtures=("a",), seeders=("django.db.reset_queries",), serial=tuple(labels)
+    )
     assert read(given) == expected
     assert read({"STRATEGY": "migrate"}) == Settings(strategy="migrate")
     for seconds in (5, 0.5, None):
@@ -36,10 +44,10 @@ NUMBER = '"RETRIES"] must be a whole number, 0 or more'
         ([], "must be a dict"),
         (
             {"FIXTURE": []},
-            "Unknown key in SCHEMA_RUNNER: FIXTURE. The keys are EXPECTED_CHANGES, F",
+            "Unknown key in SCHEMA_RUNNER: 'FIXTURE'. Did you mean 'FIXTURES'?",
         ),
-        ({"fixtures": []}, "Unknown key in SCHEMA_RUNNER: fixtures"),
-        ({3: []}, "Unknown key in SCHEMA_RUNNER: 3"),
+        ({"fixtures": []}, "Unknown key in SCHEMA_RUNNER: 'fixtures'. Did you mean 'FIXTURES'?"),
+        ({3: []}, "Unknown key in SCHEMA_RUNNER: 3. The keys are EXPECTED_CHANGES, F"),
         ({"STRATEGY": "clone"}, "use one of 'template', 'migrate'"),
         ({"ISOLATION": "process"}, "use one of 'schema', 'database'"),
         ({"HOST_DATABASE": None}, "use one of 'test', 'current'"),
@@ -59,6 +67,14 @@ NUMBER = '"RETRIES"] must be a whole number, 0 or more'
         ({"SEEDERS": ["no.such.module"]}, "'no.such.module', which cannot be imported"),
         ({"WORKER_SETUP": ["os.nothing"]}, "'os.nothing', which cannot be imported"),
         ({"SEEDERS": ["os.sep"]}, "'os.sep', which is not callable"),
+        (
+            {"SEEDERS": ["tests.unit.test_settings.seed"]},
+            "called as seed(using=alias): missing a ",
+        ),
+        ({"SEEDERS": ["tests.unit.test_settings.seed_later"]}, "it has async or yield. Define an"),
+        ({"WORKER_SETUP": ["os.getcwd"]}, "cannot be called as getcwd(worker): too many"),
+        ({"FINGERPRINT": ["os.chdir"]}, "cannot be called as chdir(): missing"),
+        ({"RESET": "Selectiv", "RETRIES": "1"}, "Did you mean 'selective'?\nSCHEMA_RUNNER"),
     ],
 )
 def test_a_mistake_is_one_error_that_says_what_to_do(value: Any, message: str) -> None:

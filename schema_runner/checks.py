@@ -1,0 +1,182 @@
+"""System checks of the settings; docs/settings.md lists them."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core import checks
+from django.core.checks.registry import registry
+from django.db import connections
+
+from .folders import why_not_writable
+from .settings import Problem, Settings, project_root
+from .wording import did_you_mean
+
+if TYPE_CHECKING:
+    from .foresight.memory import Memory
+
+LABEL = "schema_runner"
+_DRIVERS = "https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html"
+
+
+def of_project() -> Iterator[checks.CheckMessage]:
+    """Check all that shows without a run."""
+    from .execution.labels import problems_of_labels
+
+    settings, problems = Settings.parse({})
+    yield from map(_message, problems)
+    yield from map(_message, _of_runner())
+    yield from map(_message, _of_fixtures(settings))
+    yield from map(_message, problems_of_labels(settings))
+    yield from map(_message, of_settings(settings))
+    yield from map(_message, _of_folder("HISTORY_DIR", settings.history_dir))
+
+
+@contextmanager
+def of_run(find: Callable[[], Iterable[Problem]]) -> Iterator[None]:
+    """Check what a run finds, in place of what is checked without one."""
+
+    def check(**_: Any) -> list[checks.CheckMessage]:
+        return [*map(_message, find())]
+
+    before = registry.registered_checks
+    registry.registered_checks = {one for one in before if LABEL not in one.tags}
+    registry.register(check, LABEL)
+    try:
+        yield
+    finally:
+        registry.registered_checks = before
+
+
+def of_settings(settings: Settings) -> Iterator[Problem]:
+    """Yield what has no effect."""
+    yield from _of_trusted_migrations(settings.trusted_migrations)
+    yield from _of_trusted_models(settings.trusted_models)
+    yield from _of_expected_changes(settings.expected_changes)
+    if settings.pg_dump and shutil.which(settings.pg_dump) is None:
+        yield Problem(
+            "W005",
+            f'SCHEMA_RUNNER["PG_DUMP"] names {settings.pg_dump!r}, which is no program.',
+            "Name the program itself, or leave it out.",
+        )
+    yield from _of_folder("SNAPSHOT_DIR", settings.snapshot_dir)
+    yield from _of_drivers()
+
+
+def of_history(
+    settings: Settings, memory: "Memory | None", option: str | None
+) -> Iterator[Problem]:
+    """Yield why a run keeps no history, if its `option` or the settings ask for one."""
+    folder = settings.history_dir
+    if option and memory is None:
+        yield Problem(
+            "W006",
+            'SCHEMA_RUNNER["HISTORY_DIR"] is None: no history is kept.',
+            f"{option} needs one.",
+        )
+    # By default a run does without, and says nothing.
+    is_asked_for = option or folder != Settings().history_dir
+    if memory and is_asked_for and (why := memory.why_not_writable()):
+        hint = f"{option} needs what earlier runs have written there." if option else ""
+        yield _unwritable("HISTORY_DIR", folder, why, hint)
+
+
+def _message(problem: Problem) -> checks.CheckMessage:
+    kind = checks.Error if problem.id.startswith("E") else checks.Warning
+    return kind(problem.message, hint=problem.hint or None, id=f"{LABEL}.{problem.id}")
+
+
+def _of_runner() -> Iterator[Problem]:
+    """Yield why TEST_RUNNER is no runner, as the class itself says."""
+    from django.core.management import CommandError, CommandParser
+    from django.test.utils import get_runner
+
+    try:
+        runner: Any = get_runner(django_settings)
+        if hasattr(runner, "add_arguments"):
+            runner.add_arguments(CommandParser(called_from_command_line=False))
+    except CommandError as error:
+        why = str(error).removeprefix("Error: ")
+        yield Problem("E008", f"TEST_RUNNER is {django_settings.TEST_RUNNER!r}: {why}")
+    except Exception as error:
+        named = f"TEST_RUNNER names {django_settings.TEST_RUNNER!r}, which cannot be imported"
+        yield Problem("E008", f"{named}: {type(error).__name__}: {error}")
+
+
+def _of_fixtures(settings: Settings) -> Iterator[Problem]:
+    if settings.fixtures:
+        from .reference import problems_of_fixtures
+
+        aliases = [one.alias for one in connections.all() if one.vendor == "postgresql"]
+        found = [{*problems_of_fixtures(settings, alias=alias)} for alias in aliases]
+        # One may be for a single alias.
+        yield from sorted(set.intersection(*found)) if found else ()
+
+
+def _of_trusted_migrations(entries: Collection[str]) -> Iterator[Problem]:
+    if entries:
+        from .fingerprint.migrations import packages
+        from .fingerprint.modules import Modules
+
+        known = {
+            f"{package.label}.{os.path.splitext(name)[0]}"
+            for package in packages(Modules())
+            for name, _ in package.files()
+        }
+        yield from _unknown("W002", "TRUSTED_MIGRATIONS", "no migration", entries, known)
+
+
+def _of_trusted_models(entries: Collection[str]) -> Iterator[Problem]:
+    known = {model._meta.label for model in apps.get_models(include_auto_created=True)}
+    yield from _unknown("W003", "TRUSTED_MODELS", "no model", entries, known)
+
+
+def _unknown(
+    check: str, key: str, what: str, entries: Collection[str], known: Collection[str]
+) -> Iterator[Problem]:
+    for entry in entries:
+        if entry not in known:
+            message = f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is {what}.'
+            yield Problem(check, message, did_you_mean(entry, known))
+
+
+def _of_expected_changes(patterns: Collection[str]) -> Iterator[Problem]:
+    if not patterns:
+        return
+    tables = sorted(model._meta.db_table for model in apps.get_models(include_auto_created=True))
+    for pattern in patterns:
+        bare = [table for table in tables if fnmatchcase(table, pattern)]
+        if bare and not any(fnmatchcase(f"public.{table}", pattern) for table in bare):
+            yield Problem(
+                "W004",
+                f'SCHEMA_RUNNER["EXPECTED_CHANGES"] has {pattern!r}, which matches no table: '
+                f"their names begin with the schema.",
+                f"Did you mean {f'public.{pattern}'!r}?",
+            )
+
+
+def _of_folder(key: str, folder: str | None) -> Iterator[Problem]:
+    if folder and (why := why_not_writable(Path(project_root(), folder))):
+        yield _unwritable(key, folder, why)
+
+
+def _unwritable(key: str, folder: str | None, why: str, hint: str = "") -> Problem:
+    message = f'SCHEMA_RUNNER["{key}"] is {folder!r}, which cannot be written to: {why}.'
+    return Problem("W006", message, hint)
+
+
+def _of_drivers() -> Iterator[Problem]:
+    uses_postgresql = any(one.vendor == "postgresql" for one in connections.all())
+    if uses_postgresql and importlib.util.find_spec("psycopg2"):
+        yield Problem(
+            "W007",
+            "psycopg2 is installed, but Django uses psycopg 3, which django-schema-runner needs.",
+            f"Use psycopg 3 in production too, and uninstall psycopg2. What differs: {_DRIVERS}",
+        )
