@@ -5,18 +5,16 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import django
-from django.conf import settings
 
 from ..postgres.server import Connection, Server
 from . import extensions
 from .assignment import Assignment, Place
-from .keeping import Keeping
 from .location import is_one_of
 from .origins import Origins
 from .programs import programs
 from .servers import server_of
-from .sessions import disconnect
 from .stock import become_stock
+from .teardown import TearDown
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -26,7 +24,7 @@ else:
     Base = object
 
 
-class SchemaCreation(Keeping, Base):
+class SchemaCreation(TearDown, Base):
     """Mixed into a backend's creation class by `install`, which sets the class attributes.
 
     Django's `setup_databases` calls `create_test_db` once and `clone_test_db` for each
@@ -254,41 +252,6 @@ class SchemaCreation(Keeping, Base):
             else:
                 with self.connection.execute_wrapper(watch):
                     yield
-
-    def destroy_test_db(
-        self,
-        old_database_name: str | None = None,
-        verbosity: int = 1,
-        keepdb: bool = False,
-        suffix: str | None = None,
-    ) -> None:
-        alias = self._alias
-        host = self.workspace.host_name(alias) if self.workspace else None
-        if host is None:
-            super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
-            return
-        self.connection.close()
-        workers = self._workspace.workers_of(alias) if suffix is None else [int(suffix)]
-        if verbosity >= 1:
-            action = "Preserving" if keepdb else "Destroying"
-            name = host if suffix is None else self._workspace.name_of(alias, int(suffix))
-            display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
-            what = "schemas" if self._is_current else "database"
-            self.log(f"{action} test {what} for alias {display}...")
-        for worker in workers:
-            if keepdb:
-                kept = self._workspace.keep(alias, worker)
-                if kept is not None and verbosity >= 1:
-                    self.log(f"Kept {kept}.")
-            else:
-                self._workspace.drop(alias, worker)
-        if suffix is None:
-            disconnect()
-            self._workspace.release(alias, keep=keepdb)
-            self._reconnect(None)
-            if old_database_name is not None:
-                settings.DATABASES[alias]["NAME"] = old_database_name
-                self.connection.settings_dict["NAME"] = old_database_name
 
 
 def _version(version: tuple[int, ...] | None) -> int:

@@ -199,14 +199,14 @@ def test_schemas_are_leased_again(kept: Project, host: str) -> None:
     assert all(name.startswith(f"test_w{number}_") for number, name in three.items())
     assert pool(kept, host) == dict.fromkeys(three.values(), clean)
 
-    result, two = run(kept, 2, START_METHOD="spawn")
+    result, two = run(kept, 2, "-v", "2", START_METHOD="spawn")
     assert two == {number: three[number] for number in (1, 2)}
-    assert "Using existing test database for alias 'default'..." in result.stderr
+    assert f"Using existing test database for alias 'default' ('{host}')..." in result.stderr
     assert "Removed" not in result.stdout
     for name in two.values():
         assert f"Kept schema {name} in database {host!r}." in result.stderr
     assert {one["database"] for one in kept.records("told")} == {host}
-    result, again = run(kept)
+    result, again = run(kept, 1, "-v", "2")
     assert again == serial
     assert f"Kept schema {serial[1]} in database {host!r}." in result.stderr
     assert pool(kept, host) == dict.fromkeys(three.values(), clean)

@@ -81,7 +81,7 @@ def test_a_worker_makes_its_schema_as_it_starts(building: Project, method: str) 
     assert building.databases() == []
 
     building.forget()
-    result = building.run("--parallel", "3", "--keepdb", env=env).passed()
+    result = building.run("--parallel", "3", "--keepdb", "-v", "2", env=env).passed()
     assert kept(building) == sorted(line["schema"] for line in building.records("places"))
     for name in kept(building):
         assert f"Kept schema {name} in database '{building.test_name}'." in result.stderr
