@@ -4,6 +4,7 @@ import multiprocessing
 import unittest
 from argparse import ArgumentParser
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,10 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         self._has_workers = self._has_own_databases = False
         self._termination = Termination()
         try:
-            self._settings = Settings.read(**self._options.for_settings)
+            # False may be Django's default; what code passes by name is meant.
+            keeps = self.keepdb or kwargs.get("keepdb")
+            self._settings = Settings.read(keep=keeps, **self._options.for_settings)
+            self.keepdb = self._settings.keep
         except SchemaRunnerError as error:
             raise _command_error(error) from error
 
@@ -98,6 +102,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             if aliases is None or aliases:
                 refuse_mirrors_of_nothing(aliases)
                 self._install()
+            if self._options.clear_pools:
+                self._clear_pools(aliases)
             with self._timed("set_up"):
                 old_config = super().setup_databases(**kwargs)
         except BaseException as error:
@@ -139,6 +145,11 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         self._installed.callback(workspace.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())
+
+    def _clear_pools(self, aliases: Collection[str] | None) -> None:
+        from .backend.clearing import clear_pools
+
+        self.log(clear_pools(aliases))
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         watch = self._workspace.watch() if self._workspace else Unwatched()

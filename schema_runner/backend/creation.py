@@ -19,6 +19,7 @@ from .teardown import TearDown
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
+    from ..postgres.request import Request
     from .guard import Guard
 else:
     Base = object
@@ -113,13 +114,13 @@ class SchemaCreation(TearDown, Base):
             settings_dict["NAME"] = host
         self._put(places, None, run=None)
 
-    def _obtain_host(self) -> None:
+    def _request(self) -> "Request":
         from ..postgres.request import Request
 
         name = self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
         server = self._server(() if self._is_current else ("service",))
-        request = Request(
+        return Request(
             server=server,
             name=name,
             is_projects_own=is_one_of(self.project_databases, server, name),
@@ -130,6 +131,9 @@ class SchemaCreation(TearDown, Base):
             pg_dump=self.runner_settings.pg_dump,
             keeps=self._workspace.keeps,
         )
+
+    def _obtain_host(self) -> None:
+        request = self._request()
         if self._is_current:
             self._guard = self._guard_of_migrations(self._workspace.log)
             self._workspace.use_project_database(self._alias, request)

@@ -86,7 +86,7 @@ class Keeping(Snapshots, Base):
         except CopyError as error:
             raise SchemaRunnerError(
                 f"What is kept for alias '{alias}' cannot be copied any more, because of "
-                f"{listing(error.reasons)}. Run once without --keepdb, which removes it."
+                f"{listing(error.reasons)}. Run once with --clear-pools, which removes it."
             ) from error
         self._say("Using existing test database", verbosity)
         self._keep_snapshot(only_first=True)

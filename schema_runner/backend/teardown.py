@@ -4,11 +4,15 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from .. import names
 from .keeping import Keeping
 from .sessions import disconnect
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
+
+    from ..postgres.clearing import Cleared
+    from ..postgres.request import Request
 else:
     Base = object
 
@@ -19,6 +23,18 @@ class TearDown(Keeping, Base):
     Django calls `destroy_test_db` for each worker, with its number as `suffix`, and then once for
     the alias. Only that is told, unless the names are of interest.
     """
+
+    def clear_pools(self) -> "Cleared":
+        """Remove all that runs have kept for this alias, but for what live runs use."""
+        from ..postgres import clearing
+
+        request = self._request()
+        if self._is_current:
+            return clearing.clear_schemas(request)
+        return clearing.clear_databases(request._replace(name=names.database(request.name)))
+
+    def _request(self) -> "Request":
+        raise NotImplementedError
 
     def destroy_test_db(
         self,

@@ -255,7 +255,7 @@ def worker_schemas(project: Project, host: str | None = None) -> dict[str, str]:
 
 
 def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
-    """They stay, marked as kept, one a class at most; a run without --keepdb removes them."""
+    """They stay, marked as kept, one a class at most; --clear-pools removes them."""
     project.tests(TESTS)
     result = project.run("--parallel", "16", "--keepdb", "-v", "2").passed()
     kept = worker_schemas(project)
@@ -264,4 +264,5 @@ def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
         assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
     project.run("--keepdb").passed("Using existing test database")
     assert worker_schemas(project) == kept
-    project.run().passed()
+    result = project.run("--clear-pools").passed()
+    assert "Removed 1 pool (4 schemas, 1 database)." in result.stdout
