@@ -22,6 +22,7 @@ class Options(NamedTuple):
     """What the command line says; None is for what the settings decide."""
 
     no_migrations: bool = False
+    clear_pools: bool = False
     isolation: str | None = None
     host_database: str | None = None
     snapshot_dir: str | None = None
@@ -76,6 +77,9 @@ def add_options(parser: ArgumentParser) -> None:
     for action in parser._actions:
         if action.dest == "parallel" and type(action) is _StoreAction:
             action.__class__ = _StoreParallel
+        if action.dest == "keepdb" and action.default is False:
+            # Tells what was not given from --no-keepdb.
+            action.default = None
 
 
 class _StoreParallel(_StoreAction):
@@ -112,9 +116,19 @@ def _shard(text: str) -> "Shard":
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {
+    "--no-keepdb": {
+        "action": "store_false",
+        "dest": "keepdb",
+        "default": None,
+        "help": 'Keeps nothing, whatever SCHEMA_RUNNER["KEEP"] says.',
+    },
     "--no-migrations": {
         "action": "store_true",
         "help": 'Creates the tables from the models, as TEST["MIGRATE"] = False does.',
+    },
+    "--clear-pools": {
+        "action": "store_true",
+        "help": "Removes all that earlier runs have kept, before the tests begin.",
     },
     "--isolation": {
         "choices": CHOICES["ISOLATION"],

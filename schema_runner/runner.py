@@ -4,6 +4,7 @@ import multiprocessing
 import unittest
 from argparse import ArgumentParser
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,10 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             lambda: len(self._tally.under_way), is_silent=self.verbosity < 1
         )
         try:
-            self._settings = Settings.read(**self._options.for_settings)
+            # False may be Django's default; what code passes by name is meant.
+            keeps = self.keepdb or kwargs.get("keepdb")
+            self._settings = Settings.read(keep=keeps, **self._options.for_settings)
+            self.keepdb = self._settings.keep
         except SchemaRunnerError as error:
             raise _command_error(error) from error
 
@@ -132,6 +136,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             if aliases is None or aliases:
                 refuse_mirrors_of_nothing(aliases)
                 self._install()
+            if self._options.clear_pools:
+                self._clear_pools(aliases)
             with self._timed("set_up"):
                 old_config = super().setup_databases(**kwargs)
         except BaseException as error:
@@ -188,6 +194,11 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         yield from self._wrong_labels
         yield from of_settings(self._settings)
         yield from of_history(self._settings, self._memory, self._options.needs_history)
+
+    def _clear_pools(self, aliases: Collection[str] | None) -> None:
+        from .backend.clearing import clear_pools
+
+        self.log(clear_pools(aliases))
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         watch = self._workspace.watch() if self._workspace else Unwatched()

@@ -67,6 +67,7 @@ class Settings(NamedTuple):
     pg_dump: str | None = None
     snapshot_dir: str | None = None
     fingerprint: tuple[str, ...] = ()
+    keep: bool = False
     keep_days: float = 7.0
     keep_pools: int = 4
     serial: tuple[str, ...] = ()
@@ -259,7 +260,7 @@ def _is_positive(value: object) -> bool:
 
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
     **dict.fromkeys(CHOICES, _checked_choice),
-    "ISOLATE_ADVISORY_LOCKS": _checked_switch,
+    **dict.fromkeys(("ISOLATE_ADVISORY_LOCKS", "KEEP"), _checked_switch),
     "TEST_TIMEOUT": _checked_seconds,
     "PG_DUMP": _checked_path,
     "SNAPSHOT_DIR": _checked_folder,

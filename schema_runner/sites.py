@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from . import names
 from .postgres.hosts import Host
 from .postgres.reservation import Reservation
 
@@ -36,8 +35,3 @@ class Site:
         self.clones: dict[int, str] = {}
         self.is_cloned = False
         self.blueprint: Blueprint | None = None
-
-    def name_of(self, worker: int) -> str:
-        """Return the name of a worker's schema or database: stock's if it has come to none."""
-        made = self.clones.get(worker) or self.schemas.get(worker)
-        return made or names.clone_database(self.name, worker)

@@ -180,9 +180,6 @@ class Workspace:
         """List the numbers of the workers that have a schema or a database."""
         return [*self._sites[alias].schemas, *self._sites[alias].clones]
 
-    def name_of(self, alias: str, worker: int) -> str:
-        return self._sites[alias].name_of(worker)
-
     def begin(self, alias: str, worker: int) -> str | None:
         """Prepare a worker's build; return the schema it is made in, None for `public`."""
         schema = self.host(alias).begin(worker)
@@ -237,8 +234,8 @@ class Workspace:
         assert isinstance(host, HostDatabase), "the project's own database is not cloned"
         return host
 
-    def drop(self, alias: str, worker: int) -> None:
-        """Drop what a worker has: its schemas, or its database."""
+    def drop(self, alias: str, worker: int) -> str | None:
+        """Drop what a worker has, its schemas or its database, and say what that is."""
         site = self._sites[alias]
         schema, clone = site.schemas.pop(worker, None), site.clones.pop(worker, None)
         if clone is not None:
@@ -248,6 +245,9 @@ class Workspace:
             # A worker that was killed has not told its name, and may have left the one before.
             with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
                 self.host(alias).drop_worker(worker)
+        if clone is not None:
+            return f"database {clone!r}"
+        return None if schema is None else f"schema {schema}"
 
     def keep(self, alias: str, worker: int) -> str | None:
         """Leave what a worker has where it is, and say what that is."""

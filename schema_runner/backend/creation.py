@@ -5,28 +5,27 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import django
-from django.conf import settings
 
 from ..postgres.server import Connection, Server
 from . import extensions
 from .assignment import Assignment, Place
-from .keeping import Keeping
 from .location import is_one_of
 from .origins import Origins
 from .programs import programs
 from .servers import server_of
-from .sessions import disconnect
 from .stock import become_stock
+from .teardown import TearDown
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
+    from ..postgres.request import Request
     from .guard import Guard
 else:
     Base = object
 
 
-class SchemaCreation(Keeping, Base):
+class SchemaCreation(TearDown, Base):
     """Mixed into a backend's creation class by `install`, which sets the class attributes.
 
     Django's `setup_databases` calls `create_test_db` once and `clone_test_db` for each
@@ -115,13 +114,13 @@ class SchemaCreation(Keeping, Base):
             settings_dict["NAME"] = host
         self._put(places, None, run=None)
 
-    def _obtain_host(self) -> None:
+    def _request(self) -> "Request":
         from ..postgres.request import Request
 
         name = self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
         server = self._server(() if self._is_current else ("service",))
-        request = Request(
+        return Request(
             server=server,
             name=name,
             is_projects_own=is_one_of(self.project_databases, server, name),
@@ -132,6 +131,9 @@ class SchemaCreation(Keeping, Base):
             pg_dump=self.runner_settings.pg_dump,
             keeps=self._workspace.keeps,
         )
+
+    def _obtain_host(self) -> None:
+        request = self._request()
         if self._is_current:
             self._guard = self._guard_of_migrations(self._workspace.log)
             self._workspace.use_project_database(self._alias, request)
@@ -254,41 +256,6 @@ class SchemaCreation(Keeping, Base):
             else:
                 with self.connection.execute_wrapper(watch):
                     yield
-
-    def destroy_test_db(
-        self,
-        old_database_name: str | None = None,
-        verbosity: int = 1,
-        keepdb: bool = False,
-        suffix: str | None = None,
-    ) -> None:
-        alias = self._alias
-        host = self.workspace.host_name(alias) if self.workspace else None
-        if host is None:
-            super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
-            return
-        self.connection.close()
-        workers = self._workspace.workers_of(alias) if suffix is None else [int(suffix)]
-        if verbosity >= 1:
-            action = "Preserving" if keepdb else "Destroying"
-            name = host if suffix is None else self._workspace.name_of(alias, int(suffix))
-            display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
-            what = "schemas" if self._is_current else "database"
-            self.log(f"{action} test {what} for alias {display}...")
-        for worker in workers:
-            if keepdb:
-                kept = self._workspace.keep(alias, worker)
-                if kept is not None and verbosity >= 1:
-                    self.log(f"Kept {kept}.")
-            else:
-                self._workspace.drop(alias, worker)
-        if suffix is None:
-            disconnect()
-            self._workspace.release(alias, keep=keepdb)
-            self._reconnect(None)
-            if old_database_name is not None:
-                settings.DATABASES[alias]["NAME"] = old_database_name
-                self.connection.settings_dict["NAME"] = old_database_name
 
 
 def _version(version: tuple[int, ...] | None) -> int:

@@ -72,7 +72,7 @@ class Keeping(Snapshots, Base):
 
         workspace, alias = self._workspace, self._alias
         if workspace.is_kept_for_clones(alias):
-            self._say("Using existing", verbosity)
+            self._say("Using existing test database", verbosity)
             workspace.log(
                 workspace.host_database(alias).why_clones
                 or self._of_clones("a schema cannot be copied, as an earlier run has found.")
@@ -86,9 +86,9 @@ class Keeping(Snapshots, Base):
         except CopyError as error:
             raise SchemaRunnerError(
                 f"What is kept for alias '{alias}' cannot be copied any more, because of "
-                f"{listing(error.reasons)}. Run once without --keepdb, which removes it."
+                f"{listing(error.reasons)}. Run once with --clear-pools, which removes it."
             ) from error
-        self._say("Using existing", verbosity)
+        self._say("Using existing test database", verbosity)
         self._keep_snapshot(only_first=True)
         return self._use_ready(serialize=serialize)
 
@@ -115,7 +115,7 @@ class Keeping(Snapshots, Base):
             except SnapshotError as error:
                 self._refuse(path, error)
                 continue
-            self._say("Creating", verbosity)
+            self._say("Creating test database", verbosity)
             return self._use_ready(serialize=serialize)
         return None
 
@@ -177,12 +177,12 @@ class Keeping(Snapshots, Base):
     def _clone(self, worker: int, verbosity: int) -> None:
         raise NotImplementedError
 
-    def _say(self, action: str, verbosity: int) -> None:
-        """Say what stock Django says as it begins."""
+    def _say(self, what: str, verbosity: int) -> None:
+        """Say what is done about the alias, as stock Django says it."""
         if verbosity >= 1:
             name = self._get_test_db_name()
             display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
-            self.log(f"{action} test database for alias {display}...")
+            self.log(f"{what} for alias {display}...")
 
     def _use_ready(self, *, serialize: bool) -> str:
         """Use a schema that has been made without stock Django, and do the rest as that does."""

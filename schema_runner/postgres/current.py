@@ -84,19 +84,20 @@ class ProjectDatabase(Host):
     def _use_kept(self, turn: ExitStack) -> None:
         """Use what is kept, if it is wanted, and drop what is of no use to anybody."""
         connection = self.connection
-        wanted, kept, spared = self._request.wanted, None, []
+        wanted, kept = self._request.wanted, None
         if wanted is not None:
             kept = pool.find(connection, wanted, self.path)
             if not kept:
                 opening = self.connect()
                 turn.enter_context(pool.turn(opening, wanted, self.log))
                 kept = pool.find(connection, wanted, self.path)
-            others = {
-                one.name: one.marker
-                for one in pool.templates(connection)
-                if not kept or one.name != kept.name
-            }
-            spared = wanted.that_stay(others)
+        others = {
+            one.name: one.marker
+            for one in pool.templates(connection)
+            if not kept or one.name != kept.name
+        }
+        # A run that keeps nothing has no say in what others keep.
+        spared = wanted.that_stay(others) if wanted else [*others]
         if kept:
             self.adopt(kept)
             if not self._is_usable(kept):
@@ -107,7 +108,7 @@ class ProjectDatabase(Host):
         """Whether a pool is there and has what it needs; drop it where it cannot have that."""
         markers = {one.name: one.marker for one in pool.templates(self.connection)}
         if kept.name not in markers:
-            # Just before this run could hold it, one without --keepdb has taken it away.
+            # Just before this run could hold it, one with --clear-pools has taken it away.
             return False
         from . import packing
 

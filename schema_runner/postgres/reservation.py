@@ -5,13 +5,12 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from psycopg import errors, sql
+from psycopg import sql
 
 from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, beside, databases, locks, prepared, relocation, schemas, unmarked
+from . import backends, databases, locks, relocation, removal, unmarked
 from .capacity import refuse_old_server
-from .clones import Clones
 from .created import HostDatabase
 from .databases import MarkedDatabase
 from .hosts import PUBLIC
@@ -142,16 +141,21 @@ class Reservation:
         self._hosts = {request.name, *(one.name for one in found)}
         self._sweep_clones(found)
         taken = self._pools_that_stay(found)
-        taken |= {one.name for one in found if one.marker.template in taken}
+        taken |= {
+            one.name
+            for one in found
+            if one.marker.template in taken and one.marker.state is State.KEPT
+        }
         taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
         doubtful = self._tell_of_doubtful()
         if request.name not in taken and databases.exists(maintenance, request.name):
             if request.is_projects_own:
-                raise _refusal(request, ["what is in it"])
+                raise removal.refusal(request, ["what is in it"])
             if request.keeps or request.name in doubtful:
                 taken.add(request.name)
                 if request.name not in doubtful:
-                    self._leave(request.name, "no run has made it, and --keepdb keeps it")
+                    why = "no run has made it, and one that keeps schemas replaces nothing"
+                    removal.leave(request, request.name, why)
         return self._another_name() if request.name in taken else request.name
 
     def _sweep_clones(self, found: list[MarkedDatabase]) -> None:
@@ -184,76 +188,26 @@ class Reservation:
         for one, marker in found:
             is_kept = marker.state is State.KEPT and marker.name == one.name
             if not is_kept and not locks.is_held(self._maintenance, marker.run):
-                self._leave(one.name, f"its comment is a run's, but {one.doubt}")
+                removal.leave(self._request, one.name, f"its comment is a run's, but {one.doubt}")
         return [one.name for one, _ in found]
-
-    def _leave(self, name: str, why: str) -> None:
-        import shlex  # Runs seldom come to this.
-
-        self._request.log(
-            f"Database {name!r} is left alone: {why}. "
-            f"If nothing in it is needed, drop it: dropdb {shlex.quote(name)}"
-        )
 
     def _pools_that_stay(self, found: list[MarkedDatabase]) -> set[str]:
         wanted = self._request.wanted
-        if wanted is None:
-            # As with stock Django, a run without --keepdb removes what others have kept.
-            return set()
-        others = {
+        pools = {
             one.name: one.marker
             for one in found
             if one.marker.fingerprint and one.marker.state is State.KEPT
         }
-        return set(wanted.that_stay(others))
+        # A run that keeps nothing has no say in what others keep.
+        return set(pools if wanted is None else wanted.that_stay(pools))
 
     def _remove(self, database: MarkedDatabase) -> bool:
         """Remove a database of ours unless it is needed; return whether that was done."""
-        name = database.name
-        if self._is_in_use(database):
+        left = removal.remove(self._maintenance, self._request, database)
+        if left is None:
             return False
-        try:
-            connection = self._request.server.connect(name)
-        except SchemaRunnerError:
-            return False  # Another role's, which does not let us in.
-        with connection:
-            in_use = locks.Lease.is_host_in_use(connection)
-            if in_use or not self._holds_nothing_else(connection, database):
-                return False
-            prepared.roll_back_all(connection)
-            left = [schema.name for schema in schemas.found(connection)]
-        try:
-            databases.drop(self._maintenance, name)
-        except (errors.ObjectInUse, errors.InsufficientPrivilege):
-            return False  # Another session is connected to it, or it is another role's.
-        self._tell([name], *left)
+        self._tell([database.name], *left)
         return True
-
-    def _is_in_use(self, database: MarkedDatabase) -> bool:
-        """Whether a live run has it, as far as can be seen from outside."""
-        marker, name = database.marker, database.name
-        # A database that is cloned, or is a clone, has no lease in it.
-        in_use = [marker.run]
-        if marker.state is State.KEPT:
-            in_use.append(Clones.lock_of(marker.template or name))
-        if any(locks.is_held(self._maintenance, lock) for lock in in_use):
-            return True
-        alive = backends.alive_without_lease(self._maintenance)
-        if any(locks.is_held(self._maintenance, lock) for lock in in_use):
-            return True  # It has been taken again meanwhile.
-        is_left = marker.run in alive or (bool(alive) and marker.state is State.KEPT)
-        if is_left:
-            self._request.log(f"Database {name!r} is left to {', '.join(alive.values())}.")
-        return is_left
-
-    def _holds_nothing_else(self, connection: Connection, database: MarkedDatabase) -> bool:
-        """Whether runs have made all that is in it; raise where it is the project's own."""
-        name, found = database.name, beside.contents(connection)
-        if found and self._request.is_projects_own and name == self._request.name:
-            raise _refusal(self._request, found)
-        if foreign := beside.foreign(database.marker, found):
-            self._leave(name, f"it has {', '.join(foreign)}, which no run has made")
-        return not foreign
 
     def _tell(self, removed: list[str], *schemas: str) -> None:
         if removed:
@@ -276,12 +230,3 @@ def _refuse_without_right(maintenance: Connection) -> None:
             f"have an administrator say: {grant};",
             exit_code=2,
         )
-
-
-def _refusal(request: Request, what: list[str]) -> SchemaRunnerError:
-    return SchemaRunnerError(
-        f"The tests would use the database {request.name!r} and remove it, but that is a NAME in "
-        f"DATABASES, and it exists: tests would remove {', '.join(what)}. Give TEST another "
-        f'"NAME", or leave it out. To make the schemas beside what is there, use '
-        f"--host-database current. If nothing in it is needed, drop it: dropdb {request.name}"
-    )

@@ -212,15 +212,21 @@ def reap(
     for schema in found(connection):
         if schema.pool in spared or schema.marker.run in alive or (schema.pool and alive):
             continue
-        lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
-        with locks.held_if_free(connection, lock) as is_free:
-            # A lease may be in another database.
-            if is_free and not locks.is_held(connection, lock):
-                with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
-                    # The owner may have cleaned up while we took its lock: drop looks again.
-                    if drop(connection, schema.name, schema.marker.run, batch=batch):
-                        dropped.append(schema.name)
+        if drop_unused(connection, schema, batch=batch):
+            dropped.append(schema.name)
     return dropped
+
+
+def drop_unused(connection: Connection, schema: OwnSchema, *, batch: int) -> bool:
+    """Drop a schema unless its run is alive, or one uses its pool; return whether it was there."""
+    lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
+    with locks.held_if_free(connection, lock) as is_free:
+        # A lease may be in another database.
+        if is_free and not locks.is_held(connection, lock):
+            with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
+                # The owner may have cleaned up while we took its lock: drop looks again.
+                return drop(connection, schema.name, schema.marker.run, batch=batch)
+    return False
 
 
 def drop_rest(connection: Connection, run: int, *, batch: int) -> None:

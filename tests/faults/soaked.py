@@ -112,10 +112,10 @@ def prepare_for(project: Project, kill: Kill) -> None:
 
 
 def recover(project: Project, kill: Kill) -> None:
-    """Let the next run pass; as in stock, one without --keepdb removes what was kept."""
+    """Let the next run pass, and have another remove what it has kept."""
     run(project, *kill.flags, env=kill.env)
     if "--keepdb" in kill.flags:
-        run(project, env={})
+        run(project, "--clear-pools", env={})
 
 
 def start(project: Project, *flags: str, env: dict[str, str]) -> Process:

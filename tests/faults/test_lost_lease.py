@@ -78,7 +78,7 @@ def test_a_lost_lease_is_taken_again(project: Project, mode: Mode, place: str) -
         assert project.schemas(project.name) == {}
         project.drop_database(project.name)
     if "--keepdb" in mode:
-        project.run().passed()
+        project.run("--clear-pools").passed()
 
 
 SEEDING = """

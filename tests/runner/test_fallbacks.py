@@ -173,12 +173,13 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
     keep(cloned, *PARALLEL)
     assert cloned.databases() == [cloned.name, host, one, two]
     assert count(cloned) == count(cloned, "seeded") == 1
-    # Another fingerprint has another database; without --keepdb all go.
+    # Another fingerprint has another database; --clear-pools removes all.
     cloned.migration("0004_more", "0003_schema", "migrations.RunSQL('SELECT 1')")
     keep(cloned)
     assert count(cloned) == 2
     assert len(cloned.databases()) == 4 + 2
-    cloned.run().passed()
+    result = cloned.run("--clear-pools").passed()
+    assert "Removed 2 pools (5 databases)." in result.stdout
     assert cloned.databases() == [cloned.name]
 
 
@@ -205,7 +206,8 @@ def test_runs_at_once_share_no_clone(cloned: Project) -> None:
     assert "already exists" not in keep(cloned, *PARALLEL).output
     assert set(found(cloned)) <= set(cloned.databases())
     assert count(cloned) == 2
-    cloned.run().passed()
+    result = cloned.run("--clear-pools").passed()
+    assert "Removed 1 pool (3 databases)." in result.stdout
     assert cloned.databases() == [cloned.name]
 
 
@@ -222,7 +224,7 @@ def test_databases_of_their_own_are_kept(unlike: Project) -> None:
         assert again.stdout.count("because") == 1
         assert set(found(unlike)) <= set(unlike.databases()) - {spare}
     assert count(unlike) == 2
-    unlike.run().passed()
+    unlike.run("--clear-pools").passed()
     assert unlike.databases() == [unlike.name]
 
 

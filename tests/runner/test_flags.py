@@ -78,8 +78,11 @@ FLAGS = [
 ]
 
 OWN_LINES = re.compile(
-    "((Built|Kept) schema test_w|[0-9]+ workers[,.] |Set-up |Resets: |[0-9]+ schemas? made, ).*\n"
+    "((Built|Kept|Dropped) schema test_w|[0-9]+ workers[,.] |Set-up |Resets: |"
+    "[0-9]+ schemas? made, |Destroying test database for alias '[a-z]+' \\('CLONE'\\)).*\n"
 )
+# What is said at the end of databases.
+ENDS = re.compile("(?m)^(?:Destroying test|Preserving|Dropped|Kept) .*$")
 
 
 def normal(text: str) -> list[str]:
@@ -89,6 +92,9 @@ def normal(text: str) -> list[str]:
     text = re.sub(r"'test_p[0-9]+_[0-9]'|'test_w[0-9]+_[0-9]+'", "'CLONE'", text)
     # Which schemas were built, and which stay, is ours to say and Django's not; so is a summary.
     lines = OWN_LINES.sub("", text).splitlines()
+    # Stock Django says that of each clone, too.
+    destroying = {line for line in lines if ENDS.fullmatch(line)}
+    lines = [line for line in lines if line not in destroying] + [*destroying]
     # What stock Django's workers send has another object for unittest's mark of no message.
     lines = [line.replace(" [<object object at ID>]", "") for line in lines]
     # In what order workers report is chance.
@@ -211,20 +217,52 @@ def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
     in_both(project, *mode).passed()
 
 
-def worker_schemas(project: Project) -> dict[str, str]:
+KINDS: dict[str, tuple[str, ...]] = {
+    "schema": (),
+    "database": ("--isolation", "database"),
+    "current": ("--host-database", "current"),
+    "clones": (),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_end_of_databases_is_told_once(project: Project, kind: str) -> None:
+    """An alias at verbosity 1; at 2, what was there is named, and nothing that never was."""
+    project.tests(TESTS)
+    if kind == "current":
+        project.create_database()
+    if kind == "clones":
+        project.migration("0002_schema", "0001_initial", "migrations.RunSQL('CREATE SCHEMA mine')")
+    flags = (*PARALLEL, *KINDS[kind])
+    alias = f"test {'schemas' if kind == 'current' else 'database'} for alias 'default'"
+    assert ENDS.findall(project.run(*flags).passed().stderr) == [f"Destroying {alias}..."]
+
+    told = ENDS.findall(project.run(*flags, "--keepdb", "-v", "2").passed().stderr)
+    host = project.name if kind == "current" else project.test_name
+    assert told.count(f"Preserving {alias} ('{host}')...") == 1
+    names = re.findall("\\('(.*)'\\)|schema (.*) in|database '(.*)'\\.", "\n".join(told))
+    kept = {*project.databases(), *worker_schemas(project, host)}
+    assert set(map("".join, names)) <= kept
+    assert 1 < len(told) <= 3
+    for name in project.databases():
+        project.drop_database(name)
+
+
+def worker_schemas(project: Project, host: str | None = None) -> dict[str, str]:
     """Map the schemas of workers to the states that their markers say."""
-    found = project.schemas().items()
+    found = project.schemas(host).items()
     return {name: marker.state for name, marker in found if marker and name.startswith("test_w")}
 
 
 def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
-    """They stay, marked as kept, one a class at most; a run without --keepdb removes them."""
+    """They stay, marked as kept, one a class at most; --clear-pools removes them."""
     project.tests(TESTS)
-    result = project.run("--parallel", "16", "--keepdb").passed()
+    result = project.run("--parallel", "16", "--keepdb", "-v", "2").passed()
     kept = worker_schemas(project)
     assert [*kept.values()] == ["kept"] * 4
     for name in kept:
         assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
     project.run("--keepdb").passed("Using existing test database")
     assert worker_schemas(project) == kept
-    project.run().passed()
+    result = project.run("--clear-pools").passed()
+    assert "Removed 1 pool (4 schemas, 1 database)." in result.stdout

@@ -199,14 +199,14 @@ def test_schemas_are_leased_again(kept: Project, host: str) -> None:
     assert all(name.startswith(f"test_w{number}_") for number, name in three.items())
     assert pool(kept, host) == dict.fromkeys(three.values(), clean)
 
-    result, two = run(kept, 2, START_METHOD="spawn")
+    result, two = run(kept, 2, "-v", "2", START_METHOD="spawn")
     assert two == {number: three[number] for number in (1, 2)}
-    assert "Using existing test database for alias 'default'..." in result.stderr
+    assert f"Using existing test database for alias 'default' ('{host}')..." in result.stderr
     assert "Removed" not in result.stdout
     for name in two.values():
         assert f"Kept schema {name} in database {host!r}." in result.stderr
     assert {one["database"] for one in kept.records("told")} == {host}
-    result, again = run(kept)
+    result, again = run(kept, 1, "-v", "2")
     assert again == serial
     assert f"Kept schema {serial[1]} in database {host!r}." in result.stderr
     assert pool(kept, host) == dict.fromkeys(three.values(), clean)
@@ -357,8 +357,7 @@ def test_another_fingerprint_has_a_pool_of_its_own(kept: Project, place: str) ->
         edit(kept, name, new, old)
     assert run_again() == found[0]
     assert count(kept) == 6
-    # Without --keepdb they go, as stock Django's does.
-    finish(start(kept, 1))
+    finish(start(kept, 1, "--clear-pools"))
     assert_nothing_is_kept(kept)
 
 
@@ -449,26 +448,47 @@ def test_two_runs_at_once(kept: Project, host: str) -> None:
     assert count(kept) == 1
 
 
-def test_a_run_without_keepdb_removes_the_pool(kept: Project, place: str, host: str) -> None:
-    """As under stock Django; but not what a live run uses."""
+def test_pools_stay_until_they_are_cleared(kept: Project, place: str, host: str) -> None:
+    """A run without --keepdb leaves them alone; --clear-pools all but what a live run uses."""
     run(kept, 3)
+    run(kept, VALUE="of another branch")
+    before = {name: own(kept, name) for name in kept.databases()}
     live, leased = start_waiting(kept)
     result = finish(start(kept, 1))
     assert "Removed" not in result.stdout
+    left = "1 pool is in use by other runs and left alone."
+    cleared = "1 schema, 1 database" if place == "test" else "1 schema"
+    result = finish(start(kept, 1, "--clear-pools"))
+    assert f"\nRemoved 1 pool ({cleared}). {left}\n" in result.stdout
     assert set(leased.values()) <= set(own(kept, host))
     (kept.folder / "go").touch()
     finish(live)
+    assert pool(kept, host).keys() <= before[host].keys()
     assert len(pool(kept, host)) == 3
-    _, leased = run(kept, 2)
-    # Worker 1 of the run without --keepdb has built, too.
-    assert count(kept) == 2
+    # Worker 1 of runs without --keepdb has built, too.
+    assert count(kept) == 4
 
-    result = finish(start(kept, 2))
-    where = f" in {host!r}" if place == "current" else ""
-    assert f"Removed what an earlier run left{where}: " in result.stdout
-    assert all(name in result.stdout for name in leased.values())
+    result = finish(start(kept, 2, "--clear-pools"))
+    cleared = "3 schemas, 1 database" if place == "test" else "3 schemas"
+    assert f"\nRemoved 1 pool ({cleared}).\n" in result.stdout
     assert_nothing_is_kept(kept)
-    assert count(kept) == 3
+    assert count(kept) == 5
+
+
+def test_keep_and_its_flags(kept: Project, host: str) -> None:
+    """KEEP = True stands for --keepdb, whatever workers are started by; --no-keepdb ends that."""
+    kept.configure('SCHEMA_RUNNER["KEEP"] = True')
+    finish(start(kept, 2, START_METHOD="spawn"))
+    first = told(kept)
+    assert set(pool(kept, host)) == set(first.values())
+    kept.forget()
+    finish(start(kept, 2, "--no-keepdb"))
+    assert not set(told(kept).values()) & set(first.values())
+    assert count(kept) == 2
+    kept.forget()
+    finish(start(kept, 2))
+    assert told(kept) == first
+    assert count(kept) == 2
 
 
 def test_a_run_that_was_killed_in_its_tests(kept: Project, host: str) -> None:
@@ -542,7 +562,7 @@ def test_extensions_of_migrations(kept: Project) -> None:
     for workers in (2, 3, 1):
         run(kept, workers)
     assert count(kept) == 1
-    kept.run("library.test_extension").passed()
+    kept.run("library.test_extension", "--clear-pools").passed()
     assert count(kept) == 2
     assert_nothing_is_kept(kept)
 
@@ -589,7 +609,8 @@ def test_several_aliases(project: Project) -> None:
     project.run(*flags(2), KEEP).passed()
     assert migrated() == ["third", "third"]
     assert len(pool(project, names[0])) == 2
-    project.run(*flags(2)).passed()
+    result = project.run(*flags(2), "--clear-pools").passed()
+    assert "Removed 3 pools (6 schemas, 3 databases)." in result.stdout
     assert project.databases() == []
 
 
@@ -615,5 +636,5 @@ def test_clone_databases(counted: Project, more: tuple[str, ...]) -> None:
         clones = [f"{counted.test_name}{suffix}" for suffix in ("", "_1", "_2")]
         assert counted.databases() == [counted.name, *clones]
     assert count(counted) == 1
-    counted.run(*flags(2), "--noinput", *more).passed()
+    counted.run(*flags(2), "--noinput", "--clear-pools", *more).passed()
     assert counted.databases() == [counted.name]

@@ -36,6 +36,9 @@ def kept(project: Project) -> Iterator[Project]:
     drop_databases(project)
 
 
+UNMADE = "no run has made it, and one that keeps schemas replaces nothing"
+
+
 def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
     """Where it is the database, or a worker's clone; the run has others, which it finds again."""
     stock = [kept.test_name, f"{kept.test_name}_1"]
@@ -43,7 +46,7 @@ def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
         kept.create_database(name)
         kept.query("CREATE TABLE of_stock ()", database=name)
     result = kept.run("--keepdb", "--noinput").passed()
-    line = f"Database {stock[0]!r} is left alone: no run has made it, and --keepdb keeps it. "
+    line = f"Database {stock[0]!r} is left alone: {UNMADE}. "
     assert f"{line}If nothing in it is needed, drop it: dropdb {stock[0]}" in result.stdout
     (made,) = set(kept.databases()) - {*stock}
     again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using existing test database")
@@ -66,12 +69,13 @@ def test_what_tests_leave_in_a_kept_database_is_not_taken_for_a_person_s(kept: P
     kept.tests(f"class Making(TransactionTestCase):\n    def test_it(self): query({making!r})\n")
     kept.run("--keepdb").passed()
     kept.run("--keepdb").passed("Using existing test database")
-    kept.run().passed()
+    kept.run("--clear-pools").passed()
     assert kept.databases() == []
     kept.run("--keepdb").passed()
     kept.query("CREATE TABLE precious (n int)")
     kept.run("--keepdb").passed("Using existing test database")
-    result = kept.run().passed()
+    result = kept.run("--clear-pools").passed()
+    assert "No pools are kept." in result.stdout
     why = "is left alone: it has table public.precious, which no run has made."
     assert why in result.stdout
     kept.query("SELECT FROM precious")
@@ -107,7 +111,7 @@ def test_statements_that_another_role_has_planted_are_not_executed(kept: Project
         connection.execute(f"SET ROLE {mallory}")
         schemas.mark(connection, "test_template_1", Marker(1, State.READY))
         connection.execute("RESET ROLE")
-        result = kept.run().passed()
+        result = kept.run("--clear-pools").passed()
         assert f"they belong to other roles: test_template_1 ({mallory})" in result.stdout
         assert connection.execute("SELECT FROM test_template_1.contents").fetchall() == [()]
         connection.execute(f"DROP OWNED BY {mallory} CASCADE")

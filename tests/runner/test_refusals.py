@@ -94,7 +94,7 @@ def test_test_name_equal_to_name_that_does_not_exist(same: Project) -> None:
     same.run().passed()
     same.run("--keepdb").passed()
     assert same.databases() == [same.name]
-    same.run().passed()
+    same.run("--clear-pools").passed()
     assert same.databases() == []
     # What a failing migration has made is removed too, so that the next run can work.
     same.migration("0002_more", "0001_initial", 'migrations.RunSQL("SELECT 1 / 0")')
@@ -108,7 +108,7 @@ def test_a_marked_database_in_use(same: Project) -> None:
         for schema in ("public", "app"):
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
             connection.execute(f"CREATE TABLE {schema}.precious (n int)")
-            refused(same, "--noinput", saying="tests would remove")
+            refused(same, "--noinput", "--clear-pools", saying="tests would remove")
             connection.execute(f"DROP TABLE {schema}.precious")
     same.drop_database()
 

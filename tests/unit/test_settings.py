@@ -1,8 +1,10 @@
+from argparse import ArgumentParser
 from typing import Any
 
 import pytest
 from django.test import override_settings
 
+from schema_runner import SchemaDiscoverRunner
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.settings import Settings
 
@@ -52,6 +54,7 @@ NUMBER = '"RETRIES"] must be a whole number, 0 or more'
         ({"ISOLATION": "process"}, "use one of 'schema', 'database'"),
         ({"HOST_DATABASE": None}, "use one of 'test', 'current'"),
         ({"ISOLATE_ADVISORY_LOCKS": 1}, "must be True or False"),
+        ({"KEEP": "yes"}, '"KEEP"] must be True or False'),
         ({"ISOLATION": "database", "HOST_DATABASE": "current"}, "'current' allows none"),
         ({"TEST_TIMEOUT": "5"}, '"TEST_TIMEOUT"] must be a number of seconds, more than 0, or'),
         *(
@@ -89,3 +92,19 @@ def test_options_of_the_command_line_win_where_they_are_given() -> None:
         assert (neither.test_timeout, neither.isolation) == (5, "database")
         both = Settings.read(test_timeout=0.5, isolation="schema")
         assert (both.test_timeout, both.isolation) == (0.5, "schema")
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_keep_stands_in_for_keepdb_where_neither_flag_is_given(keep: bool) -> None:
+    """Also where code makes the runner; what that passes wins, as do the flags."""
+    parser = ArgumentParser()
+    SchemaDiscoverRunner.add_arguments(parser)
+
+    def keeps(*flags: str, **arguments: bool) -> object:
+        options = vars(parser.parse_args(flags)) if flags or not arguments else arguments
+        return SchemaDiscoverRunner(**options).keepdb
+
+    with override_settings(SCHEMA_RUNNER={"KEEP": keep}):
+        assert keeps() is SchemaDiscoverRunner().keepdb is keep
+        assert keeps("--keepdb") is keeps("--no-keepdb", "--keepdb") is keeps(keepdb=True) is True
+        assert keeps("--no-keepdb") is keeps(keepdb=False) is False

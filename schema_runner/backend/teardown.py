@@ -1,0 +1,69 @@
+"""The end of test databases: what workers have is dropped, or kept for other runs."""
+
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+from .. import names
+from .keeping import Keeping
+from .sessions import disconnect
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.creation import DatabaseCreation as Base
+
+    from ..postgres.clearing import Cleared
+    from ..postgres.request import Request
+else:
+    Base = object
+
+
+class TearDown(Keeping, Base):
+    """The part of `SchemaCreation` that drops or keeps what was made.
+
+    Django calls `destroy_test_db` for each worker, with its number as `suffix`, and then once for
+    the alias. Only that is told, unless the names are of interest.
+    """
+
+    def clear_pools(self) -> "Cleared":
+        """Remove all that runs have kept for this alias, but for what live runs use."""
+        from ..postgres import clearing
+
+        request = self._request()
+        if self._is_current:
+            return clearing.clear_schemas(request)
+        return clearing.clear_databases(request._replace(name=names.database(request.name)))
+
+    def _request(self) -> "Request":
+        raise NotImplementedError
+
+    def destroy_test_db(
+        self,
+        old_database_name: str | None = None,
+        verbosity: int = 1,
+        keepdb: bool = False,
+        suffix: str | None = None,
+    ) -> None:
+        alias = self._alias
+        if self.workspace is None or self.workspace.host_name(alias) is None:
+            told = verbosity if suffix is None or verbosity > 1 else 0
+            super().destroy_test_db(old_database_name, told, keepdb, suffix)
+            return
+        self.connection.close()
+        if suffix is None:
+            what = "schemas" if self._is_current else "database"
+            self._say(f"{'Preserving' if keepdb else 'Destroying'} test {what}", verbosity)
+        workers = self._workspace.workers_of(alias) if suffix is None else [int(suffix)]
+        for worker in workers:
+            if keepdb:
+                done = self._workspace.keep(alias, worker)
+            else:
+                done = self._workspace.drop(alias, worker)
+            if done is not None and verbosity >= 2:
+                self.log(f"{'Kept' if keepdb else 'Dropped'} {done}.")
+        if suffix is None:
+            disconnect()
+            self._workspace.release(alias, keep=keepdb)
+            self._reconnect(None)
+            if old_database_name is not None:
+                settings.DATABASES[alias]["NAME"] = old_database_name
+                self.connection.settings_dict["NAME"] = old_database_name
