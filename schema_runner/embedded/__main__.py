@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from urllib.parse import quote
 
 from ..errors import SchemaRunnerError
 from . import users
@@ -26,10 +25,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(str(error))
     if command:
         _become(command, server)
-    host = quote(str(server.socket_dir), safe="")
     sys.stdout.write(
         f"PostgreSQL {server.version} runs until you press Ctrl-C; for others, as they need it.\n"
-        f"URL       postgresql://{server.user}@{host}:{server.port}/postgres\n"
+        f"URL       postgresql://{server.user}@:{server.port}/postgres?host={server.socket_dir}\n"
         f"Programs  {server.bin_dir}\n"
         f"Data      {server.data_dir}\n"
         f"Log       {server.data_dir / 'server.log'}\n"

@@ -47,6 +47,9 @@ class Entry(UserDict[str, Any]):
         result.update(other)
         return result
 
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        return {**other, **self}
+
     def setdefault(self, key: str, default: Any = None) -> Any:
         return self.data.setdefault(key, default)
 
@@ -55,13 +58,21 @@ class Entry(UserDict[str, Any]):
             server = start(**self._options)
             address = server.database(self._database)
         except (SchemaRunnerError, psycopg.Error) as error:
-            # A command ends with the message alone then, instead of its traceback.
-            from django.core.management.base import CommandError
-
-            raise CommandError(str(error)) from error
+            raise _unreachable(str(error)) from error
         for key in _ADDRESS:
             self.data[key] = address[key]
         _put_on_path(str(server.bin_dir))
+
+
+def _unreachable(message: str) -> Exception:
+    """Return what a command shows as one line, and what else counts as a server that is away."""
+    from django.core.management.base import CommandError
+    from django.db import OperationalError
+
+    class EmbeddedServerError(CommandError, OperationalError):
+        pass
+
+    return EmbeddedServerError(message)
 
 
 def _put_on_path(folder: str) -> None:

@@ -712,6 +712,7 @@ def test_an_entry_is_a_dict_that_waits(start: Start, shared_cache: Path, folder:
     finally:
         os.environ["PATH"] = path
     assert found == server.database("waited") | {"CONN_MAX_AGE": 60}
+    assert {"CONN_MAX_AGE": 0, "TEST": {}} | entry == found | {"TEST": {}}
     assert [deepcopy(entry)[key] for key in ("HOST", "PORT")] == [str(server.socket_dir), 5432]
 
 
@@ -766,13 +767,16 @@ def test_commands_that_need_no_database_start_no_server(folder: Path) -> None:
 
 
 def test_a_command_without_a_server_ends_with_one_line(commands: Commands) -> None:
-    """In place of a traceback, whichever command it is."""
+    """In place of a traceback, whichever command it is; one that can do without goes on."""
+    expected = "The cache folder /proc/nowhere/django-schema-runner cannot be made: "
     result = commands.run("django", "migrate", XDG_CACHE_HOME="/proc/nowhere")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(
-        "CommandError: The cache folder /proc/nowhere/django-schema-runner cann"
-    )
+    assert line.startswith(f"EmbeddedServerError: {expected}")
+    result = commands.run("django", "makemigrations", XDG_CACHE_HOME="/proc/nowhere")
+    assert (result.returncode, result.stdout) == (0, "No changes detected\n")
+    assert "RuntimeWarning: Got an error checking a consistent migration history" in result.stderr
+    assert expected in result.stderr
 
 
 QUERY = ("-Atc", "SELECT current_database()")
