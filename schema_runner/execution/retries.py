@@ -33,7 +33,6 @@ class Retries:
         """Try each failure again until it passes, and give up those that do not."""
         if self._kept and not engine.is_stopped:
             engine.log(f"Running again what failed, alone ({len(self._kept)}).")
-            self.retried = [failure.name for failure, _ in self._kept]
         while self._kept:
             failure, times = self._kept[0]
             if times > self._limit_of(failure, engine) or engine.is_stopped:
@@ -61,6 +60,8 @@ class Retries:
 
         is_run = engine.again(failure, attempt=times + 1, keep=keep)
         self._kept.popleft()
+        if times == 1 and (is_run or not engine.is_stopped):
+            self.retried.append(failure.name)
         if is_run and not has_failed:
             self.flaky.append(failure)
             # Tests of a class whose set-up had failed before.

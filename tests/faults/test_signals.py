@@ -209,6 +209,34 @@ def test_two_end_the_run_at_once(suite: Project, numbers: list[int], way: str) -
     assert suite.databases() == []
 
 
+FAILING_AGAIN = """
+    class Failing(TestCase):
+        def test_a(self):
+            record("runs")
+            if len(Path("recorded").read_text().splitlines()) > 1:
+                while not Path("go").exists():
+                    time.sleep(0.02)
+            self.fail("as planned")
+        def test_b(self): self.fail("likewise")
+"""
+
+
+def test_ctrl_c_while_what_failed_is_run_again(project: Project) -> None:
+    """All that failed has failed, and only what was run again is said to have been."""
+    project.tests(FAILING_AGAIN)
+    process = project.start("--retries", "1")
+    wait_for(lambda: len(project.records("runs")) == 2, "the second run of a test")
+    send(process, signal.SIGINT, to_group=True)
+    read_until(process, "\nFinishing 1 test; press Ctrl-C again to stop now.\n")
+    result = end(project, process)
+    assert result.code == 128 + signal.SIGINT, result.output
+    assert "FAILED (failures=2)" in result.stderr
+    assert "Interrupted when all tests had been run." in result.stdout
+    assert (
+        "Failed again when run again (1): library.test_generated.Failing.test_a" in result.stdout
+    )
+
+
 def test_a_third_ctrl_c_ends_the_cleaning(suite: Project) -> None:
     """A line says what stays; the next run removes it."""
     process = suite.start()
