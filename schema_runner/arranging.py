@@ -80,10 +80,13 @@ class ArrangingMixin(Base):
         subsuites = partition_suite_by_case(self.test_suite(tests))
         cases = [list(subsuite) for subsuite in subsuites]
         if isinstance(workers, Automatic):
-            workers = self._choose_workers(arrangement, cases, suite)
-        processes = workers
-        if workers > 1:
-            processes = min(workers, arrangement.count_shares(cases, workers=workers))
+            connections = self._workers_by_connections(suite)
+            choice = arrangement.choose_workers(cases, connections=connections)
+            self.log(choice.why)
+            processes = choice.workers
+        elif (processes := workers) > 1:
+            shares = arrangement.count_shares(cases, workers=workers)
+            processes = self._as_connections_allow(min(workers, shares), workers, suite)
         if processes <= 1 and not self._needs_worker(tests):
             self.parallel = min(self.parallel, 1)
             is_parallel = isinstance(suite, SchemaParallelTestSuite)
@@ -149,18 +152,26 @@ class ArrangingMixin(Base):
             log=self.log,
         )
 
-    def _choose_workers(
-        self,
-        arrangement: "Arrangement",
-        cases: Sequence[Sequence[Any]],
-        suite: unittest.TestSuite,
-    ) -> int:
+    def _workers_by_connections(self, suite: unittest.TestSuite, wanted: int = 0) -> int | None:
         from .backend.room import workers_by_connections
 
+        is_current = self._settings.host_database == "current"
         aliases = self._get_databases(suite)
-        choice = arrangement.choose_workers(cases, connections=workers_by_connections(aliases))
-        self.log(choice.why)
-        return choice.workers
+        return workers_by_connections(aliases, wanted=wanted, is_current=is_current)
+
+    def _as_connections_allow(self, wanted: int, asked: int, suite: unittest.TestSuite) -> int:
+        """Return how many workers of those that can be used there are connections for.
+
+        Where these are fewer, say so, with the number that was asked for.
+        """
+        allowed = self._workers_by_connections(suite, wanted) if wanted > 1 else None
+        if allowed is None or allowed >= wanted:
+            return wanted
+        from .foresight.sizing import by_connections, explained
+
+        number, why = by_connections(allowed)
+        self.log(explained(asked, number, why))
+        return number
 
     @cached_property
     def _quarantined(self) -> Collection[str]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .errors import SchemaRunnerError
-from .postgres.capacity import refuse_beyond_connections
 from .postgres.created import HostDatabase
 from .postgres.hosts import PUBLIC, Host
 from .postgres.recovery import Watch
@@ -139,7 +138,6 @@ class Workspace:
         if reservation.kept is not None:
             site.host, site.reservation = reservation.kept, None
             site.is_cloned = reservation.kept.is_kept_for_clones
-            self._refuse_beyond_connections(alias)
 
     def claim(self, alias: str, create: Callable[[], object]) -> None:
         """Have `create` make the host database that is reserved, unless it has been made."""
@@ -147,7 +145,6 @@ class Workspace:
         if site.reservation is not None:
             site.host = site.reservation.claim(create)
             site.reservation = None
-            self._refuse_beyond_connections(alias)
 
     def use_project_database(self, alias: str, request: Request) -> None:
         """Take the project's own database as the host database of `alias`."""
@@ -156,17 +153,11 @@ class Workspace:
         with ExitStack() as turn:
             host = ProjectDatabase.obtain(request, turn)
             self._sites[alias] = Site(request.name, turn.pop_all(), host=host)
-        self._refuse_beyond_connections(alias)
 
     def end_turn(self, alias: str) -> None:
         """Let other runs that want the same look at what has been built."""
         self.host(alias).settle()
         self._sites[alias].turn.close()
-
-    def _refuse_beyond_connections(self, alias: str) -> None:
-        # A worker has a connection to each host database so far, or to a clone of it.
-        connection, each = self.host(alias).connection, len(self._sites)
-        refuse_beyond_connections(connection, workers=self.workers, each=each)
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
@@ -203,8 +194,6 @@ class Workspace:
     def turn_to_clones(self, alias: str) -> None:
         """Leave everything where stock Django has it, so that it can be cloned."""
         self._sites[alias].is_cloned = True
-        if self.workers > 1:
-            self._refuse_beyond_connections(alias)
 
     def take_clone(self, alias: str, worker: int) -> bool:
         """Give a worker a clone that an earlier run has kept, if there is one."""

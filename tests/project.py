@@ -212,11 +212,13 @@ class Project:
 
     def shell(self, line: str, **env: str) -> Process:
         """Start a line as it is typed in the project's folder, in an activated environment."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        variables = _environment()
+        path = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+        modules = os.pathsep.join([str(APPS), *filter(None, [variables.get("PYTHONPATH")])])
         process = subprocess.Popen(
             ["sh", "-c", line],
             cwd=self.folder,
-            env={**_environment(), "PATH": path, "PYTHONPATH": str(APPS), **env},
+            env={**variables, "PATH": path, "PYTHONPATH": modules, **env},
             text=True,
             start_new_session=True,
             **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),

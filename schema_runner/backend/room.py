@@ -1,5 +1,6 @@
 """How many workers the servers of a suite have room for."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -10,35 +11,47 @@ from django.db import connections
 
 from ..errors import SchemaRunnerError
 from ..postgres.capacity import connections_left
+from ..postgres.server import SECONDS_FOR_CLOSING, SOON
 from .servers import server_of
 
 # What a run itself has open at the same time: its leases, and connections of the main process.
 _OWN = 4
 
 
-def workers_by_connections(aliases: Iterable[str]) -> int | None:
+def workers_by_connections(
+    aliases: Iterable[str], *, wanted: int = 0, is_current: bool = False
+) -> int | None:
     """Return for how many workers, at least, all servers of these aliases have connections.
 
-    A worker needs two for each database: that of its tests, and that of its resets. None where no
-    alias is PostgreSQL, and where a server does not tell: the run will say what is wrong then.
+    A worker needs two for each database: that of its tests, and that of its resets. Where
+    `is_current` the limits of the project's own databases count. As long as there are fewer than
+    `wanted`, wait a moment for connections that are being closed. None where no alias is
+    PostgreSQL, and where a server does not tell: the run will say what is wrong then.
     """
-    databases: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    servers: dict[tuple[str, ...], str] = {}
+    places: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for alias in aliases:
         connection = connections[connections[alias].settings_dict["TEST"]["MIRROR"] or alias]
         if connection.vendor == "postgresql":
             settings = connection.settings_dict
             place = tuple(str(settings[key]) for key in ("HOST", "PORT", "USER"))
-            databases[place].add(str(settings["NAME"]))
-            servers[place] = connection.alias
-    rooms = [_room(servers[place], each=2 * len(names)) for place, names in databases.items()]
+            places[place][str(settings["NAME"])] = connection.alias
+    rooms = [
+        _room(alias, each=2 * len(names), wanted=wanted, database=name if is_current else None)
+        for names in places.values()
+        for name, alias in list(names.items())[: None if is_current else 1]
+    ]
     return min((room for room in rooms if room is not None), default=None)
 
 
-def _room(alias: str, *, each: int) -> int | None:
+def _room(alias: str, *, each: int, wanted: int, database: str | None) -> int | None:
     connection: Any = connections[alias]
+    deadline = time.monotonic() + SECONDS_FOR_CLOSING
     try:
         with server_of(connection).maintenance() as maintenance:
-            return max(connections_left(maintenance) - _OWN, 0) // each
+            while True:
+                room = max(connections_left(maintenance, database) - _OWN, 0) // each
+                if room >= wanted or time.monotonic() > deadline:
+                    return room
+                time.sleep(SOON)
     except (psycopg.Error, SchemaRunnerError, ImproperlyConfigured):
         return None

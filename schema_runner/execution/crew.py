@@ -183,12 +183,17 @@ class Crew:
         self._assigned = assigned
         self._tests = tests
         self.announced: set[str] = set()
-        self._is_forked = multiprocessing.get_start_method() == "fork"
+        self._is_forked = assigned.main is not None or multiprocessing.get_start_method() == "fork"
         if not self._is_forked:
             from multiprocessing import resource_tracker
 
             # Started later, it would unblock signals that are held for a worker.
             resource_tracker.ensure_running()
+
+    def outside(self) -> "Crew":
+        """Return one of processes that look to their tests like this one, and not like workers."""
+        assigned = self._assigned._replace(main=multiprocessing.current_process())
+        return Crew(assigned, self._tests)
 
     @property
     def keeps_places(self) -> bool:
@@ -206,7 +211,8 @@ class Crew:
         # Else no pipe would come to its end as long as another worker has it too.
         for end in (send, receive, listen):
             forks.let_go(end, Connection.close)
-        process = multiprocessing.Process(
+        context: Any = multiprocessing.get_context("fork" if self._is_forked else None)
+        process = context.Process(
             target=work,
             args=(assigned, Pipes(orders, reports, bell)),
             name=f"worker {number}",

@@ -14,6 +14,8 @@ from .report import Failure
 _TIMES = 5
 # How often something is run alone that has not failed again in any way.
 _MORE = 10
+# A run of one class has a worker only where something may have to be run again.
+_IN_A_WORKER = ("--parallel=2", "--retries=1")
 
 
 class Fault(StrEnum):
@@ -23,6 +25,7 @@ class Fault(StrEnum):
     POLLUTED = "polluted"
     PARALLEL_UNSAFE = "parallel-unsafe"
     FLAKY = "flaky"
+    WORKER_ONLY = "worker-only"
 
 
 class Verdict(NamedTuple):
@@ -63,6 +66,13 @@ class Diagnosis:
 
     def _judge(self, failure: Failure) -> Verdict:
         failed = self._count_alone(failure, _TIMES)
+        if failed == _TIMES and all(self._engine.passes_outside(failure) for _ in range(_TIMES)):
+            evidence = (
+                f"it fails in a worker process, {_TIMES} times of {_TIMES}, and passes outside of "
+                f"one, as without --parallel, {_TIMES} times of {_TIMES}"
+            )
+            tests = self._tests_of(failure)
+            return Verdict(failure.name, Fault.WORKER_ONLY, evidence, tests, _IN_A_WORKER)
         if failed == _TIMES:
             evidence = f"it fails alone in a fresh schema, {_TIMES} times of {_TIMES}"
             return Verdict(failure.name, Fault.BROKEN, evidence, self._tests_of(failure))

@@ -5,7 +5,7 @@ import unittest
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from .crew import Crew
 from .messages import Part
@@ -78,7 +78,18 @@ class Engine:
         All of them are run in a fresh process with a fresh schema.
         """
         spots = [*after, *_spots(failure)]
-        return self._is_found(failure, list(_parts(spots)), workers=1, start=Start.TOGETHER)
+        probe = self._probe(failure, list(_parts(spots)), workers=1, start=Start.TOGETHER)
+        return probe.has_failed
+
+    def passes_outside(self, failure: Failure) -> bool:
+        """Find out, telling nobody, whether something passes in a process that is no worker.
+
+        That one is forked, whatever others are, and has a fresh schema.
+        """
+        parts = list(_parts(_spots(failure)))
+        crew = self._probing.outside()
+        probe = self._probe(failure, parts, crew=crew, workers=1, start=Start.TOGETHER)
+        return probe.has_ended and not probe.has_failed
 
     def fails_beside(
         self, failure: Failure, spots: Sequence[Spot], *, beginning: Beginning
@@ -91,17 +102,23 @@ class Engine:
         others = list(_parts(spots, first_key=it.key + 1))
         # The first worker gets what comes first, and is the first to begin.
         place = 1 if beginning is Beginning.OTHERS else 0
-        return self._is_found(
+        return self._probe(
             failure,
             [*others[:place], it, *others[place:]],
             workers=2,
             start=Start.TOGETHER if beginning is Beginning.TOGETHER else Start.IN_TURN,
-        )
+        ).has_failed
 
-    def _is_found(
-        self, failure: Failure, parts: Sequence[Part], *, workers: int, start: Start
-    ) -> bool:
-        """Run parts in fresh workers; return whether something has failed then."""
+    def _probe(
+        self,
+        failure: Failure,
+        parts: Sequence[Part],
+        *,
+        workers: int,
+        start: Start,
+        crew: Crew | None = None,
+    ) -> "_Probe":
+        """Run parts in fresh processes, and see whether something fails then."""
         found: list[Failure] = []
 
         def keep(one: Failure) -> bool:
@@ -113,14 +130,16 @@ class Engine:
             observers=(),
             log=lambda _text: None,
         )
+        report = Report(self.tests, audience, keep=keep)
         self._supervise(
             workers=workers,
             schedule=Schedule(parts, ahead=0),
-            crew=self._probing,
-            report=Report(self.tests, audience, keep=keep),
+            crew=crew or self._probing,
+            report=report,
             start=start,
         )
-        return any(failure.is_about(one) for one in found)
+        has_failed = any(failure.is_about(one) for one in found)
+        return _Probe(has_failed, set(_spots(failure)) <= report.ended)
 
     def _supervise(self, **what: Any) -> None:
         Supervisor(**what).run(self._watch)
@@ -128,20 +147,28 @@ class Engine:
             end_for(self._audience.result, why)
 
 
+class _Probe(NamedTuple):
+    """Whether something has failed in a probe, and whether all of its tests have ended."""
+
+    has_failed: bool
+    has_ended: bool
+
+
 class _Silent(unittest.TestResult):
-    """A result that is to say nothing, and that stops when another one does."""
+    """A result that is to say nothing, and that stops when another one does, too."""
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
-        self._is_stopped = is_stopped
+        self._is_stopped, self._has_stopped = is_stopped, False
         super().__init__()
 
     @property
     def shouldStop(self) -> bool:  # noqa: N802
-        return self._is_stopped()
+        return self._has_stopped or self._is_stopped()
 
     @shouldStop.setter
     def shouldStop(self, value: bool) -> None:  # noqa: N802
-        """Nothing here stops by itself."""
+        # As where a process cannot be set up.
+        self._has_stopped = value
 
 
 def _spots(failure: Failure) -> list[Spot]:

@@ -24,7 +24,7 @@ from ..backend.sessions import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
 from ..postgres import locks
 from ..settings import Settings
-from . import marks
+from . import main_process, marks
 from .channel import Receiver, Sender
 from .messages import Creates, Failed, Gone, Order, Ready, Said, Stop, UsesDatabases
 from .raised import exc_info
@@ -38,7 +38,8 @@ class Assigned(NamedTuple):
     """What a process is told as it starts; all of it can be pickled but `subsuites`.
 
     `subsuites` lists the test cases of each for a process that is forked, and is None for one
-    that gets them with its orders. Of one that `is_silent` nothing is seen that its tests print.
+    that gets them with its orders. Of one that `is_silent` nothing is seen that its tests print,
+    and they read nothing. One that has a `main` process, and is forked, looks to them like that.
     Attributes that Django's suite has too mean what they mean there.
     """
 
@@ -46,6 +47,7 @@ class Assigned(NamedTuple):
     is_replacement: bool
     is_only_one: bool
     is_silent: bool
+    main: main_process.Process | None
     settings: Settings
     keepdb: bool
     init_worker: Callable[..., None]
@@ -76,24 +78,29 @@ def work(assigned: Assigned, pipes: Pipes) -> None:
         forks.let_go(end, Connection.close)
     # Stock Django's workers are daemons, whose tests may start no processes.
     multiprocessing.current_process().daemon = False
-    end_with_parent()
-    if assigned.is_only_one:
+    if assigned.main is not None:
+        # Without the thread that waits for the run's end, which a test could find.
+        main_process.look_like(assigned.main)
+    else:
+        end_with_parent()
+    if assigned.is_only_one or assigned.main is not None:
         # For debuggers: nobody else reads what is typed in.
         with suppress(OSError):
             sys.stdin = os.fdopen(0, closefd=False)
     if assigned.is_silent:
         _silence()
     worker = _Process(assigned, pipes)
-    forks.handle(signal.SIGINT, _heed_nothing)
+    worker.ignore_interrupts()
     worker.termination.handle()
     worker.run()
 
 
 def _silence() -> None:
-    """Let nothing be seen of what tests print, or programs that they start."""
-    with open(os.devnull, "w") as nowhere:
-        for output in (1, 2):
-            os.dup2(nowhere.fileno(), output)
+    """Let nothing be seen of what tests print, or programs that they start; they read nothing."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 def _heed_nothing(*_: object) -> None:
@@ -112,6 +119,10 @@ class _Process:
             time_limit=assigned.settings.test_timeout,
             is_stopped=self._is_stopped,
         )
+
+    def ignore_interrupts(self) -> None:
+        if self._assigned.main is None:
+            forks.handle(signal.SIGINT, _heed_nothing)
 
     def run(self) -> None:
         try:
@@ -146,15 +157,16 @@ class _Process:
             say=self._say,
         )
         locks.wait_with(locks.Patience(assigned.settings.lock_timeout, self._say))
-        assigned.init_worker(
-            _Counter(assigned.number - 1),
-            assigned.initial_settings,
-            assigned.serialized_contents,
-            _prepare_spawned,
-            (assigned,),
-            assigned.debug_mode,
-            assigned.used_aliases,
-        )
+        with main_process.seeming_forked() if assigned.main is not None else nullcontext():
+            assigned.init_worker(
+                _Counter(assigned.number - 1),
+                assigned.initial_settings,
+                assigned.serialized_contents,
+                _prepare_spawned,
+                (assigned,),
+                assigned.debug_mode,
+                assigned.used_aliases,
+            )
         programs.lead()
         if assigned.subsuites is None:
             # A forked one has what the run has imported.
@@ -192,7 +204,7 @@ class _Process:
 
     def _execute(self, order: Order) -> None:
         # A run within a test takes the handler away, as stock Django's does.
-        forks.handle(signal.SIGINT, _heed_nothing)
+        self.ignore_interrupts()
         leave_transactions()
         self._reporter.enter(order.part)
         try:

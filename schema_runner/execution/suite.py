@@ -158,6 +158,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             is_replacement=False,
             is_only_one=self.processes == 1,
             is_silent=False,
+            main=None,
             settings=self.settings,
             keepdb=self.keepdb,
             # Django's own are functions, so that they can be pickled, and bound as attributes.

@@ -52,8 +52,19 @@ def choose(situation: Situation) -> Choice:
         why = "more would hardly be through sooner"
     if not situation.is_measured:
         why += " (how long tests take is a guess, until they have been run)"
-    named = f"{best} workers" if best > 1 else "no workers"
-    return Choice(best, f"--parallel auto: {named}, because {why}.")
+    return Choice(best, explained("auto", best, why))
+
+
+def explained(wanted: int | str, number: int, why: str) -> str:
+    """Return the line about a number of workers that is not what --parallel says."""
+    named = f"{number} workers" if number > 1 else "no workers"
+    return f"--parallel {wanted}: {named}, because {why}."
+
+
+def by_connections(left: int) -> tuple[int, str]:
+    """Return how many workers there can be where there are connections for so many, and why."""
+    number = max(left, 1)
+    return number, f"the server has connections for {number} at most"
 
 
 def _limits(situation: Situation) -> list[tuple[int, str]]:
@@ -61,8 +72,7 @@ def _limits(situation: Situation) -> list[tuple[int, str]]:
     usable = max(math.floor(situation.processors), 1)
     limits = [_limit_of_processors(situation, usable)]
     if situation.connections is not None:
-        left = max(situation.connections, 1)
-        limits.append((left, f"the server has connections for {left} at most"))
+        limits.append(by_connections(situation.connections))
     parts = max(len(situation.parts), 1)
     are = "is" if parts == 1 else "are"
     limits.append((parts, f"there {are} {count(parts, 'class', 'classes')} of tests"))

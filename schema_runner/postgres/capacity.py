@@ -1,17 +1,14 @@
 """How many connections a server has left."""
 
-import time
-
 from ..errors import SchemaRunnerError
-from .server import SECONDS_FOR_CLOSING, SOON, Connection
+from .server import Connection
 
 # The lowest of three limits, each less what is in use: the server's, the database's and the
 # role's. -1 stands for none. Superusers meet the first one alone, and for them there is a reserve.
 _LEFT = """
     WITH used AS (
         SELECT coalesce(pg_catalog.sum(numbackends), 0) AS server,
-               pg_catalog.sum(numbackends)
-                   FILTER (WHERE datname = pg_catalog.current_database()) AS database,
+               pg_catalog.sum(numbackends) FILTER (WHERE datname = %(database)s) AS database,
                (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
                 WHERE usename = session_user) AS role
         FROM pg_catalog.pg_stat_database
@@ -28,14 +25,15 @@ _LEFT = """
                  CASE WHEN rolconnlimit >= 0 AND NOT rolsuper
                       THEN rolconnlimit - used.role END)::int
     FROM used, reserved, pg_catalog.pg_database, pg_catalog.pg_roles
-    WHERE datname = pg_catalog.current_database() AND rolname = session_user
+    WHERE datname = %(database)s AND rolname = session_user
 """
 
 
-def connections_left(connection: Connection) -> int:
-    """Return how many more connections this role can open to this database."""
-    row = connection.execute(_LEFT).fetchone()
-    assert row is not None
+def connections_left(connection: Connection, database: str | None = None) -> int:
+    """Return how many more connections this role can open to this database, or another one."""
+    row = connection.execute(_LEFT, {"database": database or connection.info.dbname}).fetchone()
+    if row is None:
+        raise SchemaRunnerError(f"There is no database {database!r}.")
     return max(int(row[0]), 0)
 
 
@@ -46,19 +44,4 @@ def refuse_old_server(connection: Connection, oldest_version: int) -> None:
         raise SchemaRunnerError(
             f"The server is PostgreSQL {found // 10000}; this version of Django needs "
             f"{oldest_version // 10000} or later. Use a newer server, or an older Django."
-        )
-
-
-def refuse_beyond_connections(connection: Connection, *, workers: int, each: int) -> None:
-    """Raise SchemaRunnerError where workers could not all open so many connections each."""
-    needed = workers * each
-    deadline = time.monotonic() + SECONDS_FOR_CLOSING
-    while (left := connections_left(connection)) < needed and time.monotonic() < deadline:
-        time.sleep(SOON)
-    if needed > left:
-        number = left // each
-        remedy = f"Run with --parallel {number}" if number else "End others"
-        raise SchemaRunnerError(
-            f"The server has {left} connections left for this role and database, and {workers} "
-            f"workers need at least {needed}. {remedy}, or have max_connections raised."
         )

@@ -61,6 +61,8 @@ class Command:
     ) -> list[str] | None:
         """Put the tests into what was typed; None where no tests can be named there."""
         head, tail = self._split()
+        if tail and self._parser is None and set(options) > {"--parallel=2"}:
+            return [*head, *tail]  # It does not know the others.
         name = self._parser.prog.split()[-1] if self._parser else None
         if tail and tail[0] == name:
             head, tail = [*head, tail[0]], tail[1:]
@@ -75,8 +77,8 @@ class Command:
         others = [word for word in others if word != "--" and os.path.normpath(word) not in run]
         before = list(takewhile(lambda word: not word.startswith("-"), others))
         kept = [word for one in given if one.dest not in _REPLACED for word in one.words]
-        if not options and self._is_parallel and all(one.dest != "parallel" for one in given):
-            options = ["--parallel=1"]  # It has workers without being told.
+        if not options and self._has_workers_anyway(given):
+            options = ["--parallel=1"]
         # No option that may have a value comes right before the tests.
         return [*head, *before, *tests, *kept, *options, *others[len(before) :]]
 
@@ -89,9 +91,12 @@ class Command:
         is_command = getattr(self._parser, "called_from_command_line", False)
         return run <= typed and bool(run or is_command)
 
-    @property
-    def _is_parallel(self) -> bool:
-        return int(self._arguments.get("parallel") or 0) > 1
+    def _has_workers_anyway(self, given: Sequence[_Given]) -> bool:
+        """Whether it may have workers without --parallel, as Django's runtests.py has."""
+        is_default = self._parser is None or self._parser.get_default("parallel")
+        is_given = any(one.dest == "parallel" for one in given)
+        is_parallel = int(self._arguments.get("parallel") or 0) > 1
+        return is_parallel and bool(is_default or not is_given)
 
     def _made_up(self, tests: Sequence[str], options: Sequence[str]) -> list[str]:
         """Return the test command that does what this run does, but for its tests."""
@@ -111,7 +116,7 @@ class Command:
             given = [one for one in given if not needed.get(one.dest)]
             given += [_Given(name, f"--{name}", [text]) for name, text in needed.items() if text]
         runner = self._runner_class
-        if runner is not get_runner(settings, self._arguments.get("testrunner")):  # type: ignore[arg-type]
+        if runner is not get_runner(settings, self._arguments.get("testrunner")):
             path = f"{runner.__module__}.{runner.__qualname__}"
             given = [*given, _Given("testrunner", "--testrunner", [path])]
         kept = [word for one in given for word in one.words]
@@ -173,7 +178,11 @@ class _Record(Action):
     """Notes that an option was given, and with what."""
 
     def __call__(
-        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+        self,
+        parser: Any,  # noqa: ARG002
+        namespace: Any,
+        values: Any,
+        option_string: str | None = None,
     ) -> None:
         found = [values] if isinstance(values, str) else list(values or ())
         namespace.given.append(_Given(self.dest, str(option_string), found))

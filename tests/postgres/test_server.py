@@ -13,7 +13,7 @@ import pytest
 
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres import pgoptions, secret_options
-from schema_runner.postgres.capacity import connections_left, refuse_beyond_connections
+from schema_runner.postgres.capacity import connections_left
 from schema_runner.postgres.identity import Identity
 from schema_runner.postgres.server import Connection, Server
 
@@ -138,6 +138,9 @@ def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None
         before = connections_left(connection)
         connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 3")
         assert (connections_left(ordinary), connections_left(connection)) == (1, before)
+        with limited.connect("postgres") as elsewhere:
+            assert connections_left(elsewhere, database) == 1
+            assert connections_left(elsewhere) == 2
         connection.execute(
             f"ALTER DATABASE {database} CONNECTION LIMIT -1;"
             f"ALTER ROLE {database} CONNECTION LIMIT -1"
@@ -147,19 +150,6 @@ def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None
             " WHERE name IN ('superuser_reserved_connections', 'reserved_connections')"
         ).fetchone()
         assert connections_left(ordinary) == connections_left(connection) - reserved
-
-
-def test_too_many_workers_are_refused(limited: Server, database: str) -> None:
-    """With how many there can be, once a connection that is closing has gone."""
-    with limited.connect(database) as connection:
-        closing = threading.Timer(0.2, limited.connect(database).close)
-        closing.start()
-        refuse_beyond_connections(connection, workers=3, each=1)
-        closing.join()
-        advice = {4: "Run with --parallel 3", 2: "Run with --parallel 1", 1: "End others"}
-        for workers, remedy in advice.items():
-            with pytest.raises(SchemaRunnerError, match=rf"at least 4\. {remedy}"):
-                refuse_beyond_connections(connection, workers=workers, each=4 // workers)
 
 
 def test_what_programs_are_told_is_not_for_us(

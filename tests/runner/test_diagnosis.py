@@ -30,6 +30,15 @@ ALONE = """
     class Rare(TestCase):
         def test_it(self): self.assertNotEqual(times("rare"), 1)
 
+    class WorkerOnly(TestCase):
+        def test_it(self):
+            self.assertEqual(Author.objects.count(), 0)
+            # What a run without workers has.
+            self.assertIsNone(multiprocessing.parent_process())
+            self.assertEqual(multiprocessing.current_process().name, "MainProcess")
+            self.assertEqual(sys.stdin.fileno(), 0)
+            self.assertEqual(threading.active_count(), 1)
+
     class Two:
         def test_a(self): pass
         def test_b(self): pass
@@ -93,8 +102,14 @@ IN_MEMORY = """
             Path("done").touch()
             self.assertNotIn("second", CACHE)
 """
-# Few tests, for what starts its workers slowly.
+# Few tests, for what starts its workers slowly; and what it cannot send to any.
 FEW = """
+    class Unsent(TestCase):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.unpicklable = lambda: self.assertEqual(Author.objects.count(), 0)
+        def test_it(self): self.unpicklable()
+
     class Leaving(TestCase):
         def test_3(self): pass
         def test_4(self): CACHE.add("second")
@@ -160,6 +175,14 @@ def broken(*tests: str) -> Told:
     return "BROKEN", "it fails alone in a fresh schema, 5 times of 5", " ".join(tests)
 
 
+def worker_only(test: str) -> Told:
+    evidence = (
+        "it fails in a worker process, 5 times of 5, and passes outside of one, as without "
+        "--parallel, 5 times of 5"
+    )
+    return "WORKER-ONLY", evidence, f"{test} --parallel=2 --retries=1"
+
+
 def flaky(test: str, evidence: str) -> Told:
     return "FLAKY", evidence, test
 
@@ -185,6 +208,7 @@ OF_ALONE = {
     "Flaky.test_it": flaky("Flaky.test_it", NOW_AND_THEN),
     "Rare.test_it": flaky("Rare.test_it", NEVER_AGAIN),
     "Torn.test_a": flaky("Torn.test_a", NEVER_AGAIN),
+    "WorkerOnly.test_it": worker_only("WorkerOnly.test_it"),
     "tearDownClass (Torn)": broken("Torn.test_a", "Torn.test_b"),
     "tearDownClass (TornByDeath)": broken("TornByDeath.test_a", "TornByDeath.test_b"),
     "setUpClass (Unset)": broken("Unset.test_a", "Unset.test_b"),
@@ -197,18 +221,19 @@ OF_AFTER = {
     "tearDownClass (PollutedEnd)": END,
     **OF_MEMORY,
 }
+OF_UNSENT = {"tests of Unsent": worker_only("Unsent.test_it")}
 SEVERAL = polluted(["Leaving.test_1", "Leaving.test_4"], "Polluted.test_it")
 SUITES: dict[str, tuple[str, dict[str, Told]]] = {
     "alone": (ALONE, OF_ALONE),
     "after": (LEAVING + IN_DATABASE + AT_ITS_END + IN_MEMORY, OF_AFTER),
-    "few": (FEW + IN_MEMORY, OF_MODULE | OF_MEMORY),
+    "few": (FEW + IN_MEMORY, OF_MODULE | OF_MEMORY | OF_UNSENT),
     "several": (LEAVING + BY_SEVERAL, {"Polluted.test_it": SEVERAL}),
 }
 
 
 def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> dict[str, Told]:
     """Return what is told of each failure, by its name."""
-    project.tests("CACHE = set()\n" + dedent(text))
+    project.tests("import multiprocessing\nCACHE = set()\n" + dedent(text))
     env = {"START_METHOD": method, "DIAGNOSED": "1"}
     result = project.run(*mode, "--diagnose", env=env).failed()
     assert project.databases() == []
@@ -225,10 +250,13 @@ def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> d
     }
 
 
-def run_again(project: Project, tests: str) -> Result:
+def run_again(project: Project, tests: str, method: str = "fork") -> Result:
     """Run the command that was printed with these tests; `diagnose` has shortened it."""
     named = [one if one.startswith(("-", "library.")) else PREFIX + one for one in tests.split()]
-    return project.run(*named)
+    count = sum(not one.startswith("-") for one in named)
+    result = project.run(*named, env={"START_METHOD": method}).failed()
+    assert "tests of" in result.stderr or f"Ran {count} test{'s' * (count > 1)} " in result.stderr
+    return result
 
 
 @pytest.mark.parametrize(
@@ -247,12 +275,10 @@ def test_each_failure_has_a_verdict(project: Project, suite: str, mode: Mode, me
         project.write("library/test_other.py", "import nothing_like_it")
     busy = BUSY if mode and suite != "alone" else ""
     assert diagnose(project, busy + text, *mode, method=method) == expected
-    if mode:
-        return
     for name, (kind, _, tests) in expected.items():
-        if kind == "POLLUTED" or name in ("Broken.test_it", "library.test_other"):
-            count = len(tests.split())
-            result = run_again(project, tests).failed(f"Ran {count} test{'s' * (count > 1)} ")
+        is_shown = kind == "POLLUTED" or name in ("Broken.test_it", "library.test_other")
+        if kind == "WORKER-ONLY" or (is_shown and not mode):
+            result = run_again(project, tests, method)
             assert name != "library.test_other" or "nothing_like_it" in result.stderr
 
 
@@ -318,8 +344,8 @@ UNIT = """
 # What runs another script, as coverage does.
 RUNNING = "import runpy, sys; sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], {}, '__main__')"
 TYPED = {
-    # Options in any place, one without its value, a value that is a label too, and a typo's worth.
-    "python -X dev manage.py test -k It library --tag library --parallel --diag -v 2 --shuffle 7": (
+    # One option without its value, one cut short, and a value that is a label as well.
+    "python -X dev manage.py test -k It library --tag library --parallel --diag -v 2 --shuf 7": (
         "python -X dev manage.py test IT --tag=library -v 2"
     ),
     "./manage.py test --settings other --diagnose ./library/ --order=suite --isolation database": (
@@ -337,7 +363,9 @@ TYPED = {
     ),
     "python script.py --quick --diagnose --reverse": "python script.py IT --quick",
     "python calling.py": "python -m django test IT --no-migrations --settings=other",
-    "python parsing.py --browser x --start-at=a": "python parsing.py IT --parallel=1 --browser x",
+    "python parsing.py --browser x --start-at=a --parallel 2": (
+        "python parsing.py IT --parallel=1 --browser x"
+    ),
 }
 
 

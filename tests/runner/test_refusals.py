@@ -277,34 +277,39 @@ def test_a_server_that_is_too_old(project: Project) -> None:
     project.drop_database()
 
 
-TOO_MANY = "workers need at least 5. Run with --parallel"
-
-
 @pytest.fixture
 def crowded(project: Project) -> Iterator[Project]:
-    """A project of five test classes, whose role may open four connections."""
+    """A project of five test classes, whose role may open ten connections."""
     role = f"{project.name}_crowded"
     project.configure(f'DATABASES["default"]["USER"] = {role!r}')
     project.tests(TESTS + "".join(f"class Any{n}(Any): pass\n" for n in range(4)))
-    with roles(project, **{role: "CREATEDB CONNECTION LIMIT 4"}):
+    with roles(project, **{role: "CREATEDB CONNECTION LIMIT 10"}):
         yield project
 
 
+def allowed(project: Project, *arguments: str) -> tuple[str, int]:
+    """Return the line that says how many workers there are, and how many have run tests."""
+    result = project.run(*arguments).passed()
+    (line,) = re.findall("^--parallel .*$", result.stdout, re.MULTILINE) or [""]
+    return line, result.stderr.count("Cloning test database")
+
+
 def test_more_workers_than_connections(crowded: Project) -> None:
-    """The remedy that is named is followed, and helps."""
-    result = refused(crowded, "--parallel", "5", saying=TOO_MANY)
-    assert crowded.databases() == []
-    remedy = re.search(r"Run with (--parallel) ([1-9])", result.stderr)
-    assert remedy is not None
-    crowded.run(*remedy.groups()).passed()
+    """There are as many as --parallel auto would have at most, and one line says so."""
+    assert allowed(crowded, "--parallel", "5") == (
+        "--parallel 5: 2 workers, because the server has connections for 2 at most.",
+        2,
+    )
+    assert allowed(crowded, "--parallel", "2") == ("", 2)
     with crowded.maintenance() as connection:
         # One has the lease, and the other tests.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded CONNECTION LIMIT 2")
-        refused(crowded, "--parallel", "2", saying="has 1 connections left")
-        crowded.run().passed()
+        line = "--parallel 5: no workers, because the server has connections for 1 at most."
+        assert allowed(crowded, "--parallel", "5") == (line, 0)
         # Such a limit does not bind a superuser.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded SUPERUSER")
-    crowded.run("--parallel", "5").passed()
+    assert allowed(crowded, "--parallel", "5") == ("", 5)
+    assert crowded.databases() == []
 
 
 def test_more_workers_than_the_database_takes(crowded: Project) -> None:
@@ -312,8 +317,8 @@ def test_more_workers_than_the_database_takes(crowded: Project) -> None:
     role = f"{crowded.name}_crowded"
     with crowded.maintenance() as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
-        connection.execute(f"CREATE DATABASE {crowded.name} OWNER {role} CONNECTION LIMIT 5")
-    refused(crowded, *CURRENT, "--parallel", "5", saying=TOO_MANY)
+        connection.execute(f"CREATE DATABASE {crowded.name} OWNER {role} CONNECTION LIMIT 9")
+    line = "--parallel 5: 2 workers, because the server has connections for 2 at most."
+    assert allowed(crowded, *CURRENT, "--parallel", "5") == (line, 2)
     assert crowded.schemas(crowded.name) == {}
-    crowded.run(*CURRENT, *PARALLEL).passed()
     crowded.drop_database()
