@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .foresight.memory import Memory
 
 LABEL = "schema_runner"
+_HISTORY = 'SCHEMA_RUNNER["HISTORY_DIR"]'
 # Of PostgreSQL's.
 _TEST_KEYS = {
     *("CHARSET", "COLLATION", "DEPENDENCIES", "MIGRATE", "MIRROR", "NAME", "SERIALIZE"),
@@ -50,7 +51,7 @@ def of_project() -> Iterator[checks.CheckMessage]:
     yield from map(_message, of_settings(settings))
     if settings.history_dir and settings.history_dir != Settings().history_dir:
         folder = os.path.join(project_root(), settings.history_dir)
-        yield from map(_message, _of_folder("HISTORY_DIR", folder))
+        yield from map(_message, _of_folder(_HISTORY, folder))
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def of_settings(settings: Settings) -> Iterator[Problem]:
             f'SCHEMA_RUNNER["PG_DUMP"] names {settings.pg_dump!r}, which is no program.',
             "Name the program itself, or leave it out.",
         )
-    yield from _of_folder("SNAPSHOT_DIR", settings.snapshot_dir)
+    yield from _of_folder('SCHEMA_RUNNER["SNAPSHOT_DIR"] (--snapshot-dir)', settings.snapshot_dir)
     yield from _of_drivers()
     yield from _of_test_databases()
 
@@ -92,14 +93,14 @@ def of_history(
     if option and memory is None:
         yield Problem(
             "W006",
-            'SCHEMA_RUNNER["HISTORY_DIR"] is None: no history is kept.',
+            f"{_HISTORY} is None: no history is kept.",
             f"{option} needs one.",
         )
     # By default a run does without, and says nothing.
     is_asked_for = option or settings.history_dir != Settings().history_dir
     if memory and is_asked_for and (why := memory.why_not_writable()):
         hint = f"{option} needs what earlier runs have written there." if option else ""
-        yield _unwritable("HISTORY_DIR", why, hint)
+        yield _unwritable(_HISTORY, why, hint)
 
 
 def _message(problem: Problem) -> checks.CheckMessage:
@@ -185,13 +186,13 @@ def _of_test_databases() -> Iterator[Problem]:
                 yield Problem("W008", message, hint)
 
 
-def _of_folder(key: str, folder: str | None) -> Iterator[Problem]:
+def _of_folder(what: str, folder: str | None) -> Iterator[Problem]:
     if folder and (why := why_not_writable(Path(folder))):
-        yield _unwritable(key, why)
+        yield _unwritable(what, why)
 
 
-def _unwritable(key: str, why: str, hint: str = "") -> Problem:
-    return Problem("W006", f'Nothing can be written to SCHEMA_RUNNER["{key}"]: {why}.', hint)
+def _unwritable(what: str, why: str, hint: str = "") -> Problem:
+    return Problem("W006", f"Nothing can be written to {what}: {why}.", hint)
 
 
 def _of_drivers() -> Iterator[Problem]:
