@@ -20,9 +20,22 @@ from .settings import Problem, Settings, project_root
 from .wording import did_you_mean
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from .foresight.memory import Memory
 
 LABEL = "schema_runner"
+_HISTORY = 'SCHEMA_RUNNER["HISTORY_DIR"]'
+# Of PostgreSQL's.
+_TEST_KEYS = {
+    *("CHARSET", "COLLATION", "DEPENDENCIES", "MIGRATE", "MIRROR", "NAME", "SERIALIZE"),
+    "TEMPLATE",
+}
+# What entries name that is trusted, and how.
+_TRUSTED = {
+    "TRUSTED_MIGRATIONS": ("W002", "no migration", "app_label.0001_name"),
+    "TRUSTED_MODELS": ("W003", "no model", "app_label.Model"),
+}
 _DRIVERS = "https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html"
 
 
@@ -36,7 +49,9 @@ def of_project() -> Iterator[checks.CheckMessage]:
     yield from map(_message, _of_fixtures(settings))
     yield from map(_message, problems_of_labels(settings))
     yield from map(_message, of_settings(settings))
-    yield from map(_message, _of_folder("HISTORY_DIR", settings.history_dir))
+    if settings.history_dir and settings.history_dir != Settings().history_dir:
+        folder = os.path.join(project_root(), settings.history_dir)
+        yield from map(_message, _of_folder(_HISTORY, folder))
 
 
 @contextmanager
@@ -66,26 +81,26 @@ def of_settings(settings: Settings) -> Iterator[Problem]:
             f'SCHEMA_RUNNER["PG_DUMP"] names {settings.pg_dump!r}, which is no program.',
             "Name the program itself, or leave it out.",
         )
-    yield from _of_folder("SNAPSHOT_DIR", settings.snapshot_dir)
+    yield from _of_folder('SCHEMA_RUNNER["SNAPSHOT_DIR"] (--snapshot-dir)', settings.snapshot_dir)
     yield from _of_drivers()
+    yield from _of_test_databases()
 
 
 def of_history(
     settings: Settings, memory: "Memory | None", option: str | None
 ) -> Iterator[Problem]:
     """Yield why a run keeps no history, if its `option` or the settings ask for one."""
-    folder = settings.history_dir
     if option and memory is None:
         yield Problem(
             "W006",
-            'SCHEMA_RUNNER["HISTORY_DIR"] is None: no history is kept.',
+            f"{_HISTORY} is None: no history is kept.",
             f"{option} needs one.",
         )
     # By default a run does without, and says nothing.
-    is_asked_for = option or folder != Settings().history_dir
+    is_asked_for = option or settings.history_dir != Settings().history_dir
     if memory and is_asked_for and (why := memory.why_not_writable()):
         hint = f"{option} needs what earlier runs have written there." if option else ""
-        yield _unwritable("HISTORY_DIR", folder, why, hint)
+        yield _unwritable(_HISTORY, why, hint)
 
 
 def _message(problem: Problem) -> checks.CheckMessage:
@@ -114,8 +129,7 @@ def _of_fixtures(settings: Settings) -> Iterator[Problem]:
     if settings.fixtures:
         from .reference import problems_of_fixtures
 
-        aliases = [one.alias for one in connections.all() if one.vendor == "postgresql"]
-        found = [{*problems_of_fixtures(settings, alias=alias)} for alias in aliases]
+        found = [{*problems_of_fixtures(settings, alias=one.alias)} for one in _on_postgresql()]
         # One may be for a single alias.
         yield from sorted(set.intersection(*found)) if found else ()
 
@@ -130,53 +144,65 @@ def _of_trusted_migrations(entries: Collection[str]) -> Iterator[Problem]:
             for package in packages(Modules())
             for name, _ in package.files()
         }
-        yield from _unknown("W002", "TRUSTED_MIGRATIONS", "no migration", entries, known)
+        yield from _unknown("TRUSTED_MIGRATIONS", entries, known)
 
 
 def _of_trusted_models(entries: Collection[str]) -> Iterator[Problem]:
-    known = {model._meta.label for model in apps.get_models(include_auto_created=True)}
-    yield from _unknown("W003", "TRUSTED_MODELS", "no model", entries, known)
+    models = apps.get_models(include_auto_created=True) if entries else ()
+    yield from _unknown("TRUSTED_MODELS", entries, {model._meta.label for model in models})
 
 
-def _unknown(
-    check: str, key: str, what: str, entries: Collection[str], known: Collection[str]
-) -> Iterator[Problem]:
+def _unknown(key: str, entries: Collection[str], known: Collection[str]) -> Iterator[Problem]:
+    check, what, form = _TRUSTED[key]
     for entry in entries:
         if entry not in known:
             message = f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is {what}.'
-            yield Problem(check, message, did_you_mean(entry, known))
+            yield Problem(check, message, did_you_mean(entry, known) or f"Write it as {form!r}.")
 
 
 def _of_expected_changes(patterns: Collection[str]) -> Iterator[Problem]:
-    if not patterns:
-        return
-    tables = sorted(model._meta.db_table for model in apps.get_models(include_auto_created=True))
+    """Yield the patterns that would match a table with a schema, or if they were the shell's."""
+    models = apps.get_models(include_auto_created=True) if patterns else ()
+    tables = [f"public.{model._meta.db_table}" for model in models]
     for pattern in patterns:
-        bare = [table for table in tables if fnmatchcase(table, pattern)]
-        if bare and not any(fnmatchcase(f"public.{table}", pattern) for table in bare):
-            yield Problem(
-                "W004",
-                f'SCHEMA_RUNNER["EXPECTED_CHANGES"] has {pattern!r}, which matches no table: '
-                f"their names begin with the schema.",
-                f"Did you mean {f'public.{pattern}'!r}?",
-            )
+        shell = pattern.replace("\\", "").replace(".*", "*")
+        for meant in (pattern, f"public.{pattern}", shell, f"public.{shell}"):
+            if any(fnmatchcase(table, meant) for table in tables):
+                break
+        else:
+            continue
+        if meant != pattern:
+            message = f'SCHEMA_RUNNER["EXPECTED_CHANGES"] has {pattern!r}, which matches no table.'
+            yield Problem("W004", message, f"Did you mean {meant!r}?")
 
 
-def _of_folder(key: str, folder: str | None) -> Iterator[Problem]:
-    if folder and (why := why_not_writable(Path(project_root(), folder))):
-        yield _unwritable(key, folder, why)
+def _of_test_databases() -> Iterator[Problem]:
+    """Yield keys of TEST that look like one that Django knows; a backend may have others."""
+    for connection in _on_postgresql():
+        for key in connection.settings_dict["TEST"].keys() - _TEST_KEYS:
+            if hint := did_you_mean(str(key), _TEST_KEYS):
+                entry = f"DATABASES[{connection.alias!r}]['TEST']"
+                message = f"{entry} has {key!r}, which Django does not read."
+                yield Problem("W008", message, hint)
 
 
-def _unwritable(key: str, folder: str | None, why: str, hint: str = "") -> Problem:
-    message = f'SCHEMA_RUNNER["{key}"] is {folder!r}, which cannot be written to: {why}.'
-    return Problem("W006", message, hint)
+def _of_folder(what: str, folder: str | None) -> Iterator[Problem]:
+    if folder and (why := why_not_writable(Path(folder))):
+        yield _unwritable(what, why)
+
+
+def _unwritable(what: str, why: str, hint: str = "") -> Problem:
+    return Problem("W006", f"Nothing can be written to {what}: {why}.", hint)
 
 
 def _of_drivers() -> Iterator[Problem]:
-    uses_postgresql = any(one.vendor == "postgresql" for one in connections.all())
-    if uses_postgresql and importlib.util.find_spec("psycopg2"):
+    if _on_postgresql() and importlib.util.find_spec("psycopg2"):
         yield Problem(
             "W007",
             "psycopg2 is installed, but Django uses psycopg 3, which django-schema-runner needs.",
             f"Use psycopg 3 in production too, and uninstall psycopg2. What differs: {_DRIVERS}",
         )
+
+
+def _on_postgresql() -> "list[BaseDatabaseWrapper]":
+    return [one for one in connections.all() if one.vendor == "postgresql"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management import CommandError, call_command
 
 from .postgres import sequences, stamps
-from .settings import Problem, Settings, SettingsError, load_callable
+from .settings import Problem, Settings, SettingsError, call
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -59,7 +59,7 @@ def load(connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str) 
     if settings.fixtures:
         call_command("loaddata", *settings.fixtures, verbosity=0, database=alias)
     for path in settings.seeders:
-        load_callable("SEEDERS", path)(using=alias)
+        call("SEEDERS", path, using=alias)
     with connection.cursor() as cursor:
         sequences.advance(cursor, schema)
     return before

@@ -139,6 +139,16 @@ def project_root() -> str:
     return os.path.dirname(os.path.abspath(file)) if file else os.path.abspath(os.getcwd())
 
 
+def call(key: str, path: str, *args: object, **kwargs: object) -> object:
+    """Call what the dotted `path` in `SCHEMA_RUNNER[key]` names."""
+    named = load_callable(key, path)
+    try:
+        return named(*args, **kwargs)
+    except Exception as error:
+        error.add_note(f'Raised by {path!r}, which SCHEMA_RUNNER["{key}"] names.')
+        raise
+
+
 def load_callable(key: str, path: str) -> Callable[..., object]:
     """Import what the dotted `path` in `SCHEMA_RUNNER[key]` names."""
     named = f'SCHEMA_RUNNER["{key}"] names {path!r}, which'
@@ -181,7 +191,7 @@ def _checked(key: str, value: object) -> Any:
     if not isinstance(value, list | tuple) or not all(
         isinstance(item, str) and item for item in value
     ):
-        raise _wrong(key, "a list of strings", value)
+        raise _wrong(key, f"a list of strings{', dotted paths' if key in CALLS else ''}", value)
     return tuple(value)
 
 
@@ -214,7 +224,7 @@ def _checked_switch(key: str, value: object) -> bool:
 def _checked_path(key: str, value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str | Path) or not str(value):
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise _wrong(key, "a path, or None", value)
     return os.path.expanduser(str(value))
 

@@ -30,7 +30,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
             break
     else:
         return ""
-    longer = [name for name in names if name.startswith(parts[number])]
+    longer = [name for name in names if parts[number] and name.startswith(parts[number])]
     for name in get_close_matches(parts[number], names, 1) or longer[:1]:
         whole = ".".join([*parts[:number], name, *parts[number + 1 :]])
         if meant := known.get(whole) or known.get(begin + name):

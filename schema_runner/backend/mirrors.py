@@ -5,6 +5,7 @@ from collections.abc import Collection
 from django.db import connections
 
 from ..errors import SchemaRunnerError
+from ..wording import did_you_mean
 
 
 def refuse_mirrors_of_nothing(aliases: Collection[str] | None) -> None:
@@ -29,6 +30,11 @@ def refuse_mirrors_of_nothing(aliases: Collection[str] | None) -> None:
 
 
 def _refuse(alias: str, primary: str, *, is_mirror: bool) -> None:
+    if primary not in connections:
+        hint = did_you_mean(primary, connections)
+        raise SchemaRunnerError(
+            f"TEST['MIRROR'] of alias {alias!r} is {primary!r}, which is no alias. {hint}".rstrip()
+        )
     way_out = (
         "Mirror an alias that has no MIRROR itself."
         if is_mirror

@@ -24,6 +24,8 @@ from .worker import WATCHER
 # How long what is told to stop may go on without a look at it, in seconds: then it is stuck
 # in code that is not Python.
 GRACE = 3.0
+# More than that, in seconds, not all of the system's timers take.
+_LONGEST = 1e9
 # How long to wait with an interruption that would come in the middle of a message.
 _HOLD = 0.01
 _AT_WORK = {pq.TransactionStatus.ACTIVE}
@@ -57,8 +59,8 @@ class Alarm(forks.ForkAware):
             return
         if self._seconds is None:
             forks.handle(signal.SIGALRM, self._ring)
-        self._seconds, self.raised = seconds, None
-        self._wind(seconds)
+        self._seconds, self.raised = min(seconds, _LONGEST), None
+        self._wind(self._seconds)
 
     def _wind(self, seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -47,13 +47,17 @@ def without_tests(
         known.update(getattr(getattr(type(test), test._testMethodName, None), "tags", ()))
         # What is in a module that cannot be imported is not known.
         is_whole = is_whole and not isinstance(test, _FailedTest)
-    unknown = [entry for entry in dict.fromkeys(entries) if entry not in known]
+    # A path is a label for Django, but not here.
+    meant = {entry: entry.removesuffix(".py").replace("/", ".") for entry in entries}
+    unknown = [entry for entry in meant if entry not in known]
     if is_whole:
-        return {entry: did_you_mean(entry, known) for entry in unknown}
+        return {entry: did_you_mean(meant[entry], known) for entry in unknown}
     modules = Modules()
     found = {entry: _known_beside(entry, modules) for entry in unknown if "." in entry}
     return {
-        entry: did_you_mean(entry, beside) for entry, beside in found.items() if beside is not None
+        entry: did_you_mean(meant[entry], beside)
+        for entry, beside in found.items()
+        if beside is not None
     }
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from ..settings import Settings, load_callable
+from ..settings import Settings, call
 
 # The thread that every worker has besides those of its tests.
 WATCHER = "schema_runner, waiting for the run to end"
@@ -52,7 +52,7 @@ def set_up_worker(settings: Settings) -> None:
     """Call what WORKER_SETUP names, each with this process's Worker."""
     if settings.worker_setup and (worker := current_worker()) is not None:
         for path in settings.worker_setup:
-            load_callable("WORKER_SETUP", path)(worker)
+            call("WORKER_SETUP", path, worker)
 
 
 def end_with_parent() -> None:

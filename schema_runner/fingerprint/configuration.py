@@ -9,7 +9,7 @@ from django.conf import settings as django_settings
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from ..settings import Settings, load_callable
+from ..settings import Settings, call
 from .forms import path_of
 from .project import Project
 
@@ -75,7 +75,7 @@ def runner(settings: Settings, alias: str, project: Project, source: Source) -> 
         "host_database": settings.host_database,
         "fixtures": [(name, _fixture(name, alias, project)) for name in settings.fixtures],
         "seeders": [(path, source(path)) for path in settings.seeders],
-        "fingerprint": [(path, str(load_callable("FINGERPRINT", path)())) for path in called],
+        "fingerprint": [(path, str(call("FINGERPRINT", path))) for path in called],
     }
 
 

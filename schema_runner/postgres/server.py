@@ -106,8 +106,14 @@ class Server(NamedTuple):
         """
         try:
             return self.connect("postgres")
-        except SchemaRunnerError:
-            return self.connect(self.params.get("dbname", ""))
+        except SchemaRunnerError as error:
+            try:
+                return self.connect(self.params.get("dbname", ""))
+            except SchemaRunnerError as other:
+                if str(other.__cause__) == str(error.__cause__):
+                    raise
+                # That it does not exist, for example, and may not need to.
+                raise SchemaRunnerError(f"{error}\n{other}") from error
 
 
 def _has_name_of_a_run(connection: Connection) -> bool:

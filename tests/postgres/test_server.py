@@ -94,6 +94,13 @@ def test_maintenance_falls_back_on_the_project_s_database(server: Server, databa
             connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
 
 
+def test_why_maintenance_is_impossible(server: Server) -> None:
+    """What is wrong with the connection is said, not that the other database does not exist."""
+    elsewhere = server._replace(params={**server.params, "dbname": "nowhere"}, role="unknown")
+    with pytest.raises(SchemaRunnerError, match=r'role "unknown" does not exist\n.*"nowhere" d'):
+        elsewhere.connect_for_maintenance()
+
+
 def test_connections_beyond_a_limit(server: Server, role: str) -> None:
     """One that is being closed counts for a moment and is waited for; others are told of."""
     with server.maintenance() as connection:

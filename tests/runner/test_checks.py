@@ -51,14 +51,15 @@ def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
         "SERIAL": ["library.test_genrated.Plain", "library.test_generated.Unknown", "slow"],
         "OWN_DATABASE": ["librari.test_generated", "library.test_generated"],
         "TRUSTED_MIGRATIONS": ["library.0001_inital", "library.0001", "library.0001_initial"],
-        "TRUSTED_MODELS": ["library.book", "library.Author"],
-        "EXPECTED_CHANGES": ["library_book", "public.library_book", "library_*", "*_book"],
+        "TRUSTED_MODELS": ["library.book", "library.Author", "Author"],
+        "EXPECTED_CHANGES": ["library_book", "public.library_*", "*_book", r"public\.auth_.*"],
         "PG_DUMP": "nowhere/pg_dump",
         "HISTORY_DIR": "manage.py",
         "SNAPSHOT_DIR": "manage.py/snapshots",
     }
     project.configure(f"{INSTALLED}\nSCHEMA_RUNNER = {settings}")
     project.configure("TEST_RUNNER = 'schema_runner.SchemaRunnerMixin'")
+    project.configure('DATABASES["default"]["TEST"] = {"NAMES": "x", "OF_A_BACKEND": 1}')
     project.write("library/seeds.py", SEEDS)
     project.write("psycopg2.py", "raise ImportError('not even imported')")
     project.tests("raise ImportError('not even imported')")
@@ -78,16 +79,20 @@ def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
         "W002 library.0001_inital": "library.0001_initial",
         "W002 library.0001": "library.0001_initial",
         "W003 library.book": "library.Book",
+        "W003 Author": "",
         "W004 library_book": "public.library_book",
-        "W004 library_*": "public.library_*",
+        r"W004 public\\.auth_.*": "public.auth_*",
         "W005 nowhere/pg_dump": "",
-        "W006 manage.py": "",
-        "W006 manage.py/snapshots": "",
+        "W008 default": "NAME",
     }
     said = checked.stderr
     assert (
         '(schema_runner.E001) SCHEMA_RUNNER["RETRIES"] must be a whole number, 0 or more' in said
     )
+    file = f"{project.folder}/manage.py: not a folder."
+    unwritten = '(schema_runner.W006) Nothing can be written to SCHEMA_RUNNER["%s"]%s'
+    assert unwritten % ("HISTORY_DIR", f": {file}") in said
+    assert unwritten % ("SNAPSHOT_DIR", f" (--snapshot-dir): {file}") in said
     assert "(schema_runner.W007) psycopg2 is installed" in said
 
 

@@ -249,7 +249,7 @@ def warnings(result: Result) -> list[str]:
 
 def file(project: Project) -> Path:
     """Return the only snapshot."""
-    (path,) = (project.folder / FOLDER).iterdir()
+    (path,) = (project.folder / FOLDER).glob("*.snapshot")
     return path
 
 

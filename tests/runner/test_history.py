@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> N
 
 
 ASKED_FOR = [
-    ('{"HISTORY_DIR": "manage.py"}', (), "cannot be written to: "),
+    ('{"HISTORY_DIR": "manage.py"}', (), "Nothing can be written to "),
     ('{"HISTORY_DIR": None}', ("--last-failed",), "--last-failed needs one."),
     ('{"HISTORY_DIR": None}', (), None),
 ]

@@ -201,6 +201,8 @@ def test_a_mirror_of_no_test_database(
         result = project.run(*mode).refused(f"TEST['MIRROR'] of alias {alias!r}", way_out)
         assert f"the project's own database {project.name!r}." in result.stderr
     assert project.databases() == []
+    project.configure(f"DATABASES[{alias!r}]['TEST'] = {{'MIRROR': 'defualt'}}")
+    project.run().refused("is 'defualt', which is no alias. Did you mean 'default'?")
 
 
 def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:

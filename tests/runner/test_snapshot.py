@@ -68,8 +68,8 @@ def warnings(result: Result) -> list[str]:
 
 
 def files(project: Project) -> list[Path]:
-    """List all that is in the folder, with hidden files."""
-    return sorted((project.folder / FOLDER).iterdir())
+    """List all that is in the folder, with hidden files, but for what git reads."""
+    return sorted(one for one in (project.folder / FOLDER).iterdir() if one.name != ".gitignore")
 
 
 def file(project: Project) -> Path:
@@ -137,7 +137,7 @@ def test_the_setting(counted: Project) -> None:
     counted.configure('SCHEMA_RUNNER["SNAPSHOT_DIR"] = "elsewhere"')
     for workers, method in ((2, "fork"), (2, "spawn"), (1, "fork")):
         assert warnings(run(counted, workers, folder=None, START_METHOD=method)) == []
-    assert len([*(counted.folder / "elsewhere").iterdir()]) == 1
+    assert len([*(counted.folder / "elsewhere").glob("*.snapshot")]) == 1
     assert count(counted) == 1
     run(counted)
     assert len(files(counted)) == 1

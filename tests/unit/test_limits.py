@@ -1,10 +1,13 @@
 """Time limits that the run keeps, on a clock of this test's own."""
 
+import signal
+import sys
 from dataclasses import dataclass
 
 import pytest
 
 from schema_runner.execution import limits
+from schema_runner.execution.alarm import Alarm
 
 
 @dataclass
@@ -48,3 +51,14 @@ def test_a_pause_of_the_run_itself_does_not_count(clock: list[float]) -> None:
     times = [100.5, 9000.0, *(9000 + n / 2 for n in range(1, 11))]
     # At 9000 s it had 4.5 s left when it was looked at last.
     assert [keep(clock, *times[:number]).kills for number in (2, 11, 12)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("seconds", [sys.maxsize, 1e300])
+def test_a_limit_beyond_what_timers_take(seconds: float) -> None:
+    """It is as good as none, and no error."""
+    alarm = Alarm(sys.__stderr__.fileno())
+    try:
+        alarm.set(seconds)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 1e8
+    finally:
+        alarm.clear()
