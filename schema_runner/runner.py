@@ -40,6 +40,12 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Have a suite that another base brings along run as ours do."""
         super().__init_subclass__(**kwargs)
+        for base in cls.__mro__[: cls.__mro__.index(SchemaRunnerMixin)]:
+            if issubclass(base, DiscoverRunner) and not issubclass(base, SchemaRunnerMixin):
+                raise TypeError(
+                    f"{cls.__name__} must name SchemaRunnerMixin before {base.__name__}, whose "
+                    f"methods would be called in place of its own."
+                )
         wanted: Any = cls.parallel_test_suite
         if wanted is SchemaParallelTestSuite:
             wanted = getattr(super(), "parallel_test_suite", wanted)

@@ -91,18 +91,23 @@ def result_class(
     return type("WorkerResult", bases, {"reporter": reporter, "with_locals": with_locals})
 
 
-class PartSuite(unittest.TestSuite):
-    """Some tests of one class, by position, and who is told how far they have come."""
+class PartSuiteMixin:
+    """Put before a class of suites, for some tests of one class.
+
+    It has their positions, and who is told how far they have come.
+    """
+
+    _tests: list[Any]
 
     def __init__(self, tests: Sequence[tuple[int, Any]], reporter: Reporter) -> None:
-        super().__init__(test for _, test in tests)
+        super().__init__([test for _, test in tests])  # type: ignore[call-arg]
         self._positions = [position for position, _ in tests]
         self._reporter = reporter
         self._result: Any = None
 
     def run(self, result: Any, debug: bool = False) -> Any:
         self._result = result
-        return super().run(result, debug)
+        return super().run(result, debug)  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[Any]:
         last = self._positions[-1] if self._positions else None
@@ -114,3 +119,8 @@ class PartSuite(unittest.TestSuite):
             yield test
             events, self._result.events = self._result.events, []
             self._reporter.finish(events, self._result, is_last=position == last)
+
+
+def part_suite(wanted: type[unittest.TestSuite]) -> Callable[..., unittest.TestSuite]:
+    """Return the class of suites that a runner wants, for what a worker is given at a time."""
+    return type(wanted.__name__, (PartSuiteMixin, wanted), {"__module__": wanted.__module__})

@@ -159,6 +159,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             debug_mode=self.debug_mode,
             used_aliases=self.used_aliases,
             runner_class=self.runner_class,
+            suite_class=type(self.subsuites[0]),
             failfast=self.failfast,
             buffer=self.buffer,
             tb_locals=getattr(result, "tb_locals", False),

@@ -114,7 +114,8 @@ def tests_not_run(sizes: Mapping[type, int], result: unittest.TestResult) -> int
     """
     if not result.shouldStop or (result.failfast and not result.wasSuccessful()):
         return 0
-    told = {test.id() for test, _ in [*result.errors, *result.skipped]}
+    # With --debug-sql, there is more to an error than its test and text.
+    told = {test.id() for test, *_ in [*result.errors, *result.skipped]}
     left_out = sum(
         size
         for one, size in sizes.items()
