@@ -99,7 +99,7 @@ OTHERS = """
     def tell(method, test, text=""): record("told", method=method, test=test.id(), text=text)
     def text_of(err): return "".join(traceback.format_exception(*err))
 
-    # As nose's and testtools' do, it stands before another result, and has none of its own attributes.
+    # As nose's and testtools' do, it stands before another result.
     class Wrapper:
         __slots__ = ("inner", "__weakref__")
         def __init__(self, inner): object.__setattr__(self, "inner", inner)
