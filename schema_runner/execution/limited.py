@@ -22,6 +22,7 @@ from .events import (
     Started,
     outcome_of,
 )
+from .frames import hide_frames
 from .lines import Lines
 from .raised import exc_info
 from .watch import Watch, end_for
@@ -180,7 +181,9 @@ class LimitedResult:
     def _set(self, seconds: float | None) -> None:
         self._alarm.set(seconds if self.has_limits else None)
 
-    def _note(self, method: str, error: object) -> None:
+    def _note(self, method: str, error: Any) -> None:
+        if method in {"addError", "addFailure", "addSubTest"} and error is not None:
+            hide_frames(error[1])
         self._calls.append((method, error))
 
     def _observe(self, event: Event) -> None:

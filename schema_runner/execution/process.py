@@ -62,6 +62,7 @@ class Assigned(NamedTuple):
     failfast: bool
     buffer: bool
     tb_locals: bool
+    tells_subtests: bool
     subsuites: list[list[Any]] | None
 
 
@@ -237,7 +238,12 @@ class _Process:
         runner = assigned.runner_class(
             failfast=assigned.failfast,
             buffer=assigned.buffer,
-            resultclass=result_class(wanted, self._reporter, with_locals=assigned.tb_locals),
+            resultclass=result_class(
+                wanted,
+                self._reporter,
+                with_locals=assigned.tb_locals,
+                tells_subtests=assigned.tells_subtests,
+            ),
         )
         runner.run(self._part_suite(tests, self._reporter))
 

@@ -17,6 +17,7 @@ class ReportingMixin:
 
     reporter: Reporter
     with_locals: bool
+    tells_subtests: bool
     events: list[Any]
 
     # TestSuite sets this right before each test, when its class is set up, in all versions of
@@ -47,6 +48,8 @@ class ReportingMixin:
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
         caught = err and self._caught(err, test)
         super().addSubTest(test, subtest, caught)  # type: ignore[misc]
+        if err is None and self.tells_subtests:
+            self.events.append(("addSubTest", self.testsRun - 1, subtest, None))  # type: ignore[attr-defined]
 
     def _caught(self, err: Any, test: Any) -> Caught:
         return Caught(err, test, output=self._held_back(), with_locals=self.with_locals)
@@ -84,11 +87,15 @@ class WorkerResult(ReportingMixin, RemoteTestResult):
 
 
 def result_class(
-    wanted: type | None, reporter: Reporter, *, with_locals: bool
+    wanted: type | None, reporter: Reporter, **of_run: bool
 ) -> Callable[..., unittest.TestResult]:
-    """Return the class of results that a runner wants, as one that tells the reporter."""
+    """Return the class of results that a runner wants, as one that tells the reporter.
+
+    What the run's own result wants are attributes: `with_locals`, those of tracebacks, and
+    `tells_subtests`, those that pass, too.
+    """
     bases = (WorkerResult,) if wanted in {None, RemoteTestResult} else (ReportingMixin, wanted)
-    return type("WorkerResult", bases, {"reporter": reporter, "with_locals": with_locals})
+    return type("WorkerResult", bases, {"reporter": reporter, **of_run})
 
 
 class PartSuiteMixin:

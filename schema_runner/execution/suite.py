@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .process import Assigned
     from .report import Failure
 
+_IGNORING = {unittest.TestResult.addSubTest, unittest.TextTestResult.addSubTest}
+
 
 class SchemaParallelTestSuite(ParallelTestSuite):
     """Stock Django's suite, whose workers are supervised and make their own schemas.
@@ -163,6 +165,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             failfast=self.failfast,
             buffer=self.buffer,
             tb_locals=getattr(result, "tb_locals", False),
+            # Those of unittest do nothing with subtests that pass, and there may be many.
+            tells_subtests=getattr(type(result), "addSubTest", None) not in _IGNORING,
             subsuites=None,
         )
 
