@@ -46,15 +46,12 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Have a suite that another base brings along run as ours do."""
         super().__init_subclass__(**kwargs)
-        bases = cls.__mro__
-        if DiscoverRunner in bases and bases.index(DiscoverRunner) < bases.index(
-            SchemaRunnerMixin
-        ):
-            names = [base.__name__ for base in cls.__bases__ if base is not SchemaRunnerMixin]
-            raise TypeError(
-                f"SchemaRunnerMixin has no effect behind another runner. Put it first: "
-                f"class {cls.__name__}(SchemaRunnerMixin, {', '.join(names)})."
-            )
+        for base in cls.__mro__[: cls.__mro__.index(SchemaRunnerMixin)]:
+            if issubclass(base, DiscoverRunner) and not issubclass(base, SchemaRunnerMixin):
+                raise TypeError(
+                    f"SchemaRunnerMixin has no effect behind another runner. Put it first: "
+                    f"class {cls.__name__}(SchemaRunnerMixin, {base.__name__})."
+                )
         wanted: Any = cls.parallel_test_suite
         if wanted is SchemaParallelTestSuite:
             wanted = getattr(super(), "parallel_test_suite", wanted)

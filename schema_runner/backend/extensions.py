@@ -68,6 +68,7 @@ class SharingMixin:
     db: Any
 
     def _execute(self, statement: Any, params: Any, *ignored: Any) -> Any:
+        __tracebackhide__ = True
         text = text_of(statement)
         if text is None or not re.search(_CHANGE, text):
             return super()._execute(statement, params, *ignored)  # type: ignore[misc]

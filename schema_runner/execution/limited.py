@@ -5,7 +5,6 @@ import time
 import unittest
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 from unittest.util import strclass
 
@@ -24,6 +23,7 @@ from .events import (
     Started,
     outcome_of,
 )
+from .frames import hide_frames
 from .lines import Lines
 from .raised import exc_info
 from .termination import Termination
@@ -35,10 +35,11 @@ _ATTEMPT = 1
 _STDERR = 2
 
 
-class LimitedMixin:
-    """Put before a class of results, which then keeps time limits and tells observers.
+class LimitedResult:
+    """Stands before a result, of whatever class: keeps time limits and tells observers.
 
-    It keeps none where `has_limits` is false, as with a debugger.
+    It keeps none where `has_limits` is false, as with a debugger. Attributes that are not declared
+    here are the result's.
     """
 
     time_limit: float | None
@@ -47,15 +48,31 @@ class LimitedMixin:
     watch: Watch
     termination: Termination
 
-    testsRun: int  # noqa: N815
+    _result: Any
     _alarm: Alarm
     _begun: float | None = None
     _calls: list[tuple[str, object]]
     _class: str | None = None
     _class_begun: tuple[float, Cost]
-    _tested = 0.0
+    _tested: float = 0.0
     # The tests that are not run where a fixture of this name fails.
-    dependents: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    _dependents: Mapping[str, tuple[str, ...]]
+
+    def __init__(self, result: Any, tests: Iterable[Any], **of_run: Any) -> None:
+        vars(self).update(of_run, _result=result, _alarm=Alarm(_STDERR), _calls=[])
+        self._dependents = _dependents(tests)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._result, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") and name in LimitedResult.__annotations__:
+            vars(self)[name] = value
+        else:
+            setattr(self._result, name, value)
+
+    def clear_alarm(self) -> None:
+        self._alarm.clear()
 
     def begin_class(self, test: Any) -> None:
         """Note that another class is about to be set up."""
@@ -96,12 +113,12 @@ class LimitedMixin:
 
     def _look_after_the_run(self) -> None:
         why = self.watch.heed()
-        if why and not self.shouldStop:  # type: ignore[attr-defined]
+        if why and not self._result.shouldStop:
             end_for(self, why)
 
     def startTest(self, test: Any) -> None:  # noqa: N802
         self._look_after_the_run()
-        super().startTest(test)  # type: ignore[misc]
+        self._result.startTest(test)
         self._begin(test)
         self._set(marks.limit(test, self.time_limit))
 
@@ -123,43 +140,43 @@ class LimitedMixin:
         self._tested += duration
         if isinstance(sys.exception(), KeyboardInterrupt):
             # It was broken off: nothing is known of it.
-            self.testsRun -= 1
+            self._result.testsRun -= 1
         else:
             self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
-        super().stopTest(test)  # type: ignore[misc]
+        self._result.stopTest(test)
         self._look_after_the_run()
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802
         if not self._fails_by_time(test):
-            super().addSuccess(test)  # type: ignore[misc]
+            self._result.addSuccess(test)
 
     def addError(self, test: Any, err: Any) -> None:  # noqa: N802
-        if (name := test.id()) in self.dependents:
-            self._observe(FixtureFailed(name, self.dependents[name], _WORKER, _ATTEMPT))
+        if (name := test.id()) in self._dependents:
+            self._observe(FixtureFailed(name, self._dependents[name], _WORKER, _ATTEMPT))
         self._note("addError", err)
-        super().addError(test, err)  # type: ignore[misc]
+        self._result.addError(test, err)
 
     def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
         self._note("addFailure", err)
-        super().addFailure(test, err)  # type: ignore[misc]
+        self._result.addFailure(test, err)
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
         self._note("addSubTest", err)
-        super().addSubTest(test, subtest, err)  # type: ignore[misc]
+        self._result.addSubTest(test, subtest, err)
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
         if not self._fails_by_time(test):
             self._note("addSkip", reason)
-            super().addSkip(test, reason)  # type: ignore[misc]
+            self._result.addSkip(test, reason)
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
         if not self._fails_by_time(test):
             self._note("addExpectedFailure", None)
-            super().addExpectedFailure(test, err)  # type: ignore[misc]
+            self._result.addExpectedFailure(test, err)
 
     def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
         self._note("addUnexpectedSuccess", None)
-        super().addUnexpectedSuccess(test)  # type: ignore[misc]
+        self._result.addUnexpectedSuccess(test)
 
     def _fails_by_time(self, test: Any) -> bool:
         """Fail a test that has caught its time limit; return whether it is one."""
@@ -171,10 +188,10 @@ class LimitedMixin:
     def _set(self, seconds: float | None) -> None:
         self._alarm.set(seconds if self.has_limits else None)
 
-    def _note(self, method: str, error: object) -> None:
-        # Errors in the set-up of a class come before any test.
-        if hasattr(self, "_calls"):
-            self._calls.append((method, error))
+    def _note(self, method: str, error: Any) -> None:
+        if method in {"addError", "addFailure", "addSubTest"} and error is not None:
+            hide_frames(error[1])
+        self._calls.append((method, error))
 
     def _observe(self, event: Event) -> None:
         for observer in self.observers:
@@ -194,24 +211,19 @@ class LimitedSuiteMixin:
     own_database: Collection[str] = ()
 
     def run(self, result: Any, debug: bool = False) -> Any:
-        chosen, alarm = type(result), Alarm(_STDERR)
-        attributes = {**self.limits, "_alarm": alarm, "__module__": chosen.__module__}
-        result.__class__ = type(chosen.__name__, (LimitedMixin, chosen), attributes)
         # Not all runners of tests do so.
         unittest.registerResult(result)
+        limited_result = LimitedResult(result, iter_test_cases(self), **self.limits)
         try:
-            # Tests that have been run are forgotten.
-            result.dependents = _dependents(iter_test_cases(self))
             with self.lines.follow(result):
-                super().run(result, debug)  # type: ignore[misc]
-                result.end_class()
+                super().run(limited_result, debug)  # type: ignore[misc]
+                limited_result.end_class()
         except KeyboardInterrupt:
             # What failed before is shown as ever.
-            if not result.termination.ends_now:
+            if not self.limits["termination"].ends_now:
                 raise
         finally:
-            alarm.clear()
-            result.__class__ = chosen
+            limited_result.clear_alarm()
         return result
 
     def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802

@@ -6,6 +6,7 @@ import pickle
 import signal
 import sys
 import traceback
+import unittest
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection
@@ -29,7 +30,7 @@ from .channel import Receiver, Sender
 from .messages import Creates, Failed, Gone, Order, Ready, Said, Stop, UsesDatabases
 from .raised import exc_info
 from .reporter import Reporter
-from .results import PartSuite, result_class
+from .results import part_suite, result_class
 from .termination import WorkerTermination
 from .worker import end_with_parent, set_up_worker
 
@@ -58,9 +59,12 @@ class Assigned(NamedTuple):
     debug_mode: bool
     used_aliases: Any
     runner_class: Any
+    # That of the subsuites, which a runner may have chosen.
+    suite_class: type[unittest.TestSuite]
     failfast: bool
     buffer: bool
     tb_locals: bool
+    tells_subtests: bool
     subsuites: list[list[Any]] | None
 
 
@@ -110,6 +114,7 @@ def _heed_nothing(*_: object) -> None:
 class _Process:
     def __init__(self, assigned: Assigned, pipes: Pipes) -> None:
         self._assigned = assigned
+        self._part_suite = part_suite(assigned.suite_class)
         self._orders = Receiver(pipes.orders)
         self._is_ready = False
         self.termination = WorkerTermination(self._orders, self._is_stopped)
@@ -245,9 +250,14 @@ class _Process:
         runner = assigned.runner_class(
             failfast=assigned.failfast,
             buffer=assigned.buffer,
-            resultclass=result_class(wanted, self._reporter, with_locals=assigned.tb_locals),
+            resultclass=result_class(
+                wanted,
+                self._reporter,
+                with_locals=assigned.tb_locals,
+                tells_subtests=assigned.tells_subtests,
+            ),
         )
-        runner.run(PartSuite(tests, self._reporter))
+        runner.run(self._part_suite(tests, self._reporter))
 
 
 class _Counter:

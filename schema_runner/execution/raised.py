@@ -12,6 +12,7 @@ from unittest.case import (  # type: ignore[attr-defined]
 )
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
+from .frames import hide_frames
 from .pickling import Text, named, pickled, pickled_for_any
 
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -90,6 +91,7 @@ def _encode(item: Any, test: Any) -> Any:
 
 def _raised(err: ExcInfo, test: Any, *, output: str = "", with_locals: bool = False) -> Raised:
     kind, error, tb = err
+    hide_frames(error)
     before, about = error.__traceback__, test or _ErrorHolder("")
     is_failure = issubclass(kind, _failure_exception(test))
     # The frames that unittest leaves out: only here can it tell which those are.

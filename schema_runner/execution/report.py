@@ -20,10 +20,8 @@ from .events import (
 )
 from .messages import Begun, Done, Left, Outside, Part
 from .raised import decode, exc_info
+from .replay import HandleEvent, Replay
 from .watch import end_for
-
-# What a Django suite does with an event of one of its subsuites.
-HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
 
 
 class Failure(NamedTuple):
@@ -114,11 +112,10 @@ class Report:
         events = message.events
         if message.is_encoded:
             events = [decode(event, test) for event in events]
-        only = _Only(test)
+        replay = Replay(test, events, message.duration)
 
         def tell(result: Any) -> None:
-            for event in events:
-                self._handle_event(result, only, event)
+            replay.tell(result, self._handle_event)
 
         if message.outcome in BAD:
             self._fail(Failure(test.id(), part.subsuite, (message.position,), tell))
@@ -226,16 +223,6 @@ class Report:
     def _observe(self, event: Event) -> None:
         for observer in self._observers:
             observer(event)
-
-
-class _Only:
-    """The tests of a subsuite where all that is told is about one of them."""
-
-    def __init__(self, test: Any) -> None:
-        self._test = test
-
-    def __getitem__(self, _index: int) -> Any:
-        return self._test
 
 
 def _told(text: str) -> Any:

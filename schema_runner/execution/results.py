@@ -17,6 +17,7 @@ class ReportingMixin:
 
     reporter: Reporter
     with_locals: bool
+    tells_subtests: bool
     events: list[Any]
 
     # TestSuite sets this right before each test, when its class is set up, in all versions of
@@ -47,6 +48,8 @@ class ReportingMixin:
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
         caught = err and self._caught(err, test)
         super().addSubTest(test, subtest, caught)  # type: ignore[misc]
+        if err is None and self.tells_subtests:
+            self.events.append(("addSubTest", self.testsRun - 1, subtest, None))  # type: ignore[attr-defined]
 
     def _caught(self, err: Any, test: Any) -> Caught:
         return Caught(err, test, output=self._held_back(), with_locals=self.with_locals)
@@ -84,25 +87,34 @@ class WorkerResult(ReportingMixin, RemoteTestResult):
 
 
 def result_class(
-    wanted: type | None, reporter: Reporter, *, with_locals: bool
+    wanted: type | None, reporter: Reporter, **of_run: bool
 ) -> Callable[..., unittest.TestResult]:
-    """Return the class of results that a runner wants, as one that tells the reporter."""
+    """Return the class of results that a runner wants, as one that tells the reporter.
+
+    What the run's own result wants are attributes: `with_locals`, those of tracebacks, and
+    `tells_subtests`, those that pass, too.
+    """
     bases = (WorkerResult,) if wanted in {None, RemoteTestResult} else (ReportingMixin, wanted)
-    return type("WorkerResult", bases, {"reporter": reporter, "with_locals": with_locals})
+    return type("WorkerResult", bases, {"reporter": reporter, **of_run})
 
 
-class PartSuite(unittest.TestSuite):
-    """Some tests of one class, by position, and who is told how far they have come."""
+class PartSuiteMixin:
+    """Put before a class of suites, for some tests of one class.
+
+    It has their positions, and who is told how far they have come.
+    """
+
+    _tests: list[Any]
 
     def __init__(self, tests: Sequence[tuple[int, Any]], reporter: Reporter) -> None:
-        super().__init__(test for _, test in tests)
+        super().__init__([test for _, test in tests])  # type: ignore[call-arg]
         self._positions = [position for position, _ in tests]
         self._reporter = reporter
         self._result: Any = None
 
     def run(self, result: Any, debug: bool = False) -> Any:
         self._result = result
-        return super().run(result, debug)
+        return super().run(result, debug)  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[Any]:
         last = self._positions[-1] if self._positions else None
@@ -114,3 +126,8 @@ class PartSuite(unittest.TestSuite):
             yield test
             events, self._result.events = self._result.events, []
             self._reporter.finish(events, self._result, is_last=position == last)
+
+
+def part_suite(wanted: type[unittest.TestSuite]) -> Callable[..., unittest.TestSuite]:
+    """Return the class of suites that a runner wants, for what a worker is given at a time."""
+    return type(wanted.__name__, (PartSuiteMixin, wanted), {"__module__": wanted.__module__})

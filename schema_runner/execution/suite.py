@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .process import Assigned
     from .report import Failure
 
+_IGNORING = {unittest.TestResult.addSubTest, unittest.TextTestResult.addSubTest}
+
 
 class SchemaParallelTestSuite(ParallelTestSuite):
     """Stock Django's suite, whose workers are supervised and make their own schemas.
@@ -170,9 +172,12 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             debug_mode=self.debug_mode,
             used_aliases=self.used_aliases,
             runner_class=self.runner_class,
+            suite_class=type(self.subsuites[0]),
             failfast=self.failfast,
             buffer=self.buffer,
             tb_locals=getattr(result, "tb_locals", False),
+            # Those of unittest do nothing with subtests that pass, and there may be many.
+            tells_subtests=getattr(type(result), "addSubTest", None) not in _IGNORING,
             subsuites=None,
         )
 

@@ -61,11 +61,11 @@ def hint_lines(result: Any, usage: Usage, settings: Settings) -> Iterator[str]:
     found: dict[str, str] = {}
     if not usage.has_schemas:
         return
-    for test, text, *_ in [*getattr(result, "errors", ()), *getattr(result, "failures", ())]:
+    for test, told, *_ in [*getattr(result, "errors", ()), *getattr(result, "failures", ())]:
         case = getattr(test, "test_case", test)
         if marks.needs_own_database(type(case), settings.own_database):
             continue
-        if reason := _reason(case, text, is_shared=usage.is_shared):
+        if reason := _reason(case, str(told), is_shared=usage.is_shared):
             found.setdefault(_class_of(case), reason)
     if not found:
         return

@@ -144,7 +144,8 @@ def tests_not_run(
     is_failfast = result.failfast and not result.wasSuccessful()
     if not result.shouldStop or (is_failfast and not is_interrupted):
         return 0
-    told = {test.id() for test, _ in [*result.errors, *result.skipped]}
+    # With --debug-sql, there is more to an error than its test and text.
+    told = {test.id() for test, *_ in [*result.errors, *result.skipped]}
     left_out = sum(
         size
         for one, size in sizes.items()

@@ -139,7 +139,7 @@ def test_each_is_told_with_its_text(reported: Reported) -> None:
 
 
 def test_subtests_are_told_with_their_parameters(reported: Reported) -> None:
-    """As text; those that pass are not told."""
+    """As text."""
     (call,) = (call for call in reported.calls["Subtests.test_locks"] if call.subtest)
     assert "[a message]" in call.subtest
     assert "<unlocked _thread.lock" in call.subtest

@@ -97,6 +97,9 @@ TESTS = """
         def test_without_text(self): raise ReducingError
         def test_known_here(self): raise make_known(Exception)("known here")
         def test_exit(self): sys.exit(3)
+    @tag("database")
+    class Database(TestCase):
+        def test_it(self): Author.objects.create(id=1, name=None)
     class SetUp(SimpleTestCase):
         def setUp(self): 1 / 0
         def test_it(self): pass
@@ -144,7 +147,11 @@ def reports(output: str) -> dict[str, str]:
     ("method", "options", "runners"),
     [
         ("fork", ("--buffer",), (WITH_STOCK, ())),
-        ("spawn", (), (("--testrunner", "runners.Stock"), ("--testrunner", "runners.Ours"))),
+        (
+            "spawn",
+            ("--exclude-tag", "database"),
+            (("--testrunner", "runners.Stock"), ("--testrunner", "runners.Ours")),
+        ),
     ],
     ids=["buffer", "locals"],
 )

@@ -1,6 +1,11 @@
-"""Runners of tests that choose a class of results by themselves."""
+"""Runners of tests that choose a class of results, or of suites, by themselves."""
 
 from xml.etree import ElementTree
+
+import pytest
+from django.test.runner import DiscoverRunner
+
+from schema_runner import SchemaDiscoverRunner, SchemaRunnerMixin
 
 from ..project import Mode, Project, each_mode
 
@@ -18,7 +23,7 @@ RUNNERS = """
                 record("finished", test=event.test_id.split(".", 2)[2], outcome=event.outcome)
         def suite_result(self, suite, result, **kwargs):
             record("result", name=type(result).__qualname__,
-                   is_ours="LimitedMixin" in str(type(result).__mro__))
+                   is_ours="schema_runner" in str(type(result).__mro__))
             return super().suite_result(suite, result, **kwargs)
 """
 TESTS = """
@@ -55,17 +60,24 @@ def test_a_runner_that_chooses_its_own(project: Project, mode: Mode) -> None:
     finished = project.records("finished")
     assert {line["test"]: line["outcome"] for line in finished} == OUTCOMES
     assert len(finished) == len(OUTCOMES)
-    # The result is its own again when the tests are over.
+    # The result is the one that it has chosen.
     (result,) = project.records("result")
     assert (result["name"], result["is_ours"]) == ("_XMLTestResult", False)
+    found = [
+        case
+        for report in (project.folder / "reports").glob("*.xml")
+        for case in ElementTree.parse(report).iter("testcase")
+    ]
+    # It has measured what the test took, not what telling of it did.
+    (slow,) = [case for case in found if case.get("name") == "test_timed_out"]
+    assert float(slow.get("time", "0")) > 0.4
     cases = [
         (
             case.get("classname", "").rpartition(".")[2],
             case.get("name"),
             *(one.tag for one in case),
         )
-        for report in (project.folder / "reports").glob("*.xml")
-        for case in ElementTree.parse(report).iter("testcase")
+        for case in found
     ]
     assert sorted(cases) == [
         ("Beside", "test_passed"),
@@ -75,3 +87,145 @@ def test_a_runner_that_chooses_its_own(project: Project, mode: Mode) -> None:
         ("Outcomes", "test_skipped", "skipped"),
         ("Outcomes", "test_timed_out", "failure"),
     ]
+
+
+OTHERS = """
+    import traceback
+    import unittest
+    from django.test.runner import DiscoverRunner
+    from helpers import record
+    from schema_runner import Finished, SchemaRunnerMixin
+
+    def tell(method, test, text=""): record("told", method=method, test=test.id(), text=text)
+    def text_of(err): return "".join(traceback.format_exception(*err))
+
+    # As nose's and testtools' do, it stands before another result.
+    class Wrapper:
+        __slots__ = ("inner", "__weakref__")
+        def __init__(self, inner): object.__setattr__(self, "inner", inner)
+        def __getattr__(self, name): return getattr(self.inner, name)
+        def __setattr__(self, name, value): setattr(self.inner, name, value)
+        def addError(self, test, err):
+            tell("addError", test, text_of(err))
+            self.inner.addError(test, err)
+            # As green's, which are no texts.
+            self.inner.errors[-1] = (test, err[1])
+        def addFailure(self, test, err):
+            tell("addFailure", test, text_of(err))
+            self.inner.addFailure(test, err)
+        def addSuccess(self, test):
+            tell("addSuccess", test)
+            self.inner.addSuccess(test)
+    class WrappingTestRunner(unittest.TextTestRunner):
+        def _makeResult(self): return Wrapper(super()._makeResult())
+    # As that of django-slowtests.
+    class Suite(unittest.TestSuite):
+        def run(self, result, debug=False):
+            for test in self:
+                if isinstance(test, unittest.TestSuite):
+                    test(result)
+                    continue
+                self._tearDownPreviousClass(test, result)
+                self._handleModuleFixture(test, result)
+                self._handleClassSetUp(test, result)
+                result._previousTestClass = type(test)
+                if getattr(type(test), "_classSetupFailed", False): continue
+                test(result)
+                record("of suite", test=test.id())
+            self._tearDownPreviousClass(None, result)
+            return result
+    class Whole(DiscoverRunner):
+        test_suite = Suite
+        def run_suite(self, suite, **kwargs): return WrappingTestRunner(verbosity=0).run(suite)
+
+    # As that of VS Code: what is told of a test is sent at once.
+    class SendingResult(unittest.TextTestResult):
+        def addSuccess(self, test):
+            super().addSuccess(test)
+            tell("addSuccess", test)
+        def addError(self, test, err):
+            super().addError(test, err)
+            tell("addError", test, text_of(err))
+        def addFailure(self, test, err):
+            super().addFailure(test, err)
+            tell("addFailure", test, text_of(err))
+        def addSubTest(self, test, subtest, err):
+            super().addSubTest(test, subtest, err)
+            tell("addSubTest", subtest, text_of(err) if err else "")
+    class Sending(DiscoverRunner):
+        def get_test_runner_kwargs(self):
+            return {**super().get_test_runner_kwargs(), "resultclass": SendingResult}
+
+    class Observed(SchemaRunnerMixin):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.observers.append(self.note)
+        def note(self, event):
+            if isinstance(event, Finished): record("finished", test=event.test_id)
+    class OfWhole(Observed, Whole): pass
+    class OfSending(Observed, Sending): pass
+"""
+OTHER_TESTS = """
+    class Outcomes(TestCase):
+        def test_passed(self):
+            Author.objects.create(name="a")
+            record("schema")
+        def test_failed(self): self.fail("as planned")
+        def test_error(self): 1 / 0
+        def test_local(self):
+            class LocalError(Exception): pass
+            raise LocalError("local")
+    class Beside(TestCase):
+        def test_passed(self):
+            with self.subTest(number=1): pass
+    class Unset(TestCase):
+        @classmethod
+        def setUpClass(cls): raise ValueError("no set-up")
+        def test_it(self): pass
+"""
+TOLD = {
+    "Outcomes.test_passed": ("addSuccess", ""),
+    "Outcomes.test_failed": ("addFailure", "AssertionError: as planned"),
+    "Outcomes.test_error": ("addError", "ZeroDivisionError: division by zero"),
+    "Outcomes.test_local": ("addError", "LocalError: local"),
+    "Beside.test_passed": ("addSuccess", ""),
+    "setUpClass (Unset)": ("addError", "ValueError: no set-up"),
+}
+
+
+@each_mode
+@pytest.mark.parametrize("runner", ["Whole", "Sending"])
+def test_results_of_others(project: Project, mode: Mode, runner: str) -> None:
+    """They are told all, whatever they are; suites run their tests, in a worker too."""
+    project.write("runners.py", OTHERS)
+    project.tests(OTHER_TESTS)
+    result = project.run(*mode, "--testrunner", f"runners.Of{runner}")
+    assert result.failed("FAILED (failures=1, errors=3)").stderr.count("schema_runner") == 0
+    assert "schemas made" in result.stdout or "schema made" in result.stdout
+    subtests = [one["text"] for one in project.records("told") if one["method"] == "addSubTest"]
+    assert subtests == ([""] if runner == "Sending" else [])
+    told = [
+        (one["test"].replace("library.test_generated.", ""), one["method"], one["text"])
+        for one in project.records("told")
+        if one["method"] != "addSubTest"
+    ]
+    assert sorted(name for name, *_ in told) == sorted(TOLD)
+    for name, method, text in told:
+        assert (method, text.rstrip().endswith(TOLD[name][1])) == (TOLD[name][0], True)
+    tests = sorted(f"library.test_generated.{name}" for name in TOLD if "(" not in name)
+    assert sorted(one["test"] for one in project.records("finished")) == tests
+    if runner == "Whole":
+        assert sorted(one["test"] for one in project.records("of suite")) == tests
+    (line,) = project.records("schema")
+    assert line["schema"].startswith("test_w")
+
+
+class Other(DiscoverRunner): ...
+
+
+@pytest.mark.parametrize("ours", [SchemaRunnerMixin, SchemaDiscoverRunner])
+def test_the_mixin_has_to_come_first(ours: type) -> None:
+    """After another runner its methods would not be called."""
+    with pytest.raises(TypeError, match="SchemaRunnerMixin, Other"):
+        type("Wrong", (Other, ours), {})
+    assert type("Right", (ours, Other), {}).mro().index(Other) > 2

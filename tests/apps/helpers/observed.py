@@ -24,7 +24,9 @@ def _recorded(method: str) -> Callable[..., None]:
         told = about[-1] if about else ""
         text = "".join(traceback.format_exception(*told)) if isinstance(told, tuple) else str(told)
         subtest = about[0].id() if method == "addSubTest" else ""
-        record("call", method=method, test=test.id(), text=text, subtest=subtest)
+        # Subtests that pass are none of a test's outcomes.
+        if not subtest or told:
+            record("call", method=method, test=test.id(), text=text, subtest=subtest)
         getattr(unittest.TextTestResult, method)(result, test, *about)
 
     return call
