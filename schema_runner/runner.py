@@ -88,6 +88,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             suite.keepdb = self.keepdb
             suite.observers = self.observers
             suite.log = self.log
+            suite.command = self._command.with_tests
             suite.diagnoses = self._options.diagnose
         return suite
 

@@ -14,6 +14,7 @@ from ..backend.sessions import changes_outside, prepare_for
 from . import marks
 from .alarm import Alarm
 from .cost import Cost, cost_so_far
+from .debugger_hooks import DebuggerHooks, debuggers_call
 from .events import (
     ClassFinished,
     Event,
@@ -190,7 +191,8 @@ class LimitedSuiteMixin:
         try:
             # Tests that have been run are forgotten.
             result.dependents = _dependents(iter_test_cases(self))
-            super().run(result, debug)  # type: ignore[misc]
+            with debuggers_call(_Unlimited(alarm)):
+                super().run(result, debug)  # type: ignore[misc]
             result.end_class()
         finally:
             alarm.clear()
@@ -216,6 +218,17 @@ class LimitedSuiteMixin:
                 result, error, "setUpClass", strclass(type(test))
             )
             return False
+        return True
+
+
+class _Unlimited(DebuggerHooks):
+    """Keeps no limit of a test that has stopped in a debugger."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+
+    def opens(self, _debugger: Any) -> bool:
+        self._alarm.clear()
         return True
 
 

@@ -32,6 +32,7 @@ from .reporter import Reporter
 from .results import PartSuite, result_class
 from .termination import WorkerTermination
 from .worker import end_with_parent, set_up_worker
+from .worker_debugger import WorkerDebugger
 
 
 class Assigned(NamedTuple):
@@ -39,6 +40,7 @@ class Assigned(NamedTuple):
 
     `subsuites` lists the test cases of each for a process that is forked, and is None for one
     that gets them with its orders. Of one that `is_silent` nothing is seen that its tests print.
+    In one that `may_prompt` a debugger can have the terminal; `command` runs TEST without workers.
     Attributes that Django's suite has too mean what they mean there.
     """
 
@@ -46,6 +48,8 @@ class Assigned(NamedTuple):
     is_replacement: bool
     is_only_one: bool
     is_silent: bool
+    may_prompt: bool
+    command: str
     settings: Settings
     keepdb: bool
     init_worker: Callable[..., None]
@@ -83,9 +87,11 @@ def work(assigned: Assigned, pipes: Pipes) -> None:
     if assigned.is_silent:
         _silence()
     worker = _Process(assigned, pipes)
-    forks.handle(signal.SIGINT, _heed_nothing)
+    # Ctrl-C reaches all processes of a terminal; the run says what comes of it.
+    forks.handle(signal.SIGINT, worker.debugger.heed_interrupt)
     worker.termination.handle()
-    worker.run()
+    with worker.debugger.follow():
+        worker.run()
 
 
 def _silence() -> None:
@@ -93,10 +99,6 @@ def _silence() -> None:
     with open(os.devnull, "w") as nowhere:
         for output in (1, 2):
             os.dup2(nowhere.fileno(), output)
-
-
-def _heed_nothing(*_: object) -> None:
-    """Ctrl-C reaches all processes of a terminal; the run says what comes of it."""
 
 
 class _Process:
@@ -111,6 +113,7 @@ class _Process:
             time_limit=assigned.settings.test_timeout,
             is_stopped=self._is_stopped,
         )
+        self.debugger = WorkerDebugger(self._reporter, self._orders, assigned)
 
     def run(self) -> None:
         try:
@@ -159,6 +162,7 @@ class _Process:
             # A forked one has what the run has imported.
             import_management()
         set_up_worker(assigned.settings)
+        self.debugger.close()
         self._tell(Ready(_places()))
         self._is_ready = True
 
@@ -191,7 +195,7 @@ class _Process:
 
     def _execute(self, order: Order) -> None:
         # A run within a test takes the handler away, as stock Django's does.
-        forks.handle(signal.SIGINT, _heed_nothing)
+        forks.handle(signal.SIGINT, self.debugger.heed_interrupt)
         leave_transactions()
         self._reporter.enter(order.part)
         try:

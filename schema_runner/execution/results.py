@@ -30,12 +30,19 @@ class ReportingMixin:
             self.reporter.begin()
 
     def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+        if self.reporter.debugger is not None:
+            err = self.reporter.debugger.shown(err)
         if isinstance(test, _ErrorHolder):
             self.reporter.tell("addError", test.id(), err)
             # RemoteTestResult would have it about the test before.
             unittest.TestResult.addError(self, test, err)  # type: ignore[arg-type]
         else:
             super().addError(test, err)  # type: ignore[misc]
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+        if err is not None and self.reporter.debugger is not None:
+            err = self.reporter.debugger.shown(err)
+        super().addSubTest(test, subtest, err)  # type: ignore[misc]
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
         if isinstance(test, _ErrorHolder):

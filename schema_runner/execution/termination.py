@@ -94,7 +94,7 @@ class Termination(AbstractContextManager["Termination"]):
         if not self._waits_for_a_test or not callable(interrupt):
             # As for Ctrl-C, psycopg cancels the statement that it waits for.
             raise KeyboardInterrupt
-        interrupt(signal.SIGINT, frame)
+        interrupt(number, frame)
 
 
 class WorkerTermination:
