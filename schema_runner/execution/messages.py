@@ -108,11 +108,12 @@ class Done(NamedTuple):
 
 
 class Outside(NamedTuple):
-    """What became of the fixtures of a class or a module: a method, their name, arguments."""
+    """What became of the fixtures of a class or a module: a method, their name, arguments, SQL."""
 
     method: str
     name: str
     arguments: tuple[Any, ...]
+    sql: str = ""
 
 
 class Left(NamedTuple):

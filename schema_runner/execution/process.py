@@ -30,6 +30,7 @@ from .messages import Creates, Failed, Gone, Order, Ready, Said, Stop, UsesDatab
 from .raised import exc_info
 from .reporter import Reporter
 from .results import PartSuite, result_class
+from .sql_log import SqlLog
 from .termination import WorkerTermination
 from .worker import end_with_parent, set_up_worker
 from .worker_debugger import WorkerDebugger
@@ -49,6 +50,9 @@ class Assigned(NamedTuple):
     is_only_one: bool
     is_silent: bool
     may_prompt: bool
+    # Whether the SQL of tests is told, and whether that of all of them.
+    tells_sql: bool
+    tells_all_sql: bool
     command: str
     settings: Settings
     keepdb: bool
@@ -157,6 +161,10 @@ class _Process:
             assigned.debug_mode,
             assigned.used_aliases,
         )
+        if assigned.tells_sql:
+            self._reporter.sql = SqlLog(shows_all=assigned.tells_all_sql)
+            for connection in connections.all():
+                connection.force_debug_cursor = True
         programs.lead()
         if assigned.subsuites is None:
             # A forked one has what the run has imported.

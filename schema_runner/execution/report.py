@@ -20,6 +20,7 @@ from .events import (
 )
 from .messages import Begun, Done, Left, Outside, Part
 from .raised import decode, exc_info
+from .sql_log import EVENT, show_sql, wants_sql
 from .watch import end_for
 
 # What a Django suite does with an event of one of its subsuites.
@@ -129,7 +130,13 @@ class Report:
 
         def tell() -> None:
             for event in events:
-                self._handle_event(self._result, only, event)
+                if event[0] == EVENT:
+                    show_sql(self._result, event[-1])
+                else:
+                    self._handle_event(self._result, only, event)
+            if wants_sql(self._result):
+                # Else what comes next might be shown with it, though it is of another worker.
+                show_sql(self._result, "")
 
         if message.outcome in BAD:
             self._fail(Failure(test.id(), part.subsuite, (message.position,), tell))
@@ -143,6 +150,8 @@ class Report:
         holder, arguments = _ErrorHolder(message.name), decode(message.arguments)
 
         def tell() -> None:
+            if wants_sql(self._result):
+                show_sql(self._result, message.sql)
             method(holder, *arguments)
 
         if message.method == "addError":

@@ -19,6 +19,7 @@ from .raised import encode, exc_info
 from .state import State
 
 if TYPE_CHECKING:
+    from .sql_log import SqlLog
     from .worker_debugger import WorkerDebugger
 
 # How often a test that ends looks whether the run is told to stop, in seconds.
@@ -51,6 +52,8 @@ class Reporter:
         self.is_stopped = is_stopped
         # What tests stop in has the terminal no longer than they last.
         self.debugger: WorkerDebugger | None = None
+        # What tests send to the database, where that is shown with failures.
+        self.sql: SqlLog | None = None
         # A debugger may stop in a thread of its own.
         self._lock = threading.RLock()
         self._alarm = Alarm(bell.fileno(), lambda seconds: self.send(Limited(seconds)))
@@ -75,6 +78,8 @@ class Reporter:
         self._key = part.key
         self._state_before, self._keeps_state = None, None
         self._watches = len(part.positions) > 1
+        if self.sql is not None:
+            self.sql.begin()
         self._cost_before = cost_so_far()
         self.send(Entered(part.key))
 
@@ -151,7 +156,8 @@ class Reporter:
 
     def tell(self, method: str, name: str, *arguments: Any) -> None:
         """Tell what became of the fixtures of a class or a module."""
-        self.send(Outside(method, name, encode(arguments)))
+        sql = "" if self.sql is None else self.sql.text
+        self.send(Outside(method, name, encode(arguments), sql))
 
     def leave(self, *, is_last: bool) -> None:
         """A part is over; if it `is_last` the run is to have others ready soon."""

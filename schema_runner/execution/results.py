@@ -8,6 +8,7 @@ from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 from django.test.runner import DummyList, RemoteTestResult
 
 from .reporter import Reporter
+from .sql_log import EVENT
 
 
 class ReportingMixin:
@@ -30,19 +31,41 @@ class ReportingMixin:
             self.reporter.begin()
 
     def addError(self, test: Any, err: Any) -> None:  # noqa: N802
-        if self.reporter.debugger is not None:
-            err = self.reporter.debugger.shown(err)
+        err = self._shown(err)
         if isinstance(test, _ErrorHolder):
             self.reporter.tell("addError", test.id(), err)
             # RemoteTestResult would have it about the test before.
             unittest.TestResult.addError(self, test, err)  # type: ignore[arg-type]
         else:
+            self._tell_sql()
             super().addError(test, err)  # type: ignore[misc]
 
+    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        self._tell_sql()
+        super().addFailure(test, err)  # type: ignore[misc]
+
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
-        if err is not None and self.reporter.debugger is not None:
-            err = self.reporter.debugger.shown(err)
+        if err is not None:
+            err = self._shown(err)
+            self._tell_sql()
         super().addSubTest(test, subtest, err)  # type: ignore[misc]
+
+    def startTest(self, test: Any) -> None:  # noqa: N802
+        if self.reporter.sql is not None:
+            self.reporter.sql.begin()
+        super().startTest(test)  # type: ignore[misc]
+
+    def stopTest(self, test: Any) -> None:  # noqa: N802
+        if self.reporter.sql is not None and self.reporter.sql.shows_all:
+            self._tell_sql()
+        super().stopTest(test)  # type: ignore[misc]
+
+    def _shown(self, err: Any) -> Any:
+        return err if self.reporter.debugger is None else self.reporter.debugger.shown(err)
+
+    def _tell_sql(self) -> None:
+        if self.reporter.sql is not None:
+            self.events.append((EVENT, 0, self.reporter.sql.text))
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
         if isinstance(test, _ErrorHolder):

@@ -108,11 +108,14 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .crew import Crew
         from .engine import Engine
         from .report import Audience, on_own_lines
+        from .sql_log import wants_sql
 
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
             observers.append(course)
-        assigned = self._assigned()
+        assigned = self._assigned()._replace(
+            tells_sql=wants_sql(result), tells_all_sql=getattr(result, "showAll", False)
+        )
         return Engine(
             tests,
             Audience(result, self.handle_event, observers, on_own_lines(self.log, result)),
@@ -145,6 +148,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             is_only_one=is_only_one,
             is_silent=False,
             may_prompt=may_prompt,
+            tells_sql=False,
+            tells_all_sql=False,
             command=self.command([TEST]),
             settings=self.settings,
             keepdb=self.keepdb,
