@@ -103,6 +103,9 @@ class ClosingMixin(Base):
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         failures = super().run_tests(test_labels, **kwargs)
+        if self._suite is None:
+            # One that only lists tests, as an IDE's.
+            return failures
         for line in [*self._summary.lines(), *self._verdict_lines(), *self._hint_lines]:
             self.log(line)
         return failures

@@ -12,7 +12,16 @@ import schema_runner
 PACKAGE = Path(schema_runner.__file__).parent
 # Each room may import from those after it, and from itself.
 ROOMS = [
-    *("runner", "arranging", "closing", "reporting", "options", "execution", "foresight"),
+    *(
+        "management",
+        "runner",
+        "arranging",
+        "closing",
+        "reporting",
+        "options",
+        "execution",
+        "foresight",
+    ),
     *("backend", "fingerprint", "reference", "workspace", "sites", "usage", "settings"),
     *("postgres", "embedded", "wording", "names", "errors", "forks"),
 ]
