@@ -117,6 +117,9 @@ class ClosingMixin(Base):
             for line in self._summary.interruption():
                 self.log(line)
             raise
+        if self._suite is None:
+            # One that only lists tests, as an IDE's.
+            return failures
         verdict_lines = self._verdict_lines(test_labels or ())
         for line in [*self._summary.lines(), *verdict_lines, *self._hint_lines]:
             self.log(line)

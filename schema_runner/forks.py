@@ -50,7 +50,12 @@ def handle(number: int, handler: Handler) -> None:
 
 
 def stop_handling(number: int, handler: Handler) -> None:
-    """Bring back what was there before `handle`, unless a test has set another handler since."""
+    """Bring back what was there before `handle`, unless a test has set another handler since.
+
+    Other threads than the main one cannot, and change nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
     for one in [one for one in _handled if one[:2] == (number, handler)]:
         _handled.remove(one)
         if signal.getsignal(number) == handler:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Collection
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -120,6 +121,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             suite.keepdb = self.keepdb
             suite.observers = self.observers
             suite.log = self.log
+            suite.command = partial(self._command.with_tests, labels=test_labels or ())
             suite.diagnoses = self._options.diagnose
             suite.termination = self._termination
             suite.lines = self._lines

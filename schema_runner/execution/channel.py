@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import threading
 from collections import deque
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -60,6 +61,8 @@ class Receiver:
         self.is_at_end = False
         # Whether a signal's handler has to leave this alone.
         self.is_reading = False
+        # A debugger may wait in a thread of its own.
+        self._lock = threading.RLock()
         os.set_blocking(connection.fileno(), False)
 
     def receive(self) -> list[Any]:
@@ -73,10 +76,22 @@ class Receiver:
         """Wait for one message; None at the end of the pipe."""
         self._read()
         while not self._messages and not self.is_at_end:
-            # Not for ever: a signal's handler may have read it meanwhile.
-            wait([self._connection], _LOOK)
+            self.wait()
             self._read()
         return self._messages.popleft() if self._messages else None
+
+    def wait(self) -> None:
+        """Wait for more, but not for ever: a signal's handler may have read it meanwhile."""
+        wait([self._connection], _LOOK)
+
+    def take(self, kind: type) -> Any:
+        """Return the first message of a kind that has come in, past others; None if none has."""
+        with self._lock:
+            for message in self.peek():
+                if isinstance(message, kind):
+                    self._messages.remove(message)
+                    return message
+        return None
 
     def peek(self) -> list[Any]:
         """Return the messages that have come in and leave them to be received."""
@@ -91,12 +106,13 @@ class Receiver:
         return read
 
     def _read(self) -> None:
-        self.is_reading = True
-        try:
-            self._fill()
-            self._parse()
-        finally:
-            self.is_reading = False
+        with self._lock:
+            self.is_reading = True
+            try:
+                self._fill()
+                self._parse()
+            finally:
+                self.is_reading = False
 
     def _parse(self) -> None:
         start = 0

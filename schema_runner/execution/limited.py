@@ -4,7 +4,7 @@ import sys
 import time
 import unittest
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from unittest.util import strclass
 
@@ -14,6 +14,7 @@ from ..backend.sessions import changes_outside, prepare_for
 from . import marks
 from .alarm import Alarm
 from .cost import Cost, cost_so_far
+from .debugger_hooks import DebuggerHooks, debuggers_call
 from .events import (
     ClassFinished,
     Event,
@@ -215,7 +216,10 @@ class LimitedSuiteMixin:
         unittest.registerResult(result)
         limited_result = LimitedResult(result, iter_test_cases(self), **self.limits)
         try:
-            with self.lines.follow(result):
+            with (
+                self.lines.follow(result),
+                debuggers_call(_Unlimited(limited_result.clear_alarm)),
+            ):
                 super().run(limited_result, debug)  # type: ignore[misc]
                 limited_result.end_class()
         except KeyboardInterrupt:
@@ -245,6 +249,17 @@ class LimitedSuiteMixin:
                 result, error, "setUpClass", strclass(type(test))
             )
             return False
+        return True
+
+
+class _Unlimited(DebuggerHooks):
+    """Keeps no limit of a test that has stopped in a debugger."""
+
+    def __init__(self, clear_alarm: Callable[[], None]) -> None:
+        self._clear_alarm = clear_alarm
+
+    def opens(self, _debugger: Any) -> bool:
+        self._clear_alarm()
         return True
 
 

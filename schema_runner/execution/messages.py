@@ -35,6 +35,10 @@ class Stop(NamedTuple):
     """Finish the test under way, if any, then clean up and end."""
 
 
+class TerminalLent(NamedTuple):
+    """The terminal is this worker's until it says that the debugger is over."""
+
+
 class Ready(NamedTuple):
     """A worker is set up. `places` maps aliases to the database and the schema it has made."""
 
@@ -58,6 +62,12 @@ class Said(NamedTuple):
     """A line for the log."""
 
     text: str
+
+
+class Debugs(NamedTuple):
+    """A debugger wants the terminal, in the test of that name if in any; None: it is over."""
+
+    name: str | None
 
 
 class Failed(NamedTuple):
@@ -98,11 +108,12 @@ class Done(NamedTuple):
 
 
 class Outside(NamedTuple):
-    """What became of the fixtures of a class or a module: a method, their name, arguments."""
+    """What became of the fixtures of a class or a module: a method, their name, arguments, SQL."""
 
     method: str
     name: str
     arguments: tuple[Any, ...]
+    sql: str = ""
 
 
 class Left(NamedTuple):

@@ -31,8 +31,10 @@ from .messages import Creates, Failed, Gone, Order, Ready, Said, Stop, UsesDatab
 from .raised import exc_info
 from .reporter import Reporter
 from .results import part_suite, result_class
+from .sql_log import SqlLog
 from .termination import WorkerTermination
 from .worker import end_with_parent, set_up_worker
+from .worker_debugger import WorkerDebugger
 
 
 class Assigned(NamedTuple):
@@ -41,6 +43,7 @@ class Assigned(NamedTuple):
     `subsuites` lists the test cases of each for a process that is forked, and is None for one
     that gets them with its orders. Of one that `is_silent` nothing is seen that its tests print,
     and they read nothing. One that has a `main` process, and is forked, looks to them like that.
+    In one that `may_prompt` a debugger can have the terminal; `command` runs TEST without workers.
     Attributes that Django's suite has too mean what they mean there.
     """
 
@@ -49,6 +52,11 @@ class Assigned(NamedTuple):
     is_only_one: bool
     is_silent: bool
     main: main_process.Process | None
+    may_prompt: bool
+    # Whether the SQL of tests is told, and whether that of all of them.
+    tells_sql: bool
+    tells_all_sql: bool
+    command: str
     settings: Settings
     keepdb: bool
     init_worker: Callable[..., None]
@@ -94,9 +102,10 @@ def work(assigned: Assigned, pipes: Pipes) -> None:
     if assigned.is_silent:
         _silence()
     worker = _Process(assigned, pipes)
-    worker.ignore_interrupts()
+    worker.take_interrupts()
     worker.termination.handle()
-    worker.run()
+    with worker.debugger.follow():
+        worker.run()
 
 
 def _silence() -> None:
@@ -105,10 +114,6 @@ def _silence() -> None:
     for number in range(3):
         os.dup2(nowhere, number)
     os.close(nowhere)
-
-
-def _heed_nothing(*_: object) -> None:
-    """Ctrl-C reaches all processes of a terminal; the run says what comes of it."""
 
 
 class _Process:
@@ -124,10 +129,12 @@ class _Process:
             time_limit=assigned.settings.test_timeout,
             is_stopped=self._is_stopped,
         )
+        self.debugger = WorkerDebugger(self._reporter, self._orders, assigned)
 
-    def ignore_interrupts(self) -> None:
+    def take_interrupts(self) -> None:
+        """Leave Ctrl-C, which reaches all processes of a terminal, to the run or a debugger."""
         if self._assigned.main is None:
-            forks.handle(signal.SIGINT, _heed_nothing)
+            forks.handle(signal.SIGINT, self.debugger.heed_interrupt)
 
     def run(self) -> None:
         try:
@@ -172,11 +179,16 @@ class _Process:
                 assigned.debug_mode,
                 assigned.used_aliases,
             )
+        if assigned.tells_sql:
+            self._reporter.sql = SqlLog(shows_all=assigned.tells_all_sql)
+            for connection in connections.all():
+                connection.force_debug_cursor = True
         programs.lead()
         if assigned.subsuites is None:
             # A forked one has what the run has imported.
             import_management()
         set_up_worker(assigned.settings)
+        self.debugger.close()
         self._tell(Ready(_places()))
         self._is_ready = True
 
@@ -209,7 +221,7 @@ class _Process:
 
     def _execute(self, order: Order) -> None:
         # A run within a test takes the handler away, as stock Django's does.
-        self.ignore_interrupts()
+        self.take_interrupts()
         leave_transactions()
         self._reporter.enter(order.part)
         try:

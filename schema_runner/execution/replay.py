@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+from .sql_log import EVENT, show_sql, wants_sql
+
 # What a Django suite does with an event of one of its subsuites.
 HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
 
@@ -19,9 +21,15 @@ class Replay:
     def tell(self, result: Any, handle_event: HandleEvent) -> None:
         for event in self._events:
             before = _attributes(result) if event[0] == "startTest" else None
-            handle_event(result, self._tests, event)
+            if event[0] == EVENT:
+                show_sql(result, event[-1])
+            else:
+                handle_event(result, self._tests, event)
             if before is not None:
                 self._set_back(result, before)
+        if wants_sql(result):
+            # Else what comes next might be shown with it, though it is of another worker.
+            show_sql(result, "")
 
     def _set_back(self, result: Any, before: dict[str, Any]) -> None:
         """Set back the time at which a test began, for a result that measures time itself."""

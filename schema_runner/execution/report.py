@@ -21,6 +21,7 @@ from .events import (
 from .messages import Begun, Done, Left, Outside, Part
 from .raised import decode, exc_info
 from .replay import HandleEvent, Replay
+from .sql_log import show_sql, wants_sql
 from .watch import end_for
 
 
@@ -128,6 +129,8 @@ class Report:
         holder, arguments = _ErrorHolder(message.name), decode(message.arguments)
 
         def tell(result: Any) -> None:
+            if wants_sql(result):
+                show_sql(result, message.sql)
             getattr(result, message.method)(holder, *arguments)
 
         if message.method == "addError":

@@ -1,10 +1,11 @@
 """What a worker tells the run of its tests, and the time that it lets them take."""
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backend.sessions import changes_outside
 from ..errors import TestTimeoutError
@@ -16,6 +17,10 @@ from .events import GOOD_OUTCOMES, Outcome, outcome_of
 from .messages import Begun, Done, Entered, Left, Limited, Outside, Part
 from .raised import encode, exc_info
 from .state import State
+
+if TYPE_CHECKING:
+    from .sql_log import SqlLog
+    from .worker_debugger import WorkerDebugger
 
 # How often a test that ends looks whether the run is told to stop, in seconds.
 _LOOK = 0.01
@@ -44,7 +49,13 @@ class Reporter:
         self._reports = reports
         self._bell = bell
         self._time_limit = time_limit
-        self._is_stopped = is_stopped
+        self.is_stopped = is_stopped
+        # What tests stop in has the terminal no longer than they last.
+        self.debugger: WorkerDebugger | None = None
+        # What tests send to the database, where that is shown with failures.
+        self.sql: SqlLog | None = None
+        # A debugger may stop in a thread of its own.
+        self._lock = threading.RLock()
         self._alarm = Alarm(bell.fileno(), lambda seconds: self.send(Limited(seconds)))
         self._is_limited = False
         self._process = os.getpid()
@@ -67,8 +78,19 @@ class Reporter:
         self._key = part.key
         self._state_before, self._keeps_state = None, None
         self._watches = len(part.positions) > 1
+        if self.sql is not None:
+            self.sql.begin()
         self._cost_before = cost_so_far()
         self.send(Entered(part.key))
+
+    @property
+    def name(self) -> str:
+        """The test that was taken up, if one was."""
+        return "" if self._test is None else str(self._test.id())
+
+    def suspend_limit(self, *messages: object) -> None:
+        """Let this test take as long as it wants to; the next one has its limit again."""
+        self._limit(None, *messages)
 
     def take_up(self, position: int, test: Any) -> None:
         """A test is next; before that its class may have to be set up."""
@@ -78,6 +100,7 @@ class Reporter:
 
     def begin(self) -> None:
         """The class is set up, and the test that was taken up begins."""
+        self._end_debugger()
         if self._watches and self._state_before is None:
             self._state_before = self._state.of(type(self._test))
         self._begun = time.perf_counter()
@@ -90,6 +113,7 @@ class Reporter:
         After the last one the class is torn down.
         """
         self._end_unless_ours()
+        self._end_debugger()
         raised = self._alarm.raised
         limit = marks.limit_of_class(self._test, self._time_limit)
         self._alarm.set(limit)
@@ -107,8 +131,12 @@ class Reporter:
             self._limit(limit)
         if now - self._looked > _LOOK:
             self._looked = now
-            if self._is_stopped():
+            if self.is_stopped():
                 result.stop()
+
+    def _end_debugger(self) -> None:
+        if self.debugger is not None:
+            self.debugger.close()
 
     def _limit(self, seconds: float | None, *messages: object) -> None:
         """Limit what follows, and tell the run, which sees to it where this process is stopped."""
@@ -128,10 +156,12 @@ class Reporter:
 
     def tell(self, method: str, name: str, *arguments: Any) -> None:
         """Tell what became of the fixtures of a class or a module."""
-        self.send(Outside(method, name, encode(arguments)))
+        sql = "" if self.sql is None else self.sql.text
+        self.send(Outside(method, name, encode(arguments), sql))
 
     def leave(self, *, is_last: bool) -> None:
         """A part is over; if it `is_last` the run is to have others ready soon."""
+        self._end_debugger()
         self._limit(None)
         self._test = None
         changed = changes_outside()
@@ -145,13 +175,14 @@ class Reporter:
 
     def _flush(self, *messages: object) -> None:
         self._end_unless_ours()
-        if self._done is not None:
-            messages, self._done = (self._done, *messages), None
-        self._alarm.is_held = True
-        try:
-            self._unread += self._reports.send(messages)
-        finally:
-            self._alarm.is_held = False
+        with self._lock:
+            if self._done is not None:
+                messages, self._done = (self._done, *messages), None
+            self._alarm.is_held = True
+            try:
+                self._unread += self._reports.send(messages)
+            finally:
+                self._alarm.is_held = False
         if self._unread > _UNREAD:
             self.ring()
 

@@ -10,6 +10,7 @@ from django.test.runner import DummyList, RemoteTestResult
 
 from .raised import Caught
 from .reporter import Reporter
+from .sql_log import EVENT
 
 
 class ReportingMixin:
@@ -40,18 +41,34 @@ class ReportingMixin:
             # RemoteTestResult would have it about the test before.
             unittest.TestResult.addError(self, test, caught)  # type: ignore[arg-type]
         else:
+            self._tell_sql()
             super().addError(test, caught)  # type: ignore[misc]
 
     def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        self._tell_sql()
         super().addFailure(test, self._caught(err, test))  # type: ignore[misc]
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
         caught = err and self._caught(err, test)
+        if caught:
+            self._tell_sql()
         super().addSubTest(test, subtest, caught)  # type: ignore[misc]
         if err is None and self.tells_subtests:
             self.events.append(("addSubTest", self.testsRun - 1, subtest, None))  # type: ignore[attr-defined]
 
+    def startTest(self, test: Any) -> None:  # noqa: N802
+        if self.reporter.sql is not None:
+            self.reporter.sql.begin()
+        super().startTest(test)  # type: ignore[misc]
+
+    def stopTest(self, test: Any) -> None:  # noqa: N802
+        if self.reporter.sql is not None and self.reporter.sql.shows_all:
+            self._tell_sql()
+        super().stopTest(test)  # type: ignore[misc]
+
     def _caught(self, err: Any, test: Any) -> Caught:
+        if self.reporter.debugger is not None:
+            err = self.reporter.debugger.shown(err)
         return Caught(err, test, output=self._held_back(), with_locals=self.with_locals)
 
     def _held_back(self) -> str:
@@ -61,6 +78,10 @@ class ReportingMixin:
         buffers = {STDOUT_LINE: self._stdout_buffer, STDERR_LINE: self._stderr_buffer}  # type: ignore[attr-defined]
         outputs = {line: buffer.getvalue().removesuffix("\n") for line, buffer in buffers.items()}
         return "\n".join(line % output for line, output in outputs.items() if output)
+
+    def _tell_sql(self) -> None:
+        if self.reporter.sql is not None:
+            self.events.append((EVENT, 0, self.reporter.sql.text))
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
         if isinstance(test, _ErrorHolder):

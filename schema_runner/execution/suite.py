@@ -1,5 +1,7 @@
 """The parallel part of a suite, run by supervised workers."""
 
+import multiprocessing
+import os
 import time
 import unittest
 from collections.abc import Callable, Collection, Sequence
@@ -41,6 +43,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     keepdb = False
     observers: Collection[Observer] = ()
     log: Callable[[str], None] = staticmethod(print)
+    # Returns the command that runs tests of these names without workers.
+    command: Callable[[Sequence[str]], str] = staticmethod(" ".join)
     # What decides about the order in place of the suite's own, if anything does.
     order: "Order | None" = None
     # The names of tests that are run alone although nothing marks them.
@@ -128,11 +132,14 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .crew import Crew
         from .engine import Engine
         from .report import Audience
+        from .sql_log import wants_sql
 
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
             observers.append(course)
-        assigned = self._assigned(result)
+        assigned = self._assigned(result)._replace(
+            tells_sql=wants_sql(result), tells_all_sql=getattr(result, "showAll", False)
+        )
         return Engine(
             tests,
             Audience(result, self.handle_event, observers, self.log, self.termination.announce),
@@ -154,13 +161,21 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
     def _assigned(self, result: unittest.TestResult) -> "Assigned":
         from .process import Assigned
+        from .worker_debugger import TEST
 
+        is_only_one = self.processes == 1
+        # A run within a test has no terminal: nobody gives it one.
+        may_prompt = is_only_one or (multiprocessing.parent_process() is None and os.isatty(0))
         return Assigned(
             number=1,
             is_replacement=False,
-            is_only_one=self.processes == 1,
+            is_only_one=is_only_one,
             is_silent=False,
             main=None,
+            may_prompt=may_prompt,
+            tells_sql=False,
+            tells_all_sql=False,
+            command=self.command([TEST]),
             settings=self.settings,
             keepdb=self.keepdb,
             # Django's own are functions, so that they can be pickled, and bound as attributes.

@@ -13,6 +13,7 @@ from .limits import Limits
 from .messages import (
     Begun,
     Creates,
+    Debugs,
     Done,
     Entered,
     Failed,
@@ -27,6 +28,7 @@ from .messages import (
 )
 from .report import Report
 from .schedule import Schedule
+from .terminal import Terminal
 from .watch import Watch
 
 # Times in seconds. How long to wait for a bell until the reports are looked at anyhow: so long
@@ -72,6 +74,7 @@ class Supervisor:
         self._workers: list[Worker] = []
         self._deaths = Deaths(schedule, report)
         self._limits = Limits()
+        self._terminal = Terminal(report.log)
         self._heeds: dict[type, Callable[[Worker, Any], None]] = {
             Begun: self._heed_begun,
             Limited: self._heed_limit,
@@ -82,6 +85,7 @@ class Supervisor:
             Ready: self._heed_ready,
             UsesDatabases: self._heed_databases,
             Creates: self._heed_creation,
+            Debugs: self._terminal.heed,
             Said: self._heed_said,
             Failed: self._heed_failed,
             Gone: self._heed_gone,
@@ -105,7 +109,9 @@ class Supervisor:
                 if is_stopped:
                     # What had begun by then is known now.
                     self._report.announce()
-                self._limits.keep(self._workers)
+                if self._terminal.holder is None:
+                    self._terminal.lend()
+                    self._limits.keep(self._workers)
                 self._tell()
         except KeyboardInterrupt:
             # What failed a moment ago is shown as well.
@@ -114,6 +120,7 @@ class Supervisor:
         finally:
             for worker in self._workers:
                 worker.close()
+                self._terminal.take_back(worker, is_dead=True)
 
     def _start_worker(self, number: int, *, is_replacement: bool) -> None:
         worker = self._crew.start(number, is_replacement=is_replacement)
@@ -121,7 +128,8 @@ class Supervisor:
 
     def _wait(self, files: Collection[int]) -> None:
         is_urgent = any(worker.is_late for worker in self._workers)
-        bells = [bell for worker in self._workers for bell in worker.bells]
+        heard = [one for one in self._workers if not self._terminal.leaves_out(one)]
+        bells = [bell for worker in heard for bell in worker.bells]
         wait([*bells, *files], 0 if is_urgent else _TICK)
 
     @property
@@ -184,12 +192,18 @@ class Supervisor:
         is_kept = self._crew.keeps_places and not self._report.is_stopped
         if not worker.is_ready and not is_kept:
             return now + creation
-        return now + max(_FAILFAST, creation) if self._report.is_failfast else None
+        if not self._report.is_failfast or worker is self._terminal.holder:
+            return None
+        return now + max(_FAILFAST, creation)
 
     # What workers tell.
 
     def _listen(self) -> None:
         for worker in list(self._workers):
+            if self._terminal.leaves_out(worker):
+                # Read, so that it need not wait for room in its pipe, and heeded afterwards.
+                worker.receiver.peek()
+                continue
             # Asked first: what a process that is dead has sent is all there.
             is_alive = worker.process.is_alive()
             for message in worker.listen():
@@ -260,6 +274,7 @@ class Supervisor:
         """Account for a process that has ended, and have another take its place if need be."""
         self._workers.remove(worker)
         worker.process.join()
+        self._terminal.take_back(worker, is_dead=True)
         if worker.is_overdue or not (worker.is_told_to_stop and worker.is_killed):
             self._deaths.account_for(worker)
         worker.close()

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from ..project import PARALLEL, SERIAL, STOCK, Mode, Project, Result, each_mode
+from ..project import (
+    PARALLEL,
+    SERIAL,
+    STOCK,
+    WITH_STOCK,
+    Mode,
+    Project,
+    Result,
+    each_mode,
+    fork_and_spawn,
+)
 
 OURS = "schema_runner.SchemaDiscoverRunner"
 
@@ -128,7 +138,7 @@ def test_flags_of_a_passing_suite(project: Project, mode: Mode, flags: str) -> N
 
 @pytest.mark.versions
 @each_mode
-@pytest.mark.parametrize("flags", ["", "--failfast", "--buffer -v 2", "--debug-sql -v 0"])
+@pytest.mark.parametrize("flags", ["", "--failfast", "--buffer -v 2"])
 def test_flags_of_a_failing_suite(project: Project, flags: str, mode: Mode) -> None:
     """So are tracebacks, captured output, SQL and the closing lines."""
     # Which tests other workers still finish is chance: with --failfast one class leaves none.
@@ -137,6 +147,32 @@ def test_flags_of_a_failing_suite(project: Project, flags: str, mode: Mode) -> N
     # it breaks off stock Django 5.2: that has a test of its own.
     project.tests(passing + FAILING + ("" if mode else NO_SET_UP))
     in_both(project, *flags.split(), *mode).failed("FAILED (")
+
+
+@pytest.mark.versions
+@fork_and_spawn
+def test_debug_sql(project: Project, mode: Mode, method: str) -> None:
+    """The SQL of a failure is what it is without workers, where stock Django's have none."""
+    project.tests(TESTS + FAILING)
+    flags, labels = ["--debug-sql", "-v"], ["library.test_generated"]
+    env = {"START_METHOD": method}
+    for verbosity in ("0", "2"):
+        stock = project.run(*flags, verbosity, *labels, *WITH_STOCK)
+        ours = project.run(*flags, verbosity, *labels, *mode, env=env)
+        assert sql_of(ours.failed().stderr) == sql_of(stock.failed().stderr) != []
+    # Of a class that has not come to its tests, and of nothing else.
+    set_up = NO_SET_UP.replace("raise", "query('SELECT 1 AS in_set_up'); raise")
+    project.tests(TESTS + set_up)
+    if mode:
+        failed = project.run(*flags, "0", *mode, env=env).failed().stderr
+        assert [line for line in sql_of(failed) if "in_set_up" in line] == sql_of(failed) != []
+
+
+def sql_of(text: str) -> list[str]:
+    """Return the lines of statements, without numbers: each worker has sequences of its own."""
+    # The keywords of one may be on lines of their own.
+    keyword = re.compile(r"\b(SELECT|INSERT|SAVEPOINT|FROM|VALUES|RELEASE)\b")
+    return [line for line in normal(re.sub("[0-9]+", "1", text)) if keyword.search(line)]
 
 
 @pytest.mark.versions

@@ -14,6 +14,7 @@ PACKAGE = Path(schema_runner.__file__).parent
 ROOMS = [
     *(
         "apps",
+        "management",
         "runner",
         "checks",
         "arranging",

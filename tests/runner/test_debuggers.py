@@ -1,0 +1,144 @@
+"""Tests of a worker that stop in a debugger: one at a time has the terminal, until it is over."""
+
+import signal
+
+import pytest
+
+from ..project import PARALLEL, Mode, Project, each_mode, wait_for
+from ..terminal import INTERRUPT, Terminal, terminal
+
+TESTS = """
+    import pdb
+
+    class First(TestCase):
+        @schema_runner.timeout(1)
+        def test_stops(self):
+            answer = 6
+            breakpoint()
+            record("answer", answer=answer)
+            raise ValueError("after the debugger")
+
+    class Second(TestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            wait_for("first")
+            breakpoint()
+        def test_stops(self):
+            print("captured")
+            pdb.set_trace()
+            record("waits")
+            wait_for("never")
+        def test_passes(self): pass
+"""
+BRIEF = """
+    class First(TestCase):
+        @schema_runner.timeout(0.5)
+        def test_stops(self):
+            answer = 41
+            breakpoint()
+            self.assertEqual(answer, 42)
+
+    class Second(TestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            __import__("pdb").set_trace()
+        def test_passes(self): pass
+"""
+
+
+def stops_in(run: Terminal, test: str) -> None:
+    """Wait for the line that tells so, alone on it."""
+    run.until(" has stopped in a debugger: ")
+    assert run.until("\n") == f"library.test_generated.{test}"
+
+
+# pdb differs by version.
+@pytest.mark.parametrize(
+    "method", [pytest.param("fork", marks=pytest.mark.versions), "spawn", "forkserver"]
+)
+def test_one_worker_after_the_other(project: Project, method: str) -> None:
+    """Ctrl-C and "quit" are about the test, no time limit holds, and --buffer hides no prompt."""
+    project.tests(TESTS)
+    with terminal(project, *PARALLEL, "--buffer", START_METHOD=method) as run:
+        stops_in(run, "First.test_stops")
+        run.answer("open('first', 'w').close(); import time; time.sleep(1.2); answer *= 7")
+        run.answer(f"abandoned{INTERRUPT}")
+        run.until("--KeyboardInterrupt--")
+        run.answer("c")
+        stops_in(run, "Second.test_passes")
+        run.answer("c")
+        stops_in(run, "Second.test_stops")
+        # What is waited for can be interrupted.
+        run.answer("c")
+        wait_for(lambda: project.records("waits"), "the test to go on")
+        run.type(INTERRUPT)
+        run.until("Program interrupted.")
+        run.answer("q")
+        assert run.exit_code() == 1
+    (record,) = project.records("answer")
+    assert record["answer"] == 42
+    for text in ("ValueError: after the debugger", "WorkerError: The debugger was quit."):
+        assert text in run.shown
+    for text in ("BdbQuit", "TestTimeoutError", "Finishing"):
+        assert text not in run.shown
+    assert "FAILED (errors=2)" in run.shown
+    assert "Ran 3 tests" in run.shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_to_end(project: Project, number: int) -> None:
+    """It waits for the prompt, as for every test under way; a second signal ends it at once."""
+    project.tests(BRIEF)
+    with terminal(project, *PARALLEL) as run:
+        run.until("(Pdb) ")
+        run.process.send_signal(number)
+        run.process.send_signal(number)
+        assert run.exit_code() == 128 + number
+
+
+@each_mode
+def test_what_is_run_again_stops_again(project: Project, mode: Mode) -> None:
+    """--diagnose passes debuggers by: what it finds out nobody looks at."""
+    project.tests(BRIEF)
+    with terminal(project, *mode, "--retries", "1", "--diagnose") as run:
+        for _ in range(2):
+            run.answer("c")
+        run.until("Running again what failed, alone (1).")
+        stops_in(run, "First.test_stops")
+        run.answer("c")
+        assert run.exit_code() == 1
+    assert "test_stops is BROKEN: it fails alone" in run.shown
+
+
+def test_without_a_terminal(project: Project) -> None:
+    """The test fails at once, and says what to type in."""
+    project.tests(BRIEF)
+    result = project.run(*PARALLEL).failed("FAILED (errors=2)")
+    why = "has no terminal for a debugger: standard input is none. Run it without --parallel:"
+    command = "python manage.py test library.test_generated"
+    for test in ("First.test_stops", "Second.test_passes"):
+        assert f"{why} {command}.{test}\n" in result.stderr
+    assert "Pdb" not in result.output
+    assert "BdbQuit" not in result.output
+    off = {"PYTHONBREAKPOINT": "0"}
+    project.run(*PARALLEL, env=off).failed("FAILED (failures=1, errors=1)")
+
+
+def test_a_debugger_that_cannot_share_the_terminal(project: Project) -> None:
+    """So is a debugger that has looked at standard input before, as ipdb does."""
+    debugger = "import pdb\nclass Other(pdb.Pdb): pt_app = None\n"
+    project.write("other.py", f"{debugger}def set_trace(): Other().set_trace()\n")
+    project.tests(BRIEF.replace("breakpoint()", "import other; other.set_trace()"))
+    with terminal(project, *PARALLEL) as run:
+        run.answer("c")
+        assert run.exit_code() == 1
+    assert "a debugger: Other cannot share it, as pdb can. Run it without" in run.shown
+
+
+def test_a_time_limit_without_workers(project: Project) -> None:
+    """It ends no test that has stopped in a debugger."""
+    project.tests(BRIEF)
+    typed = "import time; time.sleep(0.7); answer = 42\nc\n"
+    project.run("library.test_generated.First", stdin=typed).passed()
