@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 from django.db import connections
 
-from .teardown import TearDown
 from ..postgres.clearing import Cleared
 from ..wording import count
+from .teardown import TearDown
 
 
 def clear_pools(aliases: Collection[str] | None) -> str:
