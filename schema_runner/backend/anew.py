@@ -52,7 +52,7 @@ def why_anew(
 
 def _different(before: object, now: Mapping[str, str]) -> list[str]:
     if not isinstance(before, dict):
-        return []
+        return ["version of django-schema-runner"]
     return [name for name in {**now, **before} if before.get(name) != now.get(name)]
 
 

@@ -82,7 +82,7 @@ class Snapshots(Planning):
         for path in [] if self._nearest else newest(folder):
             with suppress(SnapshotError):
                 fingerprint, made, extra = facts_of(path)
-                if extra.get("parts", {}).get("alias") == alias:
+                if dict(extra.get("parts") or {}).get("alias") == alias:
                     self._pass_over(fingerprint, made, extra)
                     return
 

@@ -10,14 +10,13 @@ if TYPE_CHECKING:
     from .dependencies import changed, is_unchanged
     from .hashes import digest
     from .recording import Recording
-    from .whole import combined, fingerprint, parts
+    from .whole import combined, parts
 
 __all__ = [
     "Recording",
     "changed",
     "combined",
     "digest",
-    "fingerprint",
     "is_unchanged",
     "parts",
 ]
@@ -27,7 +26,6 @@ _MODULES = {
     "changed": "dependencies",
     "combined": "whole",
     "digest": "hashes",
-    "fingerprint": "whole",
     "is_unchanged": "dependencies",
     "parts": "whole",
 }

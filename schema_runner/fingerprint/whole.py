@@ -32,11 +32,6 @@ _FACTS = {
 }
 
 
-def fingerprint(alias: str, **facts: Any) -> str:
-    """Return the hash, in hex, of what decides the contents of a ready schema of an alias."""
-    return combined(parts(alias, **facts))
-
-
 def combined(parts: Mapping[str, str]) -> str:
     """Return the fingerprint that has these parts."""
     return digest("\n".join(f"{name} {parts[name]}" for name in sorted(parts)))

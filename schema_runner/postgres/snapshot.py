@@ -239,8 +239,10 @@ def facts_of(path: Path) -> tuple[str, int, Mapping[str, Any]]:
 
 def newest(folder: Path) -> list[Path]:
     """List the snapshots in a folder, the newest first."""
-    found = [path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    with suppress(FileNotFoundError):  # Another run removes old ones.
+        found = [path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return []
 
 
 def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:

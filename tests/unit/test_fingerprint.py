@@ -116,14 +116,15 @@ sys.path[:0] = os.environ["PYTHONPATH"].split(":")
 sys.dont_write_bytecode = True
 import django
 django.setup()
-from schema_runner.fingerprint import Recording, fingerprint, is_unchanged
+from schema_runner.fingerprint import Recording, combined, is_unchanged, parts
 from schema_runner.fingerprint.project import Project
 from schema_runner.settings import Settings
 
 runner = Settings.read()
 
 def show(*facts):
-    print(fingerprint("default", runner_settings=runner, facts=facts or ["server 18", "role a"]))
+    facts = facts or ["server 18", "role a"]
+    print(combined(parts("default", runner_settings=runner, facts=facts)))
 """
 _RECORD = """
 found = {}
@@ -332,7 +333,6 @@ NAMED: dict[Change, list[str]] = {
 def test_what_has_changed_has_a_name(site: Site) -> None:
     """By app where it is of an app, and as the project calls it."""
     code = """
-        from schema_runner.fingerprint import parts
         facts = ["server 18", "extension a 1"]
         print(json.dumps(parts("default", runner_settings=runner, facts=facts)))
     """
