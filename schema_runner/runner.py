@@ -142,10 +142,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         except BaseException as error:
             with self._termination.cleaning_up():
                 self._clean_up()
-            if isinstance(error, SchemaRunnerError):
-                raise _command_error(error) from error
-            if lacks_libpq(error):
-                raise CommandError(NO_LIBPQ) from error
+            if (plain := _as_command_error(error)) is not None:
+                raise plain from error
             raise
         if self.parallel <= 1:
             try:
@@ -238,6 +236,13 @@ class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):
 
 def _command_error(error: SchemaRunnerError) -> CommandError:
     return CommandError(str(error), returncode=error.exit_code)
+
+
+def _as_command_error(error: BaseException) -> CommandError | None:
+    """Return what is shown in place of an error, without its traceback, if anything is."""
+    if isinstance(error, SchemaRunnerError):
+        return _command_error(error)
+    return CommandError(NO_LIBPQ) if lacks_libpq(error) else None
 
 
 def _avoid_forkserver() -> None:

@@ -36,3 +36,11 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
         if meant := known.get(whole) or known.get(begin + name):
             return f"Did you mean {meant!r}?"
     return ""
+
+
+def ago(seconds: int) -> str:
+    """Return how long ago something was, in the largest unit that it fills."""
+    for size, unit in ((24 * 60 * 60, "day"), (60 * 60, "hour"), (60, "minute")):
+        if seconds >= size:
+            return f"{count(seconds // size, unit)} ago"
+    return "a moment ago"

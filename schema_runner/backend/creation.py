@@ -65,6 +65,8 @@ class SchemaCreation(TearDown, Base):
     def _build_first(self, verbosity: int, autoclobber: bool, *args: Any, **kwargs: Any) -> str:
         """Build what worker 1 uses, and the others get copies of."""
         dropped: list[str] = []
+        # Stock would say that it uses what it is about to create.
+        kwargs["keepdb"] = False
         with self._recording() as recording:
             with self._watched(dropped):
                 name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
@@ -87,6 +89,14 @@ class SchemaCreation(TearDown, Base):
             self._prepare_clones(why, recording)
         self._use(1)
         return name
+
+    def clone_test_db(
+        self, suffix: str, verbosity: int = 1, autoclobber: bool = False, keepdb: bool = False
+    ) -> None:
+        if self.workspace is not None and self.workspace.host_name(self._alias):
+            # Stock would say that it uses a clone, or clones, what is neither.
+            verbosity, keepdb = 0 if self._is_reused else verbosity, False
+        super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
 
     def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
         worker = int(suffix)
@@ -156,6 +166,7 @@ class SchemaCreation(TearDown, Base):
         if self._is_stock:
             return self._create_as_stock(verbosity, autoclobber, keepdb)
         workspace, alias = self._workspace, self._alias
+        self._say_anew(verbosity)
         # Never with keepdb: a database that is not ours is not to be built upon.
         workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
         self._use(1 if workspace.begin(alias, 1) else None, is_built=False)

@@ -9,10 +9,11 @@ from django.conf import settings
 
 from ..errors import SchemaRunnerError
 from ..postgres.server import Connection
-from ..wording import listing
+from ..wording import ago, listing
+from .anew import EDITED, noted, why_anew
 from .assignment import project_options
 from .management import import_management
-from .snapshots import EDITED, Snapshots, is_unchanged
+from .snapshots import Snapshots, is_unchanged
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -31,6 +32,8 @@ class Keeping(Snapshots, Base):
     _server_facts: Sequence[str] = ()
     # What `reference.load` has returned.
     _since: int | None = None
+    # Whether tests use what an earlier run has kept.
+    _is_reused = False
 
     def _want(self, connection: Connection) -> "Wanted | None":
         """Return which kept schemas the run can use; None if it uses none."""
@@ -39,7 +42,10 @@ class Keeping(Snapshots, Base):
         from ..postgres.surroundings import facts
 
         self._server_facts = facts(connection)
-        self._fingerprint = self._current_fingerprint()
+        from ..fingerprint import combined
+
+        self._parts = self._current_parts()
+        self._fingerprint = combined(self._parts)
         if not self._workspace.keeps:
             return None
         from ..postgres.pool import Wanted
@@ -50,14 +56,15 @@ class Keeping(Snapshots, Base):
             now=self._now,
             oldest=self._oldest,
             others=self.runner_settings.keep_pools - 1,
+            pass_over=self._pass_over,
         )
 
-    def _current_fingerprint(self) -> str:
-        from ..fingerprint import fingerprint
+    def _current_parts(self) -> dict[str, str]:
+        from ..fingerprint import parts
 
         chosen = self.runner_settings
         shims = f"advisory locks {chosen.isolate_advisory_locks}"
-        return fingerprint(
+        return parts(
             self._alias,
             runner_settings=chosen,
             facts=[*self._server_facts, shims],
@@ -72,7 +79,7 @@ class Keeping(Snapshots, Base):
 
         workspace, alias = self._workspace, self._alias
         if workspace.is_kept_for_clones(alias):
-            self._say("Using existing test database", verbosity)
+            self._say_reused("database", verbosity)
             workspace.log(
                 workspace.host_database(alias).why_clones
                 or self._of_clones("a schema cannot be copied, as an earlier run has found.")
@@ -88,7 +95,7 @@ class Keeping(Snapshots, Base):
                 f"What is kept for alias '{alias}' cannot be copied any more, because of "
                 f"{listing(error.reasons)}. Run once with --clear-pools, which removes it."
             ) from error
-        self._say("Using existing test database", verbosity)
+        self._say_reused("schemas", verbosity)
         self._keep_snapshot(only_first=True)
         return self._use_ready(serialize=serialize)
 
@@ -115,7 +122,7 @@ class Keeping(Snapshots, Base):
             except SnapshotError as error:
                 self._refuse(path, error)
                 continue
-            self._say("Creating test database", verbosity)
+            self._say(f"Using the snapshot {path}", verbosity)
             return self._use_ready(serialize=serialize)
         return None
 
@@ -147,19 +154,23 @@ class Keeping(Snapshots, Base):
 
     def _keep_template(self, recording: "Recording | None") -> None:
         """Make the template, also for other runs if nothing has been edited in the meantime."""
-        self._plan_copies({"dependencies": self._recorded(recording)}, self._since)
+        self._plan_copies(self._facts(recording), self._since)
         self._keep_snapshot()
+
+    def _facts(self, recording: "Recording | None") -> dict[str, Any]:
+        """Return what later runs compare with theirs."""
+        return {"dependencies": self._recorded(recording), "parts": noted(self._parts)}
 
     def _recorded(self, recording: "Recording | None") -> dict[str, str]:
         """Return what the build has depended on."""
-        if recording and self._current_fingerprint() != self._fingerprint:
+        if recording and self._current_parts() != self._parts:
             # Nobody could say which of the two fingerprints it is of.
             return {EDITED: ""}
         return recording.dependencies() if recording else {}
 
     def _prepare_clones(self, why: str, recording: "Recording | None") -> None:
         """Leave the host database to be cloned, also by other runs."""
-        extra = {"dependencies": self._recorded(recording), "why": self._of_clones(why)}
+        extra = {**self._facts(recording), "why": self._of_clones(why)}
         self._keep_snapshot(cloned=extra)
         self._leave_to_clones(extra)
 
@@ -176,6 +187,28 @@ class Keeping(Snapshots, Base):
 
     def _clone(self, worker: int, verbosity: int) -> None:
         raise NotImplementedError
+
+    def _say_reused(self, what: str, verbosity: int) -> None:
+        # Not a time of day: that of TIME_ZONE need not be the user's.
+        age = self._now - self._workspace.host(self._alias).made
+        self._say(f"Using the {what} of {ago(age)}", verbosity)
+        self._is_reused = True
+
+    def _say_anew(self, verbosity: int) -> None:
+        """Say why nothing that is kept is used, where that was asked for."""
+        if verbosity < 1 or not self._is_wanted_later:
+            return
+        if self._fingerprint is None:
+            self.log('Building anew: with STRATEGY "migrate" nothing is used again.')
+            return
+        why = why_anew(
+            self._nearest,
+            fingerprint=self._fingerprint,
+            parts=self._parts,
+            days=self.runner_settings.keep_days,
+            now=self._now,
+        )
+        self.log(f"Building anew: {why}.")
 
     def _say(self, what: str, verbosity: int) -> None:
         """Say what is done about the alias, as stock Django says it."""

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..wording import listing
+from .anew import EDITED, PassedOver, noted
 from .planning import Planning
 
 if TYPE_CHECKING:
@@ -14,8 +17,6 @@ if TYPE_CHECKING:
     from ..postgres.snapshot import Snapshot
 
 _DAY = 24 * 60 * 60
-# Stands for dependencies that cannot be as they were.
-EDITED = "edited during the build"
 
 
 class Snapshots(Planning):
@@ -23,6 +24,10 @@ class Snapshots(Planning):
 
     # The hash of what decides the contents of a schema; None if nothing is kept.
     _fingerprint: str | None = None
+    # What that is made of.
+    _parts: Mapping[str, str] = MappingProxyType({})
+    # What comes nearest to that, where nothing can be used.
+    _nearest: PassedOver | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -61,6 +66,25 @@ class Snapshots(Planning):
                 continue
             if snapshot.made >= self._oldest and is_unchanged(snapshot.extra):
                 yield path, snapshot
+            else:
+                self._pass_over(snapshot.fingerprint, snapshot.made, snapshot.extra)
+        self._pass_over_newest(self._snapshot_dir)
+
+    def _pass_over(self, *nearest: Any) -> None:
+        # What is on the server comes first.
+        self._nearest = self._nearest or PassedOver(*nearest)
+
+    def _pass_over_newest(self, folder: Path) -> None:
+        """Note the newest snapshot of this alias, as the one that cannot be used."""
+        from ..postgres.snapshot import SnapshotError, facts_of, newest
+
+        alias = noted(self._parts).get("alias")
+        for path in [] if self._nearest else newest(folder):
+            with suppress(SnapshotError):
+                fingerprint, made, extra = facts_of(path)
+                if dict(extra.get("parts") or {}).get("alias") == alias:
+                    self._pass_over(fingerprint, made, extra)
+                    return
 
     def _refuse(self, path: Path, why: object) -> None:
         self._refused.append(path)
@@ -91,6 +115,7 @@ class Snapshots(Planning):
                     # Or every run that found it would refuse it.
                     self._workspace.prove_template(self._alias)
                 snapshot.write(path := path_of(folder, wanted, variant[:16]))
+                self._workspace.log(f"Wrote the snapshot {path}.")
                 for refused in self._refused:
                     if refused != path:
                         refused.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """The end of test databases: what workers have is dropped, or kept for other runs."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -11,7 +12,6 @@ from .sessions import disconnect
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
-    from ..postgres.clearing import Cleared
     from ..postgres.request import Request
 else:
     Base = object
@@ -24,7 +24,7 @@ class TearDown(Keeping, Base):
     the alias. Only that is told, unless the names are of interest.
     """
 
-    def clear_pools(self) -> "Cleared":
+    def clear_pools(self) -> Counter[str]:
         """Remove all that runs have kept for this alias, but for what live runs use."""
         from ..postgres import clearing
 

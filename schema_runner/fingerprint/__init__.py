@@ -7,18 +7,27 @@ files that migrations read, is in the dependencies that a `Recording` of it give
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .dependencies import is_unchanged
+    from .dependencies import changed, is_unchanged
     from .hashes import digest
     from .recording import Recording
-    from .whole import fingerprint
+    from .whole import combined, parts
 
-__all__ = ["Recording", "digest", "fingerprint", "is_unchanged"]
+__all__ = [
+    "Recording",
+    "changed",
+    "combined",
+    "digest",
+    "is_unchanged",
+    "parts",
+]
 
 _MODULES = {
     "Recording": "recording",
+    "changed": "dependencies",
+    "combined": "whole",
     "digest": "hashes",
-    "fingerprint": "whole",
     "is_unchanged": "dependencies",
+    "parts": "whole",
 }
 
 

@@ -38,16 +38,13 @@ def django(source: Source) -> dict[str, Any]:
     models = [name for name in dir(django_settings) if name.endswith("_MODEL")]
     routers = django_settings.DATABASE_ROUTERS
     return {
-        "settings": {
-            name: getattr(django_settings, name, None) for name in (*_SETTINGS, *sorted(models))
-        },
-        "caches": {
+        **{name: getattr(django_settings, name, None) for name in (*_SETTINGS, *sorted(models))},
+        "CACHES": {
             name: entry
             for name, entry in sorted(django_settings.CACHES.items())
             if _is_in_database(entry)
         },
-        "aliases": sorted(connections.settings),
-        "routers": [
+        "DATABASE_ROUTERS": [
             (router, source(router if isinstance(router, str) else path_of(type(router))))
             for router in routers
         ],
@@ -70,12 +67,12 @@ def runner(settings: Settings, alias: str, project: Project, source: Source) -> 
     """Return what counts of `SCHEMA_RUNNER`."""
     called = getattr(settings, "fingerprint", ())
     return {
-        "strategy": settings.strategy,
-        "isolation": settings.isolation,
-        "host_database": settings.host_database,
-        "fixtures": [(name, _fixture(name, alias, project)) for name in settings.fixtures],
-        "seeders": [(path, source(path)) for path in settings.seeders],
-        "fingerprint": [(path, str(call("FINGERPRINT", path))) for path in called],
+        "STRATEGY": settings.strategy,
+        "ISOLATION": settings.isolation,
+        "HOST_DATABASE": settings.host_database,
+        "FIXTURES": [(name, _fixture(name, alias, project)) for name in settings.fixtures],
+        "SEEDERS": [(path, source(path)) for path in settings.seeders],
+        "FINGERPRINT": [(path, str(call("FINGERPRINT", path))) for path in called],
     }
 
 

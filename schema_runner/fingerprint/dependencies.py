@@ -6,7 +6,7 @@ folder that begin alike, with an asterisk; or "setting:NAME" or "package:NAME".
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from django.conf import settings
 
@@ -22,15 +22,19 @@ ABSENT = "absent"
 
 def is_unchanged(dependencies: Mapping[str, str]) -> bool:
     """Tell whether all that a build depended on is as it was then."""
+    return next(changed(dependencies), None) is None
+
+
+def changed(dependencies: Mapping[str, str]) -> Iterator[str]:
+    """Yield the names of those that are not as they were."""
     now = Contents(Project.find())
     packages = [name for name in dependencies if name.startswith(PACKAGE)]
-    if now.of_packages(packages) != {name: dependencies[name] for name in packages}:
-        return False
-    return all(
-        now.of(name) == value
-        for name, value in dependencies.items()
-        if not name.startswith(PACKAGE)
-    )
+    for name, value in now.of_packages(packages).items():
+        if dependencies[name] != value:
+            yield name
+    for name, value in dependencies.items():
+        if not name.startswith(PACKAGE) and now.of(name) != value:
+            yield name
 
 
 class Contents:

@@ -30,13 +30,15 @@ _DERIVED = (
 _LEFT_OUT = {*_DERIVED, "apps"}
 
 
-def models(to: Canonical) -> Iterator[str]:
-    """Yield the text of each model that the app registry has, in its order.
+def models(to: Canonical) -> Iterator[tuple[str, str]]:
+    """Yield the label of each app that has models, and the text of these, in their order.
 
     The order counts, as it gives content types their primary keys.
     """
-    for model in apps.get_models(include_auto_created=True, include_swapped=True):
-        yield _model(model, to)
+    for app in apps.get_app_configs():
+        found = app.get_models(include_auto_created=True, include_swapped=True)
+        if texts := [_model(model, to) for model in found]:
+            yield app.label, "\n\n".join(texts)
 
 
 def _model(model: Any, to: Canonical) -> str:

@@ -1,4 +1,4 @@
-"""The fingerprint: one hash of everything that can be known before a build."""
+"""The fingerprint: one hash of everything that can be known before a build, and its parts."""
 
 import importlib.metadata
 import os
@@ -22,21 +22,18 @@ from .project import INSTALLED, Project
 _PACKAGE = Path(__file__).parents[1]
 
 
-def fingerprint(
-    alias: str,
-    *,
-    runner_settings: Settings,
-    facts: Iterable[str],
-    options: Mapping[str, Any] | None = None,
-) -> str:
-    """Return the hash, in hex, of what decides the contents of a ready schema of an alias.
+# What the first words of the server's facts are called.
+_FACTS = {
+    "server": "version of PostgreSQL",
+    "extension": "extensions of the server",
+    "database": "encoding or locale of template1",
+    "advisory": "ISOLATE_ADVISORY_LOCKS",
+}
 
-    `facts` are what the caller knows of the server: its version, those of the extensions, the
-    role, and so on. `options` is the alias's OPTIONS, if it has others now than the project set.
-    Nothing in it belongs to a machine or a folder.
-    """
-    found = parts(alias, runner_settings=runner_settings, facts=facts, options=options)
-    return digest("\n".join(f"{name} {found[name]}" for name in sorted(found)))
+
+def combined(parts: Mapping[str, str]) -> str:
+    """Return the fingerprint that has these parts."""
+    return digest("\n".join(f"{name} {parts[name]}" for name in sorted(parts)))
 
 
 def parts(
@@ -46,7 +43,12 @@ def parts(
     facts: Iterable[str],
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Return the hashes that the fingerprint is made of, by what they are of."""
+    """Return the hashes that the fingerprint is made of, by what they are of, in users' words.
+
+    `facts` are what the caller knows of the server: its version, those of the extensions, the
+    role, and so on. `options` is the alias's OPTIONS, if it has others now than the project set.
+    Nothing in it belongs to a machine or a folder.
+    """
     project, modules = Project.find(), Modules()
     if options is None:
         options = connections.settings[alias].get("OPTIONS") or {}
@@ -56,38 +58,46 @@ def parts(
         return _hash_of(modules.file_of(path))
 
     values: dict[str, Any] = {
+        **_versions(modules),
+        **_by_kind(facts),
         # Routers may tell aliases apart by nothing but their names.
         "alias": alias,
-        "facts": sorted(facts),
-        "migrations": [*_migrations(modules)],
-        "apps": [
+        "INSTALLED_APPS": [
             (app.name, app.label, path_of(type(app)), app.default_auto_field)
             for app in project_apps()
         ],
-        "versions": _versions(modules),
-        "django": configuration.django(source),
-        "database": configuration.database(alias, options),
-        "runner": configuration.runner(runner_settings, alias, project, source),
+        **configuration.django(source),
+        "DATABASES": (sorted(connections.settings), configuration.database(alias, options)),
+        **configuration.runner(runner_settings, alias, project, source),
     }
     hashes = {name: digest(to.text(value)) for name, value in values.items()}
-    return {**hashes, "models": digest("\n\n".join(state.models(to)))}
+    models = {f"models of {label}": digest(text) for label, text in state.models(to)}
+    return {**hashes, **models, **dict(_migrations(modules))}
 
 
-def _migrations(modules: Modules) -> Iterator[tuple[str, ...]]:
+def _by_kind(facts: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for fact in sorted(facts):
+        kind = fact.partition(" ")[0]
+        found.setdefault(_FACTS.get(kind, kind), []).append(fact)
+    return found
+
+
+def _migrations(modules: Modules) -> Iterator[tuple[str, str]]:
     for package in packages(modules):
-        yield package.label, str(package.module)
-        for name, path in package.files():
-            yield name, _hash_of(path)
+        files = [f"{name} {_hash_of(path)}" for name, path in package.files()]
+        yield f"migrations of {package.label}", digest("\n".join([str(package.module), *files]))
 
 
 def _versions(modules: Modules) -> dict[str, Any]:
     tops = {app.name.split(".")[0] for app in project_apps()}
+    installed = distributions.versions(tops, modules)
     return {
-        "django": django.__version__,
-        "python": sys.version_info[:2],
-        "psycopg": _version("psycopg"),
-        "own": [_version("django-schema-runner"), *_own_sources()],
-        "apps": sorted(distributions.versions(tops, modules).items()),
+        "version of Django": django.__version__,
+        "version of Python": sys.version_info[:2],
+        "version of psycopg": _version("psycopg"),
+        "version of django-schema-runner": [_version("django-schema-runner"), *_own_sources()],
+        **{f"version of {top}": found for top, found in sorted(installed.items())},
     }
 
 

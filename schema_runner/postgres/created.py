@@ -170,7 +170,7 @@ class HostDatabase(Host):
         lease = locks.Lease.outside(request.server, run)
         lease.share(Clones.lock_of(kept.name))
         host = cls(request, kept.name, lease, kept.marker)
-        host.reference = reference
+        host.reference, host.made = reference, kept.marker.made
         host._is_public_in_use = host._is_cloned = True
         return host
 

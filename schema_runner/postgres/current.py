@@ -91,6 +91,8 @@ class ProjectDatabase(Host):
                 opening = self.connect()
                 turn.enter_context(pool.turn(opening, wanted, self.log))
                 kept = pool.find(connection, wanted, self.path)
+            if not kept:
+                pool.pass_over(connection, wanted)
         others = {
             one.name: one.marker
             for one in pool.templates(connection)

@@ -45,6 +45,8 @@ class Host:
         # The template of this run, or of the pool that it uses, and what it has leased there.
         self.template: str | None = None
         self.leased: str | None = None
+        # When that pool was made, in seconds since the Unix epoch.
+        self.made = 0
         # The template from which resets restore: that one, or another with nothing but rows.
         self.reference: str | None = None
         self._request = request
@@ -200,6 +202,8 @@ class Host:
         for schema in schemas.found(self.connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
                 self.ahead = (schema.name, "pg_catalog")
+            if schema.name == template.name:
+                self.made = schema.marker.made
         self.leased = take(self.connection, template.name, 1, self.lease.run)
 
     def _keep_shims(self) -> None:

@@ -47,7 +47,9 @@ class Wanted(NamedTuple):
 
     What only a build shows has to be as it was then, which `is_unchanged` tells of the extra
     facts in a template. `now` is in seconds since the Unix epoch. What was made before `oldest`
-    is used no more, and `others` is how many other pools stay.
+    is used no more, and `others` is how many other pools stay. Where nothing can be used,
+    `pass_over` is called with the `fingerprint` of what comes nearest, when that was made, and its
+    extra facts.
     """
 
     fingerprint: str
@@ -55,6 +57,15 @@ class Wanted(NamedTuple):
     now: int
     oldest: int
     others: int
+    pass_over: Callable[[str, int, Mapping[str, Any]], None]
+
+    def nearest(self, pools: Mapping[str, Marker]) -> str | None:
+        """Return the name of the pool that is most like what is wanted, or was used last."""
+
+        def likeness(name: str) -> tuple[bool, int]:
+            return pools[name].fingerprint == self.fingerprint, pools[name].used
+
+        return max(pools, key=likeness, default=None)
 
     def marker(self, run: int, request: str | None = None) -> Marker:
         """Return the marker of a pool that is made now: its template's, or its database's."""
@@ -115,6 +126,15 @@ def find(connection: Connection, wanted: Wanted, path: Sequence[str]) -> Templat
             if template.is_proved is not False and wanted.is_unchanged(template.contents.extra):
                 return template
     return None
+
+
+def pass_over(connection: Connection, wanted: Wanted) -> None:
+    """Tell which pool in this database comes nearest to what is wanted, where none can be used."""
+    markers = {one.name: one.marker for one in templates(connection)}
+    name = wanted.nearest(markers)
+    if name is not None and (template := read(connection, name, ())):
+        fingerprint, made = str(markers[name].fingerprint), markers[name].made
+        wanted.pass_over(fingerprint, made, template.contents.extra)
 
 
 def read(connection: Connection, name: str, path: Sequence[str]) -> Template | None:

@@ -48,6 +48,8 @@ class Reservation:
                 opening = request.server.maintenance()
                 turn.enter_context(pool.turn(opening, request.wanted, request.log))
                 self.kept = self._find_kept()
+                if not self.kept:
+                    self._pass_over(request.wanted)
             if self.kept:
                 self.name = self.kept.name
                 self._entered = ExitStack()
@@ -102,6 +104,22 @@ class Reservation:
                                     self._remove(one)
                             return host
         return None
+
+    def _pass_over(self, wanted: "Wanted") -> None:
+        """Tell which pool comes nearest to what is wanted, where none can be used."""
+        from . import pool
+
+        found = databases.requested_as(self._maintenance, self._request.name)
+        pools = _pools(found)
+        name = wanted.nearest(pools)
+        if name is None:
+            return
+        marker = pools[name]
+        if marker.template == name:
+            wanted.pass_over(str(marker.fingerprint), marker.made, marker.extra or {})
+            return
+        with suppress(SchemaRunnerError), self._request.server.connect(name) as connection:
+            pool.pass_over(connection, wanted)
 
     def _adopt(self, database: MarkedDatabase, wanted: "Wanted") -> "HostDatabase | None":
         from . import pool
@@ -193,11 +211,7 @@ class Reservation:
 
     def _pools_that_stay(self, found: list[MarkedDatabase]) -> set[str]:
         wanted = self._request.wanted
-        pools = {
-            one.name: one.marker
-            for one in found
-            if one.marker.fingerprint and one.marker.state is State.KEPT
-        }
+        pools = _pools(found)
         # A run that keeps nothing has no say in what others keep.
         return set(pools if wanted is None else wanted.that_stay(pools))
 
@@ -213,6 +227,15 @@ class Reservation:
         if removed:
             left = ", ".join([*(f"database {name}" for name in removed), *schemas])
             self._request.log(f"Removed what an earlier run left: {left}.")
+
+
+def _pools(found: list[MarkedDatabase]) -> dict[str, Marker]:
+    """Map the databases among these that are kept with a pool to their markers."""
+    return {
+        one.name: one.marker
+        for one in found
+        if one.marker.fingerprint and one.marker.state is State.KEPT
+    }
 
 
 def _refuse_without_right(maintenance: Connection) -> None:

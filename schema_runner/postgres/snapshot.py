@@ -228,6 +228,24 @@ def opened(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
         raise SnapshotError(f"it is damaged, or no snapshot: {error}") from error
 
 
+def facts_of(path: Path) -> tuple[str, int, Mapping[str, Any]]:
+    """Return the fingerprint of a file, when it was made, and its extra facts.
+
+    Raises SnapshotError.
+    """
+    with opened(path) as (found, _):
+        extra = found["extra"] if "extra" in found else json.loads(found["facts"])["extra"]
+        return str(found["fingerprint"]), int(found["made"]), dict(extra)
+
+
+def newest(folder: Path) -> list[Path]:
+    """List the snapshots in a folder, the newest first."""
+    with suppress(FileNotFoundError):  # Another run removes old ones.
+        found = [path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return []
+
+
 def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
     """Put a whole file where the path says, or leave what is there; may raise OSError."""
     make_hidden(path.parent)

@@ -9,6 +9,7 @@ from schema_runner.backend import extensions, introspection
 from schema_runner.postgres import backends, capacity, leftovers, locks, reach, surroundings
 from schema_runner.postgres.adoption import keys_adopted
 from schema_runner.postgres.blueprint import Blueprint
+from schema_runner.postgres.clearing import clear_schemas
 from schema_runner.postgres.created import HostDatabase
 from schema_runner.postgres.current import ProjectDatabase
 from schema_runner.postgres.hosts import Host
@@ -24,7 +25,7 @@ from schema_runner.postgres.template import Template
 from ..project import connect
 from . import hostile
 
-WANTED = Wanted("f" * 8, lambda _: True, now=2, oldest=1, others=1)
+WANTED = Wanted("f" * 8, lambda _: True, now=2, oldest=1, others=1, pass_over=lambda *_: None)
 # Made and written by a project whose own SQL is careful.
 MODEL = """
     CREATE TYPE {0}.mood AS ENUM ('glad', 'sad');
@@ -145,6 +146,7 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
     with ExitStack() as turn:
         host = ProjectDatabase.obtain(request._replace(wanted=None), turn)
     host.release(keep=False)
+    assert clear_schemas(request) == {"pool": 1, "schema": 2}
     with server.connect(hostile_database) as connection:
         left = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'")
         assert left.fetchall() == []

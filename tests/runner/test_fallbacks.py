@@ -166,6 +166,8 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
         again = keep(cloned, *mode, MINE="1")
         assert found(cloned) == ([one, two] if mode else [one, one])
         assert f"reused, {len(mode) or 1} kept.\n" in again.stdout
+        assert "Using the database of a moment ago for alias 'default'..." in again.stderr
+        assert "Cloning" not in again.stderr
         assert again.stdout.count(why) == first.stdout.count(why) == 1
     # The last one finds no clone, and none of the project's own rows in that which it makes.
     for _ in range(3):
@@ -176,7 +178,7 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
     assert count(cloned) == count(cloned, "seeded") == 1
     # Another fingerprint has another database; --clear-pools removes all.
     cloned.migration("0004_more", "0003_schema", "migrations.RunSQL('SELECT 1')")
-    keep(cloned)
+    assert "Building anew: migrations of library changed." in keep(cloned).stderr
     assert count(cloned) == 2
     assert len(cloned.databases()) == 4 + 2
     result = cloned.run("--clear-pools").passed()

@@ -73,7 +73,7 @@ NO_SET_UP = """
 # What workers have a part in is compared in both modes; what selects tests in one of them.
 IN_BOTH = [
     *("", "library --noinput --debug-mode --no-faulthandler", "--reverse -v 2 --timing"),
-    *("--shuffle 4711 -v 3", "--keepdb", "-v 0", "no.such.module", "--pattern nothing*.py"),
+    *("--shuffle 4711 -v 3", "-v 0", "no.such.module", "--pattern nothing*.py"),
 ]
 SERIALLY = [
     "library.test_generated.Mixed",
@@ -298,7 +298,9 @@ def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
     assert [*kept.values()] == ["kept"] * 4
     for name in kept:
         assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
-    project.run("--keepdb").passed("Using existing test database")
+    project.run("--keepdb").passed("Using the schemas of a moment ago for alias 'default'...")
+    result = project.run("--clear-pools", "library.test_generated.WithoutDatabase").passed()
+    assert "No pools are removed: these tests use no database." in result.stdout
     assert worker_schemas(project) == kept
     result = project.run("--clear-pools").passed()
     assert "Removed 1 pool (4 schemas, 1 database)." in result.stdout

@@ -201,7 +201,9 @@ def test_schemas_are_leased_again(kept: Project, host: str) -> None:
 
     result, two = run(kept, 2, "-v", "2", START_METHOD="spawn")
     assert two == {number: three[number] for number in (1, 2)}
-    assert f"Using existing test database for alias 'default' ('{host}')..." in result.stderr
+    using = f"Using the schemas of a moment ago for alias 'default' ('{host}')..."
+    assert using in result.stderr
+    assert "Cloning" not in result.stderr
     assert "Removed" not in result.stdout
     for name in two.values():
         assert f"Kept schema {name} in database {host!r}." in result.stderr
@@ -320,12 +322,16 @@ def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
     assert count(kept) == 1
 
 
-# Files that decide about the fingerprint, or about what can be used with it.
-CHANGES = [
-    ("library/migrations/0002_counting.py", "[migr", "[migrations.RunSQL('SELECT 1'), migr"),
-    ("building.py", '"of a seeder"', '"of a " + "seeder"'),
-    ("data.txt", "of a migration", "by another"),
-]
+# Files that decide about the fingerprint, or about what can be used with it, by their part in it.
+CHANGES = {
+    "migrations of library": (
+        "library/migrations/0002_counting.py",
+        "[migr",
+        "[migrations.RunSQL('SELECT 1'), migr",
+    ),
+    "SEEDERS": ("building.py", '"of a seeder"', '"of a " + "seeder"'),
+    "data.txt": ("data.txt", "of a migration", "by another"),
+}
 
 
 def edit(project: Project, name: str, old: str, new: str) -> None:
@@ -337,22 +343,25 @@ def test_another_fingerprint_has_a_pool_of_its_own(kept: Project, place: str) ->
     """The old one stays, even if the new build fails: going back to the old branch finds it."""
     kept.configure('SCHEMA_RUNNER["KEEP_POOLS"] = 9')
 
-    def run_again(**env: str) -> str:
+    def run_again(why: str = "", **env: str) -> str:
         result, schemas = run(kept, **env)
         assert "Removed" not in result.stdout
+        said = f"Building anew: {why}." if why else "Using the schemas of a moment ago for alias"
+        assert said in result.stderr
+        assert "Using existing" not in result.stderr
         return schemas[1]
 
-    found = [run_again()]
-    for change in CHANGES:
+    found = [run_again("nothing is kept yet")]
+    for name, change in CHANGES.items():
         edit(kept, *change)
-        found.append(run_again())
-    other = run_again(VALUE="another")
+        found.append(run_again(f"{name} changed"))
+    other = run_again("FINGERPRINT changed", VALUE="another")
     assert len({*found, other}) == count(kept) == 5
     kept.migration("0003_broken", "0002_counting", "migrations.RunSQL('SELECT 1/0')")
     kept.run(*flags(2), KEEP).failed("division by zero")
     (kept.folder / "library/migrations/0003_broken.py").unlink()
     assert len(kept.databases()) == (6 if place == "test" else 1)
-    for (name, old, new), schema in zip(reversed(CHANGES), reversed(found), strict=False):
+    for (name, old, new), schema in zip(reversed(CHANGES.values()), reversed(found), strict=False):
         assert run_again() == schema
         edit(kept, name, new, old)
     assert run_again() == found[0]
@@ -414,6 +423,8 @@ def test_pools_expire(kept: Project, host: str) -> None:
     result, again = run(kept)
     assert count(kept) == 2
     assert "Removed what an earlier run left" in result.stdout
+    why = "what is kept is more than 7 days old (KEEP_DAYS)"
+    assert f"Building anew: {why}." in result.stderr
     assert again != first
     kept.configure('SCHEMA_RUNNER["KEEP_DAYS"] = 0.5')
     age(kept, DAY * 3 // 4)

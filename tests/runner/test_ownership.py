@@ -49,7 +49,7 @@ def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
     line = f"Database {stock[0]!r} is left alone: {UNMADE}. "
     assert f"{line}If nothing in it is needed, drop it: dropdb {stock[0]}" in result.stdout
     (made,) = set(kept.databases()) - {*stock}
-    again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using existing test database")
+    again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using the schemas of ")
     assert "is left alone" not in again.stdout
     assert set(kept.databases()) == {*stock, made}
     # Clones take other names too.
@@ -68,12 +68,12 @@ def test_what_tests_leave_in_a_kept_database_is_not_taken_for_a_person_s(kept: P
     making = "CREATE SCHEMA IF NOT EXISTS of_tests"
     kept.tests(f"class Making(TransactionTestCase):\n    def test_it(self): query({making!r})\n")
     kept.run("--keepdb").passed()
-    kept.run("--keepdb").passed("Using existing test database")
+    kept.run("--keepdb").passed("Using the schemas of ")
     kept.run("--clear-pools").passed()
     assert kept.databases() == []
     kept.run("--keepdb").passed()
     kept.query("CREATE TABLE precious (n int)")
-    kept.run("--keepdb").passed("Using existing test database")
+    kept.run("--keepdb").passed("Using the schemas of ")
     result = kept.run("--clear-pools").passed()
     assert "No pools are kept." in result.stdout
     why = "is left alone: it has table public.precious, which no run has made."

@@ -57,7 +57,7 @@ def test_many_tables_and_workers(small_project: Project) -> None:
         small_project.migration(name, before, f"migrations.RunSQL({statements!r})")
         before = name
     small_project.tests(TESTS)
-    for option in ("--keepdb", "--keepdb", "--noinput"):
+    for option in ("--keepdb", "--keepdb", "--clear-pools"):
         small_project.forget()
         result = small_project.run("--parallel", str(WORKERS), option)
         result.passed(f"Ran {WORKERS} tests")

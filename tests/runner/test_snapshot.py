@@ -107,6 +107,7 @@ def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
         counted.migration("0004_extension", "0003_rich", EXTENSION)
     first = kept(counted, host, 2)
     remove(counted, host)
+    shown = f"snapshot {FOLDER}/{file(counted).name}"
     content = file(counted).read_bytes()
     # Others may restore a cache than those who write it.
     assert file(counted).stat().st_mode & 0o777 == 0o644
@@ -119,10 +120,18 @@ def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
     remove(counted, host)
     file(counted).write_bytes(content)
     result = run(counted)
-    assert "Creating test database for alias 'default'..." in result.stderr
+    assert f"Using the {shown} for alias 'default'..." in result.stderr
+    assert "test database for alias 'default'" not in result.stderr.partition("\nDestroying")[0]
+    assert "Wrote" not in result.stdout
     assert warnings(result) == []
     assert count(counted) == 1
     assert file(counted).read_bytes() == content
+    # One that is not fit is compared.
+    counted.configure("SITE_ID = 7")
+    result = run(counted)
+    assert "Building anew: SITE_ID changed." in result.stderr
+    (new,) = {path.name for path in files(counted)} - {shown.rpartition("/")[2]}
+    assert f"Wrote the snapshot {FOLDER}/{new}." in result.stdout
 
 
 def test_the_setting(counted: Project) -> None:

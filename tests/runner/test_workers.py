@@ -119,7 +119,7 @@ def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
     kept = [quick.run(*PARALLEL, "--keepdb", env={"MEET": "2"}).passed().stdout for _ in range(2)]
     assert "\n2 schemas made, 2 kept.\n" in kept[0]
     assert "\n2 schemas reused, 2 kept.\n" in kept[1]
-    *_, times, schemas = quick.run().passed().stdout.splitlines()
+    *_, times, schemas = quick.run("--clear-pools").passed().stdout.splitlines()
     assert re.fullmatch(r"Set-up [0-9.]+ m?s, tear-down [0-9.]+ m?s\.", times)
     assert schemas == "1 schema made, 1 dropped."
     databases = quick.run(*PARALLEL, "--isolation", "database").passed().stdout

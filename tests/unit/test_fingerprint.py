@@ -116,14 +116,15 @@ sys.path[:0] = os.environ["PYTHONPATH"].split(":")
 sys.dont_write_bytecode = True
 import django
 django.setup()
-from schema_runner.fingerprint import Recording, fingerprint, is_unchanged
+from schema_runner.fingerprint import Recording, combined, is_unchanged, parts
 from schema_runner.fingerprint.project import Project
 from schema_runner.settings import Settings
 
 runner = Settings.read()
 
 def show(*facts):
-    print(fingerprint("default", runner_settings=runner, facts=facts or ["server 18", "role a"]))
+    facts = facts or ["server 18", "role a"]
+    print(combined(parts("default", runner_settings=runner, facts=facts)))
 """
 _RECORD = """
 found = {}
@@ -310,6 +311,38 @@ def test_a_change_changes_it(site: Site, original: str, change: Change) -> None:
     """Whatever decides about the contents of a ready schema counts."""
     site.change(*change)
     assert site.run("show()") != original
+
+
+NAMED: dict[Change, list[str]] = {
+    ("add", f"{MIGRATIONS}/0001_initial.py", "# other"): ["migrations of library"],
+    ("replace", "library/models.py", "max_length=100", "max_length=101"): ["models of library"],
+    ("rename", f"{INSTALLED}/some_app-1.0.dist-info", "some_app-1.1.dist-info"): [
+        "version of installed"
+    ],
+    ("configure", "SITE_ID = 3"): ["SITE_ID"],
+    ("configure", 'DATABASES["default"]["USER"] = "other"'): ["DATABASES"],
+    ("configure", 'SCHEMA_RUNNER["SEEDERS"] = []'): ["SEEDERS"],
+    ("configure", 'INSTALLED_APPS += ["django.contrib.sessions"]'): [
+        "INSTALLED_APPS",
+        "migrations of sessions",
+        "models of sessions",
+    ],
+}
+
+
+def test_what_has_changed_has_a_name(site: Site) -> None:
+    """By app where it is of an app, and as the project calls it."""
+    code = """
+        facts = ["server 18", "extension a 1"]
+        print(json.dumps(parts("default", runner_settings=runner, facts=facts)))
+    """
+    before = json.loads(site.run(code))
+    assert {"version of PostgreSQL", "extensions of the server"} <= set(before)
+    for change, names in NAMED.items():
+        site.change(*change)
+        after = json.loads(site.run(code))
+        assert sorted({name for name, _ in before.items() ^ after.items()}) == names
+        before = after
 
 
 def test_the_process_and_the_facts_of_the_server_count(site: Site, original: str) -> None:

@@ -1,0 +1,44 @@
+from typing import Any
+
+import pytest
+
+from schema_runner.backend.anew import EDITED, PassedOver, noted, why_anew
+from schema_runner.wording import ago
+
+PARTS = {"version of Django": "a" * 32, "models of b": "b" * 32, "migrations of b": "c" * 32}
+NOW, DAY = 10**9, 24 * 60 * 60
+
+
+@pytest.mark.parametrize(
+    ("nearest", "expected"),
+    [
+        (None, "nothing is kept yet"),
+        (("other", NOW, {"parts": noted(PARTS | {"models of b": "x"})}), "models of b changed"),
+        # An app that is new, and one that is gone; many are not listed.
+        (
+            ("other", NOW, {"parts": {"models of gone": "x"}}),
+            "version of Django, models of b, migrations of b and 1 more changed",
+        ),
+        (("other", NOW, {}), "version of django-schema-runner changed"),
+        (("same", NOW - 2 * DAY, {}), "what is kept is more than 1.5 days old (KEEP_DAYS)"),
+        (("same", NOW, {"dependencies": {"no/file": "x"}}), "no/file changed"),
+        (("same", NOW, {"dependencies": {"setting:SITE_ID": "x"}}), "setting SITE_ID changed"),
+        (("same", NOW, {"dependencies": {"package:django": "x"}}), "version of django changed"),
+        (
+            ("same", NOW, {"dependencies": {EDITED: ""}}),
+            "files were edited during the last build",
+        ),
+        # Not proved, for example.
+        (("same", NOW, {"dependencies": {}}), "what is kept cannot be used any more"),
+    ],
+)
+def test_why_a_run_builds(nearest: Any, expected: str) -> None:
+    nearest = nearest and PassedOver(*nearest)
+    why = why_anew(nearest, fingerprint="same", parts=PARTS, days=1.5, now=NOW)
+    assert why == expected
+
+
+def test_ages_are_told_in_the_largest_unit() -> None:
+    ages = {-1: "a moment ago", 59: "a moment ago", 60: "1 minute ago", 7200: "2 hours ago"}
+    assert {age: ago(age) for age in ages} == ages
+    assert ago(3 * DAY - 1) == "2 days ago"
