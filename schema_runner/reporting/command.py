@@ -63,8 +63,7 @@ class Command:
         head, tail = self._split()
         if tail and self._parser is None and set(options) > {"--parallel=2"}:
             return [*head, *tail]  # It does not know the others.
-        name = self._parser.prog.split()[-1] if self._parser else None
-        if tail and tail[0] == name:
+        if self._parser and tail[:1] == self._parser.prog.split()[-1:]:
             head, tail = [*head, tail[0]], tail[1:]
         try:
             given, others = _read(self._known_parser, tail)
