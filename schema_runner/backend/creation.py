@@ -66,7 +66,7 @@ class SchemaCreation(TearDown, Base):
         """Build what worker 1 uses, and the others get copies of."""
         dropped: list[str] = []
         # Stock would say that it uses what it is about to create.
-        kwargs["keepdb"] = False
+        kwargs.pop("keepdb", None)
         with self._recording() as recording:
             with self._watched(dropped):
                 name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
