@@ -14,7 +14,7 @@ _FAILED_TO_LOAD = "unittest.loader._FailedTest."
 _REPLACED = {
     "test_name_patterns", "failfast", "reverse", "shuffle", "pdb", "parallel", "retries",
     "fail_on_flaky", "diagnose", "last_failed", "failed_first", "quarantine_flaky", "order",
-    "shard", "start_at", "start_after",
+    "clear_pools", "shard", "start_at", "start_after",
 }  # fmt: skip
 
 

@@ -72,8 +72,8 @@ class Summary(NamedTuple):
     tests: int
     not_run: int
     # Whether a signal ended the run, and the tests that it broke off.
-    is_interrupted: bool
-    stopped: Sequence[str]
+    is_interrupted: bool = False
+    stopped: Sequence[str] = ()
 
     def lines(self) -> Iterator[str]:
         """Yield the lines, one screen of them at most."""

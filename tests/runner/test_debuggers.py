@@ -1,9 +1,12 @@
 """Tests of a worker that stop in a debugger: one at a time has the terminal, until it is over."""
 
+import shlex
 import signal
+import sys
 
 import pytest
 
+from ..fork_server import FLAGS
 from ..project import PARALLEL, Mode, Project, each_mode, wait_for
 from ..terminal import INTERRUPT, Terminal, terminal
 
@@ -94,6 +97,7 @@ def test_a_run_that_is_to_end(project: Project, number: int) -> None:
     with terminal(project, *PARALLEL) as run:
         run.until("(Pdb) ")
         run.process.send_signal(number)
+        run.until("a second signal stops now.")
         run.process.send_signal(number)
         assert run.exit_code() == 128 + number
 
@@ -117,7 +121,7 @@ def test_without_a_terminal(project: Project) -> None:
     project.tests(BRIEF)
     result = project.run(*PARALLEL).failed("FAILED (errors=2)")
     why = "has no terminal for a debugger: standard input is none. Run it without --parallel:"
-    command = "python manage.py test library.test_generated"
+    command = shlex.join([sys.executable, *FLAGS, "manage.py", "test", "library.test_generated"])
     for test in ("First.test_stops", "Second.test_passes"):
         assert f"{why} {command}.{test}\n" in result.stderr
     assert "Pdb" not in result.output
