@@ -8,18 +8,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import forks
 from ..errors import WorkerError
+from .assigned import Assigned
 from .channel import Receiver
 from .debugger_hooks import DebuggerHooks, debuggers_call
 from .messages import Debugs, TerminalLent
 from .raised import ExcInfo, exc_info
 from .reporter import Reporter
-
-if TYPE_CHECKING:
-    from .process import Assigned
 
 # Stands for the name of a test in a command.
 TEST = "TEST.TO.RUN"
@@ -33,7 +31,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
     Where the worker has none the test fails that would stop; in a silent one it goes on.
     """
 
-    def __init__(self, reporter: Reporter, orders: Receiver, assigned: "Assigned") -> None:
+    def __init__(self, reporter: Reporter, orders: Receiver, assigned: Assigned) -> None:
         super().__init__()
         self._reporter, self._orders, self._assigned = reporter, orders, assigned
         self._is_forked = False
