@@ -11,9 +11,11 @@ import pytest
 
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection
 
 from ..project import PARALLEL, SERIAL, Mode, Process, Project, each_mode, outcome, wait_for
+from ..runner.test_template import use_script
 from .waiting import WAITING, end, is_running, read_until, send, wait_for_end, waiting
 
 TERMINATED = 128 + signal.SIGTERM
@@ -281,6 +283,32 @@ def test_ctrl_c_while_workers_start(suite: Project, method: str) -> None:
     said += result.stderr
     assert "Traceback" not in said, said
     assert "Interrupted: 3 of 3 tests were not run." in result.stdout
+
+
+# The second dump, which is of a copy, waits.
+SLOW_DUMP = """
+    if test "$1" != --version && ! mkdir first 2>&-; then
+        touch dumping
+        while ! test -e go; do sleep 0.02; done
+    fi
+    exec {} "$@"
+"""
+
+
+def test_ctrl_c_is_not_for_pg_dump(suite: Project) -> None:
+    """It may be at work beside the first tests; nothing is said to be wrong with it."""
+    with suite.maintenance() as connection:
+        real = PgDump.find(connection.info.server_version).path
+    suite.configure("SCHEMA_RUNNER = {}")
+    use_script(suite, dedent(SLOW_DUMP).format(real))
+    process = suite.start(*PARALLEL)
+    waiting(suite, 1)
+    wait_for((suite.folder / "dumping").exists, "the second dump")
+    send(process, signal.SIGINT, to_group=True)
+    read_until(process, "\nFinishing 1 test; press Ctrl-C again to stop now.\n")
+    result = end(suite, process)
+    assert result.code == 128 + signal.SIGINT, result.output
+    assert "pg_dump" not in result.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
