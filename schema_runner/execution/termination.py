@@ -127,8 +127,23 @@ class Termination(AbstractContextManager["Termination"]):
             name = signal.Signals(self._number).name
             self._say(f"\n{name}: finishing{tests}; a second signal stops now.")
 
+    @contextmanager
+    def ending_imports(self) -> Iterator[None]:
+        """End what imports tests, though unittest takes what an import raises for its error."""
+        sys.meta_path.insert(0, self)
+        try:
+            yield
+        finally:
+            with suppress(ValueError):
+                sys.meta_path.remove(self)
+        self.check()
+
+    def find_spec(self, *_: object) -> None:
+        """Find no module; let none be imported once the run ends."""
+        self.check()
+
     def check(self) -> None:
-        """Raise KeyboardInterrupt again where something has caught it, as imports of tests do."""
+        """Raise KeyboardInterrupt again where something has caught it."""
         if self.ends_now:
             raise KeyboardInterrupt
 

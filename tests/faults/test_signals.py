@@ -313,15 +313,17 @@ def test_ctrl_c_is_not_for_pg_dump(suite: Project) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_tests_are_imported_ends_the_run(suite: Project, number: int) -> None:
-    """Though unittest takes what an import raises for an error of the module."""
-    suite.tests("record('imports')\ntime.sleep(600)", "test_slow")
+    """Though unittest takes what an import raises for an error of the module, and goes on."""
+    for module in ("test_late", "test_slow"):
+        suite.tests("record('imports')\ntime.sleep(600)", module)
     process = suite.start(*PARALLEL)
     wait_for(lambda: suite.records("imports"), "the import")
     send(process, number, to_group=True)
     result = outcome(process)
     assert result.code == 128 + number, result.output
-    assert "Interrupted: no tests were run." in result.stdout
+    assert result.stdout == "Interrupted: no tests were run.\n"
     assert "Traceback" not in result.stderr
+    assert len(suite.records("imports")) == 1
 
 
 @pytest.mark.parametrize(
