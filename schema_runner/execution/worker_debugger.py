@@ -50,6 +50,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
         self._is_forked = self._is_forked or is_child
 
     def opens(self, debugger: Any) -> bool:
+        __tracebackhide__ = True
         if self._is_forked or self._has_terminal:
             return True
         if self._assigned.is_silent:
@@ -74,6 +75,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
         )
 
     def _get_terminal(self) -> None:
+        __tracebackhide__ = True
         self._reporter.suspend_limit(Debugs(self._reporter.name))
         self._reporter.ring()
         while self._orders.take(TerminalLent) is None:
@@ -129,7 +131,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
 
 
 def _reads_lines(debugger: Any) -> bool:
-    """Whether it uses `input()`; IPython's and pudb have looked at standard input before."""
+    """Whether it uses `input()`; IPython's has looked at standard input before."""
     return isinstance(debugger, pdb.Pdb) and not hasattr(debugger, "pt_app")
 
 

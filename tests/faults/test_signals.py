@@ -393,15 +393,23 @@ def _is_handled(suite: Project, process: Process, number: int) -> bool:
 
 
 def test_ctrl_c_in_a_debugger_is_for_the_debugger(project: Project) -> None:
-    """It has another prompt, and the run goes on."""
-    project.tests("class Debugged(TestCase):\n    def test_it(self): breakpoint(); record('on')")
-    process = project.start()
+    """It has another prompt, and the run goes on; the next test can be interrupted."""
+    project.tests("class Debugged(SimpleTestCase):\n    def test_it(self): breakpoint()")
+    project.tests(WAITING, "test_next")
+    process = project.start("library.test_generated", "library.test_next.B")
     read_until(process, "(Pdb) ", "stdout")
     send(process, signal.SIGINT, to_group=True)
     read_until(process, "--KeyboardInterrupt--", "stdout")
-    result = outcome(process, "continue\n").passed("OK")
-    assert "Finishing" not in result.output
-    assert len(project.records("on")) == 1
+    assert process.stdin
+    process.stdin.write("continue\n")
+    process.stdin.flush()
+    waiting(project, 1)
+    send(process, signal.SIGINT, to_group=True)
+    said = read_until(process, "\nFinishing 1 test; press Ctrl-C again to stop now.\n")
+    assert said.count("Finishing") == 1
+    result = end(project, process)
+    assert result.code == 128 + signal.SIGINT, result.output
+    assert "Ran 2 tests" in result.stderr
 
 
 @each_mode
