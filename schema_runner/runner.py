@@ -110,8 +110,8 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             super().teardown_test_environment(**kwargs)
 
     def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
-        suite = super().build_suite(test_labels, **kwargs)
-        self._termination.check()
+        with self._termination.ending_imports():
+            suite = super().build_suite(test_labels, **kwargs)
         self._has_workers = isinstance(suite, SchemaParallelTestSuite)
         names = self._settings.own_database
         self._sizes = Counter(map(type, iter_test_cases(suite)))
@@ -127,6 +127,12 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             suite.lines = self._lines
             suite.shows_flaky = self.verbosity > 0 or self._options.fail_on_flaky
         return suite
+
+    def load_tests_for_label(self, *args: Any, **kwargs: Any) -> Any:
+        tests = super().load_tests_for_label(*args, **kwargs)
+        # Before Django says how many it has found.
+        self._termination.check()
+        return tests
 
     def setup_databases(self, **kwargs: Any) -> Any:
         self._installed, aliases = ExitStack(), kwargs.get("aliases")

@@ -16,9 +16,10 @@ from django.db import connections
 from .. import forks
 from ..backend.obtaining import WorkerCreation
 from .alarm import GRACE
+from .assigned import Assigned, Pipes
 from .channel import Receiver, Sender
 from .messages import Order, Part
-from .process import Assigned, Pipes, work
+from .process import work
 from .termination import held_for_a_child
 
 # What a worker does about a time limit comes before the run does, also on a busy machine.

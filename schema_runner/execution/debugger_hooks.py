@@ -28,12 +28,14 @@ def debuggers_call(hooks: DebuggerHooks) -> Iterator[None]:
 
     @wraps(set_trace)
     def stop(self: Any, frame: Any = None) -> None:
+        __tracebackhide__ = True
         # Nothing after the original: the debugger would stop there.
         if hooks.opens(self):
             set_trace(self, frame or sys._getframe(1))
 
     @wraps(interaction)
     def interact(self: Any, *about: Any) -> None:
+        __tracebackhide__ = True
         if hooks.opens(self):
             with hooks.prompts(self):
                 interaction(self, *about)

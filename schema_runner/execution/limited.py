@@ -145,6 +145,7 @@ class LimitedResult:
         else:
             self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
         self._result.stopTest(test)
+        self.termination.take_back_interrupts()
         self._look_after_the_run()
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802

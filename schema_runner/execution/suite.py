@@ -22,11 +22,11 @@ from .watch import Unwatched, Watch
 
 # Every run imports this module, and only those with workers need the rest.
 if TYPE_CHECKING:
+    from .assigned import Assigned
     from .course import Course
     from .diagnosis import Verdict
     from .engine import Engine
     from .plan import Order, Plan
-    from .process import Assigned
     from .report import Failure
 
 _IGNORING = {unittest.TestResult.addSubTest, unittest.TextTestResult.addSubTest}
@@ -160,7 +160,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         return marks.limit_of_retries(test, self.settings.retries)
 
     def _assigned(self, result: unittest.TestResult) -> "Assigned":
-        from .process import Assigned
+        from .assigned import Assigned
         from .worker_debugger import TEST
 
         is_only_one = self.processes == 1

@@ -102,6 +102,12 @@ class Termination(AbstractContextManager["Termination"]):
         forks.handle(number, self._heed)
         self._handled.append(number)
 
+    def take_back_interrupts(self) -> None:
+        """Take Ctrl-C back from pdb, which keeps it when a test goes on."""
+        handler = signal.getsignal(signal.SIGINT)
+        if signal.SIGINT in self._handled and _is_debugger(getattr(handler, "__self__", None)):
+            signal.signal(signal.SIGINT, self._heed)
+
     @contextmanager
     def after_the_tests_under_way(self, *, announces: bool) -> Iterator[None]:
         """Let tests under way finish at the first signal; elsewhere it ends all at once.
@@ -127,8 +133,23 @@ class Termination(AbstractContextManager["Termination"]):
             name = signal.Signals(self._number).name
             self._say(f"\n{name}: finishing{tests}; a second signal stops now.")
 
+    @contextmanager
+    def ending_imports(self) -> Iterator[None]:
+        """End what imports tests, though unittest takes what an import raises for its error."""
+        sys.meta_path.insert(0, self)
+        try:
+            yield
+        finally:
+            with suppress(ValueError):
+                sys.meta_path.remove(self)
+        self.check()
+
+    def find_spec(self, *_: object) -> None:
+        """Find no module; let none be imported once the run ends."""
+        self.check()
+
     def check(self) -> None:
-        """Raise KeyboardInterrupt again where something has caught it, as imports of tests do."""
+        """Raise KeyboardInterrupt again where something has caught it."""
         if self.ends_now:
             raise KeyboardInterrupt
 
@@ -149,8 +170,8 @@ class Termination(AbstractContextManager["Termination"]):
         self._say(f"{before}Cleaning up. {key} leaves the rest to the next run.")
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
-        is_interrupt = number == signal.SIGINT
-        if is_interrupt and _is_in_debugger(frame):
+        is_interrupt, in_debugger = number == signal.SIGINT, _is_in_debugger(frame)
+        if is_interrupt and in_debugger:
             raise KeyboardInterrupt
         is_first, self._number = self._number is None, number
         if self._is_cleaning_up and not (is_interrupt and self._is_told):
@@ -166,8 +187,9 @@ class Termination(AbstractContextManager["Termination"]):
             if is_interrupt and not self._waits_for_tests and os.isatty(_STDERR):
                 # After the terminal's ^C, where no report follows that begins a line.
                 self._say("")
-            # psycopg cancels the statement that it waits for.
-            raise KeyboardInterrupt
+            # psycopg cancels the statement that it waits for. A debugger prompts again after
+            # KeyboardInterrupt, and quits where what is typed ends.
+            raise EOFError if in_debugger else KeyboardInterrupt
 
     def _say(self, text: str) -> None:
         # Python's own files may be in use where the signal came.
@@ -216,11 +238,13 @@ def held_for_a_child() -> Iterator[None]:
 
 def _is_in_debugger(frame: FrameType | None) -> bool:
     """Whether one is waiting for what is typed: Ctrl-C is for it."""
-    bdb = sys.modules.get("bdb")
-    while bdb and frame:
-        if frame.f_code.co_name == "interaction" and isinstance(
-            frame.f_locals.get("self"), bdb.Bdb
-        ):
+    while frame:
+        if frame.f_code.co_name == "interaction" and _is_debugger(frame.f_locals.get("self")):
             return True
         frame = frame.f_back
     return False
+
+
+def _is_debugger(found: object) -> bool:
+    bdb = sys.modules.get("bdb")
+    return bdb is not None and isinstance(found, bdb.Bdb)

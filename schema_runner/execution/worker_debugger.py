@@ -8,18 +8,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import forks
 from ..errors import WorkerError
+from .assigned import Assigned
 from .channel import Receiver
 from .debugger_hooks import DebuggerHooks, debuggers_call
 from .messages import Debugs, TerminalLent
 from .raised import ExcInfo, exc_info
 from .reporter import Reporter
-
-if TYPE_CHECKING:
-    from .process import Assigned
 
 # Stands for the name of a test in a command.
 TEST = "TEST.TO.RUN"
@@ -33,7 +31,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
     Where the worker has none the test fails that would stop; in a silent one it goes on.
     """
 
-    def __init__(self, reporter: Reporter, orders: Receiver, assigned: "Assigned") -> None:
+    def __init__(self, reporter: Reporter, orders: Receiver, assigned: Assigned) -> None:
         super().__init__()
         self._reporter, self._orders, self._assigned = reporter, orders, assigned
         self._is_forked = False
@@ -52,6 +50,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
         self._is_forked = self._is_forked or is_child
 
     def opens(self, debugger: Any) -> bool:
+        __tracebackhide__ = True
         if self._is_forked or self._has_terminal:
             return True
         if self._assigned.is_silent:
@@ -76,6 +75,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
         )
 
     def _get_terminal(self) -> None:
+        __tracebackhide__ = True
         self._reporter.suspend_limit(Debugs(self._reporter.name))
         self._reporter.ring()
         while self._orders.take(TerminalLent) is None:
@@ -131,7 +131,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
 
 
 def _reads_lines(debugger: Any) -> bool:
-    """Whether it uses `input()`; IPython's and pudb have looked at standard input before."""
+    """Whether it uses `input()`; IPython's has looked at standard input before."""
     return isinstance(debugger, pdb.Pdb) and not hasattr(debugger, "pt_app")
 
 

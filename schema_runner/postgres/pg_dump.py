@@ -96,6 +96,8 @@ class Dump:
             stdout=self._output,
             stderr=self._errors,
             pass_fds=files,
+            # Ctrl-C would end it, though the run goes on: tests under way finish.
+            start_new_session=True,
         )
 
     def result(self) -> str:

@@ -11,9 +11,11 @@ import pytest
 
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection
 
 from ..project import PARALLEL, SERIAL, Mode, Process, Project, each_mode, outcome, wait_for
+from ..runner.test_template import use_script
 from .waiting import WAITING, end, is_running, read_until, send, wait_for_end, waiting
 
 TERMINATED = 128 + signal.SIGTERM
@@ -283,17 +285,45 @@ def test_ctrl_c_while_workers_start(suite: Project, method: str) -> None:
     assert "Interrupted: 3 of 3 tests were not run." in result.stdout
 
 
+# The second dump, which is of a copy, waits.
+SLOW_DUMP = """
+    if test "$1" != --version && ! mkdir first 2>&-; then
+        touch dumping
+        while ! test -e go; do sleep 0.02; done
+    fi
+    exec {} "$@"
+"""
+
+
+def test_ctrl_c_is_not_for_pg_dump(suite: Project) -> None:
+    """It may be at work beside the first tests; nothing is said to be wrong with it."""
+    with suite.maintenance() as connection:
+        real = PgDump.find(connection.info.server_version).path
+    suite.configure("SCHEMA_RUNNER = {}")
+    use_script(suite, dedent(SLOW_DUMP).format(real))
+    process = suite.start(*PARALLEL)
+    waiting(suite, 1)
+    wait_for((suite.folder / "dumping").exists, "the second dump")
+    send(process, signal.SIGINT, to_group=True)
+    read_until(process, "\nFinishing 1 test; press Ctrl-C again to stop now.\n")
+    result = end(suite, process)
+    assert result.code == 128 + signal.SIGINT, result.output
+    assert "pg_dump" not in result.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_tests_are_imported_ends_the_run(suite: Project, number: int) -> None:
-    """Though unittest takes what an import raises for an error of the module."""
-    suite.tests("record('imports')\ntime.sleep(600)", "test_slow")
+    """Though unittest takes what an import raises for an error of the module, and goes on."""
+    for module in ("test_late", "test_slow"):
+        suite.tests("record('imports')\ntime.sleep(600)", module)
     process = suite.start(*PARALLEL)
     wait_for(lambda: suite.records("imports"), "the import")
     send(process, number, to_group=True)
     result = outcome(process)
     assert result.code == 128 + number, result.output
-    assert "Interrupted: no tests were run." in result.stdout
+    assert result.stdout == "Interrupted: no tests were run.\n"
     assert "Traceback" not in result.stderr
+    assert len(suite.records("imports")) == 1
 
 
 @pytest.mark.parametrize(
@@ -363,15 +393,23 @@ def _is_handled(suite: Project, process: Process, number: int) -> bool:
 
 
 def test_ctrl_c_in_a_debugger_is_for_the_debugger(project: Project) -> None:
-    """It has another prompt, and the run goes on."""
-    project.tests("class Debugged(TestCase):\n    def test_it(self): breakpoint(); record('on')")
-    process = project.start()
+    """It has another prompt, and the run goes on; the next test can be interrupted."""
+    project.tests("class Debugged(SimpleTestCase):\n    def test_it(self): breakpoint()")
+    project.tests(WAITING, "test_next")
+    process = project.start("library.test_generated", "library.test_next.B")
     read_until(process, "(Pdb) ", "stdout")
     send(process, signal.SIGINT, to_group=True)
     read_until(process, "--KeyboardInterrupt--", "stdout")
-    result = outcome(process, "continue\n").passed("OK")
-    assert "Finishing" not in result.output
-    assert len(project.records("on")) == 1
+    assert process.stdin
+    process.stdin.write("continue\n")
+    process.stdin.flush()
+    waiting(project, 1)
+    send(process, signal.SIGINT, to_group=True)
+    said = read_until(process, "\nFinishing 1 test; press Ctrl-C again to stop now.\n")
+    assert said.count("Finishing") == 1
+    result = end(project, process)
+    assert result.code == 128 + signal.SIGINT, result.output
+    assert "Ran 2 tests" in result.stderr
 
 
 @each_mode

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ..fork_server import FLAGS
-from ..project import PARALLEL, Mode, Project, each_mode, wait_for
+from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, wait_for
 from ..terminal import INTERRUPT, Terminal, terminal
 
 TESTS = """
@@ -90,11 +90,14 @@ def test_one_worker_after_the_other(project: Project, method: str) -> None:
     assert "Ran 3 tests" in run.shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_run_that_is_to_end(project: Project, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "mode"),
+    [(signal.SIGTERM, PARALLEL), (signal.SIGHUP, PARALLEL), (signal.SIGTERM, SERIAL)],
+)
+def test_a_run_that_is_to_end(project: Project, number: int, mode: Mode) -> None:
     """It waits for the prompt, as for every test under way; a second signal ends it at once."""
     project.tests(BRIEF)
-    with terminal(project, *PARALLEL) as run:
+    with terminal(project, *mode) as run:
         run.until("(Pdb) ")
         run.process.send_signal(number)
         run.until("a second signal stops now.")
@@ -125,6 +128,7 @@ def test_without_a_terminal(project: Project) -> None:
     for test in ("First.test_stops", "Second.test_passes"):
         assert f"{why} {command}.{test}\n" in result.stderr
     assert "Pdb" not in result.output
+    assert "debugger_hooks" not in result.output
     assert "BdbQuit" not in result.output
     off = {"PYTHONBREAKPOINT": "0"}
     project.run(*PARALLEL, env=off).failed("FAILED (failures=1, errors=1)")
