@@ -81,7 +81,7 @@ def _reduced(error: BaseException) -> tuple[Any, ...]:
         arguments = cast("tuple[Any, ...]", reduced)
     state = (
         *(error.__cause__, error.__context__, error.__suppress_context__),
-        *(error.__traceback__, getattr(error, "__notes__", None)),
+        *(error.__traceback__, [str(note) for note in notes_of(error)]),
     )
     if base is kind and arguments and str(kind(*arguments)) == text:
         return kind, arguments, state, None, None, _set_state
@@ -90,6 +90,14 @@ def _reduced(error: BaseException) -> tuple[Any, ...]:
         base = Exception
     names = (str(kind.__module__), kind.__qualname__)
     return _stand_in, (base, *names, text, arguments), state, None, None, _set_state
+
+
+def notes_of(error: BaseException) -> list[Any]:
+    """List the notes of an exception as they are shown; a test may have set anything."""
+    notes = getattr(error, "__notes__", None)
+    if isinstance(notes, list | tuple):
+        return [*notes]
+    return [] if notes is None else [repr(notes)]
 
 
 def _is_plain(value: Any) -> bool:
@@ -118,8 +126,8 @@ def _set_state(error: BaseException, state: tuple[Any, ...]) -> None:
     cause, context, suppresses, tb, notes = state
     error.__cause__, error.__context__, error.__traceback__ = cause, context, tb
     error.__suppress_context__ = suppresses
-    for note in notes or ():
-        error.add_note(str(note))
+    for note in notes:
+        error.add_note(note)
 
 
 def _frames(tb: TracebackType, *, with_locals: bool) -> list[tuple[Any, ...]]:
