@@ -48,6 +48,9 @@ TESTS = """
             print("to stdout")
             sys.stderr.write("to stderr\\n")
             self.fail("has printed")
+        def test_printed_an_empty_line(self):
+            print()
+            self.fail("has printed")
         def test_subtests(self):
             for number in range(3):
                 with self.subTest("of three", number=number): self.assertEqual(number, 1)
