@@ -30,13 +30,14 @@ def pickled(error: BaseException, *, with_locals: bool) -> bytes | None:
     with suppress(Exception):
         data = _dumps(error, is_plain=False, with_locals=with_locals)
         # Some lose their arguments, or the object in which a misspelt name was looked for.
-        if _text(pickle.loads(data)) == _text(error):  # noqa: S301
+        if _shown(pickle.loads(data)) == _shown(error):  # noqa: S301
             return data
     return None
 
 
-def _text(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+def _shown(error: BaseException) -> TracebackException:
+    """Return what is shown of an exception but for lines of code, which take long to mark."""
+    return TracebackException.from_exception(error, lookup_lines=False)
 
 
 def pickled_for_any(error: BaseException, *, with_locals: bool) -> bytes:
@@ -45,7 +46,7 @@ def pickled_for_any(error: BaseException, *, with_locals: bool) -> bytes:
         return _dumps(error, is_plain=True, with_locals=with_locals)
     except Exception:
         # A chain of exceptions may be too long.
-        return pickle.dumps(WorkerError(_text(error)))
+        return pickle.dumps(WorkerError("".join(traceback.format_exception(error))))
 
 
 def _dumps(error: BaseException, **how: bool) -> bytes:
@@ -72,7 +73,7 @@ class _Pickler(pickle.Pickler):
 
 def _reduced(error: BaseException) -> tuple[Any, ...]:
     """Tell pickle to make an exception anew, or one that is shown like it."""
-    kind, text = type(error), str(TracebackException.from_exception(error, lookup_lines=False))
+    kind, text = type(error), str(_shown(error))
     base = next(one for one in kind.__mro__ if one.__module__ == "builtins")
     arguments: tuple[Any, ...] = ()
     if isinstance(error, BaseExceptionGroup):
