@@ -120,8 +120,13 @@ class ClosingMixin(Base):
         if self._suite is None:
             # One that only lists tests, as an IDE's.
             return failures
-        verdict_lines = self._verdict_lines(test_labels or ())
-        for line in [*self._summary.lines(), *verdict_lines, *self._hint_lines]:
+        for line in self._summary.lines():
+            self.log(line)
+        # Whoever asks for verdicts wants to see them, also at -v 0.
+        show = self.log if self.logger else print
+        for line in self._verdict_lines(test_labels or ()):
+            show(line)
+        for line in self._hint_lines:
             self.log(line)
         return failures
 

@@ -107,6 +107,7 @@ class _Sending:
 
     def _call(self, receiver: Any, number: int, **named: Any) -> Any:
         """Call a handler that is not Django's own, and watch what it executes."""
+        __tracebackhide__ = True
 
         def watch(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
             text = str(statement)

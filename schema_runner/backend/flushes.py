@@ -47,6 +47,7 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
     tear_down, handle = TransactionTestCase._post_teardown, flush.Command.handle  # type: ignore[attr-defined]
 
     def _post_teardown(test: Any) -> None:
+        __tracebackhide__ = True
         under_way.append(test.id())
         try:
             tear_down(test)
@@ -54,6 +55,7 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
             under_way.pop()
 
     def _handle(command: Any, **options: Any) -> None:
+        __tracebackhide__ = True
         alias = options["database"]
         is_asked = under_way and not options["interactive"] and _is_django_s(alias)
         reset = reset_of(alias) if is_asked else None

@@ -11,11 +11,13 @@ from django.db import connections
 
 from ..errors import SchemaRunnerError
 from ..postgres.capacity import connections_left
-from ..postgres.server import SECONDS_FOR_CLOSING, SOON
+from ..postgres.server import SECONDS_FOR_CLOSING
 from .servers import server_of
 
 # What a run itself has open at the same time: its leases, and connections of the main process.
 _OWN = 4
+# How long, in seconds, none of the connections that are being closed may take to be closed.
+_CLOSING = 0.2
 
 
 def workers_by_connections(
@@ -25,8 +27,8 @@ def workers_by_connections(
 
     A worker needs two for each database: that of its tests, and that of its resets. Where
     `is_current` the limits of the project's own databases count. As long as there are fewer than
-    `wanted`, wait a moment for connections that are being closed. None where no alias is
-    PostgreSQL, and where a server does not tell: the run will say what is wrong then.
+    `wanted`, and connections are being closed, wait a moment. None where no alias is PostgreSQL,
+    and where a server does not tell: the run will say what is wrong then.
     """
     places: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for alias in aliases:
@@ -46,12 +48,15 @@ def workers_by_connections(
 def _room(alias: str, *, each: int, wanted: int, database: str | None) -> int | None:
     connection: Any = connections[alias]
     deadline = time.monotonic() + SECONDS_FOR_CLOSING
+    before = -1
     try:
         with server_of(connection).maintenance() as maintenance:
             while True:
-                room = max(connections_left(maintenance, database) - _OWN, 0) // each
-                if room >= wanted or time.monotonic() > deadline:
+                left = connections_left(maintenance, database)
+                room = max(left - _OWN, 0) // each
+                if room >= wanted or left <= before or time.monotonic() > deadline:
                     return room
-                time.sleep(SOON)
+                before = left
+                time.sleep(_CLOSING)
     except (psycopg.Error, SchemaRunnerError, ImproperlyConfigured):
         return None

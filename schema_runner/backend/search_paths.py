@@ -66,6 +66,7 @@ def set_back_after_tests(undo: ExitStack) -> None:
 
 def _setting_back(owner: type, tear_down: Callable[[Any], None]) -> Callable[[Any], None]:
     def _post_teardown(test: Any) -> None:
+        __tracebackhide__ = True
         # One method calls the other.
         if test.databases and (owner is TransactionTestCase) is isinstance(
             test, TransactionTestCase

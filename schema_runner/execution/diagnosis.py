@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..wording import listing
+from ..wording import count, listing
 from .course import Course
 from .engine import Beginning, Engine, Spot
 from .report import Failure
@@ -123,8 +123,8 @@ class Diagnosis:
             return self._flaky(failure, alone, 2 * _TIMES)
         names = self._names_of(beside)
         evidence = (
-            f"it fails beside {listing(names)}, {failed} times of {_TIMES}, and never alone "
-            f"({2 * _TIMES} times)"
+            f"it fails beside {listing(names)}, {count(failed, 'time')} of {_TIMES}, and never "
+            f"alone ({2 * _TIMES} times)"
         )
         tests = (*test_ids, *names)
         return Verdict(failure.name, Fault.PARALLEL_UNSAFE, evidence, tests, ("--parallel=2",))
@@ -134,7 +134,7 @@ class Diagnosis:
         return self._flaky(failure, self._count_alone(failure, _MORE), _TIMES + _MORE)
 
     def _flaky(self, failure: Failure, failed: int, times: int) -> Verdict:
-        evidence = f"it fails alone in a fresh schema {failed} times of {times}"
+        evidence = f"it fails alone in a fresh schema {count(failed, 'time')} of {times}"
         if not failed:
             evidence = f"it has not failed again, alone {times} times and among the same tests"
         return Verdict(failure.name, Fault.FLAKY, evidence, self._tests_of(failure))

@@ -4,7 +4,7 @@ from types import TracebackType
 
 
 def hide_frames(error: BaseException) -> None:
-    """Take them out of the tracebacks of an exception and of those that led to it.
+    """Take them out of the tracebacks of an exception, of those that led to it and of its group.
 
     They are marked as for pytest, by a local variable `__tracebackhide__`.
     """
@@ -21,6 +21,8 @@ def hide_frames(error: BaseException) -> None:
                 tb.tb_next = tb.tb_next.tb_next
             tb = tb.tb_next
         found += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            found += one.exceptions
 
 
 def _is_hidden(tb: TracebackType) -> bool:

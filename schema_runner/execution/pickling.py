@@ -30,13 +30,14 @@ def pickled(error: BaseException, *, with_locals: bool) -> bytes | None:
     with suppress(Exception):
         data = _dumps(error, is_plain=False, with_locals=with_locals)
         # Some lose their arguments, or the object in which a misspelt name was looked for.
-        if _text(pickle.loads(data)) == _text(error):  # noqa: S301
+        if _shown(pickle.loads(data)) == _shown(error):  # noqa: S301
             return data
     return None
 
 
-def _text(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+def _shown(error: BaseException) -> TracebackException:
+    """Return what is shown of an exception but for lines of code, which take long to mark."""
+    return TracebackException.from_exception(error, lookup_lines=False)
 
 
 def pickled_for_any(error: BaseException, *, with_locals: bool) -> bytes:
@@ -45,7 +46,7 @@ def pickled_for_any(error: BaseException, *, with_locals: bool) -> bytes:
         return _dumps(error, is_plain=True, with_locals=with_locals)
     except Exception:
         # A chain of exceptions may be too long.
-        return pickle.dumps(WorkerError(_text(error)))
+        return pickle.dumps(WorkerError("".join(traceback.format_exception(error))))
 
 
 def _dumps(error: BaseException, **how: bool) -> bytes:
@@ -72,7 +73,7 @@ class _Pickler(pickle.Pickler):
 
 def _reduced(error: BaseException) -> tuple[Any, ...]:
     """Tell pickle to make an exception anew, or one that is shown like it."""
-    kind, text = type(error), str(TracebackException.from_exception(error, lookup_lines=False))
+    kind, text = type(error), str(_shown(error))
     base = next(one for one in kind.__mro__ if one.__module__ == "builtins")
     arguments: tuple[Any, ...] = ()
     if isinstance(error, BaseExceptionGroup):
@@ -81,7 +82,7 @@ def _reduced(error: BaseException) -> tuple[Any, ...]:
         arguments = cast("tuple[Any, ...]", reduced)
     state = (
         *(error.__cause__, error.__context__, error.__suppress_context__),
-        *(error.__traceback__, getattr(error, "__notes__", None)),
+        *(error.__traceback__, [str(note) for note in notes_of(error)]),
     )
     if base is kind and arguments and str(kind(*arguments)) == text:
         return kind, arguments, state, None, None, _set_state
@@ -90,6 +91,14 @@ def _reduced(error: BaseException) -> tuple[Any, ...]:
         base = Exception
     names = (str(kind.__module__), kind.__qualname__)
     return _stand_in, (base, *names, text, arguments), state, None, None, _set_state
+
+
+def notes_of(error: BaseException) -> list[Any]:
+    """List the notes of an exception as they are shown; a test may have set anything."""
+    notes = getattr(error, "__notes__", None)
+    if isinstance(notes, list | tuple):
+        return [*notes]
+    return [] if notes is None else [repr(notes)]
 
 
 def _is_plain(value: Any) -> bool:
@@ -118,8 +127,8 @@ def _set_state(error: BaseException, state: tuple[Any, ...]) -> None:
     cause, context, suppresses, tb, notes = state
     error.__cause__, error.__context__, error.__traceback__ = cause, context, tb
     error.__suppress_context__ = suppresses
-    for note in notes or ():
-        error.add_note(str(note))
+    for note in notes:
+        error.add_note(note)
 
 
 def _frames(tb: TracebackType, *, with_locals: bool) -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from unittest.case import (  # type: ignore[attr-defined]
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
 from .frames import hide_frames
-from .pickling import Text, named, pickled, pickled_for_any
+from .pickling import Text, named, notes_of, pickled, pickled_for_any
 
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -95,7 +95,9 @@ def _raised(err: ExcInfo, test: Any, *, output: str = "", with_locals: bool = Fa
     before, about = error.__traceback__, test or _ErrorHolder("")
     is_failure = issubclass(kind, _failure_exception(test))
     # The frames that unittest leaves out: only here can it tell which those are.
-    error.__traceback__ = TestResult()._clean_tracebacks(kind, error, tb, about)  # type: ignore[attr-defined]
+    shown = TestResult()._clean_tracebacks(kind, error, tb, about)  # type: ignore[attr-defined]
+    # Frozen data classes refuse assignments.
+    error.with_traceback(shown)
     try:
         return Raised(
             pickled(error, with_locals=with_locals),
@@ -105,7 +107,7 @@ def _raised(err: ExcInfo, test: Any, *, output: str = "", with_locals: bool = Fa
         )
     finally:
         # Another test may raise the same one.
-        error.__traceback__ = before
+        error.with_traceback(before)
 
 
 def _failure_exception(test: Any) -> type[BaseException]:
@@ -145,7 +147,7 @@ def _decode_raised(raised: Raised, test: Any) -> ExcInfo:
     except Exception:
         error = pickle.loads(raised.plain)  # noqa: S301
     if raised.output:
-        error.add_note(raised.output)
+        error.__notes__ = [*notes_of(error), raised.output]
     kind, failure = type(error), _failure_exception(test)
     if raised.is_failure and not issubclass(kind, failure):
         kind = named(failure, kind.__module__, kind.__qualname__)

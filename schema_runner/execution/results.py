@@ -76,8 +76,10 @@ class ReportingMixin:
         if not self.buffer:  # type: ignore[attr-defined]
             return ""
         buffers = {STDOUT_LINE: self._stdout_buffer, STDERR_LINE: self._stderr_buffer}  # type: ignore[attr-defined]
-        outputs = {line: buffer.getvalue().removesuffix("\n") for line, buffer in buffers.items()}
-        return "\n".join(line % output for line, output in outputs.items() if output)
+        outputs = {line: buffer.getvalue() for line, buffer in buffers.items()}
+        return "\n".join(
+            line % output.removesuffix("\n") for line, output in outputs.items() if output
+        )
 
     def _tell_sql(self) -> None:
         if self.reporter.sql is not None:

@@ -101,9 +101,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             ended = time.perf_counter()
             retries.run(engine, give_up)
             if self.diagnoses:
-                from .diagnosis import Diagnosis
-
-                verdicts = Diagnosis(engine, course).run(failures)
+                verdicts = self._diagnose(engine, course, failures, result)
         except KeyboardInterrupt:
             if not self.termination.ends_now:
                 raise
@@ -114,6 +112,20 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             show_flaky(retries.flaky, result)
         flaky = [failure.name for failure in retries.flaky]
         self.findings = Findings(self.processes, seconds, retries.retried, flaky, verdicts)
+
+    def _diagnose(
+        self,
+        engine: "Engine",
+        course: "Course",
+        failures: "list[Failure]",
+        result: unittest.TestResult,
+    ) -> "Sequence[Verdict]":
+        from .diagnosis import Diagnosis
+
+        if result.failfast and not self.termination.is_interrupted:
+            # The first failure ends the tests, and not what finds out about it.
+            result.shouldStop = False
+        return Diagnosis(engine, course).run(failures)
 
     def _refuse_databases_of_others(self) -> None:
         """Refuse to run in a worker of another run, whose databases others are using."""

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ..project import PARALLEL, WITH_STOCK, Mode, Project
+from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project
 
 pytestmark = pytest.mark.versions
 
@@ -47,6 +47,9 @@ TESTS = """
         def test_printed(self):
             print("to stdout")
             sys.stderr.write("to stderr\\n")
+            self.fail("has printed")
+        def test_printed_an_empty_line(self):
+            print()
             self.fail("has printed")
         def test_subtests(self):
             for number in range(3):
@@ -133,6 +136,25 @@ MODULE = """
     class InModule(SimpleTestCase):
         def test_it(self): pass
 """
+PASSED_ON = """
+    import asyncio
+    from django.core.management import call_command
+    from django.db.models.signals import post_migrate
+
+    def fail_once(**kwargs):
+        post_migrate.disconnect(fail_once)
+        raise ValueError("in a handler")
+    class AfterTest(TestCase):
+        def test_it(self): Book.objects.create(title="Solaris", author_id=1)
+    class InGroup(TestCase):
+        async def test_it(self):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(Author.objects.acreate(name=None))
+    class InFlush(TransactionTestCase):
+        def test_it(self):
+            post_migrate.connect(fail_once)
+            call_command("flush", interactive=False)
+"""
 
 
 def reports(output: str) -> dict[str, str]:
@@ -168,3 +190,11 @@ def test_failures_read_as_in_a_serial_run(
     parallel = reports(project.run(*ours, *PARALLEL, *options, env=env).failed().stderr)
     assert len(serial) > 40
     assert parallel == serial
+
+
+def test_no_frame_shows_that_only_passes_on_what_a_test_calls(project: Project) -> None:
+    project.tests(PASSED_ON)
+    modes = WITH_STOCK, SERIAL, PARALLEL
+    stock, *ours = (reports(project.run(*mode).failed().stderr) for mode in modes)
+    assert len(stock) == 3
+    assert ours == [stock, stock]

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from ..project import METHODS, PARALLEL, SERIAL, Mode, Project, Result, outcome
+from ..project import METHODS, PARALLEL, SERIAL, Mode, Project, Result, each_mode, outcome
 
 pytestmark = pytest.mark.oldest
 
@@ -243,7 +243,7 @@ def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> d
     return {
         name.replace(PREFIX, "").removeprefix("unittest.loader._FailedTest."): (
             kind,
-            re.sub("[1-4] times of 5", "some times of 5", evidence),
+            re.sub("(1 time|[2-4] times) of 5", "some times of 5", evidence),
             tests.replace(PREFIX, ""),
         )
         for name, kind, evidence, tests in re.findall(lines, result.stdout, re.MULTILINE)
@@ -395,6 +395,16 @@ def test_the_command_is_the_one_that_was_typed(project: Project) -> None:
     assert told == [line.replace("IT", it) for line in TYPED.values()]
     for out in run_all(told):
         assert "Found 1 test(s)" in out
+
+
+@each_mode
+def test_the_first_failure_has_a_verdict(project: Project, mode: Mode) -> None:
+    """With --failfast there are no others; at -v 0 it is what is shown."""
+    project.tests(ALONE)
+    result = project.run(*mode, "--diagnose", "--failfast", "-v0", "-k", "Broken").failed()
+    named = f"{PREFIX}Broken.test_it"
+    verdict = f"{named} is BROKEN: it fails alone in a fresh schema, 5 times of 5."
+    assert re.search(rf"printed\n{verdict}\n    .+ test {named} -v 0\n$", result.stdout)
 
 
 def test_nothing_is_told_of_a_suite_that_passes(project: Project) -> None:

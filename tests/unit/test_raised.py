@@ -2,13 +2,15 @@ import pickle
 import sys
 import traceback
 import unittest
+from contextlib import suppress
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 from unittest import case
 
 import pytest
 
 from schema_runner import TestTimeoutError
-from schema_runner.execution.raised import decode, encode
+from schema_runner.execution.raised import Caught, decode, encode
 
 
 class OwnError(Exception):
@@ -47,6 +49,11 @@ class LocalError(Exception):
 
 
 class LocalSyntaxError(SyntaxError): ...
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    text: str
 
 
 class MuteError(Exception):
@@ -150,6 +157,19 @@ def test_a_long_chain_is_told_to_its_beginning() -> None:
         error.__context__ = before
     err = (ValueError, error, None)
     assert formatted(sent_error(err)) == formatted(err)
+
+
+@pytest.mark.parametrize("notes", ["a text", ("of a", "tuple"), ["kept"], 7, None])
+@pytest.mark.parametrize("kind", [ValueError, LocalError, FrozenError])
+def test_what_tests_do_to_notes_and_attributes(kind: type[Exception], notes: object) -> None:
+    """They are shown as ever, and what --buffer has kept comes after them."""
+    error = kind("odd")
+    with suppress(FrozenInstanceError):
+        error.__notes__ = notes  # type: ignore[assignment]
+    err = caught(error)
+    told = Caught(err, None, output="Stdout:\nprinted", with_locals=False)
+    (_, came) = decode(encode(("addError", told)))
+    assert formatted(came) == f"{formatted(err)}Stdout:\nprinted\n"
 
 
 def test_groups_come_back_with_what_is_in_them() -> None:
