@@ -700,8 +700,11 @@ def test_an_entry_is_a_dict_that_waits(start: Start, shared_cache: Path, folder:
         entry.setdefault(key, {})
     assert entry != {}
     assert entry["ENGINE"] == "django.db.backends.postgresql"
-    both = [pickle.loads(pickle.dumps(entry)), deepcopy(entry), entry | {"CONN_MAX_AGE": 60}]
-    assert "waited" in repr(both)
+    copies = [pickle.loads(pickle.dumps(entry)), deepcopy(entry), entry.copy()]
+    added = [entry | {"CONN_MAX_AGE": 60}, {"CONN_MAX_AGE": 60} | entry]
+    assert repr([*copies, *added]).count("waited") == 5
+    assert "CONN_MAX_AGE" not in entry
+    assert added[0] == added[1]
     assert not elsewhere.exists()
 
     entry = embedded.database("waited", cache_dir=shared_cache) | {"CONN_MAX_AGE": 60}
