@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -136,15 +137,19 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
 
     def setup_databases(self, **kwargs: Any) -> Any:
         self._installed, aliases = ExitStack(), kwargs.get("aliases")
+        is_any_used = aliases is None or bool(aliases)
         try:
             # Tests that use no database need nothing of what makes one.
-            if aliases is None or aliases:
+            if is_any_used:
                 refuse_mirrors_of_nothing(aliases)
                 self._install()
             if self._options.clear_pools:
                 self._clear_pools(aliases)
             with self._timed("set_up"):
-                old_config = super().setup_databases(**kwargs)
+                set_up: Any = super().setup_databases
+                # Stock's reads HOST for nothing, and so starts the embedded server.
+                is_stock = set_up == MethodType(DiscoverRunner.setup_databases, self)
+                old_config = set_up(**kwargs) if is_any_used or not is_stock else []
         except BaseException as error:
             with self._termination.cleaning_up():
                 self._clean_up()

@@ -82,8 +82,9 @@ def _own_name() -> str:
     except KeyError as error:  # a container may give us a bare number
         raise SchemaRunnerError(
             f"PostgreSQL's initdb does not run as user {os.geteuid()}, who has no name on this "
-            f"system. Add one (in a Dockerfile, RUN useradd --uid {os.geteuid()} app), or use "
-            "another server in DATABASES."
+            "system. Add one (in a Dockerfile, "
+            f"RUN useradd --create-home --uid {os.geteuid()} app), or use another server in "
+            "DATABASES."
         ) from error
 
 

@@ -47,8 +47,12 @@ class Entry(UserDict[str, Any]):
         result.update(other)
         return result
 
-    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        return {**other, **self}
+    def __ror__(self, other: Mapping[str, Any]) -> "Entry":  # type: ignore[override]
+        result = copy(self)
+        result.data = {**other, **self.data}
+        return result
+
+    copy = UserDict.__copy__  # UserDict's own reads all keys
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         return self.data.setdefault(key, default)

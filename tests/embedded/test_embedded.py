@@ -614,8 +614,8 @@ def test_a_user_without_a_name_is_told_how_to_get_one(spawn_as: Spawn) -> None:
     assert user.process.returncode == 1
     assert errors.splitlines()[-1] == (
         "schema_runner.errors.SchemaRunnerError: PostgreSQL's initdb does not run as user 12345, "
-        "who has no name on this system. Add one (in a Dockerfile, RUN useradd --uid 12345 app), "
-        "or use another server in DATABASES."
+        "who has no name on this system. Add one (in a Dockerfile, "
+        "RUN useradd --create-home --uid 12345 app), or use another server in DATABASES."
     )
 
 
@@ -700,8 +700,11 @@ def test_an_entry_is_a_dict_that_waits(start: Start, shared_cache: Path, folder:
         entry.setdefault(key, {})
     assert entry != {}
     assert entry["ENGINE"] == "django.db.backends.postgresql"
-    both = [pickle.loads(pickle.dumps(entry)), deepcopy(entry), entry | {"CONN_MAX_AGE": 60}]
-    assert "waited" in repr(both)
+    copies = [pickle.loads(pickle.dumps(entry)), deepcopy(entry), entry.copy()]
+    added = [entry | {"CONN_MAX_AGE": 60}, {"CONN_MAX_AGE": 60} | entry]
+    assert repr([*copies, *added]).count("waited") == 5
+    assert "CONN_MAX_AGE" not in entry
+    assert added[0] == added[1]
     assert not elsewhere.exists()
 
     entry = embedded.database("waited", cache_dir=shared_cache) | {"CONN_MAX_AGE": 60}
@@ -722,6 +725,15 @@ from schema_runner import embedded
 SECRET_KEY = "-"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]
 DATABASES = {"default": embedded.database("library")}
+TEST_RUNNER = "schema_runner.SchemaDiscoverRunner"
+SCHEMA_RUNNER = {"HISTORY_DIR": None}
+"""
+TESTS = """
+from django.test import SimpleTestCase
+
+class One(SimpleTestCase):
+    def test_nothing(self): pass
+class Two(One): pass
 """
 
 
@@ -731,6 +743,7 @@ class Commands:
     def __init__(self, folder: Path) -> None:
         self.cache = folder / "cache"
         (folder / "project.py").write_text(PROJECT)
+        (folder / "simple.py").write_text(TESTS)
         self.variables = {
             **os.environ,
             # There is no psql of anybody else's.
@@ -760,8 +773,9 @@ def commands() -> Iterator[Commands]:
 def test_commands_that_need_no_database_start_no_server(folder: Path) -> None:
     """Nor do they make a cache folder."""
     commands = Commands(folder)
-    for command in (["check"], ["shell", "-c", "pass"], ["test", "--help"]):
-        result = commands.run("django", *command)
+    tests = ("test --help", "test simple", "test --parallel 2 simple")
+    for command in ("check", "shell -c pass", *tests):
+        result = commands.run("django", *command.split())
         assert result.returncode == 0, result.stderr
     assert not commands.cache.exists()
 
