@@ -192,9 +192,9 @@ class Reservation:
     def _another_name(self) -> str:
         request, wanted = self._request, self._request.wanted
         if wanted is not None:
-            kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
-            if not databases.exists(self._maintenance, kept):
-                return kept
+            return databases.free_name(
+                self._maintenance, request.name, wanted.fingerprint, self._run
+            )
         return names.database_of_run(request.name, self._run)
 
     def _tell_of_doubtful(self) -> list[str]:
