@@ -50,7 +50,9 @@ def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
         "FIXTURES": ["nowhere"],
         "SERIAL": ["library.test_genrated.Plain", "library.test_generated.Unknown", "slow"],
         "OWN_DATABASE": ["librari.test_generated", "library.test_generated"],
-        "TRUSTED_MIGRATIONS": ["library.0001_inital", "library.0001", "library.0001_initial"],
+        "TRUSTED_MIGRATIONS": [
+            *("library.0001_inital", "library.0001", "library.0001_initial", "auth.0001_initial"),
+        ],
         "TRUSTED_MODELS": ["library.book", "library.Author", "Author"],
         "EXPECTED_CHANGES": ["library_book", "public.library_*", "*_book", r"public\.auth_.*"],
         "PG_DUMP": "nowhere/pg_dump",
@@ -59,6 +61,7 @@ def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
     }
     project.configure(f"{INSTALLED}\nSCHEMA_RUNNER = {settings}")
     project.configure("TEST_RUNNER = 'schema_runner.SchemaRunnerMixin'")
+    project.configure("MIGRATION_MODULES = {'auth': None}")
     project.configure('DATABASES["default"]["TEST"] = {"NAMES": "x", "OF_A_BACKEND": 1}')
     project.write("library/seeds.py", SEEDS)
     project.write("psycopg2.py", "raise ImportError('not even imported')")
