@@ -33,7 +33,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     longer = [name for name in names if parts[number] and name.startswith(parts[number])]
     for name in get_close_matches(parts[number], names, 1) or longer[:1]:
         whole = ".".join([*parts[:number], name, *parts[number + 1 :]])
-        if meant := known.get(whole) or known.get(begin + name):
+        if meant := known.get(whole) or (known.get(begin + name) if number else None):
             return f"Did you mean {meant!r}?"
     return ""
 

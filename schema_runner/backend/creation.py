@@ -49,6 +49,9 @@ class SchemaCreation(TearDown, Base):
 
             refuse_missing_fixtures(self.runner_settings, alias=self._alias)
         if self._is_stock:
+            from ..postgres.renaming import set_aside
+
+            set_aside(self._request())
             name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
             self._put({1: Place(name)}, 1, run=None)
             self._load_reference()

@@ -37,8 +37,8 @@ def without_tests(
 ) -> dict[str, str]:
     """Map the entries that name no test to a hint: whether another label was meant.
 
-    Unless the tests are the whole suite, an entry without a dot may be a tag of another one, and
-    what is in a module that has not been imported is not known either.
+    Unless the tests are the whole suite, an entry without a dot may be a tag of another one. What
+    is in a module that has not been imported is not known: another command may run its tests.
     """
     known: set[str] = set()
     for test in tests:
@@ -50,23 +50,25 @@ def without_tests(
     # A path is a label for Django, but not here.
     meant = {entry: entry.removesuffix(".py").replace("/", ".") for entry in entries}
     unknown = [entry for entry in meant if entry not in known]
-    if is_whole:
-        return {entry: did_you_mean(meant[entry], known) for entry in unknown}
-    modules = Modules()
-    found = {entry: _known_beside(entry, modules) for entry in unknown if "." in entry}
-    return {
-        entry: did_you_mean(meant[entry], beside)
-        for entry, beside in found.items()
-        if beside is not None
-    }
+    modules, found = Modules(), {}
+    for entry in unknown if is_whole else [one for one in unknown if "." in one]:
+        beside = {meant[entry]} if "/" in entry else _known_beside(entry, modules)
+        if beside is not None:
+            hint = did_you_mean(meant[entry], known if is_whole else beside)
+            # A tag may have dots, and some folders are on the path in other runs alone.
+            if is_whole or hint or modules.locate(entry.partition(".")[0]):
+                found[entry] = hint
+    return found
 
 
 def _known_beside(label: str, modules: Modules) -> Collection[str] | None:
     """Return the labels that there are in place of this one; None if there may be this one."""
     steps = [*modules.within(label)]
     if not steps:
-        _, _, rest = label.partition(".")
-        return {f"{app.name.partition('.')[0]}.{rest}" for app in apps.get_app_configs()}
+        _, dot, rest = label.partition(".")
+        tops = {app.name.partition(".")[0] for app in apps.get_app_configs()}
+        others = {f"{top}{dot}{rest}" for top in tops if modules.locate(top)}
+        return {one for one in others if _known_beside(one, modules) is None}
     reached, place = steps[-1]
     rest = label[len(reached) + 1 :]
     found: object = sys.modules.get(reached)

@@ -59,7 +59,7 @@ def database(alias: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "OPTIONS": {
             key: options[key] for key in sorted(options) if not _UNCOUNTED.search(str(key))
         },
-        "TEST": dict(sorted(entry.get("TEST", {}).items())),
+        "TEST": {key: value for key, value in sorted(entry["TEST"].items()) if key != "MIGRATE"},
     }
 
 

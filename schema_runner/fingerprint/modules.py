@@ -51,13 +51,14 @@ class Modules:
         return self._names.get(file)
 
     def _searched(self, name: str) -> Place | None:
-        parent, _, _ = name.rpartition(".")
+        parent, _, last = name.rpartition(".")
         try:
             if not parent:
                 return _place(importlib.util.find_spec(name))
             above = self.locate(parent)
             folders = list(above.folders) if above else []
-            return _place(PathFinder.find_spec(name, folders)) if folders else None
+            # By its whole name, a namespace package would look for its parent in sys.modules.
+            return _place(PathFinder.find_spec(last, folders)) if folders else None
         except (ImportError, ValueError, AttributeError):
             return None
 

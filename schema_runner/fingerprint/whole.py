@@ -68,6 +68,7 @@ def parts(
         ],
         **configuration.django(source),
         "DATABASES": (sorted(connections.settings), configuration.database(alias, options)),
+        'TEST["MIGRATE"] (--no-migrations)': connections.settings[alias]["TEST"]["MIGRATE"],
         **configuration.runner(runner_settings, alias, project, source),
     }
     hashes = {name: digest(to.text(value)) for name, value in values.items()}

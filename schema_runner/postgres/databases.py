@@ -117,6 +117,12 @@ def mark(maintenance: Connection, name: str, marker: Marker) -> None:
     maintenance.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), text))
 
 
+def free_name(maintenance: Connection, request: str, fingerprint: str, run: int) -> str:
+    """Return what a database with a pool is called where the first choice is taken."""
+    name = names.database_of_fingerprint(request, fingerprint)
+    return names.database_of_run(request, run) if exists(maintenance, name) else name
+
+
 @contextmanager
 def creation(maintenance: Connection, name: str) -> Iterator[None]:
     """Have the body of the `with` create a database and mark it.

@@ -3,6 +3,7 @@
 from psycopg import errors
 
 from ..errors import SchemaRunnerError
+from ..wording import listing
 from . import backends, beside, databases, locks, prepared, schemas
 from .clones import Clones
 from .databases import MarkedDatabase
@@ -19,7 +20,7 @@ def remove(
     Return None where it stays. The caller holds the name of the request.
     """
     name = database.name
-    if _is_in_use(maintenance, request, database):
+    if is_in_use(maintenance, request, database):
         return None
     try:
         connection = request.server.connect(name)
@@ -58,7 +59,7 @@ def refusal(request: Request, what: list[str]) -> SchemaRunnerError:
     )
 
 
-def _is_in_use(maintenance: Connection, request: Request, database: MarkedDatabase) -> bool:
+def is_in_use(maintenance: Connection, request: Request, database: MarkedDatabase) -> bool:
     """Whether a live run has it, as far as can be seen from outside."""
     marker, name = database.marker, database.name
     # A database that is cloned, or is a clone, has no lease in it.
@@ -84,5 +85,5 @@ def _holds_nothing_else(
     if found and request.is_projects_own and name == request.name:
         raise refusal(request, found)
     if foreign := beside.foreign(database.marker, found):
-        leave(request, name, f"it has {', '.join(foreign)}, which no run has made")
+        leave(request, name, f"it has {listing(foreign)}, which no run has made")
     return not foreign

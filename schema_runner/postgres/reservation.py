@@ -192,9 +192,9 @@ class Reservation:
     def _another_name(self) -> str:
         request, wanted = self._request, self._request.wanted
         if wanted is not None:
-            kept = names.database_of_fingerprint(request.name, wanted.fingerprint)
-            if not databases.exists(self._maintenance, kept):
-                return kept
+            return databases.free_name(
+                self._maintenance, request.name, wanted.fingerprint, self._run
+            )
         return names.database_of_run(request.name, self._run)
 
     def _tell_of_doubtful(self) -> list[str]:
@@ -220,7 +220,12 @@ class Reservation:
         left = removal.remove(self._maintenance, self._request, database)
         if left is None:
             return False
-        self._tell([database.name], *left)
+        if _is_of_pool(database):
+            self._request.log(
+                f"Removed what is beyond KEEP_POOLS or KEEP_DAYS: database {database.name}."
+            )
+        else:
+            self._tell([database.name], *left)
         return True
 
     def _tell(self, removed: list[str], *schemas: str) -> None:
@@ -236,6 +241,12 @@ def _pools(found: list[MarkedDatabase]) -> dict[str, Marker]:
         for one in found
         if one.marker.fingerprint and one.marker.state is State.KEPT
     }
+
+
+def _is_of_pool(database: MarkedDatabase) -> bool:
+    """Whether it is kept with a pool, or is a clone of one that is."""
+    marker = database.marker
+    return marker.state is State.KEPT and bool(marker.fingerprint or marker.template)
 
 
 def _refuse_without_right(maintenance: Connection) -> None:

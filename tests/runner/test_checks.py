@@ -50,7 +50,9 @@ def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
         "FIXTURES": ["nowhere"],
         "SERIAL": ["library.test_genrated.Plain", "library.test_generated.Unknown", "slow"],
         "OWN_DATABASE": ["librari.test_generated", "library.test_generated"],
-        "TRUSTED_MIGRATIONS": ["library.0001_inital", "library.0001", "library.0001_initial"],
+        "TRUSTED_MIGRATIONS": [
+            *("library.0001_inital", "library.0001", "library.0001_initial", "auth.0001_initial"),
+        ],
         "TRUSTED_MODELS": ["library.book", "library.Author", "Author"],
         "EXPECTED_CHANGES": ["library_book", "public.library_*", "*_book", r"public\.auth_.*"],
         "PG_DUMP": "nowhere/pg_dump",
@@ -59,6 +61,7 @@ def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
     }
     project.configure(f"{INSTALLED}\nSCHEMA_RUNNER = {settings}")
     project.configure("TEST_RUNNER = 'schema_runner.SchemaRunnerMixin'")
+    project.configure("MIGRATION_MODULES = {'auth': None}")
     project.configure('DATABASES["default"]["TEST"] = {"NAMES": "x", "OF_A_BACKEND": 1}')
     project.write("library/seeds.py", SEEDS)
     project.write("psycopg2.py", "raise ImportError('not even imported')")
@@ -101,26 +104,33 @@ def test_a_run_warns_once_before_its_tests(project: Project, mode: Mode) -> None
     """Of what names no test only where the run can know that; the app need not be installed."""
     settings = {
         "SERIAL": ["library.test_generated.Plane", "solw", "slow", "library.test_generated.Plain"],
-        "OWN_DATABASE": ["library.test_generated.Tagged.test_b", "library.nothing.Here"],
+        "OWN_DATABASE": [
+            *("library.test_generated.Tagged.test_b", "library.nothing.Here", "not.here"),
+            # Of other commands: discovery finds neither, a folder that is no package included.
+            *("elsewhere", "elsewhere.deep.test_it.Any", "library.acceptance.Any"),
+        ],
     }
     project.configure(f"SCHEMA_RUNNER = {settings}")
     project.tests(TESTS)
+    project.tests("class Any(TestCase): pass", "acceptance")
+    project.write("elsewhere/deep/test_it.py", "raise ImportError('not even imported')")
     expected = {
         "W001 library.test_generated.Plane": "library.test_generated.Plain",
         "W001 solw": "slow",
         "W001 library.test_generated.Tagged.test_b": "library.test_generated.Tagged.test_a",
         "W001 library.nothing.Here": "",
+        "W001 not.here": "",
     }
     result = project.run(*mode).passed("Ran 2 tests")
     assert messages(result) == expected
     assert result.stderr.count("(schema_runner.") == len(expected)
     assert result.stderr.index("(schema_runner.") < result.stderr.index("Ran 2 tests")
     # What is in modules that are loaded is known, and which modules there are.
-    del expected["W001 solw"]
+    del expected["W001 solw"], expected["W001 not.here"]
     partial = project.run(*mode, "library.test_generated.Plain").passed("Ran 1 test")
     assert messages(partial) == expected
     assert messages(project.run(*mode, "library.test_other").failed()) == {
-        "W001 library.nothing.Here": ""
+        "W001 library.nothing.Here": "",
     }
     project.configure(f"{INSTALLED}\nSILENCED_SYSTEM_CHECKS = ['schema_runner.W001']")
     assert messages(project.run(*mode).passed()) == {}

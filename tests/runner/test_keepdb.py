@@ -422,7 +422,9 @@ def test_pools_expire(kept: Project, host: str) -> None:
     age(kept, 2 * DAY)
     result, again = run(kept)
     assert count(kept) == 2
-    assert "Removed what an earlier run left" in result.stdout
+    beside = "what an earlier run left in"
+    removed = beside if host == kept.name else "what is beyond KEEP_POOLS or KEEP_DAYS: database"
+    assert f"Removed {removed} {host}" in result.stdout.replace("'", "")
     why = "what is kept is more than 7 days old (KEEP_DAYS)"
     assert f"Building anew: {why}." in result.stderr
     assert again != first
@@ -648,4 +650,28 @@ def test_clone_databases(counted: Project, more: tuple[str, ...]) -> None:
         assert counted.databases() == [counted.name, *clones]
     assert count(counted) == 1
     counted.run(*flags(2), "--noinput", "--clear-pools", *more).passed()
+    assert counted.databases() == [counted.name]
+
+
+@TEST_ONLY
+@pytest.mark.parametrize("keeps", ["schemas", "database"])
+def test_clone_databases_beside_what_is_kept(counted: Project, keeps: str) -> None:
+    """It is renamed where it has the name that stock Django needs, and is used again."""
+    counted.tests("class Any(TestCase):\n    def test_it(self): pass\nclass Alike(Any): pass")
+    if keeps == "database":
+        creates = "migrations.RunSQL('CREATE SCHEMA mine')"
+        counted.migration("0003_schema", "0002_counting", creates)
+    counted.run(*flags(2), KEEP).passed()
+    isolated = (*flags(2), "--isolation", "database")
+    with counted.host():
+        counted.run(*isolated, "--noinput").refused("is in use")
+    renamed = counted.run(*isolated).passed()
+    (kept,) = [name for name in counted.databases() if name != counted.name]
+    assert f"Renamed database '{counted.test_name}'" in renamed.output
+    assert repr(kept) in renamed.output
+    assert count(counted) == 2
+    counted.run(*isolated, KEEP).passed()
+    counted.run(*flags(2), KEEP).passed(f"Using the {keeps} of a moment ago")
+    assert count(counted) == 3
+    counted.run(*isolated, "--clear-pools", "--noinput").passed()
     assert counted.databases() == [counted.name]

@@ -321,6 +321,9 @@ NAMED: dict[Change, list[str]] = {
     ],
     ("configure", "SITE_ID = 3"): ["SITE_ID"],
     ("configure", 'DATABASES["default"]["USER"] = "other"'): ["DATABASES"],
+    ("configure", 'DATABASES["default"]["TEST"] = {"MIGRATE": False}'): [
+        'TEST["MIGRATE"] (--no-migrations)'
+    ],
     ("configure", 'SCHEMA_RUNNER["SEEDERS"] = []'): ["SEEDERS"],
     ("configure", 'INSTALLED_APPS += ["django.contrib.sessions"]'): [
         "INSTALLED_APPS",
