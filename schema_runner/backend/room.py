@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from ..errors import SchemaRunnerError
+from ..postgres import backends
 from ..postgres.capacity import connections_left
 from ..postgres.server import SECONDS_FOR_CLOSING
 from .servers import server_of
@@ -50,7 +51,10 @@ def _room(alias: str, *, each: int, wanted: int, database: str | None) -> int | 
     deadline = time.monotonic() + SECONDS_FOR_CLOSING
     before = -1
     try:
-        with server_of(connection).maintenance() as maintenance:
+        server = server_of(connection)
+        with server.maintenance() as maintenance:
+            # Else the next client of a pooler would meet what we have set.
+            backends.refuse_shared(maintenance, server)
             while True:
                 left = connections_left(maintenance, database)
                 room = max(left - _OWN, 0) // each

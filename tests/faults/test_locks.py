@@ -136,7 +136,7 @@ def test_prepared_transactions(postgresql: embedded.Server, tmp_path: Path, mode
         with project.maintenance() as connection:
             query = "SELECT gid FROM pg_prepared_xacts"
             assert connection.execute(query).fetchall() == []
-        project.run("library.test_generated.Passing").passed()
+        project.run("--clear-pools", "library.test_generated.Passing").passed()
         assert project.databases() == []
     finally:
         project.end()

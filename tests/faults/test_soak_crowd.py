@@ -67,7 +67,7 @@ def test_crowd(
             assert not [state for state in states(first) if state is not State.KEPT]
             for mode in ((), ("--host-database", "current")):
                 for role in ROLES:
-                    soaked.run(first, *mode, env={"ROLE": role})
+                    soaked.run(first, "--clear-pools", *mode, env={"ROLE": role})
     finally:
         second.end()
         with first.maintenance() as maintenance:

@@ -140,13 +140,18 @@ def test_flags_of_a_passing_suite(project: Project, mode: Mode, flags: str) -> N
 @each_mode
 @pytest.mark.parametrize("flags", ["", "--failfast", "--buffer -v 2"])
 def test_flags_of_a_failing_suite(project: Project, flags: str, mode: Mode) -> None:
-    """So are tracebacks, captured output, SQL and the closing lines."""
+    """So are tracebacks, captured output and the closing lines: those of a run without workers."""
     # Which tests other workers still finish is chance: with --failfast one class leaves none.
     passing = "" if mode and flags == "--failfast" else TESTS
     # Where in a parallel run an error in setUpClass is printed is chance, and with --buffer
     # it breaks off stock Django 5.2: that has a test of its own.
     project.tests(passing + FAILING + ("" if mode else NO_SET_UP))
-    in_both(project, *flags.split(), *mode).failed("FAILED (")
+    stock = project.run(*flags.split(), *WITH_STOCK)
+    ours = project.run(*flags.split(), *mode).failed("FAILED (")
+    assert ours.code == stock.code
+    cloning = re.compile("Cloning test database .*\n")
+    assert normal(ours.stdout) == normal(stock.stdout)
+    assert normal(cloning.sub("", ours.stderr)) == normal(stock.stderr)
 
 
 @pytest.mark.versions

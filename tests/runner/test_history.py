@@ -110,7 +110,7 @@ CONTENTS = {
 
 def said(found: Run) -> tuple[int, set[str], str]:
     """Return what a run has come to, and what it has said but for numbers."""
-    return found.result.code, {*found.tests}, re.sub("[0-9.]+", "#", found.result.output)
+    return found.result.code, {*found.tests}, re.sub("[0-9.]+( m?s)?", "#", found.result.output)
 
 
 def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> None:
