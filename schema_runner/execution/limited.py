@@ -113,6 +113,7 @@ class LimitedResult:
         self._set(marks.limit_of_class(test, self.time_limit))
 
     def _look_after_the_run(self) -> None:
+        self.termination.take_back_interrupts()
         why = self.watch.heed()
         if why and not self._result.shouldStop:
             end_for(self, why)
@@ -145,7 +146,6 @@ class LimitedResult:
         else:
             self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
         self._result.stopTest(test)
-        self.termination.take_back_interrupts()
         self._look_after_the_run()
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802
