@@ -33,6 +33,11 @@ class TearDown(Keeping, Base):
             return clearing.clear_schemas(request)
         return clearing.clear_databases(request._replace(name=names.database(request.name)))
 
+    def _get_database_display_str(self, verbosity: int, database_name: str) -> str:
+        shown: str = super()._get_database_display_str(verbosity, database_name)  # type: ignore[misc]
+        # That one is the project's own, and is neither created nor destroyed.
+        return shown.replace("('", "(schemas in '") if self._is_current else shown
+
     def _request(self) -> "Request":
         raise NotImplementedError
 

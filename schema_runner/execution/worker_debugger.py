@@ -59,7 +59,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
             # One that is talked to elsewhere, as through a socket.
             self._reporter.suspend_limit()
         elif not self._assigned.may_prompt:
-            raise WorkerError(self._advice("standard input is none"))
+            raise WorkerError(self._advice("standard input is no terminal"))
         elif self._assigned.is_only_one or _reads_lines(debugger):
             self._get_terminal()
         else:

@@ -98,7 +98,8 @@ class Summary(NamedTuple):
     def interruption(self) -> Iterator[str]:
         """Yield what a run that was interrupted did not do."""
         if self.not_run:
-            yield f"Interrupted: {self.not_run:,} of {count(self.tests, 'test')} were not run."
+            were = "was" if self.not_run == 1 else "were"
+            yield f"Interrupted: {self.not_run:,} of {count(self.tests, 'test')} {were} not run."
         elif self.is_interrupted and self.tests:
             yield "Interrupted when all tests had been run."
         elif self.is_interrupted:

@@ -123,11 +123,14 @@ def test_without_a_terminal(project: Project) -> None:
     """The test fails at once, and says what to type in."""
     project.tests(BRIEF)
     result = project.run(*PARALLEL).failed("FAILED (errors=2)")
-    why = "has no terminal for a debugger: standard input is none. Run it without --parallel:"
+    why = (
+        "has no terminal for a debugger: standard input is no terminal. Run it without --parallel:"
+    )
     command = shlex.join([sys.executable, *FLAGS, "manage.py", "test", "library.test_generated"])
     for test in ("First.test_stops", "Second.test_passes"):
         assert f"{why} {command}.{test}\n" in result.stderr
     assert "Pdb" not in result.output
+    assert "debugger_hooks" not in result.output
     assert "debugger_hooks" not in result.output
     assert "BdbQuit" not in result.output
     off = {"PYTHONBREAKPOINT": "0"}
