@@ -50,6 +50,16 @@ server = embedded.start(cache_dir=sys.argv[1])
 print(json.dumps([str(server.data_dir), str(server.socket_dir)]), flush=True)
 """
 WAIT = "sys.stdin.read()\n"
+# Of what is written, files of programs that have to be copied may still be as large as they are.
+LIMITED = """
+import resource, sys
+from schema_runner.embedded import account, binaries, cache
+server_account = account.server_account()
+folder = cache.cache_folder(sys.argv[1], server_account)
+found = binaries.find_binaries(None)
+binaries.reachable_binaries(found, account=server_account, cache=folder)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))
+"""
 LEAVE_A_CHILD = """
 parent = os.getpid()
 if os.fork() == 0:
@@ -621,8 +631,7 @@ def test_a_user_without_a_name_is_told_how_to_get_one(spawn_as: Spawn) -> None:
 
 def test_a_failure_of_initdb_is_one_line(spawn: Spawn, folder: Path) -> None:
     """What it has done until then is left out; here a file may not become large enough."""
-    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))\n"
-    _, errors = spawn(limit + USER, cache_dir=folder / "cache").process.communicate()
+    _, errors = spawn(LIMITED + USER, cache_dir=folder / "cache").process.communicate()
     found = errors.splitlines()[-1].partition("initdb could not make ")[2]
     assert re.fullmatch(rf"{folder}/cache/\S+: could not [^:]+: File too large\.", found)
     assert not [path for path in (folder / "cache").iterdir() if "building" in path.name]

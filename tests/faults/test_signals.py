@@ -14,6 +14,7 @@ from schema_runner.postgres.marker import Marker, State
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection
 
+from ..observed import is_asleep
 from ..project import PARALLEL, SERIAL, Mode, Process, Project, each_mode, outcome, wait_for
 from ..runner.test_template import use_script
 from .waiting import WAITING, end, is_running, read_until, send, wait_for_end, waiting
@@ -406,6 +407,8 @@ def test_ctrl_c_in_a_debugger_is_for_the_debugger(project: Project, place: str) 
     project.tests(WAITING, "test_next")
     process = project.start("library.test_generated", "library.test_next.B")
     read_until(process, "(Pdb) ", "stdout")
+    # A signal just before it waits for what is typed is seen by Python only afterwards.
+    wait_for(lambda: is_asleep(process.pid), "input to be awaited")
     send(process, signal.SIGINT, to_group=True)
     read_until(process, "--KeyboardInterrupt--", "stdout")
     assert process.stdin

@@ -264,7 +264,7 @@ def run_again(project: Project, tests: str, method: str = "fork") -> Result:
     [
         *((suite, SERIAL, "fork") for suite in ("alone", "after", "several")),
         *((suite, PARALLEL, "fork") for suite in ("alone", "after")),
-        *(("few", PARALLEL, method) for method in METHODS[1:]),
+        ("few", PARALLEL, "spawn"),
     ],
     ids=lambda value: value if isinstance(value, str) else ("parallel" if value else "serial"),
 )

@@ -280,8 +280,11 @@ def test_the_end_of_databases_is_told_once(project: Project, kind: str) -> None:
 
     told = ENDS.findall(project.run(*flags, "--keepdb", "-v", "2").passed().stderr)
     host = project.name if kind == "current" else project.test_name
-    assert told.count(f"Preserving {alias} ('{host}')...") == 1
-    names = re.findall("\\('(.*)'\\)|schema (.*) in|database '(.*)'\\.", "\n".join(told))
+    shown = f"schemas in '{host}'" if kind == "current" else f"'{host}'"
+    assert told.count(f"Preserving {alias} ({shown})...") == 1
+    names = re.findall(
+        "\\((?:schemas in )?'(.*)'\\)|schema (.*) in|database '(.*)'\\.", "\n".join(told)
+    )
     kept = {*project.databases(), *worker_schemas(project, host)}
     assert set(map("".join, names)) <= kept
     assert 1 < len(told) <= 3

@@ -434,7 +434,7 @@ def test_a_password_shows_nowhere_whatever_goes_wrong(secretive: Project) -> Non
     assert "permission denied" in outcome(secretive)
     secretive.configure('DATABASES["default"]["PORT"] = "1"')
     assert "CommandError: Cannot connect" in outcome(secretive, *PARALLEL)
-    assert "OperationalError" in outcome(secretive, "--isolation", "database")
+    assert "CommandError: Cannot connect" in outcome(secretive, "--isolation", "database")
 
 
 # The table and the column of a model. More quotes, or a percent sign, and stock Django fails.
