@@ -12,7 +12,6 @@ import pytest
 from schema_runner import TestTimeoutError
 from schema_runner.execution.raised import Caught, decode, encode
 
-
 # Python 3.11 shows these otherwise.
 ODD_NOTES = ["a text", 7] if sys.version_info >= (3, 12) else []
 
