@@ -24,6 +24,10 @@ class TearDown(Keeping, Base):
     the alias. Only that is told, unless the names are of interest.
     """
 
+    if TYPE_CHECKING:
+
+        def _request(self) -> "Request": ...
+
     def clear_pools(self) -> Counter[str]:
         """Remove all that runs have kept for this alias, but for what live runs use."""
         from ..postgres import clearing
@@ -37,9 +41,6 @@ class TearDown(Keeping, Base):
         shown: str = super()._get_database_display_str(verbosity, database_name)  # type: ignore[misc]
         # That one is the project's own, and is neither created nor destroyed.
         return shown.replace("('", "(schemas in '") if self._is_current else shown
-
-    def _request(self) -> "Request":
-        raise NotImplementedError
 
     def destroy_test_db(
         self,

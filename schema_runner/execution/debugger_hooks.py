@@ -23,7 +23,7 @@ class DebuggerHooks:
 
 @contextmanager
 def debuggers_call(hooks: DebuggerHooks) -> Iterator[None]:
-    """Have the debuggers of this process call the hooks."""
+    """Make the debuggers of this process call the hooks in the body."""
     set_trace, interaction = bdb.Bdb.set_trace, pdb.Pdb.interaction
 
     @wraps(set_trace)

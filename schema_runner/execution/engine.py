@@ -82,7 +82,7 @@ class Engine:
         return probe.has_failed
 
     def passes_outside(self, failure: Failure) -> bool:
-        """Find out, telling nobody, whether something passes in a process that is no worker.
+        """Find out, without a report, whether something passes in a process that is no worker.
 
         That one is forked, whatever others are, and has a fresh schema.
         """

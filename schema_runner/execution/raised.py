@@ -31,9 +31,9 @@ class Raised(NamedTuple):
 
 
 class Caught(tuple[Any, ...]):
-    """What `sys.exc_info` returns, and the same as the run is to be told it.
+    """What `sys.exc_info` returns; `raised` is the same, ready for the pipe to the run.
 
-    Before a test is over: what its local variables are is shown as it was, where that is wanted.
+    It is made while the test is under way, so that local variables are shown as they were.
     """
 
     raised: Raised

@@ -11,7 +11,7 @@ HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
 
 
 class Replay:
-    """The events of a test, which took so many seconds."""
+    """The events of a test that took `seconds`."""
 
     def __init__(self, test: Any, events: Iterable[tuple[Any, ...]], seconds: float) -> None:
         self._tests, self._events = _Only(test), list(events)

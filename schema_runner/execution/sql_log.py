@@ -38,7 +38,7 @@ def wants_sql(result: Any) -> bool:
 
 
 def show_sql(result: Any, text: str) -> None:
-    """Have a result show this with what it is told next."""
+    """Make a result show this SQL with the next event."""
     stream = io.StringIO(text)
     # That of Django 5.2; can go with it.
     result.debug_sql_stream = stream

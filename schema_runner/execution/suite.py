@@ -176,7 +176,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .worker_debugger import TEST
 
         is_only_one = self.processes == 1
-        # A run within a test has no terminal: nobody gives it one.
+        # A run within a test has no terminal that it could lend.
         may_prompt = is_only_one or (multiprocessing.parent_process() is None and os.isatty(0))
         return Assigned(
             number=1,

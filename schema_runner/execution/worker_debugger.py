@@ -94,7 +94,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
         # Stepping out of a test leads to unittest, and never to us.
         debugger.skip = {*(debugger.skip or ()), "schema_runner.*"}
         with self._prompt:
-            # With --buffer those of the test are seen by nobody.
+            # With --buffer those of the test are not shown.
             before, sys.stdout = sys.stdout, sys.__stdout__
             debugger.stdout = sys.__stdout__
             self._at_prompt = debugger, threading.get_ident()

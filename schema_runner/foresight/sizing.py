@@ -62,7 +62,7 @@ def explained(wanted: int | str, number: int, why: str) -> str:
 
 
 def by_connections(left: int) -> tuple[int, str]:
-    """Return how many workers there can be where there are connections for so many, and why."""
+    """Return the number of workers for which there are connections, and the reason to give."""
     number = max(left, 1)
     return number, f"the server has connections for {number} at most"
 
