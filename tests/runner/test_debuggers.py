@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from ..fork_server import FLAGS
-from ..observed import is_asleep
 from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, wait_for
 from ..terminal import INTERRUPT, Terminal, terminal
 
@@ -100,11 +99,8 @@ def test_a_run_that_is_to_end(project: Project, number: int, mode: Mode) -> None
     project.tests(BRIEF)
     with terminal(project, *mode) as run:
         run.until("(Pdb) ")
-        # A signal just before Python waits for what is typed is seen only afterwards.
-        wait_for(lambda: is_asleep(run.process.pid), "input to be awaited")
         run.process.send_signal(number)
         run.until("a second signal stops now.")
-        wait_for(lambda: is_asleep(run.process.pid), "input to be awaited")
         run.process.send_signal(number)
         assert run.exit_code() == 128 + number
 
