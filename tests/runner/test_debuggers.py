@@ -1,13 +1,12 @@
 """Tests of a worker that stop in a debugger: one at a time has the terminal, until it is over."""
 
 import shlex
-import signal
 import sys
 
 import pytest
 
 from ..fork_server import FLAGS
-from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, wait_for
+from ..project import PARALLEL, Mode, Project, each_mode, wait_for
 from ..terminal import INTERRUPT, Terminal, terminal
 
 TESTS = """
@@ -88,21 +87,6 @@ def test_one_worker_after_the_other(project: Project, method: str) -> None:
         assert text not in run.shown
     assert "FAILED (errors=2)" in run.shown
     assert "Ran 3 tests" in run.shown
-
-
-@pytest.mark.parametrize(
-    ("number", "mode"),
-    [(signal.SIGTERM, PARALLEL), (signal.SIGHUP, PARALLEL), (signal.SIGTERM, SERIAL)],
-)
-def test_a_run_that_is_to_end(project: Project, number: int, mode: Mode) -> None:
-    """It waits for the prompt, as for every test under way; a second signal ends it at once."""
-    project.tests(BRIEF)
-    with terminal(project, *mode) as run:
-        run.until("(Pdb) ")
-        run.process.send_signal(number)
-        run.until("a second signal stops now.")
-        run.process.send_signal(number)
-        assert run.exit_code() == 128 + number
 
 
 @each_mode
