@@ -91,7 +91,7 @@ def test_one_worker_after_the_other(project: Project, method: str) -> None:
 
 @each_mode
 def test_what_is_run_again_stops_again(project: Project, mode: Mode) -> None:
-    """--diagnose passes debuggers by: what it finds out nobody looks at."""
+    """--diagnose passes debuggers by: its own runs are not shown."""
     project.tests(BRIEF)
     with terminal(project, *mode, "--retries", "1", "--diagnose") as run:
         for _ in range(2):
