@@ -3,11 +3,11 @@
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from .postgres.hosts import Host
-from .postgres.reservation import Reservation
+from .postgres.host import Host
+from .postgres.host_reservation import Reservation
 
 if TYPE_CHECKING:
-    from .postgres.blueprint import Blueprint
+    from .postgres.worker_schemas import SchemaSource
 
 
 class Site:
@@ -34,4 +34,4 @@ class Site:
         self.schemas: dict[int, str] = {}
         self.clones: dict[int, str] = {}
         self.is_cloned = False
-        self.blueprint: Blueprint | None = None
+        self.blueprint: SchemaSource | None = None

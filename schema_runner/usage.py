@@ -2,7 +2,7 @@
 
 import time
 
-from . import names
+from .postgres import names
 
 
 class Usage:

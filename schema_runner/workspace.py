@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from .errors import SchemaRunnerError
-from .postgres.created import HostDatabase
-from .postgres.hosts import PUBLIC, Host
-from .postgres.recovery import Watch
-from .postgres.request import Log, Request
-from .postgres.reservation import Reservation
+from .postgres.host import PUBLIC, Host
+from .postgres.host_request import HostRequest, Log
+from .postgres.host_reservation import Reservation
+from .postgres.lease import LeaseWatcher
+from .postgres.test_host import HostDatabase
 from .sites import Site
 from .usage import Usage
 
 if TYPE_CHECKING:
-    from .postgres.blueprint import Blueprint
     from .postgres.pg_dump import PgDump
     from .postgres.snapshot import Snapshot
+    from .postgres.worker_schemas import SchemaSource
 
 
 class Workspace:
@@ -40,9 +40,11 @@ class Workspace:
         assert host is not None, "nothing is asked of a host database before it is there"
         return host
 
-    def watch(self) -> Watch:
+    def watch(self) -> LeaseWatcher:
         """Return what looks after the leases of the host databases."""
-        return Watch(lambda: [one.host for one in self._sites.values() if one.host is not None])
+        return LeaseWatcher(
+            lambda: [one.host for one in self._sites.values() if one.host is not None]
+        )
 
     def schemas(self, alias: str) -> dict[int, str]:
         """Return the schemas of `alias` by worker number."""
@@ -52,7 +54,7 @@ class Workspace:
         """Return the clone databases of `alias` by worker number."""
         return dict(self._sites[alias].clones)
 
-    def blueprint(self, alias: str) -> "Blueprint | None":
+    def blueprint(self, alias: str) -> "SchemaSource | None":
         """Return what workers make their places by, if they make them themselves."""
         return self._sites[alias].blueprint
 
@@ -86,7 +88,7 @@ class Workspace:
 
         Raises CopyError or SnapshotError, and has then left nothing.
         """
-        from .postgres.contents import CopyError
+        from .postgres.structure_script import CopyError
 
         site, host = self._sites[alias], self.host(alias)
         undo = host.restore(snapshot)
@@ -129,7 +131,7 @@ class Workspace:
         else:
             site.clones[worker] = database
 
-    def reserve(self, alias: str, request: Request) -> None:
+    def reserve(self, alias: str, request: HostRequest) -> None:
         """Find a name for the host database of `alias`, which `claim` makes, or a kept one."""
         with ExitStack() as turn:
             reservation = Reservation(request, turn)
@@ -146,9 +148,9 @@ class Workspace:
             site.host = site.reservation.claim(create)
             site.reservation = None
 
-    def use_project_database(self, alias: str, request: Request) -> None:
+    def use_project_database(self, alias: str, request: HostRequest) -> None:
         """Take the project's own database as the host database of `alias`."""
-        from .postgres.current import ProjectDatabase
+        from .postgres.project_host import ProjectDatabase
 
         with ExitStack() as turn:
             host = ProjectDatabase.obtain(request, turn)

@@ -17,7 +17,7 @@ import pytest
 from psycopg import sql
 
 from schema_runner import embedded
-from schema_runner.postgres.marker import Marker
+from schema_runner.postgres.names import Marker
 from schema_runner.postgres.server import Connection, Server
 
 from .fork_server import FLAGS, ForkedRun, ForkServer

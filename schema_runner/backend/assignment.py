@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from psycopg import pq, sql
 
-from .. import names
 from ..errors import SchemaRunnerError
-from ..postgres import pgoptions
+from ..postgres import names, pgoptions
 
 if TYPE_CHECKING:
-    from ..postgres.blueprint import Blueprint
+    from ..postgres.worker_schemas import SchemaSource
 
 # In a connection's settings_dict, which threads share, forked and spawned workers are given,
 # and connections[alias].copy() copies: so whoever can connect knows where to.
@@ -56,7 +55,7 @@ class Assignment(NamedTuple):
     options: Mapping[str, Any]
     alias: str
     extensions: str | None = None
-    blueprint: "Blueprint | None" = None
+    blueprint: "SchemaSource | None" = None
     path_is_set_later: bool = False
     backend_sets_path: bool = False
 

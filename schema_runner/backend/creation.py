@@ -19,7 +19,7 @@ from .teardown import TearDown
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
-    from ..postgres.request import Request
+    from ..postgres.host_request import HostRequest
     from .guard import Guard
 else:
     Base = object
@@ -49,7 +49,7 @@ class SchemaCreation(TearDown, Base):
 
             refuse_missing_fixtures(self.runner_settings, alias=self._alias)
         if self._is_stock:
-            from ..postgres.renaming import set_aside
+            from ..postgres.removal import set_aside
 
             set_aside(self._request())
             name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
@@ -127,13 +127,13 @@ class SchemaCreation(TearDown, Base):
             settings_dict["NAME"] = host
         self._put(places, None, run=None)
 
-    def _request(self) -> "Request":
-        from ..postgres.request import Request
+    def _request(self) -> "HostRequest":
+        from ..postgres.host_request import HostRequest
 
         name = self._get_test_db_name()
         # Django drops the service from OPTIONS as it connects to create a database, for good.
         server = self._server(() if self._is_current else ("service",))
-        return Request(
+        return HostRequest(
             server=server,
             name=name,
             is_projects_own=is_one_of(self.project_databases, server, name),

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import sql
 
 from ..errors import SchemaRunnerError
-from ..postgres import locks, shared_extensions
+from ..postgres import locks, project_extensions
 from .assignment import Assignment
 from .programs import programs
 
@@ -118,7 +118,9 @@ class _Change:
         fixed = {name for (name,) in self._query(_FIXED, self._created)}
         path = assignment.place.path if assignment.place else ()
         if path and assignment.extensions not in path and {*self._created} - fixed:
-            shared_extensions.refuse(connection.connection, {*self._created} - fixed)
+            project_extensions.refuse_extensions_of_others(
+                connection.connection, {*self._created} - fixed
+            )
         kept = self._refuse_or_keep(text)
         self.statement = in_schema(without(text, kept), assignment.extensions, fixed)
 

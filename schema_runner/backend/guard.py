@@ -10,9 +10,9 @@ from psycopg.pq import TransactionStatus
 
 from ..errors import SchemaRunnerError
 from ..postgres import reach
-from ..postgres.bodies import without_schema
-from ..postgres.hosts import PUBLIC
-from ..postgres.request import Log
+from ..postgres.function_bodies import without_schema
+from ..postgres.host import PUBLIC
+from ..postgres.host_request import Log
 from ..postgres.server import Connection
 from .assignment import Assignment
 from .extensions import Execute, text_of

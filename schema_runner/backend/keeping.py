@@ -75,7 +75,7 @@ class Keeping(Snapshots, Base):
         """Do what stock Django's `create_test_db` does, where a pool has all that it makes."""
         if self._fingerprint is None:
             return None
-        from ..postgres.contents import CopyError
+        from ..postgres.structure_script import CopyError
 
         workspace, alias = self._workspace, self._alias
         if workspace.is_kept_for_clones(alias):
@@ -103,8 +103,8 @@ class Keeping(Snapshots, Base):
         """Do the same where a snapshot has all."""
         if self._snapshot_dir is None:
             return None
-        from ..postgres.contents import CopyError
         from ..postgres.snapshot import Snapshot, SnapshotError
+        from ..postgres.structure_script import CopyError
 
         def create() -> None:
             self._create_as_stock(verbosity, autoclobber)

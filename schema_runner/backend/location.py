@@ -66,7 +66,7 @@ def _is_same(project: "Server", server: "Server") -> bool:
     )
     if one == other:
         return True
-    from ..postgres.identity import Identity
+    from ..postgres.server import Identity
 
     try:
         return Identity.of(project).may_be(Identity.of(server))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psycopg import sql
 
-from .. import names
+from ..postgres import names
 from ..settings import Settings
 from .placement import Placement
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from ..postgres.marker import Marker, State
+from ..postgres.names import Marker, MarkerState
 from ..postgres.server import Connection
 from .assignment import Assignment, Place
 from .resetting import ResettingCreation
 
 if TYPE_CHECKING:
-    from ..postgres.blueprint import Blueprint
-    from ..postgres.spare import Spare
+    from ..postgres.clones import CloneSource
+    from ..postgres.worker_schemas import SchemaSource
     from .guard import Guard
 
 
@@ -98,7 +98,7 @@ class WorkerCreation(ResettingCreation):
                 other.setup_worker_connection(worker)
 
     def _make_place(self, worker: int) -> Place:
-        from ..postgres.contents import CopyError
+        from ..postgres.structure_script import CopyError
 
         blueprint = self._blueprint
         reasons: Sequence[str] = blueprint.reasons
@@ -150,7 +150,7 @@ class WorkerCreation(ResettingCreation):
             return place
         from ..postgres.template import Template
 
-        marker = Marker(self._blueprint.run, State.READY)
+        marker = Marker(self._blueprint.run, MarkerState.READY)
         with self._connect() as connection:
             template = Template.create_of_rows(
                 connection, place.schema, marker, place.path[1:], self._since
@@ -205,7 +205,7 @@ class WorkerCreation(ResettingCreation):
         self._move(worker, place)
         return place
 
-    def _build_spare(self, worker: int, spare: "Spare") -> None:
+    def _build_spare(self, worker: int, spare: "CloneSource") -> None:
         self._fallback_database = spare.name
         place = Place(spare.name)
         assert self._assignment is not None
@@ -261,7 +261,7 @@ class WorkerCreation(ResettingCreation):
         return Assignment.of(self.connection.settings_dict)
 
     @property
-    def _blueprint(self) -> "Blueprint":
+    def _blueprint(self) -> "SchemaSource":
         assert self._assignment is not None
         assert self._assignment.blueprint is not None, "workers make what the run has planned"
         return self._assignment.blueprint

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from django.db import connections
 
-from .. import names
 from ..errors import SchemaRunnerError
+from ..postgres import names
 from .assignment import Assignment, Place
 from .obtaining import WorkerCreation
 from .sessions import leave_transactions
 
 if TYPE_CHECKING:
-    from ..postgres.blueprint import Blueprint
-    from ..postgres.locks import Lease
+    from ..postgres.lease import Lease
     from ..postgres.server import Connection
+    from ..postgres.worker_schemas import SchemaSource
     from .resets import Resets
 
 
 class _Own(NamedTuple):
     """The database of a process that is this worker; `blueprint` is that of its schema."""
 
-    blueprint: "Blueprint"
+    blueprint: "SchemaSource"
     worker: int
 
     @property
@@ -143,7 +143,7 @@ class OwnDatabaseCreation(WorkerCreation):
             self._reconnect(shared)
         return self._own_place
 
-    def _blueprint_of_run(self) -> "Blueprint":
+    def _blueprint_of_run(self) -> "SchemaSource":
         """Return one for a run without workers, which has planned none."""
         workspace = self._workspace
         schema = workspace.schemas(self._alias)[1]
@@ -155,8 +155,8 @@ class OwnDatabaseCreation(WorkerCreation):
             self._say_why_it_migrates(own, "there is no template")
             return None
         from ..postgres import own_database
-        from ..postgres.contents import CopyError
         from ..postgres.snapshot import SnapshotError
+        from ..postgres.structure_script import CopyError
 
         self._create_own(own)
         keeps_all = self.runner_settings.reset == "reference"
@@ -181,10 +181,10 @@ class OwnDatabaseCreation(WorkerCreation):
         self._load_reference()
         if not self._needs_reference:
             return Place(own.name)
-        from ..postgres.marker import Marker, State
+        from ..postgres.names import Marker, MarkerState
         from ..postgres.template import Template
 
-        marker = Marker(own.blueprint.run, State.READY)
+        marker = Marker(own.blueprint.run, MarkerState.READY)
         with self._connect() as connection:
             template = Template.create_of_rows(connection, "public", marker, (), self._since)
         return Place(own.name, (), template.name)

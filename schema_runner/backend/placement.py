@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import OperationalError
 
-from .. import names
 from ..errors import SchemaRunnerError
+from ..postgres import names
 from .assignment import Assignment, Place, assign, project_options
 from .programs import programs
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.apps import apps
 from django.db import router
 
-from .. import names
+from ..postgres import names
 from ..wording import listing
 from .naming import Naming
 
 if TYPE_CHECKING:
+    from ..postgres.host_request import Log
     from ..postgres.pg_dump import DumpError, PgDump
-    from ..postgres.request import Log
     from .guard import Guard
     from .origins import Origins
 
@@ -91,7 +91,7 @@ class Planning(Naming):
                 )
 
     def _plan_copies(self, extra: Mapping[str, Any], since: int | None) -> None:
-        from ..postgres.contents import CopyError
+        from ..postgres.structure_script import CopyError
 
         workspace, alias = self._workspace, self._alias
         try:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from psycopg import errors
 
-from ..postgres import leftovers, rows, schemas, stamps, structure, waiting
+from ..postgres import lock_waits, rows, schemas, sessions, stamps, structure
 from ..postgres.adoption import keys_adopted
-from ..postgres.copies import Copies, Kept
-from ..postgres.marker import Marker, State
+from ..postgres.names import Marker, MarkerState
 from ..postgres.reset import Reset
+from ..postgres.row_copies import Copies, WantedRows
 from ..postgres.sequences import advance, restart
 from ..postgres.server import Connection
 from ..postgres.silence import unhidden
@@ -35,7 +35,7 @@ class Made(NamedTuple):
     """
 
     settled: int
-    rows: Mapping[str, Kept] | None = None
+    rows: Mapping[str, WantedRows] | None = None
     sends: bool = True
 
 
@@ -96,11 +96,13 @@ class Resets:
             yield
         except errors.LockNotAvailable as error:
             # Where connections are scarce it may be another one than before.
-            raise waiting.in_use(self.connection.get(), self.place.schema, "reset") from error
+            raise lock_waits.schema_in_use(
+                self.connection.get(), self.place.schema, "reset"
+            ) from error
 
     def _do(self, request: Flush) -> None:
         connection, schema = self.connection.get(), self.place.schema
-        for left in leftovers.outlast(connection, schema, self.run, self.worker):
+        for left in sessions.end_leftovers(connection, schema, self.run, self.worker):
             self.say(f"{request.test} left {left}")
         is_as_known = (
             request.emits
@@ -197,7 +199,9 @@ class Resets:
             if sent.settled < made.settled:
                 self._made[key] = Made(sent.settled)
 
-    def _clear(self, connection: Connection, request: Flush, kept: Mapping[str, Kept]) -> None:
+    def _clear(
+        self, connection: Connection, request: Flush, kept: Mapping[str, WantedRows]
+    ) -> None:
         self._reset.clear(connection, request.scope, kept)
         self._restart(connection, request)
 
@@ -245,14 +249,14 @@ class Resets:
             path = self.place.path[1:]
             tables = rows.tables_with_rows(connection, schema, path, among)
             copies = Copies(aside, tables).make(connection, schema, path)
-        schemas.mark(connection, aside, Marker(self.run, State.READY))
+        schemas.mark(connection, aside, Marker(self.run, MarkerState.READY))
         return copies
 
     def _new_aside(self, connection: Connection) -> str:
         self._asides.append(schemas.create_template(connection, self.run))
         return self._asides[-1]
 
-    def _rows_to_keep(self, connection: Connection) -> Mapping[str, Kept]:
+    def _rows_to_keep(self, connection: Connection) -> Mapping[str, WantedRows]:
         template = self._read_template(connection)
         if template is None:
             return {}

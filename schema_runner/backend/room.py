@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from ..errors import SchemaRunnerError
-from ..postgres import backends
+from ..postgres import sessions
 from ..postgres.capacity import connections_left
 from ..postgres.server import SECONDS_FOR_CLOSING
 from .servers import server_of
@@ -54,7 +54,7 @@ def _room(alias: str, *, each: int, wanted: int, database: str | None) -> int | 
         server = server_of(connection)
         with server.maintenance() as maintenance:
             # Else the next client of a pooler would meet what we have set.
-            backends.refuse_shared(maintenance, server)
+            sessions.refuse_transaction_pooler(maintenance, server)
             while True:
                 left = connections_left(maintenance, database)
                 room = max(left - _OWN, 0) // each

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from .. import names
+from ..postgres import names
 from ..postgres.server import Server
 from .assignment import Assignment
 

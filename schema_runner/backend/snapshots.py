@@ -101,8 +101,8 @@ class Snapshots(Planning):
         if folder is None or wanted is None:
             return
         from ..fingerprint import digest
-        from ..postgres.contents import CopyError
         from ..postgres.snapshot import SnapshotError, files, path_of, remove_older
+        from ..postgres.structure_script import CopyError
 
         if only_first and files(folder, wanted):
             return

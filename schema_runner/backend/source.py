@@ -11,7 +11,7 @@ from functools import cached_property
 
 from django.db.migrations import RunSQL
 
-from .. import names
+from ..postgres import names
 from .statements import KEYWORDS, Kind, Match, find, is_suspect
 
 # Stands for what only a run knows: the expressions of an f-string, for one.

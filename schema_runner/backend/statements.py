@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..postgres.bodies import without_schema
-from ..postgres.hosts import PUBLIC
+from ..postgres.function_bodies import without_schema
+from ..postgres.host import PUBLIC
 
 
 class Kind(StrEnum):

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db.backends.base.creation import BaseDatabaseCreation
 
-from .. import names
+from ..postgres import names
 from .assignment import Assignment
 
 

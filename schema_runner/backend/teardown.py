@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
-from .. import names
+from ..postgres import names
 from .keeping import Keeping
 from .sessions import disconnect
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
-    from ..postgres.request import Request
+    from ..postgres.host_request import HostRequest
 else:
     Base = object
 
@@ -26,16 +26,16 @@ class TearDown(Keeping, Base):
 
     if TYPE_CHECKING:
 
-        def _request(self) -> "Request": ...
+        def _request(self) -> "HostRequest": ...
 
     def clear_pools(self) -> Counter[str]:
         """Remove all that runs have kept for this alias, but for what live runs use."""
-        from ..postgres import clearing
+        from ..postgres import removal
 
         request = self._request()
         if self._is_current:
-            return clearing.clear_schemas(request)
-        return clearing.clear_databases(request._replace(name=names.database(request.name)))
+            return removal.clear_schemas(request)
+        return removal.clear_databases(request._replace(name=names.database(request.name)))
 
     def _get_database_display_str(self, verbosity: int, database_name: str) -> str:
         shown: str = super()._get_database_display_str(verbosity, database_name)  # type: ignore[misc]

@@ -8,11 +8,10 @@ import psycopg
 from django.apps import apps
 from django.db import router
 
-from .. import names
 from ..errors import SchemaRunnerError
-from ..postgres import backends, other_sessions
-from ..postgres.outside import Outside, digest
-from ..postgres.outside_changes import changed, changes, has_statistics
+from ..postgres import names, sessions
+from ..postgres.project_changes import changed_objects, changes, has_statistics
+from ..postgres.project_state import ProjectState, digest
 from ..postgres.server import Connection
 from ..wording import listing
 from . import search_paths
@@ -53,8 +52,8 @@ class WatchingCreation(OwnDatabaseCreation, Base):
     comparisons: ClassVar[list[Comparison]] = []
 
     # Before the tests, and as this process has seen it last.
-    _before: Outside | None = None
-    _seen: Outside | None = None
+    _before: ProjectState | None = None
+    _seen: ProjectState | None = None
     _digest: int | None = None
     _looked = ""
     _others: Sequence[str] = ()
@@ -99,10 +98,10 @@ class WatchingCreation(OwnDatabaseCreation, Base):
         workspace = getattr(self, "workspace", None)
         if workspace and self._is_current and workspace.host_name(self._alias):
             host = workspace.host(self._alias)
-            self._seen = Outside.seen(host.connection)
+            self._seen = ProjectState.seen(host.connection)
             self._before = self._seen.with_definitions(host.connection)
-            self._others = other_sessions.others(host.connection, host.lease.run)
-            self._looked = other_sessions.now(host.connection)
+            self._others = sessions.other_applications(host.connection, host.lease.run)
+            self._looked = sessions.server_time(host.connection)
         return name
 
     def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
@@ -112,7 +111,7 @@ class WatchingCreation(OwnDatabaseCreation, Base):
             self._before = None
         super().destroy_test_db(*args, **kwargs)
 
-    def _compare(self, before: Outside) -> None:
+    def _compare(self, before: ProjectState) -> None:
         host = self._workspace.host(self._alias)
         connection, run = host.connection, host.lease.run
         found, others, notes = dict[str, str](), [*self._others], list[str]()
@@ -120,14 +119,14 @@ class WatchingCreation(OwnDatabaseCreation, Base):
         self._close_own()
         disconnect()
         try:
-            backends.end(connection, host.name, run)
+            sessions.end_tests_sessions(connection, host.name, run)
             application = names.application(run)
-            other_sessions.wait_for_end(
+            sessions.wait_for_programs(
                 connection, self._looked, application=application, known=(), limit=_AT_END
             )
-            after = Outside.seen(connection).with_definitions(connection)
+            after = ProjectState.seen(connection).with_definitions(connection)
             found = changes(connection, before, after)
-            others += other_sessions.others(connection, run)
+            others += sessions.other_applications(connection, run)
             if not (before.counted and after.counted):
                 notes.append("rows cannot be told to have changed, for track_counts is off")
             elif not has_statistics(before, after):
@@ -160,20 +159,20 @@ class WatchingCreation(OwnDatabaseCreation, Base):
         if connection.info.server_version >= _FLUSHES:
             search_paths.execute_on_idle(_FLUSH)
         if self._looked:
-            other_sessions.wait_for_end(
+            sessions.wait_for_programs(
                 connection,
                 self._looked,
                 application=str(self.connection.settings_dict["OPTIONS"].get("application_name")),
                 known=search_paths.backends_in_use(),
                 limit=_AFTER_CLASS,
             )
-        self._looked = other_sessions.now(connection)
+        self._looked = sessions.server_time(connection)
         before, value = self._seen, digest(connection)
         if value == self._digest:
             return frozenset()
-        self._digest, self._seen = value, Outside.seen(connection)
+        self._digest, self._seen = value, ProjectState.seen(connection)
         self._standing.spare()
-        names_changed = changed(before, self._seen) if before else ()
+        names_changed = changed_objects(before, self._seen) if before else ()
         return frozenset(name for name in names_changed if not self._is_expected(name))
 
     def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:

@@ -15,22 +15,9 @@ from . import users
 from .account import server_account
 from .binaries import find_binaries, reachable_binaries, read_version
 from .cache import cache_folder
-from .cluster import (
-    DEFAULT_SETTINGS,
-    SUPERUSER,
-    Cluster,
-    build_cluster,
-    plan_cluster,
-)
+from .cluster import DEFAULT_SETTINGS, SUPERUSER, Cluster, build_cluster, plan_cluster
 from .locks import locked
-from .postmaster import (
-    Postmaster,
-    StartError,
-    conninfo,
-    find_postmaster,
-    halt,
-    launch,
-)
+from .postmaster import Postmaster, StartError, conninfo, find_postmaster, halt, launch
 
 _logger = logging.getLogger("schema_runner.embedded")
 

@@ -49,7 +49,7 @@ def _is_server_s(users: int, data_dir: str) -> bool:
 
 def _stop(state: bytes) -> None:
     sys.path[:], cluster = pickle.loads(state)  # noqa: S301 - what `users` has written
-    from schema_runner.embedded.postmaster import halt
+    from .postmaster import halt
 
     halt(pickle.loads(cluster))  # noqa: S301
 

@@ -3,7 +3,15 @@
 from collections.abc import Iterable
 
 from ..foresight.history import FAILED, FLAKY, PASSED, SKIPPED, Observed, RunRecord
-from .events import BAD, ClassFinished, Event, Finished, FixtureFailed, Outcome, WorkerReady
+from .events import (
+    BAD,
+    ClassFinished,
+    Event,
+    Finished,
+    FixtureFailed,
+    Outcome,
+    WorkerReady,
+)
 
 # What has not come to its end does not say how long it takes.
 _CUT_OFF = {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.SKIPPED}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from .copies import MARK
+from .row_copies import MARK
 from .rows import Table
 from .server import Connection
 

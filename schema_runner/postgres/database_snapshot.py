@@ -9,12 +9,11 @@ from typing import Any, Self
 import psycopg
 
 from . import snapshot
-from .contents import first_line
 from .pg_dump import DumpError, PgDump
 from .rows import materialized_views
-from .script import SETTINGS, entries
 from .server import Connection, Server
 from .snapshot import SnapshotError, refuse_changes_beside
+from .structure_script import SETTINGS, entries, first_line
 
 _SQL = "database.sql"
 # What a dump makes otherwise than it was.

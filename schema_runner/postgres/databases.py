@@ -7,8 +7,8 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from .. import names
-from .marker import Marker
+from . import names
+from .names import Marker
 from .ownership import is_ours
 from .server import Connection
 

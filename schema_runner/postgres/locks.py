@@ -1,27 +1,23 @@
 """Advisory locks: who is alive, who builds, who may create or drop a database."""
 
 import hashlib
-import os
 import secrets
-import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
-from .server import Connection, Server
+from ..errors import LockTimeoutError
+from . import names
+from .server import Connection
 
 # Measured at 300 tables: DROP SCHEMA holds about 35 locks for each (the table, its indexes,
 # its TOAST table with index, its sequence, and what depends on them).
 _LOCKS_PER_TABLE = 40
-_END_HOLDER = """
-    SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_locks
-    WHERE locktype = 'advisory' AND granted AND objsubid = 1
-      AND (classid::bigint << 32) + objid::bigint = %s AND pid = %s
-"""
 
 
 def key(name: str) -> int:
@@ -53,6 +49,9 @@ def new_run() -> int:
     return secrets.randbits(62)
 
 
+# The locks that leases hold, by their connections.
+LEASED: WeakKeyDictionary[Connection, set[int]] = WeakKeyDictionary()
+
 Held: TypeAlias = AbstractContextManager[None]
 
 
@@ -79,24 +78,24 @@ def held(connection: Connection, lock: int, *, while_at_work: bool = False) -> I
 
     With `while_at_work`, wait for as long as the run that has it does something on the server.
     """
-    _take(connection, lock, while_at_work=while_at_work)
+    take(connection, lock, while_at_work=while_at_work)
     try:
         yield
     finally:
-        _release(connection, lock)
+        release(connection, lock)
 
 
 @contextmanager
 def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
     """Hold an advisory lock unless a session or a lease has it; yield whether we hold it."""
     # The server grants a session its own lock again: without this a run would look dead to itself.
-    is_leased = lock in _LEASED.get(connection, ())
-    free = not is_leased and _call(connection, "try_advisory_lock", lock)
+    is_leased = lock in LEASED.get(connection, ())
+    free = not is_leased and call(connection, "try_advisory_lock", lock)
     try:
         yield free
     finally:
         if free:
-            _release(connection, lock)
+            release(connection, lock)
 
 
 def is_held(connection: Connection, lock: int) -> bool:
@@ -106,7 +105,7 @@ def is_held(connection: Connection, lock: int) -> bool:
         " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s"
         " AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid())"
     )
-    if lock in _LEASED.get(connection, ()):
+    if lock in LEASED.get(connection, ()):
         return True
     row = connection.execute(query, [lock]).fetchone()
     return bool(row and row[0])
@@ -117,149 +116,38 @@ def hold_until_commit(connection: Connection, lock: int) -> None:
 
     Raises LockTimeoutError where others do not give it back.
     """
-    _take(connection, lock, "advisory_xact_lock")
+    take(connection, lock, "advisory_xact_lock")
 
 
-def _take(
+def take(
     connection: Connection,
     lock: int,
     function: str = "advisory_lock",
     *,
     while_at_work: bool = False,
 ) -> None:
-    if _call(connection, f"try_{function}", lock):
+    if call(connection, f"try_{function}", lock):
         return
-    from .advisory_waits import wait
-
-    wait(
+    _wait(
         connection,
-        lambda: _call(connection, function, lock),
+        lambda: call(connection, function, lock),
         lock,
         _patience,
         while_at_work=while_at_work,
     )
 
 
-def _release(connection: Connection, lock: int) -> None:
+def release(connection: Connection, lock: int) -> None:
     # A connection that broke has released its locks, and must not hide why it broke.
     with suppress(psycopg.OperationalError):
-        _call(connection, "advisory_unlock", lock)
+        call(connection, "advisory_unlock", lock)
 
 
-def _call(connection: Connection, function: str, lock: int) -> bool:
+def call(connection: Connection, function: str, lock: int) -> bool:
     # Named with pg_catalog, because a search_path may put functions of the same name first.
     statement = sql.SQL("SELECT pg_catalog.{}(%s)").format(sql.Identifier(f"pg_{function}"))
     row = connection.execute(statement, [lock]).fetchone()
     return bool(row and row[0])
-
-
-# The locks of leases by their connections.
-_LEASED: WeakKeyDictionary[Connection, set[int]] = WeakKeyDictionary()
-
-
-class Lease:
-    """The locks that prove a run alive in one host database.
-
-    They belong to the session of its `connection`, so they end with the process, however it
-    ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
-    """
-
-    # Whether it has been given up.
-    _is_closed = False
-
-    def __init__(self, connection: Connection, run: int, *, is_in_host: bool = True) -> None:
-        self.run = run
-        self.connection = connection
-        self.is_in_host = is_in_host
-        self._process, self._backend = os.getpid(), connection.info.backend_pid
-        _LEASED[connection] = {run}
-        _take(connection, run)
-        if is_in_host:
-            self.share(HOST_IN_USE)
-
-    @classmethod
-    def outside(cls, server: Server, run: int) -> Self:
-        """Hold a run's lease in none of its databases."""
-        return cls(server.connect_for_maintenance(), run, is_in_host=False)
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether the locks are gone, so that others may take this run for dead.
-
-        That is a look at the socket, which says so without a word to the server.
-        """
-        connection = self.connection
-        # A forked process has let go of the socket.
-        if os.getpid() != self._process or self._is_closed:
-            return False
-        try:
-            # What the server has sent before its end has to be read before.
-            while not connection.closed and _is_readable(connection):
-                connection.pgconn.consume_input()
-        except psycopg.OperationalError:
-            return True
-        return connection.closed
-
-    def move_to(self, connection: Connection) -> bool:
-        """Take the locks on another connection; return False while others have one of them."""
-        locks = _LEASED[self.connection]
-        # The server may not know yet that the connection is lost.
-        with connection.transaction():
-            # A role that was taken on may not end what the role that logs in has opened.
-            connection.execute("SET LOCAL ROLE NONE")
-            connection.execute(_END_HOLDER, [self.run, self._backend])
-        for lock in sorted(locks, key=lambda lock: lock != self.run):
-            shared = "" if lock == self.run else "_shared"
-            if not _call(connection, f"try_advisory_lock{shared}", lock):
-                return False
-        self.connection.close()
-        self.connection, self._backend = connection, connection.info.backend_pid
-        _LEASED[connection] = locks
-        return True
-
-    def tables_per_transaction(self, workers: int) -> int:
-        return tables_per_transaction(self.connection, workers)
-
-    def share(self, lock: int) -> None:
-        """Hold another lock as long as this lease lasts; other runs can hold it too."""
-        _LEASED[self.connection].add(lock)
-        _take(self.connection, lock, "advisory_lock_shared")
-
-    def unshare(self, lock: int) -> None:
-        """Hold a lock no longer that others can hold too."""
-        _LEASED[self.connection].discard(lock)
-        _call(self.connection, "advisory_unlock_shared", lock)
-
-    @staticmethod
-    def is_host_in_use(connection: Connection) -> bool:
-        """Whether a live run has a lease in the database that is connected to."""
-        with held_if_free(connection, HOST_IN_USE) as free:
-            return not free
-
-    @contextmanager
-    def alone(self) -> Iterator[bool]:
-        """Keep other runs from using the shared extensions; yield whether none does."""
-        is_alone = _call(self.connection, "try_advisory_lock", EXTENSIONS_IN_USE)
-        try:
-            yield is_alone
-        finally:
-            if is_alone:
-                _release(self.connection, EXTENSIONS_IN_USE)
-
-    def leave_extensions(self) -> bool:
-        """Give up the shared extensions; return whether no other run uses them."""
-        self.unshare(EXTENSIONS_IN_USE)
-        return _call(self.connection, "try_advisory_lock", EXTENSIONS_IN_USE)
-
-    def close(self) -> None:
-        self._is_closed = True
-        self.connection.close()
-
-
-def _is_readable(connection: Connection) -> bool:
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def tables_per_transaction(connection: Connection, workers: int) -> int:
@@ -274,3 +162,104 @@ def tables_per_transaction(connection: Connection, workers: int) -> int:
     ).fetchone()
     assert row is not None
     return max(1, int(row[0]) // 2 // max(workers, 1) // _LOCKS_PER_TABLE)
+
+
+# Seconds after which the wait is told of, and between looks at who has the lock.
+_FIRST = 1.0
+_NEXT = 2.0
+# A prepared transaction holds locks without a session.
+_HOLDERS = """
+    SELECT l.pid, coalesce(a.application_name, ''),
+           CASE WHEN l.pid IS NULL THEN 'a prepared transaction' ELSE pg_catalog.format(
+               'process %%s of role %%s (application %%L, connected since %%s, %%s for %%s s)',
+               l.pid, a.usename, a.application_name,
+               pg_catalog.to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS'),
+               coalesce(a.state, 'in an unknown state'),
+               pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp()
+                                        - CASE a.state WHEN 'active' THEN a.query_start
+                                                       ELSE a.state_change END)))
+           END
+    FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+      AND (l.classid::bigint << 32) + l.objid::bigint = %s
+      AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                        WHERE datname = pg_catalog.current_database())
+      AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+    ORDER BY l.pid
+"""
+# Whether a session of these applications has been at work within so many seconds.
+_AT_WORK = """
+    SELECT FROM pg_catalog.pg_stat_activity
+    WHERE EXISTS (SELECT FROM pg_catalog.unnest(%s::text[]) AS run
+                  WHERE pg_catalog.starts_with(application_name || ' ', run || ' '))
+      AND (state = 'active' AND wait_event_type IS DISTINCT FROM 'Lock'
+           OR state_change > pg_catalog.clock_timestamp()
+                             - pg_catalog.make_interval(secs => %s))
+"""
+
+
+def _wait(
+    connection: Connection,
+    take: Callable[[], object],
+    lock: int,
+    patience: Patience,
+    *,
+    while_at_work: bool,
+) -> None:
+    """Call `take` until it gets the lock or the limit is reached; log once who holds the lock.
+
+    With `while_at_work` the time counts in which no session of the holder's run does anything.
+    Raises LockTimeoutError.
+    """
+    name, limit = name_of(lock), patience.limit
+    since, pause, is_told = time.monotonic(), _FIRST, False
+    holders = {pid for pid, _, _ in connection.execute(_HOLDERS, [lock])}
+    while True:
+        left = since + limit - time.monotonic()
+        if _is_taken(connection, take, max(min(pause, left), 0.001)):
+            return
+        found = connection.execute(_HOLDERS, [lock]).fetchall()
+        if not found:
+            continue  # It has just been released.
+        said = " and ".join(text for _, _, text in found)
+        if not is_told:
+            patience.log(f"Waiting for the lock {name!r}, which is held by {said}.")
+        pids, pause, is_told = {pid for pid, _, _ in found}, _NEXT, True
+        is_new, holders = holders != pids, pids
+        if is_new or (while_at_work and _is_at_work(connection, [a for _, a, _ in found], limit)):
+            since = time.monotonic()
+        elif time.monotonic() - since >= limit:
+            raise LockTimeoutError(_explanation(name, limit, said, found[0][0]))
+
+
+def _is_taken(connection: Connection, take: Callable[[], object], seconds: float) -> bool:
+    before = connection.execute("SELECT pg_catalog.current_setting('lock_timeout')").fetchone()
+    assert before is not None
+    try:
+        with connection.transaction():
+            _limit(connection, f"{max(int(seconds * 1000), 1)}ms")
+            take()
+            # A transaction that this one is part of would go on with it.
+            _limit(connection, before[0])
+    except errors.LockNotAvailable:
+        return False
+    return True
+
+
+def _limit(connection: Connection, timeout: str) -> None:
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(timeout))
+
+
+def _is_at_work(connection: Connection, applications: list[str], limit: float) -> bool:
+    runs = [names.run_of_any(one) for one in applications]
+    sessions = [names.application(run) for run in runs if run is not None]
+    return bool(connection.execute(_AT_WORK, [sessions, limit]).fetchall())
+
+
+def _explanation(name: str, limit: float, said: str, pid: int | None) -> str:
+    end = "end that transaction" if pid is None else f"SELECT pg_terminate_backend({pid})"
+    return (
+        f"Gave up waiting for the lock {name!r} after {limit:g} s: it is held by {said}. If that "
+        f"is a run which has been stopped, as by Ctrl-Z, continue it or end it; to end any "
+        f'session: {end}. SCHEMA_RUNNER["LOCK_TIMEOUT"] is how many seconds to wait.'
+    )

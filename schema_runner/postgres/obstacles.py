@@ -1,10 +1,11 @@
-"""What a move out of `public` cannot carry, so that workers need databases of their own."""
+"""Objects that rule out worker schemas, and those that would react to a run's DDL."""
 
 import re
 from collections.abc import Iterator
 
-from . import bodies, relocation, schemas
-from .relocation import SchemaObject
+from ..errors import SchemaRunnerError
+from . import function_bodies, move, schemas
+from .move import SchemaObject
 from .server import Connection
 
 # OIDs below 16384 (FirstNormalObjectId) are of what every database begins with.
@@ -99,7 +100,7 @@ def obstacles(connection: Connection, source: str = "public") -> list[SchemaObje
     """
     left = [
         found
-        for found in relocation.contents(connection, source)
+        for found in move.contents(connection, source)
         if not found.movable or found.kind == "foreign table"
     ]
     parameters = {"source": source, "schemas": schemas.others(connection)}
@@ -125,13 +126,55 @@ def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
     texts = connection.execute(_TEXTS, {"source": source}).fetchall()
     if not texts:
         return
-    of_extensions = bodies.members(connection, source)
+    of_extensions = function_bodies.members(connection, source)
     of_the_system = {name for (name,) in connection.execute(_OF_THE_SYSTEM)}
     for kind, identity, text, is_body in texts:
-        named = {bodies.plain(name) for name in mention.findall(text)} - of_extensions
+        named = {function_bodies.plain(name) for name in mention.findall(text)} - of_extensions
         if is_body:
-            body = bodies.read(text, source, of_extensions)
+            body = function_bodies.read(text, source, of_extensions)
             if body.without is not None and not body.names & of_the_system:
                 named = set()
         if named or path.search(text):
             yield SchemaObject(kind, identity, movable=False)
+
+
+# A publication of some schemas has none that are made later. Event triggers fire but for those
+# that are disabled, or for replicas, and what an extension has made knows what it does. What is
+# for others than the commands in a run's way, or for logins, is no matter. A slot with another
+# plug-in than that of publications decodes every table.
+_WATCHERS = """
+    SELECT pg_catalog.format('publication %%I is FOR ALL TABLES, and its subscribers'
+                             ' would stop at those they do not have', pubname)
+    FROM pg_catalog.pg_publication WHERE puballtables
+    UNION ALL
+    SELECT pg_catalog.format('replication slot %%I (%%s) would hand on the rows of tests',
+                             slot_name, plugin)
+    FROM pg_catalog.pg_replication_slots
+    WHERE slot_type = 'logical' AND plugin <> 'pgoutput'
+      AND database = pg_catalog.current_database()
+    UNION ALL
+    SELECT pg_catalog.format('event trigger %%I would call %%s for each object that is made'
+                             ' or dropped', evtname, evtfoid::regprocedure)
+    FROM pg_catalog.pg_event_trigger t
+    WHERE evtenabled IN ('O', 'A') AND evtevent <> 'login'
+      AND (evttags IS NULL OR EXISTS (SELECT FROM pg_catalog.unnest(evttags) AS tag
+                                      WHERE tag !~ %s))
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
+                      WHERE classid = 'pg_catalog.pg_event_trigger'::regclass AND objid = t.oid
+                        AND deptype = 'e')
+    ORDER BY 1
+"""
+# Of the tags of event triggers: what belongs to a database, and no migration may make in
+# the project's own. https://www.postgresql.org/docs/current/event-trigger-matrix.html
+_OBSERVERS = "PUBLICATION|SUBSCRIPTION|SERVER|USER MAPPING|FOREIGN DATA|LANGUAGE|ACCESS METHOD"
+
+
+def refuse_observers(connection: Connection) -> None:
+    """Raise SchemaRunnerError where there is any."""
+    found = [text for (text,) in connection.execute(_WATCHERS, [_OBSERVERS])]
+    if found:
+        listed = "".join(f"\n  {text}" for text in found)
+        raise SchemaRunnerError(
+            f"Tests would disturb others in the database {connection.info.dbname!r}:{listed}\n"
+            f"Use --host-database test, for a database of their own."
+        )

@@ -48,7 +48,7 @@ class Scope(NamedTuple):
     cascades: bool = False
 
 
-class Occupied(NamedTuple):
+class NonEmptyTables(NamedTuple):
     """A table that has pages; it `is_hidden` where row security hides rows from us."""
 
     name: str
@@ -59,7 +59,7 @@ class Occupied(NamedTuple):
 
 def occupied(
     connection: Connection, schema: str, scope: Scope, others: Collection[str] = ()
-) -> tuple[dict[str, Occupied], set[str]]:
+) -> tuple[dict[str, NonEmptyTables], set[str]]:
     """Return the tables with pages that a scope is about, by name, and the names of the rest.
 
     Those called as in `others` are looked for whether or not they have pages.
@@ -70,7 +70,7 @@ def occupied(
         names = frozenset(References.read(connection, schema).emptied_with(names))
         only = _ONLY
         values["only"] = list(names)
-    tables = [Occupied(*row) for row in connection.execute(_LOOK.format(only=only), values)]
+    tables = [NonEmptyTables(*row) for row in connection.execute(_LOOK.format(only=only), values)]
     found = {
         one.name: one
         for one in tables

@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 import psycopg
 
-from .. import names
-from . import backends, databases, locks, schemas, structure
-from .blueprint import Blueprint
-from .contents import Contents, CopyError
-from .hosts import PUBLIC
-from .marker import Marker, State
-from .request import Log
+from . import databases, locks, names, schemas, sessions, structure
+from .host import PUBLIC
+from .host_request import Log
+from .lease import Lease
+from .names import Marker, MarkerState
 from .server import Connection
 from .snapshot import Snapshot, refuse_changes_beside
+from .structure_script import CopyError, TemplateContents
 from .template import Template
+from .worker_schemas import SchemaSource
 
 
-def create(blueprint: Blueprint, worker: int, create: Callable[[], object]) -> locks.Lease:
+def create(blueprint: SchemaSource, worker: int, create: Callable[[], object]) -> Lease:
     """Call `create` for the database of this name, mark it, and return a lease on it.
 
     One that a process left which had the same number, and died, goes first.
@@ -29,22 +29,22 @@ def create(blueprint: Blueprint, worker: int, create: Callable[[], object]) -> l
         _drop(maintenance, name, blueprint.run)
         with databases.creation(maintenance, name):
             create()
-            _mark(maintenance, blueprint, name, State.BUILDING)
-            return locks.Lease(blueprint.server.connect(name), blueprint.run)
+            _mark(maintenance, blueprint, name, MarkerState.BUILDING)
+            return Lease(blueprint.server.connect(name), blueprint.run)
 
 
-def complete(blueprint: Blueprint, worker: int, connection: Connection) -> None:
+def complete(blueprint: SchemaSource, worker: int, connection: Connection) -> None:
     """Mark the database as what tests use."""
     name = names.own_database(blueprint.host, blueprint.run, worker)
-    _mark(connection, blueprint, name, State.READY)
+    _mark(connection, blueprint, name, MarkerState.READY)
 
 
-def _mark(connection: Connection, blueprint: Blueprint, name: str, state: State) -> None:
+def _mark(connection: Connection, blueprint: SchemaSource, name: str, state: MarkerState) -> None:
     databases.mark(connection, name, Marker(blueprint.run, state, blueprint.request))
 
 
 def fill(
-    blueprint: Blueprint, worker: int, connection: Connection, *, keeps_all: bool
+    blueprint: SchemaSource, worker: int, connection: Connection, *, keeps_all: bool
 ) -> str | None:
     """Make in `public` what the template of the host database has.
 
@@ -57,7 +57,7 @@ def fill(
         template = Template.read(host, blueprint.template, blueprint.path)
         snapshot = Snapshot.of(host, template, fingerprint="", made=0)
     copied = snapshot.restore(
-        connection, Marker(blueprint.run, State.READY), path=(), extensions=PUBLIC
+        connection, Marker(blueprint.run, MarkerState.READY), path=(), extensions=PUBLIC
     )
     copied.copy(connection, PUBLIC, batch=blueprint.batch)
     _prove(snapshot.contents, connection)
@@ -68,7 +68,7 @@ def fill(
     return None
 
 
-def _prove(contents: Contents, connection: Connection) -> None:
+def _prove(contents: TemplateContents, connection: Connection) -> None:
     """Raise CopyError where `public` lacks what a template says that copies have."""
     wanted, found = map(_comparable, (contents.inventory, structure.inventory(connection, PUBLIC)))
     # Besides, extensions have theirs there.
@@ -85,14 +85,14 @@ def _comparable(inventory: frozenset[str]) -> frozenset[str]:
     )
 
 
-def drop(blueprint: Blueprint, worker: int) -> None:
+def drop(blueprint: SchemaSource, worker: int) -> None:
     with blueprint.server.maintenance() as maintenance:
         _drop(
             maintenance, names.own_database(blueprint.host, blueprint.run, worker), blueprint.run
         )
 
 
-def drop_all(blueprint: Blueprint, log: Log) -> None:
+def drop_all(blueprint: SchemaSource, log: Log) -> None:
     """Drop those of this run that are left: by workers which were killed, or as one was in use."""
     with blueprint.server.maintenance() as maintenance:
         found = maintenance.execute("SELECT datname FROM pg_catalog.pg_database").fetchall()
@@ -105,5 +105,5 @@ def drop_all(blueprint: Blueprint, log: Log) -> None:
 
 
 def _drop(maintenance: Connection, name: str, run: int) -> None:
-    backends.end(maintenance, name, run)
+    sessions.end_tests_sessions(maintenance, name, run)
     databases.drop(maintenance, name)

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from .. import installations
 from ..errors import SchemaRunnerError
-from . import pgoptions, secret_options
+from . import pgoptions, service_file
 from .server import Server
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
@@ -67,7 +67,7 @@ class PgDump(NamedTuple):
         with pgoptions.hidden():
             environment = dict(os.environ)
         role = [f"--role={server.role}"] if server.role else []
-        with secret_options.hidden(params, environment) as (shown, files):
+        with service_file.hidden(params, environment) as (shown, files):
             command = [
                 str(self.path),
                 *_OPTIONS,

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from .. import names
 from ..errors import LockTimeoutError, SchemaRunnerError
-from . import locks, schemas, structure, waiting
-from .marker import Marker, State
+from . import lock_waits, locks, names, schemas, structure
+from .names import Marker, MarkerState
 from .rows import restore_sequences
 from .schemas import OwnSchema
 from .server import Connection
@@ -71,7 +70,7 @@ class Wanted(NamedTuple):
         """Return the marker of a pool that is made now: its template's, or its database's."""
         return Marker(
             run,
-            State.KEPT,
+            MarkerState.KEPT,
             request=request,
             fingerprint=self.fingerprint,
             made=self.now,
@@ -154,7 +153,7 @@ def take(connection: Connection, template: str, worker: int, run: int) -> str | 
                     now = current_transaction(connection.cursor())
                     is_as_kept = _is_unaltered(connection, schema)
                     marker = schema.marker._replace(since=now if is_as_kept else 0)
-                    leased = marker._replace(run=run, state=State.READY, template=None)
+                    leased = marker._replace(run=run, state=MarkerState.READY, template=None)
                     schemas.mark(connection, schema.name, leased)
                 return schema.name
     return None
@@ -162,7 +161,7 @@ def take(connection: Connection, template: str, worker: int, run: int) -> str | 
 
 def give_back(connection: Connection, template: Template, leased: OwnSchema, *, batch: int) -> str:
     """Return a schema to the pool as it was, or another one in its place."""
-    with waiting.limited(connection, leased.name, "kept"):
+    with lock_waits.lock_timeout(connection, leased.name, "kept"):
         return _give_back(connection, template, leased, batch=batch)
 
 
@@ -182,7 +181,7 @@ def _give_back(
         kept = schemas.create(connection, worker, run)
         template.copy(connection, kept, batch=batch)
         version = structure.version(connection, kept)
-    marker = Marker(run, State.KEPT, template=template.name, structure=version)
+    marker = Marker(run, MarkerState.KEPT, template=template.name, structure=version)
     schemas.mark(connection, kept, marker)
     return kept
 
@@ -219,7 +218,7 @@ def noting_use(connection: Connection, template: str, run: int, now: int) -> Ite
     with locks.held(connection, locks.key(f"pool of {template}")), connection.transaction():
         found = {one.name: one.marker for one in schemas.found(connection)}
         marker = found.get(template)
-        if marker is None or marker.state is not State.KEPT:
+        if marker is None or marker.state is not MarkerState.KEPT:
             yield False  # Somebody has dropped it by hand.
             return
         is_usable = Template.read(connection, template, ()).is_proved is not False
@@ -231,5 +230,5 @@ def noting_use(connection: Connection, template: str, run: int, now: int) -> Ite
                     if one.run == run and one.template == template:
                         schemas.mark(connection, name, one._replace(since=since))
         else:
-            schemas.mark(connection, template, Marker(marker.run, State.READY))
+            schemas.mark(connection, template, Marker(marker.run, MarkerState.READY))
         yield is_usable

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError
-from . import rows, search_path, waiting
-from .copies import Kept
-from .occupied import Occupied, Scope, hidden, occupied
+from . import lock_waits, rows, search_path
+from .occupied import NonEmptyTables, Scope, hidden, occupied
 from .rewriting import Rewriting
+from .row_copies import WantedRows
 from .server import Connection
-from .stamps import Stamp, stamps, with_rows
+from .stamps import RowVersions, stamps, with_rows
 from .template import Template
 from .vacuum import Vacuum
 
@@ -35,23 +35,23 @@ class Reset:
     _seen: set[str] = field(default_factory=set)
     _prepared: Connection | None = None
     # With what a table, or a view, had the rows of when it was stamped.
-    _stamps: dict[str, tuple[Kept | None, Stamp]] = field(default_factory=dict)
+    _stamps: dict[str, tuple[WantedRows | None, RowVersions]] = field(default_factory=dict)
     _vacuum: Vacuum = field(init=False)
 
     def __post_init__(self) -> None:
         self._vacuum = Vacuum(self.schema)
 
-    def clear(self, connection: Connection, scope: Scope, kept: Mapping[str, Kept]) -> None:
+    def clear(self, connection: Connection, scope: Scope, kept: Mapping[str, WantedRows]) -> None:
         """Leave the rows of `kept`, and no others, in the tables that `scope` is about.
 
         Raises SchemaRunnerError where somebody else's locks, or rows of tables that it is not
         about, are in the way.
         """
         self.prepare(connection)
-        with waiting.holders_named(connection, self.schema, "reset"):
+        with lock_waits.lock_holders_named(connection, self.schema, "reset"):
             self._clear(connection, scope, kept)
 
-    def _clear(self, connection: Connection, scope: Scope, kept: Mapping[str, Kept]) -> None:
+    def _clear(self, connection: Connection, scope: Scope, kept: Mapping[str, WantedRows]) -> None:
         found, others = occupied(connection, self.schema, scope, kept)
         if changed := self._changed(connection, found, kept):
             try:
@@ -83,7 +83,7 @@ class Reset:
         """
         contents = template.contents
         self.clear(connection, Scope(), template.copies.rows)
-        with waiting.holders_named(connection, self.schema, "reset"):
+        with lock_waits.lock_holders_named(connection, self.schema, "reset"):
             rows.restore_sequences(
                 connection, self.schema, contents.sequences, exactly=sequences_exactly
             )
@@ -104,7 +104,7 @@ class Reset:
             if is_populated and name not in populated
         ]
         if statements:
-            with search_path.of_users(connection, self.schema, self.path):
+            with search_path.users_search_path(connection, self.schema, self.path):
                 for how, name in statements:
                     connection.execute(
                         sql.SQL("REFRESH MATERIALIZED VIEW {}{}").format(
@@ -113,10 +113,10 @@ class Reset:
                     )
         self.remember(connection, dict.fromkeys(changed))
 
-    def _is_other(self, name: str, kept: Kept | None, stamp: Stamp | None) -> bool:
+    def _is_other(self, name: str, kept: WantedRows | None, stamp: RowVersions | None) -> bool:
         return self._stamps.get(name) != (kept, stamp)
 
-    def remember(self, connection: Connection, kept: Mapping[str, Kept | None]) -> None:
+    def remember(self, connection: Connection, kept: Mapping[str, WantedRows | None]) -> None:
         """Note that these tables have just those rows now."""
         # Of what is hidden nothing can be known: it counts as changed each time.
         seen = kept.keys() - set(hidden(connection, self.schema))
@@ -137,13 +137,16 @@ class Reset:
     def prepare(self, connection: Connection) -> None:
         """Set on a connection what resets need."""
         if self._prepared is not connection:
-            waiting.limit_session(connection)
+            lock_waits.set_session_lock_timeout(connection)
             # Rather an error than rows that are not seen. Nobody needs these rows after a crash.
             connection.execute("SET row_security = off; SET synchronous_commit = off")
             self._prepared = connection
 
     def _changed(
-        self, connection: Connection, found: Mapping[str, Occupied], kept: Mapping[str, Kept]
+        self,
+        connection: Connection,
+        found: Mapping[str, NonEmptyTables],
+        kept: Mapping[str, WantedRows],
     ) -> set[str]:
         """Return the tables that have other rows than they are to have, or might have."""
         hidden = {one.name for one in found.values() if one.is_hidden}

@@ -7,10 +7,10 @@ from functools import cached_property
 
 from psycopg import sql
 
-from . import search_path, waiting
-from .copies import Kept
-from .occupied import Occupied
+from . import lock_waits, search_path
+from .occupied import NonEmptyTables
 from .references import References
+from .row_copies import WantedRows
 from .server import Connection
 from .silence import silenced
 
@@ -44,9 +44,9 @@ class Rewriting:
     # What follows the schema on the search_path of those who use it.
     path: Sequence[str]
     # What the reset is about, and the names of other tables that have pages.
-    found: Mapping[str, Occupied]
+    found: Mapping[str, NonEmptyTables]
     others: Collection[str]
-    kept: Mapping[str, Kept]
+    kept: Mapping[str, WantedRows]
     # Those with other rows than they are to have.
     changed: set[str]
     # Those of them whose rows all go, even if the same come back.
@@ -62,7 +62,7 @@ class Rewriting:
     def run(self) -> set[str]:
         """Do all that is to be done; return the tables to which rows have come back."""
         with self.connection.transaction():
-            waiting.limit(self.connection)
+            lock_waits.set_lock_timeout(self.connection)
             self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
             self._widen()
             truncated = self._truncate()
@@ -143,7 +143,7 @@ class Rewriting:
     def _path_of_users(self) -> AbstractContextManager[None]:
         # For functions of theirs, in generated columns, constraints and triggers of TRUNCATE, and
         # for names that stand in rows.
-        return search_path.of_users(self.connection, self.schema, self.path)
+        return search_path.users_search_path(self.connection, self.schema, self.path)
 
     def _execute_all(self, parts: Collection[sql.Composed]) -> None:
         if parts:

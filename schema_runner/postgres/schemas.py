@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from psycopg import errors, sql
 
-from .. import names
-from . import backends, locks, prepared, structure, waiting
-from .marker import Marker, State
+from . import lock_waits, locks, names, prepared_transactions, sessions, structure
+from .names import Marker, MarkerState
 from .ownership import is_ours
 from .server import Connection
 
@@ -41,7 +40,7 @@ class OwnSchema(NamedTuple):
     @property
     def pool(self) -> str | None:
         """The template of the pool that this is in: this one, or what it was made from."""
-        if self.marker.state is not State.KEPT:
+        if self.marker.state is not MarkerState.KEPT:
             return None
         return self.name if self.marker.fingerprint else self.marker.template
 
@@ -68,7 +67,7 @@ def _create(connection: Connection, run: int, naming: Callable[[int], str]) -> s
         try:
             with connection.transaction():
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
-                mark(connection, name, Marker(run, State.BUILDING))
+                mark(connection, name, Marker(run, MarkerState.BUILDING))
                 if names.worker_of_schema(name) is None:
                     _close(connection, name)
         except (errors.DuplicateSchema, errors.UniqueViolation):
@@ -103,7 +102,7 @@ def mark(connection: Connection, name: str, marker: Marker) -> None:
 def mark_ready(connection: Connection, name: str, run: int) -> None:
     """Mark a schema as ready, with what tells later whether its structure has been altered."""
     version = structure.version(connection, name)
-    mark(connection, name, Marker(run, State.READY, structure=version))
+    mark(connection, name, Marker(run, MarkerState.READY, structure=version))
 
 
 def found(connection: Connection) -> list[OwnSchema]:
@@ -164,7 +163,7 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
             )
             statements.append(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers))
     statements.append(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
-    with waiting.holders_named(connection, name, "dropped"):
+    with lock_waits.lock_holders_named(connection, name, "dropped"):
         for statement in statements:
             _execute_unblocked(connection, statement, name, run, worker)
     return True
@@ -175,7 +174,7 @@ def recreate(connection: Connection, name: str, run: int, *, batch: int) -> None
     drop(connection, name, run, batch=batch)
     with connection.transaction():
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
-        mark(connection, name, Marker(run, State.BUILDING))
+        mark(connection, name, Marker(run, MarkerState.BUILDING))
 
 
 def of_worker(connection: Connection, run: int, worker: int) -> list[str]:
@@ -223,7 +222,7 @@ def drop_unused(connection: Connection, schema: OwnSchema, *, batch: int) -> boo
     with locks.held_if_free(connection, lock) as is_free:
         # A lease may be in another database.
         if is_free and not locks.is_held(connection, lock):
-            with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
+            with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
                 # The owner may have cleaned up while we took its lock: drop looks again.
                 return drop(connection, schema.name, schema.marker.run, batch=batch)
     return False
@@ -236,7 +235,7 @@ def drop_rest(connection: Connection, run: int, *, batch: int) -> None:
     """
     for schema in found(connection):
         if schema.marker.run == run and schema.pool is None:
-            with suppress(waiting.SchemaInUseError, errors.InsufficientPrivilege):
+            with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
                 drop(connection, schema.name, run, batch=batch)
 
 
@@ -263,12 +262,14 @@ def _execute_unblocked(
     for last in (False, True):
         try:
             with connection.transaction():
-                waiting.limit(connection)
+                lock_waits.set_lock_timeout(connection)
                 connection.execute(statement)
         except errors.LockNotAvailable:
             if last:
                 raise
-            backends.end(connection, connection.info.dbname, run, worker)
-            prepared.roll_back(connection, prepared.of_schema(connection, name))
+            sessions.end_tests_sessions(connection, connection.info.dbname, run, worker)
+            prepared_transactions.roll_back(
+                connection, prepared_transactions.of_schema(connection, name)
+            )
         else:
             return

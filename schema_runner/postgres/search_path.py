@@ -24,7 +24,9 @@ def make_safe(connection: "Connection", *, local: bool = False) -> None:
 
 
 @contextmanager
-def of_users(connection: "Connection", schema: str, path: Sequence[str]) -> Iterator[None]:
+def users_search_path(
+    connection: "Connection", schema: str, path: Sequence[str]
+) -> Iterator[None]:
     """Use the search_path of users of a schema, for what runs their code or shows their names.
 
     SQL of ours in the body of the `with` names operators in full, unless PostgreSQL has one for
@@ -41,7 +43,7 @@ def of_users(connection: "Connection", schema: str, path: Sequence[str]) -> Iter
             make_safe(connection, local=local)
 
 
-def of_project(connection: "Connection") -> list[str]:
+def default_search_path(connection: "Connection") -> list[str]:
     """List the schemas that are on the path of a role and database by default."""
     with connection.transaction(force_rollback=True):
         connection.execute("SET LOCAL search_path TO DEFAULT")

@@ -18,10 +18,10 @@ from psycopg import sql
 
 from ..folders import make_hidden
 from . import locks, schemas, search_path
-from .contents import Contents
-from .copies import Copies
-from .marker import Marker
+from .names import Marker
+from .row_copies import Copies
 from .server import Connection
+from .structure_script import TemplateContents
 from .template import Template
 
 _FORMAT = 3
@@ -50,7 +50,7 @@ class Snapshot:
 
     fingerprint: str
     made: int
-    contents: Contents
+    contents: TemplateContents
     extensions: Mapping[str, str]
     types: Sequence[Sequence[str]]
     rows: Sequence[bytes]
@@ -60,7 +60,7 @@ class Snapshot:
         """Read all that is in a file, or raise SnapshotError."""
         with opened(path) as (found, file):
             parts = (found[key] for key in ("facts", "before", "after", "inventory"))
-            contents = Contents.load(*parts)
+            contents = TemplateContents.load(*parts)
             columns = [len(Copies.columns(table)) for table in contents.tables]
             if [len(types) for types in found["types"]] != columns:
                 raise SnapshotError("its tables have other columns than it says")
@@ -118,7 +118,7 @@ class Snapshot:
                 for name, version in self.missing_extensions(connection).items():
                     create_extension(connection, name, version, extensions)
                 # As the types of columns are named.
-                with search_path.of_users(connection, "pg_catalog", path):
+                with search_path.users_search_path(connection, "pg_catalog", path):
                     return self._fill(connection, marker, path)
         except psycopg.Error as error:
             raise SnapshotError(str(error).partition("\n")[0]) from error
@@ -196,7 +196,7 @@ def create_extension(connection: Connection, name: str, version: str, schema: st
 
 def _types(connection: Connection, template: Template) -> list[list[str]]:
     """Name the types of the columns of copies, without schemas: another place has others."""
-    with search_path.of_users(connection, template.name, template.path):
+    with search_path.users_search_path(connection, template.name, template.path):
         return [
             [name for (name,) in connection.execute(_TYPES, [copy.as_string(connection)])]
             for copy, _ in template.copies

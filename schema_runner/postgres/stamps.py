@@ -18,7 +18,7 @@ _STAMP = """
 _HAS_ROWS = "SELECT {name} WHERE EXISTS (SELECT FROM ONLY {table_itself})"
 
 
-class Stamp(NamedTuple):
+class RowVersions(NamedTuple):
     """Which versions of rows are in a table: their number, and a hash of all."""
 
     oid: int
@@ -26,12 +26,12 @@ class Stamp(NamedTuple):
     versions: int | None
 
 
-def stamps(connection: Connection, schema: str, tables: Collection[str]) -> dict[str, Stamp]:
+def stamps(connection: Connection, schema: str, tables: Collection[str]) -> dict[str, RowVersions]:
     """Map the names of tables, or of materialized views, to their stamps."""
     if not tables:
         return {}
     rows = connection.execute(_union(_STAMP, schema, tables))
-    return {name: Stamp(*stamp) for name, *stamp in rows}
+    return {name: RowVersions(*stamp) for name, *stamp in rows}
 
 
 def with_rows(connection: Connection, schema: str, tables: Collection[str]) -> set[str]:

@@ -8,12 +8,11 @@ import psycopg
 from psycopg import sql
 
 from . import locks, rows, schemas, search_path, structure
-from .contents import Contents, CopyError, first_line, script_of
-from .copies import Copies
-from .marker import Marker
-from .relocation import default_privileges_undone
-from .script import SETTINGS
+from .move import default_privileges_undone
+from .names import Marker
+from .row_copies import Copies
 from .server import Connection
+from .structure_script import SETTINGS, CopyError, TemplateContents, first_line, script_of
 
 if TYPE_CHECKING:
     from .pg_dump import Dump
@@ -34,7 +33,7 @@ class Template(NamedTuple):
     """
 
     name: str
-    contents: Contents
+    contents: TemplateContents
     path: tuple[str, ...]
     is_proved: bool | None = None
 
@@ -42,7 +41,7 @@ class Template(NamedTuple):
     def create(
         cls,
         connection: Connection,
-        contents: Contents,
+        contents: TemplateContents,
         marker: Marker,
         path: Sequence[str],
         since: int | None = None,
@@ -71,7 +70,7 @@ class Template(NamedTuple):
         from .silence import unhidden
 
         with unhidden(connection, model):
-            contents = Contents.of_rows(connection, model, path)
+            contents = TemplateContents.of_rows(connection, model, path)
             return cls.create(connection, contents, marker, path, since)
 
     def complete(self, connection: Connection, marker: Marker) -> None:
@@ -95,14 +94,14 @@ class Template(NamedTuple):
         query = sql.SQL("SELECT is_proved, facts FROM {}").format(table)
         row = connection.execute(query).fetchone()
         assert row is not None
-        return cls(name, Contents.load(row[1]), tuple(path), is_proved=row[0])
+        return cls(name, TemplateContents.load(row[1]), tuple(path), is_proved=row[0])
 
-    def whole(self, connection: Connection) -> Contents:
+    def whole(self, connection: Connection) -> TemplateContents:
         """Read the contents with the statements and the inventory."""
         query = sql.SQL("SELECT facts, before, after, inventory FROM {}").format(self._table)
         row = connection.execute(query).fetchone()
         assert row is not None
-        return Contents.load(*row)
+        return TemplateContents.load(*row)
 
     def copy(self, connection: Connection, schema: str, *, batch: int) -> None:
         """Fill a schema that is empty, with `batch` tables' worth of locks in a transaction.
@@ -112,7 +111,7 @@ class Template(NamedTuple):
         try:
             connection.execute(SETTINGS)
             for step in filter(None, self._steps(connection, schema)):
-                with search_path.of_users(connection, schema, self.path):
+                with search_path.users_search_path(connection, schema, self.path):
                     for start in range(0, len(step), batch * _STATEMENTS_PER_TABLE):
                         chunk = step[start : start + batch * _STATEMENTS_PER_TABLE]
                         # Sent as one, they are one transaction. What separates them has a line

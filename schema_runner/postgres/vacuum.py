@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from psycopg import sql
 
-from .occupied import Occupied
+from .occupied import NonEmptyTables
 from .server import Connection
 
 _PAGES = """
@@ -57,7 +57,7 @@ class Vacuum:
     # How many pages tables had afterwards: rows that others might still see stay.
     _left: dict[str, int] = field(default_factory=dict)
 
-    def run_if_needed(self, connection: Connection, tables: Iterable[Occupied]) -> None:
+    def run_if_needed(self, connection: Connection, tables: Iterable[NonEmptyTables]) -> None:
         grown = {
             one.name: one.pages for one in tables if one.pages > 2 * self._left.get(one.name, 0)
         }

@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from unittest.util import strclass
 
-from ..execution.events import ClassFinished, Event, Finished, Outcome, Started, WorkerReady
+from ..execution.events import (
+    ClassFinished,
+    Event,
+    Finished,
+    Outcome,
+    Started,
+    WorkerReady,
+)
 from ..execution.findings import Findings
 from ..usage import Usage
 from ..wording import count, listing

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from schema_runner import names
+from schema_runner.postgres import names
 from schema_runner.postgres.server import Connection
 
 from ..observed import is_alive, is_stopped, workers

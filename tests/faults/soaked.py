@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.names import Marker, MarkerState
 
 from ..digest import digest
 from ..observed import Reported, finish, observe
@@ -73,7 +73,7 @@ def prepare(project: Project, also: str) -> list[str]:
         project.create_database(name)
         project.query(DECOYS if name == project.name else _BESIDE, database=name)
     for name in beside[1:]:
-        marker = Marker(1, State.READY, project.test_name, name=project.test_name)
+        marker = Marker(1, MarkerState.READY, project.test_name, name=project.test_name)
         project.query(f"COMMENT ON DATABASE {name} IS '{marker}'", database=name)
     if also:
         project.query(also, database=project.name)

@@ -11,7 +11,7 @@ import django
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection
 
@@ -167,7 +167,7 @@ def test_a_signal_while_a_worker_builds_a_database_leaves_no_half_of_it(
             "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s",
             [spare],
         )
-    assert Marker.parse(comment).state is State.BUILDING
+    assert Marker.parse(comment).state is MarkerState.BUILDING
     waiting(project, 1)
     send(process, signal.SIGTERM, to_group=to_group)
     result = end(project, process)

@@ -10,7 +10,7 @@ import pytest
 
 from schema_runner import embedded
 from schema_runner.embedded.cluster import DEFAULT_SETTINGS
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.names import Marker, MarkerState
 
 from ..builds import BUILD
 from ..fork_server import ForkServer
@@ -64,7 +64,7 @@ def test_crowd(
     try:
         with soaked.unchanged(first, f"GRANT CREATE ON DATABASE {name} TO {ROLES[1]}"):
             crowd(projects, chance, record_property)
-            assert not [state for state in states(first) if state is not State.KEPT]
+            assert not [state for state in states(first) if state is not MarkerState.KEPT]
             for mode in ((), ("--host-database", "current")):
                 for role in ROLES:
                     soaked.run(first, "--clear-pools", *mode, env={"ROLE": role})
@@ -100,7 +100,7 @@ def crowd(
         record("soak", ("crowd", "runs", "passed" if reported.result.code == 0 else "no room"))
 
 
-def states(project: Project) -> list[State]:
+def states(project: Project) -> list[MarkerState]:
     """List the states of all that runs have marked, in each database of this name."""
     rows = [row for name in project.databases() for row in project.query(_COMMENTS, database=name)]
     # The schema of extensions belongs to no run, and a database with a new name to run 1.

@@ -13,7 +13,7 @@ from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.snapshot import SnapshotError
 
-from .test_relocation import EVERYTHING
+from .test_move import EVERYTHING
 
 # What no schema holds, and rows that look like what stands between statements.
 BESIDE = r"""

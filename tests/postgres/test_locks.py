@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from psycopg import errors
 
-from schema_runner import names
 from schema_runner.errors import LockTimeoutError
-from schema_runner.postgres import backends, locks
+from schema_runner.postgres import locks, names, sessions
+from schema_runner.postgres.lease import Lease
 from schema_runner.postgres.server import Connection, Server
 
 from ..project import wait_for
@@ -24,13 +24,13 @@ def is_free(connection: Connection, lock: int) -> bool:
 
 
 @pytest.fixture
-def lease(server: Server, database: str) -> locks.Lease:
-    lease = locks.Lease(server.connect(database), RUN)
+def lease(server: Server, database: str) -> Lease:
+    lease = Lease(server.connect(database), RUN)
     yield lease
     lease.close()
 
 
-def test_lease_lasts_until_it_is_closed(lease: locks.Lease, connection: Connection) -> None:
+def test_lease_lasts_until_it_is_closed(lease: Lease, connection: Connection) -> None:
     """Others see it as long as the run lives, and no longer."""
     assert not is_free(connection, RUN)
     lease.close()
@@ -38,7 +38,7 @@ def test_lease_lasts_until_it_is_closed(lease: locks.Lease, connection: Connecti
         pass
 
 
-def test_lease_outlives_a_child_that_closes_it(lease: locks.Lease, connection: Connection) -> None:
+def test_lease_outlives_a_child_that_closes_it(lease: Lease, connection: Connection) -> None:
     """A forked child that says goodbye does not say it on its parent's connection."""
     number = lease.connection.fileno()
     child = os.fork()
@@ -59,7 +59,7 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
     told, tell = os.pipe()
     parent = os.fork()
     if parent == 0:  # pragma: no cover
-        lease = locks.Lease(server.connect(database), RUN + 1)
+        lease = Lease(server.connect(database), RUN + 1)
         child = os.fork()
         if child == 0:
             signal.pause()
@@ -82,7 +82,7 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
         os.close(tell)
 
 
-def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> None:
+def test_a_lost_lease_is_noticed(lease: Lease, connection: Connection) -> None:
     """An administrator, or a restart of the server, can end any connection."""
     assert not lease.is_cut_off
     pid = lease.connection.info.backend_pid
@@ -91,18 +91,18 @@ def test_a_lost_lease_is_noticed(lease: locks.Lease, connection: Connection) -> 
 
 
 def test_only_the_last_to_leave_extensions_is_told_so(
-    lease: locks.Lease, server: Server, database: str
+    lease: Lease, server: Server, database: str
 ) -> None:
     """The last one removes them, whoever else has a lease in the database."""
-    bystander = locks.Lease(server.connect(database), RUN + 1)
-    other = locks.Lease(server.connect(database), RUN + 2)
+    bystander = Lease(server.connect(database), RUN + 1)
+    other = Lease(server.connect(database), RUN + 2)
     for one in (lease, bystander, other):
         one.share(locks.EXTENSIONS_IN_USE)
     bystander.unshare(locks.EXTENSIONS_IN_USE)
     assert lease.leave_extensions() is False
     lease.close()
     assert other.leave_extensions() is True
-    assert locks.Lease.is_host_in_use(bystander.connection)
+    assert Lease.is_host_in_use(bystander.connection)
     other.close()
     bystander.close()
 
@@ -147,7 +147,7 @@ def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -
     """Not those of other runs or workers, never psql's, and none that has a lease."""
     database = connection.info.dbname
     # Called as a test's, as those of a run were that such a test started.
-    lease = locks.Lease(server.connect(database, names.application(RUN, 1)), RUN + 2)
+    lease = Lease(server.connect(database, names.application(RUN, 1)), RUN + 2)
     applications = [
         names.application(RUN),
         names.application(RUN, 1),
@@ -157,9 +157,9 @@ def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -
         "psql",
     ]
     opened = [server.connect(database, application) for application in applications]
-    backends.end(connection, database, RUN, 1)
+    sessions.end_tests_sessions(connection, database, RUN, 1)
     assert [is_ended(one) for one in opened] == [True, True, False, False, False, False]
-    backends.end(connection, database, RUN)
+    sessions.end_tests_sessions(connection, database, RUN)
     assert [is_ended(one) for one in opened] == [True, True, True, False, False, False]
     assert not lease.is_cut_off
     for one in [*opened, lease]:
@@ -169,17 +169,17 @@ def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -
 def test_a_run_that_is_connected_is_alive(server: Server, connection: Connection) -> None:
     """Without a lease too, which it takes again; that of another database counts."""
     database = connection.info.dbname
-    lease = locks.Lease(server.connect("postgres"), RUN, is_in_host=False)
+    lease = Lease(server.connect("postgres"), RUN, is_in_host=False)
     opened = [server.connect(database, names.application(run, 1)) for run in (RUN, RUN + 1)]
     (pid,) = [one.info.backend_pid for one in opened[1:]]
-    found = backends.alive_without_lease(connection)
+    found = sessions.live_runs_without_lease(connection)
     assert found == {RUN + 1: f"run {RUN + 1} (connected: process {pid} of the server)"}
     # What a test has left running is not waited for at every step.
     since = time.monotonic()
-    assert backends.alive_without_lease(connection) == found
+    assert sessions.live_runs_without_lease(connection) == found
     assert time.monotonic() - since < SHORT
     opened[1].close()
-    wait_for(lambda: not backends.alive_without_lease(connection), "the connection to end")
+    wait_for(lambda: not sessions.live_runs_without_lease(connection), "the connection to end")
     for one in [*opened, lease]:
         one.close()
 
@@ -194,7 +194,7 @@ def test_a_statement_of_a_dead_run_is_ended(server: Server, connection: Connecti
     wait_for(lambda: connection.execute(query).fetchall(), "the statement")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert backends.alive_without_lease(connection) == {}
+    assert sessions.live_runs_without_lease(connection) == {}
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def hold_in_transaction(connection: Connection, lock: int) -> None:
 
 
 def share(connection: Connection, lock: int) -> None:
-    locks.Lease(connection, locks.new_run(), is_in_host=False).share(lock)
+    Lease(connection, locks.new_run(), is_in_host=False).share(lock)
 
 
 @pytest.mark.parametrize("take", [hold, hold_in_transaction, share])
@@ -316,7 +316,7 @@ def test_a_role_that_is_assumed_takes_a_lease_again(server: Server, database: st
     with server.maintenance() as maintenance:
         maintenance.execute(f"CREATE ROLE {owner}; CREATE ROLE {login} LOGIN IN ROLE {owner}")
         assuming = server._replace(params={**server.params, "user": login}, role=owner)
-        lease = locks.Lease(assuming.connect(database), RUN)
+        lease = Lease(assuming.connect(database), RUN)
         lost = lease.connection
         assert lease.move_to(assuming.connect(database))
         assert lease.connection is not lost

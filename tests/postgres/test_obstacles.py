@@ -7,7 +7,7 @@ from schema_runner.postgres.obstacles import obstacles
 from schema_runner.postgres.server import Connection, Server
 
 from ..project import connect
-from .test_relocation import EVERYTHING
+from .test_move import EVERYTHING
 
 TABLE = "CREATE TABLE library_book (id int, c citext);"
 BODY = "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN %s END $$"

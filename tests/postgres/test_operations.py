@@ -28,11 +28,11 @@ from django.db.models.functions import Length, Lower
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from schema_runner.postgres import relocation, schemas
-from schema_runner.postgres.contents import Contents
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres import move, schemas
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection, Server
+from schema_runner.postgres.structure_script import TemplateContents
 from schema_runner.postgres.template import Template
 
 from ..project import connect
@@ -249,12 +249,14 @@ def test_what_migrations_make_is_copied_alike(
         try:
             assert migrate(django_connection, example)
             model, copy = (schemas.create(connection, worker, RUN) for worker in (1, 2))
-            assert relocation.move(connection, "public", model, batch=20) == []
-            relocation.copy_grants(connection, "public", model)
+            assert move.move(connection, "public", model, batch=20) == []
+            move.copy_grants(connection, "public", model)
             program = PgDump.find(connection.info.server_version)
             with closing(program.start(server, host, model)) as dump:
-                contents = Contents.of(connection, model, dump, ["public"])
-            template = Template.create(connection, contents, Marker(RUN, State.READY), ["public"])
+                contents = TemplateContents.of(connection, model, dump, ["public"])
+            template = Template.create(
+                connection, contents, Marker(RUN, MarkerState.READY), ["public"]
+            )
             template.copy(connection, copy, batch=20)
             template.prove(connection, copy, lambda: program.start(server, host, copy))
         finally:
@@ -269,6 +271,6 @@ def clean(connection: Connection) -> None:
         "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;"
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE ALL ON TABLES FROM PUBLIC"
     )
-    left = relocation.contents(connection, "public")
+    left = move.contents(connection, "public")
     for found in left:
         connection.execute(f"DROP {found.kind} IF EXISTS {found.identity} CASCADE")

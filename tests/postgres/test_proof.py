@@ -9,11 +9,11 @@ from psycopg import sql
 
 from schema_runner.postgres import structure
 from schema_runner.postgres.pg_dump import PgDump
-from schema_runner.postgres.script import Script
 from schema_runner.postgres.server import Connection, Server
+from schema_runner.postgres.structure_script import Script
 
 from ..project import connect
-from .test_relocation import EVERYTHING
+from .test_move import EVERYTHING
 
 ONE = "test_w1_1"
 CREATE = """

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from schema_runner.postgres import relocation, schemas
-from schema_runner.postgres.contents import Contents, CopyError
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres import move, schemas
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection, Server
+from schema_runner.postgres.structure_script import CopyError, TemplateContents
 from schema_runner.postgres.template import Template
 
 from ..apps import catalog
@@ -272,10 +272,10 @@ def extended(server: Server, module_database: str) -> Iterator[Connection]:
         yield connection
 
 
-def move(connection: Connection, target: str, batch: int) -> None:
-    assert relocation.move(connection, "public", target, batch=batch) == []
-    relocation.repoint_routines(connection, "public", target)
-    relocation.copy_grants(connection, "public", target)
+def move_schema(connection: Connection, target: str, batch: int) -> None:
+    assert move.move(connection, "public", target, batch=batch) == []
+    move.repoint_routines(connection, "public", target)
+    move.copy_grants(connection, "public", target)
 
 
 _MEMBERS = """
@@ -309,17 +309,17 @@ def test_anything_moves(
 ) -> None:
     """Structure and rows are the same in the other schema, and only extensions stay."""
     with extended.transaction(force_rollback=True):
-        empty = relocation.contents(extended, "public")
+        empty = move.contents(extended, "public")
         extended.execute(written(example))
         structure = catalog.describe(extended, "public")
         _, rows = digest(extended, "public")
 
         extended.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(target)))
-        move(extended, target, batch)
+        move_schema(extended, target, batch)
         expected = sorted(expected_in_target(fact, of_extensions) for fact in structure)
         assert sorted(catalog.describe(extended, target)) == expected
         assert digest(extended, target)[1] == rows
-        assert relocation.contents(extended, "public") == empty == []
+        assert move.contents(extended, "public") == empty == []
 
 
 # pg_dump makes heirs anew: inherited columns come first, and constraints are as the parent's.
@@ -358,7 +358,7 @@ def test_anything_that_is_built_can_be_copied(
         extended.execute(written(example))
     try:
         model, copy = (schemas.create(extended, worker, RUN) for worker in (1, 2))
-        move(extended, model, batch)
+        move_schema(extended, model, batch)
         altered_heirs = extended.execute(_ALTERED_HEIRS, [model]).fetchall()
         views = extended.execute(
             "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm'"
@@ -369,8 +369,8 @@ def test_anything_that_is_built_can_be_copied(
             extended.execute(f"REFRESH MATERIALIZED VIEW {view}")
         program = PgDump.find(extended.info.server_version)
         with closing(program.start(server, host, model)) as dump:
-            contents = Contents.of(extended, model, dump, ["public"])
-        template = Template.create(extended, contents, Marker(RUN, State.READY), ["public"])
+            contents = TemplateContents.of(extended, model, dump, ["public"])
+        template = Template.create(extended, contents, Marker(RUN, MarkerState.READY), ["public"])
         read = Template.read(extended, template.name, ["public"])
         assert read._replace(contents=read.whole(extended)) == template
         with connect(server, host) as connection:

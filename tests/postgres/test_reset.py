@@ -11,10 +11,10 @@ from psycopg.rows import TupleRow
 
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres import rows, structure
-from schema_runner.postgres.copies import Copies, Kept
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.occupied import Scope
 from schema_runner.postgres.reset import Reset
+from schema_runner.postgres.row_copies import Copies, WantedRows
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.template import Template
 
@@ -54,7 +54,7 @@ class Place:
         self.connection.execute("SET search_path = w, public")
         return self.connection.execute(statement)
 
-    def copy(self, name: str) -> dict[str, Kept]:
+    def copy(self, name: str) -> dict[str, WantedRows]:
         tables = rows.tables_with_rows(self.connection, "w", ["public"])
         return Copies(name, tables).make(self.connection, "w", ["public"]).rows
 
@@ -408,7 +408,9 @@ REFRESHES = ["SELECT 1", *(f"REFRESH MATERIALIZED VIEW {view}" for view in REFRE
 def test_a_template_has_all_restored(connection: Connection, refresh: str, exactly: bool) -> None:
     """Sequences, one for two tables among them, and materialized views."""
     place = Place(connection, VIEWS)
-    template = Template.create_of_rows(connection, "w", Marker(4714, State.READY), ["public"])
+    template = Template.create_of_rows(
+        connection, "w", Marker(4714, MarkerState.READY), ["public"]
+    )
     queries = [
         "relname, relispopulated FROM pg_class WHERE relkind = 'm' ORDER BY 1",
         "(SELECT array_agg(id) FROM one), (SELECT array_agg(count) FROM two)",

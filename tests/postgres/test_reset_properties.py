@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from psycopg import Error
 
 from schema_runner.postgres import rows, structure
-from schema_runner.postgres.copies import Copies
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.occupied import Scope
 from schema_runner.postgres.reset import Reset
+from schema_runner.postgres.row_copies import Copies
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.template import Template
 
@@ -85,7 +85,7 @@ class World:
         connection.execute("DROP SCHEMA IF EXISTS w, aside CASCADE")
         connection.execute(TABLES)
         self.connection = connection
-        ready = Marker(1, State.READY)
+        ready = Marker(1, MarkerState.READY)
         self.template = Template.create_of_rows(connection, "w", ready, ["public"])
         self.reset = Reset("w", ["public"])
         self.promised = self.now

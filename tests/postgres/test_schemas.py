@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from psycopg import errors
 
-from schema_runner import names
-from schema_runner.postgres import locks, schemas
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres import locks, names, schemas
+from schema_runner.postgres.lease import Lease
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.server import Connection, Server
 
 from ..digest import digest
@@ -33,7 +33,9 @@ def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
     prefix, milliseconds = name.rsplit("_", 1)
     assert prefix == "test_w3"
     assert before <= int(milliseconds) <= time.time_ns() // 1_000_000 + 1
-    assert schemas.found(connection) == [schemas.OwnSchema(name, Marker(RUN, State.BUILDING))]
+    assert schemas.found(connection) == [
+        schemas.OwnSchema(name, Marker(RUN, MarkerState.BUILDING))
+    ]
 
 
 def test_schemas_of_one_millisecond_get_different_names(
@@ -76,7 +78,7 @@ def test_what_is_executed_from_is_closed_to_other_roles(connection: Connection) 
 def test_only_a_run_s_own_is_found_and_dropped(connection: Connection) -> None:
     """A name alone, or a comment alone, proves nothing, and another run's is not touched."""
     connection.execute("CREATE SCHEMA test_w1_1; CREATE SCHEMA mine")
-    schemas.mark(connection, "mine", Marker(RUN, State.READY))
+    schemas.mark(connection, "mine", Marker(RUN, MarkerState.READY))
     assert schemas.found(connection) == []
     name = schemas.create(connection, 2, RUN)
     for schema, run in (("test_w1_1", RUN), (name, RUN + 1), ("test_w9_9", RUN)):
@@ -133,9 +135,9 @@ def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
     alive = schemas.create(connection, 1, RUN)
     dead = {schemas.create(connection, worker, RUN + 1) for worker in (1, 2)}
     kept = schemas.create(connection, 1, RUN + 2)
-    schemas.mark(connection, kept, Marker(RUN + 2, State.KEPT))
+    schemas.mark(connection, kept, Marker(RUN + 2, MarkerState.KEPT))
     connection.execute("CREATE SCHEMA test_w1_1; CREATE SCHEMA test_mine")
-    lease = locks.Lease(server.connect(connection.info.dbname), RUN)
+    lease = Lease(server.connect(connection.info.dbname), RUN)
     assert set(schemas.reap(connection, batch=10)) == {*dead, kept}
     assert present(connection) == {alive, "test_w1_1", "test_mine"}
     lease.close()

@@ -6,21 +6,21 @@ from contextlib import ExitStack
 import pytest
 
 from schema_runner.backend import extensions, introspection
-from schema_runner.postgres import backends, capacity, leftovers, locks, reach, surroundings
+from schema_runner.postgres import capacity, locks, reach, sessions, surroundings
 from schema_runner.postgres.adoption import keys_adopted
-from schema_runner.postgres.blueprint import Blueprint
-from schema_runner.postgres.clearing import clear_schemas
-from schema_runner.postgres.created import HostDatabase
-from schema_runner.postgres.current import ProjectDatabase
-from schema_runner.postgres.hosts import Host
+from schema_runner.postgres.host import Host
+from schema_runner.postgres.host_request import HostRequest
+from schema_runner.postgres.host_reservation import Reservation
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.pool import Wanted
-from schema_runner.postgres.request import Request
-from schema_runner.postgres.reservation import Reservation
+from schema_runner.postgres.project_host import ProjectDatabase
+from schema_runner.postgres.removal import clear_schemas
 from schema_runner.postgres.reset import Reset
 from schema_runner.postgres.server import Server
 from schema_runner.postgres.stamps import current_transaction, written_since
 from schema_runner.postgres.template import Template
+from schema_runner.postgres.test_host import HostDatabase
+from schema_runner.postgres.worker_schemas import SchemaSource
 
 from ..project import connect
 from . import hostile
@@ -70,8 +70,8 @@ def _settings(database: str) -> str:
     return f"ALTER DATABASE {database} SET search_path = {hostile.SCHEMA}, pg_catalog, public"
 
 
-def _request(server: Server, name: str, *, is_projects_own: bool) -> Request:
-    return Request(server, name, is_projects_own, 2, 140000, [].append, wanted=WANTED)
+def _request(server: Server, name: str, *, is_projects_own: bool) -> HostRequest:
+    return HostRequest(server, name, is_projects_own, 2, 140000, [].append, wanted=WANTED)
 
 
 def _build(server: Server, host: Host, schema: str, *, moved: bool = False) -> str:
@@ -91,7 +91,7 @@ def _build(server: Server, host: Host, schema: str, *, moved: bool = False) -> s
     return schema
 
 
-def _use(server: Server, host: Host, blueprint: Blueprint, schema: str) -> None:
+def _use(server: Server, host: Host, blueprint: SchemaSource, schema: str) -> None:
     """Do what tests in a schema lead to."""
     with server.connect(host.name) as connection, server.connect(host.name) as user:
         template = Template.read(connection, blueprint.template or "", host.path)
@@ -109,10 +109,10 @@ def _use(server: Server, host: Host, blueprint: Blueprint, schema: str) -> None:
             assert user.execute("SELECT id FROM town").fetchall() == [(1,)]
         reset.restore(connection, template)
         blueprint.drop(aside)
-        assert leftovers.outlast(connection, schema, blueprint.run, 2) == []
+        assert sessions.end_leftovers(connection, schema, blueprint.run, 2) == []
         with user.transaction(force_rollback=True):
             user.execute(f"LOCK {schema}.town")
-            assert len(backends.with_locks_in(connection, schema)) == 1
+            assert len(sessions.lock_holders(connection, schema)) == 1
             pid = user.info.backend_pid
             assert reach.changed_elsewhere(connection, pid, []) == [f"table {schema}.town"]
         assert capacity.connections_left(connection) > 0
@@ -181,7 +181,7 @@ def test_nothing_of_others_is_called_on_django_s_connections(
 
 
 @pytest.fixture
-def host_request(server: Server, hostile_database: str) -> Iterator[Request]:
+def host_request(server: Server, hostile_database: str) -> Iterator[HostRequest]:
     """A request for a host database like that one, in which nothing of it is called either."""
     request = _request(server, f"{hostile_database}_host", is_projects_own=False)
     yield request
@@ -189,7 +189,7 @@ def host_request(server: Server, hostile_database: str) -> Iterator[Request]:
         maintenance.execute(f"DROP DATABASE IF EXISTS {request.name} WITH (FORCE)")
 
 
-def _claim(request: Request, template: str) -> HostDatabase:
+def _claim(request: HostRequest, template: str) -> HostDatabase:
     def create() -> None:
         with request.server.maintenance() as maintenance:
             maintenance.execute(f"CREATE DATABASE {request.name} TEMPLATE {template}")
@@ -201,7 +201,7 @@ def _claim(request: Request, template: str) -> HostDatabase:
 
 
 def test_nothing_of_others_is_called_in_a_host_database(
-    host_request: Request, hostile_database: str
+    host_request: HostRequest, hostile_database: str
 ) -> None:
     """The same where what a build has made in `public` moves."""
     server = host_request.server
@@ -221,7 +221,7 @@ def test_nothing_of_others_is_called_in_a_host_database(
 
 
 def test_nothing_of_others_is_called_in_clones(
-    host_request: Request, hostile_database: str
+    host_request: HostRequest, hostile_database: str
 ) -> None:
     """Which are compared with what they are clones of."""
     server = host_request.server

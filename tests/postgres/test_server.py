@@ -12,10 +12,9 @@ import psycopg
 import pytest
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import pgoptions, secret_options
+from schema_runner.postgres import pgoptions, service_file
 from schema_runner.postgres.capacity import connections_left
-from schema_runner.postgres.identity import Identity
-from schema_runner.postgres.server import Connection, Server
+from schema_runner.postgres.server import Connection, Identity, Server
 
 from ..project import wait_for
 
@@ -187,7 +186,7 @@ def test_secrets_for_pg_dump_are_in_no_arguments_and_no_environment(
     monkeypatch.setenv("PGPASSWORD", "another")
     params = {**server.params, **secrets, "dbname": database, "service": "mine"}
     environment = dict(os.environ)
-    with secret_options.hidden(params, environment) as (shown, files):
+    with service_file.hidden(params, environment) as (shown, files):
         written = "".join([*map(str, shown.values()), *environment.values(), "another"])
         assert not [secret for secret in secrets.values() if secret in written]
         # What pg_dump finds, by a program that inherits no more than it does.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.names import Marker, MarkerState
 
 from ..builds import BUILD
 from ..project import PARALLEL, SERIAL, Mode, Project, outcome, wait_for
@@ -283,7 +283,7 @@ def test_a_planted_schema_for_extensions_is_not_used(project: Project) -> None:
     project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     project.tests(LOOKING)
     project.create_database()
-    planter, marker = f"{project.name}_planter", Marker(0, State.READY)
+    planter, marker = f"{project.name}_planter", Marker(0, MarkerState.READY)
 
     def execute(statement: str) -> list[tuple[Any, ...]]:
         return project.query(statement, database=project.name)

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import pytest
 from psycopg import sql
 
-from schema_runner.names import worker_of_schema
 from schema_runner.postgres import databases, schemas
-from schema_runner.postgres.marker import Marker
+from schema_runner.postgres.names import Marker, worker_of_schema
 from schema_runner.postgres.server import Connection
 
 from ..apps import catalog

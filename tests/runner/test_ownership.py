@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 
 from schema_runner.postgres import schemas
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.names import Marker, MarkerState
 
 from ..project import PARALLEL, Project, outcome, wait_for
 from .test_keepdb import drop_databases
@@ -109,7 +109,7 @@ def test_statements_that_another_role_has_planted_are_not_executed(kept: Project
         assert connection.execute(is_superuser, [mallory]).fetchone() == (False,)
         result.passed()
         connection.execute(f"SET ROLE {mallory}")
-        schemas.mark(connection, "test_template_1", Marker(1, State.READY))
+        schemas.mark(connection, "test_template_1", Marker(1, MarkerState.READY))
         connection.execute("RESET ROLE")
         result = kept.run("--clear-pools").passed()
         assert f"they belong to other roles: test_template_1 ({mallory})" in result.stdout

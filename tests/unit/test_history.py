@@ -9,7 +9,14 @@ import pytest
 from schema_runner import Finished, FixtureFailed, Outcome
 from schema_runner.execution.events import ClassFinished, Event, WorkerReady
 from schema_runner.execution.recorder import Recorder
-from schema_runner.foresight.history import FAILED, FLAKY, PASSED, SKIPPED, History, Observed
+from schema_runner.foresight.history import (
+    FAILED,
+    FLAKY,
+    PASSED,
+    SKIPPED,
+    History,
+    Observed,
+)
 from schema_runner.foresight.memory import Memory
 
 

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.names import Marker, MarkerState
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_marker_survives_the_way_through_a_comment(state: State) -> None:
+@pytest.mark.parametrize("state", list(MarkerState))
+def test_marker_survives_the_way_through_a_comment(state: MarkerState) -> None:
     """What is written is JSON, and is read back unchanged."""
     marker = Marker(run=2**61 + 1, state=state)
     assert json.loads(str(marker))["run"] == 2**61 + 1

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schema_runner import names
+from schema_runner.postgres import names
 
 OTHERS = ["public", "test_w0_1", "test_w1_", "test_w1_1_more", "a_test_w1_1", "test_w1_1\n"]
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from schema_runner.foresight.processors import busy_processor_seconds, usable_processors
+from schema_runner.foresight.processors import (
+    busy_processor_seconds,
+    usable_processors,
+)
 
 # As many as this process may use without any group.
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

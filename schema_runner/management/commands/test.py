@@ -34,7 +34,7 @@ def _combining_runners() -> Iterator[None]:
 
 def _combined_runner(settings: Any, named: str | None = None) -> Any:
     """Return the runner that is named; one that has no schemas is combined with TEST_RUNNER."""
-    from schema_runner.runner import SchemaRunnerMixin
+    from ...runner import SchemaRunnerMixin
 
     runner = get_runner(settings, named)
     project_runner: Any = get_runner(settings)

@@ -6,9 +6,10 @@ import pytest
 from psycopg import errors
 
 from schema_runner.postgres import databases, locks
-from schema_runner.postgres.marker import Marker, State
+from schema_runner.postgres.clones import CloneSource
+from schema_runner.postgres.lease import Lease
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.spare import Spare
 
 from ..project import connect
 
@@ -16,9 +17,9 @@ RUN = 4714
 
 
 @pytest.fixture
-def spare(server: Server, connection: Connection) -> Iterator[Spare]:
+def spare(server: Server, connection: Connection) -> Iterator[CloneSource]:
     """One that is built; nothing is left of it afterwards."""
-    spare = Spare(server, connection.info.dbname, connection.info.dbname, RUN)
+    spare = CloneSource(server, connection.info.dbname, connection.info.dbname, RUN)
     with spare.turn() as is_missing:
         assert is_missing
         assert not spare.is_ready()
@@ -33,18 +34,18 @@ def spare(server: Server, connection: Connection) -> Iterator[Spare]:
             databases.drop(maintenance, database.name)
 
 
-def marks(server: Server, spare: Spare) -> dict[str, Marker]:
+def marks(server: Server, spare: CloneSource) -> dict[str, Marker]:
     with server.maintenance() as maintenance:
         return dict(databases.requested_as(maintenance, spare.request))
 
 
-def test_it_is_built_once_and_cloned(spare: Spare, server: Server) -> None:
+def test_it_is_built_once_and_cloned(spare: CloneSource, server: Server) -> None:
     """A clone that an earlier process has used, and is connected to, is replaced."""
     with spare.turn() as is_missing:
         assert not is_missing
     name = spare.clone(3)
     assert set(marks(server, spare)) == {name, spare.name}
-    assert set(marks(server, spare).values()) == {Marker(RUN, State.READY, spare.request)}
+    assert set(marks(server, spare).values()) == {Marker(RUN, MarkerState.READY, spare.request)}
     left = connect(server, name, f"django-schema-runner {RUN} w3")
     left.execute("BEGIN; DELETE FROM made; COMMIT; BEGIN; LOCK made")
     assert spare.clone(3) == name
@@ -55,7 +56,7 @@ def test_it_is_built_once_and_cloned(spare: Spare, server: Server) -> None:
     assert spare.template_in(name) is None
 
 
-def test_what_is_not_finished_is_built_again(spare: Spare, server: Server) -> None:
+def test_what_is_not_finished_is_built_again(spare: CloneSource, server: Server) -> None:
     """A database that was created but not marked is dropped."""
     with server.maintenance() as maintenance:
         creation = spare.creation()
@@ -66,7 +67,7 @@ def test_what_is_not_finished_is_built_again(spare: Spare, server: Server) -> No
         assert not databases.exists(maintenance, spare.name)
         with spare.creation():
             maintenance.execute(f"CREATE DATABASE {spare.name}")
-    assert marks(server, spare)[spare.name].state is State.BUILDING
+    assert marks(server, spare)[spare.name].state is MarkerState.BUILDING
     with spare.turn() as is_missing:
         assert is_missing
 
@@ -76,7 +77,7 @@ def test_whether_a_run_is_alive(server: Server, connection: Connection) -> None:
     run = locks.new_run()
     with server.maintenance() as maintenance:
         assert not locks.is_held(maintenance, run)
-        lease = locks.Lease(server.connect(connection.info.dbname), run)
+        lease = Lease(server.connect(connection.info.dbname), run)
         assert locks.is_held(maintenance, run)
         lease.connection.execute("SELECT pg_catalog.pg_advisory_unlock_all()")
         assert not locks.is_held(maintenance, run)

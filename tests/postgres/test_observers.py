@@ -10,7 +10,7 @@ import pytest
 
 from schema_runner import embedded
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import vacuum, watchers
+from schema_runner.postgres import obstacles, vacuum
 from schema_runner.postgres.server import Connection, Server
 
 from ..builds import BUILD
@@ -69,9 +69,9 @@ def test_who_would_be_disturbed(replicating: Connection, made: str) -> None:
     try:
         if made in REFUSED:
             with pytest.raises(SchemaRunnerError, match=REFUSED[made]):
-                watchers.refuse(replicating)
+                obstacles.refuse_observers(replicating)
         else:
-            watchers.refuse(replicating)
+            obstacles.refuse_observers(replicating)
     finally:
         if "ALTER EXTENSION" in made:
             replicating.execute("ALTER EXTENSION plpgsql DROP EVENT TRIGGER log")

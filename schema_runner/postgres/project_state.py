@@ -1,4 +1,4 @@
-"""What a database has outside of the schemas of runs: seen, and told from what it was before."""
+"""A summary of a database outside of the schemas of runs, to detect changes."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -6,8 +6,8 @@ from typing import NamedTuple, Self
 
 from psycopg import sql
 
-from .. import names
-from .schemaless import OTHERS
+from . import names
+from .global_objects import OTHERS
 from .server import Connection
 from .structure import BY_NAMESPACE, BY_OWNER, PARTS_OF_RELATIONS
 
@@ -130,7 +130,7 @@ class Relation(NamedTuple):
         return f"{self.schema}.{self.table}"
 
 
-class Outside(NamedTuple):
+class ProjectState(NamedTuple):
     """What was outside at some moment.
 
     `relations` are by OIDs, and `others` map names, with OIDs where one name can stand for

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
-from .. import names
-from . import locks
+from . import locks, names
 from .server import Connection, Server
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 Log: TypeAlias = Callable[[str], None]
 
 
-class Request(NamedTuple):
+class HostRequest(NamedTuple):
     """What a run asks for: a host database of this `name`.
 
     Where `is_projects_own`, a database of that name holds what users work with. `workers` is

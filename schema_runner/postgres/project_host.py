@@ -6,23 +6,24 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from .. import names
 from ..errors import SchemaRunnerError
 from . import (
-    backends,
     locks,
+    move,
+    names,
+    obstacles,
     pool,
-    relocation,
+    project_extensions,
     schemas,
     search_path,
-    shared_extensions,
+    sessions,
     vacuum,
-    watchers,
 )
 from .capacity import refuse_old_server
-from .hosts import Host
-from .marker import Marker, State
-from .request import Request
+from .host import Host
+from .host_request import HostRequest
+from .lease import Lease
+from .names import Marker, MarkerState
 from .server import Connection
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ProjectDatabase(Host):
     extensions = names.EXTENSIONS_SCHEMA
 
     @classmethod
-    def obtain(cls, request: Request, turn: ExitStack) -> "ProjectDatabase":
+    def obtain(cls, request: HostRequest, turn: ExitStack) -> "ProjectDatabase":
         """Take a lease in the database and remove what dead runs have left there.
 
         Enter into `turn` what has to be left once there is something for others to use. Raises
@@ -62,18 +63,18 @@ class ProjectDatabase(Host):
         with ExitStack() as taken:
             connection = taken.enter_context(closing(request.server.connect(request.name)))
             refuse_old_server(connection, request.oldest_version)
-            backends.refuse_shared(connection, request.server)
+            sessions.refuse_transaction_pooler(connection, request.server)
             _refuse_without_right(connection)
-            watchers.refuse(connection)
+            obstacles.refuse_observers(connection)
             request = request.on(connection)
-            host = cls(request, request.name, locks.Lease(connection, run))
+            host = cls(request, request.name, Lease(connection, run))
             host.lease.share(locks.EXTENSIONS_IN_USE)
-            projects = search_path.of_project(connection)
+            projects = search_path.default_search_path(connection)
             rows = connection.execute(_PATH, [projects, names.EXTENSIONS_SCHEMA])
             projects = [schema for (schema,) in rows]
             host.path = (names.EXTENSIONS_SCHEMA, *projects)
             host._remove_what_was_left()
-            if not shared_extensions.share(connection):
+            if not project_extensions.create_extensions_schema(connection):
                 host.path = tuple(projects)
                 # Whoever uses that removes it, beside this run too.
                 host.lease.unshare(locks.EXTENSIONS_IN_USE)
@@ -112,11 +113,13 @@ class ProjectDatabase(Host):
         if kept.name not in markers:
             # Just before this run could hold it, one with --clear-pools has taken it away.
             return False
-        from . import packing
+        from . import project_extensions
 
-        if self.extensions not in self.path and (needed := packing.needed(self.connection, kept)):
-            shared_extensions.refuse(self.connection, needed)
-        if packing.unpack(self.connection, kept):
+        if self.extensions not in self.path and (
+            needed := project_extensions.needed_extensions(self.connection, kept)
+        ):
+            project_extensions.refuse_extensions_of_others(self.connection, needed)
+        if project_extensions.unpack_template(self.connection, kept):
             return True
         schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
         return False
@@ -130,16 +133,16 @@ class ProjectDatabase(Host):
 
     def _remove_extensions(self) -> list[str]:
         connection, path = self.connection, self.path
-        return shared_extensions.remove(connection, path, self.log, batch=self._batch)
+        return project_extensions.remove_extensions(connection, path, self.log, batch=self._batch)
 
     def begin(self, worker: int) -> str | None:
         schema = schemas.create(self.connection, worker, self.lease.run)
-        relocation.copy_grants(self.connection, "public", schema)
+        move.copy_grants(self.connection, "public", schema)
         self._building = schema
         return schema
 
     def finish(self, worker: int) -> str:
-        marker = Marker(self.lease.run, State.READY)
+        marker = Marker(self.lease.run, MarkerState.READY)
         schemas.mark(self.connection, self._building, marker)
         self.model = self._building
         return self._building
@@ -150,7 +153,7 @@ class ProjectDatabase(Host):
             return
         with closing(self.lease):
             connection, run = self.connection, self.lease.run
-            backends.end(connection, self.name, run)
+            sessions.end_tests_sessions(connection, self.name, run)
             wanted = self._request.wanted
             if wanted and self.template:
                 with pool.noting_use(connection, self.template, run, wanted.now):

@@ -2,21 +2,20 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, prepared, relocation, schemas, structure
-from .contents import CopyError
-from .marker import Marker, State
+from . import move, names, prepared_transactions, schemas, sessions, structure
+from .clones import CloneSource
+from .names import Marker, MarkerState
 from .schemas import OwnSchema
 from .server import Connection, Server
-from .spare import Spare
+from .structure_script import CopyError
 from .template import Template
 
 if TYPE_CHECKING:
     from .pg_dump import Dump
 
 
-class Blueprint(NamedTuple):
+class SchemaSource(NamedTuple):
     """One host database as its workers find it, whatever process or machine they run on.
 
     `host` is its name, and `request` the one that was asked for. `model` is the schema that the
@@ -49,7 +48,7 @@ class Blueprint(NamedTuple):
     def clear(self, worker: int) -> None:
         """Remove what another process has left as this worker: one that was killed."""
         with self.connect(worker) as connection:
-            backends.end(connection, self.host, self.run, worker)
+            sessions.end_tests_sessions(connection, self.host, self.run, worker)
             for schema in schemas.of_worker(connection, self.run, worker):
                 if schema != self.model:
                     schemas.drop(connection, schema, self.run, batch=self.batch)
@@ -58,7 +57,7 @@ class Blueprint(NamedTuple):
         """Create a schema in which nothing is built yet, and return its name."""
         with self.connect(worker) as connection:
             schema = schemas.create(connection, worker, self.run)
-            relocation.copy_grants(connection, "public", schema)
+            move.copy_grants(connection, "public", schema)
         return schema
 
     def finish(self, schema: str) -> None:
@@ -74,7 +73,7 @@ class Blueprint(NamedTuple):
                     f"{', '.join(different[:3])}: migrations found things of other schemas.\n"
                     f"Test without --parallel, or with --host-database test."
                 )
-            schemas.mark(connection, schema, Marker(self.run, State.READY))
+            schemas.mark(connection, schema, Marker(self.run, MarkerState.READY))
 
     def copy(self, worker: int) -> str:
         """Return a schema as the template has it; raise CopyError where there can be none."""
@@ -117,15 +116,19 @@ class Blueprint(NamedTuple):
         The schema stays as tests left it. One of a pool is restored from the template or replaced.
         """
         found = {one.name: one for one in schemas.found(connection)}
-        leased = found.get(schema) or OwnSchema(schema, Marker(self.run, State.READY))
+        leased = found.get(schema) or OwnSchema(schema, Marker(self.run, MarkerState.READY))
         if leased.pool:
             return schema
         if not self.is_pooled:
-            schemas.mark(connection, schema, Marker(self.run, State.KEPT))
+            schemas.mark(connection, schema, Marker(self.run, MarkerState.KEPT))
             return schema
         # What a thread has left open may hold locks.
-        backends.end(connection, self.host, self.run, names.worker_of_schema(schema))
-        prepared.roll_back(connection, prepared.of_schema(connection, schema))
+        sessions.end_tests_sessions(
+            connection, self.host, self.run, names.worker_of_schema(schema)
+        )
+        prepared_transactions.roll_back(
+            connection, prepared_transactions.of_schema(connection, schema)
+        )
         from . import pool
 
         template = self._read_template(connection)
@@ -142,7 +145,7 @@ class Blueprint(NamedTuple):
         if self.is_pooled:
             schemas.mark_ready(connection, schema, self.run)
         else:
-            schemas.mark(connection, schema, Marker(self.run, State.READY))
+            schemas.mark(connection, schema, Marker(self.run, MarkerState.READY))
 
     def _dump(self, connection: Connection, schema: str) -> "Dump | None":
         """Begin with a dump of a schema; None where there is no program for it."""
@@ -159,6 +162,6 @@ class Blueprint(NamedTuple):
         return Template.read(connection, self.template, self.path)
 
     @property
-    def spare(self) -> Spare:
+    def spare(self) -> CloneSource:
         """The database that is cloned for workers that cannot have schemas."""
-        return Spare(self.server, self.host, self.request, self.run)
+        return CloneSource(self.server, self.host, self.request, self.run)

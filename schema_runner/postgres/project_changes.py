@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from psycopg import errors
 
-from . import waiting
-from .outside import LOCKED, Outside, Relation
+from . import lock_waits
+from .project_state import LOCKED, ProjectState, Relation
 from .server import Connection
 from .stamps import has_rows_since
 
@@ -13,7 +13,7 @@ from .stamps import has_rows_since
 _LIMIT = "SET LOCAL statement_timeout = '5s'"
 
 
-def changed(before: Outside, after: Outside) -> frozenset[str]:
+def changed_objects(before: ProjectState, after: ProjectState) -> frozenset[str]:
     """Name what is another than it was, maybe by something that was rolled back."""
     relations = {
         (before.relations.get(oid) or after.relations[oid]).name
@@ -25,7 +25,7 @@ def changed(before: Outside, after: Outside) -> frozenset[str]:
     return frozenset(relations | others)
 
 
-def changes(connection: Connection, before: Outside, after: Outside) -> dict[str, str]:
+def changes(connection: Connection, before: ProjectState, after: ProjectState) -> dict[str, str]:
     """Map what has changed for good to what has happened to it, as in "3 rows deleted"."""
     found: dict[str, list[str]] = {}
     for oid in before.relations.keys() | after.relations.keys():
@@ -40,15 +40,15 @@ def changes(connection: Connection, before: Outside, after: Outside) -> dict[str
     return {name: ", ".join(sorted(set(texts))) for name, texts in sorted(found.items()) if texts}
 
 
-def has_statistics(before: Outside, after: Outside) -> bool:
+def has_statistics(before: ProjectState, after: ProjectState) -> bool:
     """Whether the counters of both looks tell what rows have been written in between."""
     return before.counted and after.counted and before.epoch == after.epoch
 
 
 def _of_relation(
     connection: Connection,
-    before: Outside,
-    after: Outside,
+    before: ProjectState,
+    after: ProjectState,
     one: Relation | None,
     other: Relation | None,
 ) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _of_relation(
 
 
 def _written(
-    connection: Connection, before: Outside, one: Relation, other: Relation
+    connection: Connection, before: ProjectState, one: Relation, other: Relation
 ) -> Iterator[str]:
     """Yield how many rows have been written, unless all of that was rolled back.
 
@@ -96,11 +96,11 @@ def _written(
             yield f"{number} row{'s' if number > 1 else ''} {what}{doubt}"
 
 
-def _has_new_rows(connection: Connection, before: Outside, one: Relation) -> bool | None:
+def _has_new_rows(connection: Connection, before: ProjectState, one: Relation) -> bool | None:
     """Whether a table has rows that are new; None where the run cannot find that out soon."""
     try:
         with connection.transaction():
-            waiting.limit(connection)
+            lock_waits.set_lock_timeout(connection)
             connection.execute(_LIMIT)
             return has_rows_since(connection, one.schema, [one.table], before.transaction)
     except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.QueryCanceled):

@@ -2,56 +2,57 @@
 
 import pytest
 
-from schema_runner import names
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import relocation, schemas, structure
-from schema_runner.postgres.blueprint import Blueprint
-from schema_runner.postgres.marker import State
+from schema_runner.postgres import move, names, schemas, structure
+from schema_runner.postgres.names import MarkerState
 from schema_runner.postgres.server import Connection, Server
+from schema_runner.postgres.worker_schemas import SchemaSource
 
 RUN = 4713
 TABLES = "CREATE TABLE {}.book (id serial PRIMARY KEY, title text NOT NULL)"
 
 
 @pytest.fixture
-def blueprint(server: Server, connection: Connection) -> Blueprint:
+def blueprint(server: Server, connection: Connection) -> SchemaSource:
     """That of a run whose worker 1 has a table."""
     model = schemas.create(connection, 1, RUN)
-    relocation.copy_grants(connection, "public", model)
+    move.copy_grants(connection, "public", model)
     connection.execute(TABLES.format(model))
     host, inventory = connection.info.dbname, structure.inventory(connection, model)
     about = {"host": host, "request": host, "run": RUN, "model": model, "inventory": inventory}
-    return Blueprint(server=server, **about, path=("public",), ahead=(), batch=10)
+    return SchemaSource(server=server, **about, path=("public",), ahead=(), batch=10)
 
 
-def states(connection: Connection) -> dict[str, State]:
+def states(connection: Connection) -> dict[str, MarkerState]:
     return {one.name: one.marker.state for one in schemas.found(connection)}
 
 
-def test_a_schema_like_the_model_is_ready(blueprint: Blueprint, connection: Connection) -> None:
+def test_a_schema_like_the_model_is_ready(blueprint: SchemaSource, connection: Connection) -> None:
     """Named after the worker, marked as the run's, and dropped or kept as it is told."""
     schema = blueprint.begin(2)
     assert names.worker_of_schema(schema) == 2
-    assert states(connection)[schema] == State.BUILDING
+    assert states(connection)[schema] == MarkerState.BUILDING
     connection.execute(TABLES.format(schema))
     blueprint.finish(schema)
-    assert states(connection)[schema] == State.READY
+    assert states(connection)[schema] == MarkerState.READY
     blueprint.keep(schema)
-    assert states(connection)[schema] == State.KEPT
+    assert states(connection)[schema] == MarkerState.KEPT
     blueprint.drop(schema)
     assert list(states(connection)) == [blueprint.model]
 
 
-def test_an_unlike_schema_is_refused(blueprint: Blueprint, connection: Connection) -> None:
+def test_an_unlike_schema_is_refused(blueprint: SchemaSource, connection: Connection) -> None:
     """With the name of what differs from the model."""
     schema = blueprint.begin(2)
     connection.execute(TABLES.format(schema).replace(" NOT NULL", ""))
     with pytest.raises(SchemaRunnerError, match=r"table column book\.title"):
         blueprint.finish(schema)
-    assert states(connection)[schema] == State.BUILDING
+    assert states(connection)[schema] == MarkerState.BUILDING
 
 
-def test_what_a_dead_worker_left_is_cleared(blueprint: Blueprint, connection: Connection) -> None:
+def test_what_a_dead_worker_left_is_cleared(
+    blueprint: SchemaSource, connection: Connection
+) -> None:
     """Its schemas and its statements, though they hold locks; the model and others' stay."""
     left, of_another = blueprint.begin(1), blueprint.begin(2)
     with blueprint.connect(1) as busy, blueprint.connect(2) as another:
@@ -66,13 +67,13 @@ def test_what_a_dead_worker_left_is_cleared(blueprint: Blueprint, connection: Co
         connection.execute(f"SELECT FROM {left}.half_made")
 
 
-def test_passwords_are_not_shown(blueprint: Blueprint) -> None:
+def test_passwords_are_not_shown(blueprint: SchemaSource) -> None:
     """Tracebacks with local variables may show a blueprint."""
     assert "host" in blueprint.server.params
     assert str(blueprint.server.params["host"]) not in repr(blueprint)
 
 
-def test_a_database_of_others_stays(blueprint: Blueprint, server: Server) -> None:
+def test_a_database_of_others_stays(blueprint: SchemaSource, server: Server) -> None:
     """Though it has the name of what workers' databases are cloned from."""
     spare = blueprint.spare
     with server.maintenance() as maintenance:

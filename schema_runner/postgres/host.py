@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from .. import names
-from . import backends, locks, schemas, structure
-from .marker import Marker, State
-from .recovery import Recovery
-from .request import Request
+from . import names, schemas, sessions, structure
+from .host_request import HostRequest
+from .lease import Lease, LeaseRecovery
+from .names import Marker, MarkerState
 from .server import Connection
 
 # Only runs that copy, keep or find a template need what makes one.
 if TYPE_CHECKING:
-    from .blueprint import Blueprint
     from .pg_dump import Dump, PgDump
     from .snapshot import Snapshot
     from .template import Template
+    from .worker_schemas import SchemaSource
 
 # Where stock Django's migrations make tables, and where extensions are.
 PUBLIC = "public"
@@ -34,12 +33,12 @@ class Host:
     # Where extensions are put that all worker schemas of the database share.
     extensions = PUBLIC
 
-    def __init__(self, request: Request, name: str, lease: locks.Lease) -> None:
+    def __init__(self, request: HostRequest, name: str, lease: Lease) -> None:
         self.name = name
         self.lease = lease
         self.log = request.log
         self.server = request.server
-        self.recovery = Recovery(self)
+        self.recovery = LeaseRecovery(self)
         # What this run has built, as long as that is to be there.
         self.model: str | None = None
         # The template of this run, or of the pool that it uses, and what it has leased there.
@@ -89,14 +88,14 @@ class Host:
         what in that one would then be found instead of a thing of PostgreSQL's: if there is
         any, nothing is done.
         """
-        from . import shims
+        from . import advisory_locks
 
         connection = self.connection
-        if collisions := shims.collisions(connection, schema):
+        if collisions := advisory_locks.collisions(connection, schema):
             return collisions
         self._shims = schemas.create_for_shims(connection, self.lease.run)
-        shims.create(connection, self._shims)
-        schemas.mark(connection, self._shims, Marker(self.lease.run, State.READY))
+        advisory_locks.create(connection, self._shims)
+        schemas.mark(connection, self._shims, Marker(self.lease.run, MarkerState.READY))
         self._keep_shims()
         self.ahead = (self._shims, "pg_catalog")
         return []
@@ -119,12 +118,12 @@ class Host:
 
         Rows that the transaction `since`, or a later one, has written are marked in it.
         """
-        from .contents import Contents
+        from .structure_script import TemplateContents
         from .template import Template
 
         assert self._dump is not None
         try:
-            contents = Contents.of(self.connection, model, self._dump, self.path)
+            contents = TemplateContents.of(self.connection, model, self._dump, self.path)
         finally:
             self.stop_dump()
         contents, marker = contents._replace(extra=extra), self._marker_of_template
@@ -139,7 +138,7 @@ class Host:
             from .template import Template
 
             path = [schema for schema in self.path if schema != model]
-            marker = Marker(self.lease.run, State.READY)
+            marker = Marker(self.lease.run, MarkerState.READY)
             template = Template.create_of_rows(self.connection, model, marker, path, since)
             self.reference = template.name
 
@@ -187,7 +186,7 @@ class Host:
     @property
     def _marker_of_template(self) -> Marker:
         run, wanted = self.lease.run, self._request.wanted
-        return wanted.marker(run) if wanted else Marker(run, State.READY)
+        return wanted.marker(run) if wanted else Marker(run, MarkerState.READY)
 
     def use(self, template: "Template") -> None:
         """Make schemas from that template, and keep it from being dropped."""
@@ -208,15 +207,15 @@ class Host:
 
     def _keep_shims(self) -> None:
         if self._shims and self.template and self._request.wanted:
-            marker = Marker(self.lease.run, State.KEPT, template=self.template)
+            marker = Marker(self.lease.run, MarkerState.KEPT, template=self.template)
             schemas.mark(self.connection, self._shims, marker)
 
-    def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> "Blueprint":
+    def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":
         """Describe a schema of this run so that workers can make others like it."""
-        from .blueprint import Blueprint
+        from .worker_schemas import SchemaSource
 
         is_built = not (self.template or reasons)
-        return Blueprint(
+        return SchemaSource(
             server=self.server,
             host=self.name,
             request=self._request.name,
@@ -234,7 +233,7 @@ class Host:
 
     def reap(self, spared: Collection[str] = ()) -> None:
         """Drop what dead runs have left, and pools that nobody uses, but for those `spared`."""
-        alive = backends.alive_without_lease(self.connection)
+        alive = sessions.live_runs_without_lease(self.connection)
         for one in alive.values():
             self.log(f"Nothing of {one} is removed from {self.name!r}, nor what is kept there.")
         if reaped := schemas.reap(
@@ -248,13 +247,13 @@ class Host:
                 f"{', '.join(left_alone)}. If nothing in them is needed, drop them: DROP SCHEMA"
             )
 
-    def keep(self, schema: str, blueprint: "Blueprint | None") -> str:
+    def keep(self, schema: str, blueprint: "SchemaSource | None") -> str:
         """Leave a schema in place as the run ends; return its name. See `Blueprint.keep`."""
         self.model = self.leased = None
         self.recovery.is_anything_left()
         if blueprint is not None:
             return blueprint.keep_on(self.connection, schema)
-        schemas.mark(self.connection, schema, Marker(self.lease.run, State.KEPT))
+        schemas.mark(self.connection, schema, Marker(self.lease.run, MarkerState.KEPT))
         return schema
 
     def is_there(self) -> bool:
@@ -274,6 +273,6 @@ class Host:
         if worker == 1:
             self.model = self.leased = None
         connection, run = self.connection, self.lease.run
-        backends.end(connection, self.name, run, worker)
+        sessions.end_tests_sessions(connection, self.name, run, worker)
         for schema in schemas.of_worker(connection, run, worker):
             schemas.drop(connection, schema, run, batch=self._batch)

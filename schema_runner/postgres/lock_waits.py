@@ -1,4 +1,4 @@
-"""Waiting for locks in a worker's schema: for a while, and then an error says who has them."""
+"""Lock timeouts for statements in worker schemas, and who holds the locks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError
-from . import backends, prepared
+from . import prepared_transactions, sessions
 from .server import Connection
 
 # How long our statements wait for another transaction.
@@ -17,25 +17,25 @@ class SchemaInUseError(SchemaRunnerError):
     """A session that this run may not end holds locks in a worker's schema."""
 
 
-def limit(connection: Connection) -> None:
+def set_lock_timeout(connection: Connection) -> None:
     """Make the transaction under way raise LockNotAvailable rather than wait for long."""
     _set(connection, "SET LOCAL", _LOCK_TIMEOUT)
 
 
-def limit_session(connection: Connection) -> None:
+def set_session_lock_timeout(connection: Connection) -> None:
     """Make all statements of a connection do so from now on."""
     _set(connection, "SET", _LOCK_TIMEOUT)
 
 
 @contextmanager
-def limited(connection: Connection, schema: str, what: str) -> Iterator[None]:
+def lock_timeout(connection: Connection, schema: str, what: str) -> Iterator[None]:
     """Limit the waiting of the body of the `with`, which is in no transaction.
 
     Raises SchemaInUseError, which says that the schema cannot be `what`, and who is in the way.
     """
-    limit_session(connection)
+    set_session_lock_timeout(connection)
     try:
-        with holders_named(connection, schema, what):
+        with lock_holders_named(connection, schema, what):
             yield
     finally:
         if not connection.closed:
@@ -43,18 +43,18 @@ def limited(connection: Connection, schema: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def holders_named(connection: Connection, schema: str, what: str) -> Iterator[None]:
+def lock_holders_named(connection: Connection, schema: str, what: str) -> Iterator[None]:
     """Say whose locks are in the way where the body of the `with` has waited too long."""
     try:
         yield
     except errors.LockNotAvailable as error:
-        raise in_use(connection, schema, what) from error
+        raise schema_in_use(connection, schema, what) from error
 
 
-def in_use(connection: Connection, schema: str, what: str) -> SchemaInUseError:
+def schema_in_use(connection: Connection, schema: str, what: str) -> SchemaInUseError:
     """Return the error for a schema that cannot be `what`: reset, say."""
-    found = backends.with_locks_in(connection, schema)
-    found += prepared.with_locks_in(connection, schema)
+    found = sessions.lock_holders(connection, schema)
+    found += prepared_transactions.with_locks_in(connection, schema)
     # It may have ended just now.
     holders = "\n".join(found) or "It has ended by now."
     return SchemaInUseError(

@@ -37,14 +37,14 @@ _MEMBERS = """
 """
 
 
-class Body(NamedTuple):
+class FunctionBody(NamedTuple):
     """A body `without` names of a schema; None where it cannot do without. `names` are those."""
 
     without: str | None
     names: frozenset[str]
 
 
-def read(text: str, source: str, kept: Collection[str] = ()) -> Body:
+def read(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
     """Read a body: names in `kept` stay qualified.
 
     It cannot do without others where literals have the schema's name too, for they may be parts
@@ -63,7 +63,7 @@ def read(text: str, source: str, kept: Collection[str] = ()) -> Body:
         return _bare(found)
 
     without = _tokens(source).sub(bare, text)
-    return Body(without if is_clear else None, frozenset(names))
+    return FunctionBody(without if is_clear else None, frozenset(names))
 
 
 def without_schema(statements: str, source: str) -> str:

@@ -5,45 +5,45 @@ from typing import Any
 
 import pytest
 
-from schema_runner import names
 from schema_runner.errors import LeaseLostError, SchemaRunnerError
-from schema_runner.postgres import backends, databases, locks
-from schema_runner.postgres.created import HostDatabase
-from schema_runner.postgres.marker import Marker, State
-from schema_runner.postgres.request import Request
-from schema_runner.postgres.reservation import Reservation
+from schema_runner.postgres import databases, locks, names, sessions
+from schema_runner.postgres.host_request import HostRequest
+from schema_runner.postgres.host_reservation import Reservation
+from schema_runner.postgres.lease import Lease
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.server import Server
+from schema_runner.postgres.test_host import HostDatabase
 
 
 @pytest.fixture
-def request_(server: Server, request: pytest.FixtureRequest) -> Iterator[Request]:
+def request_(server: Server, request: pytest.FixtureRequest) -> Iterator[HostRequest]:
     """A request for a database that is not there, and the messages it leads to."""
     name = f"host_{abs(hash(request.node.nodeid)) % 10**12}"
     about = {"is_projects_own": False, "workers": 2, "oldest_version": 140000}
-    made = Request(server=server, name=name, log=[].append, **about)
+    made = HostRequest(server=server, name=name, log=[].append, **about)
     yield made
     with server.maintenance() as connection:
         for left in there(made):
             connection.execute(f"DROP DATABASE {left}")
 
 
-def there(request_: Request) -> list[str]:
+def there(request_: HostRequest) -> list[str]:
     """List the databases of the request's name, and those named after it."""
     query = "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1"
     with request_.server.maintenance() as connection:
         return [name for (name,) in connection.execute(query, [f"{request_.name}%"])]
 
 
-def told(request_: Request) -> list[str]:
+def told(request_: HostRequest) -> list[str]:
     return request_.log.__self__  # type: ignore[attr-defined]
 
 
-def create(request_: Request, name: str) -> None:
+def create(request_: HostRequest, name: str) -> None:
     with request_.server.maintenance() as connection:
         connection.execute(f"CREATE DATABASE {name}")
 
 
-def obtain(request_: Request) -> HostDatabase:
+def obtain(request_: HostRequest) -> HostDatabase:
     reservation = Reservation(request_, ExitStack())
     return reservation.claim(lambda: create(request_, reservation.name))
 
@@ -54,12 +54,12 @@ def plant(host: HostDatabase) -> None:
         connection.execute("CREATE SCHEMA planted")
 
 
-def is_planted(request_: Request, name: str) -> bool:
+def is_planted(request_: HostRequest, name: str) -> bool:
     with request_.server.connect(name) as connection:
         return connection.execute("SELECT to_regnamespace('planted')").fetchone() != (None,)
 
 
-def test_the_only_run_makes_and_removes_it(request_: Request) -> None:
+def test_the_only_run_makes_and_removes_it(request_: HostRequest) -> None:
     """What was not there before is not there afterwards, nor after a name that is given up."""
     Reservation(request_, ExitStack()).close()
     assert there(request_) == []
@@ -70,7 +70,7 @@ def test_the_only_run_makes_and_removes_it(request_: Request) -> None:
     assert told(request_) == []
 
 
-def test_a_run_beside_one_that_lives_has_its_own(request_: Request) -> None:
+def test_a_run_beside_one_that_lives_has_its_own(request_: HostRequest) -> None:
     """Neither sees what the other builds, and each removes what is its own."""
     first = obtain(request_)
     plant(first)
@@ -87,7 +87,7 @@ def test_a_run_beside_one_that_lives_has_its_own(request_: Request) -> None:
     assert there(request_) == []
 
 
-def test_what_is_not_in_use_is_replaced(request_: Request) -> None:
+def test_what_is_not_in_use_is_replaced(request_: HostRequest) -> None:
     """A run does not begin with what another has left beside its schemas."""
     kept, beside = obtain(request_), obtain(request_)
     plant(kept)
@@ -105,7 +105,7 @@ def test_what_is_not_in_use_is_replaced(request_: Request) -> None:
 
 
 @pytest.fixture
-def closed(request_: Request) -> Iterator[Request]:
+def closed(request_: HostRequest) -> Iterator[HostRequest]:
     """The request of a role which may not connect to what is left under the name."""
     obtain(request_).release(keep=True)
     with request_.server.maintenance() as connection:
@@ -116,7 +116,7 @@ def closed(request_: Request) -> Iterator[Request]:
         connection.execute(f"DROP ROLE {request_.name}")
 
 
-def test_one_that_another_role_closes_to_us_stays(closed: Request) -> None:
+def test_one_that_another_role_closes_to_us_stays(closed: HostRequest) -> None:
     """The run takes another name."""
     host = obtain(closed)
     assert host.name != closed.name
@@ -124,7 +124,7 @@ def test_one_that_another_role_closes_to_us_stays(closed: Request) -> None:
     assert there(closed) == [closed.name]
 
 
-def left(request_: Request) -> HostDatabase:
+def left(request_: HostRequest) -> HostDatabase:
     """Leave what a run leaves that is killed in its tests, or keeps what it has."""
     host = obtain(request_)
     host.finish(1)
@@ -133,7 +133,7 @@ def left(request_: Request) -> HostDatabase:
     return host
 
 
-def stays(request_: Request, name: str, why: str) -> None:
+def stays(request_: HostRequest, name: str, why: str) -> None:
     """Run twice: both leave a database where it is, and say so, and leave nothing else."""
     before = there(request_)
     for _ in range(2):
@@ -157,7 +157,7 @@ RENAMED = {
 
 
 @pytest.mark.parametrize("form", RENAMED.values(), ids=RENAMED.keys())
-def test_one_that_a_person_has_renamed_stays(request_: Request, form: str) -> None:
+def test_one_that_a_person_has_renamed_stays(request_: HostRequest, form: str) -> None:
     """It is in use, however it is marked; a run's clones are not made in its place either."""
     name = form.format(left(request_).name)
     with request_.server.maintenance() as connection:
@@ -172,7 +172,7 @@ def test_one_that_a_person_has_renamed_stays(request_: Request, form: str) -> No
     assert there(request_) == [name]
 
 
-def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: Request) -> None:
+def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: HostRequest) -> None:
     """The run takes another name, as where a live one has it."""
     own = request_._replace(name=f"{request_.name}_own")
     left(own)
@@ -193,7 +193,7 @@ def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: Request) -> 
 @pytest.mark.parametrize(
     "what", ["TABLE public.precious (n int)", "SCHEMA app CREATE TABLE t (n int)"]
 )
-def test_one_that_somebody_uses_stays(request_: Request, what: str) -> None:
+def test_one_that_somebody_uses_stays(request_: HostRequest, what: str) -> None:
     """With all that is in it, but not because of what tests have made."""
     host = obtain(request_)
     host.finish(1)
@@ -205,7 +205,7 @@ def test_one_that_somebody_uses_stays(request_: Request, what: str) -> None:
     stays(request_, host.name, f"it has {found}, which no run has made")
 
 
-def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: Request) -> None:
+def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: HostRequest) -> None:
     """If it is as CREATE DATABASE has made it, of a run that is no more, and nobody is in it."""
     alive = obtain(request_)
     run, living = 0x1234, alive.lease.run
@@ -232,7 +232,7 @@ def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: Re
     alive.release(keep=False)
 
 
-def test_clones_that_a_run_was_killed_over_are_removed(request_: Request) -> None:
+def test_clones_that_a_run_was_killed_over_are_removed(request_: HostRequest) -> None:
     """Unless they are somebody's by now, as what differs from what they are clones of."""
     host = obtain(request_)
     plant(host)
@@ -249,7 +249,7 @@ def test_clones_that_a_run_was_killed_over_are_removed(request_: Request) -> Non
 
 
 @pytest.fixture
-def roles(request_: Request) -> Iterator[dict[str, Request]]:
+def roles(request_: HostRequest) -> Iterator[dict[str, HostRequest]]:
     """The request of two roles, and of one that is a member of the first."""
     created = {name: f"{request_.name}_{name}" for name in ("one", "other", "member")}
     server = request_.server
@@ -266,7 +266,7 @@ def roles(request_: Request) -> Iterator[dict[str, Request]]:
 
 
 def test_only_what_is_of_our_roles_is_removed(
-    request_: Request, roles: dict[str, Request]
+    request_: HostRequest, roles: dict[str, HostRequest]
 ) -> None:
     """Any role that may create databases can mark one; a superuser passes for every role."""
     name = left(roles["one"]).name
@@ -278,7 +278,7 @@ def test_only_what_is_of_our_roles_is_removed(
     stays(roles["other"], name, "it belongs to the role 'postgres'")
 
 
-def test_one_that_another_session_is_in_stays(request_: Request) -> None:
+def test_one_that_another_session_is_in_stays(request_: HostRequest) -> None:
     """It cannot be dropped, and is not: the run takes another name, and a later one drops it."""
     obtain(request_).release(keep=True)
     with request_.server.connect(request_.name):
@@ -290,7 +290,7 @@ def test_one_that_another_session_is_in_stays(request_: Request) -> None:
     assert there(request_) == []
 
 
-def test_clones_are_removed(request_: Request) -> None:
+def test_clones_are_removed(request_: HostRequest) -> None:
     """They are as the host, in use as long as the run lives, and go with it or by the next."""
     host = obtain(request_)
     plant(host)
@@ -310,7 +310,7 @@ def test_clones_are_removed(request_: Request) -> None:
     assert there(request_) == []
 
 
-def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> None:
+def test_the_project_s_own_is_refused_unless_it_is_empty(request_: HostRequest) -> None:
     """The marker says that tests made it, not that it has not been used since."""
     own = request_._replace(is_projects_own=True)
     for _ in range(2):
@@ -324,7 +324,7 @@ def test_the_project_s_own_is_refused_unless_it_is_empty(request_: Request) -> N
     assert is_planted(own, own.name)
 
 
-def test_refusals(request_: Request) -> None:
+def test_refusals(request_: HostRequest) -> None:
     """The project's own database without a marker, however empty, and a server too old."""
     with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
         Reservation(request_._replace(oldest_version=990000), ExitStack())
@@ -341,14 +341,14 @@ def lose_lease(host: HostDatabase) -> None:
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
 
 
-def test_a_lost_lease_is_taken_again_before_each_step(request_: Request) -> None:
+def test_a_lost_lease_is_taken_again_before_each_step(request_: HostRequest) -> None:
     """Under the same identity, so that others see the run alive, and it removes what it made."""
     host = obtain(request_)
     lose_lease(host)
     host.connection.execute("SELECT 1")
     with host.connect() as connection:
         assert locks.is_held(connection, host.lease.run)
-        assert locks.Lease.is_host_in_use(connection)
+        assert Lease.is_host_in_use(connection)
     lose_lease(host)
     host.release(keep=False)
     assert there(request_) == []
@@ -356,7 +356,7 @@ def test_a_lost_lease_is_taken_again_before_each_step(request_: Request) -> None
 
 
 @pytest.mark.parametrize("others", ["nothing", "a database of another run"])
-def test_a_database_that_was_removed_in_the_meantime(request_: Request, others: str) -> None:
+def test_a_database_that_was_removed_in_the_meantime(request_: HostRequest, others: str) -> None:
     """Others may be where the run believes its schemas to be: it leaves them alone."""
     host = obtain(request_)
     lose_lease(host)
@@ -373,7 +373,7 @@ def test_a_database_that_was_removed_in_the_meantime(request_: Request, others: 
 
 
 def test_a_lease_that_is_taken_again_under_a_sweep_counts(
-    request_: Request, monkeypatch: pytest.MonkeyPatch
+    request_: HostRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is connected to what is cloned, and no lease is held in it."""
     first = obtain(request_)
@@ -381,20 +381,20 @@ def test_a_lease_that_is_taken_again_under_a_sweep_counts(
     with request_.server.maintenance() as maintenance:
         pid = first.lease.connection.info.backend_pid
         maintenance.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
-    find = backends.alive_without_lease
+    find = sessions.live_runs_without_lease
 
     def find_later(*args: Any) -> dict[int, str]:
         first.recovery.insist()
         return find(*args)
 
-    monkeypatch.setattr(backends, "alive_without_lease", find_later)
+    monkeypatch.setattr(sessions, "live_runs_without_lease", find_later)
     second = obtain(request_)
     assert there(request_) == [first.name, second.name]
     second.release(keep=False)
     first.release(keep=False)
 
 
-def test_many_runs_at_once_on_an_empty_server(request_: Request) -> None:
+def test_many_runs_at_once_on_an_empty_server(request_: HostRequest) -> None:
     """One of them has the name, each has a database, and none is left."""
     with ThreadPoolExecutor(8) as pool:
         hosts = list(pool.map(obtain, [request_] * 8))
@@ -418,7 +418,7 @@ PLANTED = """
 """
 
 
-def test_a_planted_database_makes_nobody_a_superuser(request_: Request) -> None:
+def test_a_planted_database_makes_nobody_a_superuser(request_: HostRequest) -> None:
     """Whatever becomes of it: its operators are called for nobody else."""
     server, name, role = request_.server, request_.name, f"{request_.name}_planter"
     with server.maintenance() as maintenance:
@@ -427,7 +427,7 @@ def test_a_planted_database_makes_nobody_a_superuser(request_: Request) -> None:
             planter = server._replace(params={**server.params, "user": role})
             with planter.maintenance() as connection:
                 connection.execute(f"CREATE DATABASE {name}")
-                databases.mark(connection, name, Marker(1, State.READY, name))
+                databases.mark(connection, name, Marker(1, MarkerState.READY, name))
             with planter.connect(name) as connection:
                 connection.execute(PLANTED.format(role=role, name=name))
             for is_projects_own in (False, True):

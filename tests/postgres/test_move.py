@@ -1,6 +1,6 @@
 import pytest
 
-from schema_runner.postgres import relocation
+from schema_runner.postgres import move
 from schema_runner.postgres.server import Connection
 
 from ..apps import catalog
@@ -69,14 +69,14 @@ def filled(roomy: Connection) -> Connection:
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_everything_moves_and_extensions_stay(filled: Connection, batch: int) -> None:
     """Afterwards `public` is what it was with nothing but its extensions."""
-    kinds = {found.kind for found in relocation.contents(filled, "public")}
+    kinds = {found.kind for found in move.contents(filled, "public")}
     assert ", ".join(sorted(kinds)) == (
         "aggregate, collation, conversion, function, materialized view, operator, operator class,"
         " operator family, procedure, sequence, statistics object, table, text search"
         " configuration, text search dictionary, text search parser, text search template, type,"
         " view"
     )
-    assert relocation.move(filled, "public", "target", batch=batch) == []
+    assert move.move(filled, "public", "target", batch=batch) == []
     left = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     assert filled.execute(left).fetchall() == []
     extensions = "SELECT FROM pg_extension WHERE extnamespace = 'public'::regnamespace"
@@ -85,7 +85,7 @@ def test_everything_moves_and_extensions_stay(filled: Connection, batch: int) ->
 
 def test_what_moved_works_where_it_is(filled: Connection) -> None:
     """With the target ahead on the path, whatever was made in `public` can be used."""
-    relocation.move(filled, "public", "target", batch=50)
+    move.move(filled, "public", "target", batch=50)
     filled.execute("SET search_path = target, public")
     filled.execute("INSERT INTO parent (m, c) VALUES ('bad', 'more')")
     assert filled.execute("SELECT id, p FROM parent ORDER BY id").fetchall() == [(1, 7), (2, 7)]
@@ -105,9 +105,9 @@ def test_what_moved_works_where_it_is(filled: Connection) -> None:
 def test_moving_back_restores_the_schema(filled: Connection) -> None:
     """Nothing is lost on the way: there and back leaves the same catalog and rows."""
     before, structure = digest(filled), catalog.describe(filled, "public")
-    relocation.move(filled, "public", "target", batch=20)
+    move.move(filled, "public", "target", batch=20)
     assert digest(filled) != before
-    relocation.move(filled, "target", "public", batch=20)
+    move.move(filled, "target", "public", batch=20)
     assert digest(filled) == before
     assert catalog.describe(filled, "public") == structure
 
@@ -115,9 +115,9 @@ def test_moving_back_restores_the_schema(filled: Connection) -> None:
 def test_what_cannot_move_is_returned(roomy: Connection) -> None:
     """A shell type stays, is named, and does not keep the rest from moving."""
     roomy.execute("CREATE TYPE hollow; CREATE TABLE t ()")
-    left = relocation.move(roomy, "public", "target", batch=10)
+    left = move.move(roomy, "public", "target", batch=10)
     assert [str(found) for found in left] == ["type public.hollow"]
-    assert [str(found) for found in relocation.contents(roomy, "target")] == ["table target.t"]
+    assert [str(found) for found in move.contents(roomy, "target")] == ["table target.t"]
 
 
 PATHS = {
@@ -131,8 +131,8 @@ def test_routines_that_set_their_own_path_are_mended(roomy: Connection) -> None:
     """A search_path of its own would send a routine to the empty `public`."""
     for n, path in enumerate(PATHS):
         roomy.execute(f"CREATE FUNCTION f{n}() RETURNS int SET search_path = {path} RETURN 1")
-    relocation.move(roomy, "public", "target", batch=10)
-    relocation.repoint_routines(roomy, "public", "target")
+    move.move(roomy, "public", "target", batch=10)
+    move.repoint_routines(roomy, "public", "target")
     found = roomy.execute(
         "SELECT proconfig[1] FROM pg_proc WHERE pronamespace = 'target'::regnamespace ORDER BY oid"
     )
@@ -146,7 +146,7 @@ def test_grants_and_default_privileges_are_copied(roomy: Connection) -> None:
         'CREATE ROLE "A reader"; GRANT USAGE ON SCHEMA public TO "A reader" WITH GRANT OPTION;'
         f'{default} SELECT ON TABLES TO "A reader"; {default} EXECUTE ON FUNCTIONS TO "A reader"'
     )
-    relocation.copy_grants(roomy, "public", "target")
+    move.copy_grants(roomy, "public", "target")
     roomy.execute("CREATE TABLE target.t ()")
     row = roomy.execute(
         "SELECT has_schema_privilege(r, 'target', 'USAGE WITH GRANT OPTION'),"
@@ -165,7 +165,7 @@ def test_what_is_closed_stays_closed(roomy: Connection) -> None:
     )
     for change, is_open in (("SELECT", False), ("GRANT USAGE ON SCHEMA public TO PUBLIC", True)):
         roomy.execute(change)
-        relocation.copy_grants(roomy, "public", "target")
+        move.copy_grants(roomy, "public", "target")
         assert roomy.execute(privileges).fetchall() == [(is_open, False)] * 2
 
 
@@ -180,7 +180,7 @@ def test_default_privileges_of_strangers_are_left_out(roomy: Connection) -> None
             " GRANT SELECT ON TABLES TO PUBLIC"
         )
     roomy.execute('SET ROLE "An owner"')
-    relocation.copy_grants(roomy, "public", "target")
+    move.copy_grants(roomy, "public", "target")
     roomy.execute("RESET ROLE")
     found = roomy.execute(
         "SELECT pg_get_userbyid(defaclrole) FROM pg_default_acl"

@@ -1,15 +1,14 @@
-"""Server processes that serve a run's connections, known by their application_name."""
+"""Sessions on the server: those of runs, and others, told apart by application_name."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import closing
 from typing import NamedTuple
 
 from psycopg import sql
 
-from .. import names
 from ..errors import SchemaRunnerError
-from . import locks
+from . import locks, names, prepared_transactions
 from .server import SOON, UNDO_SESSION, Connection, Server
 
 # Only our role's: no other may be ended without special rights.
@@ -67,7 +66,7 @@ _BLOCKING = """
 """
 
 
-class Backend(NamedTuple):
+class Session(NamedTuple):
     """A server process: whether it waits in an open transaction, and its last statement."""
 
     pid: int
@@ -75,7 +74,9 @@ class Backend(NamedTuple):
     query: str
 
 
-def end(connection: Connection, database: str, run: int, worker: int | None = None) -> None:
+def end_tests_sessions(
+    connection: Connection, database: str, run: int, worker: int | None = None
+) -> None:
     """End what tests of a run have open in a database: in threads that live on, for example.
 
     With a worker, leave alone what other workers have open. A session with a lease is never
@@ -91,7 +92,7 @@ def end(connection: Connection, database: str, run: int, worker: int | None = No
         connection.execute(sql.SQL(_END + which), [database, locks.HOST_IN_USE, *applications])
 
 
-def may_have_left(connection: Connection, run: int, worker: int) -> bool:
+def has_transactions(connection: Connection, run: int, worker: int) -> bool:
     """Whether a worker may have a transaction: one that is open, or prepared.
 
     Mostly it has none, which takes a tenth of the time to find out.
@@ -100,17 +101,17 @@ def may_have_left(connection: Connection, run: int, worker: int) -> bool:
     return bool(connection.execute(_ANY_TRANSACTION, [name]).fetchall())
 
 
-def of_worker_in(connection: Connection, schema: str, run: int, worker: int) -> list[Backend]:
+def worker_sessions(connection: Connection, schema: str, run: int, worker: int) -> list[Session]:
     """List what a worker of a run has open in a transaction that has to do with a schema.
 
     That of `connection` itself is left out.
     """
     name = names.application(run, worker)
     rows = connection.execute(_IN_SCHEMA, [name, schema])
-    return [Backend(*row) for row in rows]
+    return [Session(*row) for row in rows]
 
 
-def end_these(connection: Connection, backends: Iterable[Backend]) -> None:
+def end_sessions(connection: Connection, backends: Iterable[Session]) -> None:
     """End server processes of our role, and wait until they have gone."""
     with connection.transaction():
         connection.execute("SET LOCAL ROLE NONE")
@@ -118,12 +119,12 @@ def end_these(connection: Connection, backends: Iterable[Backend]) -> None:
             connection.execute("SELECT pg_catalog.pg_terminate_backend(%s, 5000)", [backend.pid])
 
 
-def with_locks_in(connection: Connection, schema: str) -> list[str]:
+def lock_holders(connection: Connection, schema: str) -> list[str]:
     """Describe whoever else has locks in a schema."""
     return [text for (text,) in connection.execute(_BLOCKING, [schema])]
 
 
-def alive_without_lease(connection: Connection) -> dict[int, str]:
+def live_runs_without_lease(connection: Connection) -> dict[int, str]:
     """Describe the runs that have connections for tests but no lease, in whatever database.
 
     One that has lost its lease is about to take it again. Wait a little for connections of dead
@@ -143,7 +144,7 @@ def alive_without_lease(connection: Connection) -> dict[int, str]:
         time.sleep(SOON)
 
 
-def refuse_shared(connection: Connection, server: Server) -> None:
+def refuse_transaction_pooler(connection: Connection, server: Server) -> None:
     """Raise SchemaRunnerError where a pooler has one backend serve several connections.
 
     All of them would hold a lease that one has taken, and none would keep its search_path. The
@@ -174,3 +175,86 @@ def _pid(connection: Connection) -> int:
     row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     assert row is not None
     return int(row[0])
+
+
+# How long, in seconds, it may stay idle in a transaction, or prepared, and how long it may be at
+# work. Stock Django's flush waits for ever.
+_IDLE = 2.0
+_AT_WORK = 30.0
+# Nothing tells when a transaction of somebody else ends.
+_SOON = 0.02
+
+
+def end_leftovers(connection: Connection, schema: str, run: int, worker: int) -> list[str]:
+    """Wait for transactions of a worker in a schema; end, and describe, what takes too long."""
+    begun, ended = time.monotonic(), list[str]()
+    while has_transactions(connection, run, worker):
+        found = worker_sessions(connection, schema, run, worker)
+        gids = prepared_transactions.of_schema(connection, schema)
+        if not found and not gids:
+            break
+        waited = time.monotonic() - begun
+        if waited > _IDLE:
+            late = [one for one in found if one.is_idle or waited > _AT_WORK]
+            end_sessions(connection, late)
+            prepared_transactions.roll_back(connection, gids)
+            ended += [_described(one) for one in late]
+            ended += [f"{gid!r} as a prepared transaction, which was rolled back" for gid in gids]
+        time.sleep(_SOON)
+    return ended
+
+
+def _described(backend: Session) -> str:
+    state = "idle in a transaction" if backend.is_idle else "at work"
+    statement = backend.query.strip()[:200]
+    return f"a connection {state}, which has been ended. Its last statement: {statement}"
+
+
+# Other workers' have the name of the run. Only our role's can be of programs that tests start.
+_NEW = """
+    SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
+    WHERE datname = pg_catalog.current_database() AND usename = session_user
+      AND pid <> pg_catalog.pg_backend_pid() AND pid <> ALL (%s)
+      AND backend_start > %s::timestamptz
+      AND (application_name = %s OR NOT pg_catalog.starts_with(application_name, %s))
+"""
+# Of what another role does, a role without special rights is not told what it is. The server's
+# own processes have no role; those of extensions, and of subscriptions, can write as anybody.
+_OTHERS = """
+    SELECT DISTINCT coalesce(nullif(application_name, ''), 'one without a name'), usename::text
+    FROM pg_catalog.pg_stat_activity
+    WHERE datname = pg_catalog.current_database() AND usename IS NOT NULL
+      AND coalesce(backend_type, '') NOT IN ('walsender', 'parallel worker')
+      AND pid <> pg_catalog.pg_backend_pid()
+      AND NOT pg_catalog.starts_with(application_name || ' ', %s || ' ')
+    ORDER BY 1, 2
+"""
+_OURS = "django-schema-runner "
+
+
+def server_time(connection: Connection) -> str:
+    """Return the server's time."""
+    (found,) = connection.execute("SELECT pg_catalog.clock_timestamp()::text").fetchone() or ("",)
+    return str(found)
+
+
+def wait_for_programs(
+    connection: Connection, since: str, *, application: str, known: Collection[int], limit: float
+) -> None:
+    """Wait until sessions that have begun since then, and may be of tests, have ended.
+
+    What a session has written is counted when it ends at the latest. The sessions of other
+    workers, and the `known` ones, are not waited for. The limit is in seconds.
+    """
+    deadline = time.monotonic() + limit
+    parameters = [list(known), since, application, _OURS]
+    while connection.execute(_NEW, parameters).fetchone() != (0,):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(SOON / 5)
+
+
+def other_applications(connection: Connection, run: int) -> list[str]:
+    """Name the applications, and roles, of the sessions that are not of a run."""
+    rows = connection.execute(_OTHERS, [names.application(run)])
+    return [f"{application} (role {role})" for application, role in rows]

@@ -31,7 +31,7 @@ _KEYS = """
 """
 
 
-class Kept(NamedTuple):
+class WantedRows(NamedTuple):
     """The rows that a table is to have: those in `source`, which has copies of some or all."""
 
     table: Table
@@ -64,7 +64,7 @@ class Copies:
                 "pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid)"
             ).format(sql.Literal(str(since % 2**32)))
         )
-        with search_path.of_users(connection, model, path):
+        with search_path.users_search_path(connection, model, path):
             for copy, table in self:
                 columns = sql.SQL(", ").join(
                     [*table.values(), sql.SQL("{} AS {}").format(mark, _MARK)]
@@ -99,15 +99,15 @@ class Copies:
         return [*(column.name for column in table.columns), MARK]
 
     @property
-    def rows(self) -> dict[str, Kept]:
+    def rows(self) -> dict[str, WantedRows]:
         """All rows, by table."""
-        return {table.name: Kept(table, copy) for copy, table in self}
+        return {table.name: WantedRows(table, copy) for copy, table in self}
 
     @property
-    def marked_rows(self) -> dict[str, Kept]:
+    def marked_rows(self) -> dict[str, WantedRows]:
         """The marked rows, by table."""
         return {
-            table.name: Kept(
+            table.name: WantedRows(
                 table, sql.SQL("(SELECT * FROM {} WHERE {}) AS marked").format(copy, _MARK)
             )
             for copy, table in self

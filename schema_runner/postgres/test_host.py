@@ -5,15 +5,24 @@ from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .. import names
-from . import backends, beside, bodies, databases, locks, prepared, relocation, schemas, waiting
-from .clones import Clones, drop_unfinished
+from . import (
+    databases,
+    function_bodies,
+    lock_waits,
+    move,
+    names,
+    prepared_transactions,
+    removal,
+    schemas,
+    sessions,
+)
+from .clones import Clones, CloneSource, drop_unfinished
 from .databases import MarkedDatabase
-from .hosts import PUBLIC, Host
-from .marker import Marker, State
-from .request import Request
+from .host import PUBLIC, Host
+from .host_request import HostRequest
+from .lease import Lease
+from .names import Marker, MarkerState
 from .server import Connection
-from .spare import Spare
 
 if TYPE_CHECKING:
     from .database_snapshot import DatabaseSnapshot
@@ -30,9 +39,9 @@ class HostDatabase(Host):
 
     def __init__(
         self,
-        request: Request,
+        request: HostRequest,
         name: str,
-        lease: locks.Lease,
+        lease: Lease,
         marker: Marker,
         inherited: Sequence[str] = (),
     ) -> None:
@@ -61,12 +70,12 @@ class HostDatabase(Host):
     def finish(self, worker: int) -> str:
         run, connection = self.lease.run, self.connection
         schema = schemas.create(connection, worker, run)
-        with waiting.limited(connection, PUBLIC, "moved"):
-            relocation.move(connection, PUBLIC, schema, batch=self._batch)
-        relocation.repoint_routines(connection, PUBLIC, schema)
-        bodies.rewrite(connection, PUBLIC, schema)
-        relocation.copy_grants(connection, PUBLIC, schema)
-        schemas.mark(connection, schema, Marker(run, State.READY))
+        with lock_waits.lock_timeout(connection, PUBLIC, "moved"):
+            move.move(connection, PUBLIC, schema, batch=self._batch)
+        move.repoint_routines(connection, PUBLIC, schema)
+        function_bodies.rewrite(connection, PUBLIC, schema)
+        move.copy_grants(connection, PUBLIC, schema)
+        schemas.mark(connection, schema, Marker(run, MarkerState.READY))
         self._is_public_in_use = False
         self.model = schema
         return schema
@@ -75,27 +84,27 @@ class HostDatabase(Host):
         self._extra = extra
         super().add_template(model, extra, since)
         if self._request.wanted:
-            self._mark_built(State.KEPT)
+            self._mark_built(MarkerState.KEPT)
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         undo = super().restore(snapshot)
         if self._request.wanted:
             self._marker = self._marker._replace(made=snapshot.made)
-            self._mark_built(State.KEPT)
+            self._mark_built(MarkerState.KEPT)
         return undo
 
     def adopt(self, template: "Template") -> None:
         super().adopt(template)
-        self._beside = beside.contents(self.connection)
+        self._beside = removal.objects_outside_runs(self.connection)
 
     def settle(self) -> None:
         super().settle()
         if self._beside is None and not self._is_public_in_use:
-            self._mark_built(State.READY)
+            self._mark_built(MarkerState.READY)
 
-    def _mark_built(self, state: State) -> None:
+    def _mark_built(self, state: MarkerState) -> None:
         """Note what the build has left beside schemas: whatever comes later is not ours."""
-        self._beside = beside.contents(self.connection)
+        self._beside = removal.objects_outside_runs(self.connection)
         self._marker = self._marker._replace(beside=tuple(self._beside))
         databases.mark(self.connection, self.name, self._marker._replace(state=state))
 
@@ -137,37 +146,39 @@ class HostDatabase(Host):
     def _replace(self, create: Callable[[], object]) -> None:
         """Drop this database, and have another created in its place."""
         run = self.lease.run
-        before, self.lease = self.lease, locks.Lease.outside(self.server, run)
+        before, self.lease = self.lease, Lease.outside(self.server, run)
         before.close()
         with (
             self.server.maintenance() as maintenance,
             self._request.holding_name(maintenance),
         ):
-            backends.end(maintenance, self.name, run)
+            sessions.end_tests_sessions(maintenance, self.name, run)
             databases.drop(maintenance, self.name)
             with databases.creation(maintenance, self.name):
                 create()
                 databases.mark(maintenance, self.name, self._marker)
-            outside, self.lease = self.lease, locks.Lease(self.connect(), run)
+            outside, self.lease = self.lease, Lease(self.connect(), run)
             outside.close()
 
     def prepare_clones(self, extra: Mapping[str, Any]) -> None:
         """Leave this database alone so that it can be cloned; it is kept if that is wanted."""
-        before, self.lease = self.lease, locks.Lease.outside(self.server, self.lease.run)
+        before, self.lease = self.lease, Lease.outside(self.server, self.lease.run)
         self.lease.share(Clones.lock_of(self.name))
         before.close()
         self._is_cloned = True
-        self._marker = self._marker._replace(state=State.READY)
+        self._marker = self._marker._replace(state=MarkerState.READY)
         if self._request.wanted:
-            self._marker = self._marker._replace(state=State.KEPT, template=self.name, extra=extra)
+            self._marker = self._marker._replace(
+                state=MarkerState.KEPT, template=self.name, extra=extra
+            )
         databases.mark(self.connection, self.name, self._marker)
 
     @classmethod
-    def of_kept(cls, request: Request, kept: MarkedDatabase, run: int) -> "HostDatabase":
+    def of_kept(cls, request: HostRequest, kept: MarkedDatabase, run: int) -> "HostDatabase":
         """Use a database that is kept, and its clones."""
         with request.server.connect(kept.name) as connection:
             reference = schemas.any_template(connection)
-        lease = locks.Lease.outside(request.server, run)
+        lease = Lease.outside(request.server, run)
         lease.share(Clones.lock_of(kept.name))
         host = cls(request, kept.name, lease, kept.marker)
         host.reference, host.made = reference, kept.marker.made
@@ -235,15 +246,15 @@ class HostDatabase(Host):
         ):
             self._drop_spare(maintenance)
             if not self._has_others():
-                prepared.roll_back_all(self.connection)
+                prepared_transactions.roll_back_all(self.connection)
                 self.lease.close()
-                backends.end(maintenance, self.name, self.lease.run)
+                sessions.end_tests_sessions(maintenance, self.name, self.lease.run)
                 databases.drop_of_run(maintenance, self.name)
 
     def _drop_spare(self, maintenance: Connection) -> None:
         """Drop what workers' own databases are clones of, if one of them has made it."""
         if self._request.workers > 1 and self._is_of_run(maintenance, self._spare):
-            backends.end(maintenance, self._spare, self.lease.run)
+            sessions.end_tests_sessions(maintenance, self._spare, self.lease.run)
             databases.drop(maintenance, self._spare)
 
     def _keep_spare(self) -> bool:
@@ -251,7 +262,7 @@ class HostDatabase(Host):
         wanted, run, request = self._request.wanted, self.lease.run, self._request
         if wanted is None or self._is_cloned or request.workers == 1:
             return False
-        spare = Spare(self.server, self.name, request.name, run)
+        spare = CloneSource(self.server, self.name, request.name, run)
         is_ready = spare.is_ready()
         if is_ready:
             marker = wanted.marker(run, request.name)
@@ -264,7 +275,7 @@ class HostDatabase(Host):
         return any(
             database.name == name
             and database.marker.run == self.lease.run
-            and database.marker.state is not State.KEPT
+            and database.marker.state is not MarkerState.KEPT
             for database in databases.requested_as(maintenance, self._request.name)
         )
 
@@ -273,7 +284,7 @@ class HostDatabase(Host):
             drop_unfinished(self.connection, self._request.name, self.lease.run, spared=self.name)
         # The lease keeps other runs from dropping the database.
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
-        backends.end(connection, self.name, run)
+        sessions.end_tests_sessions(connection, self.name, run)
         if wanted is not None and self._is_cloned:
             with self.server.maintenance() as maintenance:
                 databases.mark(maintenance, self.name, self._marker._replace(used=wanted.now))
@@ -282,9 +293,9 @@ class HostDatabase(Host):
         from . import pool
 
         with pool.noting_use(connection, self.template, run, wanted.now) as is_usable:
-            state = State.KEPT if is_usable else State.READY
-            found = beside.contents(connection)
-            marker = beside.with_more(self._marker, self._beside or (), found)
+            state = MarkerState.KEPT if is_usable else MarkerState.READY
+            found = removal.objects_outside_runs(connection)
+            marker = removal.with_new_objects(self._marker, self._beside or (), found)
             used = wanted.now if is_usable else marker.used
             databases.mark(connection, self.name, marker._replace(state=state, used=used))
         schemas.drop_rest(connection, run, batch=self._batch)
@@ -294,6 +305,6 @@ class HostDatabase(Host):
         is_projects_own = self._request.is_projects_own and self.name == self._request.name
         if self._is_public_in_use or not is_projects_own:
             return False
-        if others := beside.contents(self.connection):
+        if others := removal.objects_outside_runs(self.connection):
             self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
         return bool(others)

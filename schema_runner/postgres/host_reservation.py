@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from .. import names
 from ..errors import SchemaRunnerError
-from . import backends, databases, locks, relocation, removal, unmarked
+from . import databases, locks, move, names, removal, sessions
 from .capacity import refuse_old_server
-from .created import HostDatabase
 from .databases import MarkedDatabase
-from .hosts import PUBLIC
-from .marker import Marker, State
-from .request import Request
+from .host import PUBLIC
+from .host_request import HostRequest
+from .lease import Lease
+from .names import Marker, MarkerState
 from .server import Connection
+from .test_host import HostDatabase
 
 if TYPE_CHECKING:
     from .pool import Wanted
@@ -31,14 +31,14 @@ class Reservation:
     create databases, and where the server is too old.
     """
 
-    def __init__(self, request: Request, turn: ExitStack) -> None:
+    def __init__(self, request: HostRequest, turn: ExitStack) -> None:
         """Enter into `turn` what has to be left once there is something for others to use."""
         self._run = locks.new_run()
         request = request.of(self._run)
         with ExitStack() as entered:
             self._maintenance = entered.enter_context(request.server.maintenance())
             refuse_old_server(self._maintenance, request.oldest_version)
-            backends.refuse_shared(self._maintenance, request.server)
+            sessions.refuse_transaction_pooler(self._maintenance, request.server)
             _refuse_without_right(self._maintenance)
             self._request = request = request.on(self._maintenance)
             self.kept = self._find_kept()
@@ -70,8 +70,8 @@ class Reservation:
             marker = self._marker
             databases.mark(self._maintenance, self.name, marker)
             connection = opened.enter_context(closing(request.server.connect(self.name)))
-            lease = locks.Lease(connection, self._run)
-            inherited = [str(one) for one in relocation.contents(connection, PUBLIC)]
+            lease = Lease(connection, self._run)
+            inherited = [str(one) for one in move.contents(connection, PUBLIC)]
             self._drop_unmarked(partial(names.is_of_run, hosts=self._hosts), self.name)
             opened.pop_all()
         return HostDatabase(request, self.name, lease, marker, inherited)
@@ -81,8 +81,8 @@ class Reservation:
         """That of a database in which nothing is built yet."""
         run, request = self._run, self._request
         if request.wanted:
-            return request.wanted.marker(run, request.name)._replace(state=State.BUILDING)
-        return Marker(run, State.BUILDING, request.name)
+            return request.wanted.marker(run, request.name)._replace(state=MarkerState.BUILDING)
+        return Marker(run, MarkerState.BUILDING, request.name)
 
     def close(self) -> None:
         self._entered.close()
@@ -132,7 +132,7 @@ class Reservation:
             template = pool.find(connection, wanted, HostDatabase.path)
             if template is None:
                 return None
-            lease = locks.Lease(connection, self._run)
+            lease = Lease(connection, self._run)
             host = HostDatabase(request, database.name, lease, database.marker)
             host.adopt(template)
             host.reap([template.name])
@@ -143,12 +143,12 @@ class Reservation:
         self, database: MarkedDatabase, wanted: "Wanted"
     ) -> "HostDatabase | None":
         marker, request = database.marker, self._request
-        is_usable = marker.state is State.KEPT and marker.made >= wanted.oldest
+        is_usable = marker.state is MarkerState.KEPT and marker.made >= wanted.oldest
         if not is_usable or not wanted.is_unchanged(marker.extra or {}):
             return None
         for one in databases.requested_as(self._maintenance, request.name):
             is_clone = one.marker.template == database.name and one.name != database.name
-            if is_clone and one.marker.state is not State.KEPT:
+            if is_clone and one.marker.state is not MarkerState.KEPT:
                 self._remove(one)
         return HostDatabase.of_kept(request, database, self._run)
 
@@ -162,7 +162,7 @@ class Reservation:
         taken |= {
             one.name
             for one in found
-            if one.marker.template in taken and one.marker.state is State.KEPT
+            if one.marker.template in taken and one.marker.state is MarkerState.KEPT
         }
         taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
         doubtful = self._tell_of_doubtful()
@@ -187,7 +187,7 @@ class Reservation:
     def _drop_unmarked(self, is_named_so: Callable[[str], bool], source: str) -> None:
         candidates = [one for one in self._listing if is_named_so(one.name)]
         server = self._request.server
-        self._tell(unmarked.drop_copies(self._maintenance, server, candidates, source))
+        self._tell(removal.drop_unmarked_copies(self._maintenance, server, candidates, source))
 
     def _another_name(self) -> str:
         request, wanted = self._request, self._request.wanted
@@ -204,7 +204,7 @@ class Reservation:
         """
         found = databases.doubtful(self._listing, self._request.name)
         for one, marker in found:
-            is_kept = marker.state is State.KEPT and marker.name == one.name
+            is_kept = marker.state is MarkerState.KEPT and marker.name == one.name
             if not is_kept and not locks.is_held(self._maintenance, marker.run):
                 removal.leave(self._request, one.name, f"its comment is a run's, but {one.doubt}")
         return [one.name for one, _ in found]
@@ -239,14 +239,14 @@ def _pools(found: list[MarkedDatabase]) -> dict[str, Marker]:
     return {
         one.name: one.marker
         for one in found
-        if one.marker.fingerprint and one.marker.state is State.KEPT
+        if one.marker.fingerprint and one.marker.state is MarkerState.KEPT
     }
 
 
 def _is_of_pool(database: MarkedDatabase) -> bool:
     """Whether it is kept with a pool, or is a clone of one that is."""
     marker = database.marker
-    return marker.state is State.KEPT and bool(marker.fingerprint or marker.template)
+    return marker.state is MarkerState.KEPT and bool(marker.fingerprint or marker.template)
 
 
 def _refuse_without_right(maintenance: Connection) -> None:

@@ -1,18 +1,23 @@
-"""A lease that was lost: noticed, and taken again under the same identity if nothing is gone."""
+"""The lease of a run: advisory locks on its own connection, taken again if that is lost."""
 
+import os
+import select
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, Self
 
 import psycopg
 
 from ..errors import LeaseLostError, SchemaRunnerError
-from . import databases
+from . import databases, locks
+from .server import Connection, Server
 
-if TYPE_CHECKING:
-    from .hosts import Host
-    from .server import Connection, Server
-
+_END_HOLDER = """
+    SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+      AND (classid::bigint << 32) + objid::bigint = %s AND pid = %s
+"""
 # Seconds for which a run tries to take a lease again: a server may be restarting.
 _LIMIT = 30.0
 # The same where nothing is left to do but to clean up.
@@ -24,10 +29,132 @@ _RENEWAL = 0.5
 _CONNECT_TIMEOUT = 5
 
 
-class Recovery:
+class Lease:
+    """The locks that prove a run alive in one host database.
+
+    They belong to the session of its `connection`, so they end with the process, however it
+    ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
+    """
+
+    # Whether it has been given up.
+    _is_closed = False
+
+    def __init__(self, connection: Connection, run: int, *, is_in_host: bool = True) -> None:
+        self.run = run
+        self.connection = connection
+        self.is_in_host = is_in_host
+        self._process, self._backend = os.getpid(), connection.info.backend_pid
+        locks.LEASED[connection] = {run}
+        locks.take(connection, run)
+        if is_in_host:
+            self.share(locks.HOST_IN_USE)
+
+    @classmethod
+    def outside(cls, server: Server, run: int) -> Self:
+        """Hold a run's lease in none of its databases."""
+        return cls(server.connect_for_maintenance(), run, is_in_host=False)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the locks are gone, so that others may take this run for dead.
+
+        That is a look at the socket, which says so without a word to the server.
+        """
+        connection = self.connection
+        # A forked process has let go of the socket.
+        if os.getpid() != self._process or self._is_closed:
+            return False
+        try:
+            # What the server has sent before its end has to be read before.
+            while not connection.closed and _is_readable(connection):
+                connection.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return True
+        return connection.closed
+
+    def move_to(self, connection: Connection) -> bool:
+        """Take the locks on another connection; return False while others have one of them."""
+        held = locks.LEASED[self.connection]
+        # The server may not know yet that the connection is lost.
+        with connection.transaction():
+            # A role that was taken on may not end what the role that logs in has opened.
+            connection.execute("SET LOCAL ROLE NONE")
+            connection.execute(_END_HOLDER, [self.run, self._backend])
+        for lock in sorted(held, key=lambda lock: lock != self.run):
+            shared = "" if lock == self.run else "_shared"
+            if not locks.call(connection, f"try_advisory_lock{shared}", lock):
+                return False
+        self.connection.close()
+        self.connection, self._backend = connection, connection.info.backend_pid
+        locks.LEASED[connection] = held
+        return True
+
+    def tables_per_transaction(self, workers: int) -> int:
+        return locks.tables_per_transaction(self.connection, workers)
+
+    def share(self, lock: int) -> None:
+        """Hold another lock as long as this lease lasts; other runs can hold it too."""
+        locks.LEASED[self.connection].add(lock)
+        locks.take(self.connection, lock, "advisory_lock_shared")
+
+    def unshare(self, lock: int) -> None:
+        """Hold a lock no longer that others can hold too."""
+        locks.LEASED[self.connection].discard(lock)
+        locks.call(self.connection, "advisory_unlock_shared", lock)
+
+    @staticmethod
+    def is_host_in_use(connection: Connection) -> bool:
+        """Whether a live run has a lease in the database that is connected to."""
+        with locks.held_if_free(connection, locks.HOST_IN_USE) as free:
+            return not free
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Keep other runs from using the shared extensions; yield whether none does."""
+        is_alone = locks.call(self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE)
+        try:
+            yield is_alone
+        finally:
+            if is_alone:
+                locks.release(self.connection, locks.EXTENSIONS_IN_USE)
+
+    def leave_extensions(self) -> bool:
+        """Give up the shared extensions; return whether no other run uses them."""
+        self.unshare(locks.EXTENSIONS_IN_USE)
+        return locks.call(self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE)
+
+    def close(self) -> None:
+        self._is_closed = True
+        self.connection.close()
+
+
+def _is_readable(connection: Connection) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class LeasedHost(Protocol):
+    """A host database, as far as its lease is concerned."""
+
+    name: str
+    lease: Lease
+    recovery: "LeaseRecovery"
+
+    @property
+    def server(self) -> Server: ...
+
+    def log(self, text: str, /) -> None: ...
+
+    def is_there(self) -> bool: ...
+
+    def missing(self) -> list[str]: ...
+
+
+class LeaseRecovery:
     """Looks after the lease of a host, in the process that has taken it."""
 
-    def __init__(self, host: "Host") -> None:
+    def __init__(self, host: LeasedHost) -> None:
         self._host = host
         self._lost_at: float | None = None
         self._next = 0.0
@@ -133,10 +260,10 @@ class Recovery:
         )
 
 
-class Watch:
+class LeaseWatcher:
     """What the process that runs tests, or waits for workers, looks at all the time."""
 
-    def __init__(self, hosts: Callable[[], Iterable["Host"]]) -> None:
+    def __init__(self, hosts: Callable[[], Iterable[LeasedHost]]) -> None:
         self._hosts = hosts
         self._why: str | None = None
 
@@ -155,12 +282,12 @@ class Watch:
         return self._why
 
 
-def _connect(server: "Server", database: str | None) -> "Connection":
+def _connect(server: Server, database: str | None) -> Connection:
     server = server._replace(params={"connect_timeout": _CONNECT_TIMEOUT, **server.params})
     return server.connect_for_maintenance() if database is None else server.connect(database)
 
 
-def _is_dropped(server: "Server", database: str) -> bool:
+def _is_dropped(server: Server, database: str) -> bool:
     try:
         with _connect(server, None) as maintenance:
             return not databases.exists(maintenance, database)
