@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management import CommandError, call_command
 
-from .postgres import sequences, stamps
+from .postgres import sequences
+from .postgres.reset import changes
 from .settings import Problem, Settings, SettingsError, call
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def load(connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str) 
         return None
     alias = connection.alias
     with connection.cursor() as cursor:
-        before = stamps.current_transaction(cursor)
+        before = changes.current_transaction(cursor)
     if settings.fixtures:
         call_command("loaddata", *settings.fixtures, verbosity=0, database=alias)
     for path in settings.seeders:

@@ -14,7 +14,7 @@ from .management import import_management
 from .sessions import fresh_sessions
 
 if TYPE_CHECKING:
-    from ..postgres.occupied import Scope
+    from ..postgres.reset.changes import Scope
 
 
 class Flush(NamedTuple):
@@ -71,7 +71,7 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
         tables = connections[alias].introspection.django_table_names(include_views=False)
         # As in stock Django, there is nothing to be done then, nor to be emitted.
         if tables:
-            from ..postgres.occupied import Scope
+            from ..postgres.reset.changes import Scope
 
             reset(
                 Flush(

@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 from psycopg import errors
 
-from ..postgres import lock_waits, rows, schemas, sessions, stamps, structure
+from ..postgres import lock_waits, rows, schemas, sessions, structure
 from ..postgres.adoption import keys_adopted
 from ..postgres.names import Marker, MarkerState
-from ..postgres.reset import Reset
+from ..postgres.reset import changes
+from ..postgres.reset.reset import Reset
+from ..postgres.reset.triggers import row_security_disabled
 from ..postgres.row_copies import Copies, WantedRows
 from ..postgres.sequences import advance, restart
 from ..postgres.server import Connection
-from ..postgres.silence import unhidden
 from ..postgres.template import Template
 from . import emissions
 from .assignment import Place
@@ -221,13 +222,13 @@ class Resets:
         first = [(copy, table) for copy, table in self._first or () if table.name in OWN_TABLES]
         with keys_adopted(connection, schema, aside, first):
             self._clear(connection, request, self._rows_to_keep(connection))
-            since = stamps.current_transaction(connection.cursor())
+            since = changes.current_transaction(connection.cursor())
             sent = self._send(request.alias, range(settled), others=known is None)
         self._restart(connection, request)
         if sent.reaches_others:
             return Made(sent.settled)
         cleared, others = self._reset.tables(connection, request.scope)
-        if stamps.written_since(connection, schema, others, since):
+        if changes.tables_written_since(connection, schema, others, since):
             # Those are not restored, so nothing is.
             return Made(0, self._rows_to_keep(connection))
         rows = self._put_aside(connection, cleared).rows
@@ -245,7 +246,7 @@ class Resets:
         """Copy the rows that are there now."""
         schema, aside = self.place.schema, self._new_aside(connection)
         self._reset.prepare(connection)
-        with unhidden(connection, schema):
+        with row_security_disabled(connection, schema):
             path = self.place.path[1:]
             tables = rows.tables_with_rows(connection, schema, path, among)
             copies = Copies(aside, tables).make(connection, schema, path)

@@ -12,10 +12,10 @@ import psycopg
 from ..errors import LockTimeoutError, SchemaRunnerError
 from . import lock_waits, locks, names, schemas, structure
 from .names import Marker, MarkerState
+from .reset.changes import current_transaction
 from .rows import restore_sequences
 from .schemas import OwnSchema
 from .server import Connection
-from .stamps import current_transaction
 from .template import Template
 
 # Whether no transaction of the server has committed since another one, or may yet: up to the one
@@ -188,7 +188,7 @@ def _give_back(
 
 def _restore(connection: Connection, template: Template, schema: str) -> bool:
     """Bring the rows to what the template has; return False where that is not possible."""
-    from .reset import Reset
+    from .reset.reset import Reset
 
     try:
         Reset(schema, template.path).restore(connection, template)

@@ -6,8 +6,8 @@ from psycopg import errors
 
 from . import lock_waits
 from .project_state import LOCKED, ProjectState, Relation
+from .reset.changes import has_rows_since
 from .server import Connection
-from .stamps import has_rows_since
 
 # How long to look through a table for rows that are new.
 _LIMIT = "SET LOCAL statement_timeout = '5s'"

@@ -17,13 +17,13 @@ from . import (
     schemas,
     search_path,
     sessions,
-    vacuum,
 )
 from .capacity import refuse_old_server
 from .host import Host
 from .host_request import HostRequest
 from .lease import Lease
 from .names import Marker, MarkerState
+from .reset import vacuum
 from .server import Connection
 
 if TYPE_CHECKING:

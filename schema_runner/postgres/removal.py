@@ -8,7 +8,16 @@ from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError
 from ..wording import listing
-from . import clones, databases, locks, move, names, prepared_transactions, schemas, sessions
+from . import (
+    clones,
+    databases,
+    locks,
+    move,
+    names,
+    prepared_transactions,
+    schemas,
+    sessions,
+)
 from .clones import Clones
 from .databases import Database, MarkedDatabase
 from .host import PUBLIC

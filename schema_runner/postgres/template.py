@@ -12,7 +12,13 @@ from .move import default_privileges_undone
 from .names import Marker
 from .row_copies import Copies
 from .server import Connection
-from .structure_script import SETTINGS, CopyError, TemplateContents, first_line, script_of
+from .structure_script import (
+    SETTINGS,
+    CopyError,
+    TemplateContents,
+    first_line,
+    script_of,
+)
 
 if TYPE_CHECKING:
     from .pg_dump import Dump
@@ -67,9 +73,9 @@ class Template(NamedTuple):
         since: int | None = None,
     ) -> Self:
         """Create a template of a schema from which resets restore, and no copies are made."""
-        from .silence import unhidden
+        from .reset.triggers import row_security_disabled
 
-        with unhidden(connection, model):
+        with row_security_disabled(connection, model):
             contents = TemplateContents.of_rows(connection, model, path)
             return cls.create(connection, contents, marker, path, since)
 

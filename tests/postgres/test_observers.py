@@ -10,7 +10,8 @@ import pytest
 
 from schema_runner import embedded
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import obstacles, vacuum
+from schema_runner.postgres import obstacles
+from schema_runner.postgres.reset import vacuum
 from schema_runner.postgres.server import Connection, Server
 
 from ..builds import BUILD

@@ -12,8 +12,8 @@ from psycopg.rows import TupleRow
 from schema_runner.errors import SchemaRunnerError
 from schema_runner.postgres import rows, structure
 from schema_runner.postgres.names import Marker, MarkerState
-from schema_runner.postgres.occupied import Scope
-from schema_runner.postgres.reset import Reset
+from schema_runner.postgres.reset.changes import Scope
+from schema_runner.postgres.reset.reset import Reset
 from schema_runner.postgres.row_copies import Copies, WantedRows
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.template import Template

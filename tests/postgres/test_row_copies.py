@@ -7,11 +7,10 @@ import pytest
 
 from schema_runner.postgres import rows
 from schema_runner.postgres.adoption import keys_adopted
-from schema_runner.postgres.occupied import Scope
-from schema_runner.postgres.reset import Reset
+from schema_runner.postgres.reset.changes import Scope, current_transaction
+from schema_runner.postgres.reset.reset import Reset
 from schema_runner.postgres.row_copies import Copies
 from schema_runner.postgres.server import Connection
-from schema_runner.postgres.stamps import current_transaction
 from schema_runner.postgres.structure import version
 
 TABLES = """

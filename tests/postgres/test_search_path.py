@@ -15,9 +15,12 @@ from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.pool import Wanted
 from schema_runner.postgres.project_host import ProjectDatabase
 from schema_runner.postgres.removal import clear_schemas
-from schema_runner.postgres.reset import Reset
+from schema_runner.postgres.reset.changes import (
+    current_transaction,
+    tables_written_since,
+)
+from schema_runner.postgres.reset.reset import Reset
 from schema_runner.postgres.server import Server
-from schema_runner.postgres.stamps import current_transaction, written_since
 from schema_runner.postgres.template import Template
 from schema_runner.postgres.test_host import HostDatabase
 from schema_runner.postgres.worker_schemas import SchemaSource
@@ -86,7 +89,7 @@ def _build(server: Server, host: Host, schema: str, *, moved: bool = False) -> s
         since = current_transaction(connection.cursor())
         host.start_dump(schema, PgDump.find(connection.info.server_version))
         connection.execute(ROWS.format(schema))
-        assert written_since(connection, schema, ["town"], since)
+        assert tables_written_since(connection, schema, ["town"], since)
         host.add_template(schema, {}, since)
     return schema
 

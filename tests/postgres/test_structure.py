@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from schema_runner.postgres.occupied import Scope
-from schema_runner.postgres.reset import Reset
+from schema_runner.postgres.reset.changes import Scope
+from schema_runner.postgres.reset.reset import Reset
 from schema_runner.postgres.server import Connection, Server
 from schema_runner.postgres.structure import version
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from psycopg import sql
 
-from .occupied import NonEmptyTables
-from .server import Connection
+from ..server import Connection
+from .changes import NonEmptyTables
 
 _PAGES = """
     SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int

@@ -7,12 +7,11 @@ from functools import cached_property
 
 from psycopg import sql
 
-from . import lock_waits, search_path
-from .occupied import NonEmptyTables
-from .references import References
-from .row_copies import WantedRows
-from .server import Connection
-from .silence import silenced
+from .. import lock_waits, search_path
+from ..row_copies import WantedRows
+from ..server import Connection
+from .changes import NonEmptyTables, References
+from .triggers import triggers_disabled
 
 _MISSING = """
     (SELECT * FROM {source} WHERE NOT EXISTS (
@@ -36,7 +35,7 @@ _PAGES_PER_TABLE = 64
 
 
 @dataclass(kw_only=True)
-class Rewriting:
+class Rewrite:
     """What one reset changes, in one transaction."""
 
     connection: Connection
@@ -67,7 +66,7 @@ class Rewriting:
             self._widen()
             truncated = self._truncate()
             touched = self.changed - (truncated - self.kept.keys())
-            with silenced(self.connection, self.schema, touched):
+            with triggers_disabled(self.connection, self.schema, touched):
                 restored = self.changed & self.kept.keys()
                 with self._path_of_users():
                     self._delete(self.changed - truncated)

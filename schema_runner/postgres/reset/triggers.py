@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from psycopg import sql
 
-from .occupied import hidden
-from .server import Connection
+from ..server import Connection
+from .changes import tables_with_row_security
 
 # A partition has triggers of its own. Those of foreign keys are the server's, and stay.
 _TRIGGERS = """
@@ -40,7 +40,9 @@ _ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 
 @contextmanager
-def silenced(connection: Connection, schema: str, tables: Collection[str]) -> Iterator[None]:
+def triggers_disabled(
+    connection: Connection, schema: str, tables: Collection[str]
+) -> Iterator[None]:
     """Have nothing but what the body of the `with` says happen to these tables.
 
     It is within a transaction. Where there is nothing to be silenced, nothing is changed.
@@ -57,13 +59,13 @@ def silenced(connection: Connection, schema: str, tables: Collection[str]) -> It
 
 
 @contextmanager
-def unhidden(connection: Connection, schema: str) -> Iterator[None]:
+def row_security_disabled(connection: Connection, schema: str) -> Iterator[None]:
     """Have row security hide nothing in a schema from what the body of the `with` does."""
-    tables = hidden(connection, schema)
+    tables = tables_with_row_security(connection, schema)
     if not tables:
         yield
         return
-    with connection.transaction(), silenced(connection, schema, tables):
+    with connection.transaction(), triggers_disabled(connection, schema, tables):
         yield
 
 

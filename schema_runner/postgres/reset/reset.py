@@ -7,14 +7,21 @@ from dataclasses import dataclass, field
 
 from psycopg import errors, sql
 
-from ..errors import SchemaRunnerError
-from . import lock_waits, rows, search_path
-from .occupied import NonEmptyTables, Scope, hidden, occupied
-from .rewriting import Rewriting
-from .row_copies import WantedRows
-from .server import Connection
-from .stamps import RowVersions, stamps, with_rows
-from .template import Template
+from ...errors import SchemaRunnerError
+from .. import lock_waits, rows, search_path
+from ..row_copies import WantedRows
+from ..server import Connection
+from ..template import Template
+from .changes import (
+    NonEmptyTables,
+    RowVersions,
+    Scope,
+    non_empty_tables,
+    row_versions,
+    tables_with_row_security,
+    tables_with_rows,
+)
+from .rewrite import Rewrite
 from .vacuum import Vacuum
 
 # Tables are looked into in groups that stay the same, so that the server plans each group once:
@@ -52,10 +59,10 @@ class Reset:
             self._clear(connection, scope, kept)
 
     def _clear(self, connection: Connection, scope: Scope, kept: Mapping[str, WantedRows]) -> None:
-        found, others = occupied(connection, self.schema, scope, kept)
+        found, others = non_empty_tables(connection, self.schema, scope, kept)
         if changed := self._changed(connection, found, kept):
             try:
-                restored = Rewriting(
+                restored = Rewrite(
                     connection=connection,
                     schema=self.schema,
                     path=self.path,
@@ -95,7 +102,9 @@ class Reset:
             " AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)"
         )
         found: dict[str, bool] = dict(connection.execute(query, [self.schema]).fetchall())
-        known = stamps(connection, self.schema, [name for name in populated if found.get(name)])
+        known = row_versions(
+            connection, self.schema, [name for name in populated if found.get(name)]
+        )
         changed = [name for name in populated if self._is_other(name, None, known.get(name))]
         statements = [("", name) for name in changed if name in found]
         statements += [
@@ -119,13 +128,13 @@ class Reset:
     def remember(self, connection: Connection, kept: Mapping[str, WantedRows | None]) -> None:
         """Note that these tables have just those rows now."""
         # Of what is hidden nothing can be known: it counts as changed each time.
-        seen = kept.keys() - set(hidden(connection, self.schema))
-        for name, stamp in stamps(connection, self.schema, seen).items():
+        seen = kept.keys() - set(tables_with_row_security(connection, self.schema))
+        for name, stamp in row_versions(connection, self.schema, seen).items():
             self._stamps[name] = kept[name], stamp
 
     def tables(self, connection: Connection, scope: Scope) -> tuple[set[str], set[str]]:
         """Return which tables with pages the scope is about, and which others have pages."""
-        found, others = occupied(connection, self.schema, scope)
+        found, others = non_empty_tables(connection, self.schema, scope)
         return set(found), others
 
     def forget(self) -> None:
@@ -152,7 +161,7 @@ class Reset:
         hidden = {one.name for one in found.values() if one.is_hidden}
         changed = hidden | {name for name in kept if name in found and not found[name].pages}
         known = [name for name in found.keys() & kept.keys() if name not in changed]
-        known_stamps = stamps(connection, self.schema, known)
+        known_stamps = row_versions(connection, self.schema, known)
         changed |= {name for name in known if self._is_other(name, kept[name], known_stamps[name])}
         return changed | self._filled(connection, found.keys() - kept.keys() - changed)
 
@@ -166,9 +175,9 @@ class Reset:
         try:
             for group in groups.values():
                 if not group.isdisjoint(tables):
-                    filled |= with_rows(connection, self.schema, group)
+                    filled |= tables_with_rows(connection, self.schema, group)
         except (errors.UndefinedTable, errors.InsufficientPrivilege):
             # One has been dropped, or hides its rows by now.
             self._seen = set(tables)
-            return with_rows(connection, self.schema, tables)
+            return tables_with_rows(connection, self.schema, tables)
         return filled & set(tables)
