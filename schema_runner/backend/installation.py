@@ -10,17 +10,17 @@ import psycopg
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from ..flush.hooks import replace_flushes
+from ..flush.registry import reset_of
 from ..postgres.server import NOTICE_DEATH
 from . import search_paths
 from .assignment import Assignment, assign
 from .extensions import sharing
-from .flushes import replace_flushes
 from .introspection import SchemaIntrospection, narrow_methods
 from .location import project_databases
 from .operations import SchemaOperations
 from .own_database import OwnDatabaseCreation
 from .programs import programs
-from .resetting import reset_of
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

@@ -236,10 +236,10 @@ class Keeping(Snapshots, Base):
         return name
 
     def _send_post_migrate(self) -> None:
-        from . import emissions
+        from ..flush import post_migrate
 
         try:
-            emissions.send_for_memory(self._alias)
+            post_migrate.send_for_memory(self._alias)
         except Exception as error:
             # It has not failed where the tables were empty, as they are for stock Django.
             self._workspace.log(

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from ..flush.registry import ResettingCreation
 from ..postgres.names import Marker, MarkerState
 from ..postgres.server import Connection
 from .assignment import Assignment, Place
-from .resetting import ResettingCreation
 
 if TYPE_CHECKING:
     from ..postgres.clones import CloneSource

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from .resetting import ResettingCreation
+from ..flush.registry import ResettingCreation
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.operations import DatabaseOperations as Base

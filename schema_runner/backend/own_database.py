@@ -14,10 +14,10 @@ from .obtaining import WorkerCreation
 from .sessions import leave_transactions
 
 if TYPE_CHECKING:
+    from ..flush.resetter import Resetter
     from ..postgres.lease import Lease
     from ..postgres.server import Connection
     from ..postgres.worker_schemas import SchemaSource
-    from .resets import Resets
 
 
 class _Own(NamedTuple):
@@ -46,7 +46,7 @@ class OwnDatabaseCreation(WorkerCreation):
     # What holds for other classes, while one uses the database.
     _shared: Assignment | None = None
     # The resets of the database where tests are not.
-    _other_resets: "Resets | None" = None
+    _other_resets: "Resetter | None" = None
 
     def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:
         if own_database and not self._is_current and self._is_used_by(test_class):
@@ -69,7 +69,7 @@ class OwnDatabaseCreation(WorkerCreation):
         }
 
     @property
-    def resets(self) -> "Resets | None":
+    def resets(self) -> "Resetter | None":
         """Also None in a database without rows to restore, where the flush is stock Django's.
 
         A test that reads the catalog, or dumps the database, finds no schemas of ours there.

@@ -9,6 +9,7 @@ from django.apps import apps
 from django.db import router
 
 from ..errors import SchemaRunnerError
+from ..flush.connection import ResetConnection
 from ..postgres import names, sessions
 from ..postgres.project_changes import changed_objects, changes, has_statistics
 from ..postgres.project_state import ProjectState, digest
@@ -17,7 +18,6 @@ from ..wording import listing
 from . import search_paths
 from .own_database import OwnDatabaseCreation
 from .sessions import disconnect
-from .standing import StandingConnection
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -58,7 +58,7 @@ class WatchingCreation(OwnDatabaseCreation, Base):
     _looked = ""
     _others: Sequence[str] = ()
     # Where there are no resets, whose connection would do.
-    _own_connection: StandingConnection | None = None
+    _own_connection: ResetConnection | None = None
 
     def _obtain_host(self) -> None:
         # A run within a test finds this class, and may have other settings.
@@ -189,15 +189,13 @@ class WatchingCreation(OwnDatabaseCreation, Base):
         super().leave(keep=keep)
 
     @property
-    def _standing(self) -> StandingConnection:
+    def _standing(self) -> ResetConnection:
         if resets := self.resets:
             return resets.connection
         if self._own_connection is None:
             place = self._place
             assert place is not None
-            self._own_connection = StandingConnection(
-                lambda: self._server().connect(place.database)
-            )
+            self._own_connection = ResetConnection(lambda: self._server().connect(place.database))
         return self._own_connection
 
     def _close_own(self) -> None:

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from schema_runner.flush.post_migrate import keys_adopted
 from schema_runner.postgres import rows
-from schema_runner.postgres.adoption import keys_adopted
 from schema_runner.postgres.reset.changes import Scope, current_transaction
 from schema_runner.postgres.reset.reset import Reset
 from schema_runner.postgres.row_copies import Copies

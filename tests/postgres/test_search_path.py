@@ -6,8 +6,8 @@ from contextlib import ExitStack
 import pytest
 
 from schema_runner.backend import extensions, introspection
+from schema_runner.flush.post_migrate import keys_adopted
 from schema_runner.postgres import capacity, locks, reach, sessions, surroundings
-from schema_runner.postgres.adoption import keys_adopted
 from schema_runner.postgres.host import Host
 from schema_runner.postgres.host_request import HostRequest
 from schema_runner.postgres.host_reservation import Reservation

@@ -9,9 +9,9 @@ from django.db import connections
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
 
-from .assignment import Assignment
-from .management import import_management
-from .sessions import fresh_sessions
+from ..backend.assignment import Assignment
+from ..backend.management import import_management
+from ..backend.sessions import fresh_sessions
 
 if TYPE_CHECKING:
     from ..postgres.reset.changes import Scope

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from psycopg import errors
 
+from ..backend.assignment import Place
 from ..postgres import lock_waits, rows, schemas, sessions, structure
-from ..postgres.adoption import keys_adopted
 from ..postgres.names import Marker, MarkerState
 from ..postgres.reset import changes
 from ..postgres.reset.reset import Reset
@@ -18,17 +18,16 @@ from ..postgres.row_copies import Copies, WantedRows
 from ..postgres.sequences import advance, restart
 from ..postgres.server import Connection
 from ..postgres.template import Template
-from . import emissions
-from .assignment import Place
-from .emissions import OWN_TABLES, Sent
-from .flushes import Flush
-from .standing import StandingConnection
+from . import post_migrate
+from .connection import ResetConnection
+from .hooks import Flush
+from .post_migrate import OWN_TABLES, SentSignal, keys_adopted
 
 # How many tables one transaction may drop: few enough for any server.
 _BATCH = 20
 
 
-class Made(NamedTuple):
+class HandlerRows(NamedTuple):
     """What Django's own handlers of post_migrate make in their first `settled` calls.
 
     `rows` is all that is left before tests then; None until it has been put aside. `sends` tells
@@ -41,7 +40,7 @@ class Made(NamedTuple):
 
 
 @dataclass(slots=True)
-class Resets:
+class Resetter:
     """The resets of a place, by a `connection` of their own; `say` tells the user something.
 
     With `keeps_all` everything in the place is as it was before any test; otherwise it is as stock
@@ -52,7 +51,7 @@ class Resets:
     run: int
     worker: int
     keeps_all: bool
-    connection: StandingConnection
+    connection: ResetConnection
     say: Callable[[str], None]
 
     # Whether something has set sequences where they have not been: see `restore_sequences`.
@@ -64,7 +63,7 @@ class Resets:
     # The rows that were there before any test.
     _first: Copies | None = None
     # By what it depends on.
-    _made: dict[object, Made] = field(default_factory=dict)
+    _made: dict[object, HandlerRows] = field(default_factory=dict)
     _asides: list[str] = field(default_factory=list)
     _version: structure.Version | None = None
     # Whether handlers of post_migrate alter it, too: as they did the last time, if ever.
@@ -175,7 +174,7 @@ class Resets:
         assert template is not None, "a template is made wherever all is to be kept"
         self._reset.restore(connection, template, sequences_exactly=self.has_set_sequences)
         self.has_set_sequences, self.has_restored = False, True
-        emissions.stand_in()
+        post_migrate.stand_in()
 
     def _flush(self, request: Flush, connection: Connection) -> None:
         """Leave everything as the flush does."""
@@ -184,21 +183,21 @@ class Resets:
             if request.emits:
                 self._send(request.alias)
             return
-        key = (request.alias, request.scope, emissions.circumstances())
+        key = (request.alias, request.scope, post_migrate.circumstances())
         known = made = self._made.get(key)
         if made is None or made.rows is None:
             made = self._made[key] = self._learn(connection, request, made)
         else:
             self._clear(connection, request, made.rows)
-            emissions.stand_in()
+            post_migrate.stand_in()
         if self.has_set_sequences:
             # Before a test, when there may have been none of the rows that are there now.
             advance(connection.cursor(), self.place.schema)
             self.has_set_sequences = False
         if known is not None and made.sends:
-            sent = self._send(request.alias, range(made.settled, emissions.ALL))
+            sent = self._send(request.alias, range(made.settled, post_migrate.ALL))
             if sent.settled < made.settled:
-                self._made[key] = Made(sent.settled)
+                self._made[key] = HandlerRows(sent.settled)
 
     def _clear(
         self, connection: Connection, request: Flush, kept: Mapping[str, WantedRows]
@@ -211,14 +210,16 @@ class Resets:
             cleared, _ = self._reset.tables(connection, request.scope)
             restart(connection, self.place.schema, cleared | (request.scope.names or set()))
 
-    def _learn(self, connection: Connection, request: Flush, known: Made | None) -> Made:
+    def _learn(
+        self, connection: Connection, request: Flush, known: HandlerRows | None
+    ) -> HandlerRows:
         """Clear, and put aside what Django's own handlers make.
 
         The first time, send the signal to all handlers, and learn when to call those that are not
         Django's own.
         """
         schema, aside = self.place.schema, self._new_aside(connection)
-        settled = emissions.ALL if known is None else known.settled
+        settled = post_migrate.ALL if known is None else known.settled
         first = [(copy, table) for copy, table in self._first or () if table.name in OWN_TABLES]
         with keys_adopted(connection, schema, aside, first):
             self._clear(connection, request, self._rows_to_keep(connection))
@@ -226,18 +227,20 @@ class Resets:
             sent = self._send(request.alias, range(settled), others=known is None)
         self._restart(connection, request)
         if sent.reaches_others:
-            return Made(sent.settled)
+            return HandlerRows(sent.settled)
         cleared, others = self._reset.tables(connection, request.scope)
         if changes.tables_written_since(connection, schema, others, since):
             # Those are not restored, so nothing is.
-            return Made(0, self._rows_to_keep(connection))
+            return HandlerRows(0, self._rows_to_keep(connection))
         rows = self._put_aside(connection, cleared).rows
         self._reset.remember(connection, rows)
-        return Made(settled, rows, sends=known is not None)
+        return HandlerRows(settled, rows, sends=known is not None)
 
-    def _send(self, alias: str, own: range = range(emissions.ALL), *, others: bool = True) -> Sent:
+    def _send(
+        self, alias: str, own: range = range(post_migrate.ALL), *, others: bool = True
+    ) -> SentSignal:
         self.connection.spare()
-        sent = emissions.send(alias, own, others=others)
+        sent = post_migrate.send(alias, own, others=others)
         if others:
             self._handlers_alter = sent.alters
         return sent

@@ -9,16 +9,16 @@ import psycopg
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
+from ..backend.assignment import Assignment
+from ..backend.creation import SchemaCreation
+from ..backend.sessions import fresh_sessions, leave_transactions
 from ..errors import SchemaRunnerError
-from .assignment import Assignment
-from .creation import SchemaCreation
-from .flushes import Flush
-from .sessions import fresh_sessions, leave_transactions
+from .hooks import Flush
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
-    from .resets import Resets
+    from .resetter import Resetter
 else:
     Base = object
 
@@ -26,13 +26,13 @@ else:
 class ResettingCreation(SchemaCreation, Base):
     """`SchemaCreation` in a process that runs tests: it resets what they have committed."""
 
-    _resets: "Resets | None" = None
+    _resets: "Resetter | None" = None
     # How many there have been, and how many seconds they have taken.
     resets_done = 0
     reset_time = 0.0
 
     @property
-    def resets(self) -> "Resets | None":
+    def resets(self) -> "Resetter | None":
         """The resets of the tables that this alias uses; None where a flush stays a flush."""
         assignment = Assignment.of(self.connection.settings_dict)
         if self.runner_settings.reset == "django" or assignment is None:
@@ -48,15 +48,15 @@ class ResettingCreation(SchemaCreation, Base):
                 # A search_path of the project's, which only Django's own flush follows.
                 return None
             self.close_resets()
-            from .resets import Resets
-            from .standing import StandingConnection
+            from .connection import ResetConnection
+            from .resetter import Resetter
 
-            self._resets = Resets(
+            self._resets = Resetter(
                 place=place,
                 run=run,
                 worker=worker,
                 keeps_all=self.runner_settings.reset == "reference",
-                connection=StandingConnection(lambda: self._server().connect(place.database)),
+                connection=ResetConnection(lambda: self._server().connect(place.database)),
                 say=self._say_to_user,
             )
         return self._resets

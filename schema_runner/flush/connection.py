@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import psycopg
 
+from ..backend.sessions import disconnect
 from ..errors import SchemaRunnerError
 from ..postgres.capacity import connections_left
 from ..postgres.server import Connection
-from .sessions import disconnect
 
 # How many others have to be left for that.
 _RESERVE = 10
 
 
 @dataclass(slots=True)
-class StandingConnection:
+class ResetConnection:
     """What `connect` opens: tests never see it, its plans are ready and its catalogs read.
 
     Where connections are scarce, it is opened whenever there is need for it.
