@@ -9,6 +9,8 @@ from django.db import transaction
 from psycopg.pq import TransactionStatus
 
 from ..errors import SchemaRunnerError
+from ..migration_lint.lint import Finding, lint_migrations
+from ..migration_lint.sql import Kind, find
 from ..postgres import reach
 from ..postgres.function_bodies import without_schema
 from ..postgres.host import PUBLIC
@@ -16,8 +18,6 @@ from ..postgres.host_request import Log
 from ..postgres.server import Connection
 from .assignment import Assignment
 from .extensions import Execute, text_of
-from .review import Finding, review
-from .statements import Kind, find
 
 _REMEDY = (
     "Leave the schema out, so that search_path decides; use current_schema() where SQL asks for "
@@ -67,7 +67,7 @@ class Guard:
         Raises SchemaRunnerError with what must not be executed, by file and line, unless it is
         in `trusted` ("app_label.0001_name"); tells `log` what may find the wrong objects.
         """
-        findings = review()
+        findings = lint_migrations()
         suspect = [found for found in findings if found.migration not in trusted]
         if refused := [found for found in suspect if found.kind is not Kind.CATALOG]:
             raise SchemaRunnerError(_refusal(refused))

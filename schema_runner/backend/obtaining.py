@@ -180,8 +180,8 @@ class WorkerCreation(ResettingCreation):
         """Return what keeps a build to its schema; what the run has found it has told."""
         if self._is_current:
             return self._guard_of_migrations(lambda _: None)
+        from ..migration_lint.sql import Kind
         from .guard import Guard
-        from .statements import Kind
 
         return Guard(self._trusted_texts(), kinds=[Kind.PUBLIC])
 
@@ -189,9 +189,9 @@ class WorkerCreation(ResettingCreation):
         trusted = self.runner_settings.trusted_migrations
         if not trusted:
             return set()
-        from .review import review
+        from ..migration_lint.lint import lint_migrations
 
-        return {found.text for found in review() if found.migration in trusted}
+        return {found.text for found in lint_migrations() if found.migration in trusted}
 
     def _make_database(self, worker: int) -> Place:
         """Clone the spare database; build that first unless another worker has done so."""

@@ -142,13 +142,13 @@ class Planning(Naming):
         """
         if self._is_current or not self._has_migrations:
             return []
-        from .review import review
-        from .statements import Kind
+        from ..migration_lint.lint import lint_migrations
+        from ..migration_lint.sql import Kind
 
         trusted = self.runner_settings.trusted_migrations
         return [
             str(found)
-            for found in review()
+            for found in lint_migrations()
             if found.migration not in trusted and found.kind is not Kind.DATABASE
         ]
 

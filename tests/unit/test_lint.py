@@ -12,8 +12,8 @@ import pytest
 from django.db.migrations.loader import MigrationLoader
 from django.test import override_settings
 
-from schema_runner.backend.review import Finding, review
-from schema_runner.backend.statements import Kind
+from schema_runner.migration_lint.lint import Finding, lint_migrations
+from schema_runner.migration_lint.sql import Kind
 
 HEAD = """\
 from django.db import migrations, models
@@ -61,7 +61,7 @@ def running(sql: str) -> str:
 
 
 def found() -> list[tuple[int, str]]:
-    return [(finding.line, finding.text) for finding in review()]
+    return [(finding.line, finding.text) for finding in lint_migrations()]
 
 
 def test_a_finding_says_where_and_what(
@@ -71,16 +71,16 @@ def test_a_finding_says_where_and_what(
     write(package, running("DELETE FROM public.extra"))
     file = f"{package.name}/0001_initial.py"
     finding = Finding(Kind.PUBLIC, "contenttypes.0001_initial", file, 5, "public.extra")
-    assert review() == [finding]
+    assert lint_migrations() == [finding]
     assert str(finding) == f"{file}:5: names the schema public (public.extra)"
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert [one.file for one in review()] == [str(package / "0001_initial.py")]
+    assert [one.file for one in lint_migrations()] == [str(package / "0001_initial.py")]
 
 
 def test_each_kind_has_its_own_words(package: Path) -> None:
     write(package, running("CREATE EVENT TRIGGER x; SELECT 1 FROM pg_indexes"))
-    assert [str(finding).partition(": ")[2] for finding in review()] == [
+    assert [str(finding).partition(": ")[2] for finding in lint_migrations()] == [
         "looks into the catalog without a schema (pg_indexes)",
         "is about the whole database (CREATE EVENT TRIGGER)",
     ]
@@ -91,7 +91,7 @@ def test_findings_are_sorted(package: Path) -> None:
     second = "migrations.RunSQL('DROP ROLE y; TABLE public.y')]\n"
     for name in ("0003_c", "0001_a", "0002_b"):
         write(package, f"{HEAD}migrations.RunSQL('DROP SCHEMA y'),\n\n\n{second}", name)
-    assert [(one.migration[-1], one.line, one.text) for one in review()] == [
+    assert [(one.migration[-1], one.line, one.text) for one in lint_migrations()] == [
         (name, line, text)
         for name in "abc"
         for line, text in [(5, "DROP SCHEMA"), (8, "DROP ROLE"), (8, "public.y")]
@@ -361,16 +361,16 @@ def test_migrations_that_were_squashed_are_not_read(package: Path) -> None:
         write(package, running(f"DROP ROLE {name}"), name)
     replaces = "    replaces = [('contenttypes', '0001_a'), ('contenttypes', '0002_b')]\n"
     write(package, running("DROP ROLE c") + replaces, "0001_squashed")
-    assert [finding.migration for finding in review()] == ["contenttypes.0001_squashed"]
+    assert [finding.migration for finding in lint_migrations()] == ["contenttypes.0001_squashed"]
 
 
 def test_an_app_without_migrations_has_no_findings(package: Path) -> None:
     """Its tables are made from the models."""
     write(package, running("DROP ROLE a"))
-    assert review() != []
+    assert lint_migrations() != []
     for module in (None, "no.such.module"):
         with override_settings(MIGRATION_MODULES={"contenttypes": module}):
-            assert review() == []
+            assert lint_migrations() == []
 
 
 @pytest.mark.filterwarnings("error")
@@ -380,7 +380,7 @@ def test_what_the_compiler_warns_of_is_no_error(package: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         MigrationLoader(None)
-    assert [finding.text for finding in review()] == ["DROP ROLE"]
+    assert [finding.text for finding in lint_migrations()] == ["DROP ROLE"]
 
 
 def test_django_s_own_migrations_have_no_findings() -> None:
@@ -394,4 +394,4 @@ def test_django_s_own_migrations_have_no_findings() -> None:
         MIGRATION_MODULES={},
     ):
         assert MigrationLoader(None).graph.nodes.keys() >= {("auth", "0001_initial")}
-        assert review() == []
+        assert lint_migrations() == []

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from schema_runner.backend.statements import Kind, find
+from schema_runner.migration_lint.sql import Kind, find
 
 BODY = "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $body$ BEGIN {} END $body$"
 # Statements, with marks around what is found; "FROM" stands for a query, and "BODY" for that of a
