@@ -136,8 +136,7 @@ def _of_fixtures(settings: Settings) -> Iterator[Problem]:
 
 def _of_trusted_migrations(entries: Collection[str]) -> Iterator[Problem]:
     if entries:
-        from .fingerprint.migrations import packages
-        from .fingerprint.modules import Modules
+        from .fingerprint.modules import Modules, packages
 
         found = [*packages(Modules())]
         known = {

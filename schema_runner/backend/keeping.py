@@ -39,9 +39,9 @@ class Keeping(Snapshots, Base):
         """Return which kept schemas the run can use; None if it uses none."""
         if not self._is_wanted_later or self.runner_settings.strategy != "template":
             return None
-        from ..postgres.surroundings import facts
+        from ..fingerprint.fingerprint import server_facts
 
-        self._server_facts = facts(connection)
+        self._server_facts = server_facts(connection)
         from ..fingerprint import combined
 
         self._parts = self._current_parts()

@@ -10,7 +10,7 @@ from unittest.loader import _FailedTest  # type: ignore[attr-defined]
 
 from django.apps import apps
 
-from ..fingerprint.modules import Modules, Place
+from ..fingerprint.modules import ModuleFile, Modules
 from ..settings import Problem, Settings
 from ..wording import did_you_mean
 
@@ -90,11 +90,11 @@ def _beside(reached: str, names: Collection[str], rest: str) -> set[str]:
     return {f"{reached}.{name}{dot}{after}" for name in names}
 
 
-def _submodules(place: Place) -> set[str]:
+def _submodules(place: ModuleFile) -> set[str]:
     return {found.name for found in pkgutil.iter_modules(place.folders)}
 
 
-def _mentions(place: Place, name: str) -> bool:
+def _mentions(place: ModuleFile, name: str) -> bool:
     """Whether a package that is not imported has this name in its source."""
     try:
         return place.file is not None and name in Path(place.file).read_text(encoding="utf-8")

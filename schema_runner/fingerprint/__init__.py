@@ -7,10 +7,10 @@ files that migrations read, is in the dependencies that a `Recording` of it give
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .canonical import digest
     from .dependencies import changed, is_unchanged
-    from .hashes import digest
+    from .fingerprint import combined, parts
     from .recording import Recording
-    from .whole import combined, parts
 
 __all__ = [
     "Recording",
@@ -24,10 +24,10 @@ __all__ = [
 _MODULES = {
     "Recording": "recording",
     "changed": "dependencies",
-    "combined": "whole",
-    "digest": "hashes",
+    "combined": "fingerprint",
+    "digest": "canonical",
     "is_unchanged": "dependencies",
-    "parts": "whole",
+    "parts": "fingerprint",
 }
 
 

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 import pytest
 
 from schema_runner.backend import extensions, introspection
+from schema_runner.fingerprint import fingerprint
 from schema_runner.flush.post_migrate import keys_adopted
-from schema_runner.postgres import capacity, locks, reach, sessions, surroundings
+from schema_runner.postgres import capacity, locks, reach, sessions
 from schema_runner.postgres.host import Host
 from schema_runner.postgres.host_request import HostRequest
 from schema_runner.postgres.host_reservation import Reservation
@@ -119,7 +120,7 @@ def _use(server: Server, host: Host, blueprint: SchemaSource, schema: str) -> No
             pid = user.info.backend_pid
             assert reach.changed_elsewhere(connection, pid, []) == [f"table {schema}.town"]
         assert capacity.connections_left(connection) > 0
-        assert surroundings.facts(connection)
+        assert fingerprint.server_facts(connection)
 
 
 def test_nothing_of_others_is_called_in_the_project_s_database(

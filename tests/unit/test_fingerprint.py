@@ -117,7 +117,7 @@ sys.dont_write_bytecode = True
 import django
 django.setup()
 from schema_runner.fingerprint import Recording, combined, is_unchanged, parts
-from schema_runner.fingerprint.project import Project
+from schema_runner.project import Project
 from schema_runner.settings import Settings
 
 runner = Settings.read()

@@ -8,7 +8,7 @@ import zoneinfo
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from ..settings import project_root
+from .settings import project_root
 
 INSTALLED = {"site-packages", "dist-packages"}
 _OWN_PACKAGE = str(Path(__file__).parents[1])

@@ -9,9 +9,9 @@ from django.conf import settings as django_settings
 from django.db import connections
 from django.utils.module_loading import import_string
 
+from ..project import Project
 from ..settings import Settings, call
-from .forms import path_of
-from .project import Project
+from .canonical import path_of
 
 _SETTINGS = (
     "DEFAULT_AUTO_FIELD",

@@ -21,7 +21,7 @@ from django.utils.functional import SimpleLazyObject, cached_property, lazy
 from django.utils.translation import gettext_lazy, ngettext_lazy, pgettext_lazy
 
 from schema_runner.fingerprint.canonical import Canonical
-from schema_runner.fingerprint.project import Project
+from schema_runner.project import Project
 
 Pair = namedtuple("Pair", "one two")
 Other = namedtuple("Other", "one two")

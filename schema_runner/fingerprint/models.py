@@ -6,8 +6,7 @@ from typing import Any
 from django.apps import apps
 from django.db.models.options import DEFAULT_NAMES
 
-from .canonical import Canonical
-from .forms import path_of
+from .canonical import Canonical, path_of
 
 # Filled in for what Meta leaves out, by Django or by settings.
 _DERIVED = (
@@ -30,7 +29,7 @@ _DERIVED = (
 _LEFT_OUT = {*_DERIVED, "apps"}
 
 
-def models(to: Canonical) -> Iterator[tuple[str, str]]:
+def model_texts(to: Canonical) -> Iterator[tuple[str, str]]:
     """Yield the label of each app that has models, and the text of these, in their order.
 
     The order counts, as it gives content types their primary keys.

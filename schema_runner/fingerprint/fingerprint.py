@@ -1,4 +1,4 @@
-"""The fingerprint: one hash of everything that can be known before a build, and its parts."""
+"""The fingerprint: a hash of what decides the contents of a ready schema."""
 
 import importlib.metadata
 import os
@@ -10,14 +10,12 @@ from typing import Any
 import django
 from django.db import connections
 
+from ..postgres.server import Connection
+from ..project import INSTALLED, Project
 from ..settings import Settings
-from . import configuration, distributions, state
-from .canonical import Canonical
-from .forms import path_of
-from .hashes import digest
-from .migrations import packages, project_apps
-from .modules import Modules
-from .project import INSTALLED, Project
+from . import dependencies, models, settings
+from .canonical import Canonical, digest, path_of
+from .modules import Modules, packages, project_apps
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -66,14 +64,14 @@ def parts(
             (app.name, app.label, path_of(type(app)), app.default_auto_field)
             for app in project_apps()
         ],
-        **configuration.django(source),
-        "DATABASES": (sorted(connections.settings), configuration.database(alias, options)),
+        **settings.django(source),
+        "DATABASES": (sorted(connections.settings), settings.database(alias, options)),
         'TEST["MIGRATE"] (--no-migrations)': connections.settings[alias]["TEST"]["MIGRATE"],
-        **configuration.runner(runner_settings, alias, project, source),
+        **settings.runner(runner_settings, alias, project, source),
     }
     hashes = {name: digest(to.text(value)) for name, value in values.items()}
-    models = {f"models of {label}": digest(text) for label, text in state.models(to)}
-    return {**hashes, **models, **dict(_migrations(modules))}
+    texts = {f"models of {label}": digest(text) for label, text in models.model_texts(to)}
+    return {**hashes, **texts, **dict(_migrations(modules))}
 
 
 def _by_kind(facts: Iterable[str]) -> dict[str, list[str]]:
@@ -92,7 +90,7 @@ def _migrations(modules: Modules) -> Iterator[tuple[str, str]]:
 
 def _versions(modules: Modules) -> dict[str, Any]:
     tops = {app.name.split(".")[0] for app in project_apps()}
-    installed = distributions.versions(tops, modules)
+    installed = dependencies.versions(tops, modules)
     return {
         "version of Django": django.__version__,
         "version of Python": sys.version_info[:2],
@@ -122,3 +120,25 @@ def _hash_of(file: str | None) -> str:
             return digest(source.read())
     except OSError:
         return "absent"
+
+
+_SERVER_FACTS = """
+    SELECT 'server ' || pg_catalog.version()
+    UNION ALL
+    SELECT 'role ' || current_user
+    UNION ALL
+    SELECT pg_catalog.format('database %s %s %s', pg_catalog.pg_encoding_to_char(encoding),
+                             datcollate, datctype)
+    FROM pg_catalog.pg_database WHERE datname = 'template1'
+    UNION ALL
+    SELECT 'extension ' || name || ' ' || default_version
+    FROM pg_catalog.pg_available_extensions
+"""
+
+
+def server_facts(connection: Connection) -> list[str]:
+    """List the versions of the server and of the extensions that it could create, and the like.
+
+    They are the same on another machine that is set up alike.
+    """
+    return sorted(fact for (fact,) in connection.execute(_SERVER_FACTS))
