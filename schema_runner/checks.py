@@ -127,9 +127,9 @@ def _of_runner() -> Iterator[Problem]:
 
 def _of_fixtures(settings: Settings) -> Iterator[Problem]:
     if settings.fixtures:
-        from .reference import problems_of_fixtures
+        from .fixtures import fixture_problems
 
-        found = [{*problems_of_fixtures(settings, alias=one.alias)} for one in _on_postgresql()]
+        found = [{*fixture_problems(settings, alias=one.alias)} for one in _on_postgresql()]
         # One may be for a single alias.
         yield from sorted(set.intersection(*found)) if found else ()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.test.runner import DiscoverRunner
 from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
-from .backend.location import are_here
+from .connections import are_here
 from .execution.events import Observer
 from .execution.findings import Findings
 from .execution.lines import Lines

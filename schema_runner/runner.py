@@ -16,9 +16,8 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from .arranging import ArrangingMixin
-from .backend.mirrors import refuse_mirrors_of_nothing
-from .backend.sessions import disconnect
 from .closing import ClosingMixin
+from .connections import disconnect, refuse_unknown_mirrors
 from .errors import SchemaRunnerError
 from .execution import marks
 from .execution.suite import SchemaParallelTestSuite
@@ -141,7 +140,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         try:
             # Tests that use no database need nothing of what makes one.
             if is_any_used:
-                refuse_mirrors_of_nothing(aliases)
+                refuse_unknown_mirrors(aliases)
                 self._install()
             if self._options.clear_pools:
                 self._clear_pools(aliases)
@@ -159,7 +158,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         if self.parallel <= 1:
             try:
                 if self._workspace is not None:
-                    from .backend.programs import programs
+                    from .search_path import programs
 
                     programs.lead()
                 set_up_worker(self._settings)

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import django
 
+from ..connections import is_one_of, server_of
 from ..postgres.server import Connection, Server
+from ..search_path import Location, Locations, programs
 from . import extensions
-from .assignment import Assignment, Place
-from .location import is_one_of
 from .origins import Origins
-from .programs import programs
-from .servers import server_of
 from .stock import become_stock
 from .teardown import TearDown
 
@@ -45,7 +43,7 @@ class SchemaCreation(TearDown, Base):
             become_stock(self)
             return str(self.create_test_db(verbosity, autoclobber, *args, **kwargs))
         if self.runner_settings.fixtures:
-            from ..reference import refuse_missing_fixtures
+            from ..fixtures import refuse_missing_fixtures
 
             refuse_missing_fixtures(self.runner_settings, alias=self._alias)
         if self._is_stock:
@@ -53,7 +51,7 @@ class SchemaCreation(TearDown, Base):
 
             set_aside(self._request())
             name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
-            self._put({1: Place(name)}, 1, run=None)
+            self._put({1: Location(name)}, 1, run=None)
             self._load_reference()
             return name
         self._obtain_host()
@@ -112,20 +110,20 @@ class SchemaCreation(TearDown, Base):
 
     def _clone_as_stock(self, worker: int, verbosity: int, keepdb: bool) -> None:
         settings_dict = self.connection.settings_dict
-        before, host = Assignment.of(settings_dict), settings_dict["NAME"]
-        places = dict(before.places) if before and worker > 1 else {}
-        self._put(places, None, run=None)
+        before, host = Locations.of(settings_dict), settings_dict["NAME"]
+        by_worker = dict(before.by_worker) if before and worker > 1 else {}
+        self._put(by_worker, None, run=None)
         clone = self.get_test_db_clone_settings(str(worker))["NAME"]
         with self._nodb_cursor() as cursor:  # type: ignore[attr-defined]
             is_kept = keepdb and self._database_exists(cursor, clone)  # type: ignore[attr-defined]
         super()._clone_test_db(str(worker), verbosity, keepdb)  # type: ignore[misc]
-        places[worker] = Place(clone)
+        by_worker[worker] = Location(clone)
         if is_kept:
             # Tests of an earlier run may have emptied its tables.
-            self._put(places, worker, run=None)
+            self._put(by_worker, worker, run=None)
             self._load_reference()
             settings_dict["NAME"] = host
-        self._put(places, None, run=None)
+        self._put(by_worker, None, run=None)
 
     def _request(self) -> "HostRequest":
         from ..postgres.host_request import HostRequest
@@ -205,8 +203,8 @@ class SchemaCreation(TearDown, Base):
 
     def renew(self, worker: int) -> None:
         """Give a worker whose process has died another clone; a schema the next process makes."""
-        assignment = Assignment.of(self.connection.settings_dict)
-        if assignment is None or assignment.alias != self._alias:
+        locations = Locations.of(self.connection.settings_dict)
+        if locations is None or locations.alias != self._alias:
             return
         if self._is_stock:
             self._clone_as_stock(worker, verbosity=0, keepdb=False)
@@ -221,12 +219,14 @@ class SchemaCreation(TearDown, Base):
     def _load_reference(self) -> None:
         if not (self.runner_settings.fixtures or self.runner_settings.seeders):
             return
-        from .. import reference
+        from .. import fixtures
         from .guard import Guard
 
         schema = self._current_schema() or "public"
         with self._guarded(Guard.of_reference_data()):
-            self._since = reference.load(self.connection, self.runner_settings, schema=schema)
+            self._since = fixtures.load_reference_data(
+                self.connection, self.runner_settings, schema=schema
+            )
 
     @property
     def _needs_reference(self) -> bool:

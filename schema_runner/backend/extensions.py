@@ -10,8 +10,7 @@ from psycopg import sql
 
 from ..errors import SchemaRunnerError
 from ..postgres import locks, project_extensions
-from .assignment import Assignment
-from .programs import programs
+from ..search_path import Locations, programs
 
 _NAME = r'(?:"(?:[^"]|"")+"|\w+)'
 # Compiled on first use, and then found in the cache of `re`.
@@ -84,9 +83,9 @@ def sharing(make_cursor: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
 
     def make(connection: Any, cursor: Any) -> Any:
         made = make_cursor(connection, cursor)
-        assignment = Assignment.of(connection.settings_dict)
+        locations = Locations.of(connection.settings_dict)
         # A run within a test finds the method of the test's own run.
-        if assignment and assignment.extensions and not isinstance(made, SharingMixin):
+        if locations and locations.extensions and not isinstance(made, SharingMixin):
             made.__class__ = _sharing_class(type(made))  # type: ignore[arg-type]
         return made
 
@@ -107,22 +106,22 @@ class _Change:
 
     def __init__(self, connection: Any, text: str) -> None:
         self._connection = connection
-        assignment = Assignment.of(connection.settings_dict)
-        assert assignment is not None
-        assert assignment.extensions is not None
-        self._worker = f"{assignment.run}/{assignment.worker}"
+        locations = Locations.of(connection.settings_dict)
+        assert locations is not None
+        assert locations.extensions is not None
+        self._worker = f"{locations.run}/{locations.worker}"
         with connection.wrap_database_errors:
             locks.hold_until_commit(connection.connection, locks.EXTENSIONS)
         self._before = self._workers_of()
         self._created = created_extensions(text)
         fixed = {name for (name,) in self._query(_FIXED, self._created)}
-        path = assignment.place.path if assignment.place else ()
-        if path and assignment.extensions not in path and {*self._created} - fixed:
+        path = locations.location.path if locations.location else ()
+        if path and locations.extensions not in path and {*self._created} - fixed:
             project_extensions.refuse_extensions_of_others(
                 connection.connection, {*self._created} - fixed
             )
         kept = self._refuse_or_keep(text)
-        self.statement = in_schema(without(text, kept), assignment.extensions, fixed)
+        self.statement = in_schema(without(text, kept), locations.extensions, fixed)
 
     def _refuse_or_keep(self, text: str) -> set[str]:
         """Return the extensions that other workers have created too.

@@ -16,7 +16,7 @@ from ..postgres.function_bodies import without_schema
 from ..postgres.host import PUBLIC
 from ..postgres.host_request import Log
 from ..postgres.server import Connection
-from .assignment import Assignment
+from ..search_path import Locations
 from .extensions import Execute, text_of
 
 _REMEDY = (
@@ -131,14 +131,14 @@ class Guard:
 
 
 def _changed_elsewhere(observer: Connection, connection: Any) -> list[str]:
-    raw, assignment = connection.connection, Assignment.of(connection.settings_dict)
+    raw, locations = connection.connection, Locations.of(connection.settings_dict)
     if raw is None or raw.info.transaction_status != TransactionStatus.INTRANS:
         return []
-    assert assignment is not None
-    assert assignment.place is not None
-    schemas = [assignment.place.schema]
-    if assignment.extensions is not None:
-        schemas.append(assignment.extensions)
+    assert locations is not None
+    assert locations.location is not None
+    schemas = [locations.location.schema]
+    if locations.extensions is not None:
+        schemas.append(locations.extensions)
     # A pooler may have told the client another number.
     (process,) = raw.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     return reach.changed_elsewhere(observer, process, schemas)

@@ -10,17 +10,16 @@ import psycopg
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from .. import search_path_restore
+from ..connections import project_databases
 from ..flush.hooks import replace_flushes
 from ..flush.registry import reset_of
 from ..postgres.server import NOTICE_DEATH
-from . import search_paths
-from .assignment import Assignment, assign
+from ..search_path import Locations, programs, set_locations
 from .extensions import sharing
 from .introspection import SchemaIntrospection, narrow_methods
-from .location import project_databases
 from .operations import SchemaOperations
 from .own_database import OwnDatabaseCreation
-from .programs import programs
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -68,9 +67,9 @@ def install(**attributes: Any) -> ExitStack:
                 for name in ("make_cursor", "make_debug_cursor"):
                     _set(undo, type(connection), name, sharing(getattr(type(connection), name)))
             mixed.add(type(connection))
-            undo.callback(_leave, connection, Assignment.of(connection.settings_dict))
+            undo.callback(_leave, connection, Locations.of(connection.settings_dict))
     replace_flushes(undo, reset_of)
-    search_paths.set_back_after_tests(undo)
+    search_path_restore.restore_after_tests(undo)
     # A run within a test must not take away what the test's own run has connected.
     signal_id = object()
     connection_created.connect(_prepare, dispatch_uid=signal_id)
@@ -124,22 +123,22 @@ def _replace(
 
 def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
     """Do what a new connection needs beyond its OPTIONS."""
-    assignment = Assignment.of(connection.settings_dict)
-    if assignment is None:
+    locations = Locations.of(connection.settings_dict)
+    if locations is None:
         return
-    if assignment.run is not None and connection.connection.autocommit:
+    if locations.run is not None and connection.connection.autocommit:
         with suppress(psycopg.errors.InvalidParameterValue):
             connection.connection.execute(NOTICE_DEATH)
-    search_paths.watch(connection)
+    search_path_restore.watch_connection(connection)
     # One that comes from a pool is as whoever has used it before has left it.
     is_pooled = connection.settings_dict["OPTIONS"].get("pool")
-    if (assignment.path_is_set_later or is_pooled) and assignment.search_path is not None:
-        search_paths.set_path(connection.connection, assignment.search_path)
+    if (locations.path_is_set_later or is_pooled) and locations.search_path is not None:
+        search_path_restore.set_path(connection.connection, locations.search_path)
 
 
-def _leave(connection: "BaseDatabaseWrapper", before: Assignment | None) -> None:
+def _leave(connection: "BaseDatabaseWrapper", before: Locations | None) -> None:
     # A run within a test gives back what the test's own run has assigned.
-    assign(connection.settings_dict, before)
+    set_locations(connection.settings_dict, before)
 
 
 @contextmanager

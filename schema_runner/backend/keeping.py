@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from ..errors import SchemaRunnerError
+from ..flush.hooks import import_management
 from ..postgres.server import Connection
+from ..search_path import project_options
 from ..wording import ago, listing
 from .anew import EDITED, noted, why_anew
-from .assignment import project_options
-from .management import import_management
 from .snapshots import Snapshots, is_unchanged
 
 if TYPE_CHECKING:
@@ -224,8 +224,8 @@ class Keeping(Snapshots, Base):
         if not self._workspace.is_cloned(self._alias):
             self._settle()
         self._send_post_migrate()
-        assert self._place is not None
-        name = self._place.database
+        assert self._location is not None
+        name = self._location.database
         settings.DATABASES[self._alias]["NAME"] = name
         if serialize:
             contents = self.serialize_db_to_string()

@@ -9,7 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from ..flush.registry import ResettingCreation
 from ..postgres.names import Marker, MarkerState
 from ..postgres.server import Connection
-from .assignment import Assignment, Place
+from ..search_path import Location, Locations
 
 if TYPE_CHECKING:
     from ..postgres.clones import CloneSource
@@ -47,20 +47,20 @@ class WorkerCreation(ResettingCreation):
     start: ClassVar[Start] = Start()
 
     # What this process has made for itself, and as which worker.
-    obtained: Place | None = None
+    obtained: Location | None = None
     _fallback_database: str | None = None
     _number: int | None = None
 
     def setup_worker_connection(self, _worker_id: Any) -> None:
-        worker, assignment = int(_worker_id), self._assignment
-        if assignment and assignment.blueprint:
-            is_new = worker not in assignment.places or self.start.is_replacement
-            primary: Any = connections[assignment.alias].creation
+        worker, locations = int(_worker_id), self._locations
+        if locations and locations.blueprint:
+            is_new = worker not in locations.by_worker or self.start.is_replacement
+            primary: Any = connections[locations.alias].creation
             if is_new or primary.obtained is not None:
-                self._reconnect(assignment.at(worker, primary.obtain(worker)))
+                self._reconnect(locations.at(worker, primary.obtain(worker)))
         super().setup_worker_connection(_worker_id)
 
-    def obtain(self, worker: int) -> Place:
+    def obtain(self, worker: int) -> Location:
         """Return the place that this process has made as that worker; make it unless it has."""
         if self.obtained is None:
             self._obtain_dependencies(worker)
@@ -93,11 +93,11 @@ class WorkerCreation(ResettingCreation):
         default = [] if self._alias == DEFAULT_DB_ALIAS else [DEFAULT_DB_ALIAS]
         for alias in self.connection.settings_dict["TEST"].get("DEPENDENCIES", default):
             other = connections[alias].creation
-            assignment = other._assignment if isinstance(other, WorkerCreation) else None
-            if assignment is not None and assignment.alias != self._alias:
+            locations = other._locations if isinstance(other, WorkerCreation) else None
+            if locations is not None and locations.alias != self._alias:
                 other.setup_worker_connection(worker)
 
-    def _make_place(self, worker: int) -> Place:
+    def _make_place(self, worker: int) -> Location:
         from ..postgres.structure_script import CopyError
 
         blueprint = self._blueprint
@@ -128,53 +128,53 @@ class WorkerCreation(ResettingCreation):
         blueprint = self._blueprint
         return not (blueprint.template or self._is_current) and blueprint.spare.is_ready()
 
-    def _copy(self, worker: int) -> Place:
+    def _copy(self, worker: int) -> Location:
         schema = self._blueprint.copy(worker)
         return self._move_to(worker, schema, self._blueprint.template)
 
-    def _build(self, worker: int) -> Place:
+    def _build(self, worker: int) -> Location:
         schema = self._blueprint.begin(worker)
         try:
             self._build_schema(worker, schema)
-            place = self._move_to(worker, schema)
+            location = self._move_to(worker, schema)
         except Exception:
             self.connection.close()
             self._blueprint.drop(schema)
             raise
         self._load_reference()
-        return self._with_reference(worker, place)
+        return self._with_reference(worker, location)
 
-    def _with_reference(self, worker: int, place: Place) -> Place:
+    def _with_reference(self, worker: int, location: Location) -> Location:
         """Put aside what resets restore, in a place that this process has built."""
         if not self._needs_reference:
-            return place
+            return location
         from ..postgres.template import Template
 
         marker = Marker(self._blueprint.run, MarkerState.READY)
         with self._connect() as connection:
             template = Template.create_of_rows(
-                connection, place.schema, marker, place.path[1:], self._since
+                connection, location.schema, marker, location.path[1:], self._since
             )
-        place = place._replace(template=template.name)
-        self._move(worker, place)
-        return place
+        location = location._replace(template=template.name)
+        self._move(worker, location)
+        return location
 
     def _build_schema(self, worker: int, schema: str) -> None:
         blueprint = self._blueprint
         # Without the shims, for what a build creates must not depend on them.
-        self._move(worker, Place(blueprint.host, (schema, *blueprint.path)))
+        self._move(worker, Location(blueprint.host, (schema, *blueprint.path)))
         self._settle()
         with self._connect() as observer, self._second_guard().on(self.connection, observer):
             self._migrate()
         blueprint.finish(schema)
 
-    def _move_to(self, worker: int, schema: str, template: str | None = None) -> Place:
+    def _move_to(self, worker: int, schema: str, template: str | None = None) -> Location:
         """Use a schema that is ready from now on."""
         blueprint = self._blueprint
-        place = Place(blueprint.host, (schema, *blueprint.ahead, *blueprint.path), template)
-        self._move(worker, place)
+        location = Location(blueprint.host, (schema, *blueprint.ahead, *blueprint.path), template)
+        self._move(worker, location)
         self._settle()
-        return place
+        return location
 
     def _second_guard(self) -> "Guard":
         """Return what keeps a build to its schema; what the run has found it has told."""
@@ -193,7 +193,7 @@ class WorkerCreation(ResettingCreation):
 
         return {found.text for found in lint_migrations() if found.migration in trusted}
 
-    def _make_database(self, worker: int) -> Place:
+    def _make_database(self, worker: int) -> Location:
         """Clone the spare database; build that first unless another worker has done so."""
         spare = self._blueprint.spare
         with spare.turn() as is_missing:
@@ -201,19 +201,21 @@ class WorkerCreation(ResettingCreation):
                 self._build_spare(worker, spare)
         with self._creating():
             self._fallback_database = spare.clone(worker)
-        place = Place(self._fallback_database, template=spare.template_in(self._fallback_database))
-        self._move(worker, place)
-        return place
+        location = Location(
+            self._fallback_database, template=spare.template_in(self._fallback_database)
+        )
+        self._move(worker, location)
+        return location
 
     def _build_spare(self, worker: int, spare: "CloneSource") -> None:
         self._fallback_database = spare.name
-        place = Place(spare.name)
-        assert self._assignment is not None
-        self._reconnect(self._assignment._replace(extensions=None))
-        self._move(worker, place)
+        location = Location(spare.name)
+        assert self._locations is not None
+        self._reconnect(self._locations._replace(extensions=None))
+        self._move(worker, location)
         self._migrate()
         self._load_reference()
-        self._with_reference(worker, place)
+        self._with_reference(worker, location)
         self.connection.close()
         self.connection.close_pool()
         spare.complete()
@@ -239,9 +241,9 @@ class WorkerCreation(ResettingCreation):
             return super()._get_test_db_name()
         return self._fallback_database or self._blueprint.host
 
-    def _move(self, worker: int, place: Place) -> None:
-        assert self._assignment is not None
-        self._reconnect(self._assignment.at(worker, place))
+    def _move(self, worker: int, location: Location) -> None:
+        assert self._locations is not None
+        self._reconnect(self._locations.at(worker, location))
 
     def _connect(self) -> Connection:
         if self._number is None:
@@ -257,11 +259,11 @@ class WorkerCreation(ResettingCreation):
             self.start.say(text)
 
     @property
-    def _assignment(self) -> Assignment | None:
-        return Assignment.of(self.connection.settings_dict)
+    def _locations(self) -> Locations | None:
+        return Locations.of(self.connection.settings_dict)
 
     @property
     def _blueprint(self) -> "SchemaSource":
-        assert self._assignment is not None
-        assert self._assignment.blueprint is not None, "workers make what the run has planned"
-        return self._assignment.blueprint
+        assert self._locations is not None
+        assert self._locations.blueprint is not None, "workers make what the run has planned"
+        return self._locations.blueprint

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from django.db import connections
 
+from ..connections import leave_transactions
 from ..errors import SchemaRunnerError
 from ..postgres import names
-from .assignment import Assignment, Place
+from ..search_path import Location, Locations
 from .obtaining import WorkerCreation
-from .sessions import leave_transactions
 
 if TYPE_CHECKING:
     from ..flush.resetter import Resetter
@@ -40,11 +40,11 @@ class OwnDatabaseCreation(WorkerCreation):
     # The name of the database, also once it is dropped.
     own_database: str | None = None
     _own: _Own | None = None
-    _own_place: Place | None = None
+    _own_location: Location | None = None
     _own_lease: "Lease | None" = None
     _is_making = False
     # What holds for other classes, while one uses the database.
-    _shared: Assignment | None = None
+    _shared: Locations | None = None
     # The resets of the database where tests are not.
     _other_resets: "Resetter | None" = None
 
@@ -62,8 +62,8 @@ class OwnDatabaseCreation(WorkerCreation):
     @property
     def _aliases(self) -> set[str]:
         """The aliases of the same database: all of them go where one goes."""
-        group = self._shared or self._assignment
-        found = {one.alias: Assignment.of(one.settings_dict) for one in connections.all()}
+        group = self._shared or self._locations
+        found = {one.alias: Locations.of(one.settings_dict) for one in connections.all()}
         return {
             alias for alias, one in found.items() if one and group and one.alias == group.alias
         }
@@ -74,19 +74,19 @@ class OwnDatabaseCreation(WorkerCreation):
 
         A test that reads the catalog, or dumps the database, finds no schemas of ours there.
         """
-        place = self._place if self._shared else None
-        return None if place and place.template is None else super().resets
+        location = self._location if self._shared else None
+        return None if location and location.template is None else super().resets
 
     def _enter(self) -> None:
         """Use the database from now on, unless this worker shares none with others anyway."""
-        assignment = self._assignment
-        if self._shared or not (assignment and assignment.place and assignment.place.path):
+        locations = self._locations
+        if self._shared or not (locations and locations.location and locations.location.path):
             return
         leave_transactions()
-        primary: Any = connections[assignment.alias].creation
-        place = primary.own_place()
-        self._shared = assignment
-        self._go_to(place)
+        primary: Any = connections[locations.alias].creation
+        location = primary.own_place()
+        self._shared = locations
+        self._go_to(location)
         self._forget_types()
         self._swap_resets()
 
@@ -94,16 +94,16 @@ class OwnDatabaseCreation(WorkerCreation):
         if self._shared is None:
             return
         leave_transactions()
-        assignment, self._shared = self._shared, None
-        self._reconnect(assignment)
+        locations, self._shared = self._shared, None
+        self._reconnect(locations)
         self._forget_types()
         self._swap_resets()
 
-    def _go_to(self, place: Place) -> None:
-        assignment = self._assignment
-        assert assignment is not None
-        assert assignment.worker is not None
-        self._reconnect(assignment.at(assignment.worker, place)._replace(extensions=None))
+    def _go_to(self, location: Location) -> None:
+        locations = self._locations
+        assert locations is not None
+        assert locations.worker is not None
+        self._reconnect(locations.at(locations.worker, location)._replace(extensions=None))
 
     def _forget_types(self) -> None:
         """Let Django look up the OIDs of extensions' types again: another database has others.
@@ -122,11 +122,11 @@ class OwnDatabaseCreation(WorkerCreation):
             self._resets.connection.close()
         self._resets, self._other_resets = self._other_resets, self._resets
 
-    def own_place(self) -> Place:
+    def own_place(self) -> Location:
         """Return the database that this process has made; make it unless it has."""
-        if self._own_place is not None:
-            return self._own_place
-        shared = self._shared or self._assignment
+        if self._own_location is not None:
+            return self._own_location
+        shared = self._shared or self._locations
         assert shared is not None
         assert shared.worker is not None
         from ..postgres import own_database
@@ -134,14 +134,14 @@ class OwnDatabaseCreation(WorkerCreation):
         self._own = own = _Own(shared.blueprint or self._blueprint_of_run(), shared.worker)
         self._is_making = True
         try:
-            self._go_to(Place(own.name))
-            self._own_place = self._copy_template(own) or self._build_own(own)
+            self._go_to(Location(own.name))
+            self._own_location = self._copy_template(own) or self._build_own(own)
             assert self._own_lease is not None
             own_database.complete(own.blueprint, own.worker, self._own_lease.connection)
         finally:
             self._is_making = False
             self._reconnect(shared)
-        return self._own_place
+        return self._own_location
 
     def _blueprint_of_run(self) -> "SchemaSource":
         """Return one for a run without workers, which has planned none."""
@@ -149,7 +149,7 @@ class OwnDatabaseCreation(WorkerCreation):
         schema = workspace.schemas(self._alias)[1]
         return workspace.host(self._alias).blueprint(schema, reasons=("there is no template",))
 
-    def _copy_template(self, own: _Own) -> Place | None:
+    def _copy_template(self, own: _Own) -> Location | None:
         """Make it from the template; return None where there is none, or it cannot be copied."""
         if own.blueprint.template is None:
             self._say_why_it_migrates(own, "there is no template")
@@ -168,7 +168,7 @@ class OwnDatabaseCreation(WorkerCreation):
         except (CopyError, SnapshotError) as error:
             self._say_why_it_migrates(own, f"the template cannot be copied: {error}")
             return None
-        return Place(own.name, (), template)
+        return Location(own.name, (), template)
 
     def _say_why_it_migrates(self, own: _Own, why: str) -> None:
         self._say_to_user(
@@ -176,18 +176,18 @@ class OwnDatabaseCreation(WorkerCreation):
             f"'{self._alias}', because {why}."
         )
 
-    def _build_own(self, own: _Own) -> Place:
+    def _build_own(self, own: _Own) -> Location:
         self._migrate()
         self._load_reference()
         if not self._needs_reference:
-            return Place(own.name)
+            return Location(own.name)
         from ..postgres.names import Marker, MarkerState
         from ..postgres.template import Template
 
         marker = Marker(own.blueprint.run, MarkerState.READY)
         with self._connect() as connection:
             template = Template.create_of_rows(connection, "public", marker, (), self._since)
-        return Place(own.name, (), template.name)
+        return Location(own.name, (), template.name)
 
     def _create_own(self, own: _Own) -> None:
         from ..postgres import own_database
@@ -241,19 +241,19 @@ class OwnDatabaseCreation(WorkerCreation):
 
     def destroy_test_db(self, *args: Any, suffix: str | None = None, **kwargs: Any) -> None:
         self._drop_own()
-        assignment = self._assignment
-        if suffix is None and self.has_own_databases and assignment and assignment.blueprint:
+        locations = self._locations
+        if suffix is None and self.has_own_databases and locations and locations.blueprint:
             from ..postgres import own_database
 
             # A server that is gone the rest of the clean-up tells of.
             with suppress(SchemaRunnerError):
-                own_database.drop_all(assignment.blueprint, self._workspace.log)
+                own_database.drop_all(locations.blueprint, self._workspace.log)
         super().destroy_test_db(*args, suffix=suffix, **kwargs)
 
     def _drop_own(self) -> None:
         """Drop the database of this process: it is not for other runs, whatever these keep."""
         self._return()
-        own, self._own, self._own_place = self._own, None, None
+        own, self._own, self._own_location = self._own, None, None
         if own is None:
             return
         if self._other_resets is not None:

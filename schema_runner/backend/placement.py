@@ -8,8 +8,7 @@ from django.db import OperationalError
 
 from ..errors import SchemaRunnerError
 from ..postgres import names
-from .assignment import Assignment, Place, assign, project_options
-from .programs import programs
+from ..search_path import Location, Locations, programs, project_options, set_locations
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -45,10 +44,10 @@ class Placement(Base):
 
     def get_test_db_clone_settings(self, suffix: str) -> dict[str, Any]:
         settings_dict, worker = self.connection.settings_dict, int(suffix)
-        assignment = Assignment.of(settings_dict)
-        if assignment is None or assignment.is_for_cloning(worker):
+        locations = Locations.of(settings_dict)
+        if locations is None or locations.is_for_cloning(worker):
             return {**settings_dict, "NAME": self._name_of_clone(worker)}
-        return {**settings_dict, **assignment.for_worker(worker).entries()}
+        return {**settings_dict, **locations.for_worker(worker).entries()}
 
     def _name_of_clone(self, worker: int) -> str:
         if self.workspace is not None and self.workspace.host_name(self._alias):
@@ -58,7 +57,7 @@ class Placement(Base):
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         super().set_as_test_mirror(primary_settings_dict)
-        if primary := Assignment.of(primary_settings_dict):
+        if primary := Locations.of(primary_settings_dict):
             options = project_options(self.connection.settings_dict)
             self._reconnect(primary._replace(options=options))
 
@@ -76,28 +75,30 @@ class Placement(Base):
         )
         path = (*host.ahead, *host.path) if is_built else host.path
         template = host.reference
-        places = {n: Place(host.name, (schema, *path), template) for n, schema in schemas.items()}
+        by_worker = {
+            n: Location(host.name, (schema, *path), template) for n, schema in schemas.items()
+        }
         # Clones have copies of it.
-        places |= {n: Place(clone, (), template) for n, clone in clones.items()}
+        by_worker |= {n: Location(clone, (), template) for n, clone in clones.items()}
         if worker is not None:
             # Before there are clones, or where there is no need for any.
-            places.setdefault(worker, Place(host.name, (), template))
+            by_worker.setdefault(worker, Location(host.name, (), template))
         self._put(
-            places,
+            by_worker,
             worker,
             run=host.lease.run,
             extensions=host.extensions if schemas and workspace.is_shared(alias) else None,
             blueprint=workspace.blueprint(alias) if is_built else None,
         )
 
-    def _put(self, places: Mapping[int, Place], worker: int | None, **facts: Any) -> None:
+    def _put(self, by_worker: Mapping[int, Location], worker: int | None, **facts: Any) -> None:
         settings_dict = self.connection.settings_dict
-        before, options = Assignment.of(settings_dict), project_options(settings_dict)
+        before, options = Locations.of(settings_dict), project_options(settings_dict)
         # A service may have options of its own, which OPTIONS["options"] would replace.
         is_of_service = "service" in options and "options" not in options
         self._reconnect(
-            Assignment(
-                places=places,
+            Locations(
+                by_worker=by_worker,
                 worker=worker,
                 options=options,
                 alias=self._alias,
@@ -123,9 +124,9 @@ class Placement(Base):
         if self._finds_its_schema():
             return True
         # A pooler may refuse OPTIONS["options"], or drop it.
-        assignment = Assignment.of(self.connection.settings_dict)
-        assert assignment is not None
-        self._reconnect(assignment._replace(path_is_set_later=True))
+        locations = Locations.of(self.connection.settings_dict)
+        assert locations is not None
+        self._reconnect(locations._replace(path_is_set_later=True))
         return self._finds_its_schema()
 
     def _refuse_backend_that_sets_path(self) -> None:
@@ -141,19 +142,19 @@ class Placement(Base):
         if self._engine.startswith("django."):
             return False
         host = self._workspace.host(self._alias)
-        probe = Place(host.name, ("pg_catalog", "public"))
+        probe = Location(host.name, ("pg_catalog", "public"))
         self._put({1: probe}, 1, run=host.lease.run)
         if not self._can_be_pointed():
-            assignment = Assignment.of(self.connection.settings_dict)
-            assert assignment is not None
-            self._reconnect(assignment._replace(path_is_set_later=False, backend_sets_path=True))
+            locations = Locations.of(self.connection.settings_dict)
+            assert locations is not None
+            self._reconnect(locations._replace(path_is_set_later=False, backend_sets_path=True))
         self._use(None)
         return self._backend_sets_path
 
     @property
     def _backend_sets_path(self) -> bool:
-        assignment = Assignment.of(self.connection.settings_dict)
-        return assignment is not None and assignment.backend_sets_path
+        locations = Locations.of(self.connection.settings_dict)
+        return locations is not None and locations.backend_sets_path
 
     @property
     def _path_of_backend(self) -> str:
@@ -164,9 +165,9 @@ class Placement(Base):
         return str(self.connection.settings_dict["ENGINE"])
 
     def _finds_its_schema(self) -> bool:
-        place, is_new = self._place, self.connection.connection is None
+        location, is_new = self._location, self.connection.connection is None
         try:
-            is_found = place is None or self._current_schema() == place.schema
+            is_found = location is None or self._current_schema() == location.schema
         except OperationalError as error:
             self.connection.close()
             if not is_new:
@@ -178,9 +179,9 @@ class Placement(Base):
         return is_found
 
     @property
-    def _place(self) -> Place | None:
-        assignment = Assignment.of(self.connection.settings_dict)
-        return assignment.place if assignment else None
+    def _location(self) -> Location | None:
+        locations = Locations.of(self.connection.settings_dict)
+        return locations.location if locations else None
 
     def _current_schema(self) -> str | None:
         with self.connection.cursor() as cursor:
@@ -188,12 +189,12 @@ class Placement(Base):
             (schema,) = cursor.fetchone()
         return str(schema) if schema is not None else None
 
-    def _reconnect(self, assignment: Assignment | None) -> None:
+    def _reconnect(self, locations: Locations | None) -> None:
         """Put an assignment into force, for connections in all threads, or take it away."""
         settings_dict = self.connection.settings_dict
-        wanted = assignment.entries() if assignment else {}
+        wanted = locations.entries() if locations else {}
         if any(settings_dict[key] != wanted.get(key) for key in ("NAME", "OPTIONS")):
             self.connection.close()
             self.connection.close_pool()
-        assign(settings_dict, assignment)
+        set_locations(settings_dict, locations)
         programs.follow()

@@ -9,11 +9,11 @@ import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from ..connections import server_of
 from ..errors import SchemaRunnerError
 from ..postgres import sessions
 from ..postgres.capacity import connections_left
 from ..postgres.server import SECONDS_FOR_CLOSING
-from .servers import server_of
 
 # What a run itself has open at the same time: its leases, and connections of the main process.
 _OWN = 4

@@ -5,7 +5,7 @@ from typing import Any
 from django.db.backends.base.creation import BaseDatabaseCreation
 
 from ..postgres import names
-from .assignment import Assignment
+from ..search_path import Locations
 
 
 def become_stock(creation: Any) -> None:
@@ -14,7 +14,7 @@ def become_stock(creation: Any) -> None:
     It stays the same object, of which a test may have replaced methods. Its connection has the
     project's own options: in another database there is no schema of ours.
     """
-    ours, assignment = type(creation), Assignment.of(creation.connection.settings_dict)
+    ours, locations = type(creation), Locations.of(creation.connection.settings_dict)
     stock = next(
         one
         for one in ours.__mro__
@@ -33,11 +33,11 @@ def become_stock(creation: Any) -> None:
         finally:
             if suffix is None:
                 self.__class__ = ours
-                self._reconnect(assignment)
+                self._reconnect(locations)
 
     creation._reconnect(None)
-    if assignment and assignment.blueprint and assignment.worker:
+    if locations and locations.blueprint and locations.worker:
         # What stock Django's worker has, so that each one makes another database.
         settings_dict = creation.connection.settings_dict
-        settings_dict["NAME"] = names.clone_database(settings_dict["NAME"], assignment.worker)
+        settings_dict["NAME"] = names.clone_database(settings_dict["NAME"], locations.worker)
     creation.__class__ = type(stock.__name__, (stock,), {"destroy_test_db": destroy_test_db})

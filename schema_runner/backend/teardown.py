@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from ..connections import disconnect
 from ..postgres import names
 from .keeping import Keeping
-from .sessions import disconnect
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base

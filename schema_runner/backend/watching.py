@@ -8,6 +8,8 @@ import psycopg
 from django.apps import apps
 from django.db import router
 
+from .. import search_path_restore
+from ..connections import disconnect
 from ..errors import SchemaRunnerError
 from ..flush.connection import ResetConnection
 from ..postgres import names, sessions
@@ -15,9 +17,7 @@ from ..postgres.project_changes import changed_objects, changes, has_statistics
 from ..postgres.project_state import ProjectState, digest
 from ..postgres.server import Connection
 from ..wording import listing
-from . import search_paths
 from .own_database import OwnDatabaseCreation
-from .sessions import disconnect
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -146,8 +146,8 @@ class WatchingCreation(OwnDatabaseCreation, Base):
 
     def changes_outside(self) -> frozenset[str]:
         """Name what is another than when this was asked last, at the end of the class before."""
-        assignment = self._assignment
-        if assignment is None or assignment.alias != self._alias or not self._place:
+        locations = self._locations
+        if locations is None or locations.alias != self._alias or not self._location:
             return frozenset()
         try:
             return self._changes_outside(self._standing.get())
@@ -157,13 +157,13 @@ class WatchingCreation(OwnDatabaseCreation, Base):
 
     def _changes_outside(self, connection: Connection) -> frozenset[str]:
         if connection.info.server_version >= _FLUSHES:
-            search_paths.execute_on_idle(_FLUSH)
+            search_path_restore.execute_on_idle(_FLUSH)
         if self._looked:
             sessions.wait_for_programs(
                 connection,
                 self._looked,
                 application=str(self.connection.settings_dict["OPTIONS"].get("application_name")),
-                known=search_paths.backends_in_use(),
+                known=search_path_restore.backends_in_use(),
                 limit=_AFTER_CLASS,
             )
         self._looked = sessions.server_time(connection)
@@ -193,9 +193,11 @@ class WatchingCreation(OwnDatabaseCreation, Base):
         if resets := self.resets:
             return resets.connection
         if self._own_connection is None:
-            place = self._place
-            assert place is not None
-            self._own_connection = ResetConnection(lambda: self._server().connect(place.database))
+            location = self._location
+            assert location is not None
+            self._own_connection = ResetConnection(
+                lambda: self._server().connect(location.database)
+            )
         return self._own_connection
 
     def _close_own(self) -> None:

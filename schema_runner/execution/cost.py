@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from ..backend.sessions import resets_so_far
+from ..connections import resets_so_far
 
 
 class Cost(NamedTuple):

@@ -10,7 +10,7 @@ from unittest.util import strclass
 
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
-from ..backend.sessions import changes_outside, prepare_for
+from ..connections import changes_outside, prepare_for
 from . import marks
 from .alarm import Alarm
 from .cost import Cost, cost_so_far

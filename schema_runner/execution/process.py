@@ -15,13 +15,13 @@ from django.db import connections
 
 from .. import forks
 from ..backend.installation import install
-from ..backend.management import import_management
 from ..backend.obtaining import Start, WorkerCreation
 from ..backend.own_database import OwnDatabaseCreation
-from ..backend.programs import programs
-from ..backend.sessions import disconnect, leave_transactions, prepare_for
+from ..connections import disconnect, leave_transactions, prepare_for
 from ..errors import SchemaRunnerError
+from ..flush.hooks import import_management
 from ..postgres import locks
+from ..search_path import programs
 from . import main_process, marks
 from .assigned import Assigned, Pipes
 from .channel import Receiver, Sender
@@ -254,9 +254,9 @@ def _creations() -> list[OwnDatabaseCreation]:
 def _places() -> dict[str, tuple[str, str]]:
     """Map the aliases for which this process has made something to its database and schema."""
     return {
-        creation.connection.alias: (place.database, place.schema)
+        creation.connection.alias: (location.database, location.schema)
         for creation in _creations()
-        if (place := creation.obtained) is not None
+        if (location := creation.obtained) is not None
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from ..backend.sessions import changes_outside
+from ..connections import changes_outside
 from ..errors import TestTimeoutError
 from . import marks
 from .alarm import Alarm

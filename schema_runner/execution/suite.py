@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 from django.test.runner import ParallelTestSuite
 
-from ..backend.sessions import disconnect
+from ..connections import disconnect
 from ..errors import SchemaRunnerError
 from ..settings import Settings
 from . import marks

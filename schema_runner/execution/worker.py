@@ -34,17 +34,17 @@ def current_worker() -> Worker | None:
 
     Without --parallel the one process that runs the tests is worker 1.
     """
-    from ..backend.assignment import Assignment
+    from ..search_path import Locations
 
-    number, places = None, {}
+    number, found = None, {}
     for alias in connections:
-        assignment = Assignment.of(connections[alias].settings_dict)
-        if assignment is not None and assignment.place is not None:
-            number, places[alias] = assignment.worker, assignment.place
+        locations = Locations.of(connections[alias].settings_dict)
+        if locations is not None and locations.location is not None:
+            number, found[alias] = locations.worker, locations.location
     if number is None:
         return None
-    first = places[DEFAULT_DB_ALIAS if DEFAULT_DB_ALIAS in places else next(iter(places))]
-    schemas = {alias: place.schema for alias, place in places.items()}
+    first = found[DEFAULT_DB_ALIAS if DEFAULT_DB_ALIAS in found else next(iter(found))]
+    schemas = {alias: location.schema for alias, location in found.items()}
     return Worker(number, first.database, first.schema, schemas)
 
 

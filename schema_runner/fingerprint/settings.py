@@ -87,7 +87,7 @@ def _is_in_database(entry: dict[str, Any]) -> bool:
 
 
 def _fixture(label: str, alias: str, project: Project) -> list[tuple[str, bytes]]:
-    from ..reference import find_fixtures
+    from ..fixtures import find_fixtures
 
     return [(project.label(path), _read(path)) for path in find_fixtures(label, alias=alias)]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from ..backend.sessions import disconnect
+from ..connections import disconnect
 from ..errors import SchemaRunnerError
 from ..postgres.capacity import connections_left
 from ..postgres.server import Connection

@@ -1,17 +1,19 @@
 """The flush with which Django ends a test that commits, told from any other."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from django.apps import apps
 from django.core.management.commands import flush
 from django.db import connections
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
+from django.utils.module_loading import module_has_submodule
 
-from ..backend.assignment import Assignment
-from ..backend.management import import_management
-from ..backend.sessions import fresh_sessions
+from ..connections import fresh_sessions
+from ..search_path import Locations
 
 if TYPE_CHECKING:
     from ..postgres.reset.changes import Scope
@@ -93,8 +95,8 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
 
 def _has_path(alias: str) -> bool:
     """Whether the tables of an alias are found by a search_path of ours."""
-    assignment = Assignment.of(connections[alias].settings_dict)
-    return assignment is not None and assignment.search_path is not None
+    locations = Locations.of(connections[alias].settings_dict)
+    return locations is not None and locations.search_path is not None
 
 
 def _is_django_s(alias: str) -> bool:
@@ -104,3 +106,20 @@ def _is_django_s(alias: str) -> bool:
         getattr(ops, name, None) is getattr(DatabaseOperations, name)
         for name in ("sql_flush", "execute_sql_flush")
     )
+
+
+# The apps that have been looked at in this process, or before it was forked.
+_seen: set[str] = set()
+
+
+def import_management(*ignored: type[Exception]) -> None:
+    """Import what `migrate` and `flush` import first; do it where neither of them runs.
+
+    `migrate` lets errors through, and `flush` ignores an ImportError.
+    """
+    for config in apps.get_app_configs():
+        if config.name not in _seen:
+            _seen.add(config.name)
+            if module_has_submodule(config.module, "management"):
+                with suppress(*ignored):
+                    import_module(".management", config.name)

@@ -9,10 +9,10 @@ import psycopg
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
-from ..backend.assignment import Assignment
 from ..backend.creation import SchemaCreation
-from ..backend.sessions import fresh_sessions, leave_transactions
+from ..connections import fresh_sessions, leave_transactions
 from ..errors import SchemaRunnerError
+from ..search_path import Locations
 from .hooks import Flush
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ class ResettingCreation(SchemaCreation, Base):
     @property
     def resets(self) -> "Resetter | None":
         """The resets of the tables that this alias uses; None where a flush stays a flush."""
-        assignment = Assignment.of(self.connection.settings_dict)
-        if self.runner_settings.reset == "django" or assignment is None:
+        locations = Locations.of(self.connection.settings_dict)
+        if self.runner_settings.reset == "django" or locations is None:
             return None
-        if assignment.alias != self._alias:
-            primary: Any = connections[assignment.alias].creation
+        if locations.alias != self._alias:
+            primary: Any = connections[locations.alias].creation
             return primary.resets if isinstance(primary, ResettingCreation) else None
-        place, worker, run = assignment.place, assignment.worker, assignment.run
-        if place is None or worker is None or run is None or self._backend_sets_path:
+        location, worker, run = locations.location, locations.worker, locations.run
+        if location is None or worker is None or run is None or self._backend_sets_path:
             return None
-        if self._resets is None or self._resets.place != place:
-            if not place.path and self._current_schema() != place.schema:
+        if self._resets is None or self._resets.location != location:
+            if not location.path and self._current_schema() != location.schema:
                 # A search_path of the project's, which only Django's own flush follows.
                 return None
             self.close_resets()
@@ -52,11 +52,11 @@ class ResettingCreation(SchemaCreation, Base):
             from .resetter import Resetter
 
             self._resets = Resetter(
-                place=place,
+                location=location,
                 run=run,
                 worker=worker,
                 keeps_all=self.runner_settings.reset == "reference",
-                connection=ResetConnection(lambda: self._server().connect(place.database)),
+                connection=ResetConnection(lambda: self._server().connect(location.database)),
                 say=self._say_to_user,
             )
         return self._resets
@@ -69,18 +69,18 @@ class ResettingCreation(SchemaCreation, Base):
         if self._resets is None and not commits:
             # No test has committed yet.
             return
-        assignment, resets = Assignment.of(self.connection.settings_dict), self.resets
-        if assignment is None or assignment.alias != self._alias or resets is None:
+        locations, resets = Locations.of(self.connection.settings_dict), self.resets
+        if locations is None or locations.alias != self._alias or resets is None:
             return
         resets.finish()
-        blueprint = assignment.blueprint
-        is_renewable = bool(resets.place.path and blueprint and blueprint.template)
+        blueprint = locations.blueprint
+        is_renewable = bool(resets.location.path and blueprint and blueprint.template)
         if is_renewable:
 
             def renew() -> None:
                 assert blueprint is not None
                 self.connection.close()
-                blueprint.renew(resets.place.schema)
+                blueprint.renew(resets.location.schema)
 
             resets.renew_if_altered(renew)
         if commits:

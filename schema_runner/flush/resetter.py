@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from psycopg import errors
 
-from ..backend.assignment import Place
 from ..postgres import lock_waits, rows, schemas, sessions, structure
 from ..postgres.names import Marker, MarkerState
 from ..postgres.reset import changes
@@ -18,6 +17,7 @@ from ..postgres.row_copies import Copies, WantedRows
 from ..postgres.sequences import advance, restart
 from ..postgres.server import Connection
 from ..postgres.template import Template
+from ..search_path import Location
 from . import post_migrate
 from .connection import ResetConnection
 from .hooks import Flush
@@ -47,7 +47,7 @@ class Resetter:
     Django's flush leaves it, but that rows of FIXTURES and SEEDERS stay.
     """
 
-    place: Place
+    location: Location
     run: int
     worker: int
     keeps_all: bool
@@ -74,7 +74,7 @@ class Resetter:
     _unchecked: Callable[[Connection], None] | None = None
 
     def __post_init__(self) -> None:
-        self._reset = Reset(self.place.schema, self.place.path[1:])
+        self._reset = Reset(self.location.schema, self.location.path[1:])
 
     def do(self, request: Flush) -> None:
         """Do what is asked for at the end of a test."""
@@ -97,11 +97,11 @@ class Resetter:
         except errors.LockNotAvailable as error:
             # Where connections are scarce it may be another one than before.
             raise lock_waits.schema_in_use(
-                self.connection.get(), self.place.schema, "reset"
+                self.connection.get(), self.location.schema, "reset"
             ) from error
 
     def _do(self, request: Flush) -> None:
-        connection, schema = self.connection.get(), self.place.schema
+        connection, schema = self.connection.get(), self.location.schema
         for left in sessions.end_leftovers(connection, schema, self.run, self.worker):
             self.say(f"{request.test} left {left}")
         is_as_known = (
@@ -131,7 +131,7 @@ class Resetter:
 
     def _begin(self, *, watches: bool) -> None:
         if watches and self._version is None:
-            self._version = structure.version(self.connection.get(), self.place.schema)
+            self._version = structure.version(self.connection.get(), self.location.schema)
         if self._first is None and not self.keeps_all:
             connection = self.connection.get()
             template = self._read_template(connection)
@@ -145,7 +145,7 @@ class Resetter:
         last, self._unchecked = self._unchecked, None
         if last is None or self._version is None:
             return
-        connection, schema = self.connection.get(), self.place.schema
+        connection, schema = self.connection.get(), self.location.schema
         if structure.version(connection, schema) != self._version:
             renew()
             self._reset.forget()
@@ -192,7 +192,7 @@ class Resetter:
             post_migrate.stand_in()
         if self.has_set_sequences:
             # Before a test, when there may have been none of the rows that are there now.
-            advance(connection.cursor(), self.place.schema)
+            advance(connection.cursor(), self.location.schema)
             self.has_set_sequences = False
         if known is not None and made.sends:
             sent = self._send(request.alias, range(made.settled, post_migrate.ALL))
@@ -208,7 +208,7 @@ class Resetter:
     def _restart(self, connection: Connection, request: Flush) -> None:
         if request.restarts:
             cleared, _ = self._reset.tables(connection, request.scope)
-            restart(connection, self.place.schema, cleared | (request.scope.names or set()))
+            restart(connection, self.location.schema, cleared | (request.scope.names or set()))
 
     def _learn(
         self, connection: Connection, request: Flush, known: HandlerRows | None
@@ -218,7 +218,7 @@ class Resetter:
         The first time, send the signal to all handlers, and learn when to call those that are not
         Django's own.
         """
-        schema, aside = self.place.schema, self._new_aside(connection)
+        schema, aside = self.location.schema, self._new_aside(connection)
         settled = post_migrate.ALL if known is None else known.settled
         first = [(copy, table) for copy, table in self._first or () if table.name in OWN_TABLES]
         with keys_adopted(connection, schema, aside, first):
@@ -247,10 +247,10 @@ class Resetter:
 
     def _put_aside(self, connection: Connection, among: Collection[str] | None = None) -> Copies:
         """Copy the rows that are there now."""
-        schema, aside = self.place.schema, self._new_aside(connection)
+        schema, aside = self.location.schema, self._new_aside(connection)
         self._reset.prepare(connection)
         with row_security_disabled(connection, schema):
-            path = self.place.path[1:]
+            path = self.location.path[1:]
             tables = rows.tables_with_rows(connection, schema, path, among)
             copies = Copies(aside, tables).make(connection, schema, path)
         schemas.mark(connection, aside, Marker(self.run, MarkerState.READY))
@@ -267,7 +267,7 @@ class Resetter:
         return template.copies.rows if self.keeps_all else template.copies.marked_rows
 
     def _read_template(self, connection: Connection) -> Template | None:
-        if self._template is None and self.place.template is not None:
-            path = self.place.path[1:]
-            self._template = Template.read(connection, self.place.template, path)
+        if self._template is None and self.location.template is not None:
+            path = self.location.path[1:]
+            self._template = Template.read(connection, self.location.template, path)
         return self._template

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db.backends.postgresql.base import DatabaseWrapper
 
-from schema_runner.backend import search_paths
+from schema_runner import search_path_restore
 
 from ..project import SERIAL, WITH_STOCK, Mode, Project, each_runner
 from .decoys import DECOYS, unchanged
@@ -202,7 +202,7 @@ def test_threads_that_connect_meanwhile() -> None:
         while not is_over.is_set():
             kept = [DatabaseWrapper({}) for _ in range(50)]
             for one in kept:
-                search_paths.watch(one)
+                search_path_restore.watch_connection(one)
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -211,7 +211,7 @@ def test_threads_that_connect_meanwhile() -> None:
             ended = [threads.submit(connect) for _ in range(2)]
             try:
                 for _ in range(300):
-                    search_paths.backends_in_use()
+                    search_path_restore.backends_in_use()
             finally:
                 is_over.set()
     finally:

@@ -3,23 +3,31 @@ from typing import Any
 
 import pytest
 
-from schema_runner.backend.assignment import Assignment, Place, assign, project_options
 from schema_runner.errors import SchemaRunnerError
+from schema_runner.search_path import (
+    Location,
+    Locations,
+    project_options,
+    set_locations,
+)
 
 RUN = 4711
 APPLICATION = "django-schema-runner 4711"
 MEMORY = {"options": "-c work_mem=1MB"}
 
 
-def assignment(**options: Any) -> Assignment:
-    places = {1: Place("test_x", ("test_w1_7", "public")), 2: Place("test_x", ("test_w2_8",))}
-    return Assignment(places, 1, RUN, options, "default")
+def locations(**options: Any) -> Locations:
+    by_worker = {
+        1: Location("test_x", ("test_w1_7", "public")),
+        2: Location("test_x", ("test_w2_8",)),
+    }
+    return Locations(by_worker, 1, RUN, options, "default")
 
 
-def assigned(given: Assignment | None, **options: Any) -> dict[str, Any]:
+def assigned(given: Locations | None, **options: Any) -> dict[str, Any]:
     """Return settings with such OPTIONS to which something was assigned."""
     settings: dict[str, Any] = {"OPTIONS": options}
-    assign(settings, given)
+    set_locations(settings, given)
     return settings
 
 
@@ -41,47 +49,47 @@ Options = dict[str, Any]
     ],
 )
 def test_options_of_connections(options: Options, changes: Options, expected: Options) -> None:
-    settings = assigned(assignment(**options)._replace(**changes), **options)
+    settings = assigned(locations(**options)._replace(**changes), **options)
     assert settings["OPTIONS"] == {"application_name": f"{APPLICATION} w1", **expected}
     if "worker" not in changes:
         assert settings["NAME"] == "test_x"
-        assert Assignment.of(settings).search_path == "test_w1_7,public"
+        assert Locations.of(settings).search_path == "test_w1_7,public"
 
 
 def test_the_dict_stays_and_its_options_are_a_copy() -> None:
     """Threads share the dict; the OPTIONS in it are the project's own and come back."""
     own = dict(MEMORY)
     settings: dict[str, Any] = {"OPTIONS": own}
-    assign(settings, assignment(**own))
-    assign(settings, Assignment.of(settings).for_worker(2))
+    set_locations(settings, locations(**own))
+    set_locations(settings, Locations.of(settings).for_worker(2))
     assert own == MEMORY
     assert project_options(settings) == own
-    assign(settings, None)
+    set_locations(settings, None)
     assert settings == {"OPTIONS": own, "NAME": "test_x"}
 
 
 def test_settings_can_be_pickled_and_read_back_from_their_repr() -> None:
     """Spawned workers are sent them; Django's own tests write settings to files, as others do."""
-    settings = assigned(assignment())
+    settings = assigned(locations())
     received = pickle.loads(pickle.dumps(settings))
-    assert Assignment.of(received).for_worker(2).place == Place("test_x", ("test_w2_8",))
+    assert Locations.of(received).for_worker(2).location == Location("test_x", ("test_w2_8",))
     assert eval(repr(settings))["NAME"] == "test_x"
 
 
 def test_a_worker_too_many_is_told_that_it_has_no_schema() -> None:
     """multiprocessing.Pool gives what replaces a dead worker the next number."""
     with pytest.raises(SchemaRunnerError, match="no schema for worker 3"):
-        assignment().for_worker(3)
+        locations().for_worker(3)
 
 
 def test_a_clone_database_has_the_project_s_search_path() -> None:
     options = {"options": "-c search_path=app"}
-    cloned = Assignment({1: Place("test_x_1")}, 1, None, options, "default")
+    cloned = Locations({1: Location("test_x_1")}, 1, None, options, "default")
     settings = assigned(cloned)
     assert settings["NAME"] == "test_x_1"
     assert settings["OPTIONS"] == {"options": "-c search_path=app"}
-    assert cloned.place is not None
-    assert cloned.place.schema == "public"
+    assert cloned.location is not None
+    assert cloned.location.schema == "public"
 
 
 QUOTED = [
@@ -95,11 +103,11 @@ QUOTED = [
 @pytest.mark.parametrize(("name", "quoted", "escaped"), QUOTED)
 def test_schemas_of_the_project_are_quoted(name: str, quoted: str, escaped: str) -> None:
     """Spaces and backslashes once more, for libpq splits its options at spaces."""
-    named = assignment()._replace(places={1: Place("x", ("w", name))})
+    named = locations()._replace(by_worker={1: Location("x", ("w", name))})
     assert named.search_path == f"w,{quoted}"
     assert named.entries()["OPTIONS"]["options"] == f"-c search_path=w,{escaped}"
 
 
 def test_passwords_are_not_shown() -> None:
     """Tracebacks with local variables, and logs, may show an assignment."""
-    assert "s3cret" not in repr(assignment(password="s3cret"))
+    assert "s3cret" not in repr(locations(password="s3cret"))

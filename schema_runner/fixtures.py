@@ -28,11 +28,11 @@ def find_fixtures(label: str, *, alias: str) -> list[str]:
 
 def refuse_missing_fixtures(settings: Settings, *, alias: str) -> None:
     """Raise SettingsError for fixtures that `load` would not find."""
-    if missing := [*problems_of_fixtures(settings, alias=alias)]:
+    if missing := [*fixture_problems(settings, alias=alias)]:
         raise SettingsError(*missing)
 
 
-def problems_of_fixtures(settings: Settings, *, alias: str) -> Iterator[Problem]:
+def fixture_problems(settings: Settings, *, alias: str) -> Iterator[Problem]:
     """Yield each fixture that `load` would not find."""
     for label in settings.fixtures:
         try:
@@ -46,7 +46,9 @@ def problems_of_fixtures(settings: Settings, *, alias: str) -> Iterator[Problem]
             )
 
 
-def load(connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str) -> int | None:
+def load_reference_data(
+    connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str
+) -> int | None:
     """Load the fixtures, call the seeders and move the sequences past what they inserted.
 
     Each seeder is called as `seeder(using=alias)`, as a `post_migrate` handler is told. Return

@@ -8,8 +8,8 @@ from weakref import ReferenceType, ref
 from django.test import SimpleTestCase, TransactionTestCase
 from psycopg.pq import ConnStatus, ExecStatus, PGconn, TransactionStatus
 
-from ..forks import ForkAware
-from .assignment import Assignment
+from .forks import ForkAware
+from .search_path import Locations
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -43,7 +43,7 @@ _SHOW = b"SELECT pg_catalog.current_setting('search_path')"
 _SET = b"SELECT pg_catalog.set_config('search_path', $1, false)"
 
 
-def watch(connection: "BaseDatabaseWrapper") -> None:
+def watch_connection(connection: "BaseDatabaseWrapper") -> None:
     """Add a connection that has just been opened to those that `set_back` checks."""
     _opened.add(connection)
 
@@ -53,7 +53,7 @@ def set_path(connection: Any, path: str) -> None:
     _execute(connection, _SET, path)
 
 
-def set_back_after_tests(undo: ExitStack) -> None:
+def restore_after_tests(undo: ExitStack) -> None:
     """Call `set_back` after each test, before Django ends it, until the stack is closed.
 
     Django calls `_post_teardown` after each test, in all versions from 5.2 to 6.1.
@@ -61,29 +61,29 @@ def set_back_after_tests(undo: ExitStack) -> None:
     for owner in (SimpleTestCase, TransactionTestCase):
         tear_down: Any = owner._post_teardown  # type: ignore[attr-defined]
         undo.callback(setattr, owner, "_post_teardown", tear_down)
-        owner._post_teardown = _setting_back(owner, tear_down)  # type: ignore[attr-defined]
+        owner._post_teardown = _restoring(owner, tear_down)  # type: ignore[attr-defined]
 
 
-def _setting_back(owner: type, tear_down: Callable[[Any], None]) -> Callable[[Any], None]:
+def _restoring(owner: type, tear_down: Callable[[Any], None]) -> Callable[[Any], None]:
     def _post_teardown(test: Any) -> None:
         __tracebackhide__ = True
         # One method calls the other.
         if test.databases and (owner is TransactionTestCase) is isinstance(
             test, TransactionTestCase
         ):
-            set_back(test.id())
+            restore_search_path(test.id())
         tear_down(test)
 
     return _post_teardown
 
 
-def set_back_before(test_class: str) -> None:
+def restore_before_class(test_class: str) -> None:
     """Call `set_back` before a class is set up, for what is run outside of tests."""
-    set_back(_last[0])
+    restore_search_path(_last[0])
     _last[0] = test_class
 
 
-def set_back(by: str) -> None:
+def restore_search_path(by: str) -> None:
     """Point the connections of all threads at their schemas again, but for those in transactions.
 
     A transaction of Django's is going to be rolled back, and the search_path with it. `by` names
@@ -91,9 +91,9 @@ def set_back(by: str) -> None:
     """
     for connection in _opened.connections():
         if connection.vendor == "postgresql" and not connection.in_atomic_block:
-            assignment = Assignment.of(connection.settings_dict)
-            path = assignment.search_path if assignment else None
-            if path is not None and _is_set_back(connection.connection, path):
+            locations = Locations.of(connection.settings_dict)
+            path = locations.search_path if locations else None
+            if path is not None and _restore(connection.connection, path):
                 creation: Any = connection.creation
                 creation.note_search_path(by)
 
@@ -101,7 +101,7 @@ def set_back(by: str) -> None:
 def execute_on_idle(statement: bytes) -> None:
     """Execute a statement on each connection of this process that is not in use."""
     for connection in _opened.connections():
-        if connection.vendor == "postgresql" and Assignment.of(connection.settings_dict):
+        if connection.vendor == "postgresql" and Locations.of(connection.settings_dict):
             _execute(connection.connection, statement)
 
 
@@ -120,7 +120,7 @@ def _open(connection: Any) -> Any:
     return found if isinstance(found, PGconn) and found.status == ConnStatus.OK else None
 
 
-def _is_set_back(connection: Any, path: str) -> bool:
+def _restore(connection: Any, path: str) -> bool:
     """Set the search_path unless it is that already; return whether that was needed."""
     found = _execute(connection, _SHOW)
     if found is None or found == path:
