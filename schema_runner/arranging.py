@@ -153,7 +153,7 @@ class ArrangingMixin(Base):
         )
 
     def _workers_by_connections(self, suite: unittest.TestSuite, wanted: int = 0) -> int | None:
-        from .backend.room import workers_by_connections
+        from .foresight.worker_count import workers_by_connections
 
         is_current = self._settings.host_database == "current"
         aliases = self._get_databases(suite)
@@ -167,7 +167,7 @@ class ArrangingMixin(Base):
         allowed = self._workers_by_connections(suite, wanted) if wanted > 1 else None
         if allowed is None or allowed >= wanted:
             return wanted
-        from .foresight.sizing import by_connections, explained
+        from .foresight.worker_count import by_connections, explained
 
         number, why = by_connections(allowed)
         self.log(explained(asked, number, why))

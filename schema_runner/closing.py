@@ -14,6 +14,7 @@ from django.test.runner import DiscoverRunner
 from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
 from .connections import are_here
+from .database.usage import Usage
 from .execution.events import Observer
 from .execution.findings import Findings
 from .execution.lines import Lines
@@ -22,13 +23,12 @@ from .options import Options
 from .reporting.command import Command
 from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
 from .settings import Settings
-from .usage import Usage
 
 if TYPE_CHECKING:
+    from .database.test_database import TestDatabases
     from .execution.termination import Termination
     from .foresight.memory import Memory
     from .reporting.outside import OutsideReport
-    from .workspace import Workspace
 
     Base = DiscoverRunner
 else:
@@ -41,7 +41,7 @@ class ClosingMixin(Base):
     _options: Options
     _command: Command
     # None in a runner of the project's that makes no databases.
-    _workspace: "Workspace | None" = None
+    _databases: "TestDatabases | None" = None
     _memory: "Memory | None"
     _termination: "Termination"
     _settings: Settings
@@ -135,10 +135,10 @@ class ClosingMixin(Base):
         self._not_run = tests_not_run(
             self._sizes, result, is_interrupted=self._termination.is_interrupted
         )
-        if self._workspace and not result.wasSuccessful():
+        if self._databases and not result.wasSuccessful():
             from .reporting.hints import hint_lines
 
-            self._hint_lines = list(hint_lines(result, self._workspace.usage, self._settings))
+            self._hint_lines = list(hint_lines(result, self._databases.usage, self._settings))
         if self._options.fail_on_flaky:
             failures += len(self._findings.flaky)
         return failures + self._outside.number if self._outside else failures
@@ -182,7 +182,7 @@ class ClosingMixin(Base):
             set_up=self._times["set_up"],
             tear_down=self._times["tear_down"],
             tally=self._tally,
-            usage=self._workspace.usage if self._workspace else Usage(),
+            usage=self._databases.usage if self._databases else Usage(),
             findings=self._findings,
             fails_on_flaky=self._options.fail_on_flaky,
             tests=tests,
@@ -197,5 +197,5 @@ class ClosingMixin(Base):
             self._command.with_tests(one.tests, labels=labels, options=one.options)
             for one in verdicts
         ]
-        is_shared = self._workspace is not None and self._workspace.usage.is_shared
+        is_shared = self._databases is not None and self._databases.usage.is_shared
         return verdict_lines(verdicts, commands, is_shared=is_shared)

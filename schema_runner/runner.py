@@ -157,7 +157,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
             raise
         if self.parallel <= 1:
             try:
-                if self._workspace is not None:
+                if self._databases is not None:
                     from .search_path import programs
 
                     programs.lead()
@@ -168,24 +168,26 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         return old_config
 
     def _install(self) -> None:
-        from .backend.installation import install, migrations_switched_off
+        from .database.patching import migrations_switched_off, patch_backends
+        from .database.test_database import TestDatabases
         from .postgres import locks
-        from .workspace import Workspace
 
-        workspace = Workspace(workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log)
-        self._workspace = workspace
+        test_databases = TestDatabases(
+            workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log
+        )
+        self._databases = test_databases
         watching = {}
         if self._settings.host_database == "current":
             watching["comparisons"] = self._watch_outside().comparisons
-        self._installed = install(
-            workspace=workspace,
+        self._installed = patch_backends(
+            test_databases=test_databases,
             runner_settings=self._settings,
             has_own_databases=self._has_own_databases,
             **watching,
         )
         patience = locks.Patience(self._settings.lock_timeout, self.log)
         self._installed.callback(locks.wait_with, locks.wait_with(patience))
-        self._installed.callback(workspace.close)
+        self._installed.callback(test_databases.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())
 
@@ -203,12 +205,12 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         yield from of_history(self._settings, self._memory, self._options.needs_history)
 
     def _clear_pools(self, aliases: Collection[str] | None) -> None:
-        from .backend.clearing import clear_pools
+        from .database.teardown import clear_pools
 
         self.log(clear_pools(aliases))
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
-        watch = self._workspace.watch() if self._workspace else Unwatched()
+        watch = self._databases.watch() if self._databases else Unwatched()
         if not self._has_workers and isinstance(suite, unittest.TestSuite):
             from .execution.limited import limited
 

@@ -10,7 +10,7 @@ from ..foresight.forecast import Forecast
 from ..foresight.history import History
 from ..foresight.processors import usable_processors
 from ..foresight.sharding import Shard
-from ..foresight.sizing import Choice, Situation, choose
+from ..foresight.worker_count import Choice, Situation, choose
 from .plan import Order, Plan
 
 # What a worker costs before its first test where no run has measured it, in seconds.

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 
 from .. import forks
-from ..backend.obtaining import WorkerCreation
+from ..database.worker_database import WorkerCreation
 from .alarm import GRACE
 from .assigned import Assigned, Pipes
 from .channel import Receiver, Sender

@@ -14,10 +14,10 @@ from unittest.util import strclass
 from django.db import connections
 
 from .. import forks
-from ..backend.installation import install
-from ..backend.obtaining import Start, WorkerCreation
-from ..backend.own_database import OwnDatabaseCreation
 from ..connections import disconnect, leave_transactions, prepare_for
+from ..database.own_database import OwnDatabaseCreation
+from ..database.patching import patch_backends
+from ..database.worker_database import WorkerCreation, WorkerStart
 from ..errors import SchemaRunnerError
 from ..flush.hooks import import_management
 from ..postgres import locks
@@ -113,7 +113,7 @@ class _Process:
         for creation in _creations():
             # In a worker of a run within a test, which may be a worker's.
             creation.forget()
-        WorkerCreation.start = Start(
+        WorkerCreation.start = WorkerStart(
             assigned.is_replacement,
             announce_databases=lambda alias, text: self._tell(UsesDatabases(alias, text)),
             tell_creating=self._tell_creating,
@@ -240,7 +240,7 @@ def _prepare_spawned(assigned: Assigned) -> None:
     connections are pointed at what the worker uses.
     """
     assigned.process_setup(*assigned.process_setup_args)
-    install(runner_settings=assigned.settings)
+    patch_backends(runner_settings=assigned.settings)
     for alias, initial in (assigned.initial_settings or {}).items():
         # All of them at once: what is built in one may need another.
         connections[alias].settings_dict.update(initial)

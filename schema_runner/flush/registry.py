@@ -1,29 +1,43 @@
 """Resets in place of flushes, for the database of an alias: Django's creation class, continued."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
-from ..backend.creation import SchemaCreation
 from ..connections import fresh_sessions, leave_transactions
 from ..errors import SchemaRunnerError
 from ..search_path import Locations
 from .hooks import Flush
 
 if TYPE_CHECKING:
-    from django.db.backends.postgresql.creation import DatabaseCreation as Base
+    from django.db.backends.postgresql.creation import DatabaseCreation
 
+    from ..postgres.server import Server
+    from ..settings import Settings
     from .resetter import Resetter
+
+    class Base(DatabaseCreation):
+        """What the creation classes with this mixin have."""
+
+        runner_settings: ClassVar[Settings]
+        _alias: str
+        _is_current: bool
+        _backend_sets_path: bool
+
+        def _server(self, left_out: Collection[str] = ()) -> Server: ...
+        def _current_schema(self) -> str | None: ...
+        def _log(self, text: str) -> None: ...
+
 else:
     Base = object
 
 
-class ResettingCreation(SchemaCreation, Base):
+class ResettingCreation(Base):
     """`SchemaCreation` in a process that runs tests: it resets what they have committed."""
 
     _resets: "Resetter | None" = None
@@ -57,7 +71,7 @@ class ResettingCreation(SchemaCreation, Base):
                 worker=worker,
                 keeps_all=self.runner_settings.reset == "reference",
                 connection=ResetConnection(lambda: self._server().connect(location.database)),
-                say=self._say_to_user,
+                say=self._log,
             )
         return self._resets
 
@@ -114,13 +128,10 @@ class ResettingCreation(SchemaCreation, Base):
     def note_search_path(self, by: str) -> None:
         """Note that tests have left a connection of this alias elsewhere, which is mended."""
         if self._is_current:
-            self._say_to_user(
+            self._log(
                 f"{by} left the search_path of a connection at what is not the worker's: it has "
                 f"been set back."
             )
-
-    def _say_to_user(self, text: str) -> None:
-        self._workspace.log(text)
 
 
 def reset_of(alias: str) -> Callable[[Flush], None] | None:

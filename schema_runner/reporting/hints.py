@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from ..database.usage import Usage
 from ..execution import marks
 from ..settings import Settings
-from ..usage import Usage
 from ..wording import listing
 
 

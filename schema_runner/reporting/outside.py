@@ -7,7 +7,7 @@ from ..execution.events import ClassFinished, Event
 from ..wording import listing
 
 if TYPE_CHECKING:
-    from ..backend.watching import Comparison
+    from ..database.project_changes import ProjectComparison
 
 # How many changes are listed.
 _LISTED = 20
@@ -20,7 +20,7 @@ class OutsideReport:
     """
 
     def __init__(self) -> None:
-        self.comparisons: list[Comparison] = []
+        self.comparisons: list[ProjectComparison] = []
         self._finished: list[ClassFinished] = []
 
     def __call__(self, event: Event) -> None:
@@ -36,7 +36,7 @@ class OutsideReport:
         for comparison in self.comparisons:
             yield from self._lines_of(comparison)
 
-    def _lines_of(self, comparison: "Comparison") -> Iterator[str]:
+    def _lines_of(self, comparison: "ProjectComparison") -> Iterator[str]:
         database, changes = comparison.database, comparison.changes
         for note in comparison.notes:
             yield f"In the project's own database {database!r}, {note}."

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from unittest.util import strclass
 
+from ..database.usage import Usage
 from ..execution.events import (
     ClassFinished,
     Event,
@@ -14,7 +15,6 @@ from ..execution.events import (
     WorkerReady,
 )
 from ..execution.findings import Findings
-from ..usage import Usage
 from ..wording import count, listing
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from schema_runner.backend import extensions, introspection
+from schema_runner.database import extensions, introspection, write_guard
 from schema_runner.fingerprint import fingerprint
 from schema_runner.flush.post_migrate import keys_adopted
-from schema_runner.postgres import capacity, locks, reach, sessions
+from schema_runner.postgres import capacity, locks, sessions
 from schema_runner.postgres.host import Host
 from schema_runner.postgres.host_request import HostRequest
 from schema_runner.postgres.host_reservation import Reservation
@@ -118,7 +118,7 @@ def _use(server: Server, host: Host, blueprint: SchemaSource, schema: str) -> No
             user.execute(f"LOCK {schema}.town")
             assert len(sessions.lock_holders(connection, schema)) == 1
             pid = user.info.backend_pid
-            assert reach.changed_elsewhere(connection, pid, []) == [f"table {schema}.town"]
+            assert write_guard.changed_elsewhere(connection, pid, []) == [f"table {schema}.town"]
         assert capacity.connections_left(connection) > 0
         assert fingerprint.server_facts(connection)
 

@@ -2,7 +2,12 @@ from typing import Any
 
 import pytest
 
-from schema_runner.backend.anew import EDITED, PassedOver, noted, why_anew
+from schema_runner.database.snapshots import (
+    EDITED,
+    UnusedPool,
+    comparable_parts,
+    why_rebuilt,
+)
 from schema_runner.wording import ago
 
 PARTS = {"version of Django": "a" * 32, "models of b": "b" * 32, "migrations of b": "c" * 32}
@@ -13,7 +18,10 @@ NOW, DAY = 10**9, 24 * 60 * 60
     ("nearest", "expected"),
     [
         (None, "nothing is kept yet"),
-        (("other", NOW, {"parts": noted(PARTS | {"models of b": "x"})}), "models of b changed"),
+        (
+            ("other", NOW, {"parts": comparable_parts(PARTS | {"models of b": "x"})}),
+            "models of b changed",
+        ),
         # An app that is new, and one that is gone; many are not listed.
         (
             ("other", NOW, {"parts": {"models of gone": "x"}}),
@@ -33,8 +41,8 @@ NOW, DAY = 10**9, 24 * 60 * 60
     ],
 )
 def test_why_a_run_builds(nearest: Any, expected: str) -> None:
-    nearest = nearest and PassedOver(*nearest)
-    why = why_anew(nearest, fingerprint="same", parts=PARTS, days=1.5, now=NOW)
+    nearest = nearest and UnusedPool(*nearest)
+    why = why_rebuilt(nearest, fingerprint="same", parts=PARTS, days=1.5, now=NOW)
     assert why == expected
 
 

@@ -1,8 +1,8 @@
 import pytest
 from psycopg import sql
 
-from schema_runner.backend import extensions
-from schema_runner.backend.extensions import dropping, in_schema, without
+from schema_runner.database import extensions
+from schema_runner.database.extensions import dropping, in_schema, without
 
 HSTORE = "CREATE EXTENSION IF NOT EXISTS hstore SCHEMA s"
 

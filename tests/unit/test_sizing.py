@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_runner.foresight.sizing import Choice, Situation, choose
+from schema_runner.foresight.worker_count import Choice, Situation, choose
 
 LONG = Situation(
     processors=4.0,

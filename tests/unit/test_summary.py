@@ -2,9 +2,9 @@
 
 import pytest
 
+from schema_runner.database.usage import Usage
 from schema_runner.execution.findings import Findings
 from schema_runner.reporting.summary import Summary, Tally
-from schema_runner.usage import Usage
 
 BUSY = "2 workers, busy for 90% of 10.0 s: 1.8 times as fast as one after another. "
 

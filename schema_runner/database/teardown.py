@@ -1,13 +1,16 @@
-"""The end of test databases: what workers have is dropped, or kept for other runs."""
+"""Dropping or keeping what a run has made; --clear-pools."""
 
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.db import connections
 
 from ..connections import disconnect
 from ..postgres import names
-from .keeping import Keeping
+from ..wording import count
+from .reuse import ReuseMixin
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -17,7 +20,7 @@ else:
     Base = object
 
 
-class TearDown(Keeping, Base):
+class TearDownMixin(ReuseMixin, Base):
     """The part of `SchemaCreation` that drops or keeps what was made.
 
     Django calls `destroy_test_db` for each worker, with its number as `suffix`, and then once for
@@ -50,7 +53,7 @@ class TearDown(Keeping, Base):
         suffix: str | None = None,
     ) -> None:
         alias = self._alias
-        if self.workspace is None or self.workspace.host_name(alias) is None:
+        if self.test_databases is None or self.test_databases.host_name(alias) is None:
             told = verbosity if suffix is None or verbosity > 1 else 0
             super().destroy_test_db(old_database_name, told, keepdb, suffix)
             return
@@ -58,18 +61,38 @@ class TearDown(Keeping, Base):
         if suffix is None:
             what = "schemas" if self._is_current else "database"
             self._say(f"{'Preserving' if keepdb else 'Destroying'} test {what}", verbosity)
-        workers = self._workspace.workers_of(alias) if suffix is None else [int(suffix)]
+        workers = self._databases.workers_of(alias) if suffix is None else [int(suffix)]
         for worker in workers:
             if keepdb:
-                done = self._workspace.keep(alias, worker)
+                done = self._databases.keep(alias, worker)
             else:
-                done = self._workspace.drop(alias, worker)
+                done = self._databases.drop(alias, worker)
             if done is not None and verbosity >= 2:
                 self.log(f"{'Kept' if keepdb else 'Dropped'} {done}.")
         if suffix is None:
             disconnect()
-            self._workspace.release(alias, keep=keepdb)
+            self._databases.release(alias, keep=keepdb)
             self._reconnect(None)
             if old_database_name is not None:
                 settings.DATABASES[alias]["NAME"] = old_database_name
                 self.connection.settings_dict["NAME"] = old_database_name
+
+
+def clear_pools(aliases: Collection[str] | None) -> str:
+    """Remove the pools of the PostgreSQL aliases among these, and say how many in a line."""
+    if aliases is not None and not aliases:
+        return "No pools are removed: these tests use no database."
+    cleared = Counter[str]()
+    for alias in connections:
+        creation = connections[alias].creation
+        if isinstance(creation, TearDownMixin) and (aliases is None or alias in aliases):
+            cleared += creation.clear_pools()
+    parts = [count(cleared[what], what) for what in ("schema", "database") if cleared[what]]
+    said = []
+    if parts or cleared["pool"]:
+        inner = f" ({', '.join(parts)})" if parts else ""
+        said.append(f"Removed {count(cleared['pool'], 'pool')}{inner}.")
+    if cleared["pool in use"]:
+        pools = count(cleared["pool in use"], "pool is", "pools are")
+        said.append(f"{pools} in use by other runs and left alone.")
+    return " ".join(said) or "No pools are kept."

@@ -2,7 +2,7 @@
 
 import time
 
-from .postgres import names
+from ..postgres import names
 
 
 class Usage:

@@ -11,7 +11,7 @@ from ..connections import leave_transactions
 from ..errors import SchemaRunnerError
 from ..postgres import names
 from ..search_path import Location, Locations
-from .obtaining import WorkerCreation
+from .worker_database import WorkerCreation
 
 if TYPE_CHECKING:
     from ..flush.resetter import Resetter
@@ -145,9 +145,9 @@ class OwnDatabaseCreation(WorkerCreation):
 
     def _blueprint_of_run(self) -> "SchemaSource":
         """Return one for a run without workers, which has planned none."""
-        workspace = self._workspace
-        schema = workspace.schemas(self._alias)[1]
-        return workspace.host(self._alias).blueprint(schema, reasons=("there is no template",))
+        test_databases = self._databases
+        schema = test_databases.schemas(self._alias)[1]
+        return test_databases.host(self._alias).blueprint(schema, reasons=("it has no template",))
 
     def _copy_template(self, own: _Own) -> Location | None:
         """Make it from the template; return None where there is none, or it cannot be copied."""
@@ -171,7 +171,7 @@ class OwnDatabaseCreation(WorkerCreation):
         return Location(own.name, (), template)
 
     def _say_why_it_migrates(self, own: _Own, why: str) -> None:
-        self._say_to_user(
+        self._log(
             f"Worker {own.worker} runs the migrations in a database of its own for alias "
             f"'{self._alias}', because {why}."
         )
@@ -216,7 +216,7 @@ class OwnDatabaseCreation(WorkerCreation):
 
     def count(self, name: str) -> None:
         """Count a database that was made for some classes in what the run has used."""
-        self._workspace.usage.add(name, "public")
+        self._databases.usage.add(name, "public")
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         if not self._is_making:
@@ -247,7 +247,7 @@ class OwnDatabaseCreation(WorkerCreation):
 
             # A server that is gone the rest of the clean-up tells of.
             with suppress(SchemaRunnerError):
-                own_database.drop_all(locations.blueprint, self._workspace.log)
+                own_database.drop_all(locations.blueprint, self._databases.log)
         super().destroy_test_db(*args, suffix=suffix, **kwargs)
 
     def _drop_own(self) -> None:
@@ -260,7 +260,7 @@ class OwnDatabaseCreation(WorkerCreation):
             self._other_resets.connection.close()
             self._other_resets = None
         self._release_own()
-        if self.workspace is not None:
+        if self.test_databases is not None:
             self.count(own.name)
         from ..postgres import own_database
 

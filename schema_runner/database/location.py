@@ -1,10 +1,11 @@
-"""Where a connection finds its tables: put into force, checked, and taken back."""
+"""Pointing the connections of an alias at a worker's tables, and back."""
 
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import OperationalError
+from django.db.backends.base.creation import BaseDatabaseCreation
 
 from ..errors import SchemaRunnerError
 from ..postgres import names
@@ -13,30 +14,35 @@ from ..search_path import Location, Locations, programs, project_options, set_lo
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
-    from ..workspace import Workspace
+    from .test_database import TestDatabases
 else:
     Base = object
 
 
-class Placement(Base):
+class LocationMixin(Base):
     """The part of `SchemaCreation` that points connections, in all threads, at a place."""
 
     # None in a worker that was not forked: nothing is built there.
-    workspace: "ClassVar[Workspace | None]" = None
+    test_databases: "ClassVar[TestDatabases | None]" = None
     # The one that has set all this up; a forked worker has it from there.
     process: ClassVar[int]
     # Why the last attempt to find a schema could not connect.
     _server_said = ""
 
     @property
-    def _workspace(self) -> "Workspace":
-        assert self.workspace is not None, "databases are made by the process that runs the suite"
-        return self.workspace
+    def _databases(self) -> "TestDatabases":
+        assert self.test_databases is not None, (
+            "databases are made by the process that runs the suite"
+        )
+        return self.test_databases
 
     @property
     def may_have_workers(self) -> bool:
         """Whether what is set up is this process's, and not of a run that it is a worker of."""
-        return self.workspace is not None and self.process == os.getpid()
+        return self.test_databases is not None and self.process == os.getpid()
+
+    def _log(self, text: str) -> None:
+        self._databases.log(text)
 
     @property
     def _alias(self) -> str:
@@ -50,8 +56,8 @@ class Placement(Base):
         return {**settings_dict, **locations.for_worker(worker).entries()}
 
     def _name_of_clone(self, worker: int) -> str:
-        if self.workspace is not None and self.workspace.host_name(self._alias):
-            clones = self.workspace.host_database(self._alias).clones
+        if self.test_databases is not None and self.test_databases.host_name(self._alias):
+            clones = self.test_databases.host_database(self._alias).clones
             return clones.names[worker]
         return names.clone_database(self.connection.settings_dict["NAME"], worker)
 
@@ -67,11 +73,11 @@ class Placement(Base):
         A build must not find the shims: what it creates would keep those it calls, and differ
         from what the first one created, before there were any.
         """
-        workspace, alias = self._workspace, self._alias
+        test_databases, alias = self._databases, self._alias
         host, schemas, clones = (
-            workspace.host(alias),
-            workspace.schemas(alias),
-            workspace.clones(alias),
+            test_databases.host(alias),
+            test_databases.schemas(alias),
+            test_databases.clones(alias),
         )
         path = (*host.ahead, *host.path) if is_built else host.path
         template = host.reference
@@ -87,8 +93,8 @@ class Placement(Base):
             by_worker,
             worker,
             run=host.lease.run,
-            extensions=host.extensions if schemas and workspace.is_shared(alias) else None,
-            blueprint=workspace.blueprint(alias) if is_built else None,
+            extensions=host.extensions if schemas and test_databases.is_shared(alias) else None,
+            blueprint=test_databases.blueprint(alias) if is_built else None,
         )
 
     def _put(self, by_worker: Mapping[int, Location], worker: int | None, **facts: Any) -> None:
@@ -141,7 +147,7 @@ class Placement(Base):
         # Django's own need not be asked, which takes a connection.
         if self._engine.startswith("django."):
             return False
-        host = self._workspace.host(self._alias)
+        host = self._databases.host(self._alias)
         probe = Location(host.name, ("pg_catalog", "public"))
         self._put({1: probe}, 1, run=host.lease.run)
         if not self._can_be_pointed():
@@ -198,3 +204,38 @@ class Placement(Base):
             self.connection.close_pool()
         set_locations(settings_dict, locations)
         programs.follow()
+
+
+def become_stock(creation: Any) -> None:
+    """Turn a creation object of ours into one of stock Django's, until its database is destroyed.
+
+    It stays the same object, of which a test may have replaced methods. Its connection has the
+    project's own options: in another database there is no schema of ours.
+    """
+    ours, locations = type(creation), Locations.of(creation.connection.settings_dict)
+    stock = next(
+        one
+        for one in ours.__mro__
+        if issubclass(one, BaseDatabaseCreation) and not hasattr(one, "runner_settings")
+    )
+
+    def destroy_test_db(
+        self: Any,
+        old_database_name: str | None = None,
+        verbosity: int = 1,
+        keepdb: bool = False,
+        suffix: str | None = None,
+    ) -> None:
+        try:
+            stock.destroy_test_db(self, old_database_name, verbosity, keepdb, suffix)
+        finally:
+            if suffix is None:
+                self.__class__ = ours
+                self._reconnect(locations)
+
+    creation._reconnect(None)
+    if locations and locations.blueprint and locations.worker:
+        # What stock Django's worker has, so that each one makes another database.
+        settings_dict = creation.connection.settings_dict
+        settings_dict["NAME"] = names.clone_database(settings_dict["NAME"], locations.worker)
+    creation.__class__ = type(stock.__name__, (stock,), {"destroy_test_db": destroy_test_db})

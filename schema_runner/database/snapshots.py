@@ -1,4 +1,4 @@
-"""Snapshots in a folder: the files that may be used, and those that are written."""
+"""Snapshot files, and why a run builds although earlier ones have kept something."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -6,11 +6,10 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..wording import listing
-from .anew import EDITED, PassedOver, noted
-from .planning import Planning
+from .build import BuildMixin
 
 if TYPE_CHECKING:
     from ..postgres.database_snapshot import DatabaseSnapshot
@@ -19,7 +18,60 @@ if TYPE_CHECKING:
 _DAY = 24 * 60 * 60
 
 
-class Snapshots(Planning):
+class UnusedPool(NamedTuple):
+    """What comes nearest to what a run wants, and cannot be used.
+
+    It was `made` at that time, in seconds since the Unix epoch, and has the `extra` facts.
+    """
+
+    fingerprint: str
+    made: int
+    extra: Mapping[str, Any]
+
+
+def comparable_parts(parts: Mapping[str, str]) -> dict[str, str]:
+    """Return what later runs compare their parts of the fingerprint with."""
+    return {name: value[:_DIGITS] for name, value in parts.items()}
+
+
+def why_rebuilt(
+    nearest: UnusedPool | None,
+    *,
+    fingerprint: str,
+    parts: Mapping[str, str],
+    days: float,
+    now: int,
+) -> str:
+    """Say what is different from what comes nearest, or what else keeps it from being used."""
+    if nearest is None:
+        return "nothing is kept yet"
+    if nearest.fingerprint != fingerprint:
+        names = _different(nearest.extra.get("parts"), comparable_parts(parts))
+    elif nearest.made < now - days * 24 * 60 * 60:
+        return f"what is kept is more than {days:g} days old (KEEP_DAYS)"
+    elif EDITED in nearest.extra.get("dependencies", ()):
+        return "files were edited during the last build"
+    else:
+        names = _changed(nearest.extra.get("dependencies"))
+    return f"{listing(names)} changed" if names else "what is kept cannot be used any more"
+
+
+def _different(before: object, now: Mapping[str, str]) -> list[str]:
+    if not isinstance(before, dict):
+        return ["version of django-schema-runner"]
+    return [name for name in {**now, **before} if before.get(name) != now.get(name)]
+
+
+def _changed(dependencies: object) -> list[str]:
+    if not isinstance(dependencies, dict):
+        return []
+    from .. import fingerprint
+
+    found = [name.partition(":") for name in fingerprint.changed(dependencies)]
+    return [f"{_KINDS[kind]} {name}" if kind in _KINDS else kind for kind, _, name in found]
+
+
+class SnapshotsMixin(BuildMixin):
     """The part of `SchemaCreation` that reads and writes snapshots."""
 
     # The hash of what decides the contents of a schema; None if nothing is kept.
@@ -27,7 +79,7 @@ class Snapshots(Planning):
     # What that is made of.
     _parts: Mapping[str, str] = MappingProxyType({})
     # What comes nearest to that, where nothing can be used.
-    _nearest: PassedOver | None = None
+    _nearest: UnusedPool | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -72,13 +124,13 @@ class Snapshots(Planning):
 
     def _pass_over(self, *nearest: Any) -> None:
         # What is on the server comes first.
-        self._nearest = self._nearest or PassedOver(*nearest)
+        self._nearest = self._nearest or UnusedPool(*nearest)
 
     def _pass_over_newest(self, folder: Path) -> None:
         """Note the newest snapshot of this alias, as the one that cannot be used."""
         from ..postgres.snapshot import SnapshotError, facts_of, newest
 
-        alias = noted(self._parts).get("alias")
+        alias = comparable_parts(self._parts).get("alias")
         for path in [] if self._nearest else newest(folder):
             with suppress(SnapshotError):
                 fingerprint, made, extra = facts_of(path)
@@ -88,7 +140,7 @@ class Snapshots(Planning):
 
     def _refuse(self, path: Path, why: object) -> None:
         self._refused.append(path)
-        self._workspace.log(f"Warning: snapshot {path} is ignored: {why}.")
+        self._log(f"Warning: snapshot {path} is ignored: {why}.")
 
     def _keep_snapshot(
         self, *, only_first: bool = False, cloned: Mapping[str, Any] | None = None
@@ -113,18 +165,16 @@ class Snapshots(Planning):
                 variant = digest(repr(sorted(dependencies.items())))
                 if cloned is None:
                     # Or every run that found it would refuse it.
-                    self._workspace.prove_template(self._alias)
+                    self._databases.prove_template(self._alias)
                 snapshot.write(path := path_of(folder, wanted, variant[:16]))
-                self._workspace.log(f"Wrote the snapshot {path}.")
+                self._log(f"Wrote the snapshot {path}.")
                 for refused in self._refused:
                     if refused != path:
                         refused.unlink(missing_ok=True)
                 remove_older(folder, self._oldest)
         except (CopyError, SnapshotError, OSError) as error:
             why = listing(error.reasons) if isinstance(error, CopyError) else error
-            self._workspace.log(
-                f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {why}."
-            )
+            self._log(f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {why}.")
 
     def _snapshot(
         self, fingerprint: str, cloned: Mapping[str, Any] | None
@@ -132,11 +182,11 @@ class Snapshots(Planning):
         from ..postgres.snapshot import SnapshotError
 
         if cloned is None:
-            return self._workspace.snapshot(self._alias, fingerprint, self._now)
+            return self._databases.snapshot(self._alias, fingerprint, self._now)
         pg_dump = self._pg_dump
         if isinstance(pg_dump, Exception | None):
             raise SnapshotError(str(pg_dump))
-        host = self._workspace.host_database(self._alias)
+        host = self._databases.host_database(self._alias)
         return host.dump(pg_dump, fingerprint=fingerprint, made=self._now, extra=cloned)
 
 
@@ -153,3 +203,10 @@ def _dependencies(extra: object) -> dict[str, str] | None:
     """Return what a template says it depends on; None where it says nothing that makes sense."""
     found = extra.get("dependencies") if isinstance(extra, dict) else None
     return found if isinstance(found, dict) else None
+
+
+# Stands for dependencies that cannot be as they were.
+EDITED = "edited during the build"
+_KINDS = {"setting": "setting", "package": "version of"}
+# How much of a hash tells two apart.
+_DIGITS = 8

@@ -12,8 +12,7 @@ from ..flush.hooks import import_management
 from ..postgres.server import Connection
 from ..search_path import project_options
 from ..wording import ago, listing
-from .anew import EDITED, noted, why_anew
-from .snapshots import Snapshots, is_unchanged
+from .snapshots import EDITED, SnapshotsMixin, comparable_parts, is_unchanged, why_rebuilt
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
@@ -26,7 +25,7 @@ else:
     Base = object
 
 
-class Keeping(Snapshots, Base):
+class ReuseMixin(SnapshotsMixin, Base):
     """The part of `SchemaCreation` that uses what an earlier run has kept, and keeps it."""
 
     _server_facts: Sequence[str] = ()
@@ -46,7 +45,7 @@ class Keeping(Snapshots, Base):
 
         self._parts = self._current_parts()
         self._fingerprint = combined(self._parts)
-        if not self._workspace.keeps:
+        if not self._databases.keeps:
             return None
         from ..postgres.pool import Wanted
 
@@ -77,18 +76,18 @@ class Keeping(Snapshots, Base):
             return None
         from ..postgres.structure_script import CopyError
 
-        workspace, alias = self._workspace, self._alias
-        if workspace.is_kept_for_clones(alias):
+        test_databases, alias = self._databases, self._alias
+        if test_databases.is_kept_for_clones(alias):
             self._say_reused("database", verbosity)
-            workspace.log(
-                workspace.host_database(alias).why_clones
+            test_databases.log(
+                test_databases.host_database(alias).why_clones
                 or self._of_clones("a schema cannot be copied, as an earlier run has found.")
             )
             self._sets_path()
             self._use_clone_alone()
             return self._use_ready(serialize=serialize)
         try:
-            if not workspace.lease_kept(alias):
+            if not test_databases.lease_kept(alias):
                 return None
         except CopyError as error:
             raise SchemaRunnerError(
@@ -110,7 +109,7 @@ class Keeping(Snapshots, Base):
             self._create_as_stock(verbosity, autoclobber)
 
         for path, snapshot in self._snapshots():
-            self._workspace.claim(self._alias, create)
+            self._databases.claim(self._alias, create)
             try:
                 if isinstance(snapshot, Snapshot):
                     self._restore_schema(snapshot)
@@ -127,18 +126,18 @@ class Keeping(Snapshots, Base):
         return None
 
     def _restore_schema(self, snapshot: "Snapshot") -> None:
-        schema = self._workspace.restore(self._alias, snapshot)
+        schema = self._databases.restore(self._alias, snapshot)
         self._isolate_advisory_locks(schema)
-        self._workspace.plan(self._alias)
+        self._databases.plan(self._alias)
 
     def _restore_database(
         self, snapshot: "DatabaseSnapshot", create: Callable[[], object]
     ) -> None:
-        workspace, alias = self._workspace, self._alias
-        workspace.host_database(alias).fill(snapshot, create)
-        workspace.log(snapshot.extra["why"])
+        test_databases, alias = self._databases, self._alias
+        test_databases.host_database(alias).fill(snapshot, create)
+        test_databases.log(snapshot.extra["why"])
         self._sets_path()
-        workspace.turn_to_clones(alias)
+        test_databases.turn_to_clones(alias)
         self._leave_to_clones(snapshot.extra)
 
     def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
@@ -159,7 +158,7 @@ class Keeping(Snapshots, Base):
 
     def _facts(self, recording: "Recording | None") -> dict[str, Any]:
         """Return what later runs compare with theirs."""
-        return {"dependencies": self._recorded(recording), "parts": noted(self._parts)}
+        return {"dependencies": self._recorded(recording), "parts": comparable_parts(self._parts)}
 
     def _recorded(self, recording: "Recording | None") -> dict[str, str]:
         """Return what the build has depended on."""
@@ -176,13 +175,13 @@ class Keeping(Snapshots, Base):
 
     def _leave_to_clones(self, extra: Mapping[str, Any]) -> None:
         self._use(None)
-        self._workspace.host_database(self._alias).prepare_clones(extra)
+        self._databases.host_database(self._alias).prepare_clones(extra)
         self._use_clone_alone()
 
     def _use_clone_alone(self) -> None:
         """Use a clone without --parallel too, so that a kept database stays as it was built."""
-        workspace = self._workspace
-        if workspace.workers == 1 and workspace.is_kept_for_clones(self._alias):
+        test_databases = self._databases
+        if test_databases.workers == 1 and test_databases.is_kept_for_clones(self._alias):
             self._clone(1, verbosity=0)
 
     def _clone(self, worker: int, verbosity: int) -> None:
@@ -190,7 +189,7 @@ class Keeping(Snapshots, Base):
 
     def _say_reused(self, what: str, verbosity: int) -> None:
         # Not a time of day: that of TIME_ZONE need not be the user's.
-        age = self._now - self._workspace.host(self._alias).made
+        age = self._now - self._databases.host(self._alias).made
         self._say(f"Using the {what} of {ago(age)}", verbosity)
         self._is_reused = True
 
@@ -201,7 +200,7 @@ class Keeping(Snapshots, Base):
         if self._fingerprint is None:
             self.log('Building anew: with STRATEGY "migrate" nothing is used again.')
             return
-        why = why_anew(
+        why = why_rebuilt(
             self._nearest,
             fingerprint=self._fingerprint,
             parts=self._parts,
@@ -221,7 +220,7 @@ class Keeping(Snapshots, Base):
         """Use a schema that has been made without stock Django, and do the rest as that does."""
         import_management()
         self._use(1)
-        if not self._workspace.is_cloned(self._alias):
+        if not self._databases.is_cloned(self._alias):
             self._settle()
         self._send_post_migrate()
         assert self._location is not None
@@ -242,7 +241,7 @@ class Keeping(Snapshots, Base):
             post_migrate.send_for_memory(self._alias)
         except Exception as error:
             # It has not failed where the tables were empty, as they are for stock Django.
-            self._workspace.log(
+            self._log(
                 f"Warning: a handler of post_migrate has failed with what is kept for alias "
                 f"'{self._alias}', so what handlers make in memory may be missing: {error!r}"
             )

@@ -32,7 +32,7 @@ _AFTER_CLASS = 0.1
 _AT_END = 1.0
 
 
-class Comparison(NamedTuple):
+class ProjectComparison(NamedTuple):
     """What has changed in a database by the end of a run, outside of its schemas.
 
     `changes` maps names to what has happened, `sessions` are those of others that were seen, and
@@ -45,11 +45,11 @@ class Comparison(NamedTuple):
     notes: Sequence[str]
 
 
-class WatchingCreation(OwnDatabaseCreation, Base):
+class ProjectChangesCreation(OwnDatabaseCreation, Base):
     """What `install` mixes in, in place of its base, where the host database is the project's."""
 
     # The runner's, in the process that runs the suite.
-    comparisons: ClassVar[list[Comparison]] = []
+    comparisons: ClassVar[list[ProjectComparison]] = []
 
     # Before the tests, and as this process has seen it last.
     _before: ProjectState | None = None
@@ -95,9 +95,9 @@ class WatchingCreation(OwnDatabaseCreation, Base):
     def create_test_db(self, *args: Any, **kwargs: Any) -> str:
         name = super().create_test_db(*args, **kwargs)
         # For a run within a test this has become stock Django's.
-        workspace = getattr(self, "workspace", None)
-        if workspace and self._is_current and workspace.host_name(self._alias):
-            host = workspace.host(self._alias)
+        test_databases = getattr(self, "workspace", None)
+        if test_databases and self._is_current and test_databases.host_name(self._alias):
+            host = test_databases.host(self._alias)
             self._seen = ProjectState.seen(host.connection)
             self._before = self._seen.with_definitions(host.connection)
             self._others = sessions.other_applications(host.connection, host.lease.run)
@@ -112,7 +112,7 @@ class WatchingCreation(OwnDatabaseCreation, Base):
         super().destroy_test_db(*args, **kwargs)
 
     def _compare(self, before: ProjectState) -> None:
-        host = self._workspace.host(self._alias)
+        host = self._databases.host(self._alias)
         connection, run = host.connection, host.lease.run
         found, others, notes = dict[str, str](), [*self._others], list[str]()
         self.close_resets()
@@ -136,7 +136,7 @@ class WatchingCreation(OwnDatabaseCreation, Base):
         except (psycopg.Error, SchemaRunnerError) as error:
             notes.append(f"it cannot be told what has changed: {str(error).strip()}")
         self.comparisons.append(
-            Comparison(
+            ProjectComparison(
                 host.name,
                 {name: what for name, what in found.items() if not self._is_expected(name)},
                 sorted(set(others)),

@@ -10,20 +10,20 @@ from ..connections import is_one_of, server_of
 from ..postgres.server import Connection, Server
 from ..search_path import Location, Locations, programs
 from . import extensions
-from .origins import Origins
-from .stock import become_stock
-from .teardown import TearDown
+from .build import MigrationOrigins
+from .location import become_stock
+from .teardown import TearDownMixin
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
     from ..postgres.host_request import HostRequest
-    from .guard import Guard
+    from .write_guard import WriteGuard
 else:
     Base = object
 
 
-class SchemaCreation(TearDown, Base):
+class SchemaCreation(TearDownMixin, Base):
     """Mixed into a backend's creation class by `install`, which sets the class attributes.
 
     Django's `setup_databases` calls `create_test_db` once and `clone_test_db` for each
@@ -34,7 +34,7 @@ class SchemaCreation(TearDown, Base):
     # How to reach the project's own databases.
     project_databases: ClassVar[Sequence[Server]]
 
-    _guard: "Guard"
+    _guard: "WriteGuard"
 
     def create_test_db(
         self, verbosity: int = 1, autoclobber: bool = False, *args: Any, **kwargs: Any
@@ -60,7 +60,7 @@ class SchemaCreation(TearDown, Base):
             verbosity, autoclobber, serialize=serialize
         )
         name = ready or self._build_first(verbosity, autoclobber, *args, **kwargs)
-        self._workspace.end_turn(self._alias)
+        self._databases.end_turn(self._alias)
         return name
 
     def _build_first(self, verbosity: int, autoclobber: bool, *args: Any, **kwargs: Any) -> str:
@@ -85,7 +85,7 @@ class SchemaCreation(TearDown, Base):
         if not why and not isinstance(self._pg_dump, Exception | None):
             self._keep_template(recording)
         if self._needs_reference:
-            self._workspace.add_reference(self._alias, self._since)
+            self._databases.add_reference(self._alias, self._since)
         if why:
             self._prepare_clones(why, recording)
         self._use(1)
@@ -94,7 +94,7 @@ class SchemaCreation(TearDown, Base):
     def clone_test_db(
         self, suffix: str, verbosity: int = 1, autoclobber: bool = False, keepdb: bool = False
     ) -> None:
-        if self.workspace is not None and self.workspace.host_name(self._alias):
+        if self.test_databases is not None and self.test_databases.host_name(self._alias):
             # Stock would say that it uses a clone, or clones, what is neither.
             verbosity, keepdb = 0 if self._is_reused else verbosity, False
         super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
@@ -105,7 +105,7 @@ class SchemaCreation(TearDown, Base):
             self._clone_as_stock(worker, verbosity, keepdb)
             return
         # Elsewhere each worker makes its own, as it starts.
-        if self._workspace.is_cloned(self._alias):
+        if self._databases.is_cloned(self._alias):
             self._clone(worker, verbosity)
 
     def _clone_as_stock(self, worker: int, verbosity: int, keepdb: bool) -> None:
@@ -135,22 +135,22 @@ class SchemaCreation(TearDown, Base):
             server=server,
             name=name,
             is_projects_own=is_one_of(self.project_databases, server, name),
-            workers=self._workspace.workers,
+            workers=self._databases.workers,
             oldest_version=_version(self.connection.features.minimum_database_version),
-            log=self._workspace.log,
+            log=self._databases.log,
             want=self._want,
             pg_dump=self.runner_settings.pg_dump,
-            keeps=self._workspace.keeps,
+            keeps=self._databases.keeps,
         )
 
     def _obtain_host(self) -> None:
         request = self._request()
         if self._is_current:
-            self._guard = self._guard_of_migrations(self._workspace.log)
-            self._workspace.use_project_database(self._alias, request)
+            self._guard = self._guard_of_migrations(self._databases.log)
+            self._databases.use_project_database(self._alias, request)
             self._refuse_backend_that_sets_path()
         else:
-            self._workspace.reserve(self._alias, request)
+            self._databases.reserve(self._alias, request)
 
     def _server(self, left_out: Collection[str] = ()) -> Server:
         return server_of(self.connection, left_out)
@@ -166,38 +166,38 @@ class SchemaCreation(TearDown, Base):
         # Stock Django creates the database here and migrates afterwards.
         if self._is_stock:
             return self._create_as_stock(verbosity, autoclobber, keepdb)
-        workspace, alias = self._workspace, self._alias
+        test_databases, alias = self._databases, self._alias
         self._say_anew(verbosity)
         # Never with keepdb: a database that is not ours is not to be built upon.
-        workspace.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
-        self._use(1 if workspace.begin(alias, 1) else None, is_built=False)
+        test_databases.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
+        self._use(1 if test_databases.begin(alias, 1) else None, is_built=False)
         self._settle()
         return self._get_test_db_name()
 
     def _finish_build(self) -> None:
-        workspace, alias = self._workspace, self._alias
-        schema = workspace.finish(alias, 1)
+        test_databases, alias = self._databases, self._alias
+        schema = test_databases.finish(alias, 1)
         if not isinstance(self._pg_dump, Exception | None):
             # It works while this process goes on.
-            workspace.start_dump(alias, self._pg_dump)
+            test_databases.start_dump(alias, self._pg_dump)
         self._isolate_advisory_locks(schema)
         self._use(1)
         self._settle()
 
     def _turn_to_clones(self, why: str) -> None:
         """Give each worker a clone of the host database, as stock Django does."""
-        workspace, alias = self._workspace, self._alias
-        workspace.log(self._of_clones(why))
+        test_databases, alias = self._databases, self._alias
+        test_databases.log(self._of_clones(why))
         self.connection.close()
-        workspace.turn_to_clones(alias)
+        test_databases.turn_to_clones(alias)
         self._use(1)
 
     def _clone(self, worker: int, verbosity: int) -> None:
         self._use(None)
-        if not self._workspace.take_clone(self._alias, worker):
+        if not self._databases.take_clone(self._alias, worker):
             # What Django clones: it is the project's own until a build, or a place, has set it.
             self.connection.settings_dict["NAME"] = self._get_test_db_name()
-            with self._workspace.cloning(self._alias, worker):
+            with self._databases.cloning(self._alias, worker):
                 super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
         self._use(None)
 
@@ -208,22 +208,22 @@ class SchemaCreation(TearDown, Base):
             return
         if self._is_stock:
             self._clone_as_stock(worker, verbosity=0, keepdb=False)
-        elif self._workspace.is_cloned(self._alias):
-            self._workspace.drop(self._alias, worker)
+        elif self._databases.is_cloned(self._alias):
+            self._databases.drop(self._alias, worker)
             self._clone(worker, verbosity=0)
 
     def record(self, worker: int, *, database: str, schema: str) -> None:
         """Note where a worker is that has made its place itself."""
-        self._workspace.record(self._alias, worker, database=database, schema=schema)
+        self._databases.record(self._alias, worker, database=database, schema=schema)
 
     def _load_reference(self) -> None:
         if not (self.runner_settings.fixtures or self.runner_settings.seeders):
             return
         from .. import fixtures
-        from .guard import Guard
+        from .write_guard import WriteGuard
 
         schema = self._current_schema() or "public"
-        with self._guarded(Guard.of_reference_data()):
+        with self._guarded(WriteGuard.of_reference_data()):
             self._since = fixtures.load_reference_data(
                 self.connection, self.runner_settings, schema=schema
             )
@@ -237,7 +237,7 @@ class SchemaCreation(TearDown, Base):
         return keeps_some or self.runner_settings.reset == "reference"
 
     @contextmanager
-    def _guarded(self, guarding: "Guard") -> Iterator[None]:
+    def _guarded(self, guarding: "WriteGuard") -> Iterator[None]:
         """Refuse what must not be executed in the project's own database."""
         with ExitStack() as guarded:
             if self._is_current:
@@ -247,7 +247,7 @@ class SchemaCreation(TearDown, Base):
 
     def _connect(self) -> Connection:
         """Connect to the host database past Django."""
-        return self._workspace.host(self._alias).connect()
+        return self._databases.host(self._alias).connect()
 
     @contextmanager
     def _watched(self, dropped: list[str]) -> Iterator[None]:
@@ -262,7 +262,7 @@ class SchemaCreation(TearDown, Base):
                 dropped.append(text)
             return execute(statement, params, many, context)
 
-        self._origins = Origins()
+        self._origins = MigrationOrigins()
         with self.connection.execute_wrapper(self._origins):
             if self._is_current:
                 with self._guarded(self._guard):

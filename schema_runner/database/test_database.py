@@ -1,4 +1,4 @@
-"""One run's schemas, from the first to the last."""
+"""The host databases of a run with their schemas and clones, by alias."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -6,73 +6,72 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from .errors import SchemaRunnerError
-from .postgres.host import PUBLIC, Host
-from .postgres.host_request import HostRequest, Log
-from .postgres.host_reservation import Reservation
-from .postgres.lease import LeaseWatcher
-from .postgres.test_host import HostDatabase
-from .sites import Site
+from ..errors import SchemaRunnerError
+from ..postgres.host import PUBLIC, Host
+from ..postgres.host_request import HostRequest, Log
+from ..postgres.host_reservation import Reservation
+from ..postgres.lease import LeaseWatcher
+from ..postgres.test_host import HostDatabase
 from .usage import Usage
 
 if TYPE_CHECKING:
-    from .postgres.pg_dump import PgDump
-    from .postgres.snapshot import Snapshot
-    from .postgres.worker_schemas import SchemaSource
+    from ..postgres.pg_dump import PgDump
+    from ..postgres.snapshot import Snapshot
+    from ..postgres.worker_schemas import SchemaSource
 
 
-class Workspace:
+class TestDatabases:
     """The host databases, worker schemas and clone databases of a run, by database alias."""
 
     def __init__(self, *, workers: int, keeps: bool, log: Log) -> None:
         self.log = log
         self.workers = workers
         self.keeps = keeps  # What is made, for other runs.
-        self._sites: dict[str, Site] = {}
+        self._by_alias: dict[str, TestDatabase] = {}
         self.usage = Usage()
 
     def host_name(self, alias: str) -> str | None:
         """Return the name of the host database of `alias`, if it has one or is to have one."""
-        return self._sites[alias].name if alias in self._sites else None
+        return self._by_alias[alias].name if alias in self._by_alias else None
 
     def host(self, alias: str) -> Host:
-        host = self._sites[alias].host
+        host = self._by_alias[alias].host
         assert host is not None, "nothing is asked of a host database before it is there"
         return host
 
     def watch(self) -> LeaseWatcher:
         """Return what looks after the leases of the host databases."""
         return LeaseWatcher(
-            lambda: [one.host for one in self._sites.values() if one.host is not None]
+            lambda: [one.host for one in self._by_alias.values() if one.host is not None]
         )
 
     def schemas(self, alias: str) -> dict[int, str]:
         """Return the schemas of `alias` by worker number."""
-        return dict(self._sites[alias].schemas)
+        return dict(self._by_alias[alias].schemas)
 
     def clones(self, alias: str) -> dict[int, str]:
         """Return the clone databases of `alias` by worker number."""
-        return dict(self._sites[alias].clones)
+        return dict(self._by_alias[alias].clones)
 
     def blueprint(self, alias: str) -> "SchemaSource | None":
         """Return what workers make their places by, if they make them themselves."""
-        return self._sites[alias].blueprint
+        return self._by_alias[alias].blueprint
 
     def start_dump(self, alias: str, pg_dump: "PgDump") -> None:
         """Begin with the template of what worker 1 has."""
-        self.host(alias).start_dump(self._sites[alias].schemas[1], pg_dump)
+        self.host(alias).start_dump(self._by_alias[alias].schemas[1], pg_dump)
 
     def add_template(self, alias: str, extra: Mapping[str, Any], since: int | None) -> None:
         """Have workers copy the schema that worker 1 has; raise CopyError where they cannot.
 
         `since` is a transaction before those that have loaded reference data, if any have.
         """
-        self.host(alias).add_template(self._sites[alias].schemas[1], extra, since)
+        self.host(alias).add_template(self._by_alias[alias].schemas[1], extra, since)
         self.plan(alias)
 
     def add_reference(self, alias: str, since: int | None) -> None:
         """Put aside what resets restore, unless there is a template."""
-        model = self._sites[alias].schemas.get(1, PUBLIC)
+        model = self._by_alias[alias].schemas.get(1, PUBLIC)
         self.host(alias).add_reference(model, since)
 
     def plan(self, alias: str, *, reasons: tuple[str, ...] = ()) -> None:
@@ -80,25 +79,25 @@ class Workspace:
 
         Each is going to have a database, for `reasons`, if there are any.
         """
-        site = self._sites[alias]
-        site.blueprint = self.host(alias).blueprint(site.schemas[1], reasons)
+        database = self._by_alias[alias]
+        database.blueprint = self.host(alias).blueprint(database.schemas[1], reasons)
 
     def restore(self, alias: str, snapshot: "Snapshot") -> str:
         """Give worker 1 a schema that is made of a snapshot; return its name.
 
         Raises CopyError or SnapshotError, and has then left nothing.
         """
-        from .postgres.structure_script import CopyError
+        from ..postgres.structure_script import CopyError
 
-        site, host = self._sites[alias], self.host(alias)
+        database, host = self._by_alias[alias], self.host(alias)
         undo = host.restore(snapshot)
         try:
-            site.schemas[1] = host.blueprint("").copy(1)
+            database.schemas[1] = host.blueprint("").copy(1)
         except CopyError:
             undo()
             raise
-        self.usage.add(site.name, site.schemas[1])
-        return site.schemas[1]
+        self.usage.add(database.name, database.schemas[1])
+        return database.schemas[1]
 
     def snapshot(self, alias: str, fingerprint: str, now: int) -> "Snapshot | None":
         """Return the template of `alias`, if there is one, as it can be written to a file."""
@@ -114,52 +113,52 @@ class Workspace:
 
         Raises CopyError where it has none left, and a copy is not what it should be.
         """
-        site = self._sites[alias]
-        if site.host is None or site.host.template is None:
+        database = self._by_alias[alias]
+        if database.host is None or database.host.template is None:
             return False
-        site.schemas[1] = site.host.leased or site.host.blueprint("").copy(1)
-        self.usage.add(site.name, site.schemas[1])
-        site.blueprint = site.host.blueprint(site.schemas[1])
+        database.schemas[1] = database.host.leased or database.host.blueprint("").copy(1)
+        self.usage.add(database.name, database.schemas[1])
+        database.blueprint = database.host.blueprint(database.schemas[1])
         return True
 
     def record(self, alias: str, worker: int, *, database: str, schema: str) -> None:
         """Note where a worker is that has made its place itself."""
-        site = self._sites[alias]
+        found = self._by_alias[alias]
         self.usage.add(database, schema)
-        if database == site.name:
-            site.schemas[worker] = schema
+        if database == found.name:
+            found.schemas[worker] = schema
         else:
-            site.clones[worker] = database
+            found.clones[worker] = database
 
     def reserve(self, alias: str, request: HostRequest) -> None:
         """Find a name for the host database of `alias`, which `claim` makes, or a kept one."""
         with ExitStack() as turn:
             reservation = Reservation(request, turn)
-            site = Site(reservation.name, turn.pop_all(), reservation=reservation)
-        self._sites[alias] = site
+            database = TestDatabase(reservation.name, turn.pop_all(), reservation=reservation)
+        self._by_alias[alias] = database
         if reservation.kept is not None:
-            site.host, site.reservation = reservation.kept, None
-            site.is_cloned = reservation.kept.is_kept_for_clones
+            database.host, database.reservation = reservation.kept, None
+            database.is_cloned = reservation.kept.is_kept_for_clones
 
     def claim(self, alias: str, create: Callable[[], object]) -> None:
         """Have `create` make the host database that is reserved, unless it has been made."""
-        site = self._sites[alias]
-        if site.reservation is not None:
-            site.host = site.reservation.claim(create)
-            site.reservation = None
+        database = self._by_alias[alias]
+        if database.reservation is not None:
+            database.host = database.reservation.claim(create)
+            database.reservation = None
 
     def use_project_database(self, alias: str, request: HostRequest) -> None:
         """Take the project's own database as the host database of `alias`."""
-        from .postgres.project_host import ProjectDatabase
+        from ..postgres.project_host import ProjectDatabase
 
         with ExitStack() as turn:
             host = ProjectDatabase.obtain(request, turn)
-            self._sites[alias] = Site(request.name, turn.pop_all(), host=host)
+            self._by_alias[alias] = TestDatabase(request.name, turn.pop_all(), host=host)
 
     def end_turn(self, alias: str) -> None:
         """Let other runs that want the same look at what has been built."""
         self.host(alias).settle()
-        self._sites[alias].turn.close()
+        self._by_alias[alias].turn.close()
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
@@ -167,25 +166,25 @@ class Workspace:
 
     def is_cloned(self, alias: str) -> bool:
         """Whether the workers of `alias` have clone databases."""
-        return self._sites[alias].is_cloned
+        return self._by_alias[alias].is_cloned
 
     def workers_of(self, alias: str) -> list[int]:
         """List the numbers of the workers that have a schema or a database."""
-        return [*self._sites[alias].schemas, *self._sites[alias].clones]
+        return [*self._by_alias[alias].schemas, *self._by_alias[alias].clones]
 
     def begin(self, alias: str, worker: int) -> str | None:
         """Prepare a worker's build; return the schema it is made in, None for `public`."""
         schema = self.host(alias).begin(worker)
         if schema is not None:
             # Known from here on, so that a build which fails is dropped like the others.
-            self._sites[alias].schemas[worker] = schema
+            self._by_alias[alias].schemas[worker] = schema
         return schema
 
     def finish(self, alias: str, worker: int) -> str:
         """Make what a build has created the worker's schema, and return that."""
         schema = self.host(alias).finish(worker)
-        self._sites[alias].schemas[worker] = schema
-        self.usage.add(self._sites[alias].name, schema)
+        self._by_alias[alias].schemas[worker] = schema
+        self.usage.add(self._by_alias[alias].name, schema)
         return schema
 
     def obstacles(self, alias: str) -> list[str]:
@@ -195,7 +194,7 @@ class Workspace:
 
     def turn_to_clones(self, alias: str) -> None:
         """Leave everything where stock Django has it, so that it can be cloned."""
-        self._sites[alias].is_cloned = True
+        self._by_alias[alias].is_cloned = True
 
     def take_clone(self, alias: str, worker: int) -> bool:
         """Give a worker a clone that an earlier run has kept, if there is one."""
@@ -212,12 +211,12 @@ class Workspace:
 
     def _note_clone(self, alias: str, worker: int, *, is_reused: bool = False) -> None:
         clone = self.host_database(alias).clones.names[worker]
-        self._sites[alias].clones[worker] = clone
+        self._by_alias[alias].clones[worker] = clone
         self.usage.add(clone, PUBLIC, is_reused=is_reused)
 
     def is_kept_for_clones(self, alias: str) -> bool:
         """Whether the host database of `alias` stays, and so is not what tests use."""
-        host = self._sites[alias].host
+        host = self._by_alias[alias].host
         return isinstance(host, HostDatabase) and host.is_kept_for_clones
 
     def host_database(self, alias: str) -> HostDatabase:
@@ -227,12 +226,12 @@ class Workspace:
 
     def drop(self, alias: str, worker: int) -> str | None:
         """Drop what a worker has, its schemas or its database, and say what that is."""
-        site = self._sites[alias]
-        schema, clone = site.schemas.pop(worker, None), site.clones.pop(worker, None)
+        database = self._by_alias[alias]
+        schema, clone = database.schemas.pop(worker, None), database.clones.pop(worker, None)
         if clone is not None:
             with self._leaving(f"Database {clone!r}"):
                 self.host_database(alias).clones.drop(clone)
-        if not site.is_cloned:
+        if not database.is_cloned:
             # A worker that was killed has not told its name, and may have left the one before.
             with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
                 self.host(alias).drop_worker(worker)
@@ -242,41 +241,41 @@ class Workspace:
 
     def keep(self, alias: str, worker: int) -> str | None:
         """Leave what a worker has where it is, and say what that is."""
-        site = self._sites[alias]
-        clone = site.clones.pop(worker, None)
+        database = self._by_alias[alias]
+        clone = database.clones.pop(worker, None)
         if clone is not None:
             with self._leaving(f"Database {clone!r}"):
                 if self.host_database(alias).keep_clone(clone):
                     self.usage.kept += 1
                     return f"database {clone!r}"
             return None
-        self.usage.kept += worker in site.schemas
-        schema = site.schemas.pop(worker, None)
+        self.usage.kept += worker in database.schemas
+        schema = database.schemas.pop(worker, None)
         if schema is None:
             return None
         with self._leaving(f"Schema {schema}"):
-            kept = self.host(alias).keep(schema, site.blueprint)
-            return f"schema {kept} in database {site.name!r}"
+            kept = self.host(alias).keep(schema, database.blueprint)
+            return f"schema {kept} in database {database.name!r}"
         return None
 
     def release(self, alias: str, *, keep: bool = False) -> None:
         """Drop what `alias` still has and give up its host database."""
-        site = self._sites[alias]
-        for worker in [*site.schemas, *site.clones]:
+        database = self._by_alias[alias]
+        for worker in [*database.schemas, *database.clones]:
             self.drop(alias, worker)
-        del self._sites[alias]
-        site.turn.close()
-        if site.reservation is not None:
-            site.reservation.close()
-        if site.host is not None:
-            with self._leaving(f"Database {site.name!r}"):
-                site.host.release(keep=keep)
+        del self._by_alias[alias]
+        database.turn.close()
+        if database.reservation is not None:
+            database.reservation.close()
+        if database.host is not None:
+            with self._leaving(f"Database {database.name!r}"):
+                database.host.release(keep=keep)
 
     def close(self) -> None:
         """Release whatever is still open, as after a run that was broken off."""
-        for alias, site in list(self._sites.items()):
+        for alias, database in list(self._by_alias.items()):
             # A failure of one alias is no reason to remove what another has kept.
-            has_template = site.host is not None and site.host.template is not None
+            has_template = database.host is not None and database.host.template is not None
             is_kept = has_template or self.is_kept_for_clones(alias)
             self.release(alias, keep=self.keeps and is_kept)
 
@@ -289,3 +288,30 @@ class Workspace:
             self.log(f"{what} stays, for the next run to remove: {str(error) or 'interrupted'}")
             if isinstance(error, KeyboardInterrupt):
                 raise
+
+
+class TestDatabase:
+    """What a run has for one database alias.
+
+    `schemas` has a schema by worker number and `clones` a database by worker number: the clones
+    of a site that `is_cloned`, or those of workers that could not build a schema. By the
+    `blueprint` workers make what they use themselves. Runs that want the same wait until the
+    `turn` of this one ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        turn: ExitStack,
+        *,
+        reservation: Reservation | None = None,
+        host: Host | None = None,
+    ) -> None:
+        self.name = name
+        self.turn = turn
+        self.reservation = reservation
+        self.host = host
+        self.schemas: dict[int, str] = {}
+        self.clones: dict[int, str] = {}
+        self.is_cloned = False
+        self.blueprint: SchemaSource | None = None

@@ -10,18 +10,19 @@ from ..flush.registry import ResettingCreation
 from ..postgres.names import Marker, MarkerState
 from ..postgres.server import Connection
 from ..search_path import Location, Locations
+from .creation import SchemaCreation
 
 if TYPE_CHECKING:
     from ..postgres.clones import CloneSource
     from ..postgres.worker_schemas import SchemaSource
-    from .guard import Guard
+    from .write_guard import WriteGuard
 
 
 def _unheard(*_: object) -> None:
     """Nobody is told."""
 
 
-class Start(NamedTuple):
+class WorkerStart(NamedTuple):
     """How a worker process has been started.
 
     It `is_replacement` if another process has been the same worker before, and died.
@@ -37,14 +38,14 @@ class Start(NamedTuple):
     say: Callable[[str], None] | None = None
 
 
-class WorkerCreation(ResettingCreation):
+class WorkerCreation(ResettingCreation, SchemaCreation):
     """`ResettingCreation` in a worker: what `install` mixes in, everywhere.
 
     Django calls `setup_worker_connection` for each alias as a worker starts, in all versions
     from 5.2 to 6.1.
     """
 
-    start: ClassVar[Start] = Start()
+    start: ClassVar[WorkerStart] = WorkerStart()
 
     # What this process has made for itself, and as which worker.
     obtained: Location | None = None
@@ -176,14 +177,14 @@ class WorkerCreation(ResettingCreation):
         self._settle()
         return location
 
-    def _second_guard(self) -> "Guard":
+    def _second_guard(self) -> "WriteGuard":
         """Return what keeps a build to its schema; what the run has found it has told."""
         if self._is_current:
             return self._guard_of_migrations(lambda _: None)
         from ..migration_lint.sql import Kind
-        from .guard import Guard
+        from .write_guard import WriteGuard
 
-        return Guard(self._trusted_texts(), kinds=[Kind.PUBLIC])
+        return WriteGuard(self._trusted_texts(), kinds=[Kind.PUBLIC])
 
     def _trusted_texts(self) -> set[str]:
         trusted = self.runner_settings.trusted_migrations
@@ -252,9 +253,9 @@ class WorkerCreation(ResettingCreation):
             return self._server().connect(self._fallback_database)
         return self._blueprint.connect(self._number)
 
-    def _say_to_user(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         if self.start.say is None:
-            super()._say_to_user(text)
+            super()._log(text)
         else:
             self.start.say(text)
 

@@ -1,7 +1,7 @@
-"""What keeps a build off the project's own tables when both are in one database."""
+"""Refusal of builds that would write to the project's own tables."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
@@ -11,7 +11,6 @@ from psycopg.pq import TransactionStatus
 from ..errors import SchemaRunnerError
 from ..migration_lint.lint import Finding, lint_migrations
 from ..migration_lint.sql import Kind, find
-from ..postgres import reach
 from ..postgres.function_bodies import without_schema
 from ..postgres.host import PUBLIC
 from ..postgres.host_request import Log
@@ -35,7 +34,7 @@ _WITHOUT_TRANSACTION = re.compile(
 )
 
 
-class Guard:
+class WriteGuard:
     """What refuses the statements of a build that reach beyond the worker schema.
 
     Texts in `allowed` ("public.extra") are let through. `kinds` are told by their texts, and
@@ -141,9 +140,37 @@ def _changed_elsewhere(observer: Connection, connection: Any) -> list[str]:
         schemas.append(locations.extensions)
     # A pooler may have told the client another number.
     (process,) = raw.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
-    return reach.changed_elsewhere(observer, process, schemas)
+    return changed_elsewhere(observer, process, schemas)
 
 
 def _refusal(findings: list[Finding]) -> str:
     lines = "\n".join(f"  {found}" for found in findings)
     return f"Migrations would reach beyond the schema they are run for:\n{lines}\n{_REMEDY}"
+
+
+# Whatever changes an object locks it until the transaction ends. Seen from another session, for
+# to its own a dropped object is gone; one that is new has no identity here yet. Reading, checks
+# of foreign keys and SELECT … FOR SHARE lock no more than AccessShare and RowShare do:
+# https://www.postgresql.org/docs/current/explicit-locking.html
+_CHANGED = """
+    SELECT DISTINCT found.type || ' ' || found.identity
+    FROM pg_catalog.pg_locks
+    CROSS JOIN LATERAL pg_catalog.pg_identify_object(
+        coalesce(classid, 'pg_catalog.pg_class'::regclass), coalesce(objid, relation), 0
+    ) AS found
+    WHERE pid = %s AND locktype IN ('relation', 'object')
+      AND mode NOT IN ('AccessShareLock', 'RowShareLock')
+      AND database = (SELECT oid FROM pg_catalog.pg_database
+                      WHERE datname = pg_catalog.current_database())
+      AND found.schema <> ALL (%s) AND found.schema !~ '^(pg_|information_schema$)'
+    ORDER BY 1
+"""
+
+
+def changed_elsewhere(observer: Connection, process: int, schemas: Sequence[str]) -> list[str]:
+    """Name what the transaction of another server process has changed outside of `schemas`.
+
+    It names temporary and the system's own objects never, and also what is locked as if it were
+    to be changed.
+    """
+    return [name for (name,) in observer.execute(_CHANGED, [process, list(schemas)])]

@@ -33,7 +33,7 @@ _SEAMS = (
 )
 
 
-def install(**attributes: Any) -> ExitStack:
+def patch_backends(**attributes: Any) -> ExitStack:
     """Teach every PostgreSQL alias about schemas until the returned stack is closed.
 
     `attributes` are set on the creation classes. The mixins go on each concrete connection
@@ -80,9 +80,9 @@ def install(**attributes: Any) -> ExitStack:
 def _creation_mixin(settings: "Settings") -> type[OwnDatabaseCreation]:
     if settings.host_database != "current":
         return OwnDatabaseCreation
-    from .watching import WatchingCreation
+    from .project_changes import ProjectChangesCreation
 
-    return WatchingCreation
+    return ProjectChangesCreation
 
 
 def _mix_in(undo: ExitStack, wrapper: type, name: str, mix: Callable[[type], type]) -> None:

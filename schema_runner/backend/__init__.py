@@ -1,1 +1,0 @@
-"""Django's database backend, taught about schemas for the length of a run."""
