@@ -16,9 +16,8 @@ from .settings import Settings, project_root
 from .wording import count
 
 if TYPE_CHECKING:
-    from .execution.arrangement import Arrangement
-    from .foresight.history import History
-    from .foresight.memory import Memory
+    from .scheduling.history import History, HistoryFolder
+    from .scheduling.selection import SuiteSelection
     from .settings import Problem
 
     Base = DiscoverRunner
@@ -44,24 +43,24 @@ class ArrangingMixin(Base):
         return suite
 
     def _problems_of_labels(self, suite: Any, labels: Any) -> "list[Problem]":
-        from .execution.labels import problems_of_labels
+        from .scheduling.labels import problems_of_labels
 
         selects = self.tags or self.exclude_tags or self.test_name_patterns
         is_whole = not labels and not selects and self.pattern == "test*.py"
         return problems_of_labels(self._settings, [*iter_test_cases(suite)], is_whole=is_whole)
 
     @cached_property
-    def _memory(self) -> "Memory | None":
+    def _memory(self) -> "HistoryFolder | None":
         folder = self._settings.history_dir
         if folder is None:
             return None
-        from .foresight.memory import Memory
+        from .scheduling.history import HistoryFolder
 
-        return Memory(Path(project_root()) / folder)
+        return HistoryFolder(Path(project_root()) / folder)
 
     @cached_property
     def _history(self) -> "History":
-        from .foresight.history import History
+        from .scheduling.history import History
 
         return History() if self._memory is None else self._memory.read()
 
@@ -130,8 +129,8 @@ class ArrangingMixin(Base):
         )
         return cast("SchemaParallelTestSuite", made)
 
-    def _arrangement(self, tests: Sequence[Any], labels: Collection[str]) -> "Arrangement":
-        from .execution.arrangement import Arrangement, names_tests, stage_by
+    def _arrangement(self, tests: Sequence[Any], labels: Collection[str]) -> "SuiteSelection":
+        from .scheduling.selection import SuiteSelection, names_tests, stage_by
 
         kinds = (unittest.loader._FailedTest, *self.reorder_by)  # type: ignore[attr-defined]
         is_schema = self._settings.isolation == "schema"
@@ -143,7 +142,7 @@ class ArrangingMixin(Base):
             or self._options.order == "suite"
             or names_tests(labels, tests)
         )
-        return Arrangement(
+        return SuiteSelection(
             history=self._history,
             stage_of=stage_by(kinds[:1] if is_all_kept else kinds),
             is_serial=self._is_serial,
@@ -153,7 +152,7 @@ class ArrangingMixin(Base):
         )
 
     def _workers_by_connections(self, suite: unittest.TestSuite, wanted: int = 0) -> int | None:
-        from .foresight.worker_count import workers_by_connections
+        from .scheduling.worker_count import workers_by_connections
 
         is_current = self._settings.host_database == "current"
         aliases = self._get_databases(suite)
@@ -167,7 +166,7 @@ class ArrangingMixin(Base):
         allowed = self._workers_by_connections(suite, wanted) if wanted > 1 else None
         if allowed is None or allowed >= wanted:
             return wanted
-        from .foresight.worker_count import by_connections, explained
+        from .scheduling.worker_count import by_connections, explained
 
         number, why = by_connections(allowed)
         self.log(explained(asked, number, why))

@@ -22,7 +22,7 @@ from .wording import did_you_mean
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from .foresight.memory import Memory
+    from .scheduling.history import HistoryFolder
 
 LABEL = "schema_runner"
 _HISTORY = 'SCHEMA_RUNNER["HISTORY_DIR"]'
@@ -41,7 +41,7 @@ _DRIVERS = "https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html"
 
 def of_project() -> Iterator[checks.CheckMessage]:
     """Check all that shows without a run."""
-    from .execution.labels import problems_of_labels
+    from .scheduling.labels import problems_of_labels
 
     settings, problems = Settings.parse({})
     yield from map(_message, problems)
@@ -87,7 +87,7 @@ def of_settings(settings: Settings) -> Iterator[Problem]:
 
 
 def of_history(
-    settings: Settings, memory: "Memory | None", option: str | None
+    settings: Settings, memory: "HistoryFolder | None", option: str | None
 ) -> Iterator[Problem]:
     """Yield why a run keeps no history, if its `option` or the settings ask for one."""
     if option and memory is None:

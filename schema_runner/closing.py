@@ -18,17 +18,17 @@ from .database.usage import Usage
 from .execution.events import Observer
 from .execution.findings import Findings
 from .execution.lines import Lines
-from .execution.recorder import Recorder
 from .options import Options
 from .reporting.command import Command
 from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
+from .scheduling.history_recorder import HistoryRecorder
 from .settings import Settings
 
 if TYPE_CHECKING:
     from .database.test_database import TestDatabases
     from .execution.termination import Termination
-    from .foresight.memory import Memory
     from .reporting.outside import OutsideReport
+    from .scheduling.history import HistoryFolder
 
     Base = DiscoverRunner
 else:
@@ -42,7 +42,7 @@ class ClosingMixin(Base):
     _command: Command
     # None in a runner of the project's that makes no databases.
     _databases: "TestDatabases | None" = None
-    _memory: "Memory | None"
+    _memory: "HistoryFolder | None"
     _termination: "Termination"
     _settings: Settings
     _suite: Any = None
@@ -57,7 +57,7 @@ class ClosingMixin(Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._lines = Lines()
         super().__init__(*args, **kwargs)
-        self._tally, self._recorder = Tally(), Recorder()
+        self._tally, self._recorder = Tally(), HistoryRecorder()
         # Each is called with the events of a run, as they happen.
         self.observers: list[Observer] = [self._tally, self._recorder]
         # Seconds that parts of the run have taken, by what they are.
@@ -106,9 +106,9 @@ class ClosingMixin(Base):
 
     @staticmethod
     def _busy_seconds() -> float | None:
-        from .foresight.processors import busy_processor_seconds
+        from .scheduling.cpus import busy_cpu_seconds
 
-        return busy_processor_seconds()
+        return busy_cpu_seconds()
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         try:

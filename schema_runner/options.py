@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from .settings import CHOICES
 
 if TYPE_CHECKING:
-    from .foresight.sharding import Shard
+    from .scheduling.shards import Shard
 
 ORDERS = ("history", "suite")
 
@@ -107,7 +107,7 @@ def _number(text: str) -> int:
 
 
 def _shard(text: str) -> "Shard":
-    from .foresight.sharding import Shard
+    from .scheduling.shards import Shard
 
     try:
         return Shard.from_environment(os.environ) if text == "auto" else Shard.parse(text)

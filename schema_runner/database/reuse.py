@@ -12,7 +12,13 @@ from ..flush.hooks import import_management
 from ..postgres.server import Connection
 from ..search_path import project_options
 from ..wording import ago, listing
-from .snapshots import EDITED, SnapshotsMixin, comparable_parts, is_unchanged, why_rebuilt
+from .snapshots import (
+    EDITED,
+    SnapshotsMixin,
+    comparable_parts,
+    is_unchanged,
+    why_rebuilt,
+)
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base

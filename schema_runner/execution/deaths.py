@@ -2,9 +2,9 @@
 
 from collections import Counter
 
+from ..scheduling.queue import PartQueue
 from .crew import Worker
 from .report import Report
-from .schedule import Schedule
 
 # How many workers of one number may die in a row with nothing to do, until that is given up.
 _DEATHS = 3
@@ -13,7 +13,7 @@ _DEATHS = 3
 class Deaths:
     """Accounts for workers that have died: reports what they were at, and reschedules the rest."""
 
-    def __init__(self, schedule: Schedule, report: Report) -> None:
+    def __init__(self, schedule: PartQueue, report: Report) -> None:
         self._schedule = schedule
         self._report = report
         # How many workers of a number have died with nothing to do.

@@ -7,10 +7,10 @@ from enum import Enum, auto
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
+from ..scheduling.queue import PartQueue
 from .crew import Crew
 from .messages import Part
 from .report import Audience, Failure, Keep, Report
-from .schedule import Schedule
 from .supervisor import Start, Supervisor
 from .watch import Watch, end_for
 
@@ -51,7 +51,7 @@ class Engine:
         """Whether no more tests are to begin."""
         return self._audience.result.shouldStop
 
-    def run(self, schedule: Schedule, *, workers: int, keep: Keep) -> None:
+    def run(self, schedule: PartQueue, *, workers: int, keep: Keep) -> None:
         """Run a schedule, and tell of it."""
         report = Report(self.tests, self._audience, keep=keep)
         self._supervise(workers=workers, schedule=schedule, crew=self._crew, report=report)
@@ -62,7 +62,7 @@ class Engine:
         Return whether all of its tests have come to an end.
         """
         report = Report(self.tests, self._audience, attempt=attempt, keep=keep)
-        schedule = Schedule([Part(1, failure.subsuite, failure.positions)])
+        schedule = PartQueue([Part(1, failure.subsuite, failure.positions)])
         self._supervise(
             workers=1,
             schedule=schedule,
@@ -133,7 +133,7 @@ class Engine:
         report = Report(self.tests, audience, keep=keep)
         self._supervise(
             workers=workers,
-            schedule=Schedule(parts, ahead=0),
+            schedule=PartQueue(parts, ahead=0),
             crew=crew or self._probing,
             report=report,
             start=start,

@@ -6,22 +6,8 @@ of them at a time. Times are in seconds.
 
 from typing import Any, NamedTuple
 
+from ..scheduling.queue import Part
 from .cost import Cost
-
-
-class Part(NamedTuple):
-    """Tests of one class: those at `positions` in the `subsuite` of that number.
-
-    `key` is another each time that a part is given to a worker. `deaths` counts the workers that
-    have died while they set the class up. A worker that has come to a `stage` does not go back to
-    an earlier one.
-    """
-
-    key: int
-    subsuite: int
-    positions: tuple[int, ...]
-    deaths: int = 0
-    stage: int = 0
 
 
 class Order(NamedTuple):

@@ -22,11 +22,11 @@ from .watch import Unwatched, Watch
 
 # Every run imports this module, and only those with workers need the rest.
 if TYPE_CHECKING:
+    from ..scheduling.plan import Ordering, Plan
     from .assigned import Assigned
     from .course import Course
     from .diagnosis import Verdict
     from .engine import Engine
-    from .plan import Order, Plan
     from .report import Failure
 
 _IGNORING = {unittest.TestResult.addSubTest, unittest.TextTestResult.addSubTest}
@@ -46,7 +46,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     # Returns the command that runs tests of these names without workers.
     command: Callable[[Sequence[str]], str] = staticmethod(" ".join)
     # What decides about the order in place of the suite's own, if anything does.
-    order: "Order | None" = None
+    order: "Ordering | None" = None
     # The names of tests that are run alone although nothing marks them.
     quarantined: Collection[str] = ()
     diagnoses = False
@@ -161,7 +161,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         )
 
     def _plan(self, tests: Sequence[Sequence[Any]]) -> "Plan":
-        from .plan import Plan
+        from ..scheduling.plan import Plan
 
         return Plan(tests, workers=self.processes, is_serial=self._is_serial, order=self.order)
 

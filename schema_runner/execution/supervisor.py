@@ -7,6 +7,7 @@ from itertools import takewhile
 from multiprocessing.connection import wait
 from typing import Any
 
+from ..scheduling.queue import PartQueue
 from .crew import Crew, Worker
 from .deaths import Deaths
 from .limits import Limits
@@ -27,7 +28,6 @@ from .messages import (
     UsesDatabases,
 )
 from .report import Report
-from .schedule import Schedule
 from .terminal import Terminal
 from .watch import Watch
 
@@ -61,7 +61,7 @@ class Supervisor:
         self,
         *,
         workers: int,
-        schedule: Schedule,
+        schedule: PartQueue,
         crew: Crew,
         report: Report,
         start: Start = Start.FIRST,

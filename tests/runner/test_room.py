@@ -15,7 +15,7 @@ import django
 
 django.setup()
 from schema_runner.database import room
-from schema_runner.foresight.worker_count import workers_by_connections
+from schema_runner.scheduling.worker_count import workers_by_connections
 
 found = {aliases: workers_by_connections(aliases.split()) for aliases in sys.argv[1:]}
 looks, look = [], room.connections_left

@@ -8,16 +8,16 @@ import pytest
 
 from schema_runner import Finished, FixtureFailed, Outcome
 from schema_runner.execution.events import ClassFinished, Event, WorkerReady
-from schema_runner.execution.recorder import Recorder
-from schema_runner.foresight.history import (
+from schema_runner.scheduling.history import (
     FAILED,
     FLAKY,
     PASSED,
     SKIPPED,
     History,
+    HistoryFolder,
     Observed,
 )
-from schema_runner.foresight.memory import Memory
+from schema_runner.scheduling.history_recorder import HistoryRecorder
 
 
 def finished(
@@ -33,7 +33,7 @@ def class_finished(
 
 
 def observed(*events: Event, flaky: tuple[str, ...] = (), busy: float | None = None) -> Observed:
-    recorder = Recorder()
+    recorder = HistoryRecorder()
     for event in events:
         recorder(event)
     return recorder.observed(flaky, busy)
@@ -138,8 +138,8 @@ def test_a_history_is_written_and_read(tmp_path: Path) -> None:
         WorkerReady(1, 0.5, False),
     )
     folder = tmp_path / "deep" / "kept"
-    Memory(folder).add(seen)
-    history = Memory(folder).read()
+    HistoryFolder(folder).add(seen)
+    history = HistoryFolder(folder).read()
     assert history.failed == {"t.é?"}
     assert history.tests["t.b"].seconds == 1.0
     assert history.classes["A"].keeps_state is False
@@ -167,16 +167,16 @@ def test_a_damaged_history_is_ignored_and_replaced(tmp_path: Path, text: str) ->
     """Whatever is in the file, a run goes on without it; what it is made of is read."""
     file = tmp_path / "history.json"
     file.write_text(json.dumps(VALID))
-    assert set(Memory(tmp_path).read().tests) == {"t"}
+    assert set(HistoryFolder(tmp_path).read().tests) == {"t"}
     file.write_text(text, encoding="latin-1")
-    assert Memory(tmp_path).read() == History()
-    Memory(tmp_path).add(observed(finished("u")))
-    assert set(Memory(tmp_path).read().tests) == {"u"}
+    assert HistoryFolder(tmp_path).read() == History()
+    HistoryFolder(tmp_path).add(observed(finished("u")))
+    assert set(HistoryFolder(tmp_path).read().tests) == {"u"}
 
 
 def _add(folder: str, number: int) -> None:
     for index in range(10):
-        Memory(Path(folder)).add(observed(finished(f"t{number}.{index}")))
+        HistoryFolder(Path(folder)).add(observed(finished(f"t{number}.{index}")))
 
 
 def test_nothing_is_lost_between_runs_at_the_same_time(tmp_path: Path) -> None:
@@ -187,5 +187,5 @@ def test_nothing_is_lost_between_runs_at_the_same_time(tmp_path: Path) -> None:
         process.start()
     for process in processes:
         process.join()
-    assert len(Memory(folder).read().tests) == 40
+    assert len(HistoryFolder(folder).read().tests) == 40
     assert sorted(os.listdir(folder)) == [".gitignore", "history.json", "lock"]

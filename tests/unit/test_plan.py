@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_runner.execution.plan import Order, Plan
-from schema_runner.foresight.forecast import Forecast
-from schema_runner.foresight.history import ClassRecord, History, TestRecord
+from schema_runner.scheduling.durations import Durations
+from schema_runner.scheduling.history import ClassRecord, History, TestRecord
+from schema_runner.scheduling.plan import Ordering, Plan
 
 
 class Case:
@@ -44,7 +44,7 @@ def plan(
     stage_of: Callable[[Any], int] = lambda _: 0,
 ) -> Plan:
     tests = [test for subsuite in subsuites for test in subsuite]
-    order = Order(forecast=Forecast(history, tests), stage_of=stage_of, first=first)
+    order = Ordering(forecast=Durations(history, tests), stage_of=stage_of, first=first)
     return Plan(subsuites, workers=workers, is_serial=lambda _: False, order=order)
 
 

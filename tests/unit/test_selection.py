@@ -2,8 +2,8 @@ import random
 from itertools import chain
 from typing import Any
 
-from schema_runner.foresight import selection
-from schema_runner.foresight.sharding import Shard
+from schema_runner.scheduling import selection
+from schema_runner.scheduling.shards import Shard
 
 from .test_plan import suite
 

@@ -5,21 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_runner.execution.messages import Part
-from schema_runner.execution.plan import Plan
-from schema_runner.execution.schedule import Schedule
+from schema_runner.scheduling.plan import Plan
+from schema_runner.scheduling.queue import PartQueue
 
 
-def schedule(*subsuites: str) -> Schedule:
+def schedule(*subsuites: str) -> PartQueue:
     """Return a schedule of classes: a letter a test, a capital one that is serial."""
     return Plan(subsuites, workers=2, is_serial=str.isupper).schedule()
 
 
-def take(parts: Schedule, *, is_alone: bool) -> Any:
+def take(parts: PartQueue, *, is_alone: bool) -> Any:
     """Return a part, or None."""
     return parts.take(stage=0, others=[0], is_alone=is_alone)
 
 
-def taken(parts: Schedule, *, is_alone: bool = True) -> list[tuple[int, tuple[int, ...]]]:
+def taken(parts: PartQueue, *, is_alone: bool = True) -> list[tuple[int, tuple[int, ...]]]:
     """Take all there are, and return the subsuite and the positions of each."""
     found = []
     while part := take(parts, is_alone=is_alone):
@@ -72,7 +72,7 @@ def test_what_is_put_back_stays_serial() -> None:
     assert taken(parts) == [(1, (0,)), (0, (2,))]
 
 
-def ahead(parts: Schedule, workers: int) -> int:
+def ahead(parts: PartQueue, workers: int) -> int:
     """Return how many parts a worker is given at a time."""
     held = itertools.count()
     return next(n for n in held if not parts.has_more_for([Part(0, 0, (0,))] * n, workers))
@@ -90,13 +90,13 @@ def test_workers_get_parts_ahead_while_there_are_many() -> None:
         assert ahead(many, 2) <= before
         before = ahead(many, 2)
     assert before == 1
-    assert ahead(Schedule([Part(key, 0, (key,)) for key in range(100)], ahead=0), 2) == 1
+    assert ahead(PartQueue([Part(key, 0, (key,)) for key in range(100)], ahead=0), 2) == 1
 
 
-def timed(seconds: dict[tuple[int, str], float]) -> Schedule:
+def timed(seconds: dict[tuple[int, str], float]) -> PartQueue:
     """Return a schedule of parts that have these stages and names, and take so long."""
     parts = [Part(key, key, (0,), stage=stage) for key, (stage, _) in enumerate(seconds)]
-    return Schedule(parts, seconds=lambda part: list(seconds.values())[part.subsuite])
+    return PartQueue(parts, seconds=lambda part: list(seconds.values())[part.subsuite])
 
 
 def test_little_work_ahead_is_enough() -> None:
@@ -107,7 +107,7 @@ def test_little_work_ahead_is_enough() -> None:
     assert ahead(short, 2) == ahead(schedule(*["a"] * 100), 2)
 
 
-def taken_by(parts: Schedule, *, stage: int, others: list[int], number: int = 9) -> list[int]:
+def taken_by(parts: PartQueue, *, stage: int, others: list[int], number: int = 9) -> list[int]:
     """Return the subsuites that a worker at a stage takes."""
     found: list[int] = []
     while len(found) < number and (part := parts.take(stage=stage, others=others, is_alone=False)):
@@ -133,7 +133,7 @@ def test_what_would_hold_up_the_run_does_not_wait_for_its_stage() -> None:
         assert taken_by(parts, stage=0, others=others) == expected
 
     # Without estimates all do.
-    parts = Schedule([Part(1, 0, (0,)), Part(2, 1, (0,), stage=1)])
+    parts = PartQueue([Part(1, 0, (0,)), Part(2, 1, (0,), stage=1)])
     assert taken_by(parts, stage=0, others=[0]) == [0, 1]
 
 

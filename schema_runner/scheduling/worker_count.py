@@ -26,7 +26,7 @@ _TOLERANCE = 1.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class Limits:
     """What decides about the number of workers. Times are in seconds.
 
     `processors` are those that can be used, and `connections` says for how many workers servers
@@ -45,14 +45,14 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class WorkerCount:
     """A number of workers, 1 for a run without them, and a line that says why."""
 
     workers: int
     why: str
 
 
-def choose(situation: Situation) -> Choice:
+def choose_worker_count(situation: Limits) -> WorkerCount:
     """Choose as few workers as will be through with the suite in about the shortest time."""
     most, why = min(_limits(situation), key=lambda limit: limit[0])
     durations = {number: _duration(situation, number) for number in range(1, most + 1)}
@@ -64,7 +64,7 @@ def choose(situation: Situation) -> Choice:
         why = "more would hardly be through sooner"
     if not situation.is_measured:
         why += " (how long tests take is a guess, until they have been run)"
-    return Choice(best, explained("auto", best, why))
+    return WorkerCount(best, explained("auto", best, why))
 
 
 def explained(wanted: int | str, number: int, why: str) -> str:
@@ -79,7 +79,7 @@ def by_connections(left: int) -> tuple[int, str]:
     return number, f"the server has connections for {number} at most"
 
 
-def _limits(situation: Situation) -> list[tuple[int, str]]:
+def _limits(situation: Limits) -> list[tuple[int, str]]:
     """List how many workers there can be, and what says so."""
     usable = max(math.floor(situation.processors), 1)
     limits = [_limit_of_processors(situation, usable)]
@@ -91,7 +91,7 @@ def _limits(situation: Situation) -> list[tuple[int, str]]:
     return limits
 
 
-def _limit_of_processors(situation: Situation, usable: int) -> tuple[int, str]:
+def _limit_of_processors(situation: Limits, usable: int) -> tuple[int, str]:
     can_be_used = f"{count(usable, 'processor')} can be used"
     share = situation.processor_share
     if share is None:
@@ -102,7 +102,7 @@ def _limit_of_processors(situation: Situation, usable: int) -> tuple[int, str]:
     return waiting, f"{can_be_used}, and tests wait for {1 - share:.0%} of their time"
 
 
-def _duration(situation: Situation, workers: int) -> float:
+def _duration(situation: Limits, workers: int) -> float:
     """Estimate how long so many workers take."""
     total, longest = sum(situation.parts), max(situation.parts, default=0.0)
     if workers == 1:

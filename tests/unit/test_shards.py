@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schema_runner.foresight.sharding import Shard, Weight
+from schema_runner.scheduling.shards import Shard, Weight
 
 TESTS = st.integers(0, 50)
 SECONDS = st.floats(0, 1000) | st.sampled_from([0.0, 1.0])

@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_runner.foresight.worker_count import Choice, Situation, choose
+from schema_runner.scheduling.worker_count import (
+    Limits,
+    WorkerCount,
+    choose_worker_count,
+)
 
-LONG = Situation(
+LONG = Limits(
     processors=4.0,
     connections=90,
     parts=[1.0] * 100,
@@ -52,20 +56,20 @@ WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
     ],
 )
 def test_the_number_of_workers_and_why(changes: dict[str, Any], workers: int, why: str) -> None:
-    choice = choose(replace(LONG, **changes))
+    choice = choose_worker_count(replace(LONG, **changes))
     assert choice.workers == workers
     if why.endswith("."):
-        assert choice == Choice(workers, f"--parallel auto: {why}")
+        assert choice == WorkerCount(workers, f"--parallel auto: {why}")
     assert why in choice.why
 
 
 def test_tests_that_only_wait_have_four_workers_a_processor() -> None:
-    assert 14 <= choose(replace(LONG, processor_share=0.0)).workers <= 16
+    assert 14 <= choose_worker_count(replace(LONG, processor_share=0.0)).workers <= 16
 
 
 @given(
     st.builds(
-        Situation,
+        Limits,
         processors=st.floats(0.01, 64),
         connections=st.none() | st.integers(0, 200),
         parts=st.lists(st.floats(0, 100), max_size=40),
@@ -74,16 +78,16 @@ def test_tests_that_only_wait_have_four_workers_a_processor() -> None:
         processor_share=st.none() | st.floats(0, 1),
     )
 )
-def test_every_limit_is_kept(situation: Situation) -> None:
+def test_every_limit_is_kept(situation: Limits) -> None:
     """There is a reason for any number."""
-    choice = choose(situation)
+    choice = choose_worker_count(situation)
     most = max(int(situation.processors), 1)
     if situation.processor_share is not None:
         most = max(int(4 * situation.processors), 1)
     assert 1 <= choice.workers <= most
     assert choice.workers <= max(len(situation.parts), 1)
     assert choice.workers <= max(situation.connections or 1, 1) or situation.connections is None
-    more = choose(replace(situation, start=situation.start * 2))
+    more = choose_worker_count(replace(situation, start=situation.start * 2))
     assert more.workers <= choice.workers
     assert choice.why.startswith("--parallel auto: ")
     assert choice.why.endswith(".")

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..foresight.history import FAILED, FLAKY, PASSED, SKIPPED, Observed, RunRecord
-from .events import (
+from ..execution.events import (
     BAD,
     ClassFinished,
     Event,
@@ -12,12 +11,13 @@ from .events import (
     Outcome,
     WorkerReady,
 )
+from .history import FAILED, FLAKY, PASSED, SKIPPED, Observed, RunRecord
 
 # What has not come to its end does not say how long it takes.
 _CUT_OFF = {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.SKIPPED}
 
 
-class Recorder:
+class HistoryRecorder:
     """An observer of a run, and what it has seen."""
 
     def __init__(self) -> None:

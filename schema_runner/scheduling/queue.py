@@ -2,8 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-
-from .messages import Part
+from typing import NamedTuple
 
 # How many parts a worker is given ahead, at most, and how many have to be left for each.
 _AHEAD = 8
@@ -12,7 +11,22 @@ _LEFT = 4
 _ENOUGH = 0.05
 
 
-class Schedule:
+class Part(NamedTuple):
+    """Tests of one class: those at `positions` in the `subsuite` of that number.
+
+    `key` is another each time that a part is given to a worker. `deaths` counts the workers that
+    have died while they set the class up. A worker that has come to a `stage` does not go back to
+    an earlier one.
+    """
+
+    key: int
+    subsuite: int
+    positions: tuple[int, ...]
+    deaths: int = 0
+    stage: int = 0
+
+
+class PartQueue:
     """The parts of a suite that no worker has been given, or that one has not come to.
 
     Those that are `serial` are each to be run while nothing else is. `seconds` estimates how long

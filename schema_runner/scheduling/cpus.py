@@ -16,7 +16,7 @@ _STATES = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"
 _IDLE = {"idle", "iowait"}
 
 
-def usable_processors(proc: Path = _PROC) -> float:
+def usable_cpus(proc: Path = _PROC) -> float:
     """Return how many processors this process may use, by affinity and quotas of its groups.
 
     A quota may be a fraction. `proc` is the folder of the kernel's files about processes; systems
@@ -25,7 +25,7 @@ def usable_processors(proc: Path = _PROC) -> float:
     return max(min([float(_count()), *_quotas(proc / "self")]), _LEAST)
 
 
-def busy_processor_seconds(proc: Path = _PROC) -> float | None:
+def busy_cpu_seconds(proc: Path = _PROC) -> float | None:
     """Return for how long the processors of this machine have worked; None if nobody knows."""
     with suppress(OSError, ValueError):
         _name, *ticks = _read(proc / "stat").partition("\n")[0].split()

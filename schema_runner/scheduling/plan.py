@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..foresight.forecast import Forecast
-from .messages import Part
-from .schedule import Schedule
+from ..execution.messages import Part
+from .durations import Durations
+from .queue import PartQueue
 
 # A class that would hold up the run is divided into pieces of this share of a worker's time, so
 # that they fill the gaps between others; and a piece takes so many times its set-up at least.
@@ -14,14 +14,14 @@ _PIECES = 4
 _WORTH = 10
 
 
-class Order(NamedTuple):
+class Ordering(NamedTuple):
     """What decides about the order of tests in parallel, where the suite's does not.
 
     `stage_of` tells of a test how many kinds of tests come before it: that order holds in each
     worker. Classes with tests that are to come `first` do so within their stage.
     """
 
-    forecast: Forecast
+    forecast: Durations
     stage_of: Callable[[Any], int]
     first: Collection[str] = ()
 
@@ -35,7 +35,7 @@ class Plan:
         *,
         workers: int,
         is_serial: Callable[[Any], bool],
-        order: Order | None = None,
+        order: Ordering | None = None,
     ) -> None:
         self._tests = tests
         self._order = order
@@ -61,9 +61,9 @@ class Plan:
         beside = tuple(position for position in positions if not are_serial[position])
         return beside, tuple(position for position in positions if are_serial[position])
 
-    def schedule(self) -> Schedule:
+    def schedule(self) -> PartQueue:
         seconds = None if self._order is None else self.seconds
-        return Schedule(self.parallel, self.serial, seconds=seconds)
+        return PartQueue(self.parallel, self.serial, seconds=seconds)
 
     def seconds(self, part: Part) -> float:
         """Estimate how long a part takes."""

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schema_runner.foresight.processors import (
-    busy_processor_seconds,
-    usable_processors,
-)
+from schema_runner.scheduling.cpus import busy_cpu_seconds, usable_cpus
 
 # As many as this process may use without any group.
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -54,7 +51,7 @@ class Kernel:
 
     @property
     def processors(self) -> float:
-        return usable_processors(self.proc)
+        return usable_cpus(self.proc)
 
 
 @pytest.fixture
@@ -158,18 +155,18 @@ def test_what_makes_no_sense_limits_nothing(kernel: Kernel, text: str) -> None:
 
 def test_busy_seconds_are_those_of_all_processors(tmp_path: Path) -> None:
     """What is idle, waits for a disk or belongs to guests is left out."""
-    assert busy_processor_seconds(tmp_path) is None
+    assert busy_cpu_seconds(tmp_path) is None
     for nothing in ("", "cpu  x\n"):
         (tmp_path / "stat").write_text(nothing)
-        assert busy_processor_seconds(tmp_path) is None
+        assert busy_cpu_seconds(tmp_path) is None
     (tmp_path / "stat").write_text("cpu  100 10 50 9000 700 5 6 7 80 90\ncpu0 1 2 3\n")
     ticks = os.sysconf("SC_CLK_TCK")
-    assert busy_processor_seconds(tmp_path) == pytest.approx(178 / ticks)
+    assert busy_cpu_seconds(tmp_path) == pytest.approx(178 / ticks)
 
 
 CODE = """
 import os, sys
-from schema_runner.foresight.processors import usable_processors
+from schema_runner.scheduling.cpus import usable_processors
 
 {before}
 print(usable_processors())

@@ -11,7 +11,7 @@ from .history import History
 _USUAL = 0.02
 
 
-class Forecast:
+class Durations:
     """Estimates for the tests of a suite; one that is new takes as long as the middle one."""
 
     def __init__(self, history: History, tests: Iterable[Any]) -> None:
