@@ -7,8 +7,9 @@ from .errors import SchemaRunnerError
 from .requirements import WINDOWS
 
 if TYPE_CHECKING:
+    from .decorators import own_database, retries, serial, timeout
     from .errors import TestTimeoutError, WorkerError
-    from .execution.events import (
+    from .events import (
         ClassFinished,
         Finished,
         FixtureFailed,
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
         Started,
         WorkerReady,
     )
-    from .execution.marks import own_database, retries, serial, timeout
-    from .execution.suite import SchemaParallelTestSuite
-    from .execution.worker import Worker, current_worker
     from .runner import SchemaDiscoverRunner, SchemaRunnerMixin
+    from .suite import SchemaParallelTestSuite
+    from .workers.current import Worker, current_worker
 
 __all__ = [
     "ClassFinished",

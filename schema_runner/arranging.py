@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 from django.test.runner import DiscoverRunner, partition_suite_by_case
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
-from .execution import marks
-from .execution.suite import SchemaParallelTestSuite
+from . import decorators
 from .options import Automatic, Options
 from .settings import Settings, project_root
+from .suite import SchemaParallelTestSuite
 from .wording import count
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ArrangingMixin(Base):
     def _say_who_is_alone(self, tests: Sequence[Any]) -> None:
         names = self._settings.own_database
         classes = {type(test) for test in tests}
-        wanting = sum(marks.needs_own_database(one, names) for one in classes)
+        wanting = sum(decorators.needs_own_database(one, names) for one in classes)
         if wanting and self._settings.host_database == "current":
             self.log(
                 f"Run alone: {count(wanting, 'class', 'classes')} marked own_database, because no "
@@ -177,7 +177,7 @@ class ArrangingMixin(Base):
         return self._history.flaky if self._options.quarantine_flaky else ()
 
     def _is_serial(self, test: Any) -> bool:
-        return marks.is_alone(test, self._settings, self._quarantined)
+        return decorators.is_alone(test, self._settings, self._quarantined)
 
     def _needs_worker(self, tests: Sequence[Any]) -> bool:
         """Whether something may have to be run again, in a process that has run nothing yet."""
@@ -185,5 +185,5 @@ class ArrangingMixin(Base):
             return False
         retries = self._settings.retries
         return self._options.diagnose or any(
-            marks.limit_of_retries(test, retries) for test in tests
+            decorators.retries_of(test, retries) for test in tests
         )

@@ -15,20 +15,20 @@ from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
 from .connections import are_here
 from .database.usage import Usage
-from .execution.events import Observer
-from .execution.findings import Findings
-from .execution.lines import Lines
+from .events import Observer
 from .options import Options
-from .reporting.command import Command
+from .reporting.rerun_command import RerunCommand
 from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
 from .scheduling.history_recorder import HistoryRecorder
 from .settings import Settings
+from .suite import Findings
+from .workers.output import Lines
 
 if TYPE_CHECKING:
     from .database.test_database import TestDatabases
-    from .execution.termination import Termination
-    from .reporting.outside import OutsideReport
+    from .reporting.summary import ProjectChangesReport
     from .scheduling.history import HistoryFolder
+    from .workers.sigterm import RunSignals
 
     Base = DiscoverRunner
 else:
@@ -39,15 +39,15 @@ class ClosingMixin(Base):
     """Follows a run by its events."""
 
     _options: Options
-    _command: Command
+    _command: RerunCommand
     # None in a runner of the project's that makes no databases.
     _databases: "TestDatabases | None" = None
     _memory: "HistoryFolder | None"
-    _termination: "Termination"
+    _termination: "RunSignals"
     _settings: Settings
     _suite: Any = None
     # What tests have changed in the project's own database, where they are run in that one.
-    _outside: "OutsideReport | None" = None
+    _outside: "ProjectChangesReport | None" = None
     # The number of tests by class, and how many of them the run has not come to.
     _sizes: Mapping[type, int] = MappingProxyType({})
     _not_run: int | None = None
@@ -143,11 +143,11 @@ class ClosingMixin(Base):
             failures += len(self._findings.flaky)
         return failures + self._outside.number if self._outside else failures
 
-    def _watch_outside(self) -> "OutsideReport":
+    def _watch_outside(self) -> "ProjectChangesReport":
         """Follow what classes see of the project's own database."""
-        from .reporting.outside import OutsideReport
+        from .reporting.summary import ProjectChangesReport
 
-        self._outside = OutsideReport()
+        self._outside = ProjectChangesReport()
         self.observers.append(self._outside)
         return self._outside
 

@@ -15,19 +15,19 @@ from django.core.management import CommandError
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
+from . import decorators
 from .arranging import ArrangingMixin
 from .closing import ClosingMixin
 from .connections import disconnect, refuse_unknown_mirrors
 from .errors import SchemaRunnerError
-from .execution import marks
-from .execution.suite import SchemaParallelTestSuite
-from .execution.termination import Termination
-from .execution.watch import Unwatched
-from .execution.worker import set_up_worker
 from .options import Options, add_options
-from .reporting.command import Command
+from .reporting.rerun_command import RerunCommand
 from .requirements import NO_LIBPQ, lacks_libpq
 from .settings import Settings
+from .suite import SchemaParallelTestSuite
+from .workers.current import set_up_worker
+from .workers.lease_check import NoLeases
+from .workers.sigterm import RunSignals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         cls.parallel_test_suite = wanted
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._command = Command(type(self), kwargs)
+        self._command = RerunCommand(type(self), kwargs)
         self._options = Options.take(kwargs)
         try:
             super().__init__(*args, **kwargs)
@@ -75,7 +75,7 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         _avoid_forkserver()
         self.no_migrations = self._options.no_migrations
         self._has_workers = self._has_own_databases = False
-        self._termination = Termination(
+        self._termination = RunSignals(
             lambda: len(self._tally.under_way), is_silent=self.verbosity < 1
         )
         try:
@@ -115,7 +115,9 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         self._has_workers = isinstance(suite, SchemaParallelTestSuite)
         names = self._settings.own_database
         self._sizes = Counter(map(type, iter_test_cases(suite)))
-        self._has_own_databases = any(marks.needs_own_database(one, names) for one in self._sizes)
+        self._has_own_databases = any(
+            decorators.needs_own_database(one, names) for one in self._sizes
+        )
         if isinstance(suite, SchemaParallelTestSuite):
             suite.settings = self._settings
             suite.keepdb = self.keepdb
@@ -210,11 +212,11 @@ class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
         self.log(clear_pools(aliases))
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
-        watch = self._databases.watch() if self._databases else Unwatched()
+        watch = self._databases.watch() if self._databases else NoLeases()
         if not self._has_workers and isinstance(suite, unittest.TestSuite):
-            from .execution.limited import limited
+            from .workers.serial_results import serial_suite
 
-            suite = limited(
+            suite = serial_suite(
                 suite,
                 self._settings.own_database,
                 self._lines,

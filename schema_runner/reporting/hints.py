@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from .. import decorators
 from ..database.usage import Usage
-from ..execution import marks
 from ..settings import Settings
 from ..wording import listing
 
@@ -63,7 +63,7 @@ def hint_lines(result: Any, usage: Usage, settings: Settings) -> Iterator[str]:
         return
     for test, told, *_ in [*getattr(result, "errors", ()), *getattr(result, "failures", ())]:
         case = getattr(test, "test_case", test)
-        if marks.needs_own_database(type(case), settings.own_database):
+        if decorators.needs_own_database(type(case), settings.own_database):
             continue
         if reason := _reason(case, str(told), is_shared=usage.is_shared):
             found.setdefault(_class_of(case), reason)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..execution.events import (
+from ..events import (
     BAD,
     ClassFinished,
     Event,

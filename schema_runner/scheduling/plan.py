@@ -4,9 +4,8 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..execution.messages import Part
 from .durations import Durations
-from .queue import PartQueue
+from .queue import Part, PartQueue
 
 # A class that would hold up the run is divided into pieces of this share of a worker's time, so
 # that they fill the gaps between others; and a piece takes so many times its set-up at least.

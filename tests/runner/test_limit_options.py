@@ -5,7 +5,7 @@ import time
 import pytest
 
 from ..project import PARALLEL, SERIAL, Mode, Project, each_mode
-from .test_limits import reported
+from .test_timeouts import reported
 
 ALARMS = """
     class Alarms:

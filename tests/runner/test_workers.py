@@ -17,7 +17,7 @@ QUICK = """
 SLOW = QUICK.replace("meet()", "time.sleep(1.2)")
 # Some number of processors, whatever machine this is.
 PROCESSORS = """
-    from schema_runner.execution import arrangement
+    from schema_runner.workers import arrangement
 
     arrangement.usable_processors = lambda: {}
 """

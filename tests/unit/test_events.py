@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from schema_runner import Finished, Outcome, Started, TestTimeoutError
-from schema_runner.execution.events import outcome_of
+from schema_runner.events import outcome_of
 
 
 def raised(error: BaseException) -> Any:

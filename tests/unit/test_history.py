@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schema_runner import Finished, FixtureFailed, Outcome
-from schema_runner.execution.events import ClassFinished, Event, WorkerReady
+from schema_runner.events import ClassFinished, Event, WorkerReady
 from schema_runner.scheduling.history import (
     FAILED,
     FLAKY,

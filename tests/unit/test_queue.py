@@ -4,9 +4,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_runner.execution.messages import Part
 from schema_runner.scheduling.plan import Plan
-from schema_runner.scheduling.queue import PartQueue
+from schema_runner.scheduling.queue import Part, PartQueue
 
 
 def schedule(*subsuites: str) -> PartQueue:

@@ -3,8 +3,8 @@
 import pytest
 
 from schema_runner.database.usage import Usage
-from schema_runner.execution.findings import Findings
 from schema_runner.reporting.summary import Summary, Tally
+from schema_runner.suite import Findings
 
 BUSY = "2 workers, busy for 90% of 10.0 s: 1.8 times as fast as one after another. "
 

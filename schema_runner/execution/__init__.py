@@ -1,1 +1,0 @@
-"""Running test classes in worker processes."""

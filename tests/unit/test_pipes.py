@@ -1,0 +1,151 @@
+import os
+import pickle
+import struct
+import threading
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+import pytest
+
+from schema_runner.workers.pipes import Receiver, Sender
+
+# More than the pipe of any system holds.
+LARGE = "x" * (1 << 22)
+
+Ends = tuple[Connection, Connection]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Where a pipe is read and where it is written."""
+    reading, writing = Pipe(duplex=False)
+    with reading, writing:
+        yield reading, writing
+
+
+@pytest.fixture
+def receiver(ends: Ends) -> Receiver:
+    return Receiver(ends[0])
+
+
+@pytest.fixture
+def sender(ends: Ends) -> Sender:
+    """A sender that waits until there is room."""
+    return Sender(ends[1], waits=True)
+
+
+def framed(message: object) -> bytes:
+    """Return a message as it goes through a pipe."""
+    data = pickle.dumps(message)
+    return struct.pack("!Q", len(data)) + data
+
+
+def test_messages_come_out_whole_and_in_order(receiver: Receiver, sender: Sender) -> None:
+    """A sender says how many bytes it has sent."""
+    assert receiver.receive() == []
+    for message in ("one", {"two": 2}, None, ()):
+        sender.send(message)
+    assert receiver.receive() == ["one", {"two": 2}, None, ()]
+    assert receiver.receive() == []
+    assert not receiver.is_at_end
+    sent = sender.send("some") + sender.send("more")
+    assert len(receiver.read_bytes()) == sent
+
+
+def test_a_message_that_comes_in_parts_is_put_together(ends: Ends, receiver: Receiver) -> None:
+    """Byte by byte, the last with the beginning of the next."""
+    data, following = framed("first"), framed("second")
+    for byte in data[:-1]:
+        os.write(ends[1].fileno(), bytes([byte]))
+        assert receiver.receive() == []
+    os.write(ends[1].fileno(), data[-1:] + following[:3])
+    assert receiver.receive() == ["first"]
+    os.write(ends[1].fileno(), following[3:])
+    assert receiver.receive() == ["second"]
+
+
+def test_peek_leaves_messages_to_be_received(receiver: Receiver, sender: Sender) -> None:
+    """However often it is asked; `next` takes them one by one."""
+    sender.send(1)
+    assert receiver.peek() == [1]
+    sender.send(2)
+    assert receiver.peek() == [1, 2]
+    assert receiver.next() == 1
+    assert receiver.receive() == [2]
+    assert receiver.peek() == []
+
+
+def test_a_waiting_sender_fills_the_pipe_again(receiver: Receiver, sender: Sender) -> None:
+    """While another thread reads, what is larger than the pipe comes through in one call."""
+    read: list[object] = []
+    reader = threading.Thread(target=lambda: read.extend([receiver.next(), receiver.next()]))
+    reader.start()
+    sender.send(LARGE)
+    sender.send("after it")
+    reader.join()
+    assert read == [LARGE, "after it"]
+
+
+def test_a_sender_that_does_not_wait_keeps_the_rest(ends: Ends, receiver: Receiver) -> None:
+    """Until it is flushed, as often as there is room, and in order."""
+    sender = Sender(ends[1], waits=False)
+    sender.send(LARGE)
+    sender.send("after it")
+    assert receiver.receive() == []
+    read: list[object] = []
+    while len(read) < 2:
+        sender.flush()
+        read += receiver.receive()
+    assert read == [LARGE, "after it"]
+
+
+# None of the next message, half of its length, its length, or the beginning of it.
+@pytest.mark.parametrize("length", [0, 3, 8, 12])
+def test_half_a_message_is_nothing(ends: Ends, receiver: Receiver, length: int) -> None:
+    """Messages that came whole before it are received, then there is nothing to wait for."""
+    os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:length])
+    ends[1].close()
+    assert receiver.next() == "whole"
+    assert receiver.next() is None
+    assert receiver.is_at_end
+    assert receiver.receive() == []
+
+
+def test_half_a_message_in_an_open_pipe_does_not_block(ends: Ends, receiver: Receiver) -> None:
+    """A process that a test has left has the end of its dead worker."""
+    with os.fdopen(os.dup(ends[1].fileno()), "wb"):
+        os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:-1])
+        ends[1].close()
+        assert receiver.receive() == ["whole"]
+        assert receiver.receive() == []
+        assert not receiver.is_at_end
+    assert receiver.receive() == []
+    assert receiver.is_at_end
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, waits: bool) -> None:
+    """Python ignores SIGPIPE, so that it can be caught."""
+    ends[0].close()
+    with pytest.raises(BrokenPipeError):
+        Sender(ends[1], waits=waits).send("unread")
+
+
+def test_what_cannot_be_pickled_is_not_sent(receiver: Receiver, sender: Sender) -> None:
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        sender.send(lambda: None)
+    sender.send("next")
+    assert receiver.receive() == ["next"]
+
+
+def test_bytes_are_read_as_they_come(ends: Ends, receiver: Receiver) -> None:
+    """The bell has no messages."""
+    assert receiver.read_bytes() == b""
+    os.write(ends[1].fileno(), b"..")
+    assert receiver.read_bytes() == b".."
+    os.write(ends[1].fileno(), b"Thread 1")
+    ends[1].close()
+    assert receiver.read_bytes() == b"Thread 1"
+    assert receiver.is_at_end
+    assert receiver.read_bytes() == b""

@@ -1,0 +1,66 @@
+from schema_runner import Finished, FixtureFailed, Outcome, Started, WorkerReady
+from schema_runner.events import Event
+from schema_runner.reruns.diagnosis import RunLog
+
+
+def ran(
+    name: str, worker: int, begun: float, seconds: float = 1.0, outcome: Outcome = Outcome.PASSED
+) -> list[Event]:
+    return [Started(name, worker, 1, begun), Finished(name, worker, 1, outcome, seconds)]
+
+
+def course(*events: Event) -> RunLog:
+    """Return the course of a run with two workers."""
+    found = RunLog()
+    for event in [WorkerReady(1, 0.1, False), WorkerReady(2, 0.1, False), *events]:
+        found(event)
+    return found
+
+
+def test_what_came_before_is_what_the_same_process_has_run() -> None:
+    """Not what another worker has, nor one of the same number that has died."""
+    found = course(
+        *ran("a", 1, 0.0),
+        *ran("b", 2, 0.0),
+        *ran("c", 1, 1.0, outcome=Outcome.CRASHED),
+        WorkerReady(1, 0.1, True),
+        *ran("d", 1, 3.0),
+        *ran("e", 1, 4.0, outcome=Outcome.FAILED),
+        *ran("f", 1, 5.0),
+        FixtureFailed("setUpClass (G)", ("g",), 1, 1),
+        FixtureFailed("setUpClass (H)", ("h",), 2, 1),
+    )
+    assert found.before("c") == ["a"]
+    assert found.before("e") == ["d"]
+    assert found.before("f") == ["d", "e"]
+    assert found.before("setUpClass (G)") == ["d", "e", "f"]
+    assert found.before("setUpClass (H)") == ["b"]
+
+
+def test_what_was_beside_was_under_way_in_another_worker() -> None:
+    """For any part of the time, in the order in which it began."""
+    found = course(
+        *ran("a", 1, 10.0, 2.0, Outcome.FAILED),
+        *ran("before", 2, 8.0, 1.9),
+        *ran("into", 2, 9.95, 0.1),
+        *ran("within", 2, 10.5, 0.5),
+        *ran("out of", 2, 11.5, 9.0),
+        *ran("after", 2, 21.0),
+        *ran("same worker", 1, 10.5),
+    )
+    assert found.beside(["a"]) == ["into", "within", "out of"]
+    assert found.beside(["unknown"]) == []
+    assert found.beside(["a", "same worker"]) == found.beside(["a"])
+
+
+def test_only_the_first_time_counts() -> None:
+    """A retry is in another process."""
+    found = course(
+        *ran("a", 1, 0.0),
+        *ran("b", 1, 1.0, outcome=Outcome.FAILED),
+        Started("b", 1, 2, 9.0),
+        Finished("b", 1, 2, Outcome.FAILED, 1.0),
+        *ran("c", 2, 9.0),
+    )
+    assert found.before("b") == ["a"]
+    assert found.beside(["b"]) == []

@@ -1,0 +1,64 @@
+"""Time limits that the run keeps, on a clock of this test's own."""
+
+import signal
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from schema_runner.workers import deaths
+from schema_runner.workers.timeouts import TestTimeout
+
+
+@dataclass
+class Killable:
+    """What `Limits` uses of a worker."""
+
+    allowed_until: float | None
+    is_overdue: bool = False
+    kills: int = 0
+
+    def kill(self) -> None:
+        self.kills += 1
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(deaths.time, "monotonic", lambda: now[0])
+    return now
+
+
+def keep(clock: list[float], *times: float, until: float = 105.0) -> Killable:
+    clock[0] = 100.0
+    kept, worker = deaths.TimeoutEnforcer(), Killable(until)
+    for now in times:
+        clock[0] = now
+        kept.keep([worker, Killable(None)])
+    return worker
+
+
+def test_a_worker_is_killed_once_its_limit_is_over(clock: list[float]) -> None:
+    """Once, however long it takes to die."""
+    assert keep(clock, 100.5, 101.4).kills == 0
+    late = keep(clock, *(100 + n / 10 for n in range(70)))
+    assert late.is_overdue
+    assert late.kills == 1
+
+
+def test_a_pause_of_the_run_itself_does_not_count(clock: list[float]) -> None:
+    """Ctrl-Z, a suspended machine: all of them get their time again."""
+    times = [100.5, 9000.0, *(9000 + n / 2 for n in range(1, 11))]
+    # At 9000 s it had 4.5 s left when it was looked at last.
+    assert [keep(clock, *times[:number]).kills for number in (2, 11, 12)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("seconds", [sys.maxsize, 1e300])
+def test_a_limit_beyond_what_timers_take(seconds: float) -> None:
+    """It is as good as none, and no error."""
+    alarm = TestTimeout(sys.__stderr__.fileno())
+    try:
+        alarm.set(seconds)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 1e8
+    finally:
+        alarm.clear()
