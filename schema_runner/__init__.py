@@ -3,8 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .errors import SchemaRunnerError
-from .requirements import WINDOWS
+from .errors import WINDOWS, SchemaRunnerError
 
 if TYPE_CHECKING:
     from .decorators import own_database, retries, serial, timeout
@@ -81,6 +80,6 @@ def _no_attribute(name: str) -> str:
     said = f"module {__name__!r} has no attribute {name!r}"
     if not name[:1].isupper():
         return said  # Python asks so for each module that is imported from here.
-    from .wording import did_you_mean
+    from .errors import did_you_mean
 
     return f"{said}. {did_you_mean(name, __all__)}".rstrip(". ")

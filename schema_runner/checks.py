@@ -15,9 +15,9 @@ from django.core import checks
 from django.core.checks.registry import registry
 from django.db import connections
 
+from .errors import did_you_mean
 from .folders import why_not_writable
 from .settings import Problem, Settings, project_root
-from .wording import did_you_mean
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

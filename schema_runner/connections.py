@@ -10,8 +10,7 @@ from unittest.util import strclass
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from .errors import SchemaRunnerError
-from .wording import did_you_mean
+from .errors import SchemaRunnerError, did_you_mean
 
 # Runs without databases import this module: what they do not use, functions import.
 if TYPE_CHECKING:

@@ -16,15 +16,14 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from . import decorators
-from .arranging import ArrangingMixin
-from .closing import ClosingMixin
 from .connections import disconnect, refuse_unknown_mirrors
-from .errors import SchemaRunnerError
+from .errors import NO_LIBPQ, SchemaRunnerError, lacks_libpq
 from .options import Options, add_options
 from .reporting.rerun_command import RerunCommand
-from .requirements import NO_LIBPQ, lacks_libpq
+from .run_summary import RunSummaryMixin
 from .settings import Settings
 from .suite import SchemaParallelTestSuite
+from .suite_selection import SuiteSelectionMixin
 from .workers.current import set_up_worker
 from .workers.lease_check import NoLeases
 from .workers.sigterm import RunSignals
@@ -39,7 +38,7 @@ else:
     Base = object
 
 
-class SchemaRunnerMixin(ClosingMixin, ArrangingMixin, Base):
+class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
     """Per-worker schemas for a DiscoverRunner: put it before the runner class you have."""
 
     parallel_test_suite = SchemaParallelTestSuite

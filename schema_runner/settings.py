@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Self
 from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
-from .errors import SchemaRunnerError
-from .wording import did_you_mean
+from .errors import SchemaRunnerError, did_you_mean
 
 # What the keys that name one of several ways may name.
 CHOICES = {

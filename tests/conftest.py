@@ -38,7 +38,7 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[embedded.Server]:
+def postgresql() -> Iterator[embedded.EmbeddedServer]:
     """A running server; a missing one fails the tests."""
     cache = Path(tempfile.mkdtemp(prefix="schema-runner-tests-"))
     # The server may run as another user than the tests do.
@@ -54,13 +54,13 @@ def postgresql() -> Iterator[embedded.Server]:
         shutil.rmtree(cache)
 
 
-def _contents_unused(running: embedded.Server) -> list[tuple[str, str]] | None:
+def _contents_unused(running: embedded.EmbeddedServer) -> list[tuple[str, str]] | None:
     """Return what is on the server, or None while it has other connections."""
     contents = _contents(running)
     return None if "connection" in dict(contents) else contents
 
 
-def _contents(running: embedded.Server) -> list[tuple[str, str]]:
+def _contents(running: embedded.EmbeddedServer) -> list[tuple[str, str]]:
     with psycopg.connect(running.conninfo()) as connection:
         return connection.execute(
             "SELECT 'database', datname FROM pg_database"
@@ -91,7 +91,7 @@ def _listed(names: set[str] | frozenset[str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(postgresql: embedded.Server) -> Server:
+def server(postgresql: embedded.EmbeddedServer) -> Server:
     """How the package itself reaches the server."""
     return address(postgresql)
 

@@ -304,7 +304,7 @@ class Project:
             return {name: Marker.parse(comment) for name, comment in rows}
 
 
-def address(server: embedded.Server) -> Server:
+def address(server: embedded.EmbeddedServer) -> Server:
     """Return how the package itself reaches an embedded server."""
     params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
     return Server({**params, "dbname": "postgres"})

@@ -9,9 +9,9 @@ from django.apps import apps
 from django.db import router
 from psycopg import sql
 
+from ..errors import listing
 from ..postgres import names
 from ..settings import Settings
-from ..wording import listing
 from .extensions import Execute, text_of
 from .location import LocationMixin
 

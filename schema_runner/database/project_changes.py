@@ -10,13 +10,12 @@ from django.db import router
 
 from .. import search_path_restore
 from ..connections import disconnect
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, listing
 from ..flush.connection import ResetConnection
 from ..postgres import names, sessions
 from ..postgres.project_changes import changed_objects, changes, has_statistics
 from ..postgres.project_state import ProjectState, digest
 from ..postgres.server import Connection
-from ..wording import listing
 from .own_database import OwnDatabaseCreation
 
 if TYPE_CHECKING:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, ago, listing
 from ..flush.hooks import import_management
 from ..postgres.server import Connection
 from ..search_path import project_options
-from ..wording import ago, listing
 from .snapshots import (
     EDITED,
     SnapshotsMixin,

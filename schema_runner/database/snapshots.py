@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..wording import listing
+from ..errors import listing
 from .build import BuildMixin
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from django.conf import settings
 from django.db import connections
 
 from ..connections import disconnect
+from ..errors import count
 from ..postgres import names
-from ..wording import count
 from .reuse import ReuseMixin
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ waits until Django connects.
 
 import sys
 
-from ..errors import SchemaRunnerError
-from ..requirements import NO_LIBPQ, WINDOWS, lacks_libpq
+from ..errors import NO_LIBPQ, WINDOWS, SchemaRunnerError, lacks_libpq
 
 if sys.platform == "win32":
     raise SchemaRunnerError(WINDOWS)
@@ -20,10 +19,10 @@ if sys.platform == "win32":
 try:
     from .cluster import DEFAULT_SETTINGS
     from .entry import database
-    from .server import Server, start, stop
+    from .server import EmbeddedServer, start, stop
 except ImportError as error:
     if not lacks_libpq(error):
         raise
     raise SchemaRunnerError(NO_LIBPQ) from error
 
-__all__ = ["DEFAULT_SETTINGS", "Server", "database", "start", "stop"]
+__all__ = ["DEFAULT_SETTINGS", "EmbeddedServer", "database", "start", "stop"]

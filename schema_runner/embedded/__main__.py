@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..errors import SchemaRunnerError
-from . import users
-from .server import Server, start
+from .server import EmbeddedServer, hand_over_server, start
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -37,12 +36,12 @@ def main(arguments: Sequence[str]) -> None:
         signal.pause()
 
 
-def _become(command: list[str], server: Server) -> None:
+def _become(command: list[str], server: EmbeddedServer) -> None:
     """Put a command in our place, which then uses the server instead of us."""
     variables = {"HOST": server.socket_dir, "PORT": server.port, "USER": server.user}
     os.environ.update({f"PG{name}": str(value) for name, value in variables.items()})
     os.environ["PATH"] = os.pathsep.join([str(server.bin_dir), os.environ.get("PATH", os.defpath)])
-    users.hand_over(server.data_dir)
+    hand_over_server(server.data_dir)
     try:
         os.execvp(command[0], command)  # noqa: S606
     except OSError as error:

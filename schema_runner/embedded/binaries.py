@@ -8,8 +8,7 @@ from pathlib import Path
 from .. import installations
 from ..errors import SchemaRunnerError
 from .account import Account
-from .cache import build_aside
-from .locks import locked
+from .cache import build_aside, locked
 
 _PROGRAMS = ("postgres", "initdb", "pg_ctl")
 _VARIABLE = "SCHEMA_RUNNER_PG_BIN"

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import errors, sql
 
-from ..errors import SchemaRunnerError
-from ..wording import listing
+from ..errors import SchemaRunnerError, listing
 from . import (
     clones,
     databases,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from .. import decorators
 from ..database.usage import Usage
+from ..errors import listing
 from ..settings import Settings
-from ..wording import listing
 
 
 class _Kind(NamedTuple):

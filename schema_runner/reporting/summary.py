@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from unittest.util import strclass
 
 from ..database.usage import Usage
+from ..errors import count, listing
 from ..events import ClassFinished, Event, Finished, Outcome, Started, WorkerReady
 from ..suite import Findings
-from ..wording import count, listing
 
 if TYPE_CHECKING:
     from ..database.project_changes import ProjectComparison

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from ..errors import count, listing
 from ..events import Event, Finished, FixtureFailed, Started, WorkerReady
-from ..wording import count, listing
 from ..workers.report import Failure
 from .probe import FirstToStart, Spot, SuiteRuns
 

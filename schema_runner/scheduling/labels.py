@@ -10,9 +10,9 @@ from unittest.loader import _FailedTest  # type: ignore[attr-defined]
 
 from django.apps import apps
 
+from ..errors import did_you_mean
 from ..fingerprint.modules import ModuleFile, Modules
 from ..settings import Problem, Settings
-from ..wording import did_you_mean
 
 
 def problems_of_labels(

@@ -12,11 +12,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from ..connections import server_of
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, count
 from ..postgres import sessions
 from ..postgres.capacity import connections_left
 from ..postgres.server import SECONDS_FOR_CLOSING
-from ..wording import count
 
 # Tests that do nothing but wait could have any number of workers, each of which takes memory and
 # connections.

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import forks
-from ..wording import count
+from ..errors import count
 
 if TYPE_CHECKING:
     from .pipes import Receiver

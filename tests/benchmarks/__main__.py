@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _compare(
-    server: embedded.Server, folder: Path, options: argparse.Namespace
+    server: embedded.EmbeddedServer, folder: Path, options: argparse.Namespace
 ) -> Iterator[Comparison]:
     parts = [options.only] if options.only else PARTS
     rounds = options.rounds

@@ -13,7 +13,7 @@ from .comparison import Comparison
 _FOLDER = Path(__file__).parents[2] / "example_project"
 
 
-def compare_workers(server: embedded.Server, *, rounds: int) -> Comparison:
+def compare_workers(server: embedded.EmbeddedServer, *, rounds: int) -> Comparison:
     env = {"DATABASE_URL": f"postgres://{server.user}@:{server.port}/{server.socket_dir}/example"}
     ratios = []
     for _ in range(rounds):

@@ -46,7 +46,9 @@ def table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(f"|{'-' if n == 1 else ' '}{line} |" for n, line in enumerate(lines))
 
 
-def page(comparisons: Sequence[Comparison], server: embedded.Server, *, rounds: int) -> str:
+def page(
+    comparisons: Sequence[Comparison], server: embedded.EmbeddedServer, *, rounds: int
+) -> str:
     packages = ["django", "psycopg", "tblib", "pytest-django", "pytest-xdist"]
     versions = [f"{package} {version(package)}" for package in [*packages, "django-schema-runner"]]
     return _PAGE.format(

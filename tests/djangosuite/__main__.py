@@ -47,7 +47,7 @@ def main() -> int:
     return _report(stock, ours)
 
 
-def _start(cache: Path, labels: list[str]) -> embedded.Server:
+def _start(cache: Path, labels: list[str]) -> embedded.EmbeddedServer:
     """Start a server that can have the extensions which tests create, if one is there."""
     debian = BUILDS["15"]
     if debian.is_installed:
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _outcomes(
     tests: Path,
-    server: embedded.Server,
+    server: embedded.EmbeddedServer,
     outcomes: Path,
     runner: str,
     options: argparse.Namespace,

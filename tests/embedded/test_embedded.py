@@ -70,7 +70,7 @@ if os.fork() == 0:
 sys.stdin.readline()
 """
 
-Start = Callable[..., embedded.Server]
+Start = Callable[..., embedded.EmbeddedServer]
 Spawn = Callable[..., "User"]
 
 
@@ -148,7 +148,7 @@ def start(shared_cache: Path, folder: Path) -> Iterator[Start]:
     """Start servers that stop when the test ends; in the shared cache, if no other is named."""
     servers = []
 
-    def start(**options: object) -> embedded.Server:
+    def start(**options: object) -> embedded.EmbeddedServer:
         server = embedded.start(**{"cache_dir": shared_cache, **options})
         servers.append(server)
         return server
@@ -199,18 +199,18 @@ def postmaster_pid(data_dir: Path) -> int:
     return int((data_dir / "postmaster.pid").read_text().splitlines()[0])
 
 
-def ask(server: embedded.Server, query: str, dbname: str = "postgres") -> object:
+def ask(server: embedded.EmbeddedServer, query: str, dbname: str = "postgres") -> object:
     with psycopg.connect(server.conninfo(dbname)) as connection:
         return connection.execute(query).fetchone()[0]
 
 
-def is_kept(server: embedded.Server) -> bool:
+def is_kept(server: embedded.EmbeddedServer) -> bool:
     """Whether the server has the database that a test has made on an earlier one."""
     return ask(server, "SELECT current_database()", "kept") == "kept"
 
 
 @pytest.fixture(scope="module")
-def new() -> Iterator[embedded.Server]:
+def new() -> Iterator[embedded.EmbeddedServer]:
     """A new server, for tests which only ask it."""
     with open_folder() as path:
         with pytest.MonkeyPatch.context() as patch:
@@ -223,7 +223,7 @@ def new() -> Iterator[embedded.Server]:
         embedded.stop(server)
 
 
-def test_first_start_builds_a_server_that_answers(new: embedded.Server) -> None:
+def test_first_start_builds_a_server_that_answers(new: embedded.EmbeddedServer) -> None:
     """The first start makes the data folder and runs the server on it."""
     assert ask(new, "SELECT 1") == 1
     assert new.version.split(".")[0] == BUILD.version
@@ -248,7 +248,7 @@ def test_first_start_builds_a_server_that_answers(new: embedded.Server) -> None:
     ids=["default", "empty", "quoted"],
 )  # fmt: skip
 def test_settings(
-    new: embedded.Server, start: Start, settings: dict[str, Any] | None, expected: str
+    new: embedded.EmbeddedServer, start: Start, settings: dict[str, Any] | None, expected: str
 ) -> None:
     """The data folder is named by the settings: servers that differ in them live together."""
     server = new if settings is None else start(settings=settings)
@@ -259,14 +259,14 @@ def test_settings(
 
 
 @needs_root
-def test_root_gives_the_server_to_an_unprivileged_account(new: embedded.Server) -> None:
+def test_root_gives_the_server_to_an_unprivileged_account(new: embedded.EmbeddedServer) -> None:
     """PostgreSQL refuses root: the data folder and the process belong to another user."""
     owner = new.data_dir.stat().st_uid
     assert owner != 0
     assert Path(f"/proc/{postmaster_pid(new.data_dir)}").stat().st_uid == owner
 
 
-def test_database_is_created_and_found_again(new: embedded.Server) -> None:
+def test_database_is_created_and_found_again(new: embedded.EmbeddedServer) -> None:
     """`database` returns Django's entry; the database is there, also the second time."""
     entry = {
         "ENGINE": "django.db.backends.postgresql", "NAME": 'a "shop"', "USER": "postgres",
@@ -276,7 +276,7 @@ def test_database_is_created_and_found_again(new: embedded.Server) -> None:
     assert ask(new, "SELECT current_database()", 'a "shop"') == 'a "shop"'
 
 
-def test_database_may_be_created_by_several_at_once(new: embedded.Server) -> None:
+def test_database_may_be_created_by_several_at_once(new: embedded.EmbeddedServer) -> None:
     """Whoever loses the race to create a database has it all the same."""
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(new.database, ["raced"] * 8))

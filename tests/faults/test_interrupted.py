@@ -160,7 +160,7 @@ def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -
 
 @pytest.mark.parametrize("mode", [SERIAL, PARALLEL, ("--keepdb",)])
 def test_a_server_that_stops_does_not_hide_the_failures(
-    postgresql: embedded.Server, tmp_path: Path, mode: Mode
+    postgresql: embedded.EmbeddedServer, tmp_path: Path, mode: Mode
 ) -> None:
     """The run ends as the tests have ended, and says what it had to leave."""
     settings, cache = {"work_mem": "5MB", "fsync": False}, postgresql.data_dir.parent

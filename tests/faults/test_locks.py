@@ -115,7 +115,9 @@ PREPARED = """
 
 
 @pytest.mark.parametrize("mode", [SERIAL, (*PARALLEL, "--keepdb")], ids=["serial", "kept"])
-def test_prepared_transactions(postgresql: embedded.Server, tmp_path: Path, mode: Mode) -> None:
+def test_prepared_transactions(
+    postgresql: embedded.EmbeddedServer, tmp_path: Path, mode: Mode
+) -> None:
     """They have no process that could be ended: a test's are rolled back, others' are named."""
     settings = {"max_prepared_transactions": 5, "fsync": False}
     cache = postgresql.data_dir.parent

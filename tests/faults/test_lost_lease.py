@@ -136,7 +136,9 @@ def test_what_was_removed_in_the_meantime_ends_the_run(
 
 
 @each_mode
-def test_a_server_that_restarts(postgresql: embedded.Server, tmp_path: Path, mode: Mode) -> None:
+def test_a_server_that_restarts(
+    postgresql: embedded.EmbeddedServer, tmp_path: Path, mode: Mode
+) -> None:
     """Nothing of the run is lost with it but connections."""
     settings, cache = {"work_mem": "6MB", "fsync": False}, postgresql.data_dir.parent
     other = embedded.start(bin_dir=postgresql.bin_dir, settings=settings, cache_dir=cache)
@@ -156,7 +158,7 @@ def test_a_server_that_restarts(postgresql: embedded.Server, tmp_path: Path, mod
         embedded.stop(other)
 
 
-def restart(server: embedded.Server) -> None:
+def restart(server: embedded.EmbeddedServer) -> None:
     """Restart a server as an administrator does, who ends all connections."""
     owner = server.data_dir.stat().st_uid
     subprocess.run(

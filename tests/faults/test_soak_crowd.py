@@ -29,7 +29,7 @@ _COMMENTS = """
 
 
 @pytest.fixture(scope="module")
-def small_server() -> Iterator[embedded.Server]:
+def small_server() -> Iterator[embedded.EmbeddedServer]:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         Path(folder).chmod(0o755)
         settings = {**DEFAULT_SETTINGS, "max_connections": CONNECTIONS}
@@ -40,7 +40,7 @@ def small_server() -> Iterator[embedded.Server]:
 
 @pytest.mark.parametrize("number", range(max(1, ROUNDS // 5)))
 def test_crowd(
-    small_server: embedded.Server,
+    small_server: embedded.EmbeddedServer,
     tmp_path: Path,
     fork_server: ForkServer,
     number: int,

@@ -38,7 +38,7 @@ SAYS = re.compile("server|connection|space left|starting up|recovery", re.IGNORE
 class Place(NamedTuple):
     """A server of this module's own, and whether its disk can be filled."""
 
-    server: embedded.Server
+    server: embedded.EmbeddedServer
     disk: Path | None
 
     def pg_ctl(self, *arguments: str) -> int:

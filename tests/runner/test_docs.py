@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from schema_runner.embedded import Server
+from schema_runner.embedded import EmbeddedServer
 from schema_runner.settings import Settings
 
 from ..project import PARALLEL, Mode, Project, each_mode
@@ -34,7 +34,7 @@ def write_blocks(project: Project) -> None:
                 project.write(name[1], block)
 
 
-def test_the_embedded_server_shown_works(postgresql: Server, tmp_path: Path) -> None:
+def test_the_embedded_server_shown_works(postgresql: EmbeddedServer, tmp_path: Path) -> None:
     """The settings that start it, in a process of their own, on the server of the tests."""
     (block,) = [block for page in PAGES for block in blocks(page, "python") if "embedded" in block]
     cache = postgresql.data_dir.parent

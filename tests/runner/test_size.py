@@ -36,7 +36,7 @@ TESTS = f"""
 
 
 @pytest.fixture
-def small_project(postgresql: embedded.Server, tmp_path: Path) -> Iterator[Project]:
+def small_project(postgresql: embedded.EmbeddedServer, tmp_path: Path) -> Iterator[Project]:
     """A project on a server of its own."""
     settings, cache = {**embedded.DEFAULT_SETTINGS, **FEW_LOCKS}, postgresql.data_dir.parent
     running = embedded.start(bin_dir=BUILD.bin_dir, settings=settings, cache_dir=cache)

@@ -8,7 +8,7 @@ from schema_runner.database.snapshots import (
     comparable_parts,
     why_rebuilt,
 )
-from schema_runner.wording import ago
+from schema_runner.errors import ago
 
 PARTS = {"version of Django": "a" * 32, "models of b": "b" * 32, "migrations of b": "c" * 32}
 NOW, DAY = 10**9, 24 * 60 * 60

@@ -1,4 +1,4 @@
-"""The part of the runner that decides what of a suite is run, in which order and by how many."""
+"""The part of the runner that decides which tests are run, in which order and by how many."""
 
 import unittest
 from collections.abc import Collection, Sequence
@@ -10,10 +10,10 @@ from django.test.runner import DiscoverRunner, partition_suite_by_case
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from . import decorators
+from .errors import count
 from .options import Automatic, Options
 from .settings import Settings, project_root
 from .suite import SchemaParallelTestSuite
-from .wording import count
 
 if TYPE_CHECKING:
     from .scheduling.history import History, HistoryFolder
@@ -25,7 +25,7 @@ else:
     Base = object
 
 
-class ArrangingMixin(Base):
+class SuiteSelectionMixin(Base):
     """Builds suites as the history of earlier runs and the options have it."""
 
     _options: Options

@@ -1,4 +1,4 @@
-"""The part of the runner that remembers a run, and says in a few lines what it has come to."""
+"""The part of the runner that keeps the history of a run and prints its summary."""
 
 import logging
 import multiprocessing
@@ -35,7 +35,7 @@ else:
     Base = object
 
 
-class ClosingMixin(Base):
+class RunSummaryMixin(Base):
     """Follows a run by its events."""
 
     _options: Options
