@@ -129,7 +129,7 @@ class OwnDatabaseCreation(WorkerCreation):
         shared = self._shared or self._locations
         assert shared is not None
         assert shared.worker is not None
-        from ..postgres import own_database
+        from ..postgres import extra_database
 
         self._own = own = _Own(shared.blueprint or self._blueprint_of_run(), shared.worker)
         self._is_making = True
@@ -137,7 +137,7 @@ class OwnDatabaseCreation(WorkerCreation):
             self._go_to(Location(own.name))
             self._own_location = self._copy_template(own) or self._build_own(own)
             assert self._own_lease is not None
-            own_database.complete(own.blueprint, own.worker, self._own_lease.connection)
+            extra_database.complete(own.blueprint, own.worker, self._own_lease.connection)
         finally:
             self._is_making = False
             self._reconnect(shared)
@@ -156,7 +156,7 @@ class OwnDatabaseCreation(WorkerCreation):
         if own.blueprint.template is None:
             self._say_why_it_migrates(own, "there is no template")
             return None
-        from ..postgres import own_database
+        from ..postgres import extra_database
         from ..postgres.snapshot import SnapshotError
         from ..postgres.structure_script import CopyError
 
@@ -164,7 +164,7 @@ class OwnDatabaseCreation(WorkerCreation):
         keeps_all = self.runner_settings.reset == "reference"
         try:
             with self._connect() as connection:
-                template = own_database.fill(
+                template = extra_database.fill(
                     own.blueprint, own.worker, connection, keeps_all=keeps_all
                 )
         except (CopyError, SnapshotError) as error:
@@ -192,12 +192,12 @@ class OwnDatabaseCreation(WorkerCreation):
         return Location(own.name, (), template.name)
 
     def _create_own(self, own: _Own) -> None:
-        from ..postgres import own_database
+        from ..postgres import extra_database
 
         self._release_own()
         self.own_database = own.name
         with self._creating():
-            self._own_lease = own_database.create(
+            self._own_lease = extra_database.create(
                 own.blueprint, own.worker, lambda: self._execute_create(own.name)
             )
 
@@ -245,11 +245,11 @@ class OwnDatabaseCreation(WorkerCreation):
         self._drop_own()
         locations = self._locations
         if suffix is None and self.has_own_databases and locations and locations.blueprint:
-            from ..postgres import own_database
+            from ..postgres import extra_database
 
             # A server that is gone the rest of the clean-up tells of.
             with suppress(SchemaRunnerError):
-                own_database.drop_all(locations.blueprint, self._databases.log)
+                extra_database.drop_all(locations.blueprint, self._databases.log)
         super().destroy_test_db(*args, suffix=suffix, **kwargs)
 
     def _drop_own(self) -> None:
@@ -264,11 +264,11 @@ class OwnDatabaseCreation(WorkerCreation):
         self._release_own()
         if self.test_databases is not None:
             self.count(own.name)
-        from ..postgres import own_database
+        from ..postgres import extra_database
 
         # A database with connections cannot be dropped yet; the run tries again.
         with suppress(psycopg.Error, SchemaRunnerError):
-            own_database.drop(own.blueprint, own.worker)
+            extra_database.drop(own.blueprint, own.worker)
 
     def _release_own(self) -> None:
         if self._own_lease is not None:

@@ -80,7 +80,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
 def _creation_mixin(settings: "Settings") -> type[OwnDatabaseCreation]:
     if settings.host_database != "current":
         return OwnDatabaseCreation
-    from .project_changes import ProjectChangesCreation
+    from .project_watch import ProjectChangesCreation
 
     return ProjectChangesCreation
 

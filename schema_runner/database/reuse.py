@@ -11,7 +11,7 @@ from ..errors import SchemaRunnerError, ago, listing
 from ..flush.hooks import import_management
 from ..postgres.server import Connection
 from ..search_path import project_options
-from .snapshots import (
+from .snapshot_files import (
     EDITED,
     SnapshotsMixin,
     comparable_parts,

@@ -19,7 +19,7 @@ if sys.platform == "win32":
 try:
     from .cluster import DEFAULT_SETTINGS
     from .entry import database
-    from .server import EmbeddedServer, start, stop
+    from .shared_server import EmbeddedServer, start, stop
 except ImportError as error:
     if not lacks_libpq(error):
         raise

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..errors import SchemaRunnerError
-from .server import EmbeddedServer, hand_over_server, start
+from .shared_server import EmbeddedServer, hand_over_server, start
 
 
 def main(arguments: Sequence[str]) -> None:

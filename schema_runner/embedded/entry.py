@@ -10,7 +10,7 @@ import psycopg
 
 from ..errors import SchemaRunnerError
 from .cluster import SUPERUSER
-from .server import start
+from .shared_server import start
 
 _ADDRESS = ("HOST", "PORT")
 

@@ -13,7 +13,7 @@ from django.db import connections
 from ..postgres.server import Connection
 from ..project import INSTALLED, Project
 from ..settings import Settings
-from . import dependencies, models, settings
+from . import dependencies, models, settings_values
 from .canonical import Canonical, digest, path_of
 from .modules import Modules, packages, project_apps
 
@@ -64,10 +64,10 @@ def parts(
             (app.name, app.label, path_of(type(app)), app.default_auto_field)
             for app in project_apps()
         ],
-        **settings.django(source),
-        "DATABASES": (sorted(connections.settings), settings.database(alias, options)),
+        **settings_values.django(source),
+        "DATABASES": (sorted(connections.settings), settings_values.database(alias, options)),
         'TEST["MIGRATE"] (--no-migrations)': connections.settings[alias]["TEST"]["MIGRATE"],
-        **settings.runner(runner_settings, alias, project, source),
+        **settings_values.runner(runner_settings, alias, project, source),
     }
     hashes = {name: digest(to.text(value)) for name, value in values.items()}
     texts = {f"models of {label}": digest(text) for label, text in models.model_texts(to)}

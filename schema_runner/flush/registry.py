@@ -62,7 +62,7 @@ class ResettingCreation(Base):
                 # A search_path of the project's, which only Django's own flush follows.
                 return None
             self.close_resets()
-            from .connection import ResetConnection
+            from .reset_connection import ResetConnection
             from .resetter import Resetter
 
             self._resets = Resetter(

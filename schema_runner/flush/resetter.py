@@ -19,9 +19,9 @@ from ..postgres.server import Connection
 from ..postgres.template import Template
 from ..search_path import Location
 from . import post_migrate
-from .connection import ResetConnection
 from .hooks import Flush
 from .post_migrate import OWN_TABLES, SentSignal, keys_adopted
+from .reset_connection import ResetConnection
 
 # How many tables one transaction may drop: few enough for any server.
 _BATCH = 20

@@ -1,4 +1,4 @@
-"""Databases that runs have made: marked, listed and dropped, from another database."""
+"""Databases that runs have made: marked, listed and dropped, and proved to be ours."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -9,8 +9,26 @@ from psycopg import sql
 
 from . import names
 from .names import Marker
-from .ownership import is_ours
 from .server import Connection
+
+# A comment proves nothing by itself: any role that may create a database or a schema can write
+# one. A superuser passes pg_has_role for every role, so that only what superusers own counts for
+# one. USAGE is of roles whose rights are inherited: what we could not drop is not ours.
+_IS_OURS = """
+    (SELECT CASE WHEN we.rolsuper THEN owner.rolsuper
+                 ELSE pg_catalog.pg_has_role(owner.oid, 'USAGE') END
+     FROM pg_catalog.pg_roles we, pg_catalog.pg_roles owner
+     WHERE we.rolname = current_user AND owner.oid = {owner})
+"""
+
+
+def is_ours(owner: str) -> sql.Composed:
+    """Return SQL that tells of a column with a role's OID whether that is us.
+
+    It is if it is the current role, or one that this is a member of.
+    """
+    return sql.SQL(_IS_OURS).format(owner=sql.Identifier(owner))
+
 
 _LISTING = sql.SQL("""
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database'), {is_ours},

@@ -236,7 +236,7 @@ class Host:
         alive = sessions.live_runs_without_lease(self.connection)
         for one in alive.values():
             self.log(f"Nothing of {one} is removed from {self.name!r}, nor what is kept there.")
-        if reaped := schemas.reap(
+        if reaped := schemas.sweep(
             self.connection, batch=self._batch, spared=spared, alive=alive.keys()
         ):
             left = ", ".join(reaped)

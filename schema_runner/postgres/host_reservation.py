@@ -46,7 +46,7 @@ class Reservation:
                 from . import pool
 
                 opening = request.server.maintenance()
-                turn.enter_context(pool.turn(opening, request.wanted, request.log))
+                turn.enter_context(pool.build_lock(opening, request.wanted, request.log))
                 self.kept = self._find_kept()
                 if not self.kept:
                     self._pass_over(request.wanted)

@@ -84,7 +84,7 @@ class Wanted(NamedTuple):
 
 
 @contextmanager
-def turn(
+def build_lock(
     opening: AbstractContextManager[Connection], wanted: Wanted, log: Callable[[str], None]
 ) -> Iterator[None]:
     """Build in the body of the `with` what others with the same fingerprint wait for.

@@ -9,8 +9,8 @@ from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError
 from . import lock_waits, locks, names, pool, schemas, search_path, sessions
+from .databases import is_ours
 from .names import Marker, MarkerState
-from .ownership import is_ours
 from .schemas import OwnSchema
 from .server import Connection
 from .snapshot import Snapshot, create_extension, fill

@@ -90,7 +90,7 @@ class ProjectDatabase(Host):
             kept = pool.find(connection, wanted, self.path)
             if not kept:
                 opening = self.connect()
-                turn.enter_context(pool.turn(opening, wanted, self.log))
+                turn.enter_context(pool.build_lock(opening, wanted, self.log))
                 kept = pool.find(connection, wanted, self.path)
             if not kept:
                 pool.pass_over(connection, wanted)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from psycopg import errors, sql
 
 from . import lock_waits, locks, names, prepared_transactions, sessions, structure
+from .databases import is_ours
 from .names import Marker, MarkerState
-from .ownership import is_ours
 from .server import Connection
 
 _LISTING = sql.SQL("""
@@ -193,7 +193,7 @@ def lock_of_pool(template: str) -> int:
     return locks.key(f"template {template}")
 
 
-def reap(
+def sweep(
     connection: Connection,
     *,
     batch: int,

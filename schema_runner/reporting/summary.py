@@ -11,7 +11,7 @@ from ..events import ClassFinished, Event, Finished, Outcome, Started, WorkerRea
 from ..suite import Findings
 
 if TYPE_CHECKING:
-    from ..database.project_changes import ProjectComparison
+    from ..database.project_watch import ProjectComparison
     from ..reruns.diagnosis import Verdict
 
 

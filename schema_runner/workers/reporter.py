@@ -12,10 +12,17 @@ from ..connections import changes_outside
 from ..errors import TestTimeoutError
 from ..events import GOOD_OUTCOMES, Outcome, outcome_of
 from ..scheduling.queue import Part
-from .cost import cost_so_far
 from .exceptions import encode, exc_info
 from .pipes import Sender
-from .protocol import Entered, Left, Limited, PartFinished, ProjectChanged, TestStarted
+from .protocol import (
+    Entered,
+    Left,
+    Limited,
+    PartFinished,
+    ProjectChanged,
+    TestStarted,
+    cost_so_far,
+)
 from .shared_state import SharedState
 from .timeouts import TestTimeout
 

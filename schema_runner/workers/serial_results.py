@@ -21,11 +21,11 @@ from ..events import (
     Started,
     outcome_of,
 )
-from .cost import Cost, cost_so_far
 from .debugger_hooks import DebuggerHooks, debuggers_call
 from .exceptions import exc_info, hide_frames
 from .lease_check import LeaseCheck, end_for
 from .output import Lines
+from .protocol import Cost, cost_so_far
 from .sigterm import RunSignals
 from .timeouts import TestTimeout
 

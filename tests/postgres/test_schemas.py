@@ -138,7 +138,7 @@ def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
     schemas.mark(connection, kept, Marker(RUN + 2, MarkerState.KEPT))
     connection.execute("CREATE SCHEMA test_w1_1; CREATE SCHEMA test_mine")
     lease = Lease(server.connect(connection.info.dbname), RUN)
-    assert set(schemas.reap(connection, batch=10)) == {*dead, kept}
+    assert set(schemas.sweep(connection, batch=10)) == {*dead, kept}
     assert present(connection) == {alive, "test_w1_1", "test_mine"}
     lease.close()
 
@@ -152,10 +152,10 @@ def test_the_reaper_passes_over_what_it_cannot_drop(
     query = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
     with server.connect(connection.info.dbname) as psql, psql.transaction(force_rollback=True):
         psql.execute(f"LOCK TABLE {seen}.t4")
-        assert schemas.reap(connection, batch=2) == [other]
+        assert schemas.sweep(connection, batch=2) == [other]
         assert connection.execute(query, [seen]).fetchall() == [("t4",), ("t5",)]
         psql.execute("SELECT 1")  # It was not ended.
-    assert schemas.reap(connection, batch=10) == [seen]
+    assert schemas.sweep(connection, batch=10) == [seen]
 
 
 def test_two_reapers_at_once_share_the_work(server: Server, connection: Connection) -> None:
@@ -164,7 +164,7 @@ def test_two_reapers_at_once_share_the_work(server: Server, connection: Connecti
 
     def reap(_: int) -> list[str]:
         with server.connect(connection.info.dbname) as own:
-            return schemas.reap(own, batch=10)
+            return schemas.sweep(own, batch=10)
 
     with ThreadPoolExecutor(4) as pool:
         dropped = [name for one in pool.map(reap, range(4)) for name in one]

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from schema_runner.database.snapshots import (
+from schema_runner.database.snapshot_files import (
     EDITED,
     UnusedPool,
     comparable_parts,

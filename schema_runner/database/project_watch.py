@@ -11,7 +11,7 @@ from django.db import router
 from .. import search_path_restore
 from ..connections import disconnect
 from ..errors import SchemaRunnerError, listing
-from ..flush.connection import ResetConnection
+from ..flush.reset_connection import ResetConnection
 from ..postgres import names, sessions
 from ..postgres.project_changes import changed_objects, changes, has_statistics
 from ..postgres.project_state import ProjectState, digest
