@@ -45,7 +45,7 @@ class Locations(NamedTuple):
     others by their application_name; with None that is the project's. `options` is the
     OPTIONS that the project set. `alias` is the one that others of the same database follow.
     `extensions` names the schema of the extensions, if several worker schemas share them. By
-    the `blueprint` a worker makes its place itself. With `path_is_set_later`, as poolers want it
+    the `source` a worker makes its place itself. With `path_is_set_later`, as poolers want it
     that refuse OPTIONS["options"], the search_path is set once a connection is open. Where the
     `backend_sets_path`, whatever is asked for, all places are databases.
     """
@@ -56,7 +56,7 @@ class Locations(NamedTuple):
     options: Mapping[str, Any]
     alias: str
     extensions: str | None = None
-    blueprint: "SchemaSource | None" = None
+    source: "SchemaSource | None" = None
     path_is_set_later: bool = False
     backend_sets_path: bool = False
 

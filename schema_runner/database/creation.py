@@ -47,9 +47,9 @@ class SchemaCreation(TearDownMixin, Base):
 
             refuse_missing_fixtures(self.runner_settings, alias=self._alias)
         if self._is_stock:
-            from ..postgres.removal import set_aside
+            from ..postgres.removal import rename_kept
 
-            set_aside(self._request())
+            rename_kept(self._request())
             name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
             self._put({1: Location(name)}, 1, run=None)
             self._load_reference()
@@ -60,7 +60,7 @@ class SchemaCreation(TearDownMixin, Base):
             verbosity, autoclobber, serialize=serialize
         )
         name = ready or self._build_first(verbosity, autoclobber, *args, **kwargs)
-        self._databases.end_turn(self._alias)
+        self._databases.release_build_lock(self._alias)
         return name
 
     def _build_first(self, verbosity: int, autoclobber: bool, *args: Any, **kwargs: Any) -> str:

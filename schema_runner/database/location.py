@@ -94,7 +94,7 @@ class LocationMixin(Base):
             worker,
             run=host.lease.run,
             extensions=host.extensions if schemas and test_databases.is_shared(alias) else None,
-            blueprint=test_databases.blueprint(alias) if is_built else None,
+            source=test_databases.source(alias) if is_built else None,
         )
 
     def _put(self, by_worker: Mapping[int, Location], worker: int | None, **facts: Any) -> None:
@@ -234,7 +234,7 @@ def become_stock(creation: Any) -> None:
                 self._reconnect(locations)
 
     creation._reconnect(None)
-    if locations and locations.blueprint and locations.worker:
+    if locations and locations.source and locations.worker:
         # What stock Django's worker has, so that each one makes another database.
         settings_dict = creation.connection.settings_dict
         settings_dict["NAME"] = names.clone_database(settings_dict["NAME"], locations.worker)

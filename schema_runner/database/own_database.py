@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class _Own(NamedTuple):
-    """The database of a process that is this worker; `blueprint` is that of its schema."""
+    """The database of a process that is this worker; `source` is that of its schema."""
 
-    blueprint: "SchemaSource"
+    source: "SchemaSource"
     worker: int
 
     @property
     def name(self) -> str:
-        return names.own_database(self.blueprint.host, self.blueprint.run, self.worker)
+        return names.own_database(self.source.host, self.source.run, self.worker)
 
 
 class OwnDatabaseCreation(WorkerCreation):
@@ -131,13 +131,13 @@ class OwnDatabaseCreation(WorkerCreation):
         assert shared.worker is not None
         from ..postgres import extra_database
 
-        self._own = own = _Own(shared.blueprint or self._blueprint_of_run(), shared.worker)
+        self._own = own = _Own(shared.source or self._blueprint_of_run(), shared.worker)
         self._is_making = True
         try:
             self._go_to(Location(own.name))
             self._own_location = self._copy_template(own) or self._build_own(own)
             assert self._own_lease is not None
-            extra_database.complete(own.blueprint, own.worker, self._own_lease.connection)
+            extra_database.complete(own.source, own.worker, self._own_lease.connection)
         finally:
             self._is_making = False
             self._reconnect(shared)
@@ -147,13 +147,11 @@ class OwnDatabaseCreation(WorkerCreation):
         """Return one for a run without workers, which has planned none."""
         test_databases = self._databases
         schema = test_databases.schemas(self._alias)[1]
-        return test_databases.host(self._alias).blueprint(
-            schema, reasons=("there is no template",)
-        )
+        return test_databases.host(self._alias).source(schema, reasons=("there is no template",))
 
     def _copy_template(self, own: _Own) -> Location | None:
         """Make it from the template; return None where there is none, or it cannot be copied."""
-        if own.blueprint.template is None:
+        if own.source.template is None:
             self._say_why_it_migrates(own, "there is no template")
             return None
         from ..postgres import extra_database
@@ -165,7 +163,7 @@ class OwnDatabaseCreation(WorkerCreation):
         try:
             with self._connect() as connection:
                 template = extra_database.fill(
-                    own.blueprint, own.worker, connection, keeps_all=keeps_all
+                    own.source, own.worker, connection, keeps_all=keeps_all
                 )
         except (CopyError, SnapshotError) as error:
             self._say_why_it_migrates(own, f"the template cannot be copied: {error}")
@@ -186,7 +184,7 @@ class OwnDatabaseCreation(WorkerCreation):
         from ..postgres.names import Marker, MarkerState
         from ..postgres.template import Template
 
-        marker = Marker(own.blueprint.run, MarkerState.READY)
+        marker = Marker(own.source.run, MarkerState.READY)
         with self._connect() as connection:
             template = Template.create_of_rows(connection, "public", marker, (), self._since)
         return Location(own.name, (), template.name)
@@ -198,7 +196,7 @@ class OwnDatabaseCreation(WorkerCreation):
         self.own_database = own.name
         with self._creating():
             self._own_lease = extra_database.create(
-                own.blueprint, own.worker, lambda: self._execute_create(own.name)
+                own.source, own.worker, lambda: self._execute_create(own.name)
             )
 
     def _execute_create(self, name: str) -> None:
@@ -244,12 +242,12 @@ class OwnDatabaseCreation(WorkerCreation):
     def destroy_test_db(self, *args: Any, suffix: str | None = None, **kwargs: Any) -> None:
         self._drop_own()
         locations = self._locations
-        if suffix is None and self.has_own_databases and locations and locations.blueprint:
+        if suffix is None and self.has_own_databases and locations and locations.source:
             from ..postgres import extra_database
 
             # A server that is gone the rest of the clean-up tells of.
             with suppress(SchemaRunnerError):
-                extra_database.drop_all(locations.blueprint, self._databases.log)
+                extra_database.drop_all(locations.source, self._databases.log)
         super().destroy_test_db(*args, suffix=suffix, **kwargs)
 
     def _drop_own(self) -> None:
@@ -268,7 +266,7 @@ class OwnDatabaseCreation(WorkerCreation):
 
         # A database with connections cannot be dropped yet; the run tries again.
         with suppress(psycopg.Error, SchemaRunnerError):
-            extra_database.drop(own.blueprint, own.worker)
+            extra_database.drop(own.source, own.worker)
 
     def _release_own(self) -> None:
         if self._own_lease is not None:

@@ -53,9 +53,9 @@ class TestDatabases:
         """Return the clone databases of `alias` by worker number."""
         return dict(self._by_alias[alias].clones)
 
-    def blueprint(self, alias: str) -> "SchemaSource | None":
+    def source(self, alias: str) -> "SchemaSource | None":
         """Return what workers make their places by, if they make them themselves."""
-        return self._by_alias[alias].blueprint
+        return self._by_alias[alias].source
 
     def start_dump(self, alias: str, pg_dump: "PgDump") -> None:
         """Begin with the template of what worker 1 has."""
@@ -71,8 +71,8 @@ class TestDatabases:
 
     def add_reference(self, alias: str, since: int | None) -> None:
         """Put aside what resets restore, unless there is a template."""
-        model = self._by_alias[alias].schemas.get(1, PUBLIC)
-        self.host(alias).add_reference(model, since)
+        source_schema = self._by_alias[alias].schemas.get(1, PUBLIC)
+        self.host(alias).add_reference(source_schema, since)
 
     def plan(self, alias: str, *, reasons: tuple[str, ...] = ()) -> None:
         """Have the workers of `alias` make what is in the schema that worker 1 has.
@@ -80,7 +80,7 @@ class TestDatabases:
         Each is going to have a database, for `reasons`, if there are any.
         """
         database = self._by_alias[alias]
-        database.blueprint = self.host(alias).blueprint(database.schemas[1], reasons)
+        database.source = self.host(alias).source(database.schemas[1], reasons)
 
     def restore(self, alias: str, snapshot: "Snapshot") -> str:
         """Give worker 1 a schema that is made of a snapshot; return its name.
@@ -92,7 +92,7 @@ class TestDatabases:
         database, host = self._by_alias[alias], self.host(alias)
         undo = host.restore(snapshot)
         try:
-            database.schemas[1] = host.blueprint("").copy(1)
+            database.schemas[1] = host.source("").copy(1)
         except CopyError:
             undo()
             raise
@@ -116,9 +116,9 @@ class TestDatabases:
         database = self._by_alias[alias]
         if database.host is None or database.host.template is None:
             return False
-        database.schemas[1] = database.host.leased or database.host.blueprint("").copy(1)
+        database.schemas[1] = database.host.leased or database.host.source("").copy(1)
         self.usage.add(database.name, database.schemas[1])
-        database.blueprint = database.host.blueprint(database.schemas[1])
+        database.source = database.host.source(database.schemas[1])
         return True
 
     def record(self, alias: str, worker: int, *, database: str, schema: str) -> None:
@@ -132,9 +132,11 @@ class TestDatabases:
 
     def reserve(self, alias: str, request: HostRequest) -> None:
         """Find a name for the host database of `alias`, which `claim` makes, or a kept one."""
-        with ExitStack() as turn:
-            reservation = Reservation(request, turn)
-            database = TestDatabase(reservation.name, turn.pop_all(), reservation=reservation)
+        with ExitStack() as build_lock:
+            reservation = Reservation(request, build_lock)
+            database = TestDatabase(
+                reservation.name, build_lock.pop_all(), reservation=reservation
+            )
         self._by_alias[alias] = database
         if reservation.kept is not None:
             database.host, database.reservation = reservation.kept, None
@@ -151,14 +153,14 @@ class TestDatabases:
         """Take the project's own database as the host database of `alias`."""
         from ..postgres.project_host import ProjectDatabase
 
-        with ExitStack() as turn:
-            host = ProjectDatabase.obtain(request, turn)
-            self._by_alias[alias] = TestDatabase(request.name, turn.pop_all(), host=host)
+        with ExitStack() as build_lock:
+            host = ProjectDatabase.obtain(request, build_lock)
+            self._by_alias[alias] = TestDatabase(request.name, build_lock.pop_all(), host=host)
 
-    def end_turn(self, alias: str) -> None:
+    def release_build_lock(self, alias: str) -> None:
         """Let other runs that want the same look at what has been built."""
         self.host(alias).settle()
-        self._by_alias[alias].turn.close()
+        self._by_alias[alias].build_lock.close()
 
     def is_shared(self, alias: str) -> bool:
         """Whether several worker schemas are in the host database, of this run or of others."""
@@ -254,7 +256,7 @@ class TestDatabases:
         if schema is None:
             return None
         with self._leaving(f"Schema {schema}"):
-            kept = self.host(alias).keep(schema, database.blueprint)
+            kept = self.host(alias).keep(schema, database.source)
             return f"schema {kept} in database {database.name!r}"
         return None
 
@@ -264,7 +266,7 @@ class TestDatabases:
         for worker in [*database.schemas, *database.clones]:
             self.drop(alias, worker)
         del self._by_alias[alias]
-        database.turn.close()
+        database.build_lock.close()
         if database.reservation is not None:
             database.reservation.close()
         if database.host is not None:
@@ -295,23 +297,23 @@ class TestDatabase:
 
     `schemas` has a schema by worker number and `clones` a database by worker number: the clones
     of a site that `is_cloned`, or those of workers that could not build a schema. By the
-    `blueprint` workers make what they use themselves. Runs that want the same wait until the
-    `turn` of this one ends.
+    `source` workers make what they use themselves. Runs that want the same wait until the
+    `build_lock` of this one ends.
     """
 
     def __init__(
         self,
         name: str,
-        turn: ExitStack,
+        build_lock: ExitStack,
         *,
         reservation: Reservation | None = None,
         host: Host | None = None,
     ) -> None:
         self.name = name
-        self.turn = turn
+        self.build_lock = build_lock
         self.reservation = reservation
         self.host = host
         self.schemas: dict[int, str] = {}
         self.clones: dict[int, str] = {}
         self.is_cloned = False
-        self.blueprint: SchemaSource | None = None
+        self.source: SchemaSource | None = None

@@ -54,7 +54,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
     def setup_worker_connection(self, _worker_id: Any) -> None:
         worker, locations = int(_worker_id), self._locations
-        if locations and locations.blueprint:
+        if locations and locations.source:
             is_new = worker not in locations.by_worker or self.start.is_replacement
             primary: Any = connections[locations.alias].creation
             if is_new or primary.obtained is not None:
@@ -67,7 +67,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
             self._obtain_dependencies(worker)
             self._number = worker
             if self.start.is_replacement:
-                self._blueprint.clear(worker)
+                self._source.clear(worker)
             self.obtained = self._make_place(worker)
         return self.obtained
 
@@ -84,10 +84,10 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         if self.obtained is not None and self._fallback_database is None:
             if keep:
                 _, *path = self.obtained.path
-                kept = self._blueprint.keep(self.obtained.schema)
+                kept = self._source.keep(self.obtained.schema)
                 self.obtained = self.obtained._replace(path=(kept, *path))
             else:
-                self._blueprint.drop(self.obtained.schema)
+                self._source.drop(self.obtained.schema)
 
     def _obtain_dependencies(self, worker: int) -> None:
         """Let migrations find the other databases that TEST["DEPENDENCIES"] says they need."""
@@ -101,12 +101,12 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
     def _make_place(self, worker: int) -> Location:
         from ..postgres.structure_script import CopyError
 
-        blueprint = self._blueprint
-        reasons: Sequence[str] = blueprint.reasons
+        source = self._source
+        reasons: Sequence[str] = source.reasons
         if reasons or self._has_failed_before():
             return self._make_database(worker)
         try:
-            return self._copy(worker) if blueprint.template else self._build(worker)
+            return self._copy(worker) if source.template else self._build(worker)
         except CopyError as error:
             reasons, what = error.reasons, "be copied"
         except Exception as error:
@@ -126,21 +126,21 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
     def _has_failed_before(self) -> bool:
         """Whether a worker has found that migrations cannot build a schema beside others."""
-        blueprint = self._blueprint
-        return not (blueprint.template or self._is_current) and blueprint.spare.is_ready()
+        source = self._source
+        return not (source.template or self._is_current) and source.spare.is_ready()
 
     def _copy(self, worker: int) -> Location:
-        schema = self._blueprint.copy(worker)
-        return self._move_to(worker, schema, self._blueprint.template)
+        schema = self._source.copy(worker)
+        return self._move_to(worker, schema, self._source.template)
 
     def _build(self, worker: int) -> Location:
-        schema = self._blueprint.begin(worker)
+        schema = self._source.begin(worker)
         try:
             self._build_schema(worker, schema)
             location = self._move_to(worker, schema)
         except Exception:
             self.connection.close()
-            self._blueprint.drop(schema)
+            self._source.drop(schema)
             raise
         self._load_reference()
         return self._with_reference(worker, location)
@@ -151,7 +151,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
             return location
         from ..postgres.template import Template
 
-        marker = Marker(self._blueprint.run, MarkerState.READY)
+        marker = Marker(self._source.run, MarkerState.READY)
         with self._connect() as connection:
             template = Template.create_of_rows(
                 connection, location.schema, marker, location.path[1:], self._since
@@ -161,18 +161,18 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         return location
 
     def _build_schema(self, worker: int, schema: str) -> None:
-        blueprint = self._blueprint
+        source = self._source
         # Without the shims, for what a build creates must not depend on them.
-        self._move(worker, Location(blueprint.host, (schema, *blueprint.path)))
+        self._move(worker, Location(source.host, (schema, *source.path)))
         self._settle()
         with self._connect() as observer, self._second_guard().on(self.connection, observer):
             self._migrate()
-        blueprint.finish(schema)
+        source.finish(schema)
 
     def _move_to(self, worker: int, schema: str, template: str | None = None) -> Location:
         """Use a schema that is ready from now on."""
-        blueprint = self._blueprint
-        location = Location(blueprint.host, (schema, *blueprint.ahead, *blueprint.path), template)
+        source = self._source
+        location = Location(source.host, (schema, *source.ahead, *source.path), template)
         self._move(worker, location)
         self._settle()
         return location
@@ -196,8 +196,8 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
     def _make_database(self, worker: int) -> Location:
         """Clone the spare database; build that first unless another worker has done so."""
-        spare = self._blueprint.spare
-        with spare.turn() as is_missing:
+        spare = self._source.spare
+        with spare.build_lock() as is_missing:
             if is_missing:
                 self._build_spare(worker, spare)
         with self._creating():
@@ -233,14 +233,14 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         if self._number is None:
             return super()._create_test_db(verbosity, autoclobber, keepdb)
         if self._fallback_database is not None:
-            with self._creating(), self._blueprint.spare.creation():
+            with self._creating(), self._source.spare.creation():
                 self._create_as_stock(verbosity, autoclobber)
         return self._get_test_db_name()
 
     def _get_test_db_name(self) -> str:
         if self._number is None:
             return super()._get_test_db_name()
-        return self._fallback_database or self._blueprint.host
+        return self._fallback_database or self._source.host
 
     def _move(self, worker: int, location: Location) -> None:
         assert self._locations is not None
@@ -251,7 +251,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
             return super()._connect()
         if self._fallback_database is not None:
             return self._server().connect(self._fallback_database)
-        return self._blueprint.connect(self._number)
+        return self._source.connect(self._number)
 
     def _log(self, text: str) -> None:
         if self.start.say is None:
@@ -264,7 +264,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         return Locations.of(self.connection.settings_dict)
 
     @property
-    def _blueprint(self) -> "SchemaSource":
+    def _source(self) -> "SchemaSource":
         assert self._locations is not None
-        assert self._locations.blueprint is not None, "workers make what the run has planned"
-        return self._locations.blueprint
+        assert self._locations.source is not None, "workers make what the run has planned"
+        return self._locations.source

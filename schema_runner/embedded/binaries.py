@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import installations
 from ..errors import SchemaRunnerError
 from .account import Account
-from .cache import build_aside, locked
+from .cache import build_then_rename, locked
 
 _PROGRAMS = ("postgres", "initdb", "pg_ctl")
 _VARIABLE = "SCHEMA_RUNNER_PG_BIN"
@@ -37,7 +37,7 @@ def reachable_binaries(folder: Path, *, account: Account, cache: Path) -> Path:
     prefix = folder.parent
     with locked(copy.with_name(f"{copy.name}.lock")):
         if not copy.exists():
-            build_aside(copy, lambda building: _copy(prefix, building))
+            build_then_rename(copy, lambda building: _copy(prefix, building))
     return copy / prefix.parent.name / prefix.name / folder.name
 
 

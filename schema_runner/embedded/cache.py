@@ -95,7 +95,7 @@ def cache_folder(named: str | Path | None, account: Account) -> Path:
     return folder
 
 
-def build_aside(target: Path, fill: Callable[[Path], None]) -> None:
+def build_then_rename(target: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` make a folder beside the target, and rename it: the target is never half made.
 
     The caller holds the target's lock, so what lies beside it already is left from a crash.

@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 
 from ..errors import SchemaRunnerError
 from .account import Account
-from .cache import build_aside
+from .cache import build_then_rename
 
 SUPERUSER = "postgres"
 
@@ -71,7 +71,7 @@ def plan_cluster(
 
 def build_cluster(cluster: Cluster) -> None:
     """Make the data folder; the caller holds the cluster's lock."""
-    build_aside(cluster.data_dir, lambda building: _fill(cluster, building))
+    build_then_rename(cluster.data_dir, lambda building: _fill(cluster, building))
 
 
 def _fill(cluster: Cluster, building: Path) -> None:

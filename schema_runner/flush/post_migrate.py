@@ -233,21 +233,21 @@ class _Key(NamedTuple):
 def keys_adopted(
     connection: Connection,
     schema: str,
-    aside: str,
+    scratch: str,
     copies: Iterable[tuple[sql.Identifier, Table]],
 ) -> Iterator[None]:
     """Have what the body of the `with` inserts get the keys that equal rows have in `copies`.
 
-    They are for the tables of `schema`; what is needed meanwhile is in the schema `aside`.
+    They are for the tables of `schema`; what is needed meanwhile is in the schema `scratch`.
     """
     known = {table.name: copy for copy, table in copies}
     keys = [_Key(*key) for key in connection.execute(_KEYS, [list(known), schema])]
-    function = sql.Identifier(aside, "adopt_key")
+    function = sql.Identifier(scratch, "adopt_key")
     with connection.transaction():
         connection.execute(sql.SQL(_FUNCTION).format(function=function))
         for number, key in enumerate(keys, start=1):
             left_out = [key.column, MARK, *key.generated]
-            noted = sql.Identifier(aside, f"known_{number}")
+            noted = sql.Identifier(scratch, f"known_{number}")
             _note(connection, known[key.table], noted, key.column, left_out)
             arguments = [noted.as_string(connection), key.column, key.sequence, *left_out]
             connection.execute(
@@ -265,7 +265,7 @@ def keys_adopted(
     try:
         yield
     finally:
-        _forget(connection, function, [sql.Identifier(schema, key.table) for key in keys], aside)
+        _forget(connection, function, [sql.Identifier(schema, key.table) for key in keys], scratch)
 
 
 def _note(
@@ -284,12 +284,12 @@ def _note(
 
 
 def _forget(
-    connection: Connection, function: sql.Identifier, tables: list[sql.Identifier], aside: str
+    connection: Connection, function: sql.Identifier, tables: list[sql.Identifier], scratch: str
 ) -> None:
     with connection.transaction():
         for number, table in enumerate(tables, start=1):
             drop = sql.SQL("DROP TRIGGER {} ON {}; DROP TABLE {}").format(
-                _TRIGGER, table, sql.Identifier(aside, f"known_{number}")
+                _TRIGGER, table, sql.Identifier(scratch, f"known_{number}")
             )
             connection.execute(drop)
         connection.execute(sql.SQL("DROP FUNCTION {}()").format(function))

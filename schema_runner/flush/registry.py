@@ -87,14 +87,14 @@ class ResettingCreation(Base):
         if locations is None or locations.alias != self._alias or resets is None:
             return
         resets.finish()
-        blueprint = locations.blueprint
-        is_renewable = bool(resets.location.path and blueprint and blueprint.template)
+        source = locations.source
+        is_renewable = bool(resets.location.path and source and source.template)
         if is_renewable:
 
             def renew() -> None:
-                assert blueprint is not None
+                assert source is not None
                 self.connection.close()
-                blueprint.renew(resets.location.schema)
+                source.renew(resets.location.schema)
 
             resets.renew_if_altered(renew)
         if commits:

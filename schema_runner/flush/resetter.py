@@ -64,7 +64,7 @@ class Resetter:
     _first: Copies | None = None
     # By what it depends on.
     _made: dict[object, HandlerRows] = field(default_factory=dict)
-    _asides: list[str] = field(default_factory=list)
+    _scratch_schemas: list[str] = field(default_factory=list)
     _version: structure.Version | None = None
     # Whether handlers of post_migrate alter it, too: as they did the last time, if ever.
     _handlers_alter: bool = True
@@ -135,7 +135,7 @@ class Resetter:
         if self._first is None and not self.keeps_all:
             connection = self.connection.get()
             template = self._read_template(connection)
-            self._first = template.copies if template else self._put_aside(connection)
+            self._first = template.copies if template else self._copy_to_scratch(connection)
 
     def renew_if_altered(self, renew: Callable[[], None]) -> None:
         """Have a fresh schema take the place of one whose structure tests have altered.
@@ -157,10 +157,10 @@ class Resetter:
     def close(self) -> None:
         """Drop what has been made for the resets, and disconnect."""
         try:
-            for aside in self._asides:
-                schemas.drop(self.connection.get(), aside, self.run, batch=_BATCH)
+            for scratch in self._scratch_schemas:
+                schemas.drop(self.connection.get(), scratch, self.run, batch=_BATCH)
         finally:
-            self._asides.clear()
+            self._scratch_schemas.clear()
             self.connection.close()
 
     def _restore(self, request: Flush, connection: Connection) -> None:
@@ -218,10 +218,10 @@ class Resetter:
         The first time, send the signal to all handlers, and learn when to call those that are not
         Django's own.
         """
-        schema, aside = self.location.schema, self._new_aside(connection)
+        schema, scratch = self.location.schema, self._new_scratch_schema(connection)
         settled = post_migrate.ALL if known is None else known.settled
         first = [(copy, table) for copy, table in self._first or () if table.name in OWN_TABLES]
-        with keys_adopted(connection, schema, aside, first):
+        with keys_adopted(connection, schema, scratch, first):
             self._clear(connection, request, self._rows_to_keep(connection))
             since = changes.current_transaction(connection.cursor())
             sent = self._send(request.alias, range(settled), others=known is None)
@@ -232,7 +232,7 @@ class Resetter:
         if changes.tables_written_since(connection, schema, others, since):
             # Those are not restored, so nothing is.
             return HandlerRows(0, self._rows_to_keep(connection))
-        rows = self._put_aside(connection, cleared).rows
+        rows = self._copy_to_scratch(connection, cleared).rows
         self._reset.remember(connection, rows)
         return HandlerRows(settled, rows, sends=known is not None)
 
@@ -245,20 +245,22 @@ class Resetter:
             self._handlers_alter = sent.alters
         return sent
 
-    def _put_aside(self, connection: Connection, among: Collection[str] | None = None) -> Copies:
+    def _copy_to_scratch(
+        self, connection: Connection, among: Collection[str] | None = None
+    ) -> Copies:
         """Copy the rows that are there now."""
-        schema, aside = self.location.schema, self._new_aside(connection)
+        schema, scratch = self.location.schema, self._new_scratch_schema(connection)
         self._reset.prepare(connection)
         with row_security_disabled(connection, schema):
             path = self.location.path[1:]
             tables = rows.tables_with_rows(connection, schema, path, among)
-            copies = Copies(aside, tables).make(connection, schema, path)
-        schemas.mark(connection, aside, Marker(self.run, MarkerState.READY))
+            copies = Copies(scratch, tables).make(connection, schema, path)
+        schemas.mark(connection, scratch, Marker(self.run, MarkerState.READY))
         return copies
 
-    def _new_aside(self, connection: Connection) -> str:
-        self._asides.append(schemas.create_template(connection, self.run))
-        return self._asides[-1]
+    def _new_scratch_schema(self, connection: Connection) -> str:
+        self._scratch_schemas.append(schemas.create_template(connection, self.run))
+        return self._scratch_schemas[-1]
 
     def _rows_to_keep(self, connection: Connection) -> Mapping[str, WantedRows]:
         template = self._read_template(connection)

@@ -158,7 +158,7 @@ class CloneSource(NamedTuple):
         return names.clone_database(self.host, 0)
 
     @contextmanager
-    def turn(self) -> Iterator[bool]:
+    def build_lock(self) -> Iterator[bool]:
         """Let others wait for the body of the `with`; yield whether it has to build."""
         lock = locks.key(f"spare of run {self.run}")
         with (

@@ -16,55 +16,55 @@ from .template import Template
 from .worker_schemas import SchemaSource
 
 
-def create(blueprint: SchemaSource, worker: int, create: Callable[[], object]) -> Lease:
+def create(source: SchemaSource, worker: int, create: Callable[[], object]) -> Lease:
     """Call `create` for the database of this name, mark it, and return a lease on it.
 
     One that a process left which had the same number, and died, goes first.
     """
-    name = names.own_database(blueprint.host, blueprint.run, worker)
+    name = names.own_database(source.host, source.run, worker)
     with (
-        blueprint.server.maintenance() as maintenance,
-        locks.held(maintenance, locks.key(f"host database {blueprint.request}")),
+        source.server.maintenance() as maintenance,
+        locks.held(maintenance, locks.key(f"host database {source.request}")),
     ):
-        _drop(maintenance, name, blueprint.run)
+        _drop(maintenance, name, source.run)
         with databases.creation(maintenance, name):
             create()
-            _mark(maintenance, blueprint, name, MarkerState.BUILDING)
-            return Lease(blueprint.server.connect(name), blueprint.run)
+            _mark(maintenance, source, name, MarkerState.BUILDING)
+            return Lease(source.server.connect(name), source.run)
 
 
-def complete(blueprint: SchemaSource, worker: int, connection: Connection) -> None:
+def complete(source: SchemaSource, worker: int, connection: Connection) -> None:
     """Mark the database as what tests use."""
-    name = names.own_database(blueprint.host, blueprint.run, worker)
-    _mark(connection, blueprint, name, MarkerState.READY)
+    name = names.own_database(source.host, source.run, worker)
+    _mark(connection, source, name, MarkerState.READY)
 
 
-def _mark(connection: Connection, blueprint: SchemaSource, name: str, state: MarkerState) -> None:
-    databases.mark(connection, name, Marker(blueprint.run, state, blueprint.request))
+def _mark(connection: Connection, source: SchemaSource, name: str, state: MarkerState) -> None:
+    databases.mark(connection, name, Marker(source.run, state, source.request))
 
 
 def fill(
-    blueprint: SchemaSource, worker: int, connection: Connection, *, keeps_all: bool
+    source: SchemaSource, worker: int, connection: Connection, *, keeps_all: bool
 ) -> str | None:
     """Make in `public` what the template of the host database has.
 
     Return the name of a copy of the template, if resets have rows to restore from it. Raises
     CopyError or SnapshotError.
     """
-    with blueprint.connect(worker) as host:
+    with source.connect(worker) as host:
         refuse_changes_beside(host)
-        assert blueprint.template is not None
-        template = Template.read(host, blueprint.template, blueprint.path)
+        assert source.template is not None
+        template = Template.read(host, source.template, source.path)
         snapshot = Snapshot.of(host, template, fingerprint="", made=0)
     copied = snapshot.restore(
-        connection, Marker(blueprint.run, MarkerState.READY), path=(), extensions=PUBLIC
+        connection, Marker(source.run, MarkerState.READY), path=(), extensions=PUBLIC
     )
-    copied.copy(connection, PUBLIC, batch=blueprint.batch)
+    copied.copy(connection, PUBLIC, batch=source.batch)
     _prove(snapshot.contents, connection)
     if keeps_all or copied.contents.marked:
         return copied.name
     # Tests of a class that looks into the catalog find nothing but what stock Django makes.
-    schemas.drop(connection, copied.name, blueprint.run, batch=blueprint.batch)
+    schemas.drop(connection, copied.name, source.run, batch=source.batch)
     return None
 
 
@@ -85,21 +85,19 @@ def _comparable(inventory: frozenset[str]) -> frozenset[str]:
     )
 
 
-def drop(blueprint: SchemaSource, worker: int) -> None:
-    with blueprint.server.maintenance() as maintenance:
-        _drop(
-            maintenance, names.own_database(blueprint.host, blueprint.run, worker), blueprint.run
-        )
+def drop(source: SchemaSource, worker: int) -> None:
+    with source.server.maintenance() as maintenance:
+        _drop(maintenance, names.own_database(source.host, source.run, worker), source.run)
 
 
-def drop_all(blueprint: SchemaSource, log: Log) -> None:
+def drop_all(source: SchemaSource, log: Log) -> None:
     """Drop those of this run that are left: by workers which were killed, or as one was in use."""
-    with blueprint.server.maintenance() as maintenance:
+    with source.server.maintenance() as maintenance:
         found = maintenance.execute("SELECT datname FROM pg_catalog.pg_database").fetchall()
         # The number of the run in the name is proof enough: a marker may be missing by now.
-        for name in [name for (name,) in found if names.is_own_database(name, blueprint.run)]:
+        for name in [name for (name,) in found if names.is_own_database(name, source.run)]:
             try:
-                _drop(maintenance, name, blueprint.run)
+                _drop(maintenance, name, source.run)
             except psycopg.Error as error:
                 log(f"Database {name!r} stays, for the next run to remove: {error}")
 

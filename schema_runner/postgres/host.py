@@ -40,7 +40,7 @@ class Host:
         self.server = request.server
         self.recovery = LeaseRecovery(self)
         # What this run has built, as long as that is to be there.
-        self.model: str | None = None
+        self.source_schema: str | None = None
         # The template of this run, or of the pool that it uses, and what it has leased there.
         self.template: str | None = None
         self.leased: str | None = None
@@ -100,9 +100,9 @@ class Host:
         self.ahead = (self._shims, "pg_catalog")
         return []
 
-    def start_dump(self, model: str, pg_dump: "PgDump") -> None:
+    def start_dump(self, source_schema: str, pg_dump: "PgDump") -> None:
         """Begin with a template of a schema: only rows may be added to it from now on."""
-        self._dump = pg_dump.start(self.server, self.name, model)
+        self._dump = pg_dump.start(self.server, self.name, source_schema)
 
     def settle(self) -> None:
         """Leave the build: tests begin."""
@@ -113,7 +113,9 @@ class Host:
             self._dump.close()
             self._dump = None
 
-    def add_template(self, model: str, extra: Mapping[str, Any], since: int | None) -> None:
+    def add_template(
+        self, source_schema: str, extra: Mapping[str, Any], since: int | None
+    ) -> None:
         """Make the template that is begun, which knows the `extra` facts. Raises CopyError.
 
         Rows that the transaction `since`, or a later one, has written are marked in it.
@@ -123,23 +125,23 @@ class Host:
 
         assert self._dump is not None
         try:
-            contents = TemplateContents.of(self.connection, model, self._dump, self.path)
+            contents = TemplateContents.of(self.connection, source_schema, self._dump, self.path)
         finally:
             self.stop_dump()
         contents, marker = contents._replace(extra=extra), self._marker_of_template
         self.use(Template.create(self.connection, contents, marker, self.path, since))
         self._keep_shims()
         if self._request.wanted:
-            schemas.mark_ready(self.connection, model, self.lease.run)
+            schemas.mark_ready(self.connection, source_schema, self.lease.run)
 
-    def add_reference(self, model: str, since: int | None) -> None:
-        """Have resets restore the rows that are in `model` now, unless a template has them."""
+    def add_reference(self, source_schema: str, since: int | None) -> None:
+        """Copy the rows of `source_schema` for resets, unless a template has them."""
         if self.reference is None:
             from .template import Template
 
-            path = [schema for schema in self.path if schema != model]
+            path = [schema for schema in self.path if schema != source_schema]
             marker = Marker(self.lease.run, MarkerState.READY)
-            template = Template.create_of_rows(self.connection, model, marker, path, since)
+            template = Template.create_of_rows(self.connection, source_schema, marker, path, since)
             self.reference = template.name
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
@@ -180,8 +182,8 @@ class Host:
 
         assert self.template is not None
         if not Template.read(self.connection, self.template, self.path).is_proved:
-            blueprint = self.blueprint("")._replace(is_pooled=False)
-            blueprint.drop(blueprint.copy(1))
+            source = self.source("")._replace(is_pooled=False)
+            source.drop(source.copy(1))
 
     @property
     def _marker_of_template(self) -> Marker:
@@ -210,7 +212,7 @@ class Host:
             marker = Marker(self.lease.run, MarkerState.KEPT, template=self.template)
             schemas.mark(self.connection, self._shims, marker)
 
-    def blueprint(self, model: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":
+    def source(self, source_schema: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":
         """Describe a schema of this run so that workers can make others like it."""
         from .worker_schemas import SchemaSource
 
@@ -220,10 +222,10 @@ class Host:
             host=self.name,
             request=self._request.name,
             run=self.lease.run,
-            model=model,
+            source_schema=source_schema,
             template=self.template,
             is_pooled=self.template is not None and self._request.wanted is not None,
-            inventory=structure.inventory(self.connection, model) if is_built else None,
+            inventory=structure.inventory(self.connection, source_schema) if is_built else None,
             pg_dump=self._request.pg_dump,
             path=self.path,
             ahead=self.ahead,
@@ -247,12 +249,12 @@ class Host:
                 f"{', '.join(left_alone)}. If nothing in them is needed, drop them: DROP SCHEMA"
             )
 
-    def keep(self, schema: str, blueprint: "SchemaSource | None") -> str:
+    def keep(self, schema: str, source: "SchemaSource | None") -> str:
         """Leave a schema in place as the run ends; return its name. See `Blueprint.keep`."""
-        self.model = self.leased = None
+        self.source_schema = self.leased = None
         self.recovery.is_anything_left()
-        if blueprint is not None:
-            return blueprint.keep_on(self.connection, schema)
+        if source is not None:
+            return source.keep_on(self.connection, schema)
         schemas.mark(self.connection, schema, Marker(self.lease.run, MarkerState.KEPT))
         return schema
 
@@ -262,7 +264,14 @@ class Host:
 
     def missing(self) -> list[str]:
         """Name what others have removed of what the run needs: all that does not come and go."""
-        needed = {self.template, self.reference, self._shims, self.leased, self.model, *self.ahead}
+        needed = {
+            self.template,
+            self.reference,
+            self._shims,
+            self.leased,
+            self.source_schema,
+            *self.ahead,
+        }
         found = {one.name for one in schemas.found(self.lease.connection)} | {"pg_catalog"}
         return [f"schema {name}" for name in needed if name and name not in found]
 
@@ -271,7 +280,7 @@ class Host:
         if not self.recovery.is_anything_left():
             return
         if worker == 1:
-            self.model = self.leased = None
+            self.source_schema = self.leased = None
         connection, run = self.connection, self.lease.run
         sessions.end_tests_sessions(connection, self.name, run, worker)
         for schema in schemas.of_worker(connection, run, worker):

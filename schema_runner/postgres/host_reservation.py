@@ -31,8 +31,8 @@ class Reservation:
     create databases, and where the server is too old.
     """
 
-    def __init__(self, request: HostRequest, turn: ExitStack) -> None:
-        """Enter into `turn` what has to be left once there is something for others to use."""
+    def __init__(self, request: HostRequest, build_lock: ExitStack) -> None:
+        """Enter into `build_lock` what to leave once other runs can use what was built."""
         self._run = locks.new_run()
         request = request.of(self._run)
         with ExitStack() as entered:
@@ -46,7 +46,7 @@ class Reservation:
                 from . import pool
 
                 opening = request.server.maintenance()
-                turn.enter_context(pool.build_lock(opening, request.wanted, request.log))
+                build_lock.enter_context(pool.build_lock(opening, request.wanted, request.log))
                 self.kept = self._find_kept()
                 if not self.kept:
                     self._pass_over(request.wanted)

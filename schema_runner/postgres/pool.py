@@ -92,12 +92,12 @@ def build_lock(
     They wait as long as this run does something on the server.
     """
     lock = locks.key(f"fingerprint {wanted.fingerprint}")
-    with opening as connection, ExitStack() as turn:
+    with opening as connection, ExitStack() as stack:
         with locks.held_if_free(connection, lock) as is_free:
             if not is_free:
                 log("Waiting for another run, which builds the same schemas.")
         try:
-            turn.enter_context(locks.held(connection, lock, while_at_work=True))
+            stack.enter_context(locks.held(connection, lock, while_at_work=True))
         except LockTimeoutError as error:
             log(f"{error} This run builds the same schemas itself.")
         yield

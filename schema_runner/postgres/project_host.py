@@ -52,11 +52,11 @@ class ProjectDatabase(Host):
     extensions = names.EXTENSIONS_SCHEMA
 
     @classmethod
-    def obtain(cls, request: HostRequest, turn: ExitStack) -> "ProjectDatabase":
+    def obtain(cls, request: HostRequest, build_lock: ExitStack) -> "ProjectDatabase":
         """Take a lease in the database and remove what dead runs have left there.
 
-        Enter into `turn` what has to be left once there is something for others to use. Raises
-        SchemaRunnerError where the role may not create schemas in it.
+        Enter into `build_lock` what to leave once other runs can use what was built. Raises
+        SchemaRunnerError if the role may not create schemas in it.
         """
         run = locks.new_run()
         request = request.of(run)
@@ -78,11 +78,11 @@ class ProjectDatabase(Host):
                 host.path = tuple(projects)
                 # Whoever uses that removes it, beside this run too.
                 host.lease.unshare(locks.EXTENSIONS_IN_USE)
-            host._use_kept(turn)
+            host._use_kept(build_lock)
             taken.pop_all()
         return host
 
-    def _use_kept(self, turn: ExitStack) -> None:
+    def _use_kept(self, build_lock: ExitStack) -> None:
         """Use what is kept, if it is wanted, and drop what is of no use to anybody."""
         connection = self.connection
         wanted, kept = self._request.wanted, None
@@ -90,7 +90,7 @@ class ProjectDatabase(Host):
             kept = pool.find(connection, wanted, self.path)
             if not kept:
                 opening = self.connect()
-                turn.enter_context(pool.build_lock(opening, wanted, self.log))
+                build_lock.enter_context(pool.build_lock(opening, wanted, self.log))
                 kept = pool.find(connection, wanted, self.path)
             if not kept:
                 pool.pass_over(connection, wanted)
@@ -144,7 +144,7 @@ class ProjectDatabase(Host):
     def finish(self, worker: int) -> str:
         marker = Marker(self.lease.run, MarkerState.READY)
         schemas.mark(self.connection, self._building, marker)
-        self.model = self._building
+        self.source_schema = self._building
         return self._building
 
     def release(self, *, keep: bool) -> None:

@@ -103,7 +103,7 @@ def _holds_nothing_else(
     return not foreign
 
 
-def set_aside(request: HostRequest) -> None:
+def rename_kept(request: HostRequest) -> None:
     """Rename the database of the name of a request if it is kept, for later runs to find it.
 
     Its clones go. Raises SchemaRunnerError where a live run uses it.

@@ -50,9 +50,13 @@ class Copies:
         self.marked = tuple(marked)
 
     def make(
-        self, connection: Connection, model: str, path: Sequence[str], since: int | None = None
+        self,
+        connection: Connection,
+        source_schema: str,
+        path: Sequence[str],
+        since: int | None = None,
     ) -> Self:
-        """Copy the tables of the schema `model`; `path` follows it on the search_path of users.
+        """Copy the tables of `source_schema`, which `path` follows on the search_path of users.
 
         Mark the rows that the transaction `since`, or a later one, has inserted or changed, and
         those that these refer to.
@@ -64,22 +68,22 @@ class Copies:
                 "pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid)"
             ).format(sql.Literal(str(since % 2**32)))
         )
-        with search_path.users_search_path(connection, model, path):
+        with search_path.users_search_path(connection, source_schema, path):
             for copy, table in self:
                 columns = sql.SQL(", ").join(
                     [*table.values(), sql.SQL("{} AS {}").format(mark, _MARK)]
                 )
                 connection.execute(
                     sql.SQL("CREATE TABLE {} AS SELECT {} FROM ONLY {}").format(
-                        copy, columns, sql.Identifier(model, table.name)
+                        copy, columns, sql.Identifier(source_schema, table.name)
                     )
                 )
-        return self if since is None else self._with_marks(connection, model)
+        return self if since is None else self._with_marks(connection, source_schema)
 
-    def _with_marks(self, connection: Connection, model: str) -> Self:
+    def _with_marks(self, connection: Connection, source_schema: str) -> Self:
         """Mark what marked rows refer to, and return which tables have some."""
         copies = {table.name: (copy, table) for copy, table in self}
-        values = {"schema": model, "tables": list(copies)}
+        values = {"schema": source_schema, "tables": list(copies)}
         keys = [_Key(*key) for key in connection.execute(_KEYS, values)]
         is_spreading = True
         while is_spreading:

@@ -57,8 +57,11 @@ class Template(NamedTuple):
         Rows that the transaction `since`, or a later one, has written are marked. Only once all
         is there is the template marked as such, with `marker`.
         """
-        name, model = schemas.create_template(connection, marker.run), contents.script.schema
-        copies = Copies(name, contents.tables).make(connection, model, path, since)
+        name, source_schema = (
+            schemas.create_template(connection, marker.run),
+            contents.script.schema,
+        )
+        copies = Copies(name, contents.tables).make(connection, source_schema, path, since)
         template = cls(name, contents._replace(marked=copies.marked), tuple(path))
         template.complete(connection, marker)
         return template
@@ -67,7 +70,7 @@ class Template(NamedTuple):
     def create_of_rows(
         cls,
         connection: Connection,
-        model: str,
+        source_schema: str,
         marker: Marker,
         path: Sequence[str],
         since: int | None = None,
@@ -75,8 +78,8 @@ class Template(NamedTuple):
         """Create a template of a schema from which resets restore, and no copies are made."""
         from .reset.triggers import row_security_disabled
 
-        with row_security_disabled(connection, model):
-            contents = TemplateContents.of_rows(connection, model, path)
+        with row_security_disabled(connection, source_schema):
+            contents = TemplateContents.of_rows(connection, source_schema, path)
             return cls.create(connection, contents, marker, path, since)
 
     def complete(self, connection: Connection, marker: Marker) -> None:

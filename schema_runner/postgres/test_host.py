@@ -77,12 +77,14 @@ class HostDatabase(Host):
         move.copy_grants(connection, PUBLIC, schema)
         schemas.mark(connection, schema, Marker(run, MarkerState.READY))
         self._is_public_in_use = False
-        self.model = schema
+        self.source_schema = schema
         return schema
 
-    def add_template(self, model: str, extra: Mapping[str, Any], since: int | None) -> None:
+    def add_template(
+        self, source_schema: str, extra: Mapping[str, Any], since: int | None
+    ) -> None:
         self._extra = extra
-        super().add_template(model, extra, since)
+        super().add_template(source_schema, extra, since)
         if self._request.wanted:
             self._mark_built(MarkerState.KEPT)
 

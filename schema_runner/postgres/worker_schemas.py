@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class SchemaSource(NamedTuple):
     """One host database as its workers find it, whatever process or machine they run on.
 
-    `host` is its name, and `request` the one that was asked for. `model` is the schema that the
-    run has built. Others are copies from the `template` of that name, taken from its pool where
+    `host` is its name, and `request` the one that was asked for. The run has built the schema
+    `source_schema`. Others are copies from the `template` of that name, taken from its pool where
     it `is_pooled`, and proved to be copies by the program `pg_dump` if that names one; or else
     they are built likewise, with the `inventory` of the model. `path` follows a schema on the
     search_path, with `ahead` in between once it is built. `batch` is how many tables one
@@ -31,7 +31,7 @@ class SchemaSource(NamedTuple):
     host: str
     request: str
     run: int
-    model: str
+    source_schema: str
     path: tuple[str, ...]
     ahead: tuple[str, ...]
     batch: int
@@ -50,7 +50,7 @@ class SchemaSource(NamedTuple):
         with self.connect(worker) as connection:
             sessions.end_tests_sessions(connection, self.host, self.run, worker)
             for schema in schemas.of_worker(connection, self.run, worker):
-                if schema != self.model:
+                if schema != self.source_schema:
                     schemas.drop(connection, schema, self.run, batch=self.batch)
 
     def begin(self, worker: int) -> str:
@@ -69,7 +69,7 @@ class SchemaSource(NamedTuple):
             found = structure.inventory(connection, schema)
             if different := structure.different(wanted, found):
                 raise SchemaRunnerError(
-                    f"Schema {schema} has come out unlike {self.model}, in "
+                    f"Schema {schema} has come out unlike {self.source_schema}, in "
                     f"{', '.join(different[:3])}: migrations found things of other schemas.\n"
                     f"Test without --parallel, or with --host-database test."
                 )

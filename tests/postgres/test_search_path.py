@@ -95,25 +95,25 @@ def _build(server: Server, host: Host, schema: str, *, moved: bool = False) -> s
     return schema
 
 
-def _use(server: Server, host: Host, blueprint: SchemaSource, schema: str) -> None:
+def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
     """Do what tests in a schema lead to."""
     with server.connect(host.name) as connection, server.connect(host.name) as user:
-        template = Template.read(connection, blueprint.template or "", host.path)
+        template = Template.read(connection, source.template or "", host.path)
         reset = Reset(schema, [*host.ahead, *host.path])
         for _ in range(2):
             user.execute(WRITTEN.format(schema))
             reset.restore(connection, template)
         rows = f"SELECT country, place::text, mood::text FROM {schema}.town"
         assert user.execute(rows).fetchall() == [("FR", f"{schema}.town", "sad")]
-        aside = blueprint.begin(3)
+        aside = source.begin(3)
         with keys_adopted(connection, schema, aside, template.copies):
             path = ", ".join([schema, *host.ahead, *host.path])
             user.execute(f"SET search_path = {path}; DELETE FROM town")
             user.execute(ROWS.format(schema))
             assert user.execute("SELECT id FROM town").fetchall() == [(1,)]
         reset.restore(connection, template)
-        blueprint.drop(aside)
-        assert sessions.end_leftovers(connection, schema, blueprint.run, 2) == []
+        source.drop(aside)
+        assert sessions.end_leftovers(connection, schema, source.run, 2) == []
         with user.transaction(force_rollback=True):
             user.execute(f"LOCK {schema}.town")
             assert len(sessions.lock_holders(connection, schema)) == 1
@@ -136,16 +136,16 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
                 schema = host.leased or ""
             else:
                 schema = _build(server, host, host.begin(1) or "")
-        blueprint = host.blueprint(schema)
-        other = blueprint.copy(2)
+        source = host.source(schema)
+        other = source.copy(2)
         for one in (schema, other):
-            _use(server, host, blueprint, one)
-        blueprint.renew(other)
+            _use(server, host, source, one)
+        source.renew(other)
         snapshot = host.snapshot(WANTED.fingerprint, now=2)
         host.restore(snapshot)()
-        host.template = blueprint.template
-        host.keep(schema, blueprint)
-        blueprint.keep(other)
+        host.template = source.template
+        host.keep(schema, source)
+        source.keep(other)
         host.release(keep=True)
     with ExitStack() as turn:
         host = ProjectDatabase.obtain(request._replace(wanted=None), turn)
@@ -211,13 +211,13 @@ def test_nothing_of_others_is_called_in_a_host_database(
     server = host_request.server
     host = _claim(host_request, hostile_database)
     schema = _build(server, host, "public", moved=True)
-    host.keep(schema, host.blueprint(schema))
+    host.keep(schema, host.source(schema))
     host.release(keep=True)
     host = _claim(host_request, hostile_database)
     assert host.leased
-    blueprint = host.blueprint(host.leased)
-    _use(server, host, blueprint, host.leased)
-    host.keep(host.leased, blueprint)
+    source = host.source(host.leased)
+    _use(server, host, source, host.leased)
+    host.keep(host.leased, source)
     with connect(server, host.name) as connection:
         assert not hostile.calls(connection)
     host._request = host_request._replace(wanted=None)

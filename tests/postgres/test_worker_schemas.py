@@ -13,7 +13,7 @@ TABLES = "CREATE TABLE {}.book (id serial PRIMARY KEY, title text NOT NULL)"
 
 
 @pytest.fixture
-def blueprint(server: Server, connection: Connection) -> SchemaSource:
+def source(server: Server, connection: Connection) -> SchemaSource:
     """That of a run whose worker 1 has a table."""
     model = schemas.create(connection, 1, RUN)
     move.copy_grants(connection, "public", model)
@@ -27,39 +27,37 @@ def states(connection: Connection) -> dict[str, MarkerState]:
     return {one.name: one.marker.state for one in schemas.found(connection)}
 
 
-def test_a_schema_like_the_model_is_ready(blueprint: SchemaSource, connection: Connection) -> None:
+def test_a_schema_like_the_model_is_ready(source: SchemaSource, connection: Connection) -> None:
     """Named after the worker, marked as the run's, and dropped or kept as it is told."""
-    schema = blueprint.begin(2)
+    schema = source.begin(2)
     assert names.worker_of_schema(schema) == 2
     assert states(connection)[schema] == MarkerState.BUILDING
     connection.execute(TABLES.format(schema))
-    blueprint.finish(schema)
+    source.finish(schema)
     assert states(connection)[schema] == MarkerState.READY
-    blueprint.keep(schema)
+    source.keep(schema)
     assert states(connection)[schema] == MarkerState.KEPT
-    blueprint.drop(schema)
-    assert list(states(connection)) == [blueprint.model]
+    source.drop(schema)
+    assert list(states(connection)) == [source.source_schema]
 
 
-def test_an_unlike_schema_is_refused(blueprint: SchemaSource, connection: Connection) -> None:
+def test_an_unlike_schema_is_refused(source: SchemaSource, connection: Connection) -> None:
     """With the name of what differs from the model."""
-    schema = blueprint.begin(2)
+    schema = source.begin(2)
     connection.execute(TABLES.format(schema).replace(" NOT NULL", ""))
     with pytest.raises(SchemaRunnerError, match=r"table column book\.title"):
-        blueprint.finish(schema)
+        source.finish(schema)
     assert states(connection)[schema] == MarkerState.BUILDING
 
 
-def test_what_a_dead_worker_left_is_cleared(
-    blueprint: SchemaSource, connection: Connection
-) -> None:
+def test_what_a_dead_worker_left_is_cleared(source: SchemaSource, connection: Connection) -> None:
     """Its schemas and its statements, though they hold locks; the model and others' stay."""
-    left, of_another = blueprint.begin(1), blueprint.begin(2)
-    with blueprint.connect(1) as busy, blueprint.connect(2) as another:
+    left, of_another = source.begin(1), source.begin(2)
+    with source.connect(1) as busy, source.connect(2) as another:
         busy.execute(f"BEGIN; CREATE TABLE {left}.half_made ()")
         another.execute(f"BEGIN; CREATE TABLE {of_another}.half_made ()")
-        blueprint.clear(1)
-        assert set(states(connection)) == {blueprint.model, of_another}
+        source.clear(1)
+        assert set(states(connection)) == {source.source_schema, of_another}
         another.execute("COMMIT")
         with pytest.raises(Exception, match=r"terminat|closed"):
             busy.execute("COMMIT")
@@ -67,15 +65,15 @@ def test_what_a_dead_worker_left_is_cleared(
         connection.execute(f"SELECT FROM {left}.half_made")
 
 
-def test_passwords_are_not_shown(blueprint: SchemaSource) -> None:
+def test_passwords_are_not_shown(source: SchemaSource) -> None:
     """Tracebacks with local variables may show a blueprint."""
-    assert "host" in blueprint.server.params
-    assert str(blueprint.server.params["host"]) not in repr(blueprint)
+    assert "host" in source.server.params
+    assert str(source.server.params["host"]) not in repr(source)
 
 
-def test_a_database_of_others_stays(blueprint: SchemaSource, server: Server) -> None:
+def test_a_database_of_others_stays(source: SchemaSource, server: Server) -> None:
     """Though it has the name of what workers' databases are cloned from."""
-    spare = blueprint.spare
+    spare = source.spare
     with server.maintenance() as maintenance:
         maintenance.execute(f"CREATE DATABASE {spare.name}")
         with pytest.raises(SchemaRunnerError, match="is none of ours"):
