@@ -87,10 +87,10 @@ def of_settings(settings: Settings) -> Iterator[Problem]:
 
 
 def of_history(
-    settings: Settings, memory: "HistoryFolder | None", option: str | None
+    settings: Settings, history_folder: "HistoryFolder | None", option: str | None
 ) -> Iterator[Problem]:
     """Yield why a run keeps no history, if its `option` or the settings ask for one."""
-    if option and memory is None:
+    if option and history_folder is None:
         yield Problem(
             "W006",
             f"{_HISTORY} is None: no history is kept.",
@@ -98,7 +98,7 @@ def of_history(
         )
     # By default a run does without, and says nothing.
     is_asked_for = option or settings.history_dir != Settings().history_dir
-    if memory and is_asked_for and (why := memory.why_not_writable()):
+    if history_folder and is_asked_for and (why := history_folder.why_not_writable()):
         hint = f"{option} needs what earlier runs have written there." if option else ""
         yield _unwritable(_HISTORY, why, hint)
 

@@ -42,8 +42,8 @@ class RunSummaryMixin(Base):
     _command: RerunCommand
     # None in a runner of the project's that makes no databases.
     _databases: "TestDatabases | None" = None
-    _memory: "HistoryFolder | None"
-    _termination: "RunSignals"
+    _history_folder: "HistoryFolder | None"
+    _signals: "RunSignals"
     _settings: Settings
     _suite: Any = None
     # What tests have changed in the project's own database, where they are run in that one.
@@ -133,7 +133,7 @@ class RunSummaryMixin(Base):
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
         failures = super().suite_result(suite, result, **kwargs)
         self._not_run = tests_not_run(
-            self._sizes, result, is_interrupted=self._termination.is_interrupted
+            self._sizes, result, is_interrupted=self._signals.is_interrupted
         )
         if self._databases and not result.wasSuccessful():
             from .reporting.hints import hint_lines
@@ -165,7 +165,7 @@ class RunSummaryMixin(Base):
 
     def _remember(self) -> None:
         # What tests run within a test is nothing that a later run would run.
-        if self._memory is not None and multiprocessing.parent_process() is None:
+        if self._history_folder is not None and multiprocessing.parent_process() is None:
             verdicts = self._findings.verdicts
             # Unreliable, whatever else runs.
             flaky = [one.name for one in verdicts if one.fault in {"flaky", "parallel-unsafe"}]
@@ -173,11 +173,11 @@ class RunSummaryMixin(Base):
             if verdicts:
                 # What was run to find them out has kept processors busy, too.
                 observed = observed._replace(runs=())
-            self._memory.add(observed)
+            self._history_folder.add(observed)
 
     @property
     def _summary(self) -> Summary:
-        tests, termination = sum(self._sizes.values()), self._termination
+        tests, signals = sum(self._sizes.values()), self._signals
         return Summary(
             set_up=self._times["set_up"],
             tear_down=self._times["tear_down"],
@@ -187,8 +187,8 @@ class RunSummaryMixin(Base):
             fails_on_flaky=self._options.fail_on_flaky,
             tests=tests,
             not_run=tests - self._tally.ended if self._not_run is None else self._not_run,
-            is_interrupted=termination.is_interrupted,
-            stopped=[name for _, name in self._tally.under_way] if termination.ends_now else (),
+            is_interrupted=signals.is_interrupted,
+            stopped=[name for _, name in self._tally.under_way] if signals.ends_now else (),
         )
 
     def _verdict_lines(self, labels: Collection[str]) -> Iterator[str]:

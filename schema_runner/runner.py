@@ -74,7 +74,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         _avoid_forkserver()
         self.no_migrations = self._options.no_migrations
         self._has_workers = self._has_own_databases = False
-        self._termination = RunSignals(
+        self._signals = RunSignals(
             lambda: len(self._tally.under_way), is_silent=self.verbosity < 1
         )
         try:
@@ -97,19 +97,19 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         add_options(parser)
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
-        with self._termination:
+        with self._signals:
             return super().run_tests(test_labels, **kwargs)
 
     def setup_test_environment(self, **kwargs: Any) -> None:
-        with self._termination.taking_interrupts():
+        with self._signals.taking_interrupts():
             super().setup_test_environment(**kwargs)
 
     def teardown_test_environment(self, **kwargs: Any) -> None:
-        with self._termination.keeping_interrupts():
+        with self._signals.keeping_interrupts():
             super().teardown_test_environment(**kwargs)
 
     def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
-        with self._termination.ending_imports():
+        with self._signals.ending_imports():
             suite = super().build_suite(test_labels, **kwargs)
         self._has_workers = isinstance(suite, SchemaParallelTestSuite)
         names = self._settings.own_database
@@ -124,7 +124,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             suite.log = self.log
             suite.command = partial(self._command.with_tests, labels=test_labels or ())
             suite.diagnoses = self._options.diagnose
-            suite.termination = self._termination
+            suite.signals = self._signals
             suite.lines = self._lines
             suite.shows_flaky = self.verbosity > 0 or self._options.fail_on_flaky
         return suite
@@ -132,7 +132,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
     def load_tests_for_label(self, *args: Any, **kwargs: Any) -> Any:
         tests = super().load_tests_for_label(*args, **kwargs)
         # Before Django says how many it has found.
-        self._termination.check()
+        self._signals.check()
         return tests
 
     def setup_databases(self, **kwargs: Any) -> Any:
@@ -151,7 +151,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 is_stock = set_up == MethodType(DiscoverRunner.setup_databases, self)
                 old_config = set_up(**kwargs) if is_any_used or not is_stock else []
         except BaseException as error:
-            with self._termination.cleaning_up():
+            with self._signals.cleaning_up():
                 self._clean_up()
             if (plain := _as_command_error(error)) is not None:
                 raise plain from error
@@ -203,7 +203,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
 
         yield from self._wrong_labels
         yield from of_settings(self._settings)
-        yield from of_history(self._settings, self._memory, self._options.needs_history)
+        yield from of_history(self._settings, self._history_folder, self._options.needs_history)
 
     def _clear_pools(self, aliases: Collection[str] | None) -> None:
         from .database.teardown import clear_pools
@@ -223,15 +223,15 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 has_limits=not self.pdb,
                 observers=self.observers,
                 watch=watch,
-                termination=self._termination,
+                signals=self._signals,
             )
         elif isinstance(suite, SchemaParallelTestSuite):
             suite.watch = watch
-        with self._termination.after_the_tests_under_way(announces=not self._has_workers):
+        with self._signals.after_the_tests_under_way(announces=not self._has_workers):
             return super().run_suite(suite, **kwargs)
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
-        with self._timed("tear_down"), self._termination.cleaning_up():
+        with self._timed("tear_down"), self._signals.cleaning_up():
             try:
                 super().teardown_databases(old_config, **kwargs)
             finally:

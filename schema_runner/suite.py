@@ -65,7 +65,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     diagnoses = False
     # What must not be lost as long as tests are run.
     watch: LeaseCheck = NoLeases()
-    termination = RunSignals()
+    signals = RunSignals()
     lines = Lines()
     # Whether failures are shown that were followed by a pass.
     shows_flaky = True
@@ -92,13 +92,13 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         self.initialize_suite()
         self._refuse_databases_of_others()
         tests = [list(subsuite) for subsuite in self.subsuites]
-        course = RunLog()
-        engine = self._engine(tests, result, course)
+        run_log = RunLog()
+        runs = self._runs(tests, result, run_log)
         failures: list[Failure] = []
         retries = Retry(self._retries_of)
 
         def keep(failure: "Failure") -> bool:
-            if retries.keep(failure, engine):
+            if retries.keep(failure, runs):
                 return True
             failures.append(failure)
             return False
@@ -110,13 +110,13 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         begun, ended = time.perf_counter(), None
         verdicts: Sequence[Verdict] = ()
         try:
-            engine.run(self._plan(tests).schedule(), workers=self.processes, keep=keep)
+            runs.run(self._plan(tests).queue(), workers=self.processes, keep=keep)
             ended = time.perf_counter()
-            retries.run(engine, give_up)
+            retries.run(runs, give_up)
             if self.diagnoses:
-                verdicts = self._diagnose(engine, course, failures, result)
+                verdicts = self._diagnose(runs, run_log, failures, result)
         except KeyboardInterrupt:
-            if not self.termination.ends_now:
+            if not self.signals.ends_now:
                 raise
             retries.give_up_all(give_up)
         seconds = (ended or time.perf_counter()) - begun
@@ -128,17 +128,17 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
     def _diagnose(
         self,
-        engine: "SuiteRuns",
-        course: "RunLog",
+        runs: "SuiteRuns",
+        run_log: "RunLog",
         failures: "list[Failure]",
         result: unittest.TestResult,
     ) -> "Sequence[Verdict]":
         from .reruns.diagnosis import Diagnosis
 
-        if result.failfast and not self.termination.is_interrupted:
+        if result.failfast and not self.signals.is_interrupted:
             # The first failure ends the tests, and not what finds out about it.
             result.shouldStop = False
-        return Diagnosis(engine, course).run(failures)
+        return Diagnosis(runs, run_log).run(failures)
 
     def _refuse_databases_of_others(self) -> None:
         """Refuse to run in a worker of another run, whose databases others are using."""
@@ -151,8 +151,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
                 "setup_databases() first, as run_tests() does."
             )
 
-    def _engine(
-        self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, course: "RunLog"
+    def _runs(
+        self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, run_log: "RunLog"
     ) -> "SuiteRuns":
         from .reruns.probe import SuiteRuns
         from .workers.handle import WorkerPool
@@ -161,14 +161,14 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
-            observers.append(course)
+            observers.append(run_log)
         assigned = self._assigned(result)._replace(
             tells_sql=wants_sql(result), tells_all_sql=getattr(result, "showAll", False)
         )
         return SuiteRuns(
             tests,
-            Audience(result, self.handle_event, observers, self.log, self.termination.announce),
-            crew=WorkerPool(assigned, tests),
+            Audience(result, self.handle_event, observers, self.log, self.signals.announce),
+            pool=WorkerPool(assigned, tests),
             probing=WorkerPool(assigned._replace(is_silent=True), tests),
             watch=self.watch,
         )

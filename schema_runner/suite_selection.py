@@ -50,7 +50,7 @@ class SuiteSelectionMixin(Base):
         return problems_of_labels(self._settings, [*iter_test_cases(suite)], is_whole=is_whole)
 
     @cached_property
-    def _memory(self) -> "HistoryFolder | None":
+    def _history_folder(self) -> "HistoryFolder | None":
         folder = self._settings.history_dir
         if folder is None:
             return None
@@ -62,7 +62,7 @@ class SuiteSelectionMixin(Base):
     def _history(self) -> "History":
         from .scheduling.history import History
 
-        return History() if self._memory is None else self._memory.read()
+        return History() if self._history_folder is None else self._history_folder.read()
 
     def _arranged(
         self, suite: unittest.TestSuite, labels: Collection[str], *, workers: int

@@ -127,7 +127,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
     def _has_failed_before(self) -> bool:
         """Whether a worker has found that migrations cannot build a schema beside others."""
         source = self._source
-        return not (source.template or self._is_current) and source.spare.is_ready()
+        return not (source.template or self._is_current) and source.clone_source.is_ready()
 
     def _copy(self, worker: int) -> Location:
         schema = self._source.copy(worker)
@@ -196,21 +196,21 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
     def _make_database(self, worker: int) -> Location:
         """Clone the spare database; build that first unless another worker has done so."""
-        spare = self._source.spare
-        with spare.build_lock() as is_missing:
+        clone_source = self._source.clone_source
+        with clone_source.build_lock() as is_missing:
             if is_missing:
-                self._build_spare(worker, spare)
+                self._build_spare(worker, clone_source)
         with self._creating():
-            self._fallback_database = spare.clone(worker)
+            self._fallback_database = clone_source.clone(worker)
         location = Location(
-            self._fallback_database, template=spare.template_in(self._fallback_database)
+            self._fallback_database, template=clone_source.template_in(self._fallback_database)
         )
         self._move(worker, location)
         return location
 
-    def _build_spare(self, worker: int, spare: "CloneSource") -> None:
-        self._fallback_database = spare.name
-        location = Location(spare.name)
+    def _build_spare(self, worker: int, clone_source: "CloneSource") -> None:
+        self._fallback_database = clone_source.name
+        location = Location(clone_source.name)
         assert self._locations is not None
         self._reconnect(self._locations._replace(extensions=None))
         self._move(worker, location)
@@ -219,7 +219,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         self._with_reference(worker, location)
         self.connection.close()
         self.connection.close_pool()
-        spare.complete()
+        clone_source.complete()
 
     @contextmanager
     def _creating(self) -> Iterator[None]:
@@ -233,7 +233,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         if self._number is None:
             return super()._create_test_db(verbosity, autoclobber, keepdb)
         if self._fallback_database is not None:
-            with self._creating(), self._source.spare.creation():
+            with self._creating(), self._source.clone_source.creation():
                 self._create_as_stock(verbosity, autoclobber)
         return self._get_test_db_name()
 

@@ -190,11 +190,11 @@ class HostDatabase(Host):
     @cached_property
     def clones(self) -> Clones:
         """The clones of this database, or of the one that workers have made for theirs."""
-        source = self.name if self._is_cloned else self._spare
+        source = self.name if self._is_cloned else self._clone_source
         return Clones(self._request, source, self.lease.run)
 
     @property
-    def _spare(self) -> str:
+    def _clone_source(self) -> str:
         return names.clone_database(self.name, 0)
 
     @property
@@ -255,22 +255,22 @@ class HostDatabase(Host):
 
     def _drop_spare(self, maintenance: Connection) -> None:
         """Drop what workers' own databases are clones of, if one of them has made it."""
-        if self._request.workers > 1 and self._is_of_run(maintenance, self._spare):
-            sessions.end_tests_sessions(maintenance, self._spare, self.lease.run)
-            databases.drop(maintenance, self._spare)
+        if self._request.workers > 1 and self._is_of_run(maintenance, self._clone_source):
+            sessions.end_tests_sessions(maintenance, self._clone_source, self.lease.run)
+            databases.drop(maintenance, self._clone_source)
 
     def _keep_spare(self) -> bool:
         """Keep that in place of this database, if it is there; return whether it is."""
         wanted, run, request = self._request.wanted, self.lease.run, self._request
         if wanted is None or self._is_cloned or request.workers == 1:
             return False
-        spare = CloneSource(self.server, self.name, request.name, run)
-        is_ready = spare.is_ready()
+        clone_source = CloneSource(self.server, self.name, request.name, run)
+        is_ready = clone_source.is_ready()
         if is_ready:
             marker = wanted.marker(run, request.name)
             with self.server.maintenance() as maintenance:
-                marker = marker._replace(template=spare.name, extra=self._extra)
-                databases.mark(maintenance, spare.name, marker)
+                marker = marker._replace(template=clone_source.name, extra=self._extra)
+                databases.mark(maintenance, clone_source.name, marker)
         return is_ready
 
     def _is_of_run(self, maintenance: Connection, name: str) -> bool:

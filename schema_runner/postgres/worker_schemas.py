@@ -162,6 +162,6 @@ class SchemaSource(NamedTuple):
         return Template.read(connection, self.template, self.path)
 
     @property
-    def spare(self) -> CloneSource:
+    def clone_source(self) -> CloneSource:
         """The database that is cloned for workers that cannot have schemas."""
         return CloneSource(self.server, self.host, self.request, self.run)

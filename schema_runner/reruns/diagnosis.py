@@ -106,14 +106,14 @@ class Verdict(NamedTuple):
 
 
 class Diagnosis:
-    """Finds a verdict on each failure of a run of which the `course` is known."""
+    """Finds a verdict on each failure of a run of which the `run_log` is known."""
 
-    def __init__(self, engine: SuiteRuns, course: RunLog) -> None:
-        self._engine = engine
-        self._course = course
+    def __init__(self, runs: SuiteRuns, run_log: RunLog) -> None:
+        self._runs = runs
+        self._run_log = run_log
         self._spots = {
             test.id(): (index, position)
-            for index, tests in enumerate(engine.tests)
+            for index, tests in enumerate(runs.tests)
             for position, test in enumerate(tests)
         }
 
@@ -121,16 +121,16 @@ class Diagnosis:
         """Return the verdicts: fewer than failures where the run is broken off."""
         verdicts = []
         for failure in failures:
-            self._engine.log(f"Finding out why {failure.name} fails.")
+            self._runs.log(f"Finding out why {failure.name} fails.")
             verdict = self._judge(failure)
-            if self._engine.is_stopped:
+            if self._runs.is_stopped:
                 break
             verdicts.append(verdict)
         return verdicts
 
     def _judge(self, failure: Failure) -> Verdict:
         failed = self._count_alone(failure, _TIMES)
-        if failed == _TIMES and all(self._engine.passes_outside(failure) for _ in range(_TIMES)):
+        if failed == _TIMES and all(self._runs.passes_outside(failure) for _ in range(_TIMES)):
             evidence = (
                 f"it fails in a worker process, {_TIMES} times of {_TIMES}, and passes outside of "
                 f"one, as without --parallel, {_TIMES} times of {_TIMES}"
@@ -150,10 +150,10 @@ class Diagnosis:
         """Look whether the tests that came before it in its worker make it fail."""
         # Its own tests come before a fixture that fails after them, and are run with it anyhow.
         first = self._tests_of(failure)[0] if failure.is_after else failure.name
-        before = self._spots_of(self._course.before(first))
+        before = self._spots_of(self._run_log.before(first))
 
         def fails_after(spots: Sequence[Spot]) -> bool:
-            return self._engine.fails(failure, after=spots)
+            return self._runs.fails(failure, after=spots)
 
         if not before or not fails_after(before):
             return None
@@ -172,13 +172,13 @@ class Diagnosis:
     def _judge_beside(self, failure: Failure) -> Verdict | None:
         """Look whether the tests of other workers make it fail, at the same time."""
         test_ids = self._tests_of(failure)
-        beside = self._spots_of(self._course.beside(test_ids))
+        beside = self._spots_of(self._run_log.beside(test_ids))
         if not beside:
             return None
         # What two tests do to each other may befall just the one that comes second, or first.
         ways = itertools.cycle(FirstToStart)
         failed = _count(
-            lambda: self._engine.fails_beside(failure, beside, beginning=next(ways)), _TIMES
+            lambda: self._runs.fails_beside(failure, beside, beginning=next(ways)), _TIMES
         )
         if not failed:
             return None
@@ -204,17 +204,17 @@ class Diagnosis:
         return Verdict(failure.name, Fault.FLAKY, evidence, self._tests_of(failure))
 
     def _count_alone(self, failure: Failure, times: int) -> int:
-        return _count(lambda: self._engine.fails(failure), times)
+        return _count(lambda: self._runs.fails(failure), times)
 
     def _tests_of(self, failure: Failure) -> tuple[str, ...]:
-        tests = self._engine.tests[failure.subsuite]
+        tests = self._runs.tests[failure.subsuite]
         return tuple(tests[position].id() for position in failure.positions)
 
     def _spots_of(self, names: Iterable[str]) -> list[Spot]:
         return [self._spots[name] for name in names]
 
     def _names_of(self, spots: Iterable[Spot]) -> list[str]:
-        return [self._engine.tests[subsuite][position].id() for subsuite, position in spots]
+        return [self._runs.tests[subsuite][position].id() for subsuite, position in spots]
 
 
 def _count(fails: Callable[[], bool], times: int) -> int:

@@ -34,14 +34,14 @@ class SuiteRuns:
         tests: Sequence[Sequence[Any]],
         audience: Audience,
         *,
-        crew: WorkerPool,
+        pool: WorkerPool,
         probing: WorkerPool,
         watch: LeaseCheck,
     ) -> None:
         self.tests = tests
         self.log = audience.log
         self._audience = audience
-        self._crew = crew
+        self._pool = pool
         self._probing = probing
         self._watch = watch
 
@@ -50,10 +50,10 @@ class SuiteRuns:
         """Whether no more tests are to begin."""
         return self._audience.result.shouldStop
 
-    def run(self, schedule: PartQueue, *, workers: int, keep: Keep) -> None:
+    def run(self, queue: PartQueue, *, workers: int, keep: Keep) -> None:
         """Run a schedule, and tell of it."""
         report = Report(self.tests, self._audience, keep=keep)
-        self._supervise(workers=workers, schedule=schedule, crew=self._crew, report=report)
+        self._supervise(workers=workers, queue=queue, pool=self._pool, report=report)
 
     def again(self, failure: Failure, *, attempt: int, keep: Keep) -> bool:
         """Run what has failed alone, in a fresh process with a fresh schema, and tell of it.
@@ -61,11 +61,11 @@ class SuiteRuns:
         Return whether all of its tests have come to an end.
         """
         report = Report(self.tests, self._audience, attempt=attempt, keep=keep)
-        schedule = PartQueue([Part(1, failure.subsuite, failure.positions)])
+        queue = PartQueue([Part(1, failure.subsuite, failure.positions)])
         self._supervise(
             workers=1,
-            schedule=schedule,
-            crew=self._crew,
+            queue=queue,
+            pool=self._pool,
             report=report,
             start=StartOrder.TOGETHER,
         )
@@ -86,8 +86,8 @@ class SuiteRuns:
         That one is forked, whatever others are, and has a fresh schema.
         """
         parts = list(_parts(_spots(failure)))
-        crew = self._probing.outside()
-        probe = self._probe(failure, parts, crew=crew, workers=1, start=StartOrder.TOGETHER)
+        pool = self._probing.outside()
+        probe = self._probe(failure, parts, pool=pool, workers=1, start=StartOrder.TOGETHER)
         return probe.has_ended and not probe.has_failed
 
     def fails_beside(
@@ -117,7 +117,7 @@ class SuiteRuns:
         *,
         workers: int,
         start: StartOrder,
-        crew: WorkerPool | None = None,
+        pool: WorkerPool | None = None,
     ) -> "_Probe":
         """Run parts in fresh processes, and see whether something fails then."""
         found: list[Failure] = []
@@ -134,8 +134,8 @@ class SuiteRuns:
         report = Report(self.tests, audience, keep=keep)
         self._supervise(
             workers=workers,
-            schedule=PartQueue(parts, ahead=0),
-            crew=crew or self._probing,
+            queue=PartQueue(parts, ahead=0),
+            pool=pool or self._probing,
             report=report,
             start=start,
         )

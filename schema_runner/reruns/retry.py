@@ -22,31 +22,31 @@ class Retry:
         self.retried: list[str] = []
         self.flaky: list[Failure] = []
 
-    def keep(self, failure: Failure, engine: SuiteRuns) -> bool:
+    def keep(self, failure: Failure, runs: SuiteRuns) -> bool:
         """Keep a failure from the result, if it is to be tried again."""
-        is_retried = self._limit_of(failure, engine) > 0
+        is_retried = self._limit_of(failure, runs) > 0
         if is_retried:
             self._kept.append((failure, 1))
         return is_retried
 
-    def run(self, engine: SuiteRuns, give_up: Callable[[Failure], object]) -> None:
+    def run(self, runs: SuiteRuns, give_up: Callable[[Failure], object]) -> None:
         """Try each failure again until it passes, and give up those that do not."""
-        if self._kept and not engine.is_stopped:
-            engine.log(f"Running again what failed, alone ({len(self._kept)}).")
+        if self._kept and not runs.is_stopped:
+            runs.log(f"Running again what failed, alone ({len(self._kept)}).")
         while self._kept:
             failure, times = self._kept[0]
-            if times > self._limit_of(failure, engine) or engine.is_stopped:
+            if times > self._limit_of(failure, runs) or runs.is_stopped:
                 self._kept.popleft()
                 give_up(failure)
             else:
-                self._try(failure, times, engine)
+                self._try(failure, times, runs)
 
     def give_up_all(self, give_up: Callable[[Failure], object]) -> None:
         """Give up what is left of a run that was broken off."""
         while self._kept:
             give_up(self._kept.popleft()[0])
 
-    def _try(self, failure: Failure, times: int, engine: SuiteRuns) -> None:
+    def _try(self, failure: Failure, times: int, runs: SuiteRuns) -> None:
         others: list[Failure] = []
         has_failed = False
 
@@ -58,9 +58,9 @@ class Retry:
                 others.append(one)
             return True
 
-        is_run = engine.again(failure, attempt=times + 1, keep=keep)
+        is_run = runs.again(failure, attempt=times + 1, keep=keep)
         self._kept.popleft()
-        if times == 1 and (is_run or not engine.is_stopped):
+        if times == 1 and (is_run or not runs.is_stopped):
             self.retried.append(failure.name)
         if is_run and not has_failed:
             self.flaky.append(failure)
@@ -70,11 +70,11 @@ class Retry:
             # What it has come to at first is what the result is going to be told.
             self._kept.appendleft((failure, times + 1))
 
-    def _limit_of(self, failure: Failure, engine: SuiteRuns) -> int:
+    def _limit_of(self, failure: Failure, runs: SuiteRuns) -> int:
         if failure.is_after:
             # Its tests have their outcomes.
             return 0
-        tests = engine.tests[failure.subsuite]
+        tests = runs.tests[failure.subsuite]
         return max(self._limit(tests[position]) for position in failure.positions)
 
 

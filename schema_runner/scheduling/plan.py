@@ -20,7 +20,7 @@ class Ordering(NamedTuple):
     worker. Classes with tests that are to come `first` do so within their stage.
     """
 
-    forecast: Durations
+    durations: Durations
     stage_of: Callable[[Any], int]
     first: Collection[str] = ()
 
@@ -60,7 +60,7 @@ class Plan:
         beside = tuple(position for position in positions if not are_serial[position])
         return beside, tuple(position for position in positions if are_serial[position])
 
-    def schedule(self) -> PartQueue:
+    def queue(self) -> PartQueue:
         seconds = None if self._order is None else self.seconds
         return PartQueue(self.parallel, self.serial, seconds=seconds)
 
@@ -72,7 +72,7 @@ class Plan:
         if self._order is None:
             return 0.0
         tests = [self._tests[subsuite][position] for position in positions]
-        return self._order.forecast.seconds(tests)
+        return self._order.durations.seconds(tests)
 
     def _part(self, subsuite: int, positions: tuple[int, ...]) -> Part:
         first = self._tests[subsuite][positions[0]]
@@ -89,13 +89,13 @@ class Plan:
         """Yield the tests of a class in pieces, if it alone would hold up the run."""
         test, order = self._tests[subsuite][positions[0]], self._order
         is_long = self._seconds_of(subsuite, positions) > self._fair
-        if order is None or not is_long or not order.forecast.is_divisible(test):
+        if order is None or not is_long or not order.durations.is_divisible(test):
             yield positions
             return
-        size = max(self._fair / _PIECES, order.forecast.overhead(test) * _WORTH)
+        size = max(self._fair / _PIECES, order.durations.overhead(test) * _WORTH)
         piece, taken = list[int](), 0.0
         for position in positions:
-            seconds = order.forecast.seconds_of(self._tests[subsuite][position])
+            seconds = order.durations.seconds_of(self._tests[subsuite][position])
             if piece and taken + seconds > size:
                 yield tuple(piece)
                 piece, taken = [], 0.0

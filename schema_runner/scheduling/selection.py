@@ -58,11 +58,11 @@ class SuiteSelection(NamedTuple):
 
     def order(self, tests: Sequence[Any]) -> Ordering | None:
         """Return what decides about the order in parallel; None where it is the suite's."""
-        forecast = Durations(self.history, tests)
+        durations = Durations(self.history, tests)
         failed = self.history.failed if self.fails_first else set()
-        if self.keeps_order or not (forecast.is_measured or failed):
+        if self.keeps_order or not (durations.is_measured or failed):
             return None
-        return Ordering(forecast=forecast, stage_of=self.stage_of, first=failed)
+        return Ordering(durations=durations, stage_of=self.stage_of, first=failed)
 
     def count_shares(self, subsuites: Sequence[Sequence[Any]], *, workers: int) -> int:
         """Return how many workers could have something to do, if there were so many."""
@@ -77,7 +77,7 @@ class SuiteSelection(NamedTuple):
     ) -> WorkerCount:
         """Choose how many workers to have, where that is left to us."""
         tests = [test for subsuite in subsuites for test in subsuite]
-        forecast = Durations(self.history, tests)
+        durations = Durations(self.history, tests)
         starts = [run.start for run in self.history.runs if run.start is not None]
         shares = [
             run.processor_share for run in self.history.runs if run.processor_share is not None
@@ -86,8 +86,8 @@ class SuiteSelection(NamedTuple):
             Limits(
                 processors=usable_cpus(),
                 connections=connections,
-                parts=[forecast.seconds(subsuite) for subsuite in subsuites],
-                is_measured=forecast.is_measured,
+                parts=[durations.seconds(subsuite) for subsuite in subsuites],
+                is_measured=durations.is_measured,
                 start=median(starts) if starts else _START,
                 processor_share=median(shares[-_RUNS:]) if shares else None,
             )
@@ -121,13 +121,13 @@ def of_shard(tests: Sequence[Any], shard: Shard, history: History) -> list[Any]:
 
 
 def _weights(tests: Sequence[Any], history: History) -> dict[str, Weight]:
-    forecast = Durations(history, tests)
+    durations = Durations(history, tests)
     classes: dict[str, list[Any]] = defaultdict(list)
     # In one order on every machine: that of a sum shows in its last digit.
     for test in sorted(tests, key=lambda test: test.id()):
         classes[strclass(type(test))].append(test)
     return {
-        name: Weight(len(its), forecast.seconds(its) if name in history.classes else None)
+        name: Weight(len(its), durations.seconds(its) if name in history.classes else None)
         for name, its in classes.items()
     }
 

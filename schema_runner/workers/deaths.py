@@ -15,8 +15,8 @@ _DEATHS = 3
 class Deaths:
     """Accounts for workers that have died: reports what they were at, and reschedules the rest."""
 
-    def __init__(self, schedule: PartQueue, report: Report) -> None:
-        self._schedule = schedule
+    def __init__(self, queue: PartQueue, report: Report) -> None:
+        self._queue = queue
         self._report = report
         # How many workers of a number have died with nothing to do.
         self._in_a_row: Counter[int] = Counter()
@@ -46,7 +46,7 @@ class Deaths:
         """Tell of the test, or of the fixture, that the process died at; put back the rest."""
         part, *others = worker.parts
         for other in reversed(others):
-            self._schedule.put_back(other, other.positions, deaths=other.deaths)
+            self._queue.put_back(other, other.positions, deaths=other.deaths)
         rest, number, cause = worker.unfinished, worker.number, worker.cause
         is_slow, deaths = worker.is_late_for_limit, part.deaths
         if worker.begun is not None:
@@ -61,7 +61,7 @@ class Deaths:
         elif worker.has_entered and not rest:
             self._report.fixture_died(number, part, "tearDownClass", cause, is_first=False)
         if rest:
-            self._schedule.put_back(part, rest, deaths=deaths)
+            self._queue.put_back(part, rest, deaths=deaths)
 
 
 # A supervisor that has not looked for so many seconds was stopped itself, or suspended with the

@@ -64,7 +64,7 @@ def work(assigned: WorkerConfig, pipes: Pipes) -> None:
         _silence()
     worker = _Process(assigned, pipes)
     worker.take_interrupts()
-    worker.termination.handle()
+    worker.signals.handle()
     with worker.debugger.follow():
         worker.run()
 
@@ -83,7 +83,7 @@ class _Process:
         self._part_suite = part_suite(assigned.suite_class)
         self._orders = Receiver(pipes.orders)
         self._is_ready = False
-        self.termination = WorkerSignals(self._orders, self._is_stopped)
+        self.signals = WorkerSignals(self._orders, self._is_stopped)
         self._reporter = Reporter(
             Sender(pipes.reports, waits=True),
             pipes.bell,
@@ -157,7 +157,7 @@ class _Process:
         self._tell(Said(text))
 
     def _tell_creating(self, is_under_way: bool) -> None:
-        self.termination.is_held = is_under_way
+        self.signals.is_held = is_under_way
         self._tell(Creates(is_under_way))
         # From here on the run either waits, or has told this worker to stop.
         if is_under_way and not self._is_ready and self._is_stopped():

@@ -71,7 +71,7 @@ class Reporter:
         self.sql: SqlLog | None = None
         # A debugger may stop in a thread of its own.
         self._lock = threading.RLock()
-        self._alarm = TestTimeout(bell.fileno(), lambda seconds: self.send(Limited(seconds)))
+        self._timeout = TestTimeout(bell.fileno(), lambda seconds: self.send(Limited(seconds)))
         self._is_limited = False
         self._process = os.getpid()
         self._unread = 0
@@ -129,9 +129,9 @@ class Reporter:
         """
         self._end_unless_ours()
         self._end_debugger()
-        raised = self._alarm.raised
+        raised = self._timeout.raised
         limit = decorators.timeout_of_class(self._test, self._time_limit)
-        self._alarm.set(limit)
+        self._timeout.set(limit)
         now = time.perf_counter()
         if self._begun is not None:
             if raised is not None:
@@ -160,7 +160,7 @@ class Reporter:
             self._is_limited = seconds is not None
         if messages:
             self._flush(*messages)
-        self._alarm.set(seconds)
+        self._timeout.set(seconds)
 
     def _finished(self, events: list[Any], duration: float) -> PartFinished:
         if all(event[0] in _PASSING for event in events):
@@ -195,11 +195,11 @@ class Reporter:
         with self._lock:
             if self._done is not None:
                 messages, self._done = (self._done, *messages), None
-            self._alarm.is_held = True
+            self._timeout.is_held = True
             try:
                 self._unread += self._reports.send(messages)
             finally:
-                self._alarm.is_held = False
+                self._timeout.is_held = False
         if self._unread > _UNREAD:
             self.ring()
 

@@ -46,10 +46,10 @@ class SerialResult:
     has_limits: bool
     observers: Collection[Observer]
     watch: LeaseCheck
-    termination: RunSignals
+    signals: RunSignals
 
     _result: Any
-    _alarm: TestTimeout
+    _timeout: TestTimeout
     _begun: float | None = None
     _calls: list[tuple[str, object]]
     _class: str | None = None
@@ -59,7 +59,7 @@ class SerialResult:
     _dependents: Mapping[str, tuple[str, ...]]
 
     def __init__(self, result: Any, tests: Iterable[Any], **of_run: Any) -> None:
-        vars(self).update(of_run, _result=result, _alarm=TestTimeout(_STDERR), _calls=[])
+        vars(self).update(of_run, _result=result, _timeout=TestTimeout(_STDERR), _calls=[])
         self._dependents = _dependents(tests)
 
     def __getattr__(self, name: str) -> Any:
@@ -72,13 +72,13 @@ class SerialResult:
             setattr(self._result, name, value)
 
     def clear_alarm(self) -> None:
-        self._alarm.clear()
+        self._timeout.clear()
 
     def begin_class(self, test: Any) -> None:
         """Note that another class is about to be set up."""
         self.end_class()
         # That of the class before: what is prepared for this one may take longer.
-        self._alarm.clear()
+        self._timeout.clear()
         self._class, self._tested = strclass(type(test)), 0.0
         self._class_begun = time.time(), cost_so_far()
 
@@ -86,7 +86,7 @@ class SerialResult:
         """Tell observers of the class that is over, if there is one."""
         if self._class is None:
             return
-        self._alarm.clear()
+        self._timeout.clear()
         changed = changes_outside()
         begun, before = self._class_begun
         cost = cost_so_far().since(before)
@@ -112,7 +112,7 @@ class SerialResult:
         self._set(decorators.timeout_of_class(test, self.time_limit))
 
     def _look_after_the_run(self) -> None:
-        self.termination.take_back_interrupts()
+        self.signals.take_back_interrupts()
         why = self.watch.heed()
         if why and not self._result.shouldStop:
             end_for(self, why)
@@ -181,13 +181,13 @@ class SerialResult:
 
     def _fails_by_time(self, test: Any) -> bool:
         """Fail a test that has caught its time limit; return whether it is one."""
-        raised = self._alarm.raised
+        raised = self._timeout.raised
         if raised is not None:
             self.addFailure(test, exc_info(raised))
         return raised is not None
 
     def _set(self, seconds: float | None) -> None:
-        self._alarm.set(seconds if self.has_limits else None)
+        self._timeout.set(seconds if self.has_limits else None)
 
     def _note(self, method: str, error: Any) -> None:
         if method in {"addError", "addFailure", "addSubTest"} and error is not None:

@@ -60,18 +60,18 @@ class Supervisor:
         self,
         *,
         workers: int,
-        schedule: PartQueue,
-        crew: WorkerPool,
+        queue: PartQueue,
+        pool: WorkerPool,
         report: Report,
         start: StartOrder = StartOrder.FIRST,
     ) -> None:
         self._numbers = range(1, workers + 1)
         self._start = start
-        self._schedule = schedule
-        self._crew = crew
+        self._queue = queue
+        self._pool = pool
         self._report = report
         self._workers: list[WorkerHandle] = []
-        self._deaths = Deaths(schedule, report)
+        self._deaths = Deaths(queue, report)
         self._limits = TimeoutEnforcer()
         self._terminal = Terminal(report.log)
         self._heeds: dict[type, Callable[[WorkerHandle, Any], None]] = {
@@ -122,7 +122,7 @@ class Supervisor:
                 self._terminal.take_back(worker, is_dead=True)
 
     def _start_worker(self, number: int, *, is_replacement: bool) -> None:
-        worker = self._crew.start(number, is_replacement=is_replacement)
+        worker = self._pool.start(number, is_replacement=is_replacement)
         self._workers.append(worker)
 
     def _wait(self, files: Collection[int]) -> None:
@@ -134,7 +134,7 @@ class Supervisor:
     @property
     def _is_over(self) -> bool:
         is_at_work = any(worker.parts for worker in self._workers)
-        return self._report.is_stopped or (self._schedule.is_empty and not is_at_work)
+        return self._report.is_stopped or (self._queue.is_empty and not is_at_work)
 
     # What workers are told.
 
@@ -167,8 +167,8 @@ class Supervisor:
     def _give(self, worker: WorkerHandle) -> None:
         """Give a worker as much to do as it should have."""
         others = [other for other in self._workers if other is not worker]
-        while worker.is_ready and self._schedule.has_more_for(worker.parts, len(self._numbers)):
-            part = self._schedule.take(
+        while worker.is_ready and self._queue.has_more_for(worker.parts, len(self._numbers)):
+            part = self._queue.take(
                 stage=worker.stage,
                 others=[other.stage for other in others],
                 is_alone=not worker.parts and not any(other.parts for other in others),
@@ -176,7 +176,7 @@ class Supervisor:
             if part is None:
                 return
             try:
-                order = self._crew.order(part)
+                order = self._pool.order(part)
             except Exception as error:
                 self._report.unsent(worker.number, part, error)
             else:
@@ -188,7 +188,7 @@ class Supervisor:
         """Return when a worker that is told to stop is killed; None for never."""
         now = time.monotonic()
         creation = _DATABASE if worker.creates_database else 0
-        is_kept = self._crew.keeps_places and not self._report.is_stopped
+        is_kept = self._pool.keeps_places and not self._report.is_stopped
         if not worker.is_ready and not is_kept:
             return now + creation
         if not self._report.is_failfast or worker is self._terminal.holder:
@@ -240,14 +240,14 @@ class Supervisor:
 
     def _heed_ready(self, worker: WorkerHandle, message: Ready) -> None:
         worker.is_ready = True
-        self._crew.settle(worker.number, message.places)
+        self._pool.settle(worker.number, message.places)
         taken = time.monotonic() - worker.started
         self._report.ready(worker.number, taken, is_replacement=worker.is_replacement)
 
     def _heed_databases(self, worker: WorkerHandle, message: UsesDatabases) -> None:
         # All workers find the same, and so do those that take their places.
-        if message.alias not in self._crew.announced:
-            self._crew.announced.add(message.alias)
+        if message.alias not in self._pool.announced:
+            self._pool.announced.add(message.alias)
             self._report.log(message.text)
 
     def _heed_creation(self, worker: WorkerHandle, message: Creates) -> None:
@@ -263,8 +263,8 @@ class Supervisor:
 
     def _heed_gone(self, worker: WorkerHandle, message: Gone) -> None:
         worker.is_gone = True
-        self._crew.settle(worker.number, message.places)
-        self._crew.count(message.own_databases)
+        self._pool.settle(worker.number, message.places)
+        self._pool.count(message.own_databases)
         worker.deadline = time.monotonic() + _END
 
     # Burying workers.
@@ -282,7 +282,7 @@ class Supervisor:
 
     def _replace(self, number: int) -> None:
         try:
-            self._crew.renew(number)
+            self._pool.renew(number)
         except Exception as error:
             self._report.worker_failed(number, str(error))
         else:

@@ -17,58 +17,60 @@ RUN = 4714
 
 
 @pytest.fixture
-def spare(server: Server, connection: Connection) -> Iterator[CloneSource]:
+def clone_source(server: Server, connection: Connection) -> Iterator[CloneSource]:
     """One that is built; nothing is left of it afterwards."""
-    spare = CloneSource(server, connection.info.dbname, connection.info.dbname, RUN)
-    with spare.turn() as is_missing:
+    clone_source = CloneSource(server, connection.info.dbname, connection.info.dbname, RUN)
+    with clone_source.turn() as is_missing:
         assert is_missing
-        assert not spare.is_ready()
-        with server.maintenance() as maintenance, spare.creation():
-            maintenance.execute(f"CREATE DATABASE {spare.name}")
-        with connect(server, spare.name) as inside:
+        assert not clone_source.is_ready()
+        with server.maintenance() as maintenance, clone_source.creation():
+            maintenance.execute(f"CREATE DATABASE {clone_source.name}")
+        with connect(server, clone_source.name) as inside:
             inside.execute("CREATE TABLE made AS SELECT 1 AS n")
-        spare.complete()
-    yield spare
+        clone_source.complete()
+    yield clone_source
     with server.maintenance() as maintenance:
-        for database in databases.requested_as(maintenance, spare.request):
+        for database in databases.requested_as(maintenance, clone_source.request):
             databases.drop(maintenance, database.name)
 
 
-def marks(server: Server, spare: CloneSource) -> dict[str, Marker]:
+def marks(server: Server, clone_source: CloneSource) -> dict[str, Marker]:
     with server.maintenance() as maintenance:
-        return dict(databases.requested_as(maintenance, spare.request))
+        return dict(databases.requested_as(maintenance, clone_source.request))
 
 
-def test_it_is_built_once_and_cloned(spare: CloneSource, server: Server) -> None:
+def test_it_is_built_once_and_cloned(clone_source: CloneSource, server: Server) -> None:
     """A clone that an earlier process has used, and is connected to, is replaced."""
-    with spare.turn() as is_missing:
+    with clone_source.turn() as is_missing:
         assert not is_missing
-    name = spare.clone(3)
-    assert set(marks(server, spare)) == {name, spare.name}
-    assert set(marks(server, spare).values()) == {Marker(RUN, MarkerState.READY, spare.request)}
+    name = clone_source.clone(3)
+    assert set(marks(server, clone_source)) == {name, clone_source.name}
+    assert set(marks(server, clone_source).values()) == {
+        Marker(RUN, MarkerState.READY, clone_source.request)
+    }
     left = connect(server, name, f"django-schema-runner {RUN} w3")
     left.execute("BEGIN; DELETE FROM made; COMMIT; BEGIN; LOCK made")
-    assert spare.clone(3) == name
+    assert clone_source.clone(3) == name
     with pytest.raises(errors.AdminShutdown):
         left.execute("COMMIT")
     with connect(server, name) as inside:
         assert inside.execute("SELECT n FROM made").fetchall() == [(1,)]
-    assert spare.template_in(name) is None
+    assert clone_source.template_in(name) is None
 
 
-def test_what_is_not_finished_is_built_again(spare: CloneSource, server: Server) -> None:
+def test_what_is_not_finished_is_built_again(clone_source: CloneSource, server: Server) -> None:
     """A database that was created but not marked is dropped."""
     with server.maintenance() as maintenance:
-        creation = spare.creation()
+        creation = clone_source.creation()
         creation.__enter__()
-        assert spare.name not in marks(server, spare)
-        maintenance.execute(f"CREATE DATABASE {spare.name}")
+        assert clone_source.name not in marks(server, clone_source)
+        maintenance.execute(f"CREATE DATABASE {clone_source.name}")
         assert creation.__exit__(ValueError, ValueError("broken off"), None) is not True
-        assert not databases.exists(maintenance, spare.name)
-        with spare.creation():
-            maintenance.execute(f"CREATE DATABASE {spare.name}")
-    assert marks(server, spare)[spare.name].state is MarkerState.BUILDING
-    with spare.turn() as is_missing:
+        assert not databases.exists(maintenance, clone_source.name)
+        with clone_source.creation():
+            maintenance.execute(f"CREATE DATABASE {clone_source.name}")
+    assert marks(server, clone_source)[clone_source.name].state is MarkerState.BUILDING
+    with clone_source.turn() as is_missing:
         assert is_missing
 
 

@@ -73,9 +73,9 @@ def test_passwords_are_not_shown(source: SchemaSource) -> None:
 
 def test_a_database_of_others_stays(source: SchemaSource, server: Server) -> None:
     """Though it has the name of what workers' databases are cloned from."""
-    spare = source.spare
+    clone_source = source.clone_source
     with server.maintenance() as maintenance:
-        maintenance.execute(f"CREATE DATABASE {spare.name}")
+        maintenance.execute(f"CREATE DATABASE {clone_source.name}")
         with pytest.raises(SchemaRunnerError, match="is none of ours"):
-            spare.creation().__enter__()
-        maintenance.execute(f"DROP DATABASE {spare.name}")
+            clone_source.creation().__enter__()
+        maintenance.execute(f"DROP DATABASE {clone_source.name}")

@@ -44,7 +44,7 @@ def plan(
     stage_of: Callable[[Any], int] = lambda _: 0,
 ) -> Plan:
     tests = [test for subsuite in subsuites for test in subsuite]
-    order = Ordering(forecast=Durations(history, tests), stage_of=stage_of, first=first)
+    order = Ordering(durations=Durations(history, tests), stage_of=stage_of, first=first)
     return Plan(subsuites, workers=workers, is_serial=lambda _: False, order=order)
 
 

@@ -8,9 +8,9 @@ from schema_runner.scheduling.plan import Plan
 from schema_runner.scheduling.queue import Part, PartQueue
 
 
-def schedule(*subsuites: str) -> PartQueue:
+def queue(*subsuites: str) -> PartQueue:
     """Return a schedule of classes: a letter a test, a capital one that is serial."""
-    return Plan(subsuites, workers=2, is_serial=str.isupper).schedule()
+    return Plan(subsuites, workers=2, is_serial=str.isupper).queue()
 
 
 def take(parts: PartQueue, *, is_alone: bool) -> Any:
@@ -28,18 +28,18 @@ def taken(parts: PartQueue, *, is_alone: bool = True) -> list[tuple[int, tuple[i
 
 def test_classes_come_in_the_order_of_the_suite() -> None:
     """A class is one part, with its tests in order."""
-    parts = schedule("ab", "c", "def")
+    parts = queue("ab", "c", "def")
     assert taken(parts) == [(0, (0, 1)), (1, (0,)), (2, (0, 1, 2))]
     assert parts.is_empty
-    assert schedule().is_empty
-    assert schedule("").is_empty
+    assert queue().is_empty
+    assert queue("").is_empty
 
 
 def test_serial_tests_come_after_all_others_and_alone() -> None:
     """They are parts of their own, which wait until a worker is alone."""
-    parts = schedule("AB", "cDe", "f")
+    parts = queue("AB", "cDe", "f")
     assert taken(parts) == [(1, (0, 2)), (2, (0,)), (0, (0, 1)), (1, (1,))]
-    parts = schedule("a", "B")
+    parts = queue("a", "B")
     assert taken(parts, is_alone=False) == [(0, (0,))]
     assert not parts.is_empty
     assert taken(parts) == [(1, (0,))]
@@ -48,7 +48,7 @@ def test_serial_tests_come_after_all_others_and_alone() -> None:
 
 def test_what_is_put_back_comes_next() -> None:
     """As a part with a key of its own, and with the deaths it has caused."""
-    parts = schedule("abc", "d")
+    parts = queue("abc", "d")
     first = take(parts, is_alone=False)
     parts.put_back(first, [1, 2], deaths=1)
     again = take(parts, is_alone=False)
@@ -59,7 +59,7 @@ def test_what_is_put_back_comes_next() -> None:
 
 def test_what_is_put_back_stays_serial() -> None:
     """However often, and parallel parts still go first."""
-    parts = schedule("ABC", "d")
+    parts = queue("ABC", "d")
     beside, alone = take(parts, is_alone=True), take(parts, is_alone=True)
     for positions in ([1, 2], [2]):
         parts.put_back(alone, positions)
@@ -79,10 +79,10 @@ def ahead(parts: PartQueue, workers: int) -> int:
 
 def test_workers_get_parts_ahead_while_there_are_many() -> None:
     """At least one each, and few enough that all workers end at once; or none, as told."""
-    many, few = schedule(*["a"] * 100), schedule(*["a"] * 7)
+    many, few = queue(*["a"] * 100), queue(*["a"] * 7)
     assert ahead(many, 2) > ahead(many, 8) > ahead(few, 2) == 1
-    assert ahead(schedule(*["a"] * 10_000), 2) < 20
-    assert ahead(schedule(*["A"] * 100), 2) == 1
+    assert ahead(queue(*["a"] * 10_000), 2) < 20
+    assert ahead(queue(*["A"] * 100), 2) == 1
     before = ahead(many, 2)
     while not many.is_empty:
         take(many, is_alone=True)
@@ -103,7 +103,7 @@ def test_little_work_ahead_is_enough() -> None:
     long = timed({(0, str(n)): 1.0 for n in range(100)})
     short = timed({(0, str(n)): 0.001 for n in range(100)})
     assert ahead(long, 2) == 1
-    assert ahead(short, 2) == ahead(schedule(*["a"] * 100), 2)
+    assert ahead(short, 2) == ahead(queue(*["a"] * 100), 2)
 
 
 def taken_by(parts: PartQueue, *, stage: int, others: list[int], number: int = 9) -> list[int]:
@@ -138,7 +138,7 @@ def test_what_would_hold_up_the_run_does_not_wait_for_its_stage() -> None:
 
 @given(st.lists(st.text("aB", max_size=4), max_size=6), st.lists(st.integers(0, 11)))
 def test_each_test_is_handed_out_once(subsuites: list[str], steps: list[int]) -> None:
-    parts, under_way, run = schedule(*subsuites), list[Part](), list[tuple[int, int]]()
+    parts, under_way, run = queue(*subsuites), list[Part](), list[tuple[int, int]]()
     # In the end all that is taken is run.
     for step in itertools.chain(steps, itertools.cycle([0, 11])):
         if not under_way and parts.is_empty:

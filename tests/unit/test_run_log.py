@@ -9,7 +9,7 @@ def ran(
     return [Started(name, worker, 1, begun), Finished(name, worker, 1, outcome, seconds)]
 
 
-def course(*events: Event) -> RunLog:
+def run_log(*events: Event) -> RunLog:
     """Return the course of a run with two workers."""
     found = RunLog()
     for event in [WorkerReady(1, 0.1, False), WorkerReady(2, 0.1, False), *events]:
@@ -19,7 +19,7 @@ def course(*events: Event) -> RunLog:
 
 def test_what_came_before_is_what_the_same_process_has_run() -> None:
     """Not what another worker has, nor one of the same number that has died."""
-    found = course(
+    found = run_log(
         *ran("a", 1, 0.0),
         *ran("b", 2, 0.0),
         *ran("c", 1, 1.0, outcome=Outcome.CRASHED),
@@ -39,7 +39,7 @@ def test_what_came_before_is_what_the_same_process_has_run() -> None:
 
 def test_what_was_beside_was_under_way_in_another_worker() -> None:
     """For any part of the time, in the order in which it began."""
-    found = course(
+    found = run_log(
         *ran("a", 1, 10.0, 2.0, Outcome.FAILED),
         *ran("before", 2, 8.0, 1.9),
         *ran("into", 2, 9.95, 0.1),
@@ -55,7 +55,7 @@ def test_what_was_beside_was_under_way_in_another_worker() -> None:
 
 def test_only_the_first_time_counts() -> None:
     """A retry is in another process."""
-    found = course(
+    found = run_log(
         *ran("a", 1, 0.0),
         *ran("b", 1, 1.0, outcome=Outcome.FAILED),
         Started("b", 1, 2, 9.0),

@@ -56,9 +56,9 @@ def test_a_pause_of_the_run_itself_does_not_count(clock: list[float]) -> None:
 @pytest.mark.parametrize("seconds", [sys.maxsize, 1e300])
 def test_a_limit_beyond_what_timers_take(seconds: float) -> None:
     """It is as good as none, and no error."""
-    alarm = TestTimeout(sys.__stderr__.fileno())
+    timeout = TestTimeout(sys.__stderr__.fileno())
     try:
-        alarm.set(seconds)
+        timeout.set(seconds)
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 1e8
     finally:
-        alarm.clear()
+        timeout.clear()
