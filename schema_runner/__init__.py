@@ -42,26 +42,26 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ClassFinished": "execution.events",
-    "Finished": "execution.events",
-    "FixtureFailed": "execution.events",
-    "Outcome": "execution.events",
+    "ClassFinished": "events",
+    "Finished": "events",
+    "FixtureFailed": "events",
+    "Outcome": "events",
     "SchemaDiscoverRunner": "runner",
-    "SchemaParallelTestSuite": "execution.suite",
+    "SchemaParallelTestSuite": "suite",
     "SchemaRunnerMixin": "runner",
-    "Started": "execution.events",
+    "Started": "events",
     "TestTimeoutError": "errors",
-    "Worker": "execution.worker",
+    "Worker": "workers.current",
     "WorkerError": "errors",
-    "WorkerReady": "execution.events",
-    "current_worker": "execution.worker",
-    "own_database": "execution.marks",
-    "retries": "execution.marks",
-    "serial": "execution.marks",
-    "timeout": "execution.marks",
+    "WorkerReady": "events",
+    "current_worker": "workers.current",
+    "own_database": "decorators",
+    "retries": "decorators",
+    "serial": "decorators",
+    "timeout": "decorators",
 }
 # What tests use besides can be imported everywhere.
-_OF_RUNS = {"execution.suite", "runner"}
+_OF_RUNS = {"suite", "runner"}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,8 +21,9 @@ from .workers.sigterm import RunSignals
 
 # Every run imports this module, and only those with workers need the rest.
 if TYPE_CHECKING:
-    from .reruns.diagnosis import RunLog, Verdict
+    from .reruns.diagnosis import Verdict
     from .reruns.probe import SuiteRuns
+    from .reruns.run_log import RunLog
     from .scheduling.plan import Ordering, Plan
     from .workers.protocol import WorkerConfig
     from .workers.report import Failure
@@ -79,8 +80,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         return result
 
     def _run(self, result: unittest.TestResult) -> None:
-        from .reruns.diagnosis import RunLog
         from .reruns.retry import Retry, show_flaky
+        from .reruns.run_log import RunLog
 
         # Workers buffer. Where the main process does so too, an error in setUpClass breaks
         # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).

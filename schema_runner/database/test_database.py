@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -40,25 +41,19 @@ class TestDatabases:
         return host
 
     def watch(self) -> LeaseWatcher:
-        """Return what looks after the leases of the host databases."""
-        return LeaseWatcher(
-            lambda: [one.host for one in self._by_alias.values() if one.host is not None]
-        )
+        databases = self._by_alias
+        return LeaseWatcher(lambda: [one.host for one in databases.values() if one.host])
 
     def schemas(self, alias: str) -> dict[int, str]:
-        """Return the schemas of `alias` by worker number."""
         return dict(self._by_alias[alias].schemas)
 
     def clones(self, alias: str) -> dict[int, str]:
-        """Return the clone databases of `alias` by worker number."""
         return dict(self._by_alias[alias].clones)
 
     def source(self, alias: str) -> "SchemaSource | None":
-        """Return what workers make their places by, if they make them themselves."""
         return self._by_alias[alias].source
 
     def start_dump(self, alias: str, pg_dump: "PgDump") -> None:
-        """Begin with the template of what worker 1 has."""
         self.host(alias).start_dump(self._by_alias[alias].schemas[1], pg_dump)
 
     def add_template(self, alias: str, extra: Mapping[str, Any], since: int | None) -> None:
@@ -75,10 +70,7 @@ class TestDatabases:
         self.host(alias).add_reference(source_schema, since)
 
     def plan(self, alias: str, *, reasons: tuple[str, ...] = ()) -> None:
-        """Have the workers of `alias` make what is in the schema that worker 1 has.
-
-        Each is going to have a database, for `reasons`, if there are any.
-        """
+        """Let workers make copies of worker 1's schema; for `reasons`, each in a database."""
         database = self._by_alias[alias]
         database.source = self.host(alias).source(database.schemas[1], reasons)
 
@@ -167,15 +159,13 @@ class TestDatabases:
         return self.workers > 1 or self.keeps or not isinstance(self.host(alias), HostDatabase)
 
     def is_cloned(self, alias: str) -> bool:
-        """Whether the workers of `alias` have clone databases."""
         return self._by_alias[alias].is_cloned
 
     def workers_of(self, alias: str) -> list[int]:
-        """List the numbers of the workers that have a schema or a database."""
         return [*self._by_alias[alias].schemas, *self._by_alias[alias].clones]
 
     def begin(self, alias: str, worker: int) -> str | None:
-        """Prepare a worker's build; return the schema it is made in, None for `public`."""
+        """Begin a build; return the schema that it goes to, None for `public`."""
         schema = self.host(alias).begin(worker)
         if schema is not None:
             # Known from here on, so that a build which fails is dropped like the others.
@@ -190,7 +180,6 @@ class TestDatabases:
         return schema
 
     def obstacles(self, alias: str) -> list[str]:
-        """Name what a build has left that a worker schema cannot hold."""
         host = self.host(alias)
         return host.obstacles() if isinstance(host, HostDatabase) else []
 
@@ -292,28 +281,20 @@ class TestDatabases:
                 raise
 
 
+@dataclass
 class TestDatabase:
     """What a run has for one database alias.
 
-    `schemas` has a schema by worker number and `clones` a database by worker number: the clones
-    of a site that `is_cloned`, or those of workers that could not build a schema. By the
-    `source` workers make what they use themselves. Runs that want the same wait until the
-    `build_lock` of this one ends.
+    `schemas` and `clones` map worker numbers to names: workers have clones if the alias
+    `is_cloned`, or if they could not build a schema. Workers make what they use from `source`.
+    Other runs that need the same wait for `build_lock`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        build_lock: ExitStack,
-        *,
-        reservation: Reservation | None = None,
-        host: Host | None = None,
-    ) -> None:
-        self.name = name
-        self.build_lock = build_lock
-        self.reservation = reservation
-        self.host = host
-        self.schemas: dict[int, str] = {}
-        self.clones: dict[int, str] = {}
-        self.is_cloned = False
-        self.source: SchemaSource | None = None
+    name: str
+    build_lock: ExitStack
+    reservation: Reservation | None = None
+    host: Host | None = None
+    schemas: dict[int, str] = field(default_factory=dict)
+    clones: dict[int, str] = field(default_factory=dict)
+    is_cloned: bool = False
+    source: "SchemaSource | None" = None

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from . import names
-from .names import Marker
+from .names import Marker, MarkerState
 from .server import Connection
 
 # A comment proves nothing by itself: any role that may create a database or a schema can write
@@ -170,3 +170,13 @@ def drop_of_run(maintenance: Connection, name: str) -> None:
     marker = Marker.parse(row[0]) if row else None
     if marker is not None and marker.name == name:
         drop(maintenance, name)
+
+
+def is_of_run(maintenance: Connection, name: str, request: str, run: int) -> bool:
+    """Return whether a run has made this database, named after `request`, and not kept it."""
+    return any(
+        database.name == name
+        and database.marker.run == run
+        and database.marker.state is not MarkerState.KEPT
+        for database in requested_as(maintenance, request)
+    )

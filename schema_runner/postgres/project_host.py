@@ -14,8 +14,8 @@ from . import (
     obstacles,
     pool,
     project_extensions,
+    safe_search_path,
     schemas,
-    search_path,
     sessions,
 )
 from .capacity import refuse_old_server
@@ -69,7 +69,7 @@ class ProjectDatabase(Host):
             request = request.on(connection)
             host = cls(request, request.name, Lease(connection, run))
             host.lease.share(locks.EXTENSIONS_IN_USE)
-            projects = search_path.default_search_path(connection)
+            projects = safe_search_path.default_search_path(connection)
             rows = connection.execute(_PATH, [projects, names.EXTENSIONS_SCHEMA])
             projects = [schema for (schema,) in rows]
             host.path = (names.EXTENSIONS_SCHEMA, *projects)
@@ -113,13 +113,14 @@ class ProjectDatabase(Host):
         if kept.name not in markers:
             # Just before this run could hold it, one with --clear-pools has taken it away.
             return False
-        from . import project_extensions
+        # Few runs need it.
+        from . import packed_templates
 
         if self.extensions not in self.path and (
-            needed := project_extensions.needed_extensions(self.connection, kept)
+            needed := packed_templates.needed_extensions(self.connection, kept)
         ):
             project_extensions.refuse_extensions_of_others(self.connection, needed)
-        if project_extensions.unpack_template(self.connection, kept):
+        if packed_templates.unpack_template(self.connection, kept):
             return True
         schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
         return False

@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 from psycopg import sql
 
-from . import search_path
+from . import safe_search_path
 from .rows import Table
 from .server import Connection
 
@@ -68,7 +68,7 @@ class Copies:
                 "pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid)"
             ).format(sql.Literal(str(since % 2**32)))
         )
-        with search_path.users_search_path(connection, source_schema, path):
+        with safe_search_path.users_search_path(connection, source_schema, path):
             for copy, table in self:
                 columns = sql.SQL(", ").join(
                     [*table.values(), sql.SQL("{} AS {}").format(mark, _MARK)]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from . import search_path
+from . import safe_search_path
 from .server import Connection
 
 # A table keeps its size when its rows are deleted, so each of these is looked into. Partitions
@@ -120,7 +120,7 @@ def _named_types(
 ) -> dict[tuple[int, ...], str]:
     """Map types, by OID and modifier, to their names, which have no schema that is on the path."""
     query, named = "SELECT pg_catalog.format_type(%s, %s)", {}
-    with search_path.users_search_path(connection, schema, path):
+    with safe_search_path.users_search_path(connection, schema, path):
         for one in types:
             ((named[one],),) = connection.execute(query, one).fetchall()
     return named
@@ -257,7 +257,7 @@ def materialized_views(
         differs = sql.SQL(_DIFFERS).format(
             view=sql.Identifier(schema, name), query=sql.SQL(query.rstrip(";"))
         )
-        with search_path.users_search_path(connection, schema, path):
+        with safe_search_path.users_search_path(connection, schema, path):
             row = connection.execute(differs).fetchone()
         if row and row[0]:
             stale.append(name)

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from ..folders import make_hidden
-from . import locks, schemas, search_path
+from . import locks, safe_search_path, schemas
 from .names import Marker
 from .row_copies import Copies
 from .server import Connection
@@ -118,7 +118,7 @@ class Snapshot:
                 for name, version in self.missing_extensions(connection).items():
                     create_extension(connection, name, version, extensions)
                 # As the types of columns are named.
-                with search_path.users_search_path(connection, "pg_catalog", path):
+                with safe_search_path.users_search_path(connection, "pg_catalog", path):
                     return self._fill(connection, marker, path)
         except psycopg.Error as error:
             raise SnapshotError(str(error).partition("\n")[0]) from error
@@ -196,7 +196,7 @@ def create_extension(connection: Connection, name: str, version: str, schema: st
 
 def _types(connection: Connection, template: Template) -> list[list[str]]:
     """Name the types of the columns of copies, without schemas: another place has others."""
-    with search_path.users_search_path(connection, template.name, template.path):
+    with safe_search_path.users_search_path(connection, template.name, template.path):
         return [
             [name for (name,) in connection.execute(_TYPES, [copy.as_string(connection)])]
             for copy, _ in template.copies

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import psycopg
 from psycopg import sql
 
-from . import locks, rows, schemas, search_path, structure
+from . import locks, rows, safe_search_path, schemas, structure
 from .move import default_privileges_undone
 from .names import Marker
 from .row_copies import Copies
@@ -120,7 +120,7 @@ class Template(NamedTuple):
         try:
             connection.execute(SETTINGS)
             for step in filter(None, self._steps(connection, schema)):
-                with search_path.users_search_path(connection, schema, self.path):
+                with safe_search_path.users_search_path(connection, schema, self.path):
                     for start in range(0, len(step), batch * _STATEMENTS_PER_TABLE):
                         chunk = step[start : start + batch * _STATEMENTS_PER_TABLE]
                         # Sent as one, they are one transaction. What separates them has a line

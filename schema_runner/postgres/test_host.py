@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 
 
 class HostDatabase(Host):
-    """A database that a run has made for itself: `test_<NAME>`, or named after that.
-
-    Builds are stock Django's: they create everything in `public`, and it moves from there.
-    """
+    """A database made by a run: `test_<NAME>` or similar. Builds create all in its `public`."""
 
     def __init__(
         self,
@@ -150,10 +147,7 @@ class HostDatabase(Host):
         run = self.lease.run
         before, self.lease = self.lease, Lease.outside(self.server, run)
         before.close()
-        with (
-            self.server.maintenance() as maintenance,
-            self._request.holding_name(maintenance),
-        ):
+        with self.server.maintenance() as maintenance, self._request.holding_name(maintenance):
             sessions.end_tests_sessions(maintenance, self.name, run)
             databases.drop(maintenance, self.name)
             with databases.creation(maintenance, self.name):
@@ -227,7 +221,7 @@ class HostDatabase(Host):
             return
         name = names.clone_database(self.name, worker)
         with self.server.maintenance() as maintenance:
-            is_ours = self._is_of_run(maintenance, name)
+            is_ours = databases.is_of_run(maintenance, name, self._request.name, self.lease.run)
         if is_ours:
             self.clones.drop(name)
 
@@ -242,10 +236,7 @@ class HostDatabase(Host):
                 self._drop()
 
     def _drop(self) -> None:
-        with (
-            self.server.maintenance() as maintenance,
-            self._request.holding_name(maintenance),
-        ):
+        with self.server.maintenance() as maintenance, self._request.holding_name(maintenance):
             self._drop_spare(maintenance)
             if not self._has_others():
                 prepared_transactions.roll_back_all(self.connection)
@@ -255,7 +246,9 @@ class HostDatabase(Host):
 
     def _drop_spare(self, maintenance: Connection) -> None:
         """Drop what workers' own databases are clones of, if one of them has made it."""
-        if self._request.workers > 1 and self._is_of_run(maintenance, self._clone_source):
+        if self._request.workers > 1 and databases.is_of_run(
+            maintenance, self._clone_source, self._request.name, self.lease.run
+        ):
             sessions.end_tests_sessions(maintenance, self._clone_source, self.lease.run)
             databases.drop(maintenance, self._clone_source)
 
@@ -265,21 +258,12 @@ class HostDatabase(Host):
         if wanted is None or self._is_cloned or request.workers == 1:
             return False
         clone_source = CloneSource(self.server, self.name, request.name, run)
-        is_ready = clone_source.is_ready()
-        if is_ready:
+        if is_ready := clone_source.is_ready():
             marker = wanted.marker(run, request.name)
             with self.server.maintenance() as maintenance:
                 marker = marker._replace(template=clone_source.name, extra=self._extra)
                 databases.mark(maintenance, clone_source.name, marker)
         return is_ready
-
-    def _is_of_run(self, maintenance: Connection, name: str) -> bool:
-        return any(
-            database.name == name
-            and database.marker.run == self.lease.run
-            and database.marker.state is not MarkerState.KEPT
-            for database in databases.requested_as(maintenance, self._request.name)
-        )
 
     def _keep(self) -> None:
         if self._request.workers > 1:

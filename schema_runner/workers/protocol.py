@@ -92,7 +92,7 @@ class Entered(NamedTuple):
     key: int
 
 
-class TestStarted(NamedTuple):
+class Begun(NamedTuple):
     """A test has begun, with what its class does before it; `time` is since the Unix epoch."""
 
     key: int

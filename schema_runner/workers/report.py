@@ -22,7 +22,7 @@ from ..scheduling.queue import Part
 from .exceptions import decode, exc_info
 from .lease_check import end_for
 from .output import show_sql, wants_sql
-from .protocol import Left, PartFinished, ProjectChanged, TestStarted
+from .protocol import Begun, Left, PartFinished, ProjectChanged
 from .results import HandleEvent, Replay
 
 
@@ -104,7 +104,7 @@ class Report:
         """Whether that is because one has failed."""
         return self._result.failfast and not self._result.wasSuccessful()
 
-    def begun(self, worker: int, part: Part, message: TestStarted) -> None:
+    def begun(self, worker: int, part: Part, message: Begun) -> None:
         if self._observers:
             test = self._tests[part.subsuite][message.position]
             self._observe(Started(test.id(), worker, self._attempt, message.time))

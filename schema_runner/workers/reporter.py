@@ -15,16 +15,16 @@ from ..scheduling.queue import Part
 from .exceptions import encode, exc_info
 from .pipes import Sender
 from .protocol import (
+    Begun,
     Entered,
     Left,
     Limited,
     PartFinished,
     ProjectChanged,
-    TestStarted,
     cost_so_far,
 )
 from .shared_state import SharedState
-from .timeouts import TestTimeout
+from .timeouts import Timeout
 
 if TYPE_CHECKING:
     from .output import SqlLog
@@ -71,7 +71,7 @@ class Reporter:
         self.sql: SqlLog | None = None
         # A debugger may stop in a thread of its own.
         self._lock = threading.RLock()
-        self._timeout = TestTimeout(bell.fileno(), lambda seconds: self.send(Limited(seconds)))
+        self._timeout = Timeout(bell.fileno(), lambda seconds: self.send(Limited(seconds)))
         self._is_limited = False
         self._process = os.getpid()
         self._unread = 0
@@ -119,7 +119,7 @@ class Reporter:
         if self._watches and self._state_before is None:
             self._state_before = self._state.of(type(self._test))
         self._begun = time.perf_counter()
-        begun = TestStarted(self._key, self._position, time.time())
+        begun = Begun(self._key, self._position, time.time())
         self._limit(decorators.timeout_of(self._test, self._time_limit), begun)
 
     def finish(self, events: list[Any], result: Any, *, is_last: bool) -> None:

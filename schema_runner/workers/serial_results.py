@@ -27,7 +27,7 @@ from .lease_check import LeaseCheck, end_for
 from .output import Lines
 from .protocol import Cost, cost_so_far
 from .sigterm import RunSignals
-from .timeouts import TestTimeout
+from .timeouts import Timeout
 
 # Without --parallel, this process is worker 1.
 _WORKER = 1
@@ -49,7 +49,7 @@ class SerialResult:
     signals: RunSignals
 
     _result: Any
-    _timeout: TestTimeout
+    _timeout: Timeout
     _begun: float | None = None
     _calls: list[tuple[str, object]]
     _class: str | None = None
@@ -59,7 +59,7 @@ class SerialResult:
     _dependents: Mapping[str, tuple[str, ...]]
 
     def __init__(self, result: Any, tests: Iterable[Any], **of_run: Any) -> None:
-        vars(self).update(of_run, _result=result, _timeout=TestTimeout(_STDERR), _calls=[])
+        vars(self).update(of_run, _result=result, _timeout=Timeout(_STDERR), _calls=[])
         self._dependents = _dependents(tests)
 
     def __getattr__(self, name: str) -> Any:

@@ -12,6 +12,7 @@ from .deaths import Deaths, TimeoutEnforcer
 from .handle import WorkerHandle, WorkerPool
 from .lease_check import LeaseCheck
 from .protocol import (
+    Begun,
     Creates,
     Debugs,
     Entered,
@@ -24,7 +25,6 @@ from .protocol import (
     Ready,
     Said,
     Stop,
-    TestStarted,
     UsesDatabases,
 )
 from .report import Report
@@ -75,7 +75,7 @@ class Supervisor:
         self._limits = TimeoutEnforcer()
         self._terminal = Terminal(report.log)
         self._heeds: dict[type, Callable[[WorkerHandle, Any], None]] = {
-            TestStarted: self._heed_begun,
+            Begun: self._heed_begun,
             Limited: self._heed_limit,
             PartFinished: self._heed_done,
             ProjectChanged: self._heed_outside,
@@ -213,7 +213,7 @@ class Supervisor:
                 # It is about to be dead, or a test has closed all files.
                 worker.deadline = time.monotonic() + _END
 
-    def _heed_begun(self, worker: WorkerHandle, message: TestStarted) -> None:
+    def _heed_begun(self, worker: WorkerHandle, message: Begun) -> None:
         worker.begun = message.position
         self._report.begun(worker.number, worker.part(message.key), message)
 

@@ -32,7 +32,7 @@ _AT_WORK = {pq.TransactionStatus.ACTIVE}
 _COPYING = {pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH}
 
 
-class TestTimeout(forks.ForkAware):
+class Timeout(forks.ForkAware):
     """Interrupts the main thread of this process where it takes longer than it may.
 
     The signal is SIGALRM, which tests that use it themselves take away. What does not heed

@@ -20,7 +20,7 @@ RUN = 4714
 def clone_source(server: Server, connection: Connection) -> Iterator[CloneSource]:
     """One that is built; nothing is left of it afterwards."""
     clone_source = CloneSource(server, connection.info.dbname, connection.info.dbname, RUN)
-    with clone_source.turn() as is_missing:
+    with clone_source.build_lock() as is_missing:
         assert is_missing
         assert not clone_source.is_ready()
         with server.maintenance() as maintenance, clone_source.creation():
@@ -41,7 +41,7 @@ def marks(server: Server, clone_source: CloneSource) -> dict[str, Marker]:
 
 def test_it_is_built_once_and_cloned(clone_source: CloneSource, server: Server) -> None:
     """A clone that an earlier process has used, and is connected to, is replaced."""
-    with clone_source.turn() as is_missing:
+    with clone_source.build_lock() as is_missing:
         assert not is_missing
     name = clone_source.clone(3)
     assert set(marks(server, clone_source)) == {name, clone_source.name}
@@ -70,7 +70,7 @@ def test_what_is_not_finished_is_built_again(clone_source: CloneSource, server: 
         with clone_source.creation():
             maintenance.execute(f"CREATE DATABASE {clone_source.name}")
     assert marks(server, clone_source)[clone_source.name].state is MarkerState.BUILDING
-    with clone_source.turn() as is_missing:
+    with clone_source.build_lock() as is_missing:
         assert is_missing
 
 

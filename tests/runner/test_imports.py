@@ -34,18 +34,18 @@ def of(package: str, names: str) -> set[str]:
     return {f"{package}.{name}" for name in names.split()}
 
 
-ENGINE = of("execution", "channel crew diagnosis engine plan process report") | {"statistics"}
-REVIEW = of("backend", "guard review source statements")
-COPIES = of("postgres", "blueprint contents copies pg_dump pool template")
-BUILDS = of("postgres", "pg_dump silence") | {"fingerprint.recording"}
+ENGINE = of("workers", "pipes handle process report") | {"statistics"}
+ENGINE |= of("reruns", "diagnosis probe") | {"scheduling.plan"}
+LINT = {"database.write_guard", "migration_lint"}
+COPIES = of("postgres", "worker_schemas structure_script row_copies pg_dump pool template")
+BUILDS = {"postgres.pg_dump", "postgres.reset.triggers", "fingerprint.recording"}
 SNAPSHOT = {"postgres.snapshot"}
-RESETS = {"backend.resets", "backend.standing", "postgres.reset", "postgres.adoption"}
+RESETS = {"flush.resetter", "flush.reset_connection", "postgres.reset.reset"}
 # What stock Django loads for fixtures, and for serialized_rollback.
 LOADING = {"django.core.management.commands.loaddata", "django.core.serializers.xml_serializer"}
-KEEPING = {"fingerprint", "reference", *LOADING}
-CHOICES = {"execution.arrangement", "foresight.forecast", "foresight.selection"}
-CHOICES |= {"foresight.sharding", "foresight.sizing", "shlex"}
-DATABASES = {"workspace", "postgres", "backend.assignment", "backend.installation"}
+KEEPING = {"fingerprint", "fixtures", *LOADING}
+CHOICES = of("scheduling", "selection durations shards worker_count") | {"shlex"}
+DATABASES = {"database.test_database", "database.patching", "postgres.server", "search_path"}
 
 
 def found(path: Path, names: set[str]) -> set[str]:
@@ -66,8 +66,8 @@ def written(project: Project) -> Project:
 @pytest.mark.parametrize(
     ("label", "unused"),
     [
-        ("Simple", {*ENGINE, *REVIEW, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES, *DATABASES}),
-        ("Query", {*ENGINE, *REVIEW, *COPIES, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES}),
+        ("Simple", {*ENGINE, *LINT, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES, *DATABASES}),
+        ("Query", {*ENGINE, *LINT, *COPIES, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES}),
     ],
 )
 def test_a_serial_run(written: Project, label: str, unused: set[str]) -> None:
@@ -80,7 +80,7 @@ def test_a_run_that_finds_all_it_needs(written: Project) -> None:
     """It neither builds, nor copies, nor compares what no transaction has altered."""
     written.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}')
     written.write("library/seeds.py", "def seed(using): pass")
-    unused = {*ENGINE, *REVIEW, *SNAPSHOT, *RESETS, *CHOICES, *KEEPING, *BUILDS} - {"fingerprint"}
+    unused = {*ENGINE, *LINT, *SNAPSHOT, *RESETS, *CHOICES, *KEEPING, *BUILDS} - {"fingerprint"}
     # The server itself may commit a transaction in the meantime, as autovacuum does.
     for number in range(5):
         written.run("--keepdb", "library.test_generated.Query").passed()
@@ -97,11 +97,12 @@ def test_a_parallel_run(written: Project, method: str) -> None:
     """A worker that is spawned imports nothing of what the run does before."""
     labels = [f"library.test_generated.{name}" for name in ("Query", "Other")]
     written.run("--parallel", "2", *labels, env={"START_METHOD": method}).passed()
-    unused = {*REVIEW, *SNAPSHOT, *RESETS, *KEEPING, "execution.diagnosis", "postgres.pool"}
+    unused = {*LINT, *SNAPSHOT, *RESETS, *KEEPING, "reruns.diagnosis", "postgres.pool"}
     assert found(written.folder / "modules-of-run", unused) == set()
     if method == "spawn":
-        unused |= {*CHOICES, "execution.supervisor", "execution.crew", "execution.plan"}
-        unused |= {"postgres.pg_dump", "workspace", "reporting", "closing", "statistics"}
+        unused |= {*CHOICES, "workers.supervisor", "workers.handle", "scheduling.plan"}
+        unused |= {"postgres.pg_dump", "database.test_database", "reporting", "run_summary"}
+        unused |= {"statistics"}
     workers = list(written.folder.glob("modules-of-test-*"))
     assert workers
     for worker in workers:

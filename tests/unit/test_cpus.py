@@ -166,10 +166,10 @@ def test_busy_seconds_are_those_of_all_processors(tmp_path: Path) -> None:
 
 CODE = """
 import os, sys
-from schema_runner.scheduling.cpus import usable_processors
+from schema_runner.scheduling.cpus import usable_cpus
 
 {before}
-print(usable_processors())
+print(usable_cpus())
 """
 
 

@@ -1,8 +1,10 @@
-"""The rooms of the package: imports point down only."""
+"""The layout of the package: layers, circles of imports, and the size and names of modules."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,32 +12,34 @@ import pytest
 import schema_runner
 
 PACKAGE = Path(schema_runner.__file__).parent
-# Each room may import from those after it, and from itself.
-ROOMS = [
-    *(
-        "apps",
-        "management",
-        "runner",
-        "checks",
-        "arranging",
-        "closing",
-        "reporting",
-        "options",
-        "execution",
-        "foresight",
-    ),
-    *("backend", "fingerprint", "reference", "workspace", "sites", "usage", "settings"),
-    *("postgres", "embedded", "wording", "names", "folders", "installations", "requirements"),
-    *("errors", "forks"),
+# A module imports only from its own layer's entry, or from layers below: docs/development.md.
+LAYERS = [
+    {"apps", "embedded", "management"},
+    {"runner"},
+    {"checks", "run_summary", "suite_selection"},
+    {"options", "reporting"},
+    {"suite"},
+    {"reruns"},
+    {"workers"},
+    {"database", "decorators", "scheduling"},
+    {"events", "fingerprint", "flush", "migration_lint"},
+    {"connections", "fixtures", "project"},
+    {"search_path_restore", "settings"},
+    {"search_path"},
+    {"postgres"},
+    {"errors", "folders", "forks", "installations"},
 ]
-
-
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+LAYER = {entry: number for number, entries in enumerate(LAYERS) for entry in entries}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"
+}
+MOST_LINES = 300
 
 
 def imported(path: Path) -> set[str]:
-    """Return the rooms that a module imports from."""
+    """Return the modules of the package that a module imports, also in functions or for types."""
     package = ["schema_runner", *path.relative_to(PACKAGE).parent.parts]
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
@@ -45,27 +49,42 @@ def imported(path: Path) -> set[str]:
             origin = package[: len(package) + 1 - node.level] if node.level else []
             origin = origin + (node.module.split(".") if node.module else [])
             names += [[*origin, alias.name] for alias in node.names]
-    return {name[1] for name in names if name[0] == "schema_runner"}
+    found = {".".join(name[1:]) for name in names if name[0] == "schema_runner"}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in found} & {*MODULES}
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+def test_imports_are_found() -> None:
+    """Relative ones and absolute ones, of modules and of what they define."""
+    assert imported(MODULES["database.location"]) >= {
+        *("database.test_database", "errors", "postgres.names", "search_path"),
+    }
+    assert {name.split(".")[0] for name in MODULES} == {*LAYER}
 
 
-def test_the_imports_of_a_room_are_found() -> None:
-    """Relative ones and absolute ones, of modules and of what is in them."""
-    assert imported(PACKAGE / "backend" / "placement.py") >= {"workspace", "errors", "names"}
-    assert {room(path) for path in MODULES} == set(ROOMS)
+def test_imports_point_down() -> None:
+    """A layer knows nothing of those above it, and there are no circles, not even for types."""
+    graph = {name: imported(path) - {name} for name, path in MODULES.items()}
+    upwards = []
+    for name, targets in graph.items():
+        own = name.split(".")[0]
+        for target in targets:
+            other = target.split(".")[0]
+            if other != own and LAYER[other] <= LAYER[own]:
+                upwards.append(f"{name} imports {target}")
+    assert upwards == []
+    TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    """A room knows nothing of those above it."""
-    below = ROOMS[ROOMS.index(room(path)) :]
-    assert imported(path) <= set(below)
+def test_modules_are_short_and_have_names_of_their_own() -> None:
+    """Packages and commands apart, whose names Python and Django decide."""
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: number for name, number in lines.items() if number > MOST_LINES} == {}
+    names = Counter(path.stem for path in MODULES.values() if path.stem != "__init__")
+    assert [name for name, number in names.items() if number > 1] == []
 
 
-@pytest.mark.parametrize("pattern", ["__init__.py", "postgres/*.py", "embedded/*.py"])
-def test_rooms_without_django(pattern: str) -> None:
+@pytest.mark.parametrize("pattern", ["__init__.py", "postgres/**/*.py", "embedded/*.py"])
+def test_layers_without_django(pattern: str) -> None:
     """Settings files import the package; `postgres` and `embedded` are used without Django."""
     paths = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.glob(pattern))
     modules = [".".join(path.with_suffix("").parts) for path in paths]

@@ -1,6 +1,6 @@
 from schema_runner import Finished, FixtureFailed, Outcome, Started, WorkerReady
 from schema_runner.events import Event
-from schema_runner.reruns.diagnosis import RunLog
+from schema_runner.reruns.run_log import RunLog
 
 
 def ran(

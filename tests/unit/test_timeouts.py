@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from schema_runner.workers import deaths
-from schema_runner.workers.timeouts import TestTimeout
+from schema_runner.workers.timeouts import Timeout
 
 
 @dataclass
@@ -56,7 +56,7 @@ def test_a_pause_of_the_run_itself_does_not_count(clock: list[float]) -> None:
 @pytest.mark.parametrize("seconds", [sys.maxsize, 1e300])
 def test_a_limit_beyond_what_timers_take(seconds: float) -> None:
     """It is as good as none, and no error."""
-    timeout = TestTimeout(sys.__stderr__.fileno())
+    timeout = Timeout(sys.__stderr__.fileno())
     try:
         timeout.set(seconds)
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 1e8

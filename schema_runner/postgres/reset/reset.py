@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from psycopg import errors, sql
 
 from ...errors import SchemaRunnerError
-from .. import lock_waits, rows, search_path
+from .. import lock_waits, rows, safe_search_path
 from ..row_copies import WantedRows
 from ..server import Connection
 from ..template import Template
@@ -113,7 +113,7 @@ class Reset:
             if is_populated and name not in populated
         ]
         if statements:
-            with search_path.users_search_path(connection, self.schema, self.path):
+            with safe_search_path.users_search_path(connection, self.schema, self.path):
                 for how, name in statements:
                     connection.execute(
                         sql.SQL("REFRESH MATERIALIZED VIEW {}{}").format(

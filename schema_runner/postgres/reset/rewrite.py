@@ -7,7 +7,7 @@ from functools import cached_property
 
 from psycopg import sql
 
-from .. import lock_waits, search_path
+from .. import lock_waits, safe_search_path
 from ..row_copies import WantedRows
 from ..server import Connection
 from .changes import NonEmptyTables, References
@@ -142,7 +142,7 @@ class Rewrite:
     def _path_of_users(self) -> AbstractContextManager[None]:
         # For functions of theirs, in generated columns, constraints and triggers of TRUNCATE, and
         # for names that stand in rows.
-        return search_path.users_search_path(self.connection, self.schema, self.path)
+        return safe_search_path.users_search_path(self.connection, self.schema, self.path)
 
     def _execute_all(self, parts: Collection[sql.Composed]) -> None:
         if parts:

@@ -1,0 +1,105 @@
+"""Templates packed without the extensions that they need: their rows are kept as text."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+import psycopg
+from psycopg import errors, sql
+
+from . import lock_waits, locks, names, pool, safe_search_path, schemas
+from .schemas import OwnSchema
+from .server import Connection
+from .snapshot import Snapshot, create_extension, fill
+from .template import Template
+
+# What a packed template has beside what any has: this has one row.
+_TABLE = "packed"
+_CREATE = "CREATE TABLE {} (extensions text, types text, rows bytea[])"
+_IS_THERE = """
+    SELECT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+    WHERE nspname = %s AND relname = %s
+"""
+_EXTENSIONS = """
+    SELECT extname, extversion FROM pg_catalog.pg_extension
+    WHERE extnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+    ORDER BY oid
+"""
+_INSTALLED = "SELECT extname, extnamespace::regnamespace::text FROM pg_catalog.pg_extension"
+
+
+def pack_pools(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
+    """Pack all pools of a database in which no run is at work; return whether there are any.
+
+    `path` follows the schemas that are made from them. Whatever else is a run's is dropped.
+    """
+    found, packed = schemas.found(connection), False
+    for schema in found:
+        if schema.pool == schema.name and _pack_template(connection, schema, path):
+            packed = True
+        elif schema.pool is None or not names.is_shims_schema(schema.name):
+            # What cannot be dropped now keeps the extension in place.
+            with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
+                schemas.drop(connection, schema.name, schema.marker.run, batch=batch)
+    return packed
+
+
+def _pack_template(connection: Connection, schema: OwnSchema, path: Sequence[str]) -> bool:
+    """Pack a template; return False for one that was changed by hand."""
+    template = pool.read(connection, schema.name, path)
+    if template is None:
+        return False
+    table = sql.Identifier(template.name, _TABLE)
+    with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege), connection.transaction():
+        lock_waits.set_lock_timeout(connection)
+        if not _is_there(connection, template.name, _TABLE):
+            snapshot = Snapshot.of(connection, template, "", 0)
+            extensions = connection.execute(_EXTENSIONS, [names.EXTENSIONS_SCHEMA]).fetchall()
+            connection.execute(sql.SQL(_CREATE).format(table))
+            connection.execute(
+                sql.SQL("INSERT INTO {} VALUES (%s, %s, %s)").format(table),
+                [json.dumps(extensions), json.dumps(snapshot.types), list(snapshot.rows)],
+            )
+        for copy, _ in template.copies:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(copy))
+    return True
+
+
+def needed_extensions(connection: Connection, template: Template) -> list[str]:
+    """Return the extensions without which the rows of a template are text."""
+    if not _is_there(connection, template.name, _TABLE):
+        return []
+    query = sql.SQL("SELECT extensions FROM {}").format(sql.Identifier(template.name, _TABLE))
+    row = connection.execute(query).fetchone()
+    return [name for name, _ in json.loads(row[0])] if row else []
+
+
+def unpack_template(connection: Connection, template: Template) -> bool:
+    """Make rows of a template's text, unless it has them; return False where that cannot be.
+
+    So it is where an extension is somewhere else by now.
+    """
+    if not _is_there(connection, template.name, _TABLE):
+        return True
+    table = sql.Identifier(template.name, _TABLE)
+    query = sql.SQL("SELECT extensions, types, rows FROM {}").format(table)
+    try:
+        with connection.transaction():
+            locks.hold_until_commit(connection, locks.EXTENSIONS)
+            (extensions, types, rows) = connection.execute(query).fetchone() or ("[]", "[]", [])
+            installed: dict[str, str] = dict(connection.execute(_INSTALLED).fetchall())
+            for name, version in json.loads(extensions):
+                if installed.setdefault(name, names.EXTENSIONS_SCHEMA) != names.EXTENSIONS_SCHEMA:
+                    return False
+                create_extension(connection, name, version, names.EXTENSIONS_SCHEMA)
+            missing = [copy for copy, _ in template.copies]
+            if missing and not _is_there(connection, template.name, "rows_1"):
+                with safe_search_path.users_search_path(connection, "pg_catalog", template.path):
+                    fill(connection, template.copies, json.loads(types), rows)
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _is_there(connection: Connection, schema: str, table: str) -> bool:
+    return connection.execute(_IS_THERE, [schema, table]).fetchone() is not None
