@@ -18,8 +18,8 @@ This page compares this runner with stock Django's `DiscoverRunner` ("stock") an
 pytest-django. `make bench` measures again, and replaces the page.
 
 Each figure is a ratio. In one run, both sides take turns on the same machine and server. The
-table shows the median of all rounds, and the lowest and the highest. A ratio below 1 against stock or
-pytest-django means that this runner takes less time. For the example project, a ratio above 1
+table shows the median of all rounds, and the lowest and the highest. A ratio below 1 against stock
+or pytest-django means that this runner takes less time. For the example project, a ratio above 1
 means that two workers take less time than one process. A row in milliseconds is a time on the
 machine named below. A target is what the project aims for. The modules in `tests/benchmarks`
 describe each measurement.
