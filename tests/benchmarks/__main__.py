@@ -1,4 +1,4 @@
-"""Compare this runner with others, and workers with one process; write down the ratios."""
+"""Measure this runner against others, and two workers against one process."""
 
 import argparse
 import shutil
@@ -24,10 +24,10 @@ PARTS = ["engine", "order", "example", "setup", "reset", "start"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
-    parser.add_argument("--only", choices=PARTS, help="the one part to run; it writes no page")
-    parser.add_argument("--size", choices=SIZES, help="the one size of project for setup")
-    parser.add_argument("--output", type=Path, help=f"the page to write, else {PAGE.name}")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--only", choices=PARTS, help="run this part only, and write no page")
+    parser.add_argument("--size", choices=SIZES, help="size of project for setup (default: all)")
+    parser.add_argument("--output", type=Path, help=f"page to write (default: {PAGE.name})")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="benchmarks-"))
     # The server may run as another user than this does.

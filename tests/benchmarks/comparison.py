@@ -1,4 +1,4 @@
-"""Two ways to do the same, compared by the ratio of what they cost."""
+"""The ratio of what two ways to do the same cost."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -9,12 +9,12 @@ class Comparison(NamedTuple):
     """One row of the table."""
 
     name: str
-    # One for each round, in which both ways took turns.
+    # One a round, in which both ways took turns.
     ratios: Sequence[float]
-    # Without one, a row is there to be read.
+    # None: the row has no target.
     bound: float | None
-    # What is no ratio, but milliseconds, says so.
-    ratio_of: str = "ours / stock"
+    # A row in milliseconds instead says so.
+    ratio_of: str = "this runner / stock"
     is_maximum: bool = True
 
     @property
@@ -39,5 +39,5 @@ class Comparison(NamedTuple):
 
 
 def _figure(ratio: float) -> str:
-    """Return a ratio with two digits at least that tell something."""
+    """Return a ratio with at least two significant digits."""
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.3f}"

@@ -52,7 +52,7 @@ class Shape(NamedTuple):
 SHAPES = [
     Shape("classes of 2 tests", 2, "pass", 100, 1600),
     Shape("classes of 20 tests", 20, "pass", 20, 220),
-    Shape("classes of 2 tests that fail with 10 kB", 2, 'self.fail("m" * 10_000)', 50, 350),
+    Shape("classes of 2 tests failing with 10 kB", 2, 'self.fail("m" * 10_000)', 50, 350),
 ]
 
 

@@ -38,7 +38,7 @@ _TESTS = """
         sleeping(f"TakesLong{number}", 1, 1.5)
     sleeping("TheLongest", 60, 0.1, base=BASE)
 """
-_RATIO = "makespan / best possible"
+_RATIO = "makespan / lower bound"
 
 
 def compare_orders(project: Project, *, rounds: int) -> Iterator[Comparison]:
@@ -54,7 +54,7 @@ def compare_orders(project: Project, *, rounds: int) -> Iterator[Comparison]:
     kinds = _TESTS.replace("SimpleTestCase", "TestCase").replace("BASE", "TransactionTestCase")
     project.tests(kinds)
     ratios = [_ratios(project, 2)[1] for _ in range(rounds)]
-    yield Comparison("order: the longest class commits, 2 workers", ratios, 1.1, _RATIO)
+    yield Comparison("order: longest class commits, 2 workers", ratios, 1.1, _RATIO)
 
 
 def _ratios(project: Project, workers: int) -> list[float]:

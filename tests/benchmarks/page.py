@@ -1,4 +1,4 @@
-"""The page that the figures are written to."""
+"""The page of figures, docs/benchmarks.md."""
 
 import os
 import platform
@@ -14,11 +14,18 @@ from .comparison import Comparison
 _PAGE = """\
 # Benchmarks
 
-Ratios within one run of `make bench`: both ways take turns on the same machine and server. Each
-figure is the median of the rounds, with the lowest and the highest beside it. How each is taken,
-and why that is fair, is at the top of the modules in `tests/benchmarks`. A server with default
-settings is as initdb makes it; one with test settings is as `schema_runner.embedded` makes it.
-The few rows in ms are times on the machine named below, and depend on it.
+This page compares this runner with stock Django's `DiscoverRunner` ("stock") and with
+pytest-django. `make bench` measures again, and replaces the page.
+
+Each figure is a ratio. In one run, both sides take turns on the same machine and server. The
+table shows the median of all rounds, and the lowest and the highest. A ratio below 1 against stock
+or pytest-django means that this runner takes less time. For the example project, a ratio above 1
+means that two workers take less time than one process. A row in milliseconds is a time on the
+machine named below. A target is what the project aims for. The modules in `tests/benchmarks`
+describe each measurement.
+
+A server with default settings is as `initdb` creates it. A server with test settings is as
+`schema_runner.embedded` configures it: among other things, it does not wait for the disk.
 
 {table}
 
@@ -29,9 +36,9 @@ The few rows in ms are times on the machine named below, and depend on it.
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
-    """Return a table in Markdown, which can be read as it is."""
+    """Return a Markdown table with padded cells."""
     rows = [
-        ("what", "ratio of", "rounds", "median", "spread", "target", "reached"),
+        ("benchmark", "ratio", "rounds", "median", "range", "target", "met"),
         *(
             (c.name, c.ratio_of, str(len(c.ratios)), c.median, c.spread, c.target, c.verdict)
             for c in comparisons

@@ -53,7 +53,7 @@ class Row(NamedTuple):
             f"{self.session.shape.name}, {kind} settings: {self.name}",
             [self._value(taken) for taken in rounds],
             self.bounds.get(kind),
-            "ours, in ms" if self.in_milliseconds else "ours / stock",
+            "this runner, ms" if self.in_milliseconds else "this runner / stock",
         )
 
     def _value(self, taken: dict[str, Stamped]) -> float:
@@ -78,13 +78,13 @@ _SUITE = Session(MANY, ("suite.many",), is_long=True)
 _SMALL = Session(FEW, (_COMMITTING,))
 _BOUNDS = {"default": 0.02, "test": 0.08}
 _ROWS = [
-    Row("a test that commits", _FRESH, "Committing", _BOUNDS),
-    Row("a test that commits, after 500 others", _USED, "Committing", _BOUNDS),
-    Row("a test that reads", _FRESH, "Idle", _both(15), in_milliseconds=True),
-    Row("a test that reads, after 500 others", _USED, "Idle", _both(30), in_milliseconds=True),
-    Row("a test that commits, two available_apps", _FRESH, "Scoped", _both(1)),
-    Row("a suite of 200 tests that commit, whole run", _SUITE, None, {"test": 0.25}),
-    Row("a test that commits", _SMALL, "Committing", _both(1)),
+    Row("test that commits", _FRESH, "Committing", _BOUNDS),
+    Row("test that commits, after 500 others", _USED, "Committing", _BOUNDS),
+    Row("test that reads", _FRESH, "Idle", _both(15), in_milliseconds=True),
+    Row("test that reads, after 500 others", _USED, "Idle", _both(30), in_milliseconds=True),
+    Row("test that commits, two available_apps", _FRESH, "Scoped", _both(1)),
+    Row("suite of 200 tests that commit, whole run", _SUITE, None, {"test": 0.25}),
+    Row("test that commits", _SMALL, "Committing", _both(1)),
 ]
 
 

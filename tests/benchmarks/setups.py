@@ -52,18 +52,18 @@ class Row(NamedTuple):
                 for taken in rounds
             ],
             self.big if size is BIG else self.small,
-            "ours / pytest-django" if self.theirs.runner == "pytest" else "ours / stock",
+            f"this runner / {'pytest-django' if self.theirs.runner == 'pytest' else 'stock'}",
         )
 
 
 _FRESH = [
     Row("whole run, 2 workers", "whole", _OURS[2], _STOCK[2], small=0.95, big=1.05),
     Row("whole run, 8 workers", "whole", _OURS[8], _STOCK[8], small=0.85, big=1.1),
-    Row("copies alone, 2 workers", "copies", _OURS[2], _STOCK[2], small=0.5),
-    Row("copies alone, 8 workers", "copies", _OURS[8], _STOCK[8], small=0.5),
+    Row("copies only, 2 workers", "copies", _OURS[2], _STOCK[2], small=0.5),
+    Row("copies only, 8 workers", "copies", _OURS[8], _STOCK[8], small=0.5),
     Row("set-up, 2 workers", "set_up", _OURS[2], _PYTEST[2], small=0.6, big=0.6),
     Row("set-up, 8 workers", "set_up", _OURS[8], _PYTEST[8], small=0.25, big=0.25),
-    Row("set-up from the CI cache, 2 workers", "set_up", _CACHED, _STOCK[2], small=0.4, big=0.1),
+    Row("set-up from a snapshot, 2 workers", "set_up", _CACHED, _STOCK[2], small=0.4, big=0.1),
 ]
 _KEPT_NAME = "set-up with --keepdb, 2 workers"
 _KEPT = [Row(_KEPT_NAME, "set_up", _OURS_KEPT, _STOCK_KEPT, small=0.2, big=0.05)]
@@ -91,7 +91,7 @@ def compare_set_ups(
                 yield from (row.compare(size, kind, taken) for row in _KEPT)
                 # Milliseconds are those of one machine, and are not kept.
                 ready = 1000 * median(max(turn[_OURS_KEPT].readiness) for turn in taken)
-                found = f"{size.name}, {kind} settings: a worker finds its kept schema"
+                found = f"{size.name}, {kind} settings: a worker leases its kept schema"
                 print(f"{found} in {ready:.0f} ms (target ≤ {_READY[size.name]})")
 
 

@@ -4,7 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections import Counter
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 from schema_runner.embedded import EmbeddedServer
 from schema_runner.settings import Settings
@@ -14,6 +19,12 @@ from ..project import PARALLEL, Mode, Project, each_mode
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# As pyproject.toml says, too.
+REPOSITORY = "https://github.com/django-schema-runner/django-schema-runner"
+LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "example_project/README.md"]
+LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: +(\S+)$", re.MULTILINE)
+# In a message or a docstring: this repository, or a page by its path.
+MENTION = re.compile(rf"{REPOSITORY}[^\s)\"'`]*|(?<![\w/.])docs/[\w-]+\.md(?:#[\w-]+)?")
 FIXTURE = '[{"model": "library.author", "pk": 7, "fields": {"name": "Terry Pratchett"}}]'
 
 
@@ -57,19 +68,29 @@ def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
 
 
 def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
-    """Line by line, but for the time it took."""
+    """Line by line, except for times: a run that reuses the schemas of one before it."""
     (shown,) = blocks(ROOT / "README.md", "text")
     tests = """
-        class A(TestCase):
+        class BookTests(TestCase):
             def test_a(self): meet(number=2)
             def test_b(self): pass
-        class B(A): pass
+            def test_c(self): pass
+        class AuthorTests(BookTests): pass
+        class LoanTests(TransactionTestCase):
+            def test_a(self): Author.objects.create(name="A")
+            def test_b(self): Author.objects.create(name="A")
+            def test_c(self): Author.objects.create(name="A")
+        class FineTests(LoanTests): pass
     """
     project.tests(tests)
-    result = project.run(*PARALLEL).passed()
+    keep = (*PARALLEL, "--keepdb")
+    project.run(*keep).passed()
+    result = project.run(*keep).passed()
+    project.run(*PARALLEL, "--clear-pools").passed()
 
     def lines(text: str) -> list[str]:
-        return sorted(re.sub(r"[0-9.]+(s$| m?s\b)", "N", one) for one in text.splitlines())
+        times = r"[0-9.]+(s$| m?s\b)|(?<= of )[\w ]+(?= ago )"
+        return sorted(re.sub(times, "N", one) for one in text.splitlines())
 
     assert lines(result.output) == lines(shown)
 
@@ -80,8 +101,53 @@ def test_the_settings_documented_are_those_there_are() -> None:
     assert sorted(documented) == sorted(name.upper() for name in Settings._fields)
 
 
-def test_links_lead_somewhere() -> None:
-    """Every relative link in README and docs is a file."""
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@cache
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    found: Counter[str] = Counter()
+    names = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", prose(page), re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        anchor = re.sub(r"[^\w -]", "", shown).replace(" ", "-")
+        names.add(f"{anchor}-{found[anchor]}" if found[anchor] else anchor)
+        found[anchor] += 1
+    return names
+
+
+def prose(page: Path) -> str:
+    """The text of a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def leads_somewhere(link: str, page: Path) -> bool:
+    """Whether a link that `page` has leads to a file and a heading, or out of this repository."""
+    path, _, anchor = link.partition("#")
+    if inside := re.fullmatch(rf"{REPOSITORY}/(?:blob|tree)/main/(.+)", path):
+        target = ROOT / inside[1]
+    elif link.startswith(("http://", "https://")):
+        return not path.startswith(f"{REPOSITORY}/") or path == f"{REPOSITORY}/issues"
+    else:
+        target = page.parent / path if path else page
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file, and a heading in it. On PyPI, relative ones in README would lead nowhere."""
+    links = [inline or reference for inline, reference in LINK.findall(prose(page))]
+    assert [link for link in links if not leads_somewhere(link, page)] == []
+    if page.name == "README.md" and page.parent == ROOT:
+        assert [link for link in links if not re.match("https://|#", link)] == []
+
+
+def test_pages_named_in_messages_are_there() -> None:
+    """With their headings, in the package and in its metadata."""
+    named = [
+        (mention, source.name)
+        for source in (ROOT / "schema_runner").rglob("*.py")
+        for mention in MENTION.findall(source.read_text())
+    ]
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    assert all(url.startswith(REPOSITORY) for url in urls.values())
+    named += [(url, "pyproject.toml") for url in urls.values()]
+    assert [one for one in named if not leads_somewhere(one[0], ROOT / "README.md")] == []
