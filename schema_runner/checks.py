@@ -33,8 +33,8 @@ _TEST_KEYS = {
 }
 # What entries name that is trusted, and how.
 _TRUSTED = {
-    "TRUSTED_MIGRATIONS": ("W002", "no migration", "app_label.0001_name"),
-    "TRUSTED_MODELS": ("W003", "no model", "app_label.Model"),
+    "TRUSTED_MIGRATIONS": ("W002", "not a migration", "app_label.0001_name"),
+    "TRUSTED_MODELS": ("W003", "not a model", "app_label.Model"),
 }
 _DRIVERS = "https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html"
 
@@ -78,8 +78,8 @@ def of_settings(settings: Settings) -> Iterator[Problem]:
     if settings.pg_dump and shutil.which(settings.pg_dump) is None:
         yield Problem(
             "W005",
-            f'SCHEMA_RUNNER["PG_DUMP"] names {settings.pg_dump!r}, which is no program.',
-            "Name the program itself, or leave it out.",
+            f'SCHEMA_RUNNER["PG_DUMP"] names {settings.pg_dump!r}, which is not a program.',
+            "Set it to the path of pg_dump, or remove it.",
         )
     yield from _of_folder('SCHEMA_RUNNER["SNAPSHOT_DIR"] (--snapshot-dir)', settings.snapshot_dir)
     yield from _of_drivers()
@@ -93,13 +93,15 @@ def of_history(
     if option and history_folder is None:
         yield Problem(
             "W006",
-            f"{_HISTORY} is None: no history is kept.",
-            f"{option} needs one.",
+            f"{_HISTORY} is None, so no history is kept.",
+            f"{option} needs a history.",
         )
     # By default a run does without, and says nothing.
     is_asked_for = option or settings.history_dir != Settings().history_dir
     if history_folder and is_asked_for and (why := history_folder.why_not_writable()):
-        hint = f"{option} needs what earlier runs have written there." if option else ""
+        hint = (
+            f"{option} needs the history of earlier runs, which is kept there." if option else ""
+        )
         yield _unwritable(_HISTORY, why, hint)
 
 
@@ -195,7 +197,7 @@ def _of_folder(what: str, folder: str | None) -> Iterator[Problem]:
 
 
 def _unwritable(what: str, why: str, hint: str = "") -> Problem:
-    return Problem("W006", f"Nothing can be written to {what}: {why}.", hint)
+    return Problem("W006", f"Cannot write to {what}: {why}.", hint)
 
 
 def _of_drivers() -> Iterator[Problem]:
@@ -203,7 +205,7 @@ def _of_drivers() -> Iterator[Problem]:
         yield Problem(
             "W007",
             "psycopg2 is installed, but Django uses psycopg 3, which django-schema-runner needs.",
-            f"Use psycopg 3 in production too, and uninstall psycopg2. What differs: {_DRIVERS}",
+            f"Use psycopg 3 in production as well and uninstall psycopg2. Differences: {_DRIVERS}",
         )
 
 

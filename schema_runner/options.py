@@ -1,4 +1,4 @@
-"""The options that `manage.py test` has besides stock Django's."""
+"""The options that this package adds to `manage.py test`; docs/settings.md lists them."""
 
 import os
 from argparse import ArgumentError, ArgumentParser, ArgumentTypeError, _StoreAction
@@ -15,11 +15,11 @@ ORDERS = ("history", "suite")
 
 
 class Automatic(int):
-    """A number of workers that nobody has asked for: it is for the run to find a better one."""
+    """The number of CPUs, for `--parallel auto`: the runner may choose another number."""
 
 
 class Options(NamedTuple):
-    """What the command line says; None is for what the settings decide."""
+    """The values of the options; None leaves the decision to the settings."""
 
     no_migrations: bool = False
     clear_pools: bool = False
@@ -40,7 +40,7 @@ class Options(NamedTuple):
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Self:
-        """Take the options from the arguments that a runner was given."""
+        """Remove the options from a runner's keyword arguments, and return them."""
         names = arguments.keys() & set(cls._fields)
         options = cls(**{name: arguments.pop(name) for name in names})
         if options.chooses_workers and "DJANGO_TEST_PROCESSES" not in os.environ:
@@ -49,14 +49,14 @@ class Options(NamedTuple):
 
     @property
     def needs_history(self) -> str | None:
-        """The option, if one is given, that does nothing without a history."""
+        """The first given option that has no effect without a history."""
         names = ("last_failed", "failed_first", "quarantine_flaky")
         given = (f"--{name.replace('_', '-')}" for name in names if getattr(self, name))
         return next(given, None)
 
     @property
     def for_settings(self) -> Mapping[str, str | float | None]:
-        """The options that win over a setting of the same name."""
+        """The options that override the setting of the same name."""
         return {
             "isolation": self.isolation,
             "host_database": self.host_database,
@@ -67,8 +67,8 @@ class Options(NamedTuple):
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Add the options; a runner that has a flag of the same name already keeps its own."""
-    # For the commands that --diagnose prints.
+    """Add the options, except flags that the runner class defines itself."""
+    # --diagnose prints commands, which it composes with the parser.
     parser.set_defaults(command_parser=parser)
     group = parser.add_argument_group("options of django-schema-runner")
     for flag, arguments in _OPTIONS.items():
@@ -78,12 +78,12 @@ def add_options(parser: ArgumentParser) -> None:
         if action.dest == "parallel" and type(action) is _StoreAction:
             action.__class__ = _StoreParallel
         if action.dest == "keepdb" and action.default is False:
-            # Tells what was not given from --no-keepdb.
+            # None tells a missing flag from --no-keepdb.
             action.default = None
 
 
 class _StoreParallel(_StoreAction):
-    """Note beside "auto", which Django counts the processors for, that it was said."""
+    """Note whether the value was "auto", which Django replaces by the number of CPUs."""
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
@@ -120,72 +120,76 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "action": "store_false",
         "dest": "keepdb",
         "default": None,
-        "help": 'Keeps nothing, whatever SCHEMA_RUNNER["KEEP"] says.',
+        "help": 'Neither reuses nor keeps schemas. Overrides SCHEMA_RUNNER["KEEP"].',
     },
     "--no-migrations": {
         "action": "store_true",
-        "help": 'Creates the tables from the models, as TEST["MIGRATE"] = False does.',
+        "help": 'Creates tables directly from the models, like TEST["MIGRATE"] = False.',
     },
     "--clear-pools": {
         "action": "store_true",
-        "help": "Removes all that earlier runs have kept, before the tests begin.",
+        "help": "Removes schemas and databases kept by earlier runs before the tests start.",
     },
     "--isolation": {
         "choices": CHOICES["ISOLATION"],
-        "help": "Gives each worker a schema (default), or a clone database as stock Django does.",
+        "help": "Gives each worker a schema or, like stock Django, a clone database. "
+        'Overrides SCHEMA_RUNNER["ISOLATION"] (default: schema).',
     },
     "--host-database": {
         "choices": CHOICES["HOST_DATABASE"],
-        "help": "Creates the schemas in the test database (default), or in the project's own "
-        "database, beside its tables (current).",
+        "help": "Creates the schemas in the test database or in the project's own database. "
+        'Overrides SCHEMA_RUNNER["HOST_DATABASE"] (default: test).',
     },
     "--snapshot-dir": {
         "metavar": "DIR",
-        "help": "Saves the migrated schema to a file in this folder, and restores it from there "
-        "instead of migrating.",
+        "help": "Saves the migrated schema to a file in DIR, and restores it from there instead "
+        'of running migrations. Overrides SCHEMA_RUNNER["SNAPSHOT_DIR"].',
     },
     "--test-timeout": {
         "type": _seconds,
         "metavar": "S",
-        "help": "Fails a test that takes longer than S seconds.",
+        "help": "Fails a test that takes longer than S seconds. "
+        'Overrides SCHEMA_RUNNER["TEST_TIMEOUT"].',
     },
     "--retries": {
         "type": _number,
         "metavar": "N",
-        "help": "Runs failed tests up to N more times, each alone in a fresh schema.",
+        "help": "Retries a failed test up to N times, alone in a fresh schema. "
+        'Overrides SCHEMA_RUNNER["RETRIES"] (default: 0).',
     },
     "--fail-on-flaky": {
         "action": "store_true",
-        "help": "Fails the run if a test passed only when it was run again.",
+        "help": "Fails the run if a test passed only on a retry.",
     },
     "--diagnose": {
         "action": "store_true",
-        "help": "Finds out why tests fail, and prints a command for each that shows it again.",
+        "help": "Reruns failed tests to find out why they fail, and prints a command that "
+        "reproduces each failure.",
     },
     "--last-failed": {
         "action": "store_true",
-        "help": "Runs only the tests that failed last time.",
+        "help": "Runs only tests that failed in their last run.",
     },
     "--failed-first": {
         "action": "store_true",
-        "help": "Runs the tests that failed last time before all others.",
+        "help": "Starts with tests that failed in their last run.",
     },
     "--quarantine-flaky": {
         "action": "store_true",
-        "help": "Runs tests known to be flaky alone, after all others.",
+        "help": "Runs tests known to be flaky alone, after all other tests.",
     },
     "--order": {
         "choices": ORDERS,
         "default": "history",
-        "help": "Starts the longest classes first in parallel (history, the default), or keeps "
-        "the order of the suite.",
+        "help": "With --parallel, starts the longest classes first (history) or keeps the order "
+        "of the suite (suite). Default: history.",
     },
     "--shard": {
         "nargs": "?",
         "const": "auto",
         "type": _shard,
         "metavar": "I/N",
-        "help": "Runs part I of N of the suite. Without a value, both come from the variables "
-        "of the CI service.",
+        "help": "Runs shard I of N of the suite. Without a value, or with auto, reads both from "
+        "the environment variables of the CI service.",
     },
 }

@@ -117,9 +117,9 @@ class Settings(NamedTuple):
         if self.isolation == "database" and self.host_database == "current":
             yield Problem(
                 "E006",
-                "Isolation by databases makes new databases, and host database 'current' allows "
-                "none.",
-                "Use --isolation schema or --host-database test, or the settings of these names.",
+                "ISOLATION 'database' creates databases, which HOST_DATABASE 'current' does not "
+                "allow.",
+                "Use --isolation schema or --host-database test, or change the settings.",
             )
 
 
@@ -144,7 +144,7 @@ def call(key: str, path: str, *args: object, **kwargs: object) -> object:
     try:
         return named(*args, **kwargs)
     except Exception as error:
-        error.add_note(f'Raised by {path!r}, which SCHEMA_RUNNER["{key}"] names.')
+        error.add_note(f'Raised by {path!r} from SCHEMA_RUNNER["{key}"].')
         raise
 
 
@@ -166,8 +166,8 @@ def load_callable(key: str, path: str) -> Callable[..., object]:
 def _problem_of_call(key: str, found: Callable[..., object], name: str) -> Problem | None:
     args, kwargs, shown = CALLS[key]
     if iscoroutinefunction(found) or isgeneratorfunction(found) or isasyncgenfunction(found):
-        message = "does nothing when it is called: it has async or yield."
-        return Problem("E005", message, "Define an ordinary function.")
+        message = "is a coroutine function or a generator: calling it does nothing."
+        return Problem("E005", message, "Define it without async and yield.")
     try:
         # Of a wrapper its own, for it may add arguments of what it wraps.
         signature(found, follow_wrapped=False).bind(*args, **kwargs)
@@ -180,7 +180,7 @@ def _problem_of_call(key: str, found: Callable[..., object], name: str) -> Probl
 
 
 def _unknown_key(key: object, keys: list[str]) -> Problem:
-    hint = did_you_mean(str(key), keys) or f"The keys are {', '.join(keys)}."
+    hint = did_you_mean(str(key), keys) or f"Valid keys: {', '.join(keys)}."
     return Problem("E002", f"Unknown key in SCHEMA_RUNNER: {key!r}.", hint)
 
 
@@ -190,7 +190,7 @@ def _checked(key: str, value: object) -> Any:
     if not isinstance(value, list | tuple) or not all(
         isinstance(item, str) and item for item in value
     ):
-        raise _wrong(key, f"a list of strings{', dotted paths' if key in CALLS else ''}", value)
+        raise _wrong(key, f"a list of {'dotted paths' if key in CALLS else 'strings'}", value)
     return tuple(value)
 
 
@@ -209,7 +209,7 @@ def _checked_choice(key: str, value: object) -> object:
     if value not in CHOICES[key]:
         hint = did_you_mean(str(value), CHOICES[key])
         choices = ", ".join(map(repr, CHOICES[key]))
-        message = f'Unknown SCHEMA_RUNNER["{key}"] {_shown(value)}; use one of {choices}.'
+        message = f'SCHEMA_RUNNER["{key}"] is {_shown(value)}. Valid values: {choices}.'
         raise SettingsError(Problem("E003", message, hint))
     return value
 
@@ -224,7 +224,7 @@ def _checked_path(key: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise _wrong(key, "a path, or None", value)
+        raise _wrong(key, "a path or None", value)
     return os.path.expanduser(str(value))
 
 
@@ -238,7 +238,7 @@ def _checked_folder(key: str, value: object) -> str | None:
 
 def _checked_number(key: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _wrong(key, "a whole number, 0 or more", value)
+        raise _wrong(key, "an integer, 0 or greater", value)
     return value
 
 
@@ -247,18 +247,18 @@ def _checked_seconds(key: str, value: object) -> float | None:
         return None
     if _is_positive(value):
         return float(str(value))
-    raise _wrong(key, "a number of seconds, more than 0, or None", value)
+    raise _wrong(key, "a positive number of seconds or None", value)
 
 
 def _checked_number_of(what: str, key: str, value: object) -> float:
     if not _is_positive(value):
-        raise _wrong(key, f"a number of {what}, more than 0", value)
+        raise _wrong(key, f"a positive number of {what}", value)
     return float(str(value))
 
 
 def _checked_count(key: str, value: object) -> int:
     if not _is_positive(value) or not isinstance(value, int):
-        raise _wrong(key, "a whole number, 1 or more", value)
+        raise _wrong(key, "an integer, 1 or greater", value)
     return value
 
 

@@ -89,11 +89,9 @@ def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
         "W008 default": "NAME",
     }
     said = checked.stderr
-    assert (
-        '(schema_runner.E001) SCHEMA_RUNNER["RETRIES"] must be a whole number, 0 or more' in said
-    )
+    assert '(schema_runner.E001) SCHEMA_RUNNER["RETRIES"] must be an integer, 0 or greater' in said
     file = f"{project.folder}/manage.py: not a folder."
-    unwritten = '(schema_runner.W006) Nothing can be written to SCHEMA_RUNNER["%s"]%s'
+    unwritten = '(schema_runner.W006) Cannot write to SCHEMA_RUNNER["%s"]%s'
     assert unwritten % ("HISTORY_DIR", f": {file}") in said
     assert unwritten % ("SNAPSHOT_DIR", f" (--snapshot-dir): {file}") in said
     assert "(schema_runner.W007) psycopg2 is installed" in said

@@ -132,14 +132,14 @@ def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> N
         (folder / FOLDER).unlink(missing_ok=True)
         (folder / FOLDER).symlink_to(name)
         assert said(run(remembering, env=BROKEN)) == expected, name
-        warning = "--failed-first needs what earlier runs have written there."
+        warning = "--failed-first needs the history of earlier runs, which is kept there."
         said_why = warning in run(remembering, "--failed-first", env=BROKEN).result.stderr
         assert said_why == (name not in ("with-history.json", "with-history.new")), name
 
 
 ASKED_FOR = [
-    ('{"HISTORY_DIR": "manage.py"}', (), "Nothing can be written to "),
-    ('{"HISTORY_DIR": None}', ("--last-failed",), "--last-failed needs one."),
+    ('{"HISTORY_DIR": "manage.py"}', (), "Cannot write to "),
+    ('{"HISTORY_DIR": None}', ("--last-failed",), "--last-failed needs a history."),
     ('{"HISTORY_DIR": None}', (), None),
 ]
 

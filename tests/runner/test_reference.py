@@ -54,6 +54,6 @@ def test_what_fails_ends_the_run(
     project.configure(f"SCHEMA_RUNNER = {{{key!r}: [{value!r}]}}")
     project.tests(ANY)
     # A traceback ends with the key.
-    note = f'Raised by {value!r}, which SCHEMA_RUNNER["{key}"] names.'
+    note = f'Raised by {value!r} from SCHEMA_RUNNER["{key}"].'
     project.run(*mode).failed(error, *([] if key == "FIXTURES" else [note]))
     assert not list(project.folder.glob("test_small*"))

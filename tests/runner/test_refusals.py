@@ -32,7 +32,7 @@ WRONG: list[tuple[str, Mode, str]] = [
         (),
         "in SCHEMA_RUNNER: 'STRATEGIES'. Did you mean 'STRATEGY'?",
     ),
-    ('{"ISOLATION": "table"}', (), "use one of 'schema', 'database'"),
+    ('{"ISOLATION": "table"}', (), "Valid values: 'schema', 'database'."),
     ('{"WORKER_SETUP": ["no.where"]}', (), "'no.where', which cannot be imported"),
     ("{}", ("--isolation", "table"), "--isolation: invalid choice: 'table' (choose from"),
     ("{}", ("--host-database", "mine"), "--host-database: invalid choice: 'mine' (choose from"),
