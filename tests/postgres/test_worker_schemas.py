@@ -19,7 +19,13 @@ def source(server: Server, connection: Connection) -> SchemaSource:
     move.copy_grants(connection, "public", model)
     connection.execute(TABLES.format(model))
     host, inventory = connection.info.dbname, structure.inventory(connection, model)
-    about = {"host": host, "request": host, "run": RUN, "source_schema": model, "inventory": inventory}
+    about = {
+        "host": host,
+        "request": host,
+        "run": RUN,
+        "source_schema": model,
+        "inventory": inventory,
+    }
     return SchemaSource(server=server, **about, path=("public",), ahead=(), batch=10)
 
 
