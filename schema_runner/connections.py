@@ -169,7 +169,7 @@ def _is_same(project: "Server", server: "Server") -> bool:
     from .postgres.server import Identity
 
     try:
-        return Identity.of(project).may_be(Identity.of(server))
+        return Identity.of(project).may_be_same_server(Identity.of(server))
     except SchemaRunnerError:
         return True  # Unknown: to refuse is the safe side.
 
@@ -209,7 +209,7 @@ def server_of(connection: "DatabaseWrapper", left_out: Collection[str] = ()) -> 
             if key not in _DJANGO_PARAMETERS and key not in left_out
         },
         connection.settings_dict["OPTIONS"].get("assume_role"),
-        names.application(run, locations.worker) if locations and run is not None else None,
+        names.application_name(run, locations.worker) if locations and run is not None else None,
     )
 
 

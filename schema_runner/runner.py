@@ -186,8 +186,8 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             has_own_databases=self._has_own_databases,
             **watching,
         )
-        patience = locks.Patience(self._settings.lock_timeout, self.log)
-        self._installed.callback(locks.wait_with, locks.wait_with(patience))
+        patience = locks.LockWait(self._settings.lock_timeout, self.log)
+        self._installed.callback(locks.set_lock_wait, locks.set_lock_wait(patience))
         self._installed.callback(test_databases.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_switched_off())

@@ -115,7 +115,7 @@ class Locations(NamedTuple):
         """Return the entries that a settings_dict has under this assignment."""
         options = dict(self.options)
         if self.run is not None:
-            options["application_name"] = names.application(self.run, self.worker)
+            options["application_name"] = names.application_name(self.run, self.worker)
         if self.search_path is not None and not self.path_is_set_later:
             assert self.location is not None
             path = _setting(self.location.path)
@@ -128,7 +128,7 @@ def startup_options(options: Mapping[str, Any]) -> str:
     """Return what OPTIONS["options"] replaces: the project's, else what libpq finds by itself."""
     found = options.get("options")
     if found is None:
-        with pgoptions.hidden():
+        with pgoptions.without_exported():
             # In PGOPTIONS, or in the service that PGSERVICE names.
             defaults = {option.keyword: option.val for option in pq.Conninfo.get_defaults()}
         found = (defaults[b"options"] or b"").decode()
@@ -166,7 +166,7 @@ def project_options(settings_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_no_run(options: dict[str, Any]) -> dict[str, Any]:
     """Leave out what another run has added, by a test of which the settings were written."""
-    if names.run_of_any(str(options.get("application_name"))) is None:
+    if names.run_of_any_connection(str(options.get("application_name"))) is None:
         return options
     found = {key: value for key, value in options.items() if key != "application_name"}
     if "options" in found:

@@ -52,7 +52,7 @@ class NamesMixin(LocationMixin, Base):
         if self._is_current:
             return str(self.connection.settings_dict["NAME"]) or self._current_database()
         name = str(super()._get_test_db_name())  # type: ignore[misc]
-        return name if self._is_stock else names.database(name)
+        return name if self._is_stock else names.database_name(name)
 
     def _current_database(self) -> str:
         with self.connection.cursor() as cursor:

@@ -47,9 +47,9 @@ class SchemaCreation(TearDownMixin, Base):
 
             refuse_missing_fixtures(self.runner_settings, alias=self._alias)
         if self._is_stock:
-            from ..postgres.removal import rename_kept
+            from ..postgres.removal import rename_kept_database
 
-            rename_kept(self._request())
+            rename_kept_database(self._request())
             name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
             self._put({1: Location(name)}, 1, run=None)
             self._load_reference()
@@ -138,9 +138,9 @@ class SchemaCreation(TearDownMixin, Base):
             workers=self._databases.workers,
             oldest_version=_version(self.connection.features.minimum_database_version),
             log=self._databases.log,
-            want=self._want,
+            wanted_for=self._want,
             pg_dump=self.runner_settings.pg_dump,
-            keeps=self._databases.keeps,
+            keeps_existing=self._databases.keeps,
         )
 
     def _obtain_host(self) -> None:

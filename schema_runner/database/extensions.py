@@ -111,7 +111,7 @@ class _Change:
         assert locations.extensions is not None
         self._worker = f"{locations.run}/{locations.worker}"
         with connection.wrap_database_errors:
-            locks.hold_until_commit(connection.connection, locks.EXTENSIONS)
+            locks.acquire_until_commit(connection.connection, locks.EXTENSIONS)
         self._before = self._workers_of()
         self._created = created_extensions(text)
         fixed = {name for (name,) in self._query(_FIXED, self._created)}

@@ -147,7 +147,9 @@ class OwnDatabaseCreation(WorkerCreation):
         """Return one for a run without workers, which has planned none."""
         test_databases = self._databases
         schema = test_databases.schemas(self._alias)[1]
-        return test_databases.host(self._alias).source(schema, reasons=("there is no template",))
+        return test_databases.host(self._alias).schema_source(
+            schema, reasons=("there is no template",)
+        )
 
     def _copy_template(self, own: _Own) -> Location | None:
         """Make it from the template; return None where there is none, or it cannot be copied."""

@@ -14,7 +14,7 @@ from .. import search_path_restore
 from ..connections import project_databases
 from ..flush.hooks import replace_flushes
 from ..flush.registry import reset_of
-from ..postgres.server import NOTICE_DEATH
+from ..postgres.server import CHECK_CLIENT
 from ..search_path import Locations, programs, set_locations
 from .extensions import sharing
 from .introspection import SchemaIntrospection, narrow_methods
@@ -128,7 +128,7 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
         return
     if locations.run is not None and connection.connection.autocommit:
         with suppress(psycopg.errors.InvalidParameterValue):
-            connection.connection.execute(NOTICE_DEATH)
+            connection.connection.execute(CHECK_CLIENT)
     search_path_restore.watch_connection(connection)
     # One that comes from a pool is as whoever has used it before has left it.
     is_pooled = connection.settings_dict["OPTIONS"].get("pool")

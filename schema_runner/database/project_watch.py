@@ -99,7 +99,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
             host = test_databases.host(self._alias)
             self._seen = ProjectState.seen(host.connection)
             self._before = self._seen.with_definitions(host.connection)
-            self._others = sessions.other_applications(host.connection, host.lease.run)
+            self._others = sessions.other_sessions(host.connection, host.lease.run)
             self._looked = sessions.server_time(host.connection)
         return name
 
@@ -118,14 +118,14 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         self._close_own()
         disconnect()
         try:
-            sessions.end_tests_sessions(connection, host.name, run)
-            application = names.application(run)
-            sessions.wait_for_programs(
+            sessions.end_test_sessions(connection, host.name, run)
+            application = names.application_name(run)
+            sessions.wait_for_new_sessions(
                 connection, self._looked, application=application, known=(), limit=_AT_END
             )
             after = ProjectState.seen(connection).with_definitions(connection)
             found = changes(connection, before, after)
-            others += sessions.other_applications(connection, run)
+            others += sessions.other_sessions(connection, run)
             if not (before.counted and after.counted):
                 notes.append("rows cannot be told to have changed, for track_counts is off")
             elif not has_statistics(before, after):
@@ -158,7 +158,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         if connection.info.server_version >= _FLUSHES:
             search_path_restore.execute_on_idle(_FLUSH)
         if self._looked:
-            sessions.wait_for_programs(
+            sessions.wait_for_new_sessions(
                 connection,
                 self._looked,
                 application=str(self.connection.settings_dict["OPTIONS"].get("application_name")),

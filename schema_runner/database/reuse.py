@@ -85,7 +85,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         if test_databases.is_kept_for_clones(alias):
             self._say_reused("database", verbosity)
             test_databases.log(
-                test_databases.host_database(alias).why_clones
+                test_databases.host_database(alias).clone_reason
                 or self._of_clones("a schema cannot be copied, as an earlier run has found.")
             )
             self._sets_path()
@@ -139,7 +139,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         self, snapshot: "DatabaseSnapshot", create: Callable[[], object]
     ) -> None:
         test_databases, alias = self._databases, self._alias
-        test_databases.host_database(alias).fill(snapshot, create)
+        test_databases.host_database(alias).restore_database(snapshot, create)
         test_databases.log(snapshot.extra["why"])
         self._sets_path()
         test_databases.turn_to_clones(alias)
@@ -194,7 +194,7 @@ class ReuseMixin(SnapshotsMixin, Base):
 
     def _say_reused(self, what: str, verbosity: int) -> None:
         # Not a time of day: that of TIME_ZONE need not be the user's.
-        age = self._now - self._databases.host(self._alias).made
+        age = self._now - self._databases.host(self._alias).pool_created_at
         self._say(f"Using the {what} of {ago(age)}", verbosity)
         self._is_reused = True
 

@@ -187,7 +187,7 @@ class SnapshotsMixin(BuildMixin):
         if isinstance(pg_dump, Exception | None):
             raise SnapshotError(str(pg_dump))
         host = self._databases.host_database(self._alias)
-        return host.dump(pg_dump, fingerprint=fingerprint, made=self._now, extra=cloned)
+        return host.dump_database(pg_dump, fingerprint=fingerprint, made=self._now, extra=cloned)
 
 
 def is_unchanged(extra: Mapping[str, Any]) -> bool:

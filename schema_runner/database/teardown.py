@@ -38,7 +38,7 @@ class TearDownMixin(ReuseMixin, Base):
         request = self._request()
         if self._is_current:
             return removal.clear_schemas(request)
-        return removal.clear_databases(request._replace(name=names.database(request.name)))
+        return removal.clear_databases(request._replace(name=names.database_name(request.name)))
 
     def _get_database_display_str(self, verbosity: int, database_name: str) -> str:
         shown: str = super()._get_database_display_str(verbosity, database_name)  # type: ignore[misc]

@@ -61,18 +61,18 @@ class TestDatabases:
 
         `since` is a transaction before those that have loaded reference data, if any have.
         """
-        self.host(alias).add_template(self._by_alias[alias].schemas[1], extra, since)
+        self.host(alias).create_template(self._by_alias[alias].schemas[1], extra, since)
         self.plan(alias)
 
     def add_reference(self, alias: str, since: int | None) -> None:
         """Put aside what resets restore, unless there is a template."""
         source_schema = self._by_alias[alias].schemas.get(1, PUBLIC)
-        self.host(alias).add_reference(source_schema, since)
+        self.host(alias).create_reference(source_schema, since)
 
     def plan(self, alias: str, *, reasons: tuple[str, ...] = ()) -> None:
         """Let workers make copies of worker 1's schema; for `reasons`, each in a database."""
         database = self._by_alias[alias]
-        database.source = self.host(alias).source(database.schemas[1], reasons)
+        database.source = self.host(alias).schema_source(database.schemas[1], reasons)
 
     def restore(self, alias: str, snapshot: "Snapshot") -> str:
         """Give worker 1 a schema that is made of a snapshot; return its name.
@@ -84,7 +84,7 @@ class TestDatabases:
         database, host = self._by_alias[alias], self.host(alias)
         undo = host.restore(snapshot)
         try:
-            database.schemas[1] = host.source("").copy(1)
+            database.schemas[1] = host.schema_source("").copy(1)
         except CopyError:
             undo()
             raise
@@ -98,7 +98,7 @@ class TestDatabases:
 
     def prove_template(self, alias: str) -> None:
         """Make sure that copies of the template are like the original. Raises CopyError."""
-        self.host(alias).prove_template()
+        self.host(alias).verify_template()
 
     def lease_kept(self, alias: str) -> bool:
         """Give worker 1 a schema of a pool, if there is one that can be used.
@@ -108,9 +108,9 @@ class TestDatabases:
         database = self._by_alias[alias]
         if database.host is None or database.host.template is None:
             return False
-        database.schemas[1] = database.host.leased or database.host.source("").copy(1)
+        database.schemas[1] = database.host.leased or database.host.schema_source("").copy(1)
         self.usage.add(database.name, database.schemas[1])
-        database.source = database.host.source(database.schemas[1])
+        database.source = database.host.schema_source(database.schemas[1])
         return True
 
     def record(self, alias: str, worker: int, *, database: str, schema: str) -> None:
@@ -138,7 +138,7 @@ class TestDatabases:
         """Have `create` make the host database that is reserved, unless it has been made."""
         database = self._by_alias[alias]
         if database.reservation is not None:
-            database.host = database.reservation.claim(create)
+            database.host = database.reservation.create_host(create)
             database.reservation = None
 
     def use_project_database(self, alias: str, request: HostRequest) -> None:
@@ -146,12 +146,12 @@ class TestDatabases:
         from ..postgres.project_host import ProjectDatabase
 
         with ExitStack() as build_lock:
-            host = ProjectDatabase.obtain(request, build_lock)
+            host = ProjectDatabase.open(request, build_lock)
             self._by_alias[alias] = TestDatabase(request.name, build_lock.pop_all(), host=host)
 
     def release_build_lock(self, alias: str) -> None:
         """Let other runs that want the same look at what has been built."""
-        self.host(alias).settle()
+        self.host(alias).start_tests()
         self._by_alias[alias].build_lock.close()
 
     def is_shared(self, alias: str) -> bool:
@@ -166,7 +166,7 @@ class TestDatabases:
 
     def begin(self, alias: str, worker: int) -> str | None:
         """Begin a build; return the schema that it goes to, None for `public`."""
-        schema = self.host(alias).begin(worker)
+        schema = self.host(alias).begin_build(worker)
         if schema is not None:
             # Known from here on, so that a build which fails is dropped like the others.
             self._by_alias[alias].schemas[worker] = schema
@@ -174,7 +174,7 @@ class TestDatabases:
 
     def finish(self, alias: str, worker: int) -> str:
         """Make what a build has created the worker's schema, and return that."""
-        schema = self.host(alias).finish(worker)
+        schema = self.host(alias).finish_build(worker)
         self._by_alias[alias].schemas[worker] = schema
         self.usage.add(self._by_alias[alias].name, schema)
         return schema
@@ -189,7 +189,7 @@ class TestDatabases:
 
     def take_clone(self, alias: str, worker: int) -> bool:
         """Give a worker a clone that an earlier run has kept, if there is one."""
-        if is_taken := self.host_database(alias).clones.take(worker):
+        if is_taken := self.host_database(alias).clones.reuse(worker):
             self._note_clone(alias, worker, is_reused=True)
         return is_taken
 
@@ -225,7 +225,7 @@ class TestDatabases:
         if not database.is_cloned:
             # A worker that was killed has not told its name, and may have left the one before.
             with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
-                self.host(alias).drop_worker(worker)
+                self.host(alias).drop_worker_schemas(worker)
         if clone is not None:
             return f"database {clone!r}"
         return None if schema is None else f"schema {schema}"
@@ -245,7 +245,7 @@ class TestDatabases:
         if schema is None:
             return None
         with self._leaving(f"Schema {schema}"):
-            kept = self.host(alias).keep(schema, database.source)
+            kept = self.host(alias).keep_schema(schema, database.source)
             return f"schema {kept} in database {database.name!r}"
         return None
 

@@ -172,7 +172,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
     def _move_to(self, worker: int, schema: str, template: str | None = None) -> Location:
         """Use a schema that is ready from now on."""
         source = self._source
-        location = Location(source.host, (schema, *source.ahead, *source.path), template)
+        location = Location(source.host, (schema, *source.shims_path, *source.path), template)
         self._move(worker, location)
         self._settle()
         return location
@@ -203,7 +203,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         with self._creating():
             self._fallback_database = clone_source.clone(worker)
         location = Location(
-            self._fallback_database, template=clone_source.template_in(self._fallback_database)
+            self._fallback_database, template=clone_source.template_schema(self._fallback_database)
         )
         self._move(worker, location)
         return location
@@ -219,7 +219,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         self._with_reference(worker, location)
         self.connection.close()
         self.connection.close_pool()
-        clone_source.complete()
+        clone_source.mark_ready()
 
     @contextmanager
     def _creating(self) -> Iterator[None]:

@@ -96,13 +96,13 @@ class Resetter:
             yield
         except errors.LockNotAvailable as error:
             # Where connections are scarce it may be another one than before.
-            raise lock_waits.schema_in_use(
+            raise lock_waits.schema_in_use_error(
                 self.connection.get(), self.location.schema, "reset"
             ) from error
 
     def _do(self, request: Flush) -> None:
         connection, schema = self.connection.get(), self.location.schema
-        for left in sessions.end_leftovers(connection, schema, self.run, self.worker):
+        for left in sessions.end_open_transactions(connection, schema, self.run, self.worker):
             self.say(f"{request.test} left {left}")
         is_as_known = (
             request.emits

@@ -29,20 +29,20 @@ class Clones:
         # By worker.
         self.names: dict[int, str] = {}
         # What a clone has as long as nothing has been written in it, and where sequences are.
-        self._versions: Facts = {}
-        self._values: Facts = {}
+        self._versions: RelationFacts = {}
+        self._values: RelationFacts = {}
 
     @staticmethod
-    def lock_of(source: str) -> int:
+    def lock_key(source: str) -> int:
         """Return the advisory lock that runs share which use clones of a database."""
         return locks.key(f"clones of {source}")
 
-    def take(self, worker: int) -> bool:
+    def reuse(self, worker: int) -> bool:
         """Give a worker a clone that is kept, if there is one that no other run has."""
         workers = range(1, self._request.workers + 1)
         first_choice = names.clone_database(self.source, worker)
         of_others = {names.clone_database(self.source, n) for n in workers} - {first_choice}
-        with self._holding_name() as maintenance:
+        with self._hold_name() as maintenance:
             kept = [
                 one.name
                 for one in self._found(maintenance)
@@ -58,12 +58,12 @@ class Clones:
     def creation(self, worker: int) -> Iterator[None]:
         """Mark the clone, called `names[worker]`, that the body of the `with` makes."""
         name = names.clone_database(self.source, worker)
-        with self._holding_name() as maintenance:
+        with self._hold_name() as maintenance:
             if self._is_taken(maintenance, name):
                 name = names.database_of_run(name, self._run)
             self.names[worker] = name
-            sessions.end_tests_sessions(maintenance, self.source, self._run)
-            with databases.creation(maintenance, name):
+            sessions.end_test_sessions(maintenance, self.source, self._run)
+            with databases.dropped_on_error(maintenance, name):
                 yield
                 self._mark(maintenance, name, MarkerState.READY)
 
@@ -72,25 +72,27 @@ class Clones:
 
         One without a marker is replaced, as stock Django does unless it keeps its own.
         """
-        marked = [one.name for one in databases.listed(maintenance) if one.marker]
-        return name in marked or (self._request.keeps and databases.exists(maintenance, name))
+        marked = [one.name for one in databases.list_all(maintenance) if one.marker]
+        return name in marked or (
+            self._request.keeps_existing and databases.exists(maintenance, name)
+        )
 
     def drop(self, name: str) -> None:
         with self._request.server.maintenance() as maintenance:
             # It may have been removed, and another run's may have its name.
-            if not databases.without(maintenance, self._request.name, {name: self._run}):
-                sessions.end_tests_sessions(maintenance, name, self._run)
+            if not databases.missing(maintenance, self._request.name, {name: self._run}):
+                sessions.end_test_sessions(maintenance, name, self._run)
                 databases.drop(maintenance, name)
 
     def give_back(self, name: str) -> bool:
         """Keep a clone as it was made; drop it, and return False, if tests have written in it."""
-        with self._holding_name() as maintenance:
-            sessions.end_tests_sessions(maintenance, name, self._run)
+        with self._hold_name() as maintenance:
+            sessions.end_test_sessions(maintenance, name, self._run)
             is_kept = self._restore(name)
             if is_kept:
                 self._mark(maintenance, name, MarkerState.KEPT)
             else:
-                databases.drop_of_run(maintenance, name)
+                databases.drop_if_marked(maintenance, name)
         return is_kept
 
     def _restore(self, name: str) -> bool:
@@ -114,16 +116,16 @@ class Clones:
         return True
 
     @contextmanager
-    def _holding_name(self) -> Iterator[Connection]:
+    def _hold_name(self) -> Iterator[Connection]:
         with (
             self._request.server.maintenance() as maintenance,
-            self._request.holding_name(maintenance),
+            self._request.hold_name(maintenance),
         ):
             yield maintenance
 
     def _found(self, maintenance: Connection) -> list[MarkedDatabase]:
         """List the source and its clones, of whatever run."""
-        found = databases.requested_as(maintenance, self._request.name)
+        found = databases.for_request(maintenance, self._request.name)
         return [one for one in found if one.marker.template == self.source]
 
     def _mark(self, maintenance: Connection, name: str, state: MarkerState) -> None:
@@ -131,12 +133,12 @@ class Clones:
         databases.mark(maintenance, name, marker)
 
 
-def drop_unfinished(connection: Connection, request: str, run: int, *, spared: str) -> None:
+def drop_leftover_clones(connection: Connection, request: str, run: int, *, spared: str) -> None:
     """Drop what a run's workers were making as they ended, or what they could not give back."""
-    for one in databases.requested_as(connection, request):
+    for one in databases.for_request(connection, request):
         is_ours = one.marker.run == run and one.name != spared
         if is_ours and one.marker.state is not MarkerState.KEPT:
-            sessions.end_tests_sessions(connection, one.name, run)
+            sessions.end_test_sessions(connection, one.name, run)
             databases.drop(connection, one.name)
 
 
@@ -163,7 +165,7 @@ class CloneSource(NamedTuple):
         lock = locks.key(f"spare of run {self.run}")
         with (
             self.server.maintenance() as maintenance,
-            locks.held(maintenance, lock, while_at_work=True),
+            locks.hold(maintenance, lock, while_active=True),
         ):
             yield not self._is_ready(maintenance)
 
@@ -178,7 +180,7 @@ class CloneSource(NamedTuple):
             yield
             self._mark(maintenance, self.name, MarkerState.BUILDING)
 
-    def complete(self) -> None:
+    def mark_ready(self) -> None:
         """Let workers have clones of it."""
         with self.server.maintenance() as maintenance:
             self._mark(maintenance, self.name, MarkerState.READY)
@@ -192,7 +194,7 @@ class CloneSource(NamedTuple):
             self._mark(maintenance, name, MarkerState.READY)
         return name
 
-    def template_in(self, clone: str) -> str | None:
+    def template_schema(self, clone: str) -> str | None:
         """Return the schema in a clone from which resets restore rows, if there is one."""
         with self.server.connect(clone) as connection:
             return schemas.any_template(connection)
@@ -201,17 +203,17 @@ class CloneSource(NamedTuple):
     def _replacing(self, name: str) -> Iterator[Connection]:
         """Hold the lock of all who create databases like these, with one of ours dropped."""
         lock = locks.key(f"host database {self.request}")
-        with self.server.maintenance() as maintenance, locks.held(maintenance, lock):
+        with self.server.maintenance() as maintenance, locks.hold(maintenance, lock):
             if self._marker(maintenance, name):
-                sessions.end_tests_sessions(maintenance, name, self.run)
+                sessions.end_test_sessions(maintenance, name, self.run)
                 databases.drop(maintenance, name)
-            elif databases.is_of_others(maintenance, name):
+            elif databases.is_foreign(maintenance, name):
                 # Stock Django would drop it as it creates one of this name.
                 raise SchemaRunnerError(
                     f"A worker needs a database of its own, but {name!r}, as it would be called, "
                     f"is none of ours. Rename or drop that one."
                 )
-            with databases.creation(maintenance, name):
+            with databases.dropped_on_error(maintenance, name):
                 yield maintenance
 
     def _mark(self, maintenance: Connection, name: str, state: MarkerState) -> None:
@@ -223,7 +225,7 @@ class CloneSource(NamedTuple):
 
     def _marker(self, maintenance: Connection, name: str) -> Marker | None:
         """Return the marker of a database if it is one of the run's."""
-        found = databases.requested_as(maintenance, self.request)
+        found = databases.for_request(maintenance, self.request)
         markers = [one.marker for one in found if one.name == name]
         return next((marker for marker in markers if marker.run == self.run), None)
 
@@ -239,7 +241,7 @@ _TABLES = """
       AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
     ORDER BY nspname, relname
 """
-_VERSIONS = """
+_ROW_VERSIONS = """
     SELECT {name}::text, pg_catalog.count(*),
            pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::text::int8))
     FROM ONLY {table} HAVING pg_catalog.count(*) > 0
@@ -250,22 +252,22 @@ _SEQUENCES = """
     WHERE relkind = 'S' AND relpersistence <> 't'
     ORDER BY nspname, relname
 """
-_VALUES = "SELECT {name}::text, last_value, is_called FROM {table}"
+_SEQUENCE_VALUES = "SELECT {name}::text, last_value, is_called FROM {table}"
 
 # By names in SQL.
-Facts: TypeAlias = dict[str, tuple[object, ...]]
+RelationFacts: TypeAlias = dict[str, tuple[object, ...]]
 
 
-def row_versions(connection: Connection) -> Facts:
-    return _read(connection, _TABLES, _VERSIONS)
+def row_versions(connection: Connection) -> RelationFacts:
+    return _read_facts(connection, _TABLES, _ROW_VERSIONS)
 
 
-def sequence_values(connection: Connection) -> Facts:
+def sequence_values(connection: Connection) -> RelationFacts:
     """Return where sequences are, which transactions move that are rolled back, too."""
-    return _read(connection, _SEQUENCES, _VALUES)
+    return _read_facts(connection, _SEQUENCES, _SEQUENCE_VALUES)
 
 
-def _read(connection: Connection, listing: str, query: str) -> Facts:
+def _read_facts(connection: Connection, listing: str, query: str) -> RelationFacts:
     connection.execute("SET row_security = off")
     statements = [
         sql.SQL(query).format(

@@ -49,7 +49,7 @@ class MarkedDatabase(NamedTuple):
     marker: Marker
 
     @property
-    def is_worker_s(self) -> bool:
+    def is_own_database(self) -> bool:
         """Whether it is for the classes of one worker that share none."""
         return names.is_own_database(self.name, self.marker.run)
 
@@ -67,7 +67,7 @@ class Database(NamedTuple):
         return Marker.parse(self.comment)
 
     @property
-    def doubt(self) -> str | None:
+    def why_unproven(self) -> str | None:
         """Why a marked database is none of ours, if it is not."""
         marker = self.marker
         assert marker is not None
@@ -83,37 +83,37 @@ def exists(maintenance: Connection, name: str) -> bool:
     return row.fetchone() is not None
 
 
-def listed(maintenance: Connection) -> list[Database]:
+def list_all(maintenance: Connection) -> list[Database]:
     return [Database(*row) for row in maintenance.execute(_LISTING)]
 
 
-def is_of_others(maintenance: Connection, name: str) -> bool:
+def is_foreign(maintenance: Connection, name: str) -> bool:
     """Whether there is a database of this name that is no run's."""
-    return exists(maintenance, name) and not requested_as(maintenance, name, only=name)
+    return exists(maintenance, name) and not for_request(maintenance, name, only=name)
 
 
-def requested_as(
+def for_request(
     maintenance: Connection, request: str, *, only: str | None = None
 ) -> list[MarkedDatabase]:
     """List the databases that runs, dead or alive, have made when they asked for `request`.
 
     With `only`, look at no other than that.
     """
-    return [one for one in proved(listed(maintenance), request) if only in {None, one.name}]
+    return [one for one in proven(list_all(maintenance), request) if only in {None, one.name}]
 
 
-def proved(listing: Iterable[Database], request: str) -> list[MarkedDatabase]:
+def proven(listing: Iterable[Database], request: str) -> list[MarkedDatabase]:
     """Return those of a listing that such runs have made."""
     return [
         MarkedDatabase(one.name, marker._replace(name=None))
         for one, marker in _marked(listing, request)
-        if one.doubt is None
+        if one.why_unproven is None
     ]
 
 
-def doubtful(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
+def unproven(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
     """Return those that are marked as if such runs had made them, and are none of ours."""
-    return [one for one in _marked(listing, request) if one[0].doubt]
+    return [one for one in _marked(listing, request) if one[0].why_unproven]
 
 
 def _marked(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
@@ -124,9 +124,9 @@ def _marked(listing: Iterable[Database], request: str) -> list[tuple[Database, M
     ]
 
 
-def without(maintenance: Connection, request: str, needed: Mapping[str, int]) -> list[str]:
+def missing(maintenance: Connection, request: str, needed: Mapping[str, int]) -> list[str]:
     """List those of the databases `needed`, with the runs of their markers, that are gone."""
-    found = {one.name: one.marker.run for one in requested_as(maintenance, request)}
+    found = {one.name: one.marker.run for one in for_request(maintenance, request)}
     return [f"database {name}" for name, run in needed.items() if found.get(name) != run]
 
 
@@ -135,14 +135,16 @@ def mark(maintenance: Connection, name: str, marker: Marker) -> None:
     maintenance.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), text))
 
 
-def free_name(maintenance: Connection, request: str, fingerprint: str, run: int) -> str:
+def alternative_pool_name(
+    maintenance: Connection, request: str, fingerprint: str, run: int
+) -> str:
     """Return what a database with a pool is called where the first choice is taken."""
     name = names.database_of_fingerprint(request, fingerprint)
     return names.database_of_run(request, run) if exists(maintenance, name) else name
 
 
 @contextmanager
-def creation(maintenance: Connection, name: str) -> Iterator[None]:
+def dropped_on_error(maintenance: Connection, name: str) -> Iterator[None]:
     """Have the body of the `with` create a database and mark it.
 
     Where that fails or is broken off, drop it, unless it had been there before: without a
@@ -164,7 +166,7 @@ def drop(maintenance: Connection, name: str) -> None:
     maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
 
-def drop_of_run(maintenance: Connection, name: str) -> None:
+def drop_if_marked(maintenance: Connection, name: str) -> None:
     """Drop a database that no lease was held in: leave what has come to bear its name since."""
     row = maintenance.execute(_COMMENT, [name]).fetchone()
     marker = Marker.parse(row[0]) if row else None
@@ -178,5 +180,5 @@ def is_of_run(maintenance: Connection, name: str, request: str, run: int) -> boo
         database.name == name
         and database.marker.run == run
         and database.marker.state is not MarkerState.KEPT
-        for database in requested_as(maintenance, request)
+        for database in for_request(maintenance, request)
     )

@@ -24,10 +24,10 @@ def create(source: SchemaSource, worker: int, create: Callable[[], object]) -> L
     name = names.own_database(source.host, source.run, worker)
     with (
         source.server.maintenance() as maintenance,
-        locks.held(maintenance, locks.key(f"host database {source.request}")),
+        locks.hold(maintenance, locks.key(f"host database {source.request}")),
     ):
         _drop(maintenance, name, source.run)
-        with databases.creation(maintenance, name):
+        with databases.dropped_on_error(maintenance, name):
             create()
             _mark(maintenance, source, name, MarkerState.BUILDING)
             return Lease(source.server.connect(name), source.run)
@@ -103,5 +103,5 @@ def drop_all(source: SchemaSource, log: Log) -> None:
 
 
 def _drop(maintenance: Connection, name: str, run: int) -> None:
-    sessions.end_tests_sessions(maintenance, name, run)
+    sessions.end_test_sessions(maintenance, name, run)
     databases.drop(maintenance, name)

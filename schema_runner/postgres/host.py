@@ -29,7 +29,7 @@ class Host:
     # What follows the worker schema on the search_path of its connections during a build.
     path: tuple[str, ...] = (PUBLIC,)
     # What comes between the two once it is over.
-    ahead: tuple[str, ...] = ()
+    shims_path: tuple[str, ...] = ()
     # Where extensions are put that all worker schemas of the database share.
     extensions = PUBLIC
 
@@ -45,7 +45,7 @@ class Host:
         self.template: str | None = None
         self.leased: str | None = None
         # When that pool was made, in seconds since the Unix epoch.
-        self.made = 0
+        self.pool_created_at = 0
         # The template from which resets restore: that one, or another with nothing but rows.
         self.reference: str | None = None
         self._request = request
@@ -63,17 +63,17 @@ class Host:
 
         Raises LeaseLostError.
         """
-        self.recovery.insist()
+        self.recovery.wait()
         return self.lease.connection
 
     def connect(self) -> Connection:
         return self.server.connect(self.name)
 
-    def begin(self, worker: int) -> str | None:
+    def begin_build(self, worker: int) -> str | None:
         """Prepare a build; return the schema that it is to create tables in, if not `public`."""
         raise NotImplementedError
 
-    def finish(self, worker: int) -> str:
+    def finish_build(self, worker: int) -> str:
         """Make what a build has created the worker's schema, and return that."""
         raise NotImplementedError
 
@@ -97,14 +97,14 @@ class Host:
         advisory_locks.create(connection, self._shims)
         schemas.mark(connection, self._shims, Marker(self.lease.run, MarkerState.READY))
         self._keep_shims()
-        self.ahead = (self._shims, "pg_catalog")
+        self.shims_path = (self._shims, "pg_catalog")
         return []
 
     def start_dump(self, source_schema: str, pg_dump: "PgDump") -> None:
         """Begin with a template of a schema: only rows may be added to it from now on."""
         self._dump = pg_dump.start(self.server, self.name, source_schema)
 
-    def settle(self) -> None:
+    def start_tests(self) -> None:
         """Leave the build: tests begin."""
         self.stop_dump()
 
@@ -113,7 +113,7 @@ class Host:
             self._dump.close()
             self._dump = None
 
-    def add_template(
+    def create_template(
         self, source_schema: str, extra: Mapping[str, Any], since: int | None
     ) -> None:
         """Make the template that is begun, which knows the `extra` facts. Raises CopyError.
@@ -129,12 +129,12 @@ class Host:
         finally:
             self.stop_dump()
         contents, marker = contents._replace(extra=extra), self._marker_of_template
-        self.use(Template.create(self.connection, contents, marker, self.path, since))
+        self.use_template(Template.create(self.connection, contents, marker, self.path, since))
         self._keep_shims()
         if self._request.wanted:
             schemas.mark_ready(self.connection, source_schema, self.lease.run)
 
-    def add_reference(self, source_schema: str, since: int | None) -> None:
+    def create_reference(self, source_schema: str, since: int | None) -> None:
         """Copy the rows of `source_schema` for resets, unless a template has them."""
         if self.reference is None:
             from .template import Template
@@ -154,7 +154,7 @@ class Host:
             path=self.path,
             extensions=self.extensions,
         )
-        self.use(template)
+        self.use_template(template)
         return partial(self._discard, template, list(missing))
 
     def _discard(self, template: "Template", extensions: list[str]) -> None:
@@ -176,13 +176,13 @@ class Host:
         made = markers[self.template].made or now
         return Snapshot.of(self.connection, template, fingerprint, made)
 
-    def prove_template(self) -> None:
+    def verify_template(self) -> None:
         """Make sure that copies of the template are like the original. Raises CopyError."""
         from .template import Template
 
         assert self.template is not None
         if not Template.read(self.connection, self.template, self.path).is_proved:
-            source = self.source("")._replace(is_pooled=False)
+            source = self.schema_source("")._replace(is_pooled=False)
             source.drop(source.copy(1))
 
     @property
@@ -190,21 +190,21 @@ class Host:
         run, wanted = self.lease.run, self._request.wanted
         return wanted.marker(run) if wanted else Marker(run, MarkerState.READY)
 
-    def use(self, template: "Template") -> None:
+    def use_template(self, template: "Template") -> None:
         """Make schemas from that template, and keep it from being dropped."""
         self.template = self.reference = template.name
-        self.lease.share(schemas.lock_of_pool(template.name))
+        self.lease.acquire_shared(schemas.lock_of_pool(template.name))
 
-    def adopt(self, template: "Template") -> None:
+    def use_pool(self, template: "Template") -> None:
         """Use a pool, and lease worker 1's schema in it."""
         from .pool import take
 
-        self.use(template)
+        self.use_template(template)
         for schema in schemas.found(self.connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
-                self.ahead = (schema.name, "pg_catalog")
+                self.shims_path = (schema.name, "pg_catalog")
             if schema.name == template.name:
-                self.made = schema.marker.made
+                self.pool_created_at = schema.marker.made
         self.leased = take(self.connection, template.name, 1, self.lease.run)
 
     def _keep_shims(self) -> None:
@@ -212,7 +212,7 @@ class Host:
             marker = Marker(self.lease.run, MarkerState.KEPT, template=self.template)
             schemas.mark(self.connection, self._shims, marker)
 
-    def source(self, source_schema: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":
+    def schema_source(self, source_schema: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":
         """Describe a schema of this run so that workers can make others like it."""
         from .worker_schemas import SchemaSource
 
@@ -228,12 +228,12 @@ class Host:
             inventory=structure.inventory(self.connection, source_schema) if is_built else None,
             pg_dump=self._request.pg_dump,
             path=self.path,
-            ahead=self.ahead,
+            shims_path=self.shims_path,
             batch=self._batch,
             reasons=reasons,
         )
 
-    def reap(self, spared: Collection[str] = ()) -> None:
+    def sweep(self, spared: Collection[str] = ()) -> None:
         """Drop what dead runs have left, and pools that nobody uses, but for those `spared`."""
         alive = sessions.live_runs_without_lease(self.connection)
         for one in alive.values():
@@ -249,20 +249,20 @@ class Host:
                 f"{', '.join(left_alone)}. If nothing in them is needed, drop them: DROP SCHEMA"
             )
 
-    def keep(self, schema: str, source: "SchemaSource | None") -> str:
+    def keep_schema(self, schema: str, source: "SchemaSource | None") -> str:
         """Leave a schema in place as the run ends; return its name. See `Blueprint.keep`."""
         self.source_schema = self.leased = None
-        self.recovery.is_anything_left()
+        self.recovery.can_clean_up()
         if source is not None:
             return source.keep_on(self.connection, schema)
         schemas.mark(self.connection, schema, Marker(self.lease.run, MarkerState.KEPT))
         return schema
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether the database is still the one that the run has begun with."""
         return True
 
-    def missing(self) -> list[str]:
+    def missing_objects(self) -> list[str]:
         """Name what others have removed of what the run needs: all that does not come and go."""
         needed = {
             self.template,
@@ -270,18 +270,18 @@ class Host:
             self._shims,
             self.leased,
             self.source_schema,
-            *self.ahead,
+            *self.shims_path,
         }
         found = {one.name for one in schemas.found(self.lease.connection)} | {"pg_catalog"}
         return [f"schema {name}" for name in needed if name and name not in found]
 
-    def drop_worker(self, worker: int) -> None:
+    def drop_worker_schemas(self, worker: int) -> None:
         """Drop all schemas that a worker has, and end what it still has open."""
-        if not self.recovery.is_anything_left():
+        if not self.recovery.can_clean_up():
             return
         if worker == 1:
             self.source_schema = self.leased = None
         connection, run = self.connection, self.lease.run
-        sessions.end_tests_sessions(connection, self.name, run, worker)
+        sessions.end_test_sessions(connection, self.name, run, worker)
         for schema in schemas.of_worker(connection, run, worker):
             schemas.drop(connection, schema, run, batch=self._batch)

@@ -30,19 +30,19 @@ class HostRequest(NamedTuple):
     oldest_version: int
     log: Log
     wanted: "Wanted | None" = None
-    want: "Callable[[Connection], Wanted | None] | None" = None
+    wanted_for: "Callable[[Connection], Wanted | None] | None" = None
     pg_dump: str | None = None
-    keeps: bool = False
+    keeps_existing: bool = False
 
-    def of(self, run: int) -> Self:
+    def for_run(self, run: int) -> Self:
         """Return the same request with connections that are known to be a run's."""
-        application = names.application_of_main(run)
+        application = names.main_application_name(run)
         return self._replace(server=self.server._replace(application=application))
 
-    def on(self, connection: Connection) -> Self:
+    def with_wanted(self, connection: Connection) -> Self:
         """Return the same request with `wanted` filled in."""
-        return self._replace(wanted=self.want(connection)) if self.want else self
+        return self._replace(wanted=self.wanted_for(connection)) if self.wanted_for else self
 
-    def holding_name(self, maintenance: Connection) -> locks.Held:
+    def hold_name(self, maintenance: Connection) -> locks.LockContext:
         """Keep others from creating and dropping databases of this name, and named after it."""
-        return locks.held(maintenance, locks.key(f"host database {self.name}"))
+        return locks.hold(maintenance, locks.key(f"host database {self.name}"))

@@ -34,13 +34,13 @@ class Reservation:
     def __init__(self, request: HostRequest, build_lock: ExitStack) -> None:
         """Enter into `build_lock` what to leave once other runs can use what was built."""
         self._run = locks.new_run()
-        request = request.of(self._run)
+        request = request.for_run(self._run)
         with ExitStack() as entered:
             self._maintenance = entered.enter_context(request.server.maintenance())
             refuse_old_server(self._maintenance, request.oldest_version)
             sessions.refuse_transaction_pooler(self._maintenance, request.server)
-            _refuse_without_right(self._maintenance)
-            self._request = request = request.on(self._maintenance)
+            _check_privilege(self._maintenance)
+            self._request = request = request.with_wanted(self._maintenance)
             self.kept = self._find_kept()
             if request.wanted and not self.kept:
                 from . import pool
@@ -49,21 +49,21 @@ class Reservation:
                 build_lock.enter_context(pool.build_lock(opening, request.wanted, request.log))
                 self.kept = self._find_kept()
                 if not self.kept:
-                    self._pass_over(request.wanted)
+                    self._report_nearest_pool(request.wanted)
             if self.kept:
                 self.name = self.kept.name
                 self._entered = ExitStack()
             else:
-                entered.enter_context(request.holding_name(self._maintenance))
-                self.name = self._free_name()
+                entered.enter_context(request.hold_name(self._maintenance))
+                self.name = self._choose_name()
                 self._entered = entered.pop_all()
 
-    def claim(self, create: Callable[[], object]) -> "HostDatabase":
+    def create_host(self, create: Callable[[], object]) -> "HostDatabase":
         """Have the database created; others can ask for the name from then on."""
         request = self._request
         with (
             self._entered,
-            databases.creation(self._maintenance, self.name),
+            databases.dropped_on_error(self._maintenance, self.name),
             ExitStack() as opened,
         ):
             create()
@@ -72,7 +72,7 @@ class Reservation:
             connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = Lease(connection, self._run)
             inherited = [str(one) for one in move.contents(connection, PUBLIC)]
-            self._drop_unmarked(partial(names.is_of_run, hosts=self._hosts), self.name)
+            self._drop_unmarked(partial(names.is_named_after_run, hosts=self._hosts), self.name)
             opened.pop_all()
         return HostDatabase(request, self.name, lease, marker, inherited)
 
@@ -92,24 +92,24 @@ class Reservation:
         request, wanted = self._request, self._request.wanted
         if wanted is None:
             return None
-        with request.holding_name(self._maintenance):
-            found = databases.requested_as(self._maintenance, request.name)
+        with request.hold_name(self._maintenance):
+            found = databases.for_request(self._maintenance, request.name)
             for database in found:
                 if database.marker.fingerprint == wanted.fingerprint:
                     with suppress(SchemaRunnerError):
-                        if host := self._adopt(database, wanted):
+                        if host := self._use_pool(database, wanted):
                             # What stays is the pool, and what live runs use.
                             for one in found:
-                                if one.is_worker_s:
+                                if one.is_own_database:
                                     self._remove(one)
                             return host
         return None
 
-    def _pass_over(self, wanted: "Wanted") -> None:
+    def _report_nearest_pool(self, wanted: "Wanted") -> None:
         """Tell which pool comes nearest to what is wanted, where none can be used."""
         from . import pool
 
-        found = databases.requested_as(self._maintenance, self._request.name)
+        found = databases.for_request(self._maintenance, self._request.name)
         pools = _pools(found)
         name = wanted.nearest(pools)
         if name is None:
@@ -121,12 +121,12 @@ class Reservation:
         with suppress(SchemaRunnerError), self._request.server.connect(name) as connection:
             pool.pass_over(connection, wanted)
 
-    def _adopt(self, database: MarkedDatabase, wanted: "Wanted") -> "HostDatabase | None":
+    def _use_pool(self, database: MarkedDatabase, wanted: "Wanted") -> "HostDatabase | None":
         from . import pool
 
         request = self._request
         if database.marker.template == database.name:
-            return self._adopt_with_clones(database, wanted)
+            return self._use_clones(database, wanted)
         with ExitStack() as opened:
             connection = opened.enter_context(request.server.connect(database.name))
             template = pool.find(connection, wanted, HostDatabase.path)
@@ -134,82 +134,84 @@ class Reservation:
                 return None
             lease = Lease(connection, self._run)
             host = HostDatabase(request, database.name, lease, database.marker)
-            host.adopt(template)
-            host.reap([template.name])
+            host.use_pool(template)
+            host.sweep([template.name])
             opened.pop_all()
         return host
 
-    def _adopt_with_clones(
-        self, database: MarkedDatabase, wanted: "Wanted"
-    ) -> "HostDatabase | None":
+    def _use_clones(self, database: MarkedDatabase, wanted: "Wanted") -> "HostDatabase | None":
         marker, request = database.marker, self._request
         is_usable = marker.state is MarkerState.KEPT and marker.made >= wanted.oldest
         if not is_usable or not wanted.is_unchanged(marker.extra or {}):
             return None
-        for one in databases.requested_as(self._maintenance, request.name):
+        for one in databases.for_request(self._maintenance, request.name):
             is_clone = one.marker.template == database.name and one.name != database.name
             if is_clone and one.marker.state is not MarkerState.KEPT:
                 self._remove(one)
-        return HostDatabase.of_kept(request, database, self._run)
+        return HostDatabase.reuse(request, database, self._run)
 
-    def _free_name(self) -> str:
+    def _choose_name(self) -> str:
         request, maintenance = self._request, self._maintenance
-        self._listing = databases.listed(maintenance)
-        found = databases.proved(self._listing, request.name)
+        self._listing = databases.list_all(maintenance)
+        found = databases.proven(self._listing, request.name)
         self._hosts = {request.name, *(one.name for one in found)}
         self._sweep_clones(found)
-        taken = self._pools_that_stay(found)
+        taken = self._pools_to_keep(found)
         taken |= {
             one.name
             for one in found
             if one.marker.template in taken and one.marker.state is MarkerState.KEPT
         }
         taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
-        doubtful = self._tell_of_doubtful()
+        unproven = self._report_unproven()
         if request.name not in taken and databases.exists(maintenance, request.name):
             if request.is_projects_own:
-                raise removal.refusal(request, ["what is in it"])
-            if request.keeps or request.name in doubtful:
+                raise removal.projects_database_error(request, ["what is in it"])
+            if request.keeps_existing or request.name in unproven:
                 taken.add(request.name)
-                if request.name not in doubtful:
+                if request.name not in unproven:
                     why = "no run has made it, and one that keeps schemas replaces nothing"
-                    removal.leave(request, request.name, why)
-        return self._another_name() if request.name in taken else request.name
+                    removal.log_left_alone(request, request.name, why)
+        return self._alternative_name() if request.name in taken else request.name
 
     def _sweep_clones(self, found: list[MarkedDatabase]) -> None:
         """Drop clones over which a run was killed, as long as what they are clones of is there."""
         for source in found:
             # Nothing is cloned once schemas have been made in it.
-            is_cloned = source.marker.beside is None and not source.is_worker_s
+            is_cloned = source.marker.beside is None and not source.is_own_database
             if is_cloned and not locks.is_held(self._maintenance, source.marker.run):
-                self._drop_unmarked(partial(names.is_clone_of, host=source.name), source.name)
+                self._drop_unmarked(partial(names.is_clone_name, host=source.name), source.name)
 
     def _drop_unmarked(self, is_named_so: Callable[[str], bool], source: str) -> None:
         candidates = [one for one in self._listing if is_named_so(one.name)]
         server = self._request.server
-        self._tell(removal.drop_unmarked_copies(self._maintenance, server, candidates, source))
+        self._log_removed(
+            removal.drop_unmarked_copies(self._maintenance, server, candidates, source)
+        )
 
-    def _another_name(self) -> str:
+    def _alternative_name(self) -> str:
         request, wanted = self._request, self._request.wanted
         if wanted is not None:
-            return databases.free_name(
+            return databases.alternative_pool_name(
                 self._maintenance, request.name, wanted.fingerprint, self._run
             )
         return names.database_of_run(request.name, self._run)
 
-    def _tell_of_doubtful(self) -> list[str]:
+    def _report_unproven(self) -> list[str]:
         """Return the names of databases that only look like those of runs.
 
         What another role keeps needs no word: that is its to use again, or to remove.
         """
-        found = databases.doubtful(self._listing, self._request.name)
+        found = databases.unproven(self._listing, self._request.name)
         for one, marker in found:
             is_kept = marker.state is MarkerState.KEPT and marker.name == one.name
             if not is_kept and not locks.is_held(self._maintenance, marker.run):
-                removal.leave(self._request, one.name, f"its comment is a run's, but {one.doubt}")
+                removal.log_left_alone(
+                    self._request, one.name, f"its comment is a run's, but {one.why_unproven}"
+                )
         return [one.name for one, _ in found]
 
-    def _pools_that_stay(self, found: list[MarkedDatabase]) -> set[str]:
+    def _pools_to_keep(self, found: list[MarkedDatabase]) -> set[str]:
         wanted = self._request.wanted
         pools = _pools(found)
         # A run that keeps nothing has no say in what others keep.
@@ -225,10 +227,10 @@ class Reservation:
                 f"Removed what is beyond KEEP_POOLS or KEEP_DAYS: database {database.name}."
             )
         else:
-            self._tell([database.name], *left)
+            self._log_removed([database.name], *left)
         return True
 
-    def _tell(self, removed: list[str], *schemas: str) -> None:
+    def _log_removed(self, removed: list[str], *schemas: str) -> None:
         if removed:
             left = ", ".join([*(f"database {name}" for name in removed), *schemas])
             self._request.log(f"Removed what an earlier run left: {left}.")
@@ -249,7 +251,7 @@ def _is_of_pool(database: MarkedDatabase) -> bool:
     return marker.state is MarkerState.KEPT and bool(marker.fingerprint or marker.template)
 
 
-def _refuse_without_right(maintenance: Connection) -> None:
+def _check_privilege(maintenance: Connection) -> None:
     row = maintenance.execute(
         "SELECT rolname, rolcreatedb OR rolsuper FROM pg_catalog.pg_roles"
         " WHERE rolname = current_user"

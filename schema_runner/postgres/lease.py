@@ -19,12 +19,12 @@ _END_HOLDER = """
       AND (classid::bigint << 32) + objid::bigint = %s AND pid = %s
 """
 # Seconds for which a run tries to take a lease again: a server may be restarting.
-_LIMIT = 30.0
+_RECOVERY_TIMEOUT = 30.0
 # The same where nothing is left to do but to clean up.
-_LAST = 3.0
-_PAUSE = 0.2
+_CLEANUP_TIMEOUT = 3.0
+_RETRY_INTERVAL = 0.2
 # How long, in seconds, a schema is gone that a worker replaces by a fresh one.
-_RENEWAL = 0.5
+_REPLACE_SECONDS = 0.5
 # How long, in seconds, one attempt may take where no answer comes from the server.
 _CONNECT_TIMEOUT = 5
 
@@ -45,17 +45,17 @@ class Lease:
         self.is_in_host = is_in_host
         self._process, self._backend = os.getpid(), connection.info.backend_pid
         locks.LEASED[connection] = {run}
-        locks.take(connection, run)
+        locks.acquire(connection, run)
         if is_in_host:
-            self.share(locks.HOST_IN_USE)
+            self.acquire_shared(locks.HOST_IN_USE)
 
     @classmethod
-    def outside(cls, server: Server, run: int) -> Self:
+    def outside_host(cls, server: Server, run: int) -> Self:
         """Hold a run's lease in none of its databases."""
         return cls(server.connect_for_maintenance(), run, is_in_host=False)
 
     @property
-    def is_cut_off(self) -> bool:
+    def is_lost(self) -> bool:
         """Whether the locks are gone, so that others may take this run for dead.
 
         That is a look at the socket, which says so without a word to the server.
@@ -72,7 +72,7 @@ class Lease:
             return True
         return connection.closed
 
-    def move_to(self, connection: Connection) -> bool:
+    def reacquire_on(self, connection: Connection) -> bool:
         """Take the locks on another connection; return False while others have one of them."""
         held = locks.LEASED[self.connection]
         # The server may not know yet that the connection is lost.
@@ -82,7 +82,7 @@ class Lease:
             connection.execute(_END_HOLDER, [self.run, self._backend])
         for lock in sorted(held, key=lambda lock: lock != self.run):
             shared = "" if lock == self.run else "_shared"
-            if not locks.call(connection, f"try_advisory_lock{shared}", lock):
+            if not locks.call_function(connection, f"try_advisory_lock{shared}", lock):
                 return False
         self.connection.close()
         self.connection, self._backend = connection, connection.info.backend_pid
@@ -92,36 +92,38 @@ class Lease:
     def tables_per_transaction(self, workers: int) -> int:
         return locks.tables_per_transaction(self.connection, workers)
 
-    def share(self, lock: int) -> None:
+    def acquire_shared(self, lock: int) -> None:
         """Hold another lock as long as this lease lasts; other runs can hold it too."""
         locks.LEASED[self.connection].add(lock)
-        locks.take(self.connection, lock, "advisory_lock_shared")
+        locks.acquire(self.connection, lock, "advisory_lock_shared")
 
-    def unshare(self, lock: int) -> None:
+    def release_shared(self, lock: int) -> None:
         """Hold a lock no longer that others can hold too."""
         locks.LEASED[self.connection].discard(lock)
-        locks.call(self.connection, "advisory_unlock_shared", lock)
+        locks.call_function(self.connection, "advisory_unlock_shared", lock)
 
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:
         """Whether a live run has a lease in the database that is connected to."""
-        with locks.held_if_free(connection, locks.HOST_IN_USE) as free:
+        with locks.try_hold(connection, locks.HOST_IN_USE) as free:
             return not free
 
     @contextmanager
-    def alone(self) -> Iterator[bool]:
+    def exclude_other_runs(self) -> Iterator[bool]:
         """Keep other runs from using the shared extensions; yield whether none does."""
-        is_alone = locks.call(self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE)
+        is_alone = locks.call_function(
+            self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE
+        )
         try:
             yield is_alone
         finally:
             if is_alone:
                 locks.release(self.connection, locks.EXTENSIONS_IN_USE)
 
-    def leave_extensions(self) -> bool:
+    def release_extensions(self) -> bool:
         """Give up the shared extensions; return whether no other run uses them."""
-        self.unshare(locks.EXTENSIONS_IN_USE)
-        return locks.call(self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE)
+        self.release_shared(locks.EXTENSIONS_IN_USE)
+        return locks.call_function(self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE)
 
     def close(self) -> None:
         self._is_closed = True
@@ -146,9 +148,9 @@ class LeasedHost(Protocol):
 
     def log(self, text: str, /) -> None: ...
 
-    def is_there(self) -> bool: ...
+    def exists(self) -> bool: ...
 
-    def missing(self) -> list[str]: ...
+    def missing_objects(self) -> list[str]: ...
 
 
 class LeaseRecovery:
@@ -162,7 +164,7 @@ class LeaseRecovery:
         self._error: LeaseLostError | None = None
         self._is_gone = False
 
-    def attempt(self) -> bool:
+    def try_recover(self) -> bool:
         """Return whether the lease is held; take it again if it is not, as far as that can be.
 
         Raises LeaseLostError where something of the run has been removed in the meantime, or no
@@ -170,16 +172,16 @@ class LeaseRecovery:
         """
         if self._error is not None:
             raise self._error
-        if self._lost_at is None and not self._host.lease.is_cut_off:
+        if self._lost_at is None and not self._host.lease.is_lost:
             return True
         now = time.monotonic()
         self._lost_at = self._lost_at or now
         if now < self._next:
             return False
-        if not self._is_taken_again():
-            if time.monotonic() - self._lost_at > _LIMIT:
-                self._fail(f"could not be made again for {_LIMIT:g} s. {self._why}")
-            self._next = time.monotonic() + _PAUSE
+        if not self._reacquire():
+            if time.monotonic() - self._lost_at > _RECOVERY_TIMEOUT:
+                self._fail(f"could not be made again for {_RECOVERY_TIMEOUT:g} s. {self._why}")
+            self._next = time.monotonic() + _RETRY_INTERVAL
             return False
         self._lost_at = None
         self._host.log(
@@ -188,20 +190,20 @@ class LeaseRecovery:
         )
         return True
 
-    def insist(self) -> None:
+    def wait(self) -> None:
         """Wait until the lease is held. Raises LeaseLostError."""
-        while not self.attempt():
-            time.sleep(_PAUSE / 4)
+        while not self.try_recover():
+            time.sleep(_RETRY_INTERVAL / 4)
 
-    def is_anything_left(self) -> bool:
+    def can_clean_up(self) -> bool:
         """Return whether there is something to clean up as a run ends, and its lease is held.
 
         Raises LeaseLostError where the server cannot be reached.
         """
-        deadline = time.monotonic() + _LAST
+        deadline = time.monotonic() + _CLEANUP_TIMEOUT
         while not self._is_gone:
             try:
-                if self.attempt():
+                if self.try_recover():
                     return True
             except LeaseLostError as error:
                 if self._error is not None and not self._is_gone:
@@ -210,21 +212,21 @@ class LeaseRecovery:
                 self._host.log(str(error))
             if time.monotonic() > deadline:
                 self._fail(f"could not be made again. {self._why}")
-            time.sleep(_PAUSE / 4)
+            time.sleep(_RETRY_INTERVAL / 4)
         return False
 
-    def _is_taken_again(self) -> bool:
+    def _reacquire(self) -> bool:
         host, lease = self._host, self._host.lease
         try:
             connection = _connect(host.server, host.name if lease.is_in_host else None)
         except SchemaRunnerError as error:
             self._why = str(error)
             if lease.is_in_host and _is_dropped(host.server, host.name):
-                self._fail_for_good()
+                self._fail_permanently()
             return False
         try:
-            if lease.move_to(connection):
-                self._refuse_loss()
+            if lease.reacquire_on(connection):
+                self._check_nothing_missing()
                 return True
             self._why = "Another session holds its lock."
         except psycopg.Error as error:
@@ -232,28 +234,28 @@ class LeaseRecovery:
         connection.close()
         return False
 
-    def _refuse_loss(self) -> None:
+    def _check_nothing_missing(self) -> None:
         host = self._host
-        if not host.is_there():
+        if not host.exists():
             # What has its name now is another run's.
             host.lease.close()
-            self._fail_for_good()
-        if host.missing():
+            self._fail_permanently()
+        if host.missing_objects():
             # A worker may just be making its schema anew.
-            time.sleep(_RENEWAL)
-        if missing := host.missing():
+            time.sleep(_REPLACE_SECONDS)
+        if missing := host.missing_objects():
             self._lost_at = None
-            raise self._lost(f"before it was made again, {', '.join(missing)} was removed.")
+            raise self._lost_error(f"before it was made again, {', '.join(missing)} was removed.")
 
-    def _fail_for_good(self) -> None:
+    def _fail_permanently(self) -> None:
         self._is_gone = True
         self._fail("in the meantime that was removed.")
 
     def _fail(self, what: str) -> None:
-        self._error = self._lost(what)
+        self._error = self._lost_error(what)
         raise self._error
 
-    def _lost(self, what: str) -> LeaseLostError:
+    def _lost_error(self, what: str) -> LeaseLostError:
         return LeaseLostError(
             f"The connection by which others see this run alive in the database "
             f"{self._host.name!r} was lost, and {what}"
@@ -270,13 +272,13 @@ class LeaseWatcher:
     def files(self) -> list[int]:
         """Return the descriptors that can be read once a lease may be lost."""
         leases = [host.lease for host in self._hosts()]
-        return [lease.connection.fileno() for lease in leases if not lease.is_cut_off]
+        return [lease.connection.fileno() for lease in leases if not lease.is_lost]
 
     def heed(self) -> str | None:
         """Take lost leases again; return why the run cannot go on, once it cannot."""
         for host in [] if self._why else self._hosts():
             try:
-                host.recovery.attempt()
+                host.recovery.try_recover()
             except LeaseLostError as error:
                 self._why = str(error)
         return self._why

@@ -19,12 +19,12 @@ class SchemaInUseError(SchemaRunnerError):
 
 def set_lock_timeout(connection: Connection) -> None:
     """Make the transaction under way raise LockNotAvailable rather than wait for long."""
-    _set(connection, "SET LOCAL", _LOCK_TIMEOUT)
+    _set_timeout(connection, "SET LOCAL", _LOCK_TIMEOUT)
 
 
 def set_session_lock_timeout(connection: Connection) -> None:
     """Make all statements of a connection do so from now on."""
-    _set(connection, "SET", _LOCK_TIMEOUT)
+    _set_timeout(connection, "SET", _LOCK_TIMEOUT)
 
 
 @contextmanager
@@ -35,23 +35,23 @@ def lock_timeout(connection: Connection, schema: str, what: str) -> Iterator[Non
     """
     set_session_lock_timeout(connection)
     try:
-        with lock_holders_named(connection, schema, what):
+        with lock_timeout_explained(connection, schema, what):
             yield
     finally:
         if not connection.closed:
-            _set(connection, "SET", "0")
+            _set_timeout(connection, "SET", "0")
 
 
 @contextmanager
-def lock_holders_named(connection: Connection, schema: str, what: str) -> Iterator[None]:
+def lock_timeout_explained(connection: Connection, schema: str, what: str) -> Iterator[None]:
     """Say whose locks are in the way where the body of the `with` has waited too long."""
     try:
         yield
     except errors.LockNotAvailable as error:
-        raise schema_in_use(connection, schema, what) from error
+        raise schema_in_use_error(connection, schema, what) from error
 
 
-def schema_in_use(connection: Connection, schema: str, what: str) -> SchemaInUseError:
+def schema_in_use_error(connection: Connection, schema: str, what: str) -> SchemaInUseError:
     """Return the error for a schema that cannot be `what`: reset, say."""
     found = sessions.lock_holders(connection, schema)
     found += prepared_transactions.with_locks_in(connection, schema)
@@ -63,5 +63,5 @@ def schema_in_use(connection: Connection, schema: str, what: str) -> SchemaInUse
     )
 
 
-def _set(connection: Connection, how: str, limit: str) -> None:
+def _set_timeout(connection: Connection, how: str, limit: str) -> None:
     connection.execute(sql.SQL(how + " lock_timeout = {}").format(limit))

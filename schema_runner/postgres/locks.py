@@ -32,7 +32,7 @@ def key(name: str) -> int:
 _names: dict[int, str] = {}
 
 
-def name_of(lock: int) -> str:
+def lock_name(lock: int) -> str:
     """Return the name of which a lock is the key, to tell of it."""
     return _names.get(lock, f"run {lock}")
 
@@ -52,33 +52,33 @@ def new_run() -> int:
 # The locks that leases hold, by their connections.
 LEASED: WeakKeyDictionary[Connection, set[int]] = WeakKeyDictionary()
 
-Held: TypeAlias = AbstractContextManager[None]
+LockContext: TypeAlias = AbstractContextManager[None]
 
 
-class Patience(NamedTuple):
+class LockWait(NamedTuple):
     """How many seconds this process waits for whoever has a lock, and whom it tells of that."""
 
     limit: float = 60.0
     log: Callable[[str], None] = print
 
 
-_patience = Patience()
+_lock_wait = LockWait()
 
 
-def wait_with(patience: Patience) -> Patience:
+def set_lock_wait(wait: LockWait) -> LockWait:
     """Wait for locks like that from now on; return how it has been before."""
-    global _patience
-    before, _patience = _patience, patience
-    return before
+    global _lock_wait
+    previous, _lock_wait = _lock_wait, wait
+    return previous
 
 
 @contextmanager
-def held(connection: Connection, lock: int, *, while_at_work: bool = False) -> Iterator[None]:
+def hold(connection: Connection, lock: int, *, while_active: bool = False) -> Iterator[None]:
     """Hold an advisory lock; raise LockTimeoutError where others do not give it back.
 
-    With `while_at_work`, wait for as long as the run that has it does something on the server.
+    With `while_active`, wait for as long as the run that has it does something on the server.
     """
-    take(connection, lock, while_at_work=while_at_work)
+    acquire(connection, lock, while_active=while_active)
     try:
         yield
     finally:
@@ -86,11 +86,11 @@ def held(connection: Connection, lock: int, *, while_at_work: bool = False) -> I
 
 
 @contextmanager
-def held_if_free(connection: Connection, lock: int) -> Iterator[bool]:
+def try_hold(connection: Connection, lock: int) -> Iterator[bool]:
     """Hold an advisory lock unless a session or a lease has it; yield whether we hold it."""
     # The server grants a session its own lock again: without this a run would look dead to itself.
     is_leased = lock in LEASED.get(connection, ())
-    free = not is_leased and call(connection, "try_advisory_lock", lock)
+    free = not is_leased and call_function(connection, "try_advisory_lock", lock)
     try:
         yield free
     finally:
@@ -111,39 +111,39 @@ def is_held(connection: Connection, lock: int) -> bool:
     return bool(row and row[0])
 
 
-def hold_until_commit(connection: Connection, lock: int) -> None:
+def acquire_until_commit(connection: Connection, lock: int) -> None:
     """Hold an advisory lock to the end of the connection's transaction.
 
     Raises LockTimeoutError where others do not give it back.
     """
-    take(connection, lock, "advisory_xact_lock")
+    acquire(connection, lock, "advisory_xact_lock")
 
 
-def take(
+def acquire(
     connection: Connection,
     lock: int,
     function: str = "advisory_lock",
     *,
-    while_at_work: bool = False,
+    while_active: bool = False,
 ) -> None:
-    if call(connection, f"try_{function}", lock):
+    if call_function(connection, f"try_{function}", lock):
         return
     _wait(
         connection,
-        lambda: call(connection, function, lock),
+        lambda: call_function(connection, function, lock),
         lock,
-        _patience,
-        while_at_work=while_at_work,
+        _lock_wait,
+        while_active=while_active,
     )
 
 
 def release(connection: Connection, lock: int) -> None:
     # A connection that broke has released its locks, and must not hide why it broke.
     with suppress(psycopg.OperationalError):
-        call(connection, "advisory_unlock", lock)
+        call_function(connection, "advisory_unlock", lock)
 
 
-def call(connection: Connection, function: str, lock: int) -> bool:
+def call_function(connection: Connection, function: str, lock: int) -> bool:
     # Named with pg_catalog, because a search_path may put functions of the same name first.
     statement = sql.SQL("SELECT pg_catalog.{}(%s)").format(sql.Identifier(f"pg_{function}"))
     row = connection.execute(statement, [lock]).fetchone()
@@ -165,8 +165,8 @@ def tables_per_transaction(connection: Connection, workers: int) -> int:
 
 
 # Seconds after which the wait is told of, and between looks at who has the lock.
-_FIRST = 1.0
-_NEXT = 2.0
+_FIRST_WAIT = 1.0
+_POLL_INTERVAL = 2.0
 # A prepared transaction holds locks without a session.
 _HOLDERS = """
     SELECT l.pid, coalesce(a.application_name, ''),
@@ -188,7 +188,7 @@ _HOLDERS = """
     ORDER BY l.pid
 """
 # Whether a session of these applications has been at work within so many seconds.
-_AT_WORK = """
+_ACTIVE = """
     SELECT FROM pg_catalog.pg_stat_activity
     WHERE EXISTS (SELECT FROM pg_catalog.unnest(%s::text[]) AS run
                   WHERE pg_catalog.starts_with(application_name || ' ', run || ' '))
@@ -202,61 +202,61 @@ def _wait(
     connection: Connection,
     take: Callable[[], object],
     lock: int,
-    patience: Patience,
+    wait: LockWait,
     *,
-    while_at_work: bool,
+    while_active: bool,
 ) -> None:
     """Call `take` until it gets the lock or the limit is reached; log once who holds the lock.
 
-    With `while_at_work` the time counts in which no session of the holder's run does anything.
+    With `while_active` the time counts in which no session of the holder's run does anything.
     Raises LockTimeoutError.
     """
-    name, limit = name_of(lock), patience.limit
-    since, pause, is_told = time.monotonic(), _FIRST, False
+    name, limit = lock_name(lock), wait.limit
+    since, pause, is_told = time.monotonic(), _FIRST_WAIT, False
     holders = {pid for pid, _, _ in connection.execute(_HOLDERS, [lock])}
     while True:
         left = since + limit - time.monotonic()
-        if _is_taken(connection, take, max(min(pause, left), 0.001)):
+        if _acquires_within(connection, take, max(min(pause, left), 0.001)):
             return
         found = connection.execute(_HOLDERS, [lock]).fetchall()
         if not found:
             continue  # It has just been released.
         said = " and ".join(text for _, _, text in found)
         if not is_told:
-            patience.log(f"Waiting for the lock {name!r}, which is held by {said}.")
-        pids, pause, is_told = {pid for pid, _, _ in found}, _NEXT, True
+            wait.log(f"Waiting for the lock {name!r}, which is held by {said}.")
+        pids, pause, is_told = {pid for pid, _, _ in found}, _POLL_INTERVAL, True
         is_new, holders = holders != pids, pids
-        if is_new or (while_at_work and _is_at_work(connection, [a for _, a, _ in found], limit)):
+        if is_new or (while_active and _is_active(connection, [a for _, a, _ in found], limit)):
             since = time.monotonic()
         elif time.monotonic() - since >= limit:
-            raise LockTimeoutError(_explanation(name, limit, said, found[0][0]))
+            raise LockTimeoutError(_timeout_message(name, limit, said, found[0][0]))
 
 
-def _is_taken(connection: Connection, take: Callable[[], object], seconds: float) -> bool:
+def _acquires_within(connection: Connection, take: Callable[[], object], seconds: float) -> bool:
     before = connection.execute("SELECT pg_catalog.current_setting('lock_timeout')").fetchone()
     assert before is not None
     try:
         with connection.transaction():
-            _limit(connection, f"{max(int(seconds * 1000), 1)}ms")
+            _set_lock_timeout(connection, f"{max(int(seconds * 1000), 1)}ms")
             take()
             # A transaction that this one is part of would go on with it.
-            _limit(connection, before[0])
+            _set_lock_timeout(connection, before[0])
     except errors.LockNotAvailable:
         return False
     return True
 
 
-def _limit(connection: Connection, timeout: str) -> None:
+def _set_lock_timeout(connection: Connection, timeout: str) -> None:
     connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(timeout))
 
 
-def _is_at_work(connection: Connection, applications: list[str], limit: float) -> bool:
-    runs = [names.run_of_any(one) for one in applications]
-    sessions = [names.application(run) for run in runs if run is not None]
-    return bool(connection.execute(_AT_WORK, [sessions, limit]).fetchall())
+def _is_active(connection: Connection, applications: list[str], limit: float) -> bool:
+    runs = [names.run_of_any_connection(one) for one in applications]
+    sessions = [names.application_name(run) for run in runs if run is not None]
+    return bool(connection.execute(_ACTIVE, [sessions, limit]).fetchall())
 
 
-def _explanation(name: str, limit: float, said: str, pid: int | None) -> str:
+def _timeout_message(name: str, limit: float, said: str, pid: int | None) -> str:
     end = "end that transaction" if pid is None else f"SELECT pg_terminate_backend({pid})"
     return (
         f"Gave up waiting for the lock {name!r} after {limit:g} s: it is held by {said}. If that "

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 # PostgreSQL cuts longer names off, silently (NAMEDATALEN - 1).
-_LONGEST = 63
+_MAX_NAME_BYTES = 63
 # More than a run has on any machine.
-_WORKERS = 256
+_MAX_WORKERS = 256
 _WORKER = r"test_w([1-9][0-9]*)_([0-9]+)"
 # What such names match, also in SQL.
 OWN_SCHEMA = r"^test_(?:w[1-9][0-9]*|shims|template)_[0-9]+$"
@@ -71,17 +71,17 @@ def milliseconds_of_schema(name: str) -> int | None:
     return int(found[2]) if found else None
 
 
-def database(name: str, suffix: str = "") -> str:
+def database_name(name: str, suffix: str = "") -> str:
     """Return the name with the suffix; a hash replaces what is beyond 63 bytes."""
-    if len((name + suffix).encode()) <= _LONGEST:
+    if len((name + suffix).encode()) <= _MAX_NAME_BYTES:
         return name + suffix
     suffix = f"_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}{suffix}"
-    return name.encode()[: _LONGEST - len(suffix)].decode(errors="ignore") + suffix
+    return name.encode()[: _MAX_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix
 
 
 def clone_database(host: str, worker: int) -> str:
     """Return the name of a worker's clone of a host database, which is stock Django's name."""
-    return database(host, f"_{worker}")
+    return database_name(host, f"_{worker}")
 
 
 def own_database(host: str, run: int, worker: int) -> str:
@@ -89,7 +89,7 @@ def own_database(host: str, run: int, worker: int) -> str:
 
     Runs that use one pool have one host database: so the run is in it.
     """
-    return database(host, f"_{run:016x}_{worker}")
+    return database_name(host, f"_{run:016x}_{worker}")
 
 
 def is_own_database(name: str, run: int) -> bool:
@@ -98,12 +98,12 @@ def is_own_database(name: str, run: int) -> bool:
 
 def database_of_run(name: str, run: int) -> str:
     """Return the name of a run's host database where another run has the first choice."""
-    return database(name, f"_{run:016x}")
+    return database_name(name, f"_{run:016x}")
 
 
 def database_of_fingerprint(name: str, fingerprint: str) -> str:
     """Return the name of a host database that is kept, where the first choice is taken."""
-    return database(name, f"_{fingerprint[:12]}")
+    return database_name(name, f"_{fingerprint[:12]}")
 
 
 def runs_in(database: str) -> list[int]:
@@ -111,7 +111,7 @@ def runs_in(database: str) -> list[int]:
     return [int(run, 16) for run in re.findall(r"_([0-9a-f]{16})(?=_|$)", database)]
 
 
-def is_of_run(database: str, hosts: Collection[str]) -> bool:
+def is_named_after_run(database: str, hosts: Collection[str]) -> bool:
     """Whether a run makes an empty database of this name, beside these host databases.
 
     It is one with a run or a fingerprint in it, or the one of which workers get clones.
@@ -125,7 +125,7 @@ def is_of_run(database: str, hosts: Collection[str]) -> bool:
     return database in made
 
 
-def is_clone_of(database: str, host: str) -> bool:
+def is_clone_name(database: str, host: str) -> bool:
     """Whether a worker's clone of a host database is called so."""
     clones = {clone_database(host, worker) for worker in _workers_in(database)}
     clones |= {database_of_run(clone, run) for clone in clones for run in runs_in(database)}
@@ -133,13 +133,13 @@ def is_clone_of(database: str, host: str) -> bool:
 
 
 def _workers_in(database: str) -> Iterable[int]:
-    if len(database.encode()) > _LONGEST - 4:
+    if len(database.encode()) > _MAX_NAME_BYTES - 4:
         # What is cut off may have the number in it.
-        return range(1, _WORKERS + 1)
+        return range(1, _MAX_WORKERS + 1)
     return [int(number) for number in re.findall(r"_([1-9][0-9]*)(?=_|$)", database)]
 
 
-def application(run: int, worker: int | None = None) -> str:
+def application_name(run: int, worker: int | None = None) -> str:
     """Return the application_name by which the server shows the connections of a run.
 
     Those of one of its workers have the worker's number behind it.
@@ -147,18 +147,18 @@ def application(run: int, worker: int | None = None) -> str:
     return f"django-schema-runner {run}" + (f" w{worker}" if worker is not None else "")
 
 
-def application_of_main(run: int) -> str:
+def main_application_name(run: int) -> str:
     """Return that of the connections by which a run makes and drops what it uses."""
     return f"django-schema-runner {run} run"
 
 
-def run_of_any(application: str) -> int | None:
+def run_of_any_connection(application: str) -> int | None:
     """Return the run to which a connection with this application_name belongs, if to any."""
     found = re.match(r"django-schema-runner ([0-9]+)(?: |$)", application)
     return int(found[1]) if found else None
 
 
-def run_of_application(application: str) -> int | None:
+def run_of_test_connection(application: str) -> int | None:
     """Return the run whose tests' connections have this application_name, if any have."""
     pattern = r"django-schema-runner ([0-9]+)(?: w[1-9][0-9]*)?"
     found = re.fullmatch(pattern, application)

@@ -85,7 +85,7 @@ def unpack_template(connection: Connection, template: Template) -> bool:
     query = sql.SQL("SELECT extensions, types, rows FROM {}").format(table)
     try:
         with connection.transaction():
-            locks.hold_until_commit(connection, locks.EXTENSIONS)
+            locks.acquire_until_commit(connection, locks.EXTENSIONS)
             (extensions, types, rows) = connection.execute(query).fetchone() or ("[]", "[]", [])
             installed: dict[str, str] = dict(connection.execute(_INSTALLED).fetchall())
             for name, version in json.loads(extensions):

@@ -64,10 +64,10 @@ class PgDump(NamedTuple):
     def start(self, server: Server, database: str, schema: str | None = None) -> "Dump":
         """Begin to write the SQL that makes what is in a schema, or in all of a database."""
         params = {**server.params, "dbname": database}
-        with pgoptions.hidden():
+        with pgoptions.without_exported():
             environment = dict(os.environ)
         role = [f"--role={server.role}"] if server.role else []
-        with service_file.hidden(params, environment) as (shown, files):
+        with service_file.hide_secrets(params, environment) as (shown, files):
             command = [
                 str(self.path),
                 *_OPTIONS,

@@ -11,11 +11,11 @@ _exported: list[str] = []
 
 def export(options: str) -> None:
     """Add options behind those that are there, in place of any added before; "" for none."""
-    _put(f"{original()} {options}".strip())
+    _set_variable(f"{user_options()} {options}".strip())
     _exported[:] = [options] if options else []
 
 
-def original() -> str:
+def user_options() -> str:
     """Return PGOPTIONS as others have set it."""
     value = os.environ.get(_VARIABLE, "")
     return value.removesuffix(_exported[0]).rstrip() if is_exported() else value
@@ -27,20 +27,20 @@ def is_exported() -> bool:
 
 
 @contextmanager
-def hidden() -> Iterator[None]:
+def without_exported() -> Iterator[None]:
     """Take away what is ours, for the length of the `with`."""
     if not is_exported():
         yield
         return
     value = os.environ[_VARIABLE]
-    _put(original())
+    _set_variable(user_options())
     try:
         yield
     finally:
-        _put(value)
+        _set_variable(value)
 
 
-def _put(value: str) -> None:
+def _set_variable(value: str) -> None:
     if value:
         os.environ[_VARIABLE] = value
     else:

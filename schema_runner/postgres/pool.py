@@ -93,11 +93,11 @@ def build_lock(
     """
     lock = locks.key(f"fingerprint {wanted.fingerprint}")
     with opening as connection, ExitStack() as stack:
-        with locks.held_if_free(connection, lock) as is_free:
+        with locks.try_hold(connection, lock) as is_free:
             if not is_free:
                 log("Waiting for another run, which builds the same schemas.")
         try:
-            stack.enter_context(locks.held(connection, lock, while_at_work=True))
+            stack.enter_context(locks.hold(connection, lock, while_active=True))
         except LockTimeoutError as error:
             log(f"{error} This run builds the same schemas itself.")
         yield
@@ -146,7 +146,7 @@ def read(connection: Connection, name: str, path: Sequence[str]) -> Template | N
 
 def take(connection: Connection, template: str, worker: int, run: int) -> str | None:
     """Lease a schema of that worker to a run; None where all are leased."""
-    with locks.held(connection, locks.key(f"pool of {template}")):
+    with locks.hold(connection, locks.key(f"pool of {template}")):
         for schema in schemas.found(connection):
             if schema.pool == template and names.worker_of_schema(schema.name) == worker:
                 with connection.transaction():
@@ -215,7 +215,7 @@ def noting_use(connection: Connection, template: str, run: int, now: int) -> Ite
     Yield whether runs can. The body of the `with` is part of the same transaction. The schemas
     that the run has returned are unaltered as long as no later transaction commits.
     """
-    with locks.held(connection, locks.key(f"pool of {template}")), connection.transaction():
+    with locks.hold(connection, locks.key(f"pool of {template}")), connection.transaction():
         found = {one.name: one.marker for one in schemas.found(connection)}
         marker = found.get(template)
         if marker is None or marker.state is not MarkerState.KEPT:

@@ -42,7 +42,7 @@ def create_extensions_schema(connection: Connection) -> bool:
     could have put something in ours, or where there are extensions in another role's.
     """
     with connection.transaction():
-        locks.hold_until_commit(connection, locks.EXTENSIONS)
+        locks.acquire_until_commit(connection, locks.EXTENSIONS)
         row = connection.execute(_OWNERSHIP, [names.EXTENSIONS_SCHEMA]).fetchone()
         if row is None:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(_SCHEMA))
@@ -139,7 +139,7 @@ def _why_not_dropped(connection: Connection, kind: str, name: str) -> str | None
     drop = sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.Identifier(name))
     try:
         with connection.transaction():
-            locks.hold_until_commit(connection, locks.EXTENSIONS)
+            locks.acquire_until_commit(connection, locks.EXTENSIONS)
             lock_waits.set_lock_timeout(connection)
             connection.execute(drop)
     except (

@@ -52,37 +52,37 @@ class ProjectDatabase(Host):
     extensions = names.EXTENSIONS_SCHEMA
 
     @classmethod
-    def obtain(cls, request: HostRequest, build_lock: ExitStack) -> "ProjectDatabase":
+    def open(cls, request: HostRequest, build_lock: ExitStack) -> "ProjectDatabase":
         """Take a lease in the database and remove what dead runs have left there.
 
         Enter into `build_lock` what to leave once other runs can use what was built. Raises
         SchemaRunnerError if the role may not create schemas in it.
         """
         run = locks.new_run()
-        request = request.of(run)
+        request = request.for_run(run)
         with ExitStack() as taken:
             connection = taken.enter_context(closing(request.server.connect(request.name)))
             refuse_old_server(connection, request.oldest_version)
             sessions.refuse_transaction_pooler(connection, request.server)
-            _refuse_without_right(connection)
+            _check_privilege(connection)
             obstacles.refuse_observers(connection)
-            request = request.on(connection)
+            request = request.with_wanted(connection)
             host = cls(request, request.name, Lease(connection, run))
-            host.lease.share(locks.EXTENSIONS_IN_USE)
+            host.lease.acquire_shared(locks.EXTENSIONS_IN_USE)
             projects = safe_search_path.default_search_path(connection)
             rows = connection.execute(_PATH, [projects, names.EXTENSIONS_SCHEMA])
             projects = [schema for (schema,) in rows]
             host.path = (names.EXTENSIONS_SCHEMA, *projects)
-            host._remove_what_was_left()
+            host._remove_leftover_extensions()
             if not project_extensions.create_extensions_schema(connection):
                 host.path = tuple(projects)
                 # Whoever uses that removes it, beside this run too.
-                host.lease.unshare(locks.EXTENSIONS_IN_USE)
-            host._use_kept(build_lock)
+                host.lease.release_shared(locks.EXTENSIONS_IN_USE)
+            host._use_pools(build_lock)
             taken.pop_all()
         return host
 
-    def _use_kept(self, build_lock: ExitStack) -> None:
+    def _use_pools(self, build_lock: ExitStack) -> None:
         """Use what is kept, if it is wanted, and drop what is of no use to anybody."""
         connection = self.connection
         wanted, kept = self._request.wanted, None
@@ -102,10 +102,10 @@ class ProjectDatabase(Host):
         # A run that keeps nothing has no say in what others keep.
         spared = wanted.that_stay(others) if wanted else [*others]
         if kept:
-            self.adopt(kept)
+            self.use_pool(kept)
             if not self._is_usable(kept):
                 self.template, self.leased, self.reference = None, None, None
-        self.reap(spared)
+        self.sweep(spared)
 
     def _is_usable(self, kept: "Template") -> bool:
         """Whether a pool is there and has what it needs; drop it where it cannot have that."""
@@ -125,9 +125,9 @@ class ProjectDatabase(Host):
         schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
         return False
 
-    def _remove_what_was_left(self) -> None:
+    def _remove_leftover_extensions(self) -> None:
         """Remove extensions of a run that was killed, if no run is there to need them."""
-        with self.lease.alone() as is_alone:
+        with self.lease.exclude_other_runs() as is_alone:
             if is_alone and (removed := self._remove_extensions()):
                 left = ", ".join(f"extension {name}" for name in removed)
                 self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
@@ -136,13 +136,13 @@ class ProjectDatabase(Host):
         connection, path = self.connection, self.path
         return project_extensions.remove_extensions(connection, path, self.log, batch=self._batch)
 
-    def begin(self, worker: int) -> str | None:
+    def begin_build(self, worker: int) -> str | None:
         schema = schemas.create(self.connection, worker, self.lease.run)
         move.copy_grants(self.connection, "public", schema)
         self._building = schema
         return schema
 
-    def finish(self, worker: int) -> str:
+    def finish_build(self, worker: int) -> str:
         marker = Marker(self.lease.run, MarkerState.READY)
         schemas.mark(self.connection, self._building, marker)
         self.source_schema = self._building
@@ -150,11 +150,11 @@ class ProjectDatabase(Host):
 
     def release(self, *, keep: bool) -> None:
         self.stop_dump()
-        if not self.recovery.is_anything_left():
+        if not self.recovery.can_clean_up():
             return
         with closing(self.lease):
             connection, run = self.connection, self.lease.run
-            sessions.end_tests_sessions(connection, self.name, run)
+            sessions.end_test_sessions(connection, self.name, run)
             wanted = self._request.wanted
             if wanted and self.template:
                 with pool.noting_use(connection, self.template, run, wanted.now):
@@ -164,11 +164,11 @@ class ProjectDatabase(Host):
             # What it cannot do is left to autovacuum. Afterwards, runs that begin have to wait.
             with suppress(psycopg.Error):
                 vacuum.run_on_catalogs(connection)
-            if self.extensions in self.path and self.lease.leave_extensions():
+            if self.extensions in self.path and self.lease.release_extensions():
                 self._remove_extensions()
 
 
-def _refuse_without_right(connection: Connection) -> None:
+def _check_privilege(connection: Connection) -> None:
     row = connection.execute(
         "SELECT current_user, current_database(),"
         " pg_catalog.has_database_privilege(current_database(), 'CREATE')"

@@ -42,7 +42,7 @@ def remove(
         return None  # Another role's, which does not let us in.
     with connection:
         in_use = Lease.is_host_in_use(connection)
-        if in_use or not _holds_nothing_else(connection, request, database):
+        if in_use or not _has_only_our_objects(connection, request, database):
             return None
         prepared_transactions.roll_back_all(connection)
         left = [schema.name for schema in schemas.found(connection)]
@@ -53,7 +53,7 @@ def remove(
     return left
 
 
-def leave(request: HostRequest, name: str, why: str) -> None:
+def log_left_alone(request: HostRequest, name: str, why: str) -> None:
     """Say that a database is left alone, and how to remove it."""
     import shlex  # Runs seldom come to this.
 
@@ -63,7 +63,7 @@ def leave(request: HostRequest, name: str, why: str) -> None:
     )
 
 
-def refusal(request: HostRequest, what: list[str]) -> SchemaRunnerError:
+def projects_database_error(request: HostRequest, what: list[str]) -> SchemaRunnerError:
     """Return the error for a database that the project's users work with."""
     return SchemaRunnerError(
         f"The tests would use the database {request.name!r} and remove it, but that is a NAME in "
@@ -79,7 +79,7 @@ def is_in_use(maintenance: Connection, request: HostRequest, database: MarkedDat
     # A database that is cloned, or is a clone, has no lease in it.
     in_use = [marker.run]
     if marker.state is MarkerState.KEPT:
-        in_use.append(Clones.lock_of(marker.template or name))
+        in_use.append(Clones.lock_key(marker.template or name))
     if any(locks.is_held(maintenance, lock) for lock in in_use):
         return True
     alive = sessions.live_runs_without_lease(maintenance)
@@ -91,26 +91,26 @@ def is_in_use(maintenance: Connection, request: HostRequest, database: MarkedDat
     return is_left
 
 
-def _holds_nothing_else(
+def _has_only_our_objects(
     connection: Connection, request: HostRequest, database: MarkedDatabase
 ) -> bool:
     """Whether runs have made all that is in it; raise where it is the project's own."""
     name, found = database.name, objects_outside_runs(connection)
     if found and request.is_projects_own and name == request.name:
-        raise refusal(request, found)
+        raise projects_database_error(request, found)
     if foreign := foreign_objects(database.marker, found):
-        leave(request, name, f"it has {listing(foreign)}, which no run has made")
+        log_left_alone(request, name, f"it has {listing(foreign)}, which no run has made")
     return not foreign
 
 
-def rename_kept(request: HostRequest) -> None:
+def rename_kept_database(request: HostRequest) -> None:
     """Rename the database of the name of a request if it is kept, for later runs to find it.
 
     Its clones go. Raises SchemaRunnerError where a live run uses it.
     """
     old = request.name
-    with request.server.maintenance() as maintenance, request.holding_name(maintenance):
-        found = databases.requested_as(maintenance, old)
+    with request.server.maintenance() as maintenance, request.hold_name(maintenance):
+        found = databases.for_request(maintenance, old)
         kept = next((one for one in found if one.name == old), None)
         if kept is None or kept.marker.state is not MarkerState.KEPT:
             return
@@ -120,7 +120,9 @@ def rename_kept(request: HostRequest) -> None:
             if one.marker.template == old and one.name != old:
                 remove(maintenance, request, one)
         marker = kept.marker
-        new = databases.free_name(maintenance, old, str(marker.fingerprint), marker.run)
+        new = databases.alternative_pool_name(
+            maintenance, old, str(marker.fingerprint), marker.run
+        )
         rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
         try:
             with maintenance.transaction():
@@ -149,8 +151,8 @@ def clear_databases(request: HostRequest) -> Counter[str]:
 
     with request.server.maintenance() as maintenance:
         sessions.refuse_transaction_pooler(maintenance, request.server)
-        with request.holding_name(maintenance):
-            found = databases.requested_as(maintenance, request.name)
+        with request.hold_name(maintenance):
+            found = databases.for_request(maintenance, request.name)
             # Clones before what they are clones of.
             found.sort(key=lambda one: one.marker.template == one.name)
             for one in [one for one in found if one.marker.state is MarkerState.KEPT]:
@@ -176,8 +178,8 @@ def clear_schemas(request: HostRequest) -> Counter[str]:
         for one in kept:
             is_pool = one.name == one.pool
             if not alive and schemas.drop_unused(connection, one, batch=batch):
-                is_worker_s = names.worker_of_schema(one.name) is not None
-                cleared.update({"pool": is_pool, "schema": is_worker_s})
+                is_own_database = names.worker_of_schema(one.name) is not None
+                cleared.update({"pool": is_pool, "schema": is_own_database})
             elif is_pool:
                 cleared["pool in use"] += 1
     return cleared

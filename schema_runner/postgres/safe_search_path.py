@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _SAFE = sql.SQL("SET {}search_path = pg_catalog, pg_temp")
 
 
-def make_safe(connection: "Connection", *, local: bool = False) -> None:
+def set_safe_search_path(connection: "Connection", *, local: bool = False) -> None:
     """Have a connection find PostgreSQL's own things alone; `local` to the transaction."""
-    connection.execute(_SAFE.format(_where(local=local)))
+    connection.execute(_SAFE.format(_scope(local=local)))
 
 
 @contextmanager
@@ -34,13 +34,13 @@ def users_search_path(
     """
     local = connection.info.transaction_status is TransactionStatus.INTRANS
     listed = sql.SQL(", ").join(map(sql.Identifier, (schema, *path)))
-    connection.execute(sql.SQL("SET {}search_path = {}").format(_where(local=local), listed))
+    connection.execute(sql.SQL("SET {}search_path = {}").format(_scope(local=local), listed))
     try:
         yield
     finally:
         # A transaction that failed takes its own setting back.
         if connection.info.transaction_status is not TransactionStatus.INERROR:
-            make_safe(connection, local=local)
+            set_safe_search_path(connection, local=local)
 
 
 def default_search_path(connection: "Connection") -> list[str]:
@@ -52,5 +52,5 @@ def default_search_path(connection: "Connection") -> list[str]:
     return list(row[0])
 
 
-def _where(*, local: bool) -> sql.SQL:
+def _scope(*, local: bool) -> sql.SQL:
     return sql.SQL("LOCAL " if local else "")

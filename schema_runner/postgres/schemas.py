@@ -163,7 +163,7 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
             )
             statements.append(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(identifiers))
     statements.append(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
-    with lock_waits.lock_holders_named(connection, name, "dropped"):
+    with lock_waits.lock_timeout_explained(connection, name, "dropped"):
         for statement in statements:
             _execute_unblocked(connection, statement, name, run, worker)
     return True
@@ -219,7 +219,7 @@ def sweep(
 def drop_unused(connection: Connection, schema: OwnSchema, *, batch: int) -> bool:
     """Drop a schema unless its run is alive, or one uses its pool; return whether it was there."""
     lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
-    with locks.held_if_free(connection, lock) as is_free:
+    with locks.try_hold(connection, lock) as is_free:
         # A lease may be in another database.
         if is_free and not locks.is_held(connection, lock):
             with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
@@ -267,7 +267,7 @@ def _execute_unblocked(
         except errors.LockNotAvailable:
             if last:
                 raise
-            sessions.end_tests_sessions(connection, connection.info.dbname, run, worker)
+            sessions.end_test_sessions(connection, connection.info.dbname, run, worker)
             prepared_transactions.roll_back(
                 connection, prepared_transactions.of_schema(connection, name)
             )

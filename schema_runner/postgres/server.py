@@ -27,18 +27,18 @@ _SESSION = """
 """
 # Has the server end a session whose client has gone in the middle of a statement, which may go on
 # for long, and be committed. Refused where the server's system cannot tell.
-NOTICE_DEATH = "SET client_connection_check_interval = '1s'"
+CHECK_CLIENT = "SET client_connection_check_interval = '1s'"
 # Sets a session of others back in which `connect` has set all this.
-UNDO_SESSION = """
+RESET_SESSION = """
     RESET ROLE; RESET search_path; RESET statement_timeout; RESET lock_timeout;
     RESET idle_session_timeout; RESET idle_in_transaction_session_timeout;
     RESET client_connection_check_interval
 """
 # How long to wait, in seconds, for a connection that was closed to be counted no more.
-SECONDS_FOR_CLOSING = 2.0
-SOON = 0.05
+CLOSE_TIMEOUT = 2.0
+POLL_SECONDS = 0.05
 # How the server says that one of its limits is reached; libpq gives no code for it.
-_TOO_MANY = ("too many connections", "connection slots")
+_LIMIT_ERRORS = ("too many connections", "connection slots")
 # Notice a dead network within about a minute, so that neither side keeps a lease for nobody.
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
 _APPLICATION = "django-schema-runner"
@@ -75,14 +75,14 @@ class Server(NamedTuple):
             with ExitStack() as opened:
                 connection = _open(params)
                 opened.enter_context(closing(connection))
-                forks.let_go(connection, _leave_to_parent)
+                forks.let_go(connection, _detach_socket)
                 try:
-                    connection.execute(f"{_SESSION}; {NOTICE_DEATH}")
+                    connection.execute(f"{_SESSION}; {CHECK_CLIENT}")
                 except psycopg.errors.InvalidParameterValue:
                     connection.execute(_SESSION)
                 if self.role is not None:
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
-                if application is None and _has_name_of_a_run(connection):
+                if application is None and _is_named_after_run(connection):
                     connection.execute(f"SET application_name = '{_APPLICATION}'")
                 opened.pop_all()
         except psycopg.Error as error:
@@ -116,16 +116,16 @@ class Server(NamedTuple):
                 raise SchemaRunnerError(f"{error}\n{other}") from error
 
 
-def _has_name_of_a_run(connection: Connection) -> bool:
+def _is_named_after_run(connection: Connection) -> bool:
     """Whether a connection is called as a run's, which OPTIONS, PGAPPNAME or a service has said.
 
     A run that is started by a test of another one would be taken for part of that one.
     """
     name = connection.pgconn.parameter_status(b"application_name") or b""
-    return names.run_of_any(name.decode(errors="replace")) is not None
+    return names.run_of_any_connection(name.decode(errors="replace")) is not None
 
 
-def _leave_to_parent(connection: Connection) -> None:
+def _detach_socket(connection: Connection) -> None:
     """Give up the socket of a connection in a forked process, without a word to the server.
 
     Closing the connection would end the parent's session, and its lease; keeping the socket would
@@ -143,25 +143,25 @@ def _open(params: Mapping[str, Any]) -> Connection:
 
     A backend goes on for a moment when its connection is closed, and counts until it has gone.
     """
-    deadline = time.monotonic() + SECONDS_FOR_CLOSING
+    deadline = time.monotonic() + CLOSE_TIMEOUT
     while True:
         try:
-            with pgoptions.hidden():
+            with pgoptions.without_exported():
                 return psycopg.connect(**params, autocommit=True)
         except psycopg.OperationalError as error:
-            is_full = any(text in str(error) for text in _TOO_MANY)
+            is_full = any(text in str(error) for text in _LIMIT_ERRORS)
             if not is_full or time.monotonic() > deadline:
                 raise
         except KeyboardInterrupt as error:
             # What is half open stays open as long as its frames, and keeps the database in use.
             traceback.clear_frames(error.__traceback__)
             raise
-        time.sleep(SOON)
+        time.sleep(POLL_SECONDS)
 
 
 # Every role may call them, unless an administrator has taken that away.
-_SYSTEM = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-_START = "SELECT pg_catalog.pg_postmaster_start_time()::text"
+_SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+_START_TIME = "SELECT pg_catalog.pg_postmaster_start_time()::text"
 
 
 class Identity(NamedTuple):
@@ -177,15 +177,18 @@ class Identity(NamedTuple):
     def of(cls, server: Server) -> Self:
         """Raises SchemaRunnerError where the server cannot be reached."""
         with server.maintenance() as maintenance:
-            return cls(_answer(maintenance, _SYSTEM), _answer(maintenance, _START))
+            return cls(
+                _query_or_none(maintenance, _SYSTEM_IDENTIFIER),
+                _query_or_none(maintenance, _START_TIME),
+            )
 
-    def may_be(self, other: "Identity") -> bool:
+    def may_be_same_server(self, other: "Identity") -> bool:
         """Whether both may be of one server: they are not if they differ in what both say."""
         pairs = [(one, two) for one, two in zip(self, other, strict=True) if one and two]
         return not pairs or any(one == two for one, two in pairs)
 
 
-def _answer(maintenance: Connection, query: str) -> str | None:
+def _query_or_none(maintenance: Connection, query: str) -> str | None:
     try:
         row = maintenance.execute(query).fetchone()
     except psycopg.errors.InsufficientPrivilege:

@@ -18,7 +18,7 @@ _SERVICE = "schema_runner"
 
 
 @contextmanager
-def hidden(
+def hide_secrets(
     params: Mapping[str, Any], environment: dict[str, str]
 ) -> Iterator[tuple[dict[str, Any], list[int]]]:
     """Yield those of libpq's parameters that others may see, and the files that have the rest.
@@ -34,7 +34,7 @@ def hidden(
         # Where files have names of their own, libpq may take none for a passfile.
         if "password" in rest and hasattr(os, "memfd_create"):
             password = rest.pop("password").replace("\\", r"\\").replace(":", r"\:")
-            file = opened.enter_context(_file(f"*:*:*:*:{password}\n"))
+            file = opened.enter_context(_secret_file(f"*:*:*:*:{password}\n"))
             files.append(file)
             environment.pop("PGPASSWORD", None)
             shown.pop("passfile", None)
@@ -43,22 +43,22 @@ def hidden(
             environment["PGPASSWORD"] = rest.pop("password")
         if rest:
             service = shown.pop("service", None) or os.environ.get("PGSERVICE")
-            entries = {**(_of_service(service) if service else {}), **rest}
+            entries = {**(_service_parameters(service) if service else {}), **rest}
             if params.get("password"):
                 entries = {k: v for k, v in entries.items() if k not in {"password", "passfile"}}
             lines = [f"[{_SERVICE}]", *(f"{key}={value}" for key, value in entries.items())]
-            file = opened.enter_context(_file("\n".join(lines) + "\n"))
+            file = opened.enter_context(_secret_file("\n".join(lines) + "\n"))
             files.append(file)
             environment["PGSERVICEFILE"] = _path(file)
             shown["service"] = _SERVICE
         yield shown, files
 
 
-def _of_service(name: str) -> dict[str, str]:
+def _service_parameters(name: str) -> dict[str, str]:
     """Return the parameters that a service of the user's has."""
     before = os.environ.pop("PGSERVICE", None)
     try:
-        with pgoptions.hidden():
+        with pgoptions.without_exported():
             without = _defaults()
             os.environ["PGSERVICE"] = name
             # Its own name is no parameter that a service can have.
@@ -75,7 +75,7 @@ def _defaults() -> dict[str, str]:
 
 
 @contextmanager
-def _file(content: str) -> Iterator[int]:
+def _secret_file(content: str) -> Iterator[int]:
     """Yield the descriptor of a file for the owner's eyes, which is gone afterwards."""
     with (
         open(os.memfd_create(_SERVICE), "w+b", buffering=0)

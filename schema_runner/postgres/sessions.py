@@ -9,7 +9,7 @@ from psycopg import sql
 
 from ..errors import SchemaRunnerError
 from . import locks, names, prepared_transactions
-from .server import SOON, UNDO_SESSION, Connection, Server
+from .server import POLL_SECONDS, RESET_SESSION, Connection, Server
 
 # Only our role's: no other may be ended without special rights.
 _END = """
@@ -32,9 +32,9 @@ _APPLICATIONS = """
 """
 # How long, in seconds, connections of a run that has just died may take to end: the server asks
 # once a second whether the client is still there.
-_ENDING = 5.0
+_ORPHAN_TIMEOUT = 5.0
 # The runs whose connections have not: something that tests have started has them.
-_waited_for: set[int] = set()
+_known_orphans: set[int] = set()
 
 _ANY_TRANSACTION = """
     SELECT 1 FROM pg_catalog.pg_stat_activity
@@ -74,7 +74,7 @@ class Session(NamedTuple):
     query: str
 
 
-def end_tests_sessions(
+def end_test_sessions(
     connection: Connection, database: str, run: int, worker: int | None = None
 ) -> None:
     """End what tests of a run have open in a database: in threads that live on, for example.
@@ -82,9 +82,9 @@ def end_tests_sessions(
     With a worker, leave alone what other workers have open. A session with a lease is never
     ended: whatever it is called, a live run needs it.
     """
-    applications, which = [names.application(run), names.application_of_main(run)], _OF_RUN
+    applications, which = [names.application_name(run), names.main_application_name(run)], _OF_RUN
     if worker is not None:
-        applications = [names.application(run), names.application(run, worker)]
+        applications = [names.application_name(run), names.application_name(run, worker)]
         which = _OF_WORKER
     with connection.transaction():
         # A role that was taken on may not end what the role that logs in has opened.
@@ -97,7 +97,7 @@ def has_transactions(connection: Connection, run: int, worker: int) -> bool:
 
     Mostly it has none, which takes a tenth of the time to find out.
     """
-    name = names.application(run, worker)
+    name = names.application_name(run, worker)
     return bool(connection.execute(_ANY_TRANSACTION, [name]).fetchall())
 
 
@@ -106,7 +106,7 @@ def worker_sessions(connection: Connection, schema: str, run: int, worker: int) 
 
     That of `connection` itself is left out.
     """
-    name = names.application(run, worker)
+    name = names.application_name(run, worker)
     rows = connection.execute(_IN_SCHEMA, [name, schema])
     return [Session(*row) for row in rows]
 
@@ -130,18 +130,18 @@ def live_runs_without_lease(connection: Connection) -> dict[int, str]:
     One that has lost its lease is about to take it again. Wait a little for connections of dead
     runs to end, which the server ends by itself; but only once for those of the same run.
     """
-    deadline = time.monotonic() + _ENDING
+    deadline = time.monotonic() + _ORPHAN_TIMEOUT
     while True:
         found = {
             run: f"run {run} (connected: process {pids} of the server)"
             for application, pids in connection.execute(_APPLICATIONS).fetchall()
-            if (run := names.run_of_application(application)) is not None
+            if (run := names.run_of_test_connection(application)) is not None
             and not locks.is_held(connection, run)
         }
-        if found.keys() <= _waited_for or time.monotonic() > deadline:
-            _waited_for.update(found)
+        if found.keys() <= _known_orphans or time.monotonic() > deadline:
+            _known_orphans.update(found)
             return found
-        time.sleep(SOON)
+        time.sleep(POLL_SECONDS)
 
 
 def refuse_transaction_pooler(connection: Connection, server: Server) -> None:
@@ -150,18 +150,18 @@ def refuse_transaction_pooler(connection: Connection, server: Server) -> None:
     All of them would hold a lease that one has taken, and none would keep its search_path. The
     next client is not to meet what we have set.
     """
-    before = _pid(connection)
+    before = _backend_pid(connection)
     if before == connection.info.backend_pid:
         # A pooler has told the client a number of its own.
         return
     with closing(server.connect(connection.info.dbname)) as other, other.transaction():
         # The backend that was free has been given to the other, or we are given another.
-        is_shared = _pid(other) == before
-        if not is_shared and _pid(connection) != before:
+        is_shared = _backend_pid(other) == before
+        if not is_shared and _backend_pid(connection) != before:
             is_shared = True
-            connection.execute(UNDO_SESSION)
+            connection.execute(RESET_SESSION)
         if is_shared:
-            other.execute(UNDO_SESSION)
+            other.execute(RESET_SESSION)
     if is_shared:
         raise SchemaRunnerError(
             "The connection leads to a pooler that lets clients share sessions, as pgbouncer "
@@ -171,7 +171,7 @@ def refuse_transaction_pooler(connection: Connection, server: Server) -> None:
         )
 
 
-def _pid(connection: Connection) -> int:
+def _backend_pid(connection: Connection) -> int:
     row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     assert row is not None
     return int(row[0])
@@ -179,13 +179,13 @@ def _pid(connection: Connection) -> int:
 
 # How long, in seconds, it may stay idle in a transaction, or prepared, and how long it may be at
 # work. Stock Django's flush waits for ever.
-_IDLE = 2.0
-_AT_WORK = 30.0
+_IDLE_TIMEOUT = 2.0
+_ACTIVE_TIMEOUT = 30.0
 # Nothing tells when a transaction of somebody else ends.
-_SOON = 0.02
+_POLL_INTERVAL = 0.02
 
 
-def end_leftovers(connection: Connection, schema: str, run: int, worker: int) -> list[str]:
+def end_open_transactions(connection: Connection, schema: str, run: int, worker: int) -> list[str]:
     """Wait for transactions of a worker in a schema; end, and describe, what takes too long."""
     begun, ended = time.monotonic(), list[str]()
     while has_transactions(connection, run, worker):
@@ -194,24 +194,24 @@ def end_leftovers(connection: Connection, schema: str, run: int, worker: int) ->
         if not found and not gids:
             break
         waited = time.monotonic() - begun
-        if waited > _IDLE:
-            late = [one for one in found if one.is_idle or waited > _AT_WORK]
+        if waited > _IDLE_TIMEOUT:
+            late = [one for one in found if one.is_idle or waited > _ACTIVE_TIMEOUT]
             end_sessions(connection, late)
             prepared_transactions.roll_back(connection, gids)
-            ended += [_described(one) for one in late]
+            ended += [_describe(one) for one in late]
             ended += [f"{gid!r} as a prepared transaction, which was rolled back" for gid in gids]
-        time.sleep(_SOON)
+        time.sleep(_POLL_INTERVAL)
     return ended
 
 
-def _described(backend: Session) -> str:
+def _describe(backend: Session) -> str:
     state = "idle in a transaction" if backend.is_idle else "at work"
     statement = backend.query.strip()[:200]
     return f"a connection {state}, which has been ended. Its last statement: {statement}"
 
 
 # Other workers' have the name of the run. Only our role's can be of programs that tests start.
-_NEW = """
+_NEW_SESSIONS = """
     SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
     WHERE datname = pg_catalog.current_database() AND usename = session_user
       AND pid <> pg_catalog.pg_backend_pid() AND pid <> ALL (%s)
@@ -220,7 +220,7 @@ _NEW = """
 """
 # Of what another role does, a role without special rights is not told what it is. The server's
 # own processes have no role; those of extensions, and of subscriptions, can write as anybody.
-_OTHERS = """
+_OTHER_SESSIONS = """
     SELECT DISTINCT coalesce(nullif(application_name, ''), 'one without a name'), usename::text
     FROM pg_catalog.pg_stat_activity
     WHERE datname = pg_catalog.current_database() AND usename IS NOT NULL
@@ -229,7 +229,7 @@ _OTHERS = """
       AND NOT pg_catalog.starts_with(application_name || ' ', %s || ' ')
     ORDER BY 1, 2
 """
-_OURS = "django-schema-runner "
+_APPLICATION_PREFIX = "django-schema-runner "
 
 
 def server_time(connection: Connection) -> str:
@@ -238,7 +238,7 @@ def server_time(connection: Connection) -> str:
     return str(found)
 
 
-def wait_for_programs(
+def wait_for_new_sessions(
     connection: Connection, since: str, *, application: str, known: Collection[int], limit: float
 ) -> None:
     """Wait until sessions that have begun since then, and may be of tests, have ended.
@@ -247,14 +247,14 @@ def wait_for_programs(
     workers, and the `known` ones, are not waited for. The limit is in seconds.
     """
     deadline = time.monotonic() + limit
-    parameters = [list(known), since, application, _OURS]
-    while connection.execute(_NEW, parameters).fetchone() != (0,):
+    parameters = [list(known), since, application, _APPLICATION_PREFIX]
+    while connection.execute(_NEW_SESSIONS, parameters).fetchone() != (0,):
         if time.monotonic() > deadline:
             return
-        time.sleep(SOON / 5)
+        time.sleep(POLL_SECONDS / 5)
 
 
-def other_applications(connection: Connection, run: int) -> list[str]:
+def other_sessions(connection: Connection, run: int) -> list[str]:
     """Name the applications, and roles, of the sessions that are not of a run."""
-    rows = connection.execute(_OTHERS, [names.application(run)])
+    rows = connection.execute(_OTHER_SESSIONS, [names.application_name(run)])
     return [f"{application} (role {role})" for application, role in rows]

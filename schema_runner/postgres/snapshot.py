@@ -114,7 +114,7 @@ class Snapshot:
         try:
             # Others may be about to create the same extensions.
             with connection.transaction():
-                locks.hold_until_commit(connection, locks.EXTENSIONS)
+                locks.acquire_until_commit(connection, locks.EXTENSIONS)
                 for name, version in self.missing_extensions(connection).items():
                     create_extension(connection, name, version, extensions)
                 # As the types of columns are named.

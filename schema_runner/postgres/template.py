@@ -155,7 +155,7 @@ class Template(NamedTuple):
         """
         if self.is_proved:
             return
-        with locks.held(connection, locks.key(f"proof of {self.name}")):
+        with locks.hold(connection, locks.key(f"proof of {self.name}")):
             row = connection.execute(
                 sql.SQL("SELECT is_proved FROM {}").format(self._table)
             ).fetchone()

@@ -16,7 +16,7 @@ from . import (
     schemas,
     sessions,
 )
-from .clones import Clones, CloneSource, drop_unfinished
+from .clones import Clones, CloneSource, drop_leftover_clones
 from .databases import MarkedDatabase
 from .host import PUBLIC, Host
 from .host_request import HostRequest
@@ -51,9 +51,9 @@ class HostDatabase(Host):
         self._is_cloned = False
         self._extra: Mapping[str, Any] = {}
         # What is in this database beside schemas of runs, as the tests begin.
-        self._beside: list[str] | None = None
+        self._other_objects: list[str] | None = None
 
-    def begin(self, worker: int) -> str | None:
+    def begin_build(self, worker: int) -> str | None:
         self._is_public_in_use = True
         return None
 
@@ -64,7 +64,7 @@ class HostDatabase(Host):
         found = [str(one) for one in obstacles(self.connection, PUBLIC)]
         return [f"{one} of the database's template" for one in self._inherited] + found
 
-    def finish(self, worker: int) -> str:
+    def finish_build(self, worker: int) -> str:
         run, connection = self.lease.run, self.connection
         schema = schemas.create(connection, worker, run)
         with lock_waits.lock_timeout(connection, PUBLIC, "moved"):
@@ -77,11 +77,11 @@ class HostDatabase(Host):
         self.source_schema = schema
         return schema
 
-    def add_template(
+    def create_template(
         self, source_schema: str, extra: Mapping[str, Any], since: int | None
     ) -> None:
         self._extra = extra
-        super().add_template(source_schema, extra, since)
+        super().create_template(source_schema, extra, since)
         if self._request.wanted:
             self._mark_built(MarkerState.KEPT)
 
@@ -92,19 +92,19 @@ class HostDatabase(Host):
             self._mark_built(MarkerState.KEPT)
         return undo
 
-    def adopt(self, template: "Template") -> None:
-        super().adopt(template)
-        self._beside = removal.objects_outside_runs(self.connection)
+    def use_pool(self, template: "Template") -> None:
+        super().use_pool(template)
+        self._other_objects = removal.objects_outside_runs(self.connection)
 
-    def settle(self) -> None:
-        super().settle()
-        if self._beside is None and not self._is_public_in_use:
+    def start_tests(self) -> None:
+        super().start_tests()
+        if self._other_objects is None and not self._is_public_in_use:
             self._mark_built(MarkerState.READY)
 
     def _mark_built(self, state: MarkerState) -> None:
         """Note what the build has left beside schemas: whatever comes later is not ours."""
-        self._beside = removal.objects_outside_runs(self.connection)
-        self._marker = self._marker._replace(beside=tuple(self._beside))
+        self._other_objects = removal.objects_outside_runs(self.connection)
+        self._marker = self._marker._replace(beside=tuple(self._other_objects))
         databases.mark(self.connection, self.name, self._marker._replace(state=state))
 
     def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
@@ -113,7 +113,7 @@ class HostDatabase(Host):
         refuse_changes_beside(self.connection)
         return super().snapshot(fingerprint, now)
 
-    def dump(self, pg_dump: "PgDump", **facts: Any) -> "DatabaseSnapshot":
+    def dump_database(self, pg_dump: "PgDump", **facts: Any) -> "DatabaseSnapshot":
         """Return all that is in this database as it can be written to a file.
 
         Raises SnapshotError.
@@ -125,7 +125,7 @@ class HostDatabase(Host):
             raise SnapshotError("the database's template is not empty")
         return DatabaseSnapshot.of(self.server, self.name, pg_dump, **facts)
 
-    def fill(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
+    def restore_database(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
         """Make all of that in this database, which is new.
 
         Raises SnapshotError, and the database is new again: `create` has created it.
@@ -145,12 +145,12 @@ class HostDatabase(Host):
     def _replace(self, create: Callable[[], object]) -> None:
         """Drop this database, and have another created in its place."""
         run = self.lease.run
-        before, self.lease = self.lease, Lease.outside(self.server, run)
+        before, self.lease = self.lease, Lease.outside_host(self.server, run)
         before.close()
-        with self.server.maintenance() as maintenance, self._request.holding_name(maintenance):
-            sessions.end_tests_sessions(maintenance, self.name, run)
+        with self.server.maintenance() as maintenance, self._request.hold_name(maintenance):
+            sessions.end_test_sessions(maintenance, self.name, run)
             databases.drop(maintenance, self.name)
-            with databases.creation(maintenance, self.name):
+            with databases.dropped_on_error(maintenance, self.name):
                 create()
                 databases.mark(maintenance, self.name, self._marker)
             outside, self.lease = self.lease, Lease(self.connect(), run)
@@ -158,8 +158,8 @@ class HostDatabase(Host):
 
     def prepare_clones(self, extra: Mapping[str, Any]) -> None:
         """Leave this database alone so that it can be cloned; it is kept if that is wanted."""
-        before, self.lease = self.lease, Lease.outside(self.server, self.lease.run)
-        self.lease.share(Clones.lock_of(self.name))
+        before, self.lease = self.lease, Lease.outside_host(self.server, self.lease.run)
+        self.lease.acquire_shared(Clones.lock_key(self.name))
         before.close()
         self._is_cloned = True
         self._marker = self._marker._replace(state=MarkerState.READY)
@@ -170,14 +170,14 @@ class HostDatabase(Host):
         databases.mark(self.connection, self.name, self._marker)
 
     @classmethod
-    def of_kept(cls, request: HostRequest, kept: MarkedDatabase, run: int) -> "HostDatabase":
+    def reuse(cls, request: HostRequest, kept: MarkedDatabase, run: int) -> "HostDatabase":
         """Use a database that is kept, and its clones."""
         with request.server.connect(kept.name) as connection:
             reference = schemas.any_template(connection)
-        lease = Lease.outside(request.server, run)
-        lease.share(Clones.lock_of(kept.name))
+        lease = Lease.outside_host(request.server, run)
+        lease.acquire_shared(Clones.lock_key(kept.name))
         host = cls(request, kept.name, lease, kept.marker)
-        host.reference, host.made = reference, kept.marker.made
+        host.reference, host.pool_created_at = reference, kept.marker.made
         host._is_public_in_use = host._is_cloned = True
         return host
 
@@ -196,7 +196,7 @@ class HostDatabase(Host):
         return self._is_cloned and self._request.wanted is not None
 
     @property
-    def why_clones(self) -> str | None:
+    def clone_reason(self) -> str | None:
         """What the run has said that has built this database, which is kept."""
         return (self._marker.extra or {}).get("why")
 
@@ -204,20 +204,20 @@ class HostDatabase(Host):
         """Leave a worker's database for other runs as it was made; drop it if it cannot be."""
         return self._request.wanted is None or self.clones.give_back(name)
 
-    def is_there(self) -> bool:
-        return not self._without({self.name: self._marker.run})
+    def exists(self) -> bool:
+        return not self._missing_databases({self.name: self._marker.run})
 
-    def missing(self) -> list[str]:
+    def missing_objects(self) -> list[str]:
         if self.lease.is_in_host:
-            return super().missing()
-        return self._without(dict.fromkeys(self.clones.names.values(), self.lease.run))
+            return super().missing_objects()
+        return self._missing_databases(dict.fromkeys(self.clones.names.values(), self.lease.run))
 
-    def _without(self, needed: Mapping[str, int]) -> list[str]:
-        return databases.without(self.lease.connection, self._request.name, needed)
+    def _missing_databases(self, needed: Mapping[str, int]) -> list[str]:
+        return databases.missing(self.lease.connection, self._request.name, needed)
 
-    def drop_worker(self, worker: int) -> None:
-        super().drop_worker(worker)
-        if self._request.workers <= 1 or not self.recovery.is_anything_left():
+    def drop_worker_schemas(self, worker: int) -> None:
+        super().drop_worker_schemas(worker)
+        if self._request.workers <= 1 or not self.recovery.can_clean_up():
             return
         name = names.clone_database(self.name, worker)
         with self.server.maintenance() as maintenance:
@@ -227,32 +227,32 @@ class HostDatabase(Host):
 
     def release(self, *, keep: bool) -> None:
         self.stop_dump()
-        if not self.recovery.is_anything_left():
+        if not self.recovery.can_clean_up():
             return
         with closing(self.lease):
-            if keep and not self._keep_spare():
+            if keep and not self._keep_clone_source():
                 self._keep()
             else:
                 self._drop()
 
     def _drop(self) -> None:
-        with self.server.maintenance() as maintenance, self._request.holding_name(maintenance):
-            self._drop_spare(maintenance)
-            if not self._has_others():
+        with self.server.maintenance() as maintenance, self._request.hold_name(maintenance):
+            self._drop_clone_source(maintenance)
+            if not self._has_users_objects():
                 prepared_transactions.roll_back_all(self.connection)
                 self.lease.close()
-                sessions.end_tests_sessions(maintenance, self.name, self.lease.run)
-                databases.drop_of_run(maintenance, self.name)
+                sessions.end_test_sessions(maintenance, self.name, self.lease.run)
+                databases.drop_if_marked(maintenance, self.name)
 
-    def _drop_spare(self, maintenance: Connection) -> None:
+    def _drop_clone_source(self, maintenance: Connection) -> None:
         """Drop what workers' own databases are clones of, if one of them has made it."""
         if self._request.workers > 1 and databases.is_of_run(
             maintenance, self._clone_source, self._request.name, self.lease.run
         ):
-            sessions.end_tests_sessions(maintenance, self._clone_source, self.lease.run)
+            sessions.end_test_sessions(maintenance, self._clone_source, self.lease.run)
             databases.drop(maintenance, self._clone_source)
 
-    def _keep_spare(self) -> bool:
+    def _keep_clone_source(self) -> bool:
         """Keep that in place of this database, if it is there; return whether it is."""
         wanted, run, request = self._request.wanted, self.lease.run, self._request
         if wanted is None or self._is_cloned or request.workers == 1:
@@ -267,10 +267,12 @@ class HostDatabase(Host):
 
     def _keep(self) -> None:
         if self._request.workers > 1:
-            drop_unfinished(self.connection, self._request.name, self.lease.run, spared=self.name)
+            drop_leftover_clones(
+                self.connection, self._request.name, self.lease.run, spared=self.name
+            )
         # The lease keeps other runs from dropping the database.
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
-        sessions.end_tests_sessions(connection, self.name, run)
+        sessions.end_test_sessions(connection, self.name, run)
         if wanted is not None and self._is_cloned:
             with self.server.maintenance() as maintenance:
                 databases.mark(maintenance, self.name, self._marker._replace(used=wanted.now))
@@ -281,12 +283,12 @@ class HostDatabase(Host):
         with pool.noting_use(connection, self.template, run, wanted.now) as is_usable:
             state = MarkerState.KEPT if is_usable else MarkerState.READY
             found = removal.objects_outside_runs(connection)
-            marker = removal.with_new_objects(self._marker, self._beside or (), found)
+            marker = removal.with_new_objects(self._marker, self._other_objects or (), found)
             used = wanted.now if is_usable else marker.used
             databases.mark(connection, self.name, marker._replace(state=state, used=used))
         schemas.drop_rest(connection, run, batch=self._batch)
 
-    def _has_others(self) -> bool:
+    def _has_users_objects(self) -> bool:
         """Whether something is in the project's own database that no run has put there."""
         is_projects_own = self._request.is_projects_own and self.name == self._request.name
         if self._is_public_in_use or not is_projects_own:

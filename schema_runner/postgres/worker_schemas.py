@@ -22,7 +22,7 @@ class SchemaSource(NamedTuple):
     `source_schema`. Others are copies from the `template` of that name, taken from its pool where
     it `is_pooled`, and proved to be copies by the program `pg_dump` if that names one; or else
     they are built likewise, with the `inventory` of the model. `path` follows a schema on the
-    search_path, with `ahead` in between once it is built. `batch` is how many tables one
+    search_path, with `shims_path` in between once it is built. `batch` is how many tables one
     transaction may drop. `reasons` says why schemas cannot be made beside the model, if they
     cannot.
     """
@@ -33,7 +33,7 @@ class SchemaSource(NamedTuple):
     run: int
     source_schema: str
     path: tuple[str, ...]
-    ahead: tuple[str, ...]
+    shims_path: tuple[str, ...]
     batch: int
     template: str | None = None
     is_pooled: bool = False
@@ -43,12 +43,12 @@ class SchemaSource(NamedTuple):
 
     def connect(self, worker: int | None) -> Connection:
         """Connect as a worker, so that the run can end what a dead one has left at work."""
-        return self.server.connect(self.host, names.application(self.run, worker))
+        return self.server.connect(self.host, names.application_name(self.run, worker))
 
     def clear(self, worker: int) -> None:
         """Remove what another process has left as this worker: one that was killed."""
         with self.connect(worker) as connection:
-            sessions.end_tests_sessions(connection, self.host, self.run, worker)
+            sessions.end_test_sessions(connection, self.host, self.run, worker)
             for schema in schemas.of_worker(connection, self.run, worker):
                 if schema != self.source_schema:
                     schemas.drop(connection, schema, self.run, batch=self.batch)
@@ -123,9 +123,7 @@ class SchemaSource(NamedTuple):
             schemas.mark(connection, schema, Marker(self.run, MarkerState.KEPT))
             return schema
         # What a thread has left open may hold locks.
-        sessions.end_tests_sessions(
-            connection, self.host, self.run, names.worker_of_schema(schema)
-        )
+        sessions.end_test_sessions(connection, self.host, self.run, names.worker_of_schema(schema))
         prepared_transactions.roll_back(
             connection, prepared_transactions.of_schema(connection, schema)
         )

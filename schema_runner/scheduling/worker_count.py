@@ -15,7 +15,7 @@ from ..connections import server_of
 from ..errors import SchemaRunnerError, count
 from ..postgres import sessions
 from ..postgres.capacity import connections_left
-from ..postgres.server import SECONDS_FOR_CLOSING
+from ..postgres.server import CLOSE_TIMEOUT
 
 # Tests that do nothing but wait could have any number of workers, each of which takes memory and
 # connections.
@@ -144,7 +144,7 @@ def workers_by_connections(
 
 def _room(alias: str, *, each: int, wanted: int, database: str | None) -> int | None:
     connection: Any = connections[alias]
-    deadline = time.monotonic() + SECONDS_FOR_CLOSING
+    deadline = time.monotonic() + CLOSE_TIMEOUT
     before = -1
     try:
         server = server_of(connection)

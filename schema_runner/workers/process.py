@@ -129,7 +129,7 @@ class _Process:
             tell_creating=self._tell_creating,
             say=self._say,
         )
-        locks.wait_with(locks.Patience(assigned.settings.lock_timeout, self._say))
+        locks.set_lock_wait(locks.LockWait(assigned.settings.lock_timeout, self._say))
         with current.seeming_forked() if assigned.main is not None else nullcontext():
             assigned.init_worker(
                 _Counter(assigned.number - 1),

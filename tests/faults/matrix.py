@@ -170,7 +170,7 @@ def _send(target: int, signals: Sequence[str], *, to_group: bool) -> None:
 
 def _end_lease(observer: Connection) -> bool:
     applications = {application for _, application, _ in observer.execute(_SESSIONS)}
-    runs = [run for one in applications if (run := names.run_of_any(one)) is not None]
+    runs = [run for one in applications if (run := names.run_of_any_connection(one)) is not None]
     leases = observer.execute(_LEASES, [runs]).fetchall()
     for lease in leases:
         observer.execute("SELECT pg_terminate_backend(%s, 5000)", lease)

@@ -111,7 +111,7 @@ def test_a_session_that_has_the_lock_of_extensions(suite: Project, mode: Mode) -
     suite.create_database()
     current = ("--host-database", "current")
     with suite.host(suite.name) as other:
-        with locks.held(other, locks.EXTENSIONS):
+        with locks.hold(other, locks.EXTENSIONS):
             result = suite.run(*mode, *current)
             result.refused("Gave up waiting for the lock 'extensions' after 3 s")
         suite.tests(

@@ -27,16 +27,16 @@ def clone_source(server: Server, connection: Connection) -> Iterator[CloneSource
             maintenance.execute(f"CREATE DATABASE {clone_source.name}")
         with connect(server, clone_source.name) as inside:
             inside.execute("CREATE TABLE made AS SELECT 1 AS n")
-        clone_source.complete()
+        clone_source.mark_ready()
     yield clone_source
     with server.maintenance() as maintenance:
-        for database in databases.requested_as(maintenance, clone_source.request):
+        for database in databases.for_request(maintenance, clone_source.request):
             databases.drop(maintenance, database.name)
 
 
 def marks(server: Server, clone_source: CloneSource) -> dict[str, Marker]:
     with server.maintenance() as maintenance:
-        return dict(databases.requested_as(maintenance, clone_source.request))
+        return dict(databases.for_request(maintenance, clone_source.request))
 
 
 def test_it_is_built_once_and_cloned(clone_source: CloneSource, server: Server) -> None:
@@ -55,7 +55,7 @@ def test_it_is_built_once_and_cloned(clone_source: CloneSource, server: Server) 
         left.execute("COMMIT")
     with connect(server, name) as inside:
         assert inside.execute("SELECT n FROM made").fetchall() == [(1,)]
-    assert clone_source.template_in(name) is None
+    assert clone_source.template_schema(name) is None
 
 
 def test_what_is_not_finished_is_built_again(clone_source: CloneSource, server: Server) -> None:

@@ -45,7 +45,7 @@ def create(request_: HostRequest, name: str) -> None:
 
 def obtain(request_: HostRequest) -> HostDatabase:
     reservation = Reservation(request_, ExitStack())
-    return reservation.claim(lambda: create(request_, reservation.name))
+    return reservation.create_host(lambda: create(request_, reservation.name))
 
 
 def plant(host: HostDatabase) -> None:
@@ -91,7 +91,7 @@ def test_what_is_not_in_use_is_replaced(request_: HostRequest) -> None:
     """A run does not begin with what another has left beside its schemas."""
     kept, beside = obtain(request_), obtain(request_)
     plant(kept)
-    schema = kept.finish(1)
+    schema = kept.finish_build(1)
     kept.release(keep=True)
     beside.release(keep=True)
     host = obtain(request_)
@@ -127,8 +127,8 @@ def test_one_that_another_role_closes_to_us_stays(closed: HostRequest) -> None:
 def left(request_: HostRequest) -> HostDatabase:
     """Leave what a run leaves that is killed in its tests, or keeps what it has."""
     host = obtain(request_)
-    host.finish(1)
-    host.settle()
+    host.finish_build(1)
+    host.start_tests()
     host.release(keep=True)
     return host
 
@@ -196,8 +196,8 @@ def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: HostRequest)
 def test_one_that_somebody_uses_stays(request_: HostRequest, what: str) -> None:
     """With all that is in it, but not because of what tests have made."""
     host = obtain(request_)
-    host.finish(1)
-    host.settle()
+    host.finish_build(1)
+    host.start_tests()
     host.release(keep=True)
     with request_.server.connect(host.name) as connection:
         connection.execute(f"CREATE {what}")
@@ -384,7 +384,7 @@ def test_a_lease_that_is_taken_again_under_a_sweep_counts(
     find = sessions.live_runs_without_lease
 
     def find_later(*args: Any) -> dict[int, str]:
-        first.recovery.insist()
+        first.recovery.wait()
         return find(*args)
 
     monkeypatch.setattr(sessions, "live_runs_without_lease", find_later)

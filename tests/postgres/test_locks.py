@@ -19,7 +19,7 @@ SHORT = 3  # seconds, less than what connections of dead runs are given
 
 
 def is_free(connection: Connection, lock: int) -> bool:
-    with locks.held_if_free(connection, lock) as free:
+    with locks.try_hold(connection, lock) as free:
         return free
 
 
@@ -34,7 +34,7 @@ def test_lease_lasts_until_it_is_closed(lease: Lease, connection: Connection) ->
     """Others see it as long as the run lives, and no longer."""
     assert not is_free(connection, RUN)
     lease.close()
-    with locks.held(connection, RUN):  # The server may take a moment to notice.
+    with locks.hold(connection, RUN):  # The server may take a moment to notice.
         pass
 
 
@@ -48,7 +48,7 @@ def test_lease_outlives_a_child_that_closes_it(lease: Lease, connection: Connect
         lease.connection.pgconn.finish()
         os._exit(0 if is_taken else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert not lease.is_cut_off
+    assert not lease.is_lost
     assert not is_free(connection, RUN)
 
 
@@ -63,7 +63,7 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
         child = os.fork()
         if child == 0:
             signal.pause()
-        os.write(tell, str(child).encode().ljust(20) + (b"" if lease.is_cut_off else b"leased"))
+        os.write(tell, str(child).encode().ljust(20) + (b"" if lease.is_lost else b"leased"))
         signal.pause()
     report = os.read(told, 100).decode()
     child = int(report[:20])
@@ -74,7 +74,7 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
         os.waitpid(parent, 0)
         os.kill(child, 0)
         connection.execute("SET lock_timeout = '30s'")
-        with locks.held(connection, RUN + 1):
+        with locks.hold(connection, RUN + 1):
             os.kill(child, 0)  # Raises if it had ended.
     finally:
         os.kill(child, signal.SIGKILL)
@@ -84,10 +84,10 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
 
 def test_a_lost_lease_is_noticed(lease: Lease, connection: Connection) -> None:
     """An administrator, or a restart of the server, can end any connection."""
-    assert not lease.is_cut_off
+    assert not lease.is_lost
     pid = lease.connection.info.backend_pid
     connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
-    assert lease.is_cut_off
+    assert lease.is_lost
 
 
 def test_only_the_last_to_leave_extensions_is_told_so(
@@ -97,8 +97,8 @@ def test_only_the_last_to_leave_extensions_is_told_so(
     bystander = Lease(server.connect(database), RUN + 1)
     other = Lease(server.connect(database), RUN + 2)
     for one in (lease, bystander, other):
-        one.share(locks.EXTENSIONS_IN_USE)
-    bystander.unshare(locks.EXTENSIONS_IN_USE)
+        one.acquire_shared(locks.EXTENSIONS_IN_USE)
+    bystander.release_shared(locks.EXTENSIONS_IN_USE)
     assert lease.leave_extensions() is False
     lease.close()
     assert other.leave_extensions() is True
@@ -109,7 +109,7 @@ def test_only_the_last_to_leave_extensions_is_told_so(
 
 def test_a_lock_is_given_back_when_the_body_fails(connection: Connection, server: Server) -> None:
     """Neither an error in SQL nor any other leaves it held."""
-    with pytest.raises(errors.DivisionByZero), locks.held(connection, RUN):
+    with pytest.raises(errors.DivisionByZero), locks.hold(connection, RUN):
         connection.execute("SELECT 1/0")
     with server.connect(connection.info.dbname) as other:
         assert is_free(other, RUN)
@@ -147,21 +147,21 @@ def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -
     """Not those of other runs or workers, never psql's, and none that has a lease."""
     database = connection.info.dbname
     # Called as a test's, as those of a run were that such a test started.
-    lease = Lease(server.connect(database, names.application(RUN, 1)), RUN + 2)
+    lease = Lease(server.connect(database, names.application_name(RUN, 1)), RUN + 2)
     applications = [
-        names.application(RUN),
-        names.application(RUN, 1),
-        names.application(RUN, 11),
-        names.application(RUN + 1),
-        names.application_of_main(RUN),
+        names.application_name(RUN),
+        names.application_name(RUN, 1),
+        names.application_name(RUN, 11),
+        names.application_name(RUN + 1),
+        names.main_application_name(RUN),
         "psql",
     ]
     opened = [server.connect(database, application) for application in applications]
-    sessions.end_tests_sessions(connection, database, RUN, 1)
+    sessions.end_test_sessions(connection, database, RUN, 1)
     assert [is_ended(one) for one in opened] == [True, True, False, False, False, False]
-    sessions.end_tests_sessions(connection, database, RUN)
+    sessions.end_test_sessions(connection, database, RUN)
     assert [is_ended(one) for one in opened] == [True, True, True, False, False, False]
-    assert not lease.is_cut_off
+    assert not lease.is_lost
     for one in [*opened, lease]:
         one.close()
 
@@ -170,7 +170,7 @@ def test_a_run_that_is_connected_is_alive(server: Server, connection: Connection
     """Without a lease too, which it takes again; that of another database counts."""
     database = connection.info.dbname
     lease = Lease(server.connect("postgres"), RUN, is_in_host=False)
-    opened = [server.connect(database, names.application(run, 1)) for run in (RUN, RUN + 1)]
+    opened = [server.connect(database, names.application_name(run, 1)) for run in (RUN, RUN + 1)]
     (pid,) = [one.info.backend_pid for one in opened[1:]]
     found = sessions.live_runs_without_lease(connection)
     assert found == {RUN + 1: f"run {RUN + 1} (connected: process {pid} of the server)"}
@@ -188,7 +188,7 @@ def test_a_statement_of_a_dead_run_is_ended(server: Server, connection: Connecti
     """The server finds its client gone, in the middle of what would take long."""
     child = os.fork()
     if child == 0:  # pragma: no cover
-        busy = server.connect(connection.info.dbname, names.application(RUN, 1))
+        busy = server.connect(connection.info.dbname, names.application_name(RUN, 1))
         busy.execute("SELECT pg_sleep(600)")
     query = "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'"
     wait_for(lambda: connection.execute(query).fetchall(), "the statement")
@@ -201,13 +201,13 @@ def test_a_statement_of_a_dead_run_is_ended(server: Server, connection: Connecti
 def told() -> Iterator[list[str]]:
     """What is said of locks that are waited for, which is not for long."""
     lines: list[str] = []
-    before = locks.wait_with(locks.Patience(0.3, lines.append))
+    before = locks.set_lock_wait(locks.LockWait(0.3, lines.append))
     yield lines
-    locks.wait_with(before)
+    locks.set_lock_wait(before)
 
 
 def hold(connection: Connection, lock: int) -> None:
-    with locks.held(connection, lock):
+    with locks.hold(connection, lock):
         pass
 
 
@@ -215,13 +215,13 @@ def hold_in_transaction(connection: Connection, lock: int) -> None:
     """The transaction goes on after it has waited in vain."""
     with connection.transaction():
         try:
-            locks.hold_until_commit(connection, lock)
+            locks.acquire_until_commit(connection, lock)
         finally:
             connection.execute("SELECT")
 
 
 def share(connection: Connection, lock: int) -> None:
-    Lease(connection, locks.new_run(), is_in_host=False).share(lock)
+    Lease(connection, locks.new_run(), is_in_host=False).acquire_shared(lock)
 
 
 @pytest.mark.parametrize("take", [hold, hold_in_transaction, share])
@@ -267,7 +267,7 @@ def test_a_transaction_goes_on_with_its_own_time_limit(
         def limit_after_waiting() -> object:
             with waiting.transaction():
                 waiting.execute("SET LOCAL lock_timeout = '7s'")
-                locks.hold_until_commit(waiting, lock)
+                locks.acquire_until_commit(waiting, lock)
                 return waiting.execute("SHOW lock_timeout").fetchone()
 
         found = pool.submit(limit_after_waiting)
@@ -294,7 +294,7 @@ def test_holders_that_take_turns_are_waited_for(server: Server, connection: Conn
             lines.append(line)
             second.close()
 
-        before = locks.wait_with(locks.Patience(1.0, tell))
+        before = locks.set_lock_wait(locks.LockWait(1.0, tell))
         try:
             taken = pool.submit(second.execute, "SELECT pg_advisory_lock(%s)", [lock])
             wait_for(lambda: is_waiting(connection, "second"), "the second to wait")
@@ -305,7 +305,7 @@ def test_holders_that_take_turns_are_waited_for(server: Server, connection: Conn
             taken.result(timeout=60)
             last.result(timeout=60)
         finally:
-            locks.wait_with(before)
+            locks.set_lock_wait(before)
     (line,) = lines
     assert f"held by process {pid} of role " in line
 
@@ -318,9 +318,9 @@ def test_a_role_that_is_assumed_takes_a_lease_again(server: Server, database: st
         assuming = server._replace(params={**server.params, "user": login}, role=owner)
         lease = Lease(assuming.connect(database), RUN)
         lost = lease.connection
-        assert lease.move_to(assuming.connect(database))
+        assert lease.reacquire_on(assuming.connect(database))
         assert lease.connection is not lost
-        assert not lease.is_cut_off
+        assert not lease.is_lost
         assert lease.connection.execute("SELECT current_user").fetchone() == (owner,)
         lease.close()
         wait_for(
@@ -339,9 +339,9 @@ def test_a_run_at_work_is_waited_for(
 ) -> None:
     """As long as any of its sessions does something, and not once it is stopped."""
     lock, database = locks.key("fingerprint of the tests"), connection.info.dbname
-    holder = server._replace(application=names.application_of_main(RUN)).connect(database)
+    holder = server._replace(application=names.main_application_name(RUN)).connect(database)
     holder.execute("SELECT pg_advisory_lock(%s)", [lock])
-    busy = server.connect(database, names.application(RUN, 1))
+    busy = server.connect(database, names.application_name(RUN, 1))
     busy.pgconn.send_query(b"SELECT pg_sleep(600)")
 
     def wait_in_vain() -> str:
@@ -369,7 +369,7 @@ def test_a_run_at_work_is_waited_for(
 
 
 def hold_while_at_work(connection: Connection, lock: int) -> None:
-    with locks.held(connection, lock, while_at_work=True):
+    with locks.hold(connection, lock, while_active=True):
         pass
 
 
@@ -391,7 +391,7 @@ def test_a_name_of_another_run_is_not_taken_over(
         return server._replace(params={**server.params, "application_name": name})
 
     assert shown(named("the project's")) == "the project's"
-    for name in [names.application(RUN), names.application(RUN, 1)]:
+    for name in [names.application_name(RUN), names.application_name(RUN, 1)]:
         assert shown(named(name)) == "django-schema-runner"
-    own = names.application_of_main(RUN + 1)
-    assert shown(named(names.application(RUN))._replace(application=own)) == own
+    own = names.main_application_name(RUN + 1)
+    assert shown(named(names.application_name(RUN))._replace(application=own)) == own

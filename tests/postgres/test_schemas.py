@@ -120,7 +120,7 @@ def test_drop_ends_a_backend_of_its_own_run_that_is_in_the_way(
 ) -> None:
     """A test that left a transaction open does not hang the run."""
     name = filled(connection, "CREATE TABLE t ()")
-    with server.connect(connection.info.dbname, names.application(RUN, 1)) as idle:
+    with server.connect(connection.info.dbname, names.application_name(RUN, 1)) as idle:
         # The second table is not visible to others, but holds up the drop of the schema.
         idle.execute(f"BEGIN; LOCK TABLE {name}.t; CREATE TABLE {name}.unseen ()")
         assert schemas.drop(connection, name, RUN, batch=10)

@@ -84,14 +84,14 @@ def _build(server: Server, host: Host, schema: str, *, moved: bool = False) -> s
         connection.execute(MODEL.format(schema))
         if moved:
             assert host.obstacles() == [f"schema {hostile.SCHEMA}"]
-        schema = host.finish(1)
+        schema = host.finish_build(1)
         host.path = (*host.path, hostile.SCHEMA)
         assert host.add_shims(schema) == []
         since = current_transaction(connection.cursor())
         host.start_dump(schema, PgDump.find(connection.info.server_version))
         connection.execute(ROWS.format(schema))
         assert tables_written_since(connection, schema, ["town"], since)
-        host.add_template(schema, {}, since)
+        host.create_template(schema, {}, since)
     return schema
 
 
@@ -99,7 +99,7 @@ def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
     """Do what tests in a schema lead to."""
     with server.connect(host.name) as connection, server.connect(host.name) as user:
         template = Template.read(connection, source.template or "", host.path)
-        reset = Reset(schema, [*host.ahead, *host.path])
+        reset = Reset(schema, [*host.shims_path, *host.path])
         for _ in range(2):
             user.execute(WRITTEN.format(schema))
             reset.restore(connection, template)
@@ -107,13 +107,13 @@ def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
         assert user.execute(rows).fetchall() == [("FR", f"{schema}.town", "sad")]
         aside = source.begin(3)
         with keys_adopted(connection, schema, aside, template.copies):
-            path = ", ".join([schema, *host.ahead, *host.path])
+            path = ", ".join([schema, *host.shims_path, *host.path])
             user.execute(f"SET search_path = {path}; DELETE FROM town")
             user.execute(ROWS.format(schema))
             assert user.execute("SELECT id FROM town").fetchall() == [(1,)]
         reset.restore(connection, template)
         source.drop(aside)
-        assert sessions.end_leftovers(connection, schema, source.run, 2) == []
+        assert sessions.end_open_transactions(connection, schema, source.run, 2) == []
         with user.transaction(force_rollback=True):
             user.execute(f"LOCK {schema}.town")
             assert len(sessions.lock_holders(connection, schema)) == 1
@@ -130,13 +130,13 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
     for is_leased in (False, True):
         request = _request(server, hostile_database, is_projects_own=True)
         with ExitStack() as turn:
-            host = ProjectDatabase.obtain(request, turn)
+            host = ProjectDatabase.open(request, turn)
             if is_leased:
                 host.path = (*host.path, hostile.SCHEMA)
                 schema = host.leased or ""
             else:
-                schema = _build(server, host, host.begin(1) or "")
-        source = host.source(schema)
+                schema = _build(server, host, host.begin_build(1) or "")
+        source = host.schema_source(schema)
         other = source.copy(2)
         for one in (schema, other):
             _use(server, host, source, one)
@@ -144,11 +144,11 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
         snapshot = host.snapshot(WANTED.fingerprint, now=2)
         host.restore(snapshot)()
         host.template = source.template
-        host.keep(schema, source)
+        host.keep_schema(schema, source)
         source.keep(other)
         host.release(keep=True)
     with ExitStack() as turn:
-        host = ProjectDatabase.obtain(request._replace(wanted=None), turn)
+        host = ProjectDatabase.open(request._replace(wanted=None), turn)
     host.release(keep=False)
     assert clear_schemas(request) == {"pool": 1, "schema": 2}
     with server.connect(hostile_database) as connection:
@@ -181,7 +181,7 @@ def test_nothing_of_others_is_called_on_django_s_connections(
             for query in (extensions._FIXED, extensions._NEEDED):
                 connection.execute(query, [["plpgsql"]])
             with connection.transaction():
-                locks.hold_until_commit(connection, 1)
+                locks.acquire_until_commit(connection, 1)
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def _claim(request: HostRequest, template: str) -> HostDatabase:
 
     with ExitStack() as turn:
         reservation = Reservation(request, turn)
-        return reservation.kept or reservation.claim(create)
+        return reservation.kept or reservation.create_host(create)
 
 
 def test_nothing_of_others_is_called_in_a_host_database(
@@ -211,13 +211,13 @@ def test_nothing_of_others_is_called_in_a_host_database(
     server = host_request.server
     host = _claim(host_request, hostile_database)
     schema = _build(server, host, "public", moved=True)
-    host.keep(schema, host.source(schema))
+    host.keep_schema(schema, host.schema_source(schema))
     host.release(keep=True)
     host = _claim(host_request, hostile_database)
     assert host.leased
-    source = host.source(host.leased)
+    source = host.schema_source(host.leased)
     _use(server, host, source, host.leased)
-    host.keep(host.leased, source)
+    host.keep_schema(host.leased, source)
     with connect(server, host.name) as connection:
         assert not hostile.calls(connection)
     host._request = host_request._replace(wanted=None)
@@ -230,10 +230,10 @@ def test_nothing_of_others_is_called_in_clones(
     """Which are compared with what they are clones of."""
     server = host_request.server
     host = _claim(host_request, hostile_database)
-    host.begin(1)
+    host.begin_build(1)
     with server.connect(host.name) as connection:
         connection.execute(MODEL.format("public"))
-    host.add_reference("public", None)
+    host.create_reference("public", None)
     host.prepare_clones({"why": ""})
     with server.maintenance() as maintenance, host.clones.creation(2):
         clone = host.clones.names[2]

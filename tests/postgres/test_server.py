@@ -51,12 +51,12 @@ def test_two_ways_to_one_server(server: Server, closed: Server, tmp_path: Path) 
     open_, asked = Identity.of(linked), Identity.of(closed)
     assert asked.system is None
     assert None not in {open_.system, open_.start, asked.start}
-    assert Identity.of(server).may_be(open_)
-    assert asked.may_be(open_)
-    assert not Identity("1", "a").may_be(Identity("2", "b"))
-    assert not Identity("1", "a").may_be(Identity(None, "b"))
-    assert Identity("1", "a").may_be(Identity("1", "b"))
-    assert Identity("1", None).may_be(Identity(None, "b"))
+    assert Identity.of(server).may_be_same_server(open_)
+    assert asked.may_be_same_server(open_)
+    assert not Identity("1", "a").may_be_same_server(Identity("2", "b"))
+    assert not Identity("1", "a").may_be_same_server(Identity(None, "b"))
+    assert Identity("1", "a").may_be_same_server(Identity("1", "b"))
+    assert Identity("1", None).may_be_same_server(Identity(None, "b"))
 
 
 def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
@@ -186,7 +186,7 @@ def test_secrets_for_pg_dump_are_in_no_arguments_and_no_environment(
     monkeypatch.setenv("PGPASSWORD", "another")
     params = {**server.params, **secrets, "dbname": database, "service": "mine"}
     environment = dict(os.environ)
-    with service_file.hidden(params, environment) as (shown, files):
+    with service_file.hide_secrets(params, environment) as (shown, files):
         written = "".join([*map(str, shown.values()), *environment.values(), "another"])
         assert not [secret for secret in secrets.values() if secret in written]
         # What pg_dump finds, by a program that inherits no more than it does.

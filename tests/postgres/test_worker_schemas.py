@@ -26,7 +26,7 @@ def source(server: Server, connection: Connection) -> SchemaSource:
         "source_schema": model,
         "inventory": inventory,
     }
-    return SchemaSource(server=server, **about, path=("public",), ahead=(), batch=10)
+    return SchemaSource(server=server, **about, path=("public",), shims_path=(), batch=10)
 
 
 def states(connection: Connection) -> dict[str, MarkerState]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schema_runner.postgres.database_snapshot import DatabaseSnapshot
-from schema_runner.postgres.databases import requested_as
+from schema_runner.postgres.databases import for_request
 from schema_runner.postgres.pg_dump import PgDump
 
 from ..project import PARALLEL, SERIAL, Project, Result, wait_for
@@ -270,7 +270,7 @@ def test_a_dump_of_the_database(cloned: Project) -> None:
     from_snapshot(cloned, *SERIAL, "--keepdb", MINE="1")
     kept = cloned.databases()
     with cloned.maintenance() as connection:
-        (marker, *_) = (one.marker for one in requested_as(connection, cloned.test_name))
+        (marker, *_) = (one.marker for one in for_request(connection, cloned.test_name))
     snapshot = DatabaseSnapshot.read(file(cloned))
     assert snapshot
     assert (marker.made, marker.extra) == (snapshot.made, snapshot.extra)

@@ -397,7 +397,7 @@ def age(project: Project, seconds: int) -> None:
                 if schema.marker.fingerprint:
                     schemas.mark(connection, schema.name, older(schema.marker))
     with project.maintenance() as connection:
-        for database in databases.requested_as(connection, project.test_name):
+        for database in databases.for_request(connection, project.test_name):
             databases.mark(connection, database.name, older(database.marker))
 
 

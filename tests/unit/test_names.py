@@ -18,10 +18,10 @@ def test_own_names_are_recognised_and_others_are_not() -> None:
 
 def test_a_run_is_known_by_its_application_name() -> None:
     """PostgreSQL cuts names at 63 bytes; a cut one would not be found again."""
-    assert len(names.application(2**62)) <= 63
-    assert names.run_of_application(names.application(4711)) == 4711
+    assert len(names.application_name(2**62)) <= 63
+    assert names.run_of_test_connection(names.application_name(4711)) == 4711
     for other in ("", "psql", "django-schema-runner", "django-schema-runner x", "my 4711"):
-        assert names.run_of_application(other) is None
+        assert names.run_of_test_connection(other) is None
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ def test_a_run_is_known_by_its_application_name() -> None:
 @pytest.mark.parametrize("suffix", ["", "_8", "_123"])
 def test_database_names_fit_the_limit_of_postgresql(name: str, suffix: str) -> None:
     """63 bytes, in whole characters; only what is too long is changed."""
-    fitting = names.database(name, suffix)
+    fitting = names.database_name(name, suffix)
     assert len(fitting.encode()) <= 63
     assert fitting.endswith(suffix)
     assert (fitting == name + suffix) == (len((name + suffix).encode()) <= 63)
-    assert fitting != names.database(name + "x", suffix)
+    assert fitting != names.database_name(name + "x", suffix)
 
 
 def test_databases_made_from_one_name_differ() -> None:
@@ -65,16 +65,16 @@ def test_databases_of_runs_are_known_by_their_names(
     empty = [names.clone_database(host, 0) for host in (request, *hosts)]
     empty += [names.own_database(host, other, worker) for host in (request, *hosts)]
     for name in (*hosts, *empty):
-        assert names.is_of_run(name, [request] if name in hosts else [request, *hosts])
-        assert not names.is_of_run(f"{name}_app", [request, *hosts])
-        assert not names.is_of_run(f"app_{name}", [request, *hosts])
+        assert names.is_named_after_run(name, [request] if name in hosts else [request, *hosts])
+        assert not names.is_named_after_run(f"{name}_app", [request, *hosts])
+        assert not names.is_named_after_run(f"app_{name}", [request, *hosts])
     assert names.runs_in(hosts[0])[-1:] == [run]
     for host in (request, *hosts, empty[0]):
         clone = names.clone_database(host, worker)
         for name in (clone, names.database_of_run(clone, run)):
-            assert names.is_clone_of(name, host)
-            assert not names.is_clone_of(f"{name}_app", host)
-            assert not names.is_clone_of(f"app_{name}", host)
+            assert names.is_clone_name(name, host)
+            assert not names.is_clone_name(f"{name}_app", host)
+            assert not names.is_clone_name(f"app_{name}", host)
     for name in (request, f"{request}_demo", "shop"):
-        assert not names.is_of_run(name, [request])
-        assert not names.is_clone_of(name, request)
+        assert not names.is_named_after_run(name, [request])
+        assert not names.is_clone_name(name, request)

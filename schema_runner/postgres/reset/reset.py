@@ -55,7 +55,7 @@ class Reset:
         about, are in the way.
         """
         self.prepare(connection)
-        with lock_waits.lock_holders_named(connection, self.schema, "reset"):
+        with lock_waits.lock_timeout_explained(connection, self.schema, "reset"):
             self._clear(connection, scope, kept)
 
     def _clear(self, connection: Connection, scope: Scope, kept: Mapping[str, WantedRows]) -> None:
@@ -90,7 +90,7 @@ class Reset:
         """
         contents = template.contents
         self.clear(connection, Scope(), template.copies.rows)
-        with lock_waits.lock_holders_named(connection, self.schema, "reset"):
+        with lock_waits.lock_timeout_explained(connection, self.schema, "reset"):
             rows.restore_sequences(
                 connection, self.schema, contents.sequences, exactly=sequences_exactly
             )
