@@ -1,4 +1,4 @@
-"""Clone databases for workers that cannot use schemas."""
+"""Clone databases, for workers that cannot use schemas."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,38 +16,38 @@ from .server import Connection, Server
 
 
 class Clones:
-    """The clones of the database `source`, which no test uses, for a run.
+    """A run's clones of the database `source`, in which no tests run.
 
     CREATE DATABASE refuses a template that has connections, so no lease is held in the source.
-    Each run that uses it holds a lock in another database, which `pg_locks` shows.
+    Instead, each run that uses it holds a lock in another database, which `pg_locks` shows.
     """
 
     def __init__(self, request: HostRequest, source: str, run: int) -> None:
         self.source = source
         self._request = request
         self._run = run
-        # By worker.
+        # The names of the clones, by worker.
         self.names: dict[int, str] = {}
-        # What a clone has as long as nothing has been written in it, and where sequences are.
+        # The row versions and sequence values of an unchanged clone.
         self._versions: RelationFacts = {}
         self._values: RelationFacts = {}
 
     @staticmethod
     def lock_key(source: str) -> int:
-        """Return the advisory lock that runs share which use clones of a database."""
+        """Return the key of the advisory lock that runs with clones of a database share."""
         return locks.key(f"clones of {source}")
 
     def reuse(self, worker: int) -> bool:
-        """Give a worker a clone that is kept, if there is one that no other run has."""
+        """Assign a kept, unused clone to a worker; return False if there is none."""
         workers = range(1, self._request.workers + 1)
         first_choice = names.clone_database(self.source, worker)
         of_others = {names.clone_database(self.source, n) for n in workers} - {first_choice}
         with self._hold_name() as maintenance:
             kept = [
-                one.name
-                for one in self._found(maintenance)
-                if one.marker.state is MarkerState.KEPT
-                and one.name not in {self.source, *of_others}
+                database.name
+                for database in self._list_clones(maintenance)
+                if database.marker.state is MarkerState.KEPT
+                and database.name not in {self.source, *of_others}
             ]
             for name in sorted(kept, key=lambda name: name != first_choice)[:1]:
                 self._mark(maintenance, name, MarkerState.READY)
@@ -56,7 +56,7 @@ class Clones:
 
     @contextmanager
     def creation(self, worker: int) -> Iterator[None]:
-        """Mark the clone, called `names[worker]`, that the body of the `with` makes."""
+        """Choose `names[worker]`, and mark the clone that the caller creates under that name."""
         name = names.clone_database(self.source, worker)
         with self._hold_name() as maintenance:
             if self._is_taken(maintenance, name):
@@ -68,24 +68,24 @@ class Clones:
                 self._mark(maintenance, name, MarkerState.READY)
 
     def _is_taken(self, maintenance: Connection, name: str) -> bool:
-        """Whether there is a database of this name that must not be replaced.
+        """Whether a database has this name and must not be replaced.
 
-        One without a marker is replaced, as stock Django does unless it keeps its own.
+        As in stock Django, a database without a marker is replaced, unless with --keepdb.
         """
-        marked = [one.name for one in databases.list_all(maintenance) if one.marker]
+        marked = [item.name for item in databases.list_all(maintenance) if item.marker]
         return name in marked or (
             self._request.keeps_existing and databases.exists(maintenance, name)
         )
 
     def drop(self, name: str) -> None:
         with self._request.server.maintenance() as maintenance:
-            # It may have been removed, and another run's may have its name.
+            # It may have been dropped, and another run's database may have its name.
             if not databases.missing(maintenance, self._request.name, {name: self._run}):
                 sessions.end_test_sessions(maintenance, name, self._run)
                 databases.drop(maintenance, name)
 
     def give_back(self, name: str) -> bool:
-        """Keep a clone as it was made; drop it, and return False, if tests have written in it."""
+        """Keep an unchanged clone; drop it, and return False, if tests committed changes."""
         with self._hold_name() as maintenance:
             sessions.end_test_sessions(maintenance, name, self._run)
             is_kept = self._restore(name)
@@ -105,13 +105,13 @@ class Clones:
             with server.connect(name) as connection:
                 if row_versions(connection) != self._versions:
                     return False
-                # Aborted transactions have moved them.
+                # Transactions that were rolled back moved these.
                 moved = self._values.items() - sequence_values(connection).items()
                 for sequence, (value, is_called) in moved:
                     query = "SELECT pg_catalog.setval(%s::regclass, %s, %s)"
                     connection.execute(query, [sequence, value, is_called])
         except psycopg.Error:
-            # Something hides rows from our role, for example.
+            # Row security may hide rows from the current role, for example.
             return False
         return True
 
@@ -123,10 +123,10 @@ class Clones:
         ):
             yield maintenance
 
-    def _found(self, maintenance: Connection) -> list[MarkedDatabase]:
-        """List the source and its clones, of whatever run."""
+    def _list_clones(self, maintenance: Connection) -> list[MarkedDatabase]:
+        """List the source and its clones, of all runs."""
         found = databases.for_request(maintenance, self._request.name)
-        return [one for one in found if one.marker.template == self.source]
+        return [database for database in found if database.marker.template == self.source]
 
     def _mark(self, maintenance: Connection, name: str, state: MarkerState) -> None:
         marker = Marker(self._run, state, self._request.name, template=self.source)
@@ -134,20 +134,24 @@ class Clones:
 
 
 def drop_leftover_clones(connection: Connection, request: str, run: int, *, spared: str) -> None:
-    """Drop what a run's workers were making as they ended, or what they could not give back."""
-    for one in databases.for_request(connection, request):
-        is_ours = one.marker.run == run and one.name != spared
-        if is_ours and one.marker.state is not MarkerState.KEPT:
-            sessions.end_test_sessions(connection, one.name, run)
-            databases.drop(connection, one.name)
+    """Drop a run's clones that were not kept, as those of killed workers, except `spared`."""
+    for database in databases.for_request(connection, request):
+        is_ours = database.marker.run == run and database.name != spared
+        if is_ours and database.marker.state is not MarkerState.KEPT:
+            sessions.end_test_sessions(connection, database.name, run)
+            databases.drop(connection, database.name)
 
 
 class CloneSource(NamedTuple):
-    """A database that `run` builds once, for clones of it; no test uses it.
+    """A database `test_<NAME>_0`, which one worker builds and all workers clone.
 
-    `host` is the name of the host database, and `request` the one that was asked for. Any worker
-    can build it. CREATE DATABASE refuses a template that has connections, so no lease is in it:
-    the marker names the run, and `pg_locks` shows whether that is alive.
+    No tests run in it. CREATE DATABASE refuses a template that has connections, so no lease is
+    held in it: its marker names the run, and `pg_locks` shows whether that run is alive.
+
+    `server`: the server of the database.
+    `host`: the name of the host database.
+    `request`: the name that the run requested for the host database.
+    `run`: the run that builds it.
     """
 
     server: Server
@@ -161,7 +165,7 @@ class CloneSource(NamedTuple):
 
     @contextmanager
     def build_lock(self) -> Iterator[bool]:
-        """Let others wait for the body of the `with`; yield whether it has to build."""
+        """Hold the lock that other workers wait for; yield whether the caller has to build."""
         lock = locks.key(f"spare of run {self.run}")
         with (
             self.server.maintenance() as maintenance,
@@ -175,18 +179,18 @@ class CloneSource(NamedTuple):
 
     @contextmanager
     def creation(self) -> Iterator[None]:
-        """Mark the database that the body of the `with` creates."""
+        """Mark the database that the caller creates as building."""
         with self._replacing(self.name) as maintenance:
             yield
             self._mark(maintenance, self.name, MarkerState.BUILDING)
 
     def mark_ready(self) -> None:
-        """Let workers have clones of it."""
+        """Mark the database as ready, so that workers can clone it."""
         with self.server.maintenance() as maintenance:
             self._mark(maintenance, self.name, MarkerState.READY)
 
     def clone(self, worker: int) -> str:
-        """Make a worker's clone, in place of one that an earlier process has used."""
+        """Create a worker's clone, and drop the one of an earlier process of that worker."""
         name = names.clone_database(self.host, worker)
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with self._replacing(name) as maintenance:
@@ -195,23 +199,23 @@ class CloneSource(NamedTuple):
         return name
 
     def template_schema(self, clone: str) -> str | None:
-        """Return the schema in a clone from which resets restore rows, if there is one."""
+        """Return the schema in a clone that resets restore rows from, if there is one."""
         with self.server.connect(clone) as connection:
             return schemas.any_template(connection)
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Connection]:
-        """Hold the lock of all who create databases like these, with one of ours dropped."""
+        """Hold the name lock while the caller creates a database; drop the run's old one."""
         lock = locks.key(f"host database {self.request}")
         with self.server.maintenance() as maintenance, locks.hold(maintenance, lock):
             if self._marker(maintenance, name):
                 sessions.end_test_sessions(maintenance, name, self.run)
                 databases.drop(maintenance, name)
             elif databases.is_foreign(maintenance, name):
-                # Stock Django would drop it as it creates one of this name.
+                # Stock Django would drop it.
                 raise SchemaRunnerError(
-                    f"A worker needs a database of its own, but {name!r}, as it would be called, "
-                    f"is none of ours. Rename or drop that one."
+                    f"A worker needs to create the database {name!r}, but there is one of that "
+                    f"name that no run created. Rename or drop that one."
                 )
             with databases.dropped_on_error(maintenance, name):
                 yield maintenance
@@ -224,13 +228,13 @@ class CloneSource(NamedTuple):
         return marker is not None and marker.state is MarkerState.READY
 
     def _marker(self, maintenance: Connection, name: str) -> Marker | None:
-        """Return the marker of a database if it is one of the run's."""
+        """Return the marker of a database if this run created it."""
         found = databases.for_request(maintenance, self.request)
-        markers = [one.marker for one in found if one.name == name]
+        markers = [database.marker for database in found if database.name == name]
         return next((marker for marker in markers if marker.run == self.run), None)
 
 
-# The tables of a database, and its catalogs, but for what ANALYZE writes.
+# All tables with pages, including system catalogs except those that ANALYZE writes.
 _TABLES = """
     SELECT nspname, relname FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
@@ -254,16 +258,17 @@ _SEQUENCES = """
 """
 _SEQUENCE_VALUES = "SELECT {name}::text, last_value, is_called FROM {table}"
 
-# By names in SQL.
+# Facts about tables or sequences, by qualified and quoted name.
 RelationFacts: TypeAlias = dict[str, tuple[object, ...]]
 
 
 def row_versions(connection: Connection) -> RelationFacts:
+    """Return the number of rows of each table, and a hash of their places and transactions."""
     return _read_facts(connection, _TABLES, _ROW_VERSIONS)
 
 
 def sequence_values(connection: Connection) -> RelationFacts:
-    """Return where sequences are, which transactions move that are rolled back, too."""
+    """Return the value of each sequence, which transactions that are rolled back move too."""
     return _read_facts(connection, _SEQUENCES, _SEQUENCE_VALUES)
 
 

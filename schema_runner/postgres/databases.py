@@ -1,4 +1,4 @@
-"""Databases that runs have made: marked, listed and dropped, and proved to be ours."""
+"""Databases that runs created: listing, marking and dropping them, and proof of ownership."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,9 +11,9 @@ from . import names
 from .names import Marker, MarkerState
 from .server import Connection
 
-# A comment proves nothing by itself: any role that may create a database or a schema can write
-# one. A superuser passes pg_has_role for every role, so that only what superusers own counts for
-# one. USAGE is of roles whose rights are inherited: what we could not drop is not ours.
+# A comment alone proves nothing: any role that may create a database or a schema can write one.
+# Superusers pass pg_has_role for every role, so a superuser accepts only superusers as owners.
+# USAGE requires inherited privileges, without which the current role could not drop the object.
 _IS_OURS = """
     (SELECT CASE WHEN we.rolsuper THEN owner.rolsuper
                  ELSE pg_catalog.pg_has_role(owner.oid, 'USAGE') END
@@ -23,9 +23,9 @@ _IS_OURS = """
 
 
 def is_ours(owner: str) -> sql.Composed:
-    """Return SQL that tells of a column with a role's OID whether that is us.
+    """Return an SQL condition: the role whose OID is in the column `owner` is "ours".
 
-    It is if it is the current role, or one that this is a member of.
+    That is the current role, or a role that it is a member of.
     """
     return sql.SQL(_IS_OURS).format(owner=sql.Identifier(owner))
 
@@ -43,19 +43,19 @@ _COMMENT = """
 
 
 class MarkedDatabase(NamedTuple):
-    """A database that is some run's: its comment says so, under its name, and we own it."""
+    """A database that is proved to be a run's, by its marker, its name and its owner."""
 
     name: str
     marker: Marker
 
     @property
     def is_own_database(self) -> bool:
-        """Whether it is for the classes of one worker that share none."""
+        """Whether it was created for a worker's `own_database` classes."""
         return names.is_own_database(self.name, self.marker.run)
 
 
 class Database(NamedTuple):
-    """Any database of the server, with its comment, and whether its owner is us."""
+    """Any database of the server; `is_ours` if its owner is the current role or above it."""
 
     name: str
     comment: str | None
@@ -68,13 +68,13 @@ class Database(NamedTuple):
 
     @property
     def why_unproven(self) -> str | None:
-        """Why a marked database is none of ours, if it is not."""
+        """Why a marked database is not proved to be a run's, or None if it is proved."""
         marker = self.marker
         assert marker is not None
         if marker.name != self.name:
-            # A person has renamed it, or copied the comment.
-            made_as = f"a run has made it as {marker.name!r}"
-            return made_as if marker.name else "it does not say under which name"
+            # It was renamed, or its comment was copied from another one.
+            for_name = f"the comment is for the name {marker.name!r}"
+            return for_name if marker.name else "the comment has no database name"
         return None if self.is_ours else f"it belongs to the role {self.owner!r}"
 
 
@@ -88,45 +88,50 @@ def list_all(maintenance: Connection) -> list[Database]:
 
 
 def is_foreign(maintenance: Connection, name: str) -> bool:
-    """Whether there is a database of this name that is no run's."""
+    """Whether a database of this name exists that no run is proved to have created."""
     return exists(maintenance, name) and not for_request(maintenance, name, only=name)
 
 
 def for_request(
     maintenance: Connection, request: str, *, only: str | None = None
 ) -> list[MarkedDatabase]:
-    """List the databases that runs, dead or alive, have made when they asked for `request`.
+    """List the databases that runs, dead or alive, created for requests of this name.
 
-    With `only`, look at no other than that.
+    `only`: the name of the one database to look for.
     """
-    return [one for one in proven(list_all(maintenance), request) if only in {None, one.name}]
+    found = proven(list_all(maintenance), request)
+    return [database for database in found if only in {None, database.name}]
 
 
 def proven(listing: Iterable[Database], request: str) -> list[MarkedDatabase]:
-    """Return those of a listing that such runs have made."""
+    """Return the databases that runs are proved to have created for requests of this name."""
     return [
-        MarkedDatabase(one.name, marker._replace(name=None))
-        for one, marker in _marked(listing, request)
-        if one.why_unproven is None
+        MarkedDatabase(database.name, marker._replace(name=None))
+        for database, marker in _marked(listing, request)
+        if database.why_unproven is None
     ]
 
 
 def unproven(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
-    """Return those that are marked as if such runs had made them, and are none of ours."""
-    return [one for one in _marked(listing, request) if one[0].why_unproven]
+    """Return the databases that are marked for requests of this name, but lack the proof."""
+    return [
+        (database, marker)
+        for database, marker in _marked(listing, request)
+        if database.why_unproven
+    ]
 
 
 def _marked(listing: Iterable[Database], request: str) -> list[tuple[Database, Marker]]:
     return [
-        (one, marker)
-        for one in listing
-        if (marker := one.marker) and request in {one.name, marker.request}
+        (database, marker)
+        for database in listing
+        if (marker := database.marker) and request in {database.name, marker.request}
     ]
 
 
 def missing(maintenance: Connection, request: str, needed: Mapping[str, int]) -> list[str]:
-    """List those of the databases `needed`, with the runs of their markers, that are gone."""
-    found = {one.name: one.marker.run for one in for_request(maintenance, request)}
+    """Name the missing ones of the databases `needed`, which maps names to the markers' runs."""
+    found = {item.name: item.marker.run for item in for_request(maintenance, request)}
     return [f"database {name}" for name, run in needed.items() if found.get(name) != run]
 
 
@@ -138,36 +143,36 @@ def mark(maintenance: Connection, name: str, marker: Marker) -> None:
 def alternative_pool_name(
     maintenance: Connection, request: str, fingerprint: str, run: int
 ) -> str:
-    """Return what a database with a pool is called where the first choice is taken."""
+    """Return the name of a database for a pool if the requested name is taken."""
     name = names.database_of_fingerprint(request, fingerprint)
     return names.database_of_run(request, run) if exists(maintenance, name) else name
 
 
 @contextmanager
 def dropped_on_error(maintenance: Connection, name: str) -> Iterator[None]:
-    """Have the body of the `with` create a database and mark it.
+    """Drop a database if the caller fails between creating and marking it.
 
-    Where that fails or is broken off, drop it, unless it had been there before: without a
-    marker no later run could know whose it is.
+    Without a marker, no later run could tell who created it. A database that existed before
+    stays.
     """
-    was_there = exists(maintenance, name)
+    existed = exists(maintenance, name)
     try:
         yield
     except BaseException:
-        if not was_there:
+        if not existed:
             with suppress(psycopg.Error):
                 drop(maintenance, name)
         raise
 
 
 def drop(maintenance: Connection, name: str) -> None:
-    """Drop a database, or raise ObjectInUse."""
-    # Never with FORCE: that somebody is connected means that somebody needs it.
+    """Drop a database if it exists. Raises ObjectInUse if a session is connected to it."""
+    # Never with FORCE, because a session that is connected may need the database.
     maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
 
 def drop_if_marked(maintenance: Connection, name: str) -> None:
-    """Drop a database that no lease was held in: leave what has come to bear its name since."""
+    """Drop a database if its marker still names it: another one may have its name now."""
     row = maintenance.execute(_COMMENT, [name]).fetchone()
     marker = Marker.parse(row[0]) if row else None
     if marker is not None and marker.name == name:
@@ -175,7 +180,7 @@ def drop_if_marked(maintenance: Connection, name: str) -> None:
 
 
 def is_of_run(maintenance: Connection, name: str, request: str, run: int) -> bool:
-    """Return whether a run has made this database, named after `request`, and not kept it."""
+    """Whether this run created this database for `request`, and does not keep it."""
     return any(
         database.name == name
         and database.marker.run == run

@@ -1,4 +1,4 @@
-"""The databases that worker schemas live in: what those of both modes have in common."""
+"""The host database, which holds the worker schemas: the base class of both modes."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
@@ -12,25 +12,25 @@ from .lease import Lease, LeaseRecovery
 from .names import Marker, MarkerState
 from .server import Connection
 
-# Only runs that copy, keep or find a template need what makes one.
+# Imported by functions, because only runs that copy or keep schemas need them.
 if TYPE_CHECKING:
     from .pg_dump import Dump, PgDump
     from .snapshot import Snapshot
     from .template import Template
     from .worker_schemas import SchemaSource
 
-# Where stock Django's migrations make tables, and where extensions are.
+# The schema in which stock Django's migrations create tables and extensions.
 PUBLIC = "public"
 
 
 class Host:
-    """The database that worker schemas live in, for as long as a run's lease lasts."""
+    """The database that holds the worker schemas, while a run's lease on it lasts."""
 
-    # What follows the worker schema on the search_path of its connections during a build.
+    # The search_path after the worker schema.
     path: tuple[str, ...] = (PUBLIC,)
-    # What comes between the two once it is over.
+    # Schemas between the worker schema and `path` once the build is done.
     shims_path: tuple[str, ...] = ()
-    # Where extensions are put that all worker schemas of the database share.
+    # The schema of the extensions, which all worker schemas share.
     extensions = PUBLIC
 
     def __init__(self, request: HostRequest, name: str, lease: Lease) -> None:
@@ -39,14 +39,15 @@ class Host:
         self.log = request.log
         self.server = request.server
         self.recovery = LeaseRecovery(self)
-        # What this run has built, as long as that is to be there.
+        # The schema that this run built, unless it was dropped or kept since.
         self.source_schema: str | None = None
-        # The template of this run, or of the pool that it uses, and what it has leased there.
+        # The template of this run, or of the pool that it uses.
         self.template: str | None = None
+        # Worker 1's schema, if leased from that pool.
         self.leased: str | None = None
-        # When that pool was made, in seconds since the Unix epoch.
+        # When that pool was created, in seconds since the Unix epoch.
         self.pool_created_at = 0
-        # The template from which resets restore: that one, or another with nothing but rows.
+        # The template that resets restore rows from: `template`, or one that holds only rows.
         self.reference: str | None = None
         self._request = request
         self._shims: str | None = None
@@ -54,15 +55,12 @@ class Host:
 
     @cached_property
     def _batch(self) -> int:
-        """How many tables one transaction may make, move or drop."""
+        """The number of tables that one transaction may create, move or drop."""
         return self.lease.tables_per_transaction(self._request.workers)
 
     @property
     def connection(self) -> Connection:
-        """The lease's connection, for what the run itself does in this database.
-
-        Raises LeaseLostError.
-        """
+        """The lease's connection. Raises LeaseLostError if the lease cannot be recovered."""
         self.recovery.wait()
         return self.lease.connection
 
@@ -70,23 +68,22 @@ class Host:
         return self.server.connect(self.name)
 
     def begin_build(self, worker: int) -> str | None:
-        """Prepare a build; return the schema that it is to create tables in, if not `public`."""
+        """Prepare a build; return the schema for its tables, or None for `public`."""
         raise NotImplementedError
 
     def finish_build(self, worker: int) -> str:
-        """Make what a build has created the worker's schema, and return that."""
+        """Turn the tables of a build into the worker's schema, and return its name."""
         raise NotImplementedError
 
     def release(self, *, keep: bool) -> None:
-        """Drop what is left of this run, unless it is kept, and end the lease."""
+        """Drop the objects of this run, unless `keep`, and close the lease."""
         raise NotImplementedError
 
     def add_shims(self, schema: str) -> list[str]:
-        """Give each worker advisory locks of its own from now on.
+        """Create the shims, which separate the workers' advisory locks.
 
-        This puts pg_catalog behind the worker schemas, all of which are like `schema`. Return
-        what in that one would then be found instead of a thing of PostgreSQL's: if there is
-        any, nothing is done.
+        With the shims, pg_catalog comes after the worker schema on the search_path. Return the
+        objects of `schema` that would hide PostgreSQL's own; if there are any, create no shims.
         """
         from . import advisory_locks
 
@@ -101,11 +98,11 @@ class Host:
         return []
 
     def start_dump(self, source_schema: str, pg_dump: "PgDump") -> None:
-        """Begin with a template of a schema: only rows may be added to it from now on."""
+        """Start pg_dump for the template of a schema, whose structure must not change any more."""
         self._dump = pg_dump.start(self.server, self.name, source_schema)
 
     def start_tests(self) -> None:
-        """Leave the build: tests begin."""
+        """End the build, before the tests start."""
         self.stop_dump()
 
     def stop_dump(self) -> None:
@@ -116,9 +113,10 @@ class Host:
     def create_template(
         self, source_schema: str, extra: Mapping[str, Any], since: int | None
     ) -> None:
-        """Make the template that is begun, which knows the `extra` facts. Raises CopyError.
+        """Create the template from the running dump, and store the `extra` facts in it.
 
-        Rows that the transaction `since`, or a later one, has written are marked in it.
+        Mark the rows that the transaction `since`, or a later one, wrote. Raises CopyError if
+        the schema cannot be copied.
         """
         from .structure_script import TemplateContents
         from .template import Template
@@ -135,7 +133,7 @@ class Host:
             schemas.mark_ready(self.connection, source_schema, self.lease.run)
 
     def create_reference(self, source_schema: str, since: int | None) -> None:
-        """Copy the rows of `source_schema` for resets, unless a template has them."""
+        """Copy the rows of `source_schema` for resets, unless a template holds them."""
         if self.reference is None:
             from .template import Template
 
@@ -145,11 +143,14 @@ class Host:
             self.reference = template.name
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
-        """Make a template of a snapshot; return what undoes it. Raises SnapshotError."""
+        """Create the template from a snapshot; return a function that undoes this.
+
+        Raises SnapshotError if the snapshot cannot be restored.
+        """
         missing = snapshot.missing_extensions(self.connection)
         template = snapshot.restore(
             self.connection,
-            # As old as what it is made of.
+            # KEEP_DAYS counts from the creation of the snapshot.
             self._marker_of_template._replace(made=snapshot.made),
             path=self.path,
             extensions=self.extensions,
@@ -165,19 +166,22 @@ class Host:
             self.connection.execute(drop)
 
     def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
-        """Return the template as it can be written to a file. Raises SnapshotError."""
+        """Return a snapshot of the template, for a file.
+
+        Raises SnapshotError if it would not restore the same.
+        """
         from .snapshot import Snapshot
         from .template import Template
 
         assert self.template is not None
         template = Template.read(self.connection, self.template, self.path)
-        markers = {one.name: one.marker for one in schemas.found(self.connection)}
-        # That of a pool may be older than this run.
+        markers = {schema.name: schema.marker for schema in schemas.found(self.connection)}
+        # A pool's template may be older than this run.
         made = markers[self.template].made or now
         return Snapshot.of(self.connection, template, fingerprint, made)
 
     def verify_template(self) -> None:
-        """Make sure that copies of the template are like the original. Raises CopyError."""
+        """Make and drop a copy of an unproven template. Raises CopyError if the copy differs."""
         from .template import Template
 
         assert self.template is not None
@@ -191,12 +195,12 @@ class Host:
         return wanted.marker(run) if wanted else Marker(run, MarkerState.READY)
 
     def use_template(self, template: "Template") -> None:
-        """Make schemas from that template, and keep it from being dropped."""
+        """Use this template for copies and resets, and lock it so that no run drops it."""
         self.template = self.reference = template.name
         self.lease.acquire_shared(schemas.lock_of_pool(template.name))
 
     def use_pool(self, template: "Template") -> None:
-        """Use a pool, and lease worker 1's schema in it."""
+        """Use the pool of this template, and lease worker 1's schema from it."""
         from .pool import take
 
         self.use_template(template)
@@ -213,7 +217,10 @@ class Host:
             schemas.mark(self.connection, self._shims, marker)
 
     def schema_source(self, source_schema: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":
-        """Describe a schema of this run so that workers can make others like it."""
+        """Return what workers need to create schemas like `source_schema`.
+
+        `reasons` say why they cannot, if they need databases instead.
+        """
         from .worker_schemas import SchemaSource
 
         is_built = not (self.template or reasons)
@@ -234,23 +241,22 @@ class Host:
         )
 
     def sweep(self, spared: Collection[str] = ()) -> None:
-        """Drop what dead runs have left, and pools that nobody uses, but for those `spared`."""
+        """Drop the schemas of dead runs, and unused pools except those in `spared`."""
         alive = sessions.live_runs_without_lease(self.connection)
-        for one in alive.values():
-            self.log(f"Nothing of {one} is removed from {self.name!r}, nor what is kept there.")
-        if reaped := schemas.sweep(
+        for run in alive.values():
+            self.log(f"Removing no schemas from {self.name!r}: {run} is still connected.")
+        if swept := schemas.sweep(
             self.connection, batch=self._batch, spared=spared, alive=alive.keys()
         ):
-            left = ", ".join(reaped)
-            self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
+            self.log(f"Removed leftovers of an earlier run in {self.name!r}: {', '.join(swept)}.")
         if left_alone := schemas.left_by_other_roles(self.connection):
             self.log(
-                f"Schemas in {self.name!r} are left alone: they belong to other roles: "
-                f"{', '.join(left_alone)}. If nothing in them is needed, drop them: DROP SCHEMA"
+                f"Schemas in {self.name!r} are left alone because they belong to other roles: "
+                f"{', '.join(left_alone)}. If you do not need them, drop them with DROP SCHEMA."
             )
 
     def keep_schema(self, schema: str, source: "SchemaSource | None") -> str:
-        """Leave a schema in place as the run ends; return its name. See `Blueprint.keep`."""
+        """Keep a schema after the run; return its name. See `SchemaSource.keep`."""
         self.source_schema = self.leased = None
         self.recovery.can_clean_up()
         if source is not None:
@@ -259,11 +265,11 @@ class Host:
         return schema
 
     def exists(self) -> bool:
-        """Whether the database is still the one that the run has begun with."""
+        """Whether the database still exists, and is not another one of the same name."""
         return True
 
     def missing_objects(self) -> list[str]:
-        """Name what others have removed of what the run needs: all that does not come and go."""
+        """Name the schemas that the run needs and that others have dropped."""
         needed = {
             self.template,
             self.reference,
@@ -272,11 +278,12 @@ class Host:
             self.source_schema,
             *self.shims_path,
         }
-        found = {one.name for one in schemas.found(self.lease.connection)} | {"pg_catalog"}
-        return [f"schema {name}" for name in needed if name and name not in found]
+        existing = {schema.name for schema in schemas.found(self.lease.connection)}
+        existing |= {"pg_catalog"}
+        return [f"schema {name}" for name in needed if name and name not in existing]
 
     def drop_worker_schemas(self, worker: int) -> None:
-        """Drop all schemas that a worker has, and end what it still has open."""
+        """End the remaining sessions of a worker, and drop all of its schemas."""
         if not self.recovery.can_clean_up():
             return
         if worker == 1:

@@ -1,4 +1,4 @@
-"""What a run asks for: a host database of some name."""
+"""The request of a run for a host database."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
@@ -13,14 +13,18 @@ Log: TypeAlias = Callable[[str], None]
 
 
 class HostRequest(NamedTuple):
-    """What a run asks for: a host database of this `name`.
+    """The request of a run for a host database.
 
-    Where `is_projects_own`, a database of that name holds what users work with. `workers` is
-    how many schemas are going to be dropped at once, `oldest_version` the least server version
-    that will do, as libpq counts them (150004 is 15.4). With `wanted`, what the run makes is kept
-    for others, and it uses what others have kept; `want` returns `wanted`
-    once there is a connection. With `keeps`, nothing that was there is replaced. `pg_dump` names
-    that program where it is not to be looked for.
+    `server`: the server of the database.
+    `name`: the preferred name of the database.
+    `is_projects_own`: whether `name` is the NAME of an entry in DATABASES.
+    `workers`: the number of workers, which may drop their schemas at the same time.
+    `oldest_version`: the minimum server version, as libpq counts (150004 is 15.4).
+    `log`: prints a line of the run's output.
+    `wanted`: the pools that the run can use, or None if it keeps nothing.
+    `wanted_for`: returns `wanted`, for which it needs a connection.
+    `pg_dump`: the path of the program, or None to search for it.
+    `keeps_existing`: whether databases without a marker stay, as with --keepdb.
     """
 
     server: Server
@@ -35,14 +39,14 @@ class HostRequest(NamedTuple):
     keeps_existing: bool = False
 
     def for_run(self, run: int) -> Self:
-        """Return the same request with connections that are known to be a run's."""
+        """Return the request with the run's application_name on all connections."""
         application = names.main_application_name(run)
         return self._replace(server=self.server._replace(application=application))
 
     def with_wanted(self, connection: Connection) -> Self:
-        """Return the same request with `wanted` filled in."""
+        """Return the request with the result of `wanted_for` as `wanted`."""
         return self._replace(wanted=self.wanted_for(connection)) if self.wanted_for else self
 
     def hold_name(self, maintenance: Connection) -> locks.LockContext:
-        """Keep others from creating and dropping databases of this name, and named after it."""
+        """Lock the name: no other run creates or drops databases for a request of this name."""
         return locks.hold(maintenance, locks.key(f"host database {self.name}"))

@@ -1,4 +1,4 @@
-"""The name of a host database: found, reserved and given under an advisory lock."""
+"""Choosing and locking the name of a host database, and using a kept one."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
@@ -23,16 +23,21 @@ if TYPE_CHECKING:
 
 
 class Reservation:
-    """The name of a host database that is going to be made, which nobody else can take.
+    """A locked name for a new host database, or a kept database to use instead.
 
-    It is the one that was asked for, unless a live run has that, or it is kept. What dead runs
-    have left is removed. There is nothing to make where a `kept` one can be used. Raises
-    SchemaRunnerError where what would be replaced is not ours to remove, where the role may not
-    create databases, and where the server is too old.
+    The name is the requested one, unless a live run uses that database or a pool is kept in it.
+    Databases of dead runs are dropped.
+
+    `name`: the name of the database.
+    `kept`: the kept host database that the run can use, or None if it has to create one.
     """
 
     def __init__(self, request: HostRequest, build_lock: ExitStack) -> None:
-        """Enter into `build_lock` what to leave once other runs can use what was built."""
+        """Choose a database; the caller closes `build_lock` after the build.
+
+        Raises SchemaRunnerError if the database of this name must not be replaced, if the role
+        may not create databases, or if the server is too old.
+        """
         self._run = locks.new_run()
         request = request.for_run(self._run)
         with ExitStack() as entered:
@@ -59,7 +64,7 @@ class Reservation:
                 self._entered = entered.pop_all()
 
     def create_host(self, create: Callable[[], object]) -> "HostDatabase":
-        """Have the database created; others can ask for the name from then on."""
+        """Call `create` to create the database, and release the lock of its name."""
         request = self._request
         with (
             self._entered,
@@ -71,14 +76,14 @@ class Reservation:
             databases.mark(self._maintenance, self.name, marker)
             connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = Lease(connection, self._run)
-            inherited = [str(one) for one in move.contents(connection, PUBLIC)]
+            inherited = [str(item) for item in move.contents(connection, PUBLIC)]
             self._drop_unmarked(partial(names.is_named_after_run, hosts=self._hosts), self.name)
             opened.pop_all()
         return HostDatabase(request, self.name, lease, marker, inherited)
 
     @property
     def _marker(self) -> Marker:
-        """That of a database in which nothing is built yet."""
+        """The marker of a database before its build."""
         run, request = self._run, self._request
         if request.wanted:
             return request.wanted.marker(run, request.name)._replace(state=MarkerState.BUILDING)
@@ -88,7 +93,7 @@ class Reservation:
         self._entered.close()
 
     def _find_kept(self) -> "HostDatabase | None":
-        """Return a database that runs have kept, if its pool can be used."""
+        """Return a kept database if its pool, or the database itself, can be used."""
         request, wanted = self._request, self._request.wanted
         if wanted is None:
             return None
@@ -98,15 +103,15 @@ class Reservation:
                 if database.marker.fingerprint == wanted.fingerprint:
                     with suppress(SchemaRunnerError):
                         if host := self._use_pool(database, wanted):
-                            # What stays is the pool, and what live runs use.
-                            for one in found:
-                                if one.is_own_database:
-                                    self._remove(one)
+                            # Databases of `own_database` classes are left by dead runs.
+                            for other in found:
+                                if other.is_own_database:
+                                    self._remove(other)
                             return host
         return None
 
     def _report_nearest_pool(self, wanted: "Wanted") -> None:
-        """Tell which pool comes nearest to what is wanted, where none can be used."""
+        """Report the pool that is most like the wanted one."""
         from . import pool
 
         found = databases.for_request(self._maintenance, self._request.name)
@@ -144,46 +149,50 @@ class Reservation:
         is_usable = marker.state is MarkerState.KEPT and marker.made >= wanted.oldest
         if not is_usable or not wanted.is_unchanged(marker.extra or {}):
             return None
-        for one in databases.for_request(self._maintenance, request.name):
-            is_clone = one.marker.template == database.name and one.name != database.name
-            if is_clone and one.marker.state is not MarkerState.KEPT:
-                self._remove(one)
+        for other in databases.for_request(self._maintenance, request.name):
+            is_clone = other.marker.template == database.name and other.name != database.name
+            if is_clone and other.marker.state is not MarkerState.KEPT:
+                self._remove(other)
         return HostDatabase.reuse(request, database, self._run)
 
     def _choose_name(self) -> str:
         request, maintenance = self._request, self._maintenance
         self._listing = databases.list_all(maintenance)
         found = databases.proven(self._listing, request.name)
-        self._hosts = {request.name, *(one.name for one in found)}
+        self._hosts = {request.name, *(database.name for database in found)}
         self._sweep_clones(found)
         taken = self._pools_to_keep(found)
         taken |= {
-            one.name
-            for one in found
-            if one.marker.template in taken and one.marker.state is MarkerState.KEPT
+            database.name
+            for database in found
+            if database.marker.template in taken and database.marker.state is MarkerState.KEPT
         }
-        taken |= {one.name for one in found if one.name not in taken and not self._remove(one)}
+        taken |= {
+            database.name
+            for database in found
+            if database.name not in taken and not self._remove(database)
+        }
         unproven = self._report_unproven()
         if request.name not in taken and databases.exists(maintenance, request.name):
             if request.is_projects_own:
-                raise removal.projects_database_error(request, ["what is in it"])
+                raise removal.projects_database_error(request, ["its contents"])
             if request.keeps_existing or request.name in unproven:
                 taken.add(request.name)
                 if request.name not in unproven:
-                    why = "no run has made it, and one that keeps schemas replaces nothing"
+                    why = "no run created it, and runs that keep schemas replace no database"
                     removal.log_left_alone(request, request.name, why)
         return self._alternative_name() if request.name in taken else request.name
 
     def _sweep_clones(self, found: list[MarkedDatabase]) -> None:
-        """Drop clones over which a run was killed, as long as what they are clones of is there."""
+        """Drop unmarked clones: a run was killed between creating and marking them."""
         for source in found:
-            # Nothing is cloned once schemas have been made in it.
+            # A database with worker schemas is not cloned.
             is_cloned = source.marker.beside is None and not source.is_own_database
             if is_cloned and not locks.is_held(self._maintenance, source.marker.run):
                 self._drop_unmarked(partial(names.is_clone_name, host=source.name), source.name)
 
     def _drop_unmarked(self, is_named_so: Callable[[str], bool], source: str) -> None:
-        candidates = [one for one in self._listing if is_named_so(one.name)]
+        candidates = [database for database in self._listing if is_named_so(database.name)]
         server = self._request.server
         self._log_removed(
             removal.drop_unmarked_copies(self._maintenance, server, candidates, source)
@@ -198,33 +207,35 @@ class Reservation:
         return names.database_of_run(request.name, self._run)
 
     def _report_unproven(self) -> list[str]:
-        """Return the names of databases that only look like those of runs.
+        """Log and return the names of marked databases without proof that runs created them.
 
-        What another role keeps needs no word: that is its to use again, or to remove.
+        Databases that another role keeps are not logged: that role uses or removes them.
         """
         found = databases.unproven(self._listing, self._request.name)
-        for one, marker in found:
-            is_kept = marker.state is MarkerState.KEPT and marker.name == one.name
+        for database, marker in found:
+            is_kept = marker.state is MarkerState.KEPT and marker.name == database.name
             if not is_kept and not locks.is_held(self._maintenance, marker.run):
                 removal.log_left_alone(
-                    self._request, one.name, f"its comment is a run's, but {one.why_unproven}"
+                    self._request,
+                    database.name,
+                    f"its comment marks it as a run's, but {database.why_unproven}",
                 )
-        return [one.name for one, _ in found]
+        return [database.name for database, _ in found]
 
     def _pools_to_keep(self, found: list[MarkedDatabase]) -> set[str]:
         wanted = self._request.wanted
         pools = _pools(found)
-        # A run that keeps nothing has no say in what others keep.
+        # A run that keeps nothing does not remove pools.
         return set(pools if wanted is None else wanted.that_stay(pools))
 
     def _remove(self, database: MarkedDatabase) -> bool:
-        """Remove a database of ours unless it is needed; return whether that was done."""
+        """Drop a database of runs unless it is in use; return whether it was dropped."""
         left = removal.remove(self._maintenance, self._request, database)
         if left is None:
             return False
         if _is_of_pool(database):
             self._request.log(
-                f"Removed what is beyond KEEP_POOLS or KEEP_DAYS: database {database.name}."
+                f"Removed pools beyond KEEP_POOLS or KEEP_DAYS: database {database.name}."
             )
         else:
             self._log_removed([database.name], *left)
@@ -233,20 +244,20 @@ class Reservation:
     def _log_removed(self, removed: list[str], *schemas: str) -> None:
         if removed:
             left = ", ".join([*(f"database {name}" for name in removed), *schemas])
-            self._request.log(f"Removed what an earlier run left: {left}.")
+            self._request.log(f"Removed leftovers of an earlier run: {left}.")
 
 
 def _pools(found: list[MarkedDatabase]) -> dict[str, Marker]:
-    """Map the databases among these that are kept with a pool to their markers."""
+    """Return the markers of the databases that contain or are pools, by name."""
     return {
-        one.name: one.marker
-        for one in found
-        if one.marker.fingerprint and one.marker.state is MarkerState.KEPT
+        database.name: database.marker
+        for database in found
+        if database.marker.fingerprint and database.marker.state is MarkerState.KEPT
     }
 
 
 def _is_of_pool(database: MarkedDatabase) -> bool:
-    """Whether it is kept with a pool, or is a clone of one that is."""
+    """Whether a database is kept with a pool, or as a clone of such a database."""
     marker = database.marker
     return marker.state is MarkerState.KEPT and bool(marker.fingerprint or marker.template)
 
@@ -261,8 +272,8 @@ def _check_privilege(maintenance: Connection) -> None:
     if not may_create:
         grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string()
         raise SchemaRunnerError(
-            f"permission denied to create database: the role {role!r} may not. Make the "
-            f"schemas in the project's own database instead, with --host-database current, or "
-            f"have an administrator say: {grant};",
+            f"permission denied to create database: the role {role!r} has no CREATEDB. Use "
+            f"--host-database current to create the schemas in the project's own database, or "
+            f"ask an administrator to run: {grant};",
             exit_code=2,
         )

@@ -1,4 +1,4 @@
-"""The project's own database as a host: schemas beside what users work with."""
+"""The project's own database as the host database (`--host-database current`)."""
 
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
@@ -29,8 +29,8 @@ from .server import Connection
 if TYPE_CHECKING:
     from .template import Template
 
-# Of what is on the project's own path: where extensions are, whose types and functions the
-# tests need. Elsewhere there is nothing but the project's tables, which they must not find.
+# The schemas on the project's own search_path that contain extensions, whose types and functions
+# tests need. Tests must not find the project's tables in the others.
 _PATH = """
     SELECT schema
     FROM pg_catalog.unnest(%s::name[]) WITH ORDINALITY AS path (schema, nth)
@@ -42,21 +42,21 @@ _PATH = """
 
 
 class ProjectDatabase(Host):
-    """A database that was there before the run and stays: nothing but schemas is made in it.
+    """A database that exists before and after the run, which creates only schemas in it.
 
-    A build creates its objects in the worker schema itself, ahead on the path. Extensions, of
-    which a database has one each, go to a schema that the runs share and that the last of them
-    removes.
+    A build migrates in the worker schema, which comes first on the search_path. Extensions go to
+    a schema that all runs share, because a database can have each extension only once. The last
+    of these runs drops it.
     """
 
     extensions = names.EXTENSIONS_SCHEMA
 
     @classmethod
     def open(cls, request: HostRequest, build_lock: ExitStack) -> "ProjectDatabase":
-        """Take a lease in the database and remove what dead runs have left there.
+        """Take a lease in the database, drop leftovers of dead runs, and look for a pool.
 
-        Enter into `build_lock` what to leave once other runs can use what was built. Raises
-        SchemaRunnerError if the role may not create schemas in it.
+        The caller closes `build_lock` after the build. Raises SchemaRunnerError if the role may
+        not create schemas, or if the server is too old.
         """
         run = locks.new_run()
         request = request.for_run(run)
@@ -76,14 +76,14 @@ class ProjectDatabase(Host):
             host._remove_leftover_extensions()
             if not project_extensions.create_extensions_schema(connection):
                 host.path = tuple(projects)
-                # Whoever uses that removes it, beside this run too.
+                # Other runs may drop the schema while this one lasts.
                 host.lease.release_shared(locks.EXTENSIONS_IN_USE)
             host._use_pools(build_lock)
             taken.pop_all()
         return host
 
     def _use_pools(self, build_lock: ExitStack) -> None:
-        """Use what is kept, if it is wanted, and drop what is of no use to anybody."""
+        """Use a kept pool if there is one for this run, and drop leftovers and unused pools."""
         connection = self.connection
         wanted, kept = self._request.wanted, None
         if wanted is not None:
@@ -95,11 +95,11 @@ class ProjectDatabase(Host):
             if not kept:
                 pool.pass_over(connection, wanted)
         others = {
-            one.name: one.marker
-            for one in pool.templates(connection)
-            if not kept or one.name != kept.name
+            schema.name: schema.marker
+            for schema in pool.templates(connection)
+            if not kept or schema.name != kept.name
         }
-        # A run that keeps nothing has no say in what others keep.
+        # A run that keeps nothing does not remove pools.
         spared = wanted.that_stay(others) if wanted else [*others]
         if kept:
             self.use_pool(kept)
@@ -108,12 +108,11 @@ class ProjectDatabase(Host):
         self.sweep(spared)
 
     def _is_usable(self, kept: "Template") -> bool:
-        """Whether a pool is there and has what it needs; drop it where it cannot have that."""
-        markers = {one.name: one.marker for one in pool.templates(self.connection)}
+        """Whether a pool exists and its extensions are available; if they are not, drop it."""
+        markers = {schema.name: schema.marker for schema in pool.templates(self.connection)}
         if kept.name not in markers:
-            # Just before this run could hold it, one with --clear-pools has taken it away.
+            # A run with --clear-pools dropped it before this run locked it.
             return False
-        # Few runs need it.
         from . import packed_templates
 
         if self.extensions not in self.path and (
@@ -126,11 +125,11 @@ class ProjectDatabase(Host):
         return False
 
     def _remove_leftover_extensions(self) -> None:
-        """Remove extensions of a run that was killed, if no run is there to need them."""
+        """Drop the extensions of killed runs, unless another run uses the shared extensions."""
         with self.lease.exclude_other_runs() as is_alone:
             if is_alone and (removed := self._remove_extensions()):
                 left = ", ".join(f"extension {name}" for name in removed)
-                self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
+                self.log(f"Removed leftovers of an earlier run in {self.name!r}: {left}.")
 
     def _remove_extensions(self) -> list[str]:
         connection, path = self.connection, self.path
@@ -161,7 +160,7 @@ class ProjectDatabase(Host):
                     pass
             if wanted or not keep:
                 schemas.drop_rest(connection, run, batch=self._batch)
-            # What it cannot do is left to autovacuum. Afterwards, runs that begin have to wait.
+            # Autovacuum does the rest. Before the lock on extensions, for which new runs wait.
             with suppress(psycopg.Error):
                 vacuum.run_on_catalogs(connection)
             if self.extensions in self.path and self.lease.release_extensions():
@@ -180,6 +179,6 @@ def _check_privilege(connection: Connection) -> None:
             sql.Identifier(database), sql.Identifier(role)
         )
         raise SchemaRunnerError(
-            f"The role {role!r} may not create schemas in the database {database!r}. Have its "
-            f"owner say: {grant.as_string()}"
+            f"The role {role!r} may not create schemas in the database {database!r}. Ask its "
+            f"owner to run: {grant.as_string()}"
         )

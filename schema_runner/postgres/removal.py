@@ -1,4 +1,4 @@
-"""Removal, renaming and contents of databases that runs have made."""
+"""Dropping and renaming databases that runs created, and checking their contents."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -29,9 +29,10 @@ from .server import Connection, Server
 def remove(
     maintenance: Connection, request: HostRequest, database: MarkedDatabase
 ) -> list[str] | None:
-    """Remove a database of ours unless it is needed; return the names of the schemas in it.
+    """Drop a database of runs and return the names of the schemas that it contained.
 
-    Return None where it stays. The caller holds the name of the request.
+    Return None if the database stays, because it is in use or contains objects of others. The
+    caller holds the lock of the request's name.
     """
     name = database.name
     if is_in_use(maintenance, request, database):
@@ -39,7 +40,7 @@ def remove(
     try:
         connection = request.server.connect(name)
     except SchemaRunnerError:
-        return None  # Another role's, which does not let us in.
+        return None  # It belongs to another role, and this one may not connect.
     with connection:
         in_use = Lease.is_host_in_use(connection)
         if in_use or not _has_only_our_objects(connection, request, database):
@@ -49,34 +50,37 @@ def remove(
     try:
         databases.drop(maintenance, name)
     except (errors.ObjectInUse, errors.InsufficientPrivilege):
-        return None  # Another session is connected to it, or it is another role's.
+        return None  # Another session is connected to it, or it belongs to another role.
     return left
 
 
 def log_left_alone(request: HostRequest, name: str, why: str) -> None:
-    """Say that a database is left alone, and how to remove it."""
-    import shlex  # Runs seldom come to this.
+    """Log that a database is left alone, why, and how to drop it."""
+    import shlex  # Rarely needed.
 
     request.log(
         f"Database {name!r} is left alone: {why}. "
-        f"If nothing in it is needed, drop it: dropdb {shlex.quote(name)}"
+        f"If you do not need it, drop it: dropdb {shlex.quote(name)}"
     )
 
 
 def projects_database_error(request: HostRequest, what: list[str]) -> SchemaRunnerError:
-    """Return the error for a database that the project's users work with."""
+    """Return the error for a request that would replace one of the project's databases.
+
+    `what`: the objects that would be lost.
+    """
     return SchemaRunnerError(
-        f"The tests would use the database {request.name!r} and remove it, but that is a NAME in "
-        f"DATABASES, and it exists: tests would remove {', '.join(what)}. Give TEST another "
-        f'"NAME", or leave it out. To make the schemas beside what is there, use '
-        f"--host-database current. If nothing in it is needed, drop it: dropdb {request.name}"
+        f"The name of the test database, {request.name!r}, is also a NAME in DATABASES, and that "
+        f"database exists: tests would remove {', '.join(what)}. Set another TEST NAME, or none. "
+        f"To create the schemas next to the existing tables, use --host-database current. If you "
+        f"do not need the database, drop it: dropdb {request.name}"
     )
 
 
 def is_in_use(maintenance: Connection, request: HostRequest, database: MarkedDatabase) -> bool:
-    """Whether a live run has it, as far as can be seen from outside."""
+    """Whether a live run uses a database, as far as other databases show."""
     marker, name = database.marker, database.name
-    # A database that is cloned, or is a clone, has no lease in it.
+    # No lease is held in a clone or in its source.
     in_use = [marker.run]
     if marker.state is MarkerState.KEPT:
         in_use.append(Clones.lock_key(marker.template or name))
@@ -84,41 +88,42 @@ def is_in_use(maintenance: Connection, request: HostRequest, database: MarkedDat
         return True
     alive = sessions.live_runs_without_lease(maintenance)
     if any(locks.is_held(maintenance, lock) for lock in in_use):
-        return True  # It has been taken again meanwhile.
-    is_left = marker.run in alive or (bool(alive) and marker.state is MarkerState.KEPT)
-    if is_left:
-        request.log(f"Database {name!r} is left to {', '.join(alive.values())}.")
-    return is_left
+        return True  # The run recovered its lease in the meantime.
+    may_be_used = marker.run in alive or (bool(alive) and marker.state is MarkerState.KEPT)
+    if may_be_used:
+        runs = " and ".join(alive.values())
+        request.log(f"Database {name!r} is left alone: {runs} may be using it.")
+    return may_be_used
 
 
 def _has_only_our_objects(
     connection: Connection, request: HostRequest, database: MarkedDatabase
 ) -> bool:
-    """Whether runs have made all that is in it; raise where it is the project's own."""
+    """Whether runs created everything in the database; log or raise if not."""
     name, found = database.name, objects_outside_runs(connection)
     if found and request.is_projects_own and name == request.name:
         raise projects_database_error(request, found)
     if foreign := foreign_objects(database.marker, found):
-        log_left_alone(request, name, f"it has {listing(foreign)}, which no run has made")
+        log_left_alone(request, name, f"it contains {listing(foreign)}, which no run created")
     return not foreign
 
 
 def rename_kept_database(request: HostRequest) -> None:
-    """Rename the database of the name of a request if it is kept, for later runs to find it.
+    """Rename a kept database that has the requested name, and drop its clones.
 
-    Its clones go. Raises SchemaRunnerError where a live run uses it.
+    Later runs find it under the new name. Raises SchemaRunnerError if it is in use.
     """
     old = request.name
     with request.server.maintenance() as maintenance, request.hold_name(maintenance):
         found = databases.for_request(maintenance, old)
-        kept = next((one for one in found if one.name == old), None)
+        kept = next((database for database in found if database.name == old), None)
         if kept is None or kept.marker.state is not MarkerState.KEPT:
             return
         if is_in_use(maintenance, request, kept):
             raise _in_use_error(old)
-        for one in found:
-            if one.marker.template == old and one.name != old:
-                remove(maintenance, request, one)
+        for database in found:
+            if database.marker.template == old and database.name != old:
+                remove(maintenance, request, database)
         marker = kept.marker
         new = databases.alternative_pool_name(
             maintenance, old, str(marker.fingerprint), marker.run
@@ -131,73 +136,79 @@ def rename_kept_database(request: HostRequest) -> None:
                 databases.mark(maintenance, new, marker._replace(template=template))
         except errors.ObjectInUse as error:
             raise _in_use_error(old) from error
-    request.log(f"Renamed database {old!r}, which earlier runs have kept, to {new!r}.")
+    request.log(f"Renamed database {old!r}, kept by earlier runs, to {new!r}.")
 
 
 def _in_use_error(name: str) -> SchemaRunnerError:
     return SchemaRunnerError(
-        f"Database {name!r}, which runs keep with --keepdb, is in use. Run again when it is not, "
-        f"or without --isolation database."
+        f"Database {name!r}, kept by earlier runs, is in use. Try again later, or run without "
+        f"--isolation database."
     )
 
 
 def clear_databases(request: HostRequest) -> Counter[str]:
-    """Remove the databases that are kept under the name of a request, with all pools in them."""
-    cleared, told = Counter[str](), list[str]()
+    """Drop the databases kept for requests of this name, with the pools in them.
 
-    def tell(text: str) -> None:
-        told.append(text)
+    Return the numbers of each "pool", "schema" and "database" dropped, and "pool in use".
+    """
+    cleared, logged = Counter[str](), list[str]()
+
+    def log(text: str) -> None:
+        logged.append(text)
         request.log(text)
 
     with request.server.maintenance() as maintenance:
         sessions.refuse_transaction_pooler(maintenance, request.server)
         with request.hold_name(maintenance):
             found = databases.for_request(maintenance, request.name)
-            # Clones before what they are clones of.
-            found.sort(key=lambda one: one.marker.template == one.name)
-            for one in [one for one in found if one.marker.state is MarkerState.KEPT]:
-                is_pool = one.marker.template in {None, one.name}
-                told.clear()
-                left = remove(maintenance, request._replace(log=tell), one)
-                if left is not None:
-                    workers = sum(names.worker_of_schema(name) is not None for name in left)
+            kept = [database for database in found if database.marker.state is MarkerState.KEPT]
+            # Clones before their source.
+            for database in sorted(kept, key=lambda kept: kept.marker.template == kept.name):
+                is_pool = database.marker.template in {None, database.name}
+                logged.clear()
+                removed = remove(maintenance, request._replace(log=log), database)
+                if removed is not None:
+                    workers = sum(names.worker_of_schema(name) is not None for name in removed)
                     cleared.update({"pool": is_pool, "schema": workers, "database": 1})
-                elif is_pool and not told:
+                elif is_pool and not logged:
                     cleared["pool in use"] += 1
     return cleared
 
 
 def clear_schemas(request: HostRequest) -> Counter[str]:
-    """Remove all pools in the project's own database."""
+    """Drop all pools in the project's own database.
+
+    Return the numbers of each "pool" and "schema" dropped, and "pool in use".
+    """
     cleared = Counter[str]()
     with request.server.connect(request.name) as connection:
         sessions.refuse_transaction_pooler(connection, request.server)
         batch = locks.tables_per_transaction(connection, request.workers)
         kept = [schema for schema in schemas.found(connection) if schema.pool is not None]
         alive = sessions.live_runs_without_lease(connection) if kept else {}
-        for one in kept:
-            is_pool = one.name == one.pool
-            if not alive and schemas.drop_unused(connection, one, batch=batch):
-                is_own_database = names.worker_of_schema(one.name) is not None
-                cleared.update({"pool": is_pool, "schema": is_own_database})
+        for schema in kept:
+            is_pool = schema.name == schema.pool
+            if not alive and schemas.drop_unused(connection, schema, batch=batch):
+                is_worker_schema = names.worker_of_schema(schema.name) is not None
+                cleared.update({"pool": is_pool, "schema": is_worker_schema})
             elif is_pool:
                 cleared["pool in use"] += 1
     return cleared
 
 
 def objects_outside_runs(connection: Connection) -> list[str]:
-    """Name what is in `public`, and the schemas that are neither ours nor an extension's."""
-    found = [str(one) for one in move.contents(connection, PUBLIC)]
+    """Name the objects in `public`, and the schemas that neither runs nor extensions own."""
+    found = [str(item) for item in move.contents(connection, PUBLIC)]
     return found + [f"schema {name}" for name in schemas.others(connection)]
 
 
 def foreign_objects(marker: Marker, found: Iterable[str]) -> list[str]:
-    """Return what of that no run accounts for, as far as the marker of the database tells."""
+    """Return the objects in `found` that the marker does not list as created by a run."""
     return [] if marker.beside is None else sorted({*found} - {*marker.beside})
 
 
 def with_new_objects(marker: Marker, before: Iterable[str], after: Iterable[str]) -> Marker:
-    """Return the marker with what has come while tests were run, by `contents` of both times."""
+    """Add the objects that tests created, those in `after` and not in `before`, to the marker."""
     if marker.beside is None:
         return marker
     return marker._replace(beside=tuple(sorted({*marker.beside} | ({*after} - {*before}))))
@@ -206,23 +217,23 @@ def with_new_objects(marker: Marker, before: Iterable[str], after: Iterable[str]
 def drop_unmarked_copies(
     maintenance: Connection, server: Server, candidates: Iterable[Database], source: str
 ) -> list[str]:
-    """Drop those of the candidates that are as their `source` is; return their names."""
+    """Drop the candidates without a comment that equal `source`; return their names."""
     return [
-        one.name
-        for one in candidates
-        if one.comment is None
-        and one.is_ours
-        and not any(locks.is_held(maintenance, run) for run in names.runs_in(one.name))
-        and _is_copy(server, one.name, source)
-        and _drop_unmarked(maintenance, one.name)
+        database.name
+        for database in candidates
+        if database.comment is None
+        and database.is_ours
+        and not any(locks.is_held(maintenance, run) for run in names.runs_in(database.name))
+        and _is_copy(server, database.name, source)
+        and _drop_unmarked(maintenance, database.name)
     ]
 
 
 def _is_copy(server: Server, name: str, source: str) -> bool:
-    """Whether nothing has been written in a database since it was created from the other."""
+    """Whether a database is unchanged since it was created from `source`."""
     try:
-        with server.connect(name) as one, server.connect(source) as other:
-            return clones.row_versions(one) == clones.row_versions(other)
+        with server.connect(name) as copy, server.connect(source) as original:
+            return clones.row_versions(copy) == clones.row_versions(original)
     except (psycopg.Error, SchemaRunnerError):
         return False
 

@@ -1,4 +1,4 @@
-"""Host databases that runs create: filled, kept, cloned and removed."""
+"""Host databases that runs create, keep, clone and drop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class HostDatabase(Host):
-    """A database made by a run: `test_<NAME>` or similar. Builds create all in its `public`."""
+    """A database that a run created, `test_<NAME>` or similar. Builds migrate in its `public`."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class HostDatabase(Host):
         super().__init__(request, name, lease)
         self._marker = marker
         self._inherited = inherited
-        # Whether `public` has what a build is making, or what workers get clones of.
+        # Whether `public` holds an unfinished build, or the tables that clones copy.
         self._is_public_in_use = False
-        # Whether workers have clones of this database, and no schemas.
+        # Whether workers use clones of this database instead of schemas.
         self._is_cloned = False
         self._extra: Mapping[str, Any] = {}
-        # What is in this database beside schemas of runs, as the tests begin.
+        # The objects outside the schemas of runs when the tests start.
         self._other_objects: list[str] | None = None
 
     def begin_build(self, worker: int) -> str | None:
@@ -58,11 +58,11 @@ class HostDatabase(Host):
         return None
 
     def obstacles(self) -> list[str]:
-        """Name what a build has left that cannot be moved to a worker schema."""
+        """Name the objects of a build that cannot be moved to a worker schema."""
         from .obstacles import obstacles
 
-        found = [str(one) for one in obstacles(self.connection, PUBLIC)]
-        return [f"{one} of the database's template" for one in self._inherited] + found
+        found = [str(obstacle) for obstacle in obstacles(self.connection, PUBLIC)]
+        return [f"{name} of the database's template" for name in self._inherited] + found
 
     def finish_build(self, worker: int) -> str:
         run, connection = self.lease.run, self.connection
@@ -102,7 +102,7 @@ class HostDatabase(Host):
             self._mark_built(MarkerState.READY)
 
     def _mark_built(self, state: MarkerState) -> None:
-        """Note what the build has left beside schemas: whatever comes later is not ours."""
+        """Record the objects outside schemas in the marker: later ones are not this run's."""
         self._other_objects = removal.objects_outside_runs(self.connection)
         self._marker = self._marker._replace(beside=tuple(self._other_objects))
         databases.mark(self.connection, self.name, self._marker._replace(state=state))
@@ -114,10 +114,7 @@ class HostDatabase(Host):
         return super().snapshot(fingerprint, now)
 
     def dump_database(self, pg_dump: "PgDump", **facts: Any) -> "DatabaseSnapshot":
-        """Return all that is in this database as it can be written to a file.
-
-        Raises SnapshotError.
-        """
+        """Return a snapshot of the whole database. Raises SnapshotError if there can be none."""
         from .database_snapshot import DatabaseSnapshot
         from .snapshot import SnapshotError
 
@@ -126,9 +123,10 @@ class HostDatabase(Host):
         return DatabaseSnapshot.of(self.server, self.name, pg_dump, **facts)
 
     def restore_database(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
-        """Make all of that in this database, which is new.
+        """Restore a snapshot into this empty database.
 
-        Raises SnapshotError, and the database is new again: `create` has created it.
+        If that fails, drop the database, call `create` to create it again, and raise
+        SnapshotError.
         """
         from .snapshot import SnapshotError
 
@@ -143,7 +141,7 @@ class HostDatabase(Host):
         self._marker = self._marker._replace(made=snapshot.made)
 
     def _replace(self, create: Callable[[], object]) -> None:
-        """Drop this database, and have another created in its place."""
+        """Drop this database, and call `create` to create it again."""
         run = self.lease.run
         before, self.lease = self.lease, Lease.outside_host(self.server, run)
         before.close()
@@ -157,7 +155,7 @@ class HostDatabase(Host):
             outside.close()
 
     def prepare_clones(self, extra: Mapping[str, Any]) -> None:
-        """Leave this database alone so that it can be cloned; it is kept if that is wanted."""
+        """Move the lease out of this database, so that it can be cloned; mark it."""
         before, self.lease = self.lease, Lease.outside_host(self.server, self.lease.run)
         self.lease.acquire_shared(Clones.lock_key(self.name))
         before.close()
@@ -171,7 +169,7 @@ class HostDatabase(Host):
 
     @classmethod
     def reuse(cls, request: HostRequest, kept: MarkedDatabase, run: int) -> "HostDatabase":
-        """Use a database that is kept, and its clones."""
+        """Use a kept database and its clones."""
         with request.server.connect(kept.name) as connection:
             reference = schemas.any_template(connection)
         lease = Lease.outside_host(request.server, run)
@@ -183,7 +181,7 @@ class HostDatabase(Host):
 
     @cached_property
     def clones(self) -> Clones:
-        """The clones of this database, or of the one that workers have made for theirs."""
+        """The clones of this database, or of the clone source that a worker built."""
         source = self.name if self._is_cloned else self._clone_source
         return Clones(self._request, source, self.lease.run)
 
@@ -197,11 +195,11 @@ class HostDatabase(Host):
 
     @property
     def clone_reason(self) -> str | None:
-        """What the run has said that has built this database, which is kept."""
+        """Why workers use clones, as the run that built this kept database recorded it."""
         return (self._marker.extra or {}).get("why")
 
     def keep_clone(self, name: str) -> bool:
-        """Leave a worker's database for other runs as it was made; drop it if it cannot be."""
+        """Keep a worker's clone if the run keeps any; return False if tests changed it."""
         return self._request.wanted is None or self.clones.give_back(name)
 
     def exists(self) -> bool:
@@ -245,7 +243,7 @@ class HostDatabase(Host):
                 databases.drop_if_marked(maintenance, self.name)
 
     def _drop_clone_source(self, maintenance: Connection) -> None:
-        """Drop what workers' own databases are clones of, if one of them has made it."""
+        """Drop the clone source, if a worker of this run created it."""
         if self._request.workers > 1 and databases.is_of_run(
             maintenance, self._clone_source, self._request.name, self.lease.run
         ):
@@ -253,7 +251,7 @@ class HostDatabase(Host):
             databases.drop(maintenance, self._clone_source)
 
     def _keep_clone_source(self) -> bool:
-        """Keep that in place of this database, if it is there; return whether it is."""
+        """Keep the clone source instead of this database; return False if there is none."""
         wanted, run, request = self._request.wanted, self.lease.run, self._request
         if wanted is None or self._is_cloned or request.workers == 1:
             return False
@@ -289,10 +287,10 @@ class HostDatabase(Host):
         schemas.drop_rest(connection, run, batch=self._batch)
 
     def _has_users_objects(self) -> bool:
-        """Whether something is in the project's own database that no run has put there."""
+        """Whether the project's own database contains objects that no run created."""
         is_projects_own = self._request.is_projects_own and self.name == self._request.name
         if self._is_public_in_use or not is_projects_own:
             return False
         if others := removal.objects_outside_runs(self.connection):
-            self.log(f"Database {self.name!r} stays: it has {', '.join(others)}.")
+            self.log(f"Database {self.name!r} is not dropped: it contains {', '.join(others)}.")
         return bool(others)

@@ -99,7 +99,7 @@ def test_a_live_run_keeps_its_database(suite: Project) -> None:
     assert suite.databases() == both
     (suite.folder / "other").touch()
     result = suite.run(*PARALLEL, env={"GO": "other"}).passed()
-    assert f"Removed what an earlier run left: database {both[1]}, " in result.stdout
+    assert f"Removed leftovers of an earlier run: database {both[1]}, " in result.stdout
     assert suite.databases() == [suite.test_name]
     end(suite, live).passed()
 

@@ -98,8 +98,8 @@ def test_what_is_not_in_use_is_replaced(request_: HostRequest) -> None:
     assert there(request_) == [request_.name]
     assert not is_planted(request_, host.name)
     assert told(request_) == [
-        f"Removed what an earlier run left: database {request_.name}, {schema}.",
-        f"Removed what an earlier run left: database {beside.name}.",
+        f"Removed leftovers of an earlier run: database {request_.name}, {schema}.",
+        f"Removed leftovers of an earlier run: database {beside.name}.",
     ]
     host.release(keep=False)
 
@@ -145,7 +145,7 @@ def stays(request_: HostRequest, name: str, why: str) -> None:
         (line,) = told(request_)
         assert line.startswith(f"Database {name!r} is left alone: ")
         assert why in line
-        assert line.endswith(f"If nothing in it is needed, drop it: dropdb {name}")
+        assert line.endswith(f"If you do not need it, drop it: dropdb {name}")
 
 
 # What a person may call a database that runs have made.
@@ -162,7 +162,7 @@ def test_one_that_a_person_has_renamed_stays(request_: HostRequest, form: str) -
     name = form.format(left(request_).name)
     with request_.server.maintenance() as connection:
         connection.execute(f"ALTER DATABASE {request_.name} RENAME TO {name}")
-    stays(request_, name, f"but a run has made it as {request_.name!r}")
+    stays(request_, name, f"but the comment is for the name {request_.name!r}")
     host = obtain(request_)
     with host.clones.creation(1):
         create(request_, f"{host.clones.names[1]} TEMPLATE template1")
@@ -178,8 +178,8 @@ def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: HostRequest)
     left(own)
     with request_.server.maintenance() as connection:
         connection.execute(f"ALTER DATABASE {own.name} RENAME TO {request_.name}")
-    stays(request_, request_.name, f"but a run has made it as {own.name!r}")
-    with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
+    stays(request_, request_.name, f"but the comment is for the name {own.name!r}")
+    with pytest.raises(SchemaRunnerError, match="tests would remove its contents"):
         Reservation(request_._replace(is_projects_own=True), ExitStack())
     # What a person has made of its comment says nothing either.
     with request_.server.maintenance() as connection:
@@ -187,7 +187,7 @@ def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: HostRequest)
             f"COMMENT ON DATABASE {request_.name} IS"
             f""" '{{"schema_runner": 1, "run": 3, "state": "ready"}}'"""
         )
-    stays(request_, request_.name, "but it does not say under which name")
+    stays(request_, request_.name, "but the comment has no database name")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_one_that_somebody_uses_stays(request_: HostRequest, what: str) -> None:
     with request_.server.connect(host.name) as connection:
         connection.execute(f"CREATE {what}")
     found = "table public.precious" if "precious" in what else "schema app"
-    stays(request_, host.name, f"it has {found}, which no run has made")
+    stays(request_, host.name, f"it contains {found}, which no run created")
 
 
 def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: HostRequest) -> None:
@@ -226,8 +226,10 @@ def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: Ho
     obtain(request_).release(keep=False)
     assert set(there(request_)) == {alive.name, *others, used}
     assert sorted(told(request_)) == [
-        "Removed what an earlier run left: database " + ", database ".join(sorted(made[1:])) + ".",
-        f"Removed what an earlier run left: database {made[0]}.",
+        "Removed leftovers of an earlier run: database "
+        + ", database ".join(sorted(made[1:]))
+        + ".",
+        f"Removed leftovers of an earlier run: database {made[0]}.",
     ]
     alive.release(keep=False)
 
@@ -318,7 +320,7 @@ def test_the_project_s_own_is_refused_unless_it_is_empty(request_: HostRequest) 
     kept = obtain(own)
     plant(kept)
     kept.release(keep=False)
-    assert f"Database {own.name!r} stays: it has schema planted." in told(own)
+    assert f"Database {own.name!r} is not dropped: it contains schema planted." in told(own)
     with pytest.raises(SchemaRunnerError, match="tests would remove schema planted"):
         Reservation(own, ExitStack())
     assert is_planted(own, own.name)
@@ -330,7 +332,7 @@ def test_refusals(request_: HostRequest) -> None:
         Reservation(request_._replace(oldest_version=990000), ExitStack())
     assert there(request_) == []
     create(request_, request_.name)
-    with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
+    with pytest.raises(SchemaRunnerError, match="tests would remove its contents"):
         Reservation(request_._replace(is_projects_own=True), ExitStack())
     assert there(request_) == [request_.name]
 

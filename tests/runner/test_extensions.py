@@ -253,7 +253,7 @@ def test_extensions_of_a_run_that_was_killed_go_first(own: Project, kept: bool) 
     assert "hstore" in installed(own)
     migrated = len(own.records("migrates"))
     result = own.run(*SERIAL, *keeps).passed("Ran 2 tests")
-    assert "Removed what an earlier run left in" in result.stdout
+    assert "Removed leftovers of an earlier run in" in result.stdout
     assert "extension citext, extension hstore" in result.stdout
     assert len(own.records("migrates")) == migrated + (not kept)
     assert installed(own) == []

@@ -426,8 +426,8 @@ def test_pools_expire(kept: Project, host: str) -> None:
     age(kept, 2 * DAY)
     result, again = run(kept)
     assert count(kept) == 2
-    beside = "what an earlier run left in"
-    removed = beside if host == kept.name else "what is beyond KEEP_POOLS or KEEP_DAYS: database"
+    beside = "leftovers of an earlier run in"
+    removed = beside if host == kept.name else "pools beyond KEEP_POOLS or KEEP_DAYS: database"
     assert f"Removed {removed} {host}" in result.stdout.replace("'", "")
     why = "what is kept is more than 7 days old (KEEP_DAYS)"
     assert f"Building anew: {why}." in result.stderr
@@ -529,7 +529,7 @@ def test_a_run_that_was_killed_in_its_build(kept: Project, host: str) -> None:
     kill(process)
     (kept.folder / "waits").unlink()
     result, found = run(kept, 2)
-    assert "Removed what an earlier run left" in result.stdout
+    assert "Removed leftovers of an earlier run" in result.stdout
     assert count(kept) == 2
     assert set(pool(kept, host)) == set(found.values())
     assert set(kept.databases()) == {kept.name, host}

@@ -191,7 +191,7 @@ def test_what_processes_leave_that_die(project: Project, flags: Mode) -> None:
     (project.folder / "go").touch()
     result = project.run(*PARALLEL, *flags).passed("Ran 4 tests")
     assert all(
-        f"Removed what an earlier run left: database {name}" in result.stdout for name in used
+        f"Removed leftovers of an earlier run: database {name}" in result.stdout for name in used
     )
     assert project.databases() == ([project.test_name] if flags else [])
     if flags:

@@ -36,7 +36,7 @@ def kept(project: Project) -> Iterator[Project]:
     drop_databases(project)
 
 
-UNMADE = "no run has made it, and one that keeps schemas replaces nothing"
+UNMADE = "no run created it, and runs that keep schemas replace no database"
 
 
 def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
@@ -47,7 +47,7 @@ def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
         kept.query("CREATE TABLE of_stock ()", database=name)
     result = kept.run("--keepdb", "--noinput").passed()
     line = f"Database {stock[0]!r} is left alone: {UNMADE}. "
-    assert f"{line}If nothing in it is needed, drop it: dropdb {stock[0]}" in result.stdout
+    assert f"{line}If you do not need it, drop it: dropdb {stock[0]}" in result.stdout
     (made,) = set(kept.databases()) - {*stock}
     again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using the schemas of ")
     assert "is left alone" not in again.stdout
@@ -76,7 +76,7 @@ def test_what_tests_leave_in_a_kept_database_is_not_taken_for_a_person_s(kept: P
     kept.run("--keepdb").passed("Using the schemas of ")
     result = kept.run("--clear-pools").passed()
     assert "No pools are kept." in result.stdout
-    why = "is left alone: it has table public.precious, which no run has made."
+    why = "is left alone: it contains table public.precious, which no run created."
     assert why in result.stdout
     kept.query("SELECT FROM precious")
 
@@ -145,7 +145,7 @@ def test_a_run_that_was_killed_before_it_could_mark_its_database(kept: Project) 
         database="postgres",
     ) == [(None,)]
     result = kept.run("library.test_generated").passed()
-    assert f"Removed what an earlier run left: database {left}.\n" in result.stdout
+    assert f"Removed leftovers of an earlier run: database {left}.\n" in result.stdout
     assert kept.databases() == [first]
     (kept.folder / "go").touch()
     outcome(alive).passed()

@@ -189,7 +189,7 @@ def test_a_pooler_that_keeps_connections(pooled: Project, pooler: Pooler) -> Non
     assert pooled.databases() == [pooled.test_name]
     pooler.stop()
     result = pooled.run(WHERE).passed()
-    assert f"Removed what an earlier run left: database {pooled.test_name}" in result.stdout
+    assert f"Removed leftovers of an earlier run: database {pooled.test_name}" in result.stdout
     assert pooled.databases() == []
 
 

@@ -84,7 +84,7 @@ def test_test_name_equal_to_name(same: Project) -> None:
         connection.execute("CREATE TABLE precious (n int); INSERT INTO precious VALUES (1)")
         before = digest(connection)
         for flags in ((), ("--noinput",), ("--keepdb",), PARALLEL):
-            refused(same, *flags, saying="tests would remove what is in it", stdin="yes\n")
+            refused(same, *flags, saying="tests would remove its contents", stdin="yes\n")
             assert digest(connection) == before
     same.drop_database()
 
@@ -120,7 +120,7 @@ def test_what_is_put_into_the_project_s_database_during_a_run_stays(same: Projec
         "    def test_it(self): query('CREATE TABLE public.precious (n int)')\n"
     )
     result = same.run().passed()
-    assert "stays: it has table public.precious" in result.stdout
+    assert "is not dropped: it contains table public.precious" in result.stdout
     with same.host(same.name) as connection:
         connection.execute("SELECT FROM public.precious")
     same.drop_database()
@@ -134,7 +134,7 @@ def test_another_alias_s_database(project: Project) -> None:
     project.tests(TESTS)
     with project.host() as connection:
         connection.execute("CREATE TABLE precious (n int)")
-        refused(project, "--noinput", saying="tests would remove what is in it")
+        refused(project, "--noinput", saying="tests would remove its contents")
         connection.execute("SELECT FROM precious")
     project.drop_database(project.test_name)
 
@@ -169,7 +169,7 @@ def test_another_alias_s_database_however_it_is_spelled(
     project.run(env=env).passed()
     project.create_database(project.test_name)
     project.query("CREATE TABLE precious (n int)")
-    project.run("--noinput", env=env).refused("tests would remove what is in it")
+    project.run("--noinput", env=env).refused("tests would remove its contents")
     project.query("SELECT FROM precious")
     project.drop_database(project.test_name)
 
