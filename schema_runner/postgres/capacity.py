@@ -1,10 +1,10 @@
-"""How many connections a server has left."""
+"""Checks of a server's version, and of its free connections."""
 
 from ..errors import SchemaRunnerError
 from .server import Connection
 
-# The lowest of three limits, each less what is in use: the server's, the database's and the
-# role's. -1 stands for none. Superusers meet the first one alone, and for them there is a reserve.
+# The lowest of three limits, each minus the connections in use: the server's, the database's and
+# the role's. -1 means no limit. For superusers only the first applies, reserved slots included.
 _LEFT = """
     WITH used AS (
         SELECT coalesce(pg_catalog.sum(numbackends), 0) AS server,
@@ -30,15 +30,15 @@ _LEFT = """
 
 
 def connections_left(connection: Connection, database: str | None = None) -> int:
-    """Return how many more connections this role can open to this database, or another one."""
+    """Return how many more connections this role can open to this or another database."""
     row = connection.execute(_LEFT, {"database": database or connection.info.dbname}).fetchone()
     if row is None:
-        raise SchemaRunnerError(f"There is no database {database!r}.")
+        raise SchemaRunnerError(f"The database {database!r} does not exist.")
     return max(int(row[0]), 0)
 
 
 def refuse_old_server(connection: Connection, oldest_version: int) -> None:
-    """Raise SchemaRunnerError where the server is older than Django supports."""
+    """Raise SchemaRunnerError if the server is older than Django supports."""
     found = connection.info.server_version
     if found < oldest_version:
         raise SchemaRunnerError(

@@ -55,7 +55,7 @@ class MarkedDatabase(NamedTuple):
 
 
 class Database(NamedTuple):
-    """Any database of the server; `is_ours` if its owner is the current role or above it."""
+    """Any database of the server; `is_ours` is the result of the SQL from `is_ours()`."""
 
     name: str
     comment: str | None

@@ -1,4 +1,4 @@
-"""The lease of a run: advisory locks on its own connection, taken again if that is lost."""
+"""The lease of a run: advisory locks on a connection of their own, and recovery of lost ones."""
 
 import os
 import select
@@ -18,25 +18,24 @@ _END_HOLDER = """
     WHERE locktype = 'advisory' AND granted AND objsubid = 1
       AND (classid::bigint << 32) + objid::bigint = %s AND pid = %s
 """
-# Seconds for which a run tries to take a lease again: a server may be restarting.
+# Seconds for which a run tries to recover its lease, as while a server restarts.
 _RECOVERY_TIMEOUT = 30.0
-# The same where nothing is left to do but to clean up.
+# The same, if only clean-up is left to do.
 _CLEANUP_TIMEOUT = 3.0
 _RETRY_INTERVAL = 0.2
-# How long, in seconds, a schema is gone that a worker replaces by a fresh one.
+# Seconds for which a schema may be missing because its worker replaces it.
 _REPLACE_SECONDS = 0.5
-# How long, in seconds, one attempt may take where no answer comes from the server.
+# Seconds for one attempt, if the server does not answer.
 _CONNECT_TIMEOUT = 5
 
 
 class Lease:
-    """The locks that prove a run alive in one host database.
+    """The advisory locks that show in one host database that a run is alive.
 
-    They belong to the session of its `connection`, so they end with the process, however it
-    ends. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
+    PostgreSQL releases them when the session of `connection` ends, so also if the process is
+    killed. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
     """
 
-    # Whether it has been given up.
     _is_closed = False
 
     def __init__(self, connection: Connection, run: int, *, is_in_host: bool = True) -> None:
@@ -51,21 +50,21 @@ class Lease:
 
     @classmethod
     def outside_host(cls, server: Server, run: int) -> Self:
-        """Hold a run's lease in none of its databases."""
+        """Hold a run's lease on a connection to the maintenance database."""
         return cls(server.connect_for_maintenance(), run, is_in_host=False)
 
     @property
     def is_lost(self) -> bool:
-        """Whether the locks are gone, so that others may take this run for dead.
+        """Whether the connection is closed, so that other runs may consider this one dead.
 
-        That is a look at the socket, which says so without a word to the server.
+        This reads the socket, and sends nothing to the server.
         """
         connection = self.connection
-        # A forked process has let go of the socket.
+        # A forked process has no lease: its copy of the socket is closed.
         if os.getpid() != self._process or self._is_closed:
             return False
         try:
-            # What the server has sent before its end has to be read before.
+            # The end of the stream comes after what the server sent before.
             while not connection.closed and _is_readable(connection):
                 connection.pgconn.consume_input()
         except psycopg.OperationalError:
@@ -73,11 +72,11 @@ class Lease:
         return connection.closed
 
     def reacquire_on(self, connection: Connection) -> bool:
-        """Take the locks on another connection; return False while others have one of them."""
+        """Take the locks on another connection; return False if another session holds one."""
         held = locks.LEASED[self.connection]
         # The server may not know yet that the connection is lost.
         with connection.transaction():
-            # A role that was taken on may not end what the role that logs in has opened.
+            # After SET ROLE, the role may not end sessions of the role that logged in.
             connection.execute("SET LOCAL ROLE NONE")
             connection.execute(_END_HOLDER, [self.run, self._backend])
         for lock in sorted(held, key=lambda lock: lock != self.run):
@@ -93,24 +92,24 @@ class Lease:
         return locks.tables_per_transaction(self.connection, workers)
 
     def acquire_shared(self, lock: int) -> None:
-        """Hold another lock as long as this lease lasts; other runs can hold it too."""
+        """Take a shared lock for as long as this lease lasts."""
         locks.LEASED[self.connection].add(lock)
         locks.acquire(self.connection, lock, "advisory_lock_shared")
 
     def release_shared(self, lock: int) -> None:
-        """Hold a lock no longer that others can hold too."""
+        """Release a shared lock of this lease."""
         locks.LEASED[self.connection].discard(lock)
         locks.call_function(self.connection, "advisory_unlock_shared", lock)
 
     @staticmethod
     def is_host_in_use(connection: Connection) -> bool:
-        """Whether a live run has a lease in the database that is connected to."""
+        """Whether a live run holds a lease in the database of this connection."""
         with locks.try_hold(connection, locks.HOST_IN_USE) as free:
             return not free
 
     @contextmanager
     def exclude_other_runs(self) -> Iterator[bool]:
-        """Keep other runs from using the shared extensions; yield whether none does."""
+        """Lock the shared extensions against other runs; yield False if one uses them."""
         is_alone = locks.call_function(
             self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE
         )
@@ -121,7 +120,7 @@ class Lease:
                 locks.release(self.connection, locks.EXTENSIONS_IN_USE)
 
     def release_extensions(self) -> bool:
-        """Give up the shared extensions; return whether no other run uses them."""
+        """Release the shared extensions; return whether no other run uses them."""
         self.release_shared(locks.EXTENSIONS_IN_USE)
         return locks.call_function(self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE)
 
@@ -137,7 +136,7 @@ def _is_readable(connection: Connection) -> bool:
 
 
 class LeasedHost(Protocol):
-    """A host database, as far as its lease is concerned."""
+    """The part of a host database that its lease needs."""
 
     name: str
     lease: Lease
@@ -154,7 +153,7 @@ class LeasedHost(Protocol):
 
 
 class LeaseRecovery:
-    """Looks after the lease of a host, in the process that has taken it."""
+    """Recovery of the lease of a host database, in the process that took it."""
 
     def __init__(self, host: LeasedHost) -> None:
         self._host = host
@@ -165,10 +164,10 @@ class LeaseRecovery:
         self._is_gone = False
 
     def try_recover(self) -> bool:
-        """Return whether the lease is held; take it again if it is not, as far as that can be.
+        """Return whether the lease is held, after one attempt to recover a lost one.
 
-        Raises LeaseLostError where something of the run has been removed in the meantime, or no
-        attempt has succeeded for long.
+        Raises LeaseLostError if objects of the run were dropped in the meantime, or if the lease
+        could not be recovered for 30 seconds.
         """
         if self._error is not None:
             raise self._error
@@ -180,25 +179,25 @@ class LeaseRecovery:
             return False
         if not self._reacquire():
             if time.monotonic() - self._lost_at > _RECOVERY_TIMEOUT:
-                self._fail(f"could not be made again for {_RECOVERY_TIMEOUT:g} s. {self._why}")
+                self._fail(f"could not be reopened for {_RECOVERY_TIMEOUT:g} s. {self._why}")
             self._next = time.monotonic() + _RETRY_INTERVAL
             return False
         self._lost_at = None
         self._host.log(
-            f"The connection by which others see this run alive in {self._host.name!r} was lost; "
-            f"it has been made again, and nothing is missing."
+            f"The connection that holds this run's lease on {self._host.name!r} was lost. It was "
+            f"reopened, and nothing is missing."
         )
         return True
 
     def wait(self) -> None:
-        """Wait until the lease is held. Raises LeaseLostError."""
+        """Wait until the lease is held. Raises LeaseLostError if it cannot be recovered."""
         while not self.try_recover():
             time.sleep(_RETRY_INTERVAL / 4)
 
     def can_clean_up(self) -> bool:
-        """Return whether there is something to clean up as a run ends, and its lease is held.
+        """Recover the lease for clean-up; return False if the database no longer exists.
 
-        Raises LeaseLostError where the server cannot be reached.
+        Raises LeaseLostError if the server cannot be reached.
         """
         deadline = time.monotonic() + _CLEANUP_TIMEOUT
         while not self._is_gone:
@@ -208,10 +207,10 @@ class LeaseRecovery:
             except LeaseLostError as error:
                 if self._error is not None and not self._is_gone:
                     raise
-                # What is left can be dropped, if anything is.
+                # Objects that still exist can be dropped.
                 self._host.log(str(error))
             if time.monotonic() > deadline:
-                self._fail(f"could not be made again. {self._why}")
+                self._fail(f"could not be reopened. {self._why}")
             time.sleep(_RETRY_INTERVAL / 4)
         return False
 
@@ -237,19 +236,19 @@ class LeaseRecovery:
     def _check_nothing_missing(self) -> None:
         host = self._host
         if not host.exists():
-            # What has its name now is another run's.
+            # Another run's database has its name now.
             host.lease.close()
             self._fail_permanently()
         if host.missing_objects():
-            # A worker may just be making its schema anew.
+            # A worker may be replacing its schema.
             time.sleep(_REPLACE_SECONDS)
         if missing := host.missing_objects():
             self._lost_at = None
-            raise self._lost_error(f"before it was made again, {', '.join(missing)} was removed.")
+            raise self._lost_error(f"{', '.join(missing)} was dropped before it was reopened.")
 
     def _fail_permanently(self) -> None:
         self._is_gone = True
-        self._fail("in the meantime that was removed.")
+        self._fail("the database was dropped.")
 
     def _fail(self, what: str) -> None:
         self._error = self._lost_error(what)
@@ -257,25 +256,25 @@ class LeaseRecovery:
 
     def _lost_error(self, what: str) -> LeaseLostError:
         return LeaseLostError(
-            f"The connection by which others see this run alive in the database "
-            f"{self._host.name!r} was lost, and {what}"
+            f"The connection that holds this run's lease on the database {self._host.name!r} was "
+            f"lost, and {what}"
         )
 
 
 class LeaseWatcher:
-    """What the process that runs tests, or waits for workers, looks at all the time."""
+    """Checks the leases of a run, in the process that runs tests or supervises workers."""
 
     def __init__(self, hosts: Callable[[], Iterable[LeasedHost]]) -> None:
         self._hosts = hosts
         self._why: str | None = None
 
     def files(self) -> list[int]:
-        """Return the descriptors that can be read once a lease may be lost."""
+        """Return the file descriptors that become readable when a lease may be lost."""
         leases = [host.lease for host in self._hosts()]
         return [lease.connection.fileno() for lease in leases if not lease.is_lost]
 
     def heed(self) -> str | None:
-        """Take lost leases again; return why the run cannot go on, once it cannot."""
+        """Try to recover lost leases; return the error that ends the run, or None."""
         for host in [] if self._why else self._hosts():
             try:
                 host.recovery.try_recover()

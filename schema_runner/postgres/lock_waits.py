@@ -1,4 +1,4 @@
-"""Lock timeouts for statements in worker schemas, and who holds the locks."""
+"""Lock timeouts for statements on worker schemas, with errors that name the lock holders."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,29 +9,31 @@ from ..errors import SchemaRunnerError
 from . import prepared_transactions, sessions
 from .server import Connection
 
-# How long our statements wait for another transaction.
+# How long a statement of the runner waits for a lock.
 _LOCK_TIMEOUT = "2s"
 
 
 class SchemaInUseError(SchemaRunnerError):
-    """A session that this run may not end holds locks in a worker's schema."""
+    """A session that the run may not end holds locks in a worker schema."""
 
 
 def set_lock_timeout(connection: Connection) -> None:
-    """Make the transaction under way raise LockNotAvailable rather than wait for long."""
+    """Limit waiting for locks in the current transaction, which then raises LockNotAvailable."""
     _set_timeout(connection, "SET LOCAL", _LOCK_TIMEOUT)
 
 
 def set_session_lock_timeout(connection: Connection) -> None:
-    """Make all statements of a connection do so from now on."""
+    """Limit waiting for locks in all further statements of a connection."""
     _set_timeout(connection, "SET", _LOCK_TIMEOUT)
 
 
 @contextmanager
 def lock_timeout(connection: Connection, schema: str, what: str) -> Iterator[None]:
-    """Limit the waiting of the body of the `with`, which is in no transaction.
+    """Limit the caller's waiting for locks; the caller is in no transaction.
 
-    Raises SchemaInUseError, which says that the schema cannot be `what`, and who is in the way.
+    `what`: the participle for the error, as in "cannot be reset".
+
+    Raises SchemaInUseError, which names the lock holders, if a lock cannot be taken.
     """
     set_session_lock_timeout(connection)
     try:
@@ -44,7 +46,7 @@ def lock_timeout(connection: Connection, schema: str, what: str) -> Iterator[Non
 
 @contextmanager
 def lock_timeout_explained(connection: Connection, schema: str, what: str) -> Iterator[None]:
-    """Say whose locks are in the way where the body of the `with` has waited too long."""
+    """Turn LockNotAvailable into SchemaInUseError, which names the lock holders."""
     try:
         yield
     except errors.LockNotAvailable as error:
@@ -52,14 +54,13 @@ def lock_timeout_explained(connection: Connection, schema: str, what: str) -> It
 
 
 def schema_in_use_error(connection: Connection, schema: str, what: str) -> SchemaInUseError:
-    """Return the error for a schema that cannot be `what`: reset, say."""
+    """Return the error for a schema that cannot be `what` ("reset", for example)."""
     found = sessions.lock_holders(connection, schema)
     found += prepared_transactions.with_locks_in(connection, schema)
-    # It may have ended just now.
-    holders = "\n".join(found) or "It has ended by now."
+    holders = "\n".join(found) or "It has ended in the meantime."
     return SchemaInUseError(
-        f"Schema {schema} cannot be {what}, because another session holds locks in it that this "
-        f"run may not end. End its transaction:\n{holders}"
+        f"Schema {schema} cannot be {what}: another session, which this run may not end, holds "
+        f"locks in it. End its transaction:\n{holders}"
     )
 
 

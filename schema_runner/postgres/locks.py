@@ -1,4 +1,4 @@
-"""Advisory locks: who is alive, who builds, who may create or drop a database."""
+"""Advisory locks, for leases, builds, and creating and dropping databases."""
 
 import hashlib
 import secrets
@@ -15,48 +15,49 @@ from ..errors import LockTimeoutError
 from . import names
 from .server import Connection
 
-# Measured at 300 tables: DROP SCHEMA holds about 35 locks for each (the table, its indexes,
-# its TOAST table with index, its sequence, and what depends on them).
+# Measured with 300 tables: DROP SCHEMA holds about 35 locks for each table (the table, its
+# indexes, its TOAST table with index, its sequence, and dependent objects).
 _LOCKS_PER_TABLE = 40
 
 
 def key(name: str) -> int:
-    """Return the signed 64-bit advisory lock key that stands for `name`."""
+    """Return the signed 64-bit advisory lock key for `name`."""
     digest = hashlib.blake2b(f"schema_runner:{name}".encode(), digest_size=8).digest()
     number = int.from_bytes(digest, signed=True)
     _names[number] = name
     return number
 
 
-# What keys stand for.
+# The names of keys, for messages.
 _names: dict[int, str] = {}
 
 
 def lock_name(lock: int) -> str:
-    """Return the name of which a lock is the key, to tell of it."""
+    """Return the name of a lock, for messages."""
     return _names.get(lock, f"run {lock}")
 
 
-# Held by whoever creates or drops an extension that several worker schemas share.
+# Held while creating or dropping an extension that worker schemas share.
 EXTENSIONS = key("extensions")
+# Shared by the runs that have a lease in the database.
 HOST_IN_USE = key("host in use")
-# Each run shares it that has the schema for extensions of the project's own database on its path.
+# Shared by the runs that have the schema `test_extensions` on their search_path.
 EXTENSIONS_IN_USE = key("extensions in use")
 
 
 def new_run() -> int:
-    """Return an identifier for a run, which is also the key of its lease."""
+    """Return a random identifier for a run, which is also the lock key of its lease."""
     return secrets.randbits(62)
 
 
-# The locks that leases hold, by their connections.
+# The locks that leases hold, by connection.
 LEASED: WeakKeyDictionary[Connection, set[int]] = WeakKeyDictionary()
 
 LockContext: TypeAlias = AbstractContextManager[None]
 
 
 class LockWait(NamedTuple):
-    """How many seconds this process waits for whoever has a lock, and whom it tells of that."""
+    """How this process waits for locks: up to `limit` seconds, calling `log` if it waits."""
 
     limit: float = 60.0
     log: Callable[[str], None] = print
@@ -66,7 +67,7 @@ _lock_wait = LockWait()
 
 
 def set_lock_wait(wait: LockWait) -> LockWait:
-    """Wait for locks like that from now on; return how it has been before."""
+    """Set how this process waits for locks; return the previous value."""
     global _lock_wait
     previous, _lock_wait = _lock_wait, wait
     return previous
@@ -74,9 +75,9 @@ def set_lock_wait(wait: LockWait) -> LockWait:
 
 @contextmanager
 def hold(connection: Connection, lock: int, *, while_active: bool = False) -> Iterator[None]:
-    """Hold an advisory lock; raise LockTimeoutError where others do not give it back.
+    """Hold an advisory lock. Raises LockTimeoutError if another session does not release it.
 
-    With `while_active`, wait for as long as the run that has it does something on the server.
+    With `while_active`, the limit applies only while the holder's run is idle on the server.
     """
     acquire(connection, lock, while_active=while_active)
     try:
@@ -87,8 +88,8 @@ def hold(connection: Connection, lock: int, *, while_active: bool = False) -> It
 
 @contextmanager
 def try_hold(connection: Connection, lock: int) -> Iterator[bool]:
-    """Hold an advisory lock unless a session or a lease has it; yield whether we hold it."""
-    # The server grants a session its own lock again: without this a run would look dead to itself.
+    """Hold an advisory lock if no session or lease holds it; yield whether it is held here."""
+    # PostgreSQL grants a session its own lock again, so the run would find itself dead.
     is_leased = lock in LEASED.get(connection, ())
     free = not is_leased and call_function(connection, "try_advisory_lock", lock)
     try:
@@ -99,7 +100,7 @@ def try_hold(connection: Connection, lock: int) -> Iterator[bool]:
 
 
 def is_held(connection: Connection, lock: int) -> bool:
-    """Whether a lock is held by a lease or by another session, in whatever database."""
+    """Whether a lease of this connection or another session holds a lock, in any database."""
     query = (
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted"
         " AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = %s"
@@ -112,9 +113,9 @@ def is_held(connection: Connection, lock: int) -> bool:
 
 
 def acquire_until_commit(connection: Connection, lock: int) -> None:
-    """Hold an advisory lock to the end of the connection's transaction.
+    """Take an advisory lock until the end of the transaction.
 
-    Raises LockTimeoutError where others do not give it back.
+    Raises LockTimeoutError if another session does not release it.
     """
     acquire(connection, lock, "advisory_xact_lock")
 
@@ -126,6 +127,7 @@ def acquire(
     *,
     while_active: bool = False,
 ) -> None:
+    """Take a lock with this one of PostgreSQL's functions, named without `pg_`."""
     if call_function(connection, f"try_{function}", lock):
         return
     _wait(
@@ -138,23 +140,23 @@ def acquire(
 
 
 def release(connection: Connection, lock: int) -> None:
-    # A connection that broke has released its locks, and must not hide why it broke.
+    # The end of a connection released its locks, and its cause must not be hidden.
     with suppress(psycopg.OperationalError):
         call_function(connection, "advisory_unlock", lock)
 
 
 def call_function(connection: Connection, function: str, lock: int) -> bool:
-    # Named with pg_catalog, because a search_path may put functions of the same name first.
+    # With the schema, because shims of the same name may come first on the search_path.
     statement = sql.SQL("SELECT pg_catalog.{}(%s)").format(sql.Identifier(f"pg_{function}"))
     row = connection.execute(statement, [lock]).fetchone()
     return bool(row and row[0])
 
 
 def tables_per_transaction(connection: Connection, workers: int) -> int:
-    """Return how many tables one transaction may drop or move.
+    """Return how many tables one transaction may create, drop or move.
 
-    The server's lock table has max_locks_per_transaction entries for each of
-    max_connections; `workers` transactions at once stay below half of it.
+    The server's lock table has max_locks_per_transaction entries for each of max_connections.
+    `workers` concurrent transactions use at most half of it.
     """
     row = connection.execute(
         "SELECT current_setting('max_locks_per_transaction')::int"
@@ -164,7 +166,7 @@ def tables_per_transaction(connection: Connection, workers: int) -> int:
     return max(1, int(row[0]) // 2 // max(workers, 1) // _LOCKS_PER_TABLE)
 
 
-# Seconds after which the wait is told of, and between looks at who has the lock.
+# Seconds before the first message, and between checks of who holds the lock.
 _FIRST_WAIT = 1.0
 _POLL_INTERVAL = 2.0
 # A prepared transaction holds locks without a session.
@@ -187,7 +189,7 @@ _HOLDERS = """
       AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
     ORDER BY l.pid
 """
-# Whether a session of these applications has been at work within so many seconds.
+# Whether a session of these runs was active within the given number of seconds.
 _ACTIVE = """
     SELECT FROM pg_catalog.pg_stat_activity
     WHERE EXISTS (SELECT FROM pg_catalog.unnest(%s::text[]) AS run
@@ -206,13 +208,13 @@ def _wait(
     *,
     while_active: bool,
 ) -> None:
-    """Call `take` until it gets the lock or the limit is reached; log once who holds the lock.
+    """Call `take` until it gets the lock; log once who holds it.
 
-    With `while_active` the time counts in which no session of the holder's run does anything.
-    Raises LockTimeoutError.
+    The limit starts again if another session gets the lock and, with `while_active`, whenever a
+    session of the holder's run is active. Raises LockTimeoutError at the limit.
     """
     name, limit = lock_name(lock), wait.limit
-    since, pause, is_told = time.monotonic(), _FIRST_WAIT, False
+    since, pause, is_logged = time.monotonic(), _FIRST_WAIT, False
     holders = {pid for pid, _, _ in connection.execute(_HOLDERS, [lock])}
     while True:
         left = since + limit - time.monotonic()
@@ -220,16 +222,16 @@ def _wait(
             return
         found = connection.execute(_HOLDERS, [lock]).fetchall()
         if not found:
-            continue  # It has just been released.
-        said = " and ".join(text for _, _, text in found)
-        if not is_told:
-            wait.log(f"Waiting for the lock {name!r}, which is held by {said}.")
-        pids, pause, is_told = {pid for pid, _, _ in found}, _POLL_INTERVAL, True
+            continue  # It was released in the meantime.
+        described = " and ".join(text for _, _, text in found)
+        if not is_logged:
+            wait.log(f"Waiting for the lock {name!r}, which is held by {described}.")
+        pids, pause, is_logged = {pid for pid, _, _ in found}, _POLL_INTERVAL, True
         is_new, holders = holders != pids, pids
         if is_new or (while_active and _is_active(connection, [a for _, a, _ in found], limit)):
             since = time.monotonic()
         elif time.monotonic() - since >= limit:
-            raise LockTimeoutError(_timeout_message(name, limit, said, found[0][0]))
+            raise LockTimeoutError(_timeout_message(name, limit, described, found[0][0]))
 
 
 def _acquires_within(connection: Connection, take: Callable[[], object], seconds: float) -> bool:
@@ -239,7 +241,7 @@ def _acquires_within(connection: Connection, take: Callable[[], object], seconds
         with connection.transaction():
             _set_lock_timeout(connection, f"{max(int(seconds * 1000), 1)}ms")
             take()
-            # A transaction that this one is part of would go on with it.
+            # Otherwise, the setting would last to the end of an enclosing transaction.
             _set_lock_timeout(connection, before[0])
     except errors.LockNotAvailable:
         return False
@@ -251,15 +253,15 @@ def _set_lock_timeout(connection: Connection, timeout: str) -> None:
 
 
 def _is_active(connection: Connection, applications: list[str], limit: float) -> bool:
-    runs = [names.run_of_any_connection(one) for one in applications]
+    runs = [names.run_of_any_connection(application) for application in applications]
     sessions = [names.application_name(run) for run in runs if run is not None]
     return bool(connection.execute(_ACTIVE, [sessions, limit]).fetchall())
 
 
-def _timeout_message(name: str, limit: float, said: str, pid: int | None) -> str:
+def _timeout_message(name: str, limit: float, holders: str, pid: int | None) -> str:
     end = "end that transaction" if pid is None else f"SELECT pg_terminate_backend({pid})"
     return (
-        f"Gave up waiting for the lock {name!r} after {limit:g} s: it is held by {said}. If that "
-        f"is a run which has been stopped, as by Ctrl-Z, continue it or end it; to end any "
-        f'session: {end}. SCHEMA_RUNNER["LOCK_TIMEOUT"] is how many seconds to wait.'
+        f"Gave up waiting for the lock {name!r} after {limit:g} s: it is held by {holders}. If "
+        f"that is a run suspended with Ctrl-Z, resume or end it. To end any session: {end}. "
+        f'SCHEMA_RUNNER["LOCK_TIMEOUT"] sets the number of seconds to wait.'
     )

@@ -1,4 +1,4 @@
-"""The names of what runs create, and the markers that say so."""
+"""The names of schemas and databases that runs create, and the markers in their comments."""
 
 import hashlib
 import json
@@ -7,15 +7,15 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
-# PostgreSQL cuts longer names off, silently (NAMEDATALEN - 1).
+# PostgreSQL truncates longer names silently (NAMEDATALEN - 1).
 _MAX_NAME_BYTES = 63
-# More than a run has on any machine.
+# An upper bound for the number of workers of a run.
 _MAX_WORKERS = 256
 _WORKER = r"test_w([1-9][0-9]*)_([0-9]+)"
-# What such names match, also in SQL.
+# Matches the names of runs' schemas, also in SQL.
 OWN_SCHEMA = r"^test_(?:w[1-9][0-9]*|shims|template)_[0-9]+$"
 
-# Where the extensions of all runs in one database are, if that is the project's own.
+# The schema for the extensions of all runs in the project's own database.
 EXTENSIONS_SCHEMA = "test_extensions"
 
 
@@ -25,12 +25,12 @@ def worker_schema(worker: int, milliseconds: int) -> str:
 
 
 def shims_schema(milliseconds: int) -> str:
-    """Return the name of the schema for a run's own functions."""
+    """Return the name of the schema for a run's shims."""
     return f"test_shims_{milliseconds}"
 
 
 def template_schema(milliseconds: int) -> str:
-    """Return the name of the schema from which others are made."""
+    """Return the name of a template."""
     return f"test_template_{milliseconds}"
 
 
@@ -43,36 +43,36 @@ def is_template_schema(name: str) -> bool:
 
 
 def is_in_public(table: str) -> bool:
-    """Whether a db_table names the schema: 'public"."book', which Django puts into quotes."""
+    """Whether a db_table names the schema, as 'public"."book', which Django quotes."""
     return re.match(r'"?public"\."?\w', table) is not None
 
 
 def has_schema(table: str) -> bool:
-    """Whether a db_table names a schema as well, which may be any: 'crm"."customer'."""
-    # Django puts quotes around a name that does not have them already, and leaves those within.
+    """Whether a db_table names any schema, as 'crm"."customer'."""
+    # Django quotes a name that is not quoted already, and leaves quotes within the name.
     quoted = len(table) > 1 and table.startswith('"') and table.endswith('"')
     return '"' in (table[1:-1] if quoted else table).replace('""', "")
 
 
 def is_own_schema(name: str) -> bool:
-    """Whether a schema of one run is called so: only such a run would have made it."""
+    """Whether a name is that of a schema that one run creates."""
     return re.fullmatch(OWN_SCHEMA, name) is not None
 
 
 def worker_of_schema(name: str) -> int | None:
-    """Return the number of the worker whose schema is called so."""
+    """Return the worker's number in the name of a worker schema; None for other names."""
     found = re.fullmatch(_WORKER, name)
     return int(found[1]) if found else None
 
 
 def milliseconds_of_schema(name: str) -> int | None:
-    """Return when the worker's schema that is called so was made, since the Unix epoch."""
+    """Return the creation time in the name of a worker schema; None for other names."""
     found = re.fullmatch(_WORKER, name)
     return int(found[2]) if found else None
 
 
 def database_name(name: str, suffix: str = "") -> str:
-    """Return the name with the suffix; a hash replaces what is beyond 63 bytes."""
+    """Return the name with the suffix; beyond 63 bytes, a hash replaces the end of the name."""
     if len((name + suffix).encode()) <= _MAX_NAME_BYTES:
         return name + suffix
     suffix = f"_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}{suffix}"
@@ -80,14 +80,14 @@ def database_name(name: str, suffix: str = "") -> str:
 
 
 def clone_database(host: str, worker: int) -> str:
-    """Return the name of a worker's clone of a host database, which is stock Django's name."""
+    """Return the name of a worker's clone of a host database, as in stock Django."""
     return database_name(host, f"_{worker}")
 
 
 def own_database(host: str, run: int, worker: int) -> str:
-    """Return the name of the database that a worker has for classes which share none.
+    """Return the name of a worker's database for its `own_database` classes.
 
-    Runs that use one pool have one host database: so the run is in it.
+    It contains the run, because several runs can use the same host database.
     """
     return database_name(host, f"_{run:016x}_{worker}")
 
@@ -97,36 +97,36 @@ def is_own_database(name: str, run: int) -> bool:
 
 
 def database_of_run(name: str, run: int) -> str:
-    """Return the name of a run's host database where another run has the first choice."""
+    """Return the name of a run's host database if its first choice is taken."""
     return database_name(name, f"_{run:016x}")
 
 
 def database_of_fingerprint(name: str, fingerprint: str) -> str:
-    """Return the name of a host database that is kept, where the first choice is taken."""
+    """Return the name of a kept host database if its first choice is taken."""
     return database_name(name, f"_{fingerprint[:12]}")
 
 
 def runs_in(database: str) -> list[int]:
-    """Return the runs after which a database may be named."""
+    """Return the runs that the name of a database may contain."""
     return [int(run, 16) for run in re.findall(r"_([0-9a-f]{16})(?=_|$)", database)]
 
 
 def is_named_after_run(database: str, hosts: Collection[str]) -> bool:
-    """Whether a run makes an empty database of this name, beside these host databases.
+    """Whether runs with these host databases may create an empty database of this name.
 
-    It is one with a run or a fingerprint in it, or the one of which workers get clones.
+    That is a name with a run or a fingerprint, or the name of a clone source.
     """
     runs, fingerprints = runs_in(database), re.findall(r"_([0-9a-f]{12})(?=_|$)", database)
-    made = {database_of_run(host, run) for host in hosts for run in runs}
-    made |= {database_of_fingerprint(host, one) for host in hosts for one in fingerprints}
-    all_hosts, workers = {*hosts, *made}, _workers_in(database)
-    made |= {clone_database(host, 0) for host in all_hosts}
-    made |= {own_database(host, run, n) for host in all_hosts for run in runs for n in workers}
-    return database in made
+    possible = {database_of_run(host, run) for host in hosts for run in runs}
+    possible |= {database_of_fingerprint(host, part) for host in hosts for part in fingerprints}
+    all_hosts, workers = {*hosts, *possible}, _workers_in(database)
+    possible |= {clone_database(host, 0) for host in all_hosts}
+    possible |= {own_database(host, run, n) for host in all_hosts for run in runs for n in workers}
+    return database in possible
 
 
 def is_clone_name(database: str, host: str) -> bool:
-    """Whether a worker's clone of a host database is called so."""
+    """Whether a name is that of a worker's clone of a host database."""
     clones = {clone_database(host, worker) for worker in _workers_in(database)}
     clones |= {database_of_run(clone, run) for clone in clones for run in runs_in(database)}
     return database in clones
@@ -134,32 +134,29 @@ def is_clone_name(database: str, host: str) -> bool:
 
 def _workers_in(database: str) -> Iterable[int]:
     if len(database.encode()) > _MAX_NAME_BYTES - 4:
-        # What is cut off may have the number in it.
+        # The name may be truncated before the number.
         return range(1, _MAX_WORKERS + 1)
     return [int(number) for number in re.findall(r"_([1-9][0-9]*)(?=_|$)", database)]
 
 
 def application_name(run: int, worker: int | None = None) -> str:
-    """Return the application_name by which the server shows the connections of a run.
-
-    Those of one of its workers have the worker's number behind it.
-    """
+    """Return the application_name of the connections of a run's tests, or of one worker's."""
     return f"django-schema-runner {run}" + (f" w{worker}" if worker is not None else "")
 
 
 def main_application_name(run: int) -> str:
-    """Return that of the connections by which a run makes and drops what it uses."""
+    """Return the application_name of the connections with which a run creates and drops."""
     return f"django-schema-runner {run} run"
 
 
 def run_of_any_connection(application: str) -> int | None:
-    """Return the run to which a connection with this application_name belongs, if to any."""
+    """Return the run of a connection with this application_name, or None."""
     found = re.match(r"django-schema-runner ([0-9]+)(?: |$)", application)
     return int(found[1]) if found else None
 
 
 def run_of_test_connection(application: str) -> int | None:
-    """Return the run whose tests' connections have this application_name, if any have."""
+    """Return the run of a connection of tests with this application_name, or None."""
     pattern = r"django-schema-runner ([0-9]+)(?: w[1-9][0-9]*)?"
     found = re.fullmatch(pattern, application)
     return int(found[1]) if found else None
@@ -169,7 +166,7 @@ _FORMAT = 1
 
 
 class MarkerState(StrEnum):
-    """How far a marked object has come."""
+    """The state of a marked schema or database."""
 
     BUILDING = "building"
     READY = "ready"
@@ -177,18 +174,22 @@ class MarkerState(StrEnum):
 
 
 class Marker(NamedTuple):
-    """Whose an object is: the `run` that made it (the key of its lease) and its state.
+    """The marker of a schema or database: the run that created it, and its state.
 
-    `request` is the name that a database was asked for by, which may be another than its own,
-    `name`: runs that ask for the same one clean up after each other. `beside` lists what was
-    in it beside schemas of runs when tests began; it is None where a build or tests write
-    anywhere. What is kept for other runs has the name of its `template`, and that one has the
-    `fingerprint` of what it was made from, and when it was `made` and `used` last, in seconds
-    since the Unix epoch. A schema of a pool, kept or leased, is as the template has it unless
-    a transaction after `since` has altered it; its structure is unless the version of that is
-    no longer `structure`. The template of a database is the one that it is a clone of; one
-    that is kept to be cloned is its own template, and has the `extra` facts that a schema's
-    template has in a table.
+    `run`: the run, which is also the lock key of its lease.
+    `state`: whether the object is being built, is ready, or is kept for other runs.
+    `request`: of a database, the name that the run requested. Runs that request the same name
+    clean up after each other.
+    `template`: the template of a schema in a pool, or the database that a clone was created
+    from. A database that is kept for cloning is its own template.
+    `fingerprint`: the fingerprint of a template.
+    `made`, `used`: when a template was created and last used, in seconds since the Unix epoch.
+    `since`: a transaction; a schema of a pool equals its template unless a later one changed it.
+    `structure`: the version of the structure of a schema of a pool, when it equalled its template.
+    `extra`: facts about a database kept for cloning. (Templates store them in a table.)
+    `name`: the name of the database when it was marked.
+    `beside`: the objects of a database outside the schemas of runs when tests started, or None
+    if builds or tests write outside of such schemas.
     """
 
     run: int
@@ -210,7 +211,7 @@ class Marker(NamedTuple):
 
     @classmethod
     def parse(cls, comment: str | None) -> Self | None:
-        """Read a marker back; None for anything that this package did not write."""
+        """Return the marker in a comment, or None if there is no valid one."""
         try:
             found = json.loads(comment or "")
         except ValueError:

@@ -1,34 +1,34 @@
-"""PGOPTIONS: what programs that this process starts tell the server as they connect."""
+"""PGOPTIONS, the environment variable with server options for programs that tests start."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _VARIABLE = "PGOPTIONS"
-# What of the variable's value is ours: its end.
+# The options at the end of the variable that this module added, if any.
 _exported: list[str] = []
 
 
 def export(options: str) -> None:
-    """Add options behind those that are there, in place of any added before; "" for none."""
+    """Append options to the user's, replacing those of an earlier call; "" only removes these."""
     _set_variable(f"{user_options()} {options}".strip())
     _exported[:] = [options] if options else []
 
 
 def user_options() -> str:
-    """Return PGOPTIONS as others have set it."""
+    """Return PGOPTIONS without the exported options."""
     value = os.environ.get(_VARIABLE, "")
     return value.removesuffix(_exported[0]).rstrip() if is_exported() else value
 
 
 def is_exported() -> bool:
-    """Whether something of ours is there, which others may have taken away."""
+    """Whether PGOPTIONS contains the exported options, which tests may have removed."""
     return os.environ.get(_VARIABLE, "").endswith(tuple(_exported))
 
 
 @contextmanager
 def without_exported() -> Iterator[None]:
-    """Take away what is ours, for the length of the `with`."""
+    """Remove the exported options within the `with` block."""
     if not is_exported():
         yield
         return

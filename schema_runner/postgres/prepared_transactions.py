@@ -1,4 +1,4 @@
-"""Prepared transactions: they have locks, and no server process that could be ended."""
+"""Prepared transactions, which hold locks without a session that could be ended."""
 
 from collections.abc import Iterable
 
@@ -6,14 +6,14 @@ from psycopg import sql
 
 from .server import Connection
 
-# Those of this database that we may end.
+# The prepared transactions in this database that the current role may roll back.
 _OWN = """
     SELECT gid FROM pg_catalog.pg_prepared_xacts p
     WHERE database = pg_catalog.current_database()
       AND (owner = current_user OR pg_catalog.current_setting('is_superuser')::bool)
 """
-# The locks of one: the server lists them without a process, and with the virtual transaction
-# that has a lock on the number of the prepared one.
+# The locks of one: pg_locks lists them without a process ID, and with the virtual transaction
+# that holds the lock on the prepared transaction's ID.
 _LOCKS = """
     FROM pg_catalog.pg_locks l
     LEFT JOIN pg_catalog.pg_class c ON c.oid = relation
@@ -22,7 +22,7 @@ _LOCKS = """
       AND l.virtualtransaction = (SELECT x.virtualtransaction FROM pg_catalog.pg_locks x
                                   WHERE x.pid IS NULL AND x.transactionid = p.transaction)
 """
-# With locks in this schema and nowhere else: that it reads catalogs says nothing.
+# With locks in this schema only, apart from reading system catalogs.
 _IN_SCHEMA_ALONE = f"""
     AND (SELECT pg_catalog.bool_or(nspname = %(schema)s) AND pg_catalog.bool_and(
                 locktype = 'transactionid' OR locktype = 'relation' AND (
@@ -40,13 +40,13 @@ _WITH_LOCKS = f"""
 
 
 def of_schema(connection: Connection, schema: str) -> list[str]:
-    """List the prepared transactions of our role that have to do with this schema alone."""
+    """List those that the current role may roll back and that hold locks in this schema only."""
     rows = connection.execute(_OWN + _IN_SCHEMA_ALONE, {"schema": schema})
     return [gid for (gid,) in rows]
 
 
 def with_locks_in(connection: Connection, schema: str) -> list[str]:
-    """Describe the prepared transactions that have locks in a schema, whosever they are."""
+    """Describe the prepared transactions of all roles that hold locks in a schema."""
     return [text for (text,) in connection.execute(_WITH_LOCKS, {"schema": schema})]
 
 
@@ -56,5 +56,5 @@ def roll_back(connection: Connection, gids: Iterable[str]) -> None:
 
 
 def roll_back_all(connection: Connection) -> None:
-    """Roll back what our role has prepared in a database that is about to be dropped."""
+    """Roll back those in a database that is about to be dropped, as far as the role may."""
     roll_back(connection, [gid for (gid,) in connection.execute(_OWN).fetchall()])

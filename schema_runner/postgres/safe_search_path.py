@@ -1,7 +1,8 @@
-"""The search_path of our own connections: nothing on it that another role could write to.
+"""The search_path of the runner's connections, without schemas that other roles can write to.
 
-Whoever may create in a schema of a search_path decides what SQL means: PostgreSQL prefers an
-operator or a function that fits the types of its arguments exactly, wherever it is on the path.
+A role that may create objects in a schema of the search_path can change what SQL means, because
+PostgreSQL prefers operators and functions whose argument types match exactly, wherever they are
+on the path.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,12 @@ from psycopg.pq import TransactionStatus
 if TYPE_CHECKING:
     from .server import Connection
 
-# `pg_temp` is named last, or temporary tables would be found first.
+# With `pg_temp` last: if it is not listed, temporary tables come first.
 _SAFE = sql.SQL("SET {}search_path = pg_catalog, pg_temp")
 
 
 def set_safe_search_path(connection: "Connection", *, local: bool = False) -> None:
-    """Have a connection find PostgreSQL's own things alone; `local` to the transaction."""
+    """Let a connection find only PostgreSQL's own objects, `local` to the transaction if set."""
     connection.execute(_SAFE.format(_scope(local=local)))
 
 
@@ -27,10 +28,9 @@ def set_safe_search_path(connection: "Connection", *, local: bool = False) -> No
 def users_search_path(
     connection: "Connection", schema: str, path: Sequence[str]
 ) -> Iterator[None]:
-    """Use the search_path of users of a schema, for what runs their code or shows their names.
+    """Use a worker's search_path, for SQL that runs the project's code or shows its names.
 
-    SQL of ours in the body of the `with` names operators in full, unless PostgreSQL has one for
-    exactly these types.
+    The caller's SQL has to qualify operators, unless PostgreSQL has one for exactly these types.
     """
     local = connection.info.transaction_status is TransactionStatus.INTRANS
     listed = sql.SQL(", ").join(map(sql.Identifier, (schema, *path)))
@@ -38,13 +38,13 @@ def users_search_path(
     try:
         yield
     finally:
-        # A transaction that failed takes its own setting back.
+        # A failed transaction restores the setting itself.
         if connection.info.transaction_status is not TransactionStatus.INERROR:
             set_safe_search_path(connection, local=local)
 
 
 def default_search_path(connection: "Connection") -> list[str]:
-    """List the schemas that are on the path of a role and database by default."""
+    """List the schemas on the default search_path of the current role and database."""
     with connection.transaction(force_rollback=True):
         connection.execute("SET LOCAL search_path TO DEFAULT")
         row = connection.execute("SELECT pg_catalog.current_schemas(false)").fetchone()

@@ -1,4 +1,4 @@
-"""Connections to a server, opened outside Django and past its pools."""
+"""Connections to a PostgreSQL server that bypass Django and its connection pools."""
 
 import os
 import time
@@ -17,40 +17,40 @@ from . import names, pgoptions
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 
-# A role or a database can have time limits as its default; waiting for a lock, or holding
-# one while the tests run, must not meet them. The search_path comes before all else: theirs
-# could put operators of others ahead.
+# Roles and databases can have timeouts by default, which must not end a wait for a lock, or a
+# lease. The search_path comes first, because a default one may find other roles' operators.
 _SESSION = """
     SET search_path = pg_catalog, pg_temp;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
     SET idle_in_transaction_session_timeout = 0
 """
-# Has the server end a session whose client has gone in the middle of a statement, which may go on
-# for long, and be committed. Refused where the server's system cannot tell.
+# Ends a statement whose client has disconnected; otherwise it would continue, and may commit.
+# Operating systems that cannot detect this refuse it.
 CHECK_CLIENT = "SET client_connection_check_interval = '1s'"
-# Sets a session of others back in which `connect` has set all this.
+# Undoes what `connect` sets, for sessions that a pooler shares with other clients.
 RESET_SESSION = """
     RESET ROLE; RESET search_path; RESET statement_timeout; RESET lock_timeout;
     RESET idle_session_timeout; RESET idle_in_transaction_session_timeout;
     RESET client_connection_check_interval
 """
-# How long to wait, in seconds, for a connection that was closed to be counted no more.
+# Seconds to wait until the server no longer counts a closed connection.
 CLOSE_TIMEOUT = 2.0
+# Seconds between polls of the server.
 POLL_SECONDS = 0.05
-# How the server says that one of its limits is reached; libpq gives no code for it.
+# Errors for a limit of connections, for which libpq has no SQLSTATE.
 _LIMIT_ERRORS = ("too many connections", "connection slots")
-# Notice a dead network within about a minute, so that neither side keeps a lease for nobody.
+# Both sides detect a lost network within about a minute, so that no lease outlives its run.
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
 _APPLICATION = "django-schema-runner"
 _DEFAULTS = {**_KEEPALIVES, "fallback_application_name": _APPLICATION}
 
 
 class Server(NamedTuple):
-    """How to reach one server.
+    """Connection parameters of a server.
 
-    `params` are libpq's connection parameters, `dbname` among them: the database to fall
-    back on for maintenance. `role`, if any, is taken on with SET ROLE. `application` is the
-    application_name of connections, in place of the project's.
+    `params`: libpq's parameters; `dbname` is the maintenance database if `postgres` is not.
+    `role`: the role for SET ROLE, if any.
+    `application`: the application_name of connections, instead of the project's.
     """
 
     params: Mapping[str, Any]
@@ -62,10 +62,11 @@ class Server(NamedTuple):
         return f"Server(role={self.role!r})"
 
     def connect(self, dbname: str, application: str | None = None) -> Connection:
-        """Open a connection in autocommit mode, without time limits, on a safe search_path.
+        """Open a connection in autocommit mode, without timeouts, with a safe search_path.
 
-        `application` is its application_name, in place of the server's. Raises
-        SchemaRunnerError where the server cannot be reached or refuses.
+        `application`: its application_name, instead of `self.application`.
+
+        Raises SchemaRunnerError if the server cannot be reached or refuses the connection.
         """
         params = {**_DEFAULTS, **self.params, "dbname": dbname}
         application = application or self.application
@@ -87,22 +88,22 @@ class Server(NamedTuple):
                 opened.pop_all()
         except psycopg.Error as error:
             raise SchemaRunnerError(
-                f"Cannot connect to the database {dbname!r}; check DATABASES and that the "
-                f"server runs. {error}"
+                f"Cannot connect to the database {dbname!r}. Check DATABASES, and that the "
+                f"server is running. {error}"
             ) from error
         return connection
 
     @contextmanager
     def maintenance(self) -> Iterator[Connection]:
-        """Open a connection from which databases are created and dropped."""
+        """Open a connection for creating and dropping databases; close it afterwards."""
         with self.connect_for_maintenance() as connection:
             yield connection
 
     def connect_for_maintenance(self) -> Connection:
-        """Do so for as long as the caller wants.
+        """Open a connection for creating and dropping databases.
 
-        As Django does, use the database `postgres`, or the project's own where the role may
-        not connect to that one.
+        As in Django, this connects to the database `postgres`, or to the project's own if that
+        fails.
         """
         try:
             return self.connect("postgres")
@@ -112,25 +113,25 @@ class Server(NamedTuple):
             except SchemaRunnerError as other:
                 if str(other.__cause__) == str(error.__cause__):
                     raise
-                # That it does not exist, for example, and may not need to.
+                # The project's own may not exist, for example, and need not.
                 raise SchemaRunnerError(f"{error}\n{other}") from error
 
 
 def _is_named_after_run(connection: Connection) -> bool:
-    """Whether a connection is called as a run's, which OPTIONS, PGAPPNAME or a service has said.
+    """Whether OPTIONS, PGAPPNAME or a service set the application_name of a run.
 
-    A run that is started by a test of another one would be taken for part of that one.
+    If a test starts a run, that run would otherwise look like a part of the outer one.
     """
     name = connection.pgconn.parameter_status(b"application_name") or b""
     return names.run_of_any_connection(name.decode(errors="replace")) is not None
 
 
 def _detach_socket(connection: Connection) -> None:
-    """Give up the socket of a connection in a forked process, without a word to the server.
+    """Close a connection's socket in a forked process, without sending anything to the server.
 
-    Closing the connection would end the parent's session, and its lease; keeping the socket would
-    keep the lease of a dead parent. The descriptor's number stays taken, because libpq would write
-    to the next file of that number.
+    Closing the connection would end the parent's session and lease. Leaving the socket open would
+    keep the lease of a dead parent. The descriptor is replaced by /dev/null, because libpq would
+    write to the next file with the same number.
     """
     if not connection.closed:
         null = os.open(os.devnull, os.O_RDWR)
@@ -139,9 +140,9 @@ def _detach_socket(connection: Connection) -> None:
 
 
 def _open(params: Mapping[str, Any]) -> Connection:
-    """Connect; wait a little where a limit is reached.
+    """Connect; if a limit of connections is reached, try again for a short time.
 
-    A backend goes on for a moment when its connection is closed, and counts until it has gone.
+    The server counts a closed connection until its backend has ended.
     """
     deadline = time.monotonic() + CLOSE_TIMEOUT
     while True:
@@ -153,21 +154,22 @@ def _open(params: Mapping[str, Any]) -> Connection:
             if not is_full or time.monotonic() > deadline:
                 raise
         except KeyboardInterrupt as error:
-            # What is half open stays open as long as its frames, and keeps the database in use.
+            # The frames hold the half-open connection, which keeps the database in use.
             traceback.clear_frames(error.__traceback__)
             raise
         time.sleep(POLL_SECONDS)
 
 
-# Every role may call them, unless an administrator has taken that away.
+# Every role may call these functions, unless an administrator revoked it.
 _SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _START_TIME = "SELECT pg_catalog.pg_postmaster_start_time()::text"
 
 
 class Identity(NamedTuple):
-    """What a server says of itself; None where it does not say that to our role.
+    """The identity of a server; fields are None if the role may not read them.
 
-    Standbys have their primary's system identifier, and its databases.
+    `system`: the system identifier, which standbys share with their primary.
+    `start`: the time at which the server started.
     """
 
     system: str | None
@@ -175,7 +177,7 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, server: Server) -> Self:
-        """Raises SchemaRunnerError where the server cannot be reached."""
+        """Read the identity of a server. Raises SchemaRunnerError if it cannot be reached."""
         with server.maintenance() as maintenance:
             return cls(
                 _query_or_none(maintenance, _SYSTEM_IDENTIFIER),
@@ -183,9 +185,9 @@ class Identity(NamedTuple):
             )
 
     def may_be_same_server(self, other: "Identity") -> bool:
-        """Whether both may be of one server: they are not if they differ in what both say."""
-        pairs = [(one, two) for one, two in zip(self, other, strict=True) if one and two]
-        return not pairs or any(one == two for one, two in pairs)
+        """Whether a field that both have is equal, or there is no such field."""
+        pairs = [(a, b) for a, b in zip(self, other, strict=True) if a and b]
+        return not pairs or any(a == b for a, b in pairs)
 
 
 def _query_or_none(maintenance: Connection, query: str) -> str | None:

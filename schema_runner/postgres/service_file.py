@@ -1,7 +1,7 @@
-"""A connection's secrets on their way to a program, which libpq connects.
+"""Passing a connection's secrets to programs that use libpq, such as pg_dump.
 
-Every user of the machine can list arguments, and a test what is in the environments of processes,
-so secrets are in files that have no name, and where there are such are in memory alone.
+All users of a machine can list the arguments of programs, and tests can read the environments of
+processes. So secrets are passed in files without a name, in memory if the system supports that.
 """
 
 import os
@@ -21,17 +21,17 @@ _SERVICE = "schema_runner"
 def hide_secrets(
     params: Mapping[str, Any], environment: dict[str, str]
 ) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """Yield those of libpq's parameters that others may see, and the files that have the rest.
+    """Yield libpq's parameters without secrets, and the descriptors of files that contain these.
 
-    The program's `environment` is told of the files, which it has to inherit.
+    The program has to inherit the descriptors. Its `environment` is changed to name the files.
     """
-    # What libpq itself would not show: passwords, and what is for its developers.
-    secret = {one.keyword.decode() for one in pq.Conninfo.get_defaults() if one.dispchar}
+    # The parameters that libpq marks as not for display: passwords and debug options.
+    secret = {item.keyword.decode() for item in pq.Conninfo.get_defaults() if item.dispchar}
     shown = {key: value for key, value in params.items() if key not in secret}
     rest = {key: str(params[key]) for key in params.keys() & secret if params[key]}
     files: list[int] = []
     with ExitStack() as opened:
-        # Where files have names of their own, libpq may take none for a passfile.
+        # Without memfd_create, libpq may not accept the file as a passfile.
         if "password" in rest and hasattr(os, "memfd_create"):
             password = rest.pop("password").replace("\\", r"\\").replace(":", r"\:")
             file = opened.enter_context(_secret_file(f"*:*:*:*:{password}\n"))
@@ -55,13 +55,13 @@ def hide_secrets(
 
 
 def _service_parameters(name: str) -> dict[str, str]:
-    """Return the parameters that a service of the user's has."""
+    """Return the parameters of one of the user's services."""
     before = os.environ.pop("PGSERVICE", None)
     try:
         with pgoptions.without_exported():
             without = _defaults()
             os.environ["PGSERVICE"] = name
-            # Its own name is no parameter that a service can have.
+            # A service cannot contain the parameter `service`.
             return dict(_defaults().items() - without.items() - {("service", name)})
     finally:
         os.environ.pop("PGSERVICE", None)
@@ -71,18 +71,18 @@ def _service_parameters(name: str) -> dict[str, str]:
 
 def _defaults() -> dict[str, str]:
     found = pq.Conninfo.get_defaults()
-    return {one.keyword.decode(): one.val.decode() for one in found if one.val is not None}
+    return {item.keyword.decode(): item.val.decode() for item in found if item.val is not None}
 
 
 @contextmanager
 def _secret_file(content: str) -> Iterator[int]:
-    """Yield the descriptor of a file for the owner's eyes, which is gone afterwards."""
+    """Yield the descriptor of a nameless file that only its owner may read."""
     with (
         open(os.memfd_create(_SERVICE), "w+b", buffering=0)
         if hasattr(os, "memfd_create")
         else tempfile.TemporaryFile(buffering=0)
     ) as file:
-        # Others are ignored: https://www.postgresql.org/docs/current/libpq-pgpass.html
+        # libpq requires this: https://www.postgresql.org/docs/current/libpq-pgpass.html
         os.fchmod(file.fileno(), 0o600)
         file.write(content.encode())
         file.seek(0)

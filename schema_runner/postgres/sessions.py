@@ -1,4 +1,4 @@
-"""Sessions on the server: those of runs, and others, told apart by application_name."""
+"""Sessions on the server, of runs and of others, distinguished by application_name."""
 
 import time
 from collections.abc import Collection, Iterable
@@ -11,7 +11,7 @@ from ..errors import SchemaRunnerError
 from . import locks, names, prepared_transactions
 from .server import POLL_SECONDS, RESET_SESSION, Connection, Server
 
-# Only our role's: no other may be ended without special rights.
+# Only sessions of the same role, because ending others requires privileges.
 _END = """
     SELECT pg_catalog.pg_terminate_backend(pid, 5000)
     FROM pg_catalog.pg_stat_activity a
@@ -30,10 +30,11 @@ _APPLICATIONS = """
     WHERE pg_catalog.starts_with(application_name, 'django-schema-runner ')
     GROUP BY application_name
 """
-# How long, in seconds, connections of a run that has just died may take to end: the server asks
-# once a second whether the client is still there.
+# Seconds to wait for the sessions of a run that was just killed, until the server ends them: it
+# checks for a lost client every second.
 _ORPHAN_TIMEOUT = 5.0
-# The runs whose connections have not: something that tests have started has them.
+# Runs without a lease whose sessions did not end in that time: programs that tests started may
+# have inherited them.
 _known_orphans: set[int] = set()
 
 _ANY_TRANSACTION = """
@@ -67,7 +68,7 @@ _BLOCKING = """
 
 
 class Session(NamedTuple):
-    """A server process: whether it waits in an open transaction, and its last statement."""
+    """A session: whether it is idle in a transaction, and its last statement."""
 
     pid: int
     is_idle: bool
@@ -77,63 +78,60 @@ class Session(NamedTuple):
 def end_test_sessions(
     connection: Connection, database: str, run: int, worker: int | None = None
 ) -> None:
-    """End what tests of a run have open in a database: in threads that live on, for example.
+    """End the sessions that tests of a run left open in a database, in threads for example.
 
-    With a worker, leave alone what other workers have open. A session with a lease is never
-    ended: whatever it is called, a live run needs it.
+    With `worker`, end only the sessions of that worker. Sessions that hold a lease are not ended,
+    whatever their application_name.
     """
     applications, which = [names.application_name(run), names.main_application_name(run)], _OF_RUN
     if worker is not None:
         applications = [names.application_name(run), names.application_name(run, worker)]
         which = _OF_WORKER
     with connection.transaction():
-        # A role that was taken on may not end what the role that logs in has opened.
+        # After SET ROLE, the role may not end sessions of the role that logged in.
         connection.execute("SET LOCAL ROLE NONE")
         connection.execute(sql.SQL(_END + which), [database, locks.HOST_IN_USE, *applications])
 
 
 def has_transactions(connection: Connection, run: int, worker: int) -> bool:
-    """Whether a worker may have a transaction: one that is open, or prepared.
+    """Whether a worker may have an open or prepared transaction.
 
-    Mostly it has none, which takes a tenth of the time to find out.
+    Usually there is none, and this query takes a tenth of the time of `worker_sessions`.
     """
     name = names.application_name(run, worker)
     return bool(connection.execute(_ANY_TRANSACTION, [name]).fetchall())
 
 
 def worker_sessions(connection: Connection, schema: str, run: int, worker: int) -> list[Session]:
-    """List what a worker of a run has open in a transaction that has to do with a schema.
-
-    That of `connection` itself is left out.
-    """
+    """List the sessions of a worker, except this one, that hold locks in a schema."""
     name = names.application_name(run, worker)
     rows = connection.execute(_IN_SCHEMA, [name, schema])
     return [Session(*row) for row in rows]
 
 
-def end_sessions(connection: Connection, backends: Iterable[Session]) -> None:
-    """End server processes of our role, and wait until they have gone."""
+def end_sessions(connection: Connection, sessions: Iterable[Session]) -> None:
+    """End sessions of the same role, and wait up to 5 seconds for each."""
     with connection.transaction():
         connection.execute("SET LOCAL ROLE NONE")
-        for backend in backends:
-            connection.execute("SELECT pg_catalog.pg_terminate_backend(%s, 5000)", [backend.pid])
+        for session in sessions:
+            connection.execute("SELECT pg_catalog.pg_terminate_backend(%s, 5000)", [session.pid])
 
 
 def lock_holders(connection: Connection, schema: str) -> list[str]:
-    """Describe whoever else has locks in a schema."""
+    """Describe the other sessions that hold locks in a schema."""
     return [text for (text,) in connection.execute(_BLOCKING, [schema])]
 
 
 def live_runs_without_lease(connection: Connection) -> dict[int, str]:
-    """Describe the runs that have connections for tests but no lease, in whatever database.
+    """Describe the runs that have sessions of tests, in any database, but no lease.
 
-    One that has lost its lease is about to take it again. Wait a little for connections of dead
-    runs to end, which the server ends by itself; but only once for those of the same run.
+    A run that lost its lease may be about to recover it. The server ends the sessions of a dead
+    run by itself, so wait for that, up to 5 seconds and once for each run.
     """
     deadline = time.monotonic() + _ORPHAN_TIMEOUT
     while True:
         found = {
-            run: f"run {run} (connected: process {pids} of the server)"
+            run: f"run {run} (server process {pids})"
             for application, pids in connection.execute(_APPLICATIONS).fetchall()
             if (run := names.run_of_test_connection(application)) is not None
             and not locks.is_held(connection, run)
@@ -145,17 +143,16 @@ def live_runs_without_lease(connection: Connection) -> dict[int, str]:
 
 
 def refuse_transaction_pooler(connection: Connection, server: Server) -> None:
-    """Raise SchemaRunnerError where a pooler has one backend serve several connections.
+    """Raise SchemaRunnerError if a pooler shares one backend among several connections.
 
-    All of them would hold a lease that one has taken, and none would keep its search_path. The
-    next client is not to meet what we have set.
+    All of them would hold the lease of one, and none would keep its search_path. In that case,
+    undo the settings of the session for the next client.
     """
     before = _backend_pid(connection)
     if before == connection.info.backend_pid:
-        # A pooler has told the client a number of its own.
-        return
+        return  # There is no pooler: a pooler reports other process IDs to its clients.
     with closing(server.connect(connection.info.dbname)) as other, other.transaction():
-        # The backend that was free has been given to the other, or we are given another.
+        # The pooler gives the free backend to the other connection, or switches this one's.
         is_shared = _backend_pid(other) == before
         if not is_shared and _backend_pid(connection) != before:
             is_shared = True
@@ -165,9 +162,9 @@ def refuse_transaction_pooler(connection: Connection, server: Server) -> None:
     if is_shared:
         raise SchemaRunnerError(
             "The connection leads to a pooler that lets clients share sessions, as pgbouncer "
-            "does with pool_mode = transaction, so that runs could not tell who is alive. "
-            "Have the tests' settings name the HOST and PORT of the server itself, use "
-            "pool_mode = session, or test with --host-database test --isolation database."
+            "does with pool_mode = transaction, so a lease would not show that a run is alive. "
+            "In the settings for tests, set HOST and PORT to the server itself, use "
+            "pool_mode = session, or run with --host-database test --isolation database."
         )
 
 
@@ -177,40 +174,41 @@ def _backend_pid(connection: Connection) -> int:
     return int(row[0])
 
 
-# How long, in seconds, it may stay idle in a transaction, or prepared, and how long it may be at
-# work. Stock Django's flush waits for ever.
+# Seconds for which a transaction may stay idle or prepared, and execute a statement, while a
+# reset waits for it. Stock Django's flush waits forever.
 _IDLE_TIMEOUT = 2.0
 _ACTIVE_TIMEOUT = 30.0
-# Nothing tells when a transaction of somebody else ends.
+# Seconds between polls, because PostgreSQL does not notify about the end of a transaction.
 _POLL_INTERVAL = 0.02
 
 
 def end_open_transactions(connection: Connection, schema: str, run: int, worker: int) -> list[str]:
-    """Wait for transactions of a worker in a schema; end, and describe, what takes too long."""
-    begun, ended = time.monotonic(), list[str]()
+    """Wait for open transactions of a worker in a schema; end and describe those that last."""
+    started, ended = time.monotonic(), list[str]()
     while has_transactions(connection, run, worker):
         found = worker_sessions(connection, schema, run, worker)
         gids = prepared_transactions.of_schema(connection, schema)
         if not found and not gids:
             break
-        waited = time.monotonic() - begun
+        waited = time.monotonic() - started
         if waited > _IDLE_TIMEOUT:
-            late = [one for one in found if one.is_idle or waited > _ACTIVE_TIMEOUT]
+            late = [session for session in found if session.is_idle or waited > _ACTIVE_TIMEOUT]
             end_sessions(connection, late)
             prepared_transactions.roll_back(connection, gids)
-            ended += [_describe(one) for one in late]
+            ended += [_describe(session) for session in late]
             ended += [f"{gid!r} as a prepared transaction, which was rolled back" for gid in gids]
         time.sleep(_POLL_INTERVAL)
     return ended
 
 
-def _describe(backend: Session) -> str:
-    state = "idle in a transaction" if backend.is_idle else "at work"
-    statement = backend.query.strip()[:200]
-    return f"a connection {state}, which has been ended. Its last statement: {statement}"
+def _describe(session: Session) -> str:
+    state = "idle in a transaction" if session.is_idle else "executing a statement"
+    statement = session.query.strip()[:200]
+    return f"a connection {state}, which was ended. Its last statement: {statement}"
 
 
-# Other workers' have the name of the run. Only our role's can be of programs that tests start.
+# Excludes the sessions of other workers, by the run's application_name, and of other roles, which
+# programs that tests start do not use.
 _NEW_SESSIONS = """
     SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
     WHERE datname = pg_catalog.current_database() AND usename = session_user
@@ -218,8 +216,8 @@ _NEW_SESSIONS = """
       AND backend_start > %s::timestamptz
       AND (application_name = %s OR NOT pg_catalog.starts_with(application_name, %s))
 """
-# Of what another role does, a role without special rights is not told what it is. The server's
-# own processes have no role; those of extensions, and of subscriptions, can write as anybody.
+# PostgreSQL hides `backend_type` of other roles' sessions from roles without privileges. Its own
+# processes have no role; background workers of extensions and subscriptions can write as any role.
 _OTHER_SESSIONS = """
     SELECT DISTINCT coalesce(nullif(application_name, ''), 'one without a name'), usename::text
     FROM pg_catalog.pg_stat_activity
@@ -233,7 +231,7 @@ _APPLICATION_PREFIX = "django-schema-runner "
 
 
 def server_time(connection: Connection) -> str:
-    """Return the server's time."""
+    """Return the server's time as text, with its time zone."""
     (found,) = connection.execute("SELECT pg_catalog.clock_timestamp()::text").fetchone() or ("",)
     return str(found)
 
@@ -241,10 +239,14 @@ def server_time(connection: Connection) -> str:
 def wait_for_new_sessions(
     connection: Connection, since: str, *, application: str, known: Collection[int], limit: float
 ) -> None:
-    """Wait until sessions that have begun since then, and may be of tests, have ended.
+    """Wait until the sessions that programs of tests may have opened have ended.
 
-    What a session has written is counted when it ends at the latest. The sessions of other
-    workers, and the `known` ones, are not waited for. The limit is in seconds.
+    A session reports its statistics at the latest when it ends.
+
+    `since`: the server's time after which the sessions started.
+    `application`: the application_name of this worker; other workers' sessions do not count.
+    `known`: the process IDs of sessions that do not count.
+    `limit`: the maximum wait in seconds.
     """
     deadline = time.monotonic() + limit
     parameters = [list(known), since, application, _APPLICATION_PREFIX]
@@ -255,6 +257,6 @@ def wait_for_new_sessions(
 
 
 def other_sessions(connection: Connection, run: int) -> list[str]:
-    """Name the applications, and roles, of the sessions that are not of a run."""
+    """Name the applications and roles of the sessions in this database that are not a run's."""
     rows = connection.execute(_OTHER_SESSIONS, [names.application_name(run)])
     return [f"{application} (role {role})" for application, role in rows]

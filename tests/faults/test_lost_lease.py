@@ -28,7 +28,7 @@ _LEASES = """
     WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND application_name =
           format('django-schema-runner %s run', (classid::bigint << 32) + objid::bigint)
 """
-RECOVERED = "has been made again, and nothing is missing."
+RECOVERED = "It was reopened, and nothing is missing."
 
 
 def leases(project: Project) -> set[int]:
@@ -126,10 +126,10 @@ def test_what_was_removed_in_the_meantime_ends_the_run(
         (project.folder / "go").touch()
     result = outcome(process)
     assert result.code == 1, result.output
-    told = "The connection by which others see this run alive in the database"
+    told = "The connection that holds this run's lease on the database"
     assert result.output.count(told) == 1
-    removed = f"schema {schema} was removed." if what == "schema" else "that was removed."
-    assert removed in result.stderr
+    removed = f"schema {schema}" if what == "schema" else "the database"
+    assert f"{removed} was dropped" in result.stderr
     assert "ERROR: the run" in result.stderr
     assert "stays" not in result.stdout
     assert project.databases() == []

@@ -368,7 +368,7 @@ def test_a_database_that_was_removed_in_the_meantime(request_: HostRequest, othe
     if other:
         # Nothing but its marker says whose it is.
         other.lease.close()
-    with pytest.raises(LeaseLostError, match="was lost, and in the meantime that was removed"):
+    with pytest.raises(LeaseLostError, match="was lost, and the database was dropped"):
         host.connection.execute("SELECT 1")
     host.release(keep=False)
     assert there(request_) == [request_.name] * (other is not None)

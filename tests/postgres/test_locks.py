@@ -173,7 +173,7 @@ def test_a_run_that_is_connected_is_alive(server: Server, connection: Connection
     opened = [server.connect(database, names.application_name(run, 1)) for run in (RUN, RUN + 1)]
     (pid,) = [one.info.backend_pid for one in opened[1:]]
     found = sessions.live_runs_without_lease(connection)
-    assert found == {RUN + 1: f"run {RUN + 1} (connected: process {pid} of the server)"}
+    assert found == {RUN + 1: f"run {RUN + 1} (server process {pid})"}
     # What a test has left running is not waited for at every step.
     since = time.monotonic()
     assert sessions.live_runs_without_lease(connection) == found

@@ -77,7 +77,7 @@ def test_what_does_not_exist_is_one_error(server: Server) -> None:
     """A role leaves no connection behind; a database is named, and the setting."""
     with pytest.raises(SchemaRunnerError, match='role "unknown" does not exist'):
         server._replace(role="unknown").connect("postgres")
-    with pytest.raises(SchemaRunnerError, match="database 'nowhere'; check DATABASES"):
+    with pytest.raises(SchemaRunnerError, match=r"database 'nowhere'\. Check DATABASES"):
         server.connect("nowhere")
 
 

@@ -226,7 +226,7 @@ def test_a_server_that_does_not_answer(project: Project) -> None:
     nowhere = {"HOST": "127.0.0.1", "PORT": "1", "PASSWORD": "s3cret"}
     project.configure(f'DATABASES["default"] |= {nowhere}')
     project.tests(TESTS)
-    result = refused(project, saying="check DATABASES")
+    result = refused(project, saying="Check DATABASES")
     assert result.code == 1
     assert "s3cret" not in result.output
 
