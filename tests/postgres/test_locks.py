@@ -99,9 +99,9 @@ def test_only_the_last_to_leave_extensions_is_told_so(
     for one in (lease, bystander, other):
         one.acquire_shared(locks.EXTENSIONS_IN_USE)
     bystander.release_shared(locks.EXTENSIONS_IN_USE)
-    assert lease.leave_extensions() is False
+    assert lease.release_extensions() is False
     lease.close()
-    assert other.leave_extensions() is True
+    assert other.release_extensions() is True
     assert Lease.is_host_in_use(bystander.connection)
     other.close()
     bystander.close()
