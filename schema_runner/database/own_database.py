@@ -137,7 +137,7 @@ class OwnDatabaseCreation(WorkerCreation):
             self._go_to(Location(own.name))
             self._own_location = self._copy_template(own) or self._build_own(own)
             assert self._own_lease is not None
-            extra_database.complete(own.source, own.worker, self._own_lease.connection)
+            extra_database.mark_ready(own.source, own.worker, self._own_lease.connection)
         finally:
             self._is_making = False
             self._reconnect(shared)

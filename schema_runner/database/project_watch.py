@@ -13,7 +13,11 @@ from ..connections import disconnect
 from ..errors import SchemaRunnerError, listing
 from ..flush.reset_connection import ResetConnection
 from ..postgres import names, sessions
-from ..postgres.project_changes import changed_objects, changes, has_statistics
+from ..postgres.project_changes import (
+    changed_objects,
+    changes,
+    has_comparable_statistics,
+)
 from ..postgres.project_state import ProjectState, digest
 from ..postgres.server import Connection
 from .own_database import OwnDatabaseCreation
@@ -128,7 +132,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
             others += sessions.other_applications(connection, run)
             if not (before.counted and after.counted):
                 notes.append("rows cannot be told to have changed, for track_counts is off")
-            elif not has_statistics(before, after):
+            elif not has_comparable_statistics(before, after):
                 notes.append(
                     "rows cannot be told to have changed, for statistics were reset meanwhile"
                 )

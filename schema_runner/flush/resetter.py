@@ -253,7 +253,7 @@ class Resetter:
         self._reset.prepare(connection)
         with row_security_disabled(connection, schema):
             path = self.location.path[1:]
-            tables = rows.tables_with_rows(connection, schema, path, among)
+            tables = rows.read_tables(connection, schema, path, among)
             copies = Copies(scratch, tables).make(connection, schema, path)
         schemas.mark(connection, scratch, Marker(self.run, MarkerState.READY))
         return copies

@@ -45,7 +45,7 @@ _GRANT = """
 """
 
 
-def create(connection: Connection, schema: str) -> None:
+def create_shims(connection: Connection, schema: str) -> None:
     """Create the shims in an empty schema, for every role to use.
 
     Not shimmed are calls qualified with `pg_catalog`, and those whose function was resolved
@@ -67,7 +67,7 @@ def create(connection: Connection, schema: str) -> None:
 
 
 # What is looked up by its name: kind, catalog, prefix of the columns there, what else matters.
-_NAMED = [
+_CATALOGS = [
     ("relation", "pg_class", "rel", ""),
     # Not the array types that come with a type: they collide where it does.
     ("type", "pg_type", "typ", "AND own.oid NOT IN (SELECT typarray FROM pg_catalog.pg_type)"),
@@ -86,18 +86,18 @@ _NAMED = [
     ("text search parser", "pg_ts_parser", "prs", ""),
     ("text search template", "pg_ts_template", "tmpl", ""),
 ]  # fmt: skip
-_SAME_NAME = """
+_COLLISION = """
     SELECT '{kind} ' || own.{prefix}name
     FROM pg_catalog.{catalog} own
     JOIN pg_catalog.{catalog} system ON own.{prefix}name = system.{prefix}name {more}
     WHERE own.{prefix}namespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(own)s)
       AND system.{prefix}namespace = 'pg_catalog'::regnamespace
 """
-_SAME_NAMES = " UNION ".join(
-    _SAME_NAME.format(kind=kind, catalog=catalog, prefix=prefix, more=more)
-    for kind, catalog, prefix, more in _NAMED
+_COLLISIONS = " UNION ".join(
+    _COLLISION.format(kind=kind, catalog=catalog, prefix=prefix, more=more)
+    for kind, catalog, prefix, more in _CATALOGS
 )
-_SAME_NAME_FUNCTIONS = """
+_FUNCTION_PAIRS = """
     SELECT 'function ' || proname || '(' || oidvectortypes(own.proargtypes) || ')',
            own.proargtypes::oid[], own.pronargdefaults, own.provariadic,
            system.proargtypes::oid[], system.pronargdefaults, system.provariadic
@@ -105,24 +105,24 @@ _SAME_NAME_FUNCTIONS = """
     WHERE own.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(own)s)
       AND system.pronamespace = 'pg_catalog'::regnamespace
 """
-_MOST_ARGUMENTS = 100  # PostgreSQL's FUNC_MAX_ARGS.
+_MAX_ARGUMENTS = 100  # PostgreSQL's FUNC_MAX_ARGS.
 
 
-def collisions(connection: Connection, schema: str) -> list[str]:
+def find_collisions(connection: Connection, schema: str) -> list[str]:
     """List what in a schema would win over something of `pg_catalog` if that came later.
 
     Each is named as in "type date" or "function lower(text)". The connection's own search_path
     leaves `pg_catalog` first.
     """
     parameters = {"own": schema}
-    found = {name for (name,) in connection.execute(_SAME_NAMES, parameters)}
-    for name, *both in connection.execute(_SAME_NAME_FUNCTIONS, parameters):
-        if _calls(*both[:3]) & _calls(*both[3:]):
+    found = {name for (name,) in connection.execute(_COLLISIONS, parameters)}
+    for name, *both in connection.execute(_FUNCTION_PAIRS, parameters):
+        if _call_signatures(*both[:3]) & _call_signatures(*both[3:]):
             found.add(name)
     return sorted(found)
 
 
-def _calls(declared: list[int], defaults: int, variadic: int) -> set[tuple[int, ...]]:
+def _call_signatures(declared: list[int], defaults: int, variadic: int) -> set[tuple[int, ...]]:
     """Return the types of arguments, in order, that calls of a function can have.
 
     The path decides between functions that a call fits with the same types, though one may
@@ -132,6 +132,6 @@ def _calls(declared: list[int], defaults: int, variadic: int) -> set[tuple[int, 
     most = len(declared)
     calls = {tuple(declared[:given]) for given in range(most - defaults, most + 1)}
     if variadic:
-        for gathered in range(1, _MOST_ARGUMENTS - most + 2):
+        for gathered in range(1, _MAX_ARGUMENTS - most + 2):
             calls.add((*declared[:-1], *[variadic] * gathered))
     return calls

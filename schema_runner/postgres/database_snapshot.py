@@ -10,14 +10,14 @@ import psycopg
 
 from . import snapshot
 from .pg_dump import DumpError, PgDump
-from .rows import materialized_views
+from .rows import read_materialized_views
 from .server import Connection, Server
-from .snapshot import SnapshotError, refuse_changes_beside
-from .structure_script import SETTINGS, entries, first_line
+from .snapshot import SnapshotError, refuse_database_changes
+from .structure_script import SETTINGS, first_line, parse_entries
 
 _SQL = "database.sql"
 # What a dump makes otherwise than it was.
-_OTHERWISE = """
+_NOT_REPRODUCED = """
     SELECT 'extension ' || name || ', whose version is not the default'
     FROM pg_catalog.pg_available_extensions WHERE installed_version <> default_version
     UNION ALL
@@ -25,7 +25,7 @@ _OTHERWISE = """
     WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database
                      WHERE datname = pg_catalog.current_database())
 """
-_WITH_VIEWS = """
+_SCHEMAS_WITH_VIEWS = """
     SELECT DISTINCT nspname FROM pg_catalog.pg_class
     JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace WHERE relkind = 'm'
 """
@@ -46,7 +46,7 @@ class DatabaseSnapshot:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """Read a file; return None for a schema's, and raise SnapshotError for what is none."""
-        with snapshot.opened(path) as (found, file):
+        with snapshot.open_snapshot(path) as (found, file):
             if _SQL not in file.namelist():
                 return None
             return cls(
@@ -61,8 +61,8 @@ class DatabaseSnapshot:
         """Read a database. Raises SnapshotError where a dump would make something else."""
         try:
             with server.connect(name) as connection:
-                refuse_changes_beside(connection)
-                _refuse_what_dumps_change(connection)
+                refuse_database_changes(connection)
+                _refuse_unfaithful_objects(connection)
             with closing(pg_dump.start(server, name)) as dump:
                 return cls(**facts, sql=dump.result())
         except (DumpError, psycopg.Error) as error:
@@ -71,13 +71,13 @@ class DatabaseSnapshot:
     def write(self, path: Path) -> None:
         """Put a whole file where the path says, or leave what is there; may raise OSError."""
         manifest = asdict(self)
-        snapshot.write(path, manifest, {_SQL: manifest.pop("sql").encode()})
+        snapshot.write_file(path, manifest, {_SQL: manifest.pop("sql").encode()})
 
     def restore(self, connection: Connection) -> None:
         """Make all of it in a new database; raise SnapshotError, and a part of it is there."""
         try:
             connection.execute(SETTINGS)
-            for kind, name, text in entries(self.sql):
+            for kind, name, text in parse_entries(self.sql):
                 # CREATE EXTENSION writes that, and only the owner of an extension may.
                 if not (kind == "COMMENT" and name.startswith("EXTENSION ")):
                     connection.execute(text.encode())
@@ -85,12 +85,12 @@ class DatabaseSnapshot:
             raise SnapshotError(first_line(error)) from error
 
 
-def _refuse_what_dumps_change(connection: Connection) -> None:
-    found = [text for (text,) in connection.execute(_OTHERWISE)]
+def _refuse_unfaithful_objects(connection: Connection) -> None:
+    found = [text for (text,) in connection.execute(_NOT_REPRODUCED)]
     # Rather an error than rows that are not seen.
     connection.execute("SET row_security = off")
-    for (schema,) in connection.execute(_WITH_VIEWS).fetchall():
-        _, stale = materialized_views(connection, schema, ())
+    for (schema,) in connection.execute(_SCHEMAS_WITH_VIEWS).fetchall():
+        _, stale = read_materialized_views(connection, schema, ())
         found += [f"materialized view {name}, which is out of date" for name in stale]
     if found:
         raise SnapshotError(f"a dump cannot carry {', '.join(found)}")

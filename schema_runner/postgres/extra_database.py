@@ -10,7 +10,7 @@ from .host_request import Log
 from .lease import Lease
 from .names import Marker, MarkerState
 from .server import Connection
-from .snapshot import Snapshot, refuse_changes_beside
+from .snapshot import Snapshot, refuse_database_changes
 from .structure_script import CopyError, TemplateContents
 from .template import Template
 from .worker_schemas import SchemaSource
@@ -33,7 +33,7 @@ def create(source: SchemaSource, worker: int, create: Callable[[], object]) -> L
             return Lease(source.server.connect(name), source.run)
 
 
-def complete(source: SchemaSource, worker: int, connection: Connection) -> None:
+def mark_ready(source: SchemaSource, worker: int, connection: Connection) -> None:
     """Mark the database as what tests use."""
     name = names.own_database(source.host, source.run, worker)
     _mark(connection, source, name, MarkerState.READY)
@@ -52,7 +52,7 @@ def fill(
     CopyError or SnapshotError.
     """
     with source.connect(worker) as host:
-        refuse_changes_beside(host)
+        refuse_database_changes(host)
         assert source.template is not None
         template = Template.read(host, source.template, source.path)
         snapshot = Snapshot.of(host, template, fingerprint="", made=0)
@@ -72,7 +72,7 @@ def _prove(contents: TemplateContents, connection: Connection) -> None:
     """Raise CopyError where `public` lacks what a template says that copies have."""
     wanted, found = map(_comparable, (contents.inventory, structure.inventory(connection, PUBLIC)))
     # Besides, extensions have theirs there.
-    if missing := structure.different(wanted, wanted & found):
+    if missing := structure.differences(wanted, wanted & found):
         raise CopyError(*missing)
 
 

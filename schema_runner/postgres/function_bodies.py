@@ -11,7 +11,7 @@ from .server import Connection
 
 # Names of what is in a schema, and what they are not sought in. A comment within a comment ends
 # too early, which leaves names as they are.
-_PARTS = r"""
+_TOKENS = r"""
       --[^\n]* | /\* .*? \*/
     | (?P<literal> (?<![\w$])E'(?: [^'\\] | '' | \\. )*' | '(?: [^'] | '' )*'
                  | (?<![\w$])(?P<tag> \$(?:[^\W\d]\w*)?\$ ) (?P<body> .*? ) (?P=tag) )
@@ -30,7 +30,7 @@ _ROUTINES = """
       AND pg_catalog.strpos(pg_catalog.lower(prosrc), pg_catalog.lower(%s)) > 0
 """
 _DEFINITION = "SELECT pg_catalog.pg_get_functiondef(%s), %s::oid::regprocedure::text"
-_MEMBERS = """
+_EXTENSION_MEMBERS = """
     SELECT identity.identity
     FROM pg_catalog.pg_depend d, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
     WHERE deptype = 'e' AND identity.schema = %s
@@ -44,7 +44,7 @@ class FunctionBody(NamedTuple):
     names: frozenset[str]
 
 
-def read(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
+def parse(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
     """Read a body: names in `kept` stay qualified.
 
     It cannot do without others where literals have the schema's name too, for they may be parts
@@ -57,16 +57,16 @@ def read(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
         nonlocal is_clear
         if found["literal"] and mention.search(found["literal"]):
             is_clear = False
-        if not found["name"] or plain(found["name"]) in kept:
+        if not found["name"] or unquote(found["name"]) in kept:
             return found.group()
-        names.add(plain(found["name"]))
-        return _bare(found)
+        names.add(unquote(found["name"]))
+        return _unqualified(found)
 
     without = _tokens(source).sub(bare, text)
     return FunctionBody(without if is_clear else None, frozenset(names))
 
 
-def without_schema(statements: str, source: str) -> str:
+def strip_schema(statements: str, source: str) -> str:
     """Return statements whose CREATE FUNCTION and CREATE PROCEDURE do not name a schema.
 
     Those stay as they are whose bodies cannot do without, or which set a search_path. Characters
@@ -75,18 +75,20 @@ def without_schema(statements: str, source: str) -> str:
     ends = [found.end() for found in _tokens(source).finditer(statements) if found["end"]]
     borders = [0, *ends, len(statements)]
     parts = (statements[a:b] for a, b in pairwise(borders))
-    return "".join(_routine(part, source) if _ROUTINE.match(part) else part for part in parts)
+    return "".join(
+        _strip_routine(part, source) if _ROUTINE.match(part) else part for part in parts
+    )
 
 
-def _routine(statement: str, source: str) -> str:
+def _strip_routine(statement: str, source: str) -> str:
     is_clear = "search_path" not in statement.lower()
 
     def bare(found: re.Match[str]) -> str:
         nonlocal is_clear
         if found["name"]:
-            return _bare(found)
+            return _unqualified(found)
         if found["body"]:
-            body = read(found["body"], source).without
+            body = parse(found["body"], source).without
             is_clear = is_clear and body is not None
             return f"{found['tag']}{body}{found['tag']}"
         return found.group()
@@ -95,16 +97,16 @@ def _routine(statement: str, source: str) -> str:
     return without if is_clear else statement
 
 
-def _bare(found: re.Match[str]) -> str:
+def _unqualified(found: re.Match[str]) -> str:
     # As long as before, so that offsets stay. Quoted, for it may be a keyword.
-    return sql.Identifier(plain(found["name"])).as_string().rjust(len(found.group()))
+    return sql.Identifier(unquote(found["name"])).as_string().rjust(len(found.group()))
 
 
-def rewrite(connection: Connection, source: str, target: str) -> None:
+def rewrite_functions(connection: Connection, source: str, target: str) -> None:
     """Rewrite the routines in `target` to use its objects where they name those of `source`."""
-    kept = members(connection, source)
+    kept = extension_members(connection, source)
     for oid, text, path in connection.execute(_ROUTINES, [target, source]).fetchall():
-        body = read(text, source, kept)
+        body = parse(text, source, kept)
         if body.without is None or not body.names:
             continue
         (definition, name) = connection.execute(_DEFINITION, [oid, oid]).fetchone() or ("", "")
@@ -119,21 +121,21 @@ def rewrite(connection: Connection, source: str, target: str) -> None:
                 connection.execute(alter.format(sql.SQL(name), sql.Identifier(target), rest))
 
 
-def members(connection: Connection, schema: str) -> frozenset[str]:
+def extension_members(connection: Connection, schema: str) -> frozenset[str]:
     """Return the names of what extensions have in a schema."""
     named = _tokens(schema)
     return frozenset(
-        plain(found["name"])
-        for (identity,) in connection.execute(_MEMBERS, [schema])
+        unquote(found["name"])
+        for (identity,) in connection.execute(_EXTENSION_MEMBERS, [schema])
         if (found := named.match(identity)) and found["name"]
     )
 
 
-def plain(name: str) -> str:
+def unquote(name: str) -> str:
     """Return the name that an identifier in SQL stands for."""
     return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
 def _tokens(source: str) -> re.Pattern[str]:
-    pattern = _PARTS.replace("{source}", re.escape(source))
+    pattern = _TOKENS.replace("{source}", re.escape(source))
     return re.compile(pattern, re.VERBOSE | re.DOTALL)

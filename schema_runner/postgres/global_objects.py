@@ -13,7 +13,7 @@ _KINDS = {
     "publication": ("pg_publication", "pubname"),
 }
 # Those are settings for all databases that are our role's, and for all roles that are this one's.
-OTHERS = sql.SQL("""
+GLOBAL_OBJECTS = sql.SQL("""
     SELECT 'schema ' || nspname AS name, pg_catalog.concat_ws(' ', nspowner, nspacl) AS value
     FROM beside
     UNION ALL

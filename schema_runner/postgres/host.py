@@ -91,10 +91,10 @@ class Host:
         from . import advisory_locks
 
         connection = self.connection
-        if collisions := advisory_locks.collisions(connection, schema):
+        if collisions := advisory_locks.find_collisions(connection, schema):
             return collisions
-        self._shims = schemas.create_for_shims(connection, self.lease.run)
-        advisory_locks.create(connection, self._shims)
+        self._shims = schemas.create_shims_schema(connection, self.lease.run)
+        advisory_locks.create_shims(connection, self._shims)
         schemas.mark(connection, self._shims, Marker(self.lease.run, MarkerState.READY))
         self._keep_shims()
         self.ahead = (self._shims, "pg_catalog")
@@ -171,7 +171,7 @@ class Host:
 
         assert self.template is not None
         template = Template.read(self.connection, self.template, self.path)
-        markers = {one.name: one.marker for one in schemas.found(self.connection)}
+        markers = {one.name: one.marker for one in schemas.list_own(self.connection)}
         # That of a pool may be older than this run.
         made = markers[self.template].made or now
         return Snapshot.of(self.connection, template, fingerprint, made)
@@ -193,19 +193,19 @@ class Host:
     def use(self, template: "Template") -> None:
         """Make schemas from that template, and keep it from being dropped."""
         self.template = self.reference = template.name
-        self.lease.share(schemas.lock_of_pool(template.name))
+        self.lease.share(schemas.pool_lock_key(template.name))
 
     def adopt(self, template: "Template") -> None:
         """Use a pool, and lease worker 1's schema in it."""
-        from .pool import take
+        from .pool import lease_schema
 
         self.use(template)
-        for schema in schemas.found(self.connection):
+        for schema in schemas.list_own(self.connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
                 self.ahead = (schema.name, "pg_catalog")
             if schema.name == template.name:
                 self.made = schema.marker.made
-        self.leased = take(self.connection, template.name, 1, self.lease.run)
+        self.leased = lease_schema(self.connection, template.name, 1, self.lease.run)
 
     def _keep_shims(self) -> None:
         if self._shims and self.template and self._request.wanted:
@@ -243,7 +243,7 @@ class Host:
         ):
             left = ", ".join(reaped)
             self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
-        if left_alone := schemas.left_by_other_roles(self.connection):
+        if left_alone := schemas.list_left_by_other_roles(self.connection):
             self.log(
                 f"Schemas in {self.name!r} are left alone: they belong to other roles: "
                 f"{', '.join(left_alone)}. If nothing in them is needed, drop them: DROP SCHEMA"
@@ -272,7 +272,7 @@ class Host:
             self.source_schema,
             *self.ahead,
         }
-        found = {one.name for one in schemas.found(self.lease.connection)} | {"pg_catalog"}
+        found = {one.name for one in schemas.list_own(self.lease.connection)} | {"pg_catalog"}
         return [f"schema {name}" for name in needed if name and name not in found]
 
     def drop_worker(self, worker: int) -> None:
@@ -283,5 +283,5 @@ class Host:
             self.source_schema = self.leased = None
         connection, run = self.connection, self.lease.run
         sessions.end_tests_sessions(connection, self.name, run, worker)
-        for schema in schemas.of_worker(connection, run, worker):
+        for schema in schemas.list_of_worker(connection, run, worker):
             schemas.drop(connection, schema, run, batch=self._batch)

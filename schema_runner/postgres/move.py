@@ -15,7 +15,7 @@ from .server import Connection
 #
 # Routines and operators come first: their identity has the types of their arguments in it,
 # which would no longer be true once those types had moved.
-_CONTENTS = """
+_OBJECTS = """
     SELECT identity.type, identity.identity, t.typtype IS DISTINCT FROM 'p'
     FROM pg_catalog.pg_depend d
     CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, 0) AS identity
@@ -54,9 +54,9 @@ class SchemaObject(NamedTuple):
         return f"{self.kind} {self.identity}"
 
 
-def contents(connection: Connection, schema: str) -> list[SchemaObject]:
+def list_objects(connection: Connection, schema: str) -> list[SchemaObject]:
     """List what lies in a schema and belongs to no extension."""
-    return [SchemaObject(*row) for row in connection.execute(_CONTENTS, [schema])]
+    return [SchemaObject(*row) for row in connection.execute(_OBJECTS, [schema])]
 
 
 def move(connection: Connection, source: str, target: str, *, batch: int) -> list[SchemaObject]:
@@ -65,7 +65,7 @@ def move(connection: Connection, source: str, target: str, *, batch: int) -> lis
     Return what is left behind because it cannot be moved. Whatever refers to a moved object
     follows it, because PostgreSQL refers by OID; text does not: see `repoint_routines`.
     """
-    movable = [found for found in contents(connection, source) if found.movable]
+    movable = [found for found in list_objects(connection, source) if found.movable]
     destination = sql.Identifier(target)
     for start in range(0, len(movable), batch):
         # Several statements sent as one are one transaction.
@@ -79,7 +79,7 @@ def move(connection: Connection, source: str, target: str, *, batch: int) -> lis
                 for moved in movable[start : start + batch]
             )
         )
-    return contents(connection, source)
+    return list_objects(connection, source)
 
 
 # The list is as SQL has it, each element quoted where it must be.
@@ -93,9 +93,9 @@ _ROUTINES_WITH_PATH = """
 """
 
 
-def repoint_routines(connection: Connection, source: str, target: str) -> None:
+def extend_search_paths(connection: Connection, source: str, target: str) -> None:
     """Put `target` ahead of `source` in the search_path that routines in `target` set."""
-    quoted_source, quoted_target = _quoted(connection, source, target)
+    quoted_source, quoted_target = _quote(connection, source, target)
     _replace_in_paths(connection, target, quoted_source, f"{quoted_target}, {quoted_source}")
 
 
@@ -110,7 +110,7 @@ def _replace_in_paths(connection: Connection, schema: str, old: str, new: str) -
             )
 
 
-def _quoted(connection: Connection, *names: str) -> list[str]:
+def _quote(connection: Connection, *names: str) -> list[str]:
     """Quote names as the server does, which is only where they must be."""
     rows = connection.execute(
         "SELECT pg_catalog.quote_ident(name) FROM pg_catalog.unnest(%s::text[]) AS name",
@@ -156,7 +156,7 @@ def copy_grants(connection: Connection, source: str, target: str) -> None:
 
 
 # Privileges that something has from default privileges, or lacks, as statements that mend that.
-_DEFAULTS_UNDONE = """
+_UNDO_DEFAULTS = """
     {with_objects}
     SELECT format(CASE WHEN has THEN 'REVOKE %%s ON %%s FROM %%s'
                        ELSE 'GRANT %%s ON %%s TO %%s' END,
@@ -172,15 +172,15 @@ _DEFAULTS_UNDONE = """
     ) AS unlike (has, grantee, privilege_type)
     WHERE acl IS NOT NULL
 """
-_ANY_DEFAULTS = "SELECT FROM pg_catalog.pg_default_acl WHERE defaclnamespace = 0"
+_HAS_DEFAULTS = "SELECT FROM pg_catalog.pg_default_acl WHERE defaclnamespace = 0"
 
 
-def default_privileges_undone(connection: Connection, schema: str) -> list[str]:
+def sql_undo_default_privileges(connection: Connection, schema: str) -> list[str]:
     """Return what gives all in a schema the privileges that PostgreSQL gives by itself.
 
     For what is new in it: ALTER DEFAULT PRIVILEGES without a schema reaches that too.
     """
-    if connection.execute(_ANY_DEFAULTS).fetchone() is None:
+    if connection.execute(_HAS_DEFAULTS).fetchone() is None:
         return []
-    query = sql.SQL(_DEFAULTS_UNDONE).format(with_objects=sql.SQL(structure.OBJECTS))
+    query = sql.SQL(_UNDO_DEFAULTS).format(with_objects=sql.SQL(structure.OBJECTS))
     return [statement for (statement,) in connection.execute(query, [schema])]

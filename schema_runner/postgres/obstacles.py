@@ -9,7 +9,7 @@ from .move import SchemaObject
 from .server import Connection
 
 # OIDs below 16384 (FirstNormalObjectId) are of what every database begins with.
-_OF_THE_DATABASE = """
+_DATABASE_OBJECTS = """
     WITH source AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(source)s),
     found (classid, objid) AS (
         SELECT 'pg_catalog.pg_namespace'::regclass, oid FROM pg_catalog.pg_namespace
@@ -84,14 +84,14 @@ _TEXTS = r"""
     ORDER BY 1, 2
 """
 # With one of these names, what has it may not be found where the schema is left out.
-_OF_THE_SYSTEM = """
+_SYSTEM_NAMES = """
     SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
     UNION SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = 'pg_catalog'::regnamespace
     UNION SELECT typname FROM pg_catalog.pg_type WHERE typnamespace = 'pg_catalog'::regnamespace
 """
 
 
-def obstacles(connection: Connection, source: str = "public") -> list[SchemaObject]:
+def find_obstacles(connection: Connection, source: str = "public") -> list[SchemaObject]:
     """List what makes it impossible to move what `source` has into another schema.
 
     That is what cannot be moved, what is the database's and so would be shared by all
@@ -100,19 +100,19 @@ def obstacles(connection: Connection, source: str = "public") -> list[SchemaObje
     """
     left = [
         found
-        for found in move.contents(connection, source)
+        for found in move.list_objects(connection, source)
         if not found.movable or found.kind == "foreign table"
     ]
-    parameters = {"source": source, "schemas": schemas.others(connection)}
-    elsewhere = connection.execute(_OF_THE_DATABASE, parameters).fetchall()
+    parameters = {"source": source, "schemas": schemas.list_others(connection)}
+    elsewhere = connection.execute(_DATABASE_OBJECTS, parameters).fetchall()
     return [
         *left,
         *(SchemaObject(kind, identity, movable=False) for kind, identity in elsewhere),
-        *_naming(connection, source),
+        *_find_references(connection, source),
     ]
 
 
-def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
+def _find_references(connection: Connection, source: str) -> Iterator[SchemaObject]:
     """List what names `source` in its text, other than for something of an extension.
 
     What `bodies.rewrite` makes do without the name does not count.
@@ -126,12 +126,12 @@ def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
     texts = connection.execute(_TEXTS, {"source": source}).fetchall()
     if not texts:
         return
-    of_extensions = function_bodies.members(connection, source)
-    of_the_system = {name for (name,) in connection.execute(_OF_THE_SYSTEM)}
+    of_extensions = function_bodies.extension_members(connection, source)
+    of_the_system = {name for (name,) in connection.execute(_SYSTEM_NAMES)}
     for kind, identity, text, is_body in texts:
-        named = {function_bodies.plain(name) for name in mention.findall(text)} - of_extensions
+        named = {function_bodies.unquote(name) for name in mention.findall(text)} - of_extensions
         if is_body:
-            body = function_bodies.read(text, source, of_extensions)
+            body = function_bodies.parse(text, source, of_extensions)
             if body.without is not None and not body.names & of_the_system:
                 named = set()
         if named or path.search(text):
@@ -142,7 +142,7 @@ def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
 # that are disabled, or for replicas, and what an extension has made knows what it does. What is
 # for others than the commands in a run's way, or for logins, is no matter. A slot with another
 # plug-in than that of publications decodes every table.
-_WATCHERS = """
+_OBSERVERS = """
     SELECT pg_catalog.format('publication %%I is FOR ALL TABLES, and its subscribers'
                              ' would stop at those they do not have', pubname)
     FROM pg_catalog.pg_publication WHERE puballtables
@@ -166,12 +166,12 @@ _WATCHERS = """
 """
 # Of the tags of event triggers: what belongs to a database, and no migration may make in
 # the project's own. https://www.postgresql.org/docs/current/event-trigger-matrix.html
-_OBSERVERS = "PUBLICATION|SUBSCRIPTION|SERVER|USER MAPPING|FOREIGN DATA|LANGUAGE|ACCESS METHOD"
+_HARMLESS_TAGS = "PUBLICATION|SUBSCRIPTION|SERVER|USER MAPPING|FOREIGN DATA|LANGUAGE|ACCESS METHOD"
 
 
 def refuse_observers(connection: Connection) -> None:
     """Raise SchemaRunnerError where there is any."""
-    found = [text for (text,) in connection.execute(_WATCHERS, [_OBSERVERS])]
+    found = [text for (text,) in connection.execute(_OBSERVERS, [_HARMLESS_TAGS])]
     if found:
         listed = "".join(f"\n  {text}" for text in found)
         raise SchemaRunnerError(

@@ -10,13 +10,13 @@ from psycopg import errors, sql
 from . import lock_waits, locks, names, pool, safe_search_path, schemas
 from .schemas import OwnSchema
 from .server import Connection
-from .snapshot import Snapshot, create_extension, fill
+from .snapshot import Snapshot, create_extension, load_rows
 from .template import Template
 
 # What a packed template has beside what any has: this has one row.
 _TABLE = "packed"
 _CREATE = "CREATE TABLE {} (extensions text, types text, rows bytea[])"
-_IS_THERE = """
+_TABLE_EXISTS = """
     SELECT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
     WHERE nspname = %s AND relname = %s
 """
@@ -33,7 +33,7 @@ def pack_pools(connection: Connection, path: Sequence[str], *, batch: int) -> bo
 
     `path` follows the schemas that are made from them. Whatever else is a run's is dropped.
     """
-    found, packed = schemas.found(connection), False
+    found, packed = schemas.list_own(connection), False
     for schema in found:
         if schema.pool == schema.name and _pack_template(connection, schema, path):
             packed = True
@@ -46,13 +46,13 @@ def pack_pools(connection: Connection, path: Sequence[str], *, batch: int) -> bo
 
 def _pack_template(connection: Connection, schema: OwnSchema, path: Sequence[str]) -> bool:
     """Pack a template; return False for one that was changed by hand."""
-    template = pool.read(connection, schema.name, path)
+    template = pool.read_template(connection, schema.name, path)
     if template is None:
         return False
     table = sql.Identifier(template.name, _TABLE)
     with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege), connection.transaction():
         lock_waits.set_lock_timeout(connection)
-        if not _is_there(connection, template.name, _TABLE):
+        if not _table_exists(connection, template.name, _TABLE):
             snapshot = Snapshot.of(connection, template, "", 0)
             extensions = connection.execute(_EXTENSIONS, [names.EXTENSIONS_SCHEMA]).fetchall()
             connection.execute(sql.SQL(_CREATE).format(table))
@@ -67,7 +67,7 @@ def _pack_template(connection: Connection, schema: OwnSchema, path: Sequence[str
 
 def needed_extensions(connection: Connection, template: Template) -> list[str]:
     """Return the extensions without which the rows of a template are text."""
-    if not _is_there(connection, template.name, _TABLE):
+    if not _table_exists(connection, template.name, _TABLE):
         return []
     query = sql.SQL("SELECT extensions FROM {}").format(sql.Identifier(template.name, _TABLE))
     row = connection.execute(query).fetchone()
@@ -79,7 +79,7 @@ def unpack_template(connection: Connection, template: Template) -> bool:
 
     So it is where an extension is somewhere else by now.
     """
-    if not _is_there(connection, template.name, _TABLE):
+    if not _table_exists(connection, template.name, _TABLE):
         return True
     table = sql.Identifier(template.name, _TABLE)
     query = sql.SQL("SELECT extensions, types, rows FROM {}").format(table)
@@ -93,13 +93,13 @@ def unpack_template(connection: Connection, template: Template) -> bool:
                     return False
                 create_extension(connection, name, version, names.EXTENSIONS_SCHEMA)
             missing = [copy for copy, _ in template.copies]
-            if missing and not _is_there(connection, template.name, "rows_1"):
+            if missing and not _table_exists(connection, template.name, "rows_1"):
                 with safe_search_path.users_search_path(connection, "pg_catalog", template.path):
-                    fill(connection, template.copies, json.loads(types), rows)
+                    load_rows(connection, template.copies, json.loads(types), rows)
     except psycopg.Error:
         return False
     return True
 
 
-def _is_there(connection: Connection, schema: str, table: str) -> bool:
-    return connection.execute(_IS_THERE, [schema, table]).fetchone() is not None
+def _table_exists(connection: Connection, schema: str, table: str) -> bool:
+    return connection.execute(_TABLE_EXISTS, [schema, table]).fetchone() is not None

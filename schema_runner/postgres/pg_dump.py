@@ -17,10 +17,10 @@ from . import pgoptions, service_file
 from .server import Server
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
-_OPTIONS = ("--encoding=UTF8", "--no-password", "--lock-wait-timeout=60s")
-_OF_SCHEMA = ("--schema-only", "--strict-names", "--no-publications", "--no-subscriptions")
+_COMMON_OPTIONS = ("--encoding=UTF8", "--no-password", "--lock-wait-timeout=60s")
+_SCHEMA_OPTIONS = ("--schema-only", "--strict-names", "--no-publications", "--no-subscriptions")
 # Rows as SQL, which any connection can execute.
-_OF_DATABASE = ("--rows-per-insert=1000",)
+_DATABASE_OPTIONS = ("--rows-per-insert=1000",)
 
 
 class DumpError(Exception):
@@ -42,7 +42,7 @@ class PgDump(NamedTuple):
         """
         major, found = server_version // 10000, []
         for path in [Path(named)] if named else _candidates(major):
-            version = _version(path)
+            version = _read_version(path)
             if version == major:
                 return cls(path, version)
             if version is not None:
@@ -70,9 +70,13 @@ class PgDump(NamedTuple):
         with service_file.hidden(params, environment) as (shown, files):
             command = [
                 str(self.path),
-                *_OPTIONS,
+                *_COMMON_OPTIONS,
                 *role,
-                *(_OF_DATABASE if schema is None else (*_OF_SCHEMA, f"--schema={schema}")),
+                *(
+                    _DATABASE_OPTIONS
+                    if schema is None
+                    else (*_SCHEMA_OPTIONS, f"--schema={schema}")
+                ),
                 f"--dbname={make_conninfo(**shown)}",
             ]
             return Dump(command, environment, self.version, files)
@@ -135,7 +139,7 @@ def _candidates(major: int) -> Iterator[Path]:
     yield from (path for path in packaged if not likely.search(str(path)))
 
 
-def _version(program: Path) -> int | None:
+def _read_version(program: Path) -> int | None:
     """Return the major version of a pg_dump; None for what is none."""
     try:
         done = subprocess.run(  # noqa: S603

@@ -41,7 +41,7 @@ _IS_OLDEST = """
 """
 
 
-class Wanted(NamedTuple):
+class PoolCriteria(NamedTuple):
     """Which ready schemas a run can use: those of this `fingerprint`.
 
     What only a build shows has to be as it was then, which `is_unchanged` tells of the extra
@@ -85,7 +85,7 @@ class Wanted(NamedTuple):
 
 @contextmanager
 def build_lock(
-    opening: AbstractContextManager[Connection], wanted: Wanted, log: Callable[[str], None]
+    opening: AbstractContextManager[Connection], wanted: PoolCriteria, log: Callable[[str], None]
 ) -> Iterator[None]:
     """Build in the body of the `with` what others with the same fingerprint wait for.
 
@@ -103,23 +103,25 @@ def build_lock(
         yield
 
 
-def templates(connection: Connection) -> list[OwnSchema]:
+def list_templates(connection: Connection) -> list[OwnSchema]:
     """List the templates of all pools in this database."""
     return [
         schema
-        for schema in schemas.found(connection)
+        for schema in schemas.list_own(connection)
         if names.is_template_schema(schema.name)
         and schema.pool is not None
-        and schemas.is_closed(connection, schema.name)
+        and schemas.is_private(connection, schema.name)
     ]
 
 
-def find(connection: Connection, wanted: Wanted, path: Sequence[str]) -> Template | None:
+def find_template(
+    connection: Connection, wanted: PoolCriteria, path: Sequence[str]
+) -> Template | None:
     """Return the template of a pool that can be used."""
-    for schema in templates(connection):
+    for schema in list_templates(connection):
         marker = schema.marker
         if marker.fingerprint == wanted.fingerprint and marker.made >= wanted.oldest:
-            template = read(connection, schema.name, path)
+            template = read_template(connection, schema.name, path)
             if template is None:
                 continue
             if template.is_proved is not False and wanted.is_unchanged(template.contents.extra):
@@ -127,16 +129,16 @@ def find(connection: Connection, wanted: Wanted, path: Sequence[str]) -> Templat
     return None
 
 
-def pass_over(connection: Connection, wanted: Wanted) -> None:
+def report_nearest(connection: Connection, wanted: PoolCriteria) -> None:
     """Tell which pool in this database comes nearest to what is wanted, where none can be used."""
-    markers = {one.name: one.marker for one in templates(connection)}
+    markers = {one.name: one.marker for one in list_templates(connection)}
     name = wanted.nearest(markers)
-    if name is not None and (template := read(connection, name, ())):
+    if name is not None and (template := read_template(connection, name, ())):
         fingerprint, made = str(markers[name].fingerprint), markers[name].made
         wanted.pass_over(fingerprint, made, template.contents.extra)
 
 
-def read(connection: Connection, name: str, path: Sequence[str]) -> Template | None:
+def read_template(connection: Connection, name: str, path: Sequence[str]) -> Template | None:
     """Read a template; None where somebody has changed it by hand."""
     try:
         return Template.read(connection, name, path)
@@ -144,14 +146,14 @@ def read(connection: Connection, name: str, path: Sequence[str]) -> Template | N
         return None
 
 
-def take(connection: Connection, template: str, worker: int, run: int) -> str | None:
+def lease_schema(connection: Connection, template: str, worker: int, run: int) -> str | None:
     """Lease a schema of that worker to a run; None where all are leased."""
     with locks.held(connection, locks.key(f"pool of {template}")):
-        for schema in schemas.found(connection):
+        for schema in schemas.list_own(connection):
             if schema.pool == template and names.worker_of_schema(schema.name) == worker:
                 with connection.transaction():
                     now = current_transaction(connection.cursor())
-                    is_as_kept = _is_unaltered(connection, schema)
+                    is_as_kept = _is_unchanged(connection, schema)
                     marker = schema.marker._replace(since=now if is_as_kept else 0)
                     leased = marker._replace(run=run, state=MarkerState.READY, template=None)
                     schemas.mark(connection, schema.name, leased)
@@ -159,17 +161,19 @@ def take(connection: Connection, template: str, worker: int, run: int) -> str | 
     return None
 
 
-def give_back(connection: Connection, template: Template, leased: OwnSchema, *, batch: int) -> str:
+def return_schema(
+    connection: Connection, template: Template, leased: OwnSchema, *, batch: int
+) -> str:
     """Return a schema to the pool as it was, or another one in its place."""
     with lock_waits.lock_timeout(connection, leased.name, "kept"):
-        return _give_back(connection, template, leased, batch=batch)
+        return _return_schema(connection, template, leased, batch=batch)
 
 
-def _give_back(
+def _return_schema(
     connection: Connection, template: Template, leased: OwnSchema, *, batch: int
 ) -> str:
     kept, run, version = leased.name, leased.marker.run, leased.marker.structure
-    if _is_unaltered(connection, leased):
+    if _is_unchanged(connection, leased):
         # But for sequences, which keep what an aborted transaction has taken.
         restore_sequences(connection, kept, template.contents.sequences)
     elif structure.version(connection, kept) != version or not _restore(
@@ -197,26 +201,26 @@ def _restore(connection: Connection, template: Template, schema: str) -> bool:
     return True
 
 
-def _is_unaltered(connection: Connection, schema: OwnSchema) -> bool:
+def _is_unchanged(connection: Connection, schema: OwnSchema) -> bool:
     """Whether nothing can have altered a schema, but for its sequences, since its marker says."""
     since = schema.marker.since
-    return bool(since) and _says(connection, _ALL_ABORTED, since=since)
+    return bool(since) and _query_bool(connection, _ALL_ABORTED, since=since)
 
 
-def _says(connection: Connection, query: str, **parameters: int) -> bool:
+def _query_bool(connection: Connection, query: str, **parameters: int) -> bool:
     row = connection.execute(query, parameters).fetchone()
     return row is not None and bool(row[0])
 
 
 @contextmanager
-def noting_use(connection: Connection, template: str, run: int, now: int) -> Iterator[bool]:
+def record_use(connection: Connection, template: str, run: int, now: int) -> Iterator[bool]:
     """Note that a run has used a pool; dissolve it if no run can use it.
 
     Yield whether runs can. The body of the `with` is part of the same transaction. The schemas
     that the run has returned are unaltered as long as no later transaction commits.
     """
     with locks.held(connection, locks.key(f"pool of {template}")), connection.transaction():
-        found = {one.name: one.marker for one in schemas.found(connection)}
+        found = {one.name: one.marker for one in schemas.list_own(connection)}
         marker = found.get(template)
         if marker is None or marker.state is not MarkerState.KEPT:
             yield False  # Somebody has dropped it by hand.
@@ -225,7 +229,7 @@ def noting_use(connection: Connection, template: str, run: int, now: int) -> Ite
         if is_usable:
             schemas.mark(connection, template, marker._replace(used=now))
             since = current_transaction(connection.cursor())
-            if _says(connection, _IS_OLDEST):
+            if _query_bool(connection, _IS_OLDEST):
                 for name, one in found.items():
                     if one.run == run and one.template == template:
                         schemas.mark(connection, name, one._replace(since=since))

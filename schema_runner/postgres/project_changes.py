@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from psycopg import errors
 
 from . import lock_waits
-from .project_state import LOCKED, ProjectState, Relation
+from .project_state import LOCKED_VALUE, ProjectState, Relation
 from .reset.changes import has_rows_since
 from .server import Connection
 
 # How long to look through a table for rows that are new.
-_LIMIT = "SET LOCAL statement_timeout = '5s'"
+_TIMEOUT = "SET LOCAL statement_timeout = '5s'"
 
 
 def changed_objects(before: ProjectState, after: ProjectState) -> frozenset[str]:
@@ -31,7 +31,7 @@ def changes(connection: Connection, before: ProjectState, after: ProjectState) -
     for oid in before.relations.keys() | after.relations.keys():
         one, other = before.relations.get(oid), after.relations.get(oid)
         name = (one or after.relations[oid]).name
-        found.setdefault(name, []).extend(_of_relation(connection, before, after, one, other))
+        found.setdefault(name, []).extend(_relation_changes(connection, before, after, one, other))
     for key in before.others.keys() | after.others.keys():
         old, new = before.others.get(key), after.others.get(key)
         if old != new:
@@ -40,12 +40,12 @@ def changes(connection: Connection, before: ProjectState, after: ProjectState) -
     return {name: ", ".join(sorted(set(texts))) for name, texts in sorted(found.items()) if texts}
 
 
-def has_statistics(before: ProjectState, after: ProjectState) -> bool:
+def has_comparable_statistics(before: ProjectState, after: ProjectState) -> bool:
     """Whether the counters of both looks tell what rows have been written in between."""
     return before.counted and after.counted and before.epoch == after.epoch
 
 
-def _of_relation(
+def _relation_changes(
     connection: Connection,
     before: ProjectState,
     after: ProjectState,
@@ -59,13 +59,13 @@ def _of_relation(
         yield "altered"
     if one.storage != other.storage:
         yield "restarted" if one.kind == "S" else "truncated, or rewritten"
-    if one.value != other.value and LOCKED not in (one.value, other.value):
-        yield f"went from {_number(one.value)} to {_number(other.value)}"
-    if has_statistics(before, after):
-        yield from _written(connection, before, one, other)
+    if one.value != other.value and LOCKED_VALUE not in (one.value, other.value):
+        yield f"went from {_format_value(one.value)} to {_format_value(other.value)}"
+    if has_comparable_statistics(before, after):
+        yield from _written_rows(connection, before, one, other)
 
 
-def _written(
+def _written_rows(
     connection: Connection, before: ProjectState, one: Relation, other: Relation
 ) -> Iterator[str]:
     """Yield how many rows have been written, unless all of that was rolled back.
@@ -101,12 +101,12 @@ def _has_new_rows(connection: Connection, before: ProjectState, one: Relation) -
     try:
         with connection.transaction():
             lock_waits.set_lock_timeout(connection)
-            connection.execute(_LIMIT)
+            connection.execute(_TIMEOUT)
             return has_rows_since(connection, one.schema, [one.table], before.transaction)
     except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.QueryCanceled):
         return None
 
 
-def _number(value: int | None) -> str:
+def _format_value(value: int | None) -> str:
     # Of a sequence that has given out nothing yet its beginning is kept, negated.
     return "unknown" if value is None else f"{abs(value)}"

@@ -22,12 +22,12 @@ _OWNERSHIP = sql.SQL("""
                    AND other.rolname IS DISTINCT FROM current_user)
     FROM pg_catalog.pg_namespace WHERE nspname = %s
 """).format(is_ours=is_ours("nspowner"))
-_THERE = """
+_INSTALLED = """
     SELECT extname FROM pg_catalog.pg_extension
     WHERE extnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
     ORDER BY oid DESC
 """
-_ELSEWHERE = """
+_IN_OTHER_SCHEMAS = """
     SELECT extname FROM pg_catalog.pg_extension
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) extnamespace
     WHERE nspname OPERATOR(pg_catalog.<>) %s AND extname OPERATOR(pg_catalog.=) ANY (%s)
@@ -59,7 +59,7 @@ def create_extensions_schema(connection: Connection) -> bool:
         raise _refusal(connection, f"{', '.join(others)} may write to")
     if not is_trusted:
         # Migrations would take them for those that they create.
-        refuse_extensions_of_others(connection, _there(connection))
+        refuse_extensions_of_others(connection, _list_installed(connection))
     return bool(is_trusted)
 
 
@@ -68,7 +68,9 @@ def refuse_extensions_of_others(connection: Connection, needed: Collection[str])
 
     Such is one that would have to be created, too.
     """
-    rows = connection.execute(_ELSEWHERE, [names.EXTENSIONS_SCHEMA, list(needed)]).fetchall()
+    rows = connection.execute(
+        _IN_OTHER_SCHEMAS, [names.EXTENSIONS_SCHEMA, list(needed)]
+    ).fetchall()
     if missing := {*needed} - {name for (name,) in rows}:
         row = connection.execute(_OWNERSHIP, [names.EXTENSIONS_SCHEMA]).fetchone()
         owner = f"is owned by {row[1]!r}" if row else "was another role's as this run began"
@@ -100,7 +102,7 @@ def remove_extensions(
     database = connection.info.dbname
     if sessions.live_runs_without_lease(connection):
         return []
-    found = _there(connection)
+    found = _list_installed(connection)
     left = _drop(connection, found)
     if any(left.values()) and _pack_pools(connection, path, batch=batch):
         left = _drop(connection, found)
@@ -116,8 +118,8 @@ def remove_extensions(
     return sorted(found)
 
 
-def _there(connection: Connection) -> list[str]:
-    return [name for (name,) in connection.execute(_THERE, [names.EXTENSIONS_SCHEMA])]
+def _list_installed(connection: Connection) -> list[str]:
+    return [name for (name,) in connection.execute(_INSTALLED, [names.EXTENSIONS_SCHEMA])]
 
 
 def _pack_pools(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
@@ -132,10 +134,10 @@ def _drop(connection: Connection, extensions: Sequence[str]) -> dict[str, str | 
     # Those that need others have come after them, and go before them.
     drops = {f"extension {name}": ("EXTENSION", name) for name in extensions}
     drops[f"schema {names.EXTENSIONS_SCHEMA}"] = ("SCHEMA", names.EXTENSIONS_SCHEMA)
-    return {what: _why_not_dropped(connection, *drop) for what, drop in drops.items()}
+    return {what: _try_drop(connection, *drop) for what, drop in drops.items()}
 
 
-def _why_not_dropped(connection: Connection, kind: str, name: str) -> str | None:
+def _try_drop(connection: Connection, kind: str, name: str) -> str | None:
     drop = sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.Identifier(name))
     try:
         with connection.transaction():

@@ -7,12 +7,12 @@ from typing import NamedTuple, Self
 from psycopg import sql
 
 from . import names
-from .global_objects import OTHERS
+from .global_objects import GLOBAL_OBJECTS
 from .server import Connection
 from .structure import BY_NAMESPACE, BY_OWNER, PARTS_OF_RELATIONS
 
 # The schemas that are neither the system's nor a run's. What runs share counts as theirs.
-_BESIDE = sql.SQL("""
+_PROJECT_SCHEMAS = sql.SQL("""
     beside AS MATERIALIZED (
         SELECT oid, nspname, nspowner, nspacl FROM pg_catalog.pg_namespace
         WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', {extensions})
@@ -26,7 +26,7 @@ _BESIDE = sql.SQL("""
     marker=sql.Literal('{"schema_runner": '),
 )
 # In place of the value of a sequence that another session has locked.
-LOCKED = -(2**63)
+LOCKED_VALUE = -(2**63)
 # Among the locks are those that are waited for: whoever comes later waits behind them.
 _LOCKED = """
     locked AS MATERIALIZED (
@@ -62,15 +62,17 @@ _RELATIONS = sql.SQL("""
     ) n ON relnamespace = n.oid
     WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND (nspname <> 'pg_catalog' OR c.oid = 'pg_catalog.pg_largeobject'::regclass)
-""").format(locked=sql.Literal(LOCKED))
+""").format(locked=sql.Literal(LOCKED_VALUE))
 _DIGEST = sql.SQL("""
     WITH {beside}, {locked}
     SELECT pg_catalog.bit_xor(hash) FROM (
         SELECT pg_catalog.hash_record_extended(r, 1) FROM ({relations}) r
         UNION ALL SELECT pg_catalog.hash_record_extended(r, 2) FROM ({others}) r
     ) AS found (hash)
-""").format(beside=_BESIDE, locked=sql.SQL(_LOCKED), relations=_RELATIONS, others=OTHERS)
-_WITH_BESIDE = sql.SQL("WITH {} {}")
+""").format(
+    beside=_PROJECT_SCHEMAS, locked=sql.SQL(_LOCKED), relations=_RELATIONS, others=GLOBAL_OBJECTS
+)
+_WITH_SCHEMAS = sql.SQL("WITH {} {}")
 _WITH_LOCKED = sql.SQL("WITH {}, " + _LOCKED + "{}")
 # What tells whether counters can be compared with those of another time.
 _STATISTICS = """
@@ -148,7 +150,7 @@ class ProjectState(NamedTuple):
         """Add the whole definitions of what has just been seen."""
         parts: dict[int, int] = dict(connection.execute(_parts_query()).fetchall())
         objects = connection.execute(_objects_query()).fetchall()
-        unused = _values_of_unused(connection, self.relations.values())
+        unused = _unused_sequence_values(connection, self.relations.values())
         relations = {
             oid: one._replace(parts=parts.get(oid, 0), value=unused.get(oid, one.value))
             for oid, one in self.relations.items()
@@ -163,8 +165,10 @@ class ProjectState(NamedTuple):
     def seen(cls, connection: Connection) -> Self:
         """Look at what takes little time: at rows, and less than whole definitions."""
         with connection.transaction():
-            rows = connection.execute(_WITH_LOCKED.format(_BESIDE, _RELATIONS)).fetchall()
-            others = connection.execute(_WITH_BESIDE.format(_BESIDE, OTHERS)).fetchall()
+            rows = connection.execute(_WITH_LOCKED.format(_PROJECT_SCHEMAS, _RELATIONS)).fetchall()
+            others = connection.execute(
+                _WITH_SCHEMAS.format(_PROJECT_SCHEMAS, GLOBAL_OBJECTS)
+            ).fetchall()
             row = connection.execute(_STATISTICS).fetchone()
         assert row is not None
         counted, epoch, transaction = row
@@ -200,7 +204,7 @@ def _parts_query() -> bytes:
         for catalog, column, owner in belonging
     ]
     query = sql.SQL("WITH {} SELECT owner::int8, pg_catalog.bit_xor(hash) FROM ({}) r GROUP BY 1")
-    return query.format(_BESIDE, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
+    return query.format(_PROJECT_SCHEMAS, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
 
 
 @cache
@@ -217,10 +221,12 @@ def _objects_query() -> bytes:
         for catalog, column in BY_NAMESPACE.items()
         if catalog not in _NAMELESS
     ]
-    return _WITH_BESIDE.format(_BESIDE, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
+    return _WITH_SCHEMAS.format(_PROJECT_SCHEMAS, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
 
 
-def _values_of_unused(connection: Connection, relations: Iterable[Relation]) -> dict[int, int]:
+def _unused_sequence_values(
+    connection: Connection, relations: Iterable[Relation]
+) -> dict[int, int]:
     """Return, negated, where sequences stand that have given out nothing yet."""
     unused = [one for one in relations if one.kind == "S" and one.value is None]
     readable = connection.execute(

@@ -13,7 +13,7 @@ from .server import Connection
 MARK = "schema_runner_kept"
 _MARK = sql.Identifier(MARK)
 # The columns of foreign keys, in their order, and the operators that compare them.
-_KEYS = """
+_FOREIGN_KEYS = """
     SELECT child.relname, parent.relname,
            ARRAY(SELECT attname::text FROM pg_catalog.unnest(conkey) WITH ORDINALITY AS k (n, nth)
                  JOIN pg_catalog.pg_attribute ON attrelid = conrelid AND attnum = n ORDER BY nth),
@@ -84,12 +84,14 @@ class Copies:
         """Mark what marked rows refer to, and return which tables have some."""
         copies = {table.name: (copy, table) for copy, table in self}
         values = {"schema": source_schema, "tables": list(copies)}
-        keys = [_Key(*key) for key in connection.execute(_KEYS, values)]
+        keys = [_ForeignKey(*key) for key in connection.execute(_FOREIGN_KEYS, values)]
         is_spreading = True
         while is_spreading:
             spreading = [_mark_parents(connection, copies, key) for key in keys]
             is_spreading = any(spreading)
-        marked = tuple(name for name, (copy, _) in copies.items() if _is_marked(connection, copy))
+        marked = tuple(
+            name for name, (copy, _) in copies.items() if _has_marked_rows(connection, copy)
+        )
         return type(self)(self.name, self.tables, marked)
 
     def __iter__(self) -> Iterator[tuple[sql.Identifier, Table]]:
@@ -119,7 +121,7 @@ class Copies:
         }
 
 
-class _Key(NamedTuple):
+class _ForeignKey(NamedTuple):
     """A foreign key: which columns of `child` refer to which of `parent`, by which operators.
 
     An operator is the name of its schema, and its own.
@@ -133,7 +135,7 @@ class _Key(NamedTuple):
 
 
 def _mark_parents(
-    connection: Connection, copies: Mapping[str, tuple[sql.Identifier, Table]], key: _Key
+    connection: Connection, copies: Mapping[str, tuple[sql.Identifier, Table]], key: _ForeignKey
 ) -> bool:
     """Mark the rows that a foreign key of marked rows is about; return whether there are any."""
     child, parent = copies[key.child], copies[key.parent]
@@ -159,7 +161,7 @@ def _mark_parents(
     return connection.execute(statement).rowcount > 0
 
 
-def _is_marked(connection: Connection, copy: sql.Identifier) -> bool:
+def _has_marked_rows(connection: Connection, copy: sql.Identifier) -> bool:
     statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(copy, _MARK)
     row = connection.execute(statement).fetchone()
     return bool(row and row[0])

@@ -57,7 +57,7 @@ class Table(NamedTuple):
         """What to select where the table itself is, for a copy of it in another schema."""
         return [
             sql.SQL("{0}::pg_catalog.text AS {0}" if column.own_type else "{0}").format(
-                _name(column)
+                _identifier(column)
             )
             for column in self.columns
         ]
@@ -65,36 +65,36 @@ class Table(NamedTuple):
     def row(self) -> sql.Composed:
         """A row of the table itself as one text, which is that of its copy: see `row_of_copy`."""
         return _row(
-            sql.SQL("{}::pg_catalog.text" if column.own_type else "{}").format(_name(column))
+            sql.SQL("{}::pg_catalog.text" if column.own_type else "{}").format(_identifier(column))
             for column in self.columns
         )
 
     def row_of_copy(self) -> sql.Composed:
-        return _row(map(_name, self.columns))
+        return _row(map(_identifier, self.columns))
 
     def copy_from(self, source: sql.Composable, schema: str) -> sql.Composed:
         """Insert into the table of a schema what `source` has, a copy of it.
 
         The schema is first on the search_path.
         """
-        columns = sql.SQL("({})").format(_listed(map(_name, self.columns)))
+        columns = sql.SQL("({})").format(_join(map(_identifier, self.columns)))
         return sql.SQL(
             "INSERT INTO {table} {columns} OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
         ).format(
             table=sql.Identifier(schema, self.name),
             # One whose values are all generated has none to name.
             columns=columns if self.columns else sql.SQL(""),
-            values=_listed(
-                sql.SQL("{}::{}").format(_name(column), sql.SQL(column.own_type))
+            values=_join(
+                sql.SQL("{}::{}").format(_identifier(column), sql.SQL(column.own_type))
                 if column.own_type
-                else _name(column)
+                else _identifier(column)
                 for column in self.columns
             ),
             source=source,
         )
 
 
-def tables_with_rows(
+def read_tables(
     connection: Connection,
     schema: str,
     path: Sequence[str],
@@ -132,15 +132,15 @@ def _has_rows(connection: Connection, schema: str, table: str) -> bool:
     return bool(row and row[0])
 
 
-def _name(column: Column) -> sql.Identifier:
+def _identifier(column: Column) -> sql.Identifier:
     return sql.Identifier(column.name)
 
 
 def _row(values: Iterable[sql.Composable]) -> sql.Composed:
-    return sql.SQL("ROW({})::pg_catalog.text").format(_listed(values))
+    return sql.SQL("ROW({})::pg_catalog.text").format(_join(values))
 
 
-def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+def _join(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
@@ -164,10 +164,10 @@ _LAST_VALUES = """
     WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
 """
 # So that one statement does not lock too many.
-_AT_ONCE = 50
+_SEQUENCES_PER_QUERY = 50
 
 
-def moved_sequences(connection: Connection, schema: str) -> list[SequenceValue]:
+def read_sequences(connection: Connection, schema: str) -> list[SequenceValue]:
     """List the sequences that are not where they start."""
     starts = _sequence_starts(connection, schema)
     found = _sequence_values(connection, schema, list(starts))
@@ -194,7 +194,7 @@ def restore_sequences(
             for one in wanted.values()
             if one.name in last and last[one.name] != (one.value if one.is_called else None)
         }
-    for statement in set_sequences(moved, schema):
+    for statement in sql_set_sequences(moved, schema):
         connection.execute(statement)
 
 
@@ -205,18 +205,18 @@ def _sequence_starts(connection: Connection, schema: str) -> dict[str, SequenceV
 
 def _sequence_values(connection: Connection, schema: str, names: list[str]) -> list[SequenceValue]:
     found = []
-    for start in range(0, len(names), _AT_ONCE):
+    for start in range(0, len(names), _SEQUENCES_PER_QUERY):
         query = sql.SQL(" UNION ALL ").join(
             sql.SQL("SELECT {}::text, last_value, is_called FROM {}").format(
                 sql.Literal(name), sql.Identifier(schema, name)
             )
-            for name in names[start : start + _AT_ONCE]
+            for name in names[start : start + _SEQUENCES_PER_QUERY]
         )
         found += [SequenceValue(*row) for row in connection.execute(query)]
     return found
 
 
-def set_sequences(values: Iterable[SequenceValue], schema: str) -> list[sql.Composed]:
+def sql_set_sequences(values: Iterable[SequenceValue], schema: str) -> list[sql.Composed]:
     """Return statements that bring a schema's sequences to these values."""
     return [
         sql.SQL("SELECT pg_catalog.setval({}, {}, {})").format(
@@ -244,7 +244,7 @@ _DIFFERS = """
 """
 
 
-def materialized_views(
+def read_materialized_views(
     connection: Connection, schema: str, path: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """List the materialized views that have rows to show, and those of them that are out of date.

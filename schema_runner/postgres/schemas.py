@@ -12,7 +12,7 @@ from .databases import is_ours
 from .names import Marker, MarkerState
 from .server import Connection
 
-_LISTING = sql.SQL("""
+_SELECT_MARKED = sql.SQL("""
     SELECT nspname, pg_catalog.obj_description(oid, 'pg_namespace'), {is_ours},
            pg_catalog.pg_get_userbyid(nspowner)
     FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname, 'test_') ORDER BY nspname
@@ -23,7 +23,7 @@ _GRANTEES = """
     FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(nspacl)
     WHERE nspname = %s AND grantee <> nspowner
 """
-_IS_CLOSED = """
+_IS_PRIVATE = """
     SELECT NOT EXISTS (SELECT FROM pg_catalog.aclexplode(nspacl) WHERE grantee <> nspowner)
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_class
                        WHERE relnamespace = n.oid AND relowner <> nspowner)
@@ -50,7 +50,7 @@ def create(connection: Connection, worker: int, run: int) -> str:
     return _create(connection, run, lambda time: names.worker_schema(worker, time))
 
 
-def create_for_shims(connection: Connection, run: int) -> str:
+def create_shims_schema(connection: Connection, run: int) -> str:
     """Create a marked schema for a run's own functions and return its name."""
     return _create(connection, run, names.shims_schema)
 
@@ -69,7 +69,7 @@ def _create(connection: Connection, run: int, naming: Callable[[int], str]) -> s
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
                 mark(connection, name, Marker(run, MarkerState.BUILDING))
                 if names.worker_of_schema(name) is None:
-                    _close(connection, name)
+                    _revoke_grants(connection, name)
         except (errors.DuplicateSchema, errors.UniqueViolation):
             # Another run, or another alias in this database, came in the same millisecond.
             milliseconds += 1
@@ -77,7 +77,7 @@ def _create(connection: Connection, run: int, naming: Callable[[int], str]) -> s
             return name
 
 
-def _close(connection: Connection, name: str) -> None:
+def _revoke_grants(connection: Connection, name: str) -> None:
     """Take away what default privileges have given others in a schema that is executed from."""
     for (grantee,) in connection.execute(_GRANTEES, [name]).fetchall():
         connection.execute(
@@ -87,9 +87,9 @@ def _close(connection: Connection, name: str) -> None:
         )
 
 
-def is_closed(connection: Connection, name: str) -> bool:
+def is_private(connection: Connection, name: str) -> bool:
     """Whether only the owner of a schema can have written anything in it."""
-    row = connection.execute(_IS_CLOSED, [name]).fetchone()
+    row = connection.execute(_IS_PRIVATE, [name]).fetchone()
     return row is not None and bool(row[0])
 
 
@@ -105,36 +105,36 @@ def mark_ready(connection: Connection, name: str, run: int) -> None:
     mark(connection, name, Marker(run, MarkerState.READY, structure=version))
 
 
-def found(connection: Connection) -> list[OwnSchema]:
+def list_own(connection: Connection) -> list[OwnSchema]:
     """List the schemas of all runs, dead or alive, in this database."""
-    return [schema for schema, owner in _marked(connection) if owner is None]
+    return [schema for schema, owner in _list_marked(connection) if owner is None]
 
 
-def any_template(connection: Connection) -> str | None:
+def find_template(connection: Connection) -> str | None:
     """Return the name of what resets restore from, in a database that is cloned with it."""
-    return next(filter(names.is_template_schema, (one.name for one in found(connection))), None)
+    return next(filter(names.is_template_schema, (one.name for one in list_own(connection))), None)
 
 
-def left_by_other_roles(connection: Connection) -> list[str]:
+def list_left_by_other_roles(connection: Connection) -> list[str]:
     """Name what dead runs of roles that are none of ours have left, with their owners."""
     return [
         f"{schema.name} ({owner})"
-        for schema, owner in _marked(connection)
+        for schema, owner in _list_marked(connection)
         if owner is not None
         and schema.pool is None
         and not locks.is_held(connection, schema.marker.run)
     ]
 
 
-def _marked(connection: Connection) -> list[tuple[OwnSchema, str | None]]:
+def _list_marked(connection: Connection) -> list[tuple[OwnSchema, str | None]]:
     return [
         (OwnSchema(name, marker), None if is_owned else owner)
-        for name, comment, is_owned, owner in connection.execute(_LISTING)
+        for name, comment, is_owned, owner in connection.execute(_SELECT_MARKED)
         if names.is_own_schema(name) and (marker := Marker.parse(comment))
     ]
 
 
-def others(connection: Connection) -> list[str]:
+def list_others(connection: Connection) -> list[str]:
     """List the schemas that are neither ours, nor the system's, nor an extension's."""
     rows = connection.execute(
         "SELECT nspname FROM pg_catalog.pg_namespace n"
@@ -142,7 +142,7 @@ def others(connection: Connection) -> list[str]:
         " AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = n.oid AND deptype = 'e'"
         "                 AND classid = 'pg_catalog.pg_namespace'::regclass) ORDER BY nspname"
     )
-    ours = {schema.name for schema in found(connection)}
+    ours = {schema.name for schema in list_own(connection)}
     return [name for (name,) in rows if name not in ours]
 
 
@@ -152,7 +152,7 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
     Return whether it was there and was that run's: a name alone proves nothing. Raises
     SchemaInUseError.
     """
-    if not any(s.name == name and s.marker.run == run for s in found(connection)):
+    if not any(s.name == name and s.marker.run == run for s in list_own(connection)):
         return False
     worker, tables = names.worker_of_schema(name), _tables(connection, name)
     statements = []
@@ -177,18 +177,18 @@ def recreate(connection: Connection, name: str, run: int, *, batch: int) -> None
         mark(connection, name, Marker(run, MarkerState.BUILDING))
 
 
-def of_worker(connection: Connection, run: int, worker: int) -> list[str]:
+def list_of_worker(connection: Connection, run: int, worker: int) -> list[str]:
     """List the schemas of a worker of `run`, with those that a dead process has left as it."""
     return [
         schema.name
-        for schema in found(connection)
+        for schema in list_own(connection)
         if schema.marker.run == run
         and schema.pool is None
         and names.worker_of_schema(schema.name) == worker
     ]
 
 
-def lock_of_pool(template: str) -> int:
+def pool_lock_key(template: str) -> int:
     """Return the advisory lock that each run which uses a pool holds, shared with others."""
     return locks.key(f"template {template}")
 
@@ -208,7 +208,7 @@ def sweep(
     since it is unknown which one they use.
     """
     dropped = []
-    for schema in found(connection):
+    for schema in list_own(connection):
         if schema.pool in spared or schema.marker.run in alive or (schema.pool and alive):
             continue
         if drop_unused(connection, schema, batch=batch):
@@ -218,7 +218,7 @@ def sweep(
 
 def drop_unused(connection: Connection, schema: OwnSchema, *, batch: int) -> bool:
     """Drop a schema unless its run is alive, or one uses its pool; return whether it was there."""
-    lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
+    lock = pool_lock_key(schema.pool) if schema.pool else schema.marker.run
     with locks.held_if_free(connection, lock) as is_free:
         # A lease may be in another database.
         if is_free and not locks.is_held(connection, lock):
@@ -228,12 +228,12 @@ def drop_unused(connection: Connection, schema: OwnSchema, *, batch: int) -> boo
     return False
 
 
-def drop_rest(connection: Connection, run: int, *, batch: int) -> None:
+def drop_remaining(connection: Connection, run: int, *, batch: int) -> None:
     """Drop what a run still has but for its pool, as where it was broken off in a build.
 
     What cannot be dropped now stays for a later run, as in `reap`.
     """
-    for schema in found(connection):
+    for schema in list_own(connection):
         if schema.marker.run == run and schema.pool is None:
             with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
                 drop(connection, schema.name, run, batch=batch)

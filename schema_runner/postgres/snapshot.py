@@ -26,7 +26,7 @@ from .template import Template
 
 _FORMAT = 3
 # What comes of bytes that are not what was written.
-_ERRORS = (
+_READ_ERRORS = (
     *(AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError),
     *(TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
 )
@@ -58,7 +58,7 @@ class Snapshot:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read all that is in a file, or raise SnapshotError."""
-        with opened(path) as (found, file):
+        with open_snapshot(path) as (found, file):
             parts = (found[key] for key in ("facts", "before", "after", "inventory"))
             contents = TemplateContents.load(*parts)
             columns = [len(Copies.columns(table)) for table in contents.tables]
@@ -81,8 +81,8 @@ class Snapshot:
             made=made,
             contents=template.whole(connection),
             extensions=dict(connection.execute(_EXTENSIONS).fetchall()),
-            types=_types(connection, template),
-            rows=[_rows(connection, copy) for copy, _ in template.copies],
+            types=_column_types(connection, template),
+            rows=[_copy_out(connection, copy) for copy, _ in template.copies],
         )
 
     @property
@@ -101,7 +101,9 @@ class Snapshot:
             "extensions": self.extensions,
             "types": self.types,
         }
-        write(path, manifest, {f"rows/{number}": rows for number, rows in enumerate(self.rows)})
+        write_file(
+            path, manifest, {f"rows/{number}": rows for number, rows in enumerate(self.rows)}
+        )
 
     def restore(
         self, connection: Connection, marker: Marker, *, path: Sequence[str], extensions: str
@@ -136,12 +138,12 @@ class Snapshot:
     def _fill(self, connection: Connection, marker: Marker, path: Sequence[str]) -> Template:
         name = schemas.create_template(connection, marker.run)
         template = Template(name, self.contents, tuple(path))
-        fill(connection, template.copies, self.types, self.rows)
+        load_rows(connection, template.copies, self.types, self.rows)
         template.complete(connection, marker)
         return template
 
 
-def fill(
+def load_rows(
     connection: Connection,
     copies: Copies,
     types: Sequence[Sequence[str]],
@@ -160,12 +162,12 @@ def fill(
 
 # In the order in which they need each other.
 _EXTENSIONS = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY oid"
-_FIXED = (
+_HAS_FIXED_SCHEMA = (
     "SELECT FROM pg_catalog.pg_available_extension_versions"
     " WHERE name = %s AND version = %s AND schema IS NOT NULL"
 )
 # What migrations can change that is in no schema.
-_BESIDE = """
+_DATABASE_CHANGES = """
     SELECT 'the settings of the database' FROM pg_catalog.pg_db_role_setting
     WHERE setdatabase = (SELECT oid FROM pg_catalog.pg_database
                          WHERE datname = pg_catalog.current_database())
@@ -173,7 +175,7 @@ _BESIDE = """
     SELECT 'who may use the database' FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database() AND datacl IS NOT NULL
 """
-_TYPES = """
+_COLUMN_TYPES = """
     SELECT pg_catalog.format_type(atttypid, atttypmod)
     FROM pg_catalog.pg_attribute
     WHERE attrelid OPERATOR(pg_catalog.=) %s::pg_catalog.regclass
@@ -184,7 +186,7 @@ _TYPES = """
 
 def create_extension(connection: Connection, name: str, version: str, schema: str) -> None:
     """Create an extension of this version unless it is there."""
-    row = connection.execute(_FIXED, [name, version]).fetchone()
+    row = connection.execute(_HAS_FIXED_SCHEMA, [name, version]).fetchone()
     # One that knows its schema need not be told.
     where = sql.SQL("") if row else sql.SQL("SCHEMA {}").format(sql.Identifier(schema))
     connection.execute(
@@ -194,28 +196,28 @@ def create_extension(connection: Connection, name: str, version: str, schema: st
     )
 
 
-def _types(connection: Connection, template: Template) -> list[list[str]]:
+def _column_types(connection: Connection, template: Template) -> list[list[str]]:
     """Name the types of the columns of copies, without schemas: another place has others."""
     with safe_search_path.users_search_path(connection, template.name, template.path):
         return [
-            [name for (name,) in connection.execute(_TYPES, [copy.as_string(connection)])]
+            [name for (name,) in connection.execute(_COLUMN_TYPES, [copy.as_string(connection)])]
             for copy, _ in template.copies
         ]
 
 
-def _rows(connection: Connection, table: sql.Identifier) -> bytes:
+def _copy_out(connection: Connection, table: sql.Identifier) -> bytes:
     with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(table)) as rows:
         return b"".join(bytes(block) for block in rows)
 
 
-def refuse_changes_beside(connection: Connection) -> None:
+def refuse_database_changes(connection: Connection) -> None:
     """Raise SnapshotError where a database is not as it was created, but for its schemas."""
-    if changed := [text for (text,) in connection.execute(_BESIDE)]:
+    if changed := [text for (text,) in connection.execute(_DATABASE_CHANGES)]:
         raise SnapshotError(f"migrations have changed {', '.join(changed)}")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
+def open_snapshot(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
     """Yield the manifest of a file, and the file; raise SnapshotError for what is wrong in it."""
     try:
         # What is read whole has its checksum compared.
@@ -224,21 +226,21 @@ def opened(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
             if found["format"] != _FORMAT:
                 raise SnapshotError(f"it is of another format, {found['format']!r}")
             yield found, file
-    except _ERRORS as error:
+    except _READ_ERRORS as error:
         raise SnapshotError(f"it is damaged, or no snapshot: {error}") from error
 
 
-def facts_of(path: Path) -> tuple[str, int, Mapping[str, Any]]:
+def read_metadata(path: Path) -> tuple[str, int, Mapping[str, Any]]:
     """Return the fingerprint of a file, when it was made, and its extra facts.
 
     Raises SnapshotError.
     """
-    with opened(path) as (found, _):
+    with open_snapshot(path) as (found, _):
         extra = found["extra"] if "extra" in found else json.loads(found["facts"])["extra"]
         return str(found["fingerprint"]), int(found["made"]), dict(extra)
 
 
-def newest(folder: Path) -> list[Path]:
+def list_newest_first(folder: Path) -> list[Path]:
     """List the snapshots in a folder, the newest first."""
     with suppress(FileNotFoundError):  # Another run removes old ones.
         found = [path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.name)]
@@ -246,7 +248,7 @@ def newest(folder: Path) -> list[Path]:
     return []
 
 
-def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+def write_file(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
     """Put a whole file where the path says, or leave what is there; may raise OSError."""
     make_hidden(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
@@ -267,12 +269,12 @@ def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes])
         raise
 
 
-def path_of(folder: Path, fingerprint: str, variant: str) -> Path:
+def snapshot_path(folder: Path, fingerprint: str, variant: str) -> Path:
     """Return the file for a fingerprint; `variant` is of what only a build shows."""
     return folder / f"{fingerprint}-{variant}{_SUFFIX}"
 
 
-def files(folder: Path, fingerprint: str) -> list[Path]:
+def list_with_fingerprint(folder: Path, fingerprint: str) -> list[Path]:
     """List the files that are called so."""
     return sorted(folder.glob(f"{fingerprint}-*{_SUFFIX}"))
 

@@ -50,7 +50,7 @@ BY_OWNER = {
 PARTS_OF_RELATIONS = {"pg_policy": "polrelid", "pg_rewrite": "ev_class", "pg_trigger": "tgrelid"}
 # These are told by what is in them: TRUNCATE alters rows of pg_class, a reset those of triggers
 # and rules, which it disables for a while, and ALTER SEQUENCE … RESTART those of sequences.
-_CONTENTS = [
+_HASHED_BY_VALUE = [
     """
     SELECT oid, relname, relkind, relowner, relnatts, relchecks, relpersistence, relreplident,
            relrowsecurity, relforcerowsecurity, relam, reltablespace, reloptions, relispopulated,
@@ -99,7 +99,7 @@ _ROWS_OF_OWNER = sql.SQL("""
 """)
 
 
-def _for(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sql.Composed:
+def _format(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sql.Composed:
     return template.format(
         name=f"pg_catalog.{catalog}",
         catalog=sql.Identifier(catalog),
@@ -110,12 +110,12 @@ def _for(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sql.C
 
 @cache
 def _version_query() -> bytes:
-    own = [_for(_OWN, *one) for one in (("pg_class", "relnamespace"), *BY_NAMESPACE.items())]
-    own += [_for(_PARTS, *one) for one in PARTS_OF_RELATIONS.items()]
+    own = [_format(_OWN, *one) for one in (("pg_class", "relnamespace"), *BY_NAMESPACE.items())]
+    own += [_format(_PARTS, *one) for one in PARTS_OF_RELATIONS.items()]
     rows = [
-        *(_for(_ROWS, *one) for one in BY_NAMESPACE.items()),
-        *(_for(_ROWS_OF_OWNER, *one, owner) for one, owner in BY_OWNER.items()),
-        *map(sql.SQL, _CONTENTS),
+        *(_format(_ROWS, *one) for one in BY_NAMESPACE.items()),
+        *(_format(_ROWS_OF_OWNER, *one, owner) for one, owner in BY_OWNER.items()),
+        *map(sql.SQL, _HASHED_BY_VALUE),
     ]
     hashed = sql.SQL("SELECT pg_catalog.hash_record_extended(r, {}) FROM ({}) r")
     hashes = [hashed.format(number, query) for number, query in enumerate(rows)]
@@ -247,6 +247,6 @@ def inventory(connection: Connection, schema: str) -> frozenset[str]:
         return frozenset(fact for (fact,) in connection.execute(query, [schema]))
 
 
-def different(one: frozenset[str], other: frozenset[str]) -> list[str]:
+def differences(one: frozenset[str], other: frozenset[str]) -> list[str]:
     """Name what two inventories do not have alike, such as "table column book.title"."""
     return sorted({fact.partition(": ")[0] for fact in one ^ other})

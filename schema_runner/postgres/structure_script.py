@@ -23,7 +23,7 @@ _HEADER = re.compile(
     r"--\n",
     re.MULTILINE,
 )
-_NAME = "-- "
+_COMMENT = "-- "
 _END = "\n--\n-- PostgreSQL database dump complete\n--\n"
 # What comes once the rows are there: https://www.postgresql.org/docs/current/app-pgdump.html,
 # --section=post-data. It is in that order already.
@@ -69,7 +69,7 @@ class Script(NamedTuple):
         """
         before: list[str] = []
         after: list[str] = []
-        for kind, name, text in entries(dump):
+        for kind, name, text in parse_entries(dump):
             # The schema itself, and the comment that proves whose it is, each has already.
             if kind == "SCHEMA" or (kind == "COMMENT" and name == f"SCHEMA {schema}"):
                 continue
@@ -78,9 +78,9 @@ class Script(NamedTuple):
             if ending is not None and ending["owner"] == owner:
                 statements = statements[: ending.start()]
             is_after = bool(after) or kind in _AFTER_ROWS
-            statement = f"{_NAME}{kind.lower()} {name}\n{statements.strip()}{settings}"
+            statement = f"{_COMMENT}{kind.lower()} {name}\n{statements.strip()}{settings}"
             (after if is_after else before).append(statement)
-        more = (f"{_NAME}cast\n{cast}" for cast in more)
+        more = (f"{_COMMENT}cast\n{cast}" for cast in more)
         return cls(schema, (*before, *more), tuple(after))
 
     def for_schema(self, schema: str) -> Self:
@@ -94,10 +94,12 @@ class Script(NamedTuple):
     def differences(self, other: Self) -> list[str]:
         """Name the objects, such as "table book", of which the other says something else."""
         one, two = (
-            Counter(map(_essence, (*script.before, *script.after)))
+            Counter(map(_normalize, (*script.before, *script.after)))
             for script in (self, other.for_schema(self.schema))
         )
-        names = {text.partition("\n")[0].removeprefix(_NAME) for text in (one - two) | (two - one)}
+        names = {
+            text.partition("\n")[0].removeprefix(_COMMENT) for text in (one - two) | (two - one)
+        }
         return sorted(name.replace(f"{self.schema}.", "") for name in names)
 
 
@@ -115,18 +117,18 @@ _REWRITTEN = re.compile(
 )
 
 
-def _essence(statement: str) -> str:
+def _normalize(statement: str) -> str:
     """Return what is the same for statements that say the same.
 
     Privileges are in the order in which they were given, which is no difference.
     """
     name, _, text = _SET.sub("", statement).partition("\n")
-    if name.startswith(f"{_NAME}acl"):
+    if name.startswith(f"{_COMMENT}acl"):
         text = "\n".join(sorted(text.splitlines()))
     return f"{name}\n{_REWRITTEN.sub(lambda found: found['kept'] or '', text)}"
 
 
-def entries(dump: str) -> Iterator[tuple[str, str, str]]:
+def parse_entries(dump: str) -> Iterator[tuple[str, str, str]]:
     """Yield the type, the name and the statements of each object."""
     end = dump.rfind(_END)
     if end < 0:
@@ -201,7 +203,7 @@ class TemplateContents(NamedTuple):
         try:
             inventory = structure.inventory(connection, schema)
             contents, stale = cls._of_rows(connection, schema, path)
-            script = script_of(connection, schema, dump)
+            script = read_script(connection, schema, dump)
         except (DumpError, psycopg.Error) as error:
             raise CopyError(first_line(error)) from error
         if stale:
@@ -221,9 +223,9 @@ class TemplateContents(NamedTuple):
         """Return with the contents which materialized views are out of date."""
         # Rather an error than rows that are not seen.
         connection.execute("SET row_security = off")
-        sequences = rows.moved_sequences(connection, schema)
-        tables = rows.tables_with_rows(connection, schema, path)
-        views, stale = rows.materialized_views(connection, schema, path)
+        sequences = rows.read_sequences(connection, schema)
+        tables = rows.read_tables(connection, schema, path)
+        views, stale = rows.read_materialized_views(connection, schema, path)
         contents = cls(
             script=Script(schema, (), ()),
             tables=tuple(tables),
@@ -272,7 +274,7 @@ class TemplateContents(NamedTuple):
         )
 
 
-def script_of(connection: Connection, schema: str, dump: "Dump") -> Script:
+def read_script(connection: Connection, schema: str, dump: "Dump") -> Script:
     """Return the statements of a dump of a schema; raise DumpError where it has failed."""
     row = connection.execute("SELECT pg_catalog.quote_ident(current_user)").fetchone()
     assert row is not None

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from . import locks, rows, safe_search_path, schemas, structure
-from .move import default_privileges_undone
+from .move import sql_undo_default_privileges
 from .names import Marker
 from .row_copies import Copies
 from .server import Connection
@@ -17,7 +17,7 @@ from .structure_script import (
     CopyError,
     TemplateContents,
     first_line,
-    script_of,
+    read_script,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What is in a template beside the rows: this has one row.
 _TABLE = "contents"
-_CREATE = """
+_CREATE_CONTENTS = """
     CREATE TABLE {} (facts text, before text[], after text[], inventory text[], is_proved boolean)
 """
 # Measured: what makes a table with its parts holds fewer locks for each statement than this.
@@ -86,7 +86,7 @@ class Template(NamedTuple):
         """Say what is in the template, and that it is ready."""
         script = self.contents.script
         with connection.transaction():
-            connection.execute(sql.SQL(_CREATE).format(self._table))
+            connection.execute(sql.SQL(_CREATE_CONTENTS).format(self._table))
             connection.execute(
                 sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s)").format(self._table),
                 [
@@ -133,9 +133,9 @@ class Template(NamedTuple):
         contents = self.whole(connection)
         script = contents.script.for_schema(schema)
         yield script.before
-        yield default_privileges_undone(connection, schema)
+        yield sql_undo_default_privileges(connection, schema)
         filling = [table.copy_from(copy, schema) for copy, table in self.copies]
-        filling += rows.set_sequences(contents.sequences, schema)
+        filling += rows.sql_set_sequences(contents.sequences, schema)
         yield [statement.as_string(connection) for statement in filling]
         yield script.after
         refresh = sql.SQL("REFRESH MATERIALIZED VIEW {}")
@@ -173,7 +173,7 @@ class Template(NamedTuple):
     ) -> list[str]:
         """Name what a copy does not have as it is in the template."""
         contents = self.whole(connection)
-        different = structure.different(
+        different = structure.differences(
             contents.inventory, structure.inventory(connection, schema)
         )
         if different or (dump := start_dump()) is None:
@@ -182,7 +182,7 @@ class Template(NamedTuple):
             # Two versions may write the same otherwise.
             if dump.version != contents.pg_dump:
                 return []
-            return contents.script.differences(script_of(connection, schema, dump))
+            return contents.script.differences(read_script(connection, schema, dump))
 
     @property
     def copies(self) -> Copies:

@@ -49,7 +49,7 @@ class SchemaSource(NamedTuple):
         """Remove what another process has left as this worker: one that was killed."""
         with self.connect(worker) as connection:
             sessions.end_tests_sessions(connection, self.host, self.run, worker)
-            for schema in schemas.of_worker(connection, self.run, worker):
+            for schema in schemas.list_of_worker(connection, self.run, worker):
                 if schema != self.source_schema:
                     schemas.drop(connection, schema, self.run, batch=self.batch)
 
@@ -67,7 +67,7 @@ class SchemaSource(NamedTuple):
             if wanted is None:
                 wanted = self._read_template(connection).whole(connection).inventory
             found = structure.inventory(connection, schema)
-            if different := structure.different(wanted, found):
+            if different := structure.differences(wanted, found):
                 raise SchemaRunnerError(
                     f"Schema {schema} has come out unlike {self.source_schema}, in "
                     f"{', '.join(different[:3])}: migrations found things of other schemas.\n"
@@ -115,7 +115,7 @@ class SchemaSource(NamedTuple):
 
         The schema stays as tests left it. One of a pool is restored from the template or replaced.
         """
-        found = {one.name: one for one in schemas.found(connection)}
+        found = {one.name: one for one in schemas.list_own(connection)}
         leased = found.get(schema) or OwnSchema(schema, Marker(self.run, MarkerState.READY))
         if leased.pool:
             return schema
@@ -132,14 +132,14 @@ class SchemaSource(NamedTuple):
         from . import pool
 
         template = self._read_template(connection)
-        return pool.give_back(connection, template, leased, batch=self.batch)
+        return pool.return_schema(connection, template, leased, batch=self.batch)
 
     def _take(self, connection: Connection, worker: int) -> str | None:
         if not self.is_pooled or self.template is None:
             return None
         from . import pool
 
-        return pool.take(connection, self.template, worker, self.run)
+        return pool.lease_schema(connection, self.template, worker, self.run)
 
     def _mark_ready(self, connection: Connection, schema: str) -> None:
         if self.is_pooled:

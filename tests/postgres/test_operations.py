@@ -265,12 +265,12 @@ def test_what_migrations_make_is_copied_alike(
 
 def clean(connection: Connection) -> None:
     connection.execute("RESET search_path")
-    schemas.drop_rest(connection, RUN, batch=100)
+    schemas.drop_remaining(connection, RUN, batch=100)
     connection.execute(
         "ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM pg_monitor;"
         "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;"
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE ALL ON TABLES FROM PUBLIC"
     )
-    left = move.contents(connection, "public")
+    left = move.list_objects(connection, "public")
     for found in left:
         connection.execute(f"DROP {found.kind} IF EXISTS {found.identity} CASCADE")

@@ -55,7 +55,7 @@ class Place:
         return self.connection.execute(statement)
 
     def copy(self, name: str) -> dict[str, WantedRows]:
-        tables = rows.tables_with_rows(self.connection, "w", ["public"])
+        tables = rows.read_tables(self.connection, "w", ["public"])
         return Copies(name, tables).make(self.connection, "w", ["public"]).rows
 
     def select(self, query: str) -> list[Any]:
@@ -315,7 +315,7 @@ def test_tables_that_have_been_looked_into_can_go(connection: Connection) -> Non
     for n in range(40):
         connection.execute(f"INSERT INTO t{n} VALUES (1)" if n % 2 else f"DROP TABLE t{n}")
     place.clear()
-    assert [table.name for table in rows.tables_with_rows(connection, "w", [])] == ["kept"]
+    assert [table.name for table in rows.read_tables(connection, "w", [])] == ["kept"]
 
 
 def test_what_refers_to_large_tables_stays(connection: Connection) -> None:

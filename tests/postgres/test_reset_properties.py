@@ -142,7 +142,7 @@ def test_any_writes_are_undone(
         assert world.now == world.promised
         world.write(writes)
         world.reset.clear(connection, Scope(), {})
-        assert rows.tables_with_rows(connection, "w", []) == []
+        assert rows.read_tables(connection, "w", []) == []
         kept = Copies(world.template.name, world.template.contents.tables).rows
         world.reset.clear(connection, Scope(), kept)
         world.reset.restore(connection, world.template)

@@ -49,7 +49,7 @@ def test_rows_that_are_loaded_are_marked(
     connection.execute(TABLES)
     since = current_transaction(connection.cursor())
     connection.execute(loading)
-    tables = rows.tables_with_rows(connection, "w", ["public"])
+    tables = rows.read_tables(connection, "w", ["public"])
     copies = Copies("aside", tables).make(connection, "w", ["public"], since)
     assert sorted(copies.marked) == sorted(kept)
     Reset("w", ["public"]).clear(connection, Scope(), copies.marked_rows)
@@ -87,7 +87,7 @@ def place(rolled_back: Connection) -> Iterator[Connection]:
 
 
 def adopted(place: Connection) -> AbstractContextManager[None]:
-    tables = rows.tables_with_rows(place, "w", ["public"])
+    tables = rows.read_tables(place, "w", ["public"])
     copies = Copies("aside", tables).make(place, "w", ["public"])
     place.execute("SET search_path = w, public")
     return keys_adopted(place, "w", "aside", copies)

@@ -13,7 +13,7 @@ from schema_runner.postgres.host import Host
 from schema_runner.postgres.host_request import HostRequest
 from schema_runner.postgres.host_reservation import Reservation
 from schema_runner.postgres.pg_dump import PgDump
-from schema_runner.postgres.pool import Wanted
+from schema_runner.postgres.pool import PoolCriteria
 from schema_runner.postgres.project_host import ProjectDatabase
 from schema_runner.postgres.removal import clear_schemas
 from schema_runner.postgres.reset.changes import (
@@ -29,7 +29,9 @@ from schema_runner.postgres.worker_schemas import SchemaSource
 from ..project import connect
 from . import hostile
 
-WANTED = Wanted("f" * 8, lambda _: True, now=2, oldest=1, others=1, pass_over=lambda *_: None)
+WANTED = PoolCriteria(
+    "f" * 8, lambda _: True, now=2, oldest=1, others=1, pass_over=lambda *_: None
+)
 # Made and written by a project whose own SQL is careful.
 MODEL = """
     CREATE TYPE {0}.mood AS ENUM ('glad', 'sad');

@@ -30,7 +30,7 @@ def source(server: Server, connection: Connection) -> SchemaSource:
 
 
 def states(connection: Connection) -> dict[str, MarkerState]:
-    return {one.name: one.marker.state for one in schemas.found(connection)}
+    return {one.name: one.marker.state for one in schemas.list_own(connection)}
 
 
 def test_a_schema_like_the_model_is_ready(source: SchemaSource, connection: Connection) -> None:

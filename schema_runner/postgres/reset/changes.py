@@ -11,7 +11,7 @@ from ..server import Connection
 # Each version of a row is at another place, and one that is written there later is another
 # transaction's: https://www.postgresql.org/docs/current/ddl-system-columns.html. The newest
 # transaction alone would not do: an older one can commit later.
-_STAMP = """
+_ROW_VERSIONS = """
     SELECT {name}, {table}::regclass::oid, pg_catalog.count(*),
            pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::text::int8))
     FROM ONLY {table_itself}
@@ -33,11 +33,11 @@ def row_versions(
     """Map the names of tables, or of materialized views, to their stamps."""
     if not tables:
         return {}
-    rows = connection.execute(_union(_STAMP, schema, tables))
+    rows = connection.execute(_union(_ROW_VERSIONS, schema, tables))
     return {name: RowVersions(*stamp) for name, *stamp in rows}
 
 
-def tables_with_rows(connection: Connection, schema: str, tables: Collection[str]) -> set[str]:
+def select_with_rows(connection: Connection, schema: str, tables: Collection[str]) -> set[str]:
     """Return those of the tables that have rows."""
     if not tables:
         return set()
@@ -96,7 +96,7 @@ def _union(
 
 # A table keeps its size when its rows are deleted, or their insertion is rolled back. With
 # OFFSET 0 the size is asked for once, and pg_depend only about the few tables that are found.
-_LOOK = """
+_NON_EMPTY = """
     WITH RECURSIVE parts AS (
         SELECT inhrelid AS part, inhparent AS parent FROM pg_catalog.pg_inherits
         UNION
@@ -136,7 +136,7 @@ class Scope(NamedTuple):
     cascades: bool = False
 
 
-class NonEmptyTables(NamedTuple):
+class NonEmptyTable(NamedTuple):
     """A table that has pages; it `is_hidden` where row security hides rows from us."""
 
     name: str
@@ -147,7 +147,7 @@ class NonEmptyTables(NamedTuple):
 
 def non_empty_tables(
     connection: Connection, schema: str, scope: Scope, others: Collection[str] = ()
-) -> tuple[dict[str, NonEmptyTables], set[str]]:
+) -> tuple[dict[str, NonEmptyTable], set[str]]:
     """Return the tables with pages that a scope is about, by name, and the names of the rest.
 
     Those called as in `others` are looked for whether or not they have pages.
@@ -158,7 +158,9 @@ def non_empty_tables(
         names = frozenset(References.read(connection, schema).emptied_with(names))
         only = _ONLY
         values["only"] = list(names)
-    tables = [NonEmptyTables(*row) for row in connection.execute(_LOOK.format(only=only), values)]
+    tables = [
+        NonEmptyTable(*row) for row in connection.execute(_NON_EMPTY.format(only=only), values)
+    ]
     found = {
         one.name: one
         for one in tables
@@ -167,14 +169,14 @@ def non_empty_tables(
     return found, {one.name for one in tables} - found.keys()
 
 
-def tables_with_row_security(connection: Connection, schema: str) -> list[str]:
+def list_hidden_tables(connection: Connection, schema: str) -> list[str]:
     """Return the tables in which row security hides rows from us."""
     return [name for (name,) in connection.execute(_HIDDEN, [schema])]
 
 
 # Those of partitions have rows of their own. What a foreign key does to the rows that refer to a
 # deleted one, if anything, is done at once even where its check is deferred.
-_KEYS = """
+_FOREIGN_KEYS = """
     SELECT parent.relname, child.relname, NOT condeferrable OR confdeltype <> 'a'
     FROM pg_catalog.pg_constraint
     JOIN pg_catalog.pg_class child ON child.oid = conrelid
@@ -206,7 +208,7 @@ class References(NamedTuple):
     @classmethod
     def read(cls, connection: Connection, schema: str) -> Self:
         referring, strictly, parts = (defaultdict[str, set[str]](set) for _ in range(3))
-        for parent, child, is_strict in connection.execute(_KEYS, [schema]):
+        for parent, child, is_strict in connection.execute(_FOREIGN_KEYS, [schema]):
             referring[parent].add(child)
             if is_strict:
                 strictly[parent].add(child)

@@ -13,13 +13,13 @@ from ..row_copies import WantedRows
 from ..server import Connection
 from ..template import Template
 from .changes import (
-    NonEmptyTables,
+    NonEmptyTable,
     RowVersions,
     Scope,
+    list_hidden_tables,
     non_empty_tables,
     row_versions,
-    tables_with_row_security,
-    tables_with_rows,
+    select_with_rows,
 )
 from .rewrite import Rewrite
 from .vacuum import Vacuum
@@ -128,7 +128,7 @@ class Reset:
     def remember(self, connection: Connection, kept: Mapping[str, WantedRows | None]) -> None:
         """Note that these tables have just those rows now."""
         # Of what is hidden nothing can be known: it counts as changed each time.
-        seen = kept.keys() - set(tables_with_row_security(connection, self.schema))
+        seen = kept.keys() - set(list_hidden_tables(connection, self.schema))
         for name, stamp in row_versions(connection, self.schema, seen).items():
             self._stamps[name] = kept[name], stamp
 
@@ -154,7 +154,7 @@ class Reset:
     def _changed(
         self,
         connection: Connection,
-        found: Mapping[str, NonEmptyTables],
+        found: Mapping[str, NonEmptyTable],
         kept: Mapping[str, WantedRows],
     ) -> set[str]:
         """Return the tables that have other rows than they are to have, or might have."""
@@ -175,9 +175,9 @@ class Reset:
         try:
             for group in groups.values():
                 if not group.isdisjoint(tables):
-                    filled |= tables_with_rows(connection, self.schema, group)
+                    filled |= select_with_rows(connection, self.schema, group)
         except (errors.UndefinedTable, errors.InsufficientPrivilege):
             # One has been dropped, or hides its rows by now.
             self._seen = set(tables)
-            return tables_with_rows(connection, self.schema, tables)
+            return select_with_rows(connection, self.schema, tables)
         return filled & set(tables)

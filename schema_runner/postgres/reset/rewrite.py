@@ -10,7 +10,7 @@ from psycopg import sql
 from .. import lock_waits, safe_search_path
 from ..row_copies import WantedRows
 from ..server import Connection
-from .changes import NonEmptyTables, References
+from .changes import NonEmptyTable, References
 from .triggers import triggers_disabled
 
 _MISSING = """
@@ -19,12 +19,12 @@ _MISSING = """
         WHERE present.row OPERATOR(pg_catalog.=) {copied}
     )) AS missing
 """
-_NOT_KEPT = """
+_NOT_WANTED = """
      WHERE NOT EXISTS (
         SELECT FROM (SELECT {copied} AS row FROM {source}) known
         WHERE known.row OPERATOR(pg_catalog.=) {row})
 """
-_KEYED = """
+_WITH_PRIMARY_KEY = """
     SELECT relname FROM pg_catalog.pg_index JOIN pg_catalog.pg_class c ON c.oid = indrelid
     WHERE indisprimary AND relname = ANY(%s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
@@ -43,7 +43,7 @@ class Rewrite:
     # What follows the schema on the search_path of those who use it.
     path: Sequence[str]
     # What the reset is about, and the names of other tables that have pages.
-    found: Mapping[str, NonEmptyTables]
+    found: Mapping[str, NonEmptyTable]
     others: Collection[str]
     kept: Mapping[str, WantedRows]
     # Those with other rows than they are to have.
@@ -83,7 +83,7 @@ class Rewrite:
 
     def _keyed(self, tables: Iterable[str]) -> set[str]:
         """Return those in which no row can be there twice."""
-        rows = self.connection.execute(_KEYED, [list(tables), self.schema])
+        rows = self.connection.execute(_WITH_PRIMARY_KEY, [list(tables), self.schema])
         return {name for (name,) in rows}
 
     def _truncate(self) -> set[str]:
@@ -117,7 +117,7 @@ class Rewrite:
         if table in self.emptied:
             return sql.SQL("")
         kept = self.kept[table]
-        return sql.SQL(_NOT_KEPT).format(
+        return sql.SQL(_NOT_WANTED).format(
             copied=kept.table.row_of_copy(), source=kept.source, row=kept.table.row()
         )
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from psycopg import sql
 
 from ..server import Connection
-from .changes import tables_with_row_security
+from .changes import list_hidden_tables
 
 # A partition has triggers of its own. Those of foreign keys are the server's, and stay.
 _TRIGGERS = """
@@ -21,14 +21,14 @@ _RULES = """
     WHERE ev_type <> '1' AND ev_enabled <> 'D' AND relname = ANY(%(tables)s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
 """
-_SECURED = """
+_ROW_SECURITY = """
     SELECT relname
     FROM pg_catalog.pg_class c
     WHERE pg_catalog.row_security_active(c.oid) AND relname = ANY(%(tables)s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
 """
 # Mostly there is nothing, which this finds out in a third of the time.
-_ANY = """
+_HAS_ANY = """
     SELECT FROM pg_catalog.pg_class c
     WHERE relname = ANY(%(tables)s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
@@ -61,7 +61,7 @@ def triggers_disabled(
 @contextmanager
 def row_security_disabled(connection: Connection, schema: str) -> Iterator[None]:
     """Have row security hide nothing in a schema from what the body of the `with` does."""
-    tables = tables_with_row_security(connection, schema)
+    tables = list_hidden_tables(connection, schema)
     if not tables:
         yield
         return
@@ -74,7 +74,7 @@ def _alterations(
 ) -> Iterator[tuple[sql.Composed, sql.Composed]]:
     """Yield what silences something, and what undoes that."""
     values = {"schema": schema, "tables": list(tables)}
-    if not connection.execute(_ANY, values).fetchall():
+    if not connection.execute(_HAS_ANY, values).fetchall():
         return
     for kind, query in (("TRIGGER", _TRIGGERS), ("RULE", _RULES)):
         for table, name, enabled in connection.execute(query, values).fetchall():
@@ -83,7 +83,7 @@ def _alterations(
                 _alter(schema, table, "DISABLE", what),
                 _alter(schema, table, _ENABLE[enabled], what),
             )
-    for (table,) in connection.execute(_SECURED, values).fetchall():
+    for (table,) in connection.execute(_ROW_SECURITY, values).fetchall():
         security = sql.SQL("ROW LEVEL SECURITY")
         disable, enable = (_alter(schema, table, how, security) for how in ("DISABLE", "ENABLE"))
         yield disable, enable

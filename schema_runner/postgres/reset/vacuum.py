@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from ..server import Connection
-from .changes import NonEmptyTables
+from .changes import NonEmptyTable
 
 _PAGES = """
     SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int
@@ -36,7 +36,7 @@ _CATALOGS = """
 """
 
 
-def run_on_catalogs(connection: Connection) -> None:
+def vacuum_catalogs(connection: Connection) -> None:
     """Let the server use the room again that schemas had in its catalogs.
 
     Without waiting for anybody, nor have anybody wait, as shortening a file would.
@@ -57,7 +57,7 @@ class Vacuum:
     # How many pages tables had afterwards: rows that others might still see stay.
     _left: dict[str, int] = field(default_factory=dict)
 
-    def run_if_needed(self, connection: Connection, tables: Iterable[NonEmptyTables]) -> None:
+    def run_if_needed(self, connection: Connection, tables: Iterable[NonEmptyTable]) -> None:
         grown = {
             one.name: one.pages for one in tables if one.pages > 2 * self._left.get(one.name, 0)
         }
