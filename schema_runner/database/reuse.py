@@ -59,8 +59,8 @@ class ReuseMixin(SnapshotsMixin, Base):
             is_unchanged=is_unchanged,
             now=self._now,
             oldest=self._oldest,
-            others=self.runner_settings.keep_pools - 1,
-            pass_over=self._pass_over,
+            max_others=self.runner_settings.keep_pools - 1,
+            report_nearest=self._pass_over,
         )
 
     def _current_parts(self) -> dict[str, str]:

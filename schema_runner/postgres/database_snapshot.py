@@ -57,7 +57,7 @@ class DatabaseSnapshot:
             )
 
     @classmethod
-    def of(cls, server: Server, name: str, pg_dump: PgDump, **facts: Any) -> Self:
+    def from_database(cls, server: Server, name: str, pg_dump: PgDump, **facts: Any) -> Self:
         """Read a database. Raises SnapshotError where a dump would make something else."""
         try:
             with server.connect(name) as connection:

@@ -44,7 +44,7 @@ def _mark(connection: Connection, source: SchemaSource, name: str, state: Marker
 
 
 def fill(
-    source: SchemaSource, worker: int, connection: Connection, *, keeps_all: bool
+    source: SchemaSource, worker: int, connection: Connection, *, keep_template: bool
 ) -> str | None:
     """Make in `public` what the template of the host database has.
 
@@ -55,13 +55,13 @@ def fill(
         refuse_database_changes(host)
         assert source.template is not None
         template = Template.read(host, source.template, source.path)
-        snapshot = Snapshot.of(host, template, fingerprint="", made=0)
+        snapshot = Snapshot.from_template(host, template, fingerprint="", made=0)
     copied = snapshot.restore(
         connection, Marker(source.run, MarkerState.READY), path=(), extensions=PUBLIC
     )
     copied.copy(connection, PUBLIC, batch=source.batch)
     _prove(snapshot.contents, connection)
-    if keeps_all or copied.contents.marked:
+    if keep_template or copied.contents.marked:
         return copied.name
     # Tests of a class that looks into the catalog find nothing but what stock Django makes.
     schemas.drop(connection, copied.name, source.run, batch=source.batch)

@@ -29,7 +29,7 @@ class Host:
     # What follows the worker schema on the search_path of its connections during a build.
     path: tuple[str, ...] = (PUBLIC,)
     # What comes between the two once it is over.
-    ahead: tuple[str, ...] = ()
+    shims_path: tuple[str, ...] = ()
     # Where extensions are put that all worker schemas of the database share.
     extensions = PUBLIC
 
@@ -97,7 +97,7 @@ class Host:
         advisory_locks.create_shims(connection, self._shims)
         schemas.mark(connection, self._shims, Marker(self.lease.run, MarkerState.READY))
         self._keep_shims()
-        self.ahead = (self._shims, "pg_catalog")
+        self.shims_path = (self._shims, "pg_catalog")
         return []
 
     def start_dump(self, source_schema: str, pg_dump: "PgDump") -> None:
@@ -125,7 +125,7 @@ class Host:
 
         assert self._dump is not None
         try:
-            contents = TemplateContents.of(self.connection, source_schema, self._dump, self.path)
+            contents = TemplateContents.read(self.connection, source_schema, self._dump, self.path)
         finally:
             self.stop_dump()
         contents, marker = contents._replace(extra=extra), self._marker_of_template
@@ -141,7 +141,9 @@ class Host:
 
             path = [schema for schema in self.path if schema != source_schema]
             marker = Marker(self.lease.run, MarkerState.READY)
-            template = Template.create_of_rows(self.connection, source_schema, marker, path, since)
+            template = Template.create_rows_only(
+                self.connection, source_schema, marker, path, since
+            )
             self.reference = template.name
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
@@ -174,21 +176,21 @@ class Host:
         markers = {one.name: one.marker for one in schemas.list_own(self.connection)}
         # That of a pool may be older than this run.
         made = markers[self.template].made or now
-        return Snapshot.of(self.connection, template, fingerprint, made)
+        return Snapshot.from_template(self.connection, template, fingerprint, made)
 
     def prove_template(self) -> None:
         """Make sure that copies of the template are like the original. Raises CopyError."""
         from .template import Template
 
         assert self.template is not None
-        if not Template.read(self.connection, self.template, self.path).is_proved:
+        if not Template.read(self.connection, self.template, self.path).is_verified:
             source = self.source("")._replace(is_pooled=False)
-            source.drop(source.copy(1))
+            source.drop(source.lease_or_copy(1))
 
     @property
     def _marker_of_template(self) -> Marker:
         run, wanted = self.lease.run, self._request.wanted
-        return wanted.marker(run) if wanted else Marker(run, MarkerState.READY)
+        return wanted.new_marker(run) if wanted else Marker(run, MarkerState.READY)
 
     def use(self, template: "Template") -> None:
         """Make schemas from that template, and keep it from being dropped."""
@@ -202,7 +204,7 @@ class Host:
         self.use(template)
         for schema in schemas.list_own(self.connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
-                self.ahead = (schema.name, "pg_catalog")
+                self.shims_path = (schema.name, "pg_catalog")
             if schema.name == template.name:
                 self.made = schema.marker.made
         self.leased = lease_schema(self.connection, template.name, 1, self.lease.run)
@@ -228,7 +230,7 @@ class Host:
             inventory=structure.inventory(self.connection, source_schema) if is_built else None,
             pg_dump=self._request.pg_dump,
             path=self.path,
-            ahead=self.ahead,
+            shims_path=self.shims_path,
             batch=self._batch,
             reasons=reasons,
         )
@@ -254,7 +256,7 @@ class Host:
         self.source_schema = self.leased = None
         self.recovery.is_anything_left()
         if source is not None:
-            return source.keep_on(self.connection, schema)
+            return source.keep_with(self.connection, schema)
         schemas.mark(self.connection, schema, Marker(self.lease.run, MarkerState.KEPT))
         return schema
 
@@ -270,7 +272,7 @@ class Host:
             self._shims,
             self.leased,
             self.source_schema,
-            *self.ahead,
+            *self.shims_path,
         }
         found = {one.name for one in schemas.list_own(self.lease.connection)} | {"pg_catalog"}
         return [f"schema {name}" for name in needed if name and name not in found]

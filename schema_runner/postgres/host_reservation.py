@@ -81,7 +81,9 @@ class Reservation:
         """That of a database in which nothing is built yet."""
         run, request = self._run, self._request
         if request.wanted:
-            return request.wanted.marker(run, request.name)._replace(state=MarkerState.BUILDING)
+            return request.wanted.new_marker(run, request.name)._replace(
+                state=MarkerState.BUILDING
+            )
         return Marker(run, MarkerState.BUILDING, request.name)
 
     def close(self) -> None:
@@ -116,7 +118,7 @@ class Reservation:
             return
         marker = pools[name]
         if marker.template == name:
-            wanted.pass_over(str(marker.fingerprint), marker.made, marker.extra or {})
+            wanted.report_nearest(str(marker.fingerprint), marker.made, marker.extra or {})
             return
         with suppress(SchemaRunnerError), self._request.server.connect(name) as connection:
             pool.report_nearest(connection, wanted)
@@ -213,7 +215,7 @@ class Reservation:
         wanted = self._request.wanted
         pools = _pools(found)
         # A run that keeps nothing has no say in what others keep.
-        return set(pools if wanted is None else wanted.that_stay(pools))
+        return set(pools if wanted is None else wanted.select_kept(pools))
 
     def _remove(self, database: MarkedDatabase) -> bool:
         """Remove a database of ours unless it is needed; return whether that was done."""

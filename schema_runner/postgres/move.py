@@ -48,7 +48,7 @@ class SchemaObject(NamedTuple):
 
     kind: str
     identity: str
-    movable: bool
+    is_movable: bool
 
     def __str__(self) -> str:
         return f"{self.kind} {self.identity}"
@@ -65,7 +65,7 @@ def move(connection: Connection, source: str, target: str, *, batch: int) -> lis
     Return what is left behind because it cannot be moved. Whatever refers to a moved object
     follows it, because PostgreSQL refers by OID; text does not: see `repoint_routines`.
     """
-    movable = [found for found in list_objects(connection, source) if found.movable]
+    movable = [found for found in list_objects(connection, source) if found.is_movable]
     destination = sql.Identifier(target)
     for start in range(0, len(movable), batch):
         # Several statements sent as one are one transaction.

@@ -101,13 +101,13 @@ def find_obstacles(connection: Connection, source: str = "public") -> list[Schem
     left = [
         found
         for found in move.list_objects(connection, source)
-        if not found.movable or found.kind == "foreign table"
+        if not found.is_movable or found.kind == "foreign table"
     ]
     parameters = {"source": source, "schemas": schemas.list_others(connection)}
     elsewhere = connection.execute(_DATABASE_OBJECTS, parameters).fetchall()
     return [
         *left,
-        *(SchemaObject(kind, identity, movable=False) for kind, identity in elsewhere),
+        *(SchemaObject(kind, identity, is_movable=False) for kind, identity in elsewhere),
         *_find_references(connection, source),
     ]
 
@@ -135,7 +135,7 @@ def _find_references(connection: Connection, source: str) -> Iterator[SchemaObje
             if body.without is not None and not body.names & of_the_system:
                 named = set()
         if named or path.search(text):
-            yield SchemaObject(kind, identity, movable=False)
+            yield SchemaObject(kind, identity, is_movable=False)
 
 
 # A publication of some schemas has none that are made later. Event triggers fire but for those

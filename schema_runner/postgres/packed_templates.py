@@ -53,7 +53,7 @@ def _pack_template(connection: Connection, schema: OwnSchema, path: Sequence[str
     with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege), connection.transaction():
         lock_waits.set_lock_timeout(connection)
         if not _table_exists(connection, template.name, _TABLE):
-            snapshot = Snapshot.of(connection, template, "", 0)
+            snapshot = Snapshot.from_template(connection, template, "", 0)
             extensions = connection.execute(_EXTENSIONS, [names.EXTENSIONS_SCHEMA]).fetchall()
             connection.execute(sql.SQL(_CREATE).format(table))
             connection.execute(

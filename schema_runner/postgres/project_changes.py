@@ -42,7 +42,7 @@ def changes(connection: Connection, before: ProjectState, after: ProjectState) -
 
 def has_comparable_statistics(before: ProjectState, after: ProjectState) -> bool:
     """Whether the counters of both looks tell what rows have been written in between."""
-    return before.counted and after.counted and before.epoch == after.epoch
+    return before.tracks_counts and after.tracks_counts and before.epoch == after.epoch
 
 
 def _relation_changes(

@@ -100,7 +100,7 @@ class ProjectDatabase(Host):
             if not kept or one.name != kept.name
         }
         # A run that keeps nothing has no say in what others keep.
-        spared = wanted.that_stay(others) if wanted else [*others]
+        spared = wanted.select_kept(others) if wanted else [*others]
         if kept:
             self.adopt(kept)
             if not self._is_usable(kept):

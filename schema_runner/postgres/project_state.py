@@ -13,7 +13,7 @@ from .structure import BY_NAMESPACE, BY_OWNER, PARTS_OF_RELATIONS
 
 # The schemas that are neither the system's nor a run's. What runs share counts as theirs.
 _PROJECT_SCHEMAS = sql.SQL("""
-    beside AS MATERIALIZED (
+    project_schemas AS MATERIALIZED (
         SELECT oid, nspname, nspowner, nspacl FROM pg_catalog.pg_namespace
         WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', {extensions})
           AND NOT (nspname ~ {ours} AND coalesce(
@@ -57,20 +57,23 @@ _RELATIONS = sql.SQL("""
                 WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
                 THEN pg_catalog.pg_sequence_last_value(c.oid) END
     FROM pg_catalog.pg_class c JOIN (
-        TABLE beside
+        TABLE project_schemas
         UNION ALL SELECT 'pg_catalog'::regnamespace, 'pg_catalog', 0::oid, NULL
     ) n ON relnamespace = n.oid
     WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND (nspname <> 'pg_catalog' OR c.oid = 'pg_catalog.pg_largeobject'::regclass)
 """).format(locked=sql.Literal(LOCKED_VALUE))
 _DIGEST = sql.SQL("""
-    WITH {beside}, {locked}
+    WITH {project_schemas}, {locked}
     SELECT pg_catalog.bit_xor(hash) FROM (
         SELECT pg_catalog.hash_record_extended(r, 1) FROM ({relations}) r
         UNION ALL SELECT pg_catalog.hash_record_extended(r, 2) FROM ({others}) r
     ) AS found (hash)
 """).format(
-    beside=_PROJECT_SCHEMAS, locked=sql.SQL(_LOCKED), relations=_RELATIONS, others=GLOBAL_OBJECTS
+    project_schemas=_PROJECT_SCHEMAS,
+    locked=sql.SQL(_LOCKED),
+    relations=_RELATIONS,
+    others=GLOBAL_OBJECTS,
 )
 _WITH_SCHEMAS = sql.SQL("WITH {} {}")
 _WITH_LOCKED = sql.SQL("WITH {}, " + _LOCKED + "{}")
@@ -96,12 +99,13 @@ _PARTS = sql.SQL("""
     SELECT p.{column} AS owner,
            pg_catalog.hash_record_extended(ROW(p.tableoid, p.ctid, p.xmin), 0) AS hash
     FROM pg_catalog.{catalog} p JOIN pg_catalog.{owner} o ON o.oid = p.{column}
-    JOIN beside ON beside.oid = o.{namespace}
+    JOIN project_schemas ON project_schemas.oid = o.{namespace}
 """)
 _OBJECTS = sql.SQL("""
     SELECT {name}, o.oid::int8, nspname || '.' || {column},
            pg_catalog.hash_record_extended(ROW(o.ctid, o.xmin), 0)
-    FROM pg_catalog.{catalog} o JOIN beside ON beside.oid = {namespace} WHERE {where}
+    FROM pg_catalog.{catalog} o JOIN project_schemas ON project_schemas.oid = {namespace}
+    WHERE {where}
 """)
 
 
@@ -137,12 +141,12 @@ class ProjectState(NamedTuple):
 
     `relations` are by OIDs, and `others` map names, with OIDs where one name can stand for
     several, to what tells of alterations. Statistics of two moments can be compared if they are
-    of the same `epoch` and both times `counted`. `transaction` is the next one to begin.
+    of the same `epoch` and both times `tracks_counts`. `transaction` is the next one to begin.
     """
 
     relations: dict[int, Relation]
     others: dict[tuple[str, int], object]
-    counted: bool
+    tracks_counts: bool
     epoch: str
     transaction: int
 
@@ -162,7 +166,7 @@ class ProjectState(NamedTuple):
         return self._replace(relations=relations, others={**self.others, **others})
 
     @classmethod
-    def seen(cls, connection: Connection) -> Self:
+    def read(cls, connection: Connection) -> Self:
         """Look at what takes little time: at rows, and less than whole definitions."""
         with connection.transaction():
             rows = connection.execute(_WITH_LOCKED.format(_PROJECT_SCHEMAS, _RELATIONS)).fetchall()
@@ -171,19 +175,19 @@ class ProjectState(NamedTuple):
             ).fetchall()
             row = connection.execute(_STATISTICS).fetchone()
         assert row is not None
-        counted, epoch, transaction = row
+        tracks_counts, epoch, transaction = row
         found = [Relation(*relation) for relation in rows]
         return cls(
             {one.oid: one for one in found},
             {(name, 0): value for name, value in others},
-            counted,
+            tracks_counts,
             epoch,
             int(transaction),
         )
 
 
 def digest(connection: Connection) -> int:
-    """Return a hash of what `Outside.seen` returns."""
+    """Return a hash of what `ProjectState.read` returns."""
     (found,) = connection.execute(_DIGEST).fetchone() or (0,)
     return int(found or 0)
 

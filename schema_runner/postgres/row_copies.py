@@ -49,7 +49,7 @@ class Copies:
         self.tables = tuple(tables)
         self.marked = tuple(marked)
 
-    def make(
+    def create(
         self,
         connection: Connection,
         source_schema: str,

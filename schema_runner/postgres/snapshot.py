@@ -74,12 +74,14 @@ class Snapshot:
             )
 
     @classmethod
-    def of(cls, connection: Connection, template: Template, fingerprint: str, made: int) -> Self:
+    def from_template(
+        cls, connection: Connection, template: Template, fingerprint: str, made: int
+    ) -> Self:
         """Read a template."""
         return cls(
             fingerprint=fingerprint,
             made=made,
-            contents=template.whole(connection),
+            contents=template.read_contents(connection),
             extensions=dict(connection.execute(_EXTENSIONS).fetchall()),
             types=_column_types(connection, template),
             rows=[_copy_out(connection, copy) for copy, _ in template.copies],
@@ -94,7 +96,7 @@ class Snapshot:
         manifest = {
             "fingerprint": self.fingerprint,
             "made": self.made,
-            "facts": self.contents.facts,
+            "facts": self.contents.metadata,
             "before": self.contents.script.before,
             "after": self.contents.script.after,
             "inventory": sorted(self.contents.inventory),
@@ -139,7 +141,7 @@ class Snapshot:
         name = schemas.create_template(connection, marker.run)
         template = Template(name, self.contents, tuple(path))
         load_rows(connection, template.copies, self.types, self.rows)
-        template.complete(connection, marker)
+        template.write_contents(connection, marker)
         return template
 
 

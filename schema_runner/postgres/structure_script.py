@@ -193,7 +193,7 @@ class TemplateContents(NamedTuple):
     extra: Mapping[str, Any] = {}
 
     @classmethod
-    def of(cls, connection: Connection, schema: str, dump: "Dump", path: Sequence[str]) -> Self:
+    def read(cls, connection: Connection, schema: str, dump: "Dump", path: Sequence[str]) -> Self:
         """Read what a template of a schema is to have; `path` follows the schema on search_path.
 
         The `dump` is of that schema. Raises CopyError.
@@ -202,7 +202,7 @@ class TemplateContents(NamedTuple):
 
         try:
             inventory = structure.inventory(connection, schema)
-            contents, stale = cls._of_rows(connection, schema, path)
+            contents, stale = cls._read_rows(connection, schema, path)
             script = read_script(connection, schema, dump)
         except (DumpError, psycopg.Error) as error:
             raise CopyError(first_line(error)) from error
@@ -211,13 +211,13 @@ class TemplateContents(NamedTuple):
         return contents._replace(script=script, pg_dump=dump.version, inventory=inventory)
 
     @classmethod
-    def of_rows(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
+    def read_rows_only(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
         """Read what one is to have of which no copies are made, but that of rows."""
-        contents, _ = cls._of_rows(connection, schema, path)
+        contents, _ = cls._read_rows(connection, schema, path)
         return contents
 
     @classmethod
-    def _of_rows(
+    def _read_rows(
         cls, connection: Connection, schema: str, path: Sequence[str]
     ) -> tuple[Self, list[str]]:
         """Return with the contents which materialized views are out of date."""
@@ -235,7 +235,7 @@ class TemplateContents(NamedTuple):
         return contents, stale
 
     @property
-    def facts(self) -> str:
+    def metadata(self) -> str:
         """All but the statements and the inventory, as JSON."""
         return json.dumps(
             {

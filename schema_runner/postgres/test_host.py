@@ -123,7 +123,7 @@ class HostDatabase(Host):
 
         if self._inherited:
             raise SnapshotError("the database's template is not empty")
-        return DatabaseSnapshot.of(self.server, self.name, pg_dump, **facts)
+        return DatabaseSnapshot.from_database(self.server, self.name, pg_dump, **facts)
 
     def fill(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
         """Make all of that in this database, which is new.
@@ -259,7 +259,7 @@ class HostDatabase(Host):
             return False
         clone_source = CloneSource(self.server, self.name, request.name, run)
         if is_ready := clone_source.is_ready():
-            marker = wanted.marker(run, request.name)
+            marker = wanted.new_marker(run, request.name)
             with self.server.maintenance() as maintenance:
                 marker = marker._replace(template=clone_source.name, extra=self._extra)
                 databases.mark(maintenance, clone_source.name, marker)

@@ -22,7 +22,7 @@ class SchemaSource(NamedTuple):
     `source_schema`. Others are copies from the `template` of that name, taken from its pool where
     it `is_pooled`, and proved to be copies by the program `pg_dump` if that names one; or else
     they are built likewise, with the `inventory` of the model. `path` follows a schema on the
-    search_path, with `ahead` in between once it is built. `batch` is how many tables one
+    search_path, with `shims_path` in between once it is built. `batch` is how many tables one
     transaction may drop. `reasons` says why schemas cannot be made beside the model, if they
     cannot.
     """
@@ -33,7 +33,7 @@ class SchemaSource(NamedTuple):
     run: int
     source_schema: str
     path: tuple[str, ...]
-    ahead: tuple[str, ...]
+    shims_path: tuple[str, ...]
     batch: int
     template: str | None = None
     is_pooled: bool = False
@@ -45,7 +45,7 @@ class SchemaSource(NamedTuple):
         """Connect as a worker, so that the run can end what a dead one has left at work."""
         return self.server.connect(self.host, names.application(self.run, worker))
 
-    def clear(self, worker: int) -> None:
+    def drop_leftovers(self, worker: int) -> None:
         """Remove what another process has left as this worker: one that was killed."""
         with self.connect(worker) as connection:
             sessions.end_tests_sessions(connection, self.host, self.run, worker)
@@ -53,19 +53,19 @@ class SchemaSource(NamedTuple):
                 if schema != self.source_schema:
                     schemas.drop(connection, schema, self.run, batch=self.batch)
 
-    def begin(self, worker: int) -> str:
+    def create_schema(self, worker: int) -> str:
         """Create a schema in which nothing is built yet, and return its name."""
         with self.connect(worker) as connection:
             schema = schemas.create(connection, worker, self.run)
             move.copy_grants(connection, "public", schema)
         return schema
 
-    def finish(self, schema: str) -> None:
+    def mark_built(self, schema: str) -> None:
         """Mark a schema as built; raise SchemaRunnerError where it differs from the model."""
         with self.connect(names.worker_of_schema(schema)) as connection:
             wanted = self.inventory
             if wanted is None:
-                wanted = self._read_template(connection).whole(connection).inventory
+                wanted = self._read_template(connection).read_contents(connection).inventory
             found = structure.inventory(connection, schema)
             if different := structure.differences(wanted, found):
                 raise SchemaRunnerError(
@@ -75,25 +75,25 @@ class SchemaSource(NamedTuple):
                 )
             schemas.mark(connection, schema, Marker(self.run, MarkerState.READY))
 
-    def copy(self, worker: int) -> str:
+    def lease_or_copy(self, worker: int) -> str:
         """Return a schema as the template has it; raise CopyError where there can be none."""
         with self.connect(worker) as connection:
-            if pooled := self._take(connection, worker):
+            if pooled := self._lease(connection, worker):
                 return pooled
             template = self._read_template(connection)
-            if template.is_proved is False:
+            if template.is_verified is False:
                 raise CopyError("what an earlier copy has shown")
             schema = schemas.create(connection, worker, self.run)
             try:
                 template.copy(connection, schema, batch=self.batch)
-                template.prove(connection, schema, lambda: self._dump(connection, schema))
+                template.verify(connection, schema, lambda: self._dump(connection, schema))
             except CopyError:
                 schemas.drop(connection, schema, self.run, batch=self.batch)
                 raise
             self._mark_ready(connection, schema)
         return schema
 
-    def renew(self, schema: str) -> None:
+    def recreate(self, schema: str) -> None:
         """Have a schema be as the template has it, though its structure is another."""
         with self.connect(names.worker_of_schema(schema)) as connection:
             template = self._read_template(connection)
@@ -108,9 +108,9 @@ class SchemaSource(NamedTuple):
     def keep(self, schema: str) -> str:
         """Leave a schema in place as the run ends, and return its name."""
         with self.connect(names.worker_of_schema(schema)) as connection:
-            return self.keep_on(connection, schema)
+            return self.keep_with(connection, schema)
 
-    def keep_on(self, connection: Connection, schema: str) -> str:
+    def keep_with(self, connection: Connection, schema: str) -> str:
         """Do the same on a given connection.
 
         The schema stays as tests left it. One of a pool is restored from the template or replaced.
@@ -134,7 +134,7 @@ class SchemaSource(NamedTuple):
         template = self._read_template(connection)
         return pool.return_schema(connection, template, leased, batch=self.batch)
 
-    def _take(self, connection: Connection, worker: int) -> str | None:
+    def _lease(self, connection: Connection, worker: int) -> str | None:
         if not self.is_pooled or self.template is None:
             return None
         from . import pool

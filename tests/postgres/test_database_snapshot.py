@@ -61,7 +61,7 @@ def other(server: Server, connection: Connection) -> Iterator[Connection]:
 def snapshot(server: Server, connection: Connection) -> DatabaseSnapshot:
     program = PgDump.find(connection.info.server_version)
     facts = {"fingerprint": "abc", "made": 5, "extra": {"why": "of a test"}}
-    return DatabaseSnapshot.of(server, connection.info.dbname, program, **facts)
+    return DatabaseSnapshot.from_database(server, connection.info.dbname, program, **facts)
 
 
 def said(snapshot: DatabaseSnapshot) -> str:

@@ -253,12 +253,12 @@ def test_what_migrations_make_is_copied_alike(
             move.copy_grants(connection, "public", model)
             program = PgDump.find(connection.info.server_version)
             with closing(program.start(server, host, model)) as dump:
-                contents = TemplateContents.of(connection, model, dump, ["public"])
+                contents = TemplateContents.read(connection, model, dump, ["public"])
             template = Template.create(
                 connection, contents, Marker(RUN, MarkerState.READY), ["public"]
             )
             template.copy(connection, copy, batch=20)
-            template.prove(connection, copy, lambda: program.start(server, host, copy))
+            template.verify(connection, copy, lambda: program.start(server, host, copy))
         finally:
             clean(connection)
 

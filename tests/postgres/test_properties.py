@@ -369,14 +369,14 @@ def test_anything_that_is_built_can_be_copied(
             extended.execute(f"REFRESH MATERIALIZED VIEW {view}")
         program = PgDump.find(extended.info.server_version)
         with closing(program.start(server, host, model)) as dump:
-            contents = TemplateContents.of(extended, model, dump, ["public"])
+            contents = TemplateContents.read(extended, model, dump, ["public"])
         template = Template.create(extended, contents, Marker(RUN, MarkerState.READY), ["public"])
         read = Template.read(extended, template.name, ["public"])
-        assert read._replace(contents=read.whole(extended)) == template
+        assert read._replace(contents=read.read_contents(extended)) == template
         with connect(server, host) as connection:
             template.copy(connection, copy, batch=batch)
             with pytest.raises(CopyError) if altered_heirs else nullcontext():
-                template.prove(connection, copy, lambda: program.start(server, host, copy))
+                template.verify(connection, copy, lambda: program.start(server, host, copy))
         if not altered_heirs:
             assert catalog.differences(extended, model, copy) == []
             assert rows_of(extended, copy) == rows_of(extended, model)

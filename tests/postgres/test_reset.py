@@ -56,7 +56,7 @@ class Place:
 
     def copy(self, name: str) -> dict[str, WantedRows]:
         tables = rows.read_tables(self.connection, "w", ["public"])
-        return Copies(name, tables).make(self.connection, "w", ["public"]).rows
+        return Copies(name, tables).create(self.connection, "w", ["public"]).rows
 
     def select(self, query: str) -> list[Any]:
         return self.execute(f"SELECT {query}").fetchall()
@@ -408,7 +408,7 @@ REFRESHES = ["SELECT 1", *(f"REFRESH MATERIALIZED VIEW {view}" for view in REFRE
 def test_a_template_has_all_restored(connection: Connection, refresh: str, exactly: bool) -> None:
     """Sequences, one for two tables among them, and materialized views."""
     place = Place(connection, VIEWS)
-    template = Template.create_of_rows(
+    template = Template.create_rows_only(
         connection, "w", Marker(4714, MarkerState.READY), ["public"]
     )
     queries = [

@@ -86,7 +86,7 @@ class World:
         connection.execute(TABLES)
         self.connection = connection
         ready = Marker(1, MarkerState.READY)
-        self.template = Template.create_of_rows(connection, "w", ready, ["public"])
+        self.template = Template.create_rows_only(connection, "w", ready, ["public"])
         self.reset = Reset("w", ["public"])
         self.promised = self.now
         self.writers = []

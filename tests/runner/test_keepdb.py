@@ -449,7 +449,7 @@ def test_two_runs_at_once(kept: Project, host: str) -> None:
     other = start(kept, 2, KEEP, MEET="4")
     wait_for_lock(kept, "advisory")
     (kept.folder / "go").touch()
-    line = "Waiting for another run, which builds the same schemas."
+    line = "Waiting for another run that builds the same schemas."
     assert [line in finish(process).output for process in (one, other)] == [False, True]
     told = kept.records("told")
     names = {one["schema"] for one in told}

@@ -155,7 +155,7 @@ def non_empty_tables(
     only, values = "", {"schema": schema, "others": list(others)}
     names = scope.names
     if names is not None and scope.cascades:
-        names = frozenset(References.read(connection, schema).emptied_with(names))
+        names = frozenset(References.read(connection, schema).truncated_with(names))
         only = _ONLY
         values["only"] = list(names)
     tables = [
@@ -216,11 +216,11 @@ class References(NamedTuple):
             parts[parent].add(child)
         return cls(referring, strictly, parts)
 
-    def emptied_with(self, tables: Iterable[str]) -> set[str]:
+    def truncated_with(self, tables: Iterable[str]) -> set[str]:
         """Return what TRUNCATE … CASCADE of these tables empties."""
         return _closure(tables, self.referring, self.parts)
 
-    def removed_with(self, tables: Iterable[str]) -> set[str]:
+    def affected_by_delete(self, tables: Iterable[str]) -> set[str]:
         """Return those whose rows can be in the way of a DELETE of these, or be changed by it."""
         found = _closure(tables, self.strictly)
         return {child for table in found for child in self.strictly.get(table, ())}

@@ -54,7 +54,7 @@ class Reset:
         Raises SchemaRunnerError where somebody else's locks, or rows of tables that it is not
         about, are in the way.
         """
-        self.prepare(connection)
+        self.prepare_connection(connection)
         with lock_waits.lock_holders_named(connection, self.schema, "reset"):
             self._clear(connection, scope, kept)
 
@@ -77,7 +77,7 @@ class Reset:
                     f"{error.diag.message_detail or ''} Add the apps of both tables to the test's "
                     f"available_apps, or delete those rows in the test."
                 ) from error
-            self.remember(connection, {name: kept[name] for name in restored})
+            self.record(connection, {name: kept[name] for name in restored})
         self._vacuum.run_if_needed(connection, found.values())
 
     def restore(
@@ -120,19 +120,19 @@ class Reset:
                             sql.Identifier(self.schema, name), sql.SQL(how)
                         )
                     )
-        self.remember(connection, dict.fromkeys(changed))
+        self.record(connection, dict.fromkeys(changed))
 
     def _is_other(self, name: str, kept: WantedRows | None, stamp: RowVersions | None) -> bool:
         return self._stamps.get(name) != (kept, stamp)
 
-    def remember(self, connection: Connection, kept: Mapping[str, WantedRows | None]) -> None:
+    def record(self, connection: Connection, kept: Mapping[str, WantedRows | None]) -> None:
         """Note that these tables have just those rows now."""
         # Of what is hidden nothing can be known: it counts as changed each time.
         seen = kept.keys() - set(list_hidden_tables(connection, self.schema))
         for name, stamp in row_versions(connection, self.schema, seen).items():
             self._stamps[name] = kept[name], stamp
 
-    def tables(self, connection: Connection, scope: Scope) -> tuple[set[str], set[str]]:
+    def list_tables(self, connection: Connection, scope: Scope) -> tuple[set[str], set[str]]:
         """Return which tables with pages the scope is about, and which others have pages."""
         found, others = non_empty_tables(connection, self.schema, scope)
         return set(found), others
@@ -143,7 +143,7 @@ class Reset:
         self._vacuum = Vacuum(self.schema)
         self._seen.clear()
 
-    def prepare(self, connection: Connection) -> None:
+    def prepare_connection(self, connection: Connection) -> None:
         """Set on a connection what resets need."""
         if self._prepared is not connection:
             lock_waits.set_session_lock_timeout(connection)

@@ -77,7 +77,9 @@ class Rewrite:
         """Empty what refers to rows that are kept so strictly that no other way is left."""
         if kept := self.changed & self.kept.keys():
             self.emptied |= kept - self._keyed(kept)
-            strict = self._references.removed_with(kept) & self.kept.keys() & self.found.keys()
+            strict = (
+                self._references.affected_by_delete(kept) & self.kept.keys() & self.found.keys()
+            )
             self.changed |= strict
             self.emptied |= strict
 
@@ -91,7 +93,7 @@ class Rewrite:
         truncated: set[str] = set()
         for name in self.changed & self.emptied:
             if self.found[name].pages >= _PAGES_PER_TABLE:
-                along = self._references.emptied_with([name])
+                along = self._references.truncated_with([name])
                 fits = self.found[name].pages >= _PAGES_PER_TABLE * len(along - truncated)
                 if fits and along.isdisjoint(self.others):
                     truncated |= along
