@@ -62,11 +62,11 @@ class Script(NamedTuple):
     after: tuple[str, ...]
 
     @classmethod
-    def parse(cls, dump: str, schema: str, *, owner: str, more: Iterable[str] = ()) -> Self:
+    def parse(cls, dump: str, schema: str, *, owner: str, casts: Iterable[str] = ()) -> Self:
         """Parse the output of pg_dump for one schema.
 
         `owner` is the quoted name of the role that will execute the script, whose ALTER … OWNER TO
-        statements are left out. `more` are CREATE CAST statements to add, which pg_dump omits.
+        statements are left out. `casts` are CREATE CAST statements to add, which pg_dump omits.
         Raises DumpError if the output is incomplete.
         """
         before: list[str] = []
@@ -82,8 +82,8 @@ class Script(NamedTuple):
             is_after = bool(after) or kind in _AFTER_ROWS
             statement = f"{_COMMENT}{kind.lower()} {name}\n{statements.strip()}{settings}"
             (after if is_after else before).append(statement)
-        more = (f"{_COMMENT}cast\n{cast}" for cast in more)
-        return cls(schema, (*before, *more), tuple(after))
+        commented = (f"{_COMMENT}cast\n{cast}" for cast in casts)
+        return cls(schema, (*before, *commented), tuple(after))
 
     def for_schema(self, schema: str) -> Self:
         """Return the same script for another schema."""
@@ -289,7 +289,7 @@ def read_script(connection: Connection, schema: str, dump: "Dump") -> Script:
         # PostgreSQL qualifies each name that is not on the path.
         connection.execute("SET LOCAL search_path = ''")
         casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
-    return Script.parse(dump.result(), schema, owner=row[0], more=casts)
+    return Script.parse(dump.result(), schema, owner=row[0], casts=casts)
 
 
 def first_line(error: Exception) -> str:
