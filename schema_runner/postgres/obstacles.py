@@ -177,5 +177,5 @@ def refuse_observers(connection: Connection) -> None:
         listed = "".join(f"\n  {text}" for text in reasons)
         raise SchemaRunnerError(
             f"Tests would disturb others in the database {connection.info.dbname!r}:{listed}\n"
-            f"Run with --host-database test, so that they get a separate database."
+            f"Use --host-database test to run them in a separate database."
         )
