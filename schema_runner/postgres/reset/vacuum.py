@@ -21,8 +21,8 @@ _FEW_PAGES = 4
 _MANY_TABLES = 120
 # Catalogs with 1,000 dead rows or more, if the role may vacuum them: otherwise there would be only
 # warnings in the server's log. Measured in pg_attribute: two schemas leave 22,000 if they have 300
-# tables, 7,000 if 100, and 700 in a small project; VACUUM of the former takes 0.1 s in total. Large
-# objects are the project's data, of any size.
+# tables, 7,000 if 100, and 700 in a small project; VACUUM of the former takes 0.1 s. Large objects
+# are the project's data, of any size.
 _CATALOGS = """
     SELECT relname
     FROM pg_catalog.pg_class c, pg_catalog.pg_database
