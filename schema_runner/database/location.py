@@ -79,7 +79,7 @@ class LocationMixin(Base):
             test_databases.schemas(alias),
             test_databases.clones(alias),
         )
-        path = (*host.ahead, *host.path) if is_built else host.path
+        path = (*host.shims_path, *host.path) if is_built else host.path
         template = host.reference
         by_worker = {
             n: Location(host.name, (schema, *path), template) for n, schema in schemas.items()

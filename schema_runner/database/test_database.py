@@ -84,7 +84,7 @@ class TestDatabases:
         database, host = self._by_alias[alias], self.host(alias)
         undo = host.restore(snapshot)
         try:
-            database.schemas[1] = host.source("").copy(1)
+            database.schemas[1] = host.source("").lease_or_copy(1)
         except CopyError:
             undo()
             raise
@@ -108,7 +108,7 @@ class TestDatabases:
         database = self._by_alias[alias]
         if database.host is None or database.host.template is None:
             return False
-        database.schemas[1] = database.host.leased or database.host.source("").copy(1)
+        database.schemas[1] = database.host.leased or database.host.source("").lease_or_copy(1)
         self.usage.add(database.name, database.schemas[1])
         database.source = database.host.source(database.schemas[1])
         return True

@@ -29,7 +29,7 @@ class Host:
     # What follows the worker schema on the search_path of its connections during a build.
     path: tuple[str, ...] = (PUBLIC,)
     # What comes between the two once it is over.
-    ahead: tuple[str, ...] = ()
+    shims_path: tuple[str, ...] = ()
     # Where extensions are put that all worker schemas of the database share.
     extensions = PUBLIC
 
@@ -91,13 +91,13 @@ class Host:
         from . import advisory_locks
 
         connection = self.connection
-        if collisions := advisory_locks.collisions(connection, schema):
+        if collisions := advisory_locks.find_collisions(connection, schema):
             return collisions
-        self._shims = schemas.create_for_shims(connection, self.lease.run)
-        advisory_locks.create(connection, self._shims)
+        self._shims = schemas.create_shims_schema(connection, self.lease.run)
+        advisory_locks.create_shims(connection, self._shims)
         schemas.mark(connection, self._shims, Marker(self.lease.run, MarkerState.READY))
         self._keep_shims()
-        self.ahead = (self._shims, "pg_catalog")
+        self.shims_path = (self._shims, "pg_catalog")
         return []
 
     def start_dump(self, source_schema: str, pg_dump: "PgDump") -> None:
@@ -125,7 +125,7 @@ class Host:
 
         assert self._dump is not None
         try:
-            contents = TemplateContents.of(self.connection, source_schema, self._dump, self.path)
+            contents = TemplateContents.read(self.connection, source_schema, self._dump, self.path)
         finally:
             self.stop_dump()
         contents, marker = contents._replace(extra=extra), self._marker_of_template
@@ -141,7 +141,9 @@ class Host:
 
             path = [schema for schema in self.path if schema != source_schema]
             marker = Marker(self.lease.run, MarkerState.READY)
-            template = Template.create_of_rows(self.connection, source_schema, marker, path, since)
+            template = Template.create_rows_only(
+                self.connection, source_schema, marker, path, since
+            )
             self.reference = template.name
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
@@ -171,41 +173,41 @@ class Host:
 
         assert self.template is not None
         template = Template.read(self.connection, self.template, self.path)
-        markers = {one.name: one.marker for one in schemas.found(self.connection)}
+        markers = {one.name: one.marker for one in schemas.list_own(self.connection)}
         # That of a pool may be older than this run.
         made = markers[self.template].made or now
-        return Snapshot.of(self.connection, template, fingerprint, made)
+        return Snapshot.from_template(self.connection, template, fingerprint, made)
 
     def prove_template(self) -> None:
         """Make sure that copies of the template are like the original. Raises CopyError."""
         from .template import Template
 
         assert self.template is not None
-        if not Template.read(self.connection, self.template, self.path).is_proved:
+        if not Template.read(self.connection, self.template, self.path).is_verified:
             source = self.source("")._replace(is_pooled=False)
-            source.drop(source.copy(1))
+            source.drop(source.lease_or_copy(1))
 
     @property
     def _marker_of_template(self) -> Marker:
         run, wanted = self.lease.run, self._request.wanted
-        return wanted.marker(run) if wanted else Marker(run, MarkerState.READY)
+        return wanted.new_marker(run) if wanted else Marker(run, MarkerState.READY)
 
     def use(self, template: "Template") -> None:
         """Make schemas from that template, and keep it from being dropped."""
         self.template = self.reference = template.name
-        self.lease.share(schemas.lock_of_pool(template.name))
+        self.lease.share(schemas.pool_lock_key(template.name))
 
     def adopt(self, template: "Template") -> None:
         """Use a pool, and lease worker 1's schema in it."""
-        from .pool import take
+        from .pool import lease_schema
 
         self.use(template)
-        for schema in schemas.found(self.connection):
+        for schema in schemas.list_own(self.connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
-                self.ahead = (schema.name, "pg_catalog")
+                self.shims_path = (schema.name, "pg_catalog")
             if schema.name == template.name:
                 self.made = schema.marker.made
-        self.leased = take(self.connection, template.name, 1, self.lease.run)
+        self.leased = lease_schema(self.connection, template.name, 1, self.lease.run)
 
     def _keep_shims(self) -> None:
         if self._shims and self.template and self._request.wanted:
@@ -228,7 +230,7 @@ class Host:
             inventory=structure.inventory(self.connection, source_schema) if is_built else None,
             pg_dump=self._request.pg_dump,
             path=self.path,
-            ahead=self.ahead,
+            shims_path=self.shims_path,
             batch=self._batch,
             reasons=reasons,
         )
@@ -243,7 +245,7 @@ class Host:
         ):
             left = ", ".join(reaped)
             self.log(f"Removed what an earlier run left in {self.name!r}: {left}.")
-        if left_alone := schemas.left_by_other_roles(self.connection):
+        if left_alone := schemas.list_left_by_other_roles(self.connection):
             self.log(
                 f"Schemas in {self.name!r} are left alone: they belong to other roles: "
                 f"{', '.join(left_alone)}. If nothing in them is needed, drop them: DROP SCHEMA"
@@ -254,7 +256,7 @@ class Host:
         self.source_schema = self.leased = None
         self.recovery.is_anything_left()
         if source is not None:
-            return source.keep_on(self.connection, schema)
+            return source.keep_with(self.connection, schema)
         schemas.mark(self.connection, schema, Marker(self.lease.run, MarkerState.KEPT))
         return schema
 
@@ -270,9 +272,9 @@ class Host:
             self._shims,
             self.leased,
             self.source_schema,
-            *self.ahead,
+            *self.shims_path,
         }
-        found = {one.name for one in schemas.found(self.lease.connection)} | {"pg_catalog"}
+        found = {one.name for one in schemas.list_own(self.lease.connection)} | {"pg_catalog"}
         return [f"schema {name}" for name in needed if name and name not in found]
 
     def drop_worker(self, worker: int) -> None:
@@ -283,5 +285,5 @@ class Host:
             self.source_schema = self.leased = None
         connection, run = self.connection, self.lease.run
         sessions.end_tests_sessions(connection, self.name, run, worker)
-        for schema in schemas.of_worker(connection, run, worker):
+        for schema in schemas.list_of_worker(connection, run, worker):
             schemas.drop(connection, schema, run, batch=self._batch)

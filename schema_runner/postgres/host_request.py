@@ -7,7 +7,7 @@ from . import locks, names
 from .server import Connection, Server
 
 if TYPE_CHECKING:
-    from .pool import Wanted
+    from .pool import PoolCriteria
 
 Log: TypeAlias = Callable[[str], None]
 
@@ -29,8 +29,8 @@ class HostRequest(NamedTuple):
     workers: int
     oldest_version: int
     log: Log
-    wanted: "Wanted | None" = None
-    want: "Callable[[Connection], Wanted | None] | None" = None
+    wanted: "PoolCriteria | None" = None
+    want: "Callable[[Connection], PoolCriteria | None] | None" = None
     pg_dump: str | None = None
     keeps: bool = False
 

@@ -19,7 +19,7 @@ from .server import Connection
 from .test_host import HostDatabase
 
 if TYPE_CHECKING:
-    from .pool import Wanted
+    from .pool import PoolCriteria
 
 
 class Reservation:
@@ -71,7 +71,7 @@ class Reservation:
             databases.mark(self._maintenance, self.name, marker)
             connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = Lease(connection, self._run)
-            inherited = [str(one) for one in move.contents(connection, PUBLIC)]
+            inherited = [str(one) for one in move.list_objects(connection, PUBLIC)]
             self._drop_unmarked(partial(names.is_of_run, hosts=self._hosts), self.name)
             opened.pop_all()
         return HostDatabase(request, self.name, lease, marker, inherited)
@@ -81,7 +81,9 @@ class Reservation:
         """That of a database in which nothing is built yet."""
         run, request = self._run, self._request
         if request.wanted:
-            return request.wanted.marker(run, request.name)._replace(state=MarkerState.BUILDING)
+            return request.wanted.new_marker(run, request.name)._replace(
+                state=MarkerState.BUILDING
+            )
         return Marker(run, MarkerState.BUILDING, request.name)
 
     def close(self) -> None:
@@ -105,7 +107,7 @@ class Reservation:
                             return host
         return None
 
-    def _pass_over(self, wanted: "Wanted") -> None:
+    def _pass_over(self, wanted: "PoolCriteria") -> None:
         """Tell which pool comes nearest to what is wanted, where none can be used."""
         from . import pool
 
@@ -116,12 +118,12 @@ class Reservation:
             return
         marker = pools[name]
         if marker.template == name:
-            wanted.pass_over(str(marker.fingerprint), marker.made, marker.extra or {})
+            wanted.report_nearest(str(marker.fingerprint), marker.made, marker.extra or {})
             return
         with suppress(SchemaRunnerError), self._request.server.connect(name) as connection:
-            pool.pass_over(connection, wanted)
+            pool.report_nearest(connection, wanted)
 
-    def _adopt(self, database: MarkedDatabase, wanted: "Wanted") -> "HostDatabase | None":
+    def _adopt(self, database: MarkedDatabase, wanted: "PoolCriteria") -> "HostDatabase | None":
         from . import pool
 
         request = self._request
@@ -129,7 +131,7 @@ class Reservation:
             return self._adopt_with_clones(database, wanted)
         with ExitStack() as opened:
             connection = opened.enter_context(request.server.connect(database.name))
-            template = pool.find(connection, wanted, HostDatabase.path)
+            template = pool.find_template(connection, wanted, HostDatabase.path)
             if template is None:
                 return None
             lease = Lease(connection, self._run)
@@ -140,7 +142,7 @@ class Reservation:
         return host
 
     def _adopt_with_clones(
-        self, database: MarkedDatabase, wanted: "Wanted"
+        self, database: MarkedDatabase, wanted: "PoolCriteria"
     ) -> "HostDatabase | None":
         marker, request = database.marker, self._request
         is_usable = marker.state is MarkerState.KEPT and marker.made >= wanted.oldest
@@ -213,7 +215,7 @@ class Reservation:
         wanted = self._request.wanted
         pools = _pools(found)
         # A run that keeps nothing has no say in what others keep.
-        return set(pools if wanted is None else wanted.that_stay(pools))
+        return set(pools if wanted is None else wanted.select_kept(pools))
 
     def _remove(self, database: MarkedDatabase) -> bool:
         """Remove a database of ours unless it is needed; return whether that was done."""

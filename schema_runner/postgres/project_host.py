@@ -87,20 +87,20 @@ class ProjectDatabase(Host):
         connection = self.connection
         wanted, kept = self._request.wanted, None
         if wanted is not None:
-            kept = pool.find(connection, wanted, self.path)
+            kept = pool.find_template(connection, wanted, self.path)
             if not kept:
                 opening = self.connect()
                 build_lock.enter_context(pool.build_lock(opening, wanted, self.log))
-                kept = pool.find(connection, wanted, self.path)
+                kept = pool.find_template(connection, wanted, self.path)
             if not kept:
-                pool.pass_over(connection, wanted)
+                pool.report_nearest(connection, wanted)
         others = {
             one.name: one.marker
-            for one in pool.templates(connection)
+            for one in pool.list_templates(connection)
             if not kept or one.name != kept.name
         }
         # A run that keeps nothing has no say in what others keep.
-        spared = wanted.that_stay(others) if wanted else [*others]
+        spared = wanted.select_kept(others) if wanted else [*others]
         if kept:
             self.adopt(kept)
             if not self._is_usable(kept):
@@ -109,7 +109,7 @@ class ProjectDatabase(Host):
 
     def _is_usable(self, kept: "Template") -> bool:
         """Whether a pool is there and has what it needs; drop it where it cannot have that."""
-        markers = {one.name: one.marker for one in pool.templates(self.connection)}
+        markers = {one.name: one.marker for one in pool.list_templates(self.connection)}
         if kept.name not in markers:
             # Just before this run could hold it, one with --clear-pools has taken it away.
             return False
@@ -157,13 +157,13 @@ class ProjectDatabase(Host):
             sessions.end_tests_sessions(connection, self.name, run)
             wanted = self._request.wanted
             if wanted and self.template:
-                with pool.noting_use(connection, self.template, run, wanted.now):
+                with pool.record_use(connection, self.template, run, wanted.now):
                     pass
             if wanted or not keep:
-                schemas.drop_rest(connection, run, batch=self._batch)
+                schemas.drop_remaining(connection, run, batch=self._batch)
             # What it cannot do is left to autovacuum. Afterwards, runs that begin have to wait.
             with suppress(psycopg.Error):
-                vacuum.run_on_catalogs(connection)
+                vacuum.vacuum_catalogs(connection)
             if self.extensions in self.path and self.lease.leave_extensions():
                 self._remove_extensions()
 

@@ -45,7 +45,7 @@ def remove(
         if in_use or not _holds_nothing_else(connection, request, database):
             return None
         prepared_transactions.roll_back_all(connection)
-        left = [schema.name for schema in schemas.found(connection)]
+        left = [schema.name for schema in schemas.list_own(connection)]
     try:
         databases.drop(maintenance, name)
     except (errors.ObjectInUse, errors.InsufficientPrivilege):
@@ -171,7 +171,7 @@ def clear_schemas(request: HostRequest) -> Counter[str]:
     with request.server.connect(request.name) as connection:
         sessions.refuse_transaction_pooler(connection, request.server)
         batch = locks.tables_per_transaction(connection, request.workers)
-        kept = [schema for schema in schemas.found(connection) if schema.pool is not None]
+        kept = [schema for schema in schemas.list_own(connection) if schema.pool is not None]
         alive = sessions.live_runs_without_lease(connection) if kept else {}
         for one in kept:
             is_pool = one.name == one.pool
@@ -185,8 +185,8 @@ def clear_schemas(request: HostRequest) -> Counter[str]:
 
 def objects_outside_runs(connection: Connection) -> list[str]:
     """Name what is in `public`, and the schemas that are neither ours nor an extension's."""
-    found = [str(one) for one in move.contents(connection, PUBLIC)]
-    return found + [f"schema {name}" for name in schemas.others(connection)]
+    found = [str(one) for one in move.list_objects(connection, PUBLIC)]
+    return found + [f"schema {name}" for name in schemas.list_others(connection)]
 
 
 def foreign_objects(marker: Marker, found: Iterable[str]) -> list[str]:
