@@ -137,7 +137,7 @@ class OwnDatabaseCreation(WorkerCreation):
             self._go_to(Location(own.name))
             self._own_location = self._copy_template(own) or self._build_own(own)
             assert self._own_lease is not None
-            extra_database.complete(own.source, own.worker, self._own_lease.connection)
+            extra_database.mark_ready(own.source, own.worker, self._own_lease.connection)
         finally:
             self._is_making = False
             self._reconnect(shared)
@@ -165,7 +165,7 @@ class OwnDatabaseCreation(WorkerCreation):
         try:
             with self._connect() as connection:
                 template = extra_database.fill(
-                    own.source, own.worker, connection, keeps_all=keeps_all
+                    own.source, own.worker, connection, keep_template=keeps_all
                 )
         except (CopyError, SnapshotError) as error:
             self._say_why_it_migrates(own, f"the template cannot be copied: {error}")
@@ -188,7 +188,7 @@ class OwnDatabaseCreation(WorkerCreation):
 
         marker = Marker(own.source.run, MarkerState.READY)
         with self._connect() as connection:
-            template = Template.create_of_rows(connection, "public", marker, (), self._since)
+            template = Template.create_rows_only(connection, "public", marker, (), self._since)
         return Location(own.name, (), template.name)
 
     def _create_own(self, own: _Own) -> None:

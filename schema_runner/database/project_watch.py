@@ -13,7 +13,11 @@ from ..connections import disconnect
 from ..errors import SchemaRunnerError, listing
 from ..flush.reset_connection import ResetConnection
 from ..postgres import names, sessions
-from ..postgres.project_changes import changed_objects, changes, has_statistics
+from ..postgres.project_changes import (
+    changed_objects,
+    changes,
+    has_comparable_statistics,
+)
 from ..postgres.project_state import ProjectState, digest
 from ..postgres.server import Connection
 from .own_database import OwnDatabaseCreation
@@ -94,10 +98,10 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
     def create_test_db(self, *args: Any, **kwargs: Any) -> str:
         name = super().create_test_db(*args, **kwargs)
         # For a run within a test this has become stock Django's.
-        test_databases = getattr(self, "workspace", None)
+        test_databases = getattr(self, "test_databases", None)
         if test_databases and self._is_current and test_databases.host_name(self._alias):
             host = test_databases.host(self._alias)
-            self._seen = ProjectState.seen(host.connection)
+            self._seen = ProjectState.read(host.connection)
             self._before = self._seen.with_definitions(host.connection)
             self._others = sessions.other_sessions(host.connection, host.lease.run)
             self._looked = sessions.server_time(host.connection)
@@ -123,12 +127,12 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
             sessions.wait_for_new_sessions(
                 connection, self._looked, application=application, known=(), limit=_AT_END
             )
-            after = ProjectState.seen(connection).with_definitions(connection)
+            after = ProjectState.read(connection).with_definitions(connection)
             found = changes(connection, before, after)
             others += sessions.other_sessions(connection, run)
-            if not (before.counted and after.counted):
+            if not (before.tracks_counts and after.tracks_counts):
                 notes.append("rows cannot be told to have changed, for track_counts is off")
-            elif not has_statistics(before, after):
+            elif not has_comparable_statistics(before, after):
                 notes.append(
                     "rows cannot be told to have changed, for statistics were reset meanwhile"
                 )
@@ -169,7 +173,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         before, value = self._seen, digest(connection)
         if value == self._digest:
             return frozenset()
-        self._digest, self._seen = value, ProjectState.seen(connection)
+        self._digest, self._seen = value, ProjectState.read(connection)
         self._standing.spare()
         names_changed = changed_objects(before, self._seen) if before else ()
         return frozenset(name for name in names_changed if not self._is_expected(name))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..fingerprint import Recording
     from ..postgres.database_snapshot import DatabaseSnapshot
-    from ..postgres.pool import Wanted
+    from ..postgres.pool import PoolCriteria
     from ..postgres.snapshot import Snapshot
 else:
     Base = object
@@ -39,7 +39,7 @@ class ReuseMixin(SnapshotsMixin, Base):
     # Whether tests use what an earlier run has kept.
     _is_reused = False
 
-    def _want(self, connection: Connection) -> "Wanted | None":
+    def _want(self, connection: Connection) -> "PoolCriteria | None":
         """Return which kept schemas the run can use; None if it uses none."""
         if not self._is_wanted_later or self.runner_settings.strategy != "template":
             return None
@@ -52,15 +52,15 @@ class ReuseMixin(SnapshotsMixin, Base):
         self._fingerprint = combined(self._parts)
         if not self._databases.keeps:
             return None
-        from ..postgres.pool import Wanted
+        from ..postgres.pool import PoolCriteria
 
-        return Wanted(
+        return PoolCriteria(
             fingerprint=self._fingerprint,
             is_unchanged=is_unchanged,
             now=self._now,
             oldest=self._oldest,
-            others=self.runner_settings.keep_pools - 1,
-            pass_over=self._pass_over,
+            max_others=self.runner_settings.keep_pools - 1,
+            report_nearest=self._pass_over,
         )
 
     def _current_parts(self) -> dict[str, str]:

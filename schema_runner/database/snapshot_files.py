@@ -104,9 +104,9 @@ class SnapshotsMixin(BuildMixin):
         if self._snapshot_dir is None or self._fingerprint is None:
             return
         from ..postgres.database_snapshot import DatabaseSnapshot
-        from ..postgres.snapshot import Snapshot, SnapshotError, files
+        from ..postgres.snapshot import Snapshot, SnapshotError, list_with_fingerprint
 
-        for path in files(self._snapshot_dir, self._fingerprint):
+        for path in list_with_fingerprint(self._snapshot_dir, self._fingerprint):
             try:
                 snapshot = DatabaseSnapshot.read(path) or Snapshot.read(path)
                 if snapshot.fingerprint != self._fingerprint:
@@ -128,12 +128,12 @@ class SnapshotsMixin(BuildMixin):
 
     def _pass_over_newest(self, folder: Path) -> None:
         """Note the newest snapshot of this alias, as the one that cannot be used."""
-        from ..postgres.snapshot import SnapshotError, facts_of, newest
+        from ..postgres.snapshot import SnapshotError, list_newest_first, read_metadata
 
         alias = comparable_parts(self._parts).get("alias")
-        for path in [] if self._nearest else newest(folder):
+        for path in [] if self._nearest else list_newest_first(folder):
             with suppress(SnapshotError):
-                fingerprint, made, extra = facts_of(path)
+                fingerprint, made, extra = read_metadata(path)
                 if dict(extra.get("parts") or {}).get("alias") == alias:
                     self._pass_over(fingerprint, made, extra)
                     return
@@ -153,10 +153,15 @@ class SnapshotsMixin(BuildMixin):
         if folder is None or wanted is None:
             return
         from ..fingerprint import digest
-        from ..postgres.snapshot import SnapshotError, files, path_of, remove_older
+        from ..postgres.snapshot import (
+            SnapshotError,
+            list_with_fingerprint,
+            remove_older,
+            snapshot_path,
+        )
         from ..postgres.structure_script import CopyError
 
-        if only_first and files(folder, wanted):
+        if only_first and list_with_fingerprint(folder, wanted):
             return
         try:
             snapshot = self._snapshot(wanted, cloned)
@@ -166,7 +171,7 @@ class SnapshotsMixin(BuildMixin):
                 if cloned is None:
                     # Or every run that found it would refuse it.
                     self._databases.prove_template(self._alias)
-                snapshot.write(path := path_of(folder, wanted, variant[:16]))
+                snapshot.write(path := snapshot_path(folder, wanted, variant[:16]))
                 self._log(f"Wrote the snapshot {path}.")
                 for refused in self._refused:
                     if refused != path:

@@ -84,7 +84,7 @@ class TestDatabases:
         database, host = self._by_alias[alias], self.host(alias)
         undo = host.restore(snapshot)
         try:
-            database.schemas[1] = host.schema_source("").copy(1)
+            database.schemas[1] = host.schema_source("").lease_or_copy(1)
         except CopyError:
             undo()
             raise
@@ -108,9 +108,10 @@ class TestDatabases:
         database = self._by_alias[alias]
         if database.host is None or database.host.template is None:
             return False
-        database.schemas[1] = database.host.leased or database.host.schema_source("").copy(1)
+        host = database.host
+        database.schemas[1] = host.leased or host.schema_source("").lease_or_copy(1)
         self.usage.add(database.name, database.schemas[1])
-        database.source = database.host.schema_source(database.schemas[1])
+        database.source = host.schema_source(database.schemas[1])
         return True
 
     def record(self, alias: str, worker: int, *, database: str, schema: str) -> None:

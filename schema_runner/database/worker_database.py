@@ -67,7 +67,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
             self._obtain_dependencies(worker)
             self._number = worker
             if self.start.is_replacement:
-                self._source.clear(worker)
+                self._source.drop_leftovers(worker)
             self.obtained = self._make_place(worker)
         return self.obtained
 
@@ -130,11 +130,11 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         return not (source.template or self._is_current) and source.clone_source.is_ready()
 
     def _copy(self, worker: int) -> Location:
-        schema = self._source.copy(worker)
+        schema = self._source.lease_or_copy(worker)
         return self._move_to(worker, schema, self._source.template)
 
     def _build(self, worker: int) -> Location:
-        schema = self._source.begin(worker)
+        schema = self._source.create_schema(worker)
         try:
             self._build_schema(worker, schema)
             location = self._move_to(worker, schema)
@@ -153,7 +153,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
         marker = Marker(self._source.run, MarkerState.READY)
         with self._connect() as connection:
-            template = Template.create_of_rows(
+            template = Template.create_rows_only(
                 connection, location.schema, marker, location.path[1:], self._since
             )
         location = location._replace(template=template.name)
@@ -167,7 +167,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         self._settle()
         with self._connect() as observer, self._second_guard().on(self.connection, observer):
             self._migrate()
-        source.finish(schema)
+        source.mark_built(schema)
 
     def _move_to(self, worker: int, schema: str, template: str | None = None) -> Location:
         """Use a schema that is ready from now on."""

@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 from ..errors import SchemaRunnerError
 from ..migration_lint.lint import Finding, lint_migrations
 from ..migration_lint.sql import Kind, find
-from ..postgres.function_bodies import without_schema
+from ..postgres.function_bodies import strip_schema
 from ..postgres.host import PUBLIC
 from ..postgres.host_request import Log
 from ..postgres.server import Connection
@@ -84,7 +84,7 @@ class WriteGuard:
 
         def guard(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
             text = text_of(statement) or ""
-            if (bare := without_schema(text, PUBLIC)) != text:
+            if (bare := strip_schema(text, PUBLIC)) != text:
                 statement = text = bare
             is_trusted = self._refuse_by_text(text)
             is_alone = connection.get_autocommit()

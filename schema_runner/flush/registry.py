@@ -94,7 +94,7 @@ class ResettingCreation(Base):
             def renew() -> None:
                 assert source is not None
                 self.connection.close()
-                source.renew(resets.location.schema)
+                source.recreate(resets.location.schema)
 
             resets.renew_if_altered(renew)
         if commits:

@@ -207,7 +207,7 @@ class Resetter:
 
     def _restart(self, connection: Connection, request: Flush) -> None:
         if request.restarts:
-            cleared, _ = self._reset.tables(connection, request.scope)
+            cleared, _ = self._reset.list_tables(connection, request.scope)
             restart(connection, self.location.schema, cleared | (request.scope.names or set()))
 
     def _learn(
@@ -228,12 +228,12 @@ class Resetter:
         self._restart(connection, request)
         if sent.reaches_others:
             return HandlerRows(sent.settled)
-        cleared, others = self._reset.tables(connection, request.scope)
+        cleared, others = self._reset.list_tables(connection, request.scope)
         if changes.tables_written_since(connection, schema, others, since):
             # Those are not restored, so nothing is.
             return HandlerRows(0, self._rows_to_keep(connection))
         rows = self._copy_to_scratch(connection, cleared).rows
-        self._reset.remember(connection, rows)
+        self._reset.record(connection, rows)
         return HandlerRows(settled, rows, sends=known is not None)
 
     def _send(
@@ -250,11 +250,11 @@ class Resetter:
     ) -> Copies:
         """Copy the rows that are there now."""
         schema, scratch = self.location.schema, self._new_scratch_schema(connection)
-        self._reset.prepare(connection)
+        self._reset.prepare_connection(connection)
         with row_security_disabled(connection, schema):
             path = self.location.path[1:]
-            tables = rows.tables_with_rows(connection, schema, path, among)
-            copies = Copies(scratch, tables).make(connection, schema, path)
+            tables = rows.read_tables(connection, schema, path, among)
+            copies = Copies(scratch, tables).create(connection, schema, path)
         schemas.mark(connection, scratch, Marker(self.run, MarkerState.READY))
         return copies
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..postgres.function_bodies import without_schema
+from ..postgres.function_bodies import strip_schema
 from ..postgres.host import PUBLIC
 
 
@@ -155,7 +155,7 @@ def find(sql: str) -> list[Match]:
     """
     if not is_suspect(sql):
         return []
-    sql = without_schema(sql, PUBLIC)
+    sql = strip_schema(sql, PUBLIC)
     return [
         Match(start + begin, kind, " ".join(sql[start + begin : start + end].split()))
         for start, statement in _statements(sql)

@@ -1,8 +1,8 @@
-"""Shims: advisory locks that are each worker's own, and what keeps them off a search_path.
+"""Shims: functions that keep the advisory locks of workers apart.
 
-Advisory locks belong to a database, so the workers that share one would wait for each other's.
-In a search_path of worker schema, shims, `pg_catalog`, `public` the shims come before the
-server's own functions, and mix the name of the worker schema into the key.
+Advisory locks belong to a database, so workers that share one would wait for each other. With the
+search_path worker schema, shims, `pg_catalog`, `public`, the shims come before PostgreSQL's own
+functions, and mix the name of the worker schema into the key.
 """
 
 from psycopg import sql
@@ -16,12 +16,12 @@ _FUNCTIONS = """
     WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_'
       AND pg_catalog.oidvectortypes(proargtypes) = ANY(%s)
 """
-# The worker schema. Not current_schema(), which skips what the current role may not use.
+# The worker schema. Not current_schema(), which skips schemas that the role may not use.
 _WORKER = """
     pg_catalog.name(pg_catalog.split_part(pg_catalog.current_setting('search_path'), ',', 1))
 """
-# Exclusive or: one worker's keys stay as distinct as they were. The server tells the two forms
-# apart by itself. hashname is the lower half of hashnameextended, so both get 64 bits.
+# Exclusive or keeps distinct keys of a worker distinct. PostgreSQL keeps the two forms of keys
+# apart. hashname is the lower half of hashnameextended, so both forms mix in 64 bits.
 _KEYS = {
     "bigint": f"""
         pg_catalog.int8xor($1, pg_catalog.hashnameextended({_WORKER}, 0))
@@ -32,8 +32,7 @@ _KEYS = {
         pg_catalog.int4xor($2, pg_catalog.hashname({_WORKER}))
     """,
 }
-# A body that is parsed now, strict as its function, and uses each argument once is put into
-# the query in place of the call: https://wiki.postgresql.org/wiki/Inlining_of_SQL_functions
+# Meets the conditions for inlining: https://wiki.postgresql.org/wiki/Inlining_of_SQL_functions
 _CREATE = """
     CREATE FUNCTION {schema}.{name}({arguments}) RETURNS {result}
     LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
@@ -45,11 +44,11 @@ _GRANT = """
 """
 
 
-def create(connection: Connection, schema: str) -> None:
-    """Create the shims in an empty schema, for every role to use.
+def create_shims(connection: Connection, schema: str) -> None:
+    """Create the shims in an empty schema, and grant their use to all roles.
 
-    Not shimmed are calls qualified with `pg_catalog`, and those whose function was resolved
-    when they were stored: in views, defaults, and bodies of BEGIN ATOMIC.
+    They do not cover calls qualified with `pg_catalog`, nor stored calls, which were resolved
+    earlier: in views, defaults, and BEGIN ATOMIC bodies.
     """
     identifier = sql.Identifier(schema)
     functions = connection.execute(_FUNCTIONS, [list(_KEYS)]).fetchall()
@@ -66,10 +65,10 @@ def create(connection: Connection, schema: str) -> None:
     connection.execute(sql.SQL(";").join([*statements, sql.SQL(_GRANT).format(schema=identifier)]))
 
 
-# What is looked up by its name: kind, catalog, prefix of the columns there, what else matters.
-_NAMED = [
+# Objects that are looked up by name: kind, catalog, prefix of its columns, further conditions.
+_CATALOGS = [
     ("relation", "pg_class", "rel", ""),
-    # Not the array types that come with a type: they collide where it does.
+    # Array types collide only if their element types do.
     ("type", "pg_type", "typ", "AND own.oid NOT IN (SELECT typarray FROM pg_catalog.pg_type)"),
     ("operator", "pg_operator", "opr",
      "AND own.oprleft = system.oprleft AND own.oprright = system.oprright"),
@@ -77,7 +76,7 @@ _NAMED = [
     ("operator family", "pg_opfamily", "opf", "AND own.opfmethod = system.opfmethod"),
     ("collation", "pg_collation", "coll",
      "AND system.collencoding IN (-1, pg_char_to_encoding(getdatabaseencoding()))"),
-    # A default one is looked up by its encodings.
+    # Default conversions are looked up by encodings.
     ("conversion", "pg_conversion", "con",
      "OR own.condefault AND system.condefault AND own.conforencoding = system.conforencoding"
      " AND own.contoencoding = system.contoencoding"),
@@ -86,18 +85,18 @@ _NAMED = [
     ("text search parser", "pg_ts_parser", "prs", ""),
     ("text search template", "pg_ts_template", "tmpl", ""),
 ]  # fmt: skip
-_SAME_NAME = """
+_COLLISION = """
     SELECT '{kind} ' || own.{prefix}name
     FROM pg_catalog.{catalog} own
     JOIN pg_catalog.{catalog} system ON own.{prefix}name = system.{prefix}name {more}
     WHERE own.{prefix}namespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(own)s)
       AND system.{prefix}namespace = 'pg_catalog'::regnamespace
 """
-_SAME_NAMES = " UNION ".join(
-    _SAME_NAME.format(kind=kind, catalog=catalog, prefix=prefix, more=more)
-    for kind, catalog, prefix, more in _NAMED
+_COLLISIONS = " UNION ".join(
+    _COLLISION.format(kind=kind, catalog=catalog, prefix=prefix, more=more)
+    for kind, catalog, prefix, more in _CATALOGS
 )
-_SAME_NAME_FUNCTIONS = """
+_FUNCTION_PAIRS = """
     SELECT 'function ' || proname || '(' || oidvectortypes(own.proargtypes) || ')',
            own.proargtypes::oid[], own.pronargdefaults, own.provariadic,
            system.proargtypes::oid[], system.pronargdefaults, system.provariadic
@@ -105,33 +104,32 @@ _SAME_NAME_FUNCTIONS = """
     WHERE own.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(own)s)
       AND system.pronamespace = 'pg_catalog'::regnamespace
 """
-_MOST_ARGUMENTS = 100  # PostgreSQL's FUNC_MAX_ARGS.
+_MAX_ARGUMENTS = 100  # PostgreSQL's FUNC_MAX_ARGS.
 
 
-def collisions(connection: Connection, schema: str) -> list[str]:
-    """List what in a schema would win over something of `pg_catalog` if that came later.
+def find_collisions(connection: Connection, schema: str) -> list[str]:
+    """List objects in a schema that would hide one of `pg_catalog` if that came after it.
 
-    Each is named as in "type date" or "function lower(text)". The connection's own search_path
-    leaves `pg_catalog` first.
+    Examples are "type date" and "function lower(text)". The connection's search_path must have
+    `pg_catalog` first.
     """
     parameters = {"own": schema}
-    found = {name for (name,) in connection.execute(_SAME_NAMES, parameters)}
-    for name, *both in connection.execute(_SAME_NAME_FUNCTIONS, parameters):
-        if _calls(*both[:3]) & _calls(*both[3:]):
-            found.add(name)
-    return sorted(found)
+    collisions = {name for (name,) in connection.execute(_COLLISIONS, parameters)}
+    for name, *signatures in connection.execute(_FUNCTION_PAIRS, parameters):
+        if _call_signatures(*signatures[:3]) & _call_signatures(*signatures[3:]):
+            collisions.add(name)
+    return sorted(collisions)
 
 
-def _calls(declared: list[int], defaults: int, variadic: int) -> set[tuple[int, ...]]:
-    """Return the types of arguments, in order, that calls of a function can have.
+def _call_signatures(declared: list[int], defaults: int, variadic: int) -> set[tuple[int, ...]]:
+    """Return the argument types with which a function can be called.
 
-    The path decides between functions that a call fits with the same types, though one may
-    have defaults for what the call leaves out, or gather arguments with VARIADIC:
-    https://www.postgresql.org/docs/current/typeconv-func.html
+    If a call fits two functions with the same types, the path decides, also if one of them has
+    defaults or VARIADIC: https://www.postgresql.org/docs/current/typeconv-func.html
     """
     most = len(declared)
     calls = {tuple(declared[:given]) for given in range(most - defaults, most + 1)}
     if variadic:
-        for gathered in range(1, _MOST_ARGUMENTS - most + 2):
+        for gathered in range(1, _MAX_ARGUMENTS - most + 2):
             calls.add((*declared[:-1], *[variadic] * gathered))
     return calls

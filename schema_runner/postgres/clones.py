@@ -201,7 +201,7 @@ class CloneSource(NamedTuple):
     def template_schema(self, clone: str) -> str | None:
         """Return the schema in a clone that resets restore rows from, if there is one."""
         with self.server.connect(clone) as connection:
-            return schemas.any_template(connection)
+            return schemas.find_template(connection)
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Connection]:

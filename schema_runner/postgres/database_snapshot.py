@@ -1,4 +1,4 @@
-"""Snapshots of databases that workers get clones of: all that is in one, as pg_dump writes it."""
+"""Snapshots of host databases that are cloned for workers: files with the output of pg_dump."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -10,14 +10,14 @@ import psycopg
 
 from . import snapshot
 from .pg_dump import DumpError, PgDump
-from .rows import materialized_views
+from .rows import read_materialized_views
 from .server import Connection, Server
-from .snapshot import SnapshotError, refuse_changes_beside
-from .structure_script import SETTINGS, entries, first_line
+from .snapshot import SnapshotError, refuse_database_changes
+from .structure_script import SETTINGS, first_line, parse_entries
 
 _SQL = "database.sql"
-# What a dump makes otherwise than it was.
-_OTHERWISE = """
+# Objects that a dump does not reproduce.
+_NOT_REPRODUCED = """
     SELECT 'extension ' || name || ', whose version is not the default'
     FROM pg_catalog.pg_available_extensions WHERE installed_version <> default_version
     UNION ALL
@@ -25,7 +25,7 @@ _OTHERWISE = """
     WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database
                      WHERE datname = pg_catalog.current_database())
 """
-_WITH_VIEWS = """
+_SCHEMAS_WITH_VIEWS = """
     SELECT DISTINCT nspname FROM pg_catalog.pg_class
     JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace WHERE relkind = 'm'
 """
@@ -33,64 +33,66 @@ _WITH_VIEWS = """
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSnapshot:
-    """What a file holds: the statements of a database, `made` in seconds since the Unix epoch.
-
-    They name its owners: a role that has the same fingerprint has the same name.
-    """
+    """The dump of a database, with owners and privileges."""
 
     fingerprint: str
+    # When the database was built, in seconds since the Unix epoch.
     made: int
     extra: Mapping[str, Any]
     sql: str
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Read a file; return None for a schema's, and raise SnapshotError for what is none."""
-        with snapshot.opened(path) as (found, file):
+        """Read a file; return None if it is the snapshot of a template. Raises SnapshotError."""
+        with snapshot.open_snapshot(path) as (manifest, file):
             if _SQL not in file.namelist():
                 return None
             return cls(
-                fingerprint=found["fingerprint"],
-                made=int(found["made"]),
-                extra=dict(found["extra"], why=found["extra"]["why"]),
+                fingerprint=manifest["fingerprint"],
+                made=int(manifest["made"]),
+                # Raises KeyError, and so SnapshotError, if there is no "why".
+                extra=dict(manifest["extra"], why=manifest["extra"]["why"]),
                 sql=file.read(_SQL).decode(),
             )
 
     @classmethod
-    def of(cls, server: Server, name: str, pg_dump: PgDump, **facts: Any) -> Self:
-        """Read a database. Raises SnapshotError where a dump would make something else."""
+    def from_database(cls, server: Server, name: str, pg_dump: PgDump, **facts: Any) -> Self:
+        """Dump a database. Raises SnapshotError if a dump would not reproduce it."""
         try:
             with server.connect(name) as connection:
-                refuse_changes_beside(connection)
-                _refuse_what_dumps_change(connection)
+                refuse_database_changes(connection)
+                _refuse_unfaithful_objects(connection)
             with closing(pg_dump.start(server, name)) as dump:
                 return cls(**facts, sql=dump.result())
         except (DumpError, psycopg.Error) as error:
             raise SnapshotError(first_line(error)) from error
 
     def write(self, path: Path) -> None:
-        """Put a whole file where the path says, or leave what is there; may raise OSError."""
+        """Write the file, or replace it, atomically. Raises OSError."""
         manifest = asdict(self)
-        snapshot.write(path, manifest, {_SQL: manifest.pop("sql").encode()})
+        snapshot.write_file(path, manifest, {_SQL: manifest.pop("sql").encode()})
 
     def restore(self, connection: Connection) -> None:
-        """Make all of it in a new database; raise SnapshotError, and a part of it is there."""
+        """Execute the dump in a new database.
+
+        Raises SnapshotError; the database is incomplete then.
+        """
         try:
             connection.execute(SETTINGS)
-            for kind, name, text in entries(self.sql):
-                # CREATE EXTENSION writes that, and only the owner of an extension may.
+            for kind, name, text in parse_entries(self.sql):
+                # CREATE EXTENSION sets this comment, and only the extension's owner may.
                 if not (kind == "COMMENT" and name.startswith("EXTENSION ")):
                     connection.execute(text.encode())
         except (DumpError, psycopg.Error) as error:
             raise SnapshotError(first_line(error)) from error
 
 
-def _refuse_what_dumps_change(connection: Connection) -> None:
-    found = [text for (text,) in connection.execute(_OTHERWISE)]
-    # Rather an error than rows that are not seen.
+def _refuse_unfaithful_objects(connection: Connection) -> None:
+    objects = [text for (text,) in connection.execute(_NOT_REPRODUCED)]
+    # Raise an error if row security would hide rows.
     connection.execute("SET row_security = off")
-    for (schema,) in connection.execute(_WITH_VIEWS).fetchall():
-        _, stale = materialized_views(connection, schema, ())
-        found += [f"materialized view {name}, which is out of date" for name in stale]
-    if found:
-        raise SnapshotError(f"a dump cannot carry {', '.join(found)}")
+    for (schema,) in connection.execute(_SCHEMAS_WITH_VIEWS).fetchall():
+        _, stale = read_materialized_views(connection, schema, ())
+        objects += [f"materialized view {name}, which is out of date" for name in stale]
+    if objects:
+        raise SnapshotError(f"a dump cannot reproduce {', '.join(objects)}")

@@ -1,4 +1,4 @@
-"""A database beside the host database for one worker alone: made, filled and dropped."""
+"""The database of a worker for classes with `own_database`: create, fill and drop it."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,16 @@ from .host_request import Log
 from .lease import Lease
 from .names import Marker, MarkerState
 from .server import Connection
-from .snapshot import Snapshot, refuse_changes_beside
+from .snapshot import Snapshot, refuse_database_changes
 from .structure_script import CopyError, TemplateContents
 from .template import Template
 from .worker_schemas import SchemaSource
 
 
 def create(source: SchemaSource, worker: int, create: Callable[[], object]) -> Lease:
-    """Call `create` for the database of this name, mark it, and return a lease on it.
+    """Call `create`, mark the database that it creates, and return a lease on it.
 
-    One that a process left which had the same number, and died, goes first.
+    First drop the database of a dead process with the same worker number.
     """
     name = names.own_database(source.host, source.run, worker)
     with (
@@ -33,8 +33,8 @@ def create(source: SchemaSource, worker: int, create: Callable[[], object]) -> L
             return Lease(source.server.connect(name), source.run)
 
 
-def complete(source: SchemaSource, worker: int, connection: Connection) -> None:
-    """Mark the database as what tests use."""
+def mark_ready(source: SchemaSource, worker: int, connection: Connection) -> None:
+    """Mark the database as ready for tests."""
     name = names.own_database(source.host, source.run, worker)
     _mark(connection, source, name, MarkerState.READY)
 
@@ -44,40 +44,42 @@ def _mark(connection: Connection, source: SchemaSource, name: str, state: Marker
 
 
 def fill(
-    source: SchemaSource, worker: int, connection: Connection, *, keeps_all: bool
+    source: SchemaSource, worker: int, connection: Connection, *, keep_template: bool
 ) -> str | None:
-    """Make in `public` what the template of the host database has.
+    """Copy the template of the host database to `public`.
 
-    Return the name of a copy of the template, if resets have rows to restore from it. Raises
-    CopyError or SnapshotError.
+    Return the name of a copy of the template if resets need it, which with `keep_template` is
+    always so. Raises CopyError or SnapshotError.
     """
     with source.connect(worker) as host:
-        refuse_changes_beside(host)
+        refuse_database_changes(host)
         assert source.template is not None
         template = Template.read(host, source.template, source.path)
-        snapshot = Snapshot.of(host, template, fingerprint="", made=0)
+        snapshot = Snapshot.from_template(host, template, fingerprint="", made=0)
     copied = snapshot.restore(
         connection, Marker(source.run, MarkerState.READY), path=(), extensions=PUBLIC
     )
     copied.copy(connection, PUBLIC, batch=source.batch)
-    _prove(snapshot.contents, connection)
-    if keeps_all or copied.contents.marked:
+    _verify(snapshot.contents, connection)
+    if keep_template or copied.contents.marked:
         return copied.name
-    # Tests of a class that looks into the catalog find nothing but what stock Django makes.
+    # Tests that query the catalog should find the same schemas as with stock Django.
     schemas.drop(connection, copied.name, source.run, batch=source.batch)
     return None
 
 
-def _prove(contents: TemplateContents, connection: Connection) -> None:
-    """Raise CopyError where `public` lacks what a template says that copies have."""
-    wanted, found = map(_comparable, (contents.inventory, structure.inventory(connection, PUBLIC)))
-    # Besides, extensions have theirs there.
-    if missing := structure.different(wanted, wanted & found):
+def _verify(contents: TemplateContents, connection: Connection) -> None:
+    """Raise CopyError if `public` lacks objects of the template's inventory."""
+    expected, actual = map(
+        _comparable, (contents.inventory, structure.inventory(connection, PUBLIC))
+    )
+    # `public` also has the members of extensions.
+    if missing := structure.differences(expected, expected & actual):
         raise CopyError(*missing)
 
 
 def _comparable(inventory: frozenset[str]) -> frozenset[str]:
-    """Return what is the same for a worker's schema and `public`, where its extensions are."""
+    """Remove from an inventory what differs between a worker's schema and `public`."""
     return frozenset(
         fact.replace("public.", "")
         for fact in inventory
@@ -86,16 +88,17 @@ def _comparable(inventory: frozenset[str]) -> frozenset[str]:
 
 
 def drop(source: SchemaSource, worker: int) -> None:
+    """Drop the database of a worker."""
     with source.server.maintenance() as maintenance:
         _drop(maintenance, names.own_database(source.host, source.run, worker), source.run)
 
 
 def drop_all(source: SchemaSource, log: Log) -> None:
-    """Drop those of this run that are left: by workers which were killed, or as one was in use."""
+    """Drop the remaining databases of this run, for instance those of killed workers."""
     with source.server.maintenance() as maintenance:
-        found = maintenance.execute("SELECT datname FROM pg_catalog.pg_database").fetchall()
-        # The number of the run in the name is proof enough: a marker may be missing by now.
-        for name in [name for (name,) in found if names.is_own_database(name, source.run)]:
+        rows = maintenance.execute("SELECT datname FROM pg_catalog.pg_database").fetchall()
+        # The name contains the number of the run, which is sufficient: a marker may be missing.
+        for name in [name for (name,) in rows if names.is_own_database(name, source.run)]:
             try:
                 _drop(maintenance, name, source.run)
             except psycopg.Error as error:

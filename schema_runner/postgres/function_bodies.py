@@ -1,4 +1,4 @@
-"""Routines whose bodies name a schema, which they are told to leave out."""
+"""Remove a schema from names in the bodies of SQL and PL/pgSQL routines."""
 
 import re
 from collections.abc import Collection
@@ -9,9 +9,9 @@ from psycopg import sql
 
 from .server import Connection
 
-# Names of what is in a schema, and what they are not sought in. A comment within a comment ends
-# too early, which leaves names as they are.
-_PARTS = r"""
+# Names qualified with the schema, and the tokens in which they do not count. A nested comment ends
+# too early, which leaves the names in it as they are.
+_TOKENS = r"""
       --[^\n]* | /\* .*? \*/
     | (?P<literal> (?<![\w$])E'(?: [^'\\] | '' | \\. )*' | '(?: [^'] | '' )*'
                  | (?<![\w$])(?P<tag> \$(?:[^\W\d]\w*)?\$ ) (?P<body> .*? ) (?P=tag) )
@@ -30,7 +30,7 @@ _ROUTINES = """
       AND pg_catalog.strpos(pg_catalog.lower(prosrc), pg_catalog.lower(%s)) > 0
 """
 _DEFINITION = "SELECT pg_catalog.pg_get_functiondef(%s), %s::oid::regprocedure::text"
-_MEMBERS = """
+_EXTENSION_MEMBERS = """
     SELECT identity.identity
     FROM pg_catalog.pg_depend d, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
     WHERE deptype = 'e' AND identity.schema = %s
@@ -38,102 +38,107 @@ _MEMBERS = """
 
 
 class FunctionBody(NamedTuple):
-    """A body `without` names of a schema; None where it cannot do without. `names` are those."""
+    """A body without the schema.
 
-    without: str | None
+    `unqualified` is the new body, or None if the schema cannot be removed, and `names` are the
+    names from which it was removed.
+    """
+
+    unqualified: str | None
     names: frozenset[str]
 
 
-def read(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
-    """Read a body: names in `kept` stay qualified.
+def parse(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
+    """Remove the schema `source` from the names in a body, except those in `kept`.
 
-    It cannot do without others where literals have the schema's name too, for they may be parts
-    of SQL.
+    It cannot be removed if literals contain it too, because they may be parts of SQL.
     """
     mention = re.compile(rf"(?<!\w){re.escape(source)}(?!\w)", re.IGNORECASE)
-    is_clear, names = True, set()
+    is_possible, names = True, set()
 
-    def bare(found: re.Match[str]) -> str:
-        nonlocal is_clear
-        if found["literal"] and mention.search(found["literal"]):
-            is_clear = False
-        if not found["name"] or plain(found["name"]) in kept:
-            return found.group()
-        names.add(plain(found["name"]))
-        return _bare(found)
+    def replace(match: re.Match[str]) -> str:
+        nonlocal is_possible
+        if match["literal"] and mention.search(match["literal"]):
+            is_possible = False
+        if not match["name"] or unquote(match["name"]) in kept:
+            return match.group()
+        names.add(unquote(match["name"]))
+        return _unqualified(match)
 
-    without = _tokens(source).sub(bare, text)
-    return FunctionBody(without if is_clear else None, frozenset(names))
+    replaced = _tokens(source).sub(replace, text)
+    return FunctionBody(replaced if is_possible else None, frozenset(names))
 
 
-def without_schema(statements: str, source: str) -> str:
-    """Return statements whose CREATE FUNCTION and CREATE PROCEDURE do not name a schema.
+def strip_schema(statements: str, source: str) -> str:
+    """Remove a schema from names in CREATE FUNCTION and CREATE PROCEDURE statements.
 
-    Those stay as they are whose bodies cannot do without, or which set a search_path. Characters
-    keep their offsets.
+    A statement stays as it is if it sets a search_path, or if the schema cannot be removed from
+    the body. Characters keep their offsets.
     """
-    ends = [found.end() for found in _tokens(source).finditer(statements) if found["end"]]
+    ends = [match.end() for match in _tokens(source).finditer(statements) if match["end"]]
     borders = [0, *ends, len(statements)]
     parts = (statements[a:b] for a, b in pairwise(borders))
-    return "".join(_routine(part, source) if _ROUTINE.match(part) else part for part in parts)
+    return "".join(
+        _strip_routine(part, source) if _ROUTINE.match(part) else part for part in parts
+    )
 
 
-def _routine(statement: str, source: str) -> str:
-    is_clear = "search_path" not in statement.lower()
+def _strip_routine(statement: str, source: str) -> str:
+    is_possible = "search_path" not in statement.lower()
 
-    def bare(found: re.Match[str]) -> str:
-        nonlocal is_clear
-        if found["name"]:
-            return _bare(found)
-        if found["body"]:
-            body = read(found["body"], source).without
-            is_clear = is_clear and body is not None
-            return f"{found['tag']}{body}{found['tag']}"
-        return found.group()
+    def replace(match: re.Match[str]) -> str:
+        nonlocal is_possible
+        if match["name"]:
+            return _unqualified(match)
+        if match["body"]:
+            body = parse(match["body"], source).unqualified
+            is_possible = is_possible and body is not None
+            return f"{match['tag']}{body}{match['tag']}"
+        return match.group()
 
-    without = _tokens(source).sub(bare, statement)
-    return without if is_clear else statement
-
-
-def _bare(found: re.Match[str]) -> str:
-    # As long as before, so that offsets stay. Quoted, for it may be a keyword.
-    return sql.Identifier(plain(found["name"])).as_string().rjust(len(found.group()))
+    replaced = _tokens(source).sub(replace, statement)
+    return replaced if is_possible else statement
 
 
-def rewrite(connection: Connection, source: str, target: str) -> None:
-    """Rewrite the routines in `target` to use its objects where they name those of `source`."""
-    kept = members(connection, source)
+def _unqualified(match: re.Match[str]) -> str:
+    # Padded to keep offsets, and quoted, because the name may be a keyword.
+    return sql.Identifier(unquote(match["name"])).as_string().rjust(len(match.group()))
+
+
+def rewrite_functions(connection: Connection, source: str, target: str) -> None:
+    """Remove the schema `source` from names in the bodies of routines in `target`."""
+    kept = extension_members(connection, source)
     for oid, text, path in connection.execute(_ROUTINES, [target, source]).fetchall():
-        body = read(text, source, kept)
-        if body.without is None or not body.names:
+        body = parse(text, source, kept)
+        if body.unqualified is None or not body.names:
             continue
         (definition, name) = connection.execute(_DEFINITION, [oid, oid]).fetchone() or ("", "")
         head, _, tail = definition.rpartition(text)
         with connection.transaction():
             connection.execute("SET LOCAL check_function_bodies = off")
-            connection.execute(f"{head}{body.without}{tail}".encode())
+            connection.execute(f"{head}{body.unqualified}{tail}".encode())
             if path is not None and target not in path:
-                # It was for a body that names all in full.
+                # The path was sufficient while the body qualified its names.
                 alter = sql.SQL("ALTER ROUTINE {} SET search_path = {}{}")
                 rest = sql.SQL("" if path == '""' else f", {path}")
                 connection.execute(alter.format(sql.SQL(name), sql.Identifier(target), rest))
 
 
-def members(connection: Connection, schema: str) -> frozenset[str]:
-    """Return the names of what extensions have in a schema."""
+def extension_members(connection: Connection, schema: str) -> frozenset[str]:
+    """Return the names of the members of extensions in a schema."""
     named = _tokens(schema)
     return frozenset(
-        plain(found["name"])
-        for (identity,) in connection.execute(_MEMBERS, [schema])
-        if (found := named.match(identity)) and found["name"]
+        unquote(match["name"])
+        for (identity,) in connection.execute(_EXTENSION_MEMBERS, [schema])
+        if (match := named.match(identity)) and match["name"]
     )
 
 
-def plain(name: str) -> str:
-    """Return the name that an identifier in SQL stands for."""
+def unquote(name: str) -> str:
+    """Return the name that an SQL identifier, quoted or not, stands for."""
     return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
 def _tokens(source: str) -> re.Pattern[str]:
-    pattern = _PARTS.replace("{source}", re.escape(source))
+    pattern = _TOKENS.replace("{source}", re.escape(source))
     return re.compile(pattern, re.VERBOSE | re.DOTALL)

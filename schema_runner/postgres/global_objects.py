@@ -1,6 +1,6 @@
-"""What a database has that is in no schema, for comparisons of it with what it had before.
+"""Query for the objects of a database that are in no schema, to compare two moments.
 
-What an extension has made is told by the extension.
+It leaves out members of extensions: each extension counts as one object.
 """
 
 from psycopg import sql
@@ -12,13 +12,13 @@ _KINDS = {
     "language": ("pg_language", "lanname"),
     "publication": ("pg_publication", "pubname"),
 }
-# Those are settings for all databases that are our role's, and for all roles that are this one's.
-OTHERS = sql.SQL("""
+# Of settings, those of this database, and those of our role or all roles for every database.
+GLOBAL_OBJECTS = sql.SQL("""
     SELECT 'schema ' || nspname AS name, pg_catalog.concat_ws(' ', nspowner, nspacl) AS value
-    FROM beside
+    FROM project_schemas
     UNION ALL
     SELECT 'extension ' || extname, pg_catalog.concat_ws(' ', nspname, extversion)
-    FROM pg_catalog.pg_extension JOIN beside ON beside.oid = extnamespace
+    FROM pg_catalog.pg_extension JOIN project_schemas ON project_schemas.oid = extnamespace
     UNION ALL
     SELECT 'database ' || datname, pg_catalog.concat_ws(' ', datdba, datconnlimit, datacl,
                                             pg_catalog.shobj_description(oid, 'pg_database'))
@@ -46,8 +46,9 @@ OTHERS = sql.SQL("""
     SELECT pg_catalog.concat('default privileges (', defaclobjtype, ') of role ',
                              pg_catalog.pg_get_userbyid(defaclrole), ' in schema ' || nspname),
            pg_catalog.concat_ws(' ', defaclacl)
-    FROM pg_catalog.pg_default_acl LEFT JOIN beside ON beside.oid = defaclnamespace
-    WHERE defaclnamespace = 0 OR beside.oid IS NOT NULL
+    FROM pg_catalog.pg_default_acl
+    LEFT JOIN project_schemas ON project_schemas.oid = defaclnamespace
+    WHERE defaclnamespace = 0 OR project_schemas.oid IS NOT NULL
     UNION ALL
     SELECT pg_catalog.concat('user mapping of ', usename, ' for ', srvname),
            pg_catalog.concat_ws(' ', umid, umoptions)

@@ -88,10 +88,10 @@ class Host:
         from . import advisory_locks
 
         connection = self.connection
-        if collisions := advisory_locks.collisions(connection, schema):
+        if collisions := advisory_locks.find_collisions(connection, schema):
             return collisions
-        self._shims = schemas.create_for_shims(connection, self.lease.run)
-        advisory_locks.create(connection, self._shims)
+        self._shims = schemas.create_shims_schema(connection, self.lease.run)
+        advisory_locks.create_shims(connection, self._shims)
         schemas.mark(connection, self._shims, Marker(self.lease.run, MarkerState.READY))
         self._keep_shims()
         self.shims_path = (self._shims, "pg_catalog")
@@ -123,7 +123,7 @@ class Host:
 
         assert self._dump is not None
         try:
-            contents = TemplateContents.of(self.connection, source_schema, self._dump, self.path)
+            contents = TemplateContents.read(self.connection, source_schema, self._dump, self.path)
         finally:
             self.stop_dump()
         contents, marker = contents._replace(extra=extra), self._marker_of_template
@@ -139,7 +139,9 @@ class Host:
 
             path = [schema for schema in self.path if schema != source_schema]
             marker = Marker(self.lease.run, MarkerState.READY)
-            template = Template.create_of_rows(self.connection, source_schema, marker, path, since)
+            template = Template.create_rows_only(
+                self.connection, source_schema, marker, path, since
+            )
             self.reference = template.name
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
@@ -175,41 +177,41 @@ class Host:
 
         assert self.template is not None
         template = Template.read(self.connection, self.template, self.path)
-        markers = {schema.name: schema.marker for schema in schemas.found(self.connection)}
+        markers = {schema.name: schema.marker for schema in schemas.list_own(self.connection)}
         # A pool's template may be older than this run.
         made = markers[self.template].made or now
-        return Snapshot.of(self.connection, template, fingerprint, made)
+        return Snapshot.from_template(self.connection, template, fingerprint, made)
 
     def verify_template(self) -> None:
         """Make and drop a copy of an unproven template. Raises CopyError if the copy differs."""
         from .template import Template
 
         assert self.template is not None
-        if not Template.read(self.connection, self.template, self.path).is_proved:
+        if not Template.read(self.connection, self.template, self.path).is_verified:
             source = self.schema_source("")._replace(is_pooled=False)
-            source.drop(source.copy(1))
+            source.drop(source.lease_or_copy(1))
 
     @property
     def _marker_of_template(self) -> Marker:
         run, wanted = self.lease.run, self._request.wanted
-        return wanted.marker(run) if wanted else Marker(run, MarkerState.READY)
+        return wanted.new_marker(run) if wanted else Marker(run, MarkerState.READY)
 
     def use_template(self, template: "Template") -> None:
         """Use this template for copies and resets, and lock it so that no run drops it."""
         self.template = self.reference = template.name
-        self.lease.acquire_shared(schemas.lock_of_pool(template.name))
+        self.lease.acquire_shared(schemas.pool_lock_key(template.name))
 
     def use_pool(self, template: "Template") -> None:
         """Use the pool of this template, and lease worker 1's schema from it."""
-        from .pool import take
+        from .pool import lease_schema
 
         self.use_template(template)
-        for schema in schemas.found(self.connection):
+        for schema in schemas.list_own(self.connection):
             if schema.pool == template.name and names.is_shims_schema(schema.name):
                 self.shims_path = (schema.name, "pg_catalog")
             if schema.name == template.name:
                 self.pool_created_at = schema.marker.made
-        self.leased = take(self.connection, template.name, 1, self.lease.run)
+        self.leased = lease_schema(self.connection, template.name, 1, self.lease.run)
 
     def _keep_shims(self) -> None:
         if self._shims and self.template and self._request.wanted:
@@ -249,7 +251,7 @@ class Host:
             self.connection, batch=self._batch, spared=spared, alive=alive.keys()
         ):
             self.log(f"Removed leftovers of an earlier run in {self.name!r}: {', '.join(swept)}.")
-        if left_alone := schemas.left_by_other_roles(self.connection):
+        if left_alone := schemas.list_left_by_other_roles(self.connection):
             self.log(
                 f"Schemas in {self.name!r} are left alone because they belong to other roles: "
                 f"{', '.join(left_alone)}. If you do not need them, drop them with DROP SCHEMA."
@@ -260,7 +262,7 @@ class Host:
         self.source_schema = self.leased = None
         self.recovery.can_clean_up()
         if source is not None:
-            return source.keep_on(self.connection, schema)
+            return source.keep_with(self.connection, schema)
         schemas.mark(self.connection, schema, Marker(self.lease.run, MarkerState.KEPT))
         return schema
 
@@ -278,7 +280,7 @@ class Host:
             self.source_schema,
             *self.shims_path,
         }
-        existing = {schema.name for schema in schemas.found(self.lease.connection)}
+        existing = {schema.name for schema in schemas.list_own(self.lease.connection)}
         existing |= {"pg_catalog"}
         return [f"schema {name}" for name in needed if name and name not in existing]
 
@@ -290,5 +292,5 @@ class Host:
             self.source_schema = self.leased = None
         connection, run = self.connection, self.lease.run
         sessions.end_test_sessions(connection, self.name, run, worker)
-        for schema in schemas.of_worker(connection, run, worker):
+        for schema in schemas.list_of_worker(connection, run, worker):
             schemas.drop(connection, schema, run, batch=self._batch)

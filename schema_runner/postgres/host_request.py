@@ -7,7 +7,7 @@ from . import locks, names
 from .server import Connection, Server
 
 if TYPE_CHECKING:
-    from .pool import Wanted
+    from .pool import PoolCriteria
 
 Log: TypeAlias = Callable[[str], None]
 
@@ -33,8 +33,8 @@ class HostRequest(NamedTuple):
     workers: int
     oldest_version: int
     log: Log
-    wanted: "Wanted | None" = None
-    wanted_for: "Callable[[Connection], Wanted | None] | None" = None
+    wanted: "PoolCriteria | None" = None
+    wanted_for: "Callable[[Connection], PoolCriteria | None] | None" = None
     pg_dump: str | None = None
     keeps_existing: bool = False
 

@@ -19,7 +19,7 @@ from .server import Connection
 from .test_host import HostDatabase
 
 if TYPE_CHECKING:
-    from .pool import Wanted
+    from .pool import PoolCriteria
 
 
 class Reservation:
@@ -76,7 +76,7 @@ class Reservation:
             databases.mark(self._maintenance, self.name, marker)
             connection = opened.enter_context(closing(request.server.connect(self.name)))
             lease = Lease(connection, self._run)
-            inherited = [str(item) for item in move.contents(connection, PUBLIC)]
+            inherited = [str(item) for item in move.list_objects(connection, PUBLIC)]
             self._drop_unmarked(partial(names.is_named_after_run, hosts=self._hosts), self.name)
             opened.pop_all()
         return HostDatabase(request, self.name, lease, marker, inherited)
@@ -86,7 +86,9 @@ class Reservation:
         """The marker of a database before its build."""
         run, request = self._run, self._request
         if request.wanted:
-            return request.wanted.marker(run, request.name)._replace(state=MarkerState.BUILDING)
+            return request.wanted.new_marker(run, request.name)._replace(
+                state=MarkerState.BUILDING
+            )
         return Marker(run, MarkerState.BUILDING, request.name)
 
     def close(self) -> None:
@@ -110,7 +112,7 @@ class Reservation:
                             return host
         return None
 
-    def _report_nearest_pool(self, wanted: "Wanted") -> None:
+    def _report_nearest_pool(self, wanted: "PoolCriteria") -> None:
         """Report the pool that is most like the wanted one."""
         from . import pool
 
@@ -121,12 +123,12 @@ class Reservation:
             return
         marker = pools[name]
         if marker.template == name:
-            wanted.pass_over(str(marker.fingerprint), marker.made, marker.extra or {})
+            wanted.report_nearest(str(marker.fingerprint), marker.made, marker.extra or {})
             return
         with suppress(SchemaRunnerError), self._request.server.connect(name) as connection:
-            pool.pass_over(connection, wanted)
+            pool.report_nearest(connection, wanted)
 
-    def _use_pool(self, database: MarkedDatabase, wanted: "Wanted") -> "HostDatabase | None":
+    def _use_pool(self, database: MarkedDatabase, wanted: "PoolCriteria") -> "HostDatabase | None":
         from . import pool
 
         request = self._request
@@ -134,7 +136,7 @@ class Reservation:
             return self._use_clones(database, wanted)
         with ExitStack() as opened:
             connection = opened.enter_context(request.server.connect(database.name))
-            template = pool.find(connection, wanted, HostDatabase.path)
+            template = pool.find_template(connection, wanted, HostDatabase.path)
             if template is None:
                 return None
             lease = Lease(connection, self._run)
@@ -144,7 +146,9 @@ class Reservation:
             opened.pop_all()
         return host
 
-    def _use_clones(self, database: MarkedDatabase, wanted: "Wanted") -> "HostDatabase | None":
+    def _use_clones(
+        self, database: MarkedDatabase, wanted: "PoolCriteria"
+    ) -> "HostDatabase | None":
         marker, request = database.marker, self._request
         is_usable = marker.state is MarkerState.KEPT and marker.made >= wanted.oldest
         if not is_usable or not wanted.is_unchanged(marker.extra or {}):
@@ -226,7 +230,7 @@ class Reservation:
         wanted = self._request.wanted
         pools = _pools(found)
         # A run that keeps nothing does not remove pools.
-        return set(pools if wanted is None else wanted.that_stay(pools))
+        return set(pools if wanted is None else wanted.select_kept(pools))
 
     def _remove(self, database: MarkedDatabase) -> bool:
         """Drop a database of runs unless it is in use; return whether it was dropped."""

@@ -1,4 +1,4 @@
-"""Moving everything from one schema into another with ALTER … SET SCHEMA."""
+"""Move everything from one schema into another with ALTER … SET SCHEMA."""
 
 import re
 from typing import NamedTuple
@@ -8,14 +8,14 @@ from psycopg import sql
 from . import structure
 from .server import Connection
 
-# What lies in a schema depends on it in pg_depend ("n"), one row for each object that can be
-# moved by itself: indexes, row types, array types and TOAST tables follow their owners and
-# have none. Members of an extension ("e") stay, and so does a sequence that a column owns
-# ("a", "i"): it moves with the table.
+# The objects in a schema depend on it in pg_depend ("n"), with one row for each object that can be
+# moved by itself: indexes, row types, array types and TOAST tables have none, and follow their
+# owners. Members of an extension ("e") stay. A sequence that a column owns ("a", "i") moves with
+# the table.
 #
-# Routines and operators come first: their identity has the types of their arguments in it,
-# which would no longer be true once those types had moved.
-_CONTENTS = """
+# Routines and operators come first, because their identities contain the types of their arguments,
+# with the schemas.
+_OBJECTS = """
     SELECT identity.type, identity.identity, t.typtype IS DISTINCT FROM 'p'
     FROM pg_catalog.pg_depend d
     CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, 0) AS identity
@@ -36,39 +36,39 @@ _CONTENTS = """
                            'pg_catalog.pg_operator'::regclass) DESC, d.objid
 """
 
-# pg_identify_object's names for kinds of objects are ALTER's own but for this one.
+# The only kind for which pg_identify_object and ALTER have different names.
 _KEYWORDS = {"statistics object": "STATISTICS"}
 
 
 class SchemaObject(NamedTuple):
-    """One object: its kind ("table", "operator class") and its identity, quoted by the server.
+    """An object: its kind ("table", "operator class") and its identity, quoted by PostgreSQL.
 
-    A shell type (CREATE TYPE name;) is the one kind that ALTER … SET SCHEMA refuses.
+    Only shell types (CREATE TYPE name;) are not movable: ALTER … SET SCHEMA refuses them.
     """
 
     kind: str
     identity: str
-    movable: bool
+    is_movable: bool
 
     def __str__(self) -> str:
         return f"{self.kind} {self.identity}"
 
 
-def contents(connection: Connection, schema: str) -> list[SchemaObject]:
-    """List what lies in a schema and belongs to no extension."""
-    return [SchemaObject(*row) for row in connection.execute(_CONTENTS, [schema])]
+def list_objects(connection: Connection, schema: str) -> list[SchemaObject]:
+    """List the objects in a schema, except members of extensions."""
+    return [SchemaObject(*row) for row in connection.execute(_OBJECTS, [schema])]
 
 
 def move(connection: Connection, source: str, target: str, *, batch: int) -> list[SchemaObject]:
-    """Move everything but extensions' members, `batch` objects in a transaction.
+    """Move everything except members of extensions, `batch` objects in a transaction.
 
-    Return what is left behind because it cannot be moved. Whatever refers to a moved object
-    follows it, because PostgreSQL refers by OID; text does not: see `repoint_routines`.
+    Return the objects that cannot be moved. References by OID follow a moved object, and names in
+    text do not: see `extend_search_paths` and `function_bodies`.
     """
-    movable = [found for found in contents(connection, source) if found.movable]
+    movable = [item for item in list_objects(connection, source) if item.is_movable]
     destination = sql.Identifier(target)
     for start in range(0, len(movable), batch):
-        # Several statements sent as one are one transaction.
+        # Several statements in one string are one transaction.
         connection.execute(
             sql.SQL("; ").join(
                 sql.SQL("ALTER {} {} SET SCHEMA {}").format(
@@ -79,10 +79,10 @@ def move(connection: Connection, source: str, target: str, *, batch: int) -> lis
                 for moved in movable[start : start + batch]
             )
         )
-    return contents(connection, source)
+    return list_objects(connection, source)
 
 
-# The list is as SQL has it, each element quoted where it must be.
+# The setting is a list as in SQL, with elements quoted if necessary.
 _ROUTINES_WITH_PATH = """
     SELECT p.oid::regprocedure::text,
            pg_catalog.substr(setting, pg_catalog.length('search_path=') + 1)
@@ -93,9 +93,9 @@ _ROUTINES_WITH_PATH = """
 """
 
 
-def repoint_routines(connection: Connection, source: str, target: str) -> None:
-    """Put `target` ahead of `source` in the search_path that routines in `target` set."""
-    quoted_source, quoted_target = _quoted(connection, source, target)
+def extend_search_paths(connection: Connection, source: str, target: str) -> None:
+    """Put `target` before `source` in each search_path that a routine in `target` sets."""
+    quoted_source, quoted_target = _quote(connection, source, target)
     _replace_in_paths(connection, target, quoted_source, f"{quoted_target}, {quoted_source}")
 
 
@@ -110,8 +110,8 @@ def _replace_in_paths(connection: Connection, schema: str, old: str, new: str) -
             )
 
 
-def _quoted(connection: Connection, *names: str) -> list[str]:
-    """Quote names as the server does, which is only where they must be."""
+def _quote(connection: Connection, *names: str) -> list[str]:
+    """Quote names as PostgreSQL does, which is only if necessary."""
     rows = connection.execute(
         "SELECT pg_catalog.quote_ident(name) FROM pg_catalog.unnest(%s::text[]) AS name",
         [list(names)],
@@ -145,18 +145,18 @@ _GRANTS = """
 
 
 def copy_grants(connection: Connection, source: str, target: str) -> None:
-    """Give `target` the grants and the default privileges of `source`.
+    """Copy the privileges and default privileges of schema `source` to `target`.
 
-    Default privileges of other roles than the current one can be set only by their members;
-    from PostgreSQL 16, by those that inherit. Others' are left out.
+    Default privileges of a role are left out if the current role is not a member of it (from
+    PostgreSQL 16, a member that inherits).
     """
     grants = connection.execute(_GRANTS, {"source": source, "target": target}).fetchall()
     for (grant,) in grants:
         connection.execute(sql.SQL(grant))
 
 
-# Privileges that something has from default privileges, or lacks, as statements that mend that.
-_DEFAULTS_UNDONE = """
+# Statements that revert what ALTER DEFAULT PRIVILEGES gave to objects or took from them.
+_UNDO_DEFAULTS = """
     {with_objects}
     SELECT format(CASE WHEN has THEN 'REVOKE %%s ON %%s FROM %%s'
                        ELSE 'GRANT %%s ON %%s TO %%s' END,
@@ -172,15 +172,15 @@ _DEFAULTS_UNDONE = """
     ) AS unlike (has, grantee, privilege_type)
     WHERE acl IS NOT NULL
 """
-_ANY_DEFAULTS = "SELECT FROM pg_catalog.pg_default_acl WHERE defaclnamespace = 0"
+_HAS_DEFAULTS = "SELECT FROM pg_catalog.pg_default_acl WHERE defaclnamespace = 0"
 
 
-def default_privileges_undone(connection: Connection, schema: str) -> list[str]:
-    """Return what gives all in a schema the privileges that PostgreSQL gives by itself.
+def sql_undo_default_privileges(connection: Connection, schema: str) -> list[str]:
+    """Return statements that give new objects in a schema PostgreSQL's own default privileges.
 
-    For what is new in it: ALTER DEFAULT PRIVILEGES without a schema reaches that too.
+    ALTER DEFAULT PRIVILEGES without a schema has changed them.
     """
-    if connection.execute(_ANY_DEFAULTS).fetchone() is None:
+    if connection.execute(_HAS_DEFAULTS).fetchone() is None:
         return []
-    query = sql.SQL(_DEFAULTS_UNDONE).format(with_objects=sql.SQL(structure.OBJECTS))
+    query = sql.SQL(_UNDO_DEFAULTS).format(with_objects=sql.SQL(structure.OBJECTS))
     return [statement for (statement,) in connection.execute(query, [schema])]

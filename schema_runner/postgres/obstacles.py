@@ -1,4 +1,4 @@
-"""Objects that rule out worker schemas, and those that would react to a run's DDL."""
+"""Find objects that rule out worker schemas, and objects that react to a run's DDL."""
 
 import re
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from . import function_bodies, move, schemas
 from .move import SchemaObject
 from .server import Connection
 
-# OIDs below 16384 (FirstNormalObjectId) are of what every database begins with.
-_OF_THE_DATABASE = """
+# OIDs below 16384 (FirstNormalObjectId) belong to objects that every new database has.
+_DATABASE_OBJECTS = """
     WITH source AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(source)s),
     found (classid, objid) AS (
         SELECT 'pg_catalog.pg_namespace'::regclass, oid FROM pg_catalog.pg_namespace
@@ -39,8 +39,8 @@ _OF_THE_DATABASE = """
         SELECT 'pg_catalog.pg_largeobject'::regclass, oid
         FROM pg_catalog.pg_largeobject_metadata
         UNION ALL
-        -- Between two types there is one cast, and a type has one default class for each access
-        -- method, whatever their schema.
+        -- Unique in a database: the cast between two types, and the default operator class of a
+        -- type for an access method.
         SELECT 'pg_catalog.pg_cast'::regclass, c.oid FROM pg_catalog.pg_cast c
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_type t
                           WHERE t.oid IN (castsource, casttarget)
@@ -60,7 +60,7 @@ _OF_THE_DATABASE = """
     ORDER BY 1, 2
 """
 
-# Where names are kept as text: it does not follow what it names.
+# Objects that store names as text, which does not follow a moved object.
 _TEXTS = r"""
     WITH texts (classid, objid, namespace, content, is_body) AS (
         SELECT 'pg_catalog.pg_proc'::regclass, p.oid, pronamespace, prosrc,
@@ -83,39 +83,39 @@ _TEXTS = r"""
                         AND d.deptype = 'e')
     ORDER BY 1, 2
 """
-# With one of these names, what has it may not be found where the schema is left out.
-_OF_THE_SYSTEM = """
+# Without a schema, these names find PostgreSQL's own objects first.
+_SYSTEM_NAMES = """
     SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
     UNION SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = 'pg_catalog'::regnamespace
     UNION SELECT typname FROM pg_catalog.pg_type WHERE typnamespace = 'pg_catalog'::regnamespace
 """
 
 
-def obstacles(connection: Connection, source: str = "public") -> list[SchemaObject]:
-    """List what makes it impossible to move what `source` has into another schema.
+def find_obstacles(connection: Connection, source: str = "public") -> list[SchemaObject]:
+    """List the objects that prevent worker schemas instead of `source`.
 
-    That is what cannot be moved, what is the database's and so would be shared by all
-    workers, and what has the name of `source` in a text, which would go on naming it.
-    Members of extensions do not count: they stay, and are for all.
+    These are objects that cannot be moved, objects that belong to the database and so would be
+    shared by all workers, and objects that name `source` in text, which would still refer to it.
+    Members of extensions are not listed: they stay in `source`, for all workers.
     """
-    left = [
-        found
-        for found in move.contents(connection, source)
-        if not found.movable or found.kind == "foreign table"
+    immovable = [
+        item
+        for item in move.list_objects(connection, source)
+        if not item.is_movable or item.kind == "foreign table"
     ]
-    parameters = {"source": source, "schemas": schemas.others(connection)}
-    elsewhere = connection.execute(_OF_THE_DATABASE, parameters).fetchall()
+    parameters = {"source": source, "schemas": schemas.list_others(connection)}
+    database_wide = connection.execute(_DATABASE_OBJECTS, parameters).fetchall()
     return [
-        *left,
-        *(SchemaObject(kind, identity, movable=False) for kind, identity in elsewhere),
-        *_naming(connection, source),
+        *immovable,
+        *(SchemaObject(kind, identity, is_movable=False) for kind, identity in database_wide),
+        *_find_references(connection, source),
     ]
 
 
-def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
-    """List what names `source` in its text, other than for something of an extension.
+def _find_references(connection: Connection, source: str) -> Iterator[SchemaObject]:
+    """Yield objects that name `source` in text, except for members of extensions.
 
-    What `bodies.rewrite` makes do without the name does not count.
+    Functions from whose bodies `function_bodies.rewrite_functions` removes it are left out.
     """
     mention = re.compile(
         rf'(?<![\w$])(?:"{re.escape(source)}"|{re.escape(source)})\s*\.\s*'
@@ -126,35 +126,36 @@ def _naming(connection: Connection, source: str) -> Iterator[SchemaObject]:
     texts = connection.execute(_TEXTS, {"source": source}).fetchall()
     if not texts:
         return
-    of_extensions = function_bodies.members(connection, source)
-    of_the_system = {name for (name,) in connection.execute(_OF_THE_SYSTEM)}
+    extension_members = function_bodies.extension_members(connection, source)
+    system_names = {name for (name,) in connection.execute(_SYSTEM_NAMES)}
     for kind, identity, text, is_body in texts:
-        named = {function_bodies.plain(name) for name in mention.findall(text)} - of_extensions
+        names = {
+            function_bodies.unquote(name) for name in mention.findall(text)
+        } - extension_members
         if is_body:
-            body = function_bodies.read(text, source, of_extensions)
-            if body.without is not None and not body.names & of_the_system:
-                named = set()
-        if named or path.search(text):
-            yield SchemaObject(kind, identity, movable=False)
+            body = function_bodies.parse(text, source, extension_members)
+            if body.unqualified is not None and not body.names & system_names:
+                names = set()
+        if names or path.search(text):
+            yield SchemaObject(kind, identity, is_movable=False)
 
 
-# A publication of some schemas has none that are made later. Event triggers fire but for those
-# that are disabled, or for replicas, and what an extension has made knows what it does. What is
-# for others than the commands in a run's way, or for logins, is no matter. A slot with another
-# plug-in than that of publications decodes every table.
-_WATCHERS = """
+# Publications of listed schemas do not include a run's new schemas. Event triggers are harmless if
+# they are disabled, fire only for replicas, logins or commands that a run does not execute, or
+# belong to an extension. A slot decodes every table unless its plug-in is that of publications.
+_OBSERVERS = """
     SELECT pg_catalog.format('publication %%I is FOR ALL TABLES, and its subscribers'
-                             ' would stop at those they do not have', pubname)
+                             ' would stop at tables that they do not have', pubname)
     FROM pg_catalog.pg_publication WHERE puballtables
     UNION ALL
-    SELECT pg_catalog.format('replication slot %%I (%%s) would hand on the rows of tests',
+    SELECT pg_catalog.format('replication slot %%I (%%s) would send the rows of tests',
                              slot_name, plugin)
     FROM pg_catalog.pg_replication_slots
     WHERE slot_type = 'logical' AND plugin <> 'pgoutput'
       AND database = pg_catalog.current_database()
     UNION ALL
-    SELECT pg_catalog.format('event trigger %%I would call %%s for each object that is made'
-                             ' or dropped', evtname, evtfoid::regprocedure)
+    SELECT pg_catalog.format('event trigger %%I would call %%s for each object that tests'
+                             ' create or drop', evtname, evtfoid::regprocedure)
     FROM pg_catalog.pg_event_trigger t
     WHERE evtenabled IN ('O', 'A') AND evtevent <> 'login'
       AND (evttags IS NULL OR EXISTS (SELECT FROM pg_catalog.unnest(evttags) AS tag
@@ -164,17 +165,17 @@ _WATCHERS = """
                         AND deptype = 'e')
     ORDER BY 1
 """
-# Of the tags of event triggers: what belongs to a database, and no migration may make in
-# the project's own. https://www.postgresql.org/docs/current/event-trigger-matrix.html
-_OBSERVERS = "PUBLICATION|SUBSCRIPTION|SERVER|USER MAPPING|FOREIGN DATA|LANGUAGE|ACCESS METHOD"
+# Command tags of objects that belong to a database: migrations may not create these in the
+# project's own. https://www.postgresql.org/docs/current/event-trigger-matrix.html
+_HARMLESS_TAGS = "PUBLICATION|SUBSCRIPTION|SERVER|USER MAPPING|FOREIGN DATA|LANGUAGE|ACCESS METHOD"
 
 
 def refuse_observers(connection: Connection) -> None:
-    """Raise SchemaRunnerError where there is any."""
-    found = [text for (text,) in connection.execute(_WATCHERS, [_OBSERVERS])]
-    if found:
-        listed = "".join(f"\n  {text}" for text in found)
+    """Raise SchemaRunnerError if DDL of tests would affect replication or fire event triggers."""
+    reasons = [text for (text,) in connection.execute(_OBSERVERS, [_HARMLESS_TAGS])]
+    if reasons:
+        listed = "".join(f"\n  {text}" for text in reasons)
         raise SchemaRunnerError(
             f"Tests would disturb others in the database {connection.info.dbname!r}:{listed}\n"
-            f"Use --host-database test, for a database of their own."
+            f"Use --host-database test to run them in a separate database."
         )

@@ -1,4 +1,4 @@
-"""Templates packed without the extensions that they need: their rows are kept as text."""
+"""Packed templates: rows kept as text, so that the extensions of their types can be dropped."""
 
 import json
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from psycopg import errors, sql
 from . import lock_waits, locks, names, pool, safe_search_path, schemas
 from .schemas import OwnSchema
 from .server import Connection
-from .snapshot import Snapshot, create_extension, fill
+from .snapshot import Snapshot, create_extension, load_rows
 from .template import Template
 
-# What a packed template has beside what any has: this has one row.
+# This table has one row, and exists in packed templates only.
 _TABLE = "packed"
 _CREATE = "CREATE TABLE {} (extensions text, types text, rows bytea[])"
-_IS_THERE = """
+_TABLE_EXISTS = """
     SELECT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
     WHERE nspname = %s AND relname = %s
 """
@@ -29,31 +29,31 @@ _INSTALLED = "SELECT extname, extnamespace::regnamespace::text FROM pg_catalog.p
 
 
 def pack_pools(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
-    """Pack all pools of a database in which no run is at work; return whether there are any.
+    """Pack the templates of all pools in a database without live runs, and drop other schemas.
 
-    `path` follows the schemas that are made from them. Whatever else is a run's is dropped.
+    `path` follows a copy on the search_path. Return whether any template was packed.
     """
-    found, packed = schemas.found(connection), False
-    for schema in found:
+    is_any_packed = False
+    for schema in schemas.list_own(connection):
         if schema.pool == schema.name and _pack_template(connection, schema, path):
-            packed = True
+            is_any_packed = True
         elif schema.pool is None or not names.is_shims_schema(schema.name):
-            # What cannot be dropped now keeps the extension in place.
+            # A schema that cannot be dropped now keeps the extension in place.
             with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
                 schemas.drop(connection, schema.name, schema.marker.run, batch=batch)
-    return packed
+    return is_any_packed
 
 
 def _pack_template(connection: Connection, schema: OwnSchema, path: Sequence[str]) -> bool:
-    """Pack a template; return False for one that was changed by hand."""
-    template = pool.read(connection, schema.name, path)
+    """Pack a template; return False if it is not valid, for instance after manual changes."""
+    template = pool.read_template(connection, schema.name, path)
     if template is None:
         return False
     table = sql.Identifier(template.name, _TABLE)
     with suppress(errors.LockNotAvailable, errors.InsufficientPrivilege), connection.transaction():
         lock_waits.set_lock_timeout(connection)
-        if not _is_there(connection, template.name, _TABLE):
-            snapshot = Snapshot.of(connection, template, "", 0)
+        if not _table_exists(connection, template.name, _TABLE):
+            snapshot = Snapshot.from_template(connection, template, "", 0)
             extensions = connection.execute(_EXTENSIONS, [names.EXTENSIONS_SCHEMA]).fetchall()
             connection.execute(sql.SQL(_CREATE).format(table))
             connection.execute(
@@ -66,8 +66,8 @@ def _pack_template(connection: Connection, schema: OwnSchema, path: Sequence[str
 
 
 def needed_extensions(connection: Connection, template: Template) -> list[str]:
-    """Return the extensions without which the rows of a template are text."""
-    if not _is_there(connection, template.name, _TABLE):
+    """Return the extensions that a packed template needs to be unpacked."""
+    if not _table_exists(connection, template.name, _TABLE):
         return []
     query = sql.SQL("SELECT extensions FROM {}").format(sql.Identifier(template.name, _TABLE))
     row = connection.execute(query).fetchone()
@@ -75,11 +75,11 @@ def needed_extensions(connection: Connection, template: Template) -> list[str]:
 
 
 def unpack_template(connection: Connection, template: Template) -> bool:
-    """Make rows of a template's text, unless it has them; return False where that cannot be.
+    """Create the copies of rows in a packed template from its text, and the missing extensions.
 
-    So it is where an extension is somewhere else by now.
+    Return False if that fails, for instance because an extension is in another schema by now.
     """
-    if not _is_there(connection, template.name, _TABLE):
+    if not _table_exists(connection, template.name, _TABLE):
         return True
     table = sql.Identifier(template.name, _TABLE)
     query = sql.SQL("SELECT extensions, types, rows FROM {}").format(table)
@@ -92,14 +92,14 @@ def unpack_template(connection: Connection, template: Template) -> bool:
                 if installed.setdefault(name, names.EXTENSIONS_SCHEMA) != names.EXTENSIONS_SCHEMA:
                     return False
                 create_extension(connection, name, version, names.EXTENSIONS_SCHEMA)
-            missing = [copy for copy, _ in template.copies]
-            if missing and not _is_there(connection, template.name, "rows_1"):
+            has_copies = bool(template.copies.tables)
+            if has_copies and not _table_exists(connection, template.name, "rows_1"):
                 with safe_search_path.users_search_path(connection, "pg_catalog", template.path):
-                    fill(connection, template.copies, json.loads(types), rows)
+                    load_rows(connection, template.copies, json.loads(types), rows)
     except psycopg.Error:
         return False
     return True
 
 
-def _is_there(connection: Connection, schema: str, table: str) -> bool:
-    return connection.execute(_IS_THERE, [schema, table]).fetchone() is not None
+def _table_exists(connection: Connection, schema: str, table: str) -> bool:
+    return connection.execute(_TABLE_EXISTS, [schema, table]).fetchone() is not None

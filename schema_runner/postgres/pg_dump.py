@@ -1,4 +1,4 @@
-"""PostgreSQL's own pg_dump: found, and run to get a schema or a database as SQL."""
+"""Find PostgreSQL's pg_dump, and run it to get a schema or a database as SQL."""
 
 import os
 import re
@@ -17,52 +17,52 @@ from . import pgoptions, service_file
 from .server import Server
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
-_OPTIONS = ("--encoding=UTF8", "--no-password", "--lock-wait-timeout=60s")
-_OF_SCHEMA = ("--schema-only", "--strict-names", "--no-publications", "--no-subscriptions")
-# Rows as SQL, which any connection can execute.
-_OF_DATABASE = ("--rows-per-insert=1000",)
+_COMMON_OPTIONS = ("--encoding=UTF8", "--no-password", "--lock-wait-timeout=60s")
+_SCHEMA_OPTIONS = ("--schema-only", "--strict-names", "--no-publications", "--no-subscriptions")
+# Rows as INSERT statements, which any connection can execute.
+_DATABASE_OPTIONS = ("--rows-per-insert=1000",)
 
 
 class DumpError(Exception):
-    """What is wanted cannot be had from pg_dump; the message says why."""
+    """pg_dump is missing, or has failed; the message is part of a sentence."""
 
 
 class PgDump(NamedTuple):
-    """The program at `path`, of PostgreSQL's major version `version`."""
+    """A pg_dump program; `version` is PostgreSQL's major version."""
 
     path: Path
     version: int
 
     @classmethod
     def find(cls, server_version: int, named: str | None = None) -> Self:
-        """Return the one that fits a server best: of its own major version, else of a later one.
+        """Return a pg_dump of the server's major version, else of the next later one.
 
-        `server_version` is as libpq counts (150004 is 15.4). Raises DumpError where there is none,
-        and SchemaRunnerError where the `named` one is something else.
+        `server_version` is in libpq's form (150004 is 15.4). `named` is the path from the setting
+        PG_DUMP. Raises DumpError if there is none, and SchemaRunnerError if `named` is no pg_dump.
         """
         major, found = server_version // 10000, []
         for path in [Path(named)] if named else _candidates(major):
-            version = _version(path)
+            version = _read_version(path)
             if version == major:
                 return cls(path, version)
             if version is not None:
                 found.append(cls(path, version))
             elif named:
                 raise SchemaRunnerError(
-                    f'SCHEMA_RUNNER["PG_DUMP"] names {named!r}, which cannot be run as pg_dump. '
-                    f"Name the program itself, or leave it out."
+                    f'SCHEMA_RUNNER["PG_DUMP"] is {named!r}, which is not a pg_dump program. '
+                    f"Set it to the path of pg_dump, or remove it."
                 )
-        if later := [one for one in found if one.version > major]:
-            return min(later, key=lambda one: one.version)
-        newest = max((one.version for one in found), default=None)
-        what = "pg_dump is missing" if newest is None else f"pg_dump {newest} is too old"
+        if later := [program for program in found if program.version > major]:
+            return min(later, key=lambda program: program.version)
+        newest = max((program.version for program in found), default=None)
+        problem = "pg_dump is missing" if newest is None else f"pg_dump {newest} is too old"
         raise DumpError(
-            f"{what} for PostgreSQL {major} (install postgresql-client-{major}, or name a newer "
-            f'one with SCHEMA_RUNNER["PG_DUMP"])'
+            f"{problem} for PostgreSQL {major} (install postgresql-client-{major}, or set "
+            f'SCHEMA_RUNNER["PG_DUMP"] to the path of a newer one)'
         )
 
     def start(self, server: Server, database: str, schema: str | None = None) -> "Dump":
-        """Begin to write the SQL that makes what is in a schema, or in all of a database."""
+        """Start to dump a schema, or the whole database."""
         params = {**server.params, "dbname": database}
         with pgoptions.without_exported():
             environment = dict(os.environ)
@@ -70,23 +70,27 @@ class PgDump(NamedTuple):
         with service_file.hide_secrets(params, environment) as (shown, files):
             command = [
                 str(self.path),
-                *_OPTIONS,
+                *_COMMON_OPTIONS,
                 *role,
-                *(_OF_DATABASE if schema is None else (*_OF_SCHEMA, f"--schema={schema}")),
+                *(
+                    _DATABASE_OPTIONS
+                    if schema is None
+                    else (*_SCHEMA_OPTIONS, f"--schema={schema}")
+                ),
                 f"--dbname={make_conninfo(**shown)}",
             ]
             return Dump(command, environment, self.version, files)
 
 
 class Dump:
-    """A pg_dump of that major version at work, while this process does something else."""
+    """A running pg_dump process."""
 
     def __init__(
         self, command: list[str], environment: dict[str, str], version: int, files: Sequence[int]
     ) -> None:
         self.version = version
         self._command = command
-        # Pipes would hold it up until somebody reads.
+        # Pipes would block the process until this one reads them.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(  # noqa: S603
@@ -96,25 +100,25 @@ class Dump:
             stdout=self._output,
             stderr=self._errors,
             pass_fds=files,
-            # Ctrl-C would end it, though the run goes on: tests under way finish.
+            # Ctrl-C must not end it, because the run finishes the tests that are running.
             start_new_session=True,
         )
 
     def result(self) -> str:
-        """Wait for the SQL. Raises DumpError."""
+        """Wait for the process, and return the SQL. Raises DumpError."""
         code = self._process.wait()
         self._output.seek(0)
         self._errors.seek(0)
         if code != 0:
-            said = " ".join(self._errors.read().decode(errors="replace").split())
-            raise DumpError(f"{self._command[0]} failed: {said}")
+            message = " ".join(self._errors.read().decode(errors="replace").split())
+            raise DumpError(f"{self._command[0]} failed: {message}")
         try:
             return self._output.read().decode()
         except UnicodeError as error:
-            raise DumpError(f"{self._command[0]} writes something else than SQL") from error
+            raise DumpError(f"the output of {self._command[0]} is not UTF-8") from error
 
     def close(self) -> None:
-        """End it if it is at work still, and forget what it has written."""
+        """End the process if it is still running, and delete its output."""
         self._process.kill()
         self._process.wait()
         self._output.close()
@@ -122,7 +126,7 @@ class Dump:
 
 
 def _candidates(major: int) -> Iterator[Path]:
-    """Yield programs, those that are likely to be of a major version first."""
+    """Yield paths of programs, beginning with those likely to be of a major version."""
     packaged = [
         path for folder in installations.packaged() if (path := folder / "pg_dump").is_file()
     ]
@@ -135,13 +139,13 @@ def _candidates(major: int) -> Iterator[Path]:
     yield from (path for path in packaged if not likely.search(str(path)))
 
 
-def _version(program: Path) -> int | None:
-    """Return the major version of a pg_dump; None for what is none."""
+def _read_version(program: Path) -> int | None:
+    """Return the major version of a pg_dump, or None if the program is not one."""
     try:
         done = subprocess.run(  # noqa: S603
             [program, "--version"], capture_output=True, text=True, check=False, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    said = _VERSION.search(done.stdout)
-    return int(said[1]) if said and done.returncode == 0 else None
+    match = _VERSION.search(done.stdout)
+    return int(match[1]) if match and done.returncode == 0 else None

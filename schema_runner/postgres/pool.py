@@ -1,6 +1,6 @@
-"""The pool: ready schemas that runs keep, and lease again while their fingerprint is the same.
+"""The pool: ready schemas that runs keep, and lease again while the fingerprint is the same.
 
-What belongs to it is a template that is marked as kept, and kept schemas whose markers name that.
+A pool consists of a template marked as kept, and of kept schemas whose markers name that template.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ from .schemas import OwnSchema
 from .server import Connection
 from .template import Template
 
-# Whether no transaction of the server has committed since another one, or may yet: up to the one
-# under way, if it has a number. Most tests roll back. To look at more transactions takes longer
-# than to compare what they may have altered.
+# Whether every transaction after `since` has aborted, up to the current one, if it has a number.
+# Most tests roll back. Checking more than 10,000 transactions would take longer than comparing the
+# schema with its template.
 _ALL_ABORTED = """
     WITH range AS (
         SELECT %(since)s::bigint + 1 AS first,
@@ -34,40 +34,38 @@ _ALL_ABORTED = """
     )
     FROM range
 """
-# Whether there is none that began earlier than this one and goes on.
+# Whether no older transaction is still running.
 _IS_OLDEST = """
     SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())
            = pg_catalog.pg_current_xact_id()
 """
 
 
-class Wanted(NamedTuple):
-    """Which ready schemas a run can use: those of this `fingerprint`.
-
-    What only a build shows has to be as it was then, which `is_unchanged` tells of the extra
-    facts in a template. `now` is in seconds since the Unix epoch. What was made before `oldest`
-    is used no more, and `others` is how many other pools stay. Where nothing can be used,
-    `pass_over` is called with the `fingerprint` of what comes nearest, when that was made, and its
-    extra facts.
-    """
+class PoolCriteria(NamedTuple):
+    """Which pools a run can use, and which ones it keeps. Times are in Unix seconds."""
 
     fingerprint: str
+    # Whether the dependencies recorded in a template's `extra` metadata are unchanged.
     is_unchanged: Callable[[Mapping[str, Any]], bool]
     now: int
+    # No pool made before this time is used.
     oldest: int
-    others: int
-    pass_over: Callable[[str, int, Mapping[str, Any]], None]
+    # How many other pools to keep.
+    max_others: int
+    # If no pool can be used: called with the fingerprint, the time of creation and the `extra`
+    # metadata of the one most like it.
+    report_nearest: Callable[[str, int, Mapping[str, Any]], None]
 
     def nearest(self, pools: Mapping[str, Marker]) -> str | None:
-        """Return the name of the pool that is most like what is wanted, or was used last."""
+        """Return the name of a pool with this fingerprint, or of the most recently used one."""
 
-        def likeness(name: str) -> tuple[bool, int]:
+        def rank(name: str) -> tuple[bool, int]:
             return pools[name].fingerprint == self.fingerprint, pools[name].used
 
-        return max(pools, key=likeness, default=None)
+        return max(pools, key=rank, default=None)
 
-    def marker(self, run: int, request: str | None = None) -> Marker:
-        """Return the marker of a pool that is made now: its template's, or its database's."""
+    def new_marker(self, run: int, request: str | None = None) -> Marker:
+        """Return the marker of a new pool, for its template or its database."""
         return Marker(
             run,
             MarkerState.KEPT,
@@ -77,25 +75,25 @@ class Wanted(NamedTuple):
             used=self.now,
         )
 
-    def that_stay(self, others: Mapping[str, Marker]) -> list[str]:
-        """Return the names of those pools, not used by this run, that may be used again."""
+    def select_kept(self, others: Mapping[str, Marker]) -> list[str]:
+        """Return which of the other pools to keep: the most recently used, within the limits."""
         recent = [name for name, marker in others.items() if marker.made >= self.oldest]
-        return sorted(recent, key=lambda name: others[name].used, reverse=True)[: self.others]
+        return sorted(recent, key=lambda name: others[name].used, reverse=True)[: self.max_others]
 
 
 @contextmanager
 def build_lock(
-    opening: AbstractContextManager[Connection], wanted: Wanted, log: Callable[[str], None]
+    opening: AbstractContextManager[Connection], wanted: PoolCriteria, log: Callable[[str], None]
 ) -> Iterator[None]:
-    """Build in the body of the `with` what others with the same fingerprint wait for.
+    """Hold the build lock of a fingerprint; other runs with that fingerprint wait meanwhile.
 
-    They wait as long as this run does something on the server.
+    A run stops waiting if the holder is idle on the server for too long, and builds for itself.
     """
     lock = locks.key(f"fingerprint {wanted.fingerprint}")
     with opening as connection, ExitStack() as stack:
         with locks.try_hold(connection, lock) as is_free:
             if not is_free:
-                log("Waiting for another run, which builds the same schemas.")
+                log("Waiting for another run that builds the same schemas.")
         try:
             stack.enter_context(locks.hold(connection, lock, while_active=True))
         except LockTimeoutError as error:
@@ -103,74 +101,81 @@ def build_lock(
         yield
 
 
-def templates(connection: Connection) -> list[OwnSchema]:
+def list_templates(connection: Connection) -> list[OwnSchema]:
     """List the templates of all pools in this database."""
     return [
         schema
-        for schema in schemas.found(connection)
+        for schema in schemas.list_own(connection)
         if names.is_template_schema(schema.name)
         and schema.pool is not None
-        and schemas.is_closed(connection, schema.name)
+        and schemas.is_private(connection, schema.name)
     ]
 
 
-def find(connection: Connection, wanted: Wanted, path: Sequence[str]) -> Template | None:
-    """Return the template of a pool that can be used."""
-    for schema in templates(connection):
+def find_template(
+    connection: Connection, wanted: PoolCriteria, path: Sequence[str]
+) -> Template | None:
+    """Return the template of a pool that the run can use, or None."""
+    for schema in list_templates(connection):
         marker = schema.marker
         if marker.fingerprint == wanted.fingerprint and marker.made >= wanted.oldest:
-            template = read(connection, schema.name, path)
+            template = read_template(connection, schema.name, path)
             if template is None:
                 continue
-            if template.is_proved is not False and wanted.is_unchanged(template.contents.extra):
+            if template.is_verified is not False and wanted.is_unchanged(template.contents.extra):
                 return template
     return None
 
 
-def pass_over(connection: Connection, wanted: Wanted) -> None:
-    """Tell which pool in this database comes nearest to what is wanted, where none can be used."""
-    markers = {one.name: one.marker for one in templates(connection)}
+def report_nearest(connection: Connection, wanted: PoolCriteria) -> None:
+    """Call `wanted.report_nearest` for the pool in this database that is most like it."""
+    markers = {schema.name: schema.marker for schema in list_templates(connection)}
     name = wanted.nearest(markers)
-    if name is not None and (template := read(connection, name, ())):
+    if name is not None and (template := read_template(connection, name, ())):
         fingerprint, made = str(markers[name].fingerprint), markers[name].made
-        wanted.pass_over(fingerprint, made, template.contents.extra)
+        wanted.report_nearest(fingerprint, made, template.contents.extra)
 
 
-def read(connection: Connection, name: str, path: Sequence[str]) -> Template | None:
-    """Read a template; None where somebody has changed it by hand."""
+def read_template(connection: Connection, name: str, path: Sequence[str]) -> Template | None:
+    """Read a template; return None if it is not valid, for instance after manual changes."""
     try:
         return Template.read(connection, name, path)
     except (psycopg.errors.UndefinedTable, AssertionError, LookupError, TypeError, ValueError):
         return None
 
 
-def take(connection: Connection, template: str, worker: int, run: int) -> str | None:
-    """Lease a schema of that worker to a run; None where all are leased."""
+def lease_schema(connection: Connection, template: str, worker: int, run: int) -> str | None:
+    """Lease a kept schema of this worker number; return None if there is no free one."""
     with locks.hold(connection, locks.key(f"pool of {template}")):
-        for schema in schemas.found(connection):
+        for schema in schemas.list_own(connection):
             if schema.pool == template and names.worker_of_schema(schema.name) == worker:
                 with connection.transaction():
                     now = current_transaction(connection.cursor())
-                    is_as_kept = _is_unaltered(connection, schema)
-                    marker = schema.marker._replace(since=now if is_as_kept else 0)
+                    is_unchanged = _is_unchanged(connection, schema)
+                    marker = schema.marker._replace(since=now if is_unchanged else 0)
                     leased = marker._replace(run=run, state=MarkerState.READY, template=None)
                     schemas.mark(connection, schema.name, leased)
                 return schema.name
     return None
 
 
-def give_back(connection: Connection, template: Template, leased: OwnSchema, *, batch: int) -> str:
-    """Return a schema to the pool as it was, or another one in its place."""
+def return_schema(
+    connection: Connection, template: Template, leased: OwnSchema, *, batch: int
+) -> str:
+    """Return a schema to the pool in the state of the template; return its name.
+
+    If its structure has changed, or rows cannot be restored, a new schema replaces it.
+    """
     with lock_waits.lock_timeout(connection, leased.name, "kept"):
-        return _give_back(connection, template, leased, batch=batch)
+        return _return_schema(connection, template, leased, batch=batch)
 
 
-def _give_back(
+def _return_schema(
     connection: Connection, template: Template, leased: OwnSchema, *, batch: int
 ) -> str:
     kept, run, version = leased.name, leased.marker.run, leased.marker.structure
-    if _is_unaltered(connection, leased):
-        # But for sequences, which keep what an aborted transaction has taken.
+    if _is_unchanged(connection, leased):
+        # Sequences keep their values after a rollback.
         restore_sequences(connection, kept, template.contents.sequences)
     elif structure.version(connection, kept) != version or not _restore(
         connection, template, kept
@@ -187,7 +192,7 @@ def _give_back(
 
 
 def _restore(connection: Connection, template: Template, schema: str) -> bool:
-    """Bring the rows to what the template has; return False where that is not possible."""
+    """Restore the rows from the template; return False if that fails."""
     from .reset.reset import Reset
 
     try:
@@ -197,38 +202,38 @@ def _restore(connection: Connection, template: Template, schema: str) -> bool:
     return True
 
 
-def _is_unaltered(connection: Connection, schema: OwnSchema) -> bool:
-    """Whether nothing can have altered a schema, but for its sequences, since its marker says."""
+def _is_unchanged(connection: Connection, schema: OwnSchema) -> bool:
+    """Return whether nothing but sequences can have changed since a schema was clean."""
     since = schema.marker.since
-    return bool(since) and _says(connection, _ALL_ABORTED, since=since)
+    return bool(since) and _query_bool(connection, _ALL_ABORTED, since=since)
 
 
-def _says(connection: Connection, query: str, **parameters: int) -> bool:
+def _query_bool(connection: Connection, query: str, **parameters: int) -> bool:
     row = connection.execute(query, parameters).fetchone()
     return row is not None and bool(row[0])
 
 
 @contextmanager
-def noting_use(connection: Connection, template: str, run: int, now: int) -> Iterator[bool]:
-    """Note that a run has used a pool; dissolve it if no run can use it.
+def record_use(connection: Connection, template: str, run: int, now: int) -> Iterator[bool]:
+    """Record that a run has used a pool, or dissolve the pool if its copies are not faithful.
 
-    Yield whether runs can. The body of the `with` is part of the same transaction. The schemas
-    that the run has returned are unaltered as long as no later transaction commits.
+    Yield whether runs can use it. The `with` block runs in the same transaction, which is also the
+    one since which the schemas that the run has returned count as unchanged.
     """
     with locks.hold(connection, locks.key(f"pool of {template}")), connection.transaction():
-        found = {one.name: one.marker for one in schemas.found(connection)}
+        found = {schema.name: schema.marker for schema in schemas.list_own(connection)}
         marker = found.get(template)
         if marker is None or marker.state is not MarkerState.KEPT:
-            yield False  # Somebody has dropped it by hand.
+            yield False  # Dropped by hand.
             return
-        is_usable = Template.read(connection, template, ()).is_proved is not False
+        is_usable = Template.read(connection, template, ()).is_verified is not False
         if is_usable:
             schemas.mark(connection, template, marker._replace(used=now))
             since = current_transaction(connection.cursor())
-            if _says(connection, _IS_OLDEST):
-                for name, one in found.items():
-                    if one.run == run and one.template == template:
-                        schemas.mark(connection, name, one._replace(since=since))
+            if _query_bool(connection, _IS_OLDEST):
+                for name, kept in found.items():
+                    if kept.run == run and kept.template == template:
+                        schemas.mark(connection, name, kept._replace(since=since))
         else:
             schemas.mark(connection, template, Marker(marker.run, MarkerState.READY))
         yield is_usable

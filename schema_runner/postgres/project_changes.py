@@ -1,20 +1,20 @@
-"""What has changed outside of the schemas of runs between two looks."""
+"""Compare two states of the project's own database."""
 
 from collections.abc import Iterator
 
 from psycopg import errors
 
 from . import lock_waits
-from .project_state import LOCKED, ProjectState, Relation
+from .project_state import LOCKED_VALUE, ProjectState, Relation
 from .reset.changes import has_rows_since
 from .server import Connection
 
-# How long to look through a table for rows that are new.
-_LIMIT = "SET LOCAL statement_timeout = '5s'"
+# The limit for searching a table for new rows.
+_TIMEOUT = "SET LOCAL statement_timeout = '5s'"
 
 
 def changed_objects(before: ProjectState, after: ProjectState) -> frozenset[str]:
-    """Name what is another than it was, maybe by something that was rolled back."""
+    """Return the names of objects that differ, which includes changes that were rolled back."""
     relations = {
         (before.relations.get(oid) or after.relations[oid]).name
         for oid in before.relations.keys() | after.relations.keys()
@@ -26,87 +26,93 @@ def changed_objects(before: ProjectState, after: ProjectState) -> frozenset[str]
 
 
 def changes(connection: Connection, before: ProjectState, after: ProjectState) -> dict[str, str]:
-    """Map what has changed for good to what has happened to it, as in "3 rows deleted"."""
-    found: dict[str, list[str]] = {}
+    """Map the names of objects with committed changes to descriptions, as in "3 rows deleted"."""
+    descriptions: dict[str, list[str]] = {}
     for oid in before.relations.keys() | after.relations.keys():
-        one, other = before.relations.get(oid), after.relations.get(oid)
-        name = (one or after.relations[oid]).name
-        found.setdefault(name, []).extend(_of_relation(connection, before, after, one, other))
+        old, new = before.relations.get(oid), after.relations.get(oid)
+        name = (old or after.relations[oid]).name
+        descriptions.setdefault(name, []).extend(
+            _relation_changes(connection, before, after, old, new)
+        )
     for key in before.others.keys() | after.others.keys():
-        old, new = before.others.get(key), after.others.get(key)
-        if old != new:
-            what = "new" if old is None else "gone" if new is None else "altered"
-            found.setdefault(key[0], []).append(what)
-    return {name: ", ".join(sorted(set(texts))) for name, texts in sorted(found.items()) if texts}
+        was, now = before.others.get(key), after.others.get(key)
+        if was != now:
+            change = "created" if was is None else "dropped" if now is None else "altered"
+            descriptions.setdefault(key[0], []).append(change)
+    return {
+        name: ", ".join(sorted(set(texts)))
+        for name, texts in sorted(descriptions.items())
+        if texts
+    }
 
 
-def has_statistics(before: ProjectState, after: ProjectState) -> bool:
-    """Whether the counters of both looks tell what rows have been written in between."""
-    return before.counted and after.counted and before.epoch == after.epoch
+def has_comparable_statistics(before: ProjectState, after: ProjectState) -> bool:
+    """Return whether the counters of two states show which rows were written in between."""
+    return before.tracks_counts and after.tracks_counts and before.epoch == after.epoch
 
 
-def _of_relation(
+def _relation_changes(
     connection: Connection,
     before: ProjectState,
     after: ProjectState,
-    one: Relation | None,
-    other: Relation | None,
+    old: Relation | None,
+    new: Relation | None,
 ) -> Iterator[str]:
-    if one is None or other is None:
-        yield "new" if one is None else "dropped"
+    if old is None or new is None:
+        yield "created" if old is None else "dropped"
         return
-    if (one.name, one.facts, one.parts) != (other.name, other.facts, other.parts):
+    if (old.name, old.properties, old.parts) != (new.name, new.properties, new.parts):
         yield "altered"
-    if one.storage != other.storage:
-        yield "restarted" if one.kind == "S" else "truncated, or rewritten"
-    if one.value != other.value and LOCKED not in (one.value, other.value):
-        yield f"went from {_number(one.value)} to {_number(other.value)}"
-    if has_statistics(before, after):
-        yield from _written(connection, before, one, other)
+    if old.storage != new.storage:
+        yield "restarted" if old.kind == "S" else "truncated or rewritten"
+    if old.value != new.value and LOCKED_VALUE not in (old.value, new.value):
+        yield f"changed from {_format_value(old.value)} to {_format_value(new.value)}"
+    if has_comparable_statistics(before, after):
+        yield from _written_rows(connection, before, old, new)
 
 
-def _written(
-    connection: Connection, before: ProjectState, one: Relation, other: Relation
+def _written_rows(
+    connection: Connection, before: ProjectState, old: Relation, new: Relation
 ) -> Iterator[str]:
-    """Yield how many rows have been written, unless all of that was rolled back.
+    """Yield the numbers of rows written, unless all of that was rolled back.
 
-    The counters count that too, but for those of live rows: they change by what is committed.
-    Where as many have been deleted as inserted, rows that are new tell of it.
+    PostgreSQL also counts rows that are rolled back, except as live rows. If as many rows were
+    deleted as inserted, search the table for new ones.
     """
     numbers = {
-        "inserted": other.inserted - one.inserted,
-        "updated": other.updated - one.updated,
-        "deleted": other.deleted - one.deleted,
+        "inserted": new.inserted - old.inserted,
+        "updated": new.updated - old.updated,
+        "deleted": new.deleted - old.deleted,
     }
     if not any(numbers.values()):
         return
-    # The number of live rows does not become negative, where statistics began with none.
+    # PostgreSQL does not count below zero if statistics started without the existing rows.
     is_estimated = (
-        other.estimates != one.estimates or numbers["deleted"] > numbers["inserted"] + one.live
+        new.estimates != old.estimates or numbers["deleted"] > numbers["inserted"] + old.live
     )
-    is_kept = other.live != one.live or _has_new_rows(connection, before, one)
-    if is_kept is None:
+    is_committed = new.live != old.live or _has_new_rows(connection, before, old)
+    if is_committed is None:
         is_estimated = True
-    if not (is_kept or is_estimated):
+    if not (is_committed or is_estimated):
         return
-    # Of a rolled-back transaction there can be some among them.
-    doubt = "" if is_kept and not is_estimated else " (or rolled back)"
-    for what, number in numbers.items():
+    # The numbers can still include rows of other transactions that were rolled back.
+    doubt = "" if is_committed and not is_estimated else " (or rolled back)"
+    for action, number in numbers.items():
         if number:
-            yield f"{number} row{'s' if number > 1 else ''} {what}{doubt}"
+            yield f"{number} row{'s' if number > 1 else ''} {action}{doubt}"
 
 
-def _has_new_rows(connection: Connection, before: ProjectState, one: Relation) -> bool | None:
-    """Whether a table has rows that are new; None where the run cannot find that out soon."""
+def _has_new_rows(connection: Connection, before: ProjectState, table: Relation) -> bool | None:
+    """Return whether a table has new rows; None if privileges, locks or its size prevent it."""
     try:
         with connection.transaction():
             lock_waits.set_lock_timeout(connection)
-            connection.execute(_LIMIT)
-            return has_rows_since(connection, one.schema, [one.table], before.transaction)
+            connection.execute(_TIMEOUT)
+            return has_rows_since(connection, table.schema, [table.table], before.transaction)
     except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.QueryCanceled):
         return None
 
 
-def _number(value: int | None) -> str:
-    # Of a sequence that has given out nothing yet its beginning is kept, negated.
+def _format_value(value: int | None) -> str:
+    # The start of an unused sequence is stored negated.
     return "unknown" if value is None else f"{abs(value)}"

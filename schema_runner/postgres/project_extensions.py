@@ -1,4 +1,4 @@
-"""Extensions that only runs need, in the project's own database."""
+"""Extensions that runs install in the project's own database, in a schema of their own."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -11,7 +11,7 @@ from .names import Marker, MarkerState
 from .server import Connection
 
 _SCHEMA = sql.Identifier(names.EXTENSIONS_SCHEMA)
-# Whose the schema is and who else may put something in it, which all SQL on its path would find.
+# The owner of the schema, and the other roles that may create objects in it.
 _OWNERSHIP = sql.SQL("""
     SELECT pg_catalog.obj_description(oid, 'pg_namespace'),
            pg_catalog.pg_get_userbyid(nspowner), {is_ours},
@@ -22,12 +22,12 @@ _OWNERSHIP = sql.SQL("""
                    AND other.rolname IS DISTINCT FROM current_user)
     FROM pg_catalog.pg_namespace WHERE nspname = %s
 """).format(is_ours=is_ours("nspowner"))
-_THERE = """
+_INSTALLED = """
     SELECT extname FROM pg_catalog.pg_extension
     WHERE extnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
     ORDER BY oid DESC
 """
-_ELSEWHERE = """
+_IN_OTHER_SCHEMAS = """
     SELECT extname FROM pg_catalog.pg_extension
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) extnamespace
     WHERE nspname OPERATOR(pg_catalog.<>) %s AND extname OPERATOR(pg_catalog.=) ANY (%s)
@@ -35,11 +35,11 @@ _ELSEWHERE = """
 
 
 def create_extensions_schema(connection: Connection) -> bool:
-    """Make the schema for extensions unless a run has made it before.
+    """Create the schema for extensions unless a run has created it before.
 
-    Return whether it is to be used: one that runs of another role have made must be on no
-    search_path of ours. Raises SchemaRunnerError where it is not a run's, where another role
-    could have put something in ours, or where there are extensions in another role's.
+    Return False if another role owns it: then it must not be on our search_path. Raises
+    SchemaRunnerError if no run has created it, if another role can create objects in our schema,
+    or if another role's schema contains extensions.
     """
     with connection.transaction():
         locks.acquire_until_commit(connection, locks.EXTENSIONS)
@@ -53,44 +53,47 @@ def create_extensions_schema(connection: Connection) -> bool:
     if Marker.parse(comment) is None:
         raise SchemaRunnerError(
             f"The database {connection.info.dbname!r} has a schema {names.EXTENSIONS_SCHEMA} "
-            f"that is not ours, where runs put extensions. Rename it."
+            f"that no run has created, and runs need this name for extensions. Rename it."
         )
     if is_trusted and others:
-        raise _refusal(connection, f"{', '.join(others)} may write to")
+        raise _refusal(connection, f"can be written to by {', '.join(others)}")
     if not is_trusted:
-        # Migrations would take them for those that they create.
-        refuse_extensions_of_others(connection, _there(connection))
+        # Migrations would take these for the ones that they create.
+        refuse_extensions_of_others(connection, _list_installed(connection))
     return bool(is_trusted)
 
 
 def refuse_extensions_of_others(connection: Connection, needed: Collection[str]) -> None:
-    """Raise SchemaRunnerError if any extension is needed that is in another role's schema.
+    """Raise SchemaRunnerError unless all needed extensions are outside another role's schema.
 
-    Such is one that would have to be created, too.
+    Those that do not exist yet count too.
     """
-    rows = connection.execute(_ELSEWHERE, [names.EXTENSIONS_SCHEMA, list(needed)]).fetchall()
+    rows = connection.execute(
+        _IN_OTHER_SCHEMAS, [names.EXTENSIONS_SCHEMA, list(needed)]
+    ).fetchall()
     if missing := {*needed} - {name for (name,) in rows}:
         row = connection.execute(_OWNERSHIP, [names.EXTENSIONS_SCHEMA]).fetchone()
-        owner = f"is owned by {row[1]!r}" if row else "was another role's as this run began"
+        owner = f"is owned by {row[1]!r}" if row else "had another owner when this run began"
         listed = ", ".join(sorted(missing))
-        raise _refusal(connection, owner, f" To do without it, create {listed} in the database.")
+        raise _refusal(
+            connection, owner, f" Or create {listed} in another schema of the database."
+        )
 
 
 def _refusal(connection: Connection, why: str, way_out: str = "") -> SchemaRunnerError:
     return SchemaRunnerError(
-        f"The database {connection.info.dbname!r} has a schema {names.EXTENSIONS_SCHEMA} that "
-        f"{why}, so that what is in it could be anybody's. Have it dropped, with what is in it, "
-        f"while no run is at work.{way_out}"
+        f"Schema {names.EXTENSIONS_SCHEMA} in the database {connection.info.dbname!r} {why}, so "
+        f"its contents cannot be trusted. Drop it with CASCADE while no run is active.{way_out}"
     )
 
 
 def remove_extensions(
     connection: Connection, path: Sequence[str], log: Callable[[str], None], *, batch: int
 ) -> list[str]:
-    """Drop the extensions and their schema while no other run is in the database.
+    """Drop the extensions and their schema if no other run uses the database.
 
-    Return the names of those that were there. Pools that need them are kept as text; what is not
-    ours and needs one keeps it in place.
+    Return the names of the extensions. Pools that need them are packed. An extension stays if
+    other objects depend on it.
     """
     comment, _, is_trusted, others = connection.execute(
         _OWNERSHIP, [names.EXTENSIONS_SCHEMA]
@@ -100,42 +103,41 @@ def remove_extensions(
     database = connection.info.dbname
     if sessions.live_runs_without_lease(connection):
         return []
-    found = _there(connection)
-    left = _drop(connection, found)
-    if any(left.values()) and _pack_pools(connection, path, batch=batch):
-        left = _drop(connection, found)
-        listed = ", ".join(sorted(found))
+    installed = _list_installed(connection)
+    errors_by_object = _drop(connection, installed)
+    if any(errors_by_object.values()) and _pack_pools(connection, path, batch=batch):
+        errors_by_object = _drop(connection, installed)
         log(
-            f"In {database!r}, what is kept is made anew by the next run, because it needs "
-            f"{listed}, which the database itself does not have. CREATE EXTENSION there, and "
-            f"ready schemas are kept."
+            f"In {database!r}, only a template was kept, because schemas need "
+            f"{', '.join(sorted(installed))}, which the database itself does not have. To keep "
+            f"schemas too, run CREATE EXTENSION there."
         )
-    for what, why in left.items():
-        if why:
-            log(f"In {database!r}, {what} stays: {why}")
-    return sorted(found)
+    for dropped, error in errors_by_object.items():
+        if error:
+            log(f"In {database!r}, {dropped} stays: {error}")
+    return sorted(installed)
 
 
-def _there(connection: Connection) -> list[str]:
-    return [name for (name,) in connection.execute(_THERE, [names.EXTENSIONS_SCHEMA])]
+def _list_installed(connection: Connection) -> list[str]:
+    return [name for (name,) in connection.execute(_INSTALLED, [names.EXTENSIONS_SCHEMA])]
 
 
 def _pack_pools(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
-    # Few runs need it.
+    # Imported here because few runs need it.
     from .packed_templates import pack_pools
 
     return pack_pools(connection, path, batch=batch)
 
 
 def _drop(connection: Connection, extensions: Sequence[str]) -> dict[str, str | None]:
-    """Drop what can be dropped; map it to why it cannot be, if so."""
-    # Those that need others have come after them, and go before them.
+    """Try to drop extensions and their schema; map each to an error message, or None."""
+    # Newest first, because an extension can depend on older ones.
     drops = {f"extension {name}": ("EXTENSION", name) for name in extensions}
     drops[f"schema {names.EXTENSIONS_SCHEMA}"] = ("SCHEMA", names.EXTENSIONS_SCHEMA)
-    return {what: _why_not_dropped(connection, *drop) for what, drop in drops.items()}
+    return {name: _try_drop(connection, *drop) for name, drop in drops.items()}
 
 
-def _why_not_dropped(connection: Connection, kind: str, name: str) -> str | None:
+def _try_drop(connection: Connection, kind: str, name: str) -> str | None:
     drop = sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.Identifier(name))
     try:
         with connection.transaction():

@@ -87,20 +87,20 @@ class ProjectDatabase(Host):
         connection = self.connection
         wanted, kept = self._request.wanted, None
         if wanted is not None:
-            kept = pool.find(connection, wanted, self.path)
+            kept = pool.find_template(connection, wanted, self.path)
             if not kept:
                 opening = self.connect()
                 build_lock.enter_context(pool.build_lock(opening, wanted, self.log))
-                kept = pool.find(connection, wanted, self.path)
+                kept = pool.find_template(connection, wanted, self.path)
             if not kept:
-                pool.pass_over(connection, wanted)
+                pool.report_nearest(connection, wanted)
         others = {
             schema.name: schema.marker
-            for schema in pool.templates(connection)
+            for schema in pool.list_templates(connection)
             if not kept or schema.name != kept.name
         }
         # A run that keeps nothing does not remove pools.
-        spared = wanted.that_stay(others) if wanted else [*others]
+        spared = wanted.select_kept(others) if wanted else [*others]
         if kept:
             self.use_pool(kept)
             if not self._is_usable(kept):
@@ -109,7 +109,7 @@ class ProjectDatabase(Host):
 
     def _is_usable(self, kept: "Template") -> bool:
         """Whether a pool exists and its extensions are available; if they are not, drop it."""
-        markers = {schema.name: schema.marker for schema in pool.templates(self.connection)}
+        markers = {schema.name: schema.marker for schema in pool.list_templates(self.connection)}
         if kept.name not in markers:
             # A run with --clear-pools dropped it before this run locked it.
             return False
@@ -156,13 +156,13 @@ class ProjectDatabase(Host):
             sessions.end_test_sessions(connection, self.name, run)
             wanted = self._request.wanted
             if wanted and self.template:
-                with pool.noting_use(connection, self.template, run, wanted.now):
+                with pool.record_use(connection, self.template, run, wanted.now):
                     pass
             if wanted or not keep:
-                schemas.drop_rest(connection, run, batch=self._batch)
+                schemas.drop_remaining(connection, run, batch=self._batch)
             # Autovacuum does the rest. Before the lock on extensions, for which new runs wait.
             with suppress(psycopg.Error):
-                vacuum.run_on_catalogs(connection)
+                vacuum.vacuum_catalogs(connection)
             if self.extensions in self.path and self.lease.release_extensions():
                 self._remove_extensions()
 

@@ -1,4 +1,4 @@
-"""A summary of a database outside of the schemas of runs, to detect changes."""
+"""The state of the project's own database, except the schemas of runs, to detect changes."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -7,13 +7,13 @@ from typing import NamedTuple, Self
 from psycopg import sql
 
 from . import names
-from .global_objects import OTHERS
+from .global_objects import GLOBAL_OBJECTS
 from .server import Connection
 from .structure import BY_NAMESPACE, BY_OWNER, PARTS_OF_RELATIONS
 
-# The schemas that are neither the system's nor a run's. What runs share counts as theirs.
-_BESIDE = sql.SQL("""
-    beside AS MATERIALIZED (
+# All schemas except PostgreSQL's own, those of runs, and the one that runs share for extensions.
+_PROJECT_SCHEMAS = sql.SQL("""
+    project_schemas AS MATERIALIZED (
         SELECT oid, nspname, nspowner, nspacl FROM pg_catalog.pg_namespace
         WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', {extensions})
           AND NOT (nspname ~ {ours} AND coalesce(
@@ -25,9 +25,9 @@ _BESIDE = sql.SQL("""
     ours=sql.Literal(names.OWN_SCHEMA),
     marker=sql.Literal('{"schema_runner": '),
 )
-# In place of the value of a sequence that another session has locked.
-LOCKED = -(2**63)
-# Among the locks are those that are waited for: whoever comes later waits behind them.
+# The value of a sequence that another session has locked.
+LOCKED_VALUE = -(2**63)
+# Locks that are not granted yet count too, because later ones wait for them.
 _LOCKED = """
     locked AS MATERIALIZED (
         SELECT relation FROM pg_catalog.pg_locks
@@ -38,7 +38,7 @@ _LOCKED = """
                           WHERE datname = pg_catalog.current_database())
     )
 """
-# VACUUM and ANALYZE set the number of live rows anew. Large objects are in a catalog.
+# VACUUM and ANALYZE set the number of live rows. Large objects are rows of pg_largeobject.
 _RELATIONS = sql.SQL("""
     SELECT nspname::text, relname::text, relkind::text, c.oid::int8, relfilenode::int8,
            pg_catalog.hash_record_extended(
@@ -57,22 +57,27 @@ _RELATIONS = sql.SQL("""
                 WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
                 THEN pg_catalog.pg_sequence_last_value(c.oid) END
     FROM pg_catalog.pg_class c JOIN (
-        TABLE beside
+        TABLE project_schemas
         UNION ALL SELECT 'pg_catalog'::regnamespace, 'pg_catalog', 0::oid, NULL
     ) n ON relnamespace = n.oid
     WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND (nspname <> 'pg_catalog' OR c.oid = 'pg_catalog.pg_largeobject'::regclass)
-""").format(locked=sql.Literal(LOCKED))
+""").format(locked=sql.Literal(LOCKED_VALUE))
 _DIGEST = sql.SQL("""
-    WITH {beside}, {locked}
+    WITH {project_schemas}, {locked}
     SELECT pg_catalog.bit_xor(hash) FROM (
         SELECT pg_catalog.hash_record_extended(r, 1) FROM ({relations}) r
         UNION ALL SELECT pg_catalog.hash_record_extended(r, 2) FROM ({others}) r
-    ) AS found (hash)
-""").format(beside=_BESIDE, locked=sql.SQL(_LOCKED), relations=_RELATIONS, others=OTHERS)
-_WITH_BESIDE = sql.SQL("WITH {} {}")
+    ) AS hashes (hash)
+""").format(
+    project_schemas=_PROJECT_SCHEMAS,
+    locked=sql.SQL(_LOCKED),
+    relations=_RELATIONS,
+    others=GLOBAL_OBJECTS,
+)
+_WITH_SCHEMAS = sql.SQL("WITH {} {}")
 _WITH_LOCKED = sql.SQL("WITH {}, " + _LOCKED + "{}")
-# What tells whether counters can be compared with those of another time.
+# Whether counters can be compared with those of another moment.
 _STATISTICS = """
     SELECT pg_catalog.current_setting('track_counts') = 'on',
            pg_catalog.concat_ws(' ', pg_catalog.pg_stat_get_db_stat_reset_time(oid),
@@ -94,35 +99,36 @@ _PARTS = sql.SQL("""
     SELECT p.{column} AS owner,
            pg_catalog.hash_record_extended(ROW(p.tableoid, p.ctid, p.xmin), 0) AS hash
     FROM pg_catalog.{catalog} p JOIN pg_catalog.{owner} o ON o.oid = p.{column}
-    JOIN beside ON beside.oid = o.{namespace}
+    JOIN project_schemas ON project_schemas.oid = o.{namespace}
 """)
 _OBJECTS = sql.SQL("""
     SELECT {name}, o.oid::int8, nspname || '.' || {column},
            pg_catalog.hash_record_extended(ROW(o.ctid, o.xmin), 0)
-    FROM pg_catalog.{catalog} o JOIN beside ON beside.oid = {namespace} WHERE {where}
+    FROM pg_catalog.{catalog} o JOIN project_schemas ON project_schemas.oid = {namespace}
+    WHERE {where}
 """)
 
 
 class Relation(NamedTuple):
-    """A table, a sequence or the like, with the counters of its statistics.
-
-    `storage` is another one after TRUNCATE and whatever else writes all rows anew, `facts` and
-    `parts` are hashes of its definition, `estimates` counts what has set `live` anew, and `value`
-    is a sequence's.
-    """
+    """A row of pg_class, with its statistics. `kind` is `relkind`."""
 
     schema: str
     table: str
     kind: str
     oid: int
+    # `relfilenode`: TRUNCATE, and any other rewrite of all rows, changes it.
     storage: int
-    facts: int
+    # A hash of the properties in pg_class.
+    properties: int
     inserted: int
     updated: int
     deleted: int
     live: int
+    # How often VACUUM and ANALYZE have set `live`.
     estimates: int
+    # The last value of a sequence; negated, its start, if it is unused.
     value: int | None
+    # A hash of the rows of other catalogs, such as columns and constraints.
     parts: int = 0
 
     @property
@@ -131,27 +137,27 @@ class Relation(NamedTuple):
 
 
 class ProjectState(NamedTuple):
-    """What was outside at some moment.
+    """The state of a database, except the schemas of runs, at one moment."""
 
-    `relations` are by OIDs, and `others` map names, with OIDs where one name can stand for
-    several, to what tells of alterations. Statistics of two moments can be compared if they are
-    of the same `epoch` and both times `counted`. `transaction` is the next one to begin.
-    """
-
+    # By OID.
     relations: dict[int, Relation]
+    # Values that change with an object, by its name, and its OID if names are not unique (else 0).
     others: dict[tuple[str, int], object]
-    counted: bool
+    # Whether `track_counts` is on. Counters can be compared if the `epoch` is the same, too: when
+    # statistics were reset, and when the server started.
+    tracks_counts: bool
     epoch: str
+    # The number of the next transaction.
     transaction: int
 
     def with_definitions(self, connection: Connection) -> Self:
-        """Add the whole definitions of what has just been seen."""
+        """Return the state with full definitions, read now."""
         parts: dict[int, int] = dict(connection.execute(_parts_query()).fetchall())
         objects = connection.execute(_objects_query()).fetchall()
-        unused = _values_of_unused(connection, self.relations.values())
+        unused = _unused_sequence_values(connection, self.relations.values())
         relations = {
-            oid: one._replace(parts=parts.get(oid, 0), value=unused.get(oid, one.value))
-            for oid, one in self.relations.items()
+            oid: relation._replace(parts=parts.get(oid, 0), value=unused.get(oid, relation.value))
+            for oid, relation in self.relations.items()
         }
         others = {
             (f"{catalog[3:]} {name}", oid): (hashed, parts.get(oid, 0))
@@ -160,35 +166,37 @@ class ProjectState(NamedTuple):
         return self._replace(relations=relations, others={**self.others, **others})
 
     @classmethod
-    def seen(cls, connection: Connection) -> Self:
-        """Look at what takes little time: at rows, and less than whole definitions."""
+    def read(cls, connection: Connection) -> Self:
+        """Read what takes little time: counters of rows, and parts of definitions."""
         with connection.transaction():
-            rows = connection.execute(_WITH_LOCKED.format(_BESIDE, _RELATIONS)).fetchall()
-            others = connection.execute(_WITH_BESIDE.format(_BESIDE, OTHERS)).fetchall()
+            rows = connection.execute(_WITH_LOCKED.format(_PROJECT_SCHEMAS, _RELATIONS)).fetchall()
+            others = connection.execute(
+                _WITH_SCHEMAS.format(_PROJECT_SCHEMAS, GLOBAL_OBJECTS)
+            ).fetchall()
             row = connection.execute(_STATISTICS).fetchone()
         assert row is not None
-        counted, epoch, transaction = row
-        found = [Relation(*relation) for relation in rows]
+        tracks_counts, epoch, transaction = row
+        relations = [Relation(*relation) for relation in rows]
         return cls(
-            {one.oid: one for one in found},
+            {relation.oid: relation for relation in relations},
             {(name, 0): value for name, value in others},
-            counted,
+            tracks_counts,
             epoch,
             int(transaction),
         )
 
 
 def digest(connection: Connection) -> int:
-    """Return a hash of what `Outside.seen` returns."""
-    (found,) = connection.execute(_DIGEST).fetchone() or (0,)
-    return int(found or 0)
+    """Return a hash of what `ProjectState.read` returns."""
+    (hashed,) = connection.execute(_DIGEST).fetchone() or (0,)
+    return int(hashed or 0)
 
 
 @cache
 def _parts_query() -> bytes:
-    """Return a query for a hash by each object: of the rows of catalogs that belong to it."""
-    belonging = [(*one, owner) for one, owner in BY_OWNER.items() if one != _INDEX]
-    belonging += [(*one, "pg_class") for one in {**PARTS_OF_RELATIONS, **_MORE_PARTS}.items()]
+    """Return a query that hashes, for each object, the catalog rows that belong to it."""
+    belonging = [(*key, owner) for key, owner in BY_OWNER.items() if key != _INDEX]
+    belonging += [(*key, "pg_class") for key in {**PARTS_OF_RELATIONS, **_MORE_PARTS}.items()]
     belonging.append(("pg_constraint", "contypid", "pg_type"))
     rows = [
         _PARTS.format(
@@ -200,12 +208,12 @@ def _parts_query() -> bytes:
         for catalog, column, owner in belonging
     ]
     query = sql.SQL("WITH {} SELECT owner::int8, pg_catalog.bit_xor(hash) FROM ({}) r GROUP BY 1")
-    return query.format(_BESIDE, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
+    return query.format(_PROJECT_SCHEMAS, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
 
 
 @cache
 def _objects_query() -> bytes:
-    """Return a query for whatever has a name and a schema and is no relation."""
+    """Return a query for the objects with a name and a schema that are not relations."""
     rows = [
         _OBJECTS.format(
             name=sql.Literal(catalog),
@@ -217,24 +225,26 @@ def _objects_query() -> bytes:
         for catalog, column in BY_NAMESPACE.items()
         if catalog not in _NAMELESS
     ]
-    return _WITH_BESIDE.format(_BESIDE, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
+    return _WITH_SCHEMAS.format(_PROJECT_SCHEMAS, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
 
 
-def _values_of_unused(connection: Connection, relations: Iterable[Relation]) -> dict[int, int]:
-    """Return, negated, where sequences stand that have given out nothing yet."""
-    unused = [one for one in relations if one.kind == "S" and one.value is None]
+def _unused_sequence_values(
+    connection: Connection, relations: Iterable[Relation]
+) -> dict[int, int]:
+    """Map the OIDs of unused sequences to their current values, negated."""
+    unused = [item for item in relations if item.kind == "S" and item.value is None]
     readable = connection.execute(
         "SELECT oid::int8 FROM pg_catalog.pg_class WHERE oid = ANY(%s)"
         " AND pg_catalog.has_table_privilege(oid, 'SELECT')"
         " AND pg_catalog.has_schema_privilege(relnamespace, 'USAGE')",
-        [[one.oid for one in unused]],
+        [[item.oid for item in unused]],
     ).fetchall()
     queries = [
         sql.SQL("SELECT {}::int8, -last_value FROM {}").format(
-            one.oid, sql.Identifier(one.schema, one.table)
+            item.oid, sql.Identifier(item.schema, item.table)
         )
-        for one in unused
-        if (one.oid,) in readable
+        for item in unused
+        if (item.oid,) in readable
     ]
     if not queries:
         return {}

@@ -46,7 +46,7 @@ def remove(
         if in_use or not _has_only_our_objects(connection, request, database):
             return None
         prepared_transactions.roll_back_all(connection)
-        left = [schema.name for schema in schemas.found(connection)]
+        left = [schema.name for schema in schemas.list_own(connection)]
     try:
         databases.drop(maintenance, name)
     except (errors.ObjectInUse, errors.InsufficientPrivilege):
@@ -184,7 +184,7 @@ def clear_schemas(request: HostRequest) -> Counter[str]:
     with request.server.connect(request.name) as connection:
         sessions.refuse_transaction_pooler(connection, request.server)
         batch = locks.tables_per_transaction(connection, request.workers)
-        kept = [schema for schema in schemas.found(connection) if schema.pool is not None]
+        kept = [schema for schema in schemas.list_own(connection) if schema.pool is not None]
         alive = sessions.live_runs_without_lease(connection) if kept else {}
         for schema in kept:
             is_pool = schema.name == schema.pool
@@ -198,8 +198,8 @@ def clear_schemas(request: HostRequest) -> Counter[str]:
 
 def objects_outside_runs(connection: Connection) -> list[str]:
     """Name the objects in `public`, and the schemas that neither runs nor extensions own."""
-    found = [str(item) for item in move.contents(connection, PUBLIC)]
-    return found + [f"schema {name}" for name in schemas.others(connection)]
+    found = [str(item) for item in move.list_objects(connection, PUBLIC)]
+    return found + [f"schema {name}" for name in schemas.list_others(connection)]
 
 
 def foreign_objects(marker: Marker, found: Iterable[str]) -> list[str]:

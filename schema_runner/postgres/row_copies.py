@@ -1,4 +1,4 @@
-"""Copies of tables' rows, put aside in a schema of ours."""
+"""Copies of the rows of tables, in a template or a scratch schema."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
@@ -9,11 +9,11 @@ from . import safe_search_path
 from .rows import Table
 from .server import Connection
 
-# Tells in a copy which rows are to be kept by themselves.
+# The column of a copy that marks the rows to keep with RESET = "selective".
 MARK = "schema_runner_kept"
 _MARK = sql.Identifier(MARK)
-# The columns of foreign keys, in their order, and the operators that compare them.
-_KEYS = """
+# Foreign keys, with their columns in order, and the operators that compare them.
+_FOREIGN_KEYS = """
     SELECT child.relname, parent.relname,
            ARRAY(SELECT attname::text FROM pg_catalog.unnest(conkey) WITH ORDINALITY AS k (n, nth)
                  JOIN pg_catalog.pg_attribute ON attrelid = conrelid AND attnum = n ORDER BY nth),
@@ -32,16 +32,16 @@ _KEYS = """
 
 
 class WantedRows(NamedTuple):
-    """The rows that a table is to have: those in `source`, which has copies of some or all."""
+    """The rows that a table should have: those of `source`, a copy or a subquery of one."""
 
     table: Table
     source: sql.Composable
 
 
 class Copies:
-    """Copies of all rows of `tables`, called `rows_1` and so on, in the schema called `name`.
+    """Copies of the rows of `tables`, in tables `rows_1`, `rows_2`, … of the schema `name`.
 
-    In those of the tables in `marked` some rows are marked.
+    `marked` names the tables that have marked rows.
     """
 
     def __init__(self, name: str, tables: Sequence[Table], marked: Sequence[str] = ()) -> None:
@@ -49,17 +49,17 @@ class Copies:
         self.tables = tuple(tables)
         self.marked = tuple(marked)
 
-    def make(
+    def create(
         self,
         connection: Connection,
         source_schema: str,
         path: Sequence[str],
         since: int | None = None,
     ) -> Self:
-        """Copy the tables of `source_schema`, which `path` follows on the search_path of users.
+        """Copy the tables of `source_schema`, which `path` follows on the search_path of tests.
 
-        Mark the rows that the transaction `since`, or a later one, has inserted or changed, and
-        those that these refer to.
+        Mark the rows that the transaction `since` or a later one inserted or updated, and the rows
+        that these refer to.
         """
         mark = (
             sql.SQL("false")
@@ -81,19 +81,24 @@ class Copies:
         return self if since is None else self._with_marks(connection, source_schema)
 
     def _with_marks(self, connection: Connection, source_schema: str) -> Self:
-        """Mark what marked rows refer to, and return which tables have some."""
+        """Mark the rows that marked rows refer to; return the copies with the marked tables."""
         copies = {table.name: (copy, table) for copy, table in self}
         values = {"schema": source_schema, "tables": list(copies)}
-        keys = [_Key(*key) for key in connection.execute(_KEYS, values)]
+        keys = [_ForeignKey(*key) for key in connection.execute(_FOREIGN_KEYS, values)]
         is_spreading = True
         while is_spreading:
             spreading = [_mark_parents(connection, copies, key) for key in keys]
             is_spreading = any(spreading)
-        marked = tuple(name for name, (copy, _) in copies.items() if _is_marked(connection, copy))
+        marked = tuple(
+            name for name, (copy, _) in copies.items() if _has_marked_rows(connection, copy)
+        )
         return type(self)(self.name, self.tables, marked)
 
     def __iter__(self) -> Iterator[tuple[sql.Identifier, Table]]:
-        """Yield what the copies are called: not as the tables are, for one of ours is there."""
+        """Yield the identifier of each copy, and its table.
+
+        Copies are numbered, because a table may have the name of one of the template's own tables.
+        """
         for number, table in enumerate(self.tables, start=1):
             yield sql.Identifier(self.name, f"rows_{number}"), table
 
@@ -104,12 +109,12 @@ class Copies:
 
     @property
     def rows(self) -> dict[str, WantedRows]:
-        """All rows, by table."""
+        """The wanted rows of each table, if all are wanted."""
         return {table.name: WantedRows(table, copy) for copy, table in self}
 
     @property
     def marked_rows(self) -> dict[str, WantedRows]:
-        """The marked rows, by table."""
+        """The wanted rows of each table, if only the marked ones are wanted."""
         return {
             table.name: WantedRows(
                 table, sql.SQL("(SELECT * FROM {} WHERE {}) AS marked").format(copy, _MARK)
@@ -119,10 +124,10 @@ class Copies:
         }
 
 
-class _Key(NamedTuple):
-    """A foreign key: which columns of `child` refer to which of `parent`, by which operators.
+class _ForeignKey(NamedTuple):
+    """A foreign key from `columns` of `child` to `parent_columns` of `parent`.
 
-    An operator is the name of its schema, and its own.
+    Each of the `operators`, one a column, is a pair of schema and name.
     """
 
     child: str
@@ -133,20 +138,20 @@ class _Key(NamedTuple):
 
 
 def _mark_parents(
-    connection: Connection, copies: Mapping[str, tuple[sql.Identifier, Table]], key: _Key
+    connection: Connection, copies: Mapping[str, tuple[sql.Identifier, Table]], key: _ForeignKey
 ) -> bool:
-    """Mark the rows that a foreign key of marked rows is about; return whether there are any."""
+    """Mark the rows to which marked rows refer by this key; return whether there were any new."""
     child, parent = copies[key.child], copies[key.parent]
-    # What travels as text in one of the copies may be of its own type in the other.
+    # One copy may store as text what the other stores in its type: compare both as text.
     own = {c.name for _, table in (child, parent) for c in table.columns if c.own_type}
-    travels = bool(own.intersection([*key.columns, *key.parent_columns]))
+    as_text = bool(own.intersection([*key.columns, *key.parent_columns]))
     conditions = sql.SQL(" AND ").join(
         sql.SQL("parent.{}{cast} OPERATOR({}.{}) child.{}{cast}").format(
             sql.Identifier(parent_column),
-            sql.Identifier("pg_catalog" if travels else operator_schema),
-            sql.SQL("=" if travels else operator),
+            sql.Identifier("pg_catalog" if as_text else operator_schema),
+            sql.SQL("=" if as_text else operator),
             sql.Identifier(column),
-            cast=sql.SQL("::pg_catalog.text" if travels else ""),
+            cast=sql.SQL("::pg_catalog.text" if as_text else ""),
         )
         for column, parent_column, (operator_schema, operator) in zip(
             key.columns, key.parent_columns, key.operators, strict=True
@@ -159,7 +164,7 @@ def _mark_parents(
     return connection.execute(statement).rowcount > 0
 
 
-def _is_marked(connection: Connection, copy: sql.Identifier) -> bool:
+def _has_marked_rows(connection: Connection, copy: sql.Identifier) -> bool:
     statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(copy, _MARK)
     row = connection.execute(statement).fetchone()
     return bool(row and row[0])

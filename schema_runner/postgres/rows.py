@@ -1,4 +1,4 @@
-"""The rows of a schema, and statements that carry them to another one."""
+"""The rows of a schema: its tables, sequence values and materialized views."""
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
@@ -9,8 +9,8 @@ from psycopg import sql
 from . import safe_search_path
 from .server import Connection
 
-# A table keeps its size when its rows are deleted, so each of these is looked into. Partitions
-# have the rows of what they are partitions of; those of foreign tables are not here.
+# Tables with pages on disk, which may be without rows: a table keeps its size after DELETE.
+# Partitioned tables have no rows themselves, and foreign tables are on other servers.
 _WITH_PAGES = """
     SELECT relname FROM pg_catalog.pg_class c
     WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
@@ -20,8 +20,8 @@ _WITH_PAGES = """
                         AND deptype = 'e')
     ORDER BY c.oid
 """
-# The types of a schema are others in each schema, with others' OIDs in their values, and the
-# same is true of what a regclass stands for.
+# Columns of the schema's own types, such as enums, and of OID alias types such as regclass: their
+# values refer to objects that have other OIDs in another schema.
 _COLUMNS = r"""
     SELECT relname, attname,
            CASE WHEN typnamespace = relnamespace
@@ -38,69 +38,73 @@ _COLUMNS = r"""
 
 
 class Column(NamedTuple):
-    """A column whose values can be inserted; with an `own_type` they travel as text."""
+    """A column that is not generated.
+
+    If its type depends on the schema, `own_type` names it, and values are copied as text.
+    """
 
     name: str
     own_type: str | None = None
 
 
 class Table(NamedTuple):
-    """A table that has rows, and the columns that hold their values.
-
-    A copy of it, in another schema, has what `values` selects, maybe among other things.
-    """
+    """A table, and the columns to copy."""
 
     name: str
     columns: tuple[Column, ...]
 
     def values(self) -> list[sql.Composed]:
-        """What to select where the table itself is, for a copy of it in another schema."""
+        """Return expressions that select from the table what a copy stores."""
         return [
             sql.SQL("{0}::pg_catalog.text AS {0}" if column.own_type else "{0}").format(
-                _name(column)
+                _identifier(column)
             )
             for column in self.columns
         ]
 
     def row(self) -> sql.Composed:
-        """A row of the table itself as one text, which is that of its copy: see `row_of_copy`."""
+        """Return an expression for a row of the table as text, to compare with `row_of_copy`."""
         return _row(
-            sql.SQL("{}::pg_catalog.text" if column.own_type else "{}").format(_name(column))
+            sql.SQL("{}::pg_catalog.text" if column.own_type else "{}").format(_identifier(column))
             for column in self.columns
         )
 
     def row_of_copy(self) -> sql.Composed:
-        return _row(map(_name, self.columns))
+        """Return an expression for a row of a copy as text."""
+        return _row(map(_identifier, self.columns))
 
     def copy_from(self, source: sql.Composable, schema: str) -> sql.Composed:
-        """Insert into the table of a schema what `source` has, a copy of it.
+        """Return a statement that inserts the rows of the copy `source` into a schema's table.
 
-        The schema is first on the search_path.
+        The schema must be first on the search_path.
         """
-        columns = sql.SQL("({})").format(_listed(map(_name, self.columns)))
+        columns = sql.SQL("({})").format(_join(map(_identifier, self.columns)))
         return sql.SQL(
             "INSERT INTO {table} {columns} OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
         ).format(
             table=sql.Identifier(schema, self.name),
-            # One whose values are all generated has none to name.
+            # There may be generated columns only.
             columns=columns if self.columns else sql.SQL(""),
-            values=_listed(
-                sql.SQL("{}::{}").format(_name(column), sql.SQL(column.own_type))
+            values=_join(
+                sql.SQL("{}::{}").format(_identifier(column), sql.SQL(column.own_type))
                 if column.own_type
-                else _name(column)
+                else _identifier(column)
                 for column in self.columns
             ),
             source=source,
         )
 
 
-def tables_with_rows(
+def read_tables(
     connection: Connection,
     schema: str,
     path: Sequence[str],
     among: Collection[str] | None = None,
 ) -> list[Table]:
-    """List the tables that have rows; `path` follows the schema on the search_path of users."""
+    """List the tables that have rows, or those of them that `among` names.
+
+    `path` follows the schema on the search_path of tests.
+    """
     names = [name for (name,) in connection.execute(_WITH_PAGES, [schema])]
     if among is not None:
         names = [name for name in names if name in among]
@@ -118,11 +122,11 @@ def tables_with_rows(
 def _named_types(
     connection: Connection, schema: str, path: Sequence[str], types: Iterable[tuple[int, ...]]
 ) -> dict[tuple[int, ...], str]:
-    """Map types, by OID and modifier, to their names, which have no schema that is on the path."""
+    """Map types, by OID and modifier, to their names, without schemas that are on the path."""
     query, named = "SELECT pg_catalog.format_type(%s, %s)", {}
     with safe_search_path.users_search_path(connection, schema, path):
-        for one in types:
-            ((named[one],),) = connection.execute(query, one).fetchall()
+        for type_ in types:
+            ((named[type_],),) = connection.execute(query, type_).fetchall()
     return named
 
 
@@ -132,20 +136,20 @@ def _has_rows(connection: Connection, schema: str, table: str) -> bool:
     return bool(row and row[0])
 
 
-def _name(column: Column) -> sql.Identifier:
+def _identifier(column: Column) -> sql.Identifier:
     return sql.Identifier(column.name)
 
 
 def _row(values: Iterable[sql.Composable]) -> sql.Composed:
-    return sql.SQL("ROW({})::pg_catalog.text").format(_listed(values))
+    return sql.SQL("ROW({})::pg_catalog.text").format(_join(values))
 
 
-def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+def _join(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
 class SequenceValue(NamedTuple):
-    """Where a sequence is: at `value`, which has been given out if it `is_called`."""
+    """The state of a sequence, as in the arguments of PostgreSQL's `setval`."""
 
     name: str
     value: int
@@ -163,38 +167,39 @@ _LAST_VALUES = """
     FROM pg_catalog.pg_sequence JOIN pg_catalog.pg_class c ON c.oid = seqrelid
     WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
 """
-# So that one statement does not lock too many.
-_AT_ONCE = 50
+# A statement locks each sequence that it reads.
+_SEQUENCES_PER_QUERY = 50
 
 
-def moved_sequences(connection: Connection, schema: str) -> list[SequenceValue]:
-    """List the sequences that are not where they start."""
+def read_sequences(connection: Connection, schema: str) -> list[SequenceValue]:
+    """List the sequences that are not at their start."""
     starts = _sequence_starts(connection, schema)
-    found = _sequence_values(connection, schema, list(starts))
-    return [one for one in found if one != starts[one.name]]
+    values = _sequence_values(connection, schema, list(starts))
+    return [value for value in values if value != starts[value.name]]
 
 
 def restore_sequences(
     connection: Connection, schema: str, values: Iterable[SequenceValue], *, exactly: bool = True
 ) -> None:
-    """Bring all sequences to these values, or else to where they start.
+    """Set all sequences to these values, and those that are not listed to their start.
 
-    Unless it is to be done `exactly`, those stay that have given out nothing, wherever they are:
-    to see where would take ten times as long.
+    Without `exactly`, unused sequences that should be unused stay as they are: reading where they
+    start takes ten times as long.
     """
     starts = _sequence_starts(connection, schema)
-    wanted = starts | {one.name: one for one in values}
+    wanted = starts | {value.name: value for value in values}
     if exactly:
-        found = set(_sequence_values(connection, schema, list(wanted)))
-        moved = {wanted[one.name] for one in found} - found
+        current = set(_sequence_values(connection, schema, list(wanted)))
+        changed = {wanted[value.name] for value in current} - current
     else:
         last: dict[str, int | None] = dict(connection.execute(_LAST_VALUES, [schema]).fetchall())
-        moved = {
-            one
-            for one in wanted.values()
-            if one.name in last and last[one.name] != (one.value if one.is_called else None)
+        changed = {
+            value
+            for value in wanted.values()
+            if value.name in last
+            and last[value.name] != (value.value if value.is_called else None)
         }
-    for statement in set_sequences(moved, schema):
+    for statement in sql_set_sequences(changed, schema):
         connection.execute(statement)
 
 
@@ -205,19 +210,19 @@ def _sequence_starts(connection: Connection, schema: str) -> dict[str, SequenceV
 
 def _sequence_values(connection: Connection, schema: str, names: list[str]) -> list[SequenceValue]:
     found = []
-    for start in range(0, len(names), _AT_ONCE):
+    for start in range(0, len(names), _SEQUENCES_PER_QUERY):
         query = sql.SQL(" UNION ALL ").join(
             sql.SQL("SELECT {}::text, last_value, is_called FROM {}").format(
                 sql.Literal(name), sql.Identifier(schema, name)
             )
-            for name in names[start : start + _AT_ONCE]
+            for name in names[start : start + _SEQUENCES_PER_QUERY]
         )
         found += [SequenceValue(*row) for row in connection.execute(query)]
     return found
 
 
-def set_sequences(values: Iterable[SequenceValue], schema: str) -> list[sql.Composed]:
-    """Return statements that bring a schema's sequences to these values."""
+def sql_set_sequences(values: Iterable[SequenceValue], schema: str) -> list[sql.Composed]:
+    """Return statements that set a schema's sequences to these values."""
     return [
         sql.SQL("SELECT pg_catalog.setval({}, {}, {})").format(
             sql.Literal(sql.Identifier(schema, name).as_string()), value, is_called
@@ -226,8 +231,8 @@ def set_sequences(values: Iterable[SequenceValue], schema: str) -> list[sql.Comp
     ]
 
 
-# A view follows all that its query is about, other views among them, in the order of OIDs only
-# until one of them is replaced.
+# By OID, because a view is created after those that its query uses. (That fails if a plain view
+# between two of them was replaced later.)
 _POPULATED_VIEWS = """
     SELECT c.oid, relname, pg_catalog.pg_get_viewdef(c.oid)
     FROM pg_catalog.pg_class c
@@ -244,13 +249,13 @@ _DIFFERS = """
 """
 
 
-def materialized_views(
+def read_materialized_views(
     connection: Connection, schema: str, path: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """List the materialized views that have rows to show, and those of them that are out of date.
+    """Return the populated materialized views, and those of them that are out of date.
 
-    Refreshed in this order, the former show what they should. `path` follows the schema on the
-    search_path of users.
+    The former are in the order in which to refresh them. `path` follows the schema on the
+    search_path of tests.
     """
     views, stale = connection.execute(_POPULATED_VIEWS, [schema]).fetchall(), []
     for _, name, query in views:

@@ -1,4 +1,4 @@
-"""The schemas of runs: made, marked, listed and dropped."""
+"""Create, mark, list and drop the schemas of runs."""
 
 import time
 from collections.abc import Callable, Collection
@@ -12,7 +12,7 @@ from .databases import is_ours
 from .names import Marker, MarkerState
 from .server import Connection
 
-_LISTING = sql.SQL("""
+_SELECT_MARKED = sql.SQL("""
     SELECT nspname, pg_catalog.obj_description(oid, 'pg_namespace'), {is_ours},
            pg_catalog.pg_get_userbyid(nspowner)
     FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname, 'test_') ORDER BY nspname
@@ -23,7 +23,7 @@ _GRANTEES = """
     FROM pg_catalog.pg_namespace, pg_catalog.aclexplode(nspacl)
     WHERE nspname = %s AND grantee <> nspowner
 """
-_IS_CLOSED = """
+_IS_PRIVATE = """
     SELECT NOT EXISTS (SELECT FROM pg_catalog.aclexplode(nspacl) WHERE grantee <> nspowner)
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_class
                        WHERE relnamespace = n.oid AND relowner <> nspowner)
@@ -32,14 +32,14 @@ _IS_CLOSED = """
 
 
 class OwnSchema(NamedTuple):
-    """A schema whose name, comment and owner prove it to be some run's."""
+    """A schema that a run created, as its name, its comment and its owner prove."""
 
     name: str
     marker: Marker
 
     @property
     def pool(self) -> str | None:
-        """The template of the pool that this is in: this one, or what it was made from."""
+        """The template of the pool that contains this schema, or None."""
         if self.marker.state is not MarkerState.KEPT:
             return None
         return self.name if self.marker.fingerprint else self.marker.template
@@ -50,8 +50,8 @@ def create(connection: Connection, worker: int, run: int) -> str:
     return _create(connection, run, lambda time: names.worker_schema(worker, time))
 
 
-def create_for_shims(connection: Connection, run: int) -> str:
-    """Create a marked schema for a run's own functions and return its name."""
+def create_shims_schema(connection: Connection, run: int) -> str:
+    """Create a marked schema for a run's advisory lock functions and return its name."""
     return _create(connection, run, names.shims_schema)
 
 
@@ -60,25 +60,25 @@ def create_template(connection: Connection, run: int) -> str:
     return _create(connection, run, names.template_schema)
 
 
-def _create(connection: Connection, run: int, naming: Callable[[int], str]) -> str:
+def _create(connection: Connection, run: int, make_name: Callable[[int], str]) -> str:
     milliseconds = time.time_ns() // 1_000_000
     while True:
-        name = naming(milliseconds)
+        name = make_name(milliseconds)
         try:
             with connection.transaction():
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
                 mark(connection, name, Marker(run, MarkerState.BUILDING))
                 if names.worker_of_schema(name) is None:
-                    _close(connection, name)
+                    _revoke_grants(connection, name)
         except (errors.DuplicateSchema, errors.UniqueViolation):
-            # Another run, or another alias in this database, came in the same millisecond.
+            # Another run, or another alias of this database, took the same millisecond.
             milliseconds += 1
         else:
             return name
 
 
-def _close(connection: Connection, name: str) -> None:
-    """Take away what default privileges have given others in a schema that is executed from."""
+def _revoke_grants(connection: Connection, name: str) -> None:
+    """Revoke what default privileges grant other roles, because runs execute SQL from here."""
     for (grantee,) in connection.execute(_GRANTEES, [name]).fetchall():
         connection.execute(
             sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(
@@ -87,72 +87,75 @@ def _close(connection: Connection, name: str) -> None:
         )
 
 
-def is_closed(connection: Connection, name: str) -> bool:
-    """Whether only the owner of a schema can have written anything in it."""
-    row = connection.execute(_IS_CLOSED, [name]).fetchone()
+def is_private(connection: Connection, name: str) -> bool:
+    """Return whether only the owner of a schema can have created objects in it."""
+    row = connection.execute(_IS_PRIVATE, [name]).fetchone()
     return row is not None and bool(row[0])
 
 
 def mark(connection: Connection, name: str, marker: Marker) -> None:
+    """Store the marker as the comment of a schema."""
     connection.execute(
         sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(name), str(marker))
     )
 
 
 def mark_ready(connection: Connection, name: str, run: int) -> None:
-    """Mark a schema as ready, with what tells later whether its structure has been altered."""
+    """Mark a schema as ready, with its structure version, to detect alterations later."""
     version = structure.version(connection, name)
     mark(connection, name, Marker(run, MarkerState.READY, structure=version))
 
 
-def found(connection: Connection) -> list[OwnSchema]:
-    """List the schemas of all runs, dead or alive, in this database."""
-    return [schema for schema, owner in _marked(connection) if owner is None]
+def list_own(connection: Connection) -> list[OwnSchema]:
+    """List the schemas of all runs in this database, dead or alive."""
+    return [schema for schema, owner in _list_marked(connection) if owner is None]
 
 
-def any_template(connection: Connection) -> str | None:
-    """Return the name of what resets restore from, in a database that is cloned with it."""
-    return next(filter(names.is_template_schema, (one.name for one in found(connection))), None)
+def find_template(connection: Connection) -> str | None:
+    """Return the name of any template in this database, such as one that a clone contains."""
+    return next(
+        filter(names.is_template_schema, (schema.name for schema in list_own(connection))), None
+    )
 
 
-def left_by_other_roles(connection: Connection) -> list[str]:
-    """Name what dead runs of roles that are none of ours have left, with their owners."""
+def list_left_by_other_roles(connection: Connection) -> list[str]:
+    """List schemas of dead runs that this role may not drop, with their owners."""
     return [
         f"{schema.name} ({owner})"
-        for schema, owner in _marked(connection)
+        for schema, owner in _list_marked(connection)
         if owner is not None
         and schema.pool is None
         and not locks.is_held(connection, schema.marker.run)
     ]
 
 
-def _marked(connection: Connection) -> list[tuple[OwnSchema, str | None]]:
+def _list_marked(connection: Connection) -> list[tuple[OwnSchema, str | None]]:
     return [
         (OwnSchema(name, marker), None if is_owned else owner)
-        for name, comment, is_owned, owner in connection.execute(_LISTING)
+        for name, comment, is_owned, owner in connection.execute(_SELECT_MARKED)
         if names.is_own_schema(name) and (marker := Marker.parse(comment))
     ]
 
 
-def others(connection: Connection) -> list[str]:
-    """List the schemas that are neither ours, nor the system's, nor an extension's."""
+def list_others(connection: Connection) -> list[str]:
+    """List the schemas that belong to no run, no extension, and not to PostgreSQL itself."""
     rows = connection.execute(
         "SELECT nspname FROM pg_catalog.pg_namespace n"
         " WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')"
         " AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = n.oid AND deptype = 'e'"
         "                 AND classid = 'pg_catalog.pg_namespace'::regclass) ORDER BY nspname"
     )
-    ours = {schema.name for schema in found(connection)}
+    ours = {schema.name for schema in list_own(connection)}
     return [name for (name,) in rows if name not in ours]
 
 
 def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
     """Drop a schema of `run`, at most `batch` tables in a transaction.
 
-    Return whether it was there and was that run's: a name alone proves nothing. Raises
-    SchemaInUseError.
+    Return False if there is no such schema, or if its marker does not name that run. Raises
+    SchemaInUseError if another session uses the schema.
     """
-    if not any(s.name == name and s.marker.run == run for s in found(connection)):
+    if not any(own.name == name and own.marker.run == run for own in list_own(connection)):
         return False
     worker, tables = names.worker_of_schema(name), _tables(connection, name)
     statements = []
@@ -170,26 +173,26 @@ def drop(connection: Connection, name: str, run: int, *, batch: int) -> bool:
 
 
 def recreate(connection: Connection, name: str, run: int, *, batch: int) -> None:
-    """Drop a schema of `run` with all that is in it, and create it again."""
+    """Drop a schema of `run`, and create it again, empty."""
     drop(connection, name, run, batch=batch)
     with connection.transaction():
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
         mark(connection, name, Marker(run, MarkerState.BUILDING))
 
 
-def of_worker(connection: Connection, run: int, worker: int) -> list[str]:
-    """List the schemas of a worker of `run`, with those that a dead process has left as it."""
+def list_of_worker(connection: Connection, run: int, worker: int) -> list[str]:
+    """List the schemas of a worker of `run`, including those of a dead process."""
     return [
         schema.name
-        for schema in found(connection)
+        for schema in list_own(connection)
         if schema.marker.run == run
         and schema.pool is None
         and names.worker_of_schema(schema.name) == worker
     ]
 
 
-def lock_of_pool(template: str) -> int:
-    """Return the advisory lock that each run which uses a pool holds, shared with others."""
+def pool_lock_key(template: str) -> int:
+    """Return the key of the advisory lock that every run holds in shared mode on its pool."""
     return locks.key(f"template {template}")
 
 
@@ -200,15 +203,14 @@ def sweep(
     spared: Collection[str] = (),
     alive: Collection[int] = (),
 ) -> list[str]:
-    """Drop the schemas of runs that are no more; return their names.
+    """Drop the schemas of dead runs and of unused pools; return their names.
 
-    So are those of a pool that no run uses, unless it is that of a template in `spared`. What
-    cannot be dropped now, because another session uses it or another role owns it, stays
-    for a later run. Runs that are `alive` without a lease keep what they have, and all pools,
-    since it is unknown which one they use.
+    Pools whose templates are in `spared` stay. So do schemas that another session uses or another
+    role owns, until a later run. `alive` lists the runs that are alive without a lease: their
+    schemas stay, and all pools, because any of them may be in use.
     """
     dropped = []
-    for schema in found(connection):
+    for schema in list_own(connection):
         if schema.pool in spared or schema.marker.run in alive or (schema.pool and alive):
             continue
         if drop_unused(connection, schema, batch=batch):
@@ -217,30 +219,33 @@ def sweep(
 
 
 def drop_unused(connection: Connection, schema: OwnSchema, *, batch: int) -> bool:
-    """Drop a schema unless its run is alive, or one uses its pool; return whether it was there."""
-    lock = lock_of_pool(schema.pool) if schema.pool else schema.marker.run
+    """Drop a schema unless its run, or a run that uses its pool, is alive.
+
+    Return whether it was dropped.
+    """
+    lock = pool_lock_key(schema.pool) if schema.pool else schema.marker.run
     with locks.try_hold(connection, lock) as is_free:
-        # A lease may be in another database.
+        # Leases of runs may be in another database.
         if is_free and not locks.is_held(connection, lock):
             with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
-                # The owner may have cleaned up while we took its lock: drop looks again.
+                # `drop` checks again: the owner may have cleaned up before we took its lock.
                 return drop(connection, schema.name, schema.marker.run, batch=batch)
     return False
 
 
-def drop_rest(connection: Connection, run: int, *, batch: int) -> None:
-    """Drop what a run still has but for its pool, as where it was broken off in a build.
+def drop_remaining(connection: Connection, run: int, *, batch: int) -> None:
+    """Drop the remaining schemas of a run, except those of a pool.
 
-    What cannot be dropped now stays for a later run, as in `reap`.
+    Schemas that cannot be dropped now stay for a later run, as in `sweep`.
     """
-    for schema in found(connection):
+    for schema in list_own(connection):
         if schema.marker.run == run and schema.pool is None:
             with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
                 drop(connection, schema.name, run, batch=batch)
 
 
 def _tables(connection: Connection, schema: str) -> list[str]:
-    """List a schema's tables, partitions before what they are partitions of."""
+    """List a schema's tables, partitions before their parents."""
     rows = connection.execute(
         "SELECT relname FROM pg_catalog.pg_class c"
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -253,19 +258,18 @@ def _tables(connection: Connection, schema: str) -> list[str]:
 def _execute_unblocked(
     connection: Connection, statement: sql.Composed, name: str, run: int, worker: int | None
 ) -> None:
-    """Execute a drop; end what the schema's worker has open where that holds it up.
+    """Execute a drop; if it is blocked, end the transactions of the schema's worker, and retry.
 
-    A test can leave a transaction open, or prepared, and a worker that was killed in the middle
-    of a statement leaves its backend at it. Anybody else's is left alone: then this raises
-    LockNotAvailable.
+    A test can leave a transaction open, or prepared, and the backend of a killed worker can still
+    be executing a statement. Raises LockNotAvailable if another session blocks the drop.
     """
-    for last in (False, True):
+    for is_retry in (False, True):
         try:
             with connection.transaction():
                 lock_waits.set_lock_timeout(connection)
                 connection.execute(statement)
         except errors.LockNotAvailable:
-            if last:
+            if is_retry:
                 raise
             sessions.end_test_sessions(connection, connection.info.dbname, run, worker)
             prepared_transactions.roll_back(

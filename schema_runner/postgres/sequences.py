@@ -1,4 +1,4 @@
-"""Sequences that columns own."""
+"""Sequences that are owned by columns."""
 
 from collections.abc import Collection
 from typing import Any
@@ -34,15 +34,15 @@ _OWNED = """
 
 
 def restart(connection: Connection, schema: str, tables: Collection[str]) -> None:
-    """Have the sequences that tables own start anew, but after the rows that are there."""
+    """Restart the sequences of tables at their start, or after the rows that remain."""
     connection.execute(_RESTART, [list(tables), schema])
     advance(connection.cursor(), schema)
 
 
 def advance(cursor: Any, schema: str) -> None:
-    """Move each sequence in `schema` past the greatest value in the column that owns it.
+    """Advance each sequence in `schema` to the greatest value in the column that owns it.
 
-    `cursor` is any cursor on psycopg. No sequence is set back.
+    `cursor` is any psycopg or Django cursor. No sequence is set back.
     """
     cursor.execute(_OWNED, [schema])
     statements = [

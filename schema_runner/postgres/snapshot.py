@@ -1,4 +1,4 @@
-"""Snapshots: a template as a file, for machines that have no pool."""
+"""Snapshots: templates as files, for machines that have no pool, such as CI."""
 
 import json
 import os
@@ -25,8 +25,8 @@ from .structure_script import TemplateContents
 from .template import Template
 
 _FORMAT = 3
-# What comes of bytes that are not what was written.
-_ERRORS = (
+# The errors that reading a damaged file raises.
+_READ_ERRORS = (
     *(AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError),
     *(TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
 )
@@ -36,53 +36,53 @@ _MANIFEST = "manifest.json"
 
 
 class SnapshotError(Exception):
-    """A file is no snapshot, or not one that can be used here; the message says why."""
+    """A file is not a snapshot, or cannot be used here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a file holds: the `contents` of a template, and the rows of its tables.
-
-    `types` lists the types of the columns of each table's copy, and `rows` has what COPY writes
-    of it. `extensions` maps the names of those that are needed to their versions. `made` is in
-    seconds since the Unix epoch.
-    """
+    """The contents of a template, with rows."""
 
     fingerprint: str
+    # When the template was created, in seconds since the Unix epoch.
     made: int
     contents: TemplateContents
+    # The names and versions of the extensions that the template needs.
     extensions: Mapping[str, str]
+    # For each table, the types of its copy's columns, and the output of COPY.
     types: Sequence[Sequence[str]]
     rows: Sequence[bytes]
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read all that is in a file, or raise SnapshotError."""
-        with opened(path) as (found, file):
-            parts = (found[key] for key in ("facts", "before", "after", "inventory"))
+        """Read a file. Raises SnapshotError."""
+        with open_snapshot(path) as (manifest, file):
+            parts = (manifest[key] for key in ("facts", "before", "after", "inventory"))
             contents = TemplateContents.load(*parts)
             columns = [len(Copies.columns(table)) for table in contents.tables]
-            if [len(types) for types in found["types"]] != columns:
-                raise SnapshotError("its tables have other columns than it says")
+            if [len(types) for types in manifest["types"]] != columns:
+                raise SnapshotError("the columns of its tables do not match its contents")
             return cls(
-                fingerprint=found["fingerprint"],
-                made=int(found["made"]),
+                fingerprint=manifest["fingerprint"],
+                made=int(manifest["made"]),
                 contents=contents,
-                extensions=dict(found["extensions"]),
-                types=found["types"],
+                extensions=dict(manifest["extensions"]),
+                types=manifest["types"],
                 rows=[file.read(f"rows/{n}") for n in range(len(contents.tables))],
             )
 
     @classmethod
-    def of(cls, connection: Connection, template: Template, fingerprint: str, made: int) -> Self:
-        """Read a template."""
+    def from_template(
+        cls, connection: Connection, template: Template, fingerprint: str, made: int
+    ) -> Self:
+        """Read a template and its rows."""
         return cls(
             fingerprint=fingerprint,
             made=made,
-            contents=template.whole(connection),
+            contents=template.read_contents(connection),
             extensions=dict(connection.execute(_EXTENSIONS).fetchall()),
-            types=_types(connection, template),
-            rows=[_rows(connection, copy) for copy, _ in template.copies],
+            types=_column_types(connection, template),
+            rows=[_copy_out(connection, copy) for copy, _ in template.copies],
         )
 
     @property
@@ -90,45 +90,52 @@ class Snapshot:
         return self.contents.extra
 
     def write(self, path: Path) -> None:
-        """Put a whole file where the path says, or leave what is there; may raise OSError."""
+        """Write the file, or replace it, atomically. Raises OSError."""
         manifest = {
             "fingerprint": self.fingerprint,
             "made": self.made,
-            "facts": self.contents.facts,
+            "facts": self.contents.metadata,
             "before": self.contents.script.before,
             "after": self.contents.script.after,
             "inventory": sorted(self.contents.inventory),
             "extensions": self.extensions,
             "types": self.types,
         }
-        write(path, manifest, {f"rows/{number}": rows for number, rows in enumerate(self.rows)})
+        write_file(
+            path, manifest, {f"rows/{number}": rows for number, rows in enumerate(self.rows)}
+        )
 
     def restore(
         self, connection: Connection, marker: Marker, *, path: Sequence[str], extensions: str
     ) -> Template:
-        """Make a template of what is here, and the extensions that are missing.
+        """Create a template from the snapshot, and the missing extensions, in one transaction.
 
-        Those go into the schema called `extensions`. Raises SnapshotError, and has then done
-        nothing.
+        `path` follows a copy on the search_path, and `extensions` is the schema for extensions.
+        Raises SnapshotError.
         """
         try:
-            # Others may be about to create the same extensions.
+            # Other runs may create the same extensions.
             with connection.transaction():
                 locks.acquire_until_commit(connection, locks.EXTENSIONS)
                 for name, version in self.missing_extensions(connection).items():
                     create_extension(connection, name, version, extensions)
-                # As the types of columns are named.
+                # The names of the columns' types depend on the path.
                 with safe_search_path.users_search_path(connection, "pg_catalog", path):
                     return self._fill(connection, marker, path)
         except psycopg.Error as error:
             raise SnapshotError(str(error).partition("\n")[0]) from error
 
     def missing_extensions(self, connection: Connection) -> dict[str, str]:
-        """Return those that are needed and not there; raise SnapshotError for another version."""
+        """Return the names and versions of extensions to create.
+
+        Raises SnapshotError if one is installed in another version.
+        """
         installed: dict[str, str] = dict(connection.execute(_EXTENSIONS).fetchall())
         for name, version in self.extensions.items():
             if installed.get(name, version) != version:
-                raise SnapshotError(f"extension {name} is of version {installed[name]} here")
+                raise SnapshotError(
+                    f"it needs extension {name} {version}, and the database has {installed[name]}"
+                )
         return {
             name: version for name, version in self.extensions.items() if name not in installed
         }
@@ -136,18 +143,18 @@ class Snapshot:
     def _fill(self, connection: Connection, marker: Marker, path: Sequence[str]) -> Template:
         name = schemas.create_template(connection, marker.run)
         template = Template(name, self.contents, tuple(path))
-        fill(connection, template.copies, self.types, self.rows)
-        template.complete(connection, marker)
+        load_rows(connection, template.copies, self.types, self.rows)
+        template.write_contents(connection, marker)
         return template
 
 
-def fill(
+def load_rows(
     connection: Connection,
     copies: Copies,
     types: Sequence[Sequence[str]],
     rows: Sequence[bytes],
 ) -> None:
-    """Make copies of tables of what COPY has written of them."""
+    """Create the copies of tables, and load their rows from the output of COPY."""
     for (copy, table), types_of_copy, rows_of_copy in zip(copies, types, rows, strict=True):
         columns = sql.SQL(", ").join(
             sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_))
@@ -158,22 +165,23 @@ def fill(
             target.write(rows_of_copy)
 
 
-# In the order in which they need each other.
+# In the order of their dependencies.
 _EXTENSIONS = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY oid"
-_FIXED = (
+_HAS_FIXED_SCHEMA = (
     "SELECT FROM pg_catalog.pg_available_extension_versions"
     " WHERE name = %s AND version = %s AND schema IS NOT NULL"
 )
-# What migrations can change that is in no schema.
-_BESIDE = """
+# Changes that migrations can make to the database itself.
+_DATABASE_CHANGES = """
     SELECT 'the settings of the database' FROM pg_catalog.pg_db_role_setting
     WHERE setdatabase = (SELECT oid FROM pg_catalog.pg_database
                          WHERE datname = pg_catalog.current_database())
     UNION
-    SELECT 'who may use the database' FROM pg_catalog.pg_database
+    SELECT 'the privileges of the database' FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database() AND datacl IS NOT NULL
+    ORDER BY 1
 """
-_TYPES = """
+_COLUMN_TYPES = """
     SELECT pg_catalog.format_type(atttypid, atttypmod)
     FROM pg_catalog.pg_attribute
     WHERE attrelid OPERATOR(pg_catalog.=) %s::pg_catalog.regclass
@@ -183,9 +191,9 @@ _TYPES = """
 
 
 def create_extension(connection: Connection, name: str, version: str, schema: str) -> None:
-    """Create an extension of this version unless it is there."""
-    row = connection.execute(_FIXED, [name, version]).fetchone()
-    # One that knows its schema need not be told.
+    """Create an extension in this version unless it exists."""
+    row = connection.execute(_HAS_FIXED_SCHEMA, [name, version]).fetchone()
+    # PostgreSQL refuses SCHEMA for an extension whose control file names another one.
     where = sql.SQL("") if row else sql.SQL("SCHEMA {}").format(sql.Identifier(schema))
     connection.execute(
         sql.SQL("CREATE EXTENSION IF NOT EXISTS {} {} VERSION {}").format(
@@ -194,60 +202,64 @@ def create_extension(connection: Connection, name: str, version: str, schema: st
     )
 
 
-def _types(connection: Connection, template: Template) -> list[list[str]]:
-    """Name the types of the columns of copies, without schemas: another place has others."""
+def _column_types(connection: Connection, template: Template) -> list[list[str]]:
+    """Return the types of the columns of copies, unqualified, because schemas differ elsewhere."""
     with safe_search_path.users_search_path(connection, template.name, template.path):
         return [
-            [name for (name,) in connection.execute(_TYPES, [copy.as_string(connection)])]
+            [name for (name,) in connection.execute(_COLUMN_TYPES, [copy.as_string(connection)])]
             for copy, _ in template.copies
         ]
 
 
-def _rows(connection: Connection, table: sql.Identifier) -> bytes:
+def _copy_out(connection: Connection, table: sql.Identifier) -> bytes:
     with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(table)) as rows:
         return b"".join(bytes(block) for block in rows)
 
 
-def refuse_changes_beside(connection: Connection) -> None:
-    """Raise SnapshotError where a database is not as it was created, but for its schemas."""
-    if changed := [text for (text,) in connection.execute(_BESIDE)]:
+def refuse_database_changes(connection: Connection) -> None:
+    """Raise SnapshotError if migrations have changed settings or privileges of the database."""
+    if changed := [text for (text,) in connection.execute(_DATABASE_CHANGES)]:
         raise SnapshotError(f"migrations have changed {', '.join(changed)}")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
-    """Yield the manifest of a file, and the file; raise SnapshotError for what is wrong in it."""
+def open_snapshot(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
+    """Yield the manifest of a snapshot, and the open file.
+
+    Raises SnapshotError, also for errors of the caller in reading the file.
+    """
     try:
-        # What is read whole has its checksum compared.
+        # zipfile compares the checksum of each member that is read to its end.
         with zipfile.ZipFile(path) as file:
-            found = json.loads(file.read(_MANIFEST))
-            if found["format"] != _FORMAT:
-                raise SnapshotError(f"it is of another format, {found['format']!r}")
-            yield found, file
-    except _ERRORS as error:
-        raise SnapshotError(f"it is damaged, or no snapshot: {error}") from error
+            manifest = json.loads(file.read(_MANIFEST))
+            if manifest["format"] != _FORMAT:
+                raise SnapshotError(f"its format is {manifest['format']!r}, not {_FORMAT}")
+            yield manifest, file
+    except _READ_ERRORS as error:
+        raise SnapshotError(f"it is damaged, or not a snapshot: {error}") from error
 
 
-def facts_of(path: Path) -> tuple[str, int, Mapping[str, Any]]:
-    """Return the fingerprint of a file, when it was made, and its extra facts.
+def read_metadata(path: Path) -> tuple[str, int, Mapping[str, Any]]:
+    """Return the fingerprint of a snapshot, the time of its creation, and its `extra` metadata.
 
     Raises SnapshotError.
     """
-    with opened(path) as (found, _):
-        extra = found["extra"] if "extra" in found else json.loads(found["facts"])["extra"]
-        return str(found["fingerprint"]), int(found["made"]), dict(extra)
+    with open_snapshot(path) as (manifest, _):
+        is_database = "extra" in manifest
+        extra = manifest["extra"] if is_database else json.loads(manifest["facts"])["extra"]
+        return str(manifest["fingerprint"]), int(manifest["made"]), dict(extra)
 
 
-def newest(folder: Path) -> list[Path]:
-    """List the snapshots in a folder, the newest first."""
-    with suppress(FileNotFoundError):  # Another run removes old ones.
+def list_newest_first(folder: Path) -> list[Path]:
+    """List the snapshots in a folder, newest first."""
+    with suppress(FileNotFoundError):  # Another run may remove old ones.
         found = [path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.name)]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     return []
 
 
-def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
-    """Put a whole file where the path says, or leave what is there; may raise OSError."""
+def write_file(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+    """Write a snapshot, or replace it, atomically. Raises OSError."""
     make_hidden(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
@@ -258,7 +270,7 @@ def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes])
             file.writestr(_MANIFEST, json.dumps({"format": _FORMAT, **manifest}))
             for member, content in members.items():
                 file.writestr(member, content)
-        # Another user may restore the cache.
+        # Another user may restore the CI cache.
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
@@ -267,18 +279,18 @@ def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes])
         raise
 
 
-def path_of(folder: Path, fingerprint: str, variant: str) -> Path:
-    """Return the file for a fingerprint; `variant` is of what only a build shows."""
+def snapshot_path(folder: Path, fingerprint: str, variant: str) -> Path:
+    """Return the path for a fingerprint; `variant` is a hash of the recorded dependencies."""
     return folder / f"{fingerprint}-{variant}{_SUFFIX}"
 
 
-def files(folder: Path, fingerprint: str) -> list[Path]:
-    """List the files that are called so."""
+def list_with_fingerprint(folder: Path, fingerprint: str) -> list[Path]:
+    """List the snapshots with a fingerprint."""
     return sorted(folder.glob(f"{fingerprint}-*{_SUFFIX}"))
 
 
 def remove_older(folder: Path, oldest: int) -> None:
-    """Remove the snapshots that were written before that time, in seconds since the Unix epoch."""
+    """Remove snapshots written before `oldest`, in seconds since the Unix epoch."""
     for path in folder.glob(f"*{_SUFFIX}"):
         if _NAME.fullmatch(path.name) and path.stat().st_mtime < oldest:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The structure of a schema: an inventory, and a short value that every alteration changes."""
+"""The structure of a schema: its inventory, and a version that changes with every alteration."""
 
 from functools import cache
 from typing import TypeAlias
@@ -9,9 +9,9 @@ from .server import Connection
 
 Version: TypeAlias = int
 
-# The columns by which rows of catalogs belong to a schema, or to a row of another catalog that
-# does. Such rows are never changed in place but for statistics, so what names all row versions
-# tells of every alteration.
+# The columns by which catalog rows belong to a schema, or to a row of another catalog that does.
+# PostgreSQL changes such rows in place only for statistics, so a hash of their versions (ctid and
+# xmin) changes with every alteration.
 BY_NAMESPACE = {
     "pg_collation": "collnamespace",
     "pg_constraint": "connamespace",
@@ -48,9 +48,10 @@ BY_OWNER = {
     ("pg_ts_config_map", "mapcfg"): "pg_ts_config",
 }
 PARTS_OF_RELATIONS = {"pg_policy": "polrelid", "pg_rewrite": "ev_class", "pg_trigger": "tgrelid"}
-# These are told by what is in them: TRUNCATE alters rows of pg_class, a reset those of triggers
-# and rules, which it disables for a while, and ALTER SEQUENCE … RESTART those of sequences.
-_CONTENTS = [
+# Catalogs hashed by value, because row versions also change without an alteration: TRUNCATE writes
+# pg_class, a reset disables triggers and rules for a while, and ALTER SEQUENCE … RESTART writes
+# pg_sequence.
+_HASHED_BY_VALUE = [
     """
     SELECT oid, relname, relkind, relowner, relnatts, relchecks, relpersistence, relreplident,
            relrowsecurity, relforcerowsecurity, relam, reltablespace, reloptions, relispopulated,
@@ -72,7 +73,7 @@ _CONTENTS = [
     "SELECT nspacl::text FROM pg_catalog.pg_namespace WHERE oid = (TABLE ours)",
     "SELECT d.* FROM pg_catalog.pg_description d WHERE (classoid, objoid) IN (TABLE own)",
     "SELECT l.* FROM pg_catalog.pg_seclabel l WHERE (classoid, objoid) IN (TABLE own)",
-    # Sequences that belong to columns, and what depends on an extension.
+    # Sequences owned by columns, and dependencies on extensions.
     """
     SELECT d.objid, refobjid, refobjsubid, deptype
     FROM pg_catalog.pg_depend d JOIN own USING (classid, objid)
@@ -99,7 +100,7 @@ _ROWS_OF_OWNER = sql.SQL("""
 """)
 
 
-def _for(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sql.Composed:
+def _format(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sql.Composed:
     return template.format(
         name=f"pg_catalog.{catalog}",
         catalog=sql.Identifier(catalog),
@@ -110,12 +111,12 @@ def _for(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sql.C
 
 @cache
 def _version_query() -> bytes:
-    own = [_for(_OWN, *one) for one in (("pg_class", "relnamespace"), *BY_NAMESPACE.items())]
-    own += [_for(_PARTS, *one) for one in PARTS_OF_RELATIONS.items()]
+    own = [_format(_OWN, *one) for one in (("pg_class", "relnamespace"), *BY_NAMESPACE.items())]
+    own += [_format(_PARTS, *one) for one in PARTS_OF_RELATIONS.items()]
     rows = [
-        *(_for(_ROWS, *one) for one in BY_NAMESPACE.items()),
-        *(_for(_ROWS_OF_OWNER, *one, owner) for one, owner in BY_OWNER.items()),
-        *map(sql.SQL, _CONTENTS),
+        *(_format(_ROWS, *one) for one in BY_NAMESPACE.items()),
+        *(_format(_ROWS_OF_OWNER, *one, owner) for one, owner in BY_OWNER.items()),
+        *map(sql.SQL, _HASHED_BY_VALUE),
     ]
     hashed = sql.SQL("SELECT pg_catalog.hash_record_extended(r, {}) FROM ({}) r")
     hashes = [hashed.format(number, query) for number, query in enumerate(rows)]
@@ -123,12 +124,12 @@ def _version_query() -> bytes:
     query = sql.SQL("""
         WITH ours AS MATERIALIZED (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s),
              own AS MATERIALIZED ({})
-        SELECT pg_catalog.bit_xor(hash) FROM ({}) AS all_of_them (hash)
+        SELECT pg_catalog.bit_xor(hash) FROM ({}) AS hashes (hash)
     """)
     return query.format(both.join(own), both.join(hashes)).as_bytes()
 
 
-# Whatever has privileges, with those that it has, and those that PostgreSQL gives by itself.
+# All objects that have privileges, with their ACL and the ACL that PostgreSQL gives by default.
 OBJECTS = """
     WITH ours AS MATERIALIZED (
         SELECT oid, quote_ident(nspname) || '.' AS prefix, nspowner, nspacl
@@ -152,8 +153,8 @@ OBJECTS = """
           AND typelem = 0
     )
 """
-# Names are without the schema, and a column has its place among those that are not dropped.
-# Definitions are not told: see `Script.differences`.
+# Names have no schema, and columns are numbered without the dropped ones. Definitions are compared
+# by `Script.differences`.
 _INVENTORY = """
     {with_objects}, relations AS MATERIALIZED (
         SELECT c.oid, relname, relkind, relispopulated
@@ -224,29 +225,28 @@ _INVENTORY = """
 
 
 def version(connection: Connection, schema: str) -> Version:
-    """Return what is the same as long as nothing in a schema is made, altered or dropped.
+    """Return a hash that changes when an object in a schema is created, altered or dropped.
 
-    Rows, sequences' values, TRUNCATE, VACUUM and triggers that are disabled and enabled again do
-    not count.
+    Rows, sequence values, TRUNCATE, VACUUM, and triggers that are disabled and enabled again do
+    not change it.
     """
-    (found,) = connection.execute(_version_query(), [schema]).fetchone() or (0,)
-    return int(found or 0)
+    (hashed,) = connection.execute(_version_query(), [schema]).fetchone() or (0,)
+    return int(hashed or 0)
 
 
 def inventory(connection: Connection, schema: str) -> frozenset[str]:
-    """List what is in a schema, as in "index book_title: book f t".
+    """List the objects in a schema with their properties, such as "index book_title: book f t".
 
-    Two schemas with the same contents have the same inventory. What extensions brought is left
-    out.
+    Schemas with the same structure have the same inventory. Members of extensions are left out.
     """
-    # Rolled back: within a caller's transaction the settings would last until its end.
+    # Rolled back, because the settings would last until the end of a caller's transaction.
     with connection.transaction(force_rollback=True):
-        # The server qualifies every name that is not on the path.
+        # PostgreSQL qualifies each name that is not on the path.
         connection.execute("SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off")
         query = sql.SQL(_INVENTORY).format(with_objects=sql.SQL(OBJECTS))
         return frozenset(fact for (fact,) in connection.execute(query, [schema]))
 
 
-def different(one: frozenset[str], other: frozenset[str]) -> list[str]:
-    """Name what two inventories do not have alike, such as "table column book.title"."""
+def differences(one: frozenset[str], other: frozenset[str]) -> list[str]:
+    """List the objects that differ between two inventories, such as "table column book.title"."""
     return sorted({fact.partition(": ")[0] for fact in one ^ other})

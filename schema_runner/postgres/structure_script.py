@@ -1,4 +1,4 @@
-"""The structure script: DDL that makes all of a schema, without rows."""
+"""The structure script: DDL from pg_dump that creates the objects of a schema, without rows."""
 
 import json
 import re
@@ -16,27 +16,28 @@ if TYPE_CHECKING:
     from .pg_dump import Dump
 
 
-# Above each object in what pg_dump writes. A comment in SQL may look like it: then the pieces
-# are no SQL, which shows as soon as a copy is made.
+# The header that pg_dump writes above each object. A comment in SQL may look like one: then the
+# statements are cut in the wrong place, and the first copy fails.
 _HEADER = re.compile(
     r"^--\n-- (?:Data for )?Name: (?P<name>.*); Type: (?P<type>[A-Z ]+); Schema: .*; Owner: .*\n"
     r"--\n",
     re.MULTILINE,
 )
-_NAME = "-- "
+_COMMENT = "-- "
 _END = "\n--\n-- PostgreSQL database dump complete\n--\n"
-# What comes once the rows are there: https://www.postgresql.org/docs/current/app-pgdump.html,
-# --section=post-data. It is in that order already.
+# Objects to create after the rows, which pg_dump writes last:
+# https://www.postgresql.org/docs/current/app-pgdump.html, --section=post-data.
 _AFTER_ROWS = {
     *("CHECK CONSTRAINT", "CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH", "POLICY"),
     *("ROW SECURITY", "RULE", "STATISTICS", "TRIGGER", "ACL", "DEFAULT ACL"),
 }
-# After an object stands what those to come are made with, in which dumps of one schema differ.
+# Defaults for the next objects, which pg_dump writes after an object; dumps of equal schemas
+# differ in them.
 _SET = re.compile(r"\n+SET default_\w+ = .*;")
-# At the end of what makes an object.
+# The last statement of an object.
 _OWNER = re.compile(r"\n\n\nALTER [A-Z ]+ .* OWNER TO (?P<owner>.*);\n*\Z")
-# What dumps differ in between versions, and what a session of ours needs: a body is not to be
-# checked before what it uses is there.
+# Settings that vary between versions of pg_dump, and those for our session: PostgreSQL must not
+# check function bodies before the objects that they use exist.
 SETTINGS = """
     SET client_encoding = 'UTF8';
     SET standard_conforming_strings = on;
@@ -49,28 +50,29 @@ SETTINGS = """
 
 
 class Script(NamedTuple):
-    """Statements that make what is in `schema`: `before` there are rows, and `after` that.
+    """Statements that create the objects of `schema`, one string an object, after a comment.
 
-    Each is of one object, which a comment ahead of it names. They name the schema in full: its
-    name is nowhere else, so that another can be put in its place.
+    The statements qualify all names with the schema. Its name is unique, so that it can be
+    replaced by another.
     """
 
     schema: str
+    # Statements to execute before and after the rows are inserted.
     before: tuple[str, ...]
     after: tuple[str, ...]
 
     @classmethod
-    def parse(cls, dump: str, schema: str, *, owner: str, more: Iterable[str] = ()) -> Self:
-        """Take to pieces what pg_dump has written about one schema.
+    def parse(cls, dump: str, schema: str, *, owner: str, casts: Iterable[str] = ()) -> Self:
+        """Parse the output of pg_dump for one schema.
 
-        `owner` is the quoted name of the role that is going to make others of it, and so needs
-        no statement to own them. `more` is what pg_dump leaves out, before there are rows.
-        Raises DumpError for what pg_dump has not written.
+        `owner` is the quoted name of the role that will execute the script, whose ALTER … OWNER TO
+        statements are left out. `casts` are CREATE CAST statements to add, which pg_dump omits.
+        Raises DumpError if the output is incomplete.
         """
         before: list[str] = []
         after: list[str] = []
-        for kind, name, text in entries(dump):
-            # The schema itself, and the comment that proves whose it is, each has already.
+        for kind, name, text in parse_entries(dump):
+            # The runner creates the schema itself, and its comment, which proves ownership.
             if kind == "SCHEMA" or (kind == "COMMENT" and name == f"SCHEMA {schema}"):
                 continue
             statements, settings = _SET.sub("", text), "".join(_SET.findall(text))
@@ -78,10 +80,10 @@ class Script(NamedTuple):
             if ending is not None and ending["owner"] == owner:
                 statements = statements[: ending.start()]
             is_after = bool(after) or kind in _AFTER_ROWS
-            statement = f"{_NAME}{kind.lower()} {name}\n{statements.strip()}{settings}"
+            statement = f"{_COMMENT}{kind.lower()} {name}\n{statements.strip()}{settings}"
             (after if is_after else before).append(statement)
-        more = (f"{_NAME}cast\n{cast}" for cast in more)
-        return cls(schema, (*before, *more), tuple(after))
+        commented = (f"{_COMMENT}cast\n{cast}" for cast in casts)
+        return cls(schema, (*before, *commented), tuple(after))
 
     def for_schema(self, schema: str) -> Self:
         """Return the same script for another schema."""
@@ -92,21 +94,23 @@ class Script(NamedTuple):
         )
 
     def differences(self, other: Self) -> list[str]:
-        """Name the objects, such as "table book", of which the other says something else."""
+        """List the objects that the other script creates differently, such as "table book"."""
         one, two = (
-            Counter(map(_essence, (*script.before, *script.after)))
+            Counter(map(_normalize, (*script.before, *script.after)))
             for script in (self, other.for_schema(self.schema))
         )
-        names = {text.partition("\n")[0].removeprefix(_NAME) for text in (one - two) | (two - one)}
+        names = {
+            text.partition("\n")[0].removeprefix(_COMMENT) for text in (one - two) | (two - one)
+        }
         return sorted(name.replace(f"{self.schema}.", "") for name in names)
 
 
-# The server writes some expressions otherwise once it has read what it had written: it casts each
-# element of an array rather than the array, as in `status IN ('a', 'b')` of varchar, and takes
-# parentheses out of `a AND b AND c`. What is left without casts and parentheses is the same.
+# PostgreSQL writes some expressions differently after it has parsed its own output: for a varchar,
+# `status IN ('a', 'b')` then casts each element instead of the array, and `a AND b AND c` loses
+# parentheses. Without casts and parentheses, both are the same.
 _REWRITTEN = re.compile(
     r"""
-    (?P<kept> '(?:[^']|'')*' | "[^"]*" | \$[^$]*\$.* )  # A function's body is as it was made.
+    (?P<kept> '(?:[^']|'')*' | "[^"]*" | \$[^$]*\$.* )  # Function bodies stay as they are.
     | ::(?:"[^"]*"|[\w.])+ (?:\ varying|\ precision)? (?:\([\d,]+\))?
       (?:\ with(?:out)?\ time\ zone)? (?:\[\])*
     | [\s()]+
@@ -115,24 +119,27 @@ _REWRITTEN = re.compile(
 )
 
 
-def _essence(statement: str) -> str:
-    """Return what is the same for statements that say the same.
+def _normalize(statement: str) -> str:
+    """Return a text that is the same for equivalent statements of one object.
 
-    Privileges are in the order in which they were given, which is no difference.
+    The order of GRANT statements does not count: it is the order in which privileges were granted.
     """
     name, _, text = _SET.sub("", statement).partition("\n")
-    if name.startswith(f"{_NAME}acl"):
+    if name.startswith(f"{_COMMENT}acl"):
         text = "\n".join(sorted(text.splitlines()))
-    return f"{name}\n{_REWRITTEN.sub(lambda found: found['kept'] or '', text)}"
+    return f"{name}\n{_REWRITTEN.sub(lambda match: match['kept'] or '', text)}"
 
 
-def entries(dump: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the type, the name and the statements of each object."""
+def parse_entries(dump: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the type, the name and the statements of each object in a dump.
+
+    Raises DumpError if the dump is incomplete.
+    """
     end = dump.rfind(_END)
     if end < 0:
         from .pg_dump import DumpError
 
-        raise DumpError("what pg_dump has written has no end")
+        raise DumpError("the output of pg_dump is incomplete")
     dump = dump[:end]
     headers = list(_HEADER.finditer(dump))
     ends = [*(header.start() for header in headers[1:]), len(dump)]
@@ -140,8 +147,8 @@ def entries(dump: str) -> Iterator[tuple[str, str, str]]:
         yield header["type"], header["name"], dump[header.end() : end]
 
 
-# What pg_dump leaves out where it is to dump one schema. The casts that are meant are those from
-# and to types of the schema, but not those that come with a range type.
+# Casts from and to types of the schema, which pg_dump --schema leaves out. Casts that PostgreSQL
+# creates with a range type are not listed.
 _CASTS = """
     SELECT pg_catalog.format('CREATE CAST (%%s AS %%s) %%s%%s', castsource::regtype,
                casttarget::regtype,
@@ -164,7 +171,7 @@ _CASTS = """
 
 
 class CopyError(Exception):
-    """A schema cannot be copied, or the copy is unlike it; `reasons` are parts of a sentence."""
+    """A schema cannot be copied, or a copy differs; `reasons` are noun phrases for a message."""
 
     def __init__(self, *reasons: str) -> None:
         super().__init__(", ".join(reasons))
@@ -172,36 +179,35 @@ class CopyError(Exception):
 
 
 class TemplateContents(NamedTuple):
-    """What a template has beside the rows themselves.
-
-    What the `script`, by the version `pg_dump` of that program, makes has that `inventory`.
-    `tables` have rows, `sequences` are not where they start, and `views` are materialized and
-    populated, each after those that it is made of. In those of the tables that `marked` names,
-    some rows are marked: those of FIXTURES and SEEDERS, and what they refer to. `extra` is what
-    else those who make it want to know later; it can be written as JSON.
-    """
+    """Everything in a template except the rows."""
 
     script: Script
+    # The major version of the pg_dump that wrote the script.
     pg_dump: int = 0
     inventory: frozenset[str] = frozenset()
+    # The tables that have rows.
     tables: tuple[Table, ...] = ()
+    # The sequences that are not at their start.
     sequences: tuple[SequenceValue, ...] = ()
+    # The populated materialized views, each after those that it depends on.
     views: tuple[str, ...] = ()
+    # The tables with marked rows: those of FIXTURES and SEEDERS, and the rows that these refer to.
     marked: tuple[str, ...] = ()
+    # The caller's own metadata, which can be written as JSON.
     extra: Mapping[str, Any] = {}
 
     @classmethod
-    def of(cls, connection: Connection, schema: str, dump: "Dump", path: Sequence[str]) -> Self:
-        """Read what a template of a schema is to have; `path` follows the schema on search_path.
+    def read(cls, connection: Connection, schema: str, dump: "Dump", path: Sequence[str]) -> Self:
+        """Read the contents for a template of a schema from its `dump` and the catalog.
 
-        The `dump` is of that schema. Raises CopyError.
+        `path` follows the schema on the search_path. Raises CopyError.
         """
         from .pg_dump import DumpError
 
         try:
             inventory = structure.inventory(connection, schema)
-            contents, stale = cls._of_rows(connection, schema, path)
-            script = script_of(connection, schema, dump)
+            contents, stale = cls._read_rows(connection, schema, path)
+            script = read_script(connection, schema, dump)
         except (DumpError, psycopg.Error) as error:
             raise CopyError(first_line(error)) from error
         if stale:
@@ -209,21 +215,21 @@ class TemplateContents(NamedTuple):
         return contents._replace(script=script, pg_dump=dump.version, inventory=inventory)
 
     @classmethod
-    def of_rows(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
-        """Read what one is to have of which no copies are made, but that of rows."""
-        contents, _ = cls._of_rows(connection, schema, path)
+    def read_rows_only(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
+        """Read the contents for a template of rows only: see `Template.create_rows_only`."""
+        contents, _ = cls._read_rows(connection, schema, path)
         return contents
 
     @classmethod
-    def _of_rows(
+    def _read_rows(
         cls, connection: Connection, schema: str, path: Sequence[str]
     ) -> tuple[Self, list[str]]:
-        """Return with the contents which materialized views are out of date."""
-        # Rather an error than rows that are not seen.
+        """Return the contents, and the materialized views that are out of date."""
+        # Raise an error if row security would hide rows.
         connection.execute("SET row_security = off")
-        sequences = rows.moved_sequences(connection, schema)
-        tables = rows.tables_with_rows(connection, schema, path)
-        views, stale = rows.materialized_views(connection, schema, path)
+        sequences = rows.read_sequences(connection, schema)
+        tables = rows.read_tables(connection, schema, path)
+        views, stale = rows.read_materialized_views(connection, schema, path)
         contents = cls(
             script=Script(schema, (), ()),
             tables=tuple(tables),
@@ -233,8 +239,8 @@ class TemplateContents(NamedTuple):
         return contents, stale
 
     @property
-    def facts(self) -> str:
-        """All but the statements and the inventory, as JSON."""
+    def metadata(self) -> str:
+        """Everything except the statements and the inventory, as JSON."""
         return json.dumps(
             {
                 "schema": self.script.schema,
@@ -250,13 +256,16 @@ class TemplateContents(NamedTuple):
     @classmethod
     def load(
         cls,
-        facts: str,
+        metadata: str,
         before: Iterable[str] = (),
         after: Iterable[str] = (),
         inventory: Iterable[str] = (),
     ) -> Self:
-        """Return what has such `facts`; raise KeyError, TypeError or ValueError for others."""
-        found = json.loads(facts)
+        """Build the contents from `metadata` and the rest.
+
+        Raises KeyError, TypeError or ValueError if the metadata is not valid.
+        """
+        found = json.loads(metadata)
         return cls(
             script=Script(found["schema"], tuple(before), tuple(after)),
             pg_dump=found["pg_dump"],
@@ -272,15 +281,15 @@ class TemplateContents(NamedTuple):
         )
 
 
-def script_of(connection: Connection, schema: str, dump: "Dump") -> Script:
-    """Return the statements of a dump of a schema; raise DumpError where it has failed."""
+def read_script(connection: Connection, schema: str, dump: "Dump") -> Script:
+    """Wait for a dump of a schema, and parse it. Raises DumpError."""
     row = connection.execute("SELECT pg_catalog.quote_ident(current_user)").fetchone()
     assert row is not None
     with connection.transaction(force_rollback=True):
-        # The server qualifies every name that is not on the path.
+        # PostgreSQL qualifies each name that is not on the path.
         connection.execute("SET LOCAL search_path = ''")
         casts = [cast for (cast,) in connection.execute(_CASTS, [schema])]
-    return Script.parse(dump.result(), schema, owner=row[0], more=casts)
+    return Script.parse(dump.result(), schema, owner=row[0], casts=casts)
 
 
 def first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The template: a schema from which others like the one that was built are made."""
+"""The template: a small schema from which worker schemas are created."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from . import locks, rows, safe_search_path, schemas, structure
-from .move import default_privileges_undone
+from .move import sql_undo_default_privileges
 from .names import Marker
 from .row_copies import Copies
 from .server import Connection
@@ -17,31 +17,30 @@ from .structure_script import (
     CopyError,
     TemplateContents,
     first_line,
-    script_of,
+    read_script,
 )
 
 if TYPE_CHECKING:
     from .pg_dump import Dump
 
-# What is in a template beside the rows: this has one row.
+# This table has one row: all of a template except the copies of rows.
 _TABLE = "contents"
-_CREATE = """
+_CREATE_CONTENTS = """
     CREATE TABLE {} (facts text, before text[], after text[], inventory text[], is_proved boolean)
 """
-# Measured: what makes a table with its parts holds fewer locks for each statement than this.
+# Measured: this many statements of a script hold fewer locks than one table with its indexes.
 _STATEMENTS_PER_TABLE = 5
 
 
 class Template(NamedTuple):
-    """A schema called `name`; `path` follows the schemas that are made from it on search_path.
-
-    Once it `is_proved` or disproved that copies are faithful, that is not looked at again.
-    """
+    """A template schema and its contents."""
 
     name: str
     contents: TemplateContents
+    # What follows a copy on the search_path.
     path: tuple[str, ...]
-    is_proved: bool | None = None
+    # Whether a copy was like the original; None until one was compared.
+    is_verified: bool | None = None
 
     @classmethod
     def create(
@@ -52,22 +51,22 @@ class Template(NamedTuple):
         path: Sequence[str],
         since: int | None = None,
     ) -> Self:
-        """Create a template of the schema that `contents` are of.
+        """Create a template with these contents, and copy the rows of their schema.
 
-        Rows that the transaction `since`, or a later one, has written are marked. Only once all
-        is there is the template marked as such, with `marker`.
+        Mark the rows written by the transaction `since` or later ones. The template gets `marker`
+        when it is complete.
         """
         name, source_schema = (
             schemas.create_template(connection, marker.run),
             contents.script.schema,
         )
-        copies = Copies(name, contents.tables).make(connection, source_schema, path, since)
+        copies = Copies(name, contents.tables).create(connection, source_schema, path, since)
         template = cls(name, contents._replace(marked=copies.marked), tuple(path))
-        template.complete(connection, marker)
+        template.write_contents(connection, marker)
         return template
 
     @classmethod
-    def create_of_rows(
+    def create_rows_only(
         cls,
         connection: Connection,
         source_schema: str,
@@ -75,22 +74,22 @@ class Template(NamedTuple):
         path: Sequence[str],
         since: int | None = None,
     ) -> Self:
-        """Create a template of a schema from which resets restore, and no copies are made."""
+        """Create a template with rows only, from which resets restore but nothing is copied."""
         from .reset.triggers import row_security_disabled
 
         with row_security_disabled(connection, source_schema):
-            contents = TemplateContents.of_rows(connection, source_schema, path)
+            contents = TemplateContents.read_rows_only(connection, source_schema, path)
             return cls.create(connection, contents, marker, path, since)
 
-    def complete(self, connection: Connection, marker: Marker) -> None:
-        """Say what is in the template, and that it is ready."""
+    def write_contents(self, connection: Connection, marker: Marker) -> None:
+        """Store everything except the rows, and mark the template as ready."""
         script = self.contents.script
         with connection.transaction():
-            connection.execute(sql.SQL(_CREATE).format(self._table))
+            connection.execute(sql.SQL(_CREATE_CONTENTS).format(self._table))
             connection.execute(
                 sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s)").format(self._table),
                 [
-                    self.contents.facts,
+                    self.contents.metadata,
                     *(list(script.before), list(script.after), sorted(self.contents.inventory)),
                 ],
             )
@@ -98,22 +97,22 @@ class Template(NamedTuple):
 
     @classmethod
     def read(cls, connection: Connection, name: str, path: Sequence[str]) -> Self:
-        """Read a template, but for most of it: see `whole`."""
+        """Read a template without its statements and inventory: see `read_contents`."""
         table = sql.Identifier(name, _TABLE)
         query = sql.SQL("SELECT is_proved, facts FROM {}").format(table)
         row = connection.execute(query).fetchone()
         assert row is not None
-        return cls(name, TemplateContents.load(row[1]), tuple(path), is_proved=row[0])
+        return cls(name, TemplateContents.load(row[1]), tuple(path), is_verified=row[0])
 
-    def whole(self, connection: Connection) -> TemplateContents:
-        """Read the contents with the statements and the inventory."""
+    def read_contents(self, connection: Connection) -> TemplateContents:
+        """Read the contents, including the statements and the inventory."""
         query = sql.SQL("SELECT facts, before, after, inventory FROM {}").format(self._table)
         row = connection.execute(query).fetchone()
         assert row is not None
         return TemplateContents.load(*row)
 
     def copy(self, connection: Connection, schema: str, *, batch: int) -> None:
-        """Fill a schema that is empty, with `batch` tables' worth of locks in a transaction.
+        """Fill an empty schema, with at most the locks of `batch` tables in a transaction.
 
         Raises CopyError.
         """
@@ -123,19 +122,19 @@ class Template(NamedTuple):
                 with safe_search_path.users_search_path(connection, schema, self.path):
                     for start in range(0, len(step), batch * _STATEMENTS_PER_TABLE):
                         chunk = step[start : start + batch * _STATEMENTS_PER_TABLE]
-                        # Sent as one, they are one transaction. What separates them has a line
-                        # of its own, where it is not within a comment.
+                        # Sent as one string, they are one transaction. Each semicolon is on a
+                        # separate line, so that no comment contains it.
                         connection.execute("\n;\n".join(chunk).encode())
         except psycopg.Error as error:
             raise CopyError(first_line(error)) from error
 
     def _steps(self, connection: Connection, schema: str) -> Iterator[Sequence[str]]:
-        contents = self.whole(connection)
+        contents = self.read_contents(connection)
         script = contents.script.for_schema(schema)
         yield script.before
-        yield default_privileges_undone(connection, schema)
+        yield sql_undo_default_privileges(connection, schema)
         filling = [table.copy_from(copy, schema) for copy, table in self.copies]
-        filling += rows.set_sequences(contents.sequences, schema)
+        filling += rows.sql_set_sequences(contents.sequences, schema)
         yield [statement.as_string(connection) for statement in filling]
         yield script.after
         refresh = sql.SQL("REFRESH MATERIALIZED VIEW {}")
@@ -144,16 +143,15 @@ class Template(NamedTuple):
             for view in contents.views
         ]
 
-    def prove(
+    def verify(
         self, connection: Connection, schema: str, start_dump: "Callable[[], Dump | None]"
     ) -> None:
-        """Make sure that copies are what they should be, by this one or an earlier one.
+        """Compare the first copy, in `schema`, with the original. Raises CopyError if they differ.
 
-        They come of the same statements, so that one is proof of all; others wait for it.
-        `start_dump` begins with a dump of the copy, if there is a program for that. Raises
-        CopyError.
+        Others wait for the result, and need no comparison: the same statements created them.
+        `start_dump` starts a dump of the copy; it returns None if there is no pg_dump.
         """
-        if self.is_proved:
+        if self.is_verified:
             return
         with locks.hold(connection, locks.key(f"proof of {self.name}")):
             row = connection.execute(
@@ -161,28 +159,28 @@ class Template(NamedTuple):
             ).fetchone()
             if row and row[0]:
                 return
-            different = self._differences(connection, schema, start_dump)
+            differing = self._differences(connection, schema, start_dump)
             connection.execute(
-                sql.SQL("UPDATE {} SET is_proved = %s").format(self._table), [not different]
+                sql.SQL("UPDATE {} SET is_proved = %s").format(self._table), [not differing]
             )
-        if different:
-            raise CopyError(*different)
+        if differing:
+            raise CopyError(*differing)
 
     def _differences(
         self, connection: Connection, schema: str, start_dump: "Callable[[], Dump | None]"
     ) -> list[str]:
-        """Name what a copy does not have as it is in the template."""
-        contents = self.whole(connection)
-        different = structure.different(
+        """List the objects of a copy that differ from the original."""
+        contents = self.read_contents(connection)
+        differing = structure.differences(
             contents.inventory, structure.inventory(connection, schema)
         )
-        if different or (dump := start_dump()) is None:
-            return different
+        if differing or (dump := start_dump()) is None:
+            return differing
         with closing(dump):
-            # Two versions may write the same otherwise.
+            # Versions of pg_dump may write the same object differently.
             if dump.version != contents.pg_dump:
                 return []
-            return contents.script.differences(script_of(connection, schema, dump))
+            return contents.script.differences(read_script(connection, schema, dump))
 
     @property
     def copies(self) -> Copies:

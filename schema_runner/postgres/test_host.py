@@ -59,9 +59,9 @@ class HostDatabase(Host):
 
     def obstacles(self) -> list[str]:
         """Name the objects of a build that cannot be moved to a worker schema."""
-        from .obstacles import obstacles
+        from .obstacles import find_obstacles
 
-        found = [str(obstacle) for obstacle in obstacles(self.connection, PUBLIC)]
+        found = [str(obstacle) for obstacle in find_obstacles(self.connection, PUBLIC)]
         return [f"{name} of the database's template" for name in self._inherited] + found
 
     def finish_build(self, worker: int) -> str:
@@ -69,8 +69,8 @@ class HostDatabase(Host):
         schema = schemas.create(connection, worker, run)
         with lock_waits.lock_timeout(connection, PUBLIC, "moved"):
             move.move(connection, PUBLIC, schema, batch=self._batch)
-        move.repoint_routines(connection, PUBLIC, schema)
-        function_bodies.rewrite(connection, PUBLIC, schema)
+        move.extend_search_paths(connection, PUBLIC, schema)
+        function_bodies.rewrite_functions(connection, PUBLIC, schema)
         move.copy_grants(connection, PUBLIC, schema)
         schemas.mark(connection, schema, Marker(run, MarkerState.READY))
         self._is_public_in_use = False
@@ -108,9 +108,9 @@ class HostDatabase(Host):
         databases.mark(self.connection, self.name, self._marker._replace(state=state))
 
     def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
-        from .snapshot import refuse_changes_beside
+        from .snapshot import refuse_database_changes
 
-        refuse_changes_beside(self.connection)
+        refuse_database_changes(self.connection)
         return super().snapshot(fingerprint, now)
 
     def dump_database(self, pg_dump: "PgDump", **facts: Any) -> "DatabaseSnapshot":
@@ -120,7 +120,7 @@ class HostDatabase(Host):
 
         if self._inherited:
             raise SnapshotError("the database's template is not empty")
-        return DatabaseSnapshot.of(self.server, self.name, pg_dump, **facts)
+        return DatabaseSnapshot.from_database(self.server, self.name, pg_dump, **facts)
 
     def restore_database(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
         """Restore a snapshot into this empty database.
@@ -133,7 +133,7 @@ class HostDatabase(Host):
         try:
             with self.connect() as connection:
                 snapshot.restore(connection)
-                self.reference = schemas.any_template(connection)
+                self.reference = schemas.find_template(connection)
         except SnapshotError:
             self._replace(create)
             raise
@@ -171,7 +171,7 @@ class HostDatabase(Host):
     def reuse(cls, request: HostRequest, kept: MarkedDatabase, run: int) -> "HostDatabase":
         """Use a kept database and its clones."""
         with request.server.connect(kept.name) as connection:
-            reference = schemas.any_template(connection)
+            reference = schemas.find_template(connection)
         lease = Lease.outside_host(request.server, run)
         lease.acquire_shared(Clones.lock_key(kept.name))
         host = cls(request, kept.name, lease, kept.marker)
@@ -257,7 +257,7 @@ class HostDatabase(Host):
             return False
         clone_source = CloneSource(self.server, self.name, request.name, run)
         if is_ready := clone_source.is_ready():
-            marker = wanted.marker(run, request.name)
+            marker = wanted.new_marker(run, request.name)
             with self.server.maintenance() as maintenance:
                 marker = marker._replace(template=clone_source.name, extra=self._extra)
                 databases.mark(maintenance, clone_source.name, marker)
@@ -278,13 +278,13 @@ class HostDatabase(Host):
             return
         from . import pool
 
-        with pool.noting_use(connection, self.template, run, wanted.now) as is_usable:
+        with pool.record_use(connection, self.template, run, wanted.now) as is_usable:
             state = MarkerState.KEPT if is_usable else MarkerState.READY
             found = removal.objects_outside_runs(connection)
             marker = removal.with_new_objects(self._marker, self._other_objects or (), found)
             used = wanted.now if is_usable else marker.used
             databases.mark(connection, self.name, marker._replace(state=state, used=used))
-        schemas.drop_rest(connection, run, batch=self._batch)
+        schemas.drop_remaining(connection, run, batch=self._batch)
 
     def _has_users_objects(self) -> bool:
         """Whether the project's own database contains objects that no run created."""

@@ -1,4 +1,4 @@
-"""What a worker needs to make a place of its own, like the one that the run has built."""
+"""Create the schemas of workers, like the one that the run has built."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,85 +16,88 @@ if TYPE_CHECKING:
 
 
 class SchemaSource(NamedTuple):
-    """One host database as its workers find it, whatever process or machine they run on.
-
-    `host` is its name, and `request` the one that was asked for. The run has built the schema
-    `source_schema`. Others are copies from the `template` of that name, taken from its pool where
-    it `is_pooled`, and proved to be copies by the program `pg_dump` if that names one; or else
-    they are built likewise, with the `inventory` of the model. `path` follows a schema on the
-    search_path, with `shims_path` in between once it is built. `batch` is how many tables one
-    transaction may drop. `reasons` says why schemas cannot be made beside the model, if they
-    cannot.
-    """
+    """How workers of a run create schemas in a host database. It can be pickled."""
 
     server: Server
+    # The name of the host database, and the one that the run asked for.
     host: str
     request: str
     run: int
+    # The schema that the run has built.
     source_schema: str
+    # What follows a worker's schema on the search_path: after a build, `shims_path` comes first.
     path: tuple[str, ...]
     shims_path: tuple[str, ...]
+    # How many tables one transaction may create or drop.
     batch: int
+    # The template to copy. Without one, each worker runs the migrations.
     template: str | None = None
+    # Whether the template belongs to a pool, from which to lease schemas.
     is_pooled: bool = False
+    # The inventory of `source_schema`, to which each build is compared if there is no template.
     inventory: frozenset[str] | None = None
+    # The path of pg_dump from the setting PG_DUMP.
     pg_dump: str | None = None
+    # Why there can be no other schemas, if so.
     reasons: tuple[str, ...] = ()
 
     def connect(self, worker: int | None) -> Connection:
-        """Connect as a worker, so that the run can end what a dead one has left at work."""
+        """Connect with a worker's application_name, by which the run can end its sessions."""
         return self.server.connect(self.host, names.application_name(self.run, worker))
 
-    def clear(self, worker: int) -> None:
-        """Remove what another process has left as this worker: one that was killed."""
+    def drop_leftovers(self, worker: int) -> None:
+        """End the sessions and drop the schemas of a killed process with this worker number."""
         with self.connect(worker) as connection:
             sessions.end_test_sessions(connection, self.host, self.run, worker)
-            for schema in schemas.of_worker(connection, self.run, worker):
+            for schema in schemas.list_of_worker(connection, self.run, worker):
                 if schema != self.source_schema:
                     schemas.drop(connection, schema, self.run, batch=self.batch)
 
-    def begin(self, worker: int) -> str:
-        """Create a schema in which nothing is built yet, and return its name."""
+    def create_schema(self, worker: int) -> str:
+        """Create an empty schema for a build, and return its name."""
         with self.connect(worker) as connection:
             schema = schemas.create(connection, worker, self.run)
             move.copy_grants(connection, "public", schema)
         return schema
 
-    def finish(self, schema: str) -> None:
-        """Mark a schema as built; raise SchemaRunnerError where it differs from the model."""
+    def mark_built(self, schema: str) -> None:
+        """Mark a built schema as ready.
+
+        Raises SchemaRunnerError if it differs from the first build.
+        """
         with self.connect(names.worker_of_schema(schema)) as connection:
             wanted = self.inventory
             if wanted is None:
-                wanted = self._read_template(connection).whole(connection).inventory
-            found = structure.inventory(connection, schema)
-            if different := structure.different(wanted, found):
+                wanted = self._read_template(connection).read_contents(connection).inventory
+            built = structure.inventory(connection, schema)
+            if differing := structure.differences(wanted, built):
                 raise SchemaRunnerError(
-                    f"Schema {schema} has come out unlike {self.source_schema}, in "
-                    f"{', '.join(different[:3])}: migrations found things of other schemas.\n"
-                    f"Test without --parallel, or with --host-database test."
+                    f"Schema {schema} differs from {self.source_schema} in "
+                    f"{', '.join(differing[:3])}: migrations found objects of other schemas.\n"
+                    f"Run without --parallel, or with --host-database test."
                 )
             schemas.mark(connection, schema, Marker(self.run, MarkerState.READY))
 
-    def copy(self, worker: int) -> str:
-        """Return a schema as the template has it; raise CopyError where there can be none."""
+    def lease_or_copy(self, worker: int) -> str:
+        """Lease a schema from the pool, or copy the template. Raises CopyError."""
         with self.connect(worker) as connection:
-            if pooled := self._take(connection, worker):
+            if pooled := self._lease(connection, worker):
                 return pooled
             template = self._read_template(connection)
-            if template.is_proved is False:
-                raise CopyError("what an earlier copy has shown")
+            if template.is_verified is False:
+                raise CopyError("an earlier copy differed")
             schema = schemas.create(connection, worker, self.run)
             try:
                 template.copy(connection, schema, batch=self.batch)
-                template.prove(connection, schema, lambda: self._dump(connection, schema))
+                template.verify(connection, schema, lambda: self._dump(connection, schema))
             except CopyError:
                 schemas.drop(connection, schema, self.run, batch=self.batch)
                 raise
             self._mark_ready(connection, schema)
         return schema
 
-    def renew(self, schema: str) -> None:
-        """Have a schema be as the template has it, though its structure is another."""
+    def recreate(self, schema: str) -> None:
+        """Drop a schema whose structure has changed, and copy the template to the same name."""
         with self.connect(names.worker_of_schema(schema)) as connection:
             template = self._read_template(connection)
             schemas.recreate(connection, schema, self.run, batch=self.batch)
@@ -102,27 +105,29 @@ class SchemaSource(NamedTuple):
             self._mark_ready(connection, schema)
 
     def drop(self, schema: str) -> None:
+        """Drop a schema of this run."""
         with self.connect(names.worker_of_schema(schema)) as connection:
             schemas.drop(connection, schema, self.run, batch=self.batch)
 
     def keep(self, schema: str) -> str:
-        """Leave a schema in place as the run ends, and return its name."""
+        """Keep a schema when the run ends; return the name of the kept one."""
         with self.connect(names.worker_of_schema(schema)) as connection:
-            return self.keep_on(connection, schema)
+            return self.keep_with(connection, schema)
 
-    def keep_on(self, connection: Connection, schema: str) -> str:
-        """Do the same on a given connection.
+    def keep_with(self, connection: Connection, schema: str) -> str:
+        """Keep a schema, using this connection.
 
-        The schema stays as tests left it. One of a pool is restored from the template or replaced.
+        A schema of a pool is restored from the template, or replaced. Any other stays as tests
+        have left it.
         """
-        found = {one.name: one for one in schemas.found(connection)}
-        leased = found.get(schema) or OwnSchema(schema, Marker(self.run, MarkerState.READY))
+        by_name = {own.name: own for own in schemas.list_own(connection)}
+        leased = by_name.get(schema) or OwnSchema(schema, Marker(self.run, MarkerState.READY))
         if leased.pool:
             return schema
         if not self.is_pooled:
             schemas.mark(connection, schema, Marker(self.run, MarkerState.KEPT))
             return schema
-        # What a thread has left open may hold locks.
+        # Sessions that tests left open may hold locks.
         sessions.end_test_sessions(connection, self.host, self.run, names.worker_of_schema(schema))
         prepared_transactions.roll_back(
             connection, prepared_transactions.of_schema(connection, schema)
@@ -130,14 +135,14 @@ class SchemaSource(NamedTuple):
         from . import pool
 
         template = self._read_template(connection)
-        return pool.give_back(connection, template, leased, batch=self.batch)
+        return pool.return_schema(connection, template, leased, batch=self.batch)
 
-    def _take(self, connection: Connection, worker: int) -> str | None:
+    def _lease(self, connection: Connection, worker: int) -> str | None:
         if not self.is_pooled or self.template is None:
             return None
         from . import pool
 
-        return pool.take(connection, self.template, worker, self.run)
+        return pool.lease_schema(connection, self.template, worker, self.run)
 
     def _mark_ready(self, connection: Connection, schema: str) -> None:
         if self.is_pooled:
@@ -146,7 +151,7 @@ class SchemaSource(NamedTuple):
             schemas.mark(connection, schema, Marker(self.run, MarkerState.READY))
 
     def _dump(self, connection: Connection, schema: str) -> "Dump | None":
-        """Begin with a dump of a schema; None where there is no program for it."""
+        """Start a dump of a schema; return None if there is no pg_dump for the server."""
         from .pg_dump import DumpError, PgDump
 
         try:
@@ -161,5 +166,5 @@ class SchemaSource(NamedTuple):
 
     @property
     def clone_source(self) -> CloneSource:
-        """The database that is cloned for workers that cannot have schemas."""
+        """The database to clone for workers that cannot have schemas."""
         return CloneSource(self.server, self.host, self.request, self.run)

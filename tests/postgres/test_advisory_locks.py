@@ -24,7 +24,7 @@ def shared(server: Server, module_database: str) -> str:
     """A database for all these tests: most hold locks only, or roll back what they create."""
     with server.connect(module_database) as connection:
         connection.execute("CREATE SCHEMA one; CREATE SCHEMA two; CREATE SCHEMA shims")
-        advisory_locks.create(connection, "shims")
+        advisory_locks.create_shims(connection, "shims")
     return module_database
 
 
@@ -278,7 +278,7 @@ def test_a_role_without_rights_can_lock(server: Server, connection: Connection) 
         "CREATE SCHEMA one; CREATE SCHEMA two; CREATE SCHEMA shims;"
         f"GRANT USAGE ON SCHEMA one, two TO PUBLIC; CREATE ROLE {role}"
     )
-    advisory_locks.create(connection, "shims")
+    advisory_locks.create_shims(connection, "shims")
     with server.connect(database) as one, server.connect(database) as two:
         call(prepare(one, "one"), "pg_advisory_lock", "6")
         for limited in (one, prepare(two, "two")):
@@ -295,7 +295,7 @@ def test_a_schema_that_needs_quoting(session: Session) -> None:
     worker = session(None)
     with worker.transaction(force_rollback=True):
         worker.execute('CREATE SCHEMA "Sch%s ""1"""')
-        advisory_locks.create(worker, 'Sch%s "1"')
+        advisory_locks.create_shims(worker, 'Sch%s "1"')
         worker.execute('SET search_path = public, "Sch%s ""1""", pg_catalog')
         for arguments in FORMS:
             call(worker, "pg_advisory_lock", arguments)
@@ -415,7 +415,7 @@ def test_collisions(owner: Connection, kind: str) -> None:
     owner.execute(statement)
     before = outcome(owner, query)
     assert reported or isinstance(before, list)
-    assert ", ".join(advisory_locks.collisions(owner, "own")) == "".join(reported)
+    assert ", ".join(advisory_locks.find_collisions(owner, "own")) == "".join(reported)
     owner.execute("SET search_path = own, pg_catalog, public")
     assert (outcome(owner, query) != before) == bool(reported)
 
@@ -423,13 +423,16 @@ def test_collisions(owner: Connection, kind: str) -> None:
 def test_a_default_conversion_collides_by_its_encodings(owner: Connection) -> None:
     """No query names it: the server takes the first default on the path."""
     owner.execute("CREATE DEFAULT CONVERSION c FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8")
-    assert advisory_locks.collisions(owner, "own") == ["conversion c"]
+    assert advisory_locks.find_collisions(owner, "own") == ["conversion c"]
 
 
 def test_collisions_are_those_of_one_schema(owner: Connection) -> None:
     """Other schemas' names do no harm, and neither does a schema that is not there."""
     owner.execute('CREATE SCHEMA "other %s"; CREATE TABLE "other %s".date (n int)')
-    assert [advisory_locks.collisions(owner, schema) for schema in ("own", "gone")] == [[], []]
+    assert [advisory_locks.find_collisions(owner, schema) for schema in ("own", "gone")] == [
+        [],
+        [],
+    ]
     owner.execute("CREATE TABLE point (n int); CREATE TABLE date (n int)")
-    assert advisory_locks.collisions(owner, "own") == ["type date", "type point"]
-    assert advisory_locks.collisions(owner, "other %s") == ["type date"]
+    assert advisory_locks.find_collisions(owner, "own") == ["type date", "type point"]
+    assert advisory_locks.find_collisions(owner, "other %s") == ["type date"]

@@ -61,7 +61,7 @@ def other(server: Server, connection: Connection) -> Iterator[Connection]:
 def snapshot(server: Server, connection: Connection) -> DatabaseSnapshot:
     program = PgDump.find(connection.info.server_version)
     facts = {"fingerprint": "abc", "made": 5, "extra": {"why": "of a test"}}
-    return DatabaseSnapshot.of(server, connection.info.dbname, program, **facts)
+    return DatabaseSnapshot.from_database(server, connection.info.dbname, program, **facts)
 
 
 def said(snapshot: DatabaseSnapshot) -> str:
@@ -102,20 +102,20 @@ def test_an_extension_of_another_owner(
         (
             "CREATE TABLE t (); CREATE MATERIALIZED VIEW seen AS SELECT count(*) FROM t;"
             "INSERT INTO t DEFAULT VALUES",
-            "a dump cannot carry materialized view seen, which is out of date",
+            "a dump cannot reproduce materialized view seen, which is out of date",
         ),
         (
             "CREATE EXTENSION hstore VERSION '1.4'",
-            "a dump cannot carry extension hstore, whose version is not the default",
+            "a dump cannot reproduce extension hstore, whose version is not the default",
         ),
         (
             "CREATE SUBSCRIPTION reader CONNECTION 'dbname=none' PUBLICATION p"
             " WITH (connect = false, slot_name = NONE)",
-            "a dump cannot carry subscription reader",
+            "a dump cannot reproduce subscription reader",
         ),
         (
             "GRANT TEMP ON DATABASE {} TO pg_monitor; ALTER DATABASE {} SET my.word = 1",
-            "migrations have changed the settings of the database, who may use the database",
+            "migrations have changed the privileges of the database, the settings of the database",
         ),
     ],
 )

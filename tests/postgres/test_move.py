@@ -69,7 +69,7 @@ def filled(roomy: Connection) -> Connection:
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_everything_moves_and_extensions_stay(filled: Connection, batch: int) -> None:
     """Afterwards `public` is what it was with nothing but its extensions."""
-    kinds = {found.kind for found in move.contents(filled, "public")}
+    kinds = {found.kind for found in move.list_objects(filled, "public")}
     assert ", ".join(sorted(kinds)) == (
         "aggregate, collation, conversion, function, materialized view, operator, operator class,"
         " operator family, procedure, sequence, statistics object, table, text search"
@@ -117,7 +117,7 @@ def test_what_cannot_move_is_returned(roomy: Connection) -> None:
     roomy.execute("CREATE TYPE hollow; CREATE TABLE t ()")
     left = move.move(roomy, "public", "target", batch=10)
     assert [str(found) for found in left] == ["type public.hollow"]
-    assert [str(found) for found in move.contents(roomy, "target")] == ["table target.t"]
+    assert [str(found) for found in move.list_objects(roomy, "target")] == ["table target.t"]
 
 
 PATHS = {
@@ -132,7 +132,7 @@ def test_routines_that_set_their_own_path_are_mended(roomy: Connection) -> None:
     for n, path in enumerate(PATHS):
         roomy.execute(f"CREATE FUNCTION f{n}() RETURNS int SET search_path = {path} RETURN 1")
     move.move(roomy, "public", "target", batch=10)
-    move.repoint_routines(roomy, "public", "target")
+    move.extend_search_paths(roomy, "public", "target")
     found = roomy.execute(
         "SELECT proconfig[1] FROM pg_proc WHERE pronamespace = 'target'::regnamespace ORDER BY oid"
     )

@@ -90,7 +90,7 @@ def test_room_in_catalogs_is_used_again(server: Server, connection: Connection) 
             connection.execute("CREATE SCHEMA many; SET search_path = many")
             connection.execute(tables)
             connection.execute("DROP SCHEMA many CASCADE; SET search_path = pg_catalog")
-            vacuum.run_on_catalogs(connection)
+            vacuum.vacuum_catalogs(connection)
             size = "SELECT pg_relation_size('pg_attribute')"
             sizes.append(connection.execute(size).fetchall())
     assert sizes[1] == sizes[-1]
@@ -103,12 +103,12 @@ def test_small_runs_leave_catalogs_to_the_server(connection: Connection) -> None
     dropped = "CREATE SCHEMA few; SET search_path = few;"
     role = connection.info.dbname
     connection.execute(f"{dropped} CREATE TABLE t (a int); DROP SCHEMA few CASCADE")
-    vacuum.run_on_catalogs(connection)
+    vacuum.vacuum_catalogs(connection)
     connection.execute(f"CREATE ROLE {role}; {dropped} {tables} DROP SCHEMA few CASCADE")
     notices: list[object] = []
     connection.add_notice_handler(notices.append)
     connection.execute(f"SET ROLE {role}")
-    vacuum.run_on_catalogs(connection)
+    vacuum.vacuum_catalogs(connection)
     connection.execute(f"RESET ROLE; DROP ROLE {role}")
     assert connection.execute(counted).fetchall() == [(0,)]
     assert notices == []
@@ -119,6 +119,6 @@ def test_large_objects_are_left_to_the_server(connection: Connection) -> None:
     made = "SELECT count(lo_from_bytea(0, 'x')) FROM generate_series(1, 1500)"
     connection.execute(made)
     connection.execute("SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata")
-    vacuum.run_on_catalogs(connection)
+    vacuum.vacuum_catalogs(connection)
     counted = "SELECT sum(vacuum_count) FROM pg_stat_sys_tables WHERE relname ~ '^pg_largeobject'"
     assert connection.execute(counted).fetchall() == [(0,)]

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from schema_runner.postgres import schemas
-from schema_runner.postgres.obstacles import obstacles
+from schema_runner.postgres.obstacles import find_obstacles
 from schema_runner.postgres.server import Connection, Server
 
 from ..project import connect
@@ -110,7 +110,9 @@ def extended(host: Connection) -> Iterator[Connection]:
 
 def found(connection: Connection, schema: str = "public") -> list[str]:
     # PostgreSQL 15 says "on language".
-    return [str(one).replace(" on language", " language") for one in obstacles(connection, schema)]
+    return [
+        str(one).replace(" on language", " language") for one in find_obstacles(connection, schema)
+    ]
 
 
 @pytest.mark.parametrize("name", OBSTACLES)

@@ -253,24 +253,24 @@ def test_what_migrations_make_is_copied_alike(
             move.copy_grants(connection, "public", model)
             program = PgDump.find(connection.info.server_version)
             with closing(program.start(server, host, model)) as dump:
-                contents = TemplateContents.of(connection, model, dump, ["public"])
+                contents = TemplateContents.read(connection, model, dump, ["public"])
             template = Template.create(
                 connection, contents, Marker(RUN, MarkerState.READY), ["public"]
             )
             template.copy(connection, copy, batch=20)
-            template.prove(connection, copy, lambda: program.start(server, host, copy))
+            template.verify(connection, copy, lambda: program.start(server, host, copy))
         finally:
             clean(connection)
 
 
 def clean(connection: Connection) -> None:
     connection.execute("RESET search_path")
-    schemas.drop_rest(connection, RUN, batch=100)
+    schemas.drop_remaining(connection, RUN, batch=100)
     connection.execute(
         "ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM pg_monitor;"
         "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;"
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE ALL ON TABLES FROM PUBLIC"
     )
-    left = move.contents(connection, "public")
+    left = move.list_objects(connection, "public")
     for found in left:
         connection.execute(f"DROP {found.kind} IF EXISTS {found.identity} CASCADE")

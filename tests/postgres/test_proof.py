@@ -227,7 +227,7 @@ def told(server: Server, structures: Connection) -> Mapping[str, list[str]]:
         inventories[number] = structure.inventory(structures, schema)
         scripts[number] = Script.parse(dumps[schema] + end, schema, owner="postgres")
     return {
-        change: structure.different(inventories[1], inventories[number])
+        change: structure.differences(inventories[1], inventories[number])
         or scripts[1].differences(scripts[number])
         for number, change in changes.items()
     }

@@ -274,7 +274,7 @@ def extended(server: Server, module_database: str) -> Iterator[Connection]:
 
 def move_schema(connection: Connection, target: str, batch: int) -> None:
     assert move.move(connection, "public", target, batch=batch) == []
-    move.repoint_routines(connection, "public", target)
+    move.extend_search_paths(connection, "public", target)
     move.copy_grants(connection, "public", target)
 
 
@@ -309,7 +309,7 @@ def test_anything_moves(
 ) -> None:
     """Structure and rows are the same in the other schema, and only extensions stay."""
     with extended.transaction(force_rollback=True):
-        empty = move.contents(extended, "public")
+        empty = move.list_objects(extended, "public")
         extended.execute(written(example))
         structure = catalog.describe(extended, "public")
         _, rows = digest(extended, "public")
@@ -319,7 +319,7 @@ def test_anything_moves(
         expected = sorted(expected_in_target(fact, of_extensions) for fact in structure)
         assert sorted(catalog.describe(extended, target)) == expected
         assert digest(extended, target)[1] == rows
-        assert move.contents(extended, "public") == empty == []
+        assert move.list_objects(extended, "public") == empty == []
 
 
 # pg_dump makes heirs anew: inherited columns come first, and constraints are as the parent's.
@@ -369,18 +369,18 @@ def test_anything_that_is_built_can_be_copied(
             extended.execute(f"REFRESH MATERIALIZED VIEW {view}")
         program = PgDump.find(extended.info.server_version)
         with closing(program.start(server, host, model)) as dump:
-            contents = TemplateContents.of(extended, model, dump, ["public"])
+            contents = TemplateContents.read(extended, model, dump, ["public"])
         template = Template.create(extended, contents, Marker(RUN, MarkerState.READY), ["public"])
         read = Template.read(extended, template.name, ["public"])
-        assert read._replace(contents=read.whole(extended)) == template
+        assert read._replace(contents=read.read_contents(extended)) == template
         with connect(server, host) as connection:
             template.copy(connection, copy, batch=batch)
             with pytest.raises(CopyError) if altered_heirs else nullcontext():
-                template.prove(connection, copy, lambda: program.start(server, host, copy))
+                template.verify(connection, copy, lambda: program.start(server, host, copy))
         if not altered_heirs:
             assert catalog.differences(extended, model, copy) == []
             assert rows_of(extended, copy) == rows_of(extended, model)
     finally:
         extended.execute("RESET search_path")
-        schemas.drop_rest(extended, RUN, batch=100)
+        schemas.drop_remaining(extended, RUN, batch=100)
         extended.execute(RESTORE)

@@ -55,8 +55,8 @@ class Place:
         return self.connection.execute(statement)
 
     def copy(self, name: str) -> dict[str, WantedRows]:
-        tables = rows.tables_with_rows(self.connection, "w", ["public"])
-        return Copies(name, tables).make(self.connection, "w", ["public"]).rows
+        tables = rows.read_tables(self.connection, "w", ["public"])
+        return Copies(name, tables).create(self.connection, "w", ["public"]).rows
 
     def select(self, query: str) -> list[Any]:
         return self.execute(f"SELECT {query}").fetchall()
@@ -315,7 +315,7 @@ def test_tables_that_have_been_looked_into_can_go(connection: Connection) -> Non
     for n in range(40):
         connection.execute(f"INSERT INTO t{n} VALUES (1)" if n % 2 else f"DROP TABLE t{n}")
     place.clear()
-    assert [table.name for table in rows.tables_with_rows(connection, "w", [])] == ["kept"]
+    assert [table.name for table in rows.read_tables(connection, "w", [])] == ["kept"]
 
 
 def test_what_refers_to_large_tables_stays(connection: Connection) -> None:
@@ -408,7 +408,7 @@ REFRESHES = ["SELECT 1", *(f"REFRESH MATERIALIZED VIEW {view}" for view in REFRE
 def test_a_template_has_all_restored(connection: Connection, refresh: str, exactly: bool) -> None:
     """Sequences, one for two tables among them, and materialized views."""
     place = Place(connection, VIEWS)
-    template = Template.create_of_rows(
+    template = Template.create_rows_only(
         connection, "w", Marker(4714, MarkerState.READY), ["public"]
     )
     queries = [

@@ -86,7 +86,7 @@ class World:
         connection.execute(TABLES)
         self.connection = connection
         ready = Marker(1, MarkerState.READY)
-        self.template = Template.create_of_rows(connection, "w", ready, ["public"])
+        self.template = Template.create_rows_only(connection, "w", ready, ["public"])
         self.reset = Reset("w", ["public"])
         self.promised = self.now
         self.writers = []
@@ -142,7 +142,7 @@ def test_any_writes_are_undone(
         assert world.now == world.promised
         world.write(writes)
         world.reset.clear(connection, Scope(), {})
-        assert rows.tables_with_rows(connection, "w", []) == []
+        assert rows.read_tables(connection, "w", []) == []
         kept = Copies(world.template.name, world.template.contents.tables).rows
         world.reset.clear(connection, Scope(), kept)
         world.reset.restore(connection, world.template)

@@ -49,8 +49,8 @@ def test_rows_that_are_loaded_are_marked(
     connection.execute(TABLES)
     since = current_transaction(connection.cursor())
     connection.execute(loading)
-    tables = rows.tables_with_rows(connection, "w", ["public"])
-    copies = Copies("aside", tables).make(connection, "w", ["public"], since)
+    tables = rows.read_tables(connection, "w", ["public"])
+    copies = Copies("aside", tables).create(connection, "w", ["public"], since)
     assert sorted(copies.marked) == sorted(kept)
     Reset("w", ["public"]).clear(connection, Scope(), copies.marked_rows)
     for table, column in (("alone", "id"), ("town", "id"), ("country", "code")):
@@ -87,8 +87,8 @@ def place(rolled_back: Connection) -> Iterator[Connection]:
 
 
 def adopted(place: Connection) -> AbstractContextManager[None]:
-    tables = rows.tables_with_rows(place, "w", ["public"])
-    copies = Copies("aside", tables).make(place, "w", ["public"])
+    tables = rows.read_tables(place, "w", ["public"])
+    copies = Copies("aside", tables).create(place, "w", ["public"])
     place.execute("SET search_path = w, public")
     return keys_adopted(place, "w", "aside", copies)
 

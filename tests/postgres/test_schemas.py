@@ -33,7 +33,7 @@ def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
     prefix, milliseconds = name.rsplit("_", 1)
     assert prefix == "test_w3"
     assert before <= int(milliseconds) <= time.time_ns() // 1_000_000 + 1
-    assert schemas.found(connection) == [
+    assert schemas.list_own(connection) == [
         schemas.OwnSchema(name, Marker(RUN, MarkerState.BUILDING))
     ]
 
@@ -61,25 +61,25 @@ def test_what_is_executed_from_is_closed_to_other_roles(connection: Connection) 
     )
     for name in (
         schemas.create_template(connection, RUN),
-        schemas.create_for_shims(connection, RUN),
+        schemas.create_shims_schema(connection, RUN),
     ):
         rights = "SELECT FROM pg_namespace, aclexplode(nspacl) WHERE nspname = %s"
         assert len(connection.execute(rights, [name]).fetchall()) == 2  # The owner's.
-        assert schemas.is_closed(connection, name)
+        assert schemas.is_private(connection, name)
         connection.execute(f"GRANT CREATE ON SCHEMA {name} TO pg_monitor")
-        assert not schemas.is_closed(connection, name)
+        assert not schemas.is_private(connection, name)
     template = schemas.create_template(connection, RUN)
     connection.execute(
         f"CREATE TABLE {template}.t (); ALTER TABLE {template}.t OWNER TO pg_monitor"
     )
-    assert not schemas.is_closed(connection, template)
+    assert not schemas.is_private(connection, template)
 
 
 def test_only_a_run_s_own_is_found_and_dropped(connection: Connection) -> None:
     """A name alone, or a comment alone, proves nothing, and another run's is not touched."""
     connection.execute("CREATE SCHEMA test_w1_1; CREATE SCHEMA mine")
     schemas.mark(connection, "mine", Marker(RUN, MarkerState.READY))
-    assert schemas.found(connection) == []
+    assert schemas.list_own(connection) == []
     name = schemas.create(connection, 2, RUN)
     for schema, run in (("test_w1_1", RUN), (name, RUN + 1), ("test_w9_9", RUN)):
         assert schemas.drop(connection, schema, run, batch=10) is False

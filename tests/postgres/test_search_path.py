@@ -13,7 +13,7 @@ from schema_runner.postgres.host import Host
 from schema_runner.postgres.host_request import HostRequest
 from schema_runner.postgres.host_reservation import Reservation
 from schema_runner.postgres.pg_dump import PgDump
-from schema_runner.postgres.pool import Wanted
+from schema_runner.postgres.pool import PoolCriteria
 from schema_runner.postgres.project_host import ProjectDatabase
 from schema_runner.postgres.removal import clear_schemas
 from schema_runner.postgres.reset.changes import (
@@ -29,7 +29,9 @@ from schema_runner.postgres.worker_schemas import SchemaSource
 from ..project import connect
 from . import hostile
 
-WANTED = Wanted("f" * 8, lambda _: True, now=2, oldest=1, others=1, pass_over=lambda *_: None)
+WANTED = PoolCriteria(
+    "f" * 8, lambda _: True, now=2, oldest=1, max_others=1, report_nearest=lambda *_: None
+)
 # Made and written by a project whose own SQL is careful.
 MODEL = """
     CREATE TYPE {0}.mood AS ENUM ('glad', 'sad');
@@ -105,7 +107,7 @@ def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
             reset.restore(connection, template)
         rows = f"SELECT country, place::text, mood::text FROM {schema}.town"
         assert user.execute(rows).fetchall() == [("FR", f"{schema}.town", "sad")]
-        aside = source.begin(3)
+        aside = source.create_schema(3)
         with keys_adopted(connection, schema, aside, template.copies):
             path = ", ".join([schema, *host.shims_path, *host.path])
             user.execute(f"SET search_path = {path}; DELETE FROM town")
@@ -137,10 +139,10 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
             else:
                 schema = _build(server, host, host.begin_build(1) or "")
         source = host.schema_source(schema)
-        other = source.copy(2)
+        other = source.lease_or_copy(2)
         for one in (schema, other):
             _use(server, host, source, one)
-        source.renew(other)
+        source.recreate(other)
         snapshot = host.snapshot(WANTED.fingerprint, now=2)
         host.restore(snapshot)()
         host.template = source.template

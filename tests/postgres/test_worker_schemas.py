@@ -30,16 +30,16 @@ def source(server: Server, connection: Connection) -> SchemaSource:
 
 
 def states(connection: Connection) -> dict[str, MarkerState]:
-    return {one.name: one.marker.state for one in schemas.found(connection)}
+    return {one.name: one.marker.state for one in schemas.list_own(connection)}
 
 
 def test_a_schema_like_the_model_is_ready(source: SchemaSource, connection: Connection) -> None:
     """Named after the worker, marked as the run's, and dropped or kept as it is told."""
-    schema = source.begin(2)
+    schema = source.create_schema(2)
     assert names.worker_of_schema(schema) == 2
     assert states(connection)[schema] == MarkerState.BUILDING
     connection.execute(TABLES.format(schema))
-    source.finish(schema)
+    source.mark_built(schema)
     assert states(connection)[schema] == MarkerState.READY
     source.keep(schema)
     assert states(connection)[schema] == MarkerState.KEPT
@@ -49,20 +49,20 @@ def test_a_schema_like_the_model_is_ready(source: SchemaSource, connection: Conn
 
 def test_an_unlike_schema_is_refused(source: SchemaSource, connection: Connection) -> None:
     """With the name of what differs from the model."""
-    schema = source.begin(2)
+    schema = source.create_schema(2)
     connection.execute(TABLES.format(schema).replace(" NOT NULL", ""))
     with pytest.raises(SchemaRunnerError, match=r"table column book\.title"):
-        source.finish(schema)
+        source.mark_built(schema)
     assert states(connection)[schema] == MarkerState.BUILDING
 
 
 def test_what_a_dead_worker_left_is_cleared(source: SchemaSource, connection: Connection) -> None:
     """Its schemas and its statements, though they hold locks; the model and others' stay."""
-    left, of_another = source.begin(1), source.begin(2)
+    left, of_another = source.create_schema(1), source.create_schema(2)
     with source.connect(1) as busy, source.connect(2) as another:
         busy.execute(f"BEGIN; CREATE TABLE {left}.half_made ()")
         another.execute(f"BEGIN; CREATE TABLE {of_another}.half_made ()")
-        source.clear(1)
+        source.drop_leftovers(1)
         assert set(states(connection)) == {source.source_schema, of_another}
         another.execute("COMMIT")
         with pytest.raises(Exception, match=r"terminat|closed"):

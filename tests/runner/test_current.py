@@ -306,7 +306,7 @@ def test_a_schema_of_somebody_else_where_extensions_would_be(project: Project) -
     """It is not touched; the error says to rename it."""
     execute(project, "CREATE SCHEMA test_extensions")
     with unchanged(project):
-        result = project.run().failed("has a schema test_extensions that is not ours")
+        result = project.run().failed("has a schema test_extensions that no run has created")
         assert "Warning" not in result.stderr
 
 

@@ -222,7 +222,7 @@ def test_no_extension_is_left_with_what_is_kept(own: Project) -> None:
     """What is kept needs no migration again; with the extensions there, schemas are kept too."""
     for mode in (PARALLEL, SERIAL, PARALLEL):
         result = own.run(*mode, "--keepdb").passed("Ran 2 tests")
-        assert "what is kept is made anew by the next run, because it needs" in result.stdout
+        assert "only a template was kept, because schemas need" in result.stdout
         assert installed(own) == []
     migrated = len(own.records("migrates"))
     assert migrated == 1
@@ -297,8 +297,8 @@ def test_a_planted_schema_for_extensions_is_not_used(project: Project) -> None:
             f"ALTER SCHEMA test_extensions OWNER TO CURRENT_USER;"
             f"GRANT CREATE ON SCHEMA test_extensions TO {planter}"
         )
-        saying = f"has a schema test_extensions that {planter} may write to"
-        project.run(*SERIAL).refused(saying)
+        schema = f"Schema test_extensions in the database {project.name!r}"
+        project.run(*SERIAL).refused(f"{schema} can be written to by {planter}")
         found = execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{planter}'")
         assert found == [(False,)]
         # Nothing that lies there has been dropped either.
@@ -330,9 +330,9 @@ def test_two_roles_at_once_in_the_project_s_own_database(project: Project) -> No
             project.run("library.test_generated", *mode, env={"ROLE": second}).passed()
         sql = "CREATE EXTENSION IF NOT EXISTS citext"
         project.migration("0002_more", "0001_initial", f"migrations.RunSQL({sql!r})")
-        owned = f"has a schema test_extensions that is owned by '{first}'"
+        owned = f"Schema test_extensions in the database {project.name!r} is owned by '{first}'"
         result = project.run("library.test_generated", env={"ROLE": second}).refused(owned)
-        assert "To do without it, create citext in the database." in result.stderr
+        assert "Or create citext in another schema of the database." in result.stderr
         # What the first run's migrations might have created meanwhile.
         extension = "CREATE EXTENSION hstore SCHEMA test_extensions"
         project.query(extension, database=project.name)

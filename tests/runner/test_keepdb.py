@@ -151,7 +151,7 @@ def count(project: Project, what: str = "migrated") -> int:
 def own(project: Project, database: str) -> dict[str, Marker]:
     """Return the markers of the schemas that are ours."""
     with project.host(database) as connection:
-        return {one.name: one.marker for one in schemas.found(connection)}
+        return {one.name: one.marker for one in schemas.list_own(connection)}
 
 
 State = tuple[frozenset[str], dict[str, list[str]]]
@@ -393,7 +393,7 @@ def age(project: Project, seconds: int) -> None:
 
     for name in project.databases():
         with project.host(name) as connection:
-            for schema in schemas.found(connection):
+            for schema in schemas.list_own(connection):
                 if schema.marker.fingerprint:
                     schemas.mark(connection, schema.name, older(schema.marker))
     with project.maintenance() as connection:
@@ -449,7 +449,7 @@ def test_two_runs_at_once(kept: Project, host: str) -> None:
     other = start(kept, 2, KEEP, MEET="4")
     wait_for_lock(kept, "advisory")
     (kept.folder / "go").touch()
-    line = "Waiting for another run, which builds the same schemas."
+    line = "Waiting for another run that builds the same schemas."
     assert [line in finish(process).output for process in (one, other)] == [False, True]
     told = kept.records("told")
     names = {one["schema"] for one in told}

@@ -88,7 +88,7 @@ def test_statements_that_another_role_has_planted_are_not_executed(kept: Project
     kept.create_database()
     kept.run("--keepdb").passed()
     with roles(kept, **{mallory: ""}), kept.host(kept.name) as connection:
-        (real,) = (one for one in schemas.found(connection) if "template" in one.name)
+        (real,) = (one for one in schemas.list_own(connection) if "template" in one.name)
         contents = sql.Identifier(real.name, "contents")
         row = connection.execute(sql.SQL("SELECT * FROM {}").format(contents)).fetchone()
         assert row is not None

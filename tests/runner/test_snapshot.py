@@ -85,7 +85,7 @@ def remove(project: Project, host: str) -> None:
         project.drop_database(host)
     else:
         with project.host(host) as connection:
-            for schema in schemas.found(connection):
+            for schema in schemas.list_own(connection):
                 schemas.drop(connection, schema.name, schema.marker.run, batch=100)
             connection.execute("DROP SCHEMA IF EXISTS test_extensions CASCADE")
     assert_nothing_is_kept(project)

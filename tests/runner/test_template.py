@@ -197,7 +197,7 @@ def test_pg_dump_that_is_something_else(counted: Project) -> None:
     for named, used in (("/bin/true", "test"), ("nowhere/pg_dump", "test"), ("/", "current")):
         counted.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {named!r}')
         result = counted.run(*PARALLEL, "--host-database", used).refused()
-        said = f'CommandError: SCHEMA_RUNNER["PG_DUMP"] names {named!r}, which cannot be run'
+        said = f'CommandError: SCHEMA_RUNNER["PG_DUMP"] is {named!r}, which is not a pg_dump'
         assert result.stderr.splitlines()[-1].startswith(f"{said} as pg_dump.")
 
 

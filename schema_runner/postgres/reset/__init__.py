@@ -1,1 +1,1 @@
-"""Resets of a schema: its rows brought back to a known state, at the cost of what changed."""
+"""Resets: restore the rows of a schema, at a cost that depends on what changed."""

@@ -1,4 +1,4 @@
-"""Which tables have rows, other rows than before, or references to such tables."""
+"""Find tables that have rows, that have changed, or that refer to such tables."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -8,10 +8,10 @@ from psycopg import errors, sql
 
 from ..server import Connection
 
-# Each version of a row is at another place, and one that is written there later is another
-# transaction's: https://www.postgresql.org/docs/current/ddl-system-columns.html. The newest
-# transaction alone would not do: an older one can commit later.
-_STAMP = """
+# Each version of a row has its own place (ctid), and a later version in the same place has another
+# transaction (xmin): https://www.postgresql.org/docs/current/ddl-system-columns.html. The newest
+# transaction alone is not sufficient, because an older one can commit later.
+_ROW_VERSIONS = """
     SELECT {name}, {table}::regclass::oid, pg_catalog.count(*),
            pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::text::int8))
     FROM ONLY {table_itself}
@@ -20,7 +20,7 @@ _HAS_ROWS = "SELECT {name} WHERE EXISTS (SELECT FROM ONLY {table_itself})"
 
 
 class RowVersions(NamedTuple):
-    """Which versions of rows are in a table: their number, and a hash of all."""
+    """The number of rows in a table, and a hash of their versions, with the table's OID."""
 
     oid: int
     number: int
@@ -30,27 +30,27 @@ class RowVersions(NamedTuple):
 def row_versions(
     connection: Connection, schema: str, tables: Collection[str]
 ) -> dict[str, RowVersions]:
-    """Map the names of tables, or of materialized views, to their stamps."""
+    """Map the names of tables or materialized views to their row versions."""
     if not tables:
         return {}
-    rows = connection.execute(_union(_STAMP, schema, tables))
-    return {name: RowVersions(*stamp) for name, *stamp in rows}
+    rows = connection.execute(_union(_ROW_VERSIONS, schema, tables))
+    return {name: RowVersions(*values) for name, *values in rows}
 
 
-def tables_with_rows(connection: Connection, schema: str, tables: Collection[str]) -> set[str]:
-    """Return those of the tables that have rows."""
+def select_with_rows(connection: Connection, schema: str, tables: Collection[str]) -> set[str]:
+    """Return the tables that have rows."""
     if not tables:
         return set()
-    found = connection.execute(_union(_HAS_ROWS, schema, tables), prepare=True)
-    return {name for (name,) in found}
+    rows = connection.execute(_union(_HAS_ROWS, schema, tables), prepare=True)
+    return {name for (name,) in rows}
 
 
 def tables_written_since(
     connection: Connection, schema: str, tables: Collection[str], transaction: int
 ) -> bool:
-    """Whether one of the tables has rows that this transaction, or a later one, has written.
+    """Return whether any table has rows written by this transaction or a later one.
 
-    So it is where that cannot be seen.
+    Also return True if the role may not read a table.
     """
     try:
         return has_rows_since(connection, schema, tables, transaction)
@@ -61,7 +61,7 @@ def tables_written_since(
 def has_rows_since(
     connection: Connection, schema: str, tables: Collection[str], transaction: int
 ) -> bool:
-    """Do as `written_since`, but raise InsufficientPrivilege where it cannot be seen."""
+    """Do the same as `tables_written_since`, but raise InsufficientPrivilege."""
     if not tables:
         return False
     query = f"{_HAS_ROWS[:-1]} WHERE pg_catalog.age(xmin) <= pg_catalog.age({{xid}}))"
@@ -70,9 +70,9 @@ def has_rows_since(
 
 
 def current_transaction(cursor: Any) -> int:
-    """Return the number of a transaction; what is written once it is over has a later one.
+    """Return the number of the current transaction, assigning one if necessary.
 
-    `cursor` is any cursor on psycopg.
+    `cursor` is any psycopg or Django cursor.
     """
     cursor.execute("SELECT pg_catalog.pg_current_xact_id()::text")
     (number,) = cursor.fetchone()
@@ -82,7 +82,7 @@ def current_transaction(cursor: Any) -> int:
 def _union(
     query: str, schema: str, tables: Collection[str], **more: sql.Composable
 ) -> sql.Composed:
-    # In one order, so that psycopg finds the statement among those it has prepared.
+    # Sorted, so that equal sets give equal statements, which psycopg prepares once.
     return sql.SQL(" UNION ALL ").join(
         sql.SQL(query).format(
             name=sql.Literal(table),
@@ -94,9 +94,9 @@ def _union(
     )
 
 
-# A table keeps its size when its rows are deleted, or their insertion is rolled back. With
-# OFFSET 0 the size is asked for once, and pg_depend only about the few tables that are found.
-_LOOK = """
+# Tables with pages may be without rows: they keep their size after DELETE and after a rolled-back
+# INSERT. OFFSET 0 makes PostgreSQL compute each size once, and query pg_depend for few tables.
+_NON_EMPTY = """
     WITH RECURSIVE parts AS (
         SELECT inhrelid AS part, inhparent AS parent FROM pg_catalog.pg_inherits
         UNION
@@ -126,18 +126,16 @@ _HIDDEN = """
 
 
 class Scope(NamedTuple):
-    """The tables that a reset is about: those with these names, or all.
+    """The tables that a reset covers."""
 
-    Their partitions are too, and what inherits from them, as with TRUNCATE. Where it `cascades`,
-    so is what refers to them, as with TRUNCATE … CASCADE.
-    """
-
+    # As with TRUNCATE, these include partitions and inheriting tables. None stands for all tables.
     names: frozenset[str] | None = None
+    # Whether to include tables that refer to them, as TRUNCATE … CASCADE does.
     cascades: bool = False
 
 
-class NonEmptyTables(NamedTuple):
-    """A table that has pages; it `is_hidden` where row security hides rows from us."""
+class NonEmptyTable(NamedTuple):
+    """A table that has pages; `is_hidden` if row security hides rows from this role."""
 
     name: str
     pages: int
@@ -147,34 +145,36 @@ class NonEmptyTables(NamedTuple):
 
 def non_empty_tables(
     connection: Connection, schema: str, scope: Scope, others: Collection[str] = ()
-) -> tuple[dict[str, NonEmptyTables], set[str]]:
-    """Return the tables with pages that a scope is about, by name, and the names of the rest.
+) -> tuple[dict[str, NonEmptyTable], set[str]]:
+    """Return the tables with pages that a scope covers, by name, and the names of the rest.
 
-    Those called as in `others` are looked for whether or not they have pages.
+    Tables named in `others` are included even if they have no pages.
     """
     only, values = "", {"schema": schema, "others": list(others)}
     names = scope.names
     if names is not None and scope.cascades:
-        names = frozenset(References.read(connection, schema).emptied_with(names))
+        names = frozenset(References.read(connection, schema).truncated_with(names))
         only = _ONLY
         values["only"] = list(names)
-    tables = [NonEmptyTables(*row) for row in connection.execute(_LOOK.format(only=only), values)]
-    found = {
-        one.name: one
-        for one in tables
-        if names is None or not names.isdisjoint([one.name, *one.parents])
+    tables = [
+        NonEmptyTable(*row) for row in connection.execute(_NON_EMPTY.format(only=only), values)
+    ]
+    covered = {
+        table.name: table
+        for table in tables
+        if names is None or not names.isdisjoint([table.name, *table.parents])
     }
-    return found, {one.name for one in tables} - found.keys()
+    return covered, {table.name for table in tables} - covered.keys()
 
 
-def tables_with_row_security(connection: Connection, schema: str) -> list[str]:
-    """Return the tables in which row security hides rows from us."""
+def list_hidden_tables(connection: Connection, schema: str) -> list[str]:
+    """Return the tables in which row security hides rows from this role."""
     return [name for (name,) in connection.execute(_HIDDEN, [schema])]
 
 
-# Those of partitions have rows of their own. What a foreign key does to the rows that refer to a
-# deleted one, if anything, is done at once even where its check is deferred.
-_KEYS = """
+# Foreign keys of partitions have entries of their own. Actions such as ON DELETE CASCADE are
+# immediate, also if the check is deferred.
+_FOREIGN_KEYS = """
     SELECT parent.relname, child.relname, NOT condeferrable OR confdeltype <> 'a'
     FROM pg_catalog.pg_constraint
     JOIN pg_catalog.pg_class child ON child.oid = conrelid
@@ -192,21 +192,20 @@ _PARTS = """
 
 
 class References(NamedTuple):
-    """The foreign keys and the inheritance of a schema's tables, by name.
+    """The foreign keys and the inheritance between the tables of a schema."""
 
-    `referring` maps a table to those that refer to it, `strictly` does so for the foreign keys
-    that cannot wait for the end of a transaction, and `parts` maps it to its partitions and to
-    those that inherit from it.
-    """
-
+    # The tables that refer to each table.
     referring: Mapping[str, set[str]]
+    # Those of them whose foreign keys act before the end of the transaction.
     strictly: Mapping[str, set[str]]
+    # The partitions of each table, and the tables that inherit from it.
     parts: Mapping[str, set[str]]
 
     @classmethod
     def read(cls, connection: Connection, schema: str) -> Self:
+        """Read the references between the tables of a schema."""
         referring, strictly, parts = (defaultdict[str, set[str]](set) for _ in range(3))
-        for parent, child, is_strict in connection.execute(_KEYS, [schema]):
+        for parent, child, is_strict in connection.execute(_FOREIGN_KEYS, [schema]):
             referring[parent].add(child)
             if is_strict:
                 strictly[parent].add(child)
@@ -214,22 +213,22 @@ class References(NamedTuple):
             parts[parent].add(child)
         return cls(referring, strictly, parts)
 
-    def emptied_with(self, tables: Iterable[str]) -> set[str]:
-        """Return what TRUNCATE … CASCADE of these tables empties."""
+    def truncated_with(self, tables: Iterable[str]) -> set[str]:
+        """Return the tables that TRUNCATE … CASCADE of these would truncate."""
         return _closure(tables, self.referring, self.parts)
 
-    def removed_with(self, tables: Iterable[str]) -> set[str]:
-        """Return those whose rows can be in the way of a DELETE of these, or be changed by it."""
-        found = _closure(tables, self.strictly)
-        return {child for table in found for child in self.strictly.get(table, ())}
+    def affected_by_delete(self, tables: Iterable[str]) -> set[str]:
+        """Return the tables whose rows can prevent a DELETE from these, or be changed by it."""
+        reached = _closure(tables, self.strictly)
+        return {child for table in reached for child in self.strictly.get(table, ())}
 
 
 def _closure(tables: Iterable[str], *relations: Mapping[str, Collection[str]]) -> set[str]:
-    found, waiting = set[str](), list(tables)
-    while waiting:
-        table = waiting.pop()
-        if table not in found:
-            found.add(table)
+    reached, pending = set[str](), list(tables)
+    while pending:
+        table = pending.pop()
+        if table not in reached:
+            reached.add(table)
             for relation in relations:
-                waiting.extend(relation.get(table, ()))
-    return found
+                pending.extend(relation.get(table, ()))
+    return reached

@@ -1,4 +1,4 @@
-"""Tables whose triggers, rules and row security are out of the way for a while."""
+"""Disable triggers, rules and row security of tables for a while."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from psycopg import sql
 
 from ..server import Connection
-from .changes import tables_with_row_security
+from .changes import list_hidden_tables
 
-# A partition has triggers of its own. Those of foreign keys are the server's, and stay.
+# Partitions have their own triggers. The internal triggers of foreign keys stay enabled.
 _TRIGGERS = """
     SELECT relname, tgname, tgenabled
     FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_class c ON c.oid = tgrelid
@@ -21,14 +21,14 @@ _RULES = """
     WHERE ev_type <> '1' AND ev_enabled <> 'D' AND relname = ANY(%(tables)s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
 """
-_SECURED = """
+_ROW_SECURITY = """
     SELECT relname
     FROM pg_catalog.pg_class c
     WHERE pg_catalog.row_security_active(c.oid) AND relname = ANY(%(tables)s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
 """
-# Mostly there is nothing, which this finds out in a third of the time.
-_ANY = """
+# Most tables have none, which this query finds out in a third of the time.
+_HAS_ANY = """
     SELECT FROM pg_catalog.pg_class c
     WHERE relname = ANY(%(tables)s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
@@ -43,25 +43,25 @@ _ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 def triggers_disabled(
     connection: Connection, schema: str, tables: Collection[str]
 ) -> Iterator[None]:
-    """Have nothing but what the body of the `with` says happen to these tables.
+    """Disable triggers, rules and row security of tables in the `with` block.
 
-    It is within a transaction. Where there is nothing to be silenced, nothing is changed.
+    It must be in a transaction.
     """
     alterations = list(_alterations(connection, schema, tables))
-    for silence, _ in alterations:
-        connection.execute(silence)
+    for disable, _ in alterations:
+        connection.execute(disable)
     yield
     if alterations:
-        # What is left to be checked at the end of the transaction would forbid the following.
+        # PostgreSQL refuses ALTER TABLE while deferred checks are pending.
         connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    for _, restore in alterations:
-        connection.execute(restore)
+    for _, enable in alterations:
+        connection.execute(enable)
 
 
 @contextmanager
 def row_security_disabled(connection: Connection, schema: str) -> Iterator[None]:
-    """Have row security hide nothing in a schema from what the body of the `with` does."""
-    tables = tables_with_row_security(connection, schema)
+    """Disable row security that hides rows of a schema from this role, in the `with` block."""
+    tables = list_hidden_tables(connection, schema)
     if not tables:
         yield
         return
@@ -72,24 +72,26 @@ def row_security_disabled(connection: Connection, schema: str) -> Iterator[None]
 def _alterations(
     connection: Connection, schema: str, tables: Collection[str]
 ) -> Iterator[tuple[sql.Composed, sql.Composed]]:
-    """Yield what silences something, and what undoes that."""
+    """Yield pairs of statements: one disables something, and one enables it again."""
     values = {"schema": schema, "tables": list(tables)}
-    if not connection.execute(_ANY, values).fetchall():
+    if not connection.execute(_HAS_ANY, values).fetchall():
         return
     for kind, query in (("TRIGGER", _TRIGGERS), ("RULE", _RULES)):
         for table, name, enabled in connection.execute(query, values).fetchall():
-            what = sql.SQL("{} {}").format(sql.SQL(kind), sql.Identifier(name))
+            target = sql.SQL("{} {}").format(sql.SQL(kind), sql.Identifier(name))
             yield (
-                _alter(schema, table, "DISABLE", what),
-                _alter(schema, table, _ENABLE[enabled], what),
+                _alter(schema, table, "DISABLE", target),
+                _alter(schema, table, _ENABLE[enabled], target),
             )
-    for (table,) in connection.execute(_SECURED, values).fetchall():
+    for (table,) in connection.execute(_ROW_SECURITY, values).fetchall():
         security = sql.SQL("ROW LEVEL SECURITY")
-        disable, enable = (_alter(schema, table, how, security) for how in ("DISABLE", "ENABLE"))
+        disable, enable = (
+            _alter(schema, table, action, security) for action in ("DISABLE", "ENABLE")
+        )
         yield disable, enable
 
 
-def _alter(schema: str, table: str, action: str, what: sql.Composable) -> sql.Composed:
+def _alter(schema: str, table: str, action: str, target: sql.Composable) -> sql.Composed:
     return sql.SQL("ALTER TABLE ONLY {} {} {}").format(
-        sql.Identifier(schema, table), sql.SQL(action), what
+        sql.Identifier(schema, table), sql.SQL(action), target
     )

@@ -1,4 +1,4 @@
-"""When dead rows are worth a VACUUM."""
+"""VACUUM tables and catalogs when they have many dead rows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from ..server import Connection
-from .changes import NonEmptyTables
+from .changes import NonEmptyTable
 
 _PAGES = """
     SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int
@@ -14,14 +14,14 @@ _PAGES = """
     WHERE relname = ANY(%s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
 """
-# Dead rows are looked through each time. So many pages of them are worth a VACUUM, which takes
-# milliseconds a table; where tables have a few pages, only if they are many.
+# Each reset reads dead rows again, and VACUUM takes milliseconds a table. It is worth its time if
+# tables with more than _FEW_PAGES pages have _DEAD_PAGES in total, or if _MANY_TABLES have grown.
 _DEAD_PAGES = 64
 _FEW_PAGES = 4
 _MANY_TABLES = 120
-# Catalogs with this many dead rows. Measured: two schemas of 300 tables leave 22,000 in
-# pg_attribute, and VACUUM of all takes 0.1 s; of 100 tables 7,000, and of a small project 700. A
-# role gets nothing but warnings in the server's log about what it may not vacuum. Large objects
+# Catalogs with 1,000 dead rows or more, if the role may vacuum them: otherwise there would be only
+# warnings in the server's log. Measured in pg_attribute: two schemas leave 22,000 if they have 300
+# tables, 7,000 if 100, and 700 in a small project; VACUUM of the former takes 0.1 s. Large objects
 # are the project's data, of any size.
 _CATALOGS = """
     SELECT relname
@@ -36,13 +36,13 @@ _CATALOGS = """
 """
 
 
-def run_on_catalogs(connection: Connection) -> None:
-    """Let the server use the room again that schemas had in its catalogs.
+def vacuum_catalogs(connection: Connection) -> None:
+    """Vacuum catalogs in which dropped schemas have left many dead rows.
 
-    Without waiting for anybody, nor have anybody wait, as shortening a file would.
+    Do not wait for locks, nor shorten files, which would make other sessions wait.
     """
     if connection.info.server_version >= 150000:
-        # What this session has dropped would be counted a second later.
+        # Statistics of this session would otherwise be up to a second late.
         connection.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
     if catalogs := [name for (name,) in connection.execute(_CATALOGS)]:
         listed = sql.SQL(", ").join(sql.Identifier("pg_catalog", name) for name in catalogs)
@@ -51,15 +51,18 @@ def run_on_catalogs(connection: Connection) -> None:
 
 @dataclass(slots=True)
 class Vacuum:
-    """Sees to the dead rows of a schema's tables."""
+    """Vacuums the tables of one schema when they have grown."""
 
     schema: str
-    # How many pages tables had afterwards: rows that others might still see stay.
-    _left: dict[str, int] = field(default_factory=dict)
+    # The pages of tables after VACUUM, which keeps rows that other sessions may still see.
+    _remaining: dict[str, int] = field(default_factory=dict)
 
-    def run_if_needed(self, connection: Connection, tables: Iterable[NonEmptyTables]) -> None:
+    def run_if_needed(self, connection: Connection, tables: Iterable[NonEmptyTable]) -> None:
+        """Vacuum those of the tables whose pages have doubled, if they have many."""
         grown = {
-            one.name: one.pages for one in tables if one.pages > 2 * self._left.get(one.name, 0)
+            table.name: table.pages
+            for table in tables
+            if table.pages > 2 * self._remaining.get(table.name, 0)
         }
         if len(grown) < _MANY_TABLES:
             grown = {name: pages for name, pages in grown.items() if pages > _FEW_PAGES}
@@ -67,4 +70,4 @@ class Vacuum:
                 return
         listed = sql.SQL(", ").join(sql.Identifier(self.schema, name) for name in grown)
         connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(listed))
-        self._left.update(connection.execute(_PAGES, [list(grown), self.schema]).fetchall())
+        self._remaining.update(connection.execute(_PAGES, [list(grown), self.schema]).fetchall())
