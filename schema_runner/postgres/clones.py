@@ -214,8 +214,8 @@ class CloneSource(NamedTuple):
             elif databases.is_foreign(maintenance, name):
                 # Stock Django would drop it.
                 raise SchemaRunnerError(
-                    f"A worker needs to create the database {name!r}, but there is one of that "
-                    f"name that no run created. Rename or drop that one."
+                    f"A worker needs to create the database {name!r}, but a database of that "
+                    f"name exists that no run created. Rename or drop it."
                 )
             with databases.dropped_on_error(maintenance, name):
                 yield maintenance

@@ -105,7 +105,7 @@ class Reservation:
                 if database.marker.fingerprint == wanted.fingerprint:
                     with suppress(SchemaRunnerError):
                         if host := self._use_pool(database, wanted):
-                            # Databases of `own_database` classes are left by dead runs.
+                            # Drop the databases of dead runs' `own_database` classes.
                             for other in found:
                                 if other.is_own_database:
                                     self._remove(other)
@@ -234,21 +234,21 @@ class Reservation:
 
     def _remove(self, database: MarkedDatabase) -> bool:
         """Drop a database of runs unless it is in use; return whether it was dropped."""
-        left = removal.remove(self._maintenance, self._request, database)
-        if left is None:
+        dropped_schemas = removal.remove(self._maintenance, self._request, database)
+        if dropped_schemas is None:
             return False
         if _is_of_pool(database):
             self._request.log(
                 f"Removed pools beyond KEEP_POOLS or KEEP_DAYS: database {database.name}."
             )
         else:
-            self._log_removed([database.name], *left)
+            self._log_removed([database.name], *dropped_schemas)
         return True
 
     def _log_removed(self, removed: list[str], *schemas: str) -> None:
         if removed:
-            left = ", ".join([*(f"database {name}" for name in removed), *schemas])
-            self._request.log(f"Removed leftovers of an earlier run: {left}.")
+            leftovers = ", ".join([*(f"database {name}" for name in removed), *schemas])
+            self._request.log(f"Removed leftovers of an earlier run: {leftovers}.")
 
 
 def _pools(found: list[MarkedDatabase]) -> dict[str, Marker]:

@@ -127,7 +127,7 @@ def acquire(
     *,
     while_active: bool = False,
 ) -> None:
-    """Take a lock with this one of PostgreSQL's functions, named without `pg_`."""
+    """Take a lock with this function of PostgreSQL, whose name is given without `pg_`."""
     if call_function(connection, f"try_{function}", lock):
         return
     _wait(

@@ -55,7 +55,7 @@ def has_schema(table: str) -> bool:
 
 
 def is_own_schema(name: str) -> bool:
-    """Whether a name is that of a schema that one run creates."""
+    """Whether a name has the form of a worker schema, a shims schema or a template."""
     return re.fullmatch(OWN_SCHEMA, name) is not None
 
 
@@ -126,7 +126,7 @@ def is_named_after_run(database: str, hosts: Collection[str]) -> bool:
 
 
 def is_clone_name(database: str, host: str) -> bool:
-    """Whether a name is that of a worker's clone of a host database."""
+    """Whether a name has the form of a worker's clone of a host database."""
     clones = {clone_database(host, worker) for worker in _workers_in(database)}
     clones |= {database_of_run(clone, run) for clone in clones for run in runs_in(database)}
     return database in clones

@@ -128,8 +128,8 @@ class ProjectDatabase(Host):
         """Drop the extensions of killed runs, unless another run uses the shared extensions."""
         with self.lease.exclude_other_runs() as is_alone:
             if is_alone and (removed := self._remove_extensions()):
-                left = ", ".join(f"extension {name}" for name in removed)
-                self.log(f"Removed leftovers of an earlier run in {self.name!r}: {left}.")
+                leftovers = ", ".join(f"extension {name}" for name in removed)
+                self.log(f"Removed leftovers of an earlier run in {self.name!r}: {leftovers}.")
 
     def _remove_extensions(self) -> list[str]:
         connection, path = self.connection, self.path
@@ -160,7 +160,7 @@ class ProjectDatabase(Host):
                     pass
             if wanted or not keep:
                 schemas.drop_remaining(connection, run, batch=self._batch)
-            # Autovacuum does the rest. Before the lock on extensions, for which new runs wait.
+            # Best effort: autovacuum does the rest. New runs wait for the lock that follows.
             with suppress(psycopg.Error):
                 vacuum.vacuum_catalogs(connection)
             if self.extensions in self.path and self.lease.release_extensions():

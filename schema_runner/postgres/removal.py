@@ -46,12 +46,12 @@ def remove(
         if in_use or not _has_only_our_objects(connection, request, database):
             return None
         prepared_transactions.roll_back_all(connection)
-        left = [schema.name for schema in schemas.list_own(connection)]
+        schema_names = [schema.name for schema in schemas.list_own(connection)]
     try:
         databases.drop(maintenance, name)
     except (errors.ObjectInUse, errors.InsufficientPrivilege):
         return None  # Another session is connected to it, or it belongs to another role.
-    return left
+    return schema_names
 
 
 def log_left_alone(request: HostRequest, name: str, why: str) -> None:

@@ -145,8 +145,8 @@ def live_runs_without_lease(connection: Connection) -> dict[int, str]:
 def refuse_transaction_pooler(connection: Connection, server: Server) -> None:
     """Raise SchemaRunnerError if a pooler shares one backend among several connections.
 
-    All of them would hold the lease of one, and none would keep its search_path. In that case,
-    undo the settings of the session for the next client.
+    These connections would share leases, and lose their search_path. Before raising, undo the
+    settings of the sessions, which other clients will use.
     """
     before = _backend_pid(connection)
     if before == connection.info.backend_pid:
@@ -219,7 +219,7 @@ _NEW_SESSIONS = """
 # PostgreSQL hides `backend_type` of other roles' sessions from roles without privileges. Its own
 # processes have no role; background workers of extensions and subscriptions can write as any role.
 _OTHER_SESSIONS = """
-    SELECT DISTINCT coalesce(nullif(application_name, ''), 'one without a name'), usename::text
+    SELECT DISTINCT coalesce(nullif(application_name, ''), 'unnamed application'), usename::text
     FROM pg_catalog.pg_stat_activity
     WHERE datname = pg_catalog.current_database() AND usename IS NOT NULL
       AND coalesce(backend_type, '') NOT IN ('walsender', 'parallel worker')
