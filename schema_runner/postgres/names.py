@@ -43,7 +43,7 @@ def is_template_schema(name: str) -> bool:
 
 
 def is_in_public(table: str) -> bool:
-    """Whether a db_table names the schema, as 'public"."book', which Django quotes."""
+    """Whether a db_table names the schema `public`, as 'public"."book', which Django quotes."""
     return re.match(r'"?public"\."?\w', table) is not None
 
 
@@ -60,13 +60,13 @@ def is_own_schema(name: str) -> bool:
 
 
 def worker_of_schema(name: str) -> int | None:
-    """Return the worker's number in the name of a worker schema; None for other names."""
+    """Return the worker's number from the name of a worker schema; None for other names."""
     found = re.fullmatch(_WORKER, name)
     return int(found[1]) if found else None
 
 
 def milliseconds_of_schema(name: str) -> int | None:
-    """Return the creation time in the name of a worker schema; None for other names."""
+    """Return the creation time of a worker schema from its name, since the Unix epoch, or None."""
     found = re.fullmatch(_WORKER, name)
     return int(found[2]) if found else None
 
