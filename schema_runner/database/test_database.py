@@ -105,10 +105,9 @@ class TestDatabases:
 
         Raises CopyError where it has none left, and a copy is not what it should be.
         """
-        database = self._by_alias[alias]
-        if database.host is None or database.host.template is None:
+        database, host = self._by_alias[alias], self._by_alias[alias].host
+        if host is None or host.template is None:
             return False
-        host = database.host
         database.schemas[1] = host.leased or host.schema_source("").lease_or_copy(1)
         self.usage.add(database.name, database.schemas[1])
         database.source = host.schema_source(database.schemas[1])
