@@ -40,21 +40,21 @@ class PgDump(NamedTuple):
         `server_version` is in libpq's form (150004 is 15.4). `named` is the path from the setting
         PG_DUMP. Raises DumpError if there is none, and SchemaRunnerError if `named` is no pg_dump.
         """
-        major, found = server_version // 10000, []
+        major, programs = server_version // 10000, []
         for path in [Path(named)] if named else _candidates(major):
             version = _read_version(path)
             if version == major:
                 return cls(path, version)
             if version is not None:
-                found.append(cls(path, version))
+                programs.append(cls(path, version))
             elif named:
                 raise SchemaRunnerError(
                     f'SCHEMA_RUNNER["PG_DUMP"] is {named!r}, which is not a pg_dump program. '
                     f"Set it to the path of pg_dump, or remove it."
                 )
-        if later := [program for program in found if program.version > major]:
+        if later := [program for program in programs if program.version > major]:
             return min(later, key=lambda program: program.version)
-        newest = max((program.version for program in found), default=None)
+        newest = max((program.version for program in programs), default=None)
         problem = "pg_dump is missing" if newest is None else f"pg_dump {newest} is too old"
         raise DumpError(
             f"{problem} for PostgreSQL {major} (install postgresql-client-{major}, or set "

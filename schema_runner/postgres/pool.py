@@ -85,9 +85,9 @@ class PoolCriteria(NamedTuple):
 def build_lock(
     opening: AbstractContextManager[Connection], wanted: PoolCriteria, log: Callable[[str], None]
 ) -> Iterator[None]:
-    """Hold the build lock of a fingerprint; other runs with that fingerprint wait meanwhile.
+    """Hold the lock for builds with a fingerprint, so that other runs wait for this one's pool.
 
-    A run stops waiting if the holder is idle on the server for too long, and builds for itself.
+    If the holder is idle on the server for too long, proceed without the lock.
     """
     lock = locks.key(f"fingerprint {wanted.fingerprint}")
     with opening as connection, ExitStack() as stack:
@@ -217,12 +217,12 @@ def _query_bool(connection: Connection, query: str, **parameters: int) -> bool:
 def record_use(connection: Connection, template: str, run: int, now: int) -> Iterator[bool]:
     """Record that a run has used a pool, or dissolve the pool if its copies are not faithful.
 
-    Yield whether runs can use it. The `with` block runs in the same transaction, which is also the
-    one since which the schemas that the run has returned count as unchanged.
+    Yield whether other runs can use it. The `with` block is part of the same transaction. The
+    schemas that the run has returned count as unchanged until a later transaction commits.
     """
     with locks.hold(connection, locks.key(f"pool of {template}")), connection.transaction():
-        found = {schema.name: schema.marker for schema in schemas.list_own(connection)}
-        marker = found.get(template)
+        markers = {schema.name: schema.marker for schema in schemas.list_own(connection)}
+        marker = markers.get(template)
         if marker is None or marker.state is not MarkerState.KEPT:
             yield False  # Dropped by hand.
             return
@@ -231,7 +231,7 @@ def record_use(connection: Connection, template: str, run: int, now: int) -> Ite
             schemas.mark(connection, template, marker._replace(used=now))
             since = current_transaction(connection.cursor())
             if _query_bool(connection, _IS_OLDEST):
-                for name, kept in found.items():
+                for name, kept in markers.items():
                     if kept.run == run and kept.template == template:
                         schemas.mark(connection, name, kept._replace(since=since))
         else:

@@ -110,13 +110,15 @@ def read_tables(
         names = [name for name in names if name in among]
     filled = [name for name in names if _has_rows(connection, schema, name)]
     columns = connection.execute(_COLUMNS, [schema, filled]).fetchall()
-    own = {tuple(own_type) for _, _, own_type in columns if own_type}
-    named = _named_types(connection, schema, path, own) if own else {}
-    found = {
-        name: tuple(Column(column, named.get(tuple(own or ()))) for _, column, own in rows)
+    own_types = {tuple(own_type) for _, _, own_type in columns if own_type}
+    names_of_types = _named_types(connection, schema, path, own_types) if own_types else {}
+    columns_by_table = {
+        name: tuple(
+            Column(column, names_of_types.get(tuple(own or ()))) for _, column, own in rows
+        )
         for name, rows in groupby(columns, key=lambda row: row[0])
     }
-    return [Table(name, found.get(name, ())) for name in filled]
+    return [Table(name, columns_by_table.get(name, ())) for name in filled]
 
 
 def _named_types(
@@ -209,7 +211,7 @@ def _sequence_starts(connection: Connection, schema: str) -> dict[str, SequenceV
 
 
 def _sequence_values(connection: Connection, schema: str, names: list[str]) -> list[SequenceValue]:
-    found = []
+    values = []
     for start in range(0, len(names), _SEQUENCES_PER_QUERY):
         query = sql.SQL(" UNION ALL ").join(
             sql.SQL("SELECT {}::text, last_value, is_called FROM {}").format(
@@ -217,8 +219,8 @@ def _sequence_values(connection: Connection, schema: str, names: list[str]) -> l
             )
             for name in names[start : start + _SEQUENCES_PER_QUERY]
         )
-        found += [SequenceValue(*row) for row in connection.execute(query)]
-    return found
+        values += [SequenceValue(*row) for row in connection.execute(query)]
+    return values
 
 
 def sql_set_sequences(values: Iterable[SequenceValue], schema: str) -> list[sql.Composed]:

@@ -253,8 +253,8 @@ def read_metadata(path: Path) -> tuple[str, int, Mapping[str, Any]]:
 def list_newest_first(folder: Path) -> list[Path]:
     """List the snapshots in a folder, newest first."""
     with suppress(FileNotFoundError):  # Another run may remove old ones.
-        found = [path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+        paths = [path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.name)]
+        return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
     return []
 
 

@@ -111,11 +111,11 @@ def _format(template: sql.SQL, catalog: str, column: str, owner: str = "") -> sq
 
 @cache
 def _version_query() -> bytes:
-    own = [_format(_OWN, *one) for one in (("pg_class", "relnamespace"), *BY_NAMESPACE.items())]
-    own += [_format(_PARTS, *one) for one in PARTS_OF_RELATIONS.items()]
+    own = [_format(_OWN, *pair) for pair in (("pg_class", "relnamespace"), *BY_NAMESPACE.items())]
+    own += [_format(_PARTS, *pair) for pair in PARTS_OF_RELATIONS.items()]
     rows = [
-        *(_format(_ROWS, *one) for one in BY_NAMESPACE.items()),
-        *(_format(_ROWS_OF_OWNER, *one, owner) for one, owner in BY_OWNER.items()),
+        *(_format(_ROWS, *pair) for pair in BY_NAMESPACE.items()),
+        *(_format(_ROWS_OF_OWNER, *pair, owner) for pair, owner in BY_OWNER.items()),
         *map(sql.SQL, _HASHED_BY_VALUE),
     ]
     hashed = sql.SQL("SELECT pg_catalog.hash_record_extended(r, {}) FROM ({}) r")
@@ -247,6 +247,6 @@ def inventory(connection: Connection, schema: str) -> frozenset[str]:
         return frozenset(fact for (fact,) in connection.execute(query, [schema]))
 
 
-def differences(one: frozenset[str], other: frozenset[str]) -> list[str]:
+def differences(left: frozenset[str], right: frozenset[str]) -> list[str]:
     """List the objects that differ between two inventories, such as "table column book.title"."""
-    return sorted({fact.partition(": ")[0] for fact in one ^ other})
+    return sorted({fact.partition(": ")[0] for fact in left ^ right})

@@ -95,12 +95,13 @@ class Script(NamedTuple):
 
     def differences(self, other: Self) -> list[str]:
         """List the objects that the other script creates differently, such as "table book"."""
-        one, two = (
+        ours, theirs = (
             Counter(map(_normalize, (*script.before, *script.after)))
             for script in (self, other.for_schema(self.schema))
         )
         names = {
-            text.partition("\n")[0].removeprefix(_COMMENT) for text in (one - two) | (two - one)
+            text.partition("\n")[0].removeprefix(_COMMENT)
+            for text in (ours - theirs) | (theirs - ours)
         }
         return sorted(name.replace(f"{self.schema}.", "") for name in names)
 
@@ -265,19 +266,19 @@ class TemplateContents(NamedTuple):
 
         Raises KeyError, TypeError or ValueError if the metadata is not valid.
         """
-        found = json.loads(metadata)
+        loaded = json.loads(metadata)
         return cls(
-            script=Script(found["schema"], tuple(before), tuple(after)),
-            pg_dump=found["pg_dump"],
+            script=Script(loaded["schema"], tuple(before), tuple(after)),
+            pg_dump=loaded["pg_dump"],
             inventory=frozenset(inventory),
             tables=tuple(
                 Table(name, tuple(Column(*column) for column in columns))
-                for name, columns in found["tables"]
+                for name, columns in loaded["tables"]
             ),
-            sequences=tuple(SequenceValue(*value) for value in found["sequences"]),
-            views=tuple(found["views"]),
-            marked=tuple(found["marked"]),
-            extra=found["extra"],
+            sequences=tuple(SequenceValue(*value) for value in loaded["sequences"]),
+            views=tuple(loaded["views"]),
+            marked=tuple(loaded["marked"]),
+            extra=loaded["extra"],
         )
 
 
