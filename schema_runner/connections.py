@@ -105,13 +105,13 @@ def changes_outside() -> tuple[str, ...]:
 def resets_so_far() -> tuple[int, float]:
     """Return how many resets this process has done, and how many seconds they have taken."""
     ours = list(_resetting())
-    return sum(one.resets_done for one in ours), sum(one.reset_time for one in ours)
+    return sum(one.reset_count for one in ours), sum(one.reset_time for one in ours)
 
 
 def _resetting() -> Iterator[Any]:
     """Yield each `ResettingCreation`, which need not be imported where there is none."""
     for connection in connections.all(initialized_only=True):
-        if hasattr(connection.creation, "resets_done"):
+        if hasattr(connection.creation, "reset_count"):
             yield connection.creation
 
 

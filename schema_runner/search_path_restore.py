@@ -95,7 +95,7 @@ def restore_search_path(by: str) -> None:
             path = locations.search_path if locations else None
             if path is not None and _restore(connection.connection, path):
                 creation: Any = connection.creation
-                creation.note_search_path(by)
+                creation.log_restored_search_path(by)
 
 
 def execute_on_idle(statement: bytes) -> None:

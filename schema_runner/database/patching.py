@@ -13,7 +13,7 @@ from django.db.backends.signals import connection_created
 from .. import search_path_restore
 from ..connections import project_databases
 from ..flush.hooks import replace_flushes
-from ..flush.registry import reset_of
+from ..flush.registry import get_reset
 from ..postgres.server import NOTICE_DEATH
 from ..search_path import Locations, programs, set_locations
 from .extensions import sharing
@@ -68,7 +68,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
                     _set(undo, type(connection), name, sharing(getattr(type(connection), name)))
             mixed.add(type(connection))
             undo.callback(_leave, connection, Locations.of(connection.settings_dict))
-    replace_flushes(undo, reset_of)
+    replace_flushes(undo, get_reset)
     search_path_restore.restore_after_tests(undo)
     # A run within a test must not take away what the test's own run has connected.
     signal_id = object()

@@ -170,7 +170,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         if value == self._digest:
             return frozenset()
         self._digest, self._seen = value, ProjectState.seen(connection)
-        self._standing.spare()
+        self._standing.release()
         names_changed = changed_objects(before, self._seen) if before else ()
         return frozenset(name for name in names_changed if not self._is_expected(name))
 

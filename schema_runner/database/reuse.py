@@ -243,7 +243,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         from ..flush import post_migrate
 
         try:
-            post_migrate.send_for_memory(self._alias)
+            post_migrate.send_and_roll_back(self._alias)
         except Exception as error:
             # It has not failed where the tables were empty, as they are for stock Django.
             self._log(
