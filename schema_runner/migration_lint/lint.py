@@ -51,9 +51,7 @@ def lint_migrations() -> list[Finding]:
         if migration is not None
         for finding in _lint_migration(migration)
     }
-    return sorted(
-        findings, key=lambda found: (found.file, found.line, found.kind.name, found.text)
-    )
+    return sorted(findings, key=lambda item: (item.file, item.line, item.kind.name, item.text))
 
 
 def _lint_migration(migration: Migration) -> Iterator[Finding]:
