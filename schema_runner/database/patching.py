@@ -43,7 +43,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
     """
     undo = ExitStack()
     # A run within a test makes its databases as the test's own run did.
-    undo.callback(programs.lead if programs.is_testing else programs.withdraw)
+    undo.callback(programs.export if programs.is_testing else programs.withdraw)
     programs.withdraw()
     attributes["process"] = os.getpid()
     attributes["project_databases"] = project_databases()
@@ -132,8 +132,8 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
     search_path_restore.watch_connection(connection)
     # One that comes from a pool is as whoever has used it before has left it.
     is_pooled = connection.settings_dict["OPTIONS"].get("pool")
-    if (locations.path_is_set_later or is_pooled) and locations.search_path is not None:
-        search_path_restore.set_path(connection.connection, locations.search_path)
+    if (locations.sets_path_on_connect or is_pooled) and locations.search_path is not None:
+        search_path_restore.set_search_path(connection.connection, locations.search_path)
 
 
 def _leave(connection: "BaseDatabaseWrapper", before: Locations | None) -> None:

@@ -162,7 +162,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
                 connection,
                 self._looked,
                 application=str(self.connection.settings_dict["OPTIONS"].get("application_name")),
-                known=search_path_restore.backends_in_use(),
+                known=search_path_restore.open_backend_pids(),
                 limit=_AFTER_CLASS,
             )
         self._looked = sessions.server_time(connection)

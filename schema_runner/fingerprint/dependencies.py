@@ -43,7 +43,7 @@ class DependencyHashes:
         if name.startswith(SETTING):
             value = getattr(settings, name.removeprefix(SETTING), ABSENT)
             return digest(Canonical(self._project).text(value))
-        path = self._project.path(name)
+        path = self._project.absolute_path(name)
         try:
             if name.endswith("/"):
                 return _listing(path, "")

@@ -53,7 +53,7 @@ class Imports:
             self._follow()
 
     def _name(self, file: str) -> str:
-        inner = self._project.name(file).removesuffix(".py").removesuffix("/__init__")
+        inner = self._project.relative_name(file).removesuffix(".py").removesuffix("/__init__")
         return self._modules.name_of(file) or inner.replace("/", ".")
 
     def _take(self, file: str, name: str) -> None:

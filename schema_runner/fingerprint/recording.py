@@ -57,7 +57,7 @@ class Recording:
         found_imports = follow_build(project, self._settings, opened)
         contents = DependencyHashes(project)
         found = {
-            project.name(path): self._hash(path, project.name(path), contents)
+            project.relative_name(path): self._hash(path, project.relative_name(path), contents)
             for path in sorted(opened | found_imports.files)
             if project.owns(path) and os.path.realpath(path) not in written
         }
@@ -65,7 +65,7 @@ class Recording:
             f"{SETTING}{name}" for name in sorted(found_imports.settings - _COUNTED_ELSEWHERE)
         ]
         names += [
-            f"{project.name(folder)}/{f'{beginning}*' if beginning else ''}"
+            f"{project.relative_name(folder)}/{f'{beginning}*' if beginning else ''}"
             for folder, beginning in sorted(self._watched.listed.copy())
             if project.owns(folder)
         ]

@@ -89,7 +89,9 @@ def _is_in_database(entry: dict[str, Any]) -> bool:
 def _fixture(label: str, alias: str, project: Project) -> list[tuple[str, bytes]]:
     from ..fixtures import find_fixtures
 
-    return [(project.label(path), _read(path)) for path in find_fixtures(label, alias=alias)]
+    return [
+        (project.portable_name(path), _read(path)) for path in find_fixtures(label, alias=alias)
+    ]
 
 
 def _read(path: str) -> bytes:

@@ -9,7 +9,7 @@ import psycopg
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
-from ..connections import fresh_sessions, leave_transactions
+from ..connections import abandon_transactions, fresh_sessions
 from ..errors import SchemaRunnerError
 from ..search_path import Locations
 from .hooks import Flush
@@ -144,7 +144,7 @@ def get_reset(alias: str) -> Callable[[Flush], None] | None:
     def reset(request: Flush) -> None:
         started = time.perf_counter()
         # Transactions and session settings that the test has left would interfere.
-        leave_transactions()
+        abandon_transactions()
         with fresh_sessions():
             resets.reset(request)
         creation.reset_count += 1

@@ -211,7 +211,7 @@ def test_threads_that_connect_meanwhile() -> None:
             ended = [threads.submit(connect) for _ in range(2)]
             try:
                 for _ in range(300):
-                    search_path_restore.backends_in_use()
+                    search_path_restore.open_backend_pids()
             finally:
                 is_over.set()
     finally:
