@@ -138,9 +138,9 @@ def _of_fixtures(settings: Settings) -> Iterator[Problem]:
 
 def _of_trusted_migrations(entries: Collection[str]) -> Iterator[Problem]:
     if entries:
-        from .fingerprint.modules import Modules, packages
+        from .fingerprint.modules import Modules, migrations_packages
 
-        found = [*packages(Modules())]
+        found = [*migrations_packages(Modules())]
         known = {
             f"{package.label}.{os.path.splitext(name)[0]}"
             for package in found

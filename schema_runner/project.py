@@ -19,7 +19,7 @@ class Project(NamedTuple):
 
     `roots`: the absolute paths of the root, with and without symbolic links resolved.
     `stdlib`: folders of Python's standard library, which may lie in the root.
-    `excluded`: other folders, such as for temporary files, unless they contain the root.
+    `excluded`: folders of other files, such as temporary ones; paths in the root still count.
     """
 
     roots: tuple[str, ...]

@@ -84,30 +84,30 @@ class ResettingCreation(Base):
         )
         if self._resets is None and not commits:
             return  # No test has committed yet.
-        locations, resets = Locations.of(self.connection.settings_dict), self.resets
-        if locations is None or locations.alias != self._alias or resets is None:
+        locations, resetter = Locations.of(self.connection.settings_dict), self.resets
+        if locations is None or locations.alias != self._alias or resetter is None:
             return
-        resets.retry_failed()
+        resetter.retry_failed()
         source = locations.source
-        is_renewable = bool(resets.location.path and source and source.template)
+        is_renewable = bool(resetter.location.path and source and source.template)
         if is_renewable:
 
             def renew() -> None:
                 assert source is not None
                 self.connection.close()
-                source.renew(resets.location.schema)
+                source.renew(resetter.location.schema)
 
-            resets.renew_if_altered(renew)
+            resetter.renew_if_altered(renew)
         if commits:
-            resets.record_initial_state(watches_structure=is_renewable)
+            resetter.record_initial_state(watches_structure=is_renewable)
 
     def prepare_sequence_reset(self) -> set[str]:
         """Record that Django is about to reset sequences; return the tables that have rows."""
-        resets = self.resets
-        if resets is None:
+        resetter = self.resets
+        if resetter is None:
             return set()
-        resets.sequences_were_reset = True
-        return resets.kept_tables()
+        resetter.sequences_were_reset = True
+        return resetter.kept_tables()
 
     def deserialize_db_from_string(self, data: str) -> None:
         """Load the rows for `serialized_rollback`, unless a reset has restored them."""
@@ -137,8 +137,8 @@ def get_reset(alias: str) -> Callable[[Flush], None] | None:
     creation = connections[alias].creation
     if not isinstance(creation, ResettingCreation):
         return None
-    resets = creation.resets
-    if resets is None:
+    resetter = creation.resets
+    if resetter is None:
         return None
 
     def reset(request: Flush) -> None:
@@ -146,7 +146,7 @@ def get_reset(alias: str) -> Callable[[Flush], None] | None:
         # Transactions and session settings that the test has left would interfere.
         abandon_transactions()
         with fresh_sessions():
-            resets.reset(request)
+            resetter.reset(request)
         creation.reset_count += 1
         creation.reset_time += time.perf_counter() - started
 

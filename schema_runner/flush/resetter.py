@@ -88,7 +88,7 @@ class Resetter:
         Raises SchemaRunnerError if another session's locks prevent it.
         """
         self._failed_flush = request
-        with self._lock_holders_named():
+        with self._naming_lock_holders():
             self._reset_tables(request)
         self._failed_flush = None
         self.connection.release()
@@ -99,7 +99,7 @@ class Resetter:
             self.reset(self._failed_flush)
 
     @contextmanager
-    def _lock_holders_named(self) -> Iterator[None]:
+    def _naming_lock_holders(self) -> Iterator[None]:
         """Turn a lock timeout into a SchemaRunnerError that names the holder of the lock."""
         try:
             yield
@@ -128,8 +128,8 @@ class Resetter:
     def kept_tables(self) -> set[str]:
         """Return the names of the tables that are known to have rows before each test."""
         kept = set(self._rows_to_keep(self.connection.get()))
-        for made in self._handler_rows.values():
-            kept |= DJANGO_TABLES if made.rows is None else made.rows.keys()
+        for recorded in self._handler_rows.values():
+            kept |= DJANGO_TABLES if recorded.rows is None else recorded.rows.keys()
         return kept
 
     def record_initial_state(self, *, watches_structure: bool) -> None:
@@ -137,7 +137,7 @@ class Resetter:
 
         With `watches_structure`, record the structure for `renew_if_altered` too.
         """
-        with self._lock_holders_named():
+        with self._naming_lock_holders():
             self._record_initial_state(watches_structure=watches_structure)
         self.connection.release()
 
@@ -160,7 +160,7 @@ class Resetter:
         if structure.version(connection, schema) != self._structure_version:
             renew()
             self._schema_reset.forget()
-            with self._lock_holders_named():
+            with self._naming_lock_holders():
                 last_reset(self.connection.get())
             self._structure_version = structure.version(self.connection.get(), schema)
         self.connection.release()
@@ -197,19 +197,23 @@ class Resetter:
                 self._send(request.alias)
             return
         key = (request.alias, request.scope, post_migrate.handler_inputs())
-        known = made = self._handler_rows.get(key)
-        if made is None or made.rows is None:
-            made = self._handler_rows[key] = self._record_handler_rows(connection, request, made)
+        previous = recorded = self._handler_rows.get(key)
+        if recorded is None or recorded.rows is None:
+            recorded = self._handler_rows[key] = self._record_handler_rows(
+                connection, request, recorded
+            )
         else:
-            self._clear(connection, request, made.rows)
+            self._clear(connection, request, recorded.rows)
             post_migrate.clear_model_caches()
         if self.sequences_were_reset:
             # Django set them before the test, when the rows restored now may have been missing.
             advance(connection.cursor(), self.location.schema)
             self.sequences_were_reset = False
-        if known is not None and made.sends_signal:
-            sent = self._send(request.alias, range(made.cacheable_calls, post_migrate.ALL_CALLS))
-            if sent.cacheable_calls < made.cacheable_calls:
+        if previous is not None and recorded.sends_signal:
+            sent = self._send(
+                request.alias, range(recorded.cacheable_calls, post_migrate.ALL_CALLS)
+            )
+            if sent.cacheable_calls < recorded.cacheable_calls:
                 self._handler_rows[key] = HandlerRows(sent.cacheable_calls)
 
     def _clear(
@@ -224,24 +228,21 @@ class Resetter:
             restart(connection, self.location.schema, cleared | (request.scope.names or set()))
 
     def _record_handler_rows(
-        self, connection: Connection, request: Flush, known: HandlerRows | None
+        self, connection: Connection, request: Flush, previous: HandlerRows | None
     ) -> HandlerRows:
         """Clear the tables, send post_migrate, and copy the rows of Django's own handlers.
 
-        The first time (`known` is None), call all handlers, to find out how many calls of Django's
-        own come before one of the others touches their tables.
+        The first time (`previous` is None), call all handlers, to find out how many calls of
+        Django's own come before one of the others touches their tables.
         """
         schema, scratch = self.location.schema, self._new_scratch_schema(connection)
-        cacheable_calls = post_migrate.ALL_CALLS if known is None else known.cacheable_calls
-        first = [
-            (copy, table)
-            for copy, table in self._initial_rows or ()
-            if table.name in DJANGO_TABLES
-        ]
-        with reuse_keys(connection, schema, scratch, first):
+        cacheable_calls = post_migrate.ALL_CALLS if previous is None else previous.cacheable_calls
+        initial = self._initial_rows or ()
+        copies = [(copy, table) for copy, table in initial if table.name in DJANGO_TABLES]
+        with reuse_keys(connection, schema, scratch, copies):
             self._clear(connection, request, self._rows_to_keep(connection))
             first_transaction = changes.current_transaction(connection.cursor())
-            sent = self._send(request.alias, range(cacheable_calls), others=known is None)
+            sent = self._send(request.alias, range(cacheable_calls), others=previous is None)
         self._restart_sequences(connection, request)
         if sent.called_others:
             return HandlerRows(sent.cacheable_calls)
@@ -251,17 +252,13 @@ class Resetter:
             return HandlerRows(0, self._rows_to_keep(connection))
         rows = self._copy_to_scratch(connection, cleared).rows
         self._schema_reset.remember(connection, rows)
-        return HandlerRows(cacheable_calls, rows, sends_signal=known is not None)
+        return HandlerRows(cacheable_calls, rows, sends_signal=previous is not None)
 
     def _send(
-        self,
-        alias: str,
-        django_calls: range = range(post_migrate.ALL_CALLS),
-        *,
-        others: bool = True,
+        self, alias: str, calls: range = range(post_migrate.ALL_CALLS), *, others: bool = True
     ) -> SentSignal:
         self.connection.release()
-        sent = post_migrate.send(alias, django_calls, others=others)
+        sent = post_migrate.send(alias, calls, others=others)
         if others:
             self._handlers_alter_structure = sent.altered_structure
         return sent
