@@ -248,10 +248,10 @@ class Canonical:
     def attributes(self, value: Any) -> str:
         """Return the text of an object: its type and attributes."""
         names = dict.fromkeys(name for kind in type(value).__mro__ for name in _slots(kind))
-        found = {name: getattr(value, name) for name in names if hasattr(value, name)}
-        found |= getattr(value, "__dict__", {})
+        attributes = {name: getattr(value, name) for name in names if hasattr(value, name)}
+        attributes |= getattr(value, "__dict__", {})
         # Cached properties and creation counters differ between processes.
-        stable = {name: item for name, item in found.items() if _is_stable(type(value), name)}
+        stable = {name: item for name, item in attributes.items() if _is_stable(type(value), name)}
         text = self.construct(value, *sorted(stable.items(), key=lambda item: str(item[0])))
         return text if stable else text + _ADDRESS.sub("", self.text(repr(value)))
 

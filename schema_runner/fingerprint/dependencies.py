@@ -64,8 +64,8 @@ class DependencyHashes:
     def hash_packages(self, names: list[str]) -> dict[str, str]:
         """Return the hashes of the versions of installed packages."""
         tops = [name.removeprefix(PACKAGE) for name in names]
-        found = installed_versions(tops, Modules())
-        return {f"{PACKAGE}{top}": digest(repr(found.get(top))) for top in tops}
+        installed = installed_versions(tops, Modules())
+        return {f"{PACKAGE}{top}": digest(repr(installed.get(top))) for top in tops}
 
 
 def _hash_file(path: str) -> str:
@@ -96,7 +96,7 @@ def installed_versions(packages: Iterable[str], modules: Modules) -> dict[str, l
     `importlib.metadata.packages_distributions`, which parses all of them.
     """
     folders = {name: _installation_folder(name, modules) for name in packages}
-    found: dict[str, list[str]] = {name: [] for name, folder in folders.items() if folder}
+    versions: dict[str, list[str]] = {name: [] for name, folder in folders.items() if folder}
     for folder in sorted({folder for folder in folders.values() if folder}):
         wanted = [name for name, parent in folders.items() if parent == folder]
         distributions = sorted(name for name in os.listdir(folder) if name.endswith(_METADATA))
@@ -104,11 +104,13 @@ def installed_versions(packages: Iterable[str], modules: Modules) -> dict[str, l
             contents = _read_file_lists(os.path.join(folder, metadata))
             for name in wanted:
                 if _lists_package(contents, name):
-                    found[name].append(_distribution(metadata))
+                    versions[name].append(_distribution(metadata))
         for name in wanted:
             # If no list of files mentions it, any distribution may contain it.
-            found[name] = found[name] or [_distribution(metadata) for metadata in distributions]
-    return found
+            versions[name] = versions[name] or [
+                _distribution(metadata) for metadata in distributions
+            ]
+    return versions
 
 
 def _installation_folder(package: str, modules: Modules) -> str | None:

@@ -78,11 +78,11 @@ def compute_parts(
 
 
 def _group_facts(facts: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for fact in sorted(facts):
         kind = fact.partition(" ")[0]
-        found.setdefault(_FACT_NAMES.get(kind, kind), []).append(fact)
-    return found
+        groups.setdefault(_FACT_NAMES.get(kind, kind), []).append(fact)
+    return groups
 
 
 def _migrations(modules: Modules) -> Iterator[tuple[str, str]]:
@@ -102,7 +102,7 @@ def _versions(modules: Modules) -> dict[str, Any]:
             _version("django-schema-runner"),
             *_hash_own_sources(),
         ],
-        **{f"version of {top}": found for top, found in sorted(installed.items())},
+        **{f"version of {top}": versions for top, versions in sorted(installed.items())},
     }
 
 

@@ -109,22 +109,22 @@ class Imports:
             self.settings.add(name)
 
     def _add_path(self, path: str, *, is_import: bool = False) -> None:
-        found = ""
-        for found, module_file in self._modules.walk(path):
+        name = ""
+        for name, module_file in self._modules.walk(path):
             if module_file.file and not self._project.owns(module_file.file):
-                top = found.split(".")[0]
+                top = name.split(".")[0]
                 if is_import and top not in sys.stdlib_module_names:
                     self.packages.add(top)
                 return
             if module_file.file:
-                self._enqueue(module_file.file, found)
-        if is_import and found != path:
-            self.files.update(self._missing_files(path, found))
+                self._enqueue(module_file.file, name)
+        if is_import and name != path:
+            self.files.update(self._missing_files(path, name))
 
-    def _missing_files(self, path: str, found: str) -> Iterator[str]:
-        """Yield the paths at which Python would look for a missing module."""
-        missing = path.removeprefix(found).lstrip(".").split(".")[0]
-        module_file = self._modules.locate(found) if found else None
+    def _missing_files(self, path: str, parent: str) -> Iterator[str]:
+        """Yield the paths at which Python would look for a missing module of `parent`."""
+        missing = path.removeprefix(parent).lstrip(".").split(".")[0]
+        module_file = self._modules.locate(parent) if parent else None
         for folder in module_file.folders if module_file else [self._project.root]:
             if missing and self._project.owns(folder):
                 yield os.path.join(folder, f"{missing}.py")

@@ -80,10 +80,10 @@ def _loaded_module(name: str) -> ModuleFile | None:
     try:
         module = sys.modules[name]
         file, folders = getattr(module, "__file__", None), getattr(module, "__path__", ())
-        found = ModuleFile(source_of(file) if file else None, tuple(map(str, folders)))
+        module_file = ModuleFile(source_of(file) if file else None, tuple(map(str, folders)))
     except Exception:  # sys.modules may contain any object.
         return None
-    return found if found.file or found.folders else None
+    return module_file if module_file.file or module_file.folders else None
 
 
 def _module_file(spec: ModuleSpec | None) -> ModuleFile | None:

@@ -54,7 +54,7 @@ class Recording:
         opened = {source_of(path) for path in self._accesses.read.copy()}
         imports = follow_build(project, self._settings, opened)
         hashes = DependencyHashes(project)
-        found = {
+        dependencies = {
             project.relative_name(path): self._hash(path, project.relative_name(path), hashes)
             for path in sorted(opened | imports.files)
             if project.owns(path) and os.path.realpath(path) not in written
@@ -65,8 +65,10 @@ class Recording:
             for folder, prefix in sorted(self._accesses.listed.copy())
             if project.owns(folder)
         ]
-        found |= {name: hashes.hash_of(name) for name in names}
-        return found | hashes.hash_packages([f"{PACKAGE}{name}" for name in imports.packages])
+        dependencies |= {name: hashes.hash_of(name) for name in names}
+        return dependencies | hashes.hash_packages(
+            [f"{PACKAGE}{name}" for name in imports.packages]
+        )
 
     def _hash(self, path: str, name: str, hashes: DependencyHashes) -> str:
         try:

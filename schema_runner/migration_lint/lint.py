@@ -183,7 +183,7 @@ class MigrationSource:
         start, end = self._span(node)
         for token in self._tokens:
             if start <= token.start and token.end <= end:
-                positions = [found.start() for found in re.finditer(word.group(), token.string)]
+                positions = [match.start() for match in re.finditer(word.group(), token.string)]
                 if nth < len(positions):
                     return token.start[0] + token.string.count("\n", 0, positions[nth])
                 nth -= len(positions)

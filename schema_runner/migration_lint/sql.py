@@ -170,12 +170,12 @@ def find_matches(sql: str) -> list[Match]:
 
 def _matches(statement: str) -> list[tuple[Kind, tuple[int, int]]]:
     """Return the kinds of the matches in a statement, and their spans."""
-    public = [found for found in _PUBLIC.finditer(statement) if found["text"]]
-    if any(found["literal"] for found in public) and not _ABOUT_SCHEMAS.search(statement):
-        public = [found for found in public if not found["literal"]]
-    database = [found for found in _DATABASE.finditer(statement) if found["text"]]
-    matches = [(Kind.PUBLIC, found.span()) for found in public]
-    matches += [(Kind.DATABASE, found.span()) for found in database]
+    public = [match for match in _PUBLIC.finditer(statement) if match["text"]]
+    if any(match["literal"] for match in public) and not _ABOUT_SCHEMAS.search(statement):
+        public = [match for match in public if not match["literal"]]
+    database = [match for match in _DATABASE.finditer(statement) if match["text"]]
+    matches = [(Kind.PUBLIC, match.span()) for match in public]
+    matches += [(Kind.DATABASE, match.span()) for match in database]
     catalog = _CATALOG.search(statement)
     if catalog and not _SCOPED.search(statement):
         matches.append((Kind.CATALOG, catalog.span()))
