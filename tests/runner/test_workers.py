@@ -17,9 +17,9 @@ QUICK = """
 SLOW = QUICK.replace("meet()", "time.sleep(1.2)")
 # Some number of processors, whatever machine this is.
 PROCESSORS = """
-    from schema_runner.workers import arrangement
+    from schema_runner.scheduling import selection
 
-    arrangement.usable_processors = lambda: {}
+    selection.usable_cpus = lambda: {}
 """
 
 
