@@ -105,9 +105,9 @@ class Locations(NamedTuple):
         return self.worker is None and worker not in self.by_worker
 
     def for_worker(self, worker: int) -> Self:
-        """Return the locations as another worker uses them.
+        """Return a copy for a connection of another worker.
 
-        Raises SchemaRunnerError if that worker has none.
+        Raises SchemaRunnerError if that worker has no location.
         """
         if worker not in self.by_worker:
             raise SchemaRunnerError(
@@ -117,7 +117,7 @@ class Locations(NamedTuple):
         return self._replace(worker=worker)
 
     def with_location(self, worker: int, location: Location) -> Self:
-        """Return the locations as used by a worker at this one."""
+        """Return a copy in which a worker uses this location."""
         return self._replace(worker=worker, by_worker={**self.by_worker, worker: location})
 
     def entries(self) -> dict[str, Any]:
