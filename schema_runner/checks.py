@@ -16,7 +16,7 @@ from django.core.checks.registry import registry
 from django.db import connections
 
 from .errors import did_you_mean
-from .folders import why_not_writable
+from .folders import find_write_obstacle
 from .settings import Problem, Settings, project_root
 
 if TYPE_CHECKING:
@@ -138,9 +138,9 @@ def _of_fixtures(settings: Settings) -> Iterator[Problem]:
 
 def _of_trusted_migrations(entries: Collection[str]) -> Iterator[Problem]:
     if entries:
-        from .fingerprint.modules import Modules, packages
+        from .fingerprint.modules import Modules, migrations_packages
 
-        found = [*packages(Modules())]
+        found = [*migrations_packages(Modules())]
         known = {
             f"{package.label}.{os.path.splitext(name)[0]}"
             for package in found
@@ -192,7 +192,7 @@ def _of_test_databases() -> Iterator[Problem]:
 
 
 def _of_folder(what: str, folder: str | None) -> Iterator[Problem]:
-    if folder and (why := why_not_writable(Path(folder))):
+    if folder and (why := find_write_obstacle(Path(folder))):
         yield _unwritable(what, why)
 
 

@@ -1,4 +1,4 @@
-"""Django's connections by alias: which server they reach, which are ours, and closing them."""
+"""Django's connections: their servers, closing them, and preparing them for a test class."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from django.db import connections
 
 from .errors import SchemaRunnerError, did_you_mean
 
-# Runs without databases import this module: what they do not use, functions import.
+# Runs without databases import this module, so functions import what only other runs use.
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
@@ -20,23 +20,24 @@ if TYPE_CHECKING:
 
 
 def disconnect() -> None:
-    """Close this thread's connections to PostgreSQL, which would keep a host database in use."""
+    """Close this thread's connections and pools, which would prevent dropping the database."""
     for connection in connections.all(initialized_only=True):
         if connection.vendor == "postgresql":
             connection.close()
             connection.close_pool()  # type: ignore[attr-defined]
 
 
-def leave_transactions() -> None:
-    """Give up what a class has left open: its set-up failed once TestCase's had begun.
+def abandon_transactions() -> None:
+    """Close connections that a test class has left in an atomic block.
 
-    unittest then calls no tearDownClass, and every later class would be within it.
+    If `setUpClass` fails after TestCase has opened its transaction, unittest does not call
+    `tearDownClass`, and later classes would run inside that transaction.
     """
     for connection in connections.all(initialized_only=True):
         if connection.vendor == "postgresql" and connection.in_atomic_block:
             if connection.connection is not None:
                 connection.connection.close()
-            # As Django's connect() has it, which comes too late: atomic() asks before.
+            # Reset what Django's connect() resets, because atomic() checks it before connecting.
             connection.connection = None
             connection.in_atomic_block = connection.closed_in_transaction = False
             connection.needs_rollback = False
@@ -44,11 +45,10 @@ def leave_transactions() -> None:
             connection.run_on_commit = []
 
 
-def end_sessions() -> None:
-    """Close this thread's connections, for tests can have set anything on them.
+def close_connections() -> None:
+    """Close this thread's connections, on which tests may have set a role, a search_path etc.
 
-    The search_path, a role, temporary tables: what follows is to find none of it. After a test
-    that can commit, Django is about to close them anyway.
+    After a test that may commit, Django closes them anyway.
     """
     for connection in connections.all(initialized_only=True):
         if connection.vendor == "postgresql":
@@ -57,37 +57,37 @@ def end_sessions() -> None:
 
 @contextmanager
 def fresh_sessions() -> Iterator[None]:
-    """End the sessions, and have those of the body of the `with` be where the run wants them.
+    """Use new sessions in the `with` block, with the run's own connection settings.
 
-    Tests can have changed the settings of connections as well, and find them again so.
+    If tests have changed these settings, restore their changes afterwards.
     """
     from .search_path import Locations
 
-    end_sessions()
+    close_connections()
     changed: list[tuple[Any, dict[str, Any]]] = []
     for connection in connections.all(initialized_only=True):
         settings_dict = connection.settings_dict
         locations = Locations.of(settings_dict)
         if connection.vendor == "postgresql" and locations is not None:
             entries = locations.entries()
-            found = {key: settings_dict[key] for key in entries}
-            if found != entries:
-                changed.append((connection, found))
+            before = {key: settings_dict[key] for key in entries}
+            if before != entries:
+                changed.append((connection, before))
                 settings_dict.update(entries)
     try:
         yield
     finally:
-        for connection, found in changed:
+        for connection, before in changed:
             connection.close()
-            connection.settings_dict.update(found)
+            connection.settings_dict.update(before)
 
 
 def prepare_for(test_class: type, *, own_database: bool) -> None:
-    """Do what has to be done in this process before a class of tests is set up.
+    """Prepare this process's connections before a test class is set up.
 
-    One that wants its `own_database` is taken there.
+    With `own_database`, the class gets a database of its own.
     """
-    creations = list(_resetting())
+    creations = list(_resetting_creations())
     if creations:
         from .search_path_restore import restore_before_class
 
@@ -97,21 +97,28 @@ def prepare_for(test_class: type, *, own_database: bool) -> None:
 
 
 def changes_outside() -> tuple[str, ...]:
-    """Name what a class, or another session meanwhile, has changed in the project's database."""
-    watching = [one for one in _resetting() if hasattr(one, "changes_outside")]
-    return tuple(sorted({name for one in watching for name in one.changes_outside()}))
+    """Return the objects of the project's own database that changed since the last call.
+
+    The test class has changed them, or another session has.
+    """
+    names: set[str] = set()
+    for creation in _resetting_creations():
+        if hasattr(creation, "changes_outside"):
+            names |= creation.changes_outside()
+    return tuple(sorted(names))
 
 
-def resets_so_far() -> tuple[int, float]:
-    """Return how many resets this process has done, and how many seconds they have taken."""
-    ours = list(_resetting())
-    return sum(one.resets_done for one in ours), sum(one.reset_time for one in ours)
+def reset_totals() -> tuple[int, float]:
+    """Return the number of resets in this process, and their total time in seconds."""
+    creations = list(_resetting_creations())
+    total_time = sum(creation.reset_time for creation in creations)
+    return sum(creation.reset_count for creation in creations), total_time
 
 
-def _resetting() -> Iterator[Any]:
-    """Yield each `ResettingCreation`, which need not be imported where there is none."""
+def _resetting_creations() -> Iterator[Any]:
+    """Yield the creation instances that are a `ResettingCreation`, without importing it."""
     for connection in connections.all(initialized_only=True):
-        if hasattr(connection.creation, "resets_done"):
+        if hasattr(connection.creation, "reset_count"):
             yield connection.creation
 
 
@@ -119,8 +126,7 @@ _ADDRESS = ("host", "hostaddr", "port", "service")
 
 
 def project_databases() -> "list[Server]":
-    """Say how to reach the project's own PostgreSQL databases, before tests have others."""
-
+    """Return the project's own PostgreSQL databases, before the run replaces their names."""
     servers = []
     for alias in connections:
         connection: Any = connections[alias]
@@ -128,20 +134,23 @@ def project_databases() -> "list[Server]":
             try:
                 servers.append(server_of(connection))
             except ImproperlyConfigured:
-                continue  # Django says so where it is used.
+                continue  # Django raises this error when a test uses the alias.
     return servers
 
 
-def is_one_of(projects: "Iterable[Server]", server: "Server", name: str) -> bool:
-    """Whether the database of this name on a server is one of the project's own.
+def is_project_database(projects: "Iterable[Server]", server: "Server", name: str) -> bool:
+    """Return whether the database `name` on a server is one of the project's own.
 
-    There are many ways to write where a server is, so it is asked; but only if names are equal.
+    An address can be written in many ways, so query the server if the names are equal.
     """
-    return any(_name(one) == name and _is_same(one, server) for one in projects)
+    return any(
+        _database_name(project) == name and _is_same_server(project, server)
+        for project in projects
+    )
 
 
-def _name(project: "Server") -> str | None:
-    """Return the name of a project's database, also where a service or the environment has it."""
+def _database_name(project: "Server") -> str | None:
+    """Return the name of a project's database, from its settings, service or environment."""
     params = project.params
     if name := params.get("dbname"):
         return str(name)
@@ -150,50 +159,50 @@ def _name(project: "Server") -> str | None:
     before = os.environ.get("PGSERVICE")
     os.environ["PGSERVICE"] = params["service"]
     try:
-        found = {one.keyword: one.val for one in pq.Conninfo.get_defaults()}
+        defaults = {option.keyword: option.val for option in pq.Conninfo.get_defaults()}
     finally:
         del os.environ["PGSERVICE"]
         if before is not None:
             os.environ["PGSERVICE"] = before
-    name = found[b"dbname"] or found[b"user"]
+    name = defaults[b"dbname"] or defaults[b"user"]
     return name.decode() if name else None
 
 
-def _is_same(project: "Server", server: "Server") -> bool:
-    one, other = (
-        {key: str(value) for key in _ADDRESS if (value := each.params.get(key))}
-        for each in (project, server)
+def _is_same_server(project: "Server", server: "Server") -> bool:
+    address, other_address = (
+        {key: str(value) for key in _ADDRESS if (value := side.params.get(key))}
+        for side in (project, server)
     )
-    if one == other:
+    if address == other_address:
         return True
     from .postgres.server import Identity
 
     try:
         return Identity.of(project).may_be_same_server(Identity.of(server))
     except SchemaRunnerError:
-        return True  # Unknown: to refuse is the safe side.
+        return True  # Unknown: the caller refuses, which is safe.
 
 
-def are_here(aliases: Iterable[str]) -> bool:
-    """Whether the server of any alias works on this machine, as far as its HOST tells."""
-    return any(_is_here(str(connections[alias].settings_dict.get("HOST"))) for alias in aliases)
+def has_local_server(aliases: Iterable[str]) -> bool:
+    """Return whether the server of any alias runs on this machine, judging by its HOST."""
+    return any(_is_local(str(connections[alias].settings_dict.get("HOST"))) for alias in aliases)
 
 
-def _is_here(host: str) -> bool:
-    # A path is that of a Unix socket, which is also what libpq takes where there is no host.
+def _is_local(host: str) -> bool:
+    # A path is that of a Unix socket, which libpq also uses if there is no host.
     is_path = not host or host.startswith(("/", "@"))
     is_loopback = host in {"localhost", "::1"} or host.startswith("127.")
     return is_path or is_loopback or host == socket.gethostname()
 
 
-# What Django adds to the connection parameters for its own cursors, not for libpq.
+# Connection parameters that Django adds for psycopg, not for libpq.
 _DJANGO_PARAMETERS = {"cursor_factory", "context", "prepare_threshold"}
 
 
-def server_of(connection: "DatabaseWrapper", left_out: Collection[str] = ()) -> "Server":
-    """Return the server of a connection, without some of the connection parameters.
+def server_of(connection: "DatabaseWrapper", excluded: Collection[str] = ()) -> "Server":
+    """Return the server of a connection, without the `excluded` connection parameters.
 
-    Connections have the application_name that the run has assigned to this one.
+    Connections to it have the application_name of the run and the worker.
     """
     from .postgres import names
     from .postgres.server import Server
@@ -206,7 +215,7 @@ def server_of(connection: "DatabaseWrapper", left_out: Collection[str] = ()) -> 
         {
             key: value
             for key, value in parameters.items()
-            if key not in _DJANGO_PARAMETERS and key not in left_out
+            if key not in _DJANGO_PARAMETERS and key not in excluded
         },
         connection.settings_dict["OPTIONS"].get("assume_role"),
         names.application_name(run, locations.worker) if locations and run is not None else None,
@@ -214,11 +223,11 @@ def server_of(connection: "DatabaseWrapper", left_out: Collection[str] = ()) -> 
 
 
 def refuse_unknown_mirrors(aliases: Collection[str] | None) -> None:
-    """Raise SchemaRunnerError where tests would work in a database that is not for tests.
+    """Raise SchemaRunnerError if tests would use the project's own database through a mirror.
 
-    Stock Django gives a mirror the NAME that the other alias has by then. That is the project's
-    own where no test database is made for the other one: a mirror itself, or in no test's
-    `databases`.
+    Stock Django gives a mirror the current NAME of its primary alias. That is the project's own
+    database if no test database is created for the primary, because it is a mirror itself or no
+    test lists it in `databases`.
     """
     used = [alias for alias in connections if aliases is None or alias in aliases]
     mirrors = {
@@ -238,15 +247,16 @@ def _refuse_mirror(alias: str, primary: str, *, is_mirror: bool) -> None:
     if primary not in connections:
         hint = did_you_mean(primary, connections)
         raise SchemaRunnerError(
-            f"TEST['MIRROR'] of alias {alias!r} is {primary!r}, which is no alias. {hint}".rstrip()
+            f"TEST['MIRROR'] of alias {alias!r} is {primary!r}, which is not an alias in "
+            f"DATABASES. {hint}".rstrip()
         )
-    way_out = (
+    remedy = (
         "Mirror an alias that has no MIRROR itself."
         if is_mirror
-        else f"Name {primary!r} in the `databases` of the test classes too."
+        else f"Add {primary!r} to the `databases` of the test classes."
     )
     name = connections[alias].settings_dict["NAME"]
     raise SchemaRunnerError(
-        f"TEST['MIRROR'] of alias {alias!r} is {primary!r}, for which no test database is made, "
-        f"so tests would work in, and empty, the project's own database {name!r}. {way_out}"
+        f"TEST['MIRROR'] of alias {alias!r} is {primary!r}, which gets no test database. Tests "
+        f"would use, and flush, the project's own database {name!r}. {remedy}"
     )

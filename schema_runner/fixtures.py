@@ -1,4 +1,4 @@
-"""Reference data: the rows of FIXTURES and SEEDERS, present before any test."""
+"""Load the reference data: the rows of FIXTURES and SEEDERS."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 
 def find_fixtures(label: str, *, alias: str) -> list[str]:
-    """Return the files of a fixture; raise CommandError for one that `load` would not find."""
-    # Where no fixture is named, neither is imported, and no serializer loaded.
+    """Return the paths of a fixture's files. Raises CommandError if `loaddata` finds none."""
+    # Import these only if there are fixtures.
     from django.core import serializers
     from django.core.management.commands import loaddata
 
-    # What loaddata sets as it begins, in all versions from 5.2 to 6.1.
-    search: Any = loaddata.Command()
-    search.using, search.app_label, search.format, search.verbosity = alias, None, None, 0
-    search.serialization_formats = serializers.get_public_serializer_formats()
-    return sorted({path for path, *_ in search.find_fixtures(label)})
+    # Set the attributes that loaddata.Command.handle sets in Django 5.2 to 6.1.
+    command: Any = loaddata.Command()
+    command.using, command.app_label, command.format, command.verbosity = alias, None, None, 0
+    command.serialization_formats = serializers.get_public_serializer_formats()
+    return sorted({path for path, *_ in command.find_fixtures(label)})
 
 
 def refuse_missing_fixtures(settings: Settings, *, alias: str) -> None:
-    """Raise SettingsError for fixtures that `load` would not find."""
-    if missing := [*fixture_problems(settings, alias=alias)]:
-        raise SettingsError(*missing)
+    """Raise SettingsError if `loaddata` would not find a fixture."""
+    if problems := [*fixture_problems(settings, alias=alias)]:
+        raise SettingsError(*problems)
 
 
 def fixture_problems(settings: Settings, *, alias: str) -> Iterator[Problem]:
-    """Yield each fixture that `load` would not find."""
+    """Yield a problem for each fixture that `loaddata` would not find."""
     for label in settings.fixtures:
         try:
             find_fixtures(label, alias=alias)
@@ -41,18 +41,18 @@ def fixture_problems(settings: Settings, *, alias: str) -> Iterator[Problem]:
             yield Problem(
                 "E007",
                 str(error),
-                f'Correct SCHEMA_RUNNER["FIXTURES"], which names {label!r}; fixtures are sought '
-                f"in the fixtures folders of apps and in FIXTURE_DIRS.",
+                f'Correct SCHEMA_RUNNER["FIXTURES"], which names {label!r}. Django looks for '
+                f"fixtures in the `fixtures` folder of each app and in FIXTURE_DIRS.",
             )
 
 
 def load_reference_data(
     connection: "BaseDatabaseWrapper", settings: Settings, *, schema: str
 ) -> int | None:
-    """Load the fixtures, call the seeders and move the sequences past what they inserted.
+    """Load the fixtures, call each seeder with `using=alias`, and advance sequences.
 
-    Each seeder is called as `seeder(using=alias)`, as a `post_migrate` handler is told. Return
-    the number of a transaction before those that have inserted rows, None if nothing does.
+    Return the id of a transaction that precedes those of the rows, to recognize these by; None
+    if there are no fixtures and seeders.
     """
     if not settings.fixtures and not settings.seeders:
         return None

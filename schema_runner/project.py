@@ -1,4 +1,4 @@
-"""The project: its root, which files are its own, and the names they have on every machine."""
+"""The project's root folder, and which files belong to the project."""
 
 import os
 import sys
@@ -15,47 +15,55 @@ _OWN_PACKAGE = str(Path(__file__).parents[1])
 
 
 class Project(NamedTuple):
-    """A folder, and what is not the project's although it lies in it or is read like data.
+    """The project's root, and the folders of files that do not belong to it.
 
-    `roots` are the spellings of the folder, which may differ by symbolic links.
+    `roots`: the absolute paths of the root, with and without symbolic links resolved.
+    `stdlib`: folders of Python's standard library, which may lie in the root.
+    `excluded`: folders of other files, such as temporary ones; paths in the root still count.
     """
 
     roots: tuple[str, ...]
-    foreign: tuple[str, ...]
-    passing: tuple[str, ...]
+    stdlib: tuple[str, ...]
+    excluded: tuple[str, ...]
 
     @classmethod
     def find(cls) -> Self:
-        """Find the folder of the settings module's top package; else the working directory."""
+        """Return the project of the settings module's top package, or of the working directory."""
         stdlib = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
         stdlib |= {sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})}
-        passing = ["/proc", "/sys", "/dev", tempfile.gettempdir(), *zoneinfo.TZPATH, _OWN_PACKAGE]
-        return cls(_spellings([project_root()]), _spellings(sorted(stdlib)), _spellings(passing))
+        excluded = ["/proc", "/sys", "/dev", tempfile.gettempdir(), *zoneinfo.TZPATH, _OWN_PACKAGE]
+        return cls(_spellings([project_root()]), _spellings(sorted(stdlib)), _spellings(excluded))
 
     @property
     def root(self) -> str:
         return self.roots[0]
 
     def owns(self, path: str) -> bool:
-        """Tell whether an absolute path is neither Python's, nor a package's, nor the system's."""
+        """Return whether an absolute path is a file or folder of the project.
+
+        Files of Python, of installed packages and of the operating system are not.
+        """
         inner = self._inner(path)
         if not INSTALLED.isdisjoint((path if inner is None else inner).split(os.sep)):
             return False
-        if any(_is_below(path, folder) for folder in self.foreign):
+        if any(_is_below(path, folder) for folder in self.stdlib):
             return False
-        return inner is not None or not any(_is_below(path, folder) for folder in self.passing)
+        return inner is not None or not any(_is_below(path, folder) for folder in self.excluded)
 
-    def name(self, path: str) -> str:
-        """Return the path from the root where it is below it."""
+    def relative_name(self, path: str) -> str:
+        """Return a path relative to the root, or unchanged if it is outside the root."""
         inner = self._inner(path)
         return path if inner is None else inner or "."
 
-    def path(self, name: str) -> str:
-        """Return the path that `name` has given a name."""
+    def absolute_path(self, name: str) -> str:
+        """Return the path for a name from `relative_name`."""
         return os.path.normpath(os.path.join(self.root, name))
 
-    def label(self, path: str) -> str:
-        """Return what a path is called on every machine, though it may not lead there."""
+    def portable_name(self, path: str) -> str:
+        """Return a name for a path that is the same on every machine.
+
+        It is relative to the root or to site-packages; otherwise it is the last component.
+        """
         if (inner := self._inner(path)) is not None:
             return inner
         parts = path.split(os.sep)
@@ -63,7 +71,7 @@ class Project(NamedTuple):
         return os.sep.join(parts[after[-1] + 1 :] if after else parts[-1:])
 
     def without_root(self, text: str) -> str:
-        """Return a text that may have paths in it as it would be in any other folder."""
+        """Replace the root in a text, so that the text does not depend on the project's folder."""
         for root in self.roots:
             if len(root) > 1 and root in text:
                 text = text.replace(root, "<project>")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.test.runner import DiscoverRunner
 from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
-from .connections import are_here
+from .connections import has_local_server
 from .database.usage import Usage
 from .events import Observer
 from .options import Options
@@ -80,7 +80,7 @@ class RunSummaryMixin(Base):
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         self._suite = suite
         # A server on this machine needs the same processors as the tests do.
-        is_shared = are_here(getattr(suite, "used_aliases", ()))
+        is_shared = has_local_server(getattr(suite, "used_aliases", ()))
         before = self._busy_seconds() if is_shared else None
         try:
             return super().run_suite(suite, **kwargs)

@@ -161,7 +161,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 if self._databases is not None:
                     from .search_path import programs
 
-                    programs.lead()
+                    programs.export()
                 set_up_worker(self._settings)
             except BaseException:
                 self.teardown_databases(old_config)

@@ -1,4 +1,4 @@
-"""The location of each worker's tables, and the search_path that connections and programs get."""
+"""The location of each worker's tables, and the search_path of connections and programs."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,18 +13,20 @@ from .postgres import names, pgoptions
 if TYPE_CHECKING:
     from .postgres.worker_schemas import SchemaSource
 
-# In a connection's settings_dict, which threads share, forked and spawned workers are given,
-# and connections[alias].copy() copies: so whoever can connect knows where to.
-_KEY = "SCHEMA_RUNNER"
-# What `Assignment.entries` puts behind the project's own options.
-_PATH_OF_A_RUN = r" ?-c search_path=test_w[0-9]+_[0-9]+,(?:\\ |\S)*$"
+# The key in a connection's settings_dict. Threads share that dict, all workers get it, and
+# connections[alias].copy() copies it, so every connection has the locations.
+_SETTINGS_KEY = "SCHEMA_RUNNER"
+# What `Locations.entries` appends to the project's own options.
+_RUN_PATH_OPTION = r" ?-c search_path=test_w[0-9]+_[0-9]+,(?:\\ |\S)*$"
 
 
 class Location(NamedTuple):
-    """Where a worker's tables are: a database, and in it the first schema of `path`.
+    """Where a worker's tables are.
 
-    With an empty path the project's own search_path holds, as in a clone database. `template` is
-    the schema that has the reference data, if anything is to be restored from it.
+    `database`: the name of the database.
+    `path`: the search_path, which begins with the worker's schema. If empty, the project's own
+    search_path applies, as in a clone database.
+    `template`: the schema with the rows to restore, if any.
     """
 
     database: str
@@ -37,17 +39,20 @@ class Location(NamedTuple):
 
 
 class Locations(NamedTuple):
-    """The places of one database alias.
+    """The locations of one database alias, and the one that this process uses.
 
-    `by_worker` maps worker numbers, from 1, to places; `worker` is the one whose place this
-    connection uses, None where it uses the host database as the project's settings have it:
-    during a build in `public`, and to make clones. `run` tells the run's connections from
-    others by their application_name; with None that is the project's. `options` is the
-    OPTIONS that the project set. `alias` is the one that others of the same database follow.
-    `extensions` names the schema of the extensions, if several worker schemas share them. By
-    the `source` a worker makes its place itself. With `path_is_set_later`, as poolers want it
-    that refuse OPTIONS["options"], the search_path is set once a connection is open. Where the
-    `backend_sets_path`, whatever is asked for, all places are databases.
+    `by_worker`: locations by worker number, from 1.
+    `worker`: the worker whose location this connection uses. None: the host database with the
+    project's own search_path, during a build in `public` and for clones.
+    `run`: the number of the run, for application_name. None: the project's application_name.
+    `options`: the OPTIONS that the project set.
+    `alias`: the primary alias of the database.
+    `extensions`: the schema of the extensions, if several worker schemas share them.
+    `source`: creates the schemas of workers.
+    `sets_path_on_connect`: set the search_path when a connection opens, because a pooler refuses
+    OPTIONS["options"].
+    `backend_sets_path`: the database backend sets the search_path itself, so each location is a
+    database.
     """
 
     by_worker: Mapping[int, Location]
@@ -57,166 +62,174 @@ class Locations(NamedTuple):
     alias: str
     extensions: str | None = None
     source: "SchemaSource | None" = None
-    path_is_set_later: bool = False
+    sets_path_on_connect: bool = False
     backend_sets_path: bool = False
 
     def __repr__(self) -> str:
-        # Tests write settings to files by their repr: what reads it back makes none of this.
+        # Tests may write the settings to a file by their repr, which must stay valid Python.
         return "None"
 
     @classmethod
     def of(cls, settings_dict: Mapping[str, Any]) -> Self | None:
-        found: Self | None = settings_dict.get(_KEY)
-        return found
+        """Return the locations in a settings_dict, if the runner has set them."""
+        locations: Self | None = settings_dict.get(_SETTINGS_KEY)
+        return locations
 
     @property
     def location(self) -> Location | None:
-        """The place of this worker."""
+        """The location of this worker."""
         return None if self.worker is None else self.by_worker[self.worker]
 
     @property
     def search_path(self) -> str | None:
-        """The value of the setting of this name; None for the project's own."""
+        """The value of the setting search_path; None for the project's own."""
         return _search_path(self.location.path) if self.location and self.location.path else None
 
     @property
     def program_options(self) -> str | None:
-        """What leads other programs to the schema, in PGOPTIONS; None for the project's own.
+        """PGOPTIONS for the programs that tests start; None for the project's own.
 
-        All their connections heed it. On databases without the schema they find, and make,
-        things where they did before, so `pg_catalog` cannot be named, nor what needs it: shims.
+        It applies to all their connections. In databases without the worker's schema, programs
+        must find and create objects as usual, so the path has neither `pg_catalog` nor the shims.
         """
         if self.location is None or not self.location.path:
             return None
-        path = [name for name in self.location.path if not _is_ahead(name)]
+        path = [name for name in self.location.path if not _is_for_shims(name)]
         if path[1:] == ["public"]:
-            # What PostgreSQL's default has, too.
+            # As in PostgreSQL's default.
             path.insert(1, "$user")
-        return _setting(path)
+        return _path_option(path)
 
     def is_for_cloning(self, worker: int) -> bool:
-        """Whether this is the database from which the worker's clone is going to be made."""
+        """Return whether this is the database from which a worker's clone will be created."""
         return self.worker is None and worker not in self.by_worker
 
     def for_worker(self, worker: int) -> Self:
-        """Return the same assignment as another worker has it."""
+        """Return a copy for a connection of another worker.
+
+        Raises SchemaRunnerError if that worker has no location.
+        """
         if worker not in self.by_worker:
             raise SchemaRunnerError(
-                f"There is no schema for worker {worker} here: each worker process makes its own "
-                f"as it starts."
+                f"There is no schema for worker {worker}: each worker process creates its own "
+                f"when it starts."
             )
         return self._replace(worker=worker)
 
-    def at(self, worker: int, location: Location) -> Self:
-        """Return the same assignment for a worker that uses this place."""
+    def with_location(self, worker: int, location: Location) -> Self:
+        """Return a copy in which a worker uses this location."""
         return self._replace(worker=worker, by_worker={**self.by_worker, worker: location})
 
     def entries(self) -> dict[str, Any]:
-        """Return the entries that a settings_dict has under this assignment."""
+        """Return the entries of a settings_dict that connects to this worker's location."""
         options = dict(self.options)
         if self.run is not None:
             options["application_name"] = names.application_name(self.run, self.worker)
-        if self.search_path is not None and not self.path_is_set_later:
+        if self.search_path is not None and not self.sets_path_on_connect:
             assert self.location is not None
-            path = _setting(self.location.path)
+            path = _path_option(self.location.path)
             options["options"] = f"{startup_options(self.options)} {path}".strip()
-        entries: dict[str, Any] = {"OPTIONS": options, _KEY: self}
+        entries: dict[str, Any] = {"OPTIONS": options, _SETTINGS_KEY: self}
         return {**entries, "NAME": self.location.database} if self.location else entries
 
 
 def startup_options(options: Mapping[str, Any]) -> str:
-    """Return what OPTIONS["options"] replaces: the project's, else what libpq finds by itself."""
-    found = options.get("options")
-    if found is None:
+    """Return the startup options of the project: OPTIONS["options"], or else libpq's default."""
+    value = options.get("options")
+    if value is None:
         with pgoptions.without_exported():
-            # In PGOPTIONS, or in the service that PGSERVICE names.
+            # From PGOPTIONS, or from the service that PGSERVICE names.
             defaults = {option.keyword: option.val for option in pq.Conninfo.get_defaults()}
-        found = (defaults[b"options"] or b"").decode()
-    return str(found)
+        value = (defaults[b"options"] or b"").decode()
+    return str(value)
 
 
-def _setting(path: Iterable[str]) -> str:
-    """Return the startup option that sets the search_path: the last one of a name wins."""
-    # libpq splits options at spaces, unless they follow a backslash:
+def _path_option(path: Iterable[str]) -> str:
+    """Return the startup option that sets the search_path. The last option of a name applies."""
+    # PostgreSQL splits options at spaces, unless they follow a backslash:
     # https://www.postgresql.org/docs/current/libpq-connect.html
     escaped = _search_path(path).replace("\\", r"\\").replace(" ", r"\ ")
     return f"-c search_path={escaped}"
 
 
 def _search_path(path: Iterable[str]) -> str:
-    return ",".join(map(_quoted, path))
+    return ",".join(map(_quote_name, path))
 
 
-def _is_ahead(name: str) -> bool:
-    """Whether this is what the shims put between the worker schema and the rest of a path."""
+def _is_for_shims(name: str) -> bool:
+    """Return whether this schema comes between the worker schema and the rest of a path."""
     return names.is_shims_schema(name) or name == "pg_catalog"
 
 
-def _quoted(name: str) -> str:
-    # Our own names are shown as they are.
+def _quote_name(name: str) -> str:
+    # Do not quote the usual names, for readability.
     return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else sql.Identifier(name).as_string()
 
 
 def project_options(settings_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the OPTIONS that the project set, whether or not there is an assignment."""
+    """Return the OPTIONS that the project set, whether or not the runner has set locations."""
     locations = Locations.of(settings_dict)
     options: dict[str, Any] = settings_dict["OPTIONS"]
-    return dict(locations.options) if locations else _of_no_run(options)
+    return dict(locations.options) if locations else _without_run(options)
 
 
-def _of_no_run(options: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what another run has added, by a test of which the settings were written."""
+def _without_run(options: dict[str, Any]) -> dict[str, Any]:
+    """Return OPTIONS without those of another run, one of whose tests wrote these settings."""
     if names.run_of_any_connection(str(options.get("application_name"))) is None:
         return options
-    found = {key: value for key, value in options.items() if key != "application_name"}
-    if "options" in found:
-        found["options"] = re.sub(_PATH_OF_A_RUN, "", found["options"])
-    return found
+    cleaned = {key: value for key, value in options.items() if key != "application_name"}
+    if "options" in cleaned:
+        cleaned["options"] = re.sub(_RUN_PATH_OPTION, "", cleaned["options"])
+    return cleaned
 
 
 def set_locations(settings_dict: dict[str, Any], locations: Locations | None) -> None:
-    """Put an assignment into force; with None the project's own OPTIONS hold again.
+    """Apply locations to a settings_dict. With None, restore the project's own OPTIONS.
 
-    The dict stays the same object, for threads share it; its OPTIONS is replaced, for that
-    one is the project's.
+    Update the dict in place, because threads share it, but replace its OPTIONS, because that
+    dict belongs to the project.
     """
     if locations is not None:
         settings_dict.update(locations.entries())
     else:
         settings_dict["OPTIONS"] = project_options(settings_dict)
-        settings_dict.pop(_KEY, None)
+        settings_dict.pop(_SETTINGS_KEY, None)
 
 
 class ProgramOptions:
-    """What this process has done for the programs that it starts."""
+    """The PGOPTIONS of programs that this process starts."""
 
     def __init__(self) -> None:
-        # Whether all is set up, and this process runs tests.
+        # Whether set-up is complete and this process runs tests.
         self.is_testing = False
         self._has_exported = False
-        # Settings that PGOPTIONS is not to mislead, and their OPTIONS before and now.
+        # Settings that are shielded from PGOPTIONS, with their OPTIONS before and after.
         self._shielded: list[tuple[dict[str, Any], Any, Any]] = []
 
-    def lead(self) -> None:
-        """Let them find the worker's tables from now on, wherever these go.
+    def export(self) -> None:
+        """Make programs find the tables of the default alias, through PGOPTIONS.
 
-        Nothing is done where a pooler refuses startup options: it would refuse the programs too.
+        Do nothing if a pooler refuses startup options, because it would refuse the programs.
         """
         self.withdraw()
         self.is_testing = True
-        found = [one.settings_dict for one in connections.all() if one.vendor == "postgresql"]
-        assignments = [Locations.of(settings_dict) for settings_dict in found]
+        settings_dicts = [
+            connection.settings_dict
+            for connection in connections.all()
+            if connection.vendor == "postgresql"
+        ]
         default = Locations.of(connections[DEFAULT_DB_ALIAS].settings_dict)
         options = default.program_options if default else None
-        if options is None or any(one.path_is_set_later for one in assignments if one):
+        every = (Locations.of(settings_dict) for settings_dict in settings_dicts)
+        if options is None or any(item.sets_path_on_connect for item in every if item):
             return
-        for settings_dict in found:
+        for settings_dict in settings_dicts:
             self._shield(settings_dict)
         pgoptions.export(options)
         self._has_exported = True
 
     def withdraw(self) -> None:
-        """Take back what `lead` has done."""
+        """Undo `export`."""
         self.is_testing = self._has_exported = False
         pgoptions.export("")
         while self._shielded:
@@ -224,15 +237,15 @@ class ProgramOptions:
             if settings_dict["OPTIONS"] is now:
                 settings_dict["OPTIONS"] = before
 
-    def follow(self) -> None:
-        """Lead them to where the tables are by now, unless others have taken ours away."""
+    def update(self) -> None:
+        """Export the current location, unless a test has removed the exported PGOPTIONS."""
         if self.is_testing and self._has_exported <= pgoptions.is_exported():
-            self.lead()
+            self.export()
 
     def _shield(self, settings_dict: dict[str, Any]) -> None:
-        """Set the startup options that a connection had before, unless it has options of its own.
+        """Keep PGOPTIONS from changing the startup options of a connection of this process.
 
-        A service may define some, which OPTIONS["options"] would replace.
+        Leave connections with a service alone: OPTIONS["options"] would replace the service's.
         """
         before = settings_dict["OPTIONS"]
         if "options" not in before and "service" not in before:

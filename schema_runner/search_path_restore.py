@@ -1,4 +1,4 @@
-"""The search_path of connections that tests have used: looked at, and set back."""
+"""Restore the search_path of connections that tests have changed."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 
-class _Opened(ForkAware):
-    """The connections that threads of this process have opened, as long as they are referenced."""
+class _OpenConnections(ForkAware):
+    """Weak references to the connections that threads of this process have opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,37 +26,38 @@ class _Opened(ForkAware):
         self._references.add(ref(connection, self._references.discard))
 
     def connections(self) -> "list[BaseDatabaseWrapper]":
-        # A WeakSet would fail where a thread adds to it meanwhile; `list` of a set is one step.
-        return [found for one in list(self._references) if (found := one()) is not None]
+        # Not a WeakSet: iterating over one fails if a thread adds to it. `list(set)` is atomic.
+        references = list(self._references)
+        return [target for reference in references if (target := reference()) is not None]
 
     def after_fork(self, *, is_child: bool) -> None:
         if is_child:
-            # Their sockets are the parent's.
+            # The sockets belong to the parent.
             self._references.clear()
 
 
-_opened = _Opened()
-# What has been run last: a migration can leave something on a connection, too.
-_last = ["The set-up"]
+_open_connections = _OpenConnections()
+# What has run last; migrations may change a search_path too.
+_last_class = ["The set-up"]
 _SHOW = b"SELECT pg_catalog.current_setting('search_path')"
-# Unlike SET, this keeps the value as it is written.
+# Unlike SET, this does not normalize the value.
 _SET = b"SELECT pg_catalog.set_config('search_path', $1, false)"
 
 
 def watch_connection(connection: "BaseDatabaseWrapper") -> None:
-    """Add a connection that has just been opened to those that `set_back` checks."""
-    _opened.add(connection)
+    """Add a newly opened connection to those that `restore_search_path` checks."""
+    _open_connections.add(connection)
 
 
-def set_path(connection: Any, path: str) -> None:
-    """Set the search_path of one of psycopg's connections, whatever transaction comes of it."""
+def set_search_path(connection: Any, path: str) -> None:
+    """Set the search_path of a psycopg connection, without opening a transaction."""
     _execute(connection, _SET, path)
 
 
 def restore_after_tests(undo: ExitStack) -> None:
-    """Call `set_back` after each test, before Django ends it, until the stack is closed.
+    """Restore the search_path after each test, before Django's tear-down, until the stack closes.
 
-    Django calls `_post_teardown` after each test, in all versions from 5.2 to 6.1.
+    Django 5.2 to 6.1 calls `_post_teardown` after each test.
     """
     for owner in (SimpleTestCase, TransactionTestCase):
         tear_down: Any = owner._post_teardown  # type: ignore[attr-defined]
@@ -67,7 +68,7 @@ def restore_after_tests(undo: ExitStack) -> None:
 def _restoring(owner: type, tear_down: Callable[[Any], None]) -> Callable[[Any], None]:
     def _post_teardown(test: Any) -> None:
         __tracebackhide__ = True
-        # One method calls the other.
+        # TransactionTestCase's method calls SimpleTestCase's, so restore in one of them only.
         if test.databases and (owner is TransactionTestCase) is isinstance(
             test, TransactionTestCase
         ):
@@ -78,65 +79,69 @@ def _restoring(owner: type, tear_down: Callable[[Any], None]) -> Callable[[Any],
 
 
 def restore_before_class(test_class: str) -> None:
-    """Call `set_back` before a class is set up, for what is run outside of tests."""
-    restore_search_path(_last[0])
-    _last[0] = test_class
+    """Restore the search_path before a class is set up, after code that ran outside of tests."""
+    restore_search_path(_last_class[0])
+    _last_class[0] = test_class
 
 
 def restore_search_path(by: str) -> None:
-    """Point the connections of all threads at their schemas again, but for those in transactions.
+    """Restore the search_path on the connections of all threads.
 
-    A transaction of Django's is going to be rolled back, and the search_path with it. `by` names
-    the tests that may have set another one.
+    Skip connections in an atomic block: its rollback will restore the search_path. `by` names
+    the test or class that may have changed it.
     """
-    for connection in _opened.connections():
+    for connection in _open_connections.connections():
         if connection.vendor == "postgresql" and not connection.in_atomic_block:
             locations = Locations.of(connection.settings_dict)
             path = locations.search_path if locations else None
             if path is not None and _restore(connection.connection, path):
                 creation: Any = connection.creation
-                creation.note_search_path(by)
+                creation.log_restored_search_path(by)
 
 
 def execute_on_idle(statement: bytes) -> None:
-    """Execute a statement on each connection of this process that is not in use."""
-    for connection in _opened.connections():
+    """Execute a statement on each connection of this process that is idle."""
+    for connection in _open_connections.connections():
         if connection.vendor == "postgresql" and Locations.of(connection.settings_dict):
             _execute(connection.connection, statement)
 
 
-def backends_in_use() -> list[int]:
-    """Return the numbers of the server processes of the connections that are open."""
-    opened = [_open(one.connection) for one in _opened.connections() if one.vendor == "postgresql"]
-    return [one.backend_pid for one in opened if one is not None]
+def open_backend_pids() -> list[int]:
+    """Return the backend PIDs of the open connections of this process."""
+    opened = (
+        _get_pgconn(connection.connection)
+        for connection in _open_connections.connections()
+        if connection.vendor == "postgresql"
+    )
+    return [pgconn.backend_pid for pgconn in opened if pgconn is not None]
 
 
-def _open(connection: Any) -> Any:
-    """Return libpq's part of one of psycopg's connections, unless that is closed.
+def _get_pgconn(connection: Any) -> Any:
+    """Return the PGconn of a psycopg connection; None if it is closed.
 
-    Tests put something else into Django's connections, too.
+    Tests may have replaced the psycopg connection with another object.
     """
-    found = getattr(connection, "pgconn", None)
-    return found if isinstance(found, PGconn) and found.status == ConnStatus.OK else None
+    pgconn = getattr(connection, "pgconn", None)
+    return pgconn if isinstance(pgconn, PGconn) and pgconn.status == ConnStatus.OK else None
 
 
 def _restore(connection: Any, path: str) -> bool:
-    """Set the search_path unless it is that already; return whether that was needed."""
-    found = _execute(connection, _SHOW)
-    if found is None or found == path:
+    """Set the search_path if it differs; return whether it did."""
+    current = _execute(connection, _SHOW)
+    if current is None or current == path:
         return False
-    set_path(connection, path)
+    set_search_path(connection, path)
     return True
 
 
 def _execute(connection: Any, statement: bytes, *parameters: str) -> str | None:
-    """Execute a statement on one of psycopg's connections; return what it shows.
+    """Execute a statement on a psycopg connection; return the value in its first row.
 
-    Return None where it shows nothing, and where the connection is in use, or in a transaction:
-    another thread may be waiting for notifications. What psycopg does by itself (a transaction,
-    a prepared statement) and what tests patch or count is passed by.
+    Return None if there is no row, or the connection is in use (for instance by a thread that
+    waits for notifications) or in a transaction. Use libpq's connection directly, which neither
+    opens a transaction nor prepares the statement, and which tests do not patch or count.
     """
-    pgconn = _open(connection)
+    pgconn = _get_pgconn(connection)
     if pgconn is None or not connection.lock.acquire(blocking=False):
         return None
     try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import django
 
-from ..connections import is_one_of, server_of
+from ..connections import is_project_database, server_of
 from ..postgres.server import Connection, Server
 from ..search_path import Location, Locations, programs
 from . import extensions
@@ -134,7 +134,7 @@ class SchemaCreation(TearDownMixin, Base):
         return HostRequest(
             server=server,
             name=name,
-            is_projects_own=is_one_of(self.project_databases, server, name),
+            is_projects_own=is_project_database(self.project_databases, server, name),
             workers=self._databases.workers,
             oldest_version=_version(self.connection.features.minimum_database_version),
             log=self._databases.log,

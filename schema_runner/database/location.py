@@ -108,7 +108,7 @@ class LocationMixin(Base):
                 worker=worker,
                 options=options,
                 alias=self._alias,
-                path_is_set_later=before.path_is_set_later if before else is_of_service,
+                sets_path_on_connect=before.sets_path_on_connect if before else is_of_service,
                 backend_sets_path=self._backend_sets_path,
                 **facts,
             )
@@ -132,7 +132,7 @@ class LocationMixin(Base):
         # A pooler may refuse OPTIONS["options"], or drop it.
         locations = Locations.of(self.connection.settings_dict)
         assert locations is not None
-        self._reconnect(locations._replace(path_is_set_later=True))
+        self._reconnect(locations._replace(sets_path_on_connect=True))
         return self._finds_its_schema()
 
     def _refuse_backend_that_sets_path(self) -> None:
@@ -153,7 +153,7 @@ class LocationMixin(Base):
         if not self._can_be_pointed():
             locations = Locations.of(self.connection.settings_dict)
             assert locations is not None
-            self._reconnect(locations._replace(path_is_set_later=False, backend_sets_path=True))
+            self._reconnect(locations._replace(sets_path_on_connect=False, backend_sets_path=True))
         self._use(None)
         return self._backend_sets_path
 
@@ -203,7 +203,7 @@ class LocationMixin(Base):
             self.connection.close()
             self.connection.close_pool()
         set_locations(settings_dict, locations)
-        programs.follow()
+        programs.update()
 
 
 def become_stock(creation: Any) -> None:

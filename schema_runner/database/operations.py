@@ -22,7 +22,7 @@ class SchemaOperations(Base):
         """
         creation: Any = self.connection.creation
         is_ours = isinstance(creation, ResettingCreation)
-        kept = creation.note_set_sequences() if is_ours else set()
+        kept = creation.prepare_sequence_reset() if is_ours else set()
         sequences = list(sequences)
         others = [sequence for sequence in sequences if sequence["table"] not in kept]
         ours = [sequence for sequence in sequences if sequence["table"] in kept]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from django.db import connections
 
-from ..connections import leave_transactions
+from ..connections import abandon_transactions
 from ..errors import SchemaRunnerError
 from ..postgres import names
 from ..search_path import Location, Locations
@@ -82,7 +82,7 @@ class OwnDatabaseCreation(WorkerCreation):
         locations = self._locations
         if self._shared or not (locations and locations.location and locations.location.path):
             return
-        leave_transactions()
+        abandon_transactions()
         primary: Any = connections[locations.alias].creation
         location = primary.own_place()
         self._shared = locations
@@ -93,7 +93,7 @@ class OwnDatabaseCreation(WorkerCreation):
     def _return(self) -> None:
         if self._shared is None:
             return
-        leave_transactions()
+        abandon_transactions()
         locations, self._shared = self._shared, None
         self._reconnect(locations)
         self._forget_types()
@@ -103,7 +103,9 @@ class OwnDatabaseCreation(WorkerCreation):
         locations = self._locations
         assert locations is not None
         assert locations.worker is not None
-        self._reconnect(locations.at(locations.worker, location)._replace(extensions=None))
+        self._reconnect(
+            locations.with_location(locations.worker, location)._replace(extensions=None)
+        )
 
     def _forget_types(self) -> None:
         """Let Django look up the OIDs of extensions' types again: another database has others.

@@ -13,7 +13,7 @@ from django.db.backends.signals import connection_created
 from .. import search_path_restore
 from ..connections import project_databases
 from ..flush.hooks import replace_flushes
-from ..flush.registry import reset_of
+from ..flush.registry import get_reset
 from ..postgres.server import CHECK_CLIENT
 from ..search_path import Locations, programs, set_locations
 from .extensions import sharing
@@ -43,7 +43,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
     """
     undo = ExitStack()
     # A run within a test makes its databases as the test's own run did.
-    undo.callback(programs.lead if programs.is_testing else programs.withdraw)
+    undo.callback(programs.export if programs.is_testing else programs.withdraw)
     programs.withdraw()
     attributes["process"] = os.getpid()
     attributes["project_databases"] = project_databases()
@@ -68,7 +68,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
                     _set(undo, type(connection), name, sharing(getattr(type(connection), name)))
             mixed.add(type(connection))
             undo.callback(_leave, connection, Locations.of(connection.settings_dict))
-    replace_flushes(undo, reset_of)
+    replace_flushes(undo, get_reset)
     search_path_restore.restore_after_tests(undo)
     # A run within a test must not take away what the test's own run has connected.
     signal_id = object()
@@ -132,8 +132,8 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
     search_path_restore.watch_connection(connection)
     # One that comes from a pool is as whoever has used it before has left it.
     is_pooled = connection.settings_dict["OPTIONS"].get("pool")
-    if (locations.path_is_set_later or is_pooled) and locations.search_path is not None:
-        search_path_restore.set_path(connection.connection, locations.search_path)
+    if (locations.sets_path_on_connect or is_pooled) and locations.search_path is not None:
+        search_path_restore.set_search_path(connection.connection, locations.search_path)
 
 
 def _leave(connection: "BaseDatabaseWrapper", before: Locations | None) -> None:

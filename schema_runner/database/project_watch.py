@@ -166,7 +166,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
                 connection,
                 self._looked,
                 application=str(self.connection.settings_dict["OPTIONS"].get("application_name")),
-                known=search_path_restore.backends_in_use(),
+                known=search_path_restore.open_backend_pids(),
                 limit=_AFTER_CLASS,
             )
         self._looked = sessions.server_time(connection)
@@ -174,7 +174,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         if value == self._digest:
             return frozenset()
         self._digest, self._seen = value, ProjectState.read(connection)
-        self._standing.spare()
+        self._standing.release()
         names_changed = changed_objects(before, self._seen) if before else ()
         return frozenset(name for name in names_changed if not self._is_expected(name))
 

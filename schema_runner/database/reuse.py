@@ -46,10 +46,10 @@ class ReuseMixin(SnapshotsMixin, Base):
         from ..fingerprint.fingerprint import server_facts
 
         self._server_facts = server_facts(connection)
-        from ..fingerprint import combined
+        from ..fingerprint import combine_parts
 
         self._parts = self._current_parts()
-        self._fingerprint = combined(self._parts)
+        self._fingerprint = combine_parts(self._parts)
         if not self._databases.keeps:
             return None
         from ..postgres.pool import PoolCriteria
@@ -64,11 +64,11 @@ class ReuseMixin(SnapshotsMixin, Base):
         )
 
     def _current_parts(self) -> dict[str, str]:
-        from ..fingerprint import parts
+        from ..fingerprint import compute_parts
 
         chosen = self.runner_settings
         shims = f"advisory locks {chosen.isolate_advisory_locks}"
-        return parts(
+        return compute_parts(
             self._alias,
             runner_settings=chosen,
             facts=[*self._server_facts, shims],
@@ -243,7 +243,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         from ..flush import post_migrate
 
         try:
-            post_migrate.send_for_memory(self._alias)
+            post_migrate.send_and_roll_back(self._alias)
         except Exception as error:
             # It has not failed where the tables were empty, as they are for stock Django.
             self._log(

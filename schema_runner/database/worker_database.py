@@ -58,7 +58,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
             is_new = worker not in locations.by_worker or self.start.is_replacement
             primary: Any = connections[locations.alias].creation
             if is_new or primary.obtained is not None:
-                self._reconnect(locations.at(worker, primary.obtain(worker)))
+                self._reconnect(locations.with_location(worker, primary.obtain(worker)))
         super().setup_worker_connection(_worker_id)
 
     def obtain(self, worker: int) -> Location:
@@ -244,7 +244,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
     def _move(self, worker: int, location: Location) -> None:
         assert self._locations is not None
-        self._reconnect(self._locations.at(worker, location))
+        self._reconnect(self._locations.with_location(worker, location))
 
     def _connect(self) -> Connection:
         if self._number is None:

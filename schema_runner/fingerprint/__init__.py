@@ -1,7 +1,7 @@
-"""Whether ready schemas that an earlier run has kept may be used again without `migrate`.
+"""Decide whether an earlier run's schemas can be used without `migrate`.
 
-What can be known before a build is in the `fingerprint`; what only a build shows, such as the
-files that migrations read, is in the dependencies that a `Recording` of it gives.
+The fingerprint is a hash of what is known before a build. What only a build shows, such as the
+files that migrations read, is in the dependencies that a `Recording` returns.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .canonical import digest
     from .dependencies import changed, is_unchanged
-    from .fingerprint import combined, parts
+    from .fingerprint import combine_parts, compute_parts
     from .recording import Recording
 
 __all__ = [
     "Recording",
     "changed",
-    "combined",
+    "combine_parts",
+    "compute_parts",
     "digest",
     "is_unchanged",
-    "parts",
 ]
 
 _MODULES = {
     "Recording": "recording",
     "changed": "dependencies",
-    "combined": "fingerprint",
+    "combine_parts": "fingerprint",
+    "compute_parts": "fingerprint",
     "digest": "canonical",
     "is_unchanged": "dependencies",
-    "parts": "fingerprint",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: what records a build is of no use to a run that finds all it needs.
+    # Lazy, because a run that reuses schemas does not record a build.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""Values as text that is the same in every process, and hashes of it."""
+"""Convert values to text that is the same in every process, and hash it."""
 
 import datetime
 import functools
@@ -20,148 +20,154 @@ from django.utils.functional import cached_property as django_cached_property
 
 from ..project import Project
 
-PLAIN = {bool, int, float, complex, bytes, type(None), type(...), range, Decimal, uuid.UUID}
+PLAIN_TYPES = {bool, int, float, complex, bytes, type(None), type(...), range, Decimal, uuid.UUID}
 
 
-def path_of(named: Any) -> str:
-    """Return the module and qualified name of a class or function."""
+def dotted_path(named: Any) -> str:
+    """Return the module and the qualified name of a class or function."""
     return f"{named.__module__}.{named.__qualname__}"
 
 
 @functools.singledispatch
-def write(value: Any, to: "Canonical") -> str:
-    """Write what has no rule of its own."""
+def render(value: Any, canonical: "Canonical") -> str:
+    """Return the text of a value. This is the fallback for types without a rule below."""
     if callable(getattr(value, "deconstruct", None)):
         try:
-            return to.made(value, *value.deconstruct())
-        except Exception:  # noqa: S110 - whatever a project's class raises, its attributes remain.
+            return canonical.construct(value, *value.deconstruct())
+        except Exception:  # noqa: S110 - a class of the project may raise any; use its attributes.
             pass
-    return to.attributes(value)
+    return canonical.attributes(value)
 
 
-@write.register(Field)
-def _(value: Field, to: "Canonical") -> str:  # type: ignore[type-arg]
+@render.register(Field)
+def _(value: Field, canonical: "Canonical") -> str:  # type: ignore[type-arg]
     try:
         _, path, args, kwargs = value.deconstruct()
     except Exception:
-        return to.attributes(value)
-    return f"{path_of(type(value))} {path}({to.listed(args)}; {to.mapped(kwargs.items())})"
+        return canonical.attributes(value)
+    arguments = f"{canonical.sequence(args)}; {canonical.mapping(kwargs.items())}"
+    return f"{dotted_path(type(value))} {path}({arguments})"
 
 
-@write.register(str)
-def _(value: str, to: "Canonical") -> str:
+@render.register(str)
+def _(value: str, canonical: "Canonical") -> str:
     name = getattr(value, "setting_name", "")  # Of a SettingsReference.
-    return to.made(value, str.__str__(value), name)
+    return canonical.construct(value, str.__str__(value), name)
 
 
-@write.register(int)
-@write.register(float)
-@write.register(bytearray)
-def _(value: Any, to: "Canonical") -> str:
-    return to.made(value, *([bytes(value)] if isinstance(value, bytearray) else [value + 0]))
+@render.register(int)
+@render.register(float)
+@render.register(bytearray)
+def _(value: Any, canonical: "Canonical") -> str:
+    return canonical.construct(
+        value, *([bytes(value)] if isinstance(value, bytearray) else [value + 0])
+    )
 
 
-@write.register(list)
-@write.register(tuple)
-def _(value: Any, to: "Canonical") -> str:
-    return f"{'' if type(value) in {list, tuple} else path_of(type(value))}[{to.listed(value)}]"
+@render.register(list)
+@render.register(tuple)
+def _(value: Any, canonical: "Canonical") -> str:
+    subclass = "" if type(value) in {list, tuple} else dotted_path(type(value))
+    return f"{subclass}[{canonical.sequence(value)}]"
 
 
-@write.register(dict)
-def _(value: dict, to: "Canonical") -> str:  # type: ignore[type-arg]
-    # In its own order, which a JSON text keeps.
-    return f"{'' if type(value) is dict else path_of(type(value))}{{{to.mapped(value.items())}}}"
+@render.register(dict)
+def _(value: dict, canonical: "Canonical") -> str:  # type: ignore[type-arg]
+    subclass = "" if type(value) is dict else dotted_path(type(value))
+    # Keep the order, because JSON does.
+    return f"{subclass}{{{canonical.mapping(value.items())}}}"
 
 
-@write.register(set)
-@write.register(frozenset)
-def _(value: Any, to: "Canonical") -> str:
-    return f"{path_of(type(value))}<{', '.join(sorted(map(to.text, value)))}>"
+@render.register(set)
+@render.register(frozenset)
+def _(value: Any, canonical: "Canonical") -> str:
+    return f"{dotted_path(type(value))}<{', '.join(sorted(map(canonical.text, value)))}>"
 
 
-@write.register(Enum)
-def _(value: Enum, to: "Canonical") -> str:
-    return f"{path_of(type(value))}.{value.name}={to.text(value.value)}"
+@render.register(Enum)
+def _(value: Enum, canonical: "Canonical") -> str:
+    return f"{dotted_path(type(value))}.{value.name}={canonical.text(value.value)}"
 
 
-@write.register(datetime.date)
-@write.register(datetime.time)
-def _(value: Any, to: "Canonical") -> str:
-    return to.made(value, value.isoformat(), getattr(value, "tzinfo", None))
+@render.register(datetime.date)
+@render.register(datetime.time)
+def _(value: Any, canonical: "Canonical") -> str:
+    return canonical.construct(value, value.isoformat(), getattr(value, "tzinfo", None))
 
 
-@write.register(datetime.timedelta)
-@write.register(datetime.timezone)
-@write.register(Decimal)
-@write.register(uuid.UUID)
-def _(value: Any, to: "Canonical") -> str:
-    return to.made(value, str(value))
+@render.register(datetime.timedelta)
+@render.register(datetime.timezone)
+@render.register(Decimal)
+@render.register(uuid.UUID)
+def _(value: Any, canonical: "Canonical") -> str:
+    return canonical.construct(value, str(value))
 
 
-@write.register(ZoneInfo)
-def _(value: ZoneInfo, to: "Canonical") -> str:
-    return to.made(value, value.key or str(value))
+@render.register(ZoneInfo)
+def _(value: ZoneInfo, canonical: "Canonical") -> str:
+    return canonical.construct(value, value.key or str(value))
 
 
-@write.register(PurePath)
-def _(value: PurePath, to: "Canonical") -> str:
-    return f"Path({to.text(str(value))})"
+@render.register(PurePath)
+def _(value: PurePath, canonical: "Canonical") -> str:
+    return f"Path({canonical.text(str(value))})"
 
 
-@write.register(re.Pattern)
-@write.register(RegexObject)
-def _(value: Any, to: "Canonical") -> str:
-    return f"regex({to.listed([value.pattern, int(value.flags)])})"
+@render.register(re.Pattern)
+@render.register(RegexObject)
+def _(value: Any, canonical: "Canonical") -> str:
+    return f"regex({canonical.sequence([value.pattern, int(value.flags)])})"
 
 
-@write.register(Promise)
-def _(value: Promise, to: "Canonical") -> str:
-    return to.lazy(value)
+@render.register(Promise)
+def _(value: Promise, canonical: "Canonical") -> str:
+    return canonical.lazy(value)
 
 
-@write.register(LazyObject)
-def _(value: Any, to: "Canonical") -> str:
-    return to.made(value, vars(value).get("_setupfunc"))
+@render.register(LazyObject)
+def _(value: Any, canonical: "Canonical") -> str:
+    return canonical.construct(value, vars(value).get("_setupfunc"))
 
 
-@write.register(functools.partial)
-@write.register(functools.partialmethod)
-def _(value: Any, to: "Canonical") -> str:
-    return to.made(value, value.func, value.args, value.keywords)
+@render.register(functools.partial)
+@render.register(functools.partialmethod)
+def _(value: Any, canonical: "Canonical") -> str:
+    return canonical.construct(value, value.func, value.args, value.keywords)
 
 
-@write.register(type)
+@render.register(type)
 def _(value: type, _: "Canonical") -> str:
-    return path_of(value)
+    return dotted_path(value)
 
 
-@write.register(types.ModuleType)
+@render.register(types.ModuleType)
 def _(value: types.ModuleType, _: "Canonical") -> str:
     return f"module {value.__name__}"
 
 
-@write.register(types.MethodType)
-def _(value: types.MethodType, to: "Canonical") -> str:
-    return f"{to.text(value.__self__)}.{to.text(value.__func__)}"
+@render.register(types.MethodType)
+def _(value: types.MethodType, canonical: "Canonical") -> str:
+    return f"{canonical.text(value.__self__)}.{canonical.text(value.__func__)}"
 
 
-@write.register(types.CodeType)
-def _(value: types.CodeType, to: "Canonical") -> str:
-    return digest(value.co_code + to.listed([value.co_consts, value.co_names]).encode())
+@render.register(types.CodeType)
+def _(value: types.CodeType, canonical: "Canonical") -> str:
+    return digest(value.co_code + canonical.sequence([value.co_consts, value.co_names]).encode())
 
 
-@write.register(types.FunctionType)
-@write.register(types.BuiltinFunctionType)
-@write.register(functools._lru_cache_wrapper)
-def _(value: Any, to: "Canonical") -> str:
+@render.register(types.FunctionType)
+@render.register(types.BuiltinFunctionType)
+@render.register(functools._lru_cache_wrapper)
+def _(value: Any, canonical: "Canonical") -> str:
     code = getattr(value, "__code__", None)
     if code is None or "<" not in value.__qualname__:
-        return path_of(value)
-    held = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-    return f"{path_of(value)}({to.listed([code, value.__defaults__, value.__kwdefaults__, held])})"
+        return dotted_path(value)
+    cells = [cell.cell_contents for cell in value.__closure__ or () if _has_contents(cell)]
+    parts = canonical.sequence([code, value.__defaults__, value.__kwdefaults__, cells])
+    return f"{dotted_path(value)}({parts})"
 
 
-def _is_filled(cell: types.CellType) -> bool:
+def _has_contents(cell: types.CellType) -> bool:
     try:
         return cell.cell_contents is not cell
     except ValueError:
@@ -169,80 +175,85 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
-_CACHED = (functools.cached_property, django_cached_property)
+_CACHED_PROPERTIES = (functools.cached_property, django_cached_property)
 
 
 class Canonical:
-    """Writes values; the project's root is left out of texts and paths."""
+    """Converts values to text, without the project's root in strings and paths."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._within: dict[int, int] = {}
-        # Texts of what is often met.
-        self._known: dict[Any, str] = {}
+        self._ancestors: dict[int, int] = {}
+        # The texts of frequent values.
+        self._cache: dict[Any, str] = {}
         self._writers: dict[type, Callable[[Any, Canonical], str]] = {}
 
     def text(self, value: Any) -> str:
-        """Return the text of a value, whatever it is; equal texts mean equal values."""
+        """Return the text of any value. Values with equal texts are equal."""
         kind = type(value)
         if kind is str:
-            if (text := self._known.get(value)) is None:
-                text = self._known[value] = repr(self._project.without_root(value))
+            if (text := self._cache.get(value)) is None:
+                text = self._cache[value] = repr(self._project.without_root(value))
             return text
-        if kind in PLAIN:
+        if kind in PLAIN_TYPES:
             return repr(value)
-        if (key := id(value)) in self._within:
-            return f"<again {len(self._within) - self._within[key]}>"
+        if (key := id(value)) in self._ancestors:
+            return f"<again {len(self._ancestors) - self._ancestors[key]}>"
         if (writer := self._writers.get(kind)) is None:
-            # By its type, as a lazy object's __class__ would evaluate it.
-            writer = self._writers[kind] = write.dispatch(kind)
-        self._within[key] = len(self._within)
+            # Dispatch on the type, because a lazy object's __class__ evaluates the object.
+            writer = self._writers[kind] = render.dispatch(kind)
+        self._ancestors[key] = len(self._ancestors)
         try:
             return writer(value, self)
         finally:
-            del self._within[key]
+            del self._ancestors[key]
 
     def lazy(self, value: Promise) -> str:
-        """Return the text of the function and its arguments, never of the result.
+        """Return the text of a lazy call: the function and its arguments.
 
-        A language or a request decides the result.
+        The result may depend on the active language or on a request.
         """
         parts: Any = value.__reduce__()
         match parts:
-            case [_, [function, [str(one)], {}, *_]] if type(one) is str and not parts[1][2]:
-                key = type(value), function, one
-                if (text := self._known.get(key)) is None:
-                    text = self._known[key] = self.made(value, *parts)
+            case [_, [function, [str(message)], {}, *_]] if (
+                type(message) is str and not parts[1][2]
+            ):
+                key = type(value), function, message
+                if (text := self._cache.get(key)) is None:
+                    text = self._cache[key] = self.construct(value, *parts)
                 return text
-        return self.made(value, *parts)
+        return self.construct(value, *parts)
 
-    def listed(self, values: Any) -> str:
-        text, known = self.text, self._known
-        return ", ".join([(type(one) is str and known.get(one)) or text(one) for one in values])
+    def sequence(self, values: Any) -> str:
+        """Return the texts of values, separated by commas."""
+        text, cache = self.text, self._cache
+        texts = [(type(value) is str and cache.get(value)) or text(value) for value in values]
+        return ", ".join(texts)
 
-    def mapped(self, values: Any) -> str:
-        text, known = self.text, self._known
+    def mapping(self, items: Any) -> str:
+        """Return the texts of key-value pairs, separated by commas."""
+        text, cache = self.text, self._cache
         return ", ".join(
             [
-                f"{(type(key) is str and known.get(key)) or text(key)}: "
-                f"{repr(one) if type(one) in PLAIN else text(one)}"
-                for key, one in values
+                f"{(type(key) is str and cache.get(key)) or text(key)}: "
+                f"{repr(value) if type(value) in PLAIN_TYPES else text(value)}"
+                for key, value in items
             ]
         )
 
-    def made(self, value: Any, *parts: Any) -> str:
-        """Return the text of something made of parts."""
-        return f"{path_of(type(value))}({self.listed(parts)})"
+    def construct(self, value: Any, *parts: Any) -> str:
+        """Return the text of an object as a call of its type with `parts`."""
+        return f"{dotted_path(type(value))}({self.sequence(parts)})"
 
     def attributes(self, value: Any) -> str:
-        """Return the text of something by its type and attributes."""
-        names = dict.fromkeys(name for one in type(value).__mro__ for name in _slots(one))
-        found = {name: getattr(value, name) for name in names if hasattr(value, name)}
-        found |= getattr(value, "__dict__", {})
-        # What is computed when first asked for, or counts instances, differs between processes.
-        kept = {name: one for name, one in found.items() if _is_kept(type(value), name)}
-        text = self.made(value, *sorted(kept.items(), key=lambda item: str(item[0])))
-        return text if kept else text + _ADDRESS.sub("", self.text(repr(value)))
+        """Return the text of an object: its type and attributes."""
+        names = dict.fromkeys(name for kind in type(value).__mro__ for name in _slots(kind))
+        attributes = {name: getattr(value, name) for name in names if hasattr(value, name)}
+        attributes |= getattr(value, "__dict__", {})
+        # Cached properties and creation counters differ between processes.
+        stable = {name: item for name, item in attributes.items() if _is_stable(type(value), name)}
+        text = self.construct(value, *sorted(stable.items(), key=lambda item: str(item[0])))
+        return text if stable else text + _ADDRESS.sub("", self.text(repr(value)))
 
 
 def _slots(kind: type) -> list[str]:
@@ -257,12 +268,12 @@ def _slots(kind: type) -> list[str]:
     ]
 
 
-def _is_kept(kind: type, name: str) -> bool:
-    is_cached = any(isinstance(vars(one).get(name), _CACHED) for one in kind.__mro__)
+def _is_stable(kind: type, name: str) -> bool:
+    is_cached = any(isinstance(vars(base).get(name), _CACHED_PROPERTIES) for base in kind.__mro__)
     return not is_cached and not str(name).endswith("creation_counter")
 
 
 def digest(data: bytes | str) -> str:
-    """Return the hash of bytes or a text, in hex."""
+    """Return the 128-bit hash of bytes or a text, in hex."""
     content = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     return blake2b(content, digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""The fingerprint: a hash of what decides the contents of a ready schema."""
+"""The fingerprint: a hash of what determines the contents of a schema before any test."""
 
 import importlib.metadata
 import os
@@ -14,14 +14,14 @@ from ..postgres.server import Connection
 from ..project import INSTALLED, Project
 from ..settings import Settings
 from . import dependencies, models, settings_values
-from .canonical import Canonical, digest, path_of
-from .modules import Modules, packages, project_apps
+from .canonical import Canonical, digest, dotted_path
+from .modules import Modules, migrations_packages, project_apps
 
 _PACKAGE = Path(__file__).parents[1]
 
 
-# What the first words of the server's facts are called.
-_FACTS = {
+# Names of parts, by the first word of the server's facts.
+_FACT_NAMES = {
     "server": "version of PostgreSQL",
     "extension": "extensions of the server",
     "database": "encoding or locale of template1",
@@ -29,74 +29,80 @@ _FACTS = {
 }
 
 
-def combined(parts: Mapping[str, str]) -> str:
-    """Return the fingerprint that has these parts."""
+def combine_parts(parts: Mapping[str, str]) -> str:
+    """Return the fingerprint of the hashes that `compute_parts` returns."""
     return digest("\n".join(f"{name} {parts[name]}" for name in sorted(parts)))
 
 
-def parts(
+def compute_parts(
     alias: str,
     *,
     runner_settings: Settings,
     facts: Iterable[str],
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Return the hashes that the fingerprint is made of, by what they are of, in users' words.
+    """Return the hashes that make up the fingerprint, by names for users.
 
-    `facts` are what the caller knows of the server: its version, those of the extensions, the
-    role, and so on. `options` is the alias's OPTIONS, if it has others now than the project set.
-    Nothing in it belongs to a machine or a folder.
+    `facts`: lines about the server, such as its version: see `server_facts`.
+    `options`: the project's OPTIONS, if the alias has other ones now.
+    The hashes do not depend on the machine or the project's folder.
     """
     project, modules = Project.find(), Modules()
     if options is None:
         options = connections.settings[alias].get("OPTIONS") or {}
-    to = Canonical(project)
+    canonical = Canonical(project)
 
-    def source(path: str) -> str:
-        return _hash_of(modules.file_of(path))
+    def hash_source(path: str) -> str:
+        return _hash_source(modules.file_of(path))
 
     values: dict[str, Any] = {
         **_versions(modules),
-        **_by_kind(facts),
-        # Routers may tell aliases apart by nothing but their names.
+        **_group_facts(facts),
+        # Routers may decide by the alias.
         "alias": alias,
         "INSTALLED_APPS": [
-            (app.name, app.label, path_of(type(app)), app.default_auto_field)
+            (app.name, app.label, dotted_path(type(app)), app.default_auto_field)
             for app in project_apps()
         ],
-        **settings_values.django(source),
-        "DATABASES": (sorted(connections.settings), settings_values.database(alias, options)),
+        **settings_values.django_values(hash_source),
+        "DATABASES": (
+            sorted(connections.settings),
+            settings_values.database_values(alias, options),
+        ),
         'TEST["MIGRATE"] (--no-migrations)': connections.settings[alias]["TEST"]["MIGRATE"],
-        **settings_values.runner(runner_settings, alias, project, source),
+        **settings_values.runner_values(runner_settings, alias, project, hash_source),
     }
-    hashes = {name: digest(to.text(value)) for name, value in values.items()}
-    texts = {f"models of {label}": digest(text) for label, text in models.model_texts(to)}
+    hashes = {name: digest(canonical.text(value)) for name, value in values.items()}
+    texts = {f"models of {label}": digest(text) for label, text in models.model_texts(canonical)}
     return {**hashes, **texts, **dict(_migrations(modules))}
 
 
-def _by_kind(facts: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _group_facts(facts: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
     for fact in sorted(facts):
         kind = fact.partition(" ")[0]
-        found.setdefault(_FACTS.get(kind, kind), []).append(fact)
-    return found
+        groups.setdefault(_FACT_NAMES.get(kind, kind), []).append(fact)
+    return groups
 
 
 def _migrations(modules: Modules) -> Iterator[tuple[str, str]]:
-    for package in packages(modules):
-        files = [f"{name} {_hash_of(path)}" for name, path in package.files()]
+    for package in migrations_packages(modules):
+        files = [f"{name} {_hash_source(path)}" for name, path in package.files()]
         yield f"migrations of {package.label}", digest("\n".join([str(package.module), *files]))
 
 
 def _versions(modules: Modules) -> dict[str, Any]:
     tops = {app.name.split(".")[0] for app in project_apps()}
-    installed = dependencies.versions(tops, modules)
+    installed = dependencies.installed_versions(tops, modules)
     return {
         "version of Django": django.__version__,
         "version of Python": sys.version_info[:2],
         "version of psycopg": _version("psycopg"),
-        "version of django-schema-runner": [_version("django-schema-runner"), *_own_sources()],
-        **{f"version of {top}": found for top, found in sorted(installed.items())},
+        "version of django-schema-runner": [
+            _version("django-schema-runner"),
+            *_hash_own_sources(),
+        ],
+        **{f"version of {top}": versions for top, versions in sorted(installed.items())},
     }
 
 
@@ -107,14 +113,14 @@ def _version(distribution: str) -> str:
         return ""
 
 
-def _own_sources() -> list[str]:
-    """Hash what makes schemas, where its version says little: it is being worked on."""
+def _hash_own_sources() -> list[str]:
+    """Hash the modules that create schemas, if this package runs from a checkout."""
     if not INSTALLED.isdisjoint(_PACKAGE.parts):
         return []
-    return [_hash_of(str(path)) for path in sorted((_PACKAGE / "postgres").glob("*.py"))]
+    return [_hash_source(str(path)) for path in sorted((_PACKAGE / "postgres").glob("*.py"))]
 
 
-def _hash_of(file: str | None) -> str:
+def _hash_source(file: str | None) -> str:
     try:
         with open(file or os.devnull, "rb") as source:
             return digest(source.read())
@@ -137,8 +143,8 @@ _SERVER_FACTS = """
 
 
 def server_facts(connection: Connection) -> list[str]:
-    """List the versions of the server and of the extensions that it could create, and the like.
+    """Return lines about the server: versions of it and its extensions, role and encoding.
 
-    They are the same on another machine that is set up alike.
+    They are equal for servers with the same set-up.
     """
     return sorted(fact for (fact,) in connection.execute(_SERVER_FACTS))

@@ -1,4 +1,4 @@
-"""The project's modules that a build runs, found by following imports in the source."""
+"""Find the project's modules that a build runs, by following imports in the source."""
 
 import ast
 import os
@@ -16,54 +16,55 @@ from django.db.models import signals
 
 from ..project import Project
 from ..settings import Settings
-from .canonical import path_of
-from .modules import MigrationsPackage, Modules, packages
+from .canonical import dotted_path
+from .modules import MigrationsPackage, Modules, migrations_packages
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_MODELS = {"get_model", "get_models", "get_user_model", "get_registered_model"}
+_MODEL_LOOKUPS = {"get_model", "get_models", "get_user_model", "get_registered_model"}
 
 
 class Imports:
-    """The modules of the project that others lead to, through any number of imports.
+    """Follows imports, directly and indirectly, through the modules of the project.
 
-    `files` are their sources, and those that an import has looked for in vain; `packages` the
-    installed top-level packages they import; `settings` the names of settings they read.
-    `asks_for_models` tells that one which is no migration gets models from the app registry.
+    `files`: the source files found, and the paths at which a missing module would be.
+    `packages`: the installed top-level packages that these files import.
+    `settings`: the names of the settings that they use.
+    `uses_app_registry`: whether a module other than a migration gets models from the registry.
     """
 
     def __init__(self, project: Project, migrations: Set[str]) -> None:
         self.files: set[str] = set()
         self.packages: set[str] = set()
         self.settings: set[str] = set()
-        self.asks_for_models = False
+        self.uses_app_registry = False
         self._project = project
         self._migrations = migrations
         self._modules = Modules()
-        self._waiting: list[tuple[str, str]] = []
+        self._pending: list[tuple[str, str]] = []
 
     def add(self, path: str) -> None:
-        """Follow the module that holds what a dotted path names."""
-        self._lead_to(path)
+        """Follow the modules on a dotted path."""
+        self._add_path(path)
         self._follow()
 
     def add_file(self, file: str, name: str | None = None) -> None:
-        """Follow a source file; `name` is that of its module, where it is known."""
+        """Follow a source file. `name` is the name of its module, if known."""
         if file.endswith(".py"):
-            self._take(file, name or self._name(file))
+            self._enqueue(file, name or self._name(file))
             self._follow()
 
     def _name(self, file: str) -> str:
-        inner = self._project.name(file).removesuffix(".py").removesuffix("/__init__")
+        inner = self._project.relative_name(file).removesuffix(".py").removesuffix("/__init__")
         return self._modules.name_of(file) or inner.replace("/", ".")
 
-    def _take(self, file: str, name: str) -> None:
+    def _enqueue(self, file: str, name: str) -> None:
         if file not in self.files and self._project.owns(file):
             self.files.add(file)
-            self._waiting.append((file, name))
+            self._pending.append((file, name))
 
     def _follow(self) -> None:
-        while self._waiting:
-            file, name = self._waiting.pop()
+        while self._pending:
+            file, name = self._pending.pop()
             try:
                 with open(file, "rb") as source:
                     tree = ast.parse(source.read())
@@ -72,11 +73,12 @@ class Imports:
             is_package = os.path.basename(file) == "__init__.py"
             package = name if is_package else name.rpartition(".")[0]
             used = set(self._read(tree, package))
-            # In migrations it is the historical models that they get.
-            self.asks_for_models |= file not in self._migrations and not used.isdisjoint(_MODELS)
+            # Migrations get historical models from their own registry.
+            if file not in self._migrations and not used.isdisjoint(_MODEL_LOOKUPS):
+                self.uses_app_registry = True
 
     def _read(self, tree: ast.Module, package: str) -> Iterator[str]:
-        """Follow all imports; yield the names that are imported or asked of something."""
+        """Follow all imports; yield the names of imported objects and of attributes."""
         for node in ast.walk(tree):
             match node:
                 case ast.Import() | ast.ImportFrom():
@@ -84,52 +86,52 @@ class Imports:
                     yield from (alias.name for alias in node.names)
                 case ast.Attribute():
                     yield node.attr
-                    self._note_setting(node.value, node.attr)
-                case ast.Call(args=[of, ast.Constant(value=str(name)), *_]):
-                    self._note_setting(of, name)
+                    self._add_setting(node.value, node.attr)
+                case ast.Call(args=[owner, ast.Constant(value=str(name)), *_]):
+                    self._add_setting(owner, name)
                 case ast.Constant(value=str(text)):
-                    # Such as the argument of import_string.
-                    self._lead_to(text if _DOTTED.fullmatch(text) else "")
+                    # It may be a dotted path, such as the argument of import_string.
+                    self._add_path(text if _DOTTED.fullmatch(text) else "")
 
     def _read_import(self, node: ast.Import | ast.ImportFrom, package: str) -> None:
         if isinstance(node, ast.ImportFrom):
-            origin = _origin(node, package)
-            self._lead_to(origin, is_import=True)
+            origin = _imported_from(node, package)
+            self._add_path(origin, is_import=True)
             for alias in node.names:
-                self._lead_to(f"{origin}.{alias.name}")
+                self._add_path(f"{origin}.{alias.name}")
         else:
             for alias in node.names:
-                self._lead_to(alias.name, is_import=True)
+                self._add_path(alias.name, is_import=True)
 
-    def _note_setting(self, of: ast.AST, name: str) -> None:
-        owner = str(getattr(of, "id", None) or getattr(of, "attr", None)).lower()
-        if name.isupper() and "settings" in owner:
+    def _add_setting(self, owner: ast.AST, name: str) -> None:
+        owner_name = str(getattr(owner, "id", None) or getattr(owner, "attr", None)).lower()
+        if name.isupper() and "settings" in owner_name:
             self.settings.add(name)
 
-    def _lead_to(self, path: str, *, is_import: bool = False) -> None:
-        found = ""
-        for found, place in self._modules.within(path):
-            if place.file and not self._project.owns(place.file):
-                top = found.split(".")[0]
+    def _add_path(self, path: str, *, is_import: bool = False) -> None:
+        name = ""
+        for name, module_file in self._modules.walk(path):
+            if module_file.file and not self._project.owns(module_file.file):
+                top = name.split(".")[0]
                 if is_import and top not in sys.stdlib_module_names:
                     self.packages.add(top)
                 return
-            if place.file:
-                self._take(place.file, found)
-        if is_import and found != path:
-            self.files.update(self._sought(path, found))
+            if module_file.file:
+                self._enqueue(module_file.file, name)
+        if is_import and name != path:
+            self.files.update(self._missing_files(path, name))
 
-    def _sought(self, path: str, found: str) -> Iterator[str]:
-        """Yield the files that would be imported if they were there."""
-        missing = path.removeprefix(found).lstrip(".").split(".")[0]
-        place = self._modules.locate(found) if found else None
-        for folder in place.folders if place else [self._project.root]:
+    def _missing_files(self, path: str, parent: str) -> Iterator[str]:
+        """Yield the paths at which Python would look for a missing module of `parent`."""
+        missing = path.removeprefix(parent).lstrip(".").split(".")[0]
+        module_file = self._modules.locate(parent) if parent else None
+        for folder in module_file.folders if module_file else [self._project.root]:
             if missing and self._project.owns(folder):
                 yield os.path.join(folder, f"{missing}.py")
                 yield os.path.join(folder, missing, "__init__.py")
 
 
-def _origin(node: ast.ImportFrom, package: str) -> str:
+def _imported_from(node: ast.ImportFrom, package: str) -> str:
     if not node.level:
         return node.module or ""
     parts = package.split(".")
@@ -152,12 +154,12 @@ _SIGNALS = (
 
 
 def follow_build(project: Project, settings: Settings, opened: Set[str]) -> Imports:
-    """Follow the imports of all that a build calls, and of the files it has opened."""
-    found = list(packages(Modules()))
+    """Follow the imports of all modules that a build calls, and of the files it `opened`."""
+    migrated = list(migrations_packages(Modules()))
     migrations = {
         path: module
-        for package in found
-        for path, module in _modules(package)
+        for package in migrated
+        for path, module in _migration_modules(package)
         if project.owns(path)
     }
     imports = Imports(project, migrations.keys())
@@ -165,38 +167,39 @@ def follow_build(project: Project, settings: Settings, opened: Set[str]) -> Impo
         imports.add_file(path, module)
     for path in sorted(opened):
         imports.add_file(path)
-    for path in dict.fromkeys([*_named(settings), *_receivers(), *_fields()]):
+    called = [*_named_in_settings(settings), *_receiver_modules(), *_field_modules()]
+    for path in dict.fromkeys(called):
         imports.add(path)
-    needs_all = bool(settings.fixtures) or imports.asks_for_models or not _all_migrate()
-    unmigrated = {package.label for package in found if not (package.folders and package.file)}
+    needs_all = bool(settings.fixtures) or imports.uses_app_registry or not _all_aliases_migrate()
+    unmigrated = {package.label for package in migrated if not (package.folders and package.file)}
     for model in apps.get_models(include_auto_created=True):
-        # Without migrations it is the models themselves that become tables.
+        # Without migrations, Django creates tables from the models themselves.
         if needs_all or model._meta.app_label in unmigrated:
             imports.add(model.__module__)
     return imports
 
 
-def _modules(package: MigrationsPackage) -> Iterator[tuple[str, str]]:
+def _migration_modules(package: MigrationsPackage) -> Iterator[tuple[str, str]]:
     for name, path in package.files():
         if name.endswith(".py"):
             inner = f"/{name}".removesuffix(".py").removesuffix("/__init__")
             yield path, f"{package.module}{inner.replace('/', '.')}"
 
 
-def _named(settings: Settings) -> Iterator[str]:
+def _named_in_settings(settings: Settings) -> Iterator[str]:
     yield from settings.seeders
     yield from getattr(settings, "fingerprint", ())
     for router in django_settings.DATABASE_ROUTERS:
-        yield router if isinstance(router, str) else path_of(type(router))
+        yield router if isinstance(router, str) else dotted_path(type(router))
     for entry in connections.settings.values():
         yield f"{entry['ENGINE']}.base"
 
 
-def _all_migrate() -> bool:
+def _all_aliases_migrate() -> bool:
     return all(entry["TEST"]["MIGRATE"] for entry in connections.settings.values())
 
 
-def _receivers() -> Iterator[str]:
+def _receiver_modules() -> Iterator[str]:
     for signal in _SIGNALS:
         for entry in signal.receivers or ():
             receiver: Any = entry[1]
@@ -206,8 +209,8 @@ def _receivers() -> Iterator[str]:
             yield str(module)
 
 
-def _fields() -> Iterator[str]:
-    """Yield the modules whose code says which columns fields become."""
+def _field_modules() -> Iterator[str]:
+    """Yield the modules of all field classes, which determine the columns."""
     for model in apps.get_models(include_auto_created=True):
         for field in model._meta.get_fields():
             yield type(field).__module__

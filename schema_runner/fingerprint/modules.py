@@ -1,4 +1,4 @@
-"""The files of modules and of migrations, found without importing them."""
+"""Find the files of modules and migrations without importing them."""
 
 import importlib.util
 import os
@@ -19,72 +19,71 @@ class ModuleFile(NamedTuple):
 
 
 class Modules:
-    """Finds modules by name, each once."""
+    """Finds modules by name, and caches the results."""
 
     def __init__(self) -> None:
-        self._places: dict[str, ModuleFile | None] = {}
+        self._module_files: dict[str, ModuleFile | None] = {}
         self._names: dict[str, str] = {}
 
     def locate(self, name: str) -> ModuleFile | None:
-        """Return where a module lies; None where there is none."""
-        if name not in self._places:
-            self._places[name] = _loaded(name) or self._searched(name)
-        return self._places[name]
+        """Return the file and folders of a module; None if it does not exist."""
+        if name not in self._module_files:
+            self._module_files[name] = _loaded_module(name) or self._find(name)
+        return self._module_files[name]
 
-    def within(self, path: str) -> Iterator[tuple[str, ModuleFile]]:
-        """Yield the packages and the module that a dotted path leads through, by name."""
+    def walk(self, path: str) -> Iterator[tuple[str, ModuleFile]]:
+        """Yield the name and the file of each package and module on a dotted path."""
         parts = path.split(".")
         for number in range(1, len(parts) + 1):
             name = ".".join(parts[:number])
-            if (place := self.locate(name)) is None:
+            if (module_file := self.locate(name)) is None:
                 return
-            yield name, place
+            yield name, module_file
 
     def file_of(self, path: str) -> str | None:
-        """Return the file of the module that holds what a dotted path names."""
-        return next((place.file for _, place in reversed([*self.within(path)])), None)
+        """Return the file of the last module on a dotted path, such as that of a function."""
+        return next((module_file.file for _, module_file in reversed([*self.walk(path)])), None)
 
     def name_of(self, file: str) -> str | None:
-        """Return the name of the module that was imported from a file."""
+        """Return the name of the module that has been imported from a file, if any."""
         if not self._names:
             names = [name for name in list(sys.modules) if name != "__main__"]
-            places = {name: _loaded(name) for name in names}
-            self._names = {
-                place.file: name for name, place in places.items() if place and place.file
-            }
+            for name in names:
+                if (module_file := _loaded_module(name)) and module_file.file:
+                    self._names[module_file.file] = name
         return self._names.get(file)
 
-    def _searched(self, name: str) -> ModuleFile | None:
+    def _find(self, name: str) -> ModuleFile | None:
         parent, _, last = name.rpartition(".")
         try:
             if not parent:
                 return _module_file(importlib.util.find_spec(name))
             above = self.locate(parent)
             folders = list(above.folders) if above else []
-            # By its whole name, a namespace package would look for its parent in sys.modules.
+            # Not the full name: Python looks up a namespace package's parent in sys.modules.
             return _module_file(PathFinder.find_spec(last, folders)) if folders else None
         except (ImportError, ValueError, AttributeError):
             return None
 
 
 def source_of(file: str) -> str:
-    """Return the source of a compiled file; any other file as it is."""
+    """Return the path of a .pyc file's source; any other path unchanged."""
     if not file.endswith(".pyc"):
         return file
     try:
         return importlib.util.source_from_cache(file)
     except ValueError:
-        return file  # Without a source beside it.
+        return file  # Not in a __pycache__ folder.
 
 
-def _loaded(name: str) -> ModuleFile | None:
+def _loaded_module(name: str) -> ModuleFile | None:
     try:
         module = sys.modules[name]
         file, folders = getattr(module, "__file__", None), getattr(module, "__path__", ())
-        found = ModuleFile(source_of(file) if file else None, tuple(map(str, folders)))
-    except Exception:  # Anything may stand in for a module.
+        module_file = ModuleFile(source_of(file) if file else None, tuple(map(str, folders)))
+    except Exception:  # sys.modules may contain any object.
         return None
-    return found if found.file or found.folders else None
+    return module_file if module_file.file or module_file.folders else None
 
 
 def _module_file(spec: ModuleSpec | None) -> ModuleFile | None:
@@ -97,7 +96,7 @@ def _module_file(spec: ModuleSpec | None) -> ModuleFile | None:
 
 
 class MigrationsPackage(NamedTuple):
-    """The migrations of an app; `module` is None where MIGRATION_MODULES says None."""
+    """The migrations package of an app; `module` is None if MIGRATION_MODULES disables it."""
 
     label: str
     module: str | None
@@ -105,29 +104,27 @@ class MigrationsPackage(NamedTuple):
     file: str | None
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """Yield the name within the package, and the path, of all that lies in it."""
+        """Yield the name relative to the package, and the path, of each file in it."""
         for folder in self.folders:
-            yield from sorted(_files(folder, "", {os.path.realpath(folder)}))
+            yield from sorted(_walk(folder, "", {os.path.realpath(folder)}))
         if self.file and not self.folders:
             yield os.path.basename(self.file), self.file
 
 
 def project_apps() -> list[AppConfig]:
-    """List the apps but for our own, which has nothing in a database."""
+    """Return the installed apps, without schema_runner, which has no tables."""
     return [app for app in apps.get_app_configs() if app.name != "schema_runner"]
 
 
-def packages(modules: Modules) -> Iterator[MigrationsPackage]:
-    """Yield the migrations of every installed app, in the order of the apps."""
+def migrations_packages(modules: Modules) -> Iterator[MigrationsPackage]:
+    """Yield the migrations package of each installed app, in the order of the apps."""
     for app in project_apps():
         name, _ = MigrationLoader.migrations_module(app.label)
-        place = modules.locate(name) if name else None
-        yield MigrationsPackage(
-            app.label, name, place.folders if place else (), place.file if place else None
-        )
+        module_file = (modules.locate(name) if name else None) or ModuleFile(None)
+        yield MigrationsPackage(app.label, name, module_file.folders, module_file.file)
 
 
-def _files(folder: str, inner: str, seen: set[str]) -> Iterator[tuple[str, str]]:
+def _walk(folder: str, inner: str, seen: set[str]) -> Iterator[tuple[str, str]]:
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -138,7 +135,7 @@ def _files(folder: str, inner: str, seen: set[str]) -> Iterator[tuple[str, str]]
         if entry.is_dir():
             real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
             if entry.name != "__pycache__" and real not in seen:
-                yield from _files(entry.path, name + "/", seen | {real})
-        # Python imports a compiled file that has no source beside it, so Django runs it.
+                yield from _walk(entry.path, name + "/", seen | {real})
+        # Python imports a .pyc file if there is no source file with it.
         elif not entry.name.endswith(".pyc") or entry.name[:-1] not in names:
             yield name, entry.path

@@ -1,10 +1,9 @@
-"""Recording the files that a build opens and the folders that it lists."""
+"""Record the files that a build opens and the folders that it lists."""
 
 import os
 import stat
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -14,25 +13,25 @@ from .dependencies import PACKAGE, SETTING, DependencyHashes
 from .imports import follow_build
 from .modules import source_of
 
-# The database's own entry; all that counts of it is in the fingerprint.
-_COUNTED_ELSEWHERE = {"DATABASES"}
+# The fingerprint covers the relevant values of this setting.
+_IN_FINGERPRINT = {"DATABASES"}
 
 
 class Recording:
-    """Watches a build: `with Recording() as recording:` around all that makes a ready schema.
+    """A context manager that records what a build depends on.
 
-    It records, for every thread, the files of the project that are opened for reading and the
-    folders that are listed.
+    It records the files that any thread opens, and the folders that it lists. After the `with`
+    block, `dependencies` returns those of the project.
     """
 
     def __init__(self, runner_settings: Settings | None = None) -> None:
         self._settings = runner_settings or Settings.read()
-        self._watched = Watched()
-        self._since = 0
+        self._accesses = FileAccesses()
+        self._started = 0
 
     def __enter__(self) -> Self:
-        self._since = time.time_ns()
-        begin_recording(self._watched)
+        self._started = time.time_ns()
+        start_recording(self._accesses)
         return self
 
     def __exit__(
@@ -41,60 +40,59 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        end_recording(self._watched)
+        stop_recording(self._accesses)
 
     def dependencies(self) -> dict[str, str]:
-        """Return the hash of each thing that the build depended on, by its name.
+        """Return the hashes of what the build depended on, by name. Call it after the recording.
 
-        Besides what was recorded, these are the modules of the project that migrations,
-        seeders, routers and receivers of signals import, however far, with the installed
-        packages and the settings they use. To be asked after the recording. Files that the
-        build has written itself are left out.
+        These are the recorded files and folders of the project; its modules that migrations,
+        seeders, routers and signal receivers import, directly or not; and the installed packages
+        and the settings that these modules use. Files that the build has written are left out.
         """
         project = Project.find()
-        written = {os.path.realpath(path) for path in self._watched.written.copy()}
-        opened = {source_of(path) for path in self._watched.read.copy()}
-        found_imports = follow_build(project, self._settings, opened)
-        contents = DependencyHashes(project)
-        found = {
-            project.name(path): self._hash(path, project.name(path), contents)
-            for path in sorted(opened | found_imports.files)
+        written = {os.path.realpath(path) for path in self._accesses.written.copy()}
+        opened = {source_of(path) for path in self._accesses.read.copy()}
+        imports = follow_build(project, self._settings, opened)
+        hashes = DependencyHashes(project)
+        dependencies = {
+            project.relative_name(path): self._hash(path, project.relative_name(path), hashes)
+            for path in sorted(opened | imports.files)
             if project.owns(path) and os.path.realpath(path) not in written
         }
-        names = [
-            f"{SETTING}{name}" for name in sorted(found_imports.settings - _COUNTED_ELSEWHERE)
-        ]
+        names = [f"{SETTING}{name}" for name in sorted(imports.settings - _IN_FINGERPRINT)]
         names += [
-            f"{project.name(folder)}/{f'{beginning}*' if beginning else ''}"
-            for folder, beginning in sorted(self._watched.listed.copy())
+            f"{project.relative_name(folder)}/{f'{prefix}*' if prefix else ''}"
+            for folder, prefix in sorted(self._accesses.listed.copy())
             if project.owns(folder)
         ]
-        found |= {name: contents.of(name) for name in names}
-        return found | contents.of_packages(
-            [f"{PACKAGE}{name}" for name in found_imports.packages]
+        dependencies |= {name: hashes.hash_of(name) for name in names}
+        return dependencies | hashes.hash_packages(
+            [f"{PACKAGE}{name}" for name in imports.packages]
         )
 
-    def _hash(self, path: str, name: str, contents: DependencyHashes) -> str:
+    def _hash(self, path: str, name: str, hashes: DependencyHashes) -> str:
         try:
-            # What the build has read may be neither what was there before nor what is now.
+            # The build may have read the old contents or the new ones.
             status = os.stat(path)
-            if stat.S_ISREG(status.st_mode) and status.st_mtime_ns > self._since:
+            if stat.S_ISREG(status.st_mode) and status.st_mtime_ns > self._started:
                 return "changed during the build"
         except OSError:
             pass
-        return contents.of(name)
+        return hashes.hash_of(name)
 
 
-_LISTINGS = {"os.listdir", "os.scandir"}
-_IMPORTER = "<frozen importlib._bootstrap_external>"
-# What looks for fixtures; not imported here, for most projects load none.
-_FIXTURES = ("django.core.management.commands.loaddata", "find_fixture_files_in_dir")
+_LISTING_EVENTS = {"os.listdir", "os.scandir"}
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap_external>"
+# The method of loaddata that looks for fixtures. Most projects do not import it.
+_FIXTURE_SEARCH = ("django.core.management.commands.loaddata", "find_fixture_files_in_dir")
 
 
-class Watched:
-    """What has happened to files: absolute paths as they were given, whether there or not.
+class FileAccesses:
+    """Absolute paths of files, whether or not they exist.
 
-    `listed` holds a folder with the beginning of the names that were looked for in it.
+    `read`: files opened for reading.
+    `written`: files opened for writing, or renamed to.
+    `listed`: folders, each with the prefix of the names that the caller was looking for.
     """
 
     def __init__(self) -> None:
@@ -103,72 +101,74 @@ class Watched:
         self.listed: set[tuple[str, str]] = set()
 
 
-class _Hook:
-    """Python cannot remove an audit hook, so there is one, which sleeps most of the time."""
+class _AuditHook:
+    """The only audit hook: Python cannot remove one, so this does nothing between recordings."""
 
     def __init__(self) -> None:
-        self.told: tuple[Watched, ...] = ()
+        self.recordings: tuple[FileAccesses, ...] = ()
         self.is_added = False
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self.told:
+        if not self.recordings:
             return
         try:
             if event == "open":
-                self._opened(*args)
-            elif event in _LISTINGS:
-                self._listed(args[0], sys._getframe(1))
+                self._record_open(*args)
+            elif event in _LISTING_EVENTS:
+                self._record_listing(args[0], sys._getframe(1))
             elif event == "os.rename":
-                self._tell(lambda one: one.written.add(_absolute(args[1])))
-        except Exception:  # noqa: S110 - it would come out of an open() of anybody's.
+                for recording in self.recordings:
+                    recording.written.add(_absolute(args[1]))
+        except Exception:  # noqa: S110 - it would be raised by the caller's open() or listdir().
             pass
 
-    def _opened(self, path: Any, _mode: str | None, flags: int) -> None:
+    def _record_open(self, path: Any, _mode: str | None, flags: int) -> None:
         if isinstance(path, int):
             return
-        found = _absolute(path)
+        file = _absolute(path)
         is_read = flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_CREAT
-        self._tell(lambda one: (one.read if is_read else one.written).add(found))
+        for recording in self.recordings:
+            (recording.read if is_read else recording.written).add(file)
 
-    def _listed(self, path: Any, caller: FrameType | None) -> None:
-        # Imports list folders to find modules, which are dependencies of their own.
-        if caller and caller.f_code.co_filename == _IMPORTER:
+    def _record_listing(self, path: Any, caller: FrameType | None) -> None:
+        # Python lists folders to find modules, which `follow_build` covers.
+        if caller and caller.f_code.co_filename == _IMPORT_SYSTEM:
             return
         if isinstance(path, int):
             path = os.readlink(f"/proc/self/fd/{path}")
-        found = _absolute(path or "."), _beginning(caller)
-        self._tell(lambda one: one.listed.add(found))
-
-    def _tell(self, tell: Callable[[Watched], None]) -> None:
-        for one in self.told:
-            tell(one)
+        listing = _absolute(path or "."), _fixture_prefix(caller)
+        for recording in self.recordings:
+            recording.listed.add(listing)
 
 
 def _absolute(path: Any) -> str:
     return os.path.abspath(os.fsdecode(path))
 
 
-def _beginning(frame: FrameType | None) -> str:
-    """Return how the names begin that loaddata looks for, which lists the working directory."""
+def _fixture_prefix(frame: FrameType | None) -> str:
+    """Return the prefix of the names that loaddata looks for; "" for other callers.
+
+    loaddata lists whole folders, such as the working directory.
+    """
     for _ in range(10):
         if frame is None:
             break
-        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == _FIXTURES:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == _FIXTURE_SEARCH:
             return os.path.basename(str(frame.f_locals.get("fixture_name", "")))
         frame = frame.f_back
     return ""
 
 
-_HOOK = _Hook()
+_HOOK = _AuditHook()
 
 
-def begin_recording(watched: Watched) -> None:
-    """Begin to tell it what is opened and listed, in every thread."""
+def start_recording(accesses: FileAccesses) -> None:
+    """Record the file accesses of all threads, until `stop_recording`."""
     if not _HOOK.is_added:
         _HOOK.is_added = True
         sys.addaudithook(_HOOK)
-    _HOOK.told = (*_HOOK.told, watched)
+    _HOOK.recordings = (*_HOOK.recordings, accesses)
 
 
-def end_recording(watched: Watched) -> None:
-    _HOOK.told = tuple(one for one in _HOOK.told if one is not watched)
+def stop_recording(accesses: FileAccesses) -> None:
+    _HOOK.recordings = tuple(item for item in _HOOK.recordings if item is not accesses)

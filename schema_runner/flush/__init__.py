@@ -1,1 +1,1 @@
-"""Resets of the tables that tests have dirtied, in place of the flushes of Django's tests."""
+"""Reset the tables that tests have changed, instead of flushing all of them."""

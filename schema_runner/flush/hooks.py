@@ -1,4 +1,4 @@
-"""The flush with which Django ends a test that commits, told from any other."""
+"""Hooks that replace the flush at the end of a `TransactionTestCase` test with a reset."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -20,50 +20,54 @@ if TYPE_CHECKING:
 
 
 class Flush(NamedTuple):
-    """What the flush of an alias is asked for, at the end of the test of that id.
+    """The flush that Django requests at the end of a test.
 
-    It is about the tables of `scope`, and `emits` post_migrate afterwards, unless it is told not
-    to. Where it `restarts`, sequences begin anew.
+    `alias`: the database alias.
+    `scope`: the tables to flush.
+    `sends_post_migrate`: whether the flush sends post_migrate afterwards.
+    `restarts_sequences`: whether the flush restarts sequences.
+    `test_id`: the id of the test that has ended.
     """
 
     alias: str
     scope: "Scope"
-    emits: bool
-    restarts: bool
-    test: str
+    sends_post_migrate: bool
+    restarts_sequences: bool
+    test_id: str
 
 
-# Does something else in place of a flush.
-Reset: TypeAlias = Callable[[Flush], None]
+ResetFunction: TypeAlias = Callable[[Flush], None]
 
 
-def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) -> None:
-    """Have the flush at the end of each test be a reset, until the stack is closed.
+def replace_flushes(undo: ExitStack, get_reset: Callable[[str], ResetFunction | None]) -> None:
+    """Replace the flush at the end of each test with a reset, until the stack is closed.
 
-    `reset_of` returns that of an alias, None where a flush is to stay a flush. What a test itself
-    flushes stays as it is. Django calls `_post_teardown` after each test, and
-    in that `flush`, in all versions from 5.2 to 6.1; test cases override what is in between.
+    `get_reset` returns the reset of an alias, or None if its flushes stay Django's own. Flushes
+    that a test itself calls are not replaced.
+
+    Patch `_post_teardown` and the command, because test cases override the methods in between.
+    In Django 5.2 to 6.1, `_post_teardown` runs after each test and calls `flush`.
     """
-    # The tests that are being torn down; there are several in a run within a test.
-    under_way: list[str] = []
+    # The ids of the tests in tear-down: more than one if a test runs a suite itself.
+    tearing_down: list[str] = []
     tear_down, handle = TransactionTestCase._post_teardown, flush.Command.handle  # type: ignore[attr-defined]
 
     def _post_teardown(test: Any) -> None:
         __tracebackhide__ = True
-        under_way.append(test.id())
+        tearing_down.append(test.id())
         try:
             tear_down(test)
         finally:
-            under_way.pop()
+            tearing_down.pop()
 
     def _handle(command: Any, **options: Any) -> None:
         __tracebackhide__ = True
         alias = options["database"]
-        is_asked = under_way and not options["interactive"] and _is_django_s(alias)
-        reset = reset_of(alias) if is_asked else None
+        is_test_flush = tearing_down and not options["interactive"] and _uses_django_flush(alias)
+        reset = get_reset(alias) if is_test_flush else None
         if reset is None:
-            if under_way and _has_path(alias):
-                # By a path that a test has left it would empty other tables.
+            if tearing_down and _has_worker_path(alias):
+                # With a search_path that the test has set, the flush could empty other tables.
                 with fresh_sessions():
                     handle(command, **options)
             else:
@@ -71,17 +75,16 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
             return
         import_management(ImportError)
         tables = connections[alias].introspection.django_table_names(include_views=False)
-        # As in stock Django, there is nothing to be done then, nor to be emitted.
-        if tables:
+        if tables:  # Without tables, stock Django's flush does not send post_migrate either.
             from ..postgres.reset.changes import Scope
 
             reset(
                 Flush(
                     alias=alias,
                     scope=Scope(frozenset(tables), options.get("allow_cascade", False)),
-                    emits=not options.get("inhibit_post_migrate", False),
-                    restarts=options.get("reset_sequences", True),
-                    test=under_way[-1],
+                    sends_post_migrate=not options.get("inhibit_post_migrate", False),
+                    restarts_sequences=options.get("reset_sequences", True),
+                    test_id=tearing_down[-1],
                 )
             )
 
@@ -93,14 +96,14 @@ def replace_flushes(undo: ExitStack, reset_of: Callable[[str], Reset | None]) ->
         setattr(owner, name, replacement)
 
 
-def _has_path(alias: str) -> bool:
-    """Whether the tables of an alias are found by a search_path of ours."""
+def _has_worker_path(alias: str) -> bool:
+    """Return whether the runner sets the search_path of an alias."""
     locations = Locations.of(connections[alias].settings_dict)
     return locations is not None and locations.search_path is not None
 
 
-def _is_django_s(alias: str) -> bool:
-    """Whether a flush is what Django's PostgreSQL backend makes of it, and not one of its own."""
+def _uses_django_flush(alias: str) -> bool:
+    """Return whether the backend of an alias inherits Django's flush without overriding it."""
     ops = type(connections[alias].ops)
     return all(
         getattr(ops, name, None) is getattr(DatabaseOperations, name)
@@ -108,18 +111,18 @@ def _is_django_s(alias: str) -> bool:
     )
 
 
-# The apps that have been looked at in this process, or before it was forked.
-_seen: set[str] = set()
+# The apps whose management package this process, or the one that forked it, has imported.
+_imported_apps: set[str] = set()
 
 
 def import_management(*ignored: type[Exception]) -> None:
-    """Import what `migrate` and `flush` import first; do it where neither of them runs.
+    """Import the `management` package of each app, as `migrate` and `flush` do.
 
-    `migrate` lets errors through, and `flush` ignores an ImportError.
+    Suppress exceptions of the `ignored` types: `migrate` ignores none, `flush` an ImportError.
     """
     for config in apps.get_app_configs():
-        if config.name not in _seen:
-            _seen.add(config.name)
+        if config.name not in _imported_apps:
+            _imported_apps.add(config.name)
             if module_has_submodule(config.module, "management"):
                 with suppress(*ignored):
                     import_module(".management", config.name)

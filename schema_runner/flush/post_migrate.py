@@ -1,8 +1,8 @@
-"""Sending post_migrate after a reset, and restoring the rows that its handlers make."""
+"""Send post_migrate after a reset, and restore the rows that its handlers create."""
 
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import itemgetter
@@ -20,142 +20,144 @@ from ..postgres.row_copies import MARK
 from ..postgres.rows import Table
 from ..postgres.server import Connection
 
-# Django's own handlers, which make rows and nothing else, and the tables that those are in.
-_OWN = {
+# Django's own handlers, which only create rows, and the tables of these rows.
+_DJANGO_HANDLERS = {
     ("django.contrib.auth.management", "create_permissions"),
     ("django.contrib.auth.management", "rename_permissions_after_model_rename"),
     ("django.contrib.contenttypes.management", "create_contenttypes"),
     ("django.contrib.sites.management", "create_default_site"),
 }
-OWN_TABLES = frozenset(("auth_permission", "django_content_type", "django_site"))
-# What they do beside the rows that they make.
-_CACHES = (("sites", "Site"), ("contenttypes", "ContentType"))
-_ABOUT_ROWS = r"[\s(]*(SELECT|INSERT|UPDATE|DELETE|SAVEPOINT|RELEASE|ROLLBACK)\b"
+DJANGO_TABLES = frozenset(("auth_permission", "django_content_type", "django_site"))
+# The models whose caches these handlers clear.
+_CACHED_MODELS = (("sites", "Site"), ("contenttypes", "ContentType"))
+_ROW_STATEMENT = r"[\s(]*(SELECT|INSERT|UPDATE|DELETE|SAVEPOINT|RELEASE|ROLLBACK)\b"
 
-ALL = sys.maxsize
+ALL_CALLS = sys.maxsize
 
 
 class SentSignal(NamedTuple):
-    """What a sending has shown.
+    """What one sending of post_migrate has shown.
 
-    It `reaches_others` if it has called handlers that are not Django's own. Before one of these
-    has named a table of OWN_TABLES there were this many `settled` calls of Django's own: whether
-    the others are called after those, or in between, makes no difference. It `alters` the
-    structure if one may have executed more than statements about rows.
+    `called_others`: whether handlers besides Django's own were called.
+    `cacheable_calls`: how many calls of Django's own handlers came before the first of these whose
+    SQL named a table of DJANGO_TABLES. These calls can be replaced with their rows.
+    `altered_structure`: whether these may have executed more than statements about rows.
     """
 
-    reaches_others: bool
-    settled: int
-    alters: bool
+    called_others: bool
+    cacheable_calls: int
+    altered_structure: bool
 
 
-def send(alias: str, own: range = range(ALL), *, others: bool = True, **named: Any) -> SentSignal:
-    """Send post_migrate as stock Django's flush does at the end of a test.
+def send(
+    alias: str, django_calls: range = range(ALL_CALLS), *, others: bool = True, **kwargs: Any
+) -> SentSignal:
+    """Send post_migrate, as stock Django's flush does at the end of a test.
 
-    Of the calls of Django's own handlers, in their order, make those whose numbers are in `own`;
-    call other handlers only if `others` are wanted. `named` is what they are told besides.
+    Number the calls of Django's own handlers from 0, and make only those in `django_calls`. Call
+    other handlers only if `others` is true. Pass `kwargs` to the signal.
     """
-    sending = _Sending(own, others=others)
-    sending.begin()
+    handlers = _HandlerFilter(django_calls, others=others)
+    handlers.install()
     try:
-        emit_post_migrate_signal(verbosity=0, interactive=False, db=alias, **named)
+        emit_post_migrate_signal(verbosity=0, interactive=False, db=alias, **kwargs)
     finally:
-        sending.end()
-    return SentSignal(sending.reaches_others, sending.settled, sending.alters)
+        handlers.remove()
+    return SentSignal(handlers.called_others, handlers.cacheable_calls, handlers.altered_structure)
 
 
-def send_for_memory(alias: str) -> None:
-    """Call handlers as `migrate` does, but leave the database, which has all that they make there.
+def send_and_roll_back(alias: str) -> None:
+    """Call the handlers that are not Django's own as `migrate` does, and roll back their writes.
 
-    What they make in memory stays.
+    The database has their rows already; only their effects in memory are needed.
     """
     with transaction.atomic(using=alias):
         send(alias, range(0), apps=apps, plan=[], stdout=OutputWrapper(sys.stdout))
         transaction.set_rollback(True, using=alias)
 
 
-class _Sending:
-    """Chooses the handlers to call where the signal looks for them: in `_live_receivers`.
+class _HandlerFilter:
+    """Select the handlers to call, in a replacement of the signal's `_live_receivers`.
 
-    That returns two lists in all versions from 5.2 to 6.1, and a list is called before the next
-    one is asked for.
+    In Django 5.2 to 6.1, that method returns two lists, and the signal calls the handlers of one
+    sender before it asks for those of the next.
     """
 
-    def __init__(self, own: range, *, others: bool) -> None:
-        self._own, self._others = own, others
+    def __init__(self, django_calls: range, *, others: bool) -> None:
+        self._django_calls, self._others = django_calls, others
         self._signal: Any = post_migrate
-        self._own_so_far = 0
-        self.reaches_others = self.alters = False
-        self.settled = ALL
+        self._django_count = 0
+        self.called_others = self.altered_structure = False
+        self.cacheable_calls = ALL_CALLS
 
-    def begin(self) -> None:
-        self._signal._live_receivers = self._choose
+    def install(self) -> None:
+        self._signal._live_receivers = self._live_receivers_to_call
 
-    def end(self) -> None:
+    def remove(self) -> None:
         del self._signal._live_receivers
 
-    def _choose(self, sender: Any) -> tuple[list[Any], list[Any]]:
+    def _live_receivers_to_call(self, sender: Any) -> tuple[list[Any], list[Any]]:
         chosen: list[Any] = []
-        found, asynchronous = type(self._signal)._live_receivers(self._signal, sender)
-        for receiver in found:
-            if _is_own(receiver):
-                if self._own_so_far in self._own:
+        receivers, asynchronous = type(self._signal)._live_receivers(self._signal, sender)
+        for receiver in receivers:
+            if _is_django_handler(receiver):
+                if self._django_count in self._django_calls:
                     chosen.append(receiver)
-                self._own_so_far += 1
+                self._django_count += 1
             elif self._others:
-                chosen.append(partial(self._call, receiver, self._own_so_far))
+                chosen.append(partial(self._call, receiver, self._django_count))
         if not self._others:
             return chosen, []
         if asynchronous:
-            # They are called side by side, and not watched.
-            self._settle(self._own_so_far)
-            self.reaches_others = True
+            # These run concurrently, so what they execute is not checked.
+            self._limit_cacheable_calls(self._django_count)
+            self.called_others = True
         return chosen, asynchronous
 
-    def _call(self, receiver: Any, number: int, **named: Any) -> Any:
-        """Call a handler that is not Django's own, and watch what it executes."""
+    def _call(self, receiver: Any, number: int, **kwargs: Any) -> Any:
+        """Call another handler after `number` calls of Django's own, and check its statements."""
         __tracebackhide__ = True
 
         def watch(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
             text = str(statement)
-            if any(table in text for table in OWN_TABLES):
-                self._settle(number)
-            if not re.match(_ABOUT_ROWS, text, re.IGNORECASE):
-                self.alters = True
+            if any(table in text for table in DJANGO_TABLES):
+                self._limit_cacheable_calls(number)
+            if not re.match(_ROW_STATEMENT, text, re.IGNORECASE):
+                self.altered_structure = True
             return execute(statement, params, many, context)
 
-        self.reaches_others = True
-        # What it sends by itself goes to all.
-        self.end()
+        self.called_others = True
+        # If the handler sends post_migrate itself, that goes to all handlers.
+        self.remove()
         watched = [connection.execute_wrappers for connection in connections.all()]
         for wrappers in watched:
             wrappers.append(watch)
         try:
-            return receiver(**named)
+            return receiver(**kwargs)
         finally:
             for wrappers in watched:
                 wrappers.remove(watch)
-            self.begin()
+            self.install()
 
-    def _settle(self, number: int) -> None:
-        self.settled = min(self.settled, number)
+    def _limit_cacheable_calls(self, number: int) -> None:
+        self.cacheable_calls = min(self.cacheable_calls, number)
 
 
-def _is_own(receiver: Any) -> bool:
+def _is_django_handler(receiver: Any) -> bool:
     name = getattr(receiver, "__module__", None), getattr(receiver, "__qualname__", None)
-    return name in _OWN
+    return name in _DJANGO_HANDLERS
 
 
-def stand_in() -> None:
-    """Do what an emission does besides, where the rows that it makes are there already."""
-    for app, model in _CACHES:
+def clear_model_caches() -> None:
+    """Clear the caches that Django's own handlers clear when they create rows."""
+    for app, model in _CACHED_MODELS:
         if apps.is_installed(f"django.contrib.{app}"):
             manager: Any = apps.get_model(app, model)._default_manager
             manager.clear_cache()
 
 
-def circumstances() -> object:
-    """Return what handlers can see, as far as tests change it in this process."""
+def handler_inputs() -> object:
+    """Return what handlers depend on and tests may change: receivers, apps and settings."""
     overridden: list[str] = []
     holder: Any = vars(settings)["_wrapped"]
     while isinstance(holder, UserSettingsHolder):
@@ -168,9 +170,10 @@ def circumstances() -> object:
     )
 
 
-# The last of a table's triggers, which are called in the order of their names.
+# PostgreSQL fires triggers in the order of their names, so this one fires last.
 _TRIGGER = sql.Identifier("~schema_runner")
-# Keys of one column that a sequence of its own gives out. Generated columns come after triggers.
+# Single-column primary keys that draw from a sequence of their own, and the tables' generated
+# columns, which PostgreSQL computes after triggers have run: they are not compared.
 _KEYS = """
     SELECT c.relname, attname, sequence,
            ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute
@@ -185,9 +188,9 @@ _KEYS = """
       AND EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql')
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
 """
-# Its arguments are the table that knows the rows, the key's column, the sequence, and the columns
-# not to be compared. A key that this has not given out just now is chosen by whoever inserts.
-# It runs on the search_path of theirs.
+# Arguments: the table of keys, the key's column, the sequence, and the columns to ignore. A key
+# that is not the sequence's last value was set by the INSERT, and stays. The function runs with
+# the search_path of the inserting session.
 _FUNCTION = """
     CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
@@ -214,14 +217,14 @@ _FUNCTION = """
     END
     $$
 """
-_KNOW = """
-    CREATE TABLE {known} AS
-    SELECT pg_catalog.to_jsonb(t) - {left_out}::text[] AS rest, {key}::bigint AS key FROM {copy} t
+_COPY_KEYS = """
+    CREATE TABLE {table} AS
+    SELECT pg_catalog.to_jsonb(t) - {excluded}::text[] AS rest, {key}::bigint AS key FROM {copy} t
 """
 
 
 class _Key(NamedTuple):
-    """The key of a table: its column, the sequence, and the table's generated columns."""
+    """A primary key that draws from a sequence, and the names of the generated columns."""
 
     table: str
     column: str
@@ -230,29 +233,30 @@ class _Key(NamedTuple):
 
 
 @contextmanager
-def keys_adopted(
+def reuse_keys(
     connection: Connection,
     schema: str,
     scratch: str,
     copies: Iterable[tuple[sql.Identifier, Table]],
 ) -> Iterator[None]:
-    """Have what the body of the `with` inserts get the keys that equal rows have in `copies`.
+    """Give rows inserted in the `with` block the primary keys of equal rows in `copies`.
 
-    They are for the tables of `schema`; what is needed meanwhile is in the schema `scratch`.
+    `copies` belong to tables of `schema`. The triggers' function and key tables are created in
+    the schema `scratch`, and dropped at the end.
     """
-    known = {table.name: copy for copy, table in copies}
-    keys = [_Key(*key) for key in connection.execute(_KEYS, [list(known), schema])]
+    copies_by_name = {table.name: copy for copy, table in copies}
+    keys = [_Key(*key) for key in connection.execute(_KEYS, [list(copies_by_name), schema])]
     function = sql.Identifier(scratch, "adopt_key")
     with connection.transaction():
         connection.execute(sql.SQL(_FUNCTION).format(function=function))
         for number, key in enumerate(keys, start=1):
-            left_out = [key.column, MARK, *key.generated]
-            noted = sql.Identifier(scratch, f"known_{number}")
-            _note(connection, known[key.table], noted, key.column, left_out)
-            arguments = [noted.as_string(connection), key.column, key.sequence, *left_out]
+            excluded = [key.column, MARK, *key.generated]
+            key_table = sql.Identifier(scratch, f"known_{number}")
+            _copy_keys(connection, copies_by_name[key.table], key_table, key.column, excluded)
+            arguments = [key_table.as_string(connection), key.column, key.sequence, *excluded]
             connection.execute(
                 sql.SQL(
-                    # There is one if something has broken in, as a time limit can.
+                    # A trigger is left over if a timeout has interrupted the clean-up.
                     "CREATE OR REPLACE TRIGGER {} BEFORE INSERT ON {} FOR EACH ROW"
                     " EXECUTE FUNCTION {}({})"
                 ).format(
@@ -265,25 +269,26 @@ def keys_adopted(
     try:
         yield
     finally:
-        _forget(connection, function, [sql.Identifier(schema, key.table) for key in keys], scratch)
+        tables = [sql.Identifier(schema, key.table) for key in keys]
+        _drop_triggers(connection, function, tables, scratch)
 
 
-def _note(
+def _copy_keys(
     connection: Connection,
     copy: sql.Identifier,
-    noted: sql.Identifier,
+    key_table: sql.Identifier,
     key: str,
-    left_out: Collection[str],
+    excluded: list[str],
 ) -> None:
     connection.execute(
-        sql.SQL(_KNOW).format(
-            known=noted, copy=copy, key=sql.Identifier(key), left_out=sql.Literal(list(left_out))
+        sql.SQL(_COPY_KEYS).format(
+            table=key_table, copy=copy, key=sql.Identifier(key), excluded=sql.Literal(excluded)
         )
     )
-    connection.execute(sql.SQL("CREATE INDEX ON {} USING hash (rest)").format(noted))
+    connection.execute(sql.SQL("CREATE INDEX ON {} USING hash (rest)").format(key_table))
 
 
-def _forget(
+def _drop_triggers(
     connection: Connection, function: sql.Identifier, tables: list[sql.Identifier], scratch: str
 ) -> None:
     with connection.transaction():

@@ -1,4 +1,4 @@
-"""Resets in place of flushes, for the database of an alias: Django's creation class, continued."""
+"""A mixin for Django's creation class that resets an alias's tables instead of flushing them."""
 
 import time
 from collections.abc import Callable, Collection
@@ -9,7 +9,7 @@ import psycopg
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
-from ..connections import fresh_sessions, leave_transactions
+from ..connections import abandon_transactions, fresh_sessions
 from ..errors import SchemaRunnerError
 from ..search_path import Locations
 from .hooks import Flush
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .resetter import Resetter
 
     class Base(DatabaseCreation):
-        """What the creation classes with this mixin have."""
+        """What the other mixins and Django provide."""
 
         runner_settings: ClassVar[Settings]
         _alias: str
@@ -38,16 +38,15 @@ else:
 
 
 class ResettingCreation(Base):
-    """`SchemaCreation` in a process that runs tests: it resets what they have committed."""
+    """Mixed into a backend's creation class in a process that runs tests."""
 
     _resets: "Resetter | None" = None
-    # How many there have been, and how many seconds they have taken.
-    resets_done = 0
-    reset_time = 0.0
+    reset_count = 0
+    reset_time = 0.0  # Seconds.
 
     @property
     def resets(self) -> "Resetter | None":
-        """The resets of the tables that this alias uses; None where a flush stays a flush."""
+        """The resetter of the tables that this alias uses; None if flushes stay Django's own."""
         locations = Locations.of(self.connection.settings_dict)
         if self.runner_settings.reset == "django" or locations is None:
             return None
@@ -59,7 +58,7 @@ class ResettingCreation(Base):
             return None
         if self._resets is None or self._resets.location != location:
             if not location.path and self._current_schema() != location.schema:
-                # A search_path of the project's, which only Django's own flush follows.
+                # Only Django's own flush follows a search_path of the project.
                 return None
             self.close_resets()
             from .reset_connection import ResetConnection
@@ -69,49 +68,51 @@ class ResettingCreation(Base):
                 location=location,
                 run=run,
                 worker=worker,
-                keeps_all=self.runner_settings.reset == "reference",
+                restores_all=self.runner_settings.reset == "reference",
                 connection=ResetConnection(lambda: self._server().connect(location.database)),
-                say=self._log,
+                log=self._log,
             )
         return self._resets
 
     def prepare_for(self, test_class: type) -> None:
-        """Make sure, before a class is set up, that its tests find the structure they should."""
+        """Before a class is set up, repeat a failed reset and replace an altered schema.
+
+        If tests of the class may commit, record the state that resets restore.
+        """
         commits = issubclass(test_class, TransactionTestCase) and not issubclass(
             test_class, TestCase
         )
         if self._resets is None and not commits:
-            # No test has committed yet.
+            return  # No test has committed yet.
+        locations, resetter = Locations.of(self.connection.settings_dict), self.resets
+        if locations is None or locations.alias != self._alias or resetter is None:
             return
-        locations, resets = Locations.of(self.connection.settings_dict), self.resets
-        if locations is None or locations.alias != self._alias or resets is None:
-            return
-        resets.finish()
+        resetter.retry_failed()
         source = locations.source
-        is_renewable = bool(resets.location.path and source and source.template)
+        is_renewable = bool(resetter.location.path and source and source.template)
         if is_renewable:
 
             def renew() -> None:
                 assert source is not None
                 self.connection.close()
-                source.recreate(resets.location.schema)
+                source.recreate(resetter.location.schema)
 
-            resets.renew_if_altered(renew)
+            resetter.renew_if_altered(renew)
         if commits:
-            resets.begin(watches=is_renewable)
+            resetter.record_initial_state(watches_structure=is_renewable)
 
-    def note_set_sequences(self) -> set[str]:
-        """Note that sequences are about to be set back; return the tables that have rows."""
-        resets = self.resets
-        if resets is None:
+    def prepare_sequence_reset(self) -> set[str]:
+        """Record that Django is about to reset sequences; return the tables that have rows."""
+        resetter = self.resets
+        if resetter is None:
             return set()
-        resets.has_set_sequences = True
-        return resets.kept_tables()
+        resetter.sequences_were_reset = True
+        return resetter.kept_tables()
 
     def deserialize_db_from_string(self, data: str) -> None:
-        """Load what stock Django loads before each test, unless a reset has left it there."""
-        is_stock_s = data is getattr(self.connection, "_test_serialized_contents", None)
-        if not (is_stock_s and self.resets and self.resets.has_restored):
+        """Load the rows for `serialized_rollback`, unless a reset has restored them."""
+        is_rollback = data is getattr(self.connection, "_test_serialized_contents", None)
+        if not (is_rollback and self.resets and self.resets.has_restored_all):
             super().deserialize_db_from_string(data)
 
     def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
@@ -120,36 +121,33 @@ class ResettingCreation(Base):
 
     def close_resets(self) -> None:
         if self._resets is not None:
-            # What cannot be dropped now the run drops, or the next one.
+            # This run drops the remaining scratch schemas in tear-down, or the next run does.
             with suppress(psycopg.Error, SchemaRunnerError):
                 self._resets.close()
             self._resets = None
 
-    def note_search_path(self, by: str) -> None:
-        """Note that tests have left a connection of this alias elsewhere, which is mended."""
+    def log_restored_search_path(self, by: str) -> None:
+        """Log that the runner has restored the search_path of a connection that `by` changed."""
         if self._is_current:
-            self._log(
-                f"{by} left the search_path of a connection at what is not the worker's: it has "
-                f"been set back."
-            )
+            self._log(f"{by} changed the search_path of a connection. The runner has restored it.")
 
 
-def reset_of(alias: str) -> Callable[[Flush], None] | None:
-    """Return what stands in for a flush of an alias; None where nothing does."""
+def get_reset(alias: str) -> Callable[[Flush], None] | None:
+    """Return the function that resets an alias instead of a flush; None if there is none."""
     creation = connections[alias].creation
     if not isinstance(creation, ResettingCreation):
         return None
-    resets = creation.resets
-    if resets is None:
+    resetter = creation.resets
+    if resetter is None:
         return None
 
     def reset(request: Flush) -> None:
-        # What a test has left open in this thread would be in the way, and its settings too.
-        begun = time.perf_counter()
-        leave_transactions()
+        started = time.perf_counter()
+        # Transactions and session settings that the test has left would interfere.
+        abandon_transactions()
         with fresh_sessions():
-            resets.do(request)
-        creation.resets_done += 1
-        creation.reset_time += time.perf_counter() - begun
+            resetter.reset(request)
+        creation.reset_count += 1
+        creation.reset_time += time.perf_counter() - started
 
     return reset

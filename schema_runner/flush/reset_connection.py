@@ -1,4 +1,4 @@
-"""A connection that is kept from one test to the next, where the server can spare it."""
+"""A worker's additional connection for resets, kept open if the server has enough connections."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,23 +10,24 @@ from ..errors import SchemaRunnerError
 from ..postgres.capacity import connections_left
 from ..postgres.server import Connection
 
-# How many others have to be left for that.
-_RESERVE = 10
+# Below this number of free connections on the server, open the connection for each reset only.
+_MIN_FREE_CONNECTIONS = 10
 
 
 @dataclass(slots=True)
 class ResetConnection:
-    """What `connect` opens: tests never see it, its plans are ready and its catalogs read.
+    """A connection outside Django, which tests never see. It caches plans and catalogs.
 
-    Where connections are scarce, it is opened whenever there is need for it.
+    `connect`: opens the connection.
+    `is_temporary`: whether `release` closes it, because the server has few connections left.
     """
 
     connect: Callable[[], Connection]
-    is_scarce: bool = False
+    is_temporary: bool = False
     _connection: Connection | None = None
 
     def get(self) -> Connection:
-        """Return the connection; another one where a test has ended it."""
+        """Return the open connection. Reconnect if a test has ended it."""
         if self._connection is not None:
             try:
                 self._connection.execute("SELECT")
@@ -34,22 +35,22 @@ class ResetConnection:
                 self.close()
         if self._connection is None:
             self._connection = self._open()
-            self.is_scarce |= connections_left(self._connection) < _RESERVE
+            self.is_temporary |= connections_left(self._connection) < _MIN_FREE_CONNECTIONS
         return self._connection
 
     def _open(self) -> Connection:
-        if not self.is_scarce:
+        if not self.is_temporary:
             try:
                 return self.connect()
             except SchemaRunnerError:
-                self.is_scarce = True
-        # Django closes this thread's own after each test anyway.
+                self.is_temporary = True
+        # Make room: Django closes this thread's connections after each test anyway.
         disconnect()
         return self.connect()
 
-    def spare(self) -> None:
-        """Leave it to others until it is needed again, if it is scarce."""
-        if self.is_scarce:
+    def release(self) -> None:
+        """Close the connection until its next use, if it is temporary."""
+        if self.is_temporary:
             self.close()
 
     def close(self) -> None:

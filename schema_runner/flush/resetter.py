@@ -1,4 +1,4 @@
-"""What one process does in place of the flushes of one database: resets."""
+"""Reset one worker's schema, or clone database, after tests that commit."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,237 +20,255 @@ from ..postgres.template import Template
 from ..search_path import Location
 from . import post_migrate
 from .hooks import Flush
-from .post_migrate import OWN_TABLES, SentSignal, keys_adopted
+from .post_migrate import DJANGO_TABLES, SentSignal, reuse_keys
 from .reset_connection import ResetConnection
 
-# How many tables one transaction may drop: few enough for any server.
-_BATCH = 20
+# Tables to drop in one transaction: few enough for the smallest lock table of a server.
+_TABLES_PER_DROP = 20
 
 
 class HandlerRows(NamedTuple):
-    """What Django's own handlers of post_migrate make in their first `settled` calls.
+    """The rows that the first calls of Django's own post_migrate handlers create.
 
-    `rows` is all that is left before tests then; None until it has been put aside. `sends` tells
-    whether other calls follow, of theirs or of other handlers.
+    `cacheable_calls`: the number of these calls.
+    `rows`: all rows to restore before a test, by table; None until they have been copied.
+    `sends_signal`: whether the signal is sent too, for later calls and for other handlers.
     """
 
-    settled: int
+    cacheable_calls: int
     rows: Mapping[str, WantedRows] | None = None
-    sends: bool = True
+    sends_signal: bool = True
 
 
 @dataclass(slots=True)
 class Resetter:
-    """The resets of a place, by a `connection` of their own; `say` tells the user something.
+    """Resets the tables at a location.
 
-    With `keeps_all` everything in the place is as it was before any test; otherwise it is as stock
-    Django's flush leaves it, but that rows of FIXTURES and SEEDERS stay.
+    `location`: the worker's schema or database.
+    `run`: the number of the run.
+    `worker`: the number of the worker.
+    `restores_all`: restore the state before any test (RESET = "reference"). Otherwise leave the
+    state that stock Django's flush leaves, plus the rows of FIXTURES and SEEDERS.
+    `connection`: the connection to reset with.
+    `log`: prints a line for the user.
     """
 
     location: Location
     run: int
     worker: int
-    keeps_all: bool
+    restores_all: bool
     connection: ResetConnection
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
-    # Whether something has set sequences where they have not been: see `restore_sequences`.
-    has_set_sequences: bool = False
-    # Whether everything has been brought back to what it was before any test.
-    has_restored: bool = False
-    _reset: Reset = field(init=False)
+    # Whether Django's `reset_sequences` has set sequences since the last reset.
+    sequences_were_reset: bool = False
+    # Whether a reset has restored the state before any test.
+    has_restored_all: bool = False
+    _schema_reset: Reset = field(init=False)
     _template: Template | None = None
-    # The rows that were there before any test.
-    _first: Copies | None = None
-    # By what it depends on.
-    _made: dict[object, HandlerRows] = field(default_factory=dict)
+    # The rows before any test.
+    _initial_rows: Copies | None = None
+    # By alias, scope and handler inputs.
+    _handler_rows: dict[object, HandlerRows] = field(default_factory=dict)
     _scratch_schemas: list[str] = field(default_factory=list)
-    _version: structure.Version | None = None
-    # Whether handlers of post_migrate alter it, too: as they did the last time, if ever.
-    _handlers_alter: bool = True
-    # What was asked for last, if that has failed.
-    _unfinished: Flush | None = None
-    # The last reset, until it is known whether the tests before it have altered the structure.
-    _unchecked: Callable[[Connection], None] | None = None
+    _structure_version: structure.Version | None = None
+    # Whether post_migrate handlers may alter the structure; from the last signal, if any.
+    _handlers_alter_structure: bool = True
+    # The flush whose reset has failed.
+    _failed_flush: Flush | None = None
+    # The last reset, until `renew_if_altered` has checked the structure.
+    _last_reset: Callable[[Connection], None] | None = None
 
     def __post_init__(self) -> None:
-        self._reset = Reset(self.location.schema, self.location.path[1:])
+        self._schema_reset = Reset(self.location.schema, self.location.path[1:])
 
-    def do(self, request: Flush) -> None:
-        """Do what is asked for at the end of a test."""
-        self._unfinished = request
-        with self._holders_named():
-            self._do(request)
-        self._unfinished = None
-        self.connection.spare()
+    def reset(self, request: Flush) -> None:
+        """Reset the tables that a test has changed.
 
-    def finish(self) -> None:
-        """Do again what has failed, so that no other class finds what it should have removed."""
-        if self._unfinished is not None:
-            self.do(self._unfinished)
+        Raises SchemaRunnerError if another session's locks prevent it.
+        """
+        self._failed_flush = request
+        with self._naming_lock_holders():
+            self._reset_tables(request)
+        self._failed_flush = None
+        self.connection.release()
+
+    def retry_failed(self) -> None:
+        """Repeat a reset that failed, so that the next class does not see its rows."""
+        if self._failed_flush is not None:
+            self.reset(self._failed_flush)
 
     @contextmanager
-    def _holders_named(self) -> Iterator[None]:
-        """Say whose locks are in the way of what the body of the `with` does."""
+    def _naming_lock_holders(self) -> Iterator[None]:
+        """Turn a lock timeout into a SchemaRunnerError that names the holder of the lock."""
         try:
             yield
         except errors.LockNotAvailable as error:
-            # Where connections are scarce it may be another one than before.
+            # Get the connection again: a temporary one may have been replaced.
             raise lock_waits.schema_in_use_error(
                 self.connection.get(), self.location.schema, "reset"
             ) from error
 
-    def _do(self, request: Flush) -> None:
+    def _reset_tables(self, request: Flush) -> None:
         connection, schema = self.connection.get(), self.location.schema
-        for left in sessions.end_open_transactions(connection, schema, self.run, self.worker):
-            self.say(f"{request.test} left {left}")
-        is_as_known = (
-            request.emits
-            and self._handlers_alter
-            and self._version is not None
-            and structure.version(connection, schema) == self._version
+        for leftover in sessions.end_open_transactions(connection, schema, self.run, self.worker):
+            self.log(f"{request.test_id} left {leftover}")
+        is_unaltered = (
+            request.sends_post_migrate
+            and self._handlers_alter_structure
+            and self._structure_version is not None
+            and structure.version(connection, schema) == self._structure_version
         )
-        self._unchecked = partial(self._restore if self.keeps_all else self._flush, request)
-        self._unchecked(connection)
-        if is_as_known and self._handlers_alter:
-            # Which is none of the tests' doing.
-            self._version = structure.version(self.connection.get(), schema)
+        self._last_reset = partial(self._restore if self.restores_all else self._flush, request)
+        self._last_reset(connection)
+        if is_unaltered and self._handlers_alter_structure:
+            # Handlers, not tests, have altered the structure.
+            self._structure_version = structure.version(self.connection.get(), schema)
 
     def kept_tables(self) -> set[str]:
-        """Return the tables that have rows before each test, as far as that is known."""
+        """Return the names of the tables that are known to have rows before each test."""
         kept = set(self._rows_to_keep(self.connection.get()))
-        for made in self._made.values():
-            kept |= OWN_TABLES if made.rows is None else made.rows.keys()
+        for recorded in self._handler_rows.values():
+            kept |= DJANGO_TABLES if recorded.rows is None else recorded.rows.keys()
         return kept
 
-    def begin(self, *, watches: bool) -> None:
-        """Know how everything is before a test can commit; the structure too if it `watches`."""
-        with self._holders_named():
-            self._begin(watches=watches)
-        self.connection.spare()
+    def record_initial_state(self, *, watches_structure: bool) -> None:
+        """Record the rows, if resets need them, before a test can commit.
 
-    def _begin(self, *, watches: bool) -> None:
-        if watches and self._version is None:
-            self._version = structure.version(self.connection.get(), self.location.schema)
-        if self._first is None and not self.keeps_all:
+        With `watches_structure`, record the structure for `renew_if_altered` too.
+        """
+        with self._naming_lock_holders():
+            self._record_initial_state(watches_structure=watches_structure)
+        self.connection.release()
+
+    def _record_initial_state(self, *, watches_structure: bool) -> None:
+        if watches_structure and self._structure_version is None:
+            self._structure_version = structure.version(
+                self.connection.get(), self.location.schema
+            )
+        if self._initial_rows is None and not self.restores_all:
             connection = self.connection.get()
-            template = self._read_template(connection)
-            self._first = template.copies if template else self._copy_to_scratch(connection)
+            template = self._get_template(connection)
+            self._initial_rows = template.copies if template else self._copy_to_scratch(connection)
 
     def renew_if_altered(self, renew: Callable[[], None]) -> None:
-        """Have a fresh schema take the place of one whose structure tests have altered.
-
-        `renew` makes one.
-        """
-        last, self._unchecked = self._unchecked, None
-        if last is None or self._version is None:
+        """Call `renew` to replace the schema if tests have altered its structure."""
+        last_reset, self._last_reset = self._last_reset, None
+        if last_reset is None or self._structure_version is None:
             return
         connection, schema = self.connection.get(), self.location.schema
-        if structure.version(connection, schema) != self._version:
+        if structure.version(connection, schema) != self._structure_version:
             renew()
-            self._reset.forget()
-            with self._holders_named():
-                last(self.connection.get())
-            self._version = structure.version(self.connection.get(), schema)
-        self.connection.spare()
+            self._schema_reset.forget()
+            with self._naming_lock_holders():
+                last_reset(self.connection.get())
+            self._structure_version = structure.version(self.connection.get(), schema)
+        self.connection.release()
 
     def close(self) -> None:
-        """Drop what has been made for the resets, and disconnect."""
+        """Drop the scratch schemas and close the connection."""
         try:
             for scratch in self._scratch_schemas:
-                schemas.drop(self.connection.get(), scratch, self.run, batch=_BATCH)
+                schemas.drop(self.connection.get(), scratch, self.run, batch=_TABLES_PER_DROP)
         finally:
             self._scratch_schemas.clear()
             self.connection.close()
 
     def _restore(self, request: Flush, connection: Connection) -> None:
         self._restore_all(connection)
-        if request.emits and self._send(request.alias, range(0)).reaches_others:
-            # They may have made more rows.
+        if request.sends_post_migrate and self._send(request.alias, range(0)).called_others:
+            # These handlers may have created rows.
             self._restore_all(self.connection.get())
 
     def _restore_all(self, connection: Connection) -> None:
-        template = self._read_template(connection)
-        assert template is not None, "a template is made wherever all is to be kept"
-        self._reset.restore(connection, template, sequences_exactly=self.has_set_sequences)
-        self.has_set_sequences, self.has_restored = False, True
-        post_migrate.stand_in()
+        template = self._get_template(connection)
+        assert template is not None, 'RESET = "reference" requires a template'
+        self._schema_reset.restore(
+            connection, template, sequences_exactly=self.sequences_were_reset
+        )
+        self.sequences_were_reset, self.has_restored_all = False, True
+        post_migrate.clear_model_caches()
 
     def _flush(self, request: Flush, connection: Connection) -> None:
-        """Leave everything as the flush does."""
-        if not request.emits or self.connection.is_scarce:
+        """Leave the state that Django's flush leaves."""
+        if not request.sends_post_migrate or self.connection.is_temporary:
             self._clear(connection, request, self._rows_to_keep(connection))
-            if request.emits:
+            if request.sends_post_migrate:
                 self._send(request.alias)
             return
-        key = (request.alias, request.scope, post_migrate.circumstances())
-        known = made = self._made.get(key)
-        if made is None or made.rows is None:
-            made = self._made[key] = self._learn(connection, request, made)
+        key = (request.alias, request.scope, post_migrate.handler_inputs())
+        previous = recorded = self._handler_rows.get(key)
+        if recorded is None or recorded.rows is None:
+            recorded = self._handler_rows[key] = self._record_handler_rows(
+                connection, request, recorded
+            )
         else:
-            self._clear(connection, request, made.rows)
-            post_migrate.stand_in()
-        if self.has_set_sequences:
-            # Before a test, when there may have been none of the rows that are there now.
+            self._clear(connection, request, recorded.rows)
+            post_migrate.clear_model_caches()
+        if self.sequences_were_reset:
+            # Django set them before the test, when the rows restored now may have been missing.
             advance(connection.cursor(), self.location.schema)
-            self.has_set_sequences = False
-        if known is not None and made.sends:
-            sent = self._send(request.alias, range(made.settled, post_migrate.ALL))
-            if sent.settled < made.settled:
-                self._made[key] = HandlerRows(sent.settled)
+            self.sequences_were_reset = False
+        if previous is not None and recorded.sends_signal:
+            sent = self._send(
+                request.alias, range(recorded.cacheable_calls, post_migrate.ALL_CALLS)
+            )
+            if sent.cacheable_calls < recorded.cacheable_calls:
+                self._handler_rows[key] = HandlerRows(sent.cacheable_calls)
 
     def _clear(
         self, connection: Connection, request: Flush, kept: Mapping[str, WantedRows]
     ) -> None:
-        self._reset.clear(connection, request.scope, kept)
-        self._restart(connection, request)
+        self._schema_reset.clear(connection, request.scope, kept)
+        self._restart_sequences(connection, request)
 
-    def _restart(self, connection: Connection, request: Flush) -> None:
-        if request.restarts:
-            cleared, _ = self._reset.list_tables(connection, request.scope)
+    def _restart_sequences(self, connection: Connection, request: Flush) -> None:
+        if request.restarts_sequences:
+            cleared, _ = self._schema_reset.list_tables(connection, request.scope)
             restart(connection, self.location.schema, cleared | (request.scope.names or set()))
 
-    def _learn(
-        self, connection: Connection, request: Flush, known: HandlerRows | None
+    def _record_handler_rows(
+        self, connection: Connection, request: Flush, previous: HandlerRows | None
     ) -> HandlerRows:
-        """Clear, and put aside what Django's own handlers make.
+        """Clear the tables, send post_migrate, and copy the rows of Django's own handlers.
 
-        The first time, send the signal to all handlers, and learn when to call those that are not
-        Django's own.
+        The first time (`previous` is None), call all handlers, to find out how many calls of
+        Django's own come before one of the others touches their tables.
         """
         schema, scratch = self.location.schema, self._new_scratch_schema(connection)
-        settled = post_migrate.ALL if known is None else known.settled
-        first = [(copy, table) for copy, table in self._first or () if table.name in OWN_TABLES]
-        with keys_adopted(connection, schema, scratch, first):
+        cacheable_calls = post_migrate.ALL_CALLS if previous is None else previous.cacheable_calls
+        initial = self._initial_rows or ()
+        copies = [(copy, table) for copy, table in initial if table.name in DJANGO_TABLES]
+        with reuse_keys(connection, schema, scratch, copies):
             self._clear(connection, request, self._rows_to_keep(connection))
-            since = changes.current_transaction(connection.cursor())
-            sent = self._send(request.alias, range(settled), others=known is None)
-        self._restart(connection, request)
-        if sent.reaches_others:
-            return HandlerRows(sent.settled)
-        cleared, others = self._reset.list_tables(connection, request.scope)
-        if changes.tables_written_since(connection, schema, others, since):
-            # Those are not restored, so nothing is.
+            first_transaction = changes.current_transaction(connection.cursor())
+            sent = self._send(request.alias, range(cacheable_calls), others=previous is None)
+        self._restart_sequences(connection, request)
+        if sent.called_others:
+            return HandlerRows(sent.cacheable_calls)
+        cleared, others = self._schema_reset.list_tables(connection, request.scope)
+        if changes.tables_written_since(connection, schema, others, first_transaction):
+            # Resets of this scope do not restore these tables, so call the handlers each time.
             return HandlerRows(0, self._rows_to_keep(connection))
         rows = self._copy_to_scratch(connection, cleared).rows
-        self._reset.record(connection, rows)
-        return HandlerRows(settled, rows, sends=known is not None)
+        self._schema_reset.record(connection, rows)
+        return HandlerRows(cacheable_calls, rows, sends_signal=previous is not None)
 
     def _send(
-        self, alias: str, own: range = range(post_migrate.ALL), *, others: bool = True
+        self, alias: str, calls: range = range(post_migrate.ALL_CALLS), *, others: bool = True
     ) -> SentSignal:
-        self.connection.spare()
-        sent = post_migrate.send(alias, own, others=others)
+        self.connection.release()
+        sent = post_migrate.send(alias, calls, others=others)
         if others:
-            self._handlers_alter = sent.alters
+            self._handlers_alter_structure = sent.altered_structure
         return sent
 
     def _copy_to_scratch(
         self, connection: Connection, among: Collection[str] | None = None
     ) -> Copies:
-        """Copy the rows that are there now."""
+        """Copy the current rows, of the tables in `among` if given, to a scratch schema."""
         schema, scratch = self.location.schema, self._new_scratch_schema(connection)
-        self._reset.prepare_connection(connection)
+        self._schema_reset.prepare_connection(connection)
         with row_security_disabled(connection, schema):
             path = self.location.path[1:]
             tables = rows.read_tables(connection, schema, path, among)
@@ -263,12 +281,12 @@ class Resetter:
         return self._scratch_schemas[-1]
 
     def _rows_to_keep(self, connection: Connection) -> Mapping[str, WantedRows]:
-        template = self._read_template(connection)
+        template = self._get_template(connection)
         if template is None:
             return {}
-        return template.copies.rows if self.keeps_all else template.copies.marked_rows
+        return template.copies.rows if self.restores_all else template.copies.marked_rows
 
-    def _read_template(self, connection: Connection) -> Template | None:
+    def _get_template(self, connection: Connection) -> Template | None:
         if self._template is None and self.location.template is not None:
             path = self.location.path[1:]
             self._template = Template.read(connection, self.location.template, path)

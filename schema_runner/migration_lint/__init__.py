@@ -1,1 +1,1 @@
-"""SQL in migrations that would reach outside a worker schema."""
+"""Find SQL in migrations that would reach outside a worker schema."""

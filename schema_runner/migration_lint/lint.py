@@ -1,4 +1,4 @@
-"""Migrations that would reach outside a worker schema, found before one of them runs."""
+"""Find SQL in migrations that would reach outside a worker schema, before they run."""
 
 import ast
 import inspect
@@ -17,11 +17,16 @@ from django.db.migrations import Migration, RunSQL, SeparateDatabaseAndState
 from django.db.migrations.loader import MigrationLoader
 
 from ..postgres import names
-from .sql import KEYWORDS, Kind, Match, find, is_suspect
+from .sql import KEYWORDS, Kind, Match, find_matches, may_match
 
 
 class Finding(NamedTuple):
-    """A place in a migration: `migration` is "app_label.name", `file` as it is best shown."""
+    """One match in a migration.
+
+    `migration`: "app_label.name".
+    `file`: the path of its module, relative to the working directory if it lies there.
+    `text`: the matched SQL.
+    """
 
     kind: Kind
     migration: str
@@ -34,81 +39,82 @@ class Finding(NamedTuple):
 
 
 def lint_migrations() -> list[Finding]:
-    """Return what the migrations that `migrate` runs in an empty schema would reach, by file.
+    """Return the findings in the migrations that `migrate` runs in an empty schema, by file.
 
-    It reads their source, and the SQL of their RunSQL operations wherever that comes from.
-    What they call in other modules, and what goes backwards, is not read.
+    Check their source and the SQL of their RunSQL operations. Do not check functions that they
+    call in other modules, nor reverse operations.
     """
     loader = MigrationLoader(None, ignore_no_migrations=True)
-    found = {
+    findings = {
         finding
         for migration in loader.graph.nodes.values()
         if migration is not None
-        for finding in _review(migration)
+        for finding in _lint_migration(migration)
     }
-    return sorted(found, key=lambda one: (one.file, one.line, one.kind.name, one.text))
+    return sorted(findings, key=lambda item: (item.file, item.line, item.kind.name, item.text))
 
 
-def _review(migration: Migration) -> Iterator[Finding]:
+def _lint_migration(migration: Migration) -> Iterator[Finding]:
     package, _ = MigrationLoader.migrations_module(migration.app_label)
     module = sys.modules[f"{package}.{migration.name}"]
-    source = Source(_text_of(module))
-    operations = list(_operations(migration.operations))
-    file, name = _shown(module.__file__), f"{migration.app_label}.{migration.name}"
-    told = []
-    for line, match in source.matches({sql for one in operations for sql in _sql_of(one)}):
-        told.append(match)
+    source = MigrationSource(_read_source(module))
+    operations = list(_run_sql_operations(migration.operations))
+    file, name = _display_path(module.__file__), f"{migration.app_label}.{migration.name}"
+    reported = []
+    run_sql = {sql for operation in operations for sql in _forward_sql(operation)}
+    for line, match in source.matches(run_sql):
+        reported.append(match)
         yield Finding(match.kind, name, file, line, match.text)
-    for operation, line in source.calls(operations):
-        for sql in _sql_of(operation):
-            for match in find(sql):
-                if not any(_is_same(match, other) for other in told):
+    for operation, line in source.operation_lines(operations):
+        for sql in _forward_sql(operation):
+            for match in find_matches(sql):
+                if not any(_is_same_match(match, other) for other in reported):
                     yield Finding(match.kind, name, file, line, match.text)
 
 
-def _text_of(module: Any) -> str:
+def _read_source(module: Any) -> str:
     try:
         return inspect.getsource(module)
     except (OSError, TypeError):
-        return ""  # Compiled only, or empty.
+        return ""  # The module is compiled only, or empty.
 
 
-def _shown(file: str | None) -> str:
+def _display_path(file: str | None) -> str:
     path, here = Path(file or "?"), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _operations(operations: Iterable[Any]) -> Iterator[RunSQL]:
-    """Yield those of the operations that send SQL of the project."""
+def _run_sql_operations(operations: Iterable[Any]) -> Iterator[RunSQL]:
+    """Yield the RunSQL operations, also those in SeparateDatabaseAndState."""
     for operation in operations:
         if isinstance(operation, SeparateDatabaseAndState):
-            yield from _operations(operation.database_operations)
+            yield from _run_sql_operations(operation.database_operations)
         elif isinstance(operation, RunSQL):
             yield operation
 
 
-def _sql_of(operation: RunSQL) -> list[str]:
+def _forward_sql(operation: RunSQL) -> list[str]:
     statements: Any = operation.sql
     if not isinstance(statements, list | tuple):
         statements = [statements]
-    firsts = (one[0] if isinstance(one, list | tuple) else one for one in statements)
-    return [str(one) for one in firsts]
+    # An item is a statement, or a statement and its parameters.
+    return [str(item[0] if isinstance(item, list | tuple) else item) for item in statements]
 
 
-def _is_same(match: Match, told: Match) -> bool:
-    """Tell whether the source has shown this already, maybe with placeholders in it."""
-    pattern = re.sub(r"\\\{\w*\\\}|%s", ".*", re.escape(told.text))
-    return match.kind == told.kind and bool(re.fullmatch(pattern, match.text))
+def _is_same_match(match: Match, reported: Match) -> bool:
+    """Return whether a match in the SQL equals one in the source, which may have placeholders."""
+    pattern = re.sub(r"\\\{\w*\\\}|%s", ".*", re.escape(reported.text))
+    return match.kind == reported.kind and bool(re.fullmatch(pattern, match.text))
 
 
-# Stands for what only a run knows: the expressions of an f-string, for one.
-_UNKNOWN = "{}"
-# What SQL begins with. A help_text has the same words, but begins with a capital.
-_SQL = re.compile(
+# Replaces the expressions of an f-string, whose values are unknown.
+_PLACEHOLDER = "{}"
+# The beginning of SQL. A help_text may begin with the same words, but capitalized.
+_SQL_START = re.compile(
     rf"(?> [\s(;] | --[^\n]*\n | /\*.*?\*/ | \{{\}} )*+ {KEYWORDS}", re.VERBOSE | re.DOTALL
 )
-# Arguments, and entries of `options`, that are for people, or for the way back.
-_NOT_RUN = {
+# Arguments, and keys of `options`, whose strings are descriptions, or for reverse operations.
+_SKIPPED_ARGUMENTS = {
     *("choices", "db_comment", "db_table_comment", "default", "error_messages", "help_text"),
     *("message", "permissions", "verbose_name", "verbose_name_plural"),
     *("reverse_code", "reverse_sql"),
@@ -116,8 +122,8 @@ _NOT_RUN = {
 _STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
 
-class Source:
-    """The source of a migration, and where in it what is."""
+class MigrationSource:
+    """Searches the source of a migration, and maps matches to lines."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -125,28 +131,32 @@ class Source:
     @cached_property
     def _tree(self) -> ast.Module:
         with warnings.catch_warnings():
-            # The compiler's were given when the migration was imported.
+            # The import of the migration has issued the compiler's warnings already.
             warnings.simplefilter("ignore")
             return ast.parse(self._text)
 
-    def matches(self, known: set[str]) -> Iterator[tuple[int, Match]]:
-        """Yield what is found in strings, with its line; `known` are those that are SQL."""
-        if not is_suspect(self._text):
-            return  # Parsing takes most of the time of a review.
+    def matches(self, run_sql: set[str]) -> Iterator[tuple[int, Match]]:
+        """Yield matches in strings, with their lines.
+
+        `run_sql`: the statements of RunSQL operations. Other strings are checked if they begin
+        like SQL.
+        """
+        if not may_match(self._text):
+            return  # Avoid parsing, which takes most of the time.
         for node, text in _strings(self._tree):
             if names.is_in_public(text):
                 yield self._line(node, text, 0), Match(0, Kind.PUBLIC, text)
-            elif text in known or _SQL.match(text):
-                for match in find(text):
+            elif text in run_sql or _SQL_START.match(text):
+                for match in find_matches(text):
                     yield self._line(node, text, match.offset), match
 
-    def calls(self, operations: list[RunSQL]) -> Iterator[tuple[RunSQL, int]]:
-        """Yield operations with the line that makes them, else that of the class."""
+    def operation_lines(self, operations: list[RunSQL]) -> Iterator[tuple[RunSQL, int]]:
+        """Yield each operation with the line of its call, or of the class if that is unclear."""
         groups: dict[str, list[RunSQL]] = {}
         for operation in operations:
             groups.setdefault(type(operation).__name__, []).append(operation)
         for name, group in groups.items():
-            calls = [node for node in ast.walk(self._tree) if _called(node) == name]
+            calls = [node for node in ast.walk(self._tree) if _called_name(node) == name]
             lines = sorted(node.lineno for node in calls if isinstance(node, ast.Call))
             if len(lines) == 1:
                 lines *= len(group)
@@ -162,25 +172,25 @@ class Source:
         return 1
 
     def _line(self, node: ast.expr, text: str, offset: int) -> int:
-        """Return the line of what is at an offset of a string expression.
+        """Return the line of an offset in the value of a string expression.
 
-        Escapes and the borders of its parts make offsets differ from those in the source, so
-        its first word is counted, in the text and in the source.
+        Escapes and implicit concatenation make offsets differ from those in the source. So count
+        the occurrences of the word at the offset, in the value and in the source.
         """
         word = re.compile(r"\w+").search(text, offset)
-        assert word is not None, "nothing is found that has no word"
+        assert word is not None, "every match contains a word"
         nth = text.count(word.group(), 0, word.start())
-        start, end = self._place(node)
+        start, end = self._span(node)
         for token in self._tokens:
             if start <= token.start and token.end <= end:
-                places = [found.start() for found in re.finditer(word.group(), token.string)]
-                if nth < len(places):
-                    return token.start[0] + token.string.count("\n", 0, places[nth])
-                nth -= len(places)
+                positions = [match.start() for match in re.finditer(word.group(), token.string)]
+                if nth < len(positions):
+                    return token.start[0] + token.string.count("\n", 0, positions[nth])
+                nth -= len(positions)
         return node.lineno
 
-    def _place(self, node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return from where to where a node reaches, in characters; ast counts bytes."""
+    def _span(self, node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the start and end of a node as line and character; `ast` counts bytes."""
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         lines = self._text.split("\n")
@@ -190,28 +200,32 @@ class Source:
 
     @cached_property
     def _tokens(self) -> list[tokenize.TokenInfo]:
-        """The strings of the source, piece by piece."""
+        """The string tokens of the source."""
         tokens = tokenize.generate_tokens(io.StringIO(self._text).readline)
         return [token for token in tokens if token.type in _STRINGS]
 
 
 def _strings(tree: ast.Module) -> Iterator[tuple[ast.expr, str]]:
-    """Yield the string expressions of a module, each as one, but for those that are not run."""
-    backwards = _reverse_only(tree)
+    """Yield string expressions and their values, except strings that no forward migration runs.
+
+    A concatenation or an f-string is one expression.
+    """
+    reverse_names = _reverse_only_names(tree)
     pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop()
-        if _is_idle(node, backwards):
+        if _is_skipped(node, reverse_names):
             continue
         pieces = list(_pieces(node))
         if isinstance(node, ast.expr) and any(isinstance(piece, str) for piece in pieces):
-            yield node, "".join(one if isinstance(one, str) else _UNKNOWN for one in pieces)
+            texts = (piece if isinstance(piece, str) else _PLACEHOLDER for piece in pieces)
+            yield node, "".join(texts)
         nodes = _children(node) if pieces == [node] else pieces
-        pending += [one for one in nodes if isinstance(one, ast.AST)]
+        pending += [child for child in nodes if isinstance(child, ast.AST)]
 
 
 def _pieces(node: ast.AST) -> Iterator[str | ast.AST]:
-    """Yield the parts that a string expression consists of; another node is its only one."""
+    """Yield the texts and nodes that make up a string expression; any other node as it is."""
     match node:
         case ast.Constant(value=str(text)):
             yield text
@@ -227,14 +241,14 @@ def _pieces(node: ast.AST) -> Iterator[str | ast.AST]:
             yield node
 
 
-def _is_idle(node: ast.AST, backwards: set[str]) -> bool:
+def _is_skipped(node: ast.AST, reverse_names: set[str]) -> bool:
     match node:
         case ast.Raise() | ast.Expr(value=ast.Constant()):
             return True
         case ast.keyword(arg=str(name)):
-            return name in _NOT_RUN
+            return name in _SKIPPED_ARGUMENTS
         case ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
-            return name in backwards
+            return name in reverse_names
     return False
 
 
@@ -245,15 +259,15 @@ def _children(node: ast.AST) -> Iterable[ast.AST]:
             return [
                 value
                 for key, value in entries
-                if not (isinstance(key, ast.Constant) and key.value in _NOT_RUN)
+                if not (isinstance(key, ast.Constant) and key.value in _SKIPPED_ARGUMENTS)
             ]
         case ast.Call():
-            backwards = _reverse_arguments(node)
-            return [child for child in ast.iter_child_nodes(node) if child not in backwards]
+            reverse = _reverse_arguments(node)
+            return [child for child in ast.iter_child_nodes(node) if child not in reverse]
     return ast.iter_child_nodes(node)
 
 
-def _called(node: ast.AST) -> str | None:
+def _called_name(node: ast.AST) -> str | None:
     match node:
         case ast.Call(func=ast.Name(id=str(name)) | ast.Attribute(attr=str(name))):
             return name
@@ -261,25 +275,25 @@ def _called(node: ast.AST) -> str | None:
 
 
 def _reverse_arguments(node: ast.AST) -> list[ast.expr]:
-    if not isinstance(node, ast.Call) or _called(node) not in {"RunSQL", "RunPython"}:
+    if not isinstance(node, ast.Call) or _called_name(node) not in {"RunSQL", "RunPython"}:
         return []
-    named = [one.value for one in node.keywords if one.arg in {"reverse_sql", "reverse_code"}]
-    return [*node.args[1:2], *named]
+    keywords = [item for item in node.keywords if item.arg in {"reverse_sql", "reverse_code"}]
+    return [*node.args[1:2], *(item.value for item in keywords)]
 
 
-def _reverse_only(tree: ast.Module) -> set[str]:
-    """Return the names that nothing but reverse operations use."""
-    backwards = Counter(
+def _reverse_only_names(tree: ast.Module) -> set[str]:
+    """Return the names that only reverse operations use."""
+    reverse_names = Counter(
         name
         for node in ast.walk(tree)
         for argument in _reverse_arguments(node)
-        for name in _names(argument)
+        for name in _loaded_names(argument)
     )
-    used = Counter(_names(tree))
-    return {name for name, times in backwards.items() if used[name] == times}
+    used = Counter(_loaded_names(tree))
+    return {name for name, times in reverse_names.items() if used[name] == times}
 
 
-def _names(node: ast.AST) -> Iterator[str]:
-    for one in ast.walk(node):
-        if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load):
-            yield one.id
+def _loaded_names(node: ast.AST) -> Iterator[str]:
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load):
+            yield child.id

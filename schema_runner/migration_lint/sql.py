@@ -1,4 +1,4 @@
-"""SQL that would reach beyond a worker schema which lives in the user's own database."""
+"""Find SQL that would reach outside a worker schema in the project's own database."""
 
 import re
 from collections.abc import Iterator
@@ -10,22 +10,27 @@ from ..postgres.host import PUBLIC
 
 
 class Kind(StrEnum):
-    """What is the matter with a statement, as a clause without its subject."""
+    """What a statement does wrong. The values are predicates for messages."""
 
     PUBLIC = "names the schema public"
-    DATABASE = "is about the whole database"
-    CATALOG = "looks into the catalog without a schema"
+    DATABASE = "affects the whole database"
+    CATALOG = "queries the catalog without a schema"
 
 
 class Match(NamedTuple):
-    """What was found: `offset` counts characters, `text` has its white space collapsed."""
+    """One match in SQL.
+
+    `offset`: the position of the match, in characters.
+    `text`: the matched SQL, with white space collapsed.
+    """
 
     offset: int
     kind: Kind
     text: str
 
 
-# What statements and the parts of dynamic ones begin with. Nobody writes "Select" in SQL.
+# The first words of statements, and of the parts of dynamic SQL: all upper case or all lower case,
+# because "Select" begins a sentence rather than SQL.
 _WORDS = (
     "ALTER|ANALYZE|BEGIN|CALL|CLUSTER|COMMENT|COPY|CREATE|DECLARE|DELETE|DO|DROP|EXECUTE|EXPLAIN"
     "|GRANT|IMPORT|INSERT|LOCK|MERGE|PERFORM|REASSIGN|REFRESH|REINDEX|REVOKE|SECURITY|SELECT|SET"
@@ -34,8 +39,8 @@ _WORDS = (
 )
 KEYWORDS = rf"(?: {_WORDS} | {_WORDS.lower()} ) \b"
 
-# Nothing is found without one of these; most texts have none.
-_SUSPECT = re.compile(
+# A fast check: every match contains one of these.
+_MAY_MATCH = re.compile(
     r"public | \b (?: pg_ | lo_ | information_schema )"
     r" | \b (?: ALTER | COMMENT | CREATE | DROP | FOREIGN | GRANT | REASSIGN | REVOKE ) \b",
     re.VERBOSE | re.IGNORECASE,
@@ -52,12 +57,12 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 _COMMENT_BORDER = re.compile(r"/\*|\*/")
-# Unquoted names are folded to lower case, quoted ones are not.
+# PostgreSQL folds unquoted names to lower case, but not quoted ones.
 _PUBLIC_NAME = r'(?: (?<![\w$"]) (?i:public) (?![\w$"]) | "public" )'
 _LITERAL_NAME = rf"""
     (?: [^',]*, )* \s* {_PUBLIC_NAME} \s* (?: ,[^']* )?
 """
-# What tells literals that hold SQL or the name of a schema from data.
+# Literals that hold SQL or the name of a schema, rather than data.
 _NAME = re.compile(
     rf"""
       \s* {_PUBLIC_NAME} \. (?: "[^"]*" | [\w$%]* ) (?: \(.*\) )? \s* \Z
@@ -119,7 +124,7 @@ _CATALOG_NAME = r"""
                  | stat \w* _ (?: functions | indexes | sequences | tables ) ) ) \b
 """
 _CATALOG = re.compile(_CATALOG_NAME, re.VERBOSE | re.IGNORECASE)
-# With any of these a statement says, or PostgreSQL sees to it, whose objects are meant.
+# With one of these, a catalog query is limited to a schema.
 _SCOPED = re.compile(
     r"""
       \bcurrent_schemas? \b | _is_visible \b
@@ -130,7 +135,7 @@ _SCOPED = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-# A literal 'public' may be anybody's data; in a statement with one of these it is the schema.
+# In a statement with one of these, a literal 'public' is the schema; otherwise it may be data.
 _ABOUT_SCHEMAS = re.compile(
     rf"""
       schema | nspname | namespace | search_path | {_CATALOG_NAME} | \bquote_ident\b
@@ -140,20 +145,20 @@ _ABOUT_SCHEMAS = re.compile(
 )
 
 
-def is_suspect(text: str) -> bool:
-    """Tell quickly whether something may be found in a text, or in SQL that it has in it."""
-    return bool(_SUSPECT.search(text))
+def may_match(text: str) -> bool:
+    """Return False if neither a text, nor SQL in it, contains a match. This is a fast check."""
+    return bool(_MAY_MATCH.search(text))
 
 
-def find(sql: str) -> list[Match]:
-    """Return what one or more statements would reach outside the current schema, in order.
+def find_matches(sql: str) -> list[Match]:
+    """Return the matches in one or more statements, by offset.
 
-    Comments do not count, and neither do literals, unless they hold SQL or the schema's name;
-    dollar quotes do, for function bodies are SQL. `CREATE EXTENSION` is nobody's business
-    here, and neither are routines that can do without the schema's name. Of a statement's catalogs
-    the first one is returned.
+    Ignore comments, and literals that hold neither SQL nor the schema's name. Check dollar-quoted
+    strings, because function bodies are SQL. Ignore `CREATE EXTENSION`, and function bodies from
+    which the runner can remove the schema's name. For each statement, return only the first
+    catalog it queries.
     """
-    if not is_suspect(sql):
+    if not may_match(sql):
         return []
     sql = strip_schema(sql, PUBLIC)
     return [
@@ -164,13 +169,13 @@ def find(sql: str) -> list[Match]:
 
 
 def _matches(statement: str) -> list[tuple[Kind, tuple[int, int]]]:
-    """Return what is the matter with a statement, and from where to where."""
-    public = [found for found in _PUBLIC.finditer(statement) if found["text"]]
-    if any(found["literal"] for found in public) and not _ABOUT_SCHEMAS.search(statement):
-        public = [found for found in public if not found["literal"]]
-    database = [found for found in _DATABASE.finditer(statement) if found["text"]]
-    matches = [(Kind.PUBLIC, found.span()) for found in public]
-    matches += [(Kind.DATABASE, found.span()) for found in database]
+    """Return the kinds of the matches in a statement, and their spans."""
+    public = [match for match in _PUBLIC.finditer(statement) if match["text"]]
+    if any(match["literal"] for match in public) and not _ABOUT_SCHEMAS.search(statement):
+        public = [match for match in public if not match["literal"]]
+    database = [match for match in _DATABASE.finditer(statement) if match["text"]]
+    matches = [(Kind.PUBLIC, match.span()) for match in public]
+    matches += [(Kind.DATABASE, match.span()) for match in database]
     catalog = _CATALOG.search(statement)
     if catalog and not _SCOPED.search(statement):
         matches.append((Kind.CATALOG, catalog.span()))
@@ -178,7 +183,7 @@ def _matches(statement: str) -> list[tuple[Kind, tuple[int, int]]]:
 
 
 def _statements(sql: str, *, is_body: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield offsets and statements, in which comments and data are blotted out."""
+    """Yield the offset and the text of each statement, with comments and data masked."""
     start = position = 0
     parts = []
     while token := _TOKEN.search(sql, position):
@@ -186,19 +191,19 @@ def _statements(sql: str, *, is_body: bool = False) -> Iterator[tuple[int, str]]
         position = token.end()
         if token["comment"] == "/*":
             position = _end_of_comment(sql, position)
-        parts.append(_legible(token, is_body).ljust(position - token.start()))
+        parts.append(_mask(token, is_body).ljust(position - token.start()))
         if token["end"]:
             yield start, "".join(parts)
             start, parts = position, []
     yield start, "".join(parts) + sql[position:]
 
 
-def _legible(token: re.Match[str], is_body: bool) -> str:
-    """Return what counts of a token."""
+def _mask(token: re.Match[str], is_body: bool) -> str:
+    """Return a token without comments and data."""
     if token["comment"]:
         return ""
     if token["dollar"]:
-        # By itself: an apostrophe that is not SQL's ends with the body, at the latest.
+        # Parse the body separately, so that an unbalanced apostrophe in it ends with it.
         body = "".join(statement for _, statement in _statements(token["body"], is_body=True))
         return f"{token['dollar']}{body}{token['dollar']}"
     if token["quoted"]:
@@ -206,9 +211,9 @@ def _legible(token: re.Match[str], is_body: bool) -> str:
     literal = token["plain"] if token["escaped"] is None else token["escaped"]
     if literal is None or token["code"]:
         return token.group()
-    # Bodies put statements together from parts; elsewhere a literal is a whole query or data.
-    spoken = _PART if is_body else _QUERY
-    if not token["remark"] and (_NAME.match(literal) or spoken.match(literal)):
+    # Function bodies assemble SQL from parts. Elsewhere a literal is a whole query, or data.
+    pattern = _PART if is_body else _QUERY
+    if not token["remark"] and (_NAME.match(literal) or pattern.match(literal)):
         return token.group()
     before, _, _ = token.group().partition("'")
     return f"{before}'{'#' * len(literal)}'"

@@ -128,11 +128,13 @@ class Dump:
 def _candidates(major: int) -> Iterator[Path]:
     """Yield paths of programs, beginning with those likely to be of a major version."""
     packaged = [
-        path for folder in installations.packaged() if (path := folder / "pg_dump").is_file()
+        path
+        for folder in installations.package_folders()
+        if (path := folder / "pg_dump").is_file()
     ]
     likely = re.compile(rf"(?<!\d){major}(?!\d)")
     yield from (path for path in packaged if likely.search(str(path)))
-    if wheel := installations.wheel():
+    if wheel := installations.wheel_folder():
         yield wheel / "pg_dump"
     if on_path := shutil.which("pg_dump"):
         yield Path(on_path)

@@ -16,7 +16,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from ..folders import make_hidden
+from ..folders import make_gitignored
 from . import locks, safe_search_path, schemas
 from .names import Marker
 from .row_copies import Copies
@@ -260,7 +260,7 @@ def list_newest_first(folder: Path) -> list[Path]:
 
 def write_file(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
     """Write a snapshot, or replace it, atomically. Raises OSError."""
-    make_hidden(path.parent)
+    make_gitignored(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with (

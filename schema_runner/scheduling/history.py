@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from ..folders import make_hidden
+from ..folders import make_gitignored
 
 # Of the form that histories are written in; another one is not read.
 _FORMAT = 1
@@ -215,7 +215,7 @@ class HistoryFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        make_hidden(self._folder)
+        make_gitignored(self._folder)
         descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -63,7 +63,7 @@ def without_tests(
 
 def _known_beside(label: str, modules: Modules) -> Collection[str] | None:
     """Return the labels that there are in place of this one; None if there may be this one."""
-    steps = [*modules.within(label)]
+    steps = [*modules.walk(label)]
     if not steps:
         _, dot, rest = label.partition(".")
         tops = {app.name.partition(".")[0] for app in apps.get_app_configs()}

@@ -14,7 +14,7 @@ from unittest.util import strclass
 from django.db import connections
 
 from .. import decorators, forks
-from ..connections import disconnect, leave_transactions, prepare_for
+from ..connections import abandon_transactions, disconnect, prepare_for
 from ..database.own_database import OwnDatabaseCreation
 from ..database.patching import patch_backends
 from ..database.worker_database import WorkerCreation, WorkerStart
@@ -144,7 +144,7 @@ class _Process:
             self._reporter.sql = SqlLog(shows_all=assigned.tells_all_sql)
             for connection in connections.all():
                 connection.force_debug_cursor = True
-        programs.lead()
+        programs.export()
         if assigned.subsuites is None:
             # A forked one has what the run has imported.
             import_management()
@@ -183,7 +183,7 @@ class _Process:
     def _execute(self, order: RunPart) -> None:
         # A run within a test takes the handler away, as stock Django's does.
         self.take_interrupts()
-        leave_transactions()
+        abandon_transactions()
         self._reporter.enter(order.part)
         try:
             tests = self._tests(order)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from ..connections import resets_so_far
+from ..connections import reset_totals
 from ..scheduling.queue import Part
 from ..settings import Settings
 from .current import Process
@@ -31,7 +31,7 @@ class Cost(NamedTuple):
 
 def cost_so_far() -> Cost:
     """Return what this process has spent since some moment, which is always the same one."""
-    return Cost(time.perf_counter(), time.process_time(), *resets_so_far())
+    return Cost(time.perf_counter(), time.process_time(), *reset_totals())
 
 
 class RunPart(NamedTuple):

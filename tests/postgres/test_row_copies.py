@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from schema_runner.flush.post_migrate import keys_adopted
+from schema_runner.flush.post_migrate import reuse_keys
 from schema_runner.postgres import rows
 from schema_runner.postgres.reset.changes import Scope, current_transaction
 from schema_runner.postgres.reset.reset import Reset
@@ -90,7 +90,7 @@ def adopted(place: Connection) -> AbstractContextManager[None]:
     tables = rows.read_tables(place, "w", ["public"])
     copies = Copies("aside", tables).create(place, "w", ["public"])
     place.execute("SET search_path = w, public")
-    return keys_adopted(place, "w", "aside", copies)
+    return reuse_keys(place, "w", "aside", copies)
 
 
 def test_keys_are_those_of_equal_rows(place: Connection) -> None:

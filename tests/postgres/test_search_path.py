@@ -7,7 +7,7 @@ import pytest
 
 from schema_runner.database import extensions, introspection, write_guard
 from schema_runner.fingerprint import fingerprint
-from schema_runner.flush.post_migrate import keys_adopted
+from schema_runner.flush.post_migrate import reuse_keys
 from schema_runner.postgres import capacity, locks, sessions
 from schema_runner.postgres.host import Host
 from schema_runner.postgres.host_request import HostRequest
@@ -108,7 +108,7 @@ def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
         rows = f"SELECT country, place::text, mood::text FROM {schema}.town"
         assert user.execute(rows).fetchall() == [("FR", f"{schema}.town", "sad")]
         aside = source.create_schema(3)
-        with keys_adopted(connection, schema, aside, template.copies):
+        with reuse_keys(connection, schema, aside, template.copies):
             path = ", ".join([schema, *host.shims_path, *host.path])
             user.execute(f"SET search_path = {path}; DELETE FROM town")
             user.execute(ROWS.format(schema))

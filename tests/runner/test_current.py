@@ -478,7 +478,7 @@ def test_review(occupied: Project) -> None:
     assert [line for line in lines if line.startswith("library/migrations")] == [
         found("0002", "library_author") + "names the schema public (public.library_author)",
         found("0002", "library_book") + "names the schema public (public.library_book)",
-        found("0003", "audit") + "is about the whole database (CREATE SCHEMA)",
+        found("0003", "audit") + "affects the whole database (CREATE SCHEMA)",
     ]
     assert "Creating" not in result.output
     trusted = {"HOST_DATABASE": "current", "TRUSTED_MIGRATIONS": ["library.0002_more"]}
@@ -488,7 +488,7 @@ def test_review(occupied: Project) -> None:
     occupied.migration("0003_more", "0002_more", 'migrations.RunSQL("SELECT 1")')
     result = occupied.run(*PARALLEL).passed()
     (warning,) = [line for line in result.stdout.splitlines() if line.startswith("Warning")]
-    assert found("0004", "pg_class") + "looks into the catalog" in warning
+    assert found("0004", "pg_class") + "queries the catalog" in warning
     assert "pg_class" in warning
 
 

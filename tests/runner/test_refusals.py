@@ -179,7 +179,7 @@ MIRRORS = [
     ("'__all__'", {"one": "two", "two": "one"}, "one", "Mirror an alias that has no MIRROR"),
     # It would get the name of "two" before that one gets another.
     ("'__all__'", {"one": "two", "two": "default"}, "one", "Mirror an alias that has no MIRROR"),
-    ("{'one'}", {"one": "default"}, "one", "Name 'default' in the `databases` of the test"),
+    ("{'one'}", {"one": "default"}, "one", "Add 'default' to the `databases` of the test"),
 ]
 
 
@@ -202,7 +202,9 @@ def test_a_mirror_of_no_test_database(
         assert f"the project's own database {project.name!r}." in result.stderr
     assert project.databases() == []
     project.configure(f"DATABASES[{alias!r}]['TEST'] = {{'MIRROR': 'defualt'}}")
-    project.run().refused("is 'defualt', which is no alias. Did you mean 'default'?")
+    project.run().refused(
+        "is 'defualt', which is not an alias in DATABASES. Did you mean 'default'?"
+    )
 
 
 def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:

@@ -14,12 +14,12 @@ import sys
 import django
 
 django.setup()
-from schema_runner.database import room
+from schema_runner.scheduling import worker_count
 from schema_runner.scheduling.worker_count import workers_by_connections
 
 found = {aliases: workers_by_connections(aliases.split()) for aliases in sys.argv[1:]}
-looks, look = [], room.connections_left
-room.connections_left = lambda *where: looks.append(where) or look(*where)
+looks, look = [], worker_count.connections_left
+worker_count.connections_left = lambda *where: looks.append(where) or look(*where)
 workers_by_connections(["default"], wanted=99)
 print(json.dumps([found, len(looks)]))
 """

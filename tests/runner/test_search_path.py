@@ -116,7 +116,7 @@ def test_the_project_s_own_database(project: Project, reset: str) -> None:
     excluded = ("--exclude-tag", "session") if reset == "django" else ()
     with unchanged(project):
         said = project.run(*excluded).passed().stdout
-    told = re.findall(r"(\S+) left the search_path", said)
+    told = re.findall(r"(\S+) changed the search_path", said)
     names = "Committing.test_1_path", "Committing.test_2_by_function", "InThread.test_it"
     more = "Looking.test_1_leaves", "Setting.test_1_leaves", "Setting.test_3_sets", "Setting"
     assert [name.removeprefix("library.test_generated.") for name in told] == [*names, *more]
@@ -211,7 +211,7 @@ def test_threads_that_connect_meanwhile() -> None:
             ended = [threads.submit(connect) for _ in range(2)]
             try:
                 for _ in range(300):
-                    search_path_restore.backends_in_use()
+                    search_path_restore.open_backend_pids()
             finally:
                 is_over.set()
     finally:

@@ -17,9 +17,9 @@ QUICK = """
 SLOW = QUICK.replace("meet()", "time.sleep(1.2)")
 # Some number of processors, whatever machine this is.
 PROCESSORS = """
-    from schema_runner.workers import arrangement
+    from schema_runner.scheduling import selection
 
-    arrangement.usable_processors = lambda: {}
+    selection.usable_cpus = lambda: {}
 """
 
 
@@ -67,7 +67,9 @@ def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
 def test_tests_that_wait_make_up_for_few_processors(project: Project) -> None:
     """Where the server is not known to need the same ones."""
     project.configure(PROCESSORS.format(1.0))
-    project.configure("from schema_runner import closing\nclosing.are_here = lambda _: False")
+    project.configure(
+        "from schema_runner import run_summary\nrun_summary.has_local_server = lambda _: False"
+    )
     project.tests(SLOW)
     project.run().passed()
     line = chosen(project, *AUTO)

@@ -116,7 +116,7 @@ sys.path[:0] = os.environ["PYTHONPATH"].split(":")
 sys.dont_write_bytecode = True
 import django
 django.setup()
-from schema_runner.fingerprint import Recording, combined, is_unchanged, parts
+from schema_runner.fingerprint import Recording, combine_parts, is_unchanged, compute_parts
 from schema_runner.project import Project
 from schema_runner.settings import Settings
 
@@ -124,7 +124,7 @@ runner = Settings.read()
 
 def show(*facts):
     facts = facts or ["server 18", "role a"]
-    print(combined(parts("default", runner_settings=runner, facts=facts)))
+    print(combine_parts(compute_parts("default", runner_settings=runner, facts=facts)))
 """
 _RECORD = """
 found = {}
@@ -337,7 +337,7 @@ def test_what_has_changed_has_a_name(site: Site) -> None:
     """By app where it is of an app, and as the project calls it."""
     code = """
         facts = ["server 18", "extension a 1"]
-        print(json.dumps(parts("default", runner_settings=runner, facts=facts)))
+        print(json.dumps(compute_parts("default", runner_settings=runner, facts=facts)))
     """
     before = json.loads(site.run(code))
     assert {"version of PostgreSQL", "extensions of the server"} <= set(before)

@@ -81,8 +81,8 @@ def test_a_finding_says_where_and_what(
 def test_each_kind_has_its_own_words(package: Path) -> None:
     write(package, running("CREATE EVENT TRIGGER x; SELECT 1 FROM pg_indexes"))
     assert [str(finding).partition(": ")[2] for finding in lint_migrations()] == [
-        "looks into the catalog without a schema (pg_indexes)",
-        "is about the whole database (CREATE EVENT TRIGGER)",
+        "queries the catalog without a schema (pg_indexes)",
+        "affects the whole database (CREATE EVENT TRIGGER)",
     ]
 
 

@@ -45,7 +45,7 @@ Options = dict[str, Any]
         # A build has no schema yet; only whose connection it is can be seen.
         (MEMORY, {"worker": None}, {**MEMORY, "application_name": APPLICATION}),
         # A pooler that refuses startup options is not given any.
-        ({}, {"path_is_set_later": True}, {}),
+        ({}, {"sets_path_on_connect": True}, {}),
     ],
 )
 def test_options_of_connections(options: Options, changes: Options, expected: Options) -> None:

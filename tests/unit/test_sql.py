@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from schema_runner.migration_lint.sql import Kind, find
+from schema_runner.migration_lint.sql import Kind, find_matches
 
 BODY = "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $body$ BEGIN {} END $body$"
 # Statements, with marks around what is found; "FROM" stands for a query, and "BODY" for that of a
@@ -190,12 +190,12 @@ def test_what_leaves_the_schema_is_found(kind: Kind, case: str) -> None:
     for text, after in zip(parts[::2], parts[1::2], strict=True):
         expected.append((len(sql), " ".join(text.split())))
         sql += text + after
-    assert [(one.offset, one.text) for one in find(sql) if one.kind == kind] == expected
+    assert [(one.offset, one.text) for one in find_matches(sql) if one.kind == kind] == expected
 
 
 def test_matches_come_in_order() -> None:
     sql = "SELECT 1 FROM pg_class, public.a; CREATE SCHEMA x; SELECT 1 FROM public.b, pg_class"
-    matches = find(sql)
+    matches = find_matches(sql)
     kinds = [match.kind.name for match in matches]
     assert kinds == ["CATALOG", "PUBLIC", "DATABASE", "PUBLIC", "CATALOG"]
     texts = [match.text for match in matches]
@@ -216,5 +216,5 @@ def test_matches_come_in_order() -> None:
 def test_no_text_takes_long(sql: str) -> None:
     """Every statement of every migration is looked at, however it is made."""
     before = time.process_time()
-    find(sql)
+    find_matches(sql)
     assert time.process_time() - before < 2
