@@ -42,13 +42,13 @@ _NEEDED = """
 # Begins the comment on an extension that tests have created; the workers that did so follow.
 _OF_TESTS = "django-schema-runner, created by tests of:"
 # In place of an extension that is not dropped: IF EXISTS lets it pass.
-_KEPT = "kept_for_other_workers"
+_PLACEHOLDER = "kept_for_other_workers"
 
 # What Django's execute wrappers are given first.
 Execute = Callable[[Any, Any, bool, Any], Any]
 
 
-def dropping(statement: object) -> str | None:
+def extension_drop(statement: object) -> str | None:
     """Return the text of a statement that drops an extension; None for any other."""
     text = text_of(statement)
     return " ".join(text.split()) if text and re.search(_DROP, text) else None
@@ -61,7 +61,7 @@ def text_of(statement: object) -> str | None:
     return statement if isinstance(statement, str) else None
 
 
-class SharingMixin:
+class ExtensionSharingMixin:
     """Put before a class of Django's cursors, which then shares extensions among workers."""
 
     db: Any
@@ -72,20 +72,20 @@ class SharingMixin:
         if text is None or not re.search(_CHANGE, text):
             return super()._execute(statement, params, *ignored)  # type: ignore[misc]
         with _in_transaction(self.db):
-            change = _Change(self.db, text)
+            change = _ExtensionChange(self.db, text)
             result = super()._execute(change.statement, params, *ignored)  # type: ignore[misc]
-            change.note()
+            change.record_creators()
             return result
 
 
-def sharing(make_cursor: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def share_extensions(make_cursor: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Return a method in place of a connection's `make_cursor`, where extensions are shared."""
 
     def make(connection: Any, cursor: Any) -> Any:
         made = make_cursor(connection, cursor)
         locations = Locations.of(connection.settings_dict)
         # A run within a test finds the method of the test's own run.
-        if locations and locations.extensions and not isinstance(made, SharingMixin):
+        if locations and locations.extensions and not isinstance(made, ExtensionSharingMixin):
             made.__class__ = _sharing_class(type(made))  # type: ignore[arg-type]
         return made
 
@@ -94,10 +94,12 @@ def sharing(make_cursor: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
 
 @cache
 def _sharing_class(chosen: type) -> type:
-    return type(chosen.__name__, (SharingMixin, chosen), {"__module__": chosen.__module__})
+    return type(
+        chosen.__name__, (ExtensionSharingMixin, chosen), {"__module__": chosen.__module__}
+    )
 
 
-class _Change:
+class _ExtensionChange:
     """A change of extensions, under a lock to the end of the transaction.
 
     Whoever creates one is noted in its comment, so the last worker that has created it can drop
@@ -121,7 +123,7 @@ class _Change:
                 connection.connection, {*self._created} - fixed
             )
         kept = self._refuse_or_keep(text)
-        self.statement = in_schema(without(text, kept), locations.extensions, fixed)
+        self.statement = with_schema(without_drops(text, kept), locations.extensions, fixed)
 
     def _refuse_or_keep(self, text: str) -> set[str]:
         """Return the extensions that other workers have created too.
@@ -142,7 +144,7 @@ class _Change:
                 self._note(name, others)
         return kept
 
-    def note(self) -> None:
+    def record_creators(self) -> None:
         """Note what this worker has created, unless that was for its set-up."""
         if not programs.is_testing:
             return
@@ -182,14 +184,14 @@ def dropped_extensions(statement: str) -> list[str]:
     ]
 
 
-def without(statement: str, kept: Collection[str]) -> str:
+def without_drops(statement: str, kept: Collection[str]) -> str:
     """Return SQL that drops the same extensions but for some."""
 
     def drop(found: re.Match[str]) -> str:
         names = re.findall(_NAME, found["names"])
         if not (stay := [name for name in names if _unquoted(name) in kept]):
             return found[0]
-        dropped = ", ".join([name for name in names if name not in stay] or [_KEPT])
+        dropped = ", ".join([name for name in names if name not in stay] or [_PLACEHOLDER])
         return f"DROP EXTENSION IF EXISTS {dropped}"
 
     return re.sub(_DROP, drop, statement)
@@ -210,7 +212,7 @@ def created_extensions(statement: str) -> list[str]:
     return [_unquoted(create["name"]) for create in re.finditer(_CREATE, statement)]
 
 
-def in_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
+def with_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
     """Have SQL create its extensions in a schema, unless they are there already.
 
     Those in `fixed` know only one schema, which they need not be told.

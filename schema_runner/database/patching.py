@@ -16,7 +16,7 @@ from ..flush.hooks import replace_flushes
 from ..flush.registry import reset_of
 from ..postgres.server import NOTICE_DEATH
 from ..search_path import Locations, programs, set_locations
-from .extensions import sharing
+from .extensions import share_extensions
 from .introspection import SchemaIntrospection, narrow_methods
 from .operations import SchemaOperations
 from .own_database import OwnDatabaseCreation
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 # Attribute of a connection, attribute of its class, and what goes into the latter.
-_SEAMS = (
+_MIXINS = (
     ("introspection", "introspection_class", SchemaIntrospection),
     ("ops", "ops_class", SchemaOperations),
 )
@@ -51,7 +51,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
     mixin_of_creation = _creation_mixin(attributes["runner_settings"])
     seams: list[tuple[str, str, type]] = [
         ("creation", "creation_class", mixin_of_creation),
-        *_SEAMS,
+        *_MIXINS,
     ]
     for connection in connections.all():
         if connection.vendor == "postgresql":
@@ -59,20 +59,25 @@ def patch_backends(**attributes: Any) -> ExitStack:
                 narrow_methods(undo, type(connection).introspection_class)
             for instance_name, class_name, mixin in seams:
                 members = attributes if mixin is mixin_of_creation else {}
-                mix = partial(_mixed, mixin=mixin, members=members)
+                mix = partial(_mixed_class, mixin=mixin, members=members)
                 if type(connection) not in mixed:
                     _mix_in(undo, type(connection), class_name, mix)
-                _replace(undo, connection, instance_name, class_name, mix)
+                _replace_instance(undo, connection, instance_name, class_name, mix)
             if type(connection) not in mixed:
                 for name in ("make_cursor", "make_debug_cursor"):
-                    _set(undo, type(connection), name, sharing(getattr(type(connection), name)))
+                    _set(
+                        undo,
+                        type(connection),
+                        name,
+                        share_extensions(getattr(type(connection), name)),
+                    )
             mixed.add(type(connection))
-            undo.callback(_leave, connection, Locations.of(connection.settings_dict))
+            undo.callback(_restore_locations, connection, Locations.of(connection.settings_dict))
     replace_flushes(undo, reset_of)
     search_path_restore.restore_after_tests(undo)
     # A run within a test must not take away what the test's own run has connected.
     signal_id = object()
-    connection_created.connect(_prepare, dispatch_uid=signal_id)
+    connection_created.connect(_configure_connection, dispatch_uid=signal_id)
     undo.callback(connection_created.disconnect, dispatch_uid=signal_id)
     return undo
 
@@ -99,13 +104,13 @@ def _set(undo: ExitStack, wrapper: type, name: str, value: Any) -> None:
         undo.callback(setattr, wrapper, name, original)
 
 
-def _mixed(original: type, mixin: type, members: dict[str, Any]) -> type:
+def _mixed_class(original: type, mixin: type, members: dict[str, Any]) -> type:
     # It has the mixin already in a run within a test, or from the class it inherits from.
     bases = (original,) if issubclass(original, mixin) else (mixin, original)
     return type(mixin.__name__, bases, members)
 
 
-def _replace(
+def _replace_instance(
     undo: ExitStack,
     connection: "BaseDatabaseWrapper",
     instance_name: str,
@@ -121,7 +126,7 @@ def _replace(
     setattr(connection, instance_name, replacement(connection))
 
 
-def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
+def _configure_connection(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
     """Do what a new connection needs beyond its OPTIONS."""
     locations = Locations.of(connection.settings_dict)
     if locations is None:
@@ -136,13 +141,13 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
         search_path_restore.set_path(connection.connection, locations.search_path)
 
 
-def _leave(connection: "BaseDatabaseWrapper", before: Locations | None) -> None:
+def _restore_locations(connection: "BaseDatabaseWrapper", before: Locations | None) -> None:
     # A run within a test gives back what the test's own run has assigned.
     set_locations(connection.settings_dict, before)
 
 
 @contextmanager
-def migrations_switched_off() -> Iterator[None]:
+def migrations_disabled() -> Iterator[None]:
     """Have every alias built as with TEST["MIGRATE"] = False."""
     tests = [connection.settings_dict["TEST"] for connection in connections.all()]
     before = [test["MIGRATE"] for test in tests]

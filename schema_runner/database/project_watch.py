@@ -51,21 +51,21 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
     comparisons: ClassVar[list[ProjectComparison]] = []
 
     # Before the tests, and as this process has seen it last.
-    _before: ProjectState | None = None
-    _seen: ProjectState | None = None
+    _state_before: ProjectState | None = None
+    _last_state: ProjectState | None = None
     _digest: int | None = None
-    _looked = ""
-    _others: Sequence[str] = ()
+    _last_check = ""
+    _other_sessions: Sequence[str] = ()
     # Where there are no resets, whose connection would do.
     _own_connection: ResetConnection | None = None
 
-    def _obtain_host(self) -> None:
+    def _open_host(self) -> None:
         # A run within a test finds this class, and may have other settings.
         if self._is_current:
-            self._refuse_models()
-        super()._obtain_host()
+            self._check_models()
+        super()._open_host()
 
-    def _refuse_models(self) -> None:
+    def _check_models(self) -> None:
         """Raise SchemaRunnerError for models whose tables are named with a schema."""
         found = {
             model._meta.label: model._meta.db_table
@@ -97,31 +97,31 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         test_databases = getattr(self, "test_databases", None)
         if test_databases and self._is_current and test_databases.host_name(self._alias):
             host = test_databases.host(self._alias)
-            self._seen = ProjectState.seen(host.connection)
-            self._before = self._seen.with_definitions(host.connection)
-            self._others = sessions.other_applications(host.connection, host.lease.run)
-            self._looked = sessions.server_time(host.connection)
+            self._last_state = ProjectState.seen(host.connection)
+            self._state_before = self._last_state.with_definitions(host.connection)
+            self._other_sessions = sessions.other_applications(host.connection, host.lease.run)
+            self._last_check = sessions.server_time(host.connection)
         return name
 
     def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
         suffix = args[3] if len(args) > 3 else kwargs.get("suffix")
-        if suffix is None and self._before is not None:
-            self._compare(self._before)
-            self._before = None
+        if suffix is None and self._state_before is not None:
+            self._compare(self._state_before)
+            self._state_before = None
         super().destroy_test_db(*args, **kwargs)
 
     def _compare(self, before: ProjectState) -> None:
         host = self._databases.host(self._alias)
         connection, run = host.connection, host.lease.run
-        found, others, notes = dict[str, str](), [*self._others], list[str]()
+        found, others, notes = dict[str, str](), [*self._other_sessions], list[str]()
         self.close_resets()
-        self._close_own()
+        self._close_check_connection()
         disconnect()
         try:
             sessions.end_tests_sessions(connection, host.name, run)
             application = names.application(run)
             sessions.wait_for_programs(
-                connection, self._looked, application=application, known=(), limit=_AT_END
+                connection, self._last_check, application=application, known=(), limit=_AT_END
             )
             after = ProjectState.seen(connection).with_definitions(connection)
             found = changes(connection, before, after)
@@ -149,46 +149,46 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         if locations is None or locations.alias != self._alias or not self._location:
             return frozenset()
         try:
-            return self._changes_outside(self._standing.get())
+            return self._find_changes(self._check_connection.get())
         except (psycopg.Error, SchemaRunnerError):
             # In the end all is compared once more.
             return frozenset()
 
-    def _changes_outside(self, connection: Connection) -> frozenset[str]:
+    def _find_changes(self, connection: Connection) -> frozenset[str]:
         if connection.info.server_version >= _FLUSHES:
             search_path_restore.execute_on_idle(_FLUSH)
-        if self._looked:
+        if self._last_check:
             sessions.wait_for_programs(
                 connection,
-                self._looked,
+                self._last_check,
                 application=str(self.connection.settings_dict["OPTIONS"].get("application_name")),
                 known=search_path_restore.backends_in_use(),
                 limit=_AFTER_CLASS,
             )
-        self._looked = sessions.server_time(connection)
-        before, value = self._seen, digest(connection)
+        self._last_check = sessions.server_time(connection)
+        before, value = self._last_state, digest(connection)
         if value == self._digest:
             return frozenset()
-        self._digest, self._seen = value, ProjectState.seen(connection)
-        self._standing.spare()
-        names_changed = changed_objects(before, self._seen) if before else ()
+        self._digest, self._last_state = value, ProjectState.seen(connection)
+        self._check_connection.spare()
+        names_changed = changed_objects(before, self._last_state) if before else ()
         return frozenset(name for name in names_changed if not self._is_expected(name))
 
     def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:
         super().prepare_for(test_class, own_database=own_database)
-        if self._seen is None:
+        if self._last_state is None:
             self.changes_outside()
 
-    def forget(self) -> None:
-        super().forget()
-        self._before = self._seen = self._digest = self._own_connection = None
+    def reset_after_fork(self) -> None:
+        super().reset_after_fork()
+        self._state_before = self._last_state = self._digest = self._own_connection = None
 
-    def leave(self, *, keep: bool) -> None:
-        self._close_own()
-        super().leave(keep=keep)
+    def tear_down(self, *, keep: bool) -> None:
+        self._close_check_connection()
+        super().tear_down(keep=keep)
 
     @property
-    def _standing(self) -> ResetConnection:
+    def _check_connection(self) -> ResetConnection:
         if resets := self.resets:
             return resets.connection
         if self._own_connection is None:
@@ -199,7 +199,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
             )
         return self._own_connection
 
-    def _close_own(self) -> None:
+    def _close_check_connection(self) -> None:
         if self._own_connection is not None:
             self._own_connection.close()
             self._own_connection = None

@@ -16,7 +16,7 @@ from .snapshot_files import (
     SnapshotsMixin,
     comparable_parts,
     is_unchanged,
-    why_rebuilt,
+    rebuild_reason,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ReuseMixin(SnapshotsMixin, Base):
 
     def _want(self, connection: Connection) -> "Wanted | None":
         """Return which kept schemas the run can use; None if it uses none."""
-        if not self._is_wanted_later or self.runner_settings.strategy != "template":
+        if not self._serves_other_runs or self.runner_settings.strategy != "template":
             return None
         from ..fingerprint.fingerprint import server_facts
 
@@ -60,7 +60,7 @@ class ReuseMixin(SnapshotsMixin, Base):
             now=self._now,
             oldest=self._oldest,
             others=self.runner_settings.keep_pools - 1,
-            pass_over=self._pass_over,
+            pass_over=self._note_unusable,
         )
 
     def _current_parts(self) -> dict[str, str]:
@@ -83,25 +83,25 @@ class ReuseMixin(SnapshotsMixin, Base):
 
         test_databases, alias = self._databases, self._alias
         if test_databases.is_kept_for_clones(alias):
-            self._say_reused("database", verbosity)
+            self._log_reuse("database", verbosity)
             test_databases.log(
                 test_databases.host_database(alias).why_clones
-                or self._of_clones("a schema cannot be copied, as an earlier run has found.")
+                or self._clones_message("a schema cannot be copied, as an earlier run has found.")
             )
-            self._sets_path()
-            self._use_clone_alone()
-            return self._use_ready(serialize=serialize)
+            self._check_backend_sets_path()
+            self._use_clone_without_workers()
+            return self._finish_reuse(serialize=serialize)
         try:
-            if not test_databases.lease_kept(alias):
+            if not test_databases.lease_from_pool(alias):
                 return None
         except CopyError as error:
             raise SchemaRunnerError(
                 f"What is kept for alias '{alias}' cannot be copied any more, because of "
                 f"{listing(error.reasons)}. Run once with --clear-pools, which removes it."
             ) from error
-        self._say_reused("schemas", verbosity)
+        self._log_reuse("schemas", verbosity)
         self._keep_snapshot(only_first=True)
-        return self._use_ready(serialize=serialize)
+        return self._finish_reuse(serialize=serialize)
 
     def _use_snapshot(self, verbosity: int, autoclobber: bool, *, serialize: bool) -> str | None:
         """Do the same where a snapshot has all."""
@@ -121,13 +121,13 @@ class ReuseMixin(SnapshotsMixin, Base):
                 else:
                     self._restore_database(snapshot, create)
             except CopyError as error:
-                self._refuse(path, listing(error.reasons))
+                self._reject_snapshot(path, listing(error.reasons))
                 continue
             except SnapshotError as error:
-                self._refuse(path, error)
+                self._reject_snapshot(path, error)
                 continue
-            self._say(f"Using the snapshot {path}", verbosity)
-            return self._use_ready(serialize=serialize)
+            self._log_action(f"Using the snapshot {path}", verbosity)
+            return self._finish_reuse(serialize=serialize)
         return None
 
     def _restore_schema(self, snapshot: "Snapshot") -> None:
@@ -141,9 +141,9 @@ class ReuseMixin(SnapshotsMixin, Base):
         test_databases, alias = self._databases, self._alias
         test_databases.host_database(alias).fill(snapshot, create)
         test_databases.log(snapshot.extra["why"])
-        self._sets_path()
-        test_databases.turn_to_clones(alias)
-        self._leave_to_clones(snapshot.extra)
+        self._check_backend_sets_path()
+        test_databases.use_clones(alias)
+        self._prepare_clone_source(snapshot.extra)
 
     def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
@@ -163,27 +163,30 @@ class ReuseMixin(SnapshotsMixin, Base):
 
     def _facts(self, recording: "Recording | None") -> dict[str, Any]:
         """Return what later runs compare with theirs."""
-        return {"dependencies": self._recorded(recording), "parts": comparable_parts(self._parts)}
+        return {
+            "dependencies": self._build_dependencies(recording),
+            "parts": comparable_parts(self._parts),
+        }
 
-    def _recorded(self, recording: "Recording | None") -> dict[str, str]:
+    def _build_dependencies(self, recording: "Recording | None") -> dict[str, str]:
         """Return what the build has depended on."""
         if recording and self._current_parts() != self._parts:
             # Nobody could say which of the two fingerprints it is of.
             return {EDITED: ""}
         return recording.dependencies() if recording else {}
 
-    def _prepare_clones(self, why: str, recording: "Recording | None") -> None:
+    def _keep_for_clones(self, why: str, recording: "Recording | None") -> None:
         """Leave the host database to be cloned, also by other runs."""
-        extra = {**self._facts(recording), "why": self._of_clones(why)}
+        extra = {**self._facts(recording), "why": self._clones_message(why)}
         self._keep_snapshot(cloned=extra)
-        self._leave_to_clones(extra)
+        self._prepare_clone_source(extra)
 
-    def _leave_to_clones(self, extra: Mapping[str, Any]) -> None:
-        self._use(None)
+    def _prepare_clone_source(self, extra: Mapping[str, Any]) -> None:
+        self._switch_to(None)
         self._databases.host_database(self._alias).prepare_clones(extra)
-        self._use_clone_alone()
+        self._use_clone_without_workers()
 
-    def _use_clone_alone(self) -> None:
+    def _use_clone_without_workers(self) -> None:
         """Use a clone without --parallel too, so that a kept database stays as it was built."""
         test_databases = self._databases
         if test_databases.workers == 1 and test_databases.is_kept_for_clones(self._alias):
@@ -192,20 +195,20 @@ class ReuseMixin(SnapshotsMixin, Base):
     def _clone(self, worker: int, verbosity: int) -> None:
         raise NotImplementedError
 
-    def _say_reused(self, what: str, verbosity: int) -> None:
+    def _log_reuse(self, what: str, verbosity: int) -> None:
         # Not a time of day: that of TIME_ZONE need not be the user's.
         age = self._now - self._databases.host(self._alias).made
-        self._say(f"Using the {what} of {ago(age)}", verbosity)
+        self._log_action(f"Using the {what} of {ago(age)}", verbosity)
         self._is_reused = True
 
-    def _say_anew(self, verbosity: int) -> None:
+    def _log_rebuild(self, verbosity: int) -> None:
         """Say why nothing that is kept is used, where that was asked for."""
-        if verbosity < 1 or not self._is_wanted_later:
+        if verbosity < 1 or not self._serves_other_runs:
             return
         if self._fingerprint is None:
             self.log('Building anew: with STRATEGY "migrate" nothing is used again.')
             return
-        why = why_rebuilt(
+        why = rebuild_reason(
             self._nearest,
             fingerprint=self._fingerprint,
             parts=self._parts,
@@ -214,19 +217,19 @@ class ReuseMixin(SnapshotsMixin, Base):
         )
         self.log(f"Building anew: {why}.")
 
-    def _say(self, what: str, verbosity: int) -> None:
+    def _log_action(self, what: str, verbosity: int) -> None:
         """Say what is done about the alias, as stock Django says it."""
         if verbosity >= 1:
             name = self._get_test_db_name()
             display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
             self.log(f"{what} for alias {display}...")
 
-    def _use_ready(self, *, serialize: bool) -> str:
+    def _finish_reuse(self, *, serialize: bool) -> str:
         """Use a schema that has been made without stock Django, and do the rest as that does."""
         import_management()
-        self._use(1)
+        self._switch_to(1)
         if not self._databases.is_cloned(self._alias):
-            self._settle()
+            self._verify_search_path()
         self._send_post_migrate()
         assert self._location is not None
         name = self._location.database

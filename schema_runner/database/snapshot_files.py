@@ -34,7 +34,7 @@ def comparable_parts(parts: Mapping[str, str]) -> dict[str, str]:
     return {name: value[:_DIGITS] for name, value in parts.items()}
 
 
-def why_rebuilt(
+def rebuild_reason(
     nearest: UnusedPool | None,
     *,
     fingerprint: str,
@@ -46,23 +46,23 @@ def why_rebuilt(
     if nearest is None:
         return "nothing is kept yet"
     if nearest.fingerprint != fingerprint:
-        names = _different(nearest.extra.get("parts"), comparable_parts(parts))
+        names = _changed_parts(nearest.extra.get("parts"), comparable_parts(parts))
     elif nearest.made < now - days * 24 * 60 * 60:
         return f"what is kept is more than {days:g} days old (KEEP_DAYS)"
     elif EDITED in nearest.extra.get("dependencies", ()):
         return "files were edited during the last build"
     else:
-        names = _changed(nearest.extra.get("dependencies"))
+        names = _changed_dependencies(nearest.extra.get("dependencies"))
     return f"{listing(names)} changed" if names else "what is kept cannot be used any more"
 
 
-def _different(before: object, now: Mapping[str, str]) -> list[str]:
+def _changed_parts(before: object, now: Mapping[str, str]) -> list[str]:
     if not isinstance(before, dict):
         return ["version of django-schema-runner"]
     return [name for name in {**now, **before} if before.get(name) != now.get(name)]
 
 
-def _changed(dependencies: object) -> list[str]:
+def _changed_dependencies(dependencies: object) -> list[str]:
     if not isinstance(dependencies, dict):
         return []
     from .. import fingerprint
@@ -84,7 +84,7 @@ class SnapshotsMixin(BuildMixin):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         # Snapshots that this run could not use, which another one takes the place of.
-        self._refused: list[Path] = []
+        self._rejected: list[Path] = []
 
     @cached_property
     def _now(self) -> int:
@@ -114,19 +114,19 @@ class SnapshotsMixin(BuildMixin):
                 if _dependencies(snapshot.extra) is None:
                     raise SnapshotError("it does not say what it depends on")
             except SnapshotError as error:
-                self._refuse(path, error)
+                self._reject_snapshot(path, error)
                 continue
             if snapshot.made >= self._oldest and is_unchanged(snapshot.extra):
                 yield path, snapshot
             else:
-                self._pass_over(snapshot.fingerprint, snapshot.made, snapshot.extra)
-        self._pass_over_newest(self._snapshot_dir)
+                self._note_unusable(snapshot.fingerprint, snapshot.made, snapshot.extra)
+        self._note_newest_snapshot(self._snapshot_dir)
 
-    def _pass_over(self, *nearest: Any) -> None:
+    def _note_unusable(self, *nearest: Any) -> None:
         # What is on the server comes first.
         self._nearest = self._nearest or UnusedPool(*nearest)
 
-    def _pass_over_newest(self, folder: Path) -> None:
+    def _note_newest_snapshot(self, folder: Path) -> None:
         """Note the newest snapshot of this alias, as the one that cannot be used."""
         from ..postgres.snapshot import SnapshotError, facts_of, newest
 
@@ -135,11 +135,11 @@ class SnapshotsMixin(BuildMixin):
             with suppress(SnapshotError):
                 fingerprint, made, extra = facts_of(path)
                 if dict(extra.get("parts") or {}).get("alias") == alias:
-                    self._pass_over(fingerprint, made, extra)
+                    self._note_unusable(fingerprint, made, extra)
                     return
 
-    def _refuse(self, path: Path, why: object) -> None:
-        self._refused.append(path)
+    def _reject_snapshot(self, path: Path, why: object) -> None:
+        self._rejected.append(path)
         self._log(f"Warning: snapshot {path} is ignored: {why}.")
 
     def _keep_snapshot(
@@ -165,10 +165,10 @@ class SnapshotsMixin(BuildMixin):
                 variant = digest(repr(sorted(dependencies.items())))
                 if cloned is None:
                     # Or every run that found it would refuse it.
-                    self._databases.prove_template(self._alias)
+                    self._databases.verify_template(self._alias)
                 snapshot.write(path := path_of(folder, wanted, variant[:16]))
                 self._log(f"Wrote the snapshot {path}.")
-                for refused in self._refused:
+                for refused in self._rejected:
                     if refused != path:
                         refused.unlink(missing_ok=True)
                 remove_older(folder, self._oldest)

@@ -60,7 +60,7 @@ class TearDownMixin(ReuseMixin, Base):
         self.connection.close()
         if suffix is None:
             what = "schemas" if self._is_current else "database"
-            self._say(f"{'Preserving' if keepdb else 'Destroying'} test {what}", verbosity)
+            self._log_action(f"{'Preserving' if keepdb else 'Destroying'} test {what}", verbosity)
         workers = self._databases.workers_of(alias) if suffix is None else [int(suffix)]
         for worker in workers:
             if keepdb:

@@ -56,11 +56,11 @@ class WriteGuard:
         self._remedy = remedy
 
     @classmethod
-    def of_reference_data(cls) -> Self:
+    def for_reference_data(cls) -> Self:
         return cls(source="A fixture or a seeder", remedy=_REMEDY_OF_REFERENCE_DATA)
 
     @classmethod
-    def of_migrations(cls, trusted: Collection[str], log: Log) -> Self:
+    def for_migrations(cls, trusted: Collection[str], log: Log) -> Self:
         """Read all migrations before any of them runs.
 
         Raises SchemaRunnerError with what must not be executed, by file and line, unless it is
@@ -75,12 +75,12 @@ class WriteGuard:
         return cls({found.text for found in findings if found.migration in trusted})
 
     @contextmanager
-    def on(self, connection: Any, observer: Connection) -> Iterator[None]:
+    def applied_to(self, connection: Any, observer: Connection) -> Iterator[None]:
         """Refuse what is executed on a Django connection, as long as the body of the `with` runs.
 
         `observer` is another connection to the same database.
         """
-        let_through: set[str] = set()
+        permitted: set[str] = set()
 
         def guard(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
             text = text_of(statement) or ""
@@ -94,7 +94,7 @@ class WriteGuard:
             with transaction.atomic(using=connection.alias) if is_alone else nullcontext():
                 result = execute(statement, params, many, context)
                 if is_trusted:
-                    let_through.update(_changed_elsewhere(observer, connection))
+                    permitted.update(_changed_elsewhere(observer, connection))
             return result
 
         commit = connection.commit
@@ -102,7 +102,7 @@ class WriteGuard:
         def guarded_commit() -> None:
             # Names that are put together, or that a search_path resolves, show in what is locked.
             changed = _changed_elsewhere(observer, connection)
-            if beyond := [name for name in changed if name not in let_through]:
+            if beyond := [name for name in changed if name not in permitted]:
                 connection.rollback()
                 raise SchemaRunnerError(
                     f"{self._source} would change the project's own {beyond[0]}, so it was "

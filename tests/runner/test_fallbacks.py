@@ -159,7 +159,7 @@ def keep(project: Project, *arguments: str, **env: str) -> Result:
 def test_clones_are_kept_and_leased(cloned: Project) -> None:
     """As schemas are: no run migrates, and those that tests have written in are made anew."""
     host, one, two = (cloned.test_name + suffix for suffix in ("", "_1", "_2"))
-    why = "uses clone databases, because schemas cannot keep apart schema mine"
+    why = "uses clone databases, because schemas cannot isolate schema mine"
     first = keep(cloned, *PARALLEL, MINE="1")
     assert "\n2 databases made, 2 kept.\n" in first.stdout
     for mode in (PARALLEL, SERIAL):
@@ -258,7 +258,7 @@ def file(project: Project) -> Path:
 @TEST_ONLY
 def test_a_dump_of_the_database(cloned: Project) -> None:
     """It stands in for migrations and seeders, in any mode, until it is damaged."""
-    why = "Alias 'default' uses clone databases, because schemas cannot keep apart schema mine"
+    why = "Alias 'default' uses clone databases, because schemas cannot isolate schema mine"
     for more, told in (
         ({"MINE": "1"}, "Creating test database for alias 'default'..."),
         ({"COMMIT": "2"}, "Using the snapshot "),

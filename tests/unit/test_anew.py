@@ -6,7 +6,7 @@ from schema_runner.database.snapshot_files import (
     EDITED,
     UnusedPool,
     comparable_parts,
-    why_rebuilt,
+    rebuild_reason,
 )
 from schema_runner.errors import ago
 
@@ -42,7 +42,7 @@ NOW, DAY = 10**9, 24 * 60 * 60
 )
 def test_why_a_run_builds(nearest: Any, expected: str) -> None:
     nearest = nearest and UnusedPool(*nearest)
-    why = why_rebuilt(nearest, fingerprint="same", parts=PARTS, days=1.5, now=NOW)
+    why = rebuild_reason(nearest, fingerprint="same", parts=PARTS, days=1.5, now=NOW)
     assert why == expected
 
 
