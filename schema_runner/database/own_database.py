@@ -1,4 +1,4 @@
-"""A database of its own for the classes that ask for one, in any process that runs tests."""
+"""Databases of classes marked with `own_database`: one in each process that runs tests."""
 
 import sys
 from contextlib import suppress
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _OwnDatabase(NamedTuple):
-    """The database of a process that is this worker; `source` is that of its schema."""
+    """The worker's database for such classes; `source` is the source of its schema."""
 
     source: "SchemaSource"
     worker: int
@@ -32,20 +32,20 @@ class _OwnDatabase(NamedTuple):
 
 
 class OwnDatabaseCreation(WorkerCreation):
-    """`WorkerCreation` that takes some classes to another database: what `install` mixes in.
+    """`WorkerCreation` that switches classes with `own_database` to a separate database.
 
-    It is made when the first such class comes, and kept for the others of this process.
+    The process creates the database for the first such class, and reuses it for the others.
     """
 
-    # The name of the database, also once it is dropped.
+    # Name of the database, also after it was dropped.
     own_database: str | None = None
     _own: _OwnDatabase | None = None
     _own_location: Location | None = None
     _own_lease: "Lease | None" = None
     _is_creating_own = False
-    # What holds for other classes, while one uses the database.
+    # The locations of other classes, while a class uses the database.
     _shared_locations: Locations | None = None
-    # The resets of the database where tests are not.
+    # The resets of the database that is not in use.
     _inactive_resets: "Resetter | None" = None
 
     def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:
@@ -61,24 +61,30 @@ class OwnDatabaseCreation(WorkerCreation):
 
     @property
     def _aliases_of_database(self) -> set[str]:
-        """The aliases of the same database: all of them go where one goes."""
-        group = self._shared_locations or self._locations
-        found = {one.alias: Locations.of(one.settings_dict) for one in connections.all()}
+        """The aliases that share this alias's database, and switch together."""
+        locations = self._shared_locations or self._locations
+        by_alias = {
+            connection.alias: Locations.of(connection.settings_dict)
+            for connection in connections.all()
+        }
         return {
-            alias for alias, one in found.items() if one and group and one.alias == group.alias
+            alias
+            for alias, other in by_alias.items()
+            if other and locations and other.alias == locations.alias
         }
 
     @property
     def resets(self) -> "Resetter | None":
-        """Also None in a database without rows to restore, where the flush is stock Django's.
+        """The resets of the current database; None if it has no copies of rows to restore.
 
-        A test that reads the catalog, or dumps the database, finds no schemas of ours there.
+        Flushes are then stock Django's, and the database has no schemas of this package, which
+        tests that read the catalog or dump the database would see.
         """
         location = self._location if self._shared_locations else None
         return None if location and location.template is None else super().resets
 
     def _enter_own_database(self) -> None:
-        """Use the database from now on, unless this worker shares none with others anyway."""
+        """Switch to the separate database, unless the worker has a clone already."""
         locations = self._locations
         if self._shared_locations or not (
             locations and locations.location and locations.location.path
@@ -108,24 +114,24 @@ class OwnDatabaseCreation(WorkerCreation):
         self._reconnect(locations.at(locations.worker, location)._replace(extensions=None))
 
     def _clear_type_caches(self) -> None:
-        """Let Django look up the OIDs of extensions' types again: another database has others.
+        """Clear the caches of OIDs of hstore, citext and PostGIS types, which differ by database.
 
-        It keeps them by alias: those of hstore and citext, and of PostGIS, from 5.2 to 6.1.
+        Django 5.2 to 6.1 caches them by alias.
         """
         if signals := sys.modules.get("django.contrib.postgres.signals"):
             signals.get_hstore_oids.cache_clear()
             signals.get_citext_oids.cache_clear()
-        for found in getattr(self.connection, "_type_infos", {}).values():
-            found.pop(self._alias, None)
+        for type_infos in getattr(self.connection, "_type_infos", {}).values():
+            type_infos.pop(self._alias, None)
 
     def _swap_resets(self) -> None:
-        # Each remembers what its place was like. One connection for the two is enough.
+        # Each database has its own state of resets. Close the connection that is not needed.
         if self._resets is not None:
             self._resets.connection.close()
         self._resets, self._inactive_resets = self._inactive_resets, self._resets
 
     def get_or_create_own_database(self) -> Location:
-        """Return the database that this process has made; make it unless it has."""
+        """Return the location of the separate database; create it on the first call."""
         if self._own_location is not None:
             return self._own_location
         shared = self._shared_locations or self._locations
@@ -148,13 +154,13 @@ class OwnDatabaseCreation(WorkerCreation):
         return self._own_location
 
     def _source_of_serial_run(self) -> "SchemaSource":
-        """Return one for a run without workers, which has planned none."""
+        """Return the source in a run without workers, for which none was planned."""
         test_databases = self._databases
         schema = test_databases.schemas(self._alias)[1]
         return test_databases.host(self._alias).source(schema, reasons=("there is no template",))
 
     def _copy_template(self, own: _OwnDatabase) -> Location | None:
-        """Make it from the template; return None where there is none, or it cannot be copied."""
+        """Create the database from the template; return None if that is not possible."""
         if own.source.template is None:
             self._log_migrating(own, "there is no template")
             return None
@@ -174,10 +180,10 @@ class OwnDatabaseCreation(WorkerCreation):
             return None
         return Location(own.name, (), template)
 
-    def _log_migrating(self, own: _OwnDatabase, why: str) -> None:
+    def _log_migrating(self, own: _OwnDatabase, reason: str) -> None:
         self._log(
-            f"Worker {own.worker} runs the migrations in a database of its own for alias "
-            f"'{self._alias}', because {why}."
+            f"Worker {own.worker} runs the migrations in its own database for alias "
+            f"'{self._alias}', because {reason}."
         )
 
     def _migrate_own(self, own: _OwnDatabase) -> Location:
@@ -204,7 +210,7 @@ class OwnDatabaseCreation(WorkerCreation):
             )
 
     def _execute_create(self, name: str) -> None:
-        """Create the database as stock Django does, but do not end the run where that fails."""
+        """Create the database as stock Django does, but raise SchemaRunnerError if that fails."""
         creation: Any = self
         parameters = {
             "dbname": self._quote_name(name),
@@ -215,11 +221,11 @@ class OwnDatabaseCreation(WorkerCreation):
                 creation._execute_create_test_db(cursor, parameters)
         except SystemExit as error:
             raise SchemaRunnerError(
-                f"Database {name!r} cannot be created: {error.__context__}"
+                f"Cannot create database {name!r}: {error.__context__}"
             ) from error
 
     def count_database(self, name: str) -> None:
-        """Count a database that was made for some classes in what the run has used."""
+        """Add a class's own database to the usage of the run."""
         self._databases.usage.add(name, "public")
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
@@ -249,13 +255,13 @@ class OwnDatabaseCreation(WorkerCreation):
         if suffix is None and self.has_own_databases and locations and locations.source:
             from ..postgres import extra_database
 
-            # A server that is gone the rest of the clean-up tells of.
+            # If the server is gone, the rest of the tear-down reports it.
             with suppress(SchemaRunnerError):
                 extra_database.drop_all(locations.source, self._databases.log)
         super().destroy_test_db(*args, suffix=suffix, **kwargs)
 
     def _drop_own(self) -> None:
-        """Drop the database of this process: it is not for other runs, whatever these keep."""
+        """Drop the database of this process, also with --keepdb."""
         self._leave_own_database()
         own, self._own, self._own_location = self._own, None, None
         if own is None:
@@ -268,7 +274,7 @@ class OwnDatabaseCreation(WorkerCreation):
             self.count_database(own.name)
         from ..postgres import extra_database
 
-        # A database with connections cannot be dropped yet; the run tries again.
+        # While the database has connections, it cannot be dropped; the run tries again.
         with suppress(psycopg.Error, SchemaRunnerError):
             extra_database.drop(own.source, own.worker)
 

@@ -1,4 +1,4 @@
-"""What a worker process makes as it starts, for itself: a schema, or else a database."""
+"""Creation of a worker's schema or clone database, in the worker process as it starts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,27 +19,25 @@ if TYPE_CHECKING:
 
 
 def _ignore(*_: object) -> None:
-    """Nobody is told."""
+    """Default callback: do nothing."""
 
 
 class WorkerStart(NamedTuple):
-    """How a worker process has been started.
+    """Start parameters of a worker process, and its callbacks to the run."""
 
-    It `is_replacement` if another process has been the same worker before, and died.
-    `report_fallback` is given an alias whose workers cannot have copies of a schema, and a line
-    for the log. `report_creating` tells whether a database is being created: killed before it is
-    marked, the process would leave one that no run removes. `log` adds any other line to the log,
-    and is None where the process has one.
-    """
-
+    # Whether an earlier process with the same worker number died.
     is_replacement: bool = False
+    # Called with an alias whose workers cannot copy a schema, and a line for the log.
     report_fallback: Callable[[str, str], None] = _ignore
+    # Called with True before a database is created and with False afterwards. The run must not
+    # kill the process in between: no run would remove a database that is not marked yet.
     report_creating: Callable[[bool], None] = _ignore
+    # Sends a line to the run's log; None in the process that has the log.
     log: Callable[[str], None] | None = None
 
 
 class WorkerCreation(ResettingCreation, SchemaCreation):
-    """`ResettingCreation` in a worker: what `install` mixes in, everywhere.
+    """`SchemaCreation` and `ResettingCreation`, with the setup of worker processes.
 
     Django calls `setup_worker_connection` for each alias as a worker starts, in all versions
     from 5.2 to 6.1.
@@ -47,7 +45,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
     start: ClassVar[WorkerStart] = WorkerStart()
 
-    # What this process has made for itself, and as which worker.
+    # The schema or clone that this process created, and its worker number.
     created_location: Location | None = None
     _fallback_database: str | None = None
     _worker_number: int | None = None
@@ -62,7 +60,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         super().setup_worker_connection(_worker_id)
 
     def get_or_create_location(self, worker: int) -> Location:
-        """Return the place that this process has made as that worker; make it unless it has."""
+        """Return the worker's schema or clone; create it on the first call."""
         if self.created_location is None:
             self._set_up_dependencies(worker)
             self._worker_number = worker
@@ -72,13 +70,13 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         return self.created_location
 
     def reset_after_fork(self) -> None:
-        """Leave what the process has made that this one was forked from to that."""
+        """Forget the schema or clone of the parent process."""
         self.created_location = self._fallback_database = self._worker_number = self._resets = None
 
     def tear_down(self, *, keep: bool) -> None:
-        """Drop the schema that this process has made, or mark it to be kept.
+        """Drop the worker's schema, or keep it.
 
-        A database is left to the run: this process may be connected to it.
+        The run drops a clone, because this process may be connected to it.
         """
         self.close_resets()
         if self.created_location is not None and self._fallback_database is None:
@@ -90,7 +88,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
                 self._source.drop(self.created_location.schema)
 
     def _set_up_dependencies(self, worker: int) -> None:
-        """Let migrations find the other databases that TEST["DEPENDENCIES"] says they need."""
+        """Set up the aliases in TEST["DEPENDENCIES"], which migrations may use."""
         default = [] if self._alias == DEFAULT_DB_ALIAS else [DEFAULT_DB_ALIAS]
         for alias in self.connection.settings_dict["TEST"].get("DEPENDENCIES", default):
             other = connections[alias].creation
@@ -108,24 +106,24 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         try:
             return self._copy(worker) if source.template else self._build(worker)
         except CopyError as error:
-            reasons, what = error.reasons, "be copied"
+            reasons, problem = error.reasons, "a schema cannot be copied"
         except Exception as error:
             if self._is_current:
                 raise
-            reasons, what = str(error).splitlines()[:1], "be made beside others"
-        why = f"a schema cannot {what}: {self._list_with_migrations(reasons)}"
-        # Beside the project's own database there is to be no other.
+            reasons, problem = str(error).splitlines()[:1], "a second schema cannot be built"
+        reason = f"{problem}: {self._list_with_migrations(reasons)}"
+        # With the project's own database, the run creates no other databases.
         self.start.report_fallback(
             self._alias,
-            f"Workers from the second on run the migrations for alias '{self._alias}', "
-            f"because {why}."
+            f"All workers but the first run the migrations for alias '{self._alias}', "
+            f"because {reason}."
             if self._is_current
-            else self._databases_message(why),
+            else self._databases_message(reason),
         )
         return self._build(worker) if self._is_current else self._create_clone(worker)
 
     def _has_build_failed(self) -> bool:
-        """Whether a worker has found that migrations cannot build a schema beside others."""
+        """Whether another worker failed to build a schema, and created the clone source."""
         source = self._source
         return not (source.template or self._is_current) and source.clone_source.is_ready()
 
@@ -146,7 +144,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         return self._add_reference_copies(worker, location)
 
     def _add_reference_copies(self, worker: int, location: Location) -> Location:
-        """Put aside what resets restore, in a place that this process has built."""
+        """Store copies of reference data for resets, after a build in this process."""
         if not self._needs_reference_copies:
             return location
         from ..postgres.template import Template
@@ -162,7 +160,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
     def _build_schema(self, worker: int, schema: str) -> None:
         source = self._source
-        # Without the shims, for what a build creates must not depend on them.
+        # Without the shims, so that objects of the build do not depend on them.
         self._use_location(worker, Location(source.host, (schema, *source.path)))
         self._verify_search_path()
         with (
@@ -173,7 +171,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         source.finish(schema)
 
     def _use_schema(self, worker: int, schema: str, template: str | None = None) -> Location:
-        """Use a schema that is ready from now on."""
+        """Switch to a schema that is ready."""
         source = self._source
         location = Location(source.host, (schema, *source.ahead, *source.path), template)
         self._use_location(worker, location)
@@ -181,7 +179,7 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
         return location
 
     def _build_guard(self) -> "WriteGuard":
-        """Return what keeps a build to its schema; what the run has found it has told."""
+        """Return the guard of a later build; the run has logged the warnings already."""
         if self._is_current:
             return self._guard_of_migrations(lambda _: None)
         from ..migration_lint.sql import Kind
@@ -195,10 +193,10 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
             return set()
         from ..migration_lint.lint import lint_migrations
 
-        return {found.text for found in lint_migrations() if found.migration in trusted}
+        return {finding.text for finding in lint_migrations() if finding.migration in trusted}
 
     def _create_clone(self, worker: int) -> Location:
-        """Clone the spare database; build that first unless another worker has done so."""
+        """Clone the clone source; build it first, unless another worker has built it."""
         clone_source = self._source.clone_source
         with clone_source.build_lock() as is_missing:
             if is_missing:
@@ -269,5 +267,5 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
     @property
     def _source(self) -> "SchemaSource":
         assert self._locations is not None
-        assert self._locations.source is not None, "workers make what the run has planned"
+        assert self._locations.source is not None, "the run must plan the workers' schemas"
         return self._locations.source
