@@ -1,4 +1,4 @@
-"""Putting our mixins on Django's backend classes, and taking them off again."""
+"""Patch Django's database backend classes for a run, and restore them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..settings import Settings
 
-# Attribute of a connection, attribute of its class, and what goes into the latter.
+# Attribute of a connection, attribute of its class, and mixin for the latter.
 _MIXINS = (
     ("introspection", "introspection_class", SchemaIntrospection),
     ("ops", "ops_class", SchemaOperations),
@@ -34,15 +34,14 @@ _MIXINS = (
 
 
 def patch_backends(**attributes: Any) -> ExitStack:
-    """Teach every PostgreSQL alias about schemas until the returned stack is closed.
+    """Add the mixins to every PostgreSQL alias until the returned stack is closed.
 
-    `attributes` are set on the creation classes. The mixins go on each concrete connection
-    class, whose later instances in new threads have them too, and on the instances that
-    exist. A backend's subclass would override what is put on its base (PostGIS does), so
-    nothing is put on bases.
+    Set `attributes` on the creation classes. Patch each concrete connection class, for
+    connections in new threads, and the existing instances. Do not patch base classes, because a
+    backend's subclass may override their attributes, as PostGIS does.
     """
     undo = ExitStack()
-    # A run within a test makes its databases as the test's own run did.
+    # After a nested run (within a test), programs use the outer run's schema again.
     undo.callback(programs.lead if programs.is_testing else programs.withdraw)
     programs.withdraw()
     attributes["process"] = os.getpid()
@@ -75,7 +74,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
             undo.callback(_restore_locations, connection, Locations.of(connection.settings_dict))
     replace_flushes(undo, reset_of)
     search_path_restore.restore_after_tests(undo)
-    # A run within a test must not take away what the test's own run has connected.
+    # With an id of its own, a nested run does not disconnect the outer run's receiver.
     signal_id = object()
     connection_created.connect(_configure_connection, dispatch_uid=signal_id)
     undo.callback(connection_created.disconnect, dispatch_uid=signal_id)
@@ -105,7 +104,7 @@ def _set(undo: ExitStack, wrapper: type, name: str, value: Any) -> None:
 
 
 def _mixed_class(original: type, mixin: type, members: dict[str, Any]) -> type:
-    # It has the mixin already in a run within a test, or from the class it inherits from.
+    # In a nested run, or if it inherits from a patched class, the class has the mixin already.
     bases = (original,) if issubclass(original, mixin) else (mixin, original)
     return type(mixin.__name__, bases, members)
 
@@ -121,13 +120,13 @@ def _replace_instance(
     replacement = getattr(type(connection), class_name)
     undo.callback(setattr, connection, instance_name, original)
     if not issubclass(replacement, type(original)):
-        # Backends for tenants put an instance of another class there than they name.
+        # Backends such as django-tenants use an instance of another class than they name.
         replacement = mix(type(original))
     setattr(connection, instance_name, replacement(connection))
 
 
 def _configure_connection(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
-    """Do what a new connection needs beyond its OPTIONS."""
+    """Set up a new connection beyond its OPTIONS."""
     locations = Locations.of(connection.settings_dict)
     if locations is None:
         return
@@ -135,20 +134,20 @@ def _configure_connection(connection: "BaseDatabaseWrapper", **kwargs: Any) -> N
         with suppress(psycopg.errors.InvalidParameterValue):
             connection.connection.execute(NOTICE_DEATH)
     search_path_restore.watch_connection(connection)
-    # One that comes from a pool is as whoever has used it before has left it.
+    # A connection from a pool keeps the settings of its previous user.
     is_pooled = connection.settings_dict["OPTIONS"].get("pool")
     if (locations.path_is_set_later or is_pooled) and locations.search_path is not None:
         search_path_restore.set_path(connection.connection, locations.search_path)
 
 
 def _restore_locations(connection: "BaseDatabaseWrapper", before: Locations | None) -> None:
-    # A run within a test gives back what the test's own run has assigned.
+    # A nested run restores the locations of the outer run.
     set_locations(connection.settings_dict, before)
 
 
 @contextmanager
 def migrations_disabled() -> Iterator[None]:
-    """Have every alias built as with TEST["MIGRATE"] = False."""
+    """Set TEST["MIGRATE"] = False for every alias while the context is active."""
     tests = [connection.settings_dict["TEST"] for connection in connections.all()]
     before = [test["MIGRATE"] for test in tests]
     for test in tests:

@@ -1,4 +1,4 @@
-"""What runs keep for each other, and how they know that it still holds."""
+"""Reuse of pools and snapshots of earlier runs, and keeping them for later runs."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -31,16 +31,16 @@ else:
 
 
 class ReuseMixin(SnapshotsMixin, Base):
-    """The part of `SchemaCreation` that uses what an earlier run has kept, and keeps it."""
+    """The part of `SchemaCreation` that uses and keeps pools and snapshots."""
 
     _server_facts: Sequence[str] = ()
-    # What `reference.load` has returned.
+    # The transaction after which `load_reference_data` loaded rows; None if it loaded none.
     _since: int | None = None
-    # Whether tests use what an earlier run has kept.
+    # Whether this run uses a pool.
     _is_reused = False
 
     def _want(self, connection: Connection) -> "Wanted | None":
-        """Return which kept schemas the run can use; None if it uses none."""
+        """Return the pool that the run looks for; None if it neither uses nor keeps one."""
         if not self._serves_other_runs or self.runner_settings.strategy != "template":
             return None
         from ..fingerprint.fingerprint import server_facts
@@ -76,7 +76,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         )
 
     def _use_kept(self, verbosity: int, *, serialize: bool) -> str | None:
-        """Do what stock Django's `create_test_db` does, where a pool has all that it makes."""
+        """Use a pool in place of a build; return the database's name, or None without a pool."""
         if self._fingerprint is None:
             return None
         from ..postgres.structure_script import CopyError
@@ -86,7 +86,7 @@ class ReuseMixin(SnapshotsMixin, Base):
             self._log_reuse("database", verbosity)
             test_databases.log(
                 test_databases.host_database(alias).why_clones
-                or self._clones_message("a schema cannot be copied, as an earlier run has found.")
+                or self._clones_message("an earlier run found that its schema cannot be copied.")
             )
             self._check_backend_sets_path()
             self._use_clone_without_workers()
@@ -96,15 +96,15 @@ class ReuseMixin(SnapshotsMixin, Base):
                 return None
         except CopyError as error:
             raise SchemaRunnerError(
-                f"What is kept for alias '{alias}' cannot be copied any more, because of "
-                f"{listing(error.reasons)}. Run once with --clear-pools, which removes it."
+                f"The pool of alias '{alias}' can no longer be copied: {listing(error.reasons)}. "
+                f"Remove it with --clear-pools."
             ) from error
         self._log_reuse("schemas", verbosity)
         self._keep_snapshot(only_first=True)
         return self._finish_reuse(serialize=serialize)
 
     def _use_snapshot(self, verbosity: int, autoclobber: bool, *, serialize: bool) -> str | None:
-        """Do the same where a snapshot has all."""
+        """Use a snapshot in place of a build; return the database's name, or None without one."""
         if self._snapshot_dir is None:
             return None
         from ..postgres.snapshot import Snapshot, SnapshotError
@@ -149,7 +149,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
 
     def _recording(self) -> "AbstractContextManager[Recording | None]":
-        """Record what the build in the body of the `with` depends on, if anybody is to know."""
+        """Return a context that records the dependencies of a build, if the run keeps it."""
         if self._fingerprint is None:
             return nullcontext()
         from ..fingerprint import Recording
@@ -157,27 +157,27 @@ class ReuseMixin(SnapshotsMixin, Base):
         return Recording(self.runner_settings)
 
     def _keep_template(self, recording: "Recording | None") -> None:
-        """Make the template, also for other runs if nothing has been edited in the meantime."""
+        """Create the template, and write the snapshot."""
         self._plan_copies(self._facts(recording), self._since)
         self._keep_snapshot()
 
     def _facts(self, recording: "Recording | None") -> dict[str, Any]:
-        """Return what later runs compare with theirs."""
+        """Return the dependencies and fingerprint parts that later runs compare."""
         return {
             "dependencies": self._build_dependencies(recording),
             "parts": comparable_parts(self._parts),
         }
 
     def _build_dependencies(self, recording: "Recording | None") -> dict[str, str]:
-        """Return what the build has depended on."""
+        """Return the recorded dependencies of the build."""
         if recording and self._current_parts() != self._parts:
-            # Nobody could say which of the two fingerprints it is of.
+            # Files changed during the build, so its fingerprint is unknown.
             return {EDITED: ""}
         return recording.dependencies() if recording else {}
 
-    def _keep_for_clones(self, why: str, recording: "Recording | None") -> None:
-        """Leave the host database to be cloned, also by other runs."""
-        extra = {**self._facts(recording), "why": self._clones_message(why)}
+    def _keep_for_clones(self, reason: str, recording: "Recording | None") -> None:
+        """Prepare the host database for cloning, by this run and later ones."""
+        extra = {**self._facts(recording), "why": self._clones_message(reason)}
         self._keep_snapshot(cloned=extra)
         self._prepare_clone_source(extra)
 
@@ -187,7 +187,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         self._use_clone_without_workers()
 
     def _use_clone_without_workers(self) -> None:
-        """Use a clone without --parallel too, so that a kept database stays as it was built."""
+        """Without --parallel, use a clone if the host database is kept."""
         test_databases = self._databases
         if test_databases.workers == 1 and test_databases.is_kept_for_clones(self._alias):
             self._clone(1, verbosity=0)
@@ -196,36 +196,36 @@ class ReuseMixin(SnapshotsMixin, Base):
         raise NotImplementedError
 
     def _log_reuse(self, what: str, verbosity: int) -> None:
-        # Not a time of day: that of TIME_ZONE need not be the user's.
+        # An age, not a time of day: TIME_ZONE need not be the user's time zone.
         age = self._now - self._databases.host(self._alias).made
         self._log_action(f"Using the {what} of {ago(age)}", verbosity)
         self._is_reused = True
 
     def _log_rebuild(self, verbosity: int) -> None:
-        """Say why nothing that is kept is used, where that was asked for."""
+        """Log why no pool or snapshot is used, if the run keeps one."""
         if verbosity < 1 or not self._serves_other_runs:
             return
         if self._fingerprint is None:
-            self.log('Building anew: with STRATEGY "migrate" nothing is used again.')
+            self.log('Building anew: STRATEGY "migrate" reuses nothing.')
             return
-        why = rebuild_reason(
+        reason = rebuild_reason(
             self._nearest,
             fingerprint=self._fingerprint,
             parts=self._parts,
             days=self.runner_settings.keep_days,
             now=self._now,
         )
-        self.log(f"Building anew: {why}.")
+        self.log(f"Building anew: {reason}.")
 
     def _log_action(self, what: str, verbosity: int) -> None:
-        """Say what is done about the alias, as stock Django says it."""
+        """Log an action on the alias's database in stock Django's form."""
         if verbosity >= 1:
             name = self._get_test_db_name()
             display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
             self.log(f"{what} for alias {display}...")
 
     def _finish_reuse(self, *, serialize: bool) -> str:
-        """Use a schema that has been made without stock Django, and do the rest as that does."""
+        """Do the rest of stock Django's `create_test_db`, after a build was skipped."""
         import_management()
         self._switch_to(1)
         if not self._databases.is_cloned(self._alias):
@@ -248,8 +248,9 @@ class ReuseMixin(SnapshotsMixin, Base):
         try:
             post_migrate.send_for_memory(self._alias)
         except Exception as error:
-            # It has not failed where the tables were empty, as they are for stock Django.
+            # With stock Django, handlers run on empty tables, where this one did not fail.
             self._log(
-                f"Warning: a handler of post_migrate has failed with what is kept for alias "
-                f"'{self._alias}', so what handlers make in memory may be missing: {error!r}"
+                f"Warning: a post_migrate handler failed on the reused rows of alias "
+                f"'{self._alias}', so objects that handlers create in memory may be missing: "
+                f"{error!r}"
             )

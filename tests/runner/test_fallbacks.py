@@ -294,8 +294,8 @@ def test_dumps_that_cannot_be_used(cloned: Project) -> None:
             target.writestr(name, text)
     path.write_bytes(path.read_bytes()[:-200])
     by_zero, damaged = warnings(from_snapshot(cloned, *PARALLEL, MINE="1"))
-    assert by_zero == f"Warning: snapshot {FOLDER}/{fails.name} is ignored: division by zero."
-    assert damaged.startswith(f"Warning: snapshot {FOLDER}/{path.name} is ignored: it is damaged")
+    assert by_zero == f"Warning: ignoring snapshot {FOLDER}/{fails.name}: division by zero."
+    assert damaged.startswith(f"Warning: ignoring snapshot {FOLDER}/{path.name}: it is damaged")
     assert count(cloned) == count(cloned, "seeded") == 2
     assert file(cloned) == path
     # pg_dump is needed to write one, and not to use it.
@@ -304,5 +304,7 @@ def test_dumps_that_cannot_be_used(cloned: Project) -> None:
     assert count(cloned) == 2
     path.unlink()
     (line,) = warnings(from_snapshot(cloned))
-    assert line.startswith(f"Warning: no snapshot of alias 'default' is kept in {FOLDER}: pg_dump")
+    assert line.startswith(
+        f"Warning: cannot write a snapshot of alias 'default' to {FOLDER}: pg_dump"
+    )
     assert count(cloned) == 3
