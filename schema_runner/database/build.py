@@ -63,8 +63,8 @@ class NamesMixin(LocationMixin, Base):
     def _execute_create_test_db(self, cursor: Any, parameters: Any, keepdb: bool = False) -> None:
         name = self._get_test_db_name()
         if not self._is_stock and parameters["dbname"] == self.connection.ops.quote_name(name):
-            # Django's quote_name does not escape quotes in a name, except for a clone's. The
-            # caller's DROP DATABASE uses the same `parameters`.
+            # Django escapes quotes in the names of clones only. The caller's DROP DATABASE uses the
+            # same `parameters`.
             parameters["dbname"] = self._quote_name(name)
         super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
 
@@ -152,7 +152,7 @@ class BuildMixin(NamesMixin):
             return error
 
     def _clone_reason(self, dropped: list[str]) -> str | None:
-        """Return reason workers need clones, with the remedy, or None if they can use schemas.
+        """Return why workers need clones, with the remedy, or None if they can use schemas.
 
         `dropped` lists the statements of the build that drop extensions.
         """
@@ -216,7 +216,7 @@ class BuildMixin(NamesMixin):
             self._log(
                 f"Every worker of alias '{self._alias}' runs the migrations, because {reason}."
             )
-        if reasons := self._reasons_for_databases():
+        if reasons := self._reasons_for_clones():
             self._plan_databases(
                 f"migrations cannot build a second schema: {listing(reasons)}",
                 reasons,
@@ -237,7 +237,7 @@ class BuildMixin(NamesMixin):
             f"{reason}. Fix that, or use --isolation database."
         )
 
-    def _reasons_for_databases(self) -> list[str]:
+    def _reasons_for_clones(self) -> list[str]:
         """List the statements of migrations that prevent a build in a second schema.
 
         `_obstacles` has found those about the whole database in the first build.

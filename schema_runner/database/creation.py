@@ -97,7 +97,7 @@ class SchemaCreation(TearDownMixin, Base):
         self, suffix: str, verbosity: int = 1, autoclobber: bool = False, keepdb: bool = False
     ) -> None:
         if self.test_databases is not None and self.test_databases.host_name(self._alias):
-            # Stock Django's line about cloning would be wrong for schemas.
+            # Stock Django would log that it clones, or uses an existing clone.
             verbosity, keepdb = 0 if self._is_reused else verbosity, False
         super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
 

@@ -70,8 +70,8 @@ class LocationMixin(Base):
     def _switch_to(self, worker: int | None, *, is_built: bool = True) -> None:
         """Switch connections to a worker's schema or clone; to the host database if None.
 
-        Pass `is_built=False` during a build: without the shims on the path, objects that call
-        advisory lock functions come out as in the first build, which ran before the shims existed.
+        Pass `is_built=False` during a build, to leave the shims off the path. Otherwise, objects
+        would refer to the shims, and differ from those of the first build, which had no shims.
         """
         test_databases, alias = self._databases, self._alias
         host, schemas, clones = (
@@ -215,11 +215,11 @@ def revert_to_stock(creation: Any) -> None:
     Change the class of the same object, because a test may have patched its methods. Its
     connection gets the project's own options: other databases have no worker schema.
     """
-    ours, locations = type(creation), Locations.of(creation.connection.settings_dict)
+    patched, locations = type(creation), Locations.of(creation.connection.settings_dict)
     stock = next(
-        one
-        for one in ours.__mro__
-        if issubclass(one, BaseDatabaseCreation) and not hasattr(one, "runner_settings")
+        base
+        for base in patched.__mro__
+        if issubclass(base, BaseDatabaseCreation) and not hasattr(base, "runner_settings")
     )
 
     def destroy_test_db(
@@ -233,7 +233,7 @@ def revert_to_stock(creation: Any) -> None:
             stock.destroy_test_db(self, old_database_name, verbosity, keepdb, suffix)
         finally:
             if suffix is None:
-                self.__class__ = ours
+                self.__class__ = patched
                 self._reconnect(locations)
 
     creation._reconnect(None)

@@ -40,7 +40,7 @@ class ReuseMixin(SnapshotsMixin, Base):
     _is_reused = False
 
     def _want(self, connection: Connection) -> "Wanted | None":
-        """Return the pool that the run looks for; None if it neither uses nor keeps one."""
+        """Compute the fingerprint; return the pool to look for, or None without --keepdb."""
         if not self._serves_other_runs or self.runner_settings.strategy != "template":
             return None
         from ..fingerprint.fingerprint import server_facts
