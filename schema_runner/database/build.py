@@ -63,8 +63,8 @@ class NamesMixin(LocationMixin, Base):
     def _execute_create_test_db(self, cursor: Any, parameters: Any, keepdb: bool = False) -> None:
         name = self._get_test_db_name()
         if not self._is_stock and parameters["dbname"] == self.connection.ops.quote_name(name):
-            # Django escapes quotes in the names of clones only. The caller's DROP DATABASE uses the
-            # same `parameters`.
+            # Django escapes quotes in the names of clones only. The caller's DROP DATABASE uses
+            # the same `parameters`.
             parameters["dbname"] = self._quote_name(name)
         super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
 

@@ -48,7 +48,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
     attributes["project_databases"] = project_databases()
     mixed: set[type] = set()
     mixin_of_creation = _creation_mixin(attributes["runner_settings"])
-    seams: list[tuple[str, str, type]] = [
+    mixins: list[tuple[str, str, type]] = [
         ("creation", "creation_class", mixin_of_creation),
         *_MIXINS,
     ]
@@ -56,7 +56,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
         if connection.vendor == "postgresql":
             if type(connection) not in mixed:
                 narrow_methods(undo, type(connection).introspection_class)
-            for instance_name, class_name, mixin in seams:
+            for instance_name, class_name, mixin in mixins:
                 members = attributes if mixin is mixin_of_creation else {}
                 mix = partial(_mixed_class, mixin=mixin, members=members)
                 if type(connection) not in mixed:
@@ -64,12 +64,8 @@ def patch_backends(**attributes: Any) -> ExitStack:
                 _replace_instance(undo, connection, instance_name, class_name, mix)
             if type(connection) not in mixed:
                 for name in ("make_cursor", "make_debug_cursor"):
-                    _set(
-                        undo,
-                        type(connection),
-                        name,
-                        share_extensions(getattr(type(connection), name)),
-                    )
+                    original = getattr(type(connection), name)
+                    _set(undo, type(connection), name, share_extensions(original))
             mixed.add(type(connection))
             undo.callback(_restore_locations, connection, Locations.of(connection.settings_dict))
     replace_flushes(undo, reset_of)

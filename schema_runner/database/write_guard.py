@@ -138,13 +138,13 @@ def _changed_elsewhere(observer: Connection, connection: Any) -> list[str]:
     schemas = [locations.location.schema]
     if locations.extensions is not None:
         schemas.append(locations.extensions)
-    # Behind a pooler, the client's backend_pid is another one.
+    # Behind a pooler, libpq may report another process ID.
     (process,) = raw.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     return changed_elsewhere(observer, process, schemas)
 
 
 def _refusal(findings: list[Finding]) -> str:
-    lines = "\n".join(f"  {found}" for found in findings)
+    lines = "\n".join(f"  {finding}" for finding in findings)
     return f"Migrations would reach beyond their schema:\n{lines}\n{_REMEDY}"
 
 
