@@ -169,7 +169,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         return old_config
 
     def _install(self) -> None:
-        from .database.patching import migrations_switched_off, patch_backends
+        from .database.patching import migrations_disabled, patch_backends
         from .database.test_database import TestDatabases
         from .postgres import locks
 
@@ -190,7 +190,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         self._installed.callback(locks.set_lock_wait, locks.set_lock_wait(patience))
         self._installed.callback(test_databases.close)
         if self.no_migrations:
-            self._installed.enter_context(migrations_switched_off())
+            self._installed.enter_context(migrations_disabled())
 
     def run_checks(self, databases: Any) -> None:
         from .checks import of_run

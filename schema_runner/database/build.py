@@ -1,4 +1,4 @@
-"""Names of test databases, and how the first schema is built and copied."""
+"""Names of test databases, and the choice between schemas, builds and clone databases."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,27 +26,27 @@ else:
 
 
 class NamesMixin(LocationMixin, Base):
-    """The part of `SchemaCreation` that names databases as Django's methods ask for them."""
+    """The part of `SchemaCreation` that names databases in Django's hooks."""
 
     runner_settings: ClassVar[Settings] = Settings()
 
     @property
     def _is_stock(self) -> bool:
-        """Whether stock Django's clone databases are asked for."""
+        """Whether `--isolation database` selects stock Django's databases."""
         return self.runner_settings.isolation == "database"
 
     @property
     def _is_current(self) -> bool:
-        """Whether schemas are to be made in the project's own database."""
+        """Whether `--host-database current` selects the project's own database."""
         return self.runner_settings.host_database == "current"
 
     def test_db_signature(self) -> tuple[Any, ...]:
-        # Aliases that have databases of their own under stock Django have schemas of their own.
-        *where, name = super().test_db_signature()
-        return (*where, super()._get_test_db_name() if self._is_current else name)  # type: ignore[misc]
+        # Aliases that would have separate test databases under stock Django get separate schemas.
+        *server, name = super().test_db_signature()
+        return (*server, super()._get_test_db_name() if self._is_current else name)  # type: ignore[misc]
 
     def _get_test_db_name(self) -> str:
-        # NAME is the host database's once there is one.
+        # Once the host database exists, NAME in settings_dict is its name.
         if self.test_databases and (host := self.test_databases.host_name(self._alias)):
             return host
         if self._is_current:
@@ -63,8 +63,8 @@ class NamesMixin(LocationMixin, Base):
     def _execute_create_test_db(self, cursor: Any, parameters: Any, keepdb: bool = False) -> None:
         name = self._get_test_db_name()
         if not self._is_stock and parameters["dbname"] == self.connection.ops.quote_name(name):
-            # Django's quoting leaves quotes within and around a name as they are, but not that of
-            # a clone's. The caller's DROP has the name from here too.
+            # Django escapes quotes in the names of clones only. The caller's DROP DATABASE uses
+            # the same `parameters`.
             parameters["dbname"] = self._quote_name(name)
         super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
 
@@ -75,7 +75,7 @@ class NamesMixin(LocationMixin, Base):
 
 
 _APPLIED = 'INSERT INTO "django_migrations"'
-# An object as the server identifies it: its kind, and its name as group 1.
+# An object as pg_identify_object describes it: its type, and its name as group 1.
 _OBJECT = (
     r"(?:[a-z]+[ -])*(?:schema|table|view|index|sequence|function|procedure|trigger|type|domain"
     r"|publication|server|wrapper|language|rule|policy|constraint|collation|aggregate)"
@@ -84,9 +84,9 @@ _OBJECT = (
 
 
 class MigrationOrigins:
-    """Follows a build, as one of Django's execute wrappers, and tells what was in which migration.
+    """Execute wrapper that records which migration executed which statements.
 
-    It knows that a migration is over by the row that Django writes of it.
+    A migration ends when Django inserts its row into `django_migrations`.
     """
 
     def __init__(self) -> None:
@@ -103,44 +103,44 @@ class MigrationOrigins:
             self._pending.append(text)
         return execute(statement, params, many, context)
 
-    def listing(self, things: Sequence[str]) -> str:
-        """Name the first few of many things, each with its migration if that is known."""
-        shown = [self._with_migration(thing) for thing in things[:3]]
-        return listing([*shown, *things[3:]])
+    def listing(self, objects: Sequence[str]) -> str:
+        """List objects, the first three with the migration that created them, if known."""
+        shown = [self._with_migration(name) for name in objects[:3]]
+        return listing([*shown, *objects[3:]])
 
-    def _with_migration(self, thing: str) -> str:
-        found = re.match(_OBJECT, thing)
-        name = re.escape(found[1].strip('"') if found else thing)
+    def _with_migration(self, description: str) -> str:
+        match = re.match(_OBJECT, description)
+        name = re.escape(match[1].strip('"') if match else description)
         mention = re.compile(rf"(?<![\w$]){name}(?![\w$])")
         for migration, texts in self._migrations:
             if any(mention.search(" ".join(text.split())) for text in texts):
-                return f"{thing} (migration {migration})"
-        return thing
+                return f"{description} (migration {migration})"
+        return description
 
 
 class BuildMixin(NamesMixin):
-    """The part of `SchemaCreation` that decides between copies, builds and databases."""
+    """The part of `SchemaCreation` that decides between copies, builds and clone databases."""
 
-    # Whether the run has classes that each worker has a database for.
+    # Whether the run has classes that need their own database.
     has_own_databases: ClassVar[bool] = False
-    # Of the first build.
+    # Recorded during the first build.
     _origins: "MigrationOrigins | None" = None
 
     @property
     def _wants_template(self) -> bool:
         if self.runner_settings.strategy != "template":
             return False
-        has_others = self._databases.workers > 1 or self._is_wanted_later
+        has_others = self._databases.workers > 1 or self._serves_other_runs
         return has_others or (self.has_own_databases and not self._is_current)
 
     @property
-    def _is_wanted_later(self) -> bool:
-        """Whether other runs are to use what this one makes."""
+    def _serves_other_runs(self) -> bool:
+        """Whether this run keeps its schemas or a snapshot for other runs."""
         return self._databases.keeps or self.runner_settings.snapshot_dir is not None
 
     @cached_property
     def _pg_dump(self) -> "PgDump | DumpError | None":
-        """What makes a template, or why nothing does; None where there is no need for one."""
+        """The pg_dump to use, or the error of finding it; None if no template is needed."""
         if not self._wants_template:
             return None
         from ..postgres.pg_dump import DumpError, PgDump
@@ -151,34 +151,34 @@ class BuildMixin(NamesMixin):
         except DumpError as error:
             return error
 
-    def _why_clones(self, dropped: list[str]) -> str | None:
-        """Say why workers cannot have schemas, and what would help.
+    def _clone_reason(self, dropped: list[str]) -> str | None:
+        """Return why workers need clones, with the remedy, or None if they can use schemas.
 
-        `dropped` is what the build has dropped.
+        `dropped` lists the statements of the build that drop extensions.
         """
         if self._is_current:
             return None
-        if self._sets_path():
-            return f"{self._path_of_backend}. The tests run as with stock Django."
+        if self._check_backend_sets_path():
+            return f"{self._backend_reason}. The tests run as with stock Django."
         if (current := self._current_schema()) != "public":
             return (
-                f"schemas cannot keep apart the search_path of the project, on which {current} "
-                f"comes first. To have schemas, leave it to the runner."
+                f"{current} comes first on the project's own search_path. To use schemas, leave "
+                f"the search_path to the runner."
             )
         if obstacles := dropped + self._obstacles():
             return (
-                f"schemas cannot keep apart {self._listed(obstacles)}. To have schemas, make "
-                f"none of that in migrations, or in TEST['TEMPLATE']."
+                f"schemas cannot isolate {self._list_with_migrations(obstacles)}. To use schemas, "
+                f"remove that from migrations and from TEST['TEMPLATE']."
             )
         return f"{self._pg_dump}." if isinstance(self._pg_dump, Exception) else None
 
-    def _listed(self, things: Sequence[str]) -> str:
-        return self._origins.listing(things) if self._origins else listing(things)
+    def _list_with_migrations(self, objects: Sequence[str]) -> str:
+        return self._origins.listing(objects) if self._origins else listing(objects)
 
     def _obstacles(self) -> list[str]:
-        """Name what the first build has done that worker schemas cannot each have."""
-        named = [f"table {table} of a model" for table in _tables_in_public(self._alias)]
-        return named + self._databases.obstacles(self._alias)
+        """List the objects of the first build that a worker schema cannot hold."""
+        tables = [f"table {table} of a model" for table in _tables_in_public(self._alias)]
+        return tables + self._databases.obstacles(self._alias)
 
     def _isolate_advisory_locks(self, schema: str) -> None:
         test_databases, alias = self._databases, self._alias
@@ -186,8 +186,8 @@ class BuildMixin(NamesMixin):
             collisions = test_databases.host(alias).add_shims(schema)
             if collisions:
                 test_databases.log(
-                    f"The workers of alias '{alias}' share advisory locks, because the project "
-                    f"has names that are PostgreSQL's own: {listing(collisions)}."
+                    f"Workers of alias '{alias}' share advisory locks, because the project uses "
+                    f"names of PostgreSQL's catalog: {listing(collisions)}."
                 )
 
     def _plan_copies(self, extra: Mapping[str, Any], since: int | None) -> None:
@@ -197,46 +197,50 @@ class BuildMixin(NamesMixin):
         try:
             test_databases.add_template(alias, extra, since)
         except CopyError as error:
-            if test_databases.workers == 1 and not self._is_wanted_later:
+            if test_databases.workers == 1 and not self._serves_other_runs:
                 return
-            why = f"a schema cannot be copied: {self._listed(error.reasons)}"
+            reason = f"a schema cannot be copied: {self._list_with_migrations(error.reasons)}"
             if test_databases.workers == 1:
-                test_databases.log(f"Alias '{alias}' has nothing for other runs, because {why}.")
+                test_databases.log(
+                    f"Alias '{alias}' keeps nothing for other runs, because {reason}."
+                )
             elif self._is_current:
-                self._plan_builds(why)
+                self._plan_builds(reason)
             else:
-                self._plan_databases(why, error.reasons)
+                self._plan_databases(reason, error.reasons)
 
-    def _plan_builds(self, why: object) -> None:
+    def _plan_builds(self, reason: object) -> None:
         if self._databases.workers == 1:
             return
-        if why:
-            self._log(f"Every worker of alias '{self._alias}' runs the migrations, because {why}.")
-        if reasons := self._reasons_for_databases():
+        if reason:
+            self._log(
+                f"Every worker of alias '{self._alias}' runs the migrations, because {reason}."
+            )
+        if reasons := self._reasons_for_clones():
             self._plan_databases(
-                f"schemas cannot keep a second build apart: {listing(reasons)}",
+                f"migrations cannot build a second schema: {listing(reasons)}",
                 reasons,
             )
         else:
             self._databases.plan(self._alias)
 
-    def _plan_databases(self, why: str, reasons: Sequence[str]) -> None:
-        self._log(self._of_databases(why))
+    def _plan_databases(self, reason: str, reasons: Sequence[str]) -> None:
+        self._log(self._databases_message(reason))
         self._databases.plan(self._alias, reasons=tuple(reasons))
 
-    def _of_clones(self, why: str) -> str:
-        return f"Alias '{self._alias}' uses clone databases, because {why}"
+    def _clones_message(self, reason: str) -> str:
+        return f"Alias '{self._alias}' uses clone databases, because {reason}"
 
-    def _of_databases(self, why: str) -> str:
+    def _databases_message(self, reason: str) -> str:
         return (
-            f"Workers from the second on use databases of their own for alias '{self._alias}', "
-            f"because {why}. Mend that, or have clone databases with --isolation database."
+            f"All workers but the first use clone databases for alias '{self._alias}', because "
+            f"{reason}. Fix that, or use --isolation database."
         )
 
-    def _reasons_for_databases(self) -> list[str]:
-        """Name what cannot be built a second time beside the first, in another schema.
+    def _reasons_for_clones(self) -> list[str]:
+        """List the statements of migrations that prevent a build in a second schema.
 
-        What is about the whole database the first build has shown: see `_obstacles`.
+        `_obstacles` has found those about the whole database in the first build.
         """
         if self._is_current or not self._has_migrations:
             return []
@@ -245,9 +249,9 @@ class BuildMixin(NamesMixin):
 
         trusted = self.runner_settings.trusted_migrations
         return [
-            str(found)
-            for found in lint_migrations()
-            if found.migration not in trusted and found.kind is not Kind.DATABASE
+            str(finding)
+            for finding in lint_migrations()
+            if finding.migration not in trusted and finding.kind is not Kind.DATABASE
         ]
 
     def _guard_of_migrations(self, log: "Log") -> "WriteGuard":
@@ -255,7 +259,7 @@ class BuildMixin(NamesMixin):
 
         if not self._has_migrations:
             return WriteGuard()
-        return WriteGuard.of_migrations(self.runner_settings.trusted_migrations, log)
+        return WriteGuard.for_migrations(self.runner_settings.trusted_migrations, log)
 
     @property
     def _has_migrations(self) -> bool:
@@ -263,7 +267,7 @@ class BuildMixin(NamesMixin):
 
 
 def _tables_in_public(alias: str) -> list[str]:
-    """List the tables of an alias's models that queries name with `public`."""
+    """List the tables of an alias's models whose `db_table` names the schema `public`."""
     tables = {
         model._meta.db_table
         for app in apps.get_app_configs()

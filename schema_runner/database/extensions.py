@@ -1,4 +1,4 @@
-"""Extensions, of which a database has one each: shared by its worker schemas."""
+"""Shared use of extensions, which a database has once for all its worker schemas."""
 
 import re
 from collections.abc import Callable, Collection
@@ -13,13 +13,12 @@ from ..postgres import locks, project_extensions
 from ..search_path import Locations, programs
 
 _NAME = r'(?:"(?:[^"]|"")+"|\w+)'
-# Compiled on first use, and then found in the cache of `re`.
+# Patterns are strings: `re` compiles them on first use and caches them.
 _CHANGE = r"(?i)\b(?:CREATE|DROP)\s+EXTENSION\b"
 _DROP = rf"(?i)\bDROP\s+EXTENSION\s+(?:IF\s+EXISTS\s+)?(?P<names>{_NAME}(?:\s*,\s*{_NAME})*)"
-# The name, and what follows it to the end of the statement, of a function's body or of a
-# DO block's.
+# The name, and the rest of the statement, or of a function's body or a DO block.
 _CREATE = rf"(?i)\bCREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>{_NAME})(?P<rest>[^;$]*)"
-_WHERE = rf"(?i)^\s*(?:WITH\b)?\s*SCHEMA\s+({_NAME})|^\s*WITH\b"
+_SCHEMA_CLAUSE = rf"(?i)^\s*(?:WITH\b)?\s*SCHEMA\s+({_NAME})|^\s*WITH\b"
 _INSTALLED = """
     SELECT extname, pg_catalog.obj_description(oid, 'pg_extension') FROM pg_catalog.pg_extension
 """
@@ -27,7 +26,7 @@ _FIXED = (
     "SELECT DISTINCT name FROM pg_catalog.pg_available_extension_versions"
     " WHERE name OPERATOR(pg_catalog.=) ANY (%s) AND schema IS NOT NULL"
 )
-# Those that an extension needs, however far, and itself.
+# The extensions themselves, and those that they require, directly or not.
 _NEEDED = """
     WITH RECURSIVE needed (oid) AS (
         SELECT oid FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) ANY (%s)
@@ -39,30 +38,30 @@ _NEEDED = """
     )
     SELECT extname FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) ANY (TABLE needed)
 """
-# Begins the comment on an extension that tests have created; the workers that did so follow.
+# Start of the comment on an extension that tests created, before the list of workers.
 _OF_TESTS = "django-schema-runner, created by tests of:"
-# In place of an extension that is not dropped: IF EXISTS lets it pass.
-_KEPT = "kept_for_other_workers"
+# Name of no extension, for DROP EXTENSION IF EXISTS in place of one that must stay.
+_PLACEHOLDER = "kept_for_other_workers"
 
-# What Django's execute wrappers are given first.
+# First argument of Django's execute wrappers.
 Execute = Callable[[Any, Any, bool, Any], Any]
 
 
-def dropping(statement: object) -> str | None:
+def extension_drop(statement: object) -> str | None:
     """Return the text of a statement that drops an extension; None for any other."""
     text = text_of(statement)
     return " ".join(text.split()) if text and re.search(_DROP, text) else None
 
 
 def text_of(statement: object) -> str | None:
-    """Return the text of what Django's cursors execute, if it is SQL in text."""
+    """Return the SQL of a `str` or psycopg `Composable`; None for other types."""
     if isinstance(statement, sql.Composable):
         return statement.as_string()
     return statement if isinstance(statement, str) else None
 
 
-class SharingMixin:
-    """Put before a class of Django's cursors, which then shares extensions among workers."""
+class ExtensionSharingMixin:
+    """Mixin for Django's cursor classes that shares extensions among workers."""
 
     db: Any
 
@@ -72,36 +71,38 @@ class SharingMixin:
         if text is None or not re.search(_CHANGE, text):
             return super()._execute(statement, params, *ignored)  # type: ignore[misc]
         with _in_transaction(self.db):
-            change = _Change(self.db, text)
+            change = _ExtensionChange(self.db, text)
             result = super()._execute(change.statement, params, *ignored)  # type: ignore[misc]
-            change.note()
+            change.record_creators()
             return result
 
 
-def sharing(make_cursor: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return a method in place of a connection's `make_cursor`, where extensions are shared."""
+def share_extensions(make_cursor: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Wrap a connection's `make_cursor` so that its cursors share extensions."""
 
     def make(connection: Any, cursor: Any) -> Any:
-        made = make_cursor(connection, cursor)
+        wrapper = make_cursor(connection, cursor)
         locations = Locations.of(connection.settings_dict)
-        # A run within a test finds the method of the test's own run.
-        if locations and locations.extensions and not isinstance(made, SharingMixin):
-            made.__class__ = _sharing_class(type(made))  # type: ignore[arg-type]
-        return made
+        # In a nested run, within a test, the outer run's wrapper has added the mixin.
+        if locations and locations.extensions and not isinstance(wrapper, ExtensionSharingMixin):
+            wrapper.__class__ = _sharing_class(type(wrapper))  # type: ignore[arg-type]
+        return wrapper
 
     return make
 
 
 @cache
-def _sharing_class(chosen: type) -> type:
-    return type(chosen.__name__, (SharingMixin, chosen), {"__module__": chosen.__module__})
+def _sharing_class(wrapper: type) -> type:
+    return type(
+        wrapper.__name__, (ExtensionSharingMixin, wrapper), {"__module__": wrapper.__module__}
+    )
 
 
-class _Change:
-    """A change of extensions, under a lock to the end of the transaction.
+class _ExtensionChange:
+    """A statement that creates or drops extensions, under a lock until the transaction ends.
 
-    Whoever creates one is noted in its comment, so the last worker that has created it can drop
-    it. An extension without such a note was there before the tests, and all workers may use it.
+    The comment on an extension lists the workers that created it, so that the last of them can
+    drop it. An extension without such a comment existed before the tests, and must stay.
     """
 
     def __init__(self, connection: Any, text: str) -> None:
@@ -120,13 +121,13 @@ class _Change:
             project_extensions.refuse_extensions_of_others(
                 connection.connection, {*self._created} - fixed
             )
-        kept = self._refuse_or_keep(text)
-        self.statement = in_schema(without(text, kept), locations.extensions, fixed)
+        kept = self._extensions_to_keep(text)
+        self.statement = with_schema(without_drops(text, kept), locations.extensions, fixed)
 
-    def _refuse_or_keep(self, text: str) -> set[str]:
-        """Return the extensions that other workers have created too.
+    def _extensions_to_keep(self, text: str) -> set[str]:
+        """Return the extensions that must stay, because other workers created them too.
 
-        Raise SchemaRunnerError for an extension that was there before the tests.
+        Raises SchemaRunnerError if an extension existed before the tests.
         """
         kept = set()
         for name in self._before.keys() & set(dropped_extensions(text)):
@@ -134,16 +135,16 @@ class _Change:
             if workers is None:
                 raise SchemaRunnerError(
                     f"An extension would be dropped that other workers use: "
-                    f"{' '.join(text.split())}. Test with --host-database test, and give the "
-                    f"class a database of its own with @schema_runner.own_database."
+                    f"{' '.join(text.split())}. Use --host-database test, and give the class "
+                    f"its own database with @schema_runner.own_database."
                 )
             if others := workers - {self._worker}:
                 kept.add(name)
                 self._note(name, others)
         return kept
 
-    def note(self) -> None:
-        """Note what this worker has created, unless that was for its set-up."""
+    def record_creators(self) -> None:
+        """Add this worker to the comments of the extensions that it created during tests."""
         if not programs.is_testing:
             return
         for (name,) in self._query(_NEEDED, self._created):
@@ -152,7 +153,7 @@ class _Change:
                 self._note(name, workers | {self._worker})
 
     def _workers_of(self) -> dict[str, set[str] | None]:
-        """Map each extension to the workers that have created it; None for none of tests."""
+        """Map each extension to the workers that created it; None if it existed before."""
         return {
             name: set(comment.removeprefix(_OF_TESTS).split())
             if (comment or "").startswith(_OF_TESTS)
@@ -167,14 +168,14 @@ class _Change:
         self._query(comment)
 
     def _query(self, statement: str | sql.Composed, *parameters: Any) -> list[Any]:
-        # On psycopg's own connection, so that the test's cursor keeps its results.
+        # Use psycopg's connection: the test's cursor keeps its results.
         with self._connection.wrap_database_errors:
             cursor = self._connection.connection.execute(statement, parameters or None)
             return list(cursor.fetchall()) if cursor.description else []
 
 
 def dropped_extensions(statement: str) -> list[str]:
-    """Return the names of the extensions that SQL drops."""
+    """Return the names of the extensions that a statement drops."""
     return [
         _unquoted(name)
         for drop in re.finditer(_DROP, statement)
@@ -182,49 +183,49 @@ def dropped_extensions(statement: str) -> list[str]:
     ]
 
 
-def without(statement: str, kept: Collection[str]) -> str:
-    """Return SQL that drops the same extensions but for some."""
+def without_drops(statement: str, kept: Collection[str]) -> str:
+    """Return the statement without dropping the extensions in `kept`."""
 
-    def drop(found: re.Match[str]) -> str:
-        names = re.findall(_NAME, found["names"])
+    def drop(match: re.Match[str]) -> str:
+        names = re.findall(_NAME, match["names"])
         if not (stay := [name for name in names if _unquoted(name) in kept]):
-            return found[0]
-        dropped = ", ".join([name for name in names if name not in stay] or [_KEPT])
+            return match[0]
+        dropped = ", ".join([name for name in names if name not in stay] or [_PLACEHOLDER])
         return f"DROP EXTENSION IF EXISTS {dropped}"
 
     return re.sub(_DROP, drop, statement)
 
 
 def _in_transaction(connection: Any) -> AbstractContextManager[object]:
-    """Return a context of a transaction: psycopg's own, unless one is under way.
+    """Return psycopg's transaction context, or a null context inside a transaction.
 
-    transaction.atomic would be about the thread's own connection, which this need not be, would
-    not let a test that has set a savepoint by itself roll back to it, and shows among queries.
+    Django's `transaction.atomic` would use the thread's connection, break savepoints that the test
+    set itself, and appear among counted queries.
     """
     is_alone = connection.get_autocommit()
     return connection.connection.transaction() if is_alone else nullcontext()
 
 
 def created_extensions(statement: str) -> list[str]:
-    """Return the names of the extensions that SQL creates."""
+    """Return the names of the extensions that a statement creates."""
     return [_unquoted(create["name"]) for create in re.finditer(_CREATE, statement)]
 
 
-def in_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
-    """Have SQL create its extensions in a schema, unless they are there already.
+def with_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
+    """Add IF NOT EXISTS and a SCHEMA clause to CREATE EXTENSION.
 
-    Those in `fixed` know only one schema, which they need not be told.
+    Extensions in `fixed` get no clause: their control files fix the schema.
     """
 
-    def create(found: re.Match[str]) -> str:
-        rest = found["rest"]
-        # In `public`, where stock Django has them too, the project's own choice holds.
-        given = re.match(_WHERE, rest)
-        if _unquoted(found["name"]) not in fixed and not (
-            given and given[1] and schema == "public"
+    def create(match: re.Match[str]) -> str:
+        rest = match["rest"]
+        # Extensions belong in `public` under stock Django too, so keep the project's own clause.
+        clause = re.match(_SCHEMA_CLAUSE, rest)
+        if _unquoted(match["name"]) not in fixed and not (
+            clause and clause[1] and schema == "public"
         ):
-            rest = f" SCHEMA {schema}{re.sub(_WHERE, '', rest)}"
-        return f"CREATE EXTENSION IF NOT EXISTS {found['name']}{rest}"
+            rest = f" SCHEMA {schema}{re.sub(_SCHEMA_CLAUSE, '', rest)}"
+        return f"CREATE EXTENSION IF NOT EXISTS {match['name']}{rest}"
 
     return re.sub(_CREATE, create, statement)
 

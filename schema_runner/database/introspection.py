@@ -1,4 +1,4 @@
-"""Introspection that sees nothing but the current schema."""
+"""Introspection of the current schema only."""
 
 import re
 from collections.abc import Callable
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-# How Django, in every query about tables, asks for what the whole search_path shows.
+# Django's introspection queries use this condition, which covers the whole search_path.
 _VISIBLE = r"(?:pg_catalog\.)?pg_table_is_visible\((\w+)\.oid\)"
 _IN_CURRENT_SCHEMA = (
     r"\1.relnamespace OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_namespace"
     r" WHERE nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema())"
 )
 
-# How GeoDjango asks what kind of geometry a column has.
+# GeoDjango's condition in its queries for a column's geometry type.
 _GEOMETRY = r"(?P<table>\w+)\.f_table_name = %s"
 _GEOMETRY_IN_CURRENT_SCHEMA = (
     r"\g<table>.f_table_schema OPERATOR(pg_catalog.=) pg_catalog.current_schema() AND \g<0>"
 )
 
-# Where other queries look relations up by name alone: catalogs, with the column that has the
-# schema, by OID or by name.
+# Catalogs in which packages look up relations by name, with the column of the schema (the OID in
+# `…namespace` columns, else the name).
 _CATALOGS = {
     "pg_class": "relnamespace",
     "pg_constraint": "connamespace",
@@ -56,8 +56,8 @@ _IN_CATALOG = (
     rf"(?P<name>{'|'.join(map(re.escape, _CATALOGS))})\b(?!\s*[.(])"
     rf"(?:\s+(?:AS\s+)?(?!(?:{_CLAUSES})\b)(?P<alias>[a-z_]\w*))?"
 )
-# False for the schemas of other workers, and for the project's tables in `public`.
-_IS_OURS = (
+# Excludes the schemas of other workers, and `public`, which may hold the project's tables.
+_IS_ACCESSIBLE = (
     "({0} OPERATOR(pg_catalog.=) pg_catalog.current_schema()"
     " OR {0} OPERATOR(pg_catalog.<>) 'public'"
     " AND {0} OPERATOR(pg_catalog.!~) '^test_(w[1-9][0-9]*|shims|template)_[0-9]+$')"
@@ -70,25 +70,25 @@ _NARROWED = "(SELECT * FROM {name} WHERE {condition}) AS {alias}"
 
 
 def narrow_to_schema(query: str) -> str:
-    """Return a query of the catalog that finds no relations of other workers by their name."""
+    """Restrict a catalog query so that it finds no relations of other workers."""
 
-    def narrow(found: re.Match[str]) -> str:
-        name = found["name"]
+    def narrow(match: re.Match[str]) -> str:
+        name = match["name"]
         column = _CATALOGS[name.lower()]
         is_by_oid = column.endswith("namespace")
-        condition = _IS_OURS.format("nspname" if is_by_oid else column)
+        condition = _IS_ACCESSIBLE.format("nspname" if is_by_oid else column)
         if is_by_oid:
             condition = _BY_OID.format(column=column, condition=condition)
-        alias = found["alias"] or name.rpartition(".")[2]
-        return found["lead"] + _NARROWED.format(name=name, condition=condition, alias=alias)
+        alias = match["alias"] or name.rpartition(".")[2]
+        return match["lead"] + _NARROWED.format(name=name, condition=condition, alias=alias)
 
     return re.sub(_IN_CATALOG, narrow, query)
 
 
 class _CurrentSchemaCursor:
-    """A cursor that narrows Django's catalog queries to the current schema.
+    """Cursor that restricts Django's introspection queries to the current schema.
 
-    No second statement is sent, so that tests which count queries see none of ours.
+    It changes the queries and adds none, because tests may count queries.
     """
 
     def __init__(self, cursor: Any) -> None:
@@ -108,7 +108,7 @@ class _CurrentSchemaCursor:
 
 
 class _PackageCursor(_CurrentSchemaCursor):
-    """A cursor that does the same for queries of a package, which need not ask as Django does."""
+    """Cursor that also restricts queries of third-party introspection classes."""
 
     @staticmethod
     def _narrow(query: str) -> str:
@@ -117,24 +117,24 @@ class _PackageCursor(_CurrentSchemaCursor):
 
 
 def narrow_methods(undo: ExitStack, introspection: type) -> None:
-    """Narrow what a package's class adds to Django's introspection, until the stack is closed.
+    """Patch methods that third-party classes add to Django's introspection, until `undo` closes.
 
-    Packages make instances of that class themselves, so that a mixin would not do.
+    A mixin would not suffice, because packages create instances of their class themselves.
     """
     for owner in introspection.__mro__:
-        is_package_s = owner.__module__.partition(".")[0] not in {"django", "builtins", _OURS}
-        for name, method in list(vars(owner).items()) if is_package_s else ():
+        is_third_party = owner.__module__.partition(".")[0] not in {"django", "builtins", _PACKAGE}
+        for name, method in list(vars(owner).items()) if is_third_party else ():
             if isinstance(method, FunctionType) and method.__code__.co_varnames[1:2] == (
                 "cursor",
             ):
                 undo.callback(setattr, owner, name, method)
-                setattr(owner, name, _narrowing(method))
+                setattr(owner, name, _narrowing_method(method))
 
 
-_OURS = __name__.partition(".")[0]
+_PACKAGE = __name__.partition(".")[0]
 
 
-def _narrowing(method: Callable[..., Any]) -> Callable[..., Any]:
+def _narrowing_method(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def narrowed(self: Any, cursor: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(cursor, _PackageCursor):
@@ -151,33 +151,33 @@ def _narrow_geometry(
     return execute(statement, params, many, context)
 
 
-def _narrowed(cursor: Any) -> Any:
+def _narrowing_cursor(cursor: Any) -> Any:
     return _CurrentSchemaCursor(cursor)
 
 
 class SchemaIntrospection(Base):
-    """Mixed into a backend's introspection class: what other schemas have stays unseen.
+    """Mixin for a backend's introspection class that hides other schemas.
 
-    With tables of the project in a `public` on the search_path, Django would take migrations
-    for applied, and a flush could truncate `public`'s tables.
+    Otherwise, with the project's tables in `public` on the search_path, Django would consider
+    migrations applied, and a flush could truncate the project's tables.
     """
 
     def get_table_list(self, cursor: Any) -> Any:
-        return super().get_table_list(_narrowed(cursor))
+        return super().get_table_list(_narrowing_cursor(cursor))
 
     def get_table_description(self, cursor: Any, table_name: str) -> Any:
-        return super().get_table_description(_narrowed(cursor), table_name)
+        return super().get_table_description(_narrowing_cursor(cursor), table_name)
 
     def get_sequences(self, cursor: Any, table_name: str, table_fields: Any = ()) -> Any:
-        return super().get_sequences(_narrowed(cursor), table_name, table_fields)
+        return super().get_sequences(_narrowing_cursor(cursor), table_name, table_fields)
 
     def get_relations(self, cursor: Any, table_name: str) -> Any:
-        return super().get_relations(_narrowed(cursor), table_name)
+        return super().get_relations(_narrowing_cursor(cursor), table_name)
 
     def get_constraints(self, cursor: Any, table_name: str) -> Any:
-        return super().get_constraints(_narrowed(cursor), table_name)
+        return super().get_constraints(_narrowing_cursor(cursor), table_name)
 
     def get_geometry_type(self, table_name: str, description: Any) -> Any:
-        """GeoDjango's own, which only its subclass of this backend has."""
+        """Override GeoDjango's method, which only PostGIS's introspection class has."""
         with self.connection.execute_wrapper(_narrow_geometry):
             return super().get_geometry_type(table_name, description)  # type: ignore[misc]

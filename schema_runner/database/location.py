@@ -1,4 +1,4 @@
-"""Pointing the connections of an alias at a worker's tables, and back."""
+"""Switch the connections of an alias between the host database and a worker's schema or clone."""
 
 import os
 from collections.abc import Mapping
@@ -20,25 +20,25 @@ else:
 
 
 class LocationMixin(Base):
-    """The part of `SchemaCreation` that points connections, in all threads, at a place."""
+    """The part of `SchemaCreation` that switches an alias's connections, in all threads."""
 
-    # None in a worker that was not forked: nothing is built there.
+    # None in a worker that was not forked.
     test_databases: "ClassVar[TestDatabases | None]" = None
-    # The one that has set all this up; a forked worker has it from there.
+    # PID of the process that patched the backends; forked workers inherit the value.
     process: ClassVar[int]
-    # Why the last attempt to find a schema could not connect.
-    _server_said = ""
+    # Error of the last connection attempt in `_is_in_expected_schema`.
+    _connection_error = ""
 
     @property
     def _databases(self) -> "TestDatabases":
         assert self.test_databases is not None, (
-            "databases are made by the process that runs the suite"
+            "only the process that runs the suite has the test databases"
         )
         return self.test_databases
 
     @property
     def may_have_workers(self) -> bool:
-        """Whether what is set up is this process's, and not of a run that it is a worker of."""
+        """Whether this process set up the databases, rather than inherited them as a worker."""
         return self.test_databases is not None and self.process == os.getpid()
 
     def _log(self, text: str) -> None:
@@ -52,10 +52,10 @@ class LocationMixin(Base):
         settings_dict, worker = self.connection.settings_dict, int(suffix)
         locations = Locations.of(settings_dict)
         if locations is None or locations.is_for_cloning(worker):
-            return {**settings_dict, "NAME": self._name_of_clone(worker)}
+            return {**settings_dict, "NAME": self._clone_name(worker)}
         return {**settings_dict, **locations.for_worker(worker).entries()}
 
-    def _name_of_clone(self, worker: int) -> str:
+    def _clone_name(self, worker: int) -> str:
         if self.test_databases is not None and self.test_databases.host_name(self._alias):
             clones = self.test_databases.host_database(self._alias).clones
             return clones.names[worker]
@@ -67,11 +67,11 @@ class LocationMixin(Base):
             options = project_options(self.connection.settings_dict)
             self._reconnect(primary._replace(options=options))
 
-    def _use(self, worker: int | None, *, is_built: bool = True) -> None:
-        """Use a worker's place from now on; with None the host database as stock Django does.
+    def _switch_to(self, worker: int | None, *, is_built: bool = True) -> None:
+        """Switch connections to a worker's schema or clone; to the host database if None.
 
-        A build must not find the shims: what it creates would keep those it calls, and differ
-        from what the first one created, before there were any.
+        Pass `is_built=False` during a build, to leave the shims off the path. Otherwise, objects
+        would refer to the shims, and differ from those of the first build, which had no shims.
         """
         test_databases, alias = self._databases, self._alias
         host, schemas, clones = (
@@ -84,12 +84,12 @@ class LocationMixin(Base):
         by_worker = {
             n: Location(host.name, (schema, *path), template) for n, schema in schemas.items()
         }
-        # Clones have copies of it.
+        # Each clone has a copy of the template.
         by_worker |= {n: Location(clone, (), template) for n, clone in clones.items()}
         if worker is not None:
-            # Before there are clones, or where there is no need for any.
+            # Before clones exist, or if the worker needs none.
             by_worker.setdefault(worker, Location(host.name, (), template))
-        self._put(
+        self._assign_locations(
             by_worker,
             worker,
             run=host.lease.run,
@@ -97,10 +97,12 @@ class LocationMixin(Base):
             source=test_databases.source(alias) if is_built else None,
         )
 
-    def _put(self, by_worker: Mapping[int, Location], worker: int | None, **facts: Any) -> None:
+    def _assign_locations(
+        self, by_worker: Mapping[int, Location], worker: int | None, **fields: Any
+    ) -> None:
         settings_dict = self.connection.settings_dict
         before, options = Locations.of(settings_dict), project_options(settings_dict)
-        # A service may have options of its own, which OPTIONS["options"] would replace.
+        # OPTIONS["options"] would replace the options of a libpq service.
         is_of_service = "service" in options and "options" not in options
         self._reconnect(
             Locations(
@@ -110,51 +112,52 @@ class LocationMixin(Base):
                 alias=self._alias,
                 sets_path_on_connect=before.sets_path_on_connect if before else is_of_service,
                 backend_sets_path=self._backend_sets_path,
-                **facts,
+                **fields,
             )
         )
 
-    def _settle(self) -> None:
-        """Make sure that connections find the schema that they are meant to."""
-        if self._can_be_pointed():
+    def _verify_search_path(self) -> None:
+        """Raise SchemaRunnerError if connections do not use the expected schema."""
+        if self._can_set_search_path():
             return
-        said = f" The last attempt has failed: {self._server_said}" if self._server_said else ""
+        cause = (
+            f" The last attempt failed: {self._connection_error}" if self._connection_error else ""
+        )
         raise SchemaRunnerError(
-            f"Connections of alias '{self._alias}' cannot be pointed at a schema, so tables "
-            f"would be made or sought in the wrong place.{said} If there is a pooler in between, "
-            f"connect to the server itself, or to a pooler that gives each client a session of "
-            f"its own, or test with --host-database test --isolation database."
+            f"Cannot set the search_path of connections of alias '{self._alias}'.{cause} If they "
+            f"go through a pooler, connect to the server directly, or to a pooler that gives each "
+            f"client its own session, or use --host-database test --isolation database."
         )
 
-    def _can_be_pointed(self) -> bool:
-        if self._finds_its_schema():
+    def _can_set_search_path(self) -> bool:
+        if self._is_in_expected_schema():
             return True
-        # A pooler may refuse OPTIONS["options"], or drop it.
+        # A pooler may refuse or drop OPTIONS["options"].
         locations = Locations.of(self.connection.settings_dict)
         assert locations is not None
         self._reconnect(locations._replace(sets_path_on_connect=True))
-        return self._finds_its_schema()
+        return self._is_in_expected_schema()
 
     def _refuse_backend_that_sets_path(self) -> None:
-        if self._sets_path():
+        if self._check_backend_sets_path():
             raise SchemaRunnerError(
-                f"Alias '{self._alias}' cannot have schemas, because {self._path_of_backend}. "
-                f"Test with --host-database test: workers get clone databases there."
+                f"Alias '{self._alias}' cannot use schemas, because {self._backend_reason}. "
+                f"Use --host-database test, where workers get clone databases."
             )
 
-    def _sets_path(self) -> bool:
-        """Whether the backend sets the search_path of each cursor, as those for tenants do."""
-        # Django's own need not be asked, which takes a connection.
+    def _check_backend_sets_path(self) -> bool:
+        """Whether the backend sets the search_path of each cursor, as django-tenants does."""
+        # Django's own backends do not; checking takes a connection.
         if self._engine.startswith("django."):
             return False
         host = self._databases.host(self._alias)
         probe = Location(host.name, ("pg_catalog", "public"))
-        self._put({1: probe}, 1, run=host.lease.run)
-        if not self._can_be_pointed():
+        self._assign_locations({1: probe}, 1, run=host.lease.run)
+        if not self._can_set_search_path():
             locations = Locations.of(self.connection.settings_dict)
             assert locations is not None
             self._reconnect(locations._replace(sets_path_on_connect=False, backend_sets_path=True))
-        self._use(None)
+        self._switch_to(None)
         return self._backend_sets_path
 
     @property
@@ -163,25 +166,25 @@ class LocationMixin(Base):
         return locations is not None and locations.backend_sets_path
 
     @property
-    def _path_of_backend(self) -> str:
+    def _backend_reason(self) -> str:
         return f"the database backend {self._engine} sets the search_path itself"
 
     @property
     def _engine(self) -> str:
         return str(self.connection.settings_dict["ENGINE"])
 
-    def _finds_its_schema(self) -> bool:
+    def _is_in_expected_schema(self) -> bool:
         location, is_new = self._location, self.connection.connection is None
         try:
             is_found = location is None or self._current_schema() == location.schema
         except OperationalError as error:
             self.connection.close()
             if not is_new:
-                # It has been ended since it was opened, as by a restart of the server.
-                return self._finds_its_schema()
-            self._server_said = str(error).strip()
+                # The server may have closed the old connection: try a new one.
+                return self._is_in_expected_schema()
+            self._connection_error = str(error).strip()
             return False
-        self._server_said = ""
+        self._connection_error = ""
         return is_found
 
     @property
@@ -196,7 +199,7 @@ class LocationMixin(Base):
         return str(schema) if schema is not None else None
 
     def _reconnect(self, locations: Locations | None) -> None:
-        """Put an assignment into force, for connections in all threads, or take it away."""
+        """Apply `locations` to connections in all threads; None restores the project's own."""
         settings_dict = self.connection.settings_dict
         wanted = locations.entries() if locations else {}
         if any(settings_dict[key] != wanted.get(key) for key in ("NAME", "OPTIONS")):
@@ -206,17 +209,17 @@ class LocationMixin(Base):
         programs.update()
 
 
-def become_stock(creation: Any) -> None:
-    """Turn a creation object of ours into one of stock Django's, until its database is destroyed.
+def revert_to_stock(creation: Any) -> None:
+    """Make a creation object behave as stock Django's until its database is destroyed.
 
-    It stays the same object, of which a test may have replaced methods. Its connection has the
-    project's own options: in another database there is no schema of ours.
+    Change the class of the same object, because a test may have patched its methods. Its
+    connection gets the project's own options: other databases have no worker schema.
     """
-    ours, locations = type(creation), Locations.of(creation.connection.settings_dict)
+    patched, locations = type(creation), Locations.of(creation.connection.settings_dict)
     stock = next(
-        one
-        for one in ours.__mro__
-        if issubclass(one, BaseDatabaseCreation) and not hasattr(one, "runner_settings")
+        base
+        for base in patched.__mro__
+        if issubclass(base, BaseDatabaseCreation) and not hasattr(base, "runner_settings")
     )
 
     def destroy_test_db(
@@ -230,12 +233,12 @@ def become_stock(creation: Any) -> None:
             stock.destroy_test_db(self, old_database_name, verbosity, keepdb, suffix)
         finally:
             if suffix is None:
-                self.__class__ = ours
+                self.__class__ = patched
                 self._reconnect(locations)
 
     creation._reconnect(None)
     if locations and locations.source and locations.worker:
-        # What stock Django's worker has, so that each one makes another database.
+        # Each worker creates a database of another name, as with stock Django.
         settings_dict = creation.connection.settings_dict
         settings_dict["NAME"] = names.clone_database(settings_dict["NAME"], locations.worker)
     creation.__class__ = type(stock.__name__, (stock,), {"destroy_test_db": destroy_test_db})

@@ -1,4 +1,4 @@
-"""Operations on a database whose tables have rows before each test."""
+"""Database operations that respect the reference data of worker schemas."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +13,25 @@ else:
 
 
 class SchemaOperations(Base):
-    """Mixed into a backend's operations class."""
+    """Mixin for a backend's operations class."""
 
     def sequence_reset_by_name_sql(self, style: Any, sequences: Any) -> list[str]:
-        """Set sequences as stock Django does, but no one below rows that are there to stay.
+        """Reset sequences as stock Django does, but to the next value after rows that remain.
 
-        Django calls it before each test of a class with `reset_sequences`.
+        Django calls this before each test of a class with `reset_sequences`.
         """
         creation: Any = self.connection.creation
-        is_ours = isinstance(creation, ResettingCreation)
-        kept = creation.prepare_sequence_reset() if is_ours else set()
+        is_resetting = isinstance(creation, ResettingCreation)
+        kept = creation.prepare_sequence_reset() if is_resetting else set()
         sequences = list(sequences)
-        others = [sequence for sequence in sequences if sequence["table"] not in kept]
-        ours = [sequence for sequence in sequences if sequence["table"] in kept]
+        empty = [sequence for sequence in sequences if sequence["table"] not in kept]
+        filled = [sequence for sequence in sequences if sequence["table"] in kept]
         return [
-            *super().sequence_reset_by_name_sql(style, others),
-            *(self._past_rows(one["table"], one["column"] or "id") for one in ours),
+            *super().sequence_reset_by_name_sql(style, empty),
+            *(self._set_after_rows(each["table"], each["column"] or "id") for each in filled),
         ]
 
-    def _past_rows(self, table: str, column: str) -> str:
+    def _set_after_rows(self, table: str, column: str) -> str:
         quoted = self.quote_name(table)
         return (
             sql.SQL(

@@ -1,4 +1,4 @@
-"""A database of its own for the classes that ask for one, in any process that runs tests."""
+"""Databases of classes marked with `own_database`: one in each process that runs tests."""
 
 import sys
 from contextlib import suppress
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..postgres.worker_schemas import SchemaSource
 
 
-class _Own(NamedTuple):
-    """The database of a process that is this worker; `source` is that of its schema."""
+class _OwnDatabase(NamedTuple):
+    """The worker's database for such classes; `source` is the source of its schema."""
 
     source: "SchemaSource"
     worker: int
@@ -32,74 +32,82 @@ class _Own(NamedTuple):
 
 
 class OwnDatabaseCreation(WorkerCreation):
-    """`WorkerCreation` that takes some classes to another database: what `install` mixes in.
+    """`WorkerCreation` that switches classes with `own_database` to a separate database.
 
-    It is made when the first such class comes, and kept for the others of this process.
+    The process creates the database for the first such class, and reuses it for the others.
     """
 
-    # The name of the database, also once it is dropped.
+    # Name of the database, also after it was dropped.
     own_database: str | None = None
-    _own: _Own | None = None
+    _own: _OwnDatabase | None = None
     _own_location: Location | None = None
     _own_lease: "Lease | None" = None
-    _is_making = False
-    # What holds for other classes, while one uses the database.
-    _shared: Locations | None = None
-    # The resets of the database where tests are not.
-    _other_resets: "Resetter | None" = None
+    _is_creating_own = False
+    # The locations of other classes, while a class uses the database.
+    _shared_locations: Locations | None = None
+    # The resets of the database that is not in use.
+    _inactive_resets: "Resetter | None" = None
 
     def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:
         if own_database and not self._is_current and self._is_used_by(test_class):
-            self._enter()
+            self._enter_own_database()
         else:
-            self._return()
+            self._leave_own_database()
         super().prepare_for(test_class)
 
     def _is_used_by(self, test_class: type) -> bool:
         wanted = getattr(test_class, "databases", "__all__")
-        return wanted == "__all__" or not self._aliases.isdisjoint(wanted)
+        return wanted == "__all__" or not self._aliases_of_database.isdisjoint(wanted)
 
     @property
-    def _aliases(self) -> set[str]:
-        """The aliases of the same database: all of them go where one goes."""
-        group = self._shared or self._locations
-        found = {one.alias: Locations.of(one.settings_dict) for one in connections.all()}
+    def _aliases_of_database(self) -> set[str]:
+        """The aliases that share this alias's database, and switch together."""
+        locations = self._shared_locations or self._locations
+        by_alias = {
+            connection.alias: Locations.of(connection.settings_dict)
+            for connection in connections.all()
+        }
         return {
-            alias for alias, one in found.items() if one and group and one.alias == group.alias
+            alias
+            for alias, other in by_alias.items()
+            if other and locations and other.alias == locations.alias
         }
 
     @property
     def resets(self) -> "Resetter | None":
-        """Also None in a database without rows to restore, where the flush is stock Django's.
+        """The resets of the current database; None if it has no copies of rows to restore.
 
-        A test that reads the catalog, or dumps the database, finds no schemas of ours there.
+        Flushes are then stock Django's, and the database has no schemas of this package, which
+        tests that read the catalog or dump the database would see.
         """
-        location = self._location if self._shared else None
+        location = self._location if self._shared_locations else None
         return None if location and location.template is None else super().resets
 
-    def _enter(self) -> None:
-        """Use the database from now on, unless this worker shares none with others anyway."""
+    def _enter_own_database(self) -> None:
+        """Switch to the separate database, unless the worker has a clone already."""
         locations = self._locations
-        if self._shared or not (locations and locations.location and locations.location.path):
+        if self._shared_locations or not (
+            locations and locations.location and locations.location.path
+        ):
             return
         abandon_transactions()
         primary: Any = connections[locations.alias].creation
-        location = primary.own_place()
-        self._shared = locations
-        self._go_to(location)
-        self._forget_types()
+        location = primary.get_or_create_own_database()
+        self._shared_locations = locations
+        self._use_own_location(location)
+        self._clear_type_caches()
         self._swap_resets()
 
-    def _return(self) -> None:
-        if self._shared is None:
+    def _leave_own_database(self) -> None:
+        if self._shared_locations is None:
             return
         abandon_transactions()
-        locations, self._shared = self._shared, None
+        locations, self._shared_locations = self._shared_locations, None
         self._reconnect(locations)
-        self._forget_types()
+        self._clear_type_caches()
         self._swap_resets()
 
-    def _go_to(self, location: Location) -> None:
+    def _use_own_location(self, location: Location) -> None:
         locations = self._locations
         assert locations is not None
         assert locations.worker is not None
@@ -107,62 +115,64 @@ class OwnDatabaseCreation(WorkerCreation):
             locations.with_location(locations.worker, location)._replace(extensions=None)
         )
 
-    def _forget_types(self) -> None:
-        """Let Django look up the OIDs of extensions' types again: another database has others.
+    def _clear_type_caches(self) -> None:
+        """Clear the caches of OIDs of hstore, citext and PostGIS types, which differ by database.
 
-        It keeps them by alias: those of hstore and citext, and of PostGIS, from 5.2 to 6.1.
+        Django 5.2 to 6.1 caches them by alias.
         """
         if signals := sys.modules.get("django.contrib.postgres.signals"):
             signals.get_hstore_oids.cache_clear()
             signals.get_citext_oids.cache_clear()
-        for found in getattr(self.connection, "_type_infos", {}).values():
-            found.pop(self._alias, None)
+        for type_infos in getattr(self.connection, "_type_infos", {}).values():
+            type_infos.pop(self._alias, None)
 
     def _swap_resets(self) -> None:
-        # Each remembers what its place was like. One connection for the two is enough.
+        # Each database has its own state of resets. Close the connection that is not needed.
         if self._resets is not None:
             self._resets.connection.close()
-        self._resets, self._other_resets = self._other_resets, self._resets
+        self._resets, self._inactive_resets = self._inactive_resets, self._resets
 
-    def own_place(self) -> Location:
-        """Return the database that this process has made; make it unless it has."""
+    def get_or_create_own_database(self) -> Location:
+        """Return the location of the separate database; create it on the first call."""
         if self._own_location is not None:
             return self._own_location
-        shared = self._shared or self._locations
+        shared = self._shared_locations or self._locations
         assert shared is not None
         assert shared.worker is not None
         from ..postgres import extra_database
 
-        self._own = own = _Own(shared.source or self._blueprint_of_run(), shared.worker)
-        self._is_making = True
+        self._own = own = _OwnDatabase(
+            shared.source or self._source_of_serial_run(), shared.worker
+        )
+        self._is_creating_own = True
         try:
-            self._go_to(Location(own.name))
-            self._own_location = self._copy_template(own) or self._build_own(own)
+            self._use_own_location(Location(own.name))
+            self._own_location = self._copy_template(own) or self._migrate_own(own)
             assert self._own_lease is not None
             extra_database.mark_ready(own.source, own.worker, self._own_lease.connection)
         finally:
-            self._is_making = False
+            self._is_creating_own = False
             self._reconnect(shared)
         return self._own_location
 
-    def _blueprint_of_run(self) -> "SchemaSource":
-        """Return one for a run without workers, which has planned none."""
+    def _source_of_serial_run(self) -> "SchemaSource":
+        """Return the source in a run without workers, for which none was planned."""
         test_databases = self._databases
         schema = test_databases.schemas(self._alias)[1]
         return test_databases.host(self._alias).schema_source(
             schema, reasons=("there is no template",)
         )
 
-    def _copy_template(self, own: _Own) -> Location | None:
-        """Make it from the template; return None where there is none, or it cannot be copied."""
+    def _copy_template(self, own: _OwnDatabase) -> Location | None:
+        """Create the database from the template; return None if that is not possible."""
         if own.source.template is None:
-            self._say_why_it_migrates(own, "there is no template")
+            self._log_migrating(own, "there is no template")
             return None
         from ..postgres import extra_database
         from ..postgres.snapshot import SnapshotError
         from ..postgres.structure_script import CopyError
 
-        self._create_own(own)
+        self._create_own_database(own)
         keeps_all = self.runner_settings.reset == "reference"
         try:
             with self._connect() as connection:
@@ -170,20 +180,20 @@ class OwnDatabaseCreation(WorkerCreation):
                     own.source, own.worker, connection, keep_template=keeps_all
                 )
         except (CopyError, SnapshotError) as error:
-            self._say_why_it_migrates(own, f"the template cannot be copied: {error}")
+            self._log_migrating(own, f"the template cannot be copied: {error}")
             return None
         return Location(own.name, (), template)
 
-    def _say_why_it_migrates(self, own: _Own, why: str) -> None:
+    def _log_migrating(self, own: _OwnDatabase, reason: str) -> None:
         self._log(
-            f"Worker {own.worker} runs the migrations in a database of its own for alias "
-            f"'{self._alias}', because {why}."
+            f"Worker {own.worker} runs the migrations in its own database for alias "
+            f"'{self._alias}', because {reason}."
         )
 
-    def _build_own(self, own: _Own) -> Location:
+    def _migrate_own(self, own: _OwnDatabase) -> Location:
         self._migrate()
         self._load_reference()
-        if not self._needs_reference:
+        if not self._needs_reference_copies:
             return Location(own.name)
         from ..postgres.names import Marker, MarkerState
         from ..postgres.template import Template
@@ -193,10 +203,10 @@ class OwnDatabaseCreation(WorkerCreation):
             template = Template.create_rows_only(connection, "public", marker, (), self._since)
         return Location(own.name, (), template.name)
 
-    def _create_own(self, own: _Own) -> None:
+    def _create_own_database(self, own: _OwnDatabase) -> None:
         from ..postgres import extra_database
 
-        self._release_own()
+        self._release_own_lease()
         self.own_database = own.name
         with self._creating():
             self._own_lease = extra_database.create(
@@ -204,7 +214,7 @@ class OwnDatabaseCreation(WorkerCreation):
             )
 
     def _execute_create(self, name: str) -> None:
-        """Create the database as stock Django does, but do not end the run where that fails."""
+        """Create the database as stock Django does, but raise SchemaRunnerError if that fails."""
         creation: Any = self
         parameters = {
             "dbname": self._quote_name(name),
@@ -215,33 +225,33 @@ class OwnDatabaseCreation(WorkerCreation):
                 creation._execute_create_test_db(cursor, parameters)
         except SystemExit as error:
             raise SchemaRunnerError(
-                f"Database {name!r} cannot be created: {error.__context__}"
+                f"Cannot create database {name!r}: {error.__context__}"
             ) from error
 
-    def count(self, name: str) -> None:
-        """Count a database that was made for some classes in what the run has used."""
+    def count_database(self, name: str) -> None:
+        """Add a class's own database to the usage of the run."""
         self._databases.usage.add(name, "public")
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
-        if not self._is_making:
+        if not self._is_creating_own:
             return super()._create_test_db(verbosity, autoclobber, keepdb)
         assert self._own is not None
-        self._create_own(self._own)
+        self._create_own_database(self._own)
         return self._own.name
 
     def _get_test_db_name(self) -> str:
-        if self._is_making and self._own is not None:
+        if self._is_creating_own and self._own is not None:
             return self._own.name
         return super()._get_test_db_name()
 
     def _connect(self) -> "Connection":
-        if self._is_making and self._own is not None:
+        if self._is_creating_own and self._own is not None:
             return self._server().connect(self._own.name)
         return super()._connect()
 
-    def leave(self, *, keep: bool) -> None:
+    def tear_down(self, *, keep: bool) -> None:
         self._drop_own()
-        super().leave(keep=keep)
+        super().tear_down(keep=keep)
 
     def destroy_test_db(self, *args: Any, suffix: str | None = None, **kwargs: Any) -> None:
         self._drop_own()
@@ -249,30 +259,30 @@ class OwnDatabaseCreation(WorkerCreation):
         if suffix is None and self.has_own_databases and locations and locations.source:
             from ..postgres import extra_database
 
-            # A server that is gone the rest of the clean-up tells of.
+            # If the server is gone, the rest of the tear-down reports it.
             with suppress(SchemaRunnerError):
                 extra_database.drop_all(locations.source, self._databases.log)
         super().destroy_test_db(*args, suffix=suffix, **kwargs)
 
     def _drop_own(self) -> None:
-        """Drop the database of this process: it is not for other runs, whatever these keep."""
-        self._return()
+        """Drop the database of this process, also with --keepdb."""
+        self._leave_own_database()
         own, self._own, self._own_location = self._own, None, None
         if own is None:
             return
-        if self._other_resets is not None:
-            self._other_resets.connection.close()
-            self._other_resets = None
-        self._release_own()
+        if self._inactive_resets is not None:
+            self._inactive_resets.connection.close()
+            self._inactive_resets = None
+        self._release_own_lease()
         if self.test_databases is not None:
-            self.count(own.name)
+            self.count_database(own.name)
         from ..postgres import extra_database
 
-        # A database with connections cannot be dropped yet; the run tries again.
+        # While the database has connections, it cannot be dropped; the run tries again.
         with suppress(psycopg.Error, SchemaRunnerError):
             extra_database.drop(own.source, own.worker)
 
-    def _release_own(self) -> None:
+    def _release_own_lease(self) -> None:
         if self._own_lease is not None:
             self._own_lease.close()
             self._own_lease = None

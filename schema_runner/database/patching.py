@@ -1,4 +1,4 @@
-"""Putting our mixins on Django's backend classes, and taking them off again."""
+"""Patch Django's database backend classes for a run, and restore them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from ..flush.hooks import replace_flushes
 from ..flush.registry import get_reset
 from ..postgres.server import CHECK_CLIENT
 from ..search_path import Locations, programs, set_locations
-from .extensions import sharing
+from .extensions import share_extensions
 from .introspection import SchemaIntrospection, narrow_methods
 from .operations import SchemaOperations
 from .own_database import OwnDatabaseCreation
@@ -26,53 +26,53 @@ if TYPE_CHECKING:
 
     from ..settings import Settings
 
-# Attribute of a connection, attribute of its class, and what goes into the latter.
-_SEAMS = (
+# Attribute of a connection, attribute of its class, and mixin for the latter.
+_MIXINS = (
     ("introspection", "introspection_class", SchemaIntrospection),
     ("ops", "ops_class", SchemaOperations),
 )
 
 
 def patch_backends(**attributes: Any) -> ExitStack:
-    """Teach every PostgreSQL alias about schemas until the returned stack is closed.
+    """Add the mixins to every PostgreSQL alias until the returned stack is closed.
 
-    `attributes` are set on the creation classes. The mixins go on each concrete connection
-    class, whose later instances in new threads have them too, and on the instances that
-    exist. A backend's subclass would override what is put on its base (PostGIS does), so
-    nothing is put on bases.
+    Set `attributes` on the creation classes. Patch each concrete connection class, for
+    connections in new threads, and the existing instances. Do not patch base classes, because a
+    backend's subclass may override their attributes, as PostGIS does.
     """
     undo = ExitStack()
-    # A run within a test makes its databases as the test's own run did.
+    # After a nested run (within a test), programs use the outer run's schema again.
     undo.callback(programs.export if programs.is_testing else programs.withdraw)
     programs.withdraw()
     attributes["process"] = os.getpid()
     attributes["project_databases"] = project_databases()
     mixed: set[type] = set()
     mixin_of_creation = _creation_mixin(attributes["runner_settings"])
-    seams: list[tuple[str, str, type]] = [
+    mixins: list[tuple[str, str, type]] = [
         ("creation", "creation_class", mixin_of_creation),
-        *_SEAMS,
+        *_MIXINS,
     ]
     for connection in connections.all():
         if connection.vendor == "postgresql":
             if type(connection) not in mixed:
                 narrow_methods(undo, type(connection).introspection_class)
-            for instance_name, class_name, mixin in seams:
+            for instance_name, class_name, mixin in mixins:
                 members = attributes if mixin is mixin_of_creation else {}
-                mix = partial(_mixed, mixin=mixin, members=members)
+                mix = partial(_mixed_class, mixin=mixin, members=members)
                 if type(connection) not in mixed:
                     _mix_in(undo, type(connection), class_name, mix)
-                _replace(undo, connection, instance_name, class_name, mix)
+                _replace_instance(undo, connection, instance_name, class_name, mix)
             if type(connection) not in mixed:
                 for name in ("make_cursor", "make_debug_cursor"):
-                    _set(undo, type(connection), name, sharing(getattr(type(connection), name)))
+                    original = getattr(type(connection), name)
+                    _set(undo, type(connection), name, share_extensions(original))
             mixed.add(type(connection))
-            undo.callback(_leave, connection, Locations.of(connection.settings_dict))
+            undo.callback(_restore_locations, connection, Locations.of(connection.settings_dict))
     replace_flushes(undo, get_reset)
     search_path_restore.restore_after_tests(undo)
-    # A run within a test must not take away what the test's own run has connected.
+    # With an id of its own, a nested run does not disconnect the outer run's receiver.
     signal_id = object()
-    connection_created.connect(_prepare, dispatch_uid=signal_id)
+    connection_created.connect(_configure_connection, dispatch_uid=signal_id)
     undo.callback(connection_created.disconnect, dispatch_uid=signal_id)
     return undo
 
@@ -99,13 +99,13 @@ def _set(undo: ExitStack, wrapper: type, name: str, value: Any) -> None:
         undo.callback(setattr, wrapper, name, original)
 
 
-def _mixed(original: type, mixin: type, members: dict[str, Any]) -> type:
-    # It has the mixin already in a run within a test, or from the class it inherits from.
+def _mixed_class(original: type, mixin: type, members: dict[str, Any]) -> type:
+    # In a nested run, or if it inherits from a patched class, the class has the mixin already.
     bases = (original,) if issubclass(original, mixin) else (mixin, original)
     return type(mixin.__name__, bases, members)
 
 
-def _replace(
+def _replace_instance(
     undo: ExitStack,
     connection: "BaseDatabaseWrapper",
     instance_name: str,
@@ -116,13 +116,13 @@ def _replace(
     replacement = getattr(type(connection), class_name)
     undo.callback(setattr, connection, instance_name, original)
     if not issubclass(replacement, type(original)):
-        # Backends for tenants put an instance of another class there than they name.
+        # Backends such as django-tenants use an instance of another class than they name.
         replacement = mix(type(original))
     setattr(connection, instance_name, replacement(connection))
 
 
-def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
-    """Do what a new connection needs beyond its OPTIONS."""
+def _configure_connection(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
+    """Set up a new connection beyond its OPTIONS."""
     locations = Locations.of(connection.settings_dict)
     if locations is None:
         return
@@ -130,20 +130,20 @@ def _prepare(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
         with suppress(psycopg.errors.InvalidParameterValue):
             connection.connection.execute(CHECK_CLIENT)
     search_path_restore.watch_connection(connection)
-    # One that comes from a pool is as whoever has used it before has left it.
+    # A connection from a pool keeps the settings of its previous user.
     is_pooled = connection.settings_dict["OPTIONS"].get("pool")
     if (locations.sets_path_on_connect or is_pooled) and locations.search_path is not None:
         search_path_restore.set_search_path(connection.connection, locations.search_path)
 
 
-def _leave(connection: "BaseDatabaseWrapper", before: Locations | None) -> None:
-    # A run within a test gives back what the test's own run has assigned.
+def _restore_locations(connection: "BaseDatabaseWrapper", before: Locations | None) -> None:
+    # A nested run restores the locations of the outer run.
     set_locations(connection.settings_dict, before)
 
 
 @contextmanager
-def migrations_switched_off() -> Iterator[None]:
-    """Have every alias built as with TEST["MIGRATE"] = False."""
+def migrations_disabled() -> Iterator[None]:
+    """Set TEST["MIGRATE"] = False for every alias while the context is active."""
     tests = [connection.settings_dict["TEST"] for connection in connections.all()]
     before = [test["MIGRATE"] for test in tests]
     for test in tests:

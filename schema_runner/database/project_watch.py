@@ -1,4 +1,4 @@
-"""The project's own database beside tests: what they may not name, and what they have changed."""
+"""Checks of the project's own database: models that name a schema, and changes by tests."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -27,67 +27,64 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-# From this version on a session can be told to have its statistics counted at once.
-_FLUSHES = 150000
+# pg_stat_force_next_flush() exists from PostgreSQL 15 on.
+_FLUSH_VERSION = 150000
 _FLUSH = b"SELECT pg_catalog.pg_stat_force_next_flush()"
-# How long, in seconds, to wait for the sessions of what a class has started, and of all tests.
+# Seconds to wait for sessions of programs that tests started, after a class and after all tests.
 _AFTER_CLASS = 0.1
 _AT_END = 1.0
 
 
 class ProjectComparison(NamedTuple):
-    """What has changed in a database by the end of a run, outside of its schemas.
-
-    `changes` maps names to what has happened, `sessions` are those of others that were seen, and
-    `notes` say what could not be compared.
-    """
+    """Changes in a database during a run, outside of the run's schemas."""
 
     database: str
-    changes: dict[str, str]
-    sessions: Sequence[str]
-    notes: Sequence[str]
+    changes: dict[str, str]  # Maps names of objects to descriptions of their changes.
+    sessions: Sequence[str]  # Application names of other sessions.
+    notes: Sequence[str]  # Reasons why something could not be compared.
 
 
 class ProjectChangesCreation(OwnDatabaseCreation, Base):
-    """What `install` mixes in, in place of its base, where the host database is the project's."""
+    """`OwnDatabaseCreation` that compares the project's own database before and after tests."""
 
-    # The runner's, in the process that runs the suite.
+    # Shared with the runner, in the process that runs the suite.
     comparisons: ClassVar[list[ProjectComparison]] = []
 
-    # Before the tests, and as this process has seen it last.
-    _before: ProjectState | None = None
-    _seen: ProjectState | None = None
+    # The state before the tests, and when this process last read it.
+    _state_before: ProjectState | None = None
+    _last_state: ProjectState | None = None
     _digest: int | None = None
-    _looked = ""
-    _others: Sequence[str] = ()
-    # Where there are no resets, whose connection would do.
+    # The server's time at the last check.
+    _last_check = ""
+    _other_sessions: Sequence[str] = ()
+    # Used if there are no resets; otherwise checks use their connection.
     _own_connection: ResetConnection | None = None
 
-    def _obtain_host(self) -> None:
-        # A run within a test finds this class, and may have other settings.
+    def _open_host(self) -> None:
+        # A nested run, within a test, has this class too, but maybe other settings.
         if self._is_current:
-            self._refuse_models()
-        super()._obtain_host()
+            self._check_models()
+        super()._open_host()
 
-    def _refuse_models(self) -> None:
-        """Raise SchemaRunnerError for models whose tables are named with a schema."""
-        found = {
+    def _check_models(self) -> None:
+        """Raise SchemaRunnerError if an untrusted model names a schema in `db_table`."""
+        tables = {
             model._meta.label: model._meta.db_table
             for model in apps.get_models(include_auto_created=True)
             if names.has_schema(model._meta.db_table) and self._is_used(model)
         }
         refused = {
             label: table
-            for label, table in found.items()
+            for label, table in tables.items()
             if label not in self.runner_settings.trusted_models
         }
         if refused:
             listed = [f"{label} ({table!r})" for label, table in refused.items()]
             raise SchemaRunnerError(
-                f"Models name a schema in db_table, so that their tests would reach the project's "
-                f"own tables: {listing(listed, 10)}. Leave the schema out, so that search_path "
-                f"decides, or use --host-database test. Models whose tables are only read can be "
-                f'listed in SCHEMA_RUNNER["TRUSTED_MODELS"] as "app_label.Model".'
+                f"Models name a schema in db_table, so their tests would use the project's own "
+                f"tables: {listing(listed, 10)}. Remove the schema name, or use --host-database "
+                f"test. If tests only read such a table, list its model in "
+                f'SCHEMA_RUNNER["TRUSTED_MODELS"], as "app_label.Model".'
             )
 
     def _is_used(self, model: Any) -> bool:
@@ -97,102 +94,102 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
 
     def create_test_db(self, *args: Any, **kwargs: Any) -> str:
         name = super().create_test_db(*args, **kwargs)
-        # For a run within a test this has become stock Django's.
+        # In a nested run, `revert_to_stock` has changed the class of this object.
         test_databases = getattr(self, "test_databases", None)
         if test_databases and self._is_current and test_databases.host_name(self._alias):
             host = test_databases.host(self._alias)
-            self._seen = ProjectState.read(host.connection)
-            self._before = self._seen.with_definitions(host.connection)
-            self._others = sessions.other_sessions(host.connection, host.lease.run)
-            self._looked = sessions.server_time(host.connection)
+            self._last_state = ProjectState.read(host.connection)
+            self._state_before = self._last_state.with_definitions(host.connection)
+            self._other_sessions = sessions.other_sessions(host.connection, host.lease.run)
+            self._last_check = sessions.server_time(host.connection)
         return name
 
     def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
         suffix = args[3] if len(args) > 3 else kwargs.get("suffix")
-        if suffix is None and self._before is not None:
-            self._compare(self._before)
-            self._before = None
+        if suffix is None and self._state_before is not None:
+            self._compare(self._state_before)
+            self._state_before = None
         super().destroy_test_db(*args, **kwargs)
 
     def _compare(self, before: ProjectState) -> None:
         host = self._databases.host(self._alias)
         connection, run = host.connection, host.lease.run
-        found, others, notes = dict[str, str](), [*self._others], list[str]()
+        changed, others, notes = dict[str, str](), [*self._other_sessions], list[str]()
         self.close_resets()
-        self._close_own()
+        self._close_check_connection()
         disconnect()
         try:
             sessions.end_test_sessions(connection, host.name, run)
             application = names.application_name(run)
             sessions.wait_for_new_sessions(
-                connection, self._looked, application=application, known=(), limit=_AT_END
+                connection, self._last_check, application=application, known=(), limit=_AT_END
             )
             after = ProjectState.read(connection).with_definitions(connection)
-            found = changes(connection, before, after)
+            changed = changes(connection, before, after)
             others += sessions.other_sessions(connection, run)
             if not (before.tracks_counts and after.tracks_counts):
-                notes.append("rows cannot be told to have changed, for track_counts is off")
+                notes.append("changed rows cannot be detected, because track_counts is off")
             elif not has_comparable_statistics(before, after):
                 notes.append(
-                    "rows cannot be told to have changed, for statistics were reset meanwhile"
+                    "changed rows cannot be detected, because statistics were reset during the run"
                 )
         except (psycopg.Error, SchemaRunnerError) as error:
-            notes.append(f"it cannot be told what has changed: {str(error).strip()}")
+            notes.append(f"changes cannot be detected: {str(error).strip()}")
         self.comparisons.append(
             ProjectComparison(
                 host.name,
-                {name: what for name, what in found.items() if not self._is_expected(name)},
+                {name: what for name, what in changed.items() if not self._is_expected(name)},
                 sorted(set(others)),
                 notes,
             )
         )
 
     def changes_outside(self) -> frozenset[str]:
-        """Name what is another than when this was asked last, at the end of the class before."""
+        """Return the names of objects that changed since the last call, after the class before."""
         locations = self._locations
         if locations is None or locations.alias != self._alias or not self._location:
             return frozenset()
         try:
-            return self._changes_outside(self._standing.get())
+            return self._find_changes(self._check_connection.get())
         except (psycopg.Error, SchemaRunnerError):
-            # In the end all is compared once more.
+            # The comparison at the end of the run covers all changes.
             return frozenset()
 
-    def _changes_outside(self, connection: Connection) -> frozenset[str]:
-        if connection.info.server_version >= _FLUSHES:
+    def _find_changes(self, connection: Connection) -> frozenset[str]:
+        if connection.info.server_version >= _FLUSH_VERSION:
             search_path_restore.execute_on_idle(_FLUSH)
-        if self._looked:
+        if self._last_check:
             sessions.wait_for_new_sessions(
                 connection,
-                self._looked,
+                self._last_check,
                 application=str(self.connection.settings_dict["OPTIONS"].get("application_name")),
                 known=search_path_restore.open_backend_pids(),
                 limit=_AFTER_CLASS,
             )
-        self._looked = sessions.server_time(connection)
-        before, value = self._seen, digest(connection)
+        self._last_check = sessions.server_time(connection)
+        before, value = self._last_state, digest(connection)
         if value == self._digest:
             return frozenset()
-        self._digest, self._seen = value, ProjectState.read(connection)
-        self._standing.release()
-        names_changed = changed_objects(before, self._seen) if before else ()
-        return frozenset(name for name in names_changed if not self._is_expected(name))
+        self._digest, self._last_state = value, ProjectState.read(connection)
+        self._check_connection.release()
+        changed = changed_objects(before, self._last_state) if before else ()
+        return frozenset(name for name in changed if not self._is_expected(name))
 
     def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:
         super().prepare_for(test_class, own_database=own_database)
-        if self._seen is None:
+        if self._last_state is None:
             self.changes_outside()
 
-    def forget(self) -> None:
-        super().forget()
-        self._before = self._seen = self._digest = self._own_connection = None
+    def reset_after_fork(self) -> None:
+        super().reset_after_fork()
+        self._state_before = self._last_state = self._digest = self._own_connection = None
 
-    def leave(self, *, keep: bool) -> None:
-        self._close_own()
-        super().leave(keep=keep)
+    def tear_down(self, *, keep: bool) -> None:
+        self._close_check_connection()
+        super().tear_down(keep=keep)
 
     @property
-    def _standing(self) -> ResetConnection:
+    def _check_connection(self) -> ResetConnection:
         if resets := self.resets:
             return resets.connection
         if self._own_connection is None:
@@ -203,13 +200,13 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
             )
         return self._own_connection
 
-    def _close_own(self) -> None:
+    def _close_check_connection(self) -> None:
         if self._own_connection is not None:
             self._own_connection.close()
             self._own_connection = None
 
     def _is_expected(self, name: str) -> bool:
-        """Whether a pattern matches the name, or what is behind its kind."""
+        """Whether a pattern in EXPECTED_CHANGES matches the name, with or without its type."""
         texts = (name, name.partition(" ")[2])
         patterns = self.runner_settings.expected_changes
         return any(fnmatchcase(text, pattern) for text in texts for pattern in patterns)

@@ -1,4 +1,4 @@
-"""What runs keep for each other, and how they know that it still holds."""
+"""Reuse of pools and snapshots of earlier runs, and keeping them for later runs."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from .snapshot_files import (
     SnapshotsMixin,
     comparable_parts,
     is_unchanged,
-    why_rebuilt,
+    rebuild_reason,
 )
 
 if TYPE_CHECKING:
@@ -31,17 +31,17 @@ else:
 
 
 class ReuseMixin(SnapshotsMixin, Base):
-    """The part of `SchemaCreation` that uses what an earlier run has kept, and keeps it."""
+    """The part of `SchemaCreation` that uses and keeps pools and snapshots."""
 
     _server_facts: Sequence[str] = ()
-    # What `reference.load` has returned.
+    # The transaction after which `load_reference_data` loaded rows; None if it loaded none.
     _since: int | None = None
-    # Whether tests use what an earlier run has kept.
+    # Whether this run uses a pool.
     _is_reused = False
 
     def _want(self, connection: Connection) -> "PoolCriteria | None":
-        """Return which kept schemas the run can use; None if it uses none."""
-        if not self._is_wanted_later or self.runner_settings.strategy != "template":
+        """Compute the fingerprint; return the pool to look for, or None without --keepdb."""
+        if not self._serves_other_runs or self.runner_settings.strategy != "template":
             return None
         from ..fingerprint.fingerprint import server_facts
 
@@ -60,7 +60,7 @@ class ReuseMixin(SnapshotsMixin, Base):
             now=self._now,
             oldest=self._oldest,
             max_others=self.runner_settings.keep_pools - 1,
-            report_nearest=self._pass_over,
+            report_nearest=self._note_unusable,
         )
 
     def _current_parts(self) -> dict[str, str]:
@@ -76,35 +76,35 @@ class ReuseMixin(SnapshotsMixin, Base):
         )
 
     def _use_kept(self, verbosity: int, *, serialize: bool) -> str | None:
-        """Do what stock Django's `create_test_db` does, where a pool has all that it makes."""
+        """Use a pool in place of a build; return the database's name, or None without a pool."""
         if self._fingerprint is None:
             return None
         from ..postgres.structure_script import CopyError
 
         test_databases, alias = self._databases, self._alias
         if test_databases.is_kept_for_clones(alias):
-            self._say_reused("database", verbosity)
+            self._log_reuse("database", verbosity)
             test_databases.log(
                 test_databases.host_database(alias).clone_reason
-                or self._of_clones("a schema cannot be copied, as an earlier run has found.")
+                or self._clones_message("an earlier run found that its schema cannot be copied.")
             )
-            self._sets_path()
-            self._use_clone_alone()
-            return self._use_ready(serialize=serialize)
+            self._check_backend_sets_path()
+            self._use_clone_without_workers()
+            return self._finish_reuse(serialize=serialize)
         try:
-            if not test_databases.lease_kept(alias):
+            if not test_databases.lease_from_pool(alias):
                 return None
         except CopyError as error:
             raise SchemaRunnerError(
-                f"What is kept for alias '{alias}' cannot be copied any more, because of "
-                f"{listing(error.reasons)}. Run once with --clear-pools, which removes it."
+                f"The pool of alias '{alias}' can no longer be copied: {listing(error.reasons)}. "
+                f"Remove it with --clear-pools."
             ) from error
-        self._say_reused("schemas", verbosity)
+        self._log_reuse("schemas", verbosity)
         self._keep_snapshot(only_first=True)
-        return self._use_ready(serialize=serialize)
+        return self._finish_reuse(serialize=serialize)
 
     def _use_snapshot(self, verbosity: int, autoclobber: bool, *, serialize: bool) -> str | None:
-        """Do the same where a snapshot has all."""
+        """Use a snapshot in place of a build; return the database's name, or None without one."""
         if self._snapshot_dir is None:
             return None
         from ..postgres.snapshot import Snapshot, SnapshotError
@@ -121,13 +121,13 @@ class ReuseMixin(SnapshotsMixin, Base):
                 else:
                     self._restore_database(snapshot, create)
             except CopyError as error:
-                self._refuse(path, listing(error.reasons))
+                self._reject_snapshot(path, listing(error.reasons))
                 continue
             except SnapshotError as error:
-                self._refuse(path, error)
+                self._reject_snapshot(path, error)
                 continue
-            self._say(f"Using the snapshot {path}", verbosity)
-            return self._use_ready(serialize=serialize)
+            self._log_action(f"Using the snapshot {path}", verbosity)
+            return self._finish_reuse(serialize=serialize)
         return None
 
     def _restore_schema(self, snapshot: "Snapshot") -> None:
@@ -141,15 +141,15 @@ class ReuseMixin(SnapshotsMixin, Base):
         test_databases, alias = self._databases, self._alias
         test_databases.host_database(alias).restore_database(snapshot, create)
         test_databases.log(snapshot.extra["why"])
-        self._sets_path()
-        test_databases.turn_to_clones(alias)
-        self._leave_to_clones(snapshot.extra)
+        self._check_backend_sets_path()
+        test_databases.use_clones(alias)
+        self._prepare_clone_source(snapshot.extra)
 
     def _create_as_stock(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
 
     def _recording(self) -> "AbstractContextManager[Recording | None]":
-        """Record what the build in the body of the `with` depends on, if anybody is to know."""
+        """Return a context that records the dependencies of a build, if the run keeps it."""
         if self._fingerprint is None:
             return nullcontext()
         from ..fingerprint import Recording
@@ -157,34 +157,37 @@ class ReuseMixin(SnapshotsMixin, Base):
         return Recording(self.runner_settings)
 
     def _keep_template(self, recording: "Recording | None") -> None:
-        """Make the template, also for other runs if nothing has been edited in the meantime."""
+        """Create the template, and write the snapshot."""
         self._plan_copies(self._facts(recording), self._since)
         self._keep_snapshot()
 
     def _facts(self, recording: "Recording | None") -> dict[str, Any]:
-        """Return what later runs compare with theirs."""
-        return {"dependencies": self._recorded(recording), "parts": comparable_parts(self._parts)}
+        """Return the dependencies and fingerprint parts that later runs compare."""
+        return {
+            "dependencies": self._build_dependencies(recording),
+            "parts": comparable_parts(self._parts),
+        }
 
-    def _recorded(self, recording: "Recording | None") -> dict[str, str]:
-        """Return what the build has depended on."""
+    def _build_dependencies(self, recording: "Recording | None") -> dict[str, str]:
+        """Return the recorded dependencies of the build."""
         if recording and self._current_parts() != self._parts:
-            # Nobody could say which of the two fingerprints it is of.
+            # Files changed during the build, so its fingerprint is unknown.
             return {EDITED: ""}
         return recording.dependencies() if recording else {}
 
-    def _prepare_clones(self, why: str, recording: "Recording | None") -> None:
-        """Leave the host database to be cloned, also by other runs."""
-        extra = {**self._facts(recording), "why": self._of_clones(why)}
+    def _keep_for_clones(self, reason: str, recording: "Recording | None") -> None:
+        """Prepare the host database for cloning, by this run and later ones."""
+        extra = {**self._facts(recording), "why": self._clones_message(reason)}
         self._keep_snapshot(cloned=extra)
-        self._leave_to_clones(extra)
+        self._prepare_clone_source(extra)
 
-    def _leave_to_clones(self, extra: Mapping[str, Any]) -> None:
-        self._use(None)
+    def _prepare_clone_source(self, extra: Mapping[str, Any]) -> None:
+        self._switch_to(None)
         self._databases.host_database(self._alias).prepare_clones(extra)
-        self._use_clone_alone()
+        self._use_clone_without_workers()
 
-    def _use_clone_alone(self) -> None:
-        """Use a clone without --parallel too, so that a kept database stays as it was built."""
+    def _use_clone_without_workers(self) -> None:
+        """Without --parallel, use a clone if the host database is kept."""
         test_databases = self._databases
         if test_databases.workers == 1 and test_databases.is_kept_for_clones(self._alias):
             self._clone(1, verbosity=0)
@@ -192,41 +195,41 @@ class ReuseMixin(SnapshotsMixin, Base):
     def _clone(self, worker: int, verbosity: int) -> None:
         raise NotImplementedError
 
-    def _say_reused(self, what: str, verbosity: int) -> None:
-        # Not a time of day: that of TIME_ZONE need not be the user's.
+    def _log_reuse(self, what: str, verbosity: int) -> None:
+        # An age, not a time of day: TIME_ZONE need not be the user's time zone.
         age = self._now - self._databases.host(self._alias).pool_created_at
-        self._say(f"Using the {what} of {ago(age)}", verbosity)
+        self._log_action(f"Using the {what} of {ago(age)}", verbosity)
         self._is_reused = True
 
-    def _say_anew(self, verbosity: int) -> None:
-        """Say why nothing that is kept is used, where that was asked for."""
-        if verbosity < 1 or not self._is_wanted_later:
+    def _log_rebuild(self, verbosity: int) -> None:
+        """Log why no pool or snapshot is used, if the run keeps one."""
+        if verbosity < 1 or not self._serves_other_runs:
             return
         if self._fingerprint is None:
-            self.log('Building anew: with STRATEGY "migrate" nothing is used again.')
+            self.log('Building anew: STRATEGY "migrate" reuses nothing.')
             return
-        why = why_rebuilt(
+        reason = rebuild_reason(
             self._nearest,
             fingerprint=self._fingerprint,
             parts=self._parts,
             days=self.runner_settings.keep_days,
             now=self._now,
         )
-        self.log(f"Building anew: {why}.")
+        self.log(f"Building anew: {reason}.")
 
-    def _say(self, what: str, verbosity: int) -> None:
-        """Say what is done about the alias, as stock Django says it."""
+    def _log_action(self, what: str, verbosity: int) -> None:
+        """Log an action on the alias's database in stock Django's form."""
         if verbosity >= 1:
             name = self._get_test_db_name()
             display = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
             self.log(f"{what} for alias {display}...")
 
-    def _use_ready(self, *, serialize: bool) -> str:
-        """Use a schema that has been made without stock Django, and do the rest as that does."""
+    def _finish_reuse(self, *, serialize: bool) -> str:
+        """Do the rest of stock Django's `create_test_db`, after a build was skipped."""
         import_management()
-        self._use(1)
+        self._switch_to(1)
         if not self._databases.is_cloned(self._alias):
-            self._settle()
+            self._verify_search_path()
         self._send_post_migrate()
         assert self._location is not None
         name = self._location.database
@@ -245,8 +248,9 @@ class ReuseMixin(SnapshotsMixin, Base):
         try:
             post_migrate.send_and_roll_back(self._alias)
         except Exception as error:
-            # It has not failed where the tables were empty, as they are for stock Django.
+            # With stock Django, handlers run on empty tables, where this one did not fail.
             self._log(
-                f"Warning: a handler of post_migrate has failed with what is kept for alias "
-                f"'{self._alias}', so what handlers make in memory may be missing: {error!r}"
+                f"Warning: a post_migrate handler failed on the reused rows of alias "
+                f"'{self._alias}', so objects that handlers create in memory may be missing: "
+                f"{error!r}"
             )

@@ -1,4 +1,4 @@
-"""Snapshot files, and why a run builds although earlier ones have kept something."""
+"""Snapshot files, and the reason why a run builds anew."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -19,22 +19,19 @@ _DAY = 24 * 60 * 60
 
 
 class UnusedPool(NamedTuple):
-    """What comes nearest to what a run wants, and cannot be used.
-
-    It was `made` at that time, in seconds since the Unix epoch, and has the `extra` facts.
-    """
+    """The pool or snapshot that comes closest to the run's fingerprint, but cannot be used."""
 
     fingerprint: str
-    made: int
-    extra: Mapping[str, Any]
+    made: int  # Time of creation, in seconds since the Unix epoch.
+    extra: Mapping[str, Any]  # Its dependencies and fingerprint parts.
 
 
 def comparable_parts(parts: Mapping[str, str]) -> dict[str, str]:
-    """Return what later runs compare their parts of the fingerprint with."""
+    """Shorten the hashes of fingerprint parts, for later runs to compare."""
     return {name: value[:_DIGITS] for name, value in parts.items()}
 
 
-def why_rebuilt(
+def rebuild_reason(
     nearest: UnusedPool | None,
     *,
     fingerprint: str,
@@ -42,49 +39,49 @@ def why_rebuilt(
     days: float,
     now: int,
 ) -> str:
-    """Say what is different from what comes nearest, or what else keeps it from being used."""
+    """Return why the nearest pool or snapshot cannot be used, for the line `Building anew`."""
     if nearest is None:
         return "nothing is kept yet"
     if nearest.fingerprint != fingerprint:
-        names = _different(nearest.extra.get("parts"), comparable_parts(parts))
+        names = _changed_parts(nearest.extra.get("parts"), comparable_parts(parts))
     elif nearest.made < now - days * 24 * 60 * 60:
-        return f"what is kept is more than {days:g} days old (KEEP_DAYS)"
+        return f"the last build is more than {days:g} days old (KEEP_DAYS)"
     elif EDITED in nearest.extra.get("dependencies", ()):
         return "files were edited during the last build"
     else:
-        names = _changed(nearest.extra.get("dependencies"))
-    return f"{listing(names)} changed" if names else "what is kept cannot be used any more"
+        names = _changed_dependencies(nearest.extra.get("dependencies"))
+    return f"{listing(names)} changed" if names else "the last build can no longer be used"
 
 
-def _different(before: object, now: Mapping[str, str]) -> list[str]:
+def _changed_parts(before: object, now: Mapping[str, str]) -> list[str]:
     if not isinstance(before, dict):
         return ["version of django-schema-runner"]
     return [name for name in {**now, **before} if before.get(name) != now.get(name)]
 
 
-def _changed(dependencies: object) -> list[str]:
+def _changed_dependencies(dependencies: object) -> list[str]:
     if not isinstance(dependencies, dict):
         return []
     from .. import fingerprint
 
-    found = [name.partition(":") for name in fingerprint.changed(dependencies)]
-    return [f"{_KINDS[kind]} {name}" if kind in _KINDS else kind for kind, _, name in found]
+    parts = [name.partition(":") for name in fingerprint.changed(dependencies)]
+    return [f"{_KINDS[kind]} {name}" if kind in _KINDS else kind for kind, _, name in parts]
 
 
 class SnapshotsMixin(BuildMixin):
     """The part of `SchemaCreation` that reads and writes snapshots."""
 
-    # The hash of what decides the contents of a schema; None if nothing is kept.
+    # None if the run neither uses nor keeps pools or snapshots.
     _fingerprint: str | None = None
-    # What that is made of.
+    # The hashed parts of the fingerprint.
     _parts: Mapping[str, str] = MappingProxyType({})
-    # What comes nearest to that, where nothing can be used.
+    # The first unusable pool or snapshot that the run found.
     _nearest: UnusedPool | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Snapshots that this run could not use, which another one takes the place of.
-        self._refused: list[Path] = []
+        # Damaged snapshots, which a new one replaces.
+        self._rejected: list[Path] = []
 
     @cached_property
     def _now(self) -> int:
@@ -100,7 +97,7 @@ class SnapshotsMixin(BuildMixin):
         return Path(folder) if folder and self._fingerprint else None
 
     def _snapshots(self) -> "Iterator[tuple[Path, Snapshot | DatabaseSnapshot]]":
-        """Yield the snapshots that may be used, with their files."""
+        """Yield usable snapshots with their paths; log a warning for damaged ones."""
         if self._snapshot_dir is None or self._fingerprint is None:
             return
         from ..postgres.database_snapshot import DatabaseSnapshot
@@ -110,24 +107,24 @@ class SnapshotsMixin(BuildMixin):
             try:
                 snapshot = DatabaseSnapshot.read(path) or Snapshot.read(path)
                 if snapshot.fingerprint != self._fingerprint:
-                    raise SnapshotError("it is that of something else")
+                    raise SnapshotError("its fingerprint does not match its name")
                 if _dependencies(snapshot.extra) is None:
-                    raise SnapshotError("it does not say what it depends on")
+                    raise SnapshotError("it has no list of dependencies")
             except SnapshotError as error:
-                self._refuse(path, error)
+                self._reject_snapshot(path, error)
                 continue
             if snapshot.made >= self._oldest and is_unchanged(snapshot.extra):
                 yield path, snapshot
             else:
-                self._pass_over(snapshot.fingerprint, snapshot.made, snapshot.extra)
-        self._pass_over_newest(self._snapshot_dir)
+                self._note_unusable(snapshot.fingerprint, snapshot.made, snapshot.extra)
+        self._note_newest_snapshot(self._snapshot_dir)
 
-    def _pass_over(self, *nearest: Any) -> None:
-        # What is on the server comes first.
+    def _note_unusable(self, *nearest: Any) -> None:
+        # Pools, which are checked first, take precedence.
         self._nearest = self._nearest or UnusedPool(*nearest)
 
-    def _pass_over_newest(self, folder: Path) -> None:
-        """Note the newest snapshot of this alias, as the one that cannot be used."""
+    def _note_newest_snapshot(self, folder: Path) -> None:
+        """Record the newest snapshot of this alias as unusable, if nothing else was found."""
         from ..postgres.snapshot import SnapshotError, list_newest_first, read_metadata
 
         alias = comparable_parts(self._parts).get("alias")
@@ -135,22 +132,23 @@ class SnapshotsMixin(BuildMixin):
             with suppress(SnapshotError):
                 fingerprint, made, extra = read_metadata(path)
                 if dict(extra.get("parts") or {}).get("alias") == alias:
-                    self._pass_over(fingerprint, made, extra)
+                    self._note_unusable(fingerprint, made, extra)
                     return
 
-    def _refuse(self, path: Path, why: object) -> None:
-        self._refused.append(path)
-        self._log(f"Warning: snapshot {path} is ignored: {why}.")
+    def _reject_snapshot(self, path: Path, reason: object) -> None:
+        self._rejected.append(path)
+        self._log(f"Warning: ignoring snapshot {path}: {reason}.")
 
     def _keep_snapshot(
         self, *, only_first: bool = False, cloned: Mapping[str, Any] | None = None
     ) -> None:
-        """Write a snapshot of the template for other machines, if SNAPSHOT_DIR is set.
+        """Write a snapshot of the template, if SNAPSHOT_DIR is set.
 
-        With `cloned`, facts about a database that workers clone, write a dump of that instead.
+        If workers use clones, pass the extra facts as `cloned`: the snapshot then contains a
+        dump of the host database. With `only_first`, do not add to an existing snapshot.
         """
-        folder, wanted = self._snapshot_dir, self._fingerprint
-        if folder is None or wanted is None:
+        folder, fingerprint = self._snapshot_dir, self._fingerprint
+        if folder is None or fingerprint is None:
             return
         from ..fingerprint import digest
         from ..postgres.snapshot import (
@@ -161,25 +159,27 @@ class SnapshotsMixin(BuildMixin):
         )
         from ..postgres.structure_script import CopyError
 
-        if only_first and list_with_fingerprint(folder, wanted):
+        if only_first and list_with_fingerprint(folder, fingerprint):
             return
         try:
-            snapshot = self._snapshot(wanted, cloned)
+            snapshot = self._snapshot(fingerprint, cloned)
             dependencies = snapshot.extra["dependencies"] if snapshot else {EDITED: ""}
             if snapshot and EDITED not in dependencies:
                 variant = digest(repr(sorted(dependencies.items())))
                 if cloned is None:
-                    # Or every run that found it would refuse it.
-                    self._databases.prove_template(self._alias)
-                snapshot.write(path := snapshot_path(folder, wanted, variant[:16]))
+                    # A snapshot that cannot be copied would be rejected by every later run.
+                    self._databases.verify_template(self._alias)
+                snapshot.write(path := snapshot_path(folder, fingerprint, variant[:16]))
                 self._log(f"Wrote the snapshot {path}.")
-                for refused in self._refused:
-                    if refused != path:
-                        refused.unlink(missing_ok=True)
+                for rejected in self._rejected:
+                    if rejected != path:
+                        rejected.unlink(missing_ok=True)
                 remove_older(folder, self._oldest)
         except (CopyError, SnapshotError, OSError) as error:
-            why = listing(error.reasons) if isinstance(error, CopyError) else error
-            self._log(f"Warning: no snapshot of alias '{self._alias}' is kept in {folder}: {why}.")
+            reason = listing(error.reasons) if isinstance(error, CopyError) else error
+            self._log(
+                f"Warning: cannot write a snapshot of alias '{self._alias}' to {folder}: {reason}."
+            )
 
     def _snapshot(
         self, fingerprint: str, cloned: Mapping[str, Any] | None
@@ -205,13 +205,13 @@ def is_unchanged(extra: Mapping[str, Any]) -> bool:
 
 
 def _dependencies(extra: object) -> dict[str, str] | None:
-    """Return what a template says it depends on; None where it says nothing that makes sense."""
-    found = extra.get("dependencies") if isinstance(extra, dict) else None
-    return found if isinstance(found, dict) else None
+    """Return the dependencies stored with a pool or snapshot; None if they are malformed."""
+    dependencies = extra.get("dependencies") if isinstance(extra, dict) else None
+    return dependencies if isinstance(dependencies, dict) else None
 
 
-# Stands for dependencies that cannot be as they were.
+# In place of dependencies, if files changed during the build: it cannot be reused.
 EDITED = "edited during the build"
 _KINDS = {"setting": "setting", "package": "version of"}
-# How much of a hash tells two apart.
+# Hexadecimal digits kept of each part's hash.
 _DIGITS = 8

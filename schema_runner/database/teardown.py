@@ -1,4 +1,4 @@
-"""Dropping or keeping what a run has made; --clear-pools."""
+"""Tear-down of a run's databases and schemas; `--clear-pools`."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -21,10 +21,10 @@ else:
 
 
 class TearDownMixin(ReuseMixin, Base):
-    """The part of `SchemaCreation` that drops or keeps what was made.
+    """The part of `SchemaCreation` that drops or keeps schemas and databases.
 
     Django calls `destroy_test_db` for each worker, with its number as `suffix`, and then once for
-    the alias. Only that is told, unless the names are of interest.
+    the alias. Below verbosity 2, only the last call is logged.
     """
 
     if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class TearDownMixin(ReuseMixin, Base):
         def _request(self) -> "HostRequest": ...
 
     def clear_pools(self) -> Counter[str]:
-        """Remove all that runs have kept for this alias, but for what live runs use."""
+        """Remove all pools of this alias that no live run uses; return how many of what."""
         from ..postgres import removal
 
         request = self._request()
@@ -42,7 +42,7 @@ class TearDownMixin(ReuseMixin, Base):
 
     def _get_database_display_str(self, verbosity: int, database_name: str) -> str:
         shown: str = super()._get_database_display_str(verbosity, database_name)  # type: ignore[misc]
-        # That one is the project's own, and is neither created nor destroyed.
+        # The run creates and destroys schemas only, not the project's own database.
         return shown.replace("('", "(schemas in '") if self._is_current else shown
 
     def destroy_test_db(
@@ -54,13 +54,13 @@ class TearDownMixin(ReuseMixin, Base):
     ) -> None:
         alias = self._alias
         if self.test_databases is None or self.test_databases.host_name(alias) is None:
-            told = verbosity if suffix is None or verbosity > 1 else 0
-            super().destroy_test_db(old_database_name, told, keepdb, suffix)
+            shown = verbosity if suffix is None or verbosity > 1 else 0
+            super().destroy_test_db(old_database_name, shown, keepdb, suffix)
             return
         self.connection.close()
         if suffix is None:
             what = "schemas" if self._is_current else "database"
-            self._say(f"{'Preserving' if keepdb else 'Destroying'} test {what}", verbosity)
+            self._log_action(f"{'Preserving' if keepdb else 'Destroying'} test {what}", verbosity)
         workers = self._databases.workers_of(alias) if suffix is None else [int(suffix)]
         for worker in workers:
             if keepdb:
@@ -79,20 +79,19 @@ class TearDownMixin(ReuseMixin, Base):
 
 
 def clear_pools(aliases: Collection[str] | None) -> str:
-    """Remove the pools of the PostgreSQL aliases among these, and say how many in a line."""
+    """Remove the pools of PostgreSQL aliases, all if None; return a line for the log."""
     if aliases is not None and not aliases:
-        return "No pools are removed: these tests use no database."
+        return "No pools removed: these tests use no database."
     cleared = Counter[str]()
     for alias in connections:
         creation = connections[alias].creation
         if isinstance(creation, TearDownMixin) and (aliases is None or alias in aliases):
             cleared += creation.clear_pools()
     parts = [count(cleared[what], what) for what in ("schema", "database") if cleared[what]]
-    said = []
+    sentences = []
     if parts or cleared["pool"]:
         inner = f" ({', '.join(parts)})" if parts else ""
-        said.append(f"Removed {count(cleared['pool'], 'pool')}{inner}.")
+        sentences.append(f"Removed {count(cleared['pool'], 'pool')}{inner}.")
     if cleared["pool in use"]:
-        pools = count(cleared["pool in use"], "pool is", "pools are")
-        said.append(f"{pools} in use by other runs and left alone.")
-    return " ".join(said) or "No pools are kept."
+        sentences.append(f"Kept {count(cleared['pool in use'], 'pool')} that other runs use.")
+    return " ".join(sentences) or "There are no pools to remove."

@@ -27,22 +27,22 @@ class TestDatabases:
     def __init__(self, *, workers: int, keeps: bool, log: Log) -> None:
         self.log = log
         self.workers = workers
-        self.keeps = keeps  # What is made, for other runs.
+        self.keeps = keeps  # Whether schemas and clones stay for other runs (--keepdb).
         self._by_alias: dict[str, TestDatabase] = {}
         self.usage = Usage()
 
     def host_name(self, alias: str) -> str | None:
-        """Return the name of the host database of `alias`, if it has one or is to have one."""
+        """Return the name of the host database of `alias`, once it is reserved, or None."""
         return self._by_alias[alias].name if alias in self._by_alias else None
 
     def host(self, alias: str) -> Host:
         host = self._by_alias[alias].host
-        assert host is not None, "nothing is asked of a host database before it is there"
+        assert host is not None, "the host database must be claimed before it is used"
         return host
 
     def watch(self) -> LeaseWatcher:
         databases = self._by_alias
-        return LeaseWatcher(lambda: [one.host for one in databases.values() if one.host])
+        return LeaseWatcher(lambda: [each.host for each in databases.values() if each.host])
 
     def schemas(self, alias: str) -> dict[int, str]:
         return dict(self._by_alias[alias].schemas)
@@ -57,27 +57,27 @@ class TestDatabases:
         self.host(alias).start_dump(self._by_alias[alias].schemas[1], pg_dump)
 
     def add_template(self, alias: str, extra: Mapping[str, Any], since: int | None) -> None:
-        """Have workers copy the schema that worker 1 has; raise CopyError where they cannot.
+        """Create the template from worker 1's schema. Raises CopyError if it cannot be copied.
 
-        `since` is a transaction before those that have loaded reference data, if any have.
+        `since` is the transaction after which reference data was loaded, or None.
         """
         self.host(alias).create_template(self._by_alias[alias].schemas[1], extra, since)
         self.plan(alias)
 
     def add_reference(self, alias: str, since: int | None) -> None:
-        """Put aside what resets restore, unless there is a template."""
+        """Store copies of reference data for resets, unless there is a template."""
         source_schema = self._by_alias[alias].schemas.get(1, PUBLIC)
         self.host(alias).create_reference(source_schema, since)
 
     def plan(self, alias: str, *, reasons: tuple[str, ...] = ()) -> None:
-        """Let workers make copies of worker 1's schema; for `reasons`, each in a database."""
+        """Set what workers create their schemas from; if there are `reasons`, they use clones."""
         database = self._by_alias[alias]
         database.source = self.host(alias).schema_source(database.schemas[1], reasons)
 
     def restore(self, alias: str, snapshot: "Snapshot") -> str:
-        """Give worker 1 a schema that is made of a snapshot; return its name.
+        """Create worker 1's schema from a snapshot; return its name.
 
-        Raises CopyError or SnapshotError, and has then left nothing.
+        Raises CopyError or SnapshotError, after undoing its changes.
         """
         from ..postgres.structure_script import CopyError
 
@@ -92,18 +92,18 @@ class TestDatabases:
         return database.schemas[1]
 
     def snapshot(self, alias: str, fingerprint: str, now: int) -> "Snapshot | None":
-        """Return the template of `alias`, if there is one, as it can be written to a file."""
+        """Return the template of `alias` as a snapshot, or None if there is no template."""
         host = self.host(alias)
         return host.snapshot(fingerprint, now) if host.template else None
 
-    def prove_template(self, alias: str) -> None:
-        """Make sure that copies of the template are like the original. Raises CopyError."""
+    def verify_template(self, alias: str) -> None:
+        """Raise CopyError if a copy of the template differs from the original."""
         self.host(alias).verify_template()
 
-    def lease_kept(self, alias: str) -> bool:
-        """Give worker 1 a schema of a pool, if there is one that can be used.
+    def lease_from_pool(self, alias: str) -> bool:
+        """Lease or create worker 1's schema from a pool; return whether there is a pool.
 
-        Raises CopyError where it has none left, and a copy is not what it should be.
+        Raises CopyError if every schema is leased and the template cannot be copied.
         """
         database, host = self._by_alias[alias], self._by_alias[alias].host
         if host is None or host.template is None:
@@ -113,17 +113,20 @@ class TestDatabases:
         database.source = host.schema_source(database.schemas[1])
         return True
 
-    def record(self, alias: str, worker: int, *, database: str, schema: str) -> None:
-        """Note where a worker is that has made its place itself."""
-        found = self._by_alias[alias]
+    def record_location(self, alias: str, worker: int, *, database: str, schema: str) -> None:
+        """Record the schema or clone that a worker process created."""
+        test_database = self._by_alias[alias]
         self.usage.add(database, schema)
-        if database == found.name:
-            found.schemas[worker] = schema
+        if database == test_database.name:
+            test_database.schemas[worker] = schema
         else:
-            found.clones[worker] = database
+            test_database.clones[worker] = database
 
     def reserve(self, alias: str, request: HostRequest) -> None:
-        """Find a name for the host database of `alias`, which `claim` makes, or a kept one."""
+        """Reserve a name for the host database of `alias`, or take one that an earlier run kept.
+
+        `claim` creates the database.
+        """
         with ExitStack() as build_lock:
             reservation = Reservation(request, build_lock)
             database = TestDatabase(
@@ -135,14 +138,14 @@ class TestDatabases:
             database.is_cloned = reservation.kept.is_kept_for_clones
 
     def claim(self, alias: str, create: Callable[[], object]) -> None:
-        """Have `create` make the host database that is reserved, unless it has been made."""
+        """Create the reserved host database with `create`, unless it exists already."""
         database = self._by_alias[alias]
         if database.reservation is not None:
             database.host = database.reservation.create_host(create)
             database.reservation = None
 
     def use_project_database(self, alias: str, request: HostRequest) -> None:
-        """Take the project's own database as the host database of `alias`."""
+        """Use the project's own database as the host database of `alias`."""
         from ..postgres.project_host import ProjectDatabase
 
         with ExitStack() as build_lock:
@@ -150,12 +153,12 @@ class TestDatabases:
             self._by_alias[alias] = TestDatabase(request.name, build_lock.pop_all(), host=host)
 
     def release_build_lock(self, alias: str) -> None:
-        """Let other runs that want the same look at what has been built."""
+        """Let other runs with the same fingerprint use what this run built."""
         self.host(alias).start_tests()
         self._by_alias[alias].build_lock.close()
 
     def is_shared(self, alias: str) -> bool:
-        """Whether several worker schemas are in the host database, of this run or of others."""
+        """Whether the host database can hold several worker schemas, of this or of other runs."""
         return self.workers > 1 or self.keeps or not isinstance(self.host(alias), HostDatabase)
 
     def is_cloned(self, alias: str) -> bool:
@@ -165,15 +168,15 @@ class TestDatabases:
         return [*self._by_alias[alias].schemas, *self._by_alias[alias].clones]
 
     def begin(self, alias: str, worker: int) -> str | None:
-        """Begin a build; return the schema that it goes to, None for `public`."""
+        """Begin a build; return the schema to migrate in, or None for `public`."""
         schema = self.host(alias).begin_build(worker)
         if schema is not None:
-            # Known from here on, so that a build which fails is dropped like the others.
+            # Recorded now, so that tear-down also drops the schema of a failed build.
             self._by_alias[alias].schemas[worker] = schema
         return schema
 
     def finish(self, alias: str, worker: int) -> str:
-        """Make what a build has created the worker's schema, and return that."""
+        """Finish a build; return the name of the worker's schema."""
         schema = self.host(alias).finish_build(worker)
         self._by_alias[alias].schemas[worker] = schema
         self.usage.add(self._by_alias[alias].name, schema)
@@ -183,30 +186,30 @@ class TestDatabases:
         host = self.host(alias)
         return host.obstacles() if isinstance(host, HostDatabase) else []
 
-    def turn_to_clones(self, alias: str) -> None:
-        """Leave everything where stock Django has it, so that it can be cloned."""
+    def use_clones(self, alias: str) -> None:
+        """Let workers clone the host database instead of using schemas."""
         self._by_alias[alias].is_cloned = True
 
-    def take_clone(self, alias: str, worker: int) -> bool:
-        """Give a worker a clone that an earlier run has kept, if there is one."""
-        if is_taken := self.host_database(alias).clones.reuse(worker):
-            self._note_clone(alias, worker, is_reused=True)
-        return is_taken
+    def lease_clone(self, alias: str, worker: int) -> bool:
+        """Lease a clone that an earlier run kept; return whether there was one."""
+        if is_leased := self.host_database(alias).clones.reuse(worker):
+            self._add_clone(alias, worker, is_reused=True)
+        return is_leased
 
     @contextmanager
     def cloning(self, alias: str, worker: int) -> Iterator[None]:
-        """Have the body of the `with` clone the host database for a worker."""
+        """Hold the name lock while the caller clones the host database for a worker."""
         with self.host_database(alias).clones.creation(worker):
             yield
-        self._note_clone(alias, worker)
+        self._add_clone(alias, worker)
 
-    def _note_clone(self, alias: str, worker: int, *, is_reused: bool = False) -> None:
+    def _add_clone(self, alias: str, worker: int, *, is_reused: bool = False) -> None:
         clone = self.host_database(alias).clones.names[worker]
         self._by_alias[alias].clones[worker] = clone
         self.usage.add(clone, PUBLIC, is_reused=is_reused)
 
     def is_kept_for_clones(self, alias: str) -> bool:
-        """Whether the host database of `alias` stays, and so is not what tests use."""
+        """Whether the host database is kept for cloning, so that tests must not use it."""
         host = self._by_alias[alias].host
         return isinstance(host, HostDatabase) and host.is_kept_for_clones
 
@@ -216,26 +219,26 @@ class TestDatabases:
         return host
 
     def drop(self, alias: str, worker: int) -> str | None:
-        """Drop what a worker has, its schemas or its database, and say what that is."""
+        """Drop a worker's schemas or clone; return what was dropped, for the log, or None."""
         database = self._by_alias[alias]
         schema, clone = database.schemas.pop(worker, None), database.clones.pop(worker, None)
         if clone is not None:
-            with self._leaving(f"Database {clone!r}"):
+            with self._log_failure(f"Database {clone!r}"):
                 self.host_database(alias).clones.drop(clone)
         if not database.is_cloned:
-            # A worker that was killed has not told its name, and may have left the one before.
-            with self._leaving(f"Schema {schema or f'of worker {worker}'}"):
+            # A killed worker has not reported its schema, and may have left an earlier one.
+            with self._log_failure(f"Schema {schema or f'of worker {worker}'}"):
                 self.host(alias).drop_worker_schemas(worker)
         if clone is not None:
             return f"database {clone!r}"
         return None if schema is None else f"schema {schema}"
 
     def keep(self, alias: str, worker: int) -> str | None:
-        """Leave what a worker has where it is, and say what that is."""
+        """Keep a worker's schema or clone; return what was kept, for the log, or None."""
         database = self._by_alias[alias]
         clone = database.clones.pop(worker, None)
         if clone is not None:
-            with self._leaving(f"Database {clone!r}"):
+            with self._log_failure(f"Database {clone!r}"):
                 if self.host_database(alias).keep_clone(clone):
                     self.usage.kept += 1
                     return f"database {clone!r}"
@@ -244,13 +247,13 @@ class TestDatabases:
         schema = database.schemas.pop(worker, None)
         if schema is None:
             return None
-        with self._leaving(f"Schema {schema}"):
+        with self._log_failure(f"Schema {schema}"):
             kept = self.host(alias).keep_schema(schema, database.source)
             return f"schema {kept} in database {database.name!r}"
         return None
 
     def release(self, alias: str, *, keep: bool = False) -> None:
-        """Drop what `alias` still has and give up its host database."""
+        """Drop the remaining schemas and clones of `alias`, and release its host database."""
         database = self._by_alias[alias]
         for worker in [*database.schemas, *database.clones]:
             self.drop(alias, worker)
@@ -259,42 +262,38 @@ class TestDatabases:
         if database.reservation is not None:
             database.reservation.close()
         if database.host is not None:
-            with self._leaving(f"Database {database.name!r}"):
+            with self._log_failure(f"Database {database.name!r}"):
                 database.host.release(keep=keep)
 
     def close(self) -> None:
-        """Release whatever is still open, as after a run that was broken off."""
+        """Release all aliases that are still open, as after an interrupted run."""
         for alias, database in list(self._by_alias.items()):
-            # A failure of one alias is no reason to remove what another has kept.
+            # If one alias failed, what the others keep still stays.
             has_template = database.host is not None and database.host.template is not None
             is_kept = has_template or self.is_kept_for_clones(alias)
             self.release(alias, keep=self.keeps and is_kept)
 
     @contextmanager
-    def _leaving(self, what: str) -> Iterator[None]:
-        """Tell a failure to clean up, and go on: it must not hide what the tests found."""
+    def _log_failure(self, what: str) -> Iterator[None]:
+        """Log a failure to clean up, and go on, so that it does not hide the tests' results."""
         try:
             yield
         except (psycopg.Error, SchemaRunnerError, KeyboardInterrupt) as error:
-            self.log(f"{what} stays, for the next run to remove: {str(error) or 'interrupted'}")
+            cause = str(error) or "interrupted"
+            self.log(f"{what} is left for the next run to remove: {cause}")
             if isinstance(error, KeyboardInterrupt):
                 raise
 
 
 @dataclass
 class TestDatabase:
-    """What a run has for one database alias.
-
-    `schemas` and `clones` map worker numbers to names: workers have clones if the alias
-    `is_cloned`, or if they could not build a schema. Workers make what they use from `source`.
-    Other runs that need the same wait for `build_lock`.
-    """
+    """The host database of one alias, with its schemas and clones by worker number."""
 
     name: str
-    build_lock: ExitStack
-    reservation: Reservation | None = None
+    build_lock: ExitStack  # Other runs with the same fingerprint wait for it.
+    reservation: Reservation | None = None  # Until `claim` creates the database.
     host: Host | None = None
     schemas: dict[int, str] = field(default_factory=dict)
     clones: dict[int, str] = field(default_factory=dict)
-    is_cloned: bool = False
-    source: "SchemaSource | None" = None
+    is_cloned: bool = False  # Whether all workers use clones.
+    source: "SchemaSource | None" = None  # Workers create their schemas from it.

@@ -1,4 +1,4 @@
-"""What a run has used of schemas and databases, in numbers."""
+"""Counts of the schemas and databases that a run used."""
 
 import time
 
@@ -6,50 +6,48 @@ from ..postgres import names
 
 
 class Usage:
-    """Counts the schemas that a run makes, and those that it reuses of a pool.
-
-    Of these and of databases, `kept` stay when the run ends.
-    """
+    """The numbers of schemas and databases that a run created, reused, kept and dropped."""
 
     def __init__(self) -> None:
-        self._began = time.time_ns() // 1_000_000
-        self._places: set[tuple[str, str]] = set()
-        self.kept = 0
+        # Milliseconds since the Unix epoch, as in the names of schemas.
+        self._started = time.time_ns() // 1_000_000
+        self._locations: set[tuple[str, str]] = set()
+        self.kept = 0  # Schemas and databases that stay after the run.
         self.reused_databases = 0
 
     def add(self, database: str, schema: str, *, is_reused: bool = False) -> None:
-        """Note a place; one that is noted again counts once."""
-        self._places.add((database, schema))
+        """Count a schema in a database, once; `public` stands for the database itself."""
+        self._locations.add((database, schema))
         self.reused_databases += is_reused
 
     @property
     def has_schemas(self) -> bool:
-        """Whether a worker has had a schema."""
-        return any(when is not None for when in self._when_made)
+        """Whether a worker used a schema."""
+        return any(when is not None for when in self._creation_times)
 
     @property
     def is_shared(self) -> bool:
-        """Whether several workers have had schemas in one database."""
-        found = {(name, names.worker_of_schema(schema)) for name, schema in self._places}
-        hosts = [name for name, worker in found if worker is not None]
+        """Whether several workers used schemas in one database."""
+        workers = {(name, names.worker_of_schema(schema)) for name, schema in self._locations}
+        hosts = [name for name, worker in workers if worker is not None]
         return len(hosts) > len(set(hosts))
 
     @property
     def made(self) -> int:
-        return sum(when is not None and when >= self._began for when in self._when_made)
+        return sum(when is not None and when >= self._started for when in self._creation_times)
 
     @property
     def reused(self) -> int:
-        return sum(when is not None and when < self._began for when in self._when_made)
+        return sum(when is not None and when < self._started for when in self._creation_times)
 
     @property
     def databases(self) -> int:
-        return self._when_made.count(None) - self.reused_databases
+        return self._creation_times.count(None) - self.reused_databases
 
     @property
     def dropped(self) -> int:
-        return max(len(self._places) - self.kept, 0)
+        return max(len(self._locations) - self.kept, 0)
 
     @property
-    def _when_made(self) -> list[int | None]:
-        return [names.milliseconds_of_schema(schema) for _, schema in self._places]
+    def _creation_times(self) -> list[int | None]:
+        return [names.milliseconds_of_schema(schema) for _, schema in self._locations]

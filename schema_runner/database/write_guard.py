@@ -1,4 +1,4 @@
-"""Refusal of builds that would write to the project's own tables."""
+"""Refuse statements of a build that would change objects outside the worker schema."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -19,27 +19,27 @@ from ..search_path import Locations
 from .extensions import Execute, text_of
 
 _REMEDY = (
-    "Leave the schema out, so that search_path decides; use current_schema() where SQL asks for "
-    "one; or use --host-database test. What you know to be harmless goes into "
-    'SCHEMA_RUNNER["TRUSTED_MIGRATIONS"] as "app_label.0001_name".'
+    "Remove the schema name, or replace it with current_schema() where SQL needs one; or use "
+    "--host-database test. List migrations that do no harm in "
+    'SCHEMA_RUNNER["TRUSTED_MIGRATIONS"], as "app_label.0001_name".'
 )
 _REMEDY_OF_REFERENCE_DATA = (
-    "Fill only tables that migrations make, and leave the schema out of SQL; or use "
+    "Write only to tables that migrations create, and name no schema in SQL; or use "
     "--host-database test."
 )
 
-# What cannot be executed within a transaction, or ends it. In quotes it would be a column.
+# Statements that cannot run in a transaction, or end it. In double quotes, it is a column's name.
 _WITHOUT_TRANSACTION = re.compile(
     r'(?<!")\b(?:CONCURRENTLY|VACUUM|CALL|COMMIT|ROLLBACK)\b(?!")', re.IGNORECASE
 )
 
 
 class WriteGuard:
-    """What refuses the statements of a build that reach beyond the worker schema.
+    """Refuses statements of a build that reach beyond the worker schema.
 
-    Texts in `allowed` ("public.extra") are let through. `kinds` are told by their texts, and
-    others by what they lock. `source` is what the statements are of, and `remedy` what can be
-    done about them.
+    It checks the text of a statement for `kinds`, except for matches in `allowed`
+    ("public.extra"), and, before a commit, the locks that the transaction holds. Errors begin
+    with `source` and end with `remedy`.
     """
 
     def __init__(
@@ -56,31 +56,31 @@ class WriteGuard:
         self._remedy = remedy
 
     @classmethod
-    def of_reference_data(cls) -> Self:
+    def for_reference_data(cls) -> Self:
         return cls(source="A fixture or a seeder", remedy=_REMEDY_OF_REFERENCE_DATA)
 
     @classmethod
-    def of_migrations(cls, trusted: Collection[str], log: Log) -> Self:
-        """Read all migrations before any of them runs.
+    def for_migrations(cls, trusted: Collection[str], log: Log) -> Self:
+        """Lint all migrations, before any of them runs, and return a guard for them.
 
-        Raises SchemaRunnerError with what must not be executed, by file and line, unless it is
-        in `trusted` ("app_label.0001_name"); tells `log` what may find the wrong objects.
+        Raises SchemaRunnerError, with file and line, if a migration that is not in `trusted`
+        ("app_label.0001_name") would change other objects; logs a warning if it may find them.
         """
         findings = lint_migrations()
-        suspect = [found for found in findings if found.migration not in trusted]
-        if refused := [found for found in suspect if found.kind is not Kind.CATALOG]:
+        untrusted = [finding for finding in findings if finding.migration not in trusted]
+        if refused := [finding for finding in untrusted if finding.kind is not Kind.CATALOG]:
             raise SchemaRunnerError(_refusal(refused))
-        for found in suspect:
-            log(f"Warning: {found}, and would find the objects of the project's own schemas too.")
-        return cls({found.text for found in findings if found.migration in trusted})
+        for finding in untrusted:
+            log(f"Warning: {finding}, and may find objects in the project's own schemas.")
+        return cls({finding.text for finding in findings if finding.migration in trusted})
 
     @contextmanager
-    def on(self, connection: Any, observer: Connection) -> Iterator[None]:
-        """Refuse what is executed on a Django connection, as long as the body of the `with` runs.
+    def applied_to(self, connection: Any, observer: Connection) -> Iterator[None]:
+        """Apply the guard to a Django connection while the context is active.
 
         `observer` is another connection to the same database.
         """
-        let_through: set[str] = set()
+        permitted: set[str] = set()
 
         def guard(execute: Execute, statement: Any, params: Any, many: bool, context: Any) -> Any:
             text = text_of(statement) or ""
@@ -90,22 +90,22 @@ class WriteGuard:
             is_alone = connection.get_autocommit()
             if is_alone and _WITHOUT_TRANSACTION.search(text):
                 return execute(statement, params, many, context)
-            # A transaction under way may have savepoints that Django does not know of.
+            # In a transaction, do not nest: it may have savepoints that Django does not know of.
             with transaction.atomic(using=connection.alias) if is_alone else nullcontext():
                 result = execute(statement, params, many, context)
                 if is_trusted:
-                    let_through.update(_changed_elsewhere(observer, connection))
+                    permitted.update(_changed_elsewhere(observer, connection))
             return result
 
         commit = connection.commit
 
         def guarded_commit() -> None:
-            # Names that are put together, or that a search_path resolves, show in what is locked.
+            # Locks also show objects whose names SQL assembles, or a search_path resolves.
             changed = _changed_elsewhere(observer, connection)
-            if beyond := [name for name in changed if name not in let_through]:
+            if refused := [name for name in changed if name not in permitted]:
                 connection.rollback()
                 raise SchemaRunnerError(
-                    f"{self._source} would change the project's own {beyond[0]}, so it was "
+                    f"{self._source} would change the project's own {refused[0]}, so it was "
                     f"rolled back.\n{self._remedy}"
                 )
             commit()
@@ -118,12 +118,12 @@ class WriteGuard:
             del connection.commit
 
     def _refuse_by_text(self, text: str) -> bool:
-        """Raise SchemaRunnerError for what is not let through; return whether something is."""
+        """Raise SchemaRunnerError if a match is not allowed; return whether one is."""
         matches = [match for match in find_matches(text) if match.kind in self._kinds]
         for match in matches:
             if match.text not in self._allowed:
                 raise SchemaRunnerError(
-                    f"{self._source} {match.kind} ({match.text}), which would reach the "
+                    f"{self._source} {match.kind} ({match.text}), and so could change the "
                     f"project's own tables: {' '.join(text.split())}\n{self._remedy}"
                 )
         return bool(matches)
@@ -138,19 +138,19 @@ def _changed_elsewhere(observer: Connection, connection: Any) -> list[str]:
     schemas = [locations.location.schema]
     if locations.extensions is not None:
         schemas.append(locations.extensions)
-    # A pooler may have told the client another number.
+    # Behind a pooler, libpq may report another process ID.
     (process,) = raw.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     return changed_elsewhere(observer, process, schemas)
 
 
 def _refusal(findings: list[Finding]) -> str:
-    lines = "\n".join(f"  {found}" for found in findings)
-    return f"Migrations would reach beyond the schema they are run for:\n{lines}\n{_REMEDY}"
+    lines = "\n".join(f"  {finding}" for finding in findings)
+    return f"Migrations would reach beyond their schema:\n{lines}\n{_REMEDY}"
 
 
-# Whatever changes an object locks it until the transaction ends. Seen from another session, for
-# to its own a dropped object is gone; one that is new has no identity here yet. Reading, checks
-# of foreign keys and SELECT … FOR SHARE lock no more than AccessShare and RowShare do:
+# Statements that change an object lock it until the transaction ends. Query from another session,
+# which still sees dropped objects, and cannot identify new ones yet. Reading, foreign key checks
+# and SELECT … FOR SHARE take no more than AccessShare and RowShare locks:
 # https://www.postgresql.org/docs/current/explicit-locking.html
 _CHANGED = """
     SELECT DISTINCT found.type || ' ' || found.identity
@@ -168,9 +168,9 @@ _CHANGED = """
 
 
 def changed_elsewhere(observer: Connection, process: int, schemas: Sequence[str]) -> list[str]:
-    """Name what the transaction of another server process has changed outside of `schemas`.
+    """List objects outside of `schemas` that the transaction of another backend has changed.
 
-    It names temporary and the system's own objects never, and also what is locked as if it were
-    to be changed.
+    Temporary and system objects are left out. Objects that are only locked, as by LOCK TABLE,
+    are listed too.
     """
     return [name for (name,) in observer.execute(_CHANGED, [process, list(schemas)])]

@@ -241,7 +241,7 @@ class WorkerPool:
             connection = connections[alias]
             creation = connection.creation
             if isinstance(creation, WorkerCreation):
-                creation.renew(number)
+                creation.replace_clone(number)
             elif not connection.settings_dict["TEST"]["MIRROR"]:
                 creation._clone_test_db(str(number), verbosity=0, keepdb=False)  # type: ignore[attr-defined]
 
@@ -249,10 +249,10 @@ class WorkerPool:
         """Count the databases that a worker has made for some classes, by alias, and dropped."""
         for alias, name in own_databases.items():
             creation: Any = connections[alias].creation
-            creation.count(name)
+            creation.count_database(name)
 
     def settle(self, number: int, places: dict[str, tuple[str, str]]) -> None:
         """Note where a worker is that has made its places itself."""
         for alias, (database, schema) in places.items():
             creation: Any = connections[alias].creation
-            creation.record(number, database=database, schema=schema)
+            creation.record_location(number, database=database, schema=schema)

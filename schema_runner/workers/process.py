@@ -122,12 +122,12 @@ class _Process:
         assigned = self._assigned
         for creation in _creations():
             # In a worker of a run within a test, which may be a worker's.
-            creation.forget()
+            creation.reset_after_fork()
         WorkerCreation.start = WorkerStart(
             assigned.is_replacement,
-            announce_databases=lambda alias, text: self._tell(UsesDatabases(alias, text)),
-            tell_creating=self._tell_creating,
-            say=self._say,
+            report_fallback=lambda alias, text: self._tell(UsesDatabases(alias, text)),
+            report_creating=self._tell_creating,
+            log=self._say,
         )
         locks.set_lock_wait(locks.LockWait(assigned.settings.lock_timeout, self._say))
         with current.seeming_forked() if assigned.main is not None else nullcontext():
@@ -171,7 +171,7 @@ class _Process:
         for creation in _creations():
             # What cannot be dropped now the run drops.
             with suppress(Exception):
-                creation.leave(keep=self._assigned.keepdb)
+                creation.tear_down(keep=self._assigned.keepdb)
 
     def _next_order(self) -> RunPart | None:
         """Wait for what to do next; None when there is nothing more."""
@@ -266,7 +266,7 @@ def _places() -> dict[str, tuple[str, str]]:
     return {
         creation.connection.alias: (location.database, location.schema)
         for creation in _creations()
-        if (location := creation.obtained) is not None
+        if (location := creation.created_location) is not None
     }
 
 

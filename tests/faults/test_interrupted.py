@@ -118,7 +118,7 @@ def test_a_session_of_another_user_does_not_fail_the_run(suite: Project) -> None
     process = suite.start()
     waiting(suite, 1)
     with suite.host() as onlooker:
-        assert "stays, for the next run to remove" in end(suite, process).passed().stdout
+        assert "for the next run to remove" in end(suite, process).passed().stdout
         assert suite.schemas() == {}
         onlooker.execute("SELECT 1")
     suite.run().passed()

@@ -260,7 +260,7 @@ def test_a_third_ctrl_c_ends_the_cleaning(suite: Project) -> None:
         result = outcome(process)
     assert result.code == 128 + signal.SIGINT
     assert "Traceback" not in result.stderr
-    assert f"Schema {schema} stays, for the next run to remove: interrupted\n" in result.stdout
+    assert f"Schema {schema} is left for the next run to remove: interrupted\n" in result.stdout
     assert "Interrupted: 3 of 3 tests were not run.\nStopped (1): " in result.stdout
     assert "Removed leftovers of an earlier run" in suite.run("library.test_more").passed().stdout
 

@@ -95,4 +95,4 @@ def test_one_that_sets_the_search_path_has_no_schema_beside_others(tenants: Proj
     tenants.create_database()
     result = tenants.run("--host-database", "current")
     tenants.drop_database()
-    result.refused(f"{WHY}. Test with --host-database test")
+    result.refused(f"{WHY}. Use --host-database test")

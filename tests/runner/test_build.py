@@ -299,7 +299,7 @@ def test_the_worker_knows_where_it_is(self):
     for line in lines:
         assert all(part in line for name in obstacles for part in name.split(", "))
         assert "(migration library.0002_case_0)" in line
-        assert ". To have schemas, make none of that in migrations" in line
+        assert ". To use schemas, remove that from migrations" in line
     if lines and "schema audit" in obstacles:
         assert "uses clone databases" not in run(project, mode, "-v", "0").output
 
@@ -349,8 +349,8 @@ ONCE = """
     END $$;
     CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2';
 """
-FAILED = "because a schema cannot be made beside others: "
-FORESEEN = "schemas cannot keep a second build apart: library/migrations"
+FAILED = "because a second schema cannot be built: "
+FORESEEN = "migrations cannot build a second schema: library/migrations"
 
 
 # The migrations show it, or else a build in a schema that fails or comes out different.

@@ -272,7 +272,7 @@ def test_changes_that_are_expected(project: Project) -> None:
     assert "own database" not in project.run().passed().output
 
 
-@pytest.mark.parametrize("cause", ["track_counts is off", "statistics were reset meanwhile"])
+@pytest.mark.parametrize("cause", ["track_counts is off", "statistics were reset during the run"])
 def test_statistics_that_cannot_be_compared(project: Project, cause: str) -> None:
     """One line says so; what needs none is compared all the same."""
     resets = "pass"

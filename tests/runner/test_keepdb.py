@@ -429,7 +429,7 @@ def test_pools_expire(kept: Project, host: str) -> None:
     beside = "leftovers of an earlier run in"
     removed = beside if host == kept.name else "pools beyond KEEP_POOLS or KEEP_DAYS: database"
     assert f"Removed {removed} {host}" in result.stdout.replace("'", "")
-    why = "what is kept is more than 7 days old (KEEP_DAYS)"
+    why = "the last build is more than 7 days old (KEEP_DAYS)"
     assert f"Building anew: {why}." in result.stderr
     assert again != first
     kept.configure('SCHEMA_RUNNER["KEEP_DAYS"] = 0.5')
@@ -473,7 +473,7 @@ def test_pools_stay_until_they_are_cleared(kept: Project, place: str, host: str)
     live, leased = start_waiting(kept)
     result = finish(start(kept, 1))
     assert "Removed" not in result.stdout
-    left = "1 pool is in use by other runs and left alone."
+    left = "Kept 1 pool that other runs use."
     cleared = "1 schema, 1 database" if place == "test" else "1 schema"
     result = finish(start(kept, 1, "--clear-pools"))
     assert f"\nRemoved 1 pool ({cleared}). {left}\n" in result.stdout

@@ -75,7 +75,7 @@ def test_what_tests_leave_in_a_kept_database_is_not_taken_for_a_person_s(kept: P
     kept.query("CREATE TABLE precious (n int)")
     kept.run("--keepdb").passed("Using the schemas of ")
     result = kept.run("--clear-pools").passed()
-    assert "No pools are kept." in result.stdout
+    assert "There are no pools to remove." in result.stdout
     why = "is left alone: it contains table public.precious, which no run created."
     assert why in result.stdout
     kept.query("SELECT FROM precious")

@@ -185,7 +185,7 @@ def test_a_pooler_that_keeps_connections(pooled: Project, pooler: Pooler) -> Non
     """A database that they use cannot be removed, as under stock: it stays, and a line says so."""
     pooler.start()
     result = pooled.run(*PARALLEL, WHERE).passed()
-    assert f"Database {pooled.test_name!r} stays, for the next run to remove" in result.stdout
+    assert f"Database {pooled.test_name!r} is left for the next run to remove" in result.stdout
     assert pooled.databases() == [pooled.test_name]
     pooler.stop()
     result = pooled.run(WHERE).passed()

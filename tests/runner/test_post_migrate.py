@@ -272,7 +272,7 @@ def test_handlers_leave_what_is_kept(project: Project) -> None:
                 self.assertEqual(Author.objects.get().name, "made in call [1]")
     """
     project.tests(tests)
-    for said in ("", "", "a handler of post_migrate has failed"):
+    for said in ("", "", "a post_migrate handler failed"):
         assert said in project.run("--keepdb", "library.test_generated").passed().output
     assert (project.folder / "calls").stat().st_size == 3
     project.drop_database(project.test_name)

@@ -231,7 +231,7 @@ def test_public_that_is_dropped(owned: Project) -> None:
         owned.configure(f'DATABASES["default"]["OPTIONS"] = {options}')
         for mode in (SERIAL, PARALLEL):
             result = run(owned, mode, TABLES="app").passed()
-            assert "the search_path of the project, on which app comes first" in result.stdout
+            assert "app comes first on the project's own search_path" in result.stdout
 
 
 DEFAULTS = """
@@ -304,7 +304,7 @@ def test_a_schema_of_the_role_s_own_name(project: Project) -> None:
     with roles(project, **{user: "CREATEDB"}):
         for mode in (SERIAL, PARALLEL):
             result = run(project, mode).passed()
-            assert "the search_path of the project, on which " in result.stdout
+            assert " comes first on the project's own search_path" in result.stdout
 
 
 LONG = """

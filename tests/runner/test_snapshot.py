@@ -274,8 +274,8 @@ def test_files_that_cannot_be_used(counted: Project) -> None:
         damaged[how].write_bytes(content)
         damage(damaged[how])
     path.write_bytes(damaged["half a row"].read_bytes())
-    said = [line.split(" is ignored: ")[0] for line in warnings(run(counted, 2))]
-    expected = [f"Warning: snapshot {FOLDER}/{one.name}" for one in (*damaged.values(), path)]
+    said = [line.split(": ", 2)[1] for line in warnings(run(counted, 2))]
+    expected = [f"ignoring snapshot {FOLDER}/{one.name}" for one in (*damaged.values(), path)]
     assert sorted(said) == sorted(expected)
     assert count(counted) == 2
     new = Snapshot.read(file(counted))
@@ -329,7 +329,7 @@ def test_old_files_and_pools(counted: Project, host: str) -> None:
 @TEST_ONLY
 def test_files_that_cannot_be_written(counted: Project) -> None:
     """The tests run all the same, and leave no other file beside it."""
-    no_file = "Warning: no snapshot of alias 'default' is kept in "
+    no_file = "Warning: cannot write a snapshot of alias 'default' to "
     counted.write("taken", "a file")
     (line,) = warnings(run(counted, folder="taken/below"))
     assert line.startswith(f"{no_file}taken/below: ")
@@ -353,7 +353,9 @@ def test_copies_that_differ(counted: Project) -> None:
     use_script(counted, f'{shlex.quote(str(real))} "$@" | {edit}')
     for _ in range(2):
         (line,) = warnings(run(counted))
-        assert line.startswith(f"Warning: no snapshot of alias 'default' is kept in {FOLDER}: ")
+        assert line.startswith(
+            f"Warning: cannot write a snapshot of alias 'default' to {FOLDER}: "
+        )
         assert line.endswith(" more.")
         assert len(line) < 300
     assert not (counted.folder / FOLDER).exists()
@@ -375,7 +377,7 @@ def test_what_a_snapshot_cannot_have(counted: Project) -> None:
     """
     counted.tests(tests)
     assert warnings(run(counted)) == [
-        f"Warning: no snapshot of alias 'default' is kept in {FOLDER}: migrations have "
+        f"Warning: cannot write a snapshot of alias 'default' to {FOLDER}: migrations have "
         "changed the settings of the database."
     ]
     assert not (counted.folder / FOLDER).exists() or files(counted) == []

@@ -222,11 +222,11 @@ BAD = {
     ),
     "leaves all constraints out": (
         '"$REAL" "$@" | sed "s/ADD CONSTRAINT.*/ALTER id SET STATISTICS 1;/"',
-        " more. Mend that, or have clone databases with --isolation database.",
+        " more. Fix that, or use --isolation database.",
     ),
 }
 ALL_BUILD = {
-    "test": "Workers from the second on use databases of their own",
+    "test": "All workers but the first use clone databases",
     "current": "Every worker of alias 'default' runs the migrations",
 }
 # One that is noticed as it runs, one by its copy, one that makes none, and a good one.

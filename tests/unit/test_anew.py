@@ -6,7 +6,7 @@ from schema_runner.database.snapshot_files import (
     EDITED,
     UnusedPool,
     comparable_parts,
-    why_rebuilt,
+    rebuild_reason,
 )
 from schema_runner.errors import ago
 
@@ -28,7 +28,7 @@ NOW, DAY = 10**9, 24 * 60 * 60
             "version of Django, models of b, migrations of b and 1 more changed",
         ),
         (("other", NOW, {}), "version of django-schema-runner changed"),
-        (("same", NOW - 2 * DAY, {}), "what is kept is more than 1.5 days old (KEEP_DAYS)"),
+        (("same", NOW - 2 * DAY, {}), "the last build is more than 1.5 days old (KEEP_DAYS)"),
         (("same", NOW, {"dependencies": {"no/file": "x"}}), "no/file changed"),
         (("same", NOW, {"dependencies": {"setting:SITE_ID": "x"}}), "setting SITE_ID changed"),
         (("same", NOW, {"dependencies": {"package:django": "x"}}), "version of django changed"),
@@ -37,12 +37,12 @@ NOW, DAY = 10**9, 24 * 60 * 60
             "files were edited during the last build",
         ),
         # Not proved, for example.
-        (("same", NOW, {"dependencies": {}}), "what is kept cannot be used any more"),
+        (("same", NOW, {"dependencies": {}}), "the last build can no longer be used"),
     ],
 )
 def test_why_a_run_builds(nearest: Any, expected: str) -> None:
     nearest = nearest and UnusedPool(*nearest)
-    why = why_rebuilt(nearest, fingerprint="same", parts=PARTS, days=1.5, now=NOW)
+    why = rebuild_reason(nearest, fingerprint="same", parts=PARTS, days=1.5, now=NOW)
     assert why == expected
 
 

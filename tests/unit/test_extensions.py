@@ -2,7 +2,11 @@ import pytest
 from psycopg import sql
 
 from schema_runner.database import extensions
-from schema_runner.database.extensions import dropping, in_schema, without
+from schema_runner.database.extensions import (
+    extension_drop,
+    with_schema,
+    without_drops,
+)
 
 HSTORE = "CREATE EXTENSION IF NOT EXISTS hstore SCHEMA s"
 
@@ -24,21 +28,21 @@ HSTORE = "CREATE EXTENSION IF NOT EXISTS hstore SCHEMA s"
 )  # fmt: skip
 def test_extensions_are_created_in_the_common_schema(statement: str, expected: str) -> None:
     """Whoever is first creates it; to the others it is there already."""
-    assert in_schema(statement, "s", fixed={"fixed"}) == expected
+    assert with_schema(statement, "s", fixed={"fixed"}) == expected
 
 
 def test_in_public_the_project_s_choice_of_a_schema_holds() -> None:
     for given in (" SCHEMA app", " WITH SCHEMA app CASCADE"):
         statement = f"CREATE EXTENSION IF NOT EXISTS x{given}"
-        assert in_schema(statement, "public", fixed=()) == statement
-    assert in_schema("CREATE EXTENSION x", "public", fixed=()).endswith("x SCHEMA public")
+        assert with_schema(statement, "public", fixed=()) == statement
+    assert with_schema("CREATE EXTENSION x", "public", fixed=()).endswith("x SCHEMA public")
 
 
 def test_what_others_have_created_is_not_dropped() -> None:
     """The rest of a statement is as it was, and passes where nothing is dropped."""
     statement = 'SELECT 1; DROP EXTENSION IF EXISTS A, "B" CASCADE; drop extension c; SELECT 2'
-    assert without(statement, {"x"}) == statement
-    assert without(statement, {"a", "c"}) == (
+    assert without_drops(statement, {"x"}) == statement
+    assert without_drops(statement, {"a", "c"}) == (
         'SELECT 1; DROP EXTENSION IF EXISTS "B" CASCADE;'
         " DROP EXTENSION IF EXISTS kept_for_other_workers; SELECT 2"
     )
@@ -49,8 +53,8 @@ def test_what_is_created_and_dropped_is_found() -> None:
     assert created('CREATE EXTENSION A; create extension "B ""q"""') == ["a", 'B "q"']
     assert created("SELECT 'no extension'") == []
     assert dropped('DROP EXTENSION IF EXISTS A, "B" CASCADE; drop extension c') == ["a", "B", "c"]
-    assert dropping("drop\nextension if exists hstore") == "drop extension if exists hstore"
+    assert extension_drop("drop\nextension if exists hstore") == "drop extension if exists hstore"
     statement = sql.SQL("DROP EXTENSION {}").format(sql.Identifier("hstore"))
-    assert dropping(statement) == 'DROP EXTENSION "hstore"'
-    assert dropping("DROP TABLE extension") is None
-    assert dropping(None) is None
+    assert extension_drop(statement) == 'DROP EXTENSION "hstore"'
+    assert extension_drop("DROP TABLE extension") is None
+    assert extension_drop(None) is None
