@@ -6,8 +6,8 @@ import pytest
 from schema_runner.migration_lint.sql import Kind, find
 
 BODY = "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $body$ BEGIN {} END $body$"
-# Statements, with marks around what is found; "FROM" stands for a query, and "BODY" for that of a
-# function, with what follows it.
+# Statements with marks around the expected match; "FROM" stands for a query, and "BODY" for the
+# body of a function, with the text that follows.
 PUBLIC = r"""
 FROM «public.extra» | FROM «PUBLIC.extra» | FROM «"public"."extra"» | FROM «"public".extra»
 FROM «public."extra"» | FROM «public . extra» | FROM «public\n\t.extra»
@@ -163,7 +163,7 @@ def listed(table: str) -> list[str]:
 
 
 def whole(case: str) -> str:
-    """Return the statement that a case of a table stands for, with its marks."""
+    """Return the statement of a case, with its marks."""
     if case.startswith("BODY"):
         body, _, after = case.removeprefix("BODY").partition(" BODY")
         case = BODY.format(body.strip()) + after
@@ -183,8 +183,8 @@ CASES = [(kind, case) for kind, cases in TABLES.items() for case in (*cases, "",
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES)
-def test_what_leaves_the_schema_is_found(kind: Kind, case: str) -> None:
-    """Where it is, in any form that PostgreSQL takes; other names, data and comments are not."""
+def test_names_outside_the_schema_are_found(kind: Kind, case: str) -> None:
+    """In any syntax that PostgreSQL accepts; other names, data and comments do not match."""
     sql, *parts = re.split("«(.*?)»", whole(case), flags=re.DOTALL)
     expected = []
     for text, after in zip(parts[::2], parts[1::2], strict=True):
@@ -214,7 +214,7 @@ def test_matches_come_in_order() -> None:
     ids=lambda sql: sql[:12],
 )
 def test_no_text_takes_long(sql: str) -> None:
-    """Every statement of every migration is looked at, however it is made."""
+    """Every statement of every migration is checked, so no input may take long."""
     before = time.process_time()
     find(sql)
     assert time.process_time() - before < 2
