@@ -1,4 +1,4 @@
-"""Copies of rows, whose reference data is marked, and by which keys of later rows are chosen."""
+"""Copies of rows, which mark reference data, and provide keys for later rows."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -42,10 +42,10 @@ TABLES = """
         ("BEGIN; SAVEPOINT a; INSERT INTO alone VALUES (3, 3); COMMIT", {"alone": [3]}),
     ],
 )
-def test_rows_that_are_loaded_are_marked(
+def test_loaded_rows_are_marked(
     connection: Connection, loading: str, kept: dict[str, list[object]]
 ) -> None:
-    """With those that they refer to, however far; a reset keeps these and no others."""
+    """With all rows that they refer to; a reset keeps exactly these."""
     connection.execute(TABLES)
     since = current_transaction(connection.cursor())
     connection.execute(loading)
@@ -73,7 +73,7 @@ ALL = 'SELECT t.id, k.id, "the name" FROM thing t JOIN kind k ON k.id = kind ORD
 
 @pytest.fixture
 def place(rolled_back: Connection) -> Iterator[Connection]:
-    """Kinds and things; nothing by which their keys were adopted may be left."""
+    """Tables of kinds and things; no objects for adopting keys may be left."""
     rolled_back.execute(KINDS)
     before = version(rolled_back, "w")
     yield rolled_back
@@ -94,7 +94,7 @@ def adopted(place: Connection) -> AbstractContextManager[None]:
 
 
 def test_keys_are_those_of_equal_rows(place: Connection) -> None:
-    """So what refers to them is equal too; of several that are, each is taken once."""
+    """So rows that refer to them are equal too; of several equal rows, each key is used once."""
     before = place.execute(ALL).fetchall()
     with adopted(place):
         place.execute("TRUNCATE kind, thing")
@@ -105,8 +105,8 @@ def test_keys_are_those_of_equal_rows(place: Connection) -> None:
     assert place.execute(ALL).fetchall() == before
 
 
-def test_others_have_new_ones(place: Connection) -> None:
-    """And a key that is chosen by whoever inserts stays that."""
+def test_other_rows_get_new_keys(place: Connection) -> None:
+    """Keys that the INSERT sets explicitly stay."""
     with adopted(place):
         place.execute("TRUNCATE kind, thing")
         place.execute("""INSERT INTO kind ("the name") VALUES ('another');
@@ -115,8 +115,8 @@ def test_others_have_new_ones(place: Connection) -> None:
     assert found == [(50, "kind 1"), (101, "another")]
 
 
-def test_keys_that_are_taken_are_left(place: Connection) -> None:
-    """Where an equal row is there already, another is inserted as it is."""
+def test_keys_in_use_are_left(place: Connection) -> None:
+    """If the row of a key exists already, the new row gets a key of its own."""
     with adopted(place):
         place.execute("INSERT INTO thing (kind, note) VALUES (1, 'same')")
     assert len(place.execute(ALL).fetchall()) == 11
