@@ -4,7 +4,7 @@ from tests.cases import LiveCase
 
 
 class RefundApiTests(LiveCase):
-    """Refunds asked of a listening server."""
+    """Refunds through a live server."""
 
     def test_reverses_a_transfer(self) -> None:
         ada, bob = self.customer("ada"), self.customer("bob")

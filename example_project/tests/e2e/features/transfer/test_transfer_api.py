@@ -4,7 +4,7 @@ from tests.cases import LiveCase
 
 
 class TransferApiTests(LiveCase):
-    """Two customers of a listening server."""
+    """Two customers of a live server."""
 
     def test_moves_money_between_customers(self) -> None:
         ada, bob = self.customer("ada"), self.customer("bob")
@@ -35,7 +35,7 @@ class TransferApiTests(LiveCase):
 
 
 class TransferRefusalTests(LiveCase):
-    """What a listening server answers to orders it does not take."""
+    """The responses of a live server to rejected orders."""
 
     def test_currencies_have_to_agree(self) -> None:
         ada = self.customer("ada")

@@ -5,7 +5,7 @@ from transactions.errors import ProviderDeclinedError
 
 
 class WithdrawalApiTests(LiveCase):
-    """A customer withdraws against a listening server."""
+    """A customer withdraws through a live server."""
 
     def test_takes_the_money_out(self) -> None:
         ada = self.customer("ada")

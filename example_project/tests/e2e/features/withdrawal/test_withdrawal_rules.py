@@ -9,7 +9,7 @@ from transactions.orders import Order, accept
 
 
 class WithdrawalRulesTests(InlineCase):
-    """Rules are checked when an order arrives, funds when it is carried out."""
+    """Rules are checked when an order arrives, funds when it is executed."""
 
     def setUp(self) -> None:
         super().setUp()
