@@ -54,7 +54,7 @@ def _start(cache: Path, labels: list[str]) -> embedded.EmbeddedServer:
         return embedded.start(bin_dir=debian.bin_dir, settings=debian.settings, cache_dir=cache)
     if "postgres_tests" in labels:
         labels.remove("postgres_tests")
-        print(f"Left out: postgres_tests, which need: {debian.install}")
+        print(f"Skipped postgres_tests. To run them: {debian.install}")
     return embedded.start(cache_dir=cache)
 
 

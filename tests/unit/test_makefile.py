@@ -61,14 +61,14 @@ def recreates(result: "subprocess.CompletedProcess[str]") -> bool:
 def test_a_wrong_python_is_refused_in_one_line(checkout: Path, make: Make) -> None:
     """The line names the problem and the command to type; no file is left."""
     old = write_python(checkout / "old", (3, 8, 18))
-    advice = "name another one, as in: make demo PYTHON=python3.13"
-    for python, what in {
-        str(old): f"Python 3.11 or later is needed, and {old} is 3.8.18; {advice}",
-        "no-such-python": f"There is no no-such-python; {advice}",
+    advice = "Use another Python: make demo PYTHON=python3.13"
+    for python, message in {
+        str(old): f"Python 3.11 or later is required, and {old} is 3.8.18. {advice}",
+        "no-such-python": f"no-such-python not found. {advice}",
     }.items():
         result = make("demo", f"PYTHON={python}")
         assert result.returncode == 2
-        assert result.stderr.splitlines()[0] == what
+        assert result.stderr.splitlines()[0] == message
         assert result.stdout == ""
     assert not (checkout / ".venv").exists()
 
