@@ -64,7 +64,7 @@ def snapshot(server: Server, connection: Connection) -> DatabaseSnapshot:
     return DatabaseSnapshot.of(server, connection.info.dbname, program, **facts)
 
 
-def said(snapshot: DatabaseSnapshot) -> str:
+def dump_text(snapshot: DatabaseSnapshot) -> str:
     """Return the output of pg_dump without its random tokens."""
     return re.sub(r"^\\(un)?restrict .*", "", snapshot.sql, flags=re.MULTILINE)
 
@@ -80,7 +80,7 @@ def test_a_whole_database(
     read = DatabaseSnapshot.read(path)
     assert read == found
     read.restore(other)
-    assert said(snapshot(server, other)) == said(found)
+    assert dump_text(snapshot(server, other)) == dump_text(found)
     # Restoring into a database that is not new fails.
     with pytest.raises(SnapshotError, match="already exists"):
         read.restore(other)

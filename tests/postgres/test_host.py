@@ -23,18 +23,18 @@ def request_(server: Server, request: pytest.FixtureRequest) -> Iterator[HostReq
     made = HostRequest(server=server, name=name, log=[].append, **about)
     yield made
     with server.maintenance() as connection:
-        for left in there(made):
-            connection.execute(f"DROP DATABASE {left}")
+        for name in existing_databases(made):
+            connection.execute(f"DROP DATABASE {name}")
 
 
-def there(request_: HostRequest) -> list[str]:
+def existing_databases(request_: HostRequest) -> list[str]:
     """List the databases with the requested name, and those named after it."""
     query = "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1"
     with request_.server.maintenance() as connection:
         return [name for (name,) in connection.execute(query, [f"{request_.name}%"])]
 
 
-def told(request_: HostRequest) -> list[str]:
+def messages(request_: HostRequest) -> list[str]:
     return request_.log.__self__  # type: ignore[attr-defined]
 
 
@@ -43,7 +43,7 @@ def create(request_: HostRequest, name: str) -> None:
         connection.execute(f"CREATE DATABASE {name}")
 
 
-def obtain(request_: HostRequest) -> HostDatabase:
+def acquire(request_: HostRequest) -> HostDatabase:
     reservation = Reservation(request_, ExitStack())
     return reservation.claim(lambda: create(request_, reservation.name))
 
@@ -62,44 +62,44 @@ def is_planted(request_: HostRequest, name: str) -> bool:
 def test_a_single_run_creates_and_drops_it(request_: HostRequest) -> None:
     """Nothing is left after the run, nor under a name that is no longer used."""
     Reservation(request_, ExitStack()).close()
-    assert there(request_) == []
-    host = obtain(request_)
-    assert there(request_) == [request_.name]
+    assert existing_databases(request_) == []
+    host = acquire(request_)
+    assert existing_databases(request_) == [request_.name]
     host.release(keep=False)
-    assert there(request_) == []
-    assert told(request_) == []
+    assert existing_databases(request_) == []
+    assert messages(request_) == []
 
 
 def test_concurrent_runs_have_a_database_each(request_: HostRequest) -> None:
     """Neither run sees the other's database, and each drops its own."""
-    first = obtain(request_)
+    first = acquire(request_)
     plant(first)
-    second = obtain(request_)
-    assert there(request_) == [first.name, second.name]
+    second = acquire(request_)
+    assert existing_databases(request_) == [first.name, second.name]
     assert first.name == request_.name
     assert not is_planted(request_, second.name)
     first.release(keep=False)
-    assert there(request_) == [second.name]
-    third = obtain(request_)
+    assert existing_databases(request_) == [second.name]
+    third = acquire(request_)
     assert third.name == request_.name
     second.release(keep=False)
     third.release(keep=False)
-    assert there(request_) == []
+    assert existing_databases(request_) == []
 
 
 def test_an_unused_database_is_replaced(request_: HostRequest) -> None:
     """A run does not start with objects that another run left next to its schemas."""
-    kept, beside = obtain(request_), obtain(request_)
+    kept, second_host = acquire(request_), acquire(request_)
     plant(kept)
     schema = kept.finish(1)
     kept.release(keep=True)
-    beside.release(keep=True)
-    host = obtain(request_)
-    assert there(request_) == [request_.name]
+    second_host.release(keep=True)
+    host = acquire(request_)
+    assert existing_databases(request_) == [request_.name]
     assert not is_planted(request_, host.name)
-    assert told(request_) == [
+    assert messages(request_) == [
         f"Removed what an earlier run left: database {request_.name}, {schema}.",
-        f"Removed what an earlier run left: database {beside.name}.",
+        f"Removed what an earlier run left: database {second_host.name}.",
     ]
     host.release(keep=False)
 
@@ -107,7 +107,7 @@ def test_an_unused_database_is_replaced(request_: HostRequest) -> None:
 @pytest.fixture
 def closed(request_: HostRequest) -> Iterator[HostRequest]:
     """The request of a role that may not connect to the existing database."""
-    obtain(request_).release(keep=True)
+    acquire(request_).release(keep=True)
     with request_.server.maintenance() as connection:
         connection.execute(f"REVOKE CONNECT ON DATABASE {request_.name} FROM PUBLIC")
         connection.execute(f"CREATE ROLE {request_.name} LOGIN CREATEDB")
@@ -118,15 +118,15 @@ def closed(request_: HostRequest) -> Iterator[HostRequest]:
 
 def test_a_database_closed_by_another_role_stays(closed: HostRequest) -> None:
     """The run uses another name."""
-    host = obtain(closed)
+    host = acquire(closed)
     assert host.name != closed.name
     host.release(keep=False)
-    assert there(closed) == [closed.name]
+    assert existing_databases(closed) == [closed.name]
 
 
-def left(request_: HostRequest) -> HostDatabase:
+def leave_unused(request_: HostRequest) -> HostDatabase:
     """Leave what a killed run leaves, or one that keeps its schemas."""
-    host = obtain(request_)
+    host = acquire(request_)
     host.finish(1)
     host.settle()
     host.release(keep=True)
@@ -135,14 +135,14 @@ def left(request_: HostRequest) -> HostDatabase:
 
 def check_database_stays(request_: HostRequest, name: str, why: str) -> None:
     """Run twice: both leave the database, print why, and leave nothing else."""
-    before = there(request_)
+    before = existing_databases(request_)
     for _ in range(2):
-        told(request_).clear()
-        host = obtain(request_)
+        messages(request_).clear()
+        host = acquire(request_)
         assert host.name not in before
         host.release(keep=False)
-        assert there(request_) == before
-        (line,) = told(request_)
+        assert existing_databases(request_) == before
+        (line,) = messages(request_)
         assert line.startswith(f"Database {name!r} is left alone: ")
         assert why in line
         assert line.endswith(f"If nothing in it is needed, drop it: dropdb {name}")
@@ -159,23 +159,23 @@ RENAMED = {
 @pytest.mark.parametrize("form", RENAMED.values(), ids=RENAMED.keys())
 def test_a_renamed_database_stays(request_: HostRequest, form: str) -> None:
     """A renamed database is in use, even if it is marked, and clones do not replace it."""
-    name = form.format(left(request_).name)
+    name = form.format(leave_unused(request_).name)
     with request_.server.maintenance() as connection:
         connection.execute(f"ALTER DATABASE {request_.name} RENAME TO {name}")
     check_database_stays(request_, name, f"but a run has made it as {request_.name!r}")
-    host = obtain(request_)
+    host = acquire(request_)
     with host.clones.creation(1):
         create(request_, f"{host.clones.names[1]} TEMPLATE template1")
     assert host.clones.names[1] != name
     host.clones.drop(host.clones.names[1])
     host.release(keep=False)
-    assert there(request_) == [name]
+    assert existing_databases(request_) == [name]
 
 
 def test_a_database_renamed_to_the_requested_name_stays(request_: HostRequest) -> None:
     """The run uses another name, as if a live run used the requested one."""
     own = request_._replace(name=f"{request_.name}_own")
-    left(own)
+    leave_unused(own)
     with request_.server.maintenance() as connection:
         connection.execute(f"ALTER DATABASE {own.name} RENAME TO {request_.name}")
     check_database_stays(request_, request_.name, f"but a run has made it as {own.name!r}")
@@ -195,7 +195,7 @@ def test_a_database_renamed_to_the_requested_name_stays(request_: HostRequest) -
 )
 def test_a_database_in_use_stays(request_: HostRequest, what: str) -> None:
     """With its contents; objects that tests created do not count as use."""
-    host = obtain(request_)
+    host = acquire(request_)
     host.finish(1)
     host.settle()
     host.release(keep=True)
@@ -207,7 +207,7 @@ def test_a_database_in_use_stays(request_: HostRequest, what: str) -> None:
 
 def test_an_unmarked_database_of_a_killed_run_is_dropped(request_: HostRequest) -> None:
     """If it is as CREATE DATABASE made it, by a dead run, and has no connections."""
-    alive = obtain(request_)
+    alive = acquire(request_)
     run, living = 0x1234, alive.lease.run
     host = names.database_of_run(request_.name, run)
     made = [host, names.own_database(host, run, 3), names.clone_database(request_.name, 0)]
@@ -221,11 +221,11 @@ def test_an_unmarked_database_of_a_killed_run_is_dropped(request_: HostRequest) 
             "CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)"
         )
     with request_.server.connect(made[0]):
-        obtain(request_).release(keep=False)
-        assert set(there(request_)) == {alive.name, made[0], *others, used}
-    obtain(request_).release(keep=False)
-    assert set(there(request_)) == {alive.name, *others, used}
-    assert sorted(told(request_)) == [
+        acquire(request_).release(keep=False)
+        assert set(existing_databases(request_)) == {alive.name, made[0], *others, used}
+    acquire(request_).release(keep=False)
+    assert set(existing_databases(request_)) == {alive.name, *others, used}
+    assert sorted(messages(request_)) == [
         "Removed what an earlier run left: database " + ", database ".join(sorted(made[1:])) + ".",
         f"Removed what an earlier run left: database {made[0]}.",
     ]
@@ -234,7 +234,7 @@ def test_an_unmarked_database_of_a_killed_run_is_dropped(request_: HostRequest) 
 
 def test_clones_of_a_killed_run_are_dropped(request_: HostRequest) -> None:
     """Unless they are in use, because they differ from the database they were cloned from."""
-    host = obtain(request_)
+    host = acquire(request_)
     plant(host)
     host.prepare_clones({})
     clones = [f"{request_.name}_1", names.database_of_run(f"{request_.name}_2", 0x1234)]
@@ -244,8 +244,8 @@ def test_clones_of_a_killed_run_are_dropped(request_: HostRequest) -> None:
     with request_.server.connect(used) as connection:
         connection.execute("CREATE TABLE planted.precious ()")
     host.lease.close()
-    obtain(request_).release(keep=False)
-    assert there(request_) == [used]
+    acquire(request_).release(keep=False)
+    assert existing_databases(request_) == [used]
 
 
 @pytest.fixture
@@ -269,30 +269,30 @@ def test_only_databases_of_our_roles_are_dropped(
     request_: HostRequest, roles: dict[str, HostRequest]
 ) -> None:
     """Any role that can create databases can mark one; a superuser counts as every role."""
-    name = left(roles["one"]).name
+    name = leave_unused(roles["one"]).name
     for request in (roles["other"], request_):
         check_database_stays(request, name, f"it belongs to the role '{name}_one'")
-    obtain(roles["member"]).release(keep=False)
-    assert there(request_) == []
-    left(request_)
+    acquire(roles["member"]).release(keep=False)
+    assert existing_databases(request_) == []
+    leave_unused(request_)
     check_database_stays(roles["other"], name, "it belongs to the role 'postgres'")
 
 
 def test_a_database_with_other_connections_stays(request_: HostRequest) -> None:
     """It cannot be dropped: the run uses another name, and a later run drops it."""
-    obtain(request_).release(keep=True)
+    acquire(request_).release(keep=True)
     with request_.server.connect(request_.name):
-        host = obtain(request_)
+        host = acquire(request_)
         assert host.name != request_.name
         host.release(keep=False)
-        assert there(request_) == [request_.name]
-    obtain(request_).release(keep=False)
-    assert there(request_) == []
+        assert existing_databases(request_) == [request_.name]
+    acquire(request_).release(keep=False)
+    assert existing_databases(request_) == []
 
 
 def test_clones_are_dropped(request_: HostRequest) -> None:
     """They are in use while the run is alive, and dropped with the host or by the next run."""
-    host = obtain(request_)
+    host = acquire(request_)
     plant(host)
     host.prepare_clones({})
     clones = {number: f"{request_.name}_{number}" for number in (1, 7)}
@@ -300,25 +300,25 @@ def test_clones_are_dropped(request_: HostRequest) -> None:
         with host.clones.creation(number):
             create(request_, f"{clone} TEMPLATE {host.name}")
         assert is_planted(request_, clone)
-    other = obtain(request_)
-    assert set(there(request_)) == {host.name, *clones.values(), other.name}
+    other = acquire(request_)
+    assert set(existing_databases(request_)) == {host.name, *clones.values(), other.name}
     other.release(keep=False)
     host.clones.drop(clones[7])
     host.release(keep=False)
-    assert there(request_) == [clones[1]]
-    obtain(request_).release(keep=False)
-    assert there(request_) == []
+    assert existing_databases(request_) == [clones[1]]
+    acquire(request_).release(keep=False)
+    assert existing_databases(request_) == []
 
 
 def test_the_project_s_own_is_refused_unless_it_is_empty(request_: HostRequest) -> None:
     """The marker proves that tests created it, not that it has not been used since."""
     own = request_._replace(is_projects_own=True)
     for _ in range(2):
-        obtain(own).release(keep=True)
-    kept = obtain(own)
+        acquire(own).release(keep=True)
+    kept = acquire(own)
     plant(kept)
     kept.release(keep=False)
-    assert f"Database {own.name!r} check_database_stays: it has schema planted." in told(own)
+    assert f"Database {own.name!r} stays: it has schema planted." in messages(own)
     with pytest.raises(SchemaRunnerError, match="tests would remove schema planted"):
         Reservation(own, ExitStack())
     assert is_planted(own, own.name)
@@ -328,11 +328,11 @@ def test_refusals(request_: HostRequest) -> None:
     """The project's own database without a marker, even if empty, and a server that is too old."""
     with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
         Reservation(request_._replace(oldest_version=990000), ExitStack())
-    assert there(request_) == []
+    assert existing_databases(request_) == []
     create(request_, request_.name)
     with pytest.raises(SchemaRunnerError, match="tests would remove what is in it"):
         Reservation(request_._replace(is_projects_own=True), ExitStack())
-    assert there(request_) == [request_.name]
+    assert existing_databases(request_) == [request_.name]
 
 
 def lose_lease(host: HostDatabase) -> None:
@@ -343,7 +343,7 @@ def lose_lease(host: HostDatabase) -> None:
 
 def test_a_lost_lease_is_taken_again_before_each_step(request_: HostRequest) -> None:
     """With the same identity, so that others see the run as alive; it drops what it created."""
-    host = obtain(request_)
+    host = acquire(request_)
     lose_lease(host)
     host.connection.execute("SELECT 1")
     with host.connect() as connection:
@@ -351,32 +351,32 @@ def test_a_lost_lease_is_taken_again_before_each_step(request_: HostRequest) -> 
         assert Lease.is_host_in_use(connection)
     lose_lease(host)
     host.release(keep=False)
-    assert there(request_) == []
-    assert sum("nothing is missing" in line for line in told(request_)) == 2
+    assert existing_databases(request_) == []
+    assert sum("nothing is missing" in line for line in messages(request_)) == 2
 
 
 @pytest.mark.parametrize("others", ["nothing", "a database of another run"])
 def test_a_database_dropped_in_the_meantime(request_: HostRequest, others: str) -> None:
     """Other schemas may now have the names that the run used: it leaves them alone."""
-    host = obtain(request_)
+    host = acquire(request_)
     lose_lease(host)
     with request_.server.maintenance() as maintenance:
         databases.drop(maintenance, host.name)
-    other = obtain(request_) if others != "nothing" else None
+    other = acquire(request_) if others != "nothing" else None
     if other:
         # Only its marker identifies the owner.
         other.lease.close()
     with pytest.raises(LeaseLostError, match="was lost, and in the meantime that was removed"):
         host.connection.execute("SELECT 1")
     host.release(keep=False)
-    assert there(request_) == [request_.name] * (other is not None)
+    assert existing_databases(request_) == [request_.name] * (other is not None)
 
 
 def test_a_lease_taken_again_during_a_sweep_counts(
     request_: HostRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cloned database has no connections, and no lease is held in it."""
-    first = obtain(request_)
+    first = acquire(request_)
     first.prepare_clones({})
     with request_.server.maintenance() as maintenance:
         pid = first.lease.connection.info.backend_pid
@@ -388,8 +388,8 @@ def test_a_lease_taken_again_during_a_sweep_counts(
         return find(*args)
 
     monkeypatch.setattr(sessions, "live_runs_without_lease", find_later)
-    second = obtain(request_)
-    assert there(request_) == [first.name, second.name]
+    second = acquire(request_)
+    assert existing_databases(request_) == [first.name, second.name]
     second.release(keep=False)
     first.release(keep=False)
 
@@ -397,12 +397,12 @@ def test_a_lease_taken_again_during_a_sweep_counts(
 def test_many_runs_at_once_on_an_empty_server(request_: HostRequest) -> None:
     """One of them gets the name, each has a database, and none is left."""
     with ThreadPoolExecutor(8) as pool:
-        hosts = list(pool.map(obtain, [request_] * 8))
+        hosts = list(pool.map(acquire, [request_] * 8))
         found = {host.name for host in hosts}
         list(pool.map(lambda host: host.release(keep=False), hosts))
     assert len(found) == 8
     assert request_.name in found
-    assert there(request_) == []
+    assert existing_databases(request_) == []
 
 
 # In a database that a role with CREATEDB made and marked, first on every path.
@@ -433,10 +433,10 @@ def test_a_planted_database_gives_no_privileges(request_: HostRequest) -> None:
             for is_projects_own in (False, True):
                 request = request_._replace(is_projects_own=is_projects_own)
                 with suppress(SchemaRunnerError):
-                    obtain(request).release(keep=False)
+                    acquire(request).release(keep=False)
             query = "SELECT rolsuper FROM pg_roles WHERE rolname = %s"
             assert maintenance.execute(query, [role]).fetchall() == [(False,)]
         finally:
-            for left in there(request_):
-                maintenance.execute(f"DROP DATABASE {left}")
+            for name in existing_databases(request_):
+                maintenance.execute(f"DROP DATABASE {name}")
             maintenance.execute(f"DROP ROLE {role}")

@@ -186,7 +186,7 @@ ALIKE = [
 EVERY_CHANGE = [change for changes in CHANGES.values() for change in changes]
 
 
-def made(connection: Connection, schema: str, change: str = "") -> None:
+def create_schema(connection: Connection, schema: str, change: str = "") -> None:
     """Create a schema with one of each kind of object, and apply the change."""
     connection.execute(sql.SQL(CREATE).format(sql.Identifier(schema)))
     connection.execute(EVERYTHING + MORE)
@@ -199,17 +199,17 @@ def structures(server: Server, module_database: str) -> Iterator[Connection]:
     with connect(server, module_database) as connection:
         connection.execute('CREATE ROLE "A reader"; CREATE EXTENSION citext')
         connection.execute("CREATE EXTENSION hstore")
-        made(connection, ONE)
+        create_schema(connection, ONE)
         yield connection
         connection.execute('DROP OWNED BY "A reader" CASCADE; DROP ROLE "A reader"')
 
 
 @pytest.fixture(scope="module")
-def told(server: Server, structures: Connection) -> Mapping[str, list[str]]:
+def reported(server: Server, structures: Connection) -> Mapping[str, list[str]]:
     """The differences from the first schema, by the change that was made."""
     changes = dict(enumerate(["", *EVERY_CHANGE, *UNCHANGING, *ALIKE], start=2))
     for number, change in changes.items():
-        made(structures, f"test_w{number}_1", change)
+        create_schema(structures, f"test_w{number}_1", change)
     structures.execute("RESET search_path")
     program, host = PgDump.find(structures.info.server_version), structures.info.dbname
     # A single dump of all takes a twentieth of the time.
@@ -237,15 +237,15 @@ def told(server: Server, structures: Connection) -> Mapping[str, list[str]]:
     ("change", "names"),
     [(change, names) for names, changes in CHANGES.items() for change in changes],
 )
-def test_a_difference_is_named(told: Mapping[str, list[str]], change: str, names: str) -> None:
+def test_a_difference_is_named(reported: Mapping[str, list[str]], change: str, names: str) -> None:
     """Each change is detected, by the inventory or else by the dump."""
-    assert ", ".join(told[change]) == names
+    assert ", ".join(reported[change]) == names
 
 
 @pytest.mark.parametrize("change", ["", *UNCHANGING, *ALIKE])
-def test_other_changes_make_no_difference(told: Mapping[str, list[str]], change: str) -> None:
+def test_other_changes_make_no_difference(reported: Mapping[str, list[str]], change: str) -> None:
     """Rows, values of sequences, and changes that were reverted."""
-    assert told[change] == []
+    assert reported[change] == []
 
 
 @pytest.fixture

@@ -43,10 +43,10 @@ class ResetSchema:
 
     def __init__(self, connection: Connection, statements: str) -> None:
         self.connection = connection
-        connection.execute("CREATE SCHEMA w; CREATE SCHEMA aside")
+        connection.execute("CREATE SCHEMA w; CREATE SCHEMA scratch")
         self.execute(statements)
         self.reset = Reset("w", ["public"])
-        self.kept = self.copy("aside")
+        self.kept = self.copy("scratch")
         self.before = self.now
 
     def execute(self, statement: str) -> Cursor[TupleRow]:

@@ -17,7 +17,7 @@ from schema_runner.postgres.template import Template
 from ..digest import digest
 
 TABLES = """
-    CREATE SCHEMA w; CREATE SCHEMA aside; SET search_path = w, public;
+    CREATE SCHEMA w; CREATE SCHEMA scratch; SET search_path = w, public;
     CREATE TYPE mood AS ENUM ('glad', 'sad');
     CREATE SEQUENCE shared;
     CREATE TABLE kind (id int PRIMARY KEY DEFAULT nextval('shared'), name text UNIQUE, mood mood);
@@ -82,7 +82,7 @@ class World:
     """A schema, three connections to it, and its expected state."""
 
     def __init__(self, connection: Connection, server: Server, stack: ExitStack) -> None:
-        connection.execute("DROP SCHEMA IF EXISTS w, aside CASCADE")
+        connection.execute("DROP SCHEMA IF EXISTS w, scratch CASCADE")
         connection.execute(TABLES)
         self.connection = connection
         ready = Marker(1, MarkerState.READY)

@@ -162,11 +162,11 @@ def test_concurrent_sweeps(server: Server, connection: Connection) -> None:
     """Each schema is dropped by one of them, and neither fails because of the other."""
     made = {schemas.create(connection, worker, RUN + worker) for worker in range(1, 21)}
 
-    def reap(_: int) -> list[str]:
+    def run_sweep(_: int) -> list[str]:
         with server.connect(connection.info.dbname) as own:
             return schemas.sweep(own, batch=10)
 
     with ThreadPoolExecutor(4) as pool:
-        dropped = [name for one in pool.map(reap, range(4)) for name in one]
+        dropped = [name for one in pool.map(run_sweep, range(4)) for name in one]
     assert sorted(dropped) == sorted(made)
     assert present(connection) == set()

@@ -105,14 +105,14 @@ def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
             reset.restore(connection, template)
         rows = f"SELECT country, place::text, mood::text FROM {schema}.town"
         assert user.execute(rows).fetchall() == [("FR", f"{schema}.town", "sad")]
-        aside = source.begin(3)
-        with keys_adopted(connection, schema, aside, template.copies):
+        scratch = source.begin(3)
+        with keys_adopted(connection, schema, scratch, template.copies):
             path = ", ".join([schema, *host.ahead, *host.path])
             user.execute(f"SET search_path = {path}; DELETE FROM town")
             user.execute(ROWS.format(schema))
             assert user.execute("SELECT id FROM town").fetchall() == [(1,)]
         reset.restore(connection, template)
-        source.drop(aside)
+        source.drop(scratch)
         assert sessions.end_leftovers(connection, schema, source.run, 2) == []
         with user.transaction(force_rollback=True):
             user.execute(f"LOCK {schema}.town")

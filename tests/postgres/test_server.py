@@ -34,7 +34,7 @@ def role(server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def closed(server: Server) -> Iterator[Server]:
+def restricted(server: Server) -> Iterator[Server]:
     """Parameters for a role that may not read the system identifier."""
     with server.maintenance() as connection:
         connection.execute("CREATE ROLE uninformed LOGIN")
@@ -44,11 +44,11 @@ def closed(server: Server) -> Iterator[Server]:
         connection.execute("DROP ROLE uninformed")
 
 
-def test_two_addresses_of_one_server(server: Server, closed: Server, tmp_path: Path) -> None:
+def test_two_addresses_of_one_server(server: Server, restricted: Server, tmp_path: Path) -> None:
     """They are compared by data that both roles can read; a standby is its primary."""
     (tmp_path / "linked").symlink_to(server.params["host"])
     linked = server._replace(params={**server.params, "host": str(tmp_path / "linked")})
-    open_, asked = Identity.of(linked), Identity.of(closed)
+    open_, asked = Identity.of(linked), Identity.of(restricted)
     assert asked.system is None
     assert None not in {open_.system, open_.start, asked.start}
     assert Identity.of(server).may_be(open_)

@@ -145,6 +145,6 @@ def test_own_database_classes(test_class: type, names: list[str], *, expected: b
     ("decorator", "wrong"), [(serial, "reason"), (own_database, lambda: None)]
 )
 def test_decorators_that_take_no_arguments(decorator: Any, wrong: object) -> None:
-    said = rf"Put @schema_runner\.{decorator.__name__}, without arguments"
-    with pytest.raises(TypeError, match=said):
+    message = rf"Put @schema_runner\.{decorator.__name__}, without arguments"
+    with pytest.raises(TypeError, match=message):
         decorator(wrong)

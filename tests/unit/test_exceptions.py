@@ -87,8 +87,8 @@ def sent(event: tuple[Any, ...], test: Any = None) -> tuple[Any, ...]:
 
 
 def sent_error(err: Any, test: Any = None, *, method: str = "addError") -> Any:
-    came, number, error = sent((method, 1, err), test)
-    assert (came, number) == (method, 1)
+    received, number, error = sent((method, 1, err), test)
+    assert (received, number) == (method, 1)
     return error
 
 
@@ -128,8 +128,8 @@ def test_errors_are_shown_as_in_the_worker(error: BaseException) -> None:
     error.__cause__ = caught(ValueError("cause"))[1]
     before = error.__cause__.__traceback__
     err = caught(error)
-    kind, value, _ = came = sent_error(err)
-    assert formatted(came) == formatted(err)
+    kind, value, _ = received = sent_error(err)
+    assert formatted(received) == formatted(err)
     assert kind.__name__ == type(error).__name__
     assert isinstance(value, next(one for one in type(error).__mro__ if one in BASES))
     if error in KEPT:
@@ -148,9 +148,9 @@ def test_errors_of_python_are_shown_as_in_the_worker(code: str) -> None:
     with pytest.raises((AttributeError, NameError, SyntaxError, UnicodeError)) as info:
         eval(code)
     error = info.value
-    came = sent_error((type(error), error, error.__traceback__))
-    assert formatted(came) == formatted((type(error), error, error.__traceback__))
-    assert isinstance(came[1], type(error))
+    received = sent_error((type(error), error, error.__traceback__))
+    assert formatted(received) == formatted((type(error), error, error.__traceback__))
+    assert isinstance(received[1], type(error))
 
 
 def test_a_long_chain_is_shown_to_its_beginning() -> None:
@@ -170,17 +170,17 @@ def test_notes_and_attributes_of_exceptions(kind: type[Exception], notes: object
     with suppress(FrozenInstanceError):
         error.__notes__ = notes  # type: ignore[assignment]
     err = caught(error)
-    told = Caught(err, None, output="Stdout:\nprinted", with_locals=False)
-    (_, came) = decode(encode(("addError", told)))
-    assert formatted(came) == f"{formatted(err)}Stdout:\nprinted\n"
+    caught_error = Caught(err, None, output="Stdout:\nprinted", with_locals=False)
+    (_, received) = decode(encode(("addError", caught_error)))
+    assert formatted(received) == f"{formatted(err)}Stdout:\nprinted\n"
 
 
 def test_exception_groups_keep_their_exceptions() -> None:
     inner = ExceptionGroup("inner", [caught(ValueError("deep"))[1]])
     err = caught(ExceptionGroup("outer", [inner, caught(TypeError("flat"))[1]]))
-    came = sent_error(err)
-    assert type(came[1]) is ExceptionGroup
-    assert formatted(came) == formatted(err)
+    received = sent_error(err)
+    assert type(received[1]) is ExceptionGroup
+    assert formatted(received) == formatted(err)
 
 
 def test_failures_stay_failures() -> None:
@@ -190,8 +190,8 @@ def test_failures_stay_failures() -> None:
     assert issubclass(sent_error(own, OwnTest(), method="addFailure")[0], OwnFailureError)
     assert not issubclass(sent_error(own, method="addFailure")[0], AssertionError)
     assert issubclass(sent_error(failure, method="addFailure")[0], AssertionError)
-    told = sent_error(failure, OwnTest(), method="addSubTest")[0]
-    assert not issubclass(told, OwnFailureError)
+    received = sent_error(failure, OwnTest(), method="addSubTest")[0]
+    assert not issubclass(received, OwnFailureError)
     assert sent_error(slow, method="addFailure")[0] is TestTimeoutError
 
 
@@ -201,8 +201,8 @@ def test_exceptions_that_only_the_worker_can_unpickle_are_shown(
     err = caught(ValueError(Unreadable()))
     event = pickle.dumps(encode(("addError", 0, err)))
     monkeypatch.setattr(Unreadable, "is_here", False)
-    _, _, came = decode(pickle.loads(event))
-    assert formatted(came) == formatted(err)
+    _, _, received = decode(pickle.loads(event))
+    assert formatted(received) == formatted(err)
 
 
 SUBTESTS: list[tuple[object, dict[str, object]]] = [

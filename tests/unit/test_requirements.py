@@ -69,10 +69,10 @@ def run(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("code", "said"), CASES)
-def test_the_error_is_one_line(code: str, said: str) -> None:
+def test_the_error_is_one_line(code: str, message: str) -> None:
     """The last line of the traceback, or the only one of the command."""
     *_, last = run(code)
-    assert last.partition("Error: ")[2].startswith(said)
+    assert last.partition("Error: ")[2].startswith(message)
 
 
 def test_on_windows_tests_can_be_run_by_django() -> None:

@@ -119,9 +119,9 @@ def test_variables_without_a_shard_are_listed() -> None:
         ({"CIRRUS_CI": "true", "CI_NODE_INDEX": "1", "CI_NODE_TOTAL": "5"}, "Cirrus CI, where"),
     ],
 )
-def test_invalid_variables_are_an_error(environ: dict[str, str], said: str) -> None:
+def test_invalid_variables_are_an_error(environ: dict[str, str], message: str) -> None:
     """The error lists the variables, and what to do without them."""
-    with pytest.raises(ValueError, match=rf"{said}.* by hand, such as --shard 2/4\."):
+    with pytest.raises(ValueError, match=rf"{message}.* by hand, such as --shard 2/4\."):
         Shard.from_environment(environ)
 
 
