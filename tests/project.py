@@ -51,7 +51,7 @@ _MANAGE = """
 
     if __name__ == "__main__":
         os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
-        # Where `helpers` is.
+        # The folder of `helpers`.
         sys.path.append({apps!r})
         if method := os.environ.get("START_METHOD"):
             multiprocessing.set_start_method(method)

@@ -31,7 +31,7 @@ def customer(request: HttpRequest) -> User:
         raise RequestError("The token is forged or too old.", status=401) from error
     user = get_user_model().objects.filter(pk=claim["user"], is_active=True).first()
     if user is None:
-        raise RequestError("The token belongs to nobody.", status=401)
+        raise RequestError("The token belongs to no user.", status=401)
     return user
 
 

@@ -88,7 +88,7 @@ def _movement(order: Order) -> dict[str, Any]:
     source, target = _account(order.source), _account(order.target)
     used = source or target
     if not may_use(order.customer, used):
-        raise OrderForbiddenError("The account belongs to somebody else.")
+        raise OrderForbiddenError("The account belongs to another user.")
     if source and target and source.currency_id != target.currency_id:
         raise OrderError("The accounts have different currencies.")
     _check_amount(order, used)
@@ -107,7 +107,7 @@ def _refund(order: Order) -> dict[str, Any]:
     if original is None:
         raise OrderError("There is no such transaction to refund.")
     if not (original.requested_by_id == order.customer.pk or is_operator(order.customer)):
-        raise OrderForbiddenError("The transaction belongs to somebody else.")
+        raise OrderForbiddenError("The transaction belongs to another user.")
     if original.kind == Kind.REFUND or original.state != State.COMPLETED:
         raise OrderConflictError("Only a completed transaction, no refund, can be refunded.")
     others = original.refunded_by.exclude(idempotency_key=order.key)

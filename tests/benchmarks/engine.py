@@ -21,7 +21,7 @@ _TIMED = """
     from schema_runner import SchemaDiscoverRunner, SchemaParallelTestSuite
 
     def costs():
-        # The time, and the CPU time of this process and of those it has waited for.
+        # The time, and the CPU time of this process and its reaped children.
         return time.perf_counter(), sum(os.times()[:4])
 
     class Timed:

@@ -42,7 +42,7 @@ _MARKS = """
     FOLDER = Path(os.environ["BENCH_MARKS"])
 
     def mark(event):
-        \"\"\"Note when an event comes first in this process.\"\"\"
+        \"\"\"Write the time of the first event of this name in this process.\"\"\"
         file = FOLDER / f"{event}-{os.getpid()}"
         if not file.exists():
             file.write_text(repr(time.time()))

@@ -51,7 +51,7 @@ SNIPPETS = re.split(
     CREATE TABLE {p_b} PARTITION OF {p} FOR VALUES FROM (10) TO (20) PARTITION BY HASH (id);
     CREATE TABLE {p_c} PARTITION OF {p} DEFAULT;
     INSERT INTO {p} (id, n) VALUES (1, 1), (77, 2);
-    -- heir
+    -- inheritance
     CREATE TABLE {h} (extra {type}) INHERITS ({first_table});
     INSERT INTO {h} (n) VALUES (3);
     -- loose tables

@@ -107,8 +107,8 @@ WRITTEN = """
     -- copy: TABLES => COPY kind FROM PROGRAM 'echo 9,nine' CSV
     -- swap keys: TABLES => UPDATE kind SET name = CASE name WHEN 'one' THEN 'two' ELSE 'one' END
     -- another table: TABLES => INSERT INTO thing (kind) VALUES (1), (2), (1)
-    -- nothing that lasts: TABLES => BEGIN; INSERT INTO kind VALUES (4, 'four'); ROLLBACK
-    -- triggers that forbid
+    -- rolled back: TABLES => BEGIN; INSERT INTO kind VALUES (4, 'four'); ROLLBACK
+    -- triggers that raise
     TABLES FORBID
     CREATE TABLE log (id serial PRIMARY KEY, what text);
     CREATE TRIGGER a BEFORE INSERT OR DELETE OR UPDATE ON kind FOR EACH ROW
@@ -144,19 +144,19 @@ WRITTEN = """
     INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (2, 2);
     => UPDATE a SET name = 'x' WHERE id = 1; INSERT INTO e VALUES (1, 2);
     INSERT INTO a VALUES (3, 'c'); INSERT INTO b VALUES (3, 3); INSERT INTO c VALUES (3, 3)
-    -- keys that can wait
+    -- deferrable keys
     CREATE TABLE a (id int PRIMARY KEY, name text);
     CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a DEFERRABLE);
     INSERT INTO a VALUES (1, 'a'), (2, 'b'); INSERT INTO b VALUES (1, 1), (2, 2);
     => UPDATE a SET name = 'x' WHERE id = 1
-    -- references to themselves
+    -- self-references
     CREATE TABLE tree (id int PRIMARY KEY, name text,
                        parent int REFERENCES tree ON DELETE RESTRICT);
     CREATE TABLE ring (id int PRIMARY KEY, next int REFERENCES ring);
     INSERT INTO tree VALUES (1, 'root', NULL), (2, 'leaf', 1);
     => UPDATE tree SET name = 'x' WHERE id = 1; INSERT INTO tree VALUES (3, 'n', 2);
     INSERT INTO ring VALUES (1, 2), (2, 1)
-    -- circles
+    -- circular references
     CREATE TABLE a (id int PRIMARY KEY, b int, name text);
     CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
     ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;
@@ -174,7 +174,7 @@ WRITTEN = """
     INSERT INTO p VALUES (1, 1, 'a'), (2, 2, 'b'), (20, 2, 'c'); INSERT INTO q VALUES (1, 2, 2);
     => UPDATE p SET name = 'x'; INSERT INTO p VALUES (3, 1, 'n'), (21, 2, 'n');
     INSERT INTO q VALUES (2, 21, 2)
-    -- heirs
+    -- inheritance
     CREATE TABLE parent (id serial PRIMARY KEY, name text);
     CREATE TABLE heir (more int) INHERITS (parent);
     INSERT INTO parent (name) VALUES ('p'); INSERT INTO heir (name, more) VALUES ('h', 1);
@@ -185,7 +185,7 @@ WRITTEN = """
     CREATE TABLE "only" (one int GENERATED ALWAYS AS (1) STORED);
     INSERT INTO g (n) VALUES (1), (2); INSERT INTO "only" DEFAULT VALUES;
     => UPDATE g SET n = 5 WHERE id = 1; DELETE FROM "only"; INSERT INTO g (n) VALUES (3)
-    -- types of its own
+    -- user-defined types
     CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE DOMAIN positive AS int CHECK (VALUE > 0);
     CREATE TYPE pair AS (one mood, two positive);
     CREATE TABLE "My %s 'table' ☃" (id int PRIMARY KEY, m mood, "a b" positive, p pair,
@@ -193,14 +193,14 @@ WRITTEN = """
     INSERT INTO "My %s 'table' ☃" VALUES (2, 'sad', 2, NULL, NULL, NULL),
         (1, 'glad', 1, ROW('sad', 2), '{glad,sad}', 'pg_class');
     => UPDATE "My %s 'table' ☃" SET m = 'sad'
-    -- rows that are there twice
+    -- duplicate rows
     CREATE TABLE loose (n int, body text); INSERT INTO loose VALUES (1, 'x'), (1, 'x')
     => INSERT INTO loose VALUES (1, 'x')
     -- unlogged tables
     CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1);
     CREATE UNLOGGED TABLE v (id int)
     => INSERT INTO u VALUES (2); INSERT INTO v VALUES (2)
-    -- large tables that kept ones refer to
+    -- large tables with references from kept ones
     CREATE TABLE large (id int PRIMARY KEY, body text);
     CREATE TABLE kept (id int PRIMARY KEY, large int REFERENCES large);
     INSERT INTO kept VALUES (1, NULL);

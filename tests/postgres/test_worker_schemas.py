@@ -15,15 +15,15 @@ TABLES = "CREATE TABLE {}.book (id serial PRIMARY KEY, title text NOT NULL)"
 @pytest.fixture
 def source(server: Server, connection: Connection) -> SchemaSource:
     """The source schema: that of a run whose worker 1 has a table."""
-    model = schemas.create(connection, 1, RUN)
-    move.copy_grants(connection, "public", model)
-    connection.execute(TABLES.format(model))
-    host, inventory = connection.info.dbname, structure.inventory(connection, model)
+    source_schema = schemas.create(connection, 1, RUN)
+    move.copy_grants(connection, "public", source_schema)
+    connection.execute(TABLES.format(source_schema))
+    host, inventory = connection.info.dbname, structure.inventory(connection, source_schema)
     about = {
         "host": host,
         "request": host,
         "run": RUN,
-        "source_schema": model,
+        "source_schema": source_schema,
         "inventory": inventory,
     }
     return SchemaSource(server=server, **about, path=("public",), ahead=(), batch=10)

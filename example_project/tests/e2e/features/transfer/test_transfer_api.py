@@ -13,7 +13,7 @@ class TransferApiTests(LiveCase):
         self.assertEqual(done["state"], "completed")
         self.assertEqual((ada.balance(hers), bob.balance(his)), (60_00, 40_00))
 
-    def test_is_seen_by_both_sides_and_nobody_else(self) -> None:
+    def test_is_seen_by_both_sides_only(self) -> None:
         ada, bob, eve = (self.customer(name) for name in ("ada", "bob", "eve"))
         hers, his = ada.open_account(balance=100_00), bob.open_account()
         done = ada.finished(ada.order("transfer", amount=40_00, source=hers, target=his))
