@@ -68,7 +68,7 @@ def run(code: str) -> list[str]:
     ).stderr.splitlines()
 
 
-@pytest.mark.parametrize(("code", "said"), CASES)
+@pytest.mark.parametrize(("code", "message"), CASES)
 def test_the_error_is_one_line(code: str, message: str) -> None:
     """The last line of the traceback, or the only one of the command."""
     *_, last = run(code)

@@ -107,7 +107,7 @@ def test_variables_without_a_shard_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         ({"CI_NODE_INDEX": "2"}, "CI_NODE_INDEX='2', .*, and CI_NODE_TOTAL=''"),
         ({"CI_NODE_TOTAL": "2"}, "CI_NODE_INDEX='', .*, and CI_NODE_TOTAL='2'"),
