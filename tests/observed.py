@@ -1,4 +1,4 @@
-"""What a run reports of every test, as its own process records it, and what it leaves."""
+"""The results that a run reports for each test, as recorded by its main process."""
 
 import os
 import time
@@ -17,7 +17,7 @@ OUTCOMES = {
     "addExpectedFailure": "expected failure",
     "addUnexpectedSuccess": "unexpected success",
 }
-# A class that passes, for beside those that do not.
+# A class that passes, to run alongside those that do not.
 OTHER = """
 
     class Other(Recording, TestCase):
@@ -32,7 +32,7 @@ TWO_CLASSES = """
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a result was told of a test, or of a fixture."""
+    """A call of a method of the test result, for a test or a fixture."""
 
     method: str
     text: str
@@ -41,7 +41,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a run has reported, by test without the `library.test_generated.`, and its records."""
+    """The calls, events and records of a run, by test id without `library.test_generated.`."""
 
     result: Result
     records: list[dict[str, Any]]
@@ -50,7 +50,7 @@ class Reported:
 
     @property
     def outcomes(self) -> dict[str, str]:
-        """Map each test to what it has come to for observers; fail unless told exactly once."""
+        """Map each test to the outcome that observers got; fail unless reported exactly once."""
         tests = self.tests
         assert set(self.events) == tests, self.result.output
         return {test: self._outcome(test) for test in sorted(tests)}
@@ -61,43 +61,46 @@ class Reported:
 
     @property
     def fixtures(self) -> dict[str, list[Call]]:
-        """Map what is not a test, as `setUpClass (A)`, to what was told of it."""
+        """Map fixtures, such as `setUpClass (A)`, to their calls."""
         return {name: calls for name, calls in self.calls.items() if name not in self.tests}
 
     def text(self, test: str) -> str:
-        """Return all the texts that were told of a test, or a fixture."""
+        """Return all texts reported for a test or a fixture."""
         return "\n".join(call.text for call in self.calls[test] if call.text)
 
     def processes(self, what: str, case: str) -> list[int]:
-        """List the processes that have recorded this of a class, once for each time."""
+        """List the processes that recorded `what` for this class, once for each record."""
         found = [line for line in self.records if line["what"] == what]
         return [line["process"] for line in found if line["case"] == case]
 
     def _outcome(self, test: str) -> str:
         methods = [call.method for call in self.calls[test]]
         assert methods[-1] == "stopTest", f"{test} {methods}\n{self.result.output}"
-        told = methods[1:-1]
-        assert len(told) == 1 or set(told) == {"addSubTest"}, (test, self.calls[test])
+        reported_methods = methods[1:-1]
+        assert len(reported_methods) == 1 or set(reported_methods) == {"addSubTest"}, (
+            test,
+            self.calls[test],
+        )
         started, finished = self.events[test]
         assert (started["what"], finished["what"]) == ("Started", "Finished"), self.events[test]
         assert started["worker"] == finished["worker"]
         assert started["attempt"] == finished["attempt"] == 1
         outcome: str = finished["outcome"]
-        if told[0] != "addSubTest":
+        if reported_methods[0] != "addSubTest":
             expected = {"crashed": "error", "timed out": "error"}.get(outcome, outcome)
-            assert OUTCOMES[told[0]] == expected, test
+            assert OUTCOMES[reported_methods[0]] == expected, test
         return outcome
 
 
 def observe(project: Project) -> None:
-    """Let the runs of a project record all that they report."""
+    """Configure the project so that its runs record all that they report."""
     project.configure('TEST_RUNNER = "helpers.observed.ObservedRunner"')
 
 
 def finish(project: Project, process: Process, *, name: str = "recorded") -> Reported:
-    """Wait for the end of a run, and for that of all its processes; return what it reported.
+    """Wait until the run and all its processes end; return what it reported.
 
-    Runs at the same time record in files of another `name` each.
+    Concurrent runs record in files of different `name`s.
     """
     result = outcome(process)
     wait_for(lambda: not session(process.pid), "the processes of the run to end")
@@ -115,7 +118,7 @@ def finish(project: Project, process: Process, *, name: str = "recorded") -> Rep
 def run(
     project: Project, text: str, *flags: str, method: str = "fork", code: int = 1, **env: str
 ) -> Reported:
-    """Run these tests of an observed project in two workers; check the exit code."""
+    """Run these tests of an observed project with two workers; check the exit code."""
     project.forget()
     project.tests(text)
     process = project.start(*PARALLEL, *flags, env={"START_METHOD": method, **env})
@@ -125,17 +128,17 @@ def run(
 
 
 def session(leader: int) -> list[int]:
-    """List the processes of a session that are alive."""
+    """List the live processes of a session."""
     return _alive(lambda fields: int(fields[3]) == leader)
 
 
 def children(parent: int) -> list[int]:
-    """List the processes that are alive and have this one as their parent."""
+    """List the live child processes of a process."""
     return _alive(lambda fields: int(fields[1]) == parent)
 
 
 def workers(run: int) -> list[int]:
-    """List the worker processes of a run, however they were started."""
+    """List the worker processes of a run, with any start method."""
     return sorted(
         process
         for process in session(run)
@@ -154,7 +157,7 @@ def is_stopped(process: int) -> bool:
 
 
 def is_asleep(process: int) -> bool:
-    """Whether a process has been waiting for something each of several times."""
+    """Whether the process was sleeping each of several times that it was checked."""
     for _ in range(10):
         if _stat(process)[:1] != ["S"]:
             return False
@@ -182,5 +185,5 @@ def _command(process: int) -> str:
 
 
 def _is_fork_server(process: int, command: str, run: int) -> bool:
-    """Its workers have the same command, and another parent."""
+    """Workers of a forkserver have the same command, but another parent."""
     return "forkserver" in command and process in children(run)

@@ -25,7 +25,7 @@ from .fork_server import FLAGS, ForkedRun, ForkServer
 Process = subprocess.Popen[str] | ForkedRun
 T = TypeVar("T")
 
-# The arguments of a run, and how it starts its workers.
+# The arguments of a run, and the start method of its workers.
 Mode = tuple[str, ...]
 SERIAL: Mode = ()
 PARALLEL: Mode = ("--parallel", "2")
@@ -34,7 +34,7 @@ each_mode = pytest.mark.parametrize("mode", [SERIAL, PARALLEL], ids=["serial", "
 _STARTS = [(SERIAL, "fork"), *((PARALLEL, method) for method in METHODS)]
 _IDS = ["serial", *METHODS]
 each_start = pytest.mark.parametrize(("mode", "method"), _STARTS, ids=_IDS)
-# All but forkserver, whose workers are sent what spawned ones are.
+# Without forkserver, whose workers get the same data as spawned ones.
 fork_and_spawn = pytest.mark.parametrize(("mode", "method"), _STARTS[:3], ids=_IDS[:3])
 APPS = Path(__file__).parent / "apps"
 
@@ -51,7 +51,7 @@ _MANAGE = """
 
     if __name__ == "__main__":
         os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
-        # Where `helpers` is.
+        # The folder of `helpers`.
         sys.path.append({apps!r})
         if method := os.environ.get("START_METHOD"):
             multiprocessing.set_start_method(method)
@@ -108,7 +108,7 @@ _MIGRATION = """
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run has said: its exit code (negative: a signal) and its two outputs."""
+    """The exit code (negative: a signal) and the output of a run."""
 
     code: int
     stdout: str
@@ -119,15 +119,15 @@ class Result:
         return self.stdout + self.stderr
 
     def passed(self, *said: str) -> "Result":
-        """Return this result; fail unless the run was a success and stderr has all this."""
+        """Return this result; fail unless the run succeeded and stderr contains these texts."""
         return self._ended(0, *said)
 
     def failed(self, *said: str) -> "Result":
-        """Return this result; fail unless the run has failed and has said all this of it."""
+        """Return this result; fail unless the run failed and stderr contains these texts."""
         return self._ended(1, *said)
 
     def refused(self, *said: str) -> "Result":
-        """Do as `failed`, and see that it is no error of our own."""
+        """Like `failed`, and fail if there is a traceback."""
         assert "Traceback" not in self.stderr, self.output
         return self.failed(*said)
 
@@ -138,14 +138,14 @@ class Result:
 
 
 def connect(server: Server, database: str, application: str | None = None) -> Connection:
-    """Connect as the package does, but with the search_path that people have by default."""
+    """Connect as the package does, but with the server's default search_path."""
     connection = server.connect(database, application)
     connection.execute("SET search_path TO DEFAULT")
     return connection
 
 
 class Project:
-    """A project with one app, `library`, of two models; tests add what they are about."""
+    """A project with one app, `library`, and two models; tests add what they need."""
 
     def __init__(
         self, folder: Path, server: Server, name: str, fork_server: ForkServer | None = None
@@ -170,24 +170,24 @@ class Project:
         target.write_text(dedent(text))
 
     def configure(self, text: str) -> None:
-        """Add to the settings."""
+        """Append to the settings."""
         with (self.folder / "settings.py").open("a") as settings:
             settings.write(f"\n{dedent(text)}\n")
 
     def migration(self, name: str, after: str, operations: str) -> None:
-        """Add a migration of `library` with the operations that the text lists."""
+        """Add a migration of `library` with the operations in the text."""
         text = "from django.db import migrations, models\nclass Migration(migrations.Migration):\n"
         text += f"    dependencies = [('library', '{after}')]\n"
         text += f"    operations = [{dedent(operations)}]\n"
         self.write(f"library/migrations/{name}.py", text)
 
     def tests(self, text: str, module: str = "test_generated") -> None:
-        """Write a module of tests, which has the names of `helpers` and the models."""
+        """Write a test module that imports the models and everything in `helpers`."""
         names = "from helpers import *\nfrom library.models import Author, Book\n\n\n"
         self.write(f"library/{module}.py", names + dedent(text))
 
     def seed(self) -> None:
-        """Give it a fixture, a seeder and a worker set-up; see `helpers.seeds`."""
+        """Add a fixture, a seeder and a worker set-up; see `helpers.seeds`."""
         row = {"model": "library.author", "pk": 7, "fields": {"name": "from a fixture"}}
         self.write("library/fixtures/authors.json", json.dumps([row]))
         given = {"FIXTURES": ["authors"], "SEEDERS": ["helpers.seeds.seed"]}
@@ -195,14 +195,14 @@ class Project:
         self.configure(f"SCHEMA_RUNNER = {given}")
 
     def records(self, what: str | None = None, *, name: str = "recorded") -> list[dict[str, Any]]:
-        """List what `helpers.record` has written, all or of one kind; whole lines only."""
+        """List what `helpers.record` has written, all or of one kind; complete lines only."""
         path = self.folder / name
         *lines, _ = path.read_text().split("\n") if path.exists() else [""]
         records = [json.loads(line) for line in lines]
         return [record for record in records if what in (None, record["what"])]
 
     def forget(self) -> None:
-        """Remove what was recorded, and where processes have met."""
+        """Delete the records, and the files of `helpers.meet`."""
         for path in [self.folder / "recorded", *self.folder.glob("met-*")]:
             path.unlink(missing_ok=True)
 
@@ -211,7 +211,7 @@ class Project:
         return outcome(self.start(*arguments, env=env), stdin)
 
     def shell(self, line: str, **env: str) -> Process:
-        """Start a line as it is typed in the project's folder, in an activated environment."""
+        """Start a shell command line in the project's folder, in an activated environment."""
         variables = _environment()
         path = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
         modules = os.pathsep.join([str(APPS), *filter(None, [variables.get("PYTHONPATH")])])
@@ -227,7 +227,7 @@ class Project:
         return process
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
-        """Start `manage.py test` in a process group: a fork, or an interpreter if that matters."""
+        """Start `manage.py test` in a new session: a fork, or a new interpreter if needed."""
         return self._start("test", *arguments, env=env)
 
     def check(self) -> Result:
@@ -253,7 +253,7 @@ class Project:
         return process
 
     def end(self) -> None:
-        """Kill what a failed test has left running."""
+        """Kill runs that a failed test has left."""
         for process in self._started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -269,7 +269,7 @@ class Project:
     def query(
         self, statement: str, *parameters: Any, database: str | None = None
     ) -> list[tuple[Any, ...]]:
-        """Return the rows of a statement in the host database or in another one, if it has any."""
+        """Execute a statement in the host database, or in another; return its rows, if any."""
         with self.host(database) as connection:
             cursor = connection.execute(statement, parameters or None)
             return [] if cursor.description is None else cursor.fetchall()
@@ -284,7 +284,7 @@ class Project:
             connection.execute(sql.SQL("DROP DATABASE {}").format(_quoted(name or self.name)))
 
     def databases(self) -> list[str]:
-        """List the databases whose name has this project's in it."""
+        """List the databases whose name contains this project's."""
         with self.maintenance() as connection:
             rows = connection.execute(
                 "SELECT datname FROM pg_database WHERE strpos(datname, %s) > 0 ORDER BY 1",
@@ -293,7 +293,7 @@ class Project:
             return [name for (name,) in rows]
 
     def schemas(self, name: str | None = None) -> dict[str, Marker | None]:
-        """Map the schemas of the host database, or another, `public` aside, to their markers."""
+        """Map a database's schemas, by default the host's, to their markers; except `public`."""
         if (name or self.test_name) not in self.databases():
             return {}
         with self.host(name) as connection:
@@ -305,19 +305,19 @@ class Project:
 
 
 def address(server: embedded.EmbeddedServer) -> Server:
-    """Return how the package itself reaches an embedded server."""
+    """Return the embedded server, as the package itself connects to it."""
     params = {"host": str(server.socket_dir), "port": server.port, "user": server.user}
     return Server({**params, "dbname": "postgres"})
 
 
 def outcome(process: Process, stdin: str = "") -> Result:
-    """Wait for the end of a run."""
+    """Wait for the end of a run, and return its result."""
     stdout, stderr = process.communicate(stdin, timeout=120)
     return Result(process.returncode, stdout, stderr)
 
 
 def _needs_interpreter(env: dict[str, str]) -> bool:
-    """Whether workers start interpreters, or the run is about what one does as it starts."""
+    """Whether workers start interpreters, or the test sets variables of the interpreter."""
     starts = env.get("START_METHOD", "fork") != "fork"
     return starts or any(name.startswith("PYTHON") for name in env)
 
@@ -327,12 +327,12 @@ def _quoted(name: str) -> sql.Identifier:
 
 
 def _environment() -> dict[str, str]:
-    own = ("PG", "DJANGO_", "SCHEMA_RUNNER_", "COV_", "PYTEST_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    removed = ("PG", "DJANGO_", "SCHEMA_RUNNER_", "COV_", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(removed)}
 
 
 def wait_for(condition: Callable[[], T], what: str) -> T:
-    """Return the first true value of `condition`, which is asked again and again."""
+    """Call the condition until it returns a true value, and return that."""
     deadline = time.monotonic() + 60
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"

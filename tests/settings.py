@@ -1,4 +1,4 @@
-"""The least that a Django import needs, for type checking and the tests without a project."""
+"""Minimal settings to import Django's modules, for type checking and tests without a project."""
 
 SECRET_KEY = "tests"
 DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "project"}}

@@ -1,4 +1,4 @@
-"""A run that is typed into: `manage.py test` in a terminal of its own."""
+"""Run `manage.py test` in a pseudo-terminal, and type into it."""
 
 import fcntl
 import os
@@ -18,12 +18,15 @@ from .fork_server import FLAGS
 from .project import Project, _environment
 
 INTERRUPT = "\x03"
-_PATIENCE = 60
+_TIMEOUT = 60
 _ESCAPES = re.compile(r"\x1b\[[?0-9;]*[a-zA-Z]|\r")
 
 
 class Terminal:
-    """The other end of it; `shown` is all that is on the screen, without escape sequences."""
+    """The other end of the pseudo-terminal.
+
+    `shown`: everything printed so far, without escape sequences.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", end: int) -> None:
         self.process = process
@@ -36,12 +39,12 @@ class Terminal:
         return _ESCAPES.sub("", self._read.decode(errors="replace"))
 
     def until(self, text: str) -> str:
-        """Wait for a text that was not there before; return what came before it."""
-        deadline = time.monotonic() + _PATIENCE
-        while (place := self.shown.find(text, self._seen)) < 0:
+        """Wait for a text that follows the last one; return what was printed before it."""
+        deadline = time.monotonic() + _TIMEOUT
+        while (position := self.shown.find(text, self._seen)) < 0:
             assert time.monotonic() < deadline, f"no {text!r} in:\n{self.shown}"
-            assert self._more(), f"no {text!r} in:\n{self.shown}"
-        before, self._seen = self.shown[self._seen : place], place + len(text)
+            assert self._read_more(), f"no {text!r} in:\n{self.shown}"
+        before, self._seen = self.shown[self._seen : position], position + len(text)
         return before
 
     def type(self, text: str) -> None:
@@ -53,13 +56,13 @@ class Terminal:
         self.type(f"{text}\n")
 
     def exit_code(self) -> int:
-        """Wait for the end of the run."""
-        while self._more():
+        """Wait for the end of the run, and return its exit code."""
+        while self._read_more():
             pass
-        return self.process.wait(_PATIENCE)
+        return self.process.wait(_TIMEOUT)
 
-    def _more(self) -> bool:
-        if not select.select([self._end], [], [], _PATIENCE)[0]:
+    def _read_more(self) -> bool:
+        if not select.select([self._end], [], [], _TIMEOUT)[0]:
             return False
         try:
             read = os.read(self._end, 1 << 16)
@@ -71,9 +74,9 @@ class Terminal:
 
 @contextmanager
 def terminal(project: Project, *arguments: str, **env: str) -> Iterator[Terminal]:
-    """Run `manage.py test`, and kill what of it is left."""
+    """Run `manage.py test`, and kill what is left of it afterwards."""
     ours, theirs = pty.openpty()
-    # Anything may lie in the environment that decides what pdb looks like.
+    # Set the variables that determine what pdb prints.
     variables = {**_environment(), "TERM": "dumb", "COLUMNS": "200", **env}
     process: Any = subprocess.Popen(
         [sys.executable, *FLAGS, "manage.py", "test", *arguments],
@@ -83,7 +86,7 @@ def terminal(project: Project, *arguments: str, **env: str) -> Iterator[Terminal
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=_take_terminal,  # noqa: PLW1509
+        preexec_fn=_set_controlling_terminal,  # noqa: PLW1509
     )
     os.close(theirs)
     try:
@@ -95,5 +98,5 @@ def terminal(project: Project, *arguments: str, **env: str) -> Iterator[Terminal
         os.close(ours)
 
 
-def _take_terminal() -> None:
+def _set_controlling_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

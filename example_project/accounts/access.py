@@ -1,4 +1,4 @@
-"""Who a request comes from, and what they may touch."""
+"""The sender of a request, and the accounts that they may use."""
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser, User
@@ -16,7 +16,7 @@ _LIFETIME_SECONDS = 24 * 60 * 60
 
 
 def issue_token(user: AbstractBaseUser) -> str:
-    """Return a token that proves for a day who sends it."""
+    """Return a token that identifies the user for a day."""
     return signing.dumps({"user": user.pk}, salt=_SALT)
 
 
@@ -31,7 +31,7 @@ def customer(request: HttpRequest) -> User:
         raise RequestError("The token is forged or too old.", status=401) from error
     user = get_user_model().objects.filter(pk=claim["user"], is_active=True).first()
     if user is None:
-        raise RequestError("The token belongs to nobody.", status=401)
+        raise RequestError("The token belongs to no user.", status=401)
     return user
 
 
@@ -40,5 +40,5 @@ def is_operator(user: User) -> bool:
 
 
 def may_use(user: User, account: Account) -> bool:
-    """Tell whether a user may see an account and take money out of it."""
+    """Return whether a user may see an account and withdraw from it."""
     return account.owner_id == user.pk or is_operator(user)

@@ -18,8 +18,8 @@ class AccountQuerySet(models.QuerySet["Account"]):
     def locked(self, *pks: UUID) -> dict[UUID, Account]:
         """Lock accounts until the transaction ends, and return them by primary key.
 
-        They are locked in the order of their keys, so two callers that want the same accounts
-        never wait for each other in a circle.
+        Locking in the order of the keys prevents deadlocks between callers that lock the same
+        accounts.
         """
         # NO KEY: rows that refer to an account may be inserted meanwhile.
         accounts = self.filter(pk__in=pks).order_by("pk").select_for_update(no_key=True)
@@ -71,6 +71,6 @@ class Account(models.Model):
         return self.currency.format(self.balance)
 
     def freeze(self) -> None:
-        """Let nothing in or out, except what a compensation gives back."""
+        """Reject all changes of the balance, except those of compensations."""
         self.status = self.Status.FROZEN
         self.save(update_fields=["status"])

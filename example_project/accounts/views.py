@@ -27,7 +27,7 @@ def represent(account: Account) -> dict[str, Any]:
 
 
 def visible_account(request: HttpRequest, pk: UUID) -> Account:
-    """Return the account a request asks for, if its sender may see it."""
+    """Return the requested account, if the sender may see it."""
     user = customer(request)
     account = Account.objects.select_related("currency", "owner").filter(pk=pk).first()
     if account is None or not may_use(user, account):

@@ -1,4 +1,4 @@
-"""JSON in and out of a view, and the errors a client may meet."""
+"""JSON requests and responses, and the errors that a client may get."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ View = Callable[..., HttpResponse | Awaitable[HttpResponse]]
 
 
 class RequestError(Exception):
-    """A request that cannot be served, with the HTTP status that says so."""
+    """A request that cannot be served, with the HTTP status of the response."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -20,7 +20,7 @@ class RequestError(Exception):
 
 
 def body(request: HttpRequest) -> dict[str, Any]:
-    """Return the JSON object a request carries."""
+    """Return the JSON object in a request's body."""
     try:
         data = json.loads(request.body)
     except ValueError as error:
@@ -31,7 +31,7 @@ def body(request: HttpRequest) -> dict[str, Any]:
 
 
 def json_errors(view: View) -> View:
-    """Answer what a sync or async view raises as JSON."""
+    """Return the errors of a sync or async view as JSON."""
     if iscoroutinefunction(view):
 
         @wraps(view)

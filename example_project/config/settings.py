@@ -20,8 +20,7 @@ INSTALLED_APPS = [
     "transactions",
 ]
 
-# The API is authenticated by bearer token, never by a cookie, so there is neither a session to
-# read nor a form that another site could post.
+# The API uses bearer tokens and no cookies, so it needs neither sessions nor CSRF protection.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -56,7 +55,7 @@ STATIC_URL = "static/"
 MEDIA_URL = "media/"
 MEDIA_ROOT = env.path("MEDIA_ROOT", default=str(BASE_DIR / "media"))()
 
-# How operations are carried out: the payment provider, and what runs the steps.
+# How operations are executed: the payment provider, and the executor of the steps.
 PAYMENT_GATEWAY = env.str("PAYMENT_GATEWAY", default="transactions.gateway.FakeGateway")
 SAGA_EXECUTOR = env.str("SAGA_EXECUTOR", default="transactions.executor.BackgroundExecutor")
 

@@ -1,4 +1,4 @@
-"""What a test worker must not share with its neighbours, besides its database schema."""
+"""Resources that test workers must not share, besides their schemas."""
 
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ from django.test import override_settings
 
 
 class Worker(Protocol):
-    """What the test runner tells a worker about itself."""
+    """The test runner's description of a worker."""
 
     number: int
     schema: str
@@ -18,14 +18,14 @@ class Worker(Protocol):
 
 
 def isolate_worker(worker: Worker) -> None:
-    """Give a test worker a media folder and a range of cache keys of its own."""
+    """Give a test worker its own media folder and prefix of cache keys."""
     media = tempfile.mkdtemp(prefix=f"{worker.schema}-")
-    # A forked worker leaves without running atexit's handlers, but runs multiprocessing's.
+    # A forked worker does not run the handlers of atexit, but those of multiprocessing.
     Finalize(None, shutil.rmtree, args=(media,), kwargs={"ignore_errors": True}, exitpriority=1)
     caches = {
         alias: {**cache, "KEY_PREFIX": f"{cache.get('KEY_PREFIX', '')}{worker.schema}"}
         for alias, cache in settings.CACHES.items()
     }
-    # Never disabled: it holds for the life of the worker. Enabling tells the storages and the
-    # caches that exist already.
+    # Never disabled, because it holds for the life of the worker. `enable` resets existing
+    # storages and caches.
     override_settings(MEDIA_ROOT=media, CACHES=caches).enable()

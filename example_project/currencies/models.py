@@ -35,5 +35,5 @@ class Currency(models.Model):
         return Decimal(minor).scaleb(-self.exponent)
 
     def format(self, minor: int) -> str:
-        """Return an amount of minor units as people write it, such as ``1,234.50 EUR``."""
+        """Return a readable amount of minor units, such as ``1,234.50 EUR``."""
         return f"{self.major(minor):,.{self.exponent}f} {self.code}"

@@ -1,4 +1,4 @@
-"""Reference data: the rows every database of this project has."""
+"""Reference data: rows that every database of this project has."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ ROWS = (
 
 
 def seed(*, using: str) -> None:
-    """Bring the currencies of one database up to date; call it as often as you like."""
+    """Create or update the currencies of a database; repeated calls have no effect."""
     Currency.objects.using(using).bulk_create(
         [Currency(**row._asdict()) for row in ROWS],
         update_conflicts=True,

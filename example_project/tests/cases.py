@@ -1,8 +1,8 @@
-"""Base classes: how far a test's orders get, and who can see it.
+"""Base classes: how far a test's orders get, and which connections see them.
 
-``InlineCase`` rolls back: other threads see none of its rows, so steps run in the test's own
-thread. ``BackgroundCase`` and ``LiveCase`` commit: steps run in the background as in production,
-and after each test nothing of it is left running or connected.
+``InlineCase`` rolls back. Other threads see none of its rows, so steps run in the test's own
+thread. ``BackgroundCase`` and ``LiveCase`` commit. Steps run in the background as in production,
+and each test ends without running threads or open connections.
 """
 
 import threading
@@ -29,7 +29,7 @@ from transactions.reports import discrepancies
 
 
 class Bank(TransactionTestCase):
-    """What all cases share: a payment provider, accounts, orders and customers."""
+    """Members of all cases: a payment provider, accounts, orders and customers."""
 
     gateway: FakeGateway
     executor: Executor
@@ -47,7 +47,7 @@ class Bank(TransactionTestCase):
 
     @contextmanager
     def settled(self) -> Iterator[None]:
-        """Leave the block once the orders accepted in it have been carried out."""
+        """At the end of the block, wait until the orders accepted in it have been executed."""
         raise NotImplementedError
         yield
 
@@ -57,7 +57,7 @@ class Bank(TransactionTestCase):
 
     @staticmethod
     def make_user(name: str) -> User:
-        """Create a user who cannot sign in, for tests that do without the API."""
+        """Create a user who cannot sign in, for tests without the API."""
         return User.objects.create_user(name)
 
     @classmethod
@@ -105,7 +105,7 @@ class Bank(TransactionTestCase):
         )
 
     def carry_out(self, kind: str, customer: User, **details: object) -> Transaction:
-        """Have an order accepted and carried out, and return its transaction."""
+        """Accept and execute an order, and return its transaction."""
         with self.settled():
             transaction = accept(self.make_order(kind, customer, **details)).transaction
         transaction.refresh_from_db()
@@ -137,9 +137,9 @@ class InlineCase(Bank, TestCase):
 
 
 class BackgroundCase(Bank):
-    """A test that commits, with steps that run in the background."""
+    """A test that commits, whose steps run in the background."""
 
-    # Another test's flush takes what migrations had put there.
+    # The flush after another test deletes rows that migrations inserted.
     serialized_rollback = True
 
     def setUp(self) -> None:
@@ -161,7 +161,7 @@ class BackgroundCase(Bank):
 
 
 class LiveCase(BackgroundCase, LiveServerTestCase):
-    """A test that talks to a listening server over HTTP."""
+    """A test that sends HTTP requests to a live server."""
 
     @property
     def transport(self) -> Transport:
@@ -169,7 +169,7 @@ class LiveCase(BackgroundCase, LiveServerTestCase):
 
 
 def _busy_threads() -> list[str]:
-    """Return the names of the threads that carry out steps or serve requests."""
+    """Return the names of the threads that execute steps or serve requests."""
     return [
         thread.name
         for thread in threading.enumerate()

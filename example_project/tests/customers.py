@@ -1,4 +1,4 @@
-"""Customers: what someone can do who has nothing but the API."""
+"""Customers, who use the API only."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,13 +17,13 @@ PASSWORD = "correct horse battery staple"
 
 @cache
 def hashed_password() -> str:
-    """Hash the password all customers share, once: it takes as long as signing in does."""
+    """Hash the password of all customers once: it takes as long as signing in."""
     return make_password(PASSWORD)
 
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """A user with a token, and some way to the server."""
+    """A user with a token and a transport to the server."""
 
     user: User
     transport: Transport
@@ -50,12 +50,12 @@ class Customer:
         return account
 
     def order(self, kind: str, *, key: str | None = None, **details: object) -> Reply:
-        """Post an order, under a key of its own unless one is given."""
+        """Post an order, by default with a new key."""
         headers = {"Idempotency-Key": key or uuid4().hex}
         return self.post("/api/transactions", {"kind": kind, **details}, **headers)
 
     def finished(self, reply: Reply) -> dict[str, Any]:
-        """Ask for the transaction of a reply until it has ended, and return it."""
+        """Poll the transaction of a reply until it has ended, and return it."""
         path = f"/api/transactions/{reply.data['id']}"
 
         def final() -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Long ledgers, written without carrying anything out."""
+"""Long ledgers, written without executing transactions."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -10,7 +10,7 @@ from transactions.models import Kind, LedgerEntry, State, Transaction
 
 
 def fill_ledger(account: Account, rows: int) -> int:
-    """Write that many top-ups of 1, 2, 3 and so on, and return their sum."""
+    """Write this number of top-ups of 1, 2, 3 and so on, and return their sum."""
     now = timezone.now()
     transactions = [
         Transaction(

@@ -9,7 +9,7 @@ from transactions.models import Limit
 
 
 def ensure_reference_data() -> None:
-    """Load what is missing: nothing, unless the suite runs under Django's own test runner."""
+    """Load missing rows, which only Django's own test runner leaves missing."""
     if not Currency.objects.exists():
         reference.seed(using=DEFAULT_DB_ALIAS)
     if not Limit.objects.exists():

@@ -14,13 +14,13 @@ from tests.waiting import TIMEOUT
 
 Headers = dict[str, str]
 
-# No proxy of the environment stands between a test and its own server.
+# No proxy of the environment between a test and its server.
 _opener = build_opener(ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server answered."""
+    """The response of a server."""
 
     status: int
     body: bytes
@@ -38,7 +38,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """Django's test client, with something to do around each request."""
+    """Django's test client, with a context manager around each request."""
 
     client: Client
     around: Callable[[], AbstractContextManager[object]]
@@ -53,7 +53,7 @@ class InProcess:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """HTTP to a server that listens."""
+    """HTTP to a live server."""
 
     url: str
 

@@ -1,4 +1,4 @@
-"""Waiting for something to come true, instead of for some time to pass."""
+"""Wait for a condition instead of a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Only a failing test waits this long, so it can be more than a busy machine ever needs.
+# Only a failing test waits this long, so it can be more than a busy machine needs.
 TIMEOUT = 60.0
 
 _INTERVAL = 0.02
 
 
 def wait_until(condition: Callable[[], T], what: str, *, timeout: float = TIMEOUT) -> T:
-    """Call a condition until it returns something true, and return that."""
+    """Call a condition until it returns a true value, and return that."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > deadline:

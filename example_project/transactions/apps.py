@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TransactionsConfig(AppConfig):
-    """Transactions, with the two objects that carry them out."""
+    """Transactions, with the two objects that execute them."""
 
     name = "transactions"
     gateway: PaymentGateway
@@ -31,7 +31,7 @@ class TransactionsConfig(AppConfig):
         return apps.get_app_config("transactions")
 
     def start_saga(self, pk: UUID) -> None:
-        """Have the steps of an accepted transaction carried out."""
+        """Execute the steps of an accepted transaction."""
         from transactions.saga import Saga
 
         self.executor.submit(partial(Saga(self.gateway).run, pk))

@@ -13,7 +13,7 @@ NEWEST = 20
 
 @require_GET
 def dashboard(request: HttpRequest) -> HttpResponse:
-    """Show accounts, recent transactions and how many are in which state."""
+    """Show accounts, recent transactions, and the number of transactions by state."""
     transactions = Transaction.objects.select_related("currency", "source", "target")
     context = {
         "accounts": Account.objects.select_related("owner", "currency"),

@@ -1,4 +1,4 @@
-"""What can be wrong with an order, and what can go wrong with a step."""
+"""Errors of orders and of steps."""
 
 
 class OrderError(Exception):
@@ -6,7 +6,7 @@ class OrderError(Exception):
 
 
 class OrderForbiddenError(OrderError):
-    """An order on somebody else's account."""
+    """An order on another user's account."""
 
 
 class OrderConflictError(OrderError):
@@ -14,7 +14,7 @@ class OrderConflictError(OrderError):
 
 
 class StepError(Exception):
-    """A step that cannot be done: the steps before it are to be undone."""
+    """A step that failed: the steps before it have to be undone."""
 
 
 class InsufficientFundsError(StepError):
@@ -22,12 +22,12 @@ class InsufficientFundsError(StepError):
 
 
 class AccountFrozenError(StepError):
-    """The account takes part in nothing."""
+    """The account is frozen."""
 
 
 class ProviderDeclinedError(StepError):
-    """The payment provider said no."""
+    """The payment provider declined."""
 
 
 class ProviderUnreachableError(StepError):
-    """The payment provider said nothing, and may have acted or not."""
+    """The payment provider did not answer, and may have acted or not."""

@@ -1,4 +1,4 @@
-"""What runs the steps of a transaction: threads in the background, or the caller itself."""
+"""Executors of the steps of a transaction: background threads, or the caller itself."""
 
 import logging
 import threading
@@ -20,17 +20,17 @@ class Executor(Protocol):
     """Runs jobs, now or later."""
 
     def submit(self, job: Job) -> None:
-        """Have a job run."""
+        """Run a job."""
 
     def drain(self, timeout: float) -> None:
-        """Wait until every submitted job has ended; raise what one of them raised."""
+        """Wait until every submitted job has ended; raise the exception of one, if any."""
 
     def stop(self) -> None:
-        """Finish every submitted job and give up threads and database connections."""
+        """Complete every submitted job, and release threads and database connections."""
 
 
 class InlineExecutor:
-    """Runs each job at once, in the thread and the database transaction of its caller."""
+    """Runs each job immediately, in its caller's thread and database transaction."""
 
     def submit(self, job: Job) -> None:
         job()
@@ -43,10 +43,10 @@ class InlineExecutor:
 
 
 class BackgroundExecutor:
-    """Runs jobs in threads of its own, which start with the first job.
+    """Runs jobs in threads, which start with the first job.
 
-    Starting late matters: threads do not survive the fork of a web server or of a test worker.
-    A stopped executor starts again with its next job.
+    Threads do not survive the fork of a web server or of a test worker, so they start late. A
+    stopped executor starts again with its next job.
     """
 
     def __init__(self, *, threads: int = 2) -> None:
@@ -62,7 +62,7 @@ class BackgroundExecutor:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=THREAD_NAME)
             future = self._pool.submit(self._run, job)
             self._unfinished.add(future)
-        # Outside the lock: the callback takes it, and runs here when the job has ended already.
+        # Outside the lock, which the callback acquires; it runs here if the job has ended already.
         future.add_done_callback(self._forget)
 
     def drain(self, timeout: float) -> None:
@@ -86,7 +86,7 @@ class BackgroundExecutor:
             logger.exception("A job failed.")
             self._failures.append(error)
         finally:
-            # Only this thread's own; kept open they would hold up a flush or the server's end.
+            # Only this thread's connections, which would block a flush or the server's shutdown.
             connections.close_all()
 
     def _forget(self, future: Future[None]) -> None:

@@ -14,8 +14,8 @@ HEADER = ("at", "kind", "reason", "amount", "balance")
 
 
 def export_statement(account: Account) -> str:
-    """Write the statement of an account to the storage, if it changed, and return its name."""
-    # The version counts the changes of the balance: the same version has the same statement.
+    """Write an account's statement to the storage, if it has changed; return its name."""
+    # Each change of the balance increments the version, so equal versions have equal statements.
     key = f"statement:{account.pk}:{account.version}"
     name = cache.get(key)
     if name is None or not default_storage.exists(name):

@@ -1,4 +1,4 @@
-"""The payment provider, which moves the money that the ledger only tells of."""
+"""The payment provider, which moves the money that the ledger records."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Operation(StrEnum):
-    """What the provider is asked for."""
+    """An operation of the provider."""
 
     COLLECT = "collect"
     PAY_OUT = "pay_out"
@@ -18,7 +18,7 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to the provider; the reference makes it safe to repeat."""
+    """A request to the provider, which is safe to repeat because of its reference."""
 
     operation: Operation
     reference: str
@@ -27,9 +27,9 @@ class Request:
 
 
 class PaymentGateway(Protocol):
-    """The way to a payment provider.
+    """The interface of a payment provider.
 
-    Both methods may be repeated without a second effect, and raise ``ProviderDeclinedError`` or
+    Both methods can be repeated without a second effect, and raise ``ProviderDeclinedError`` or
     ``ProviderUnreachableError``.
     """
 
@@ -37,17 +37,17 @@ class PaymentGateway(Protocol):
         """Collect from outside, pay out, or clear a movement between two accounts."""
 
     def cancel(self, reference: str) -> None:
-        """Take back what was performed under a reference, if anything was."""
+        """Reverse what was performed under a reference, if anything."""
 
 
 Hook = Callable[[Request], None]
 
 
 class FakeGateway:
-    """A provider within this process, which does what it is told.
+    """A provider within this process.
 
-    ``performed`` and ``cancelled`` hold references in the order of their arrival. A test hooks
-    into requests to make them fail or to hold them up.
+    ``performed`` and ``cancelled`` hold references in the order of their arrival. Tests can make
+    requests fail or block.
     """
 
     def __init__(self) -> None:
@@ -75,15 +75,15 @@ class FakeGateway:
                 self.cancelled.append(reference)
 
     def before(self, hook: Hook) -> None:
-        """Call a hook before each request is performed; what it raises, the provider answers."""
+        """Call a hook before each request is performed; its exception is the provider's answer."""
         self._before.append(hook)
 
     def after(self, hook: Hook) -> None:
-        """Call a hook after each request was performed, as if the answer got lost."""
+        """Call a hook after each request was performed; its exception replaces the answer."""
         self._after.append(hook)
 
     def fail(self, error: Exception, *, times: int | None = None) -> None:
-        """Answer the next requests with an error: so many of them, or all."""
+        """Answer this number of requests, or all, with an error."""
         left = [times]
 
         def hook(_: Request) -> None:

@@ -19,21 +19,21 @@ class Posting:
 
 
 def sides(transaction: Transaction) -> dict[str, Account]:
-    """Lock the accounts of a transaction and return them as ``source`` and ``target``."""
+    """Lock the accounts of a transaction, and return them as ``source`` and ``target``."""
     pks = {"source": transaction.source_id, "target": transaction.target_id}
     accounts = Account.objects.locked(*(pk for pk in pks.values() if pk is not None))
     return {side: accounts[pk] for side, pk in pks.items() if pk is not None}
 
 
 def refuse_frozen(accounts: dict[str, Account]) -> None:
-    """Raise unless every account takes part in transactions."""
+    """Raise AccountFrozenError if one of the accounts is frozen."""
     for side, account in sorted(accounts.items()):
         if not account.is_active:
             raise AccountFrozenError(f"The {side} account is frozen.")
 
 
 def post(transaction: Transaction, posting: Posting) -> LedgerEntry:
-    """Change the balance of an account that the caller has locked, and write down why."""
+    """Change the balance of an account that the caller has locked, and record the entry."""
     account = posting.account
     if account.balance + posting.amount < 0:
         raise InsufficientFundsError("The account does not hold enough.")

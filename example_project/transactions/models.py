@@ -20,7 +20,7 @@ class Kind(models.TextChoices):
 
 
 class State(models.TextChoices):
-    """How far a transaction has come."""
+    """The progress of a transaction."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -31,7 +31,7 @@ class State(models.TextChoices):
 
 FINAL_STATES = (State.COMPLETED, State.FAILED)
 
-# Spelt out, as the migrations have it.
+# Spelt out, as in the migrations.
 _FINAL = Q(state__in=["completed", "failed"])
 
 
@@ -49,7 +49,7 @@ class Limit(models.Model):
 
 
 class Transaction(models.Model):
-    """An accepted order, and what became of it."""
+    """An accepted order, and its outcome."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     idempotency_key = models.CharField(max_length=64, unique=True)
@@ -151,7 +151,7 @@ class LedgerEntry(models.Model):
             models.CheckConstraint(
                 condition=Q(balance_after__gte=0), name="entry_balance_not_negative"
             ),
-            # Whatever is repeated, money moves once.
+            # Money moves once, however often a step is repeated.
             models.UniqueConstraint(
                 fields=["transaction", "account", "reason"], name="entry_once"
             ),
@@ -162,7 +162,7 @@ class LedgerEntry(models.Model):
 
 
 class StepRecord(models.Model):
-    """What came of one step of a transaction."""
+    """The outcome of one step of a transaction."""
 
     class Outcome(models.TextChoices):
         DONE = "done"

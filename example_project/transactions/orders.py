@@ -1,4 +1,4 @@
-"""Orders: what a customer asks for, checked and turned into transactions."""
+"""Orders of customers, which are checked and turned into transactions."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from transactions.apps import TransactionsConfig
 from transactions.errors import OrderConflictError, OrderError, OrderForbiddenError
 from transactions.models import Kind, Limit, State, Transaction
 
-# Which of source and target an order of a kind names.
+# The sides that an order of each kind names.
 SIDES = {
     Kind.TOP_UP: (False, True),
     Kind.WITHDRAWAL: (True, False),
@@ -25,7 +25,7 @@ SIDES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A request to move money; a refund names the transaction to reverse and nothing else."""
+    """A request to move money; a refund only names the transaction to reverse."""
 
     key: str
     kind: Kind
@@ -36,7 +36,7 @@ class Order:
     refunds: UUID | None = None
 
     def matches(self, transaction: Transaction) -> bool:
-        """Tell whether a transaction came of an order like this one."""
+        """Return whether a transaction was created by an order like this one."""
         asked = (self.kind, self.customer.pk, self.refunds)
         had = (transaction.kind, transaction.requested_by_id, transaction.refunds_id)
         if self.kind != Kind.REFUND:
@@ -53,10 +53,10 @@ class Acceptance(NamedTuple):
 
 
 def accept(order: Order) -> Acceptance:
-    """Accept an order: its transaction is carried out once the caller's own has committed.
+    """Accept an order; its transaction is executed once the caller's own has committed.
 
-    An order with the key of an earlier one gets the earlier one's transaction, however often and
-    from however many sides it comes.
+    An order with the key of an earlier one returns that one's transaction, even if both are posted
+    concurrently.
     """
     if not 0 < len(order.key) <= 64:
         raise OrderError("An idempotency key has 1 to 64 characters.")
@@ -88,7 +88,7 @@ def _movement(order: Order) -> dict[str, Any]:
     source, target = _account(order.source), _account(order.target)
     used = source or target
     if not may_use(order.customer, used):
-        raise OrderForbiddenError("The account belongs to somebody else.")
+        raise OrderForbiddenError("The account belongs to another user.")
     if source and target and source.currency_id != target.currency_id:
         raise OrderError("The accounts have different currencies.")
     _check_amount(order, used)
@@ -101,13 +101,13 @@ def _movement(order: Order) -> dict[str, Any]:
 
 
 def _refund(order: Order) -> dict[str, Any]:
-    # The lock makes two refunds of one transaction come one after the other.
+    # The lock serialises refunds of one transaction.
     originals = Transaction.objects.select_for_update(no_key=True)
     original = originals.filter(pk=order.refunds).first()
     if original is None:
         raise OrderError("There is no such transaction to refund.")
     if not (original.requested_by_id == order.customer.pk or is_operator(order.customer)):
-        raise OrderForbiddenError("The transaction belongs to somebody else.")
+        raise OrderForbiddenError("The transaction belongs to another user.")
     if original.kind == Kind.REFUND or original.state != State.COMPLETED:
         raise OrderConflictError("Only a completed transaction, no refund, can be refunded.")
     others = original.refunded_by.exclude(idempotency_key=order.key)

@@ -1,4 +1,4 @@
-"""Reports: what the ledger says."""
+"""Reports on the ledger."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What happened on one account, oldest first."""
+    """The entries of one account, oldest first."""
 
     account: Account
     lines: list[Line]
@@ -46,7 +46,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class DayVolume:
-    """What the completed transactions of one day and kind moved."""
+    """The sum that completed transactions of one day and kind moved."""
 
     day: date
     kind: str
@@ -75,7 +75,7 @@ async def astatement(account: Account) -> Statement:
 
 
 def daily_volumes(currency: Currency) -> list[DayVolume]:
-    """Return what each kind of transaction moved in a currency, by day."""
+    """Return the sum that each kind of transaction moved in a currency, by day."""
     rows = (
         Transaction.objects.filter(currency=currency, state=State.COMPLETED)
         .annotate(day=TruncDate("created_at"))
@@ -87,7 +87,7 @@ def daily_volumes(currency: Currency) -> list[DayVolume]:
 
 
 def discrepancies(accounts: Iterable[Account] | None = None) -> list[Account]:
-    """Return the accounts whose balance is not the sum of their entries: none, if all is well."""
+    """Return the accounts whose balance is not the sum of their entries."""
     queryset = Account.objects.all()
     if accounts is not None:
         queryset = queryset.filter(pk__in=[account.pk for account in accounts])

@@ -1,4 +1,4 @@
-"""Carrying a transaction out: its steps in order or, when one fails, the way back."""
+"""Execute a transaction: its steps in order or, after a failure, their compensations."""
 
 import logging
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ Outcome = StepRecord.Outcome
 
 
 class OvertakenError(Exception):
-    """Another runner has brought the transaction into another state."""
+    """Another runner has changed the state of the transaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saga:
-    """Carries transactions out.
+    """Executes transactions.
 
-    Every step is recorded in the database transaction that has its effect, so a run that was
-    interrupted at any point is resumed by another ``run``; two at once do each step once.
+    Every step is recorded in the database transaction that has its effect, so ``run`` resumes an
+    interrupted run at any point; two concurrent ones do each step once.
     """
 
     gateway: PaymentGateway
 
     def run(self, pk: UUID) -> None:
-        """Bring a transaction to its end; one that has ended is left alone."""
+        """Execute a transaction to its end; do nothing if it has ended."""
         try:
             transaction = self._begin(pk)
             if transaction.state == State.RUNNING:
@@ -78,7 +78,7 @@ def _do(step: Step, transaction: Transaction) -> None:
 
 
 def _undo(step: Step, transaction: Transaction) -> None:
-    # A remote step that failed, or was cut off, may have had its effect all the same.
+    # A remote step that failed, or was interrupted, may have had its effect.
     if not (step.is_remote or _is_recorded(step, transaction, Outcome.DONE)):
         return
     if step.is_remote and not _is_recorded(step, transaction, Outcome.UNDONE):

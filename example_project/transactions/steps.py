@@ -1,4 +1,4 @@
-"""The steps a transaction consists of."""
+"""The steps of a transaction."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -10,11 +10,11 @@ from transactions.models import Transaction
 
 
 class Step(ABC):
-    """Something that is done and can be undone.
+    """A step that can be done and undone.
 
     A local step runs within the database transaction that records it, with the transaction's row
-    locked. A remote one runs outside, as no lock is held while somebody else decides, so it must
-    be safe to repeat.
+    locked. A remote one runs outside, so that no lock is held while another system decides; it
+    must be safe to repeat.
     """
 
     name: ClassVar[str]
@@ -26,7 +26,7 @@ class Step(ABC):
 
     @abstractmethod
     def undo(self, transaction: Transaction) -> None:
-        """Take the step back; on frozen accounts too, as their money has to go somewhere."""
+        """Undo the step; on frozen accounts too."""
 
 
 class Debit(Step):
@@ -35,7 +35,7 @@ class Debit(Step):
     name = "debit"
 
     def do(self, transaction: Transaction) -> None:
-        # Both sides: a frozen target should be known before the provider is called.
+        # Both sides: a frozen target should be found before the provider is called.
         accounts = ledger.sides(transaction)
         ledger.refuse_frozen(accounts)
         posting = Posting(accounts["source"], -transaction.amount, Reason.DEBIT)
@@ -62,7 +62,7 @@ class Credit(Step):
 
 
 class Provider(Step):
-    """Have the payment provider move the money."""
+    """Let the payment provider move the money."""
 
     name = "provider"
     is_remote = True
@@ -87,8 +87,8 @@ class Provider(Step):
 def plan(transaction: Transaction, gateway: PaymentGateway) -> list[Step]:
     """Return the steps of a transaction, in order.
 
-    Money is taken before the provider is asked and given after it has agreed, so none is ever
-    spent that is not there.
+    The source is debited before the provider is called, and the target credited afterwards, so
+    that no money is spent twice.
     """
     steps: list[Step] = [Provider(gateway)]
     if transaction.source_id is not None:

@@ -53,7 +53,7 @@ def transactions(request: HttpRequest) -> JsonResponse:
 @require_GET
 @json_errors
 def transaction(request: HttpRequest, pk: UUID) -> JsonResponse:
-    """Show one transaction with the steps it has gone through."""
+    """Show a transaction and its steps."""
     found = _visible(customer(request)).filter(pk=pk).first()
     if found is None:
         raise Http404("There is no such transaction.")
@@ -99,7 +99,7 @@ def _visible(user: User) -> QuerySet[Transaction]:
 def _order(request: HttpRequest, user: User) -> Order:
     data = body(request)
     amount = data.get("amount", 0)
-    # bool is an int to Python, though hardly to a customer.
+    # bool is a subclass of int in Python.
     if not isinstance(amount, int) or isinstance(amount, bool):
         raise RequestError("The amount is a number of minor units.")
     try:

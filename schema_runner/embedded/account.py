@@ -9,23 +9,28 @@ from pathlib import Path
 
 from ..errors import SchemaRunnerError
 
-# Everything else stays out: PGPORT or PGDATA would bend initdb and pg_ctl, a locale would
-# translate the messages we read, and another account has no business with our secrets.
+# No others: PGPORT or PGDATA would change what initdb and pg_ctl do, a locale would translate the
+# messages that we parse, and another account must not see our secrets.
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
+    """A system user: its name and ids."""
+
     name: str
     uid: int
     gid: int
 
     @property
-    def is_foreign(self) -> bool:
+    def is_other_user(self) -> bool:
         return self.uid != os.geteuid()
 
     def run(self, program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run a program as this account; `stdout` of the result has its errors too."""
+        """Run a program as this account; the result's `stdout` includes its stderr.
+
+        Raises SchemaRunnerError if the program cannot be executed.
+        """
         try:
             return subprocess.run(  # noqa: S603 - our own programs, and no shell
                 [program, *arguments],
@@ -35,59 +40,61 @@ class Account:
                 text=True,
                 errors="replace",
                 check=False,
-                cwd="/",  # ours may be closed to the account
+                cwd="/",  # the account may not be able to enter ours
                 env=_environment(),
                 umask=0o077,
-                start_new_session=True,  # a Ctrl-C in our terminal is not for the server
-                user=self.uid if self.is_foreign else None,
-                group=self.gid if self.is_foreign else None,
-                extra_groups=[] if self.is_foreign else None,
+                start_new_session=True,  # Ctrl-C in our terminal must not reach the server
+                user=self.uid if self.is_other_user else None,
+                group=self.gid if self.is_other_user else None,
+                extra_groups=[] if self.is_other_user else None,
             )
         except OSError as error:
             raise SchemaRunnerError(
-                f"{program} cannot be run as the user {self.name!r}: {error.strerror}. "
-                "Name other PostgreSQL binaries with SCHEMA_RUNNER_PG_BIN, or run as another user."
+                f"Cannot run {program} as user {self.name!r}: {error.strerror}. "
+                "Set SCHEMA_RUNNER_PG_BIN to another folder, or run as another user."
             ) from error
 
     def can_enter(self, path: Path) -> bool:
-        """Whether the account may enter the folder, or run the program, and all above it."""
-        if not self.is_foreign:
+        """Whether the account can enter the folder, or execute the program, at this path."""
+        if not self.is_other_user:
             return os.access(path, os.X_OK)
-        # The kernel knows of access lists and mounts, which mode bits do not tell.
+        # Mode bits are not enough: the kernel also checks ACLs, mounts and parent folders.
         return self.run(Path("/bin/sh"), "-c", 'test -x "$1"', "sh", path).returncode == 0
 
-    def own(self, path: Path) -> None:
-        """Hand over a file or folder that we have just made."""
-        if self.is_foreign:
+    def chown(self, path: Path) -> None:
+        """Give the account a file or folder that this process has just created."""
+        if self.is_other_user:
             os.chown(path, self.uid, self.gid)
 
 
 def server_account() -> Account:
-    """Return ourselves, or an unprivileged account for root, as whom PostgreSQL refuses to run."""
+    """Return the current user; for root, which PostgreSQL refuses, an unprivileged account.
+
+    Raises SchemaRunnerError if there is no such account, or the current user has no name.
+    """
     if os.geteuid() != 0:
-        return Account(_own_name(), os.geteuid(), os.getegid())
+        return Account(_current_user_name(), os.geteuid(), os.getegid())
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
             return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
     raise SchemaRunnerError(
-        "PostgreSQL does not run as root, and this system has neither of the users 'postgres' and "
+        "PostgreSQL does not run as root, and this system has neither a user 'postgres' nor "
         "'nobody' to run it as. Run as another user."
     )
 
 
-def _own_name() -> str:
+def _current_user_name() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError as error:  # a container may give us a bare number
+    except KeyError as error:  # a container that runs with a bare uid
         raise SchemaRunnerError(
-            f"PostgreSQL's initdb does not run as user {os.geteuid()}, who has no name on this "
-            "system. Add one (in a Dockerfile, "
-            f"RUN useradd --create-home --uid {os.geteuid()} app), or use another server in "
-            "DATABASES."
+            f"PostgreSQL's initdb cannot run as uid {os.geteuid()}, which has no user name. Add "
+            f"one (in a Dockerfile: RUN useradd --create-home --uid {os.geteuid()} app), or use "
+            "another server in DATABASES."
         ) from error
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    return {**kept, "LC_ALL": "C", "LANG": "C"}
+    variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    return {**variables, "LC_ALL": "C", "LANG": "C"}

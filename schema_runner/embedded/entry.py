@@ -1,4 +1,4 @@
-"""An entry of Django's DATABASES that starts its server when something connects."""
+"""An entry for Django's DATABASES that starts the server when Django connects."""
 
 import os
 from collections import UserDict
@@ -15,17 +15,18 @@ from .shared_server import start
 _ADDRESS = ("HOST", "PORT")
 
 
-def database(name: str, **options: Any) -> "Entry":
+def database(name: str, **options: Any) -> "DatabaseEntry":
     """Return an entry for Django's DATABASES; `options` are those of `start`.
 
-    The server is started, and the database made if it is missing, when HOST or PORT is read for
-    the first time, as Django does to connect: `manage.py check` starts none.
+    The first read of HOST or PORT, as when Django connects, starts the server and creates the
+    database if it is missing. `manage.py check` reads neither.
+    Raises a CommandError, which is also an OperationalError, on that read if this fails.
     """
-    return Entry(name, options)
+    return DatabaseEntry(name, options)
 
 
-class Entry(UserDict[str, Any]):
-    """Behaves as a dict; what reads only some of its keys, or sets defaults, starts no server."""
+class DatabaseEntry(UserDict[str, Any]):
+    """A dict that starts the server when HOST or PORT is read; copying it starts none."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         super().__init__(dict.fromkeys(_ADDRESS))
@@ -34,7 +35,7 @@ class Entry(UserDict[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         if key in _ADDRESS and self.data[key] is None:
-            self._reach()
+            self._start_server()
         return self.data[key]
 
     def __eq__(self, other: object) -> bool:
@@ -42,34 +43,34 @@ class Entry(UserDict[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __or__(self, other: Mapping[str, Any]) -> "Entry":  # type: ignore[override]
+    def __or__(self, other: Mapping[str, Any]) -> "DatabaseEntry":  # type: ignore[override]
         result = copy(self)
         result.update(other)
         return result
 
-    def __ror__(self, other: Mapping[str, Any]) -> "Entry":  # type: ignore[override]
+    def __ror__(self, other: Mapping[str, Any]) -> "DatabaseEntry":  # type: ignore[override]
         result = copy(self)
         result.data = {**other, **self.data}
         return result
 
-    copy = UserDict.__copy__  # UserDict's own reads all keys
+    copy = UserDict.__copy__  # UserDict.copy() reads all keys
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         return self.data.setdefault(key, default)
 
-    def _reach(self) -> None:
+    def _start_server(self) -> None:
         try:
             server = start(**self._options)
             address = server.database(self._database)
         except (SchemaRunnerError, psycopg.Error) as error:
-            raise _unreachable(str(error)) from error
+            raise _server_error(str(error)) from error
         for key in _ADDRESS:
             self.data[key] = address[key]
-        _put_on_path(str(server.bin_dir))
+        _append_to_path(str(server.bin_dir))
 
 
-def _unreachable(message: str) -> Exception:
-    """Return what a command shows as one line, and what else counts as a server that is away."""
+def _server_error(message: str) -> Exception:
+    """Return an exception that commands print as one line, and Django treats as a lost server."""
     from django.core.management.base import CommandError
     from django.db import OperationalError
 
@@ -79,8 +80,8 @@ def _unreachable(message: str) -> Exception:
     return EmbeddedServerError(message)
 
 
-def _put_on_path(folder: str) -> None:
-    """Let programs be found, such as the psql of `manage.py dbshell`; others' come first."""
+def _append_to_path(folder: str) -> None:
+    """Append the folder to PATH, for programs such as the psql of `manage.py dbshell`."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     if folder not in folders:
         os.environ["PATH"] = os.pathsep.join([*folders, folder])

@@ -1,4 +1,4 @@
-"""A server for development and tests, shared by the processes that need it."""
+"""Start the embedded server, or use the running one, and stop it after its last user."""
 
 import atexit
 import contextlib
@@ -20,77 +20,85 @@ from ..errors import SchemaRunnerError
 from . import cache, watcher
 from .account import server_account
 from .binaries import find_binaries, reachable_binaries, read_version
-from .cache import cache_folder, locked
+from .cache import cache_folder, file_lock
 from .cluster import DEFAULT_SETTINGS, SUPERUSER, Cluster, build_cluster, plan_cluster
-from .postmaster import Postmaster, StartError, conninfo, find_postmaster, halt, launch
+from .postmaster import (
+    Postmaster,
+    StartError,
+    conninfo,
+    read_postmaster,
+    start_server,
+    stop_server,
+)
 
-# The one piece of module state: a lock is held for the life of the process, by no object of the
-# caller's. A forked child finds its parent's entry under its parent's number, and lets it be.
-_joined: dict[tuple[int, Path], tuple[Cluster, int]] = {}
+# The clusters that this process uses, with the descriptors of their shared locks, by pid and data
+# folder. Module state, because a lock outlives the caller's objects. A forked child inherits its
+# parent's entries, and ignores them because of the pid.
+_used_clusters: dict[tuple[int, Path], tuple[Cluster, int]] = {}
 
 
-def join_server(cluster: Cluster) -> None:
-    """Make this process a user of the cluster, once; the caller holds the cluster's lock."""
+def acquire_server(cluster: Cluster) -> None:
+    """Register this process as a user of the cluster; the caller holds the cluster's lock."""
     key = (os.getpid(), cluster.data_dir)
-    if key not in _joined:
-        _joined[key] = (cluster, cache.share(cluster.beside("users")))
-    own = cache.hold_if_free(cluster.beside("watcher"))
-    if own is not None:
-        _start_watcher(cluster, own)
+    if key not in _used_clusters:
+        _used_clusters[key] = (cluster, cache.acquire_shared(cluster.sibling("users")))
+    watcher_lock = cache.try_acquire(cluster.sibling("watcher"))
+    if watcher_lock is not None:
+        _start_watcher(cluster, watcher_lock)
 
 
-def leave_server(data_dir: Path) -> None:
-    """Make this process no user any more; the last one stops the server."""
-    cluster, descriptor = _joined.pop((os.getpid(), data_dir), (None, -1))
+def release_server(data_dir: Path) -> None:
+    """Unregister this process; if it was the last user, stop the server."""
+    cluster, descriptor = _used_clusters.pop((os.getpid(), data_dir), (None, -1))
     if cluster is None or not data_dir.exists():
-        return  # a server whose folder was deleted notices it, and ends by itself
-    with cache.locked(cluster.beside("lock")):
-        if cache.unlock(cluster.beside("users"), descriptor):
-            halt(cluster)
+        return  # a server whose data folder was deleted shuts down by itself
+    with cache.file_lock(cluster.sibling("lock")):
+        if cache.release_shared(cluster.sibling("users"), descriptor):
+            stop_server(cluster)
 
 
 def hand_over_server(data_dir: Path) -> None:
-    """Let the program that replaces this process, and its children, be the user instead."""
-    _, descriptor = _joined[os.getpid(), data_dir]
+    """Keep the shared lock across exec, so that the new program and its children are the user."""
+    _, descriptor = _used_clusters[os.getpid(), data_dir]
     os.set_inheritable(descriptor, True)
 
 
-def _start_watcher(cluster: Cluster, own: int) -> None:
-    """Start what stops the server where the last user's exit handlers do not run.
+def _start_watcher(cluster: Cluster, watcher_lock: int) -> None:
+    """Start the watcher, which stops the server if the last user's exit handlers do not run.
 
-    It inherits the lock `own`, but no terminal, no pipes, and not our process group's signals.
+    It inherits the descriptor `watcher_lock`, but no terminal, pipes or process group.
     """
     if not sys.executable or getattr(sys, "frozen", False):
-        # There is no interpreter to run: users stop the server as they end in order.
-        os.close(own)
+        # Without an interpreter, only users that exit normally stop the server.
+        os.close(watcher_lock)
         return
-    # Another lock on the same file than ours.
-    users = cache.open_file(cluster.beside("users"))
-    arguments = [str(cluster.data_dir), str(users), str(own)]
+    # A second open file description, as flock() locks belong to these.
+    users_lock = cache.open_lock_file(cluster.sibling("users"))
+    arguments = [str(cluster.data_dir), str(users_lock), str(watcher_lock)]
     paths = [os.path.abspath(path) for path in sys.path]
     try:
-        with suppress(OSError):  # Nor is there one then.
+        with suppress(OSError):  # no watcher then
             subprocess.run(  # noqa: S603 - our own program, and no shell
                 [sys.executable, "-I", "-S", watcher.__file__, *arguments],
                 input=pickle.dumps((paths, pickle.dumps(cluster))),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[users, own],
+                pass_fds=[users_lock, watcher_lock],
                 start_new_session=True,
                 cwd="/",
                 check=False,
             )
     finally:
-        # The watcher has its own descriptors of the two.
-        os.close(users)
-        os.close(own)
+        # The watcher has copies of both descriptors.
+        os.close(users_lock)
+        os.close(watcher_lock)
 
 
 @atexit.register
-def _leave_all() -> None:
-    # In a forked child all entries are its parent's, which `leave` does not find.
-    for _, data_dir in list(_joined):
-        leave_server(data_dir)
+def _release_all() -> None:
+    # In a forked child, `release_server` ignores the parent's entries.
+    for _, data_dir in list(_used_clusters):
+        release_server(data_dir)
 
 
 _logger = logging.getLogger("schema_runner.embedded")
@@ -98,9 +106,13 @@ _logger = logging.getLogger("schema_runner.embedded")
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """A running server, reached by the Unix socket in `socket_dir`; `user` is its superuser.
+    """A running server.
 
-    `version` is the server's number, such as "18.3".
+    `data_dir`: its data folder.
+    `bin_dir`: the folder of its programs, such as `psql`.
+    `socket_dir`: the folder of its Unix socket.
+    `user`: its superuser.
+    `version`: its version number, such as "18.3".
     """
 
     data_dir: Path
@@ -111,11 +123,11 @@ class EmbeddedServer:
     version: str
 
     def conninfo(self, dbname: str = "postgres") -> str:
-        """Return a libpq connection string."""
+        """Return a libpq connection string for the database."""
         return conninfo(host=self.socket_dir, port=self.port, dbname=dbname)
 
     def database(self, name: str) -> dict[str, object]:
-        """Return an entry for Django's DATABASES, and create the database if it is missing."""
+        """Create the database if it is missing; return an entry for Django's DATABASES."""
         with psycopg.connect(self.conninfo(), autocommit=True) as connection:
             query = (
                 "SELECT FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s::name"
@@ -138,29 +150,28 @@ def start(
     settings: Mapping[str, str | int | float | bool] | None = None,
     cache_dir: str | Path | None = None,
 ) -> EmbeddedServer:
-    """Return a server with these settings, started if it does not run, and built if missing.
+    """Start a server with these settings, or return the running one.
 
-    The programs come from `bin_dir`, else from the folder in the environment variable
-    SCHEMA_RUNNER_PG_BIN, else from the wheel of the extra "embedded", else from what is installed
-    on PATH and by packages. `settings` go to postgresql.conf in place of DEFAULT_SETTINGS; with {}
-    it is as initdb makes it. `cache_dir` replaces the user's cache folder, in which the data
-    folder lives.
+    `bin_dir`: the folder of PostgreSQL's programs. By default that in the environment variable
+    SCHEMA_RUNNER_PG_BIN, else the first one installed: the wheel of the extra "embedded", on PATH,
+    or a system package.
+    `settings`: names and values for postgresql.conf, instead of DEFAULT_SETTINGS.
+    `cache_dir`: the parent of the data folder, instead of the user's cache folder.
 
-    The server runs until `stop`, or until this process ends, be it killed, if no other process
-    uses it then.
-    Raises SchemaRunnerError, with the end of the server's log if it came to that.
+    The server stops when the last process that uses it calls `stop` or ends, even if it is killed.
+    Raises SchemaRunnerError, with the end of the server's log if there is one.
     """
     try:
         return _start(bin_dir, settings, cache_dir)
     except OSError as error:  # a full disk, or a /tmp that is read-only
-        # What copies folders tells of each file.
+        # copytree() collects an error for each file; report the first.
         reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error
-        raise SchemaRunnerError(f"The embedded server cannot be started: {reason}") from error
+        raise SchemaRunnerError(f"Cannot start the embedded server: {reason}") from error
 
 
 def stop(server: EmbeddedServer) -> None:
-    """Release the server, as the end of the process would; only the last user stops it."""
-    leave_server(server.data_dir)
+    """Stop using the server, which stops if no other process uses it."""
+    release_server(server.data_dir)
 
 
 def _start(
@@ -179,52 +190,52 @@ def _start(
         account=account,
         settings=DEFAULT_SETTINGS if settings is None else settings,
     )
-    with locked(cluster.beside("lock")):
+    with file_lock(cluster.sibling("lock")):
         postmaster = _ensure_running(cluster)
-        join_server(cluster)
+        acquire_server(cluster)
     return EmbeddedServer(
         data_dir=cluster.data_dir,
         bin_dir=cluster.bin_dir,
         socket_dir=postmaster.socket_dir,
         port=postmaster.port,
         user=SUPERUSER,
-        version=cluster.number,
+        version=cluster.version_number,
     )
 
 
 def _ensure_running(cluster: Cluster) -> Postmaster:
-    postmaster = find_postmaster(cluster)
-    if postmaster is not None and postmaster.answers():
+    postmaster = read_postmaster(cluster)
+    if postmaster is not None and postmaster.accepts_connections():
         return postmaster
-    # We hold the lock, so a server that lives and does not answer was left by a process that was
-    # killed while it started or stopped it.
-    halt(cluster, mode="immediate")
+    # We hold the lock, so a server that runs but does not accept connections belongs to a process
+    # that was killed while it started or stopped the server.
+    stop_server(cluster, mode="immediate")
     if not cluster.data_dir.exists():
         build_cluster(cluster)
-        return launch(cluster)
+        return start_server(cluster)
     try:
-        return launch(cluster)
+        return start_server(cluster)
     except StartError as failure:
         return _rebuild(cluster, failure)
 
 
 def _rebuild(cluster: Cluster, failure: StartError) -> Postmaster:
-    aside = cluster.beside("damaged")
-    shutil.rmtree(aside, ignore_errors=True)
-    cluster.data_dir.rename(aside)
+    damaged = cluster.sibling("damaged")
+    shutil.rmtree(damaged, ignore_errors=True)
+    cluster.data_dir.rename(damaged)
     try:
         build_cluster(cluster)
-        postmaster = launch(cluster)
+        postmaster = start_server(cluster)
     except BaseException:
-        # Not the folder's fault, then: a full disk, say.
+        # The data folder was not the cause (a full disk, for example): put it back.
         shutil.rmtree(cluster.data_dir, ignore_errors=True)
-        aside.rename(cluster.data_dir)
+        damaged.rename(cluster.data_dir)
         raise
-    _logger.warning("%s\nIt was built anew; the old folder is now %s.", failure, aside)
+    _logger.warning("%s\nCreated a new data folder; the old one is now %s.", failure, damaged)
     return postmaster
 
 
 def _create_database(connection: psycopg.Connection, name: str) -> None:
-    # Another process may have been faster: 42P04 if it has committed, 23505 if it was about to.
+    # Another process may create it too: 42P04 if that has committed, 23505 if not yet.
     with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

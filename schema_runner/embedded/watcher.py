@@ -1,7 +1,7 @@
-"""The watcher: a process that stops a server when its last user has ended, however that ended.
+"""The watcher: a process that stops the server when its last user ends, even if that is killed.
 
-`users` runs this file as a script. It imports nothing of the package until there is a server to
-stop, because it mostly waits, and mostly the last user stops the server itself.
+`shared_server` runs this file as a script. It imports the package only if it must stop the server,
+because usually it only waits, and the last user stops the server itself.
 """
 
 import fcntl
@@ -11,54 +11,55 @@ import sys
 from contextlib import suppress
 
 
-def watch(data_dir: str, users: int, own: int, state: bytes) -> None:
-    """Wait until no process holds the lock of the file `users`, and stop the server then.
+def watch(data_dir: str, users_lock: int, watcher_lock: int, payload: bytes) -> None:
+    """Wait until no process holds a lock on the file `users_lock`, then stop the server.
 
-    `own` is the locked file that shows that there is a watcher. `state` is a pickled list for
-    `sys.path`, and the pickled cluster.
+    `users_lock`, `watcher_lock`: file descriptors; a lock on the second shows that a watcher runs.
+    `payload`: a pickled tuple of `sys.path` and the pickled cluster.
     """
     while True:
-        fcntl.flock(users, fcntl.LOCK_EX)
-        # No process becomes a user while the cluster's lock is held.
-        fcntl.flock(users, fcntl.LOCK_UN)
+        fcntl.flock(users_lock, fcntl.LOCK_EX)
+        # Check again with the cluster's lock, without which no process becomes a user.
+        fcntl.flock(users_lock, fcntl.LOCK_UN)
         try:
-            lock = os.open(f"{data_dir}.lock", os.O_RDWR)
+            cluster_lock = os.open(f"{data_dir}.lock", os.O_RDWR)
         except FileNotFoundError:
             return
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(cluster_lock, fcntl.LOCK_EX)
         with suppress(BlockingIOError):
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        os.close(lock)
+        os.close(cluster_lock)
     try:
-        if _is_server_s(users, data_dir):
-            _stop(state)
+        if _is_current(users_lock, data_dir):
+            _stop(payload)
     finally:
-        # The next user may look for a watcher as soon as it has the cluster's lock.
-        os.close(own)
-        os.close(lock)
+        # In this order: with the cluster's lock, the next user checks whether a watcher runs.
+        os.close(watcher_lock)
+        os.close(cluster_lock)
 
 
-def _is_server_s(users: int, data_dir: str) -> bool:
-    """Whether there is a server, and the file of its users is still this one."""
+def _is_current(users_lock: int, data_dir: str) -> bool:
+    """Whether there is a server, and the descriptor is still that of its lock file."""
     with suppress(FileNotFoundError):
-        is_same = os.path.samestat(os.fstat(users), os.stat(f"{data_dir}.users"))
+        is_same = os.path.samestat(os.fstat(users_lock), os.stat(f"{data_dir}.users"))
         return is_same and os.path.exists(f"{data_dir}/postmaster.pid")
     return False
 
 
-def _stop(state: bytes) -> None:
-    sys.path[:], cluster = pickle.loads(state)  # noqa: S301 - what `users` has written
-    from .postmaster import halt
+def _stop(payload: bytes) -> None:
+    sys.path[:], cluster = pickle.loads(payload)  # noqa: S301 - written by `shared_server`
+    # Absolute, because this file runs as a script.
+    from schema_runner.embedded.postmaster import stop_server
 
-    halt(pickle.loads(cluster))  # noqa: S301
+    stop_server(pickle.loads(cluster))  # noqa: S301
 
 
 if __name__ == "__main__":
-    given = sys.stdin.buffer.read()
+    payload = sys.stdin.buffer.read()
     if os.fork() == 0:
-        # An orphan: no user has to reap it.
+        # The parent exits, so that no user has to reap the watcher.
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)
-        watch(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), given)
+        watch(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), payload)

@@ -1,4 +1,4 @@
-"""Measure this runner against others, and two workers against one process."""
+"""Compare this runner with others, and two workers with one process."""
 
 import argparse
 import shutil
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help=f"page to write (default: {PAGE.name})")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="benchmarks-"))
-    # The server may run as another user than this does.
+    # The server may run as another user than this process.
     folder.chmod(0o755)
     server = embedded.start(cache_dir=folder / "server")
     try:
@@ -39,7 +39,7 @@ def main() -> None:
         embedded.stop(server)
         shutil.rmtree(folder)
     print(f"\n{table(comparisons)}")
-    # A page of some rows would take the place of one with all.
+    # A page with only some of the rows would replace a complete one.
     is_whole = options.only is None and options.size is None
     if output := options.output or (PAGE if is_whole else None):
         output.write_text(page(comparisons, server, rounds=options.rounds))
@@ -53,20 +53,20 @@ def _compare(
     for part, compare in {"engine": compare_engines, "order": compare_orders}.items():
         if part in parts:
             project = Project(folder / part, address(server), "bench")
-            yield from map(_shown, compare(project, rounds=rounds))
+            yield from map(_print_row, compare(project, rounds=rounds))
     if "example" in parts:
-        # Each takes a minute or two.
-        yield _shown(compare_workers(server, rounds=(rounds + 1) // 2))
+        # Each run takes a minute or two.
+        yield _print_row(compare_workers(server, rounds=(rounds + 1) // 2))
     if "setup" in parts:
         sizes = [SIZES[options.size]] if options.size else list(SIZES.values())
-        yield from map(_shown, compare_set_ups(folder, rounds=rounds, sizes=sizes))
+        yield from map(_print_row, compare_set_ups(folder, rounds=rounds, sizes=sizes))
     for part, compare in {"reset": compare_resets, "start": compare_starts}.items():
         if part in parts:
-            yield from map(_shown, compare(folder, rounds=rounds))
+            yield from map(_print_row, compare(folder, rounds=rounds))
 
 
-def _shown(comparison: Comparison) -> Comparison:
-    """Show a row as soon as it is there: the others take minutes."""
+def _print_row(comparison: Comparison) -> Comparison:
+    """Print a row as soon as it is measured: the others take minutes."""
     print(f"{comparison.name}: {comparison.median} ({comparison.spread})", flush=True)
     return comparison
 

@@ -1,4 +1,4 @@
-"""Commands whose cost is taken, and the servers on which they run."""
+"""Run commands and measure what they cost, and run the servers that they use."""
 
 import os
 import re
@@ -18,20 +18,20 @@ from schema_runner.postgres.server import Server
 from ..project import Project, address
 
 _MANAGE = ("manage.py", "test")
-# As initdb leaves it, and one that does not wait for the disk.
+# The settings of initdb, and those without waiting for the disk.
 _SETTINGS = {"default": {}, "test": embedded.DEFAULT_SETTINGS}
 KINDS = tuple(_SETTINGS)
 
 
-class Ran(NamedTuple):
-    """What a command cost, in seconds and in those of user CPU, and what it printed."""
+class CommandResult(NamedTuple):
+    """The output of a command, and its cost: seconds of time and of user CPU time."""
 
     seconds: float
     user_cpu: float
     output: str
 
-    def passed(self, tests: int | str = r"\d+") -> int:
-        """Return how many tests have passed; fail unless all did, and as many as expected."""
+    def check_passed(self, tests: int | str = r"\d+") -> int:
+        """Return the number of passed tests; fail unless all passed, and as many as expected."""
         counted = rf"^Ran ({tests}) tests? in .*\n\nOK\b|\b({tests}) passed in "
         found = re.search(counted, self.output, re.MULTILINE)
         assert found, self.output
@@ -40,11 +40,11 @@ class Ran(NamedTuple):
 
 def run(
     *arguments: str, folder: Path, env: dict[str, str], command: tuple[str, ...] = _MANAGE
-) -> Ran:
-    """Run `manage.py test`, or another command of Python, in a folder; any exit code will do.
+) -> CommandResult:
+    """Run `manage.py test`, or other arguments of Python, in a folder; do not check the exit code.
 
-    It prints into a file: reading from a pipe would take time from it. Python's development mode,
-    which our tests have, would slow it down, and so would compiling this package each time.
+    The output goes to a file, because reading from a pipe would take time from the command.
+    Python's development mode, and compiling this package each time, would slow it down.
     """
     slow = {"PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE"}
     inherited = {name: value for name, value in os.environ.items() if name not in slow}
@@ -61,14 +61,14 @@ def run(
         )
         seconds, user_cpu = time.perf_counter() - begun, _user_cpu() - user_cpu
         output.seek(0)
-        return Ran(seconds, user_cpu, output.read())
+        return CommandResult(seconds, user_cpu, output.read())
 
 
-def settle(project: Project, *, is_kept: bool = False) -> None:
+def prepare(project: Project, *, is_kept: bool = False) -> None:
     """Drop a project's test databases unless they are kept, and write everything to disk."""
     if not is_kept:
         drop_databases(project)
-    # No command waits for what the one before has written.
+    # So that no command waits for what the previous one wrote.
     with project.maintenance() as connection:
         connection.execute("CHECKPOINT")
 
@@ -84,7 +84,7 @@ def _user_cpu() -> float:
 
 
 @contextmanager
-def serving(kind: str, folder: Path, bin_dir: Path | None = None) -> Iterator[Server]:
+def running_server(kind: str, folder: Path, bin_dir: Path | None = None) -> Iterator[Server]:
     """Run a server with the settings of one of `KINDS`."""
     cache = folder / "server"
     server = embedded.start(settings=_SETTINGS[kind], cache_dir=cache, bin_dir=bin_dir)

@@ -1,16 +1,17 @@
-"""Projects whose tests commit, and a note of when the body of each test begins and ends.
+"""Projects whose tests commit, and the times at which the body of each test starts and ends.
 
-Their models are those of `generated`, made without migrations. Some small tables have rows that a
-handler of post_migrate makes, as Django's content types. All tests connect before their bodies:
+Their models are those of `generated`, without migrations. A handler of post_migrate creates the
+rows of some small tables, like Django's content types. All tests connect before their bodies:
 
-- `Idle`: they read, and change nothing.
-- `Committing`: each commits rows in five tables, which are others from test to test.
-- `Scoped`: as those, but with `available_apps`, and in the tables of two small apps.
-- `Rolled`: 500 tests whose rows are rolled back, in five tables each, all tables in turn.
-- those of `suite.many`: 20 classes of 10 tests that commit.
+- `Idle`: tests read, and change nothing.
+- `Committing`: each test commits rows in five tables, which differ from test to test.
+- `Scoped`: the same with `available_apps`, in the tables of two small apps.
+- `Rolled`: 500 tests whose rows are rolled back, in five tables each, through all tables.
+- `suite.many`: 20 classes of 10 tests that commit.
 
-Between the bodies of two tests are the flush or the reset, Django's own set-up and tear-down, and
-a connection. The first quarter of a class is left out: there our resets learn, and plans are made.
+The gap between two bodies contains the flush or the reset, Django's own set-up and tear-down, and
+a connection. The first quarter of a class is left out, in which resets are still learning and
+queries are planned.
 """
 
 import compileall
@@ -22,10 +23,10 @@ from statistics import median
 from typing import NamedTuple
 
 from ..project import WITH_STOCK, Project
-from .command import run, settle
+from .command import prepare, run
 from .generated import app_name, shares, write_models
 
-# Those of django.contrib.auth and contenttypes.
+# The tables of django.contrib.auth and contenttypes.
 _DJANGO_TABLES = 7
 _SMALL = 2
 
@@ -128,7 +129,7 @@ _MANY = """
 
 
 class Shape(NamedTuple):
-    """How many tables a project has, Django's own among them, and in how many apps."""
+    """The number of tables of a project, with Django's own, and of apps."""
 
     name: str
     tables: int
@@ -166,27 +167,27 @@ def write_committing(project: Project, shape: Shape) -> None:
     compileall.compile_dir(project.folder, quiet=1)
 
 
-class Stamped(NamedTuple):
-    """Seconds: of the whole command, and by class the median between tests."""
+class Gaps(NamedTuple):
+    """Seconds of the whole command, and the median gap between tests by class."""
 
     whole: float
     between: Mapping[str, float]
 
 
-def take_stamps(project: Project, runner: str, labels: Sequence[str], *, tests: int) -> Stamped:
-    """Run tests in one process, `tests` in a class where any number will do; all must pass."""
-    settle(project)
+def measure_gaps(project: Project, runner: str, labels: Sequence[str], *, tests: int) -> Gaps:
+    """Run tests in one process, `tests` for each class of variable size; all must pass."""
+    prepare(project)
     flags = ["--noinput", *(WITH_STOCK if runner == "stock" else ())]
     with tempfile.TemporaryDirectory(prefix="stamps-") as folder:
         stamps = Path(folder) / "stamps"
         env = {"BENCH_STAMPS": str(stamps), "BENCH_TESTS": str(tests)}
-        ran = run(*labels, *flags, folder=project.folder, env=env)
+        result = run(*labels, *flags, folder=project.folder, env=env)
         bodies: dict[str, list[tuple[float, float]]] = {}
         for line in stamps.read_text().splitlines():
             name, begun, ended = line.split()
             bodies.setdefault(name, []).append((float(begun), float(ended)))
-    ran.passed(sum(map(len, bodies.values())))
-    return Stamped(ran.seconds, {name: _between(times) for name, times in bodies.items()})
+    result.check_passed(sum(map(len, bodies.values())))
+    return Gaps(result.seconds, {name: _between(times) for name, times in bodies.items()})
 
 
 def _between(bodies: Sequence[tuple[float, float]]) -> float:

@@ -1,4 +1,4 @@
-"""The ratio of what two ways to do the same cost."""
+"""The ratio of the costs of two ways to do the same."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Comparison(NamedTuple):
-    """One row of the table."""
+    """A row of the table."""
 
     name: str
-    # One a round, in which both ways took turns.
+    # One for each round, in which both sides run once.
     ratios: Sequence[float]
-    # None: the row has no target.
+    # None if the row has no target.
     bound: float | None
-    # A row in milliseconds instead says so.
+    # Rows in milliseconds use another text.
     ratio_of: str = "this runner / stock"
     is_maximum: bool = True
 

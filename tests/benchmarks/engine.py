@@ -1,10 +1,10 @@
-"""What a test class costs beyond its tests: in our engine, and in stock Django's.
+"""The cost of a test class beyond its tests: with our parallel engine, and with stock Django's.
 
-The parallel suite's `run` is timed, from before its workers start until all have ended: without
-discovery, databases and the summary. Each suite is run with few classes and with many: the
-difference is the cost of handing classes out, which do nothing, and getting the results back; that
-of starting and ending workers drops out. Both runners fork their workers, and print the same into
-a file. CPU time is that of all processes: other load on the machine hardly disturbs it.
+The parallel suite's `run` is measured, from before its workers start until all have ended, without
+discovery, databases and the summary. Each suite runs with few and with many empty classes. The
+difference is the cost of distributing classes and returning results, without that of starting and
+ending workers. Both runners fork their workers, and print the same to a file. CPU time is that of
+all processes, which other load on the machine hardly affects.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _TIMED = """
     from schema_runner import SchemaDiscoverRunner, SchemaParallelTestSuite
 
     def costs():
-        # The time, and the CPU time of this process and of those it has waited for.
+        # The time, and the CPU time of this process and its reaped children.
         return time.perf_counter(), sum(os.times()[:4])
 
     class Timed:
@@ -40,7 +40,7 @@ _TIMED = """
 
 
 class Shape(NamedTuple):
-    """Suites of classes that are all alike, a small and a large number of them."""
+    """Suites of identical classes, in a small and a large number."""
 
     name: str
     tests: int
@@ -64,14 +64,14 @@ def compare_engines(project: Project, *, rounds: int) -> Iterator[Comparison]:
         for size in (shape.small, shape.large):
             classes = (f"class Generated{n}(SimpleTestCase):\n{tests}\n" for n in range(size))
             project.tests("".join(classes), module=f"classes_{size}")
-        taken = [_ratios(project, shape) for _ in range(rounds)]
-        times, cpu_times = zip(*taken, strict=True)
+        measured = [_ratios(project, shape) for _ in range(rounds)]
+        times, cpu_times = zip(*measured, strict=True)
         yield Comparison(f"engine: {shape.name}", times, 1)
         yield Comparison(f"engine: {shape.name}, CPU time", cpu_times, 1)
 
 
 def _ratios(project: Project, shape: Shape) -> list[float]:
-    """Run both suites under both runners in turn; return the ratios of both costs of a class."""
+    """Run both suites with both runners; return the ratios of the time and CPU time of a class."""
     small, large = (
         [_costs(project, shape, size, runner) for runner in ("OurRunner", "StockRunner")]
         for size in (shape.small, shape.large)
@@ -85,7 +85,7 @@ def _ratios(project: Project, shape: Shape) -> list[float]:
 
 def _costs(project: Project, shape: Shape, size: int, runner: str) -> list[float]:
     arguments = [*PARALLEL, "--testrunner", f"timed.{runner}", f"library.classes_{size}"]
-    ran = run(*arguments, folder=project.folder, env={})
-    assert f"\nRan {size * shape.tests} tests in " in ran.output, ran.output
+    result = run(*arguments, folder=project.folder, env={})
+    assert f"\nRan {size * shape.tests} tests in " in result.output, result.output
     costs: list[float] = project.records("costs")[-1]["taken"]
     return costs

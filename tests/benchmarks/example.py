@@ -1,6 +1,6 @@
-"""The example project's tests: the whole command with one process, and with two workers.
+"""The example project's tests: the whole command, with one process and with two workers.
 
-Both use a server that runs already. Its tests wait for threads and commit, as real ones do.
+Both use a running server. The tests wait for threads and commit, as real ones do.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def compare_workers(server: embedded.EmbeddedServer, *, rounds: int) -> Comparis
     for _ in range(rounds):
         alone = run(folder=_FOLDER, env=env)
         side_by_side = run("--parallel", "2", folder=_FOLDER, env=env)
-        side_by_side.passed(alone.passed())
+        side_by_side.check_passed(alone.check_passed())
         ratios.append(alone.seconds / side_by_side.seconds)
     name, ratio_of = "example project, whole command", "one process / two workers"
     return Comparison(name, ratios, 1.6, ratio_of, is_maximum=False)

@@ -1,15 +1,15 @@
-"""Projects as real ones are: apps whose models have grown, migration by migration.
+"""Projects like real ones: apps whose models have grown with each migration.
 
-Every app creates its models a few at a time, and changes each a little later: fields are added
-and altered, then an index and a constraint. A model refers to another of its app, and the first
-one to the app before, in groups of three apps; in the first group some refer to users. An app has
-one many-to-many relation, and ends with a migration that inserts rows. models.py has what the
-migrations lead to. Django's migrations take longer the more models are related to a changed one:
-if all apps referred to users, as they mostly do, those of the big project would take five times
-as long. Groups end a round in minutes, and make the ratios worse for runs that need not migrate.
+Every app creates its models a few at a time, and changes each a little later: it adds and alters
+fields, then adds an index and a constraint. A model refers to another of its app, and the first
+one to the previous app, in groups of three apps; in the first group, some refer to users. An app
+has one many-to-many relation, and ends with a migration that inserts rows. models.py has the final
+state. The more models are related to a changed one, the longer Django's migrations take: if all
+apps referred to users, as is usual, those of the big project would take five times as long. With
+groups, a round takes minutes, and the ratios are worse for runs that need not migrate.
 
-The tests are one query each, in as many classes as a run has workers at most. They wait until all
-workers are ready: otherwise the first one would run them all.
+Each test is one query, in as many classes as a run has workers at most. Tests wait until all
+workers are ready, because otherwise the first worker would run them all.
 """
 
 import compileall
@@ -19,10 +19,10 @@ from typing import NamedTuple
 from ..project import Project
 
 CLASSES = 8
-# Those of django.contrib.auth and contenttypes, and the table django_migrations.
+# The tables of django.contrib.auth and contenttypes, and django_migrations.
 _DJANGO_TABLES = 8
 _DJANGO_MIGRATIONS = 14
-# How many models are created before the first one is changed.
+# The number of models created before the first one is changed.
 _LAG = 3
 
 _TESTS = """\
@@ -59,7 +59,7 @@ class Migration(migrations.Migration):
     dependencies = {dependencies}
     operations = [{operations}]
 """
-# How many apps refer to each other.
+# The number of apps that refer to each other.
 GROUP = 3
 _ALTERED = {"name": "models.CharField(max_length=200, unique=True)"}
 _MODEL = """
@@ -77,7 +77,7 @@ def app_name(number: int) -> str:
 
 
 class Model(NamedTuple):
-    """A model as its migrations make it, and as models.py has it in the end."""
+    """A model, with its migrations and its final source in models.py."""
 
     app: int
     position: int
@@ -156,7 +156,7 @@ class Model(NamedTuple):
 
 
 class Size(NamedTuple):
-    """How much a project has; Django's own tables and migrations count."""
+    """The size of a project, including Django's own tables and migrations."""
 
     name: str
     tables: int
@@ -181,12 +181,12 @@ def write_project(project: Project, size: Size) -> None:
     )
     project.write("suite/__init__.py", "")
     project.write("suite/tests.py", _TESTS + "".join(map(_TEST.format, range(CLASSES))))
-    # The first command would be the only one to compile it all.
+    # Otherwise, the first command would compile all of it.
     compileall.compile_dir(project.folder, quiet=1)
 
 
 def write_models(project: Project, number: int, models: int) -> list[Model]:
-    """Write an app of so many models, as they are in the end."""
+    """Write an app with this number of models, in their final state."""
     app = app_name(number)
     members = [Model(number, position) for position in range(models)]
     project.write(f"{app}/__init__.py", "")
@@ -204,7 +204,7 @@ def _write_app(project: Project, number: int, *, models: int, migrations: int) -
     members = write_models(project, number, models)
     project.write(f"{app}/migrations/__init__.py", "")
     operations = _operations(members)
-    # Rows go in by a migration of their own, as Django's documentation advises.
+    # Rows are inserted in a separate migration, as Django's documentation advises.
     counts = [*shares(len(operations), migrations - 1), 1]
     operations.append("migrations.RunPython(insert, migrations.RunPython.noop)")
     before = ["auth", "0012_alter_user_first_name_max_length"]

@@ -1,10 +1,10 @@
-"""How near the order from history comes to the best possible one.
+"""How close the order from history comes to the best possible one.
 
 The tests of a skewed suite only sleep, so other load on the machine does not matter. Most classes
-are short and come first; some of one long test each, and one of many tests, come last. The first
-run of a round makes the history, and finds that tests keep no state; the second one is timed, from
-the begin of the first test to the end of the last class. No order takes less than the time of all
-classes divided by the workers, or than the longest single test.
+are short and come first; some with one long test each, and one with many tests, come last. The
+first run of a round records the history, and that tests keep no state. The second one is measured,
+from the start of the first test to the end of the last class. No order takes less time than all
+classes divided by the workers, or than the longest test.
 """
 
 from collections.abc import Iterator
@@ -42,12 +42,12 @@ _RATIO = "makespan / lower bound"
 
 
 def compare_orders(project: Project, *, rounds: int) -> Iterator[Comparison]:
-    """Yield a row for each number of workers, one for the suite's order, and one for two kinds."""
+    """Yield two rows for each number of workers, and one if the longest class commits."""
     project.write("timed.py", _RUNNER)
     for workers in (2, 4):
         project.tests(_TESTS.replace("BASE", "SimpleTestCase"))
-        taken = [_ratios(project, workers) for _ in range(rounds)]
-        of_suite, of_history = zip(*taken, strict=True)
+        measured = [_ratios(project, workers) for _ in range(rounds)]
+        of_suite, of_history = zip(*measured, strict=True)
         name = f"order: skewed suite, {workers} workers"
         yield Comparison(name, of_history, 1.1, _RATIO)
         yield Comparison(f"{name}, --order suite", of_suite, None, _RATIO)
@@ -58,7 +58,7 @@ def compare_orders(project: Project, *, rounds: int) -> Iterator[Comparison]:
 
 
 def _ratios(project: Project, workers: int) -> list[float]:
-    """Return the ratios of the suite's own order, and of that from history."""
+    """Return the ratios for the suite's own order, and for the order from history."""
     (project.folder / ".schema_runner" / "history.json").unlink(missing_ok=True)
     return [_ratio(project, workers) for _ in range(2)]
 
@@ -66,7 +66,7 @@ def _ratios(project: Project, workers: int) -> list[float]:
 def _ratio(project: Project, workers: int) -> float:
     project.forget()
     arguments = ["--parallel", str(workers), "--testrunner", "timed.TimedRunner"]
-    run(*arguments, folder=project.folder, env={}).passed(102)
+    run(*arguments, folder=project.folder, env={}).check_passed(102)
     begun = min(line["time"] for line in project.records("Started"))
     classes = [(line["time"], line["duration"]) for line in project.records("ClassFinished")]
     longest = max(line["duration"] for line in project.records("Finished"))

@@ -1,4 +1,4 @@
-"""The page of figures, docs/benchmarks.md."""
+"""The page docs/benchmarks.md."""
 
 import os
 import platform

@@ -1,12 +1,12 @@
-"""What a test that commits costs beyond its body: with our resets, and with stock's flushes.
+"""The cost of a test that commits beyond its body: with our resets, and with stock's flushes.
 
-A project of 300 tables and one of 10 are tested, in one process, on each of the two servers. In
-each round both runners take a turn on the same one, with new databases. `committing` says what the
-tests do, and what is measured. Rolled-back tests leave dead rows, which must not slow a
-reset down: with 300 tables, tests that commit are measured on a fresh schema and after 500 others.
+Projects of 300 and of 10 tables are tested, in one process, on each of the two servers. In each
+round both runners run once on the same server, with new databases. `committing` describes the
+tests, and what is measured. Rolled-back tests leave dead rows, which must not slow a reset down:
+with 300 tables, tests that commit are measured in a fresh schema and after 500 others.
 
-On a server that waits for the disk, a test takes stock Django seconds: it has few of them there,
-and no whole suite. On the other one the suite takes its turn in every third round.
+On the server that waits for the disk, stock Django takes seconds for a test, so it runs few of
+them there, and not the whole suite. On the other one, the suite runs in every third round.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,55 +14,55 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..project import Project
-from .command import KINDS, serving
-from .committing import FEW, MANY, Shape, Stamped, take_stamps, write_committing
+from .command import KINDS, running_server
+from .committing import FEW, MANY, Gaps, Shape, measure_gaps, write_committing
 from .comparison import Comparison
 
 _TESTS = {"ours": {"default": 16, "test": 16}, "stock": {"default": 4, "test": 9}}
 
 
 class Session(NamedTuple):
-    """Classes of tests of a project that are run together; ours alone runs `idle` ones before."""
+    """Classes of tests that run in one command; only our runner runs those of `idle`, first."""
 
     shape: Shape
     labels: tuple[str, ...]
     idle: tuple[str, ...] = ()
     is_long: bool = False
 
-    def take(self, project: Project, kind: str) -> dict[str, Stamped]:
-        """Let both runners take their turn."""
+    def measure(self, project: Project, kind: str) -> dict[str, Gaps]:
+        """Run the tests with both runners."""
         labels = {"ours": [*self.idle, *self.labels], "stock": self.labels}
         return {
-            runner: take_stamps(project, runner, labels[runner], tests=_TESTS[runner][kind])
+            runner: measure_gaps(project, runner, labels[runner], tests=_TESTS[runner][kind])
             for runner in labels
         }
 
 
 class Row(NamedTuple):
-    """What to compare in a session: what lies between tests of a class, or the whole command."""
+    """What to compare in a session: the gap between tests of a class, or the whole command."""
 
     name: str
     session: Session
     between: str | None
-    # By kind of server; one that is not there has no target.
+    # By kind of server; a missing one has no target.
     bounds: dict[str, float]
     in_milliseconds: bool = False
 
-    def compare(self, kind: str, rounds: Sequence[dict[str, Stamped]]) -> Comparison:
+    def compare(self, kind: str, rounds: Sequence[dict[str, Gaps]]) -> Comparison:
         return Comparison(
             f"{self.session.shape.name}, {kind} settings: {self.name}",
-            [self._value(taken) for taken in rounds],
+            [self._value(measured) for measured in rounds],
             self.bounds.get(kind),
             "this runner, ms" if self.in_milliseconds else "this runner / stock",
         )
 
-    def _value(self, taken: dict[str, Stamped]) -> float:
+    def _value(self, measured: dict[str, Gaps]) -> float:
         if self.in_milliseconds:
-            return 1000 * self._seconds(taken["ours"])
-        return self._seconds(taken["ours"]) / self._seconds(taken["stock"])
+            return 1000 * self._seconds(measured["ours"])
+        return self._seconds(measured["ours"]) / self._seconds(measured["stock"])
 
-    def _seconds(self, stamped: Stamped) -> float:
-        return stamped.between[self.between] if self.between else stamped.whole
+    def _seconds(self, gaps: Gaps) -> float:
+        return gaps.between[self.between] if self.between else gaps.whole
 
 
 def _both(bound: float) -> dict[str, float]:
@@ -90,17 +90,17 @@ _ROWS = [
 
 def compare_resets(folder: Path, *, rounds: int) -> Iterator[Comparison]:
     for kind in KINDS:
-        with serving(kind, folder) as address:
+        with running_server(kind, folder) as address:
             projects = {}
             for shape in (MANY, FEW):
                 name = f"{shape.tables}-tables-{kind}"
                 projects[shape] = Project(folder / name, address, "bench")
                 write_committing(projects[shape], shape)
             rows = [row for row in _ROWS if kind == "test" or not row.session.is_long]
-            taken: dict[Session, list[dict[str, Stamped]]] = {row.session: [] for row in rows}
-            for turn in range(rounds):
-                for session, rounds_taken in taken.items():
-                    # Stock Django takes minutes for a long one.
-                    if not session.is_long or turn % 3 == 0:
-                        rounds_taken.append(session.take(projects[session.shape], kind))
-            yield from (row.compare(kind, taken[row.session]) for row in rows)
+            measured: dict[Session, list[dict[str, Gaps]]] = {row.session: [] for row in rows}
+            for number in range(rounds):
+                for session, measured_rounds in measured.items():
+                    # Stock Django takes minutes for a long session.
+                    if not session.is_long or number % 3 == 0:
+                        measured_rounds.append(session.measure(projects[session.shape], kind))
+            yield from (row.compare(kind, measured[row.session]) for row in rows)

@@ -1,14 +1,14 @@
-"""What it takes until all workers can test: with schemas, and with clone databases.
+"""The time until all workers can run tests: with schemas, and with clone databases.
 
-A small and a big project (`generated`) are tested on each of the two servers. In each round
-every way takes its turn on the same server; `timed` says what is measured. All test databases are
-dropped before each command, but for two ways, which find what one run before has left:
+A small and a big project (`generated`) are tested on each of the two servers. In each round every
+variant runs once on the same server; `timed` describes what is measured. All test databases are
+dropped before each command, except for two variants, which use what an earlier run left:
 
-- with `--keepdb` its databases, for both runners; no migration is missing.
-- with `--snapshot-dir`, as from the cache of a CI service, its file alone. Stock Django has
-  nothing of the kind, and begins with nothing.
+- with `--keepdb`, its databases, for both runners; no migration is missing.
+- with `--snapshot-dir`, only its file, as from the cache of a CI service. Stock Django has no
+  equivalent, and starts from nothing.
 
-pytest-django clones nothing: each worker runs the migrations.
+pytest-django does not clone: each worker runs the migrations.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,39 +17,39 @@ from statistics import median
 from typing import NamedTuple
 
 from ..project import Project
-from .command import KINDS, drop_databases, serving
+from .command import KINDS, drop_databases, running_server
 from .comparison import Comparison
 from .generated import BIG, SMALL, Size, write_project
-from .timed import Taken, Way, take, write_timing
+from .timed import Times, Variant, measure, write_timing
 
 SIZES = {size.name: size for size in (SMALL, BIG)}
 
 _OURS, _STOCK, _PYTEST = (
-    {n: Way(name, n) for n in (2, 8)} for name in ("ours", "stock", "pytest")
+    {n: Variant(name, n) for n in (2, 8)} for name in ("ours", "stock", "pytest")
 )
 _SNAPSHOTS = "snapshots"
-_CACHED = Way("ours", 2, ("--snapshot-dir", _SNAPSHOTS))
-_OURS_KEPT, _STOCK_KEPT = (Way(name, 2, ("--keepdb",)) for name in ("ours", "stock"))
-# How long a worker may take, in milliseconds, that finds a schema which is kept.
+_CACHED = Variant("ours", 2, ("--snapshot-dir", _SNAPSHOTS))
+_OURS_KEPT, _STOCK_KEPT = (Variant(name, 2, ("--keepdb",)) for name in ("ours", "stock"))
+# Milliseconds in which a worker should lease a kept schema.
 _READY = {"small": 50, "big": 150}
 
 
 class Row(NamedTuple):
-    """The part of two ways to compare, and at most what ratio for each size; None is no target."""
+    """The part of two variants to compare, and the highest ratio by size (None: no target)."""
 
     name: str
     part: str
-    ours: Way
-    theirs: Way
+    ours: Variant
+    theirs: Variant
     small: float
     big: float | None = None
 
-    def compare(self, size: Size, kind: str, rounds: Sequence[dict[Way, Taken]]) -> Comparison:
+    def compare(self, size: Size, kind: str, rounds: Sequence[dict[Variant, Times]]) -> Comparison:
         return Comparison(
             f"{size.name}, {kind} settings: {self.name}",
             [
-                getattr(taken[self.ours], self.part) / getattr(taken[self.theirs], self.part)
-                for taken in rounds
+                getattr(measured[self.ours], self.part) / getattr(measured[self.theirs], self.part)
+                for measured in rounds
             ],
             self.big if size is BIG else self.small,
             f"this runner / {'pytest-django' if self.theirs.runner == 'pytest' else 'stock'}",
@@ -73,33 +73,36 @@ def compare_set_ups(
     folder: Path, *, rounds: int, sizes: Sequence[Size] = (SMALL, BIG)
 ) -> Iterator[Comparison]:
     for kind in KINDS:
-        with serving(kind, folder) as address:
+        with running_server(kind, folder) as address:
             for size in sizes:
                 project = Project(folder / f"{size.name}-{kind}", address, "bench")
                 write_timing(project)
                 write_project(project, size)
-                # A round of the big one takes minutes.
-                turns = (rounds + 2) // 3 if size is BIG else rounds
+                # A round of the big project takes minutes.
+                round_count = (rounds + 2) // 3 if size is BIG else rounds
                 (project.folder / _SNAPSHOTS).mkdir()
-                take(project, _CACHED)
+                measure(project, _CACHED)
                 assert list((project.folder / _SNAPSHOTS).iterdir()), "the first run keeps nothing"
-                taken = _take(project, _FRESH, turns)
-                yield from (row.compare(size, kind, taken) for row in _FRESH)
+                measured = _measure(project, _FRESH, round_count)
+                yield from (row.compare(size, kind, measured) for row in _FRESH)
 
-                # The first round makes what is kept.
-                _, *taken = _take(project, _KEPT, turns + 1, is_kept=True)
-                yield from (row.compare(size, kind, taken) for row in _KEPT)
-                # Milliseconds are those of one machine, and are not kept.
-                ready = 1000 * median(max(turn[_OURS_KEPT].readiness) for turn in taken)
+                # The first round creates what is kept.
+                _, *measured = _measure(project, _KEPT, round_count + 1, is_kept=True)
+                yield from (row.compare(size, kind, measured) for row in _KEPT)
+                # Milliseconds depend on the machine, so they are not on the page.
+                ready = 1000 * median(max(times[_OURS_KEPT].readiness) for times in measured)
                 found = f"{size.name}, {kind} settings: a worker leases its kept schema"
                 print(f"{found} in {ready:.0f} ms (target ≤ {_READY[size.name]})")
 
 
-def _take(
+def _measure(
     project: Project, rows: Sequence[Row], rounds: int, *, is_kept: bool = False
-) -> list[dict[Way, Taken]]:
-    """Let each way of some rows take its turn, ours and theirs; then drop the databases."""
-    ways = dict.fromkeys(way for row in rows for way in (row.ours, row.theirs))
-    taken = [{way: take(project, way, is_kept=is_kept) for way in ways} for _ in range(rounds)]
+) -> list[dict[Variant, Times]]:
+    """Measure each variant of the rows in each round; then drop the databases."""
+    variants = dict.fromkeys(variant for row in rows for variant in (row.ours, row.theirs))
+    measured = [
+        {variant: measure(project, variant, is_kept=is_kept) for variant in variants}
+        for _ in range(rounds)
+    ]
     drop_databases(project)
-    return taken
+    return measured

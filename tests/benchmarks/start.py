@@ -1,10 +1,10 @@
-"""What a run costs that has next to nothing to do: its start and its end, ours and stock's.
+"""The cost of a run that has almost nothing to do: start-up and tear-down, ours and stock's.
 
-A project of 20 tables has one test: a SimpleTestCase, or a TestCase with one query, tested as the
-first run of a day and with `--keepdb` as every later one. A smaller one has 20 short tests for two
-forked workers. Both runners take turns in each round, with a database of their own and the same
-command. CPU time is the user time of the command and its workers, without the server's: other load
-on the machine hardly disturbs it.
+A project of 20 tables has one test: a SimpleTestCase, or a TestCase with one query, tested like
+the first run of a day, and with `--keepdb` like every later one. A smaller one has 20 short tests
+for two forked workers. In each round both runners run once, with different databases and the same
+command. CPU time is the user time of the command and its workers, without the server's, which
+other load on the machine hardly affects.
 """
 
 import compileall
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..project import PARALLEL, STOCK, Project
-from .command import drop_databases, run, serving, settle
+from .command import drop_databases, prepare, run, running_server
 from .comparison import Comparison
 from .generated import SMALL, Size, write_project
 
 _RUNNERS = {"ours": "schema_runner.SchemaDiscoverRunner", "stock": STOCK}
-# As in a Debian that people have; without it, what the wheel brings.
+# The server of Debian if it is installed, otherwise that of the wheel.
 _DEBIAN = Path("/usr/lib/postgresql/15/bin")
 _TINY = Size("tiny", tables=13, migrations=18, apps=1)
 _IMPORTS = """\
@@ -40,14 +40,14 @@ class Short{}(TestCase):
 
 
 class Case(NamedTuple):
-    """What is tested how, in a project of that size; `tests` says how many tests there are."""
+    """A command to measure; `tests` is the number of tests that it runs."""
 
     name: str
     arguments: tuple[str, ...]
     bound: float
     size: Size = SMALL
     tests: int = 1
-    # Whether each run finds the databases of the one before.
+    # Whether each run uses the databases of the previous one.
     is_kept: bool = False
 
 
@@ -62,7 +62,7 @@ _CASES = [
 def compare_starts(folder: Path, *, rounds: int) -> Iterator[Comparison]:
     """Yield a row of times and one of CPU times for each case."""
     bin_dir = _DEBIAN if (_DEBIAN / "postgres").is_file() else None
-    with serving("test", folder, bin_dir) as address:
+    with running_server("test", folder, bin_dir) as address:
         projects = {}
         for size in (SMALL, _TINY):
             projects[size] = Project(folder / f"start-{size.name}", address, f"bench_{size.name}")
@@ -74,7 +74,7 @@ def compare_starts(folder: Path, *, rounds: int) -> Iterator[Comparison]:
 
 def _write(project: Project, size: Size) -> None:
     write_project(project, size)
-    # Neither runner finds what the other has left.
+    # The runners use different databases.
     project.configure(
         'import os\n\nDATABASES["default"]["NAME"] += os.environ.get("BENCH_RUNNER", "")'
     )
@@ -84,20 +84,20 @@ def _write(project: Project, size: Size) -> None:
 
 
 def _compare(project: Project, case: Case, rounds: int) -> Iterator[Comparison]:
-    # The first turns are not taken: they compile, and make what is kept.
-    taken = [[_take(project, case, name) for name in _RUNNERS] for _ in range(rounds + 1)]
-    ratios = [[one / other for one, other in zip(*turn, strict=True)] for turn in taken[1:]]
+    # The first round is ignored: it compiles, and creates what is kept.
+    measured = [[_measure(project, case, name) for name in _RUNNERS] for _ in range(rounds + 1)]
+    ratios = [[one / other for one, other in zip(*pair, strict=True)] for pair in measured[1:]]
     times, cpu_times = zip(*ratios, strict=True)
     yield Comparison(f"start: {case.name}", times, case.bound)
-    # Workers run at the same time: what they take in all is there to be read.
+    # Workers run at the same time, so their total has no target.
     yield Comparison(f"start: {case.name}, user CPU", cpu_times, 1.05 if case.tests == 1 else None)
 
 
-def _take(project: Project, case: Case, name: str) -> tuple[float, float]:
-    """Test once; return the seconds that it takes, and those of the command's CPU time."""
-    settle(project, is_kept=case.is_kept)
+def _measure(project: Project, case: Case, name: str) -> tuple[float, float]:
+    """Run the command; return the seconds that it took, and its seconds of user CPU time."""
+    prepare(project, is_kept=case.is_kept)
     flags = ["--noinput", "--testrunner", _RUNNERS[name]]
     env = {"BENCH_RUNNER": f"_{name}"}
-    ran = run(*flags, *case.arguments, folder=project.folder, env=env)
-    ran.passed(case.tests)
-    return ran.seconds, ran.user_cpu
+    result = run(*flags, *case.arguments, folder=project.folder, env=env)
+    result.check_passed(case.tests)
+    return result.seconds, result.user_cpu

@@ -1,17 +1,18 @@
-"""A command that tests a generated project: how long it takes, and its parts.
+"""Run the tests of a generated project, and measure the whole command and its parts.
 
 The project writes a file for each event of a process:
 
 - `begun`: `setup_databases` is called, after discovery; with pytest-django, by its first worker.
-- `built`: Django begins to clone: migrations are over and, with our runner, the template is kept.
-- `checking` and `checked`: Django's checks begin, and are over.
-- `started` and `ready`, in each worker: its set-up begins, and is over: at the end of stock's
-  `init_worker`, where it is not yet connected; with ours when WORKER_SETUP is called, connected;
-  with pytest-django in a session fixture after `django_db_setup`.
+- `built`: Django starts to clone: migrations are complete and, with our runner, the template
+  exists.
+- `checking` and `checked`: Django's system checks start and end.
+- `started` and `ready`, in each worker: its set-up starts and ends. With stock, it ends with
+  `init_worker`, not yet connected; with our runner when WORKER_SETUP is called, connected; with
+  pytest-django in a session fixture after `django_db_setup`.
 
-Set-up is from the first `begun` to the last `ready`; making the copies is from `built` on. Both
-are without Django's checks in between, which pytest-django does not run; both are with the start
-of worker processes, which comes before pytest-django's set-up.
+Set-up is the time from the first `begun` to the last `ready`; making the copies is that from
+`built` on. Django's checks in between, which pytest-django does not run, are subtracted. The start
+of worker processes is included, except for pytest-django, which starts them earlier.
 """
 
 import tempfile
@@ -22,11 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..project import Project
-from .command import run, settle
+from .command import prepare, run
 from .generated import CLASSES
 
 _MANAGE = ["manage.py", "test", "suite", "--noinput", "--testrunner"]
-# Only these plugins: what else is installed would take part too.
+# Without other installed plugins.
 _PLUGINS = ["-p", "xdist.plugin", "-p", "pytest_django.plugin"]
 _COMMANDS = {
     "ours": [*_MANAGE, "runners.OurRunner", "--parallel"],
@@ -41,7 +42,7 @@ _MARKS = """
     FOLDER = Path(os.environ["BENCH_MARKS"])
 
     def mark(event):
-        \"\"\"Note when an event comes first in this process.\"\"\"
+        \"\"\"Write the time of the first event of this name in this process.\"\"\"
         file = FOLDER / f"{event}-{os.getpid()}"
         if not file.exists():
             file.write_text(repr(time.time()))
@@ -106,7 +107,7 @@ _CONFTEST = """
     def marked(django_db_setup):
         mark("ready")
 """
-# A name for each runner: none meets what another has left.
+# Each runner has its own name, so that none finds the databases of another.
 _SETTINGS = """
     import os
 
@@ -115,54 +116,54 @@ _SETTINGS = """
 """
 
 
-class Way(NamedTuple):
-    """How a project is tested: by "ours", "stock" or "pytest", with options of its own."""
+class Variant(NamedTuple):
+    """How to test a project: with "ours", "stock" or "pytest", and with options."""
 
     runner: str
     workers: int
     options: tuple[str, ...] = ()
 
 
-class Taken(NamedTuple):
+class Times(NamedTuple):
     """Seconds. pytest-django makes no copies, and starts no workers for them."""
 
     whole: float
     set_up: float
     copies: float = nan
-    # From the start of the set-up of each worker to its end.
+    # From the start to the end of the set-up of each worker.
     readiness: Sequence[float] = ()
 
 
-def take(project: Project, way: Way, *, is_kept: bool = False) -> Taken:
-    """Run the tests, on kept databases or none; return what it takes, or fail unless all pass."""
-    settle(project, is_kept=is_kept)
+def measure(project: Project, variant: Variant, *, is_kept: bool = False) -> Times:
+    """Run the tests, on kept databases or new ones; fail unless all pass."""
+    prepare(project, is_kept=is_kept)
     with tempfile.TemporaryDirectory(prefix="marks-") as marks:
         env = {
             "BENCH_MARKS": marks,
-            "BENCH_RUNNER": way.runner,
-            "BENCH_WORKERS": str(way.workers),
+            "BENCH_RUNNER": variant.runner,
+            "BENCH_WORKERS": str(variant.workers),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
-        command = (*_COMMANDS[way.runner], str(way.workers), *way.options)
-        ran = run(folder=project.folder, env=env, command=command)
+        command = (*_COMMANDS[variant.runner], str(variant.workers), *variant.options)
+        result = run(folder=project.folder, env=env, command=command)
         # The times by event and process.
         marked: dict[str, dict[str, float]] = defaultdict(dict)
         for file in Path(marks).iterdir():
             event, _, process = file.name.partition("-")
             marked[event][process] = float(file.read_text())
-    ran.passed(CLASSES)
-    assert len(marked["ready"]) == way.workers, ran.output
+    result.check_passed(CLASSES)
+    assert len(marked["ready"]) == variant.workers, result.output
     ready = max(marked["ready"].values())
     set_up = ready - min(marked["begun"].values())
-    if way.runner == "pytest":
-        return Taken(ran.seconds, set_up)
-    # Each of these comes once, in the main process.
+    if variant.runner == "pytest":
+        return Times(result.seconds, set_up)
+    # Each of these occurs once, in the main process.
     (built,), (checking,), (checked,) = (
         marked[event].values() for event in ("built", "checking", "checked")
     )
     checks = checked - checking
     readiness = [marked["ready"][process] - at for process, at in marked["started"].items()]
-    return Taken(ran.seconds, set_up - checks, ready - built - checks, readiness)
+    return Times(result.seconds, set_up - checks, ready - built - checks, readiness)
 
 
 def write_timing(project: Project) -> None:

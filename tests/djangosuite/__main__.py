@@ -1,4 +1,4 @@
-"""Run Django's own tests with its runner and ours; fail where one is fine only with its own."""
+"""Run Django's own tests with its runner and with ours; fail if a test is worse with ours."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from .internals import INTERNALS
 from .outcomes import Outcomes, differences
 from .source import tests_folder
 
-# What Django has for others to test with, and what it tests of connections and creation classes.
+# Tests of Django's test tools, connections and creation classes.
 LABELS = [
     *("backends", "fixtures", "introspection", "migrations", "postgres_tests", "schema"),
     *("test_runner", "test_utils", "transactions"),
@@ -31,7 +31,7 @@ OURS = "recorded_runners.OurRunner"
 def main() -> int:
     options = _parser().parse_args()
     folder = Path(tempfile.mkdtemp(prefix="djangosuite-"))
-    # The server may run as another user than this does.
+    # The server may run as another user than this process.
     folder.chmod(0o755)
     tests = tests_folder()
     server = _start(folder / "server", options.labels)
@@ -48,13 +48,13 @@ def main() -> int:
 
 
 def _start(cache: Path, labels: list[str]) -> embedded.EmbeddedServer:
-    """Start a server that can have the extensions which tests create, if one is there."""
+    """Start a server that offers the extensions that the tests create, if one is installed."""
     debian = BUILDS["15"]
     if debian.is_installed:
         return embedded.start(bin_dir=debian.bin_dir, settings=debian.settings, cache_dir=cache)
     if "postgres_tests" in labels:
         labels.remove("postgres_tests")
-        print(f"Left out: postgres_tests, which need: {debian.install}")
+        print(f"Skipped postgres_tests. To run them: {debian.install}")
     return embedded.start(cache_dir=cache)
 
 
@@ -76,7 +76,7 @@ def _outcomes(
     runner: str,
     options: argparse.Namespace,
 ) -> Outcomes:
-    """Run the tests, and return what the runner has written down."""
+    """Run the tests, and return the outcomes that the runner recorded."""
     run = {
         "databases": {alias: server.database(f"django_{alias}") for alias in ("default", "other")},
         "start_method": options.start_method,

@@ -1,6 +1,6 @@
-"""Tests of Django that ours cannot pass, or should not: what they expect is not behaviour."""
+"""Django's own tests that our runner does not pass, because they test implementation details."""
 
-# The test's id, and why.
+# The test's id, and the reason.
 INTERNALS = {
     "test_runner.test_parallel.ParallelTestSuiteTest.test_buffer_mode_reports_setupclass_failure":
         "a mock of multiprocessing.Pool has the results that it expects to be told",

@@ -1,9 +1,9 @@
-"""What became of each test in a run, and how two runs differ."""
+"""The outcomes of each test in a run, and the differences of two runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# By test id; more than one where a test was reported more than once.
+# By test id; several if a test was reported several times.
 Outcomes = Mapping[str, Sequence[str]]
 
 _FINE = {"passed", "skipped", "expected failure"}
@@ -11,7 +11,7 @@ _FINE = {"passed", "skipped", "expected failure"}
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A test that is fine under the stock runner and worse off under ours."""
+    """A test that is fine with the stock runner and worse with ours."""
 
     test_id: str
     stock: str
@@ -22,7 +22,7 @@ class Difference:
 
 
 def differences(stock: Outcomes, ours: Outcomes) -> list[Difference]:
-    """List what is worse under ours: not fine, lost, skipped, or reported more often."""
+    """List the tests that are worse with ours: not fine, lost, skipped, or reported more often."""
     return [
         Difference(test_id, _listed(stock.get(test_id)), _listed(ours.get(test_id)))
         for test_id in sorted({*stock, *ours})
@@ -33,7 +33,7 @@ def differences(stock: Outcomes, ours: Outcomes) -> list[Difference]:
 def _is_worse(stock: Sequence[str], ours: Sequence[str]) -> bool:
     if not _FINE.issuperset(stock):
         return False
-    # Stock may tell the skips of a class all of one test of it; ours is to tell each of its own.
+    # Stock may report all skips of a class for one test; ours must report each for its own test.
     is_skipped = set(ours) == {"skipped"} and "passed" not in stock
     return sorted(ours) != sorted(stock) and not (is_skipped and len(ours) == 1)
 

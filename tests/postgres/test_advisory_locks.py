@@ -21,7 +21,7 @@ each_lock = pytest.mark.parametrize("function", LOCKING)
 
 @pytest.fixture(scope="module")
 def shared(server: Server, module_database: str) -> str:
-    """A database for all these tests: most hold locks only, or roll back what they create."""
+    """A database for all these tests: most only hold locks, or roll back what they create."""
     with server.connect(module_database) as connection:
         connection.execute("CREATE SCHEMA one; CREATE SCHEMA two; CREATE SCHEMA shims")
         advisory_locks.create_shims(connection, "shims")
@@ -30,7 +30,7 @@ def shared(server: Server, module_database: str) -> str:
 
 @pytest.fixture
 def session(server: Server, shared: str) -> Iterator[Session]:
-    """Open sessions of workers, whose schemas are `one` and `two`; without one, of others."""
+    """Open sessions of workers whose schemas are `one` and `two`; without a schema, of others."""
     with ExitStack() as opened:
 
         def connect(schema: str | None) -> Connection:
@@ -55,7 +55,7 @@ def call(connection: Connection, function: str, arguments: str) -> Any:
 
 
 def is_free(connection: Connection, arguments: str, mode: str = "") -> bool:
-    """Whether a session could take the lock."""
+    """Whether the session could acquire the lock."""
     with connection.transaction():
         return call(connection, f"pg_try_advisory_xact_lock{mode}", arguments) is True
 
@@ -91,7 +91,7 @@ def test_every_lock_function_has_a_shim_like_it(session: Session) -> None:
 
 @each_lock
 @pytest.mark.parametrize("schema", ["two", None])
-def test_only_sessions_of_one_worker_meet(
+def test_workers_do_not_block_each_other(
     session: Session, function: str, schema: str | None
 ) -> None:
     """Another worker, or a session without shims such as a run's lease, finds each lock free."""
@@ -104,10 +104,10 @@ def test_only_sessions_of_one_worker_meet(
 
 @each_lock
 @pytest.mark.parametrize("ending", [None, psycopg.Rollback])
-def test_sessions_of_one_worker_meet(
+def test_sessions_of_one_worker_block_each_other(
     session: Session, function: str, ending: type[Exception] | None
 ) -> None:
-    """Threads of one worker lock each other out, shared or not, for as long as they should."""
+    """Threads of a worker lock each other out, shared or exclusive, by session or transaction."""
     holder, other = session("one"), session("one")
     for arguments in FORMS:
         with holder.transaction():
@@ -120,8 +120,8 @@ def test_sessions_of_one_worker_meet(
 
 
 @each_lock
-def test_a_taken_lock_is_waited_for(session: Session, function: str) -> None:
-    """Only the functions with try in their names return at once."""
+def test_waiting_for_a_held_lock(session: Session, function: str) -> None:
+    """Only the functions with "try" in their names return at once."""
     holder, other = session("one"), session("one")
     for arguments in FORMS:
         call(holder, "pg_advisory_lock", arguments)
@@ -132,7 +132,7 @@ def test_a_taken_lock_is_waited_for(session: Session, function: str) -> None:
 @each_form
 @pytest.mark.parametrize("mode", ["", "_shared"])
 def test_unlocking(session: Session, arguments: str, mode: str) -> None:
-    """Each lock is given back once; one more unlock returns false, with the server's warning."""
+    """Each lock is released once; one more unlock returns false, with the server's warning."""
     worker = session("one")
     warnings: list[str | None] = []
     worker.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
@@ -145,7 +145,7 @@ def test_unlocking(session: Session, arguments: str, mode: str) -> None:
 
 
 def test_unlocking_everything(session: Session) -> None:
-    """The server's own pg_advisory_unlock_all reaches what the shims have locked."""
+    """PostgreSQL's own pg_advisory_unlock_all releases locks taken through the shims."""
     worker = session("one")
     for arguments in FORMS:
         call(worker, "pg_advisory_lock", arguments)
@@ -155,8 +155,8 @@ def test_unlocking_everything(session: Session) -> None:
     assert held(worker) == 0
 
 
-def test_keys_stay_apart(session: Session) -> None:
-    """No two keys of a worker become one, be it in different forms of the same bits."""
+def test_keys_stay_distinct(session: Session) -> None:
+    """Different keys of a worker stay different, even forms with the same bits."""
     keys = ["0", "1", "-1", f"{2**32}", f"{2**32 + 1}", "0, 0", "0, 1", "1, 0", "1, 1", "-1, -1"]
     with ExitStack() as transactions:
         for key in keys:
@@ -177,8 +177,10 @@ TAKEN = {
 
 
 @pytest.mark.parametrize(("arguments", "same"), TAKEN.items())
-def test_arguments_are_taken_as_they_were(session: Session, arguments: str, same: str) -> None:
-    """Casts that the server makes for its own functions it makes for the shims."""
+def test_arguments_are_converted_as_by_the_server(
+    session: Session, arguments: str, same: str
+) -> None:
+    """Arguments are converted as they are for PostgreSQL's own functions."""
     holder, other = session("one"), session("one")
     call(holder, "pg_advisory_lock", arguments)
     assert held(holder) == 1
@@ -191,8 +193,8 @@ def test_arguments_are_taken_as_they_were(session: Session, arguments: str, same
     "arguments",
     ["1.5", f"{2**63}", "'x'", "true", "1, 2::bigint", f"1, {2**31}", "'1', '2.5'", "1, 2, 3", ""],
 )
-def test_arguments_are_refused_as_they_were(session: Session, arguments: str) -> None:
-    """An error is the same error."""
+def test_arguments_are_rejected_as_by_the_server(session: Session, arguments: str) -> None:
+    """Invalid arguments raise the same errors."""
     statement = f"SELECT pg_advisory_lock({arguments})"
     refusal = outcome(session(None), statement)
     assert isinstance(refusal, str)
@@ -205,7 +207,7 @@ def test_arguments_are_refused_as_they_were(session: Session, arguments: str) ->
 def test_parameters(
     session: Session, cursor: type[psycopg.Cursor[Any]], placeholder: str, keys: list[int]
 ) -> None:
-    """psycopg picks a type by the size of a number, and every type will do."""
+    """psycopg picks an integer type by the size of a number, and the shims accept each."""
     worker = session("one")
     placeholders = ", ".join([placeholder] * len(keys))
     for function in ("pg_advisory_lock", "pg_advisory_unlock"):
@@ -218,7 +220,7 @@ def test_parameters(
 
 @pytest.mark.parametrize("function", [*LOCKING, "pg_advisory_unlock", "pg_advisory_unlock_shared"])
 def test_null_locks_nothing(session: Session, function: str) -> None:
-    """As the server's, the shims return NULL for it."""
+    """The shims return NULL for it, as PostgreSQL's functions do."""
     worker, plain = session("one"), session(None)
     for arguments in ("NULL", "NULL, 1", "1, NULL", "NULL, NULL"):
         with worker.transaction():
@@ -227,7 +229,7 @@ def test_null_locks_nothing(session: Session, function: str) -> None:
 
 
 def test_calls_in_code_use_the_shims(session: Session) -> None:
-    """Functions and blocks resolve a name when they run, by the path of that moment."""
+    """Functions and blocks resolve names at run time, by the current path."""
     one, two, plain = session("one"), session("two"), session(None)
     plain.execute(
         "CREATE FUNCTION by_sql(int) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock($1)';"
@@ -248,7 +250,7 @@ def test_calls_in_code_use_the_shims(session: Session) -> None:
 
 
 def test_a_session_that_changes_its_path_changes_its_keys(session: Session) -> None:
-    """Plans that are kept, in plpgsql or prepared, follow the path."""
+    """Cached plans, in PL/pgSQL or prepared, follow the path."""
     worker = session("one")
     worker.execute(
         "CREATE FUNCTION public.lock() RETURNS bool LANGUAGE plpgsql AS"
@@ -260,8 +262,8 @@ def test_a_session_that_changes_its_path_changes_its_keys(session: Session) -> N
     assert held(worker) == 3
 
 
-def test_the_server_puts_the_call_in_place(session: Session) -> None:
-    """No call is added to a query's: that is what keeps the shims cheap."""
+def test_the_server_inlines_the_shims(session: Session) -> None:
+    """The server inlines the shims into queries, which makes them cheap."""
     for arguments in FORMS:
         plan = session("one").execute(f"EXPLAIN VERBOSE SELECT pg_advisory_lock({arguments})")
         text = str(plan.fetchall())
@@ -269,8 +271,8 @@ def test_the_server_puts_the_call_in_place(session: Session) -> None:
         assert "shims" not in text
 
 
-def test_a_role_without_rights_can_lock(server: Server, connection: Connection) -> None:
-    """Tests may act as a second role, and a project may have revoked what roles have."""
+def test_a_role_without_privileges_can_lock(server: Server, connection: Connection) -> None:
+    """Tests may switch to a second role, and a project may have revoked privileges."""
     database = connection.info.dbname
     role = f"shims_{database}"
     connection.execute(
@@ -285,13 +287,13 @@ def test_a_role_without_rights_can_lock(server: Server, connection: Connection) 
             limited.execute(f"SET ROLE {role}")
             for arguments in FORMS:
                 call(limited, "pg_advisory_lock", arguments)
-        # The key is the worker's, whoever calls.
+        # The key is the worker's, regardless of the caller.
         assert call(one, "pg_advisory_unlock", "6") is True
     connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_schema_that_needs_quoting(session: Session) -> None:
-    """The shims' schema has any name."""
+    """The shims' schema can have any name."""
     worker = session(None)
     with worker.transaction(force_rollback=True):
         worker.execute('CREATE SCHEMA "Sch%s ""1"""')
@@ -304,7 +306,7 @@ def test_a_schema_that_needs_quoting(session: Session) -> None:
 
 
 FUNCTION = "CREATE FUNCTION {} RETURNS text RETURN 'own'"
-# What is created, a query that then has another outcome, and what is reported.
+# The created objects, a query whose result they change, and the expected report.
 COLLISIONS = {
     "table": ("CREATE TABLE date (n int)", "SELECT '2020-02-02'::date::text", "type date"),
     "array": ("CREATE TABLE date (n int)", "SELECT '{2020-02-02}'::_date::text", "type date"),
@@ -373,7 +375,7 @@ OVERLOADS = [
     "lower(own)", "lower(int)", "lower(text, text)", "lower(text, VARIADIC int[])",
     "format(text, text)", "date(text)",
 ]  # fmt: skip
-# What has names of the server's for other things, and a query that keeps its outcome.
+# Objects that reuse the server's names for other things, and a query whose result stays.
 COEXISTENCE = {
     "tables": ('CREATE TABLE "Date" (n int); CREATE TABLE lower (n int);'
         "CREATE TABLE integer (n int);"
@@ -402,7 +404,7 @@ COEXISTENCE = {
 
 @pytest.fixture
 def owner(server: Server, shared: str) -> Iterator[Connection]:
-    """A connection that creates in the schema `own`, ahead of which is `pg_catalog`."""
+    """A connection that creates objects in the schema `own`, after `pg_catalog` on the path."""
     with server.connect(shared) as connection, connection.transaction(force_rollback=True):
         connection.execute("CREATE SCHEMA own; SET search_path = own, public")
         yield connection
@@ -410,7 +412,7 @@ def owner(server: Server, shared: str) -> Iterator[Connection]:
 
 @pytest.mark.parametrize("kind", [*COLLISIONS, *COEXISTENCE])
 def test_collisions(owner: Connection, kind: str) -> None:
-    """Whatever would get another meaning is reported, and nothing else."""
+    """Exactly the objects that would change the meaning of a name are reported."""
     statement, query, *reported = COLLISIONS.get(kind) or COEXISTENCE[kind]
     owner.execute(statement)
     before = outcome(owner, query)
@@ -421,13 +423,13 @@ def test_collisions(owner: Connection, kind: str) -> None:
 
 
 def test_a_default_conversion_collides_by_its_encodings(owner: Connection) -> None:
-    """No query names it: the server takes the first default on the path."""
+    """No query names it: the server uses the first default conversion on the path."""
     owner.execute("CREATE DEFAULT CONVERSION c FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8")
     assert advisory_locks.find_collisions(owner, "own") == ["conversion c"]
 
 
 def test_collisions_are_those_of_one_schema(owner: Connection) -> None:
-    """Other schemas' names do no harm, and neither does a schema that is not there."""
+    """Names in other schemas do not count; a missing schema has no collisions."""
     owner.execute('CREATE SCHEMA "other %s"; CREATE TABLE "other %s".date (n int)')
     assert [advisory_locks.find_collisions(owner, schema) for schema in ("own", "gone")] == [
         [],

@@ -1,4 +1,4 @@
-"""What the marker `needs` knows of the build that these tests run on."""
+"""The extensions that the marker `needs` assumes of the tested build."""
 
 import pytest
 
@@ -17,8 +17,8 @@ def test_a_needed_extension_can_be_created(connection: Connection, name: str) ->
     connection.execute(f'CREATE EXTENSION "{name}"')
 
 
-def test_what_tests_are_skipped_for_is_not_there(connection: Connection) -> None:
-    """A build that has got an extension since then runs the tests that need it."""
+def test_extensions_for_which_tests_are_skipped_are_missing(connection: Connection) -> None:
+    """If a build gets an extension, the tests that need it must run."""
     rows = connection.execute(
         "SELECT name FROM pg_available_extensions WHERE name = ANY(%s)", [list(BUILD.lacks)]
     )

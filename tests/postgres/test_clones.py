@@ -18,7 +18,7 @@ RUN = 4714
 
 @pytest.fixture
 def clone_source(server: Server, connection: Connection) -> Iterator[CloneSource]:
-    """One that is built; nothing is left of it afterwards."""
+    """A clone source that has been built; it is dropped after the test."""
     clone_source = CloneSource(server, connection.info.dbname, connection.info.dbname, RUN)
     with clone_source.build_lock() as is_missing:
         assert is_missing
@@ -39,8 +39,8 @@ def marks(server: Server, clone_source: CloneSource) -> dict[str, Marker]:
         return dict(databases.for_request(maintenance, clone_source.request))
 
 
-def test_it_is_built_once_and_cloned(clone_source: CloneSource, server: Server) -> None:
-    """A clone that an earlier process has used, and is connected to, is replaced."""
+def test_the_source_is_built_once_and_cloned(clone_source: CloneSource, server: Server) -> None:
+    """A clone that an earlier process used, and is still connected to, is replaced."""
     with clone_source.build_lock() as is_missing:
         assert not is_missing
     name = clone_source.clone(3)
@@ -58,7 +58,7 @@ def test_it_is_built_once_and_cloned(clone_source: CloneSource, server: Server) 
     assert clone_source.template_schema(name) is None
 
 
-def test_what_is_not_finished_is_built_again(clone_source: CloneSource, server: Server) -> None:
+def test_an_unfinished_source_is_built_again(clone_source: CloneSource, server: Server) -> None:
     """A database that was created but not marked is dropped."""
     with server.maintenance() as maintenance:
         creation = clone_source.creation()
@@ -75,7 +75,7 @@ def test_what_is_not_finished_is_built_again(clone_source: CloneSource, server: 
 
 
 def test_whether_a_run_is_alive(server: Server, connection: Connection) -> None:
-    """Its lease is seen from other databases."""
+    """Its lease is visible from other databases."""
     run = locks.new_run()
     with server.maintenance() as maintenance:
         assert not locks.is_held(maintenance, run)

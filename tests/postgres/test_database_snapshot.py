@@ -1,4 +1,4 @@
-"""Snapshots of whole databases: what is restored is what was there, or there is none."""
+"""Snapshots of whole databases: a faithful copy, or no snapshot."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from schema_runner.postgres.snapshot import SnapshotError
 
 from .test_move import EVERYTHING
 
-# What no schema holds, and rows that look like what stands between statements.
+# Objects that a schema cannot hold, and rows that look like separators between statements.
 BESIDE = r"""
     CREATE SCHEMA mine;
     CREATE TABLE mine.kinds (
@@ -50,7 +50,7 @@ BESIDE = r"""
 
 @pytest.fixture
 def other(server: Server, connection: Connection) -> Iterator[Connection]:
-    """Another database, with nothing in it."""
+    """Another, empty database."""
     name = f"{connection.info.dbname}_2"
     connection.execute(f"CREATE DATABASE {name}")
     with closing(server.connect(name)) as opened:
@@ -64,15 +64,15 @@ def snapshot(server: Server, connection: Connection) -> DatabaseSnapshot:
     return DatabaseSnapshot.from_database(server, connection.info.dbname, program, **facts)
 
 
-def said(snapshot: DatabaseSnapshot) -> str:
-    """Return what a dump says but for its random words."""
+def dump_text(snapshot: DatabaseSnapshot) -> str:
+    """Return the output of pg_dump without its random tokens."""
     return re.sub(r"^\\(un)?restrict .*", "", snapshot.sql, flags=re.MULTILINE)
 
 
-def test_all_of_a_database(
+def test_a_whole_database(
     server: Server, connection: Connection, other: Connection, tmp_path: Path
 ) -> None:
-    """The copy's own dump says the same, rows, owners and grants included."""
+    """A dump of the copy is the same, including rows, owners and privileges."""
     connection.execute("CREATE EXTENSION citext; CREATE EXTENSION hstore;" + EVERYTHING)
     connection.execute(BESIDE)
     found = snapshot(server, connection)
@@ -80,8 +80,8 @@ def test_all_of_a_database(
     read = DatabaseSnapshot.read(path)
     assert read == found
     read.restore(other)
-    assert said(snapshot(server, other)) == said(found)
-    # Into a database that is not new it does not fit.
+    assert dump_text(snapshot(server, other)) == dump_text(found)
+    # Restoring into a database that is not new fails.
     with pytest.raises(SnapshotError, match="already exists"):
         read.restore(other)
 
@@ -89,7 +89,7 @@ def test_all_of_a_database(
 def test_an_extension_of_another_owner(
     server: Server, connection: Connection, other: Connection
 ) -> None:
-    """As in a template1 that an administrator has prepared: only its owner may comment on it."""
+    """As in a template1 prepared by an administrator: only its owner may comment on it."""
     for one in (connection, other):
         one.execute("CREATE EXTENSION hstore")
     other.execute("SET ROLE pg_monitor")
@@ -119,10 +119,10 @@ def test_an_extension_of_another_owner(
         ),
     ],
 )
-def test_what_a_dump_makes_otherwise(
+def test_objects_that_a_dump_does_not_restore(
     server: Server, connection: Connection, change: str, why: str
 ) -> None:
-    """Rather than another database than a build makes there is none."""
+    """If a restored dump would differ from a build, no snapshot is written."""
     for statement in change.format(*[connection.info.dbname] * 2).split(";"):
         connection.execute(statement.encode())
     with pytest.raises(SnapshotError, match=re.escape(why)):

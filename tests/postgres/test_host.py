@@ -17,24 +17,24 @@ from schema_runner.postgres.test_host import HostDatabase
 
 @pytest.fixture
 def request_(server: Server, request: pytest.FixtureRequest) -> Iterator[HostRequest]:
-    """A request for a database that is not there, and the messages it leads to."""
+    """A request for a database that does not exist, and the messages that it leads to."""
     name = f"host_{abs(hash(request.node.nodeid)) % 10**12}"
     about = {"is_projects_own": False, "workers": 2, "oldest_version": 140000}
     made = HostRequest(server=server, name=name, log=[].append, **about)
     yield made
     with server.maintenance() as connection:
-        for left in there(made):
-            connection.execute(f"DROP DATABASE {left}")
+        for name in existing_databases(made):
+            connection.execute(f"DROP DATABASE {name}")
 
 
-def there(request_: HostRequest) -> list[str]:
-    """List the databases of the request's name, and those named after it."""
+def existing_databases(request_: HostRequest) -> list[str]:
+    """List the databases with the requested name, and those named after it."""
     query = "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1"
     with request_.server.maintenance() as connection:
         return [name for (name,) in connection.execute(query, [f"{request_.name}%"])]
 
 
-def told(request_: HostRequest) -> list[str]:
+def messages(request_: HostRequest) -> list[str]:
     return request_.log.__self__  # type: ignore[attr-defined]
 
 
@@ -43,13 +43,13 @@ def create(request_: HostRequest, name: str) -> None:
         connection.execute(f"CREATE DATABASE {name}")
 
 
-def obtain(request_: HostRequest) -> HostDatabase:
+def acquire(request_: HostRequest) -> HostDatabase:
     reservation = Reservation(request_, ExitStack())
     return reservation.create_host(lambda: create(request_, reservation.name))
 
 
 def plant(host: HostDatabase) -> None:
-    """Leave something by which the database is known again."""
+    """Create a table by which the database can be recognised."""
     with host.connect() as connection:
         connection.execute("CREATE SCHEMA planted")
 
@@ -59,55 +59,55 @@ def is_planted(request_: HostRequest, name: str) -> bool:
         return connection.execute("SELECT to_regnamespace('planted')").fetchone() != (None,)
 
 
-def test_the_only_run_makes_and_removes_it(request_: HostRequest) -> None:
-    """What was not there before is not there afterwards, nor after a name that is given up."""
+def test_a_single_run_creates_and_drops_it(request_: HostRequest) -> None:
+    """Nothing is left after the run, nor under a name that is no longer used."""
     Reservation(request_, ExitStack()).close()
-    assert there(request_) == []
-    host = obtain(request_)
-    assert there(request_) == [request_.name]
+    assert existing_databases(request_) == []
+    host = acquire(request_)
+    assert existing_databases(request_) == [request_.name]
     host.release(keep=False)
-    assert there(request_) == []
-    assert told(request_) == []
+    assert existing_databases(request_) == []
+    assert messages(request_) == []
 
 
-def test_a_run_beside_one_that_lives_has_its_own(request_: HostRequest) -> None:
-    """Neither sees what the other builds, and each removes what is its own."""
-    first = obtain(request_)
+def test_concurrent_runs_have_a_database_each(request_: HostRequest) -> None:
+    """Neither run sees the other's database, and each drops its own."""
+    first = acquire(request_)
     plant(first)
-    second = obtain(request_)
-    assert there(request_) == [first.name, second.name]
+    second = acquire(request_)
+    assert existing_databases(request_) == [first.name, second.name]
     assert first.name == request_.name
     assert not is_planted(request_, second.name)
     first.release(keep=False)
-    assert there(request_) == [second.name]
-    third = obtain(request_)
+    assert existing_databases(request_) == [second.name]
+    third = acquire(request_)
     assert third.name == request_.name
     second.release(keep=False)
     third.release(keep=False)
-    assert there(request_) == []
+    assert existing_databases(request_) == []
 
 
-def test_what_is_not_in_use_is_replaced(request_: HostRequest) -> None:
-    """A run does not begin with what another has left beside its schemas."""
-    kept, beside = obtain(request_), obtain(request_)
+def test_an_unused_database_is_replaced(request_: HostRequest) -> None:
+    """A run does not start with objects that another run left next to its schemas."""
+    kept, second_host = acquire(request_), acquire(request_)
     plant(kept)
     schema = kept.finish_build(1)
     kept.release(keep=True)
-    beside.release(keep=True)
-    host = obtain(request_)
-    assert there(request_) == [request_.name]
+    second_host.release(keep=True)
+    host = acquire(request_)
+    assert existing_databases(request_) == [request_.name]
     assert not is_planted(request_, host.name)
-    assert told(request_) == [
+    assert messages(request_) == [
         f"Removed leftovers of an earlier run: database {request_.name}, {schema}.",
-        f"Removed leftovers of an earlier run: database {beside.name}.",
+        f"Removed leftovers of an earlier run: database {second_host.name}.",
     ]
     host.release(keep=False)
 
 
 @pytest.fixture
 def closed(request_: HostRequest) -> Iterator[HostRequest]:
-    """The request of a role which may not connect to what is left under the name."""
-    obtain(request_).release(keep=True)
+    """The request of a role that may not connect to the existing database."""
+    acquire(request_).release(keep=True)
     with request_.server.maintenance() as connection:
         connection.execute(f"REVOKE CONNECT ON DATABASE {request_.name} FROM PUBLIC")
         connection.execute(f"CREATE ROLE {request_.name} LOGIN CREATEDB")
@@ -116,39 +116,39 @@ def closed(request_: HostRequest) -> Iterator[HostRequest]:
         connection.execute(f"DROP ROLE {request_.name}")
 
 
-def test_one_that_another_role_closes_to_us_stays(closed: HostRequest) -> None:
-    """The run takes another name."""
-    host = obtain(closed)
+def test_a_database_closed_by_another_role_stays(closed: HostRequest) -> None:
+    """The run uses another name."""
+    host = acquire(closed)
     assert host.name != closed.name
     host.release(keep=False)
-    assert there(closed) == [closed.name]
+    assert existing_databases(closed) == [closed.name]
 
 
-def left(request_: HostRequest) -> HostDatabase:
-    """Leave what a run leaves that is killed in its tests, or keeps what it has."""
-    host = obtain(request_)
+def leave_unused(request_: HostRequest) -> HostDatabase:
+    """Leave what a killed run leaves, or one that keeps its schemas."""
+    host = acquire(request_)
     host.finish_build(1)
     host.start_tests()
     host.release(keep=True)
     return host
 
 
-def stays(request_: HostRequest, name: str, why: str) -> None:
-    """Run twice: both leave a database where it is, and say so, and leave nothing else."""
-    before = there(request_)
+def check_database_stays(request_: HostRequest, name: str, why: str) -> None:
+    """Run twice: both leave the database, print why, and leave nothing else."""
+    before = existing_databases(request_)
     for _ in range(2):
-        told(request_).clear()
-        host = obtain(request_)
+        messages(request_).clear()
+        host = acquire(request_)
         assert host.name not in before
         host.release(keep=False)
-        assert there(request_) == before
-        (line,) = told(request_)
+        assert existing_databases(request_) == before
+        (line,) = messages(request_)
         assert line.startswith(f"Database {name!r} is left alone: ")
         assert why in line
         assert line.endswith(f"If you do not need it, drop it: dropdb {name}")
 
 
-# What a person may call a database that runs have made.
+# Names that a person may give to a database created by runs.
 RENAMED = {
     "to anything": "{}_app_demo",
     "to a clone's name": "{}_1",
@@ -157,57 +157,57 @@ RENAMED = {
 
 
 @pytest.mark.parametrize("form", RENAMED.values(), ids=RENAMED.keys())
-def test_one_that_a_person_has_renamed_stays(request_: HostRequest, form: str) -> None:
-    """It is in use, however it is marked; a run's clones are not made in its place either."""
-    name = form.format(left(request_).name)
+def test_a_renamed_database_stays(request_: HostRequest, form: str) -> None:
+    """A renamed database is in use, even if it is marked, and clones do not replace it."""
+    name = form.format(leave_unused(request_).name)
     with request_.server.maintenance() as connection:
         connection.execute(f"ALTER DATABASE {request_.name} RENAME TO {name}")
-    stays(request_, name, f"but the comment is for the name {request_.name!r}")
-    host = obtain(request_)
+    check_database_stays(request_, name, f"but the comment is for the name {request_.name!r}")
+    host = acquire(request_)
     with host.clones.creation(1):
         create(request_, f"{host.clones.names[1]} TEMPLATE template1")
     assert host.clones.names[1] != name
     host.clones.drop(host.clones.names[1])
     host.release(keep=False)
-    assert there(request_) == [name]
+    assert existing_databases(request_) == [name]
 
 
-def test_one_that_was_renamed_to_the_name_asked_for_stays(request_: HostRequest) -> None:
-    """The run takes another name, as where a live one has it."""
+def test_a_database_renamed_to_the_requested_name_stays(request_: HostRequest) -> None:
+    """The run uses another name, as if a live run used the requested one."""
     own = request_._replace(name=f"{request_.name}_own")
-    left(own)
+    leave_unused(own)
     with request_.server.maintenance() as connection:
         connection.execute(f"ALTER DATABASE {own.name} RENAME TO {request_.name}")
-    stays(request_, request_.name, f"but the comment is for the name {own.name!r}")
+    check_database_stays(request_, request_.name, f"but the comment is for the name {own.name!r}")
     with pytest.raises(SchemaRunnerError, match="tests would remove its contents"):
         Reservation(request_._replace(is_projects_own=True), ExitStack())
-    # What a person has made of its comment says nothing either.
+    # A comment that a person edited proves nothing either.
     with request_.server.maintenance() as connection:
         connection.execute(
             f"COMMENT ON DATABASE {request_.name} IS"
             f""" '{{"schema_runner": 1, "run": 3, "state": "ready"}}'"""
         )
-    stays(request_, request_.name, "but the comment has no database name")
+    check_database_stays(request_, request_.name, "but the comment has no database name")
 
 
 @pytest.mark.parametrize(
     "what", ["TABLE public.precious (n int)", "SCHEMA app CREATE TABLE t (n int)"]
 )
-def test_one_that_somebody_uses_stays(request_: HostRequest, what: str) -> None:
-    """With all that is in it, but not because of what tests have made."""
-    host = obtain(request_)
+def test_a_database_in_use_stays(request_: HostRequest, what: str) -> None:
+    """With its contents; objects that tests created do not count as use."""
+    host = acquire(request_)
     host.finish_build(1)
     host.start_tests()
     host.release(keep=True)
     with request_.server.connect(host.name) as connection:
         connection.execute(f"CREATE {what}")
     found = "table public.precious" if "precious" in what else "schema app"
-    stays(request_, host.name, f"it contains {found}, which no run created")
+    check_database_stays(request_, host.name, f"it contains {found}, which no run created")
 
 
-def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: HostRequest) -> None:
-    """If it is as CREATE DATABASE has made it, of a run that is no more, and nobody is in it."""
-    alive = obtain(request_)
+def test_an_unmarked_database_of_a_killed_run_is_dropped(request_: HostRequest) -> None:
+    """If it is as CREATE DATABASE made it, by a dead run, and has no connections."""
+    alive = acquire(request_)
     run, living = 0x1234, alive.lease.run
     host = names.database_of_run(request_.name, run)
     made = [host, names.own_database(host, run, 3), names.clone_database(request_.name, 0)]
@@ -221,11 +221,11 @@ def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: Ho
             "CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)"
         )
     with request_.server.connect(made[0]):
-        obtain(request_).release(keep=False)
-        assert set(there(request_)) == {alive.name, made[0], *others, used}
-    obtain(request_).release(keep=False)
-    assert set(there(request_)) == {alive.name, *others, used}
-    assert sorted(told(request_)) == [
+        acquire(request_).release(keep=False)
+        assert set(existing_databases(request_)) == {alive.name, made[0], *others, used}
+    acquire(request_).release(keep=False)
+    assert set(existing_databases(request_)) == {alive.name, *others, used}
+    assert sorted(messages(request_)) == [
         "Removed leftovers of an earlier run: database "
         + ", database ".join(sorted(made[1:]))
         + ".",
@@ -234,9 +234,9 @@ def test_what_a_run_was_killed_over_before_it_was_marked_is_removed(request_: Ho
     alive.release(keep=False)
 
 
-def test_clones_that_a_run_was_killed_over_are_removed(request_: HostRequest) -> None:
-    """Unless they are somebody's by now, as what differs from what they are clones of."""
-    host = obtain(request_)
+def test_clones_of_a_killed_run_are_dropped(request_: HostRequest) -> None:
+    """Unless they are in use, because they differ from the database they were cloned from."""
+    host = acquire(request_)
     plant(host)
     host.prepare_clones({})
     clones = [f"{request_.name}_1", names.database_of_run(f"{request_.name}_2", 0x1234)]
@@ -246,13 +246,13 @@ def test_clones_that_a_run_was_killed_over_are_removed(request_: HostRequest) ->
     with request_.server.connect(used) as connection:
         connection.execute("CREATE TABLE planted.precious ()")
     host.lease.close()
-    obtain(request_).release(keep=False)
-    assert there(request_) == [used]
+    acquire(request_).release(keep=False)
+    assert existing_databases(request_) == [used]
 
 
 @pytest.fixture
 def roles(request_: HostRequest) -> Iterator[dict[str, HostRequest]]:
-    """The request of two roles, and of one that is a member of the first."""
+    """The requests of two roles, and of one that is a member of the first."""
     created = {name: f"{request_.name}_{name}" for name in ("one", "other", "member")}
     server = request_.server
     with server.maintenance() as connection:
@@ -267,34 +267,34 @@ def roles(request_: HostRequest) -> Iterator[dict[str, HostRequest]]:
             connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-def test_only_what_is_of_our_roles_is_removed(
+def test_only_databases_of_our_roles_are_dropped(
     request_: HostRequest, roles: dict[str, HostRequest]
 ) -> None:
-    """Any role that may create databases can mark one; a superuser passes for every role."""
-    name = left(roles["one"]).name
+    """Any role that can create databases can mark one; a superuser counts as every role."""
+    name = leave_unused(roles["one"]).name
     for request in (roles["other"], request_):
-        stays(request, name, f"it belongs to the role '{name}_one'")
-    obtain(roles["member"]).release(keep=False)
-    assert there(request_) == []
-    left(request_)
-    stays(roles["other"], name, "it belongs to the role 'postgres'")
+        check_database_stays(request, name, f"it belongs to the role '{name}_one'")
+    acquire(roles["member"]).release(keep=False)
+    assert existing_databases(request_) == []
+    leave_unused(request_)
+    check_database_stays(roles["other"], name, "it belongs to the role 'postgres'")
 
 
-def test_one_that_another_session_is_in_stays(request_: HostRequest) -> None:
-    """It cannot be dropped, and is not: the run takes another name, and a later one drops it."""
-    obtain(request_).release(keep=True)
+def test_a_database_with_other_connections_stays(request_: HostRequest) -> None:
+    """It cannot be dropped: the run uses another name, and a later run drops it."""
+    acquire(request_).release(keep=True)
     with request_.server.connect(request_.name):
-        host = obtain(request_)
+        host = acquire(request_)
         assert host.name != request_.name
         host.release(keep=False)
-        assert there(request_) == [request_.name]
-    obtain(request_).release(keep=False)
-    assert there(request_) == []
+        assert existing_databases(request_) == [request_.name]
+    acquire(request_).release(keep=False)
+    assert existing_databases(request_) == []
 
 
-def test_clones_are_removed(request_: HostRequest) -> None:
-    """They are as the host, in use as long as the run lives, and go with it or by the next."""
-    host = obtain(request_)
+def test_clones_are_dropped(request_: HostRequest) -> None:
+    """They are in use while the run is alive, and dropped with the host or by the next run."""
+    host = acquire(request_)
     plant(host)
     host.prepare_clones({})
     clones = {number: f"{request_.name}_{number}" for number in (1, 7)}
@@ -302,39 +302,39 @@ def test_clones_are_removed(request_: HostRequest) -> None:
         with host.clones.creation(number):
             create(request_, f"{clone} TEMPLATE {host.name}")
         assert is_planted(request_, clone)
-    other = obtain(request_)
-    assert set(there(request_)) == {host.name, *clones.values(), other.name}
+    other = acquire(request_)
+    assert set(existing_databases(request_)) == {host.name, *clones.values(), other.name}
     other.release(keep=False)
     host.clones.drop(clones[7])
     host.release(keep=False)
-    assert there(request_) == [clones[1]]
-    obtain(request_).release(keep=False)
-    assert there(request_) == []
+    assert existing_databases(request_) == [clones[1]]
+    acquire(request_).release(keep=False)
+    assert existing_databases(request_) == []
 
 
 def test_the_project_s_own_is_refused_unless_it_is_empty(request_: HostRequest) -> None:
-    """The marker says that tests made it, not that it has not been used since."""
+    """The marker proves that tests created it, not that it has not been used since."""
     own = request_._replace(is_projects_own=True)
     for _ in range(2):
-        obtain(own).release(keep=True)
-    kept = obtain(own)
+        acquire(own).release(keep=True)
+    kept = acquire(own)
     plant(kept)
     kept.release(keep=False)
-    assert f"Database {own.name!r} is not dropped: it contains schema planted." in told(own)
+    assert f"Database {own.name!r} is not dropped: it contains schema planted." in messages(own)
     with pytest.raises(SchemaRunnerError, match="tests would remove schema planted"):
         Reservation(own, ExitStack())
     assert is_planted(own, own.name)
 
 
 def test_refusals(request_: HostRequest) -> None:
-    """The project's own database without a marker, however empty, and a server too old."""
+    """The project's own database without a marker, even if empty, and a server that is too old."""
     with pytest.raises(SchemaRunnerError, match="needs 99 or later"):
         Reservation(request_._replace(oldest_version=990000), ExitStack())
-    assert there(request_) == []
+    assert existing_databases(request_) == []
     create(request_, request_.name)
     with pytest.raises(SchemaRunnerError, match="tests would remove its contents"):
         Reservation(request_._replace(is_projects_own=True), ExitStack())
-    assert there(request_) == [request_.name]
+    assert existing_databases(request_) == [request_.name]
 
 
 def lose_lease(host: HostDatabase) -> None:
@@ -344,8 +344,8 @@ def lose_lease(host: HostDatabase) -> None:
 
 
 def test_a_lost_lease_is_taken_again_before_each_step(request_: HostRequest) -> None:
-    """Under the same identity, so that others see the run alive, and it removes what it made."""
-    host = obtain(request_)
+    """With the same identity, so that others see the run as alive; it drops what it created."""
+    host = acquire(request_)
     lose_lease(host)
     host.connection.execute("SELECT 1")
     with host.connect() as connection:
@@ -353,32 +353,32 @@ def test_a_lost_lease_is_taken_again_before_each_step(request_: HostRequest) -> 
         assert Lease.is_host_in_use(connection)
     lose_lease(host)
     host.release(keep=False)
-    assert there(request_) == []
-    assert sum("nothing is missing" in line for line in told(request_)) == 2
+    assert existing_databases(request_) == []
+    assert sum("nothing is missing" in line for line in messages(request_)) == 2
 
 
 @pytest.mark.parametrize("others", ["nothing", "a database of another run"])
-def test_a_database_that_was_removed_in_the_meantime(request_: HostRequest, others: str) -> None:
-    """Others may be where the run believes its schemas to be: it leaves them alone."""
-    host = obtain(request_)
+def test_a_database_dropped_in_the_meantime(request_: HostRequest, others: str) -> None:
+    """Other schemas may now have the names that the run used: it leaves them alone."""
+    host = acquire(request_)
     lose_lease(host)
     with request_.server.maintenance() as maintenance:
         databases.drop(maintenance, host.name)
-    other = obtain(request_) if others != "nothing" else None
+    other = acquire(request_) if others != "nothing" else None
     if other:
-        # Nothing but its marker says whose it is.
+        # Only its marker identifies the owner.
         other.lease.close()
     with pytest.raises(LeaseLostError, match="was lost, and the database was dropped"):
         host.connection.execute("SELECT 1")
     host.release(keep=False)
-    assert there(request_) == [request_.name] * (other is not None)
+    assert existing_databases(request_) == [request_.name] * (other is not None)
 
 
-def test_a_lease_that_is_taken_again_under_a_sweep_counts(
+def test_a_lease_taken_again_during_a_sweep_counts(
     request_: HostRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is connected to what is cloned, and no lease is held in it."""
-    first = obtain(request_)
+    """The cloned database has no connections, and no lease is held in it."""
+    first = acquire(request_)
     first.prepare_clones({})
     with request_.server.maintenance() as maintenance:
         pid = first.lease.connection.info.backend_pid
@@ -390,24 +390,24 @@ def test_a_lease_that_is_taken_again_under_a_sweep_counts(
         return find(*args)
 
     monkeypatch.setattr(sessions, "live_runs_without_lease", find_later)
-    second = obtain(request_)
-    assert there(request_) == [first.name, second.name]
+    second = acquire(request_)
+    assert existing_databases(request_) == [first.name, second.name]
     second.release(keep=False)
     first.release(keep=False)
 
 
 def test_many_runs_at_once_on_an_empty_server(request_: HostRequest) -> None:
-    """One of them has the name, each has a database, and none is left."""
+    """One of them gets the name, each has a database, and none is left."""
     with ThreadPoolExecutor(8) as pool:
-        hosts = list(pool.map(obtain, [request_] * 8))
+        hosts = list(pool.map(acquire, [request_] * 8))
         found = {host.name for host in hosts}
         list(pool.map(lambda host: host.release(keep=False), hosts))
     assert len(found) == 8
     assert request_.name in found
-    assert there(request_) == []
+    assert existing_databases(request_) == []
 
 
-# In a database that a role with CREATEDB has made and marked, ahead on the path of all.
+# In a database that a role with CREATEDB made and marked, first on every path.
 PLANTED = """
     CREATE SCHEMA ahead; GRANT USAGE ON SCHEMA ahead TO PUBLIC;
     CREATE FUNCTION ahead.rise(name, name) RETURNS bool LANGUAGE plpgsql AS
@@ -420,8 +420,8 @@ PLANTED = """
 """
 
 
-def test_a_planted_database_makes_nobody_a_superuser(request_: HostRequest) -> None:
-    """Whatever becomes of it: its operators are called for nobody else."""
+def test_a_planted_database_gives_no_privileges(request_: HostRequest) -> None:
+    """Its operators are never called by another role, whether it is dropped or left."""
     server, name, role = request_.server, request_.name, f"{request_.name}_planter"
     with server.maintenance() as maintenance:
         maintenance.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
@@ -435,10 +435,10 @@ def test_a_planted_database_makes_nobody_a_superuser(request_: HostRequest) -> N
             for is_projects_own in (False, True):
                 request = request_._replace(is_projects_own=is_projects_own)
                 with suppress(SchemaRunnerError):
-                    obtain(request).release(keep=False)
+                    acquire(request).release(keep=False)
             query = "SELECT rolsuper FROM pg_roles WHERE rolname = %s"
             assert maintenance.execute(query, [role]).fetchall() == [(False,)]
         finally:
-            for left in there(request_):
-                maintenance.execute(f"DROP DATABASE {left}")
+            for name in existing_databases(request_):
+                maintenance.execute(f"DROP DATABASE {name}")
             maintenance.execute(f"DROP ROLE {role}")

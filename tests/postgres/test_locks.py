@@ -15,7 +15,7 @@ from schema_runner.postgres.server import Connection, Server
 from ..project import wait_for
 
 RUN = locks.key("a run of the tests")
-SHORT = 3  # seconds, less than what connections of dead runs are given
+SHORT = 3  # seconds; less than the wait for connections of dead runs
 
 
 def is_free(connection: Connection, lock: int) -> bool:
@@ -31,7 +31,7 @@ def lease(server: Server, database: str) -> Lease:
 
 
 def test_lease_lasts_until_it_is_closed(lease: Lease, connection: Connection) -> None:
-    """Others see it as long as the run lives, and no longer."""
+    """Others see it as long as the run is alive, and no longer."""
     assert not is_free(connection, RUN)
     lease.close()
     with locks.hold(connection, RUN):  # The server may take a moment to notice.
@@ -39,11 +39,11 @@ def test_lease_lasts_until_it_is_closed(lease: Lease, connection: Connection) ->
 
 
 def test_lease_outlives_a_child_that_closes_it(lease: Lease, connection: Connection) -> None:
-    """A forked child that says goodbye does not say it on its parent's connection."""
+    """A forked child that closes its connections does not end its parent's session."""
     number = lease.connection.fileno()
     child = os.fork()
     if child == 0:  # pragma: no cover
-        # Else libpq would write to whatever is given the descriptor's number next.
+        # Otherwise libpq would write to whichever file gets the same descriptor next.
         is_taken = os.stat(number).st_rdev == os.stat(os.devnull).st_rdev
         lease.connection.pgconn.finish()
         os._exit(0 if is_taken else 1)
@@ -75,7 +75,7 @@ def test_lease_ends_with_the_parent_though_a_child_lives(
         os.kill(child, 0)
         connection.execute("SET lock_timeout = '30s'")
         with locks.hold(connection, RUN + 1):
-            os.kill(child, 0)  # Raises if it had ended.
+            os.kill(child, 0)  # Raises an error if the process had ended.
     finally:
         os.kill(child, signal.SIGKILL)
         os.close(told)
@@ -90,10 +90,10 @@ def test_a_lost_lease_is_noticed(lease: Lease, connection: Connection) -> None:
     assert lease.is_lost
 
 
-def test_only_the_last_to_leave_extensions_is_told_so(
+def test_the_last_user_of_extensions_drops_them(
     lease: Lease, server: Server, database: str
 ) -> None:
-    """The last one removes them, whoever else has a lease in the database."""
+    """The last run drops them, whichever other leases exist in the database."""
     bystander = Lease(server.connect(database), RUN + 1)
     other = Lease(server.connect(database), RUN + 2)
     for one in (lease, bystander, other):
@@ -107,22 +107,22 @@ def test_only_the_last_to_leave_extensions_is_told_so(
     bystander.close()
 
 
-def test_a_lock_is_given_back_when_the_body_fails(connection: Connection, server: Server) -> None:
-    """Neither an error in SQL nor any other leaves it held."""
+def test_a_lock_is_released_if_the_body_fails(connection: Connection, server: Server) -> None:
+    """Errors in SQL and other exceptions release it."""
     with pytest.raises(errors.DivisionByZero), locks.hold(connection, RUN):
         connection.execute("SELECT 1/0")
     with server.connect(connection.info.dbname) as other:
         assert is_free(other, RUN)
 
 
-def test_keys_are_told_apart_and_stay_the_same() -> None:
-    """Runs of different processes and versions of Python must agree on a key."""
+def test_keys_are_distinct_and_stable() -> None:
+    """Runs of different processes and Python versions must agree on a key."""
     assert locks.key("build") == locks.key("build") != locks.key("host in use")
     assert -(2**63) <= locks.key("build") < 2**63
 
 
-def test_locks_are_budgeted(connection: Connection) -> None:
-    """What all workers drop at once stays below half of the server's lock table."""
+def test_locks_are_within_the_budget(connection: Connection) -> None:
+    """What all workers drop at once takes less than half of the server's lock table."""
     (limit,) = (
         connection.execute(
             "SELECT current_setting('max_locks_per_transaction')::int"
@@ -143,10 +143,10 @@ def is_ended(connection: Connection) -> bool:
     return False
 
 
-def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -> None:
-    """Not those of other runs or workers, never psql's, and none that has a lease."""
+def test_only_connections_of_the_run_are_ended(server: Server, connection: Connection) -> None:
+    """Not those of other runs or workers, psql's, or any that holds a lease."""
     database = connection.info.dbname
-    # Called as a test's, as those of a run were that such a test started.
+    # Named like a test's connection, as for a run that a test has started.
     lease = Lease(server.connect(database, names.application_name(RUN, 1)), RUN + 2)
     applications = [
         names.application_name(RUN),
@@ -167,14 +167,14 @@ def test_only_the_right_ones_are_ended(server: Server, connection: Connection) -
 
 
 def test_a_run_that_is_connected_is_alive(server: Server, connection: Connection) -> None:
-    """Without a lease too, which it takes again; that of another database counts."""
+    """Even without a lease, which it may take again; one in another database counts too."""
     database = connection.info.dbname
     lease = Lease(server.connect("postgres"), RUN, is_in_host=False)
     opened = [server.connect(database, names.application_name(run, 1)) for run in (RUN, RUN + 1)]
     (pid,) = [one.info.backend_pid for one in opened[1:]]
     found = sessions.live_runs_without_lease(connection)
     assert found == {RUN + 1: f"run {RUN + 1} (server process {pid})"}
-    # What a test has left running is not waited for at every step.
+    # The sweep does not wait at every step for what a test has left running.
     since = time.monotonic()
     assert sessions.live_runs_without_lease(connection) == found
     assert time.monotonic() - since < SHORT
@@ -185,7 +185,7 @@ def test_a_run_that_is_connected_is_alive(server: Server, connection: Connection
 
 
 def test_a_statement_of_a_dead_run_is_ended(server: Server, connection: Connection) -> None:
-    """The server finds its client gone, in the middle of what would take long."""
+    """The server detects that the client is gone, during a long statement."""
     child = os.fork()
     if child == 0:  # pragma: no cover
         busy = server.connect(connection.info.dbname, names.application_name(RUN, 1))
@@ -199,7 +199,7 @@ def test_a_statement_of_a_dead_run_is_ended(server: Server, connection: Connecti
 
 @pytest.fixture
 def told() -> Iterator[list[str]]:
-    """What is said of locks that are waited for, which is not for long."""
+    """The messages about locks that are waited for; the time limits are short."""
     lines: list[str] = []
     before = locks.set_lock_wait(locks.LockWait(0.3, lines.append))
     yield lines
@@ -212,7 +212,7 @@ def hold(connection: Connection, lock: int) -> None:
 
 
 def hold_in_transaction(connection: Connection, lock: int) -> None:
-    """The transaction goes on after it has waited in vain."""
+    """The transaction continues after the wait has timed out."""
     with connection.transaction():
         try:
             locks.acquire_until_commit(connection, lock)
@@ -225,13 +225,13 @@ def share(connection: Connection, lock: int) -> None:
 
 
 @pytest.mark.parametrize("take", [hold, hold_in_transaction, share])
-def test_a_lock_of_others_is_waited_for_with_a_limit(
+def test_waiting_for_a_lock_has_a_limit(
     take: Callable[[Connection, int], None],
     server: Server,
     connection: Connection,
     told: list[str],
 ) -> None:
-    """One line says who has it, and so does the error; a time limit of the session's own stays."""
+    """The message and the error name the holder; the session's own lock_timeout stays."""
     name = "host database bed"
     lock = locks.key(name)
     with server.connect(connection.info.dbname, "psql of 'Ann'") as other, other.transaction():
@@ -252,10 +252,10 @@ def test_a_lock_of_others_is_waited_for_with_a_limit(
     assert told == [line]
 
 
-def test_a_transaction_goes_on_with_its_own_time_limit(
+def test_a_transaction_keeps_its_own_lock_timeout(
     server: Server, connection: Connection, told: list[str]
 ) -> None:
-    """Once it has a lock that it had to wait for: a test may be in it."""
+    """After waiting for a lock, its lock_timeout is as before, because a test may be using it."""
     lock, application = locks.key("extensions of the tests"), "waiting"
     with (
         server.connect(connection.info.dbname) as holder,
@@ -282,8 +282,8 @@ def is_waiting(connection: Connection, application: str) -> bool:
     return bool(connection.execute(query, [application]).fetchall())
 
 
-def test_holders_that_take_turns_are_waited_for(server: Server, connection: Connection) -> None:
-    """The limit counts for one of them, also where it is over before anything is said."""
+def test_waiting_for_successive_holders(server: Server, connection: Connection) -> None:
+    """The limit applies to each holder, even if it expires before the first message."""
     lock, database = locks.key("database of the tests"), connection.info.dbname
     first, second = server.connect(database), server.connect(database, "second")
     first.execute("SELECT pg_advisory_lock(%s)", [lock])
@@ -310,8 +310,8 @@ def test_holders_that_take_turns_are_waited_for(server: Server, connection: Conn
     assert f"held by process {pid} of role " in line
 
 
-def test_a_role_that_is_assumed_takes_a_lease_again(server: Server, database: str) -> None:
-    """It ends the connection that was lost, as far as the server knows the other role's."""
+def test_an_assumed_role_takes_a_lease_again(server: Server, database: str) -> None:
+    """It ends the lost connection, if the server lists it as that of the same role."""
     login, owner = f"{database}_login", f"{database}_owner"
     with server.maintenance() as maintenance:
         maintenance.execute(f"CREATE ROLE {owner}; CREATE ROLE {login} LOGIN IN ROLE {owner}")
@@ -334,10 +334,10 @@ def test_a_role_that_is_assumed_takes_a_lease_again(server: Server, database: st
         maintenance.execute(f"DROP ROLE {login}, {owner}")
 
 
-def test_a_run_at_work_is_waited_for(
+def test_waiting_for_an_active_run(
     server: Server, connection: Connection, told: list[str]
 ) -> None:
-    """As long as any of its sessions does something, and not once it is stopped."""
+    """As long as any of its sessions is active, and not once it is stopped."""
     lock, database = locks.key("fingerprint of the tests"), connection.info.dbname
     holder = server._replace(application=names.main_application_name(RUN)).connect(database)
     holder.execute("SELECT pg_advisory_lock(%s)", [lock])
@@ -374,10 +374,10 @@ def hold_while_at_work(connection: Connection, lock: int) -> None:
 
 
 @pytest.mark.parametrize("origin", ["OPTIONS", "PGAPPNAME"])
-def test_a_name_of_another_run_is_not_taken_over(
+def test_the_application_name_of_another_run_is_not_used(
     origin: str, server: Server, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a test of that run has written the settings, or set the environment."""
+    """Even if a test of that run has printed its settings or set its environment."""
 
     def shown(server: Server) -> str:
         with server.connect(database) as connection:

@@ -6,7 +6,7 @@ from schema_runner.postgres.server import Connection
 from ..apps import catalog
 from ..digest import digest
 
-# One of each kind of object, with what refers to it.
+# One of each kind of object, with other objects that refer to it.
 EVERYTHING = """
     CREATE TYPE mood AS ENUM ('good', 'bad');
     CREATE TYPE pair AS (a int, b mood);
@@ -54,21 +54,21 @@ EVERYTHING = """
 
 
 @pytest.fixture
-def roomy(rolled_back: Connection) -> Connection:
+def with_target(rolled_back: Connection) -> Connection:
     """A database with the schema `target` besides `public`."""
     rolled_back.execute("CREATE SCHEMA target")
     return rolled_back
 
 
 @pytest.fixture
-def filled(roomy: Connection) -> Connection:
-    roomy.execute("CREATE EXTENSION citext; CREATE EXTENSION hstore;" + EVERYTHING)
-    return roomy
+def filled(with_target: Connection) -> Connection:
+    with_target.execute("CREATE EXTENSION citext; CREATE EXTENSION hstore;" + EVERYTHING)
+    return with_target
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_everything_moves_and_extensions_stay(filled: Connection, batch: int) -> None:
-    """Afterwards `public` is what it was with nothing but its extensions."""
+    """Afterwards `public` contains only its extensions."""
     kinds = {found.kind for found in move.list_objects(filled, "public")}
     assert ", ".join(sorted(kinds)) == (
         "aggregate, collation, conversion, function, materialized view, operator, operator class,"
@@ -83,8 +83,8 @@ def test_everything_moves_and_extensions_stay(filled: Connection, batch: int) ->
     assert len(filled.execute(extensions).fetchall()) == 2
 
 
-def test_what_moved_works_where_it_is(filled: Connection) -> None:
-    """With the target ahead on the path, whatever was made in `public` can be used."""
+def test_moved_objects_work(filled: Connection) -> None:
+    """With the target first on the path, everything that was created in `public` can be used."""
     move.move(filled, "public", "target", batch=50)
     filled.execute("SET search_path = target, public")
     filled.execute("INSERT INTO parent (m, c) VALUES ('bad', 'more')")
@@ -103,7 +103,7 @@ def test_what_moved_works_where_it_is(filled: Connection) -> None:
 
 
 def test_moving_back_restores_the_schema(filled: Connection) -> None:
-    """Nothing is lost on the way: there and back leaves the same catalog and rows."""
+    """Moving there and back leaves the same catalog and rows."""
     before, structure = digest(filled), catalog.describe(filled, "public")
     move.move(filled, "public", "target", batch=20)
     assert digest(filled) != before
@@ -112,12 +112,12 @@ def test_moving_back_restores_the_schema(filled: Connection) -> None:
     assert catalog.describe(filled, "public") == structure
 
 
-def test_what_cannot_move_is_returned(roomy: Connection) -> None:
-    """A shell type stays, is named, and does not keep the rest from moving."""
-    roomy.execute("CREATE TYPE hollow; CREATE TABLE t ()")
-    left = move.move(roomy, "public", "target", batch=10)
+def test_objects_that_cannot_move_are_returned(with_target: Connection) -> None:
+    """A shell type stays, is returned, and does not prevent the move of the rest."""
+    with_target.execute("CREATE TYPE hollow; CREATE TABLE t ()")
+    left = move.move(with_target, "public", "target", batch=10)
     assert [str(found) for found in left] == ["type public.hollow"]
-    assert [str(found) for found in move.list_objects(roomy, "target")] == ["table target.t"]
+    assert [str(found) for found in move.list_objects(with_target, "target")] == ["table target.t"]
 
 
 PATHS = {
@@ -127,28 +127,30 @@ PATHS = {
 }  # fmt: skip
 
 
-def test_routines_that_set_their_own_path_are_mended(roomy: Connection) -> None:
-    """A search_path of its own would send a routine to the empty `public`."""
+def test_routines_with_a_search_path_are_changed(with_target: Connection) -> None:
+    """A routine with its own search_path would otherwise look in the empty `public`."""
     for n, path in enumerate(PATHS):
-        roomy.execute(f"CREATE FUNCTION f{n}() RETURNS int SET search_path = {path} RETURN 1")
-    move.move(roomy, "public", "target", batch=10)
-    move.extend_search_paths(roomy, "public", "target")
-    found = roomy.execute(
+        with_target.execute(
+            f"CREATE FUNCTION f{n}() RETURNS int SET search_path = {path} RETURN 1"
+        )
+    move.move(with_target, "public", "target", batch=10)
+    move.extend_search_paths(with_target, "public", "target")
+    found = with_target.execute(
         "SELECT proconfig[1] FROM pg_proc WHERE pronamespace = 'target'::regnamespace ORDER BY oid"
     )
     assert [path for (path,) in found] == [f"search_path={path}" for path in PATHS.values()]
 
 
-def test_grants_and_default_privileges_are_copied(roomy: Connection) -> None:
-    """A second role of the tests may do in the target what it may do in `public`."""
+def test_grants_and_default_privileges_are_copied(with_target: Connection) -> None:
+    """A second role has the same privileges in the target as in `public`."""
     default = "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT"
-    roomy.execute(
+    with_target.execute(
         'CREATE ROLE "A reader"; GRANT USAGE ON SCHEMA public TO "A reader" WITH GRANT OPTION;'
         f'{default} SELECT ON TABLES TO "A reader"; {default} EXECUTE ON FUNCTIONS TO "A reader"'
     )
-    move.copy_grants(roomy, "public", "target")
-    roomy.execute("CREATE TABLE target.t ()")
-    row = roomy.execute(
+    move.copy_grants(with_target, "public", "target")
+    with_target.execute("CREATE TABLE target.t ()")
+    row = with_target.execute(
         "SELECT has_schema_privilege(r, 'target', 'USAGE WITH GRANT OPTION'),"
         " has_schema_privilege(r, 'target', 'CREATE'), has_table_privilege(r, 'target.t',"
         " 'SELECT'), has_table_privilege(r, 'target.t', 'INSERT') FROM name('A reader') AS r"
@@ -156,33 +158,33 @@ def test_grants_and_default_privileges_are_copied(roomy: Connection) -> None:
     assert row == (True, False, True, False)
 
 
-def test_what_is_closed_stays_closed(roomy: Connection) -> None:
-    """Only what `public` allows is allowed in the target."""
-    roomy.execute('CREATE ROLE "A stranger"; REVOKE ALL ON SCHEMA public FROM PUBLIC')
+def test_no_privileges_are_added(with_target: Connection) -> None:
+    """The target grants only what `public` grants."""
+    with_target.execute('CREATE ROLE "A stranger"; REVOKE ALL ON SCHEMA public FROM PUBLIC')
     privileges = (
         "SELECT has_schema_privilege('A stranger', s, 'USAGE'), has_schema_privilege('A stranger',"
         " s, 'CREATE') FROM unnest(ARRAY['public', 'target']) AS s"
     )
     for change, is_open in (("SELECT", False), ("GRANT USAGE ON SCHEMA public TO PUBLIC", True)):
-        roomy.execute(change)
-        move.copy_grants(roomy, "public", "target")
-        assert roomy.execute(privileges).fetchall() == [(is_open, False)] * 2
+        with_target.execute(change)
+        move.copy_grants(with_target, "public", "target")
+        assert with_target.execute(privileges).fetchall() == [(is_open, False)] * 2
 
 
-def test_default_privileges_of_strangers_are_left_out(roomy: Connection) -> None:
-    """Only a member may set what another role's objects begin with."""
+def test_default_privileges_of_other_roles_are_left_out(with_target: Connection) -> None:
+    """Default privileges of another role can only be set by its members."""
     roles = ["A friend", "An owner", "A stranger"]
-    roomy.execute("".join(f'CREATE ROLE "{role}";' for role in roles))
-    roomy.execute('GRANT "A friend" TO "An owner"; ALTER SCHEMA target OWNER TO "An owner"')
+    with_target.execute("".join(f'CREATE ROLE "{role}";' for role in roles))
+    with_target.execute('GRANT "A friend" TO "An owner"; ALTER SCHEMA target OWNER TO "An owner"')
     for role in roles:
-        roomy.execute(
+        with_target.execute(
             f'ALTER DEFAULT PRIVILEGES FOR ROLE "{role}" IN SCHEMA public'
             " GRANT SELECT ON TABLES TO PUBLIC"
         )
-    roomy.execute('SET ROLE "An owner"')
-    move.copy_grants(roomy, "public", "target")
-    roomy.execute("RESET ROLE")
-    found = roomy.execute(
+    with_target.execute('SET ROLE "An owner"')
+    move.copy_grants(with_target, "public", "target")
+    with_target.execute("RESET ROLE")
+    found = with_target.execute(
         "SELECT pg_get_userbyid(defaclrole) FROM pg_default_acl"
         " WHERE defaclnamespace = 'target'::regnamespace ORDER BY 1"
     ).fetchall()

@@ -1,4 +1,4 @@
-"""What would be disturbed in the project's own database, and what a run cleans up there."""
+"""Replication and event triggers in the project's own database, and the vacuuming of catalogs."""
 
 import shutil
 import tempfile
@@ -64,8 +64,8 @@ UNDO = """
 
 
 @pytest.mark.parametrize("made", [*REFUSED, *ALLOWED])
-def test_who_would_be_disturbed(replicating: Connection, made: str) -> None:
-    """Whoever is told of all tables or of all DDL; and others are left alone."""
+def test_observers_are_named(replicating: Connection, made: str) -> None:
+    """Those that receive all tables or all DDL are named; others are not."""
     replicating.execute(made)
     try:
         if made in REFUSED:
@@ -79,8 +79,8 @@ def test_who_would_be_disturbed(replicating: Connection, made: str) -> None:
         replicating.execute(UNDO)
 
 
-def test_room_in_catalogs_is_used_again(server: Server, connection: Connection) -> None:
-    """However often many tables are made and dropped; nobody has to wait for it."""
+def test_catalogs_do_not_grow(server: Server, connection: Connection) -> None:
+    """However many tables are created and dropped; another VACUUM is not waited for."""
     tables = "".join(f"CREATE TABLE t{n} (a int, b int);" for n in range(150))
     sizes = []
     with connect(server, connection.info.dbname) as other, other.transaction():
@@ -96,8 +96,8 @@ def test_room_in_catalogs_is_used_again(server: Server, connection: Connection) 
     assert sizes[1] == sizes[-1]
 
 
-def test_small_runs_leave_catalogs_to_the_server(connection: Connection) -> None:
-    """As do roles that may not vacuum them."""
+def test_small_runs_do_not_vacuum_catalogs(connection: Connection) -> None:
+    """A small run does not vacuum catalogs, nor does a role that may not."""
     counted = "SELECT vacuum_count FROM pg_stat_sys_tables WHERE relname = 'pg_attribute'"
     tables = "".join(f"CREATE TABLE t{n} (a int, b int);" for n in range(150))
     dropped = "CREATE SCHEMA few; SET search_path = few;"
@@ -114,8 +114,8 @@ def test_small_runs_leave_catalogs_to_the_server(connection: Connection) -> None
     assert notices == []
 
 
-def test_large_objects_are_left_to_the_server(connection: Connection) -> None:
-    """They are the project's data, and VACUUM of all may take hours."""
+def test_large_objects_are_not_vacuumed(connection: Connection) -> None:
+    """They are the project's data, and VACUUM of all of them may take hours."""
     made = "SELECT count(lo_from_bytea(0, 'x')) FROM generate_series(1, 1500)"
     connection.execute(made)
     connection.execute("SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata")

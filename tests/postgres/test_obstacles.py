@@ -103,7 +103,7 @@ def host(server: Server, module_database: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def extended(host: Connection) -> Iterator[Connection]:
-    """The same, with what a test makes rolled back."""
+    """The same database in a transaction that is rolled back."""
     with host.transaction(force_rollback=True):
         yield host
 
@@ -117,22 +117,22 @@ def found(connection: Connection, schema: str = "public") -> list[str]:
 
 @pytest.mark.parametrize("name", OBSTACLES)
 def test_an_obstacle_is_named(extended: Connection, name: str) -> None:
-    """What a move cannot carry is told as its kind and name."""
+    """An object that a move cannot carry is reported by kind and name."""
     statements, *expected = OBSTACLES[name]
     extended.execute(statements)
     assert found(extended) == expected
 
 
 @pytest.mark.parametrize("name", ORDINARY)
-def test_the_ordinary_is_no_obstacle(extended: Connection, name: str) -> None:
-    """What projects have in `public` can be moved, and extensions stay where they are."""
+def test_ordinary_objects_are_no_obstacles(extended: Connection, name: str) -> None:
+    """Objects that projects have in `public` can be moved, and extensions stay."""
     schemas.create(extended, 1, 4711)
     extended.execute(ORDINARY[name])
     assert found(extended) == []
 
 
 def test_obstacles_of_other_databases_do_not_count(host: Connection, server: Server) -> None:
-    """Subscriptions are the server's, and each is told only where it belongs."""
+    """Subscriptions are global objects, and each is reported for its own database only."""
     create, *expected = OBSTACLES["subscription"]
     host.execute(create)
     try:
@@ -142,8 +142,8 @@ def test_obstacles_of_other_databases_do_not_count(host: Connection, server: Ser
         host.execute("DROP SUBSCRIPTION reader")
 
 
-def test_an_ordinary_role_can_look(extended: Connection) -> None:
-    """What a superuser alone may read is not needed."""
+def test_an_ordinary_role_can_search(extended: Connection) -> None:
+    """The query needs no privileges of a superuser."""
     (create, *subscription), (map_user, *others) = (
         OBSTACLES[name] for name in ("subscription", "user mapping")
     )
@@ -151,8 +151,8 @@ def test_an_ordinary_role_can_look(extended: Connection) -> None:
     assert sorted(found(extended)) == sorted([*subscription, *others])
 
 
-def test_what_moved_away_is_looked_at_there(extended: Connection) -> None:
-    """The schema that is asked about may have any name."""
+def test_objects_in_another_schema_are_found(extended: Connection) -> None:
+    """The schema can have any name."""
     extended.execute(
         'CREATE SCHEMA "My (schema"; SET LOCAL search_path = "My (schema";'
         "CREATE TYPE hollow;" + (BODY % "EXECUTE 'DELETE FROM My (schema.t';")

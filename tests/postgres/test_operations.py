@@ -1,4 +1,4 @@
-"""Whatever Django's own migration operations make is copied, and the copy is called alike."""
+"""Whatever Django's own migration operations create is copied, and the proof accepts the copy."""
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -68,7 +68,7 @@ FIELDS = [
     lambda model: models.OneToOneField(model, models.SET_NULL, null=True, related_name="+"),
     lambda model: models.ManyToManyField(model, related_name="+"),
 ]
-# Conditions on a field, some of which fit its type.
+# Conditions on a field, some of which match its type.
 CONDITIONS = [
     lambda name: Q(**{f"{name}__in": ["a", "it's, b)"]}),
     lambda name: Q(**{f"{name}__in": ["a", None]}) | Q(**{f"{name}__isnull": True}),
@@ -126,7 +126,7 @@ def of(choices: Any, seed: int) -> Any:
 
 
 class Picked:
-    """What an operation is about: a model of the state and one of its fields, and a new name."""
+    """The arguments of an operation: a model of the state, one of its fields, and a new name."""
 
     def __init__(self, state: ProjectState, seeds: tuple[int, ...], new: str) -> None:
         models_ = [model for (app, _), model in state.models.items() if app == APP]
@@ -175,7 +175,7 @@ OPERATIONS = {
     "run": lambda p: ops.RunSQL(p.statement()),
 }
 OFTEN = ["create", "add", "alter", "rename field", "index", "constraint", "run", "run"]
-# What does not fit a field or a model is an error of ours, Django's or the server's.
+# Operations that do not fit a field or a model fail, in the test, in Django or on the server.
 UNFIT = (
     *(AttributeError, FieldError, LookupError, TypeError, ValidationError, ValueError),
     *(DataError, IntegrityError, InternalError, NotSupportedError, ProgrammingError),
@@ -198,7 +198,7 @@ def create(seeds: tuple[int, ...], new: str) -> ops.CreateModel:
 
 
 def migrate(connection: BaseDatabaseWrapper, example: Example) -> int:
-    """Do all operations that can be done; return how many."""
+    """Apply all operations that succeed; return their number."""
     state, done = ProjectState(), 0
     for number, (kind, seeds) in enumerate([("create", (0, 1, 2, 3)), *example]):
         before, new = state.clone(), f"n{number}"
@@ -238,12 +238,12 @@ def django_connection(server: Server, module_database: str) -> Iterator[BaseData
 
 @settings(exploring, max_examples=25)
 @given(example=EXAMPLE)
-def test_what_migrations_make_is_copied_alike(
+def test_migrated_schemas_are_copied(
     server: Server,
     django_connection: BaseDatabaseWrapper,
     example: Example,
 ) -> None:
-    """After the build, the move and the dump, a copy of it proves to be one."""
+    """After the build, the move and the dump, the copy passes the proof."""
     host = django_connection.settings_dict["NAME"]
     with connect(server, host) as connection:
         try:

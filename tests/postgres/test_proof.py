@@ -1,4 +1,4 @@
-"""The proof that a copy is faithful, and what tells that nothing has been altered since."""
+"""The proof that a copy is faithful, and the version that changes with the structure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ CREATE = """
     CREATE SCHEMA {0}; SET search_path = {0}, public; GRANT USAGE ON SCHEMA {0} TO "A reader";
     ALTER DEFAULT PRIVILEGES IN SCHEMA {0} GRANT EXECUTE ON ROUTINES TO "A reader"
 """
-# What EVERYTHING lacks, to be changed.
+# Objects that EVERYTHING lacks, to be changed.
 MORE = """
     CREATE TABLE book (
         id int PRIMARY KEY, title text NOT NULL DEFAULT 'x', pages int CHECK (pages > 0),
@@ -37,7 +37,7 @@ MORE = """
     CREATE CAST (pair AS mood) WITH INOUT;
     COMMENT ON TABLE vacant IS 'old';
 """
-# What is told to differ after each of some changes to one of two schemas.
+# Changes to one of two schemas, and the differences that are reported.
 CHANGES = {
     "table t": ["CREATE TABLE t ()"],
     "table column empty.a, table column empty.b, table column vacant.a, table column vacant.b,"
@@ -165,7 +165,7 @@ CHANGES = {
     "default privileges": [
         "ALTER DEFAULT PRIVILEGES IN SCHEMA one GRANT SELECT ON TABLES TO PUBLIC"],
 }  # fmt: skip
-# What makes no difference, and does not count as an alteration.
+# Changes that make no difference and do not count as an alteration.
 UNCHANGING = [
     "INSERT INTO vacant SELECT n, n FROM generate_series(1, 1000) n; ANALYZE vacant",
     "SELECT nextval('free'), setval('free', 77); ALTER SEQUENCE free RESTART",
@@ -177,7 +177,7 @@ UNCHANGING = [
     "ALTER TABLE parent DISABLE TRIGGER touch; ALTER TABLE parent ENABLE TRIGGER touch",
     "ALTER TABLE fleeting DISABLE RULE silent; ALTER TABLE fleeting ENABLE RULE silent",
 ]
-# What pg_dump makes otherwise in a copy, though it is the same to everybody.
+# Objects that pg_dump restores differently in a copy, although they are equivalent.
 ALIKE = [
     "ALTER TABLE vacant ADD c int; ALTER TABLE vacant DROP c",
     "REINDEX TABLE book",
@@ -186,8 +186,8 @@ ALIKE = [
 EVERY_CHANGE = [change for changes in CHANGES.values() for change in changes]
 
 
-def made(connection: Connection, schema: str, change: str = "") -> None:
-    """Make a schema with one of each kind of object, and change that."""
+def create_schema(connection: Connection, schema: str, change: str = "") -> None:
+    """Create a schema with one of each kind of object, and apply the change."""
     connection.execute(sql.SQL(CREATE).format(sql.Identifier(schema)))
     connection.execute(EVERYTHING + MORE)
     connection.execute(re.sub(r"\bone\b", schema, change))
@@ -199,20 +199,20 @@ def structures(server: Server, module_database: str) -> Iterator[Connection]:
     with connect(server, module_database) as connection:
         connection.execute('CREATE ROLE "A reader"; CREATE EXTENSION citext')
         connection.execute("CREATE EXTENSION hstore")
-        made(connection, ONE)
+        create_schema(connection, ONE)
         yield connection
         connection.execute('DROP OWNED BY "A reader" CASCADE; DROP ROLE "A reader"')
 
 
 @pytest.fixture(scope="module")
-def told(server: Server, structures: Connection) -> Mapping[str, list[str]]:
-    """What of a schema differs from the first one, by the change that has been made to it."""
+def reported(server: Server, structures: Connection) -> Mapping[str, list[str]]:
+    """The differences from the first schema, by the change that was made."""
     changes = dict(enumerate(["", *EVERY_CHANGE, *UNCHANGING, *ALIKE], start=2))
     for number, change in changes.items():
-        made(structures, f"test_w{number}_1", change)
+        create_schema(structures, f"test_w{number}_1", change)
     structures.execute("RESET search_path")
     program, host = PgDump.find(structures.info.server_version), structures.info.dbname
-    # One dump of all takes a twentieth of the time.
+    # A single dump of all takes a twentieth of the time.
     with closing(program.start(server, host, "test_w*")) as dump:
         whole = dump.result()
     entries = re.split(r"^(?=--\n-- Name: )", whole, flags=re.MULTILINE)
@@ -237,43 +237,41 @@ def told(server: Server, structures: Connection) -> Mapping[str, list[str]]:
     ("change", "names"),
     [(change, names) for names, changes in CHANGES.items() for change in changes],
 )
-def test_a_difference_is_named(told: Mapping[str, list[str]], change: str, names: str) -> None:
-    """Each single one is seen, by the inventory or else by the dump."""
-    assert ", ".join(told[change]) == names
+def test_a_difference_is_named(reported: Mapping[str, list[str]], change: str, names: str) -> None:
+    """Each change is detected, by the inventory or else by the dump."""
+    assert ", ".join(reported[change]) == names
 
 
 @pytest.mark.parametrize("change", ["", *UNCHANGING, *ALIKE])
-def test_what_is_no_structure_makes_no_difference(
-    told: Mapping[str, list[str]], change: str
-) -> None:
-    """Rows, values of sequences, and what is undone again."""
-    assert told[change] == []
+def test_other_changes_make_no_difference(reported: Mapping[str, list[str]], change: str) -> None:
+    """Rows, values of sequences, and changes that were reverted."""
+    assert reported[change] == []
 
 
 @pytest.fixture
 def altered(structures: Connection) -> Iterator[Connection]:
-    """The same, with what a test alters rolled back."""
+    """The same database in a transaction that is rolled back."""
     with structures.transaction(force_rollback=True):
         structures.execute(f"SET LOCAL search_path = {ONE}, public")
         yield structures
 
 
 @pytest.mark.parametrize("change", EVERY_CHANGE)
-def test_every_change_makes_another_version(altered: Connection, change: str) -> None:
+def test_every_change_changes_the_version(altered: Connection, change: str) -> None:
     before = structure.version(altered, ONE)
     altered.execute(re.sub(r"\bone\b", ONE, change))
     assert structure.version(altered, ONE) != before
 
 
 @pytest.mark.parametrize("change", UNCHANGING)
-def test_nothing_else_does(altered: Connection, change: str) -> None:
+def test_other_changes_keep_the_version(altered: Connection, change: str) -> None:
     before = structure.version(altered, ONE)
     altered.execute(re.sub(r"\bone\b", ONE, change))
     assert structure.version(altered, ONE) == before
 
 
-def test_labels_are_told(altered: Connection) -> None:
-    """Security labels need a provider, so here one is written where the server keeps it."""
+def test_labels_are_compared(altered: Connection) -> None:
+    """Security labels need a provider, so this one is inserted into the catalog."""
     before = structure.version(altered, ONE)
     altered.execute(
         "SET LOCAL allow_system_table_mods = on; INSERT INTO pg_seclabel VALUES"

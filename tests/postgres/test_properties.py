@@ -1,4 +1,4 @@
-"""Whatever is made of all kinds of objects can be moved into another schema, and copied."""
+"""Any combination of objects can be moved into another schema, and copied."""
 
 import re
 from collections import defaultdict
@@ -28,9 +28,9 @@ STYLES = [
     "{}", "Capitals {}", 'quo"ted {}', "per%s cent % {}", "Ünïcöde ☃ {}", "select {}",
     "{}.public", "dollar$ \\ 'single' {}",
 ]  # fmt: skip
-# A comment begins each snippet. In it `{table}`, `{table2}`, `{type}` and `{function}` are picked
-# from what earlier ones have made, `{first_table}` and `{last_type}` as they say; any other field
-# is a new name, and one like `{t:table}` has the object picked later.
+# Each snippet starts with a comment. In it, `{table}`, `{table2}`, `{type}` and `{function}` are
+# replaced by objects of earlier snippets, `{first_table}` and `{last_type}` by the first and last;
+# any other field is a new name, and one like `{t:table}` keeps the chosen object for later use.
 SNIPPETS = re.split(
     r"\n(?=    -- )",
     """
@@ -51,7 +51,7 @@ SNIPPETS = re.split(
     CREATE TABLE {p_b} PARTITION OF {p} FOR VALUES FROM (10) TO (20) PARTITION BY HASH (id);
     CREATE TABLE {p_c} PARTITION OF {p} DEFAULT;
     INSERT INTO {p} (id, n) VALUES (1, 1), (77, 2);
-    -- heir
+    -- inheritance
     CREATE TABLE {h} (extra {type}) INHERITS ({first_table});
     INSERT INTO {h} (n) VALUES (3);
     -- loose tables
@@ -194,7 +194,7 @@ FOUNDATION = """
     CREATE FUNCTION double(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT n * 2';
 """
 RUN = 1
-# Drops what an example has left in `public`, and what it was granted, besides the extensions.
+# Drops everything that an example left in `public`, and its privileges, except the extensions.
 RESTORE = 'DROP OWNED BY "A role" CASCADE; DROP ROLE "A role"'
 Example = list[tuple[str, str, int]]
 EXAMPLE = st.lists(
@@ -212,7 +212,7 @@ exploring = settings(
 
 
 class World(Formatter):
-    """Writes snippets, and knows what they have made, by its kind."""
+    """Writes snippets, and keeps track of the objects that they create, by kind."""
 
     def __init__(self) -> None:
         self.made = defaultdict(list, type=["start"], function=["double"])
@@ -245,7 +245,7 @@ class World(Formatter):
         return name
 
     def _name(self, part: str) -> str:
-        """Return a quoted identifier in the current style, which no other object has."""
+        """Return a new quoted identifier in the current style."""
         name = self.style.format(f"{part}{self.snippets}")
         if self.seed % 5 == 4:
             while len((name + "x").encode()) <= 63:
@@ -266,7 +266,7 @@ def written(example: Example) -> str:
 
 @pytest.fixture(scope="module")
 def extended(server: Server, module_database: str) -> Iterator[Connection]:
-    """A database whose `public` has extensions alone."""
+    """A database whose `public` has only extensions."""
     with connect(server, module_database) as connection:
         connection.execute("".join(f"CREATE EXTENSION {name};" for name in EXTENSIONS))
         yield connection
@@ -291,13 +291,13 @@ _MEMBERS = """
 
 @pytest.fixture(scope="module")
 def of_extensions(extended: Connection) -> re.Pattern[str]:
-    """Where the facts about `public` name what an extension has there."""
+    """Return where the facts about `public` name objects of an extension there."""
     names = "|".join({re.escape(name) for (name,) in extended.execute(_MEMBERS)})
     return re.compile(rf"\{{schema\}}\.(?=(?:{names})(?:[](), \[]|$))")
 
 
 def expected_in_target(fact: str, of_extensions: re.Pattern[str]) -> str:
-    """Tell what a fact is where extensions stay in `public`, and a path leads there too."""
+    """Return the expected fact in the target; extensions stay in `public`, also on the path."""
     fact = of_extensions.sub("public.", fact)
     return re.sub(r"(search_path=.*?)\{schema\}\.", r"\1{schema}., public.", fact)
 
@@ -322,7 +322,8 @@ def test_anything_moves(
         assert move.list_objects(extended, "public") == empty == []
 
 
-# pg_dump makes heirs anew: inherited columns come first, and constraints are as the parent's.
+# pg_dump creates inheriting tables anew: inherited columns come first, and constraints are the
+# parent's.
 _ALTERED_HEIRS = """
     SELECT FROM pg_inherits i
     JOIN pg_class h ON h.oid = inhrelid AND NOT relispartition AND relnamespace = %s::regnamespace
@@ -336,7 +337,7 @@ _ALTERED_HEIRS = """
 
 
 def rows_of(connection: Connection, schema: str) -> dict[str, list[str]]:
-    """Return the rows of tables and materialized views, and where sequences are."""
+    """Return the rows of tables and materialized views, and the values of sequences."""
     connection.execute(sql.SQL("SET search_path = {}, public").format(sql.Identifier(schema)))
     queries = connection.execute(
         "SELECT relname, CASE relkind WHEN 'S' THEN 'SELECT last_value, is_called FROM '"
@@ -349,10 +350,10 @@ def rows_of(connection: Connection, schema: str) -> dict[str, list[str]]:
 
 @settings(exploring, max_examples=40)
 @given(example=EXAMPLE, batch=st.integers(1, 20))
-def test_anything_that_is_built_can_be_copied(
+def test_any_build_can_be_copied_or_is_refused(
     server: Server, extended: Connection, example: Example, batch: int
 ) -> None:
-    """A copy has the structure and the rows of what was moved and dumped, or is refused."""
+    """A copy has the same structure and rows as the original, or is refused."""
     host = extended.info.dbname
     with extended.transaction():
         extended.execute(written(example))

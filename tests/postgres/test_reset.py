@@ -1,4 +1,4 @@
-"""A schema is brought to a state that is known, whatever has been done to its rows."""
+"""A reset restores the target rows, whatever was done to the schema."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def database(module_database: str) -> str:
 
 @pytest.fixture
 def connection(server: Server, database: str) -> Iterator[Connection]:
-    """A connection to a database of which only `public` is left between tests."""
+    """A connection to a database that is emptied, except for `public`, between tests."""
     with connect(server, database) as connected:
         yield connected
         schemas = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_|^public$'"
@@ -38,19 +38,19 @@ def connection(server: Server, database: str) -> Iterator[Connection]:
             connected.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
 
 
-class Place:
-    """A schema `w` that has been made with some SQL, and copies of its rows."""
+class ResetSchema:
+    """A schema `w`, created with some SQL, and copies of its rows."""
 
     def __init__(self, connection: Connection, statements: str) -> None:
         self.connection = connection
-        connection.execute("CREATE SCHEMA w; CREATE SCHEMA aside")
+        connection.execute("CREATE SCHEMA w; CREATE SCHEMA scratch")
         self.execute(statements)
         self.reset = Reset("w", ["public"])
-        self.kept = self.copy("aside")
+        self.kept = self.copy("scratch")
         self.before = self.now
 
     def execute(self, statement: str) -> Cursor[TupleRow]:
-        """Execute what users of the schema do, on their search_path."""
+        """Execute statements as users of the schema do, with their search_path."""
         self.connection.execute("SET search_path = w, public")
         return self.connection.execute(statement)
 
@@ -63,7 +63,7 @@ class Place:
 
     @property
     def now(self) -> tuple[object, ...]:
-        """All rows, sequences aside, and the structure."""
+        """Return all rows except sequences, and the structure."""
         _, found = digest(self.connection, "w")
         for (name,) in self.select("sequencename FROM pg_sequences WHERE schemaname = 'w'"):
             del found[name]
@@ -74,7 +74,7 @@ class Place:
         self.reset.clear(self.connection, Scope(), self.kept)
 
     def change(self, statements: str) -> None:
-        """Change rows, and reset; twice, for the second time the stamps are known."""
+        """Change rows and reset; twice, because the second time the stamps are known."""
         for _ in range(2):
             self.execute(statements)
             self.clear()
@@ -89,15 +89,15 @@ TABLES = """
 
 
 @pytest.fixture
-def place(connection: Connection) -> Place:
-    return Place(connection, TABLES)
+def reset_schema(connection: Connection) -> ResetSchema:
+    return ResetSchema(connection, TABLES)
 
 
 FORBID = """
     CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN RAISE EXCEPTION ''forbidden''; END';
 """
-# After a name come statements, and after an arrow what changes the rows.
+# A name is followed by statements, and an arrow by the statements that change rows.
 WRITTEN = """
     -- insert: TABLES => INSERT INTO kind VALUES (3, 'new')
     -- update: TABLES => UPDATE kind SET name = 'other' WHERE id = 1
@@ -107,8 +107,8 @@ WRITTEN = """
     -- copy: TABLES => COPY kind FROM PROGRAM 'echo 9,nine' CSV
     -- swap keys: TABLES => UPDATE kind SET name = CASE name WHEN 'one' THEN 'two' ELSE 'one' END
     -- another table: TABLES => INSERT INTO thing (kind) VALUES (1), (2), (1)
-    -- nothing that lasts: TABLES => BEGIN; INSERT INTO kind VALUES (4, 'four'); ROLLBACK
-    -- triggers that forbid
+    -- rolled back: TABLES => BEGIN; INSERT INTO kind VALUES (4, 'four'); ROLLBACK
+    -- triggers that raise
     TABLES FORBID
     CREATE TABLE log (id serial PRIMARY KEY, what text);
     CREATE TRIGGER a BEFORE INSERT OR DELETE OR UPDATE ON kind FOR EACH ROW
@@ -144,19 +144,19 @@ WRITTEN = """
     INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (2, 2);
     => UPDATE a SET name = 'x' WHERE id = 1; INSERT INTO e VALUES (1, 2);
     INSERT INTO a VALUES (3, 'c'); INSERT INTO b VALUES (3, 3); INSERT INTO c VALUES (3, 3)
-    -- keys that can wait
+    -- deferrable keys
     CREATE TABLE a (id int PRIMARY KEY, name text);
     CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a DEFERRABLE);
     INSERT INTO a VALUES (1, 'a'), (2, 'b'); INSERT INTO b VALUES (1, 1), (2, 2);
     => UPDATE a SET name = 'x' WHERE id = 1
-    -- references to themselves
+    -- self-references
     CREATE TABLE tree (id int PRIMARY KEY, name text,
                        parent int REFERENCES tree ON DELETE RESTRICT);
     CREATE TABLE ring (id int PRIMARY KEY, next int REFERENCES ring);
     INSERT INTO tree VALUES (1, 'root', NULL), (2, 'leaf', 1);
     => UPDATE tree SET name = 'x' WHERE id = 1; INSERT INTO tree VALUES (3, 'n', 2);
     INSERT INTO ring VALUES (1, 2), (2, 1)
-    -- circles
+    -- circular references
     CREATE TABLE a (id int PRIMARY KEY, b int, name text);
     CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
     ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;
@@ -174,7 +174,7 @@ WRITTEN = """
     INSERT INTO p VALUES (1, 1, 'a'), (2, 2, 'b'), (20, 2, 'c'); INSERT INTO q VALUES (1, 2, 2);
     => UPDATE p SET name = 'x'; INSERT INTO p VALUES (3, 1, 'n'), (21, 2, 'n');
     INSERT INTO q VALUES (2, 21, 2)
-    -- heirs
+    -- inheritance
     CREATE TABLE parent (id serial PRIMARY KEY, name text);
     CREATE TABLE heir (more int) INHERITS (parent);
     INSERT INTO parent (name) VALUES ('p'); INSERT INTO heir (name, more) VALUES ('h', 1);
@@ -185,7 +185,7 @@ WRITTEN = """
     CREATE TABLE "only" (one int GENERATED ALWAYS AS (1) STORED);
     INSERT INTO g (n) VALUES (1), (2); INSERT INTO "only" DEFAULT VALUES;
     => UPDATE g SET n = 5 WHERE id = 1; DELETE FROM "only"; INSERT INTO g (n) VALUES (3)
-    -- types of its own
+    -- user-defined types
     CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE DOMAIN positive AS int CHECK (VALUE > 0);
     CREATE TYPE pair AS (one mood, two positive);
     CREATE TABLE "My %s 'table' ☃" (id int PRIMARY KEY, m mood, "a b" positive, p pair,
@@ -193,14 +193,14 @@ WRITTEN = """
     INSERT INTO "My %s 'table' ☃" VALUES (2, 'sad', 2, NULL, NULL, NULL),
         (1, 'glad', 1, ROW('sad', 2), '{glad,sad}', 'pg_class');
     => UPDATE "My %s 'table' ☃" SET m = 'sad'
-    -- rows that are there twice
+    -- duplicate rows
     CREATE TABLE loose (n int, body text); INSERT INTO loose VALUES (1, 'x'), (1, 'x')
     => INSERT INTO loose VALUES (1, 'x')
     -- unlogged tables
     CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1);
     CREATE UNLOGGED TABLE v (id int)
     => INSERT INTO u VALUES (2); INSERT INTO v VALUES (2)
-    -- large tables that kept ones refer to
+    -- large tables with references from kept ones
     CREATE TABLE large (id int PRIMARY KEY, body text);
     CREATE TABLE kept (id int PRIMARY KEY, large int REFERENCES large);
     INSERT INTO kept VALUES (1, NULL);
@@ -212,65 +212,65 @@ CASES = dict(re.split(r":|\n", case, maxsplit=1) for case in WRITTEN.split("    
 
 @pytest.mark.parametrize("name", CASES)
 def test_any_change_is_undone(connection: Connection, name: str) -> None:
-    """In tables of all kinds, also where the reset knows a table by its stamp."""
+    """In tables of all kinds, whether or not the reset knows a table's stamp."""
     statements, change = CASES[name].split("=> ")
-    Place(connection, statements).change(change)
+    ResetSchema(connection, statements).change(change)
 
 
-def test_nothing_is_written_where_nothing_has_changed(place: Place) -> None:
-    """The rows stay the versions that they are."""
-    place.clear()
-    versions = place.select("ctid, xmin FROM kind")
-    place.clear()
-    assert place.select("ctid, xmin FROM kind") == versions
+def test_nothing_is_written_where_nothing_has_changed(reset_schema: ResetSchema) -> None:
+    """The rows keep their versions."""
+    reset_schema.clear()
+    versions = reset_schema.select("ctid, xmin FROM kind")
+    reset_schema.clear()
+    assert reset_schema.select("ctid, xmin FROM kind") == versions
 
 
 def test_an_older_transaction_that_commits_later_is_found(
-    place: Place, server: Server, database: str
+    reset_schema: ResetSchema, server: Server, database: str
 ) -> None:
-    """Its number is less than that of the last reset."""
+    """Its transaction id is lower than that of the last reset."""
     with closing(server.connect(database)) as other:
         other.execute("BEGIN; UPDATE w.kind SET name = 'older' WHERE id = 1")
-        place.execute("INSERT INTO kind VALUES (3, 'new')")
-        place.clear()
+        reset_schema.execute("INSERT INTO kind VALUES (3, 'new')")
+        reset_schema.clear()
         other.execute("COMMIT")
-    assert place.now != place.before
-    place.clear()
-    assert place.now == place.before
+    assert reset_schema.now != reset_schema.before
+    reset_schema.clear()
+    assert reset_schema.now == reset_schema.before
 
 
-def test_what_had_other_rows_to_come_back_is_told_apart(place: Place) -> None:
-    """A table that is as the last reset left it need not be as this one is to leave it."""
-    place.execute("CREATE SCHEMA other; UPDATE kind SET name = 'three'")
-    others = place.copy("other")
-    for kept, name in ((place.kept, "one"), (others, "three"), (place.kept, "one")):
-        place.reset.clear(place.connection, Scope(), kept)
-        assert place.select("name FROM kind WHERE id = 1") == [(name,)]
+def test_each_target_has_its_own_stamps(reset_schema: ResetSchema) -> None:
+    """A table as one reset left it may need other rows for the next target."""
+    reset_schema.execute("CREATE SCHEMA other; UPDATE kind SET name = 'three'")
+    others = reset_schema.copy("other")
+    for kept, name in ((reset_schema.kept, "one"), (others, "three"), (reset_schema.kept, "one")):
+        reset_schema.reset.clear(reset_schema.connection, Scope(), kept)
+        assert reset_schema.select("name FROM kind WHERE id = 1") == [(name,)]
 
 
 def test_large_tables_are_truncated(connection: Connection) -> None:
-    """They have another file afterwards, and small ones the same."""
-    place = Place(
+    """They get a new file, and small ones keep theirs."""
+    reset_schema = ResetSchema(
         connection,
         "CREATE TABLE alone (n int, b text); CREATE TABLE large (id int PRIMARY KEY, body text);"
         "CREATE TABLE small (id int PRIMARY KEY, large int REFERENCES large, kind int);"
         "CREATE TABLE kept (id int PRIMARY KEY, body text); INSERT INTO kept VALUES (1, 'x')",
     )
     query = "relname, relfilenode FROM pg_class WHERE relname IN ('large', 'alone', 'kept')"
-    before = dict(place.select(query))
+    before = dict(reset_schema.select(query))
     filled = "SELECT n, repeat('x', 1000) FROM generate_series"
-    place.change(
+    reset_schema.change(
         f"INSERT INTO large {filled}(1, 5000) n; INSERT INTO alone {filled}(1, 5000) n;"
         f"INSERT INTO kept {filled}(2, 2000) n;"
         "INSERT INTO small SELECT n, n FROM generate_series(1, 10) n"
     )
-    changed = {name for name, file in place.select(query) if file != before[name]}
+    changed = {name for name, file in reset_schema.select(query) if file != before[name]}
     assert changed == {"large", "alone"}
 
 
 @pytest.fixture
-def mere(connection: Connection, server: Server, database: str) -> Iterator[Connection]:
-    """A connection as a role that may do nothing but create schemas here."""
+def unprivileged(connection: Connection, server: Server, database: str) -> Iterator[Connection]:
+    """A connection as a role that may only create schemas here."""
     role = f"owner_{database}"
     connection.execute(f"CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {database} TO {role}")
     with closing(Server({**server.params, "user": role}).connect(database)) as connected:
@@ -278,49 +278,53 @@ def mere(connection: Connection, server: Server, database: str) -> Iterator[Conn
     connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_row_security_hides_nothing(connection: Connection, mere: Connection) -> None:
-    """Not even where it is forced upon the owner, whom tests connect as."""
-    place = Place(mere, TABLES)
+def test_row_security_hides_nothing(connection: Connection, unprivileged: Connection) -> None:
+    """Even if it is forced upon the owner, as whom tests connect."""
+    reset_schema = ResetSchema(unprivileged, TABLES)
     for table in ("thing", "kind"):
-        mere.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
-    mere.execute("CREATE POLICY few ON thing USING (kind = 1) WITH CHECK (true)")
+        unprivileged.execute(
+            f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+        )
+    unprivileged.execute("CREATE POLICY few ON thing USING (kind = 1) WITH CHECK (true)")
     altered = structure.version(connection, "w"), catalog.digest(connection, "w")
     for _ in range(2):
-        mere.execute("SET row_security = on; INSERT INTO thing (kind) VALUES (1), (2)")
-        place.clear()
+        unprivileged.execute("SET row_security = on; INSERT INTO thing (kind) VALUES (1), (2)")
+        reset_schema.clear()
         assert connection.execute("TABLE w.thing").fetchall() == []
         found = connection.execute("SELECT id, name FROM w.kind ORDER BY id").fetchall()
         assert found == [(1, "one"), (2, "two")]
         assert (structure.version(connection, "w"), catalog.digest(connection, "w")) == altered
 
 
-def test_tables_that_come_and_go(place: Place) -> None:
-    """One that is new is cleared, one that is gone stays so, one made again is filled."""
-    place.execute("CREATE TABLE new (n int); INSERT INTO new VALUES (1); DROP TABLE thing")
-    place.clear()
-    assert place.select("FROM new") == []
-    place.execute("DROP TABLE kind; CREATE TABLE kind (id int PRIMARY KEY, name text)")
-    place.clear()
-    assert place.select("id FROM kind ORDER BY id") == [(1,), (2,)]
-    place.execute("DROP TABLE kind")
-    place.clear()
+def test_tables_that_come_and_go(reset_schema: ResetSchema) -> None:
+    """New tables are cleared, dropped ones ignored, and recreated ones filled."""
+    reset_schema.execute("CREATE TABLE new (n int); INSERT INTO new VALUES (1); DROP TABLE thing")
+    reset_schema.clear()
+    assert reset_schema.select("FROM new") == []
+    reset_schema.execute("DROP TABLE kind; CREATE TABLE kind (id int PRIMARY KEY, name text)")
+    reset_schema.clear()
+    assert reset_schema.select("id FROM kind ORDER BY id") == [(1,), (2,)]
+    reset_schema.execute("DROP TABLE kind")
+    reset_schema.clear()
 
 
-def test_tables_that_have_been_looked_into_can_go(connection: Connection) -> None:
-    """With many tables some are looked into together; the others are cleared all the same."""
-    place = Place(connection, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)")
+def test_checked_tables_can_be_dropped(connection: Connection) -> None:
+    """The reset checks several tables in one query; if some are dropped, it clears the others."""
+    reset_schema = ResetSchema(
+        connection, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)"
+    )
     for n in range(40):
         connection.execute(f"CREATE TABLE t{n} (n int); INSERT INTO t{n} VALUES (1)")
-    place.clear()
+    reset_schema.clear()
     for n in range(40):
         connection.execute(f"INSERT INTO t{n} VALUES (1)" if n % 2 else f"DROP TABLE t{n}")
-    place.clear()
+    reset_schema.clear()
     assert [table.name for table in rows.read_tables(connection, "w", [])] == ["kept"]
 
 
-def test_what_refers_to_large_tables_stays(connection: Connection) -> None:
-    """Where it is not in the scope, no TRUNCATE must reach it."""
-    place = Place(
+def test_tables_outside_the_scope_stay(connection: Connection) -> None:
+    """A table outside the scope is never reached by a TRUNCATE."""
+    reset_schema = ResetSchema(
         connection,
         "CREATE TABLE large (id int PRIMARY KEY, body text);"
         "CREATE TABLE beside (id int, large int REFERENCES large); INSERT INTO beside VALUES (1)",
@@ -328,8 +332,8 @@ def test_what_refers_to_large_tables_stays(connection: Connection) -> None:
     connection.execute(
         "INSERT INTO large SELECT n, repeat('x', 1000) FROM generate_series(1, 5000) n"
     )
-    place.reset.clear(connection, Scope(frozenset(["large"])), {})
-    assert place.now == place.before
+    reset_schema.reset.clear(connection, Scope(frozenset(["large"])), {})
+    assert reset_schema.now == reset_schema.before
 
 
 FAMILY = """
@@ -349,44 +353,46 @@ FILL = """
 @pytest.mark.parametrize("cascades", [True, False])
 @pytest.mark.parametrize("name", ["a", "b", "c", "heir", "apart"])
 def test_the_scope_is_that_of_truncate(connection: Connection, name: str, cascades: bool) -> None:
-    """The tables of these names with their parts, and, if so, what refers to them."""
-    place = Place(connection, FAMILY)
+    """The named tables with their partitions and, if requested, the tables that refer to them."""
+    reset_schema = ResetSchema(connection, FAMILY)
     connection.execute(FILL)
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(f"TRUNCATE {name} {'CASCADE' if cascades else ''}")
-            promised = place.now[0]
+            promised = reset_schema.now[0]
     except errors.FeatureNotSupported:
         # It refuses tables that others refer to, with rows or without.
         with pytest.raises(SchemaRunnerError, match="available_apps"):
-            place.reset.clear(connection, Scope(frozenset([name])), {})
+            reset_schema.reset.clear(connection, Scope(frozenset([name])), {})
         return
-    place.reset.clear(connection, Scope(frozenset([name]), cascades), {})
-    assert place.now[0] == promised
+    reset_schema.reset.clear(connection, Scope(frozenset([name]), cascades), {})
+    assert reset_schema.now[0] == promised
 
 
-def test_somebody_else_s_locks_are_told(place: Place, server: Server, database: str) -> None:
-    """After a while, with the process that has them."""
+def test_locks_of_other_sessions_are_reported(
+    reset_schema: ResetSchema, server: Server, database: str
+) -> None:
+    """After a timeout, the error names the process that holds them."""
     with closing(server.connect(database, "a stranger")) as other:
         other.execute("BEGIN; UPDATE w.kind SET name = 'mine' WHERE id = 1")
-        place.execute("INSERT INTO kind VALUES (3, 'new'); INSERT INTO thing VALUES (1, 1)")
-        place.execute("UPDATE kind SET name = 'x' WHERE id = 2")
-        place.reset.forget()
-        place.kept.pop("kind")
+        reset_schema.execute("INSERT INTO kind VALUES (3, 'new'); INSERT INTO thing VALUES (1, 1)")
+        reset_schema.execute("UPDATE kind SET name = 'x' WHERE id = 2")
+        reset_schema.reset.forget()
+        reset_schema.kept.pop("kind")
         with pytest.raises(SchemaRunnerError, match="a stranger") as raised:
-            place.clear()
+            reset_schema.clear()
         assert str(other.info.backend_pid) in str(raised.value)
-        other.execute("COMMIT")  # It is not ended.
+        other.execute("COMMIT")  # It is still alive.
 
 
-def test_dead_rows_are_vacuumed(place: Place) -> None:
-    """Tables that rolled-back tests have grown are small again."""
-    place.execute(
+def test_dead_rows_are_vacuumed(reset_schema: ResetSchema) -> None:
+    """Tables that grew in rolled-back tests are small again."""
+    reset_schema.execute(
         "BEGIN; INSERT INTO thing (kind) SELECT 1 FROM generate_series(1, 50000); ROLLBACK"
     )
     for _ in range(2):
-        place.clear()
-    assert place.select("pg_relation_size('thing')") == [(0,)]
+        reset_schema.clear()
+    assert reset_schema.select("pg_relation_size('thing')") == [(0,)]
 
 
 VIEWS = """
@@ -405,9 +411,11 @@ REFRESHES = ["SELECT 1", *(f"REFRESH MATERIALIZED VIEW {view}" for view in REFRE
 
 @pytest.mark.parametrize("exactly", [True, False])
 @pytest.mark.parametrize("refresh", REFRESHES)
-def test_a_template_has_all_restored(connection: Connection, refresh: str, exactly: bool) -> None:
-    """Sequences, one for two tables among them, and materialized views."""
-    place = Place(connection, VIEWS)
+def test_a_template_restores_everything(
+    connection: Connection, refresh: str, exactly: bool
+) -> None:
+    """Including sequences, one of them for two tables, and materialized views."""
+    reset_schema = ResetSchema(connection, VIEWS)
     template = Template.create_rows_only(
         connection, "w", Marker(4714, MarkerState.READY), ["public"]
     )
@@ -418,11 +426,11 @@ def test_a_template_has_all_restored(connection: Connection, refresh: str, exact
     ]
 
     def all_there_is() -> list[object]:
-        return [*place.now, *map(place.select, queries)]
+        return [*reset_schema.now, *map(reset_schema.select, queries)]
 
     before = all_there_is()
     for _ in range(2):
         connection.execute("INSERT INTO a DEFAULT VALUES; INSERT INTO b DEFAULT VALUES")
         connection.execute(refresh)
-        place.reset.restore(connection, template, sequences_exactly=exactly)
+        reset_schema.reset.restore(connection, template, sequences_exactly=exactly)
         assert all_there_is() == before

@@ -1,4 +1,4 @@
-"""Any sequence of writes, then a reset: every table has the rows that are promised."""
+"""Any sequence of writes, then a reset: every table has the expected rows."""
 
 from contextlib import ExitStack, closing, suppress
 
@@ -17,7 +17,7 @@ from schema_runner.postgres.template import Template
 from ..digest import digest
 
 TABLES = """
-    CREATE SCHEMA w; CREATE SCHEMA aside; SET search_path = w, public;
+    CREATE SCHEMA w; CREATE SCHEMA scratch; SET search_path = w, public;
     CREATE TYPE mood AS ENUM ('glad', 'sad');
     CREATE SEQUENCE shared;
     CREATE TABLE kind (id int PRIMARY KEY DEFAULT nextval('shared'), name text UNIQUE, mood mood);
@@ -49,7 +49,7 @@ TABLES = """
     CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM thing
 """
 _SEQUENCES = ["shared", "tree_id_seq", "part_id_seq", "secure_id_seq", "log_id_seq"]
-# What they fail with (a key that is there, or is referred to) does not matter: nothing is written.
+# Errors (a key that exists or is referred to) do not matter: nothing is written then.
 WRITES = [
     "INSERT INTO kind (name) VALUES ('new {n}')",
     "INSERT INTO kind (id, name) VALUES ({n}, 'kind {n}')",
@@ -68,8 +68,8 @@ WRITES = [
     "SELECT nextval('shared')", "SELECT setval('tree_id_seq', {n} + 1)",
     "REFRESH MATERIALIZED VIEW counted", "VACUUM",
 ]  # fmt: skip
-# By which of three connections, and what becomes of it: committed by itself, within a transaction
-# that is committed or rolled back later, after a reset or before.
+# Which of three connections executes a write, and how it ends: autocommit, or a transaction that
+# is committed or rolled back later, after a reset or before.
 WRITE = st.tuples(
     st.sampled_from(WRITES),
     st.integers(0, 20),
@@ -79,10 +79,10 @@ WRITE = st.tuples(
 
 
 class World:
-    """A schema, three connections to it, and how it is promised to be."""
+    """A schema, three connections to it, and its expected state."""
 
     def __init__(self, connection: Connection, server: Server, stack: ExitStack) -> None:
-        connection.execute("DROP SCHEMA IF EXISTS w, aside CASCADE")
+        connection.execute("DROP SCHEMA IF EXISTS w, scratch CASCADE")
         connection.execute(TABLES)
         self.connection = connection
         ready = Marker(1, MarkerState.READY)
@@ -99,7 +99,7 @@ class World:
     def now(self) -> object:
         _, found = digest(self.connection, "w")
         for name in _SEQUENCES:
-            # Not how many values are in the log already.
+            # Without the number of values logged in advance.
             query = f"SELECT last_value, is_called FROM w.{name}"
             found[name] = [str(row) for row in self.connection.execute(query)]
         views = self.connection.execute("SELECT * FROM w.counted").fetchall()
@@ -117,7 +117,7 @@ class World:
         self.end(commits=True)
 
     def end(self, *, commits: bool) -> None:
-        """End what is open, as a run does that waits for it; after which all have seen it."""
+        """End open transactions, as a run does; all connections then see their effects."""
         for writer in self.writers:
             commits_it = commits and writer.info.transaction_status.name != "INERROR"
             with suppress(Error):
@@ -134,7 +134,7 @@ class World:
 def test_any_writes_are_undone(
     connection: Connection, server: Server, writes: list[tuple[str, int, int, str]]
 ) -> None:
-    """Rows, sequences, materialized views; and a second time, to what another target promises."""
+    """Rows, sequences, materialized views; and a second time, with another target."""
     with ExitStack() as stack:
         world = World(connection, server, stack)
         world.write(writes)

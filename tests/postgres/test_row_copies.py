@@ -1,4 +1,4 @@
-"""Copies of rows, whose reference data is marked, and by which keys of later rows are chosen."""
+"""Copies of rows, which mark reference data, and provide keys for later rows."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -14,7 +14,7 @@ from schema_runner.postgres.server import Connection
 from schema_runner.postgres.structure import version
 
 TABLES = """
-    CREATE SCHEMA w; CREATE SCHEMA aside; SET search_path = w;
+    CREATE SCHEMA w; CREATE SCHEMA scratch; SET search_path = w;
     CREATE TYPE mood AS ENUM ('glad', 'sad');
     CREATE TABLE country (code text, mood mood, PRIMARY KEY (code, mood));
     CREATE TABLE town (id int PRIMARY KEY, code text, mood mood, near int REFERENCES town,
@@ -42,15 +42,15 @@ TABLES = """
         ("BEGIN; SAVEPOINT a; INSERT INTO alone VALUES (3, 3); COMMIT", {"alone": [3]}),
     ],
 )
-def test_rows_that_are_loaded_are_marked(
+def test_loaded_rows_are_marked(
     connection: Connection, loading: str, kept: dict[str, list[object]]
 ) -> None:
-    """With those that they refer to, however far; a reset keeps these and no others."""
+    """With all rows that they refer to; a reset keeps exactly these."""
     connection.execute(TABLES)
     since = current_transaction(connection.cursor())
     connection.execute(loading)
     tables = rows.read_tables(connection, "w", ["public"])
-    copies = Copies("aside", tables).create(connection, "w", ["public"], since)
+    copies = Copies("scratch", tables).create(connection, "w", ["public"], since)
     assert sorted(copies.marked) == sorted(kept)
     Reset("w", ["public"]).clear(connection, Scope(), copies.marked_rows)
     for table, column in (("alone", "id"), ("town", "id"), ("country", "code")):
@@ -59,7 +59,7 @@ def test_rows_that_are_loaded_are_marked(
 
 
 KINDS = """
-    CREATE SCHEMA w; CREATE SCHEMA aside; SET search_path = w;
+    CREATE SCHEMA w; CREATE SCHEMA scratch; SET search_path = w;
     CREATE TABLE kind (id serial PRIMARY KEY, "the name" text UNIQUE,
                        long text GENERATED ALWAYS AS ("the name" || '!') STORED);
     CREATE TABLE thing (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind int REFERENCES kind,
@@ -72,51 +72,51 @@ ALL = 'SELECT t.id, k.id, "the name" FROM thing t JOIN kind k ON k.id = kind ORD
 
 
 @pytest.fixture
-def place(rolled_back: Connection) -> Iterator[Connection]:
-    """Kinds and things; nothing by which their keys were adopted may be left."""
+def prepared(rolled_back: Connection) -> Iterator[Connection]:
+    """Tables of kinds and things; no objects for adopting keys may be left."""
     rolled_back.execute(KINDS)
     before = version(rolled_back, "w")
     yield rolled_back
     assert version(rolled_back, "w") == before
     left = rolled_back.execute(
-        "SELECT proname FROM pg_proc WHERE pronamespace = 'aside'::regnamespace UNION ALL"
-        " SELECT relname FROM pg_class WHERE relnamespace = 'aside'::regnamespace"
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'scratch'::regnamespace UNION ALL"
+        " SELECT relname FROM pg_class WHERE relnamespace = 'scratch'::regnamespace"
         " AND relname !~ '^rows_'"
     )
     assert left.fetchall() == []
 
 
-def adopted(place: Connection) -> AbstractContextManager[None]:
-    tables = rows.read_tables(place, "w", ["public"])
-    copies = Copies("aside", tables).create(place, "w", ["public"])
-    place.execute("SET search_path = w, public")
-    return reuse_keys(place, "w", "aside", copies)
+def adopted(prepared: Connection) -> AbstractContextManager[None]:
+    tables = rows.read_tables(prepared, "w", ["public"])
+    copies = Copies("scratch", tables).create(prepared, "w", ["public"])
+    prepared.execute("SET search_path = w, public")
+    return reuse_keys(prepared, "w", "scratch", copies)
 
 
-def test_keys_are_those_of_equal_rows(place: Connection) -> None:
-    """So what refers to them is equal too; of several that are, each is taken once."""
-    before = place.execute(ALL).fetchall()
-    with adopted(place):
-        place.execute("TRUNCATE kind, thing")
-        place.execute(
+def test_keys_are_those_of_equal_rows(prepared: Connection) -> None:
+    """So rows that refer to them are equal too; of several equal rows, each key is used once."""
+    before = prepared.execute(ALL).fetchall()
+    with adopted(prepared):
+        prepared.execute("TRUNCATE kind, thing")
+        prepared.execute(
             """INSERT INTO kind ("the name") SELECT 'kind ' || n FROM generate_series(5, 1, -1) n;
                INSERT INTO thing (kind, note) SELECT id, 'same' FROM kind, generate_series(1, 2)"""
         )
-    assert place.execute(ALL).fetchall() == before
+    assert prepared.execute(ALL).fetchall() == before
 
 
-def test_others_have_new_ones(place: Connection) -> None:
-    """And a key that is chosen by whoever inserts stays that."""
-    with adopted(place):
-        place.execute("TRUNCATE kind, thing")
-        place.execute("""INSERT INTO kind ("the name") VALUES ('another');
+def test_other_rows_get_new_keys(prepared: Connection) -> None:
+    """Keys that the INSERT sets explicitly stay."""
+    with adopted(prepared):
+        prepared.execute("TRUNCATE kind, thing")
+        prepared.execute("""INSERT INTO kind ("the name") VALUES ('another');
                          INSERT INTO kind (id, "the name") VALUES (50, 'kind 1')""")
-    found = place.execute('SELECT id, "the name" FROM kind ORDER BY id').fetchall()
+    found = prepared.execute('SELECT id, "the name" FROM kind ORDER BY id').fetchall()
     assert found == [(50, "kind 1"), (101, "another")]
 
 
-def test_keys_that_are_taken_are_left(place: Connection) -> None:
-    """Where an equal row is there already, another is inserted as it is."""
-    with adopted(place):
-        place.execute("INSERT INTO thing (kind, note) VALUES (1, 'same')")
-    assert len(place.execute(ALL).fetchall()) == 11
+def test_keys_in_use_are_left(prepared: Connection) -> None:
+    """If the row of a key exists already, the new row gets a key of its own."""
+    with adopted(prepared):
+        prepared.execute("INSERT INTO thing (kind, note) VALUES (1, 'same')")
+    assert len(prepared.execute(ALL).fetchall()) == 11

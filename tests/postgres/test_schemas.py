@@ -27,7 +27,7 @@ def filled(connection: Connection, tables: str, run: int = RUN) -> str:
 
 
 def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
-    """Name and comment together prove whose it is."""
+    """Name and comment together prove ownership."""
     before = time.time_ns() // 1_000_000
     name = schemas.create(connection, 3, RUN)
     prefix, milliseconds = name.rsplit("_", 1)
@@ -41,7 +41,7 @@ def test_a_new_schema_is_named_and_marked(connection: Connection) -> None:
 def test_schemas_of_one_millisecond_get_different_names(
     server: Server, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of two aliases, or of two sessions neither of which sees the other's."""
+    """For two aliases, or for two sessions that cannot see each other's schema."""
     monkeypatch.setattr(time, "time_ns", lambda: 5_000_000)
     assert [schemas.create(connection, 1, RUN) for _ in range(2)] == ["test_w1_5", "test_w1_6"]
     with server.connect(connection.info.dbname) as other, ThreadPoolExecutor() as pool:
@@ -53,8 +53,8 @@ def test_schemas_of_one_millisecond_get_different_names(
         assert made.result() == "test_w1_8"
 
 
-def test_what_is_executed_from_is_closed_to_other_roles(connection: Connection) -> None:
-    """Whatever default privileges say; where that is undone, it is seen."""
+def test_a_schema_is_closed_to_other_roles(connection: Connection) -> None:
+    """Whatever the default privileges are; later grants are detected."""
     connection.execute(
         "ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO pg_monitor;"
         "ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC"
@@ -64,7 +64,9 @@ def test_what_is_executed_from_is_closed_to_other_roles(connection: Connection) 
         schemas.create_shims_schema(connection, RUN),
     ):
         rights = "SELECT FROM pg_namespace, aclexplode(nspacl) WHERE nspname = %s"
-        assert len(connection.execute(rights, [name]).fetchall()) == 2  # The owner's.
+        assert (
+            len(connection.execute(rights, [name]).fetchall()) == 2
+        )  # Only the owner's privileges.
         assert schemas.is_private(connection, name)
         connection.execute(f"GRANT CREATE ON SCHEMA {name} TO pg_monitor")
         assert not schemas.is_private(connection, name)
@@ -75,8 +77,8 @@ def test_what_is_executed_from_is_closed_to_other_roles(connection: Connection) 
     assert not schemas.is_private(connection, template)
 
 
-def test_only_a_run_s_own_is_found_and_dropped(connection: Connection) -> None:
-    """A name alone, or a comment alone, proves nothing, and another run's is not touched."""
+def test_only_schemas_of_the_run_are_found_and_dropped(connection: Connection) -> None:
+    """A name alone, or a comment alone, proves nothing, and another run's schema stays."""
     connection.execute("CREATE SCHEMA test_w1_1; CREATE SCHEMA mine")
     schemas.mark(connection, "mine", Marker(RUN, MarkerState.READY))
     assert schemas.list_own(connection) == []
@@ -88,7 +90,7 @@ def test_only_a_run_s_own_is_found_and_dropped(connection: Connection) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 100])
 def test_drop_removes_everything_in_batches(connection: Connection, batch: int) -> None:
-    """However small the batches, partitions, references and views go with the rest."""
+    """With any batch size, including partitions, references and views."""
     before = digest(connection)
     name = filled(
         connection,
@@ -105,7 +107,7 @@ def test_drop_removes_everything_in_batches(connection: Connection, batch: int) 
 
 
 def test_300_tables_with_indexes_are_dropped_within_the_budget(connection: Connection) -> None:
-    """One DROP SCHEMA over them would hold more locks than a default server has."""
+    """One DROP SCHEMA for all would need more locks than a default server has."""
     columns = ", ".join(f"c{number} int UNIQUE" for number in range(24))
     name = schemas.create(connection, 1, RUN)
     for number in range(300):
@@ -115,23 +117,21 @@ def test_300_tables_with_indexes_are_dropped_within_the_budget(connection: Conne
     assert present(connection) == set()
 
 
-def test_drop_ends_a_backend_of_its_own_run_that_is_in_the_way(
+def test_drop_ends_a_blocking_backend_of_its_own_run(
     server: Server, connection: Connection
 ) -> None:
-    """A test that left a transaction open does not hang the run."""
+    """A test that left a transaction open does not block the run."""
     name = filled(connection, "CREATE TABLE t ()")
     with server.connect(connection.info.dbname, names.application_name(RUN, 1)) as idle:
-        # The second table is not visible to others, but holds up the drop of the schema.
+        # The second table is invisible to others, but blocks the drop of the schema.
         idle.execute(f"BEGIN; LOCK TABLE {name}.t; CREATE TABLE {name}.unseen ()")
         assert schemas.drop(connection, name, RUN, batch=10)
         with pytest.raises(errors.AdminShutdown):
             idle.execute("SELECT 1")
 
 
-def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
-    server: Server, connection: Connection
-) -> None:
-    """Schemas of a live run, unmarked ones and the user's own are not touched."""
+def test_the_sweep_drops_schemas_of_dead_runs_only(server: Server, connection: Connection) -> None:
+    """Schemas of a live run, unmarked ones and the user's own stay."""
     alive = schemas.create(connection, 1, RUN)
     dead = {schemas.create(connection, worker, RUN + 1) for worker in (1, 2)}
     kept = schemas.create(connection, 1, RUN + 2)
@@ -143,10 +143,10 @@ def test_the_reaper_removes_what_dead_runs_left_and_nothing_else(
     lease.close()
 
 
-def test_the_reaper_passes_over_what_it_cannot_drop(
+def test_the_sweep_skips_schemas_that_it_cannot_drop(
     server: Server, connection: Connection
 ) -> None:
-    """A session in a dead run's schema keeps that; the batches before its table are gone."""
+    """A session that uses the schema keeps it; the batches before its table are dropped."""
     tables = "; ".join(f"CREATE TABLE t{number} ()" for number in range(6))
     seen, other = (filled(connection, tables, RUN + number) for number in (1, 2))
     query = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
@@ -154,19 +154,19 @@ def test_the_reaper_passes_over_what_it_cannot_drop(
         psql.execute(f"LOCK TABLE {seen}.t4")
         assert schemas.sweep(connection, batch=2) == [other]
         assert connection.execute(query, [seen]).fetchall() == [("t4",), ("t5",)]
-        psql.execute("SELECT 1")  # It was not ended.
+        psql.execute("SELECT 1")  # It is still alive.
     assert schemas.sweep(connection, batch=10) == [seen]
 
 
-def test_two_reapers_at_once_share_the_work(server: Server, connection: Connection) -> None:
-    """Each schema is dropped by one of them, and neither fails over the other."""
+def test_concurrent_sweeps(server: Server, connection: Connection) -> None:
+    """Each schema is dropped by one of them, and neither fails because of the other."""
     made = {schemas.create(connection, worker, RUN + worker) for worker in range(1, 21)}
 
-    def reap(_: int) -> list[str]:
+    def run_sweep(_: int) -> list[str]:
         with server.connect(connection.info.dbname) as own:
             return schemas.sweep(own, batch=10)
 
     with ThreadPoolExecutor(4) as pool:
-        dropped = [name for one in pool.map(reap, range(4)) for name in one]
+        dropped = [name for one in pool.map(run_sweep, range(4)) for name in one]
     assert sorted(dropped) == sorted(made)
     assert present(connection) == set()

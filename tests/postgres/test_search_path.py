@@ -1,4 +1,4 @@
-"""Whatever others have put on a search_path, SQL of ours means what it says."""
+"""Objects that others put on a search_path do not change the meaning of our SQL."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ from . import hostile
 WANTED = PoolCriteria(
     "f" * 8, lambda _: True, now=2, oldest=1, max_others=1, report_nearest=lambda *_: None
 )
-# Made and written by a project whose own SQL is careful.
+# Created and written by a project whose own SQL names everything in full.
 MODEL = """
     CREATE TYPE {0}.mood AS ENUM ('glad', 'sad');
     CREATE TABLE {0}.country (code varchar(2) PRIMARY KEY, mood {0}.mood UNIQUE);
@@ -63,7 +63,7 @@ WRITTEN = """
 
 @pytest.fixture
 def hostile_database(server: Server, database: str) -> Iterator[str]:
-    """A database whose default search_path has a schema of others ahead, which nobody calls."""
+    """A database whose default search_path starts with another role's schema, never called."""
     with connect(server, database) as connection:
         hostile.fill(connection)
         connection.execute(_settings(database))
@@ -81,7 +81,7 @@ def _request(server: Server, name: str, *, is_projects_own: bool) -> HostRequest
 
 
 def _build(server: Server, host: Host, schema: str, *, moved: bool = False) -> str:
-    """Fill a schema, and make a template of it, or of what it is moved to."""
+    """Fill a schema, and create a template of it, or of the schema it is moved to."""
     with server.connect(host.name) as connection:
         connection.execute(MODEL.format(schema))
         if moved:
@@ -98,7 +98,7 @@ def _build(server: Server, host: Host, schema: str, *, moved: bool = False) -> s
 
 
 def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
-    """Do what tests in a schema lead to."""
+    """Do what tests do in a schema."""
     with server.connect(host.name) as connection, server.connect(host.name) as user:
         template = Template.read(connection, source.template or "", host.path)
         reset = Reset(schema, [*host.shims_path, *host.path])
@@ -107,14 +107,14 @@ def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
             reset.restore(connection, template)
         rows = f"SELECT country, place::text, mood::text FROM {schema}.town"
         assert user.execute(rows).fetchall() == [("FR", f"{schema}.town", "sad")]
-        aside = source.create_schema(3)
-        with reuse_keys(connection, schema, aside, template.copies):
+        scratch = source.create_schema(3)
+        with reuse_keys(connection, schema, scratch, template.copies):
             path = ", ".join([schema, *host.shims_path, *host.path])
             user.execute(f"SET search_path = {path}; DELETE FROM town")
             user.execute(ROWS.format(schema))
             assert user.execute("SELECT id FROM town").fetchall() == [(1,)]
         reset.restore(connection, template)
-        source.drop(aside)
+        source.drop(scratch)
         assert sessions.end_open_transactions(connection, schema, source.run, 2) == []
         with user.transaction(force_rollback=True):
             user.execute(f"LOCK {schema}.town")
@@ -128,7 +128,7 @@ def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
 def test_nothing_of_others_is_called_in_the_project_s_database(
     server: Server, hostile_database: str
 ) -> None:
-    """Neither as schemas are built, copied, reset and kept, nor as they are leased again."""
+    """Nothing is called while schemas are built, copied, reset, kept and leased again."""
     for is_leased in (False, True):
         request = _request(server, hostile_database, is_projects_own=True)
         with ExitStack() as turn:
@@ -158,7 +158,7 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
         assert left.fetchall() == []
 
 
-# With what is put in place of parts of Django's queries, and of others'.
+# Including the replaced parts of Django's queries, and those of other packages.
 NARROWED = [
     introspection._CurrentSchemaCursor._narrow(
         "SELECT c.relname FROM pg_catalog.pg_class c WHERE pg_catalog.pg_table_is_visible(c.oid)"
@@ -173,7 +173,7 @@ NARROWED = [
 def test_nothing_of_others_is_called_on_django_s_connections(
     server: Server, hostile_database: str
 ) -> None:
-    """Wherever others' schema is on a worker's path."""
+    """Wherever the other role's schema is on a worker's path."""
     with server.connect(hostile_database) as connection:
         for path in (f"{hostile.SCHEMA}, pg_catalog", f"pg_catalog, {hostile.SCHEMA}"):
             connection.execute(f"SET search_path = {path}")
@@ -188,7 +188,7 @@ def test_nothing_of_others_is_called_on_django_s_connections(
 
 @pytest.fixture
 def host_request(server: Server, hostile_database: str) -> Iterator[HostRequest]:
-    """A request for a host database like that one, in which nothing of it is called either."""
+    """A request for a host database like that one, in which nothing is called either."""
     request = _request(server, f"{hostile_database}_host", is_projects_own=False)
     yield request
     with server.maintenance() as maintenance:
@@ -209,7 +209,7 @@ def _claim(request: HostRequest, template: str) -> HostDatabase:
 def test_nothing_of_others_is_called_in_a_host_database(
     host_request: HostRequest, hostile_database: str
 ) -> None:
-    """The same where what a build has made in `public` moves."""
+    """The same if the objects built in `public` are moved."""
     server = host_request.server
     host = _claim(host_request, hostile_database)
     schema = _build(server, host, "public", moved=True)
@@ -229,7 +229,7 @@ def test_nothing_of_others_is_called_in_a_host_database(
 def test_nothing_of_others_is_called_in_clones(
     host_request: HostRequest, hostile_database: str
 ) -> None:
-    """Which are compared with what they are clones of."""
+    """Including their comparison with the database they were cloned from."""
     server = host_request.server
     host = _claim(host_request, hostile_database)
     host.begin_build(1)

@@ -14,16 +14,16 @@ TABLES = """
     CREATE SEQUENCE of_text OWNED BY texts.code;
     CREATE SCHEMA other; CREATE TABLE other.t (id serial); INSERT INTO other.t VALUES (9);
 """
-# Rows get the next free number, of identity and serial columns alike; no sequence is set back, and
-# those that count down, that a text owns or that are in another schema are left alone.
+# Each next number is free, for identity and serial columns; no sequence is set back. Descending
+# sequences, those owned by text columns, and those in other schemas stay.
 NEXT = {
     '"One %s_Id_seq"': 42, "two_id_seq": 6, "empty_id_seq": 1, "ahead_id_seq": 101,
     "down_id_seq": -1, "of_text": 1, "other.t_id_seq": 1,
 }  # fmt: skip
 
 
-def test_sequences_move_past_the_rows_that_are_there(connection: Connection) -> None:
-    """Those of one schema, forwards."""
+def test_sequences_move_past_existing_rows(connection: Connection) -> None:
+    """Sequences of the given schema are moved forwards."""
     connection.execute(TABLES)
     sequences.advance(connection.cursor(), "public")
     found = connection.execute("SELECT n, nextval(n) FROM unnest(%s::text[]) n", [list(NEXT)])

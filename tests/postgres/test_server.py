@@ -1,4 +1,4 @@
-"""How the package connects to the server, and how many connections it may have."""
+"""How the package connects to the server, and how many connections it may use."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LIMITS = ("statement_timeout", "lock_timeout", "idle_session_timeout")
 
 @pytest.fixture
 def role(server: Server) -> Iterator[str]:
-    """A role that has limits of time for everything."""
+    """A role with all kinds of timeouts."""
     with server.maintenance() as connection:
         connection.execute(f'CREATE ROLE "{ROLE}" LOGIN SUPERUSER')
         for limit in LIMITS:
@@ -34,8 +34,8 @@ def role(server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def closed(server: Server) -> Iterator[Server]:
-    """The way of a role that may not ask for the system identifier."""
+def restricted(server: Server) -> Iterator[Server]:
+    """Parameters for a role that may not read the system identifier."""
     with server.maintenance() as connection:
         connection.execute("CREATE ROLE uninformed LOGIN")
         connection.execute("REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC")
@@ -44,11 +44,11 @@ def closed(server: Server) -> Iterator[Server]:
         connection.execute("DROP ROLE uninformed")
 
 
-def test_two_ways_to_one_server(server: Server, closed: Server, tmp_path: Path) -> None:
-    """What both may ask tells; a standby passes for its primary, of which it has the databases."""
+def test_two_addresses_of_one_server(server: Server, restricted: Server, tmp_path: Path) -> None:
+    """They are compared by data that both roles can read; a standby is its primary."""
     (tmp_path / "linked").symlink_to(server.params["host"])
     linked = server._replace(params={**server.params, "host": str(tmp_path / "linked")})
-    open_, asked = Identity.of(linked), Identity.of(closed)
+    open_, asked = Identity.of(linked), Identity.of(restricted)
     assert asked.system is None
     assert None not in {open_.system, open_.start, asked.start}
     assert Identity.of(server).may_be_same_server(open_)
@@ -59,22 +59,22 @@ def test_two_ways_to_one_server(server: Server, closed: Server, tmp_path: Path) 
     assert Identity("1", None).may_be_same_server(Identity(None, "b"))
 
 
-def test_time_limits_of_a_role_do_not_hold(server: Server, role: str) -> None:
-    """A lease is idle for as long as the tests run, and a build is waited for."""
+def test_timeouts_of_a_role_do_not_apply(server: Server, role: str) -> None:
+    """A lease is idle during the tests, and waiting for a build takes long."""
     limited = server._replace(params={**server.params, "user": role})
     query = "SELECT current_setting(x) FROM unnest(%s::text[]) x"
     with limited.connect("postgres") as connection:
         assert connection.execute(query, [list(LIMITS)]).fetchall() == [("0",)] * 3
 
 
-def test_a_role_is_taken_on(server: Server, role: str) -> None:
-    """What is made belongs to it, as with OPTIONS["assume_role"]."""
+def test_a_role_is_assumed(server: Server, role: str) -> None:
+    """Objects belong to that role, as with OPTIONS["assume_role"]."""
     with server._replace(role=role).connect("postgres") as connection:
         assert connection.execute("SELECT current_user").fetchone() == (role,)
 
 
-def test_what_does_not_exist_is_one_error(server: Server) -> None:
-    """A role leaves no connection behind; a database is named, and the setting."""
+def test_a_missing_role_or_database_is_one_error(server: Server) -> None:
+    """For a role, no connection stays open; for a database, the error names the setting."""
     with pytest.raises(SchemaRunnerError, match='role "unknown" does not exist'):
         server._replace(role="unknown").connect("postgres")
     with pytest.raises(SchemaRunnerError, match=r"database 'nowhere'\. Check DATABASES"):
@@ -82,7 +82,7 @@ def test_what_does_not_exist_is_one_error(server: Server) -> None:
 
 
 def test_maintenance_falls_back_on_the_project_s_database(server: Server, database: str) -> None:
-    """Where there is no database `postgres`, or it is closed to the role."""
+    """If the database `postgres` does not exist, or the role may not connect to it."""
     elsewhere = server._replace(params={**server.params, "dbname": database})
     with server.connect(database) as connection:
         connection.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
@@ -94,14 +94,14 @@ def test_maintenance_falls_back_on_the_project_s_database(server: Server, databa
 
 
 def test_why_maintenance_is_impossible(server: Server) -> None:
-    """What is wrong with the connection is said, not that the other database does not exist."""
+    """The error names the cause, not that the other database does not exist."""
     elsewhere = server._replace(params={**server.params, "dbname": "nowhere"}, role="unknown")
     with pytest.raises(SchemaRunnerError, match=r'role "unknown" does not exist\n.*"nowhere" d'):
         elsewhere.connect_for_maintenance()
 
 
-def test_connections_beyond_a_limit(server: Server, role: str) -> None:
-    """One that is being closed counts for a moment and is waited for; others are told of."""
+def test_too_many_connections(server: Server, role: str) -> None:
+    """Connections that are closing count for a moment and are waited for; others are an error."""
     with server.maintenance() as connection:
         connection.execute(f'ALTER ROLE "{role}" NOSUPERUSER CONNECTION LIMIT 1')
     single = server._replace(params={**server.params, "user": role})
@@ -117,15 +117,15 @@ def test_connections_beyond_a_limit(server: Server, role: str) -> None:
 
 @pytest.fixture
 def limited(server: Server, database: str) -> Iterator[Server]:
-    """The server as a role that may have no more than four connections sees it."""
+    """The server as seen by a role that may have four connections."""
     with server.maintenance() as maintenance:
         maintenance.execute(f"CREATE ROLE {database} LOGIN CONNECTION LIMIT 4")
         yield server._replace(params={**server.params, "user": database})
         maintenance.execute(f"DROP ROLE {database}")
 
 
-def test_the_server_s_limit_less_what_is_in_use(server: Server, connection: Connection) -> None:
-    """Each open connection is one less."""
+def test_free_connections_of_the_server(server: Server, connection: Connection) -> None:
+    """Each open connection reduces it by one."""
     row = connection.execute("SELECT current_setting('max_connections')::int").fetchone()
     before = connections_left(connection)
     assert 0 < before < row[0]
@@ -133,13 +133,13 @@ def test_the_server_s_limit_less_what_is_in_use(server: Server, connection: Conn
         assert connections_left(connection) == before - 1
 
 
-def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None:
-    """The role's, the database's, neither of which binds superusers, or the server's."""
+def test_the_lowest_limit_applies(limited: Server, connection: Connection) -> None:
+    """The role's or the database's, which do not apply to superusers, or the server's."""
     database = connection.info.dbname
     with limited.connect(database) as ordinary:
         with limited.connect(database):
             assert connections_left(ordinary) == 2
-        # What is being closed counts for a moment.
+        # A connection that is closing counts for a moment.
         wait_for(lambda: connections_left(ordinary) == 3, "a connection to be closed")
         before = connections_left(connection)
         connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 3")
@@ -158,10 +158,10 @@ def test_the_lowest_limit_holds(limited: Server, connection: Connection) -> None
         assert connections_left(ordinary) == connections_left(connection) - reserved
 
 
-def test_what_programs_are_told_is_not_for_us(
+def test_environment_variables_for_libpq(
     server: Server, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connections have the PGOPTIONS of others, and no search_path but their own."""
+    """Connections use PGOPTIONS, but set their own search_path."""
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=77kB")
     asked = "SELECT current_setting('work_mem'), current_setting('search_path')"
     pgoptions.export("-c search_path=another")
@@ -179,7 +179,7 @@ def test_what_programs_are_told_is_not_for_us(
 def test_secrets_for_pg_dump_are_in_no_arguments_and_no_environment(
     server: Server, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is what a service adds lost; what libpq reads instead is gone afterwards."""
+    """Options from a service file are kept; the temporary file for libpq is deleted afterwards."""
     secrets = {"password": r"a:b\c d'\e:", "sslpassword": "s3 =x"}
     (tmp_path / "services").write_text("[mine]\napplication_name=by service\npassword=wrong\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
@@ -189,7 +189,7 @@ def test_secrets_for_pg_dump_are_in_no_arguments_and_no_environment(
     with service_file.hide_secrets(params, environment) as (shown, files):
         written = "".join([*map(str, shown.values()), *environment.values(), "another"])
         assert not [secret for secret in secrets.values() if secret in written]
-        # What pg_dump finds, by a program that inherits no more than it does.
+        # Records what pg_dump gets, through a program that inherits only that.
         asking = "import json; from psycopg.pq import Conninfo; print(json.dumps({"
         asking += "o.keyword.decode(): o.val.decode() for o in Conninfo.get_defaults() if o.val}))"
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The version of a structure is the same after all that does not alter it: see test_proof."""
+"""The version of a structure changes only if the structure does: see test_proof."""
 
 from collections.abc import Iterator
 
@@ -34,7 +34,7 @@ OTHERS = [
 
 
 @pytest.fixture(scope="module")
-def place(server: Server, module_database: str) -> Iterator[Connection]:
+def prepared(server: Server, module_database: str) -> Iterator[Connection]:
     """The same schema for all tests, as alterations are rolled back."""
     with connect(server, module_database) as connection:
         connection.execute(TABLES)
@@ -42,17 +42,17 @@ def place(server: Server, module_database: str) -> Iterator[Connection]:
 
 
 @pytest.mark.parametrize("statement", OTHERS)
-def test_nothing_else_does(place: Connection, statement: str) -> None:
-    """Neither rows nor sequences nor what the server does by itself."""
-    before = version(place, "w")
-    place.execute(statement)
-    assert version(place, "w") == before
+def test_other_changes_keep_the_version(prepared: Connection, statement: str) -> None:
+    """Rows, sequences, and the server's own background work do not change it."""
+    before = version(prepared, "w")
+    prepared.execute(statement)
+    assert version(prepared, "w") == before
 
 
-def test_a_reset_does_not(place: Connection) -> None:
-    """Though it takes triggers and rules away for a while."""
-    before = version(place, "w")
-    place.execute("INSERT INTO a (id) VALUES (-1); INSERT INTO b VALUES (1, -1)")
-    Reset("w", ["public"]).clear(place, Scope(), {})
-    assert place.execute("SELECT * FROM a, b").fetchall() == []
-    assert version(place, "w") == before
+def test_a_reset_keeps_the_version(prepared: Connection) -> None:
+    """A reset disables triggers and rules meanwhile."""
+    before = version(prepared, "w")
+    prepared.execute("INSERT INTO a (id) VALUES (-1); INSERT INTO b VALUES (1, -1)")
+    Reset("w", ["public"]).clear(prepared, Scope(), {})
+    assert prepared.execute("SELECT * FROM a, b").fetchall() == []
+    assert version(prepared, "w") == before

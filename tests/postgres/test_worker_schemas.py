@@ -1,4 +1,4 @@
-"""What workers make for themselves, by nothing but a blueprint."""
+"""Worker schemas, made from a picklable description only."""
 
 import pytest
 
@@ -14,16 +14,16 @@ TABLES = "CREATE TABLE {}.book (id serial PRIMARY KEY, title text NOT NULL)"
 
 @pytest.fixture
 def source(server: Server, connection: Connection) -> SchemaSource:
-    """That of a run whose worker 1 has a table."""
-    model = schemas.create(connection, 1, RUN)
-    move.copy_grants(connection, "public", model)
-    connection.execute(TABLES.format(model))
-    host, inventory = connection.info.dbname, structure.inventory(connection, model)
+    """The source schema: that of a run whose worker 1 has a table."""
+    source_schema = schemas.create(connection, 1, RUN)
+    move.copy_grants(connection, "public", source_schema)
+    connection.execute(TABLES.format(source_schema))
+    host, inventory = connection.info.dbname, structure.inventory(connection, source_schema)
     about = {
         "host": host,
         "request": host,
         "run": RUN,
-        "source_schema": model,
+        "source_schema": source_schema,
         "inventory": inventory,
     }
     return SchemaSource(server=server, **about, path=("public",), shims_path=(), batch=10)
@@ -33,8 +33,8 @@ def states(connection: Connection) -> dict[str, MarkerState]:
     return {one.name: one.marker.state for one in schemas.list_own(connection)}
 
 
-def test_a_schema_like_the_model_is_ready(source: SchemaSource, connection: Connection) -> None:
-    """Named after the worker, marked as the run's, and dropped or kept as it is told."""
+def test_a_schema_like_the_source_is_ready(source: SchemaSource, connection: Connection) -> None:
+    """It is named after the worker, marked as the run's, and dropped or kept as requested."""
     schema = source.create_schema(2)
     assert names.worker_of_schema(schema) == 2
     assert states(connection)[schema] == MarkerState.BUILDING
@@ -47,8 +47,8 @@ def test_a_schema_like_the_model_is_ready(source: SchemaSource, connection: Conn
     assert list(states(connection)) == [source.source_schema]
 
 
-def test_an_unlike_schema_is_refused(source: SchemaSource, connection: Connection) -> None:
-    """With the name of what differs from the model."""
+def test_a_schema_that_differs_is_refused(source: SchemaSource, connection: Connection) -> None:
+    """The error names what differs from the source schema."""
     schema = source.create_schema(2)
     connection.execute(TABLES.format(schema).replace(" NOT NULL", ""))
     with pytest.raises(SchemaRunnerError, match=r"table column book\.title"):
@@ -56,8 +56,10 @@ def test_an_unlike_schema_is_refused(source: SchemaSource, connection: Connectio
     assert states(connection)[schema] == MarkerState.BUILDING
 
 
-def test_what_a_dead_worker_left_is_cleared(source: SchemaSource, connection: Connection) -> None:
-    """Its schemas and its statements, though they hold locks; the model and others' stay."""
+def test_schemas_of_a_dead_worker_are_dropped(
+    source: SchemaSource, connection: Connection
+) -> None:
+    """Schemas and statements of a dead worker go, even if it holds locks; all others stay."""
     left, of_another = source.create_schema(1), source.create_schema(2)
     with source.connect(1) as busy, source.connect(2) as another:
         busy.execute(f"BEGIN; CREATE TABLE {left}.half_made ()")
@@ -72,13 +74,13 @@ def test_what_a_dead_worker_left_is_cleared(source: SchemaSource, connection: Co
 
 
 def test_passwords_are_not_shown(source: SchemaSource) -> None:
-    """Tracebacks with local variables may show a blueprint."""
+    """Tracebacks with local variables may show the description."""
     assert "host" in source.server.params
     assert str(source.server.params["host"]) not in repr(source)
 
 
 def test_a_database_of_others_stays(source: SchemaSource, server: Server) -> None:
-    """Though it has the name of what workers' databases are cloned from."""
+    """It has the name of the database that clones are made from, but another owner."""
     clone_source = source.clone_source
     with server.maintenance() as maintenance:
         maintenance.execute(f"CREATE DATABASE {clone_source.name}")

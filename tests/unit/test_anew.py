@@ -22,7 +22,7 @@ NOW, DAY = 10**9, 24 * 60 * 60
             ("other", NOW, {"parts": comparable_parts(PARTS | {"models of b": "x"})}),
             "models of b changed",
         ),
-        # An app that is new, and one that is gone; many are not listed.
+        # A new app, and a removed one; only the first of many are listed.
         (
             ("other", NOW, {"parts": {"models of gone": "x"}}),
             "version of Django, models of b, migrations of b and 1 more changed",
@@ -36,7 +36,7 @@ NOW, DAY = 10**9, 24 * 60 * 60
             ("same", NOW, {"dependencies": {EDITED: ""}}),
             "files were edited during the last build",
         ),
-        # Not proved, for example.
+        # Not verified, for example.
         (("same", NOW, {"dependencies": {}}), "the last build can no longer be used"),
     ],
 )
@@ -46,7 +46,7 @@ def test_why_a_run_builds(nearest: Any, expected: str) -> None:
     assert why == expected
 
 
-def test_ages_are_told_in_the_largest_unit() -> None:
+def test_ages_are_shown_in_the_largest_unit() -> None:
     ages = {-1: "a moment ago", 59: "a moment ago", 60: "1 minute ago", 7200: "2 hours ago"}
     assert {age: ago(age) for age in ages} == ages
     assert ago(3 * DAY - 1) == "2 days ago"

@@ -1,4 +1,4 @@
-"""Canonical text: equal for what is equal, in every process; different for what differs."""
+"""Canonical text of values: the same for equal values in every process, different for others."""
 
 import datetime
 import enum
@@ -92,14 +92,14 @@ DIFFERENT: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
-def test_what_differs(one: object, other: object) -> None:
+def test_different_values(one: object, other: object) -> None:
     to = Canonical(Project.find())
     assert to.text(one) != to.text(other)
     assert " at 0x" not in text(one) + text(other)
 
 
-def test_what_is_equal_anywhere() -> None:
-    """Objects by what they hold, never by where they lie or what was asked of them."""
+def test_values_equal_in_every_process() -> None:
+    """The text of an object is that of its contents, not of its address or cached attributes."""
     used = Plain(1)
     assert used.computed
     assert text(used) == text(Plain(1))
@@ -110,15 +110,15 @@ def test_what_is_equal_anywhere() -> None:
 
 
 def test_paths_in_the_project_have_no_root() -> None:
-    """In texts as well: fields and settings take both."""
+    """In strings too, because fields and settings take both."""
     root = Project.find().root
     for value in (Path(root, "media"), f"{root}/media", {"a": [f"{root}/media"]}):
         assert root not in text(value)
         assert "media" in text(value)
 
 
-def test_what_holds_itself() -> None:
-    """It comes to an end, and where it begins again counts."""
+def test_cyclic_values() -> None:
+    """Cyclic values have a text, which depends on where the cycle begins."""
     one, other = list[object](), list[object]()
     one.append(one)
     other.append([other])
@@ -126,7 +126,7 @@ def test_what_holds_itself() -> None:
 
 
 def test_lazy_objects_stay_lazy() -> None:
-    """Finding out what they are might need a database."""
+    """Lazy objects are not evaluated, which might need a database."""
     text(SimpleLazyObject(lambda: pytest.fail("evaluated")))
 
 
@@ -135,6 +135,6 @@ class Broken(Plain):
         raise ValueError
 
 
-def test_a_deconstruct_that_fails() -> None:
-    """Then the attributes count."""
+def test_deconstruct_raises() -> None:
+    """If `deconstruct` fails, the attributes are used."""
     assert text(Broken(1)) == text(Broken(1)) != text(Broken(2))

@@ -9,13 +9,13 @@ import pytest
 
 from schema_runner.scheduling.cpus import busy_cpu_seconds, usable_cpus
 
-# As many as this process may use without any group.
+# As many as this process can use without control groups.
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SMALL = ALL / 4
 
 
 class Kernel:
-    """A folder that looks like /proc, with control groups below another one."""
+    """A folder that looks like /proc, with nested control groups."""
 
     def __init__(self, folder: Path) -> None:
         self.proc = folder / "proc"
@@ -33,12 +33,12 @@ class Kernel:
         self.write(f"0::{group}\n", f"30 22 0:26 {root} POINT rw shared:4 - cgroup2 cgroup2 rw")
 
     def divided(self, group: str = "/", root: str = "/") -> None:
-        """The first version of control groups, with a hierarchy for each controller."""
+        """Control groups v1, with a hierarchy for each controller."""
         groups = f"4:cpu,cpuacct:{group}\n1:name=systemd:/x\n0::/\n"
         self.write(groups, f"30 22 0:26 {root} POINT rw - cgroup cgroup rw,cpu,cpuacct")
 
     def hybrid(self, group: str) -> None:
-        """Both versions, each at a folder of its own, as systemd once had them."""
+        """Both versions, each mounted at its own folder, as older versions of systemd did."""
         first = "30 22 0:26 / POINT/cpu rw - cgroup cgroup rw,cpu,cpuacct"
         second = "31 22 0:27 / POINT/unified rw - cgroup2 cgroup2 rw"
         self.write(f"2:cpu,cpuacct:{group}\n0::{group}\n", first, second)
@@ -72,7 +72,7 @@ VERSIONS = [(Kernel.unified, v2), (Kernel.divided, v1)]
 
 
 def test_without_quotas_affinity_decides(kernel: Kernel) -> None:
-    """Nor does a quota of more than there is count."""
+    """Without a quota, or with a larger one, the affinity mask decides."""
     assert kernel.processors == ALL
     kernel.divided()
     assert kernel.processors == ALL
@@ -83,7 +83,7 @@ def test_without_quotas_affinity_decides(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("inner", ["a", "a/b", ""])
-def test_the_least_quota_of_the_groups_around_counts(kernel: Kernel, inner: str) -> None:
+def test_the_least_quota_of_the_parent_groups_counts(kernel: Kernel, inner: str) -> None:
     for mount, limit in VERSIONS:
         mount(kernel, "/a/b")
         kernel.limit("a/b", **limit(None))
@@ -93,7 +93,7 @@ def test_the_least_quota_of_the_groups_around_counts(kernel: Kernel, inner: str)
 
 @pytest.mark.parametrize("quotas", [(SMALL, ALL), (ALL, SMALL)], ids=["cpu", "unified"])
 def test_quotas_of_both_versions_count(kernel: Kernel, quotas: tuple[float, float]) -> None:
-    """The controller of processors is in one of the two."""
+    """The CPU controller is in one of the two versions."""
     kernel.hybrid("/a")
     kernel.limit("cpu/a", **v1(quotas[0]))
     kernel.limit("unified/a", **v2(quotas[1]))
@@ -103,14 +103,14 @@ def test_quotas_of_both_versions_count(kernel: Kernel, quotas: tuple[float, floa
 @pytest.mark.parametrize(
     ("group", "root", "limited"),
     [
-        # Its name is too long for a folder; one of other users' is refused in the same way.
+        # The name is too long for a folder; a folder of another user gives the same error.
         pytest.param(f"/a/{'b' * 300}", "/", "a", id="long"),
-        # Only a name that is just two dots leads out of what is mounted.
+        # Only a name that is exactly two dots leads out of the mount.
         *[(f"/{name}", "/", name) for name in ("x..y", "..x", "...", "a:b", "é")],
-        # In a container the folder of a group may not be there by that name.
+        # In a container, the group's folder may not exist under that name.
         *[("/docker/1f", "/docker/1f", ""), ("/docker/1f", "/", "")],
         *[("/../../x", "/", ""), ("/a", "/other", "")],
-        # Its name begins with that of the one that is mounted.
+        # Its name starts with the name of the mounted group.
         ("/docker/1f/inner", "/docker/1f", "inner"),
     ],
 )
@@ -122,7 +122,7 @@ def test_the_mounted_group_counts(kernel: Kernel, group: str, root: str, limited
 
 
 def test_other_mounts_may_have_any_name(kernel: Kernel) -> None:
-    """One that is not UTF-8 hides no other."""
+    """A mount whose name is not UTF-8 does not hide others."""
     kernel.unified()
     mounts = kernel.proc / "self" / "mountinfo"
     mounts.write_bytes(b"29 22 0:9 / /caf\xe9 rw - ext4 /dev/sdb rw\n" + mounts.read_bytes())
@@ -130,7 +130,7 @@ def test_other_mounts_may_have_any_name(kernel: Kernel) -> None:
     assert kernel.processors == pytest.approx(SMALL)
 
 
-def test_a_group_beside_or_within_does_not_count(kernel: Kernel) -> None:
+def test_sibling_and_child_groups_do_not_count(kernel: Kernel) -> None:
     kernel.unified("/a")
     kernel.limit("a")
     kernel.limit("a/b", **v2(SMALL))
@@ -142,19 +142,19 @@ HUGE = pytest.param(f"{'9' * 400} 100000", id="huge")
 
 
 @pytest.mark.parametrize("text", ["", "max", "x y", "100000", "100000 0", "\x00", HUGE])
-def test_what_makes_no_sense_limits_nothing(kernel: Kernel, text: str) -> None:
-    """Newer kernels may write what is unknown yet."""
+def test_invalid_values_are_no_limit(kernel: Kernel, text: str) -> None:
+    """Unknown values, as newer kernels may write, are no limit."""
     kernel.unified("/a")
     kernel.limit("a", cpu__max=text)
     assert kernel.processors == ALL
 
-    # There is always a bit of a processor: callers divide by it.
+    # The result is never 0, because callers divide by it.
     kernel.limit("a", cpu__max="0 100000")
     assert kernel.processors > 0
 
 
-def test_busy_seconds_are_those_of_all_processors(tmp_path: Path) -> None:
-    """What is idle, waits for a disk or belongs to guests is left out."""
+def test_busy_seconds_of_all_processors(tmp_path: Path) -> None:
+    """Busy time excludes idle time, I/O wait and guests."""
     assert busy_cpu_seconds(tmp_path) is None
     for nothing in ("", "cpu  x\n"):
         (tmp_path / "stat").write_text(nothing)
@@ -174,25 +174,25 @@ print(usable_cpus())
 
 
 def in_a_process(before: str, *options: str) -> float:
-    """Return how many processors another process may use, once that is executed in it."""
+    """Return how many processors another process can use, after it has executed the statements."""
     command = [sys.executable, *options, "-c", CODE.format(before=before)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
-def test_affinity_is_the_processs_own() -> None:
+def test_affinity_of_the_process() -> None:
     assert in_a_process("os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])") <= 1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has no such option yet")
-def test_python_may_be_told() -> None:
-    """By its own option, also of less than there are."""
+def test_python_cpu_count_option() -> None:
+    """Python's own option can set the number, even to less."""
     assert in_a_process("", "-X", "cpu_count=1") <= 1
 
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """Make a control group for processors; skip the test where that is not allowed."""
+    """Create a control group with a CPU quota; skip the test if that is not permitted."""
     name = f"schema-runner-tests-{os.getpid()}"
     for parent in ("", "unified", "cpu", "cpu,cpuacct"):
         folder = Path("/sys/fs/cgroup", parent, name)
@@ -207,7 +207,7 @@ def group() -> Iterator[Path]:
 
 
 def test_a_real_quota(group: Path) -> None:
-    """The kernel's own files, of whichever version."""
+    """A quota set in the kernel's own files, v1 or v2."""
     if (group / "cpu.max").exists():
         (group / "cpu.max").write_text("25000 100000")
     else:

@@ -55,7 +55,7 @@ PACKAGE, MODULE = __name__.partition(".")[0], __name__.rpartition(".")[2]
 
 
 @pytest.mark.parametrize("thing", [lambda: None, type("Tests", (), {})])
-def test_decorators_return_what_they_are_put_on(thing: Any) -> None:
+def test_decorators_return_what_they_decorate(thing: Any) -> None:
     assert serial(thing) is thing
     assert timeout(1.5)(thing) is thing
 
@@ -63,13 +63,13 @@ def test_decorators_return_what_they_are_put_on(thing: Any) -> None:
 @pytest.mark.parametrize(
     ("test", "names", "expected"),
     [
-        # The mark of the test, of its class, and of one that this inherits from.
+        # A decorator on the test, on its class, or on a base class.
         (PLAIN, [], False),
         (Plain("test_serial"), [], True),
         (Marked("test_own"), [], True),
         (Marked("test_plain"), [], True),
         (Inheriting("test_plain"), [], True),
-        # Labels as on the command line, from the top package down to any dot of the test's id.
+        # Labels as on the command line: a prefix of the test's id that ends at a dot.
         *((PLAIN, [name], True) for name in (PLAIN.id(), CLASS, __name__, PACKAGE)),
         (PLAIN, ["other", __name__], True),
         *((PLAIN, [name], False) for name in (PLAIN.id()[:-1], __name__[:-1], f"{__name__}.")),
@@ -103,13 +103,13 @@ def test_what_makes_a_test_serial(
 def test_the_limit_of_a_test_wins(
     test: unittest.TestCase, of_test: float | None, of_class: float | None
 ) -> None:
-    """None lifts it; what a class does around its tests has the limit of the class."""
+    """It overrides that of the class, which still applies to class fixtures; None removes it."""
     assert decorators.timeout_of(test, 5) == of_test
     assert decorators.timeout_of_class(test, 5) == of_class
 
 
 def test_there_is_no_limit_by_default() -> None:
-    """For tests without a mark, and for what unittest puts where a module cannot be imported."""
+    """Undecorated tests have none, nor do unittest's placeholders for failed imports."""
     assert decorators.timeout_of(PLAIN, None) is None
     assert decorators.timeout_of_class(PLAIN, None) is None
     (failed,) = unittest.TestLoader().loadTestsFromName("no.such.module")
@@ -121,8 +121,8 @@ NO_LIMITS = [0, -1, "5", True, False, float("inf"), float("nan"), [1], serial]
 
 
 @pytest.mark.parametrize("seconds", NO_LIMITS)
-def test_a_limit_that_is_none_is_refused(seconds: Any) -> None:
-    """The decorator without arguments too, where the test would be the seconds."""
+def test_an_invalid_limit_is_an_error(seconds: Any) -> None:
+    """None is not a limit; nor is the test itself, if the decorator has no arguments."""
     with pytest.raises(ValueError, match=r"@schema_runner.timeout takes seconds, more than 0"):
         timeout(seconds)
 
@@ -133,13 +133,11 @@ def test_a_limit_that_is_none_is_refused(seconds: Any) -> None:
         *[(Plain, [], False), (Whole, [], True), (WholeToo, ["other"], True)],
         *((Plain, [name], True) for name in (CLASS, __name__, PACKAGE, PLAIN.id())),
         *((Plain, [name], False) for name in (CLASS[:-1], f"{CLASS}.", f"{CLASS}.other", "Plain")),
-        # A tag of a test is one of its class here, for the whole of that moves.
+        # A tag of one test counts for its class, because the whole class moves.
         *[(Plain, ["slow"], True), (Tagged, ["heavy"], True), (Plain, ["heavy"], False)],
     ],
 )
-def test_what_gives_a_class_a_database(
-    test_class: type, names: list[str], *, expected: bool
-) -> None:
+def test_own_database_classes(test_class: type, names: list[str], *, expected: bool) -> None:
     assert decorators.needs_own_database(test_class, names) is expected
 
 
@@ -147,6 +145,6 @@ def test_what_gives_a_class_a_database(
     ("decorator", "wrong"), [(serial, "reason"), (own_database, lambda: None)]
 )
 def test_decorators_that_take_no_arguments(decorator: Any, wrong: object) -> None:
-    said = rf"Put @schema_runner\.{decorator.__name__}, without arguments"
-    with pytest.raises(TypeError, match=said):
+    message = rf"Put @schema_runner\.{decorator.__name__}, without arguments"
+    with pytest.raises(TypeError, match=message):
         decorator(wrong)

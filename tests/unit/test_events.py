@@ -8,7 +8,7 @@ from schema_runner.events import outcome_of
 
 
 def raised(error: BaseException) -> Any:
-    """Return what sys.exc_info does in an `except`."""
+    """Return `sys.exc_info()` of an exception that was raised and caught."""
     try:
         raise error
     except type(error):
@@ -34,7 +34,7 @@ OUTCOMES: dict[Outcome, list[Calls]] = {
         [("addSubTest", FAILURE), ("addSubTest", None), ("addSuccess", None)],
         [("addSkip", "in a subtest"), ("addSubTest", FAILURE)],
     ],
-    # A tear-down may fail after the test has.
+    # A tear-down can fail after the test has failed.
     Outcome.ERROR: [
         *([("addError", ERROR)], [("addSubTest", ERROR)]),
         [("addFailure", FAILURE), ("addError", ERROR)],
@@ -57,8 +57,8 @@ def test_the_worst_call_is_the_outcome(calls: Calls, outcome: Outcome) -> None:
     assert outcome_of(reversed(calls)) is outcome
 
 
-def test_events_are_values() -> None:
-    """They can be compared, kept and not changed, and outcomes are plain words."""
+def test_events_are_immutable_values() -> None:
+    """Events can be compared and are immutable, and outcomes are strings."""
     started = Started("a.B.test_c", 2, 1, 1.5)
     assert started == Started("a.B.test_c", 2, 1, 1.5)
     finished = Finished("a.B.test_c", 2, 1, Outcome.PASSED, 0.25)

@@ -12,7 +12,7 @@ import pytest
 from schema_runner import TestTimeoutError
 from schema_runner.workers.exceptions import Caught, decode, encode
 
-# Python 3.11 shows these otherwise.
+# Python 3.11 shows these differently.
 ODD_NOTES = ["a text", 7] if sys.version_info >= (3, 12) else []
 
 
@@ -25,7 +25,7 @@ class OwnFailureError(Exception): ...
 
 
 class OwnTest(unittest.TestCase):
-    # None of pytest's.
+    # So that pytest does not collect it.
     __test__ = False
     failureException = OwnFailureError
 
@@ -33,7 +33,7 @@ class OwnTest(unittest.TestCase):
 
 
 class Unreadable:
-    """Can be pickled, and read where `is_here` alone."""
+    """Can be pickled, but unpickled only if `is_here`."""
 
     is_here = True
 
@@ -48,7 +48,7 @@ def _read() -> Unreadable:
 
 
 class LocalError(Exception):
-    """Its class is not where pickle looks for it."""
+    """Pickle does not find this class by its name."""
 
 
 class LocalSyntaxError(SyntaxError): ...
@@ -69,26 +69,26 @@ for kind in (LocalError, LocalSyntaxError):
 
 
 def caught(error: BaseException) -> Any:
-    """Return what sys.exc_info does in an `except`, some calls above."""
+    """Return `sys.exc_info()` of an exception raised some calls below."""
 
     def raise_it(local: Any) -> None:
         raise error
 
     try:
-        # A local that cannot be pickled does no harm.
+        # A local variable that cannot be pickled does no harm.
         raise_it(lambda: None)
     except type(error):
         return sys.exc_info()
 
 
 def sent(event: tuple[Any, ...], test: Any = None) -> tuple[Any, ...]:
-    """Return an event as it comes out of a pipe."""
+    """Return an event as it arrives through a pipe."""
     return decode(pickle.loads(pickle.dumps(encode(event, test))), test)
 
 
 def sent_error(err: Any, test: Any = None, *, method: str = "addError") -> Any:
-    came, number, error = sent((method, 1, err), test)
-    assert (came, number) == (method, 1)
+    received, number, error = sent((method, 1, err), test)
+    assert (received, number) == (method, 1)
     return error
 
 
@@ -96,15 +96,15 @@ def formatted(err: Any) -> str:
     return "".join(traceback.format_exception(*err))
 
 
-def test_other_values_stay_what_they_are_or_come_as_text() -> None:
-    """Names of methods, numbers of tests, durations; reasons of skips may be anything."""
+def test_other_values_are_kept_or_become_text() -> None:
+    """Methods, counts and durations keep their types; reasons of skips may be any object."""
     event = ("addSkip", 3, "not today", 0.5, None, True, ["a", 1])
     assert sent(event) == event
     odd = lambda: None  # noqa: E731
     assert sent(("addSkip", 0, odd)) == ("addSkip", 0, str(odd))
 
 
-# These come back as they are; what pickle cannot carry is `SHOWN` alike.
+# Exceptions that are unpickled; `SHOWN` has those that pickle cannot carry.
 KEPT = [KeyError("k"), AssertionError("1 != 2"), SystemExit(3), KeyboardInterrupt()]
 KEPT += [OwnError(7, detail="its arguments are not those of its class"), OSError(2, "no", "file")]
 SHOWN = [
@@ -117,25 +117,25 @@ SHOWN = [
     *(KeyError(lambda: None), LocalSyntaxError("kept"), MuteError("never shown")),
     ExceptionGroup("kept", [ValueError(lambda: None, "inside"), TypeError("beside it")]),
 ]
-# What tblib loses: arguments, and what a misspelt name was meant to be.
+# What tblib loses: arguments, and the suggestion for a misspelt name.
 BUILTIN = ["b'\\xff'.decode()", "compile('a = (1,', 'f.py', 'exec')", "object().__strr__", "lenn"]
 
 
 @pytest.mark.parametrize("error", [*KEPT, *SHOWN], ids=lambda one: type(one).__name__)
-def test_errors_are_shown_as_they_were(error: BaseException) -> None:
-    """With the lines of tests, marks below them, causes and notes; unittest's frames are cut."""
+def test_errors_are_shown_as_in_the_worker(error: BaseException) -> None:
+    """Tracebacks have source lines, markers, causes and notes, but no frames of unittest."""
     error.add_note("a note\nof two lines")
     error.__cause__ = caught(ValueError("cause"))[1]
     before = error.__cause__.__traceback__
     err = caught(error)
-    kind, value, _ = came = sent_error(err)
-    assert formatted(came) == formatted(err)
+    kind, value, _ = received = sent_error(err)
+    assert formatted(received) == formatted(err)
     assert kind.__name__ == type(error).__name__
     assert isinstance(value, next(one for one in type(error).__mro__ if one in BASES))
     if error in KEPT:
         assert kind is type(error)
         assert value.args == error.args
-    # Another test may raise the same one.
+    # Another test may raise the same exception.
     assert error.__traceback__ is err[2]
     assert error.__cause__.__traceback__ is before
 
@@ -144,16 +144,16 @@ BASES = {KeyError, AssertionError, SystemExit, KeyboardInterrupt, OSError, Value
 
 
 @pytest.mark.parametrize("code", BUILTIN)
-def test_errors_of_python_are_shown_as_they_were(code: str) -> None:
+def test_errors_of_python_are_shown_as_in_the_worker(code: str) -> None:
     with pytest.raises((AttributeError, NameError, SyntaxError, UnicodeError)) as info:
         eval(code)
     error = info.value
-    came = sent_error((type(error), error, error.__traceback__))
-    assert formatted(came) == formatted((type(error), error, error.__traceback__))
-    assert isinstance(came[1], type(error))
+    received = sent_error((type(error), error, error.__traceback__))
+    assert formatted(received) == formatted((type(error), error, error.__traceback__))
+    assert isinstance(received[1], type(error))
 
 
-def test_a_long_chain_is_told_to_its_beginning() -> None:
+def test_a_long_chain_is_shown_to_its_beginning() -> None:
     error: BaseException = ValueError("first")
     for number in range(100):
         error, before = ValueError(f"number {number}"), error
@@ -164,43 +164,45 @@ def test_a_long_chain_is_told_to_its_beginning() -> None:
 
 @pytest.mark.parametrize("notes", [("of a", "tuple"), ["kept"], None, *ODD_NOTES])
 @pytest.mark.parametrize("kind", [ValueError, LocalError, FrozenError])
-def test_what_tests_do_to_notes_and_attributes(kind: type[Exception], notes: object) -> None:
-    """They are shown as ever, and what --buffer has kept comes after them."""
+def test_notes_and_attributes_of_exceptions(kind: type[Exception], notes: object) -> None:
+    """Notes and attributes that tests add are shown, followed by what --buffer captured."""
     error = kind("odd")
     with suppress(FrozenInstanceError):
         error.__notes__ = notes  # type: ignore[assignment]
     err = caught(error)
-    told = Caught(err, None, output="Stdout:\nprinted", with_locals=False)
-    (_, came) = decode(encode(("addError", told)))
-    assert formatted(came) == f"{formatted(err)}Stdout:\nprinted\n"
+    caught_error = Caught(err, None, output="Stdout:\nprinted", with_locals=False)
+    (_, received) = decode(encode(("addError", caught_error)))
+    assert formatted(received) == f"{formatted(err)}Stdout:\nprinted\n"
 
 
-def test_groups_come_back_with_what_is_in_them() -> None:
+def test_exception_groups_keep_their_exceptions() -> None:
     inner = ExceptionGroup("inner", [caught(ValueError("deep"))[1]])
     err = caught(ExceptionGroup("outer", [inner, caught(TypeError("flat"))[1]]))
-    came = sent_error(err)
-    assert type(came[1]) is ExceptionGroup
-    assert formatted(came) == formatted(err)
+    received = sent_error(err)
+    assert type(received[1]) is ExceptionGroup
+    assert formatted(received) == formatted(err)
 
 
 def test_failures_stay_failures() -> None:
-    """What the test's own failureException says, pickled or not."""
+    """Whether an exception is a failure depends on the test's failureException, pickled or not."""
     own, failure = caught(OwnFailureError(lambda: None)), caught(AssertionError(lambda: None))
     slow = caught(TestTimeoutError("slow"))
     assert issubclass(sent_error(own, OwnTest(), method="addFailure")[0], OwnFailureError)
     assert not issubclass(sent_error(own, method="addFailure")[0], AssertionError)
     assert issubclass(sent_error(failure, method="addFailure")[0], AssertionError)
-    told = sent_error(failure, OwnTest(), method="addSubTest")[0]
-    assert not issubclass(told, OwnFailureError)
+    received = sent_error(failure, OwnTest(), method="addSubTest")[0]
+    assert not issubclass(received, OwnFailureError)
     assert sent_error(slow, method="addFailure")[0] is TestTimeoutError
 
 
-def test_what_only_the_worker_can_read_is_shown_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exceptions_that_only_the_worker_can_unpickle_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     err = caught(ValueError(Unreadable()))
     event = pickle.dumps(encode(("addError", 0, err)))
     monkeypatch.setattr(Unreadable, "is_here", False)
-    _, _, came = decode(pickle.loads(event))
-    assert formatted(came) == formatted(err)
+    _, _, received = decode(pickle.loads(event))
+    assert formatted(received) == formatted(err)
 
 
 SUBTESTS: list[tuple[object, dict[str, object]]] = [
@@ -212,8 +214,8 @@ SUBTESTS: list[tuple[object, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("message", "parameters"), SUBTESTS)
-def test_subtests_are_described_as_before(message: object, parameters: dict[str, object]) -> None:
-    """With or without a message; parameters stay values where they can be pickled."""
+def test_subtests_keep_their_descriptions(message: object, parameters: dict[str, object]) -> None:
+    """With or without a message; parameters stay values if they can be pickled."""
     test = OwnTest()
     before = case._SubTest(test, message, parameters)
     _, _, after, err = sent(("addSubTest", 0, before, None), test)

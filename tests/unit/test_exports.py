@@ -13,6 +13,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         schema_runner.nothing  # noqa: B018
 
 
-def test_there_is_no_worker_outside_a_run() -> None:
-    """Code that is also used outside tests can ask."""
+def test_current_worker_is_none_outside_a_run() -> None:
+    """Code that also runs outside of tests can call it."""
     assert schema_runner.current_worker() is None

@@ -27,19 +27,19 @@ HSTORE = "CREATE EXTENSION IF NOT EXISTS hstore SCHEMA s"
     ],
 )  # fmt: skip
 def test_extensions_are_created_in_the_common_schema(statement: str, expected: str) -> None:
-    """Whoever is first creates it; to the others it is there already."""
+    """The first worker creates it; for the others it exists already."""
     assert with_schema(statement, "s", fixed={"fixed"}) == expected
 
 
-def test_in_public_the_project_s_choice_of_a_schema_holds() -> None:
+def test_in_public_the_project_s_schema_is_kept() -> None:
     for given in (" SCHEMA app", " WITH SCHEMA app CASCADE"):
         statement = f"CREATE EXTENSION IF NOT EXISTS x{given}"
         assert with_schema(statement, "public", fixed=()) == statement
     assert with_schema("CREATE EXTENSION x", "public", fixed=()).endswith("x SCHEMA public")
 
 
-def test_what_others_have_created_is_not_dropped() -> None:
-    """The rest of a statement is as it was, and passes where nothing is dropped."""
+def test_extensions_of_others_are_not_dropped() -> None:
+    """Extensions that others created are removed from DROP EXTENSION; the rest stays."""
     statement = 'SELECT 1; DROP EXTENSION IF EXISTS A, "B" CASCADE; drop extension c; SELECT 2'
     assert without_drops(statement, {"x"}) == statement
     assert without_drops(statement, {"a", "c"}) == (
@@ -48,7 +48,7 @@ def test_what_others_have_created_is_not_dropped() -> None:
     )
 
 
-def test_what_is_created_and_dropped_is_found() -> None:
+def test_created_and_dropped_names_are_parsed() -> None:
     created, dropped = extensions.created_extensions, extensions.dropped_extensions
     assert created('CREATE EXTENSION A; create extension "B ""q"""') == ["a", 'B "q"']
     assert created("SELECT 'no extension'") == []

@@ -1,4 +1,4 @@
-"""The fingerprint: what changes it, and what leaves it as it is on any machine."""
+"""The fingerprint: what changes it, and what leaves it the same on every machine."""
 
 import json
 import os
@@ -151,12 +151,12 @@ print(json.dumps(seen))
 """
 
 
-# Files and their new texts, or None for those that are removed.
+# Files and their new contents, or None for removed files.
 Changes = Mapping[str, str | None]
 
 
 class Site:
-    """A small project in `project`, and what it has installed in `site-packages`."""
+    """A small project in `project`, with its packages in `site-packages`."""
 
     def __init__(self, folder: Path, fork_server: ForkServer) -> None:
         self.fork_server = fork_server
@@ -226,12 +226,12 @@ class Site:
         return self.run(f"print(is_unchanged({found!r}))", seed=seed) == "True"
 
     def seen(self, found: dict[str, dict[str, str]], changes: Changes) -> dict[str, list[str]]:
-        """Map each file, changed or removed alone, to the recordings that notice it."""
+        """Map each file, changed or removed alone, to the recordings that detect it."""
         seen: dict[str, list[str]] = json.loads(self.run(_CHANGE % ((found, dict(changes)),)))
         return seen
 
     def notices(self, found: dict[str, str], changes: Changes) -> list[str]:
-        """List the changed files that a recording notices."""
+        """List the changed files that a recording detects."""
         return [path for path, seen in self.seen({"": found}, changes).items() if seen]
 
 
@@ -242,7 +242,7 @@ def site(tmp_path: Path, fork_server: ForkServer) -> Site:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> str:
-    """The fingerprint of the project as it was generated, in a folder of its own."""
+    """The fingerprint of the generated project, in a folder of its own."""
     return Site(tmp_path_factory.mktemp("original"), fork_server).fill().run("show()")
 
 
@@ -261,7 +261,7 @@ FILES: list[Change] = [
     ("add", "library/seeders.py", "# other"),
     ("replace", "library/facts.py", "1", "2"),
     ("write", "library/fixtures/books.json", "[ ]\n"),
-    # Of the same name as the one above, in a folder that is empty otherwise.
+    # A file of the same name as the one above, in an otherwise empty folder.
     ("write", "more/books.json", "[]\n"),
     ("rename", f"{INSTALLED}/some_app-1.0.dist-info", "some_app-1.1.dist-info"),
     ("release", "psycopg"),
@@ -308,7 +308,7 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=" ".join)
 def test_a_change_changes_it(site: Site, original: str, change: Change) -> None:
-    """Whatever decides about the contents of a ready schema counts."""
+    """Everything that determines the contents of a ready schema changes the fingerprint."""
     site.change(*change)
     assert site.run("show()") != original
 
@@ -333,8 +333,8 @@ NAMED: dict[Change, list[str]] = {
 }
 
 
-def test_what_has_changed_has_a_name(site: Site) -> None:
-    """By app where it is of an app, and as the project calls it."""
+def test_changes_are_named(site: Site) -> None:
+    """The changed part is named by its app, or by the project's name for it."""
     code = """
         facts = ["server 18", "extension a 1"]
         print(json.dumps(compute_parts("default", runner_settings=runner, facts=facts)))
@@ -348,8 +348,8 @@ def test_what_has_changed_has_a_name(site: Site) -> None:
         before = after
 
 
-def test_the_process_and_the_facts_of_the_server_count(site: Site, original: str) -> None:
-    """The facts in any order."""
+def test_the_process_and_the_server_count(site: Site, original: str) -> None:
+    """The process and the server count; the order of the server's properties does not."""
     code = """
         show("role a", "server 18")
         show("server 19")
@@ -364,7 +364,7 @@ def test_the_process_and_the_facts_of_the_server_count(site: Site, original: str
 
 
 def test_our_own_sources_count(site: Site, tmp_path: Path) -> None:
-    """While the package is being worked on, its version says little."""
+    """The package's own sources count, because its version stays the same in development."""
     source, ignored = Path(schema_runner.__file__).parent, shutil.ignore_patterns("__pycache__")
     copy, moved = tmp_path / "copy", tmp_path / "moved"
     shutil.copytree(source, copy / "schema_runner", ignore=ignored)
@@ -384,7 +384,7 @@ SECRET_KEY, SCHEMA_RUNNER["WORKER_SETUP"] = "other", []
 """
 
 
-def test_what_does_not_decide_about_contents_leaves_it_alone(site: Site, original: str) -> None:
+def test_changes_that_do_not_affect_contents(site: Site, original: str) -> None:
     site.configure(IRRELEVANT)
     site.write("nothing.txt", "")
     site.write("library/views.py", "PAGE = 2\n")
@@ -394,7 +394,7 @@ def test_what_does_not_decide_about_contents_leaves_it_alone(site: Site, origina
 
 
 def test_it_is_the_same_in_every_process(site: Site) -> None:
-    """Sets and objects have no order or address in it; nor does a first use change it."""
+    """The order of sets, addresses of objects and the first use of an object do not count."""
     site.configure('ANY_MODEL = {"b", "a", "c"}\n')
     code = """
         show()
@@ -408,7 +408,7 @@ def test_it_is_the_same_in_every_process(site: Site) -> None:
 
 
 def test_it_is_the_same_by_another_path(site: Site, original: str) -> None:
-    """A symbolic link to the project leads to the same one."""
+    """A symbolic link to the project gives the same fingerprint."""
     link = site.folder.parent / "linked" / "project"
     link.parent.mkdir()
     link.symlink_to(site.folder)
@@ -417,7 +417,7 @@ def test_it_is_the_same_by_another_path(site: Site, original: str) -> None:
 
 
 def test_settings_without_a_module(site: Site) -> None:
-    """Where settings are configured by hand, the working directory is the project."""
+    """With settings.configure(), the working directory is the project."""
     code = """
         print(Project.find().root)
         from django.conf import settings
@@ -431,6 +431,6 @@ def test_settings_without_a_module(site: Site) -> None:
 
 
 def test_no_migration_is_imported(site: Site) -> None:
-    """It would cost as much as finding out that nothing has to be migrated."""
+    """Importing migrations would take as long as finding out that none has to be applied."""
     code = "show()\nprint([name for name in sys.modules if '.migrations.0' in name])"
     assert site.run(code).endswith("\n[]")

@@ -61,26 +61,26 @@ LETTERS = [
 
 
 @pytest.mark.parametrize(("events", "letter"), LETTERS)
-def test_what_becomes_of_a_test_is_a_letter(events: list[Event], letter: str) -> None:
-    """That of the last time that the run has run it, or could not run it."""
+def test_outcomes_are_letters(events: list[Event], letter: str) -> None:
+    """The outcome of the last attempt, or that the run could not run the test."""
     assert after(observed(*events)).tests["t"].outcomes == letter
 
 
-def test_failures_are_those_of_the_last_time() -> None:
-    """A test that passes now is none any more, and stays known to be flaky for ten runs."""
+def test_failures_are_those_of_the_last_run() -> None:
+    """A test that passes is no longer a failure, and counts as flaky for ten runs."""
     bad, good = observed(finished("t", Outcome.ERROR)), observed(finished("t"))
     flaky = observed(finished("t", Outcome.ERROR), finished("t", attempt=2))
     assert after(good, bad).failed == {"t"}
     assert after(bad, good).failed == set()
     assert after(flaky, *[good] * 9).flaky == {"t"}
     assert after(flaky, *[good] * 10).flaky == set()
-    # What is diagnosed as flaky is among the last failures as well.
+    # A test diagnosed as flaky is also among the last failures.
     diagnosed = after(observed(finished("t", Outcome.FAILED), flaky=("t",)))
     assert diagnosed.flaky == diagnosed.failed == {"t"}
 
 
 def test_seconds_are_averaged() -> None:
-    """Times of tests that were cut off, or skipped, do not count."""
+    """Times of skipped tests, and of those cut off by a timeout, do not count."""
     history = after(
         observed(finished("t", seconds=1.0)),
         observed(finished("t", seconds=3.0)),
@@ -98,8 +98,8 @@ def test_seconds_are_averaged() -> None:
         *((False, looks) for looks in ([False], [False, None], [None, False])),
     ],
 )
-def test_a_class_keeps_state_unless_seen_not_to(keeps_state: bool, looks: list[Any]) -> None:
-    """In the pieces of one run, and for the next, which has not looked."""
+def test_a_class_is_stateful_unless_seen_not_to_be(keeps_state: bool, looks: list[Any]) -> None:
+    """In all parts of a run, and for later runs, which may not check it."""
     seen = observed(*(class_finished(keeps_state=look) for look in looks))
     later = observed(class_finished(keeps_state=None, overhead=0.25))
     assert after(seen).classes["A"].keeps_state is keeps_state
@@ -108,8 +108,8 @@ def test_a_class_keeps_state_unless_seen_not_to(keeps_state: bool, looks: list[A
 
 
 @pytest.mark.parametrize(("busy", "share"), [(None, 0.5), (0.1, 0.5), (3.0, 0.75), (99.0, 1.0)])
-def test_a_run_knows_how_busy_processors_were(busy: float | None, share: float) -> None:
-    """With its own processes, or all where the server uses the same."""
+def test_processor_use_is_recorded(busy: float | None, share: float) -> None:
+    """By the run's own processes, or all processes if the server uses the same processors."""
     seen = observed(*[class_finished(cpu=1.0)] * 2, WorkerReady(1, 0.5, False), busy=busy)
     (run,) = after(seen).runs
     assert (run.start, run.processor_share) == (0.5, share)
@@ -117,7 +117,7 @@ def test_a_run_knows_how_busy_processors_were(busy: float | None, share: float) 
     assert (empty.start, empty.processor_share) == (None, None)
 
 
-def test_a_history_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_history_has_a_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
     history = after(observed(finished("old"), class_finished("Old")), day=10_000)
     for _ in range(50):
         history = history.after(observed(finished("new"), class_finished("New")), 10_181)
@@ -130,7 +130,7 @@ def test_a_history_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_history_is_written_and_read(tmp_path: Path) -> None:
-    """With any names; the folder keeps itself out of version control."""
+    """With any names; a .gitignore excludes the folder."""
     seen = observed(
         finished("t.é\ud800", Outcome.FAILED),
         finished("t.b"),
@@ -164,7 +164,7 @@ DAMAGED = [
 
 @pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_history_is_ignored_and_replaced(tmp_path: Path, text: str) -> None:
-    """Whatever is in the file, a run goes on without it; what it is made of is read."""
+    """A run continues with any file content; it uses the entries that it can read."""
     file = tmp_path / "history.json"
     file.write_text(json.dumps(VALID))
     assert set(HistoryFolder(tmp_path).read().tests) == {"t"}
@@ -179,7 +179,7 @@ def _add(folder: str, number: int) -> None:
         HistoryFolder(Path(folder)).add(observed(finished(f"t{number}.{index}")))
 
 
-def test_nothing_is_lost_between_runs_at_the_same_time(tmp_path: Path) -> None:
+def test_concurrent_runs_lose_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_add, args=(str(folder), n)) for n in range(4)]

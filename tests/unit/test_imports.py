@@ -1,4 +1,4 @@
-"""The layout of the package: layers, circles of imports, and the size and names of modules."""
+"""The layout of the package: layers, import cycles, and the size and names of modules."""
 
 import ast
 import subprocess
@@ -54,7 +54,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_imports_are_found() -> None:
-    """Relative ones and absolute ones, of modules and of what they define."""
+    """Relative and absolute imports, of modules and of names in them."""
     assert imported(MODULES["database.location"]) >= {
         *("database.test_database", "errors", "postgres.names", "search_path"),
     }
@@ -62,7 +62,7 @@ def test_imports_are_found() -> None:
 
 
 def test_imports_point_down() -> None:
-    """A layer knows nothing of those above it, and there are no circles, not even for types."""
+    """A layer imports nothing from those above it, and there are no cycles, even for types."""
     graph = {name: imported(path) - {name} for name, path in MODULES.items()}
     upwards = []
     for name, targets in graph.items():
@@ -76,7 +76,7 @@ def test_imports_point_down() -> None:
 
 
 def test_modules_are_short_and_have_names_of_their_own() -> None:
-    """Packages and commands apart, whose names Python and Django decide."""
+    """Except packages and commands, whose names Python and Django determine."""
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert {name: number for name, number in lines.items() if number > MOST_LINES} == {}
     names = Counter(path.stem for path in MODULES.values() if path.stem != "__init__")

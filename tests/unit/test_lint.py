@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
 
 @pytest.fixture(autouse=True)
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty package of migrations, of the app contenttypes, which is the only one."""
+    """A package of migrations, empty at first, of the app contenttypes."""
     django.setup()
     name = f"generated_{time.monotonic_ns()}"
     (tmp_path / name).mkdir()
@@ -56,7 +56,7 @@ def write(package: Path, source: str, name: str = "0001_initial") -> None:
 
 
 def running(sql: str) -> str:
-    """Return a migration that runs SQL, at line 5."""
+    """Return a migration that executes SQL at line 5."""
     return f"{HEAD}migrations.RunSQL('{sql}')]\n"
 
 
@@ -64,10 +64,10 @@ def found() -> list[tuple[int, str]]:
     return [(finding.line, finding.text) for finding in lint_migrations()]
 
 
-def test_a_finding_says_where_and_what(
+def test_a_finding_has_a_location_and_a_text(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file as a terminal opens it: from the current directory, or by its whole path."""
+    """A relative path in the current directory, otherwise an absolute one."""
     write(package, running("DELETE FROM public.extra"))
     file = f"{package.name}/0001_initial.py"
     finding = Finding(Kind.PUBLIC, "contenttypes.0001_initial", file, 5, "public.extra")
@@ -78,7 +78,7 @@ def test_a_finding_says_where_and_what(
     assert [one.file for one in lint_migrations()] == [str(package / "0001_initial.py")]
 
 
-def test_each_kind_has_its_own_words(package: Path) -> None:
+def test_each_kind_has_a_message(package: Path) -> None:
     write(package, running("CREATE EVENT TRIGGER x; SELECT 1 FROM pg_indexes"))
     assert [str(finding).partition(": ")[2] for finding in lint_migrations()] == [
         "queries the catalog without a schema (pg_indexes)",
@@ -87,7 +87,7 @@ def test_each_kind_has_its_own_words(package: Path) -> None:
 
 
 def test_findings_are_sorted(package: Path) -> None:
-    """By file and line, whatever the order of the migrations in the graph."""
+    """By file and line, regardless of the order in the migration graph."""
     second = "migrations.RunSQL('DROP ROLE y; TABLE public.y')]\n"
     for name in ("0003_c", "0001_a", "0002_b"):
         write(package, f"{HEAD}migrations.RunSQL('DROP SCHEMA y'),\n\n\n{second}", name)
@@ -98,7 +98,7 @@ def test_findings_are_sorted(package: Path) -> None:
     ]
 
 
-# Each case begins with the lines and texts that are found in it, and why.
+# Each case starts with the expected lines and texts, and the reason.
 OPERATIONS = r'''
 === 4 public.extra
 migrations.RunSQL("SELECT 1",
@@ -274,7 +274,7 @@ class Migration(migrations.Migration):
 
 
 def cases(table: str, head: str = "", tail: str = "", margin: str = "") -> list[Any]:
-    """Return the sources of a table within a migration, and the lines and texts found in each."""
+    """Return the cases of a table as sources of migrations, with the expected lines and texts."""
     made = []
     for case in table.split("\n===")[1:]:
         title, _, source = case.partition("\n")
@@ -293,10 +293,10 @@ def cases(table: str, head: str = "", tail: str = "", margin: str = "") -> list[
         *cases(MODULES),
     ],
 )
-def test_sql_is_found_where_it_is(
+def test_sql_is_found_in_operations(
     package: Path, source: str, expected: list[tuple[int, str]]
 ) -> None:
-    """In all that runs SQL; of what only a run knows {} is shown."""
+    """In every operation that executes SQL; parts known only at run time are shown as {}."""
     (package / "a.sql").write_text("SELECT 1;\n\nDROP ROLE a;\nDROP ROLE b;\n")
     (package / "b.sql").write_text("CREATE SCHEMA x;\nDELETE FROM public.extra;")
     write(package, source)
@@ -304,8 +304,8 @@ def test_sql_is_found_where_it_is(
 
 
 @pytest.mark.parametrize("table", ['public"."book', '"public"."book"', '"public".book'])
-def test_a_table_with_a_schema_in_its_name_is_found(package: Path, table: str) -> None:
-    """Django has no other way to say where a table is; it puts such a name into quotes."""
+def test_a_db_table_with_a_schema_is_found(package: Path, table: str) -> None:
+    """A db_table with a quoted schema in it is found."""
     create = f"""migrations.CreateModel("book", [], options={{\n"db_table": '{table}'}})"""
     alter = f"""migrations.AlterModelTable("book",\ntable='{table}')"""
     write(package, f"{HEAD}{create},\n{alter}]\n")
@@ -323,7 +323,7 @@ def test_a_table_with_a_schema_in_its_name_is_found(package: Path, table: str) -
     ],
 )
 def test_sql_from_another_module_is_found(package: Path, operations: str, line: int) -> None:
-    """At the one call that makes all such operations, else at the class."""
+    """At the call, if one call creates all such operations, otherwise at the class."""
     elsewhere = """\
 from django.db import migrations
 class Own(migrations.RunSQL): pass
@@ -343,7 +343,7 @@ class Migration(migrations.Migration):
 
 
 def test_a_migration_without_source_is_found(package: Path) -> None:
-    """Its operations run, whether it is imported, or compiled only as in some packages."""
+    """Its operations run, so it is checked as imported or compiled."""
     write(package, running("DROP ROLE a"), "_elsewhere")
     write(package, "\n\nfrom ._elsewhere import Migration\n", "0002_imported")
     assert found() == [(1, "DROP ROLE")]
@@ -355,8 +355,8 @@ def test_a_migration_without_source_is_found(package: Path) -> None:
     assert found() == [(1, "DROP ROLE")]
 
 
-def test_migrations_that_were_squashed_are_not_read(package: Path) -> None:
-    """An empty schema gets what replaces them."""
+def test_replaced_migrations_are_not_checked(package: Path) -> None:
+    """An empty schema runs the squashed migration instead."""
     for name in ("0001_a", "0002_b"):
         write(package, running(f"DROP ROLE {name}"), name)
     replaces = "    replaces = [('contenttypes', '0001_a'), ('contenttypes', '0002_b')]\n"
@@ -365,7 +365,7 @@ def test_migrations_that_were_squashed_are_not_read(package: Path) -> None:
 
 
 def test_an_app_without_migrations_has_no_findings(package: Path) -> None:
-    """Its tables are made from the models."""
+    """Its tables are created from the models."""
     write(package, running("DROP ROLE a"))
     assert lint_migrations() != []
     for module in (None, "no.such.module"):
@@ -374,8 +374,8 @@ def test_an_app_without_migrations_has_no_findings(package: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_the_compiler_warns_of_is_no_error(package: Path) -> None:
-    """It was said when the module was compiled; with -W error it would end the run."""
+def test_compiler_warnings_are_ignored(package: Path) -> None:
+    """Warnings of the compiler are ignored; with -W error they would end the run."""
     write(package, running("SELECT 1 ~ \\d; DROP ROLE a"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -384,7 +384,7 @@ def test_what_the_compiler_warns_of_is_no_error(package: Path) -> None:
 
 
 def test_django_s_own_migrations_have_no_findings() -> None:
-    """None of them needs more than a schema."""
+    """Django's own migrations have no findings."""
     folder = Path(django.__file__).parent / "contrib"
     apps = sorted(path.parent.parent for path in folder.glob("*/migrations/__init__.py"))
     labels = {app.name for app in apps} | {"postgres"}

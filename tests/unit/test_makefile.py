@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
-# Answers as another version does to code that is given by -c.
+# Prints another version for code passed with -c.
 PYTHON = """\
 #!/bin/sh
 [ "$1" = -c ] || exit 1
@@ -38,7 +38,7 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.fixture
 def make(checkout: Path) -> Make:
     def make(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        # As from a terminal: a make that runs the tests hands down its own settings.
+        # As in a terminal: a `make` that runs the tests exports its own variables.
         clean = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
         clean |= {"PYTHONPATH": str(checkout / "packages"), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(
@@ -53,46 +53,46 @@ def make(checkout: Path) -> Make:
     return make
 
 
-def makes_anew(result: "subprocess.CompletedProcess[str]") -> bool:
+def recreates(result: "subprocess.CompletedProcess[str]") -> bool:
     assert result.returncode == 0, result.stderr
     return "-m venv --clear .venv" in result.stdout
 
 
 def test_a_wrong_python_is_refused_in_one_line(checkout: Path, make: Make) -> None:
-    """It names what is wrong and what to type, and leaves nothing behind."""
+    """The line names the problem and the command to type; no file is left."""
     old = write_python(checkout / "old", (3, 8, 18))
-    advice = "name another one, as in: make demo PYTHON=python3.13"
-    for python, what in {
-        str(old): f"Python 3.11 or later is needed, and {old} is 3.8.18; {advice}",
-        "no-such-python": f"There is no no-such-python; {advice}",
+    advice = "Use another Python: make demo PYTHON=python3.13"
+    for python, message in {
+        str(old): f"Python 3.11 or later is required, and {old} is 3.8.18. {advice}",
+        "no-such-python": f"no-such-python not found. {advice}",
     }.items():
         result = make("demo", f"PYTHON={python}")
         assert result.returncode == 2
-        assert result.stderr.splitlines()[0] == what
+        assert result.stderr.splitlines()[0] == message
         assert result.stdout == ""
     assert not (checkout / ".venv").exists()
 
 
-def test_an_environment_that_does_not_work_is_made_anew(checkout: Path, make: Make) -> None:
-    """One of an old Python, one without its Python, one without pip, and for a named Python."""
+def test_a_broken_environment_is_created_again(checkout: Path, make: Make) -> None:
+    """With an old Python, a missing Python, no pip, or another PYTHON, .venv is created again."""
     python = checkout / ".venv/bin/python"
-    assert makes_anew(make("-n", "demo"))
+    assert recreates(make("-n", "demo"))
     write_python(python, (3, 8, 18))
-    assert makes_anew(make("-n", "demo"))
+    assert recreates(make("-n", "demo"))
     python.unlink()
     python.symlink_to("/nowhere/python")
-    assert makes_anew(make("-n", "demo"))
+    assert recreates(make("-n", "demo"))
     python.unlink()
     write_python(python, (3, 13, 0))
     for contents in ("raise ImportError", "__version__ = '24.0'", "__version__ = '25.1'"):
         (checkout / "packages/pip/__init__.py").write_text(contents)
-        assert makes_anew(make("-n", "demo")) == ("25.1" not in contents)
-    assert not makes_anew(make("-n", "demo", PYTHON="no-such-python"))
-    assert makes_anew(make("-n", "demo", "PYTHON=no-such-python"))
+        assert recreates(make("-n", "demo")) == ("25.1" not in contents)
+    assert not recreates(make("-n", "demo", PYTHON="no-such-python"))
+    assert recreates(make("-n", "demo", "PYTHON=no-such-python"))
 
 
 def test_a_copied_checkout_is_installed_again(checkout: Path, make: Make) -> None:
-    """The environment that came along has the package from where it was."""
+    """A copied .venv has the package of the original checkout."""
     write_python(checkout / ".venv/bin/python", (3, 13, 0))
     for folder, is_installed in {"/elsewhere": True, str(checkout): False}.items():
         (checkout / ".venv/demo").write_text(f"{folder}\n")

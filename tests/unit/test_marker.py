@@ -6,8 +6,8 @@ from schema_runner.postgres.names import Marker, MarkerState
 
 
 @pytest.mark.parametrize("state", list(MarkerState))
-def test_marker_survives_the_way_through_a_comment(state: MarkerState) -> None:
-    """What is written is JSON, and is read back unchanged."""
+def test_a_marker_is_stored_as_a_comment(state: MarkerState) -> None:
+    """The comment is JSON, and is parsed back unchanged."""
     marker = Marker(run=2**61 + 1, state=state)
     assert json.loads(str(marker))["run"] == 2**61 + 1
     assert Marker.parse(str(marker)) == marker
@@ -24,6 +24,6 @@ COMMENTS = [
 
 
 @pytest.mark.parametrize("comment", COMMENTS)
-def test_what_we_did_not_write_is_no_marker(comment: str | None) -> None:
-    """Anything else proves nothing, so nothing is dropped for it."""
+def test_other_comments_are_no_markers(comment: str | None) -> None:
+    """Any other comment proves nothing, so nothing is dropped because of it."""
     assert Marker.parse(comment) is None

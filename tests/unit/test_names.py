@@ -8,7 +8,7 @@ OTHERS = ["public", "test_w0_1", "test_w1_", "test_w1_1_more", "a_test_w1_1", "t
 
 
 def test_own_names_are_recognised_and_others_are_not() -> None:
-    """Only the exact documented form counts, so that no schema of a user is taken for ours."""
+    """Only the documented form counts, so that no schema of a user is taken for ours."""
     assert names.worker_schema(3, 1765198600442) == "test_w3_1765198600442"
     assert names.is_own_schema(names.worker_schema(12, 1))
     assert names.is_own_schema(names.shims_schema(1))
@@ -16,8 +16,8 @@ def test_own_names_are_recognised_and_others_are_not() -> None:
         assert not names.is_own_schema(other)
 
 
-def test_a_run_is_known_by_its_application_name() -> None:
-    """PostgreSQL cuts names at 63 bytes; a cut one would not be found again."""
+def test_a_run_is_identified_by_its_application_name() -> None:
+    """PostgreSQL truncates names at 63 bytes, and a truncated one would not be found."""
     assert len(names.application_name(2**62)) <= 63
     assert names.run_of_test_connection(names.application_name(4711)) == 4711
     for other in ("", "psql", "django-schema-runner", "django-schema-runner x", "my 4711"):
@@ -29,7 +29,7 @@ def test_a_run_is_known_by_its_application_name() -> None:
 )
 @pytest.mark.parametrize("suffix", ["", "_8", "_123"])
 def test_database_names_fit_the_limit_of_postgresql(name: str, suffix: str) -> None:
-    """63 bytes, in whole characters; only what is too long is changed."""
+    """Names that are too long are cut to 63 bytes, in whole characters; others stay the same."""
     fitting = names.database_name(name, suffix)
     assert len(fitting.encode()) <= 63
     assert fitting.endswith(suffix)
@@ -37,7 +37,7 @@ def test_database_names_fit_the_limit_of_postgresql(name: str, suffix: str) -> N
     assert fitting != names.database_name(name + "x", suffix)
 
 
-def test_databases_made_from_one_name_differ() -> None:
+def test_derived_database_names_differ() -> None:
     for name in ("short", "n" * 63):
         made = [names.clone_database(name, worker) for worker in (1, 2, 11)]
         made += [names.database_of_run(name, run) for run in (1, 2**61)]
@@ -46,7 +46,7 @@ def test_databases_made_from_one_name_differ() -> None:
 
 
 RUN, WORKER = st.integers(0, 2**62 - 1), st.integers(1, 200)
-# Also too long ones, and those that look like what is made of them.
+# Also names that are too long, and those that look like derived ones.
 REQUEST = st.one_of(
     st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=70),
     st.builds(names.database_of_run, st.just("test_shop"), RUN),
@@ -56,10 +56,10 @@ REQUEST = st.one_of(
 
 @settings(deadline=None)
 @given(REQUEST, RUN, RUN, WORKER, st.text("0123456789abcdef", min_size=12, max_size=40))
-def test_databases_of_runs_are_known_by_their_names(
+def test_databases_of_runs_are_recognised_by_name(
     request: str, run: int, other: int, worker: int, fingerprint: str
 ) -> None:
-    """All that are made for a request, and not what a person calls one."""
+    """All names derived from a requested one, and none that a person would choose."""
     hosts = [names.database_of_run(request, run)]
     hosts.append(names.database_of_fingerprint(request, fingerprint))
     empty = [names.clone_database(host, 0) for host in (request, *hosts)]

@@ -10,7 +10,7 @@ import pytest
 
 from schema_runner.workers.pipes import Receiver, Sender
 
-# More than the pipe of any system holds.
+# More than the buffer of any system's pipe.
 LARGE = "x" * (1 << 22)
 
 Ends = tuple[Connection, Connection]
@@ -18,7 +18,7 @@ Ends = tuple[Connection, Connection]
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
-    """Where a pipe is read and where it is written."""
+    """The read end and the write end of a pipe."""
     reading, writing = Pipe(duplex=False)
     with reading, writing:
         yield reading, writing
@@ -31,18 +31,18 @@ def receiver(ends: Ends) -> Receiver:
 
 @pytest.fixture
 def sender(ends: Ends) -> Sender:
-    """A sender that waits until there is room."""
+    """A sender that blocks while the pipe is full."""
     return Sender(ends[1], waits=True)
 
 
-def framed(message: object) -> bytes:
-    """Return a message as it goes through a pipe."""
+def frame(message: object) -> bytes:
+    """Return a message in the format of the pipe."""
     data = pickle.dumps(message)
     return struct.pack("!Q", len(data)) + data
 
 
-def test_messages_come_out_whole_and_in_order(receiver: Receiver, sender: Sender) -> None:
-    """A sender says how many bytes it has sent."""
+def test_messages_arrive_complete_and_in_order(receiver: Receiver, sender: Sender) -> None:
+    """`send` returns the number of bytes sent."""
     assert receiver.receive() == []
     for message in ("one", {"two": 2}, None, ()):
         sender.send(message)
@@ -53,9 +53,9 @@ def test_messages_come_out_whole_and_in_order(receiver: Receiver, sender: Sender
     assert len(receiver.read_bytes()) == sent
 
 
-def test_a_message_that_comes_in_parts_is_put_together(ends: Ends, receiver: Receiver) -> None:
-    """Byte by byte, the last with the beginning of the next."""
-    data, following = framed("first"), framed("second")
+def test_a_message_in_parts_is_assembled(ends: Ends, receiver: Receiver) -> None:
+    """Byte by byte, with the end of one message and the start of the next in one read."""
+    data, following = frame("first"), frame("second")
     for byte in data[:-1]:
         os.write(ends[1].fileno(), bytes([byte]))
         assert receiver.receive() == []
@@ -65,8 +65,8 @@ def test_a_message_that_comes_in_parts_is_put_together(ends: Ends, receiver: Rec
     assert receiver.receive() == ["second"]
 
 
-def test_peek_leaves_messages_to_be_received(receiver: Receiver, sender: Sender) -> None:
-    """However often it is asked; `next` takes them one by one."""
+def test_peek_does_not_consume_messages(receiver: Receiver, sender: Sender) -> None:
+    """Any number of times; `next` then returns them one by one."""
     sender.send(1)
     assert receiver.peek() == [1]
     sender.send(2)
@@ -76,8 +76,10 @@ def test_peek_leaves_messages_to_be_received(receiver: Receiver, sender: Sender)
     assert receiver.peek() == []
 
 
-def test_a_waiting_sender_fills_the_pipe_again(receiver: Receiver, sender: Sender) -> None:
-    """While another thread reads, what is larger than the pipe comes through in one call."""
+def test_a_blocking_sender_continues_when_there_is_room(
+    receiver: Receiver, sender: Sender
+) -> None:
+    """While another thread reads, one call sends more than the pipe's buffer."""
     read: list[object] = []
     reader = threading.Thread(target=lambda: read.extend([receiver.next(), receiver.next()]))
     reader.start()
@@ -87,8 +89,8 @@ def test_a_waiting_sender_fills_the_pipe_again(receiver: Receiver, sender: Sende
     assert read == [LARGE, "after it"]
 
 
-def test_a_sender_that_does_not_wait_keeps_the_rest(ends: Ends, receiver: Receiver) -> None:
-    """Until it is flushed, as often as there is room, and in order."""
+def test_a_non_blocking_sender_keeps_the_rest(ends: Ends, receiver: Receiver) -> None:
+    """A sender that does not block keeps the rest until `flush`, in order."""
     sender = Sender(ends[1], waits=False)
     sender.send(LARGE)
     sender.send("after it")
@@ -100,11 +102,11 @@ def test_a_sender_that_does_not_wait_keeps_the_rest(ends: Ends, receiver: Receiv
     assert read == [LARGE, "after it"]
 
 
-# None of the next message, half of its length, its length, or the beginning of it.
+# Nothing of the next message, half of its length, its length, or the start of it.
 @pytest.mark.parametrize("length", [0, 3, 8, 12])
-def test_half_a_message_is_nothing(ends: Ends, receiver: Receiver, length: int) -> None:
-    """Messages that came whole before it are received, then there is nothing to wait for."""
-    os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:length])
+def test_an_incomplete_message_is_ignored(ends: Ends, receiver: Receiver, length: int) -> None:
+    """Complete messages before it are received; the rest is discarded at the end of the pipe."""
+    os.write(ends[1].fileno(), frame("whole") + frame("broken off")[:length])
     ends[1].close()
     assert receiver.next() == "whole"
     assert receiver.next() is None
@@ -112,10 +114,12 @@ def test_half_a_message_is_nothing(ends: Ends, receiver: Receiver, length: int) 
     assert receiver.receive() == []
 
 
-def test_half_a_message_in_an_open_pipe_does_not_block(ends: Ends, receiver: Receiver) -> None:
-    """A process that a test has left has the end of its dead worker."""
+def test_an_incomplete_message_in_an_open_pipe_does_not_block(
+    ends: Ends, receiver: Receiver
+) -> None:
+    """A process started by a test may hold the write end of its dead worker."""
     with os.fdopen(os.dup(ends[1].fileno()), "wb"):
-        os.write(ends[1].fileno(), framed("whole") + framed("broken off")[:-1])
+        os.write(ends[1].fileno(), frame("whole") + frame("broken off")[:-1])
         ends[1].close()
         assert receiver.receive() == ["whole"]
         assert receiver.receive() == []
@@ -126,20 +130,20 @@ def test_half_a_message_in_an_open_pipe_does_not_block(ends: Ends, receiver: Rec
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, waits: bool) -> None:
-    """Python ignores SIGPIPE, so that it can be caught."""
+    """Python ignores SIGPIPE, so the error can be caught."""
     ends[0].close()
     with pytest.raises(BrokenPipeError):
         Sender(ends[1], waits=waits).send("unread")
 
 
-def test_what_cannot_be_pickled_is_not_sent(receiver: Receiver, sender: Sender) -> None:
+def test_objects_that_cannot_be_pickled_are_not_sent(receiver: Receiver, sender: Sender) -> None:
     with pytest.raises((pickle.PicklingError, AttributeError)):
         sender.send(lambda: None)
     sender.send("next")
     assert receiver.receive() == ["next"]
 
 
-def test_bytes_are_read_as_they_come(ends: Ends, receiver: Receiver) -> None:
+def test_bytes_are_read_without_framing(ends: Ends, receiver: Receiver) -> None:
     """The bell has no messages."""
     assert receiver.read_bytes() == b""
     os.write(ends[1].fileno(), b"..")

@@ -12,7 +12,7 @@ from schema_runner.scheduling.plan import Ordering, Plan
 
 
 class Case:
-    """What a test case is to a plan."""
+    """What a plan needs of a test case."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -22,7 +22,7 @@ class Case:
 
 
 def suite(**classes: list[float]) -> tuple[list[list[Any]], History]:
-    """Return the subsuites of classes whose tests take so long, and a history that knows it."""
+    """Return subsuites of classes with tests of these seconds, and a history with their times."""
     subsuites: list[list[Any]] = []
     records, class_records = {}, {}
     for name, seconds in classes.items():
@@ -49,7 +49,7 @@ def plan(
 
 
 def parts_of(planned: Plan, subsuites: list[list[Any]]) -> list[str]:
-    """Return the names of the classes of the parts."""
+    """Return the names of the classes in each part."""
     return [type(subsuites[part.subsuite][0]).__name__ for part in planned.parallel]
 
 
@@ -58,7 +58,7 @@ def with_long(history: History, record: ClassRecord) -> History:
 
 
 def test_the_longest_class_comes_first() -> None:
-    """A new test is taken to last as long as the middle known one."""
+    """A new test is assumed to take the median time of known ones."""
     subsuites, history = suite(A=[0.1] * 5, B=[2.0], C=[0.2, 0.2], D=[1.0])
     assert parts_of(plan(subsuites, history), subsuites) == ["B", "D", "A", "C"]
     subsuites, history = suite(A=[1.0], B=[3.0], C=[9.0], New=[0.0])
@@ -77,13 +77,13 @@ def test_stages_and_failures_come_before_length() -> None:
     assert [part.stage for part in planned.parallel] == [0, 0, 1, 1]
 
 
-def test_a_class_that_would_hold_up_the_run_is_divided() -> None:
-    """Into pieces of a quarter of a worker's share, with its tests in order."""
+def test_a_class_that_would_delay_the_run_is_divided() -> None:
+    """Into parts of a quarter of a worker's share, with its tests in order."""
     subsuites, history = suite(Long=[1.0] * 16, A=[2.0], B=[2.0])
     planned = plan(subsuites, history)
     pieces = [part.positions for part in planned.parallel if part.subsuite == 0]
     assert pieces == [tuple(range(n, n + 2)) for n in range(0, 16, 2)]
-    # Not so where other classes fill the time.
+    # Not divided, because other classes fill the time.
     subsuites, history = suite(**{f"C{n}": [1.0] * 4 for n in range(4)})
     assert len(plan(subsuites, history).parallel) == 4
 
@@ -93,8 +93,8 @@ def test_a_class_that_would_hold_up_the_run_is_divided() -> None:
     [(True, 0.0), (False, 5.0), (None, 0.0)],
     ids=["state", "set-up", "unknown"],
 )
-def test_a_class_stays_whole(keeps_state: bool | None, overhead: float) -> None:
-    """It keeps state, or it is unknown whether it does, or its set-up is as long as its tests."""
+def test_a_class_is_not_divided(keeps_state: bool | None, overhead: float) -> None:
+    """If it keeps state, or may do so, or its set-up takes as long as its tests."""
     subsuites, history = suite(Long=[1.0] * 16, A=[2.0], B=[2.0])
     if keeps_state is None:
         history = History(history.tests, {})
@@ -103,8 +103,8 @@ def test_a_class_stays_whole(keeps_state: bool | None, overhead: float) -> None:
     assert len(plan(subsuites, history).parallel) == 3
 
 
-def test_pieces_are_the_longer_the_longer_a_set_up_takes() -> None:
-    """Ten times as long, at least."""
+def test_parts_are_longer_if_set_up_takes_longer() -> None:
+    """Each part takes at least ten times as long as the class's set-up."""
     subsuites, history = suite(Long=[1.0] * 40, A=[1.0])
     history = with_long(history, ClassRecord(1.0, keeps_state=False, day=1))
     pieces = [part for part in plan(subsuites, history).parallel if part.subsuite == 0]
@@ -113,7 +113,7 @@ def test_pieces_are_the_longer_the_longer_a_set_up_takes() -> None:
 
 @given(st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=12), max_size=8), st.integers(1, 5))
 def test_each_test_is_in_one_part(classes: list[list[float]], workers: int) -> None:
-    """In the order of its class, however it is divided."""
+    """Each test is in one part, in the order of its class."""
     subsuites, history = suite(**{f"C{n}": seconds for n, seconds in enumerate(classes)})
     planned = plan(subsuites, history, workers=workers)
     for index, tests in enumerate(subsuites):

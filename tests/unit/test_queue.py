@@ -9,17 +9,17 @@ from schema_runner.scheduling.queue import Part, PartQueue
 
 
 def queue(*subsuites: str) -> PartQueue:
-    """Return a schedule of classes: a letter a test, a capital one that is serial."""
+    """Return a queue of classes: one letter for each test, a capital for a serial one."""
     return Plan(subsuites, workers=2, is_serial=str.isupper).queue()
 
 
 def take(parts: PartQueue, *, is_alone: bool) -> Any:
-    """Return a part, or None."""
+    """Return the next part, or None."""
     return parts.take(stage=0, others=[0], is_alone=is_alone)
 
 
 def taken(parts: PartQueue, *, is_alone: bool = True) -> list[tuple[int, tuple[int, ...]]]:
-    """Take all there are, and return the subsuite and the positions of each."""
+    """Take all parts, and return the subsuite and the positions of each."""
     found = []
     while part := take(parts, is_alone=is_alone):
         found.append((part.subsuite, part.positions))
@@ -36,7 +36,7 @@ def test_classes_come_in_the_order_of_the_suite() -> None:
 
 
 def test_serial_tests_come_after_all_others_and_alone() -> None:
-    """They are parts of their own, which wait until a worker is alone."""
+    """Serial parts wait until no other worker is running tests."""
     parts = queue("AB", "cDe", "f")
     assert taken(parts) == [(1, (0, 2)), (2, (0,)), (0, (0, 1)), (1, (1,))]
     parts = queue("a", "B")
@@ -46,8 +46,8 @@ def test_serial_tests_come_after_all_others_and_alone() -> None:
     assert parts.is_empty
 
 
-def test_what_is_put_back_comes_next() -> None:
-    """As a part with a key of its own, and with the deaths it has caused."""
+def test_a_returned_part_comes_next() -> None:
+    """A returned part has a new key, and the number of deaths that it has caused."""
     parts = queue("abc", "d")
     first = take(parts, is_alone=False)
     parts.put_back(first, [1, 2], deaths=1)
@@ -57,8 +57,8 @@ def test_what_is_put_back_comes_next() -> None:
     assert taken(parts) == [(1, (0,))]
 
 
-def test_what_is_put_back_stays_serial() -> None:
-    """However often, and parallel parts still go first."""
+def test_a_returned_part_stays_serial() -> None:
+    """A returned part stays serial, and parallel parts still come first."""
     parts = queue("ABC", "d")
     beside, alone = take(parts, is_alone=True), take(parts, is_alone=True)
     for positions in ([1, 2], [2]):
@@ -77,8 +77,8 @@ def ahead(parts: PartQueue, workers: int) -> int:
     return next(n for n in held if not parts.has_more_for([Part(0, 0, (0,))] * n, workers))
 
 
-def test_workers_get_parts_ahead_while_there_are_many() -> None:
-    """At least one each, and few enough that all workers end at once; or none, as told."""
+def test_workers_get_several_parts_while_there_are_many() -> None:
+    """At least one for each worker, and few enough that all end together."""
     many, few = queue(*["a"] * 100), queue(*["a"] * 7)
     assert ahead(many, 2) > ahead(many, 8) > ahead(few, 2) == 1
     assert ahead(queue(*["a"] * 10_000), 2) < 20
@@ -93,13 +93,13 @@ def test_workers_get_parts_ahead_while_there_are_many() -> None:
 
 
 def timed(seconds: dict[tuple[int, str], float]) -> PartQueue:
-    """Return a schedule of parts that have these stages and names, and take so long."""
+    """Return a queue of parts with these stages, names and seconds."""
     parts = [Part(key, key, (0,), stage=stage) for key, (stage, _) in enumerate(seconds)]
     return PartQueue(parts, seconds=lambda part: list(seconds.values())[part.subsuite])
 
 
-def test_little_work_ahead_is_enough() -> None:
-    """One that is long is not taken by a worker that has something to do."""
+def test_a_busy_worker_gets_no_long_part() -> None:
+    """A busy worker is not given a long part in advance."""
     long = timed({(0, str(n)): 1.0 for n in range(100)})
     short = timed({(0, str(n)): 0.001 for n in range(100)})
     assert ahead(long, 2) == 1
@@ -116,7 +116,7 @@ def taken_by(parts: PartQueue, *, stage: int, others: list[int], number: int = 9
 
 
 def test_stages_come_in_order() -> None:
-    """A worker that has come to a stage does not go back; others see to what is left."""
+    """A worker that has reached a stage does not go back to an earlier one."""
     parts = timed({(0, "a"): 1.0, (0, "b"): 1.0, (1, "c"): 1.0, (2, "d"): 1.0})
     assert taken_by(parts, stage=0, others=[0], number=1) == [0]
     assert taken_by(parts, stage=1, others=[0]) == [2, 3]
@@ -125,21 +125,21 @@ def test_stages_come_in_order() -> None:
     assert parts.is_empty
 
 
-def test_what_would_hold_up_the_run_does_not_wait_for_its_stage() -> None:
-    """One of two workers goes ahead, unless none would be left for what comes before."""
+def test_a_part_that_would_delay_the_run_does_not_wait_for_its_stage() -> None:
+    """One of two workers starts early on a long part, unless earlier stages need all workers."""
     for others, expected in (([0], [2, 3]), ([1], [0, 1, 2, 3]), ([], [0, 1, 2, 3])):
         parts = timed({(0, "a"): 2.0, (0, "b"): 2.0, (1, "c"): 9.0, (1, "d"): 1.0})
         assert taken_by(parts, stage=0, others=others) == expected
 
-    # Without estimates all do.
+    # Without estimates, all wait.
     parts = PartQueue([Part(1, 0, (0,)), Part(2, 1, (0,), stage=1)])
     assert taken_by(parts, stage=0, others=[0]) == [0, 1]
 
 
 @given(st.lists(st.text("aB", max_size=4), max_size=6), st.lists(st.integers(0, 11)))
-def test_each_test_is_handed_out_once(subsuites: list[str], steps: list[int]) -> None:
+def test_each_test_is_taken_once(subsuites: list[str], steps: list[int]) -> None:
     parts, under_way, run = queue(*subsuites), list[Part](), list[tuple[int, int]]()
-    # In the end all that is taken is run.
+    # All parts are taken in the end.
     for step in itertools.chain(steps, itertools.cycle([0, 11])):
         if not under_way and parts.is_empty:
             break

@@ -1,4 +1,4 @@
-"""What a recording of a build finds, and whether a change of it is seen."""
+"""What the recording of a build finds, and which later changes it detects."""
 
 import json
 import os
@@ -15,7 +15,7 @@ IMPORTED = [f"library/{name}.py" for name in _NAMES]
 
 
 def test_imports_are_followed(site: Site) -> None:
-    """From migrations, through any modules, which may have been imported long before."""
+    """From migrations, through any modules, even those imported long before."""
     found = site.dependencies()
     assert set(IMPORTED) <= found.keys()
     assert found.keys().isdisjoint({"library/views.py", "config/settings.py"})
@@ -35,8 +35,8 @@ IMPORTS = {
 }
 
 
-def test_each_way_to_import(site: Site) -> None:
-    """Of a name in a package, of a module, by an alias, relatively, and for import_string."""
+def test_forms_of_imports(site: Site) -> None:
+    """Names in a package, modules, aliases, relative imports and import_string."""
     for path, statement in IMPORTS.items():
         site.write(path, "value = 1\n")
         site.add(f"{MIGRATIONS}/0001_initial.py", f"def again():\n    {statement}")
@@ -44,8 +44,8 @@ def test_each_way_to_import(site: Site) -> None:
     assert site.notices(found, dict.fromkeys(IMPORTS, "value = 2\n")) == [*IMPORTS]
 
 
-def test_what_was_not_there(site: Site) -> None:
-    """A module that an import has sought, a file and a folder: each counts when it appears."""
+def test_missing_files_and_modules(site: Site) -> None:
+    """A missing module, file or folder that the build looked for counts when it appears."""
     site.add("library/rates.py", "try: import local_rates\nexcept ImportError: pass\n")
     build = "import glob; glob.glob('none/*')\ntry: open('data/more.csv')\nexcept OSError: pass"
     found = site.dependencies(build)
@@ -55,7 +55,7 @@ def test_what_was_not_there(site: Site) -> None:
 
 
 def test_receivers_of_signals(site: Site) -> None:
-    """A handler of `post_migrate` makes rows, and so does what it imports."""
+    """A handler of `post_migrate` creates rows, so its module and what it imports count."""
     site.write("library/handlers.py", "from . import groups\n\ndef make(**kwargs): pass\n")
     site.write("library/groups.py", "NAMES = []\n")
     site.configure('SCHEMA_RUNNER["FIXTURES"] = []')
@@ -70,7 +70,7 @@ NEEDING_MODELS: list[Change] = [
     ("configure", 'SCHEMA_RUNNER["FIXTURES"] = ["books"]'),
     ("replace", "library/seeders.py", "pass", "apps.get_model('a')"),
     ("configure", 'MIGRATION_MODULES = {"library": None}'),
-    # No package.
+    # Not a package.
     ("rename", f"{MIGRATIONS}/__init__.py", "other.py"),
     ("configure", 'DATABASES["default"]["TEST"] = {"MIGRATE": False}'),
 ]
@@ -78,14 +78,14 @@ NEEDING_MODELS: list[Change] = [
 
 @pytest.mark.parametrize("change", NEEDING_MODELS, ids=" ".join)
 def test_modules_of_models(site: Site, change: Change) -> None:
-    """They count where a build may use the models themselves, not the historical ones."""
+    """They count if a build may use the models themselves instead of the historical ones."""
     site.configure('SCHEMA_RUNNER["FIXTURES"] = []')
     site.change(*change)
     assert "library/models.py" in site.dependencies()
 
 
 def test_settings_that_are_read(site: Site) -> None:
-    """Their values count, wherever they come from."""
+    """Their values count, from any source."""
     site.add("library/rates.py", "from django.conf import settings\nRATE = settings.RATE\n")
     site.add("library/late.py", "from django.conf import settings\ngetattr(settings, 'MORE', 1)\n")
     found = site.dependencies()
@@ -97,7 +97,7 @@ def test_settings_that_are_read(site: Site) -> None:
 
 
 def test_installed_packages_that_are_imported(site: Site) -> None:
-    """It is their version that counts."""
+    """Their versions count."""
     site.add("library/rates.py", "import useful")
     found = site.dependencies("import useful; open(useful.__file__).close()")
     assert [name for name in found if "useful" in name] == ["package:useful"]
@@ -118,7 +118,7 @@ OPENED = {
 
 
 def test_opened_files(site: Site) -> None:
-    """However, and in whichever thread; with their names from the project's root."""
+    """Opened in any way and in any thread; named relative to the project's root."""
     found = site.recordings(OPENED)
     assert [name for name in OPENED if "data/rates.csv" not in found[name]] == []
     for text in ("3,4\n", None):
@@ -136,7 +136,7 @@ LISTED = {
 
 
 def test_listed_folders(site: Site) -> None:
-    """The names in them count, and not what Python compiles."""
+    """The names in them count, except compiled Python files."""
     found = site.recordings(LISTED)
     assert [name for name in LISTED if "data/" not in found[name]] == []
     compiled = "data/__pycache__/a.cpython-311.pyc"
@@ -146,7 +146,7 @@ def test_listed_folders(site: Site) -> None:
 
 
 def test_modules_imported_meanwhile(site: Site) -> None:
-    """They count by their sources, compiled or not; what they import counts as well."""
+    """Their sources count, compiled or not, and so do the modules that they import."""
     site.write("tools/__init__.py", "")
     site.write("tools/made.py", "from tools import more\n")
     site.write("tools/more.py", "")
@@ -175,16 +175,16 @@ NOT_COUNTED = {
 }
 
 
-def test_what_does_not_count(site: Site) -> None:
-    """What the build has written itself, and what is not the project's."""
+def test_files_that_do_not_count(site: Site) -> None:
+    """Files that the build itself wrote, and files outside of the project."""
     site.write(".venv/lib/site-packages/tool.py", "")
     found = site.recordings({"nothing": "pass", **NOT_COUNTED})
     for name in NOT_COUNTED:
         assert (name, found[name].keys()) == (name, found["nothing"].keys())
 
 
-def test_nothing_counts_before_or_after(site: Site) -> None:
-    """The hook, which stays and is added once, is quiet; each recording has its own."""
+def test_the_hook_is_inactive_between_recordings(site: Site) -> None:
+    """The audit hook is installed once and does nothing between recordings."""
     code = """
         added = []
         sys.addaudithook(lambda event, args: added.append(event == "sys.addaudithook"))
@@ -215,7 +215,7 @@ def test_the_hook_never_raises(site: Site) -> None:
 
 
 def test_loading_fixtures(site: Site) -> None:
-    """loaddata lists the working directory, where any file may appear, for names it seeks."""
+    """Of new files in the folders that loaddata lists, only those of that fixture count."""
     find = """
         from django.core.management.commands.loaddata import Command
         search = Command()
@@ -228,12 +228,12 @@ def test_loading_fixtures(site: Site) -> None:
 
 
 def test_a_file_changed_during_the_build(site: Site) -> None:
-    """Whether the build has read the former content or the new one is unknown."""
+    """It is unknown whether the build read the old or the new content."""
     build = "open('data/rates.csv').close()\nos.utime('data/rates.csv', (4e9, 4e9))"
     assert not site.is_unchanged(site.dependencies(build))
 
 
-def test_dependencies_are_found_in_another_folder(site: Site, tmp_path: Path) -> None:
+def test_dependencies_are_relocatable(site: Site, tmp_path: Path) -> None:
     found = site.dependencies("open('data/rates.csv').close(); os.listdir('data')")
     assert not [name for name in found if os.path.isabs(name)]
     (tmp_path / "moved").mkdir()
@@ -243,8 +243,8 @@ def test_dependencies_are_found_in_another_folder(site: Site, tmp_path: Path) ->
     assert moved.notices(found, {"data/rates.csv": "7\n"}) == ["data/rates.csv"]
 
 
-def test_files_elsewhere_have_their_whole_names(site: Site, tmp_path: Path) -> None:
-    """Such as what lies beside the project, where that is not the temporary folder."""
+def test_files_outside_the_project_have_absolute_names(site: Site, tmp_path: Path) -> None:
+    """Files next to the project have absolute names; temporary files do not count."""
     beside = tmp_path / "beside.csv"
     beside.write_text("1")
     opened = f"open({str(beside)!r}).close()"

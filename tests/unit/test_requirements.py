@@ -1,11 +1,11 @@
-"""What is said where the package cannot run."""
+"""The errors if the package cannot run: on Windows, or without libpq."""
 
 import subprocess
 import sys
 
 import pytest
 
-# As on Windows, for what is imported from here on.
+# Simulates Windows for all later imports.
 WINDOWS = """
 import os, signal, sys
 import asyncio, multiprocessing.connection, psycopg, subprocess
@@ -21,7 +21,7 @@ for name in ABSENT: sys.modules.pop(name, None)
 del os.fork, os.register_at_fork, signal.SIGALRM, signal.SIGHUP, signal.pthread_sigmask
 sys.platform = "win32"
 """
-# As where neither a package of psycopg's brings libpq along nor the system has it.
+# Simulates psycopg without its binary package, on a system without libpq.
 WITHOUT_LIBPQ = """
 import ctypes.util, sys
 sys.modules |= {"psycopg_binary": None, "psycopg_c": None}
@@ -40,7 +40,7 @@ assert schema_runner.current_worker() is None
 """
 NO_WINDOWS = "django-schema-runner does not run on Windows. Use WSL, or set TEST_RUNNER"
 NO_LIBPQ = "psycopg 3 finds no libpq, PostgreSQL's C library. Run pip install 'psycopg[binary]'"
-# What a run does first, in a project without psycopg2.
+# The first step of a run, in a project without psycopg2.
 SET_UP = """
 import django
 from django.conf import settings
@@ -68,13 +68,13 @@ def run(code: str) -> list[str]:
     ).stderr.splitlines()
 
 
-@pytest.mark.parametrize(("code", "said"), CASES)
-def test_one_line_says_what_to_do(code: str, said: str) -> None:
-    """As the last one of a traceback, or of the command."""
+@pytest.mark.parametrize(("code", "message"), CASES)
+def test_the_error_is_one_line(code: str, message: str) -> None:
+    """The last line of the traceback, or the only one of the command."""
     *_, last = run(code)
-    assert last.partition("Error: ")[2].startswith(said)
+    assert last.partition("Error: ")[2].startswith(message)
 
 
 def test_on_windows_tests_can_be_run_by_django() -> None:
-    """They may have decorators of this package, and the app may be installed."""
+    """Django's runner runs tests that have decorators of this package, with the app installed."""
     assert run(f"{WINDOWS}\n{EVERYTHING_ELSE}") == []

@@ -1,4 +1,4 @@
-"""The command of a script whose parser is not Django's."""
+"""The rerun command for a script whose parser is not Django's."""
 
 import sys
 
@@ -7,10 +7,10 @@ import pytest
 from schema_runner.reporting.rerun_command import RerunCommand
 
 
-def test_a_script_is_given_no_option_that_it_does_not_know(
+def test_no_option_is_added_for_unknown_scripts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where a test needs a worker, what was typed shows it again as it is."""
+    """If a test needs a worker, the command is shown as it was typed."""
     monkeypatch.setattr(sys, "argv", ["runtests.py", "--parallel", "2", "a b"])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-X", "dev", *sys.argv])
     command = RerunCommand(object, {"parallel": 2})

@@ -10,15 +10,15 @@ def ran(
 
 
 def run_log(*events: Event) -> RunLog:
-    """Return the course of a run with two workers."""
+    """Return the log of a run with two workers."""
     found = RunLog()
     for event in [WorkerReady(1, 0.1, False), WorkerReady(2, 0.1, False), *events]:
         found(event)
     return found
 
 
-def test_what_came_before_is_what_the_same_process_has_run() -> None:
-    """Not what another worker has, nor one of the same number that has died."""
+def test_earlier_tests_of_the_same_process() -> None:
+    """Not those of another worker, or of a dead worker with the same number."""
     found = run_log(
         *ran("a", 1, 0.0),
         *ran("b", 2, 0.0),
@@ -37,8 +37,8 @@ def test_what_came_before_is_what_the_same_process_has_run() -> None:
     assert found.before("setUpClass (H)") == ["b"]
 
 
-def test_what_was_beside_was_under_way_in_another_worker() -> None:
-    """For any part of the time, in the order in which it began."""
+def test_concurrent_tests_of_other_workers() -> None:
+    """Tests that overlapped in time in another worker, in order of their start."""
     found = run_log(
         *ran("a", 1, 10.0, 2.0, Outcome.FAILED),
         *ran("before", 2, 8.0, 1.9),
@@ -53,8 +53,8 @@ def test_what_was_beside_was_under_way_in_another_worker() -> None:
     assert found.beside(["a", "same worker"]) == found.beside(["a"])
 
 
-def test_only_the_first_time_counts() -> None:
-    """A retry is in another process."""
+def test_only_the_first_attempt_counts() -> None:
+    """A retry runs in another process."""
     found = run_log(
         *ran("a", 1, 0.0),
         *ran("b", 1, 1.0, outcome=Outcome.FAILED),

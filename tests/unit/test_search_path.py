@@ -25,7 +25,7 @@ def locations(**options: Any) -> Locations:
 
 
 def assigned(given: Locations | None, **options: Any) -> dict[str, Any]:
-    """Return settings with such OPTIONS to which something was assigned."""
+    """Return settings with these OPTIONS, assigned to a schema."""
     settings: dict[str, Any] = {"OPTIONS": options}
     set_locations(settings, given)
     return settings
@@ -38,13 +38,13 @@ Options = dict[str, Any]
 @pytest.mark.parametrize(
     ("options", "changes", "expected"),
     [
-        # What the user has in OPTIONS["options"] stays, and ours comes last, where it wins.
+        # The user's OPTIONS["options"] stay, and ours come last, so that they win.
         ({"options": "-c a=5s", "b": "x"}, {}, {"options": f"-c a=5s {PATH}", "b": "x"}),
-        # What is left over is known by the name of the application, whatever the project has set.
+        # Leftover connections are recognised by application_name, which overrides the project's.
         ({"application_name": "mine"}, {}, {"options": PATH}),
-        # A build has no schema yet; only whose connection it is can be seen.
+        # During a build there is no schema yet, so only application_name is set.
         (MEMORY, {"worker": None}, {**MEMORY, "application_name": APPLICATION}),
-        # A pooler that refuses startup options is not given any.
+        # A pooler that refuses startup options gets none.
         ({}, {"sets_path_on_connect": True}, {}),
     ],
 )
@@ -57,7 +57,7 @@ def test_options_of_connections(options: Options, changes: Options, expected: Op
 
 
 def test_the_dict_stays_and_its_options_are_a_copy() -> None:
-    """Threads share the dict; the OPTIONS in it are the project's own and come back."""
+    """Threads share the dict; the project's OPTIONS are unchanged, and restored later."""
     own = dict(MEMORY)
     settings: dict[str, Any] = {"OPTIONS": own}
     set_locations(settings, locations(**own))
@@ -69,15 +69,15 @@ def test_the_dict_stays_and_its_options_are_a_copy() -> None:
 
 
 def test_settings_can_be_pickled_and_read_back_from_their_repr() -> None:
-    """Spawned workers are sent them; Django's own tests write settings to files, as others do."""
+    """Spawned workers unpickle them; Django's own tests write settings to files."""
     settings = assigned(locations())
     received = pickle.loads(pickle.dumps(settings))
     assert Locations.of(received).for_worker(2).location == Location("test_x", ("test_w2_8",))
     assert eval(repr(settings))["NAME"] == "test_x"
 
 
-def test_a_worker_too_many_is_told_that_it_has_no_schema() -> None:
-    """multiprocessing.Pool gives what replaces a dead worker the next number."""
+def test_a_replacement_worker_has_no_schema() -> None:
+    """multiprocessing.Pool gives the replacement of a dead worker the next number."""
     with pytest.raises(SchemaRunnerError, match="no schema for worker 3"):
         locations().for_worker(3)
 
@@ -102,12 +102,12 @@ QUOTED = [
 
 @pytest.mark.parametrize(("name", "quoted", "escaped"), QUOTED)
 def test_schemas_of_the_project_are_quoted(name: str, quoted: str, escaped: str) -> None:
-    """Spaces and backslashes once more, for libpq splits its options at spaces."""
+    """Spaces and backslashes are escaped, because libpq splits options at spaces."""
     named = locations()._replace(by_worker={1: Location("x", ("w", name))})
     assert named.search_path == f"w,{quoted}"
     assert named.entries()["OPTIONS"]["options"] == f"-c search_path=w,{escaped}"
 
 
 def test_passwords_are_not_shown() -> None:
-    """Tracebacks with local variables, and logs, may show an assignment."""
+    """The repr of an assignment, as in tracebacks and logs, contains no password."""
     assert "s3cret" not in repr(locations(password="s3cret"))

@@ -13,7 +13,7 @@ def ids(tests: list[Any]) -> list[str]:
 
 
 def test_a_shard_is_the_same_in_any_order_of_the_suite() -> None:
-    """Shuffled suites of several machines add up what tests take in orders of their own."""
+    """Sums of seconds do not depend on the order of shuffled suites."""
     subsuites, history = suite(A=[0.1, 0.2, 0.3], B=[0.3, 0.2, 0.1], C=[0.2, 0.1, 0.3], D=[0.6])
     tests = [*chain(*subsuites)]
     for shard in (Shard(1, 2), Shard(2, 2)):
@@ -24,8 +24,8 @@ def test_a_shard_is_the_same_in_any_order_of_the_suite() -> None:
             assert sorted(ids(selection.of_shard(shuffled, shard, history))) == expected
 
 
-def test_the_order_stays_but_for_what_has_failed() -> None:
-    """Its class comes first, and in it the test itself; classes stay together."""
+def test_failed_tests_come_first_and_the_order_stays() -> None:
+    """Classes with failed tests come first, and in them those tests; classes stay together."""
     tests = [*chain(*suite(A=[1, 1], B=[1, 1, 1], C=[1])[0])]
     first = ids(selection.failed_first(tests, {"B.test_002", "C.test_000"}, lambda _: 0))
     assert first[:3] == ["B.test_002", "B.test_000", "B.test_001"]

@@ -21,7 +21,7 @@ def read(value: Any) -> Settings:
 
 
 def test_values_are_taken() -> None:
-    """Lists and tuples alike, of names, labels and tags; limits in whole seconds or parts."""
+    """Lists or tuples of names, labels and tags; limits as whole or fractional seconds."""
     assert Settings.read() == Settings(strategy="template", fixtures=(), seeders=())
     labels = ["slow", "library.tests"]
     given = {"FIXTURES": ["a"], "SEEDERS": ("django.db.reset_queries",), "SERIAL": labels}
@@ -83,13 +83,13 @@ NUMBER = '"RETRIES"] must be an integer, 0 or greater'
         ({"RESET": "Selectiv", "RETRIES": "1"}, "Did you mean 'selective'?\nSCHEMA_RUNNER"),
     ],
 )
-def test_a_mistake_is_one_error_that_says_what_to_do(value: Any, message: str) -> None:
+def test_a_mistake_is_one_error_with_a_hint(value: Any, message: str) -> None:
     with pytest.raises(SchemaRunnerError) as raised:
         read(value)
     assert message in str(raised.value)
 
 
-def test_options_of_the_command_line_win_where_they_are_given() -> None:
+def test_command_line_options_override_settings() -> None:
     with override_settings(SCHEMA_RUNNER={"TEST_TIMEOUT": 5, "ISOLATION": "database"}):
         neither = Settings.read(test_timeout=None, isolation=None)
         assert (neither.test_timeout, neither.isolation) == (5, "database")
@@ -98,8 +98,8 @@ def test_options_of_the_command_line_win_where_they_are_given() -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_keep_stands_in_for_keepdb_where_neither_flag_is_given(keep: bool) -> None:
-    """Also where code makes the runner; what that passes wins, as do the flags."""
+def test_keep_is_the_default_of_keepdb(keep: bool) -> None:
+    """It also applies to runners created in code; explicit arguments and flags override it."""
     parser = ArgumentParser()
     SchemaDiscoverRunner.add_arguments(parser)
 

@@ -1,4 +1,4 @@
-"""docs/settings.md lists the options and the environment variables that the code knows."""
+"""docs/settings.md lists all options and environment variables of the code."""
 
 import ast
 import re
@@ -16,18 +16,18 @@ from schema_runner.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 SOURCES = [*Path(schema_runner.__file__).parent.rglob("*.py")]
-# The settings that options override, by the options' names.
+# The settings that options override, by option.
 OVERRIDDEN = {
     **{name: name.upper() for name in Options().for_settings},
     "keepdb": "KEEP",
     "no_migrations": 'TEST["MIGRATE"]',
 }
-# A name of an environment variable.
+# The name of an environment variable.
 VARIABLE = r"[A-Z][A-Z0-9_]+"
 
 
 def table(page: str, *, having: str) -> list[list[str]]:
-    """Return the cells of the rows of a page's table that has this text."""
+    """Return the cells of the rows of the table that contains this text."""
     blocks = re.findall(r"(?:^\|.*\n)+", (DOCS / page).read_text(), re.MULTILINE)
     (found,) = [block for block in blocks if having in block]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines()]
@@ -48,7 +48,7 @@ def option_row(flag: str, action: Action) -> list[str]:
     shown = f"[{value}]" if action.nargs == "?" else value
     setting = OVERRIDDEN.get(action.dest, "-")
     default = getattr(Settings(), setting.lower(), action.default)
-    # Not in a dict, in which 0 would be False.
+    # Not a dict, in which 0 and False are the same key.
     text = "off" if default is False else "none" if default is None else f"`{default}`"
     option = f"`{flag} {shown}`" if shown else f"`{flag}`"
     return [option, text, setting if setting == "-" else f"`{setting}`"]
@@ -66,7 +66,7 @@ def test_the_settings_have_the_defaults_documented() -> None:
     assert documented == expected
 
 
-def test_the_options_documented_are_those_there_are() -> None:
+def test_the_options_are_documented() -> None:
     ours, stock = actions(SchemaDiscoverRunner), actions(DiscoverRunner)
     expected = [option_row(flag, ours[flag]) for flag in ours if flag not in stock]
     documented = [row[:3] for row in table("settings.md", having="| `--clear-pools` |")]
@@ -80,7 +80,7 @@ def is_environment(node: ast.AST) -> bool:
 
 
 def keys_read(tree: ast.AST) -> Iterator[ast.expr]:
-    """Yield what is looked up in `os.environ`, or in a parameter called `environ`."""
+    """Yield the keys looked up in `os.environ`, or in a parameter named `environ`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             method, owner = node.func.attr, node.func.value
@@ -97,7 +97,7 @@ def keys_read(tree: ast.AST) -> Iterator[ast.expr]:
 def variables_read(source: str) -> set[str]:
     """Return the environment variables that a module reads.
 
-    A name that is no constant comes from a table: it may be any in the module's constants.
+    A key that is no constant comes from a table, and can be any of the module's constants.
     """
     tree = ast.parse(source)
     constants = {
@@ -137,12 +137,12 @@ def variables_read(source: str) -> set[str]:
         ("_ALL = [Pair('A_B', 'C_D', 1)]\ndef f(environ, n): environ.get(n)", {"A_B", "C_D"}),
     ],
 )
-def test_variables_that_are_read_are_found(source: str, expected: set[str]) -> None:
+def test_environment_variables_are_found(source: str, expected: set[str]) -> None:
     assert variables_read(source) == expected
 
 
-def test_the_environment_variables_documented_are_those_that_are_read() -> None:
-    """Those of CI services are in another page's table."""
+def test_the_environment_variables_are_documented() -> None:
+    """Except those of CI services, which are in a table of another page."""
     read = set[str]().union(*(variables_read(path.read_text()) for path in SOURCES))
     rows = [row[:1] for row in table("settings.md", having="| `DJANGO_TEST_PROCESSES` |")]
     rows += table("order.md", having="`CI_NODE_INDEX`")

@@ -11,11 +11,11 @@ SECONDS = st.floats(0, 1000) | st.sampled_from([0.0, 1.0])
 
 
 def suites(seconds: st.SearchStrategy[float | None]) -> st.SearchStrategy[dict[str, Weight]]:
-    """Make suites of classes with such seconds, in any order."""
+    """Return suites of classes with these seconds, in any order."""
     return st.dictionaries(st.text(max_size=5), st.builds(Weight, TESTS, seconds), max_size=20)
 
 
-# With history, without, and with history of some.
+# With history, without, and with history for some classes.
 SUITES = suites(SECONDS) | suites(st.none()) | suites(SECONDS | st.none())
 
 
@@ -45,14 +45,14 @@ NO_SHARDS = [
 
 
 @pytest.mark.parametrize("text", NO_SHARDS)
-def test_what_is_no_shard_is_refused_with_what_to_write(text: str) -> None:
+def test_an_invalid_shard_is_an_error_with_the_format(text: str) -> None:
     with pytest.raises(ValueError, match=r"--shard takes a number .* --shard 2/4, or auto") as no:
         Shard.parse(text)
     assert str(no.value).endswith(f"not {text!r}.")
 
 
 ENGINES = [
-    # Two variables, the number of the first job, and others that the engine sets.
+    # Two variables, the number of the first job, and other variables that the service sets.
     ("CI_NODE_INDEX", "CI_NODE_TOTAL", 1, {}),
     ("CI_NODE_INDEX", "CI_NODE_TOTAL", 1, {"GITLAB_CI": "true"}),
     ("CI_NODE_INDEX", "CI_NODE_TOTAL", 0, {"HEROKU_TEST_RUN_ID": "e5e28b13"}),
@@ -69,8 +69,10 @@ GITLAB = {"CI_NODE_INDEX": "2", "CI_NODE_TOTAL": "3"}
 
 
 @pytest.mark.parametrize(("index", "total", "first", "engine"), ENGINES)
-def test_a_ci_engine_names_it(index: str, total: str, first: int, engine: dict[str, str]) -> None:
-    """Whether it counts from 0 or from 1; a job beyond the last one is refused."""
+def test_a_ci_service_sets_the_shard(
+    index: str, total: str, first: int, engine: dict[str, str]
+) -> None:
+    """The first job is number 0 or 1; a number beyond the total is an error."""
     for number in (1, 2, 4):
         environ = {**engine, index: str(number - 1 + first), total: "4", "PATH": "/bin"}
         assert Shard.from_environment(environ) == Shard(number, 4)
@@ -82,22 +84,22 @@ def test_a_ci_engine_names_it(index: str, total: str, first: int, engine: dict[s
 @pytest.mark.parametrize(
     ("environ", "shard"),
     [
-        # A job that is not parallel: GitLab says so in one variable, others in both.
+        # A job that is not parallel: GitLab sets one variable, others set both.
         ({"GITLAB_CI": "true", "CI_NODE_TOTAL": "1"}, Shard(1, 1)),
         ({"CI_NODE_INDEX": "", "CI_NODE_TOTAL": "1"}, Shard(1, 1)),
         ({"CIRCLE_NODE_INDEX": "0", "CIRCLE_NODE_TOTAL": "1", "CI_NODE_TOTAL": ""}, Shard(1, 1)),
-        # A job sets the variables of another engine, too.
+        # A job that also sets the variables of another service.
         ({**GITLAB, **CIRCLE, "CIRCLE_NODE_INDEX": "1"}, Shard(2, 3)),
     ],
 )
-def test_jobs_that_are_not_parallel_and_engines_that_agree(
+def test_jobs_that_are_not_parallel_and_services_that_agree(
     environ: dict[str, str], shard: Shard
 ) -> None:
-    """Empty variables are not set."""
+    """Empty variables count as unset."""
     assert Shard.from_environment(environ) == shard
 
 
-def test_variables_that_name_no_shard_are_all_listed() -> None:
+def test_variables_without_a_shard_are_listed() -> None:
     expected = "found nothing in .* by hand, such as --shard 2/4"
     with pytest.raises(ValueError, match=expected) as no:
         Shard.from_environment({"GITHUB_ACTIONS": "true"})
@@ -105,7 +107,7 @@ def test_variables_that_name_no_shard_are_all_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         ({"CI_NODE_INDEX": "2"}, "CI_NODE_INDEX='2', .*, and CI_NODE_TOTAL=''"),
         ({"CI_NODE_TOTAL": "2"}, "CI_NODE_INDEX='', .*, and CI_NODE_TOTAL='2'"),
@@ -117,9 +119,9 @@ def test_variables_that_name_no_shard_are_all_listed() -> None:
         ({"CIRRUS_CI": "true", "CI_NODE_INDEX": "1", "CI_NODE_TOTAL": "5"}, "Cirrus CI, where"),
     ],
 )
-def test_variables_that_make_no_sense_are_refused(environ: dict[str, str], said: str) -> None:
-    """With those that were looked at, and what to do without them."""
-    with pytest.raises(ValueError, match=rf"{said}.* by hand, such as --shard 2/4\."):
+def test_invalid_variables_are_an_error(environ: dict[str, str], message: str) -> None:
+    """The error lists the variables, and what to do without them."""
+    with pytest.raises(ValueError, match=rf"{message}.* by hand, such as --shard 2/4\."):
         Shard.from_environment(environ)
 
 
@@ -128,7 +130,7 @@ def test_variables_that_make_no_sense_are_refused(environ: dict[str, str], said:
 @example({"A": Weight(1, 1.0), "B": Weight(1, 1.0)}, 2)
 @example({name: Weight(1, n) for name, n in zip("abcz", (0.1, 0.2, 0.3, None), strict=True)}, 3)
 def test_each_class_is_in_one_shard(suite: dict[str, Weight], total: int) -> None:
-    """Whatever the order of discovery, in which the seconds of the classes are added up."""
+    """Each class is in one shard, regardless of the order of discovery."""
     found = shares(suite, total)
     assert set().union(*found) == set(suite)
     assert sum(map(len, found)) == len(suite)
@@ -136,14 +138,14 @@ def test_each_class_is_in_one_shard(suite: dict[str, Weight], total: int) -> Non
 
 
 def test_shards_are_the_same_on_every_machine() -> None:
-    """Whatever its locale and hash seed, and whatever its version of Python."""
+    """Regardless of locale, hash seed and Python version."""
     suite = untimed([3] * 10, "Test")
     found = ["".join(sorted(name[4:] for name in share)) for share in shares(suite, 3)]
     assert found == ["178", "0239", "456"]
 
 
 def test_shards_without_classes_are_empty() -> None:
-    """Where there are more shards than classes, or no classes at all."""
+    """Shards are empty if there are more shards than classes, or no classes."""
     assert shares({}, 3) == [set(), set(), set()]
     known = {"A": Weight(1, 2.0), "B": Weight(9, 1.0)}
     assert shares(known, 3) == [{"A"}, {"B"}, set()]
@@ -154,7 +156,7 @@ def test_shards_without_classes_are_empty() -> None:
 @given(st.lists(st.integers(0, 20), max_size=7), st.integers(2, 3))
 @example([3, 3, 2, 2, 2], 2)
 def test_with_history_the_longest_shard_is_near_the_best(seconds: list[int], total: int) -> None:
-    """At most 4/3 - 1/(3 * total) of it, as proved for the longest first."""
+    """At most 4/3 - 1/(3 * total) times the best, the bound for longest-first scheduling."""
     suite = {str(index): Weight(1, float(each)) for index, each in enumerate(seconds)}
     found = shares(suite, total)
     longest = max(sum(suite[name].seconds or 0 for name in share) for share in found)
@@ -165,8 +167,8 @@ def test_with_history_the_longest_shard_is_near_the_best(seconds: list[int], tot
     assert 3 * total * longest <= (4 * total - 1) * best
 
 
-def test_classes_unknown_to_history_take_as_long_a_test_as_the_known() -> None:
-    """Here 2 seconds a test: between a class of 9 seconds and one of 7."""
+def test_new_classes_take_the_average_of_known_tests() -> None:
+    """Here 2 seconds for each test, so the class comes between one of 9 seconds and one of 7."""
     suite = {"A": Weight(4, 9.0), "B": Weight(4, 7.0), "C": Weight(4), "D": Weight(1)}
     assert shares(suite, 3) == [{"A"}, {"C"}, {"B", "D"}]
     suite["D"] = Weight(5)
@@ -174,7 +176,7 @@ def test_classes_unknown_to_history_take_as_long_a_test_as_the_known() -> None:
 
 
 def test_classes_that_take_no_time_are_shared_out_by_tests() -> None:
-    """Or one shard would have them all."""
+    """They are divided by the number of tests, instead of all being in one shard."""
     suite = {name: Weight(tests, 0.0) for name, tests in zip("ABCD", (1, 2, 3, 6), strict=True)}
     assert shares(suite, 2) == [{"D"}, {"A", "B", "C"}]
 
@@ -182,7 +184,7 @@ def test_classes_that_take_no_time_are_shared_out_by_tests() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 12))
 def test_without_history_shards_have_their_share(tests: list[int], total: int) -> None:
-    """An eighth more, or less than one class more."""
+    """At most an eighth more than its share, or one class more."""
     suite = untimed(tests)
     most = max(sum(suite[name].tests for name in share) for share in shares(suite, total))
     fair = sum(tests) / total
@@ -192,7 +194,7 @@ def test_without_history_shards_have_their_share(tests: list[int], total: int) -
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=200, max_size=200), st.integers(2, 8))
 def test_without_history_additions_move_few_classes(tests: list[int], total: int) -> None:
-    """All but a few in a hundred, and about those of a new shard; by turns most would move."""
+    """A few in a hundred, and those of a new shard; with round-robin most would move."""
     suite = untimed(tests)
     before, moved = places(suite, total), 0
     for index in range(10):

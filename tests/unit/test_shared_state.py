@@ -32,7 +32,7 @@ CHANGES: list[Callable[[], None]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_a_test_leaves_is_seen(change: Callable[[], None]) -> None:
+def test_state_left_by_a_test_is_detected(change: Callable[[], None]) -> None:
     state = SharedState()
     before = state.of(Derived)
     assert state.of(Derived) == before
@@ -41,8 +41,8 @@ def test_what_a_test_leaves_is_seen(change: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("base", [SimpleTestCase, TestCase, TransactionTestCase])
-def test_what_django_sets_for_each_test_is_no_state(base: type) -> None:
-    """Otherwise no class could ever be divided."""
+def test_attributes_that_django_sets_are_no_state(base: type) -> None:
+    """Otherwise no class could be divided."""
     test_class = type("Tests", (base,), {"__module__": __name__})
     before = SharedState().of(test_class)
     for name in ("client", "async_client", "atomics", "cls_atomics", "_pre_setup_ran_eagerly"):

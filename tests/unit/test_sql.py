@@ -6,8 +6,8 @@ import pytest
 from schema_runner.migration_lint.sql import Kind, find_matches
 
 BODY = "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $body$ BEGIN {} END $body$"
-# Statements, with marks around what is found; "FROM" stands for a query, and "BODY" for that of a
-# function, with what follows it.
+# Statements with marks around the expected match; "FROM" stands for a query, and "BODY" for the
+# body of a function, with the text that follows.
 PUBLIC = r"""
 FROM «public.extra» | FROM «PUBLIC.extra» | FROM «"public"."extra"» | FROM «"public".extra»
 FROM «public."extra"» | FROM «public . extra» | FROM «public\n\t.extra»
@@ -16,7 +16,7 @@ SELECT «public.f»(1) | SELECT 1::«public.amount» | INSERT INTO «public.extr
 CREATE TABLE t (id int REFERENCES «public.extra» (id))
 CREATE INDEX i ON t USING gin (name «public.gin_trgm_ops») | SELECT a OPERATOR(«public.%%») b
 FROM «public.{}» | FROM «public.%s»
-# Where a schema is expected.
+# Where the grammar has a schema.
 CREATE TABLE t (); ALTER TABLE t SET «SCHEMA public» | ALTER TABLE t SET «SCHEMA "public"»
 GRANT USAGE ON «SCHEMA public» TO PUBLIC | GRANT SELECT ON ALL TABLES IN «SCHEMA public» TO reader
 GRANT SELECT ON ALL TABLES IN «SCHEMA reports, public» TO r | CREATE «SCHEMA IF NOT EXISTS public»
@@ -25,7 +25,7 @@ SET «search_path = public» | SET «search_path=public» | SET LOCAL «search_p
 SET «search_path TO "$user", public» | set «search_path to 'public'»
 SET «search_path = 'reports', 'public'» | SET search_path = «'reports, public'»
 ALTER FUNCTION f() SET «search_path = public», pg_temp
-# As a literal.
+# In a string literal.
 FROM pg_indexes WHERE schemaname = «'public'»
 FROM pg_indexes WHERE schemaname IN ('x', «'public'»)
 FROM information_schema.tables t WHERE «'public'» = t.table_schema
@@ -49,7 +49,7 @@ BODY EXECUTE format('DROP TABLE %I.%I', «'public'», name);
 BODY SELECT count_rows(format('%I.%I', «'public'», name));
 BODY EXECUTE $$DROP TABLE «public.extra»$$; | BODY EXECUTE 'SELECT ''«public.extra»''::regclass';
 BODY PERFORM 1 FROM pg_tables WHERE schemaname = «'public'»; | BODY BODY SET «search_path = public»
-# After what is left out of account, whose length counts.
+# After comments, strings and quotes, which count for positions.
 /* public.a -- */ SELECT 'it''s; public', "a;b" FROM «public.extra»
 DO $$ BEGIN PERFORM 'x'; /* public.a */ DELETE FROM «public.extra»; END $$; SELECT 1
 SELECT 1; -- it's\nSELECT '☃'; SELECT 1 FROM «public.extra»
@@ -61,7 +61,7 @@ FROM publication.extra | FROM my_public.extra | FROM public_library.extra | FROM
 FROM "Public".extra | FROM "public.extra" | FROM "a public".extra | FROM reports."public"
 ALTER TABLE t SET SCHEMA public_2 | ALTER TABLE t SET SCHEMA republic
 SET search_path = reports, publications | SELECT to_regclass('republic.extra')
-# The role, and columns.
+# The role PUBLIC, and columns.
 GRANT SELECT ON t TO PUBLIC | GRANT USAGE ON SCHEMA reports TO reader, public
 REVOKE ALL ON FUNCTION f() FROM PUBLIC | SELECT public FROM t | SELECT t.public FROM t WHERE public
 UPDATE t SET public = true | ALTER TABLE "t" ADD COLUMN "public" boolean DEFAULT false NOT NULL
@@ -84,7 +84,7 @@ SELECT 1 -- FROM public.extra | -- It's in public.extra\nSELECT 1
 SELECT /* FROM public.extra */ 1 | SELECT /* /* FROM */ public.extra */ 1
 SELECT /* FROM public.extra | DO $$ BEGIN\n-- public.extra\nPERFORM 1; /* public.extra */ END $$
 DO $$ BEGIN\n-- don't\nPERFORM 1; END $$; -- it's public.extra
-# Extensions are dealt with elsewhere.
+# Extensions, which are handled elsewhere.
 CREATE EXTENSION hstore SCHEMA public
 CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA "public" VERSION '1.1'
 """
@@ -102,11 +102,11 @@ CREATE FUNCTION f() RETURNS void LANGUAGE sql AS '«CREATE ROLE» x'
 CREATE TABLE t (); ALTER TABLE t ADD x int; «CREATE SCHEMA» x
 BODY EXECUTE '«CREATE SCHEMA» ' || name; | BODY EXECUTE '«create schema» ' || name;
 BODY EXECUTE format('«CREATE SCHEMA» %I', name);
-# It is dropped with the schema, or is no SQL at all.
+# Objects that are dropped with the schema, and text that is not SQL.
 CREATE TABLE t (id int) | CREATE TRIGGER x BEFORE INSERT ON t EXECUTE FUNCTION f()
 CREATE EXTENSION IF NOT EXISTS hstore | CREATE TABLE schema (id int) | DROP TABLE user_group
 CREATE INDEX role ON t (id) | DROP TABLE "user" | CREATE VIEW v AS SELECT a AS "Create user" FROM t
-# The word COLUMN may be left out.
+# Without the optional word COLUMN.
 ALTER TABLE t DROP role, DROP language, ALTER server TYPE text
 ALTER TABLE ONLY t ALTER COLUMN a SET DEFAULT 'x;y', DROP role | ALTER FOREIGN TABLE t DROP server
 CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1' | GRANT SELECT ON t TO x
@@ -131,7 +131,7 @@ SELECT current_schema(); SELECT 1 FROM «pg_type» | DO $$ BEGIN PERFORM 1 FROM 
 FROM «pg_class» -- current_schema() | FROM «pg_attribute» | FROM «pg_constraint» | FROM «pg_enum»
 FROM «pg_index» | FROM «pg_matviews» | FROM «pg_sequence» | FROM «pg_sequences» | FROM «pg_trigger»
 FROM «pg_views»
-# One schema is asked for.
+# Queries of one schema.
 FROM pg_indexes WHERE schemaname = current_schema()
 FROM pg_indexes WHERE schemaname = CURRENT_SCHEMA
 FROM pg_indexes WHERE schemaname = ANY (current_schemas(false))
@@ -144,7 +144,7 @@ FROM pg_indexes WHERE schemaname = %s
 FROM information_schema.tables WHERE table_schema = %(schema)s
 FROM information_schema.schemata WHERE schema_name = 'reports'
 FROM pg_class c, pg_namespace n WHERE n.nspname LIKE 'reports%%'
-# These do not show the objects of a schema.
+# Catalogs and functions that do not list objects of a schema.
 FROM pg_extension WHERE extname = 'hstore'
 SELECT pg_typeof(1), pg_trigger_depth(), pg_get_serial_sequence('t', 'id')
 SELECT pg_advisory_xact_lock(1) FROM my_pg_class | CREATE EXTENSION pg_trgm
@@ -163,7 +163,7 @@ def listed(table: str) -> list[str]:
 
 
 def whole(case: str) -> str:
-    """Return the statement that a case of a table stands for, with its marks."""
+    """Return the statement of a case, with its marks."""
     if case.startswith("BODY"):
         body, _, after = case.removeprefix("BODY").partition(" BODY")
         case = BODY.format(body.strip()) + after
@@ -183,8 +183,8 @@ CASES = [(kind, case) for kind, cases in TABLES.items() for case in (*cases, "",
 
 
 @pytest.mark.parametrize(("kind", "case"), CASES)
-def test_what_leaves_the_schema_is_found(kind: Kind, case: str) -> None:
-    """Where it is, in any form that PostgreSQL takes; other names, data and comments are not."""
+def test_names_outside_the_schema_are_found(kind: Kind, case: str) -> None:
+    """In any syntax that PostgreSQL accepts; other names, data and comments do not match."""
     sql, *parts = re.split("«(.*?)»", whole(case), flags=re.DOTALL)
     expected = []
     for text, after in zip(parts[::2], parts[1::2], strict=True):
@@ -214,7 +214,7 @@ def test_matches_come_in_order() -> None:
     ids=lambda sql: sql[:12],
 )
 def test_no_text_takes_long(sql: str) -> None:
-    """Every statement of every migration is looked at, however it is made."""
+    """Every statement of every migration is checked, so no input may take long."""
     before = time.process_time()
     find_matches(sql)
     assert time.process_time() - before < 2

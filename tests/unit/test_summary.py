@@ -1,4 +1,4 @@
-"""The lines after stock Django's, by how long a run took."""
+"""The lines after stock Django's summary, by the time that a run took."""
 
 import pytest
 
@@ -12,17 +12,17 @@ BUSY = "2 workers, busy for 90% of 10.0 s: 1.8 times as fast as one after anothe
 @pytest.mark.parametrize(
     ("workers", "seconds", "set_up", "expected"),
     [
-        # Of a run that is over in no time, only its start could be told.
+        # A run without tests has only a start-up time.
         (2, 9.9, 0.5, ["2 workers. Set-up 0.5 s, tear-down 40 ms."]),
         (2, 10.0, 0.5, [f"{BUSY}Set-up 0.5 s, tear-down 40 ms."]),
         (1, 99.0, 0.0996, ["Set-up 0.1 s, tear-down 40 ms."]),
         (0, 0.0, 150.0, ["Set-up 2.5 min, tear-down 40 ms."]),
-        # Without a database, nothing was set up.
+        # Without a database, there is no set-up.
         (0, 0.0, 0.0001, []),
     ],
 )
 def test_times(workers: int, seconds: float, set_up: float, expected: list[str]) -> None:
-    """A speed-up is told from ten seconds on, and no time as nothing that was not."""
+    """A speed-up is shown from ten seconds on, and parts that took no time are left out."""
     tally = Tally()
     tally.busy = 18.0
     summary = Summary(

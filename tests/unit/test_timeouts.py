@@ -1,4 +1,4 @@
-"""Time limits that the run keeps, on a clock of this test's own."""
+"""Timeouts enforced by the run, with a fake clock."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ from schema_runner.workers.timeouts import Timeout
 
 @dataclass
 class Killable:
-    """What `Limits` uses of a worker."""
+    """The methods of a worker that `Limits` uses."""
 
     allowed_until: float | None
     is_overdue: bool = False
@@ -38,8 +38,8 @@ def keep(clock: list[float], *times: float, until: float = 105.0) -> Killable:
     return worker
 
 
-def test_a_worker_is_killed_once_its_limit_is_over(clock: list[float]) -> None:
-    """Once, however long it takes to die."""
+def test_a_worker_is_killed_at_its_timeout(clock: list[float]) -> None:
+    """Once only, even if it takes long to die."""
     assert keep(clock, 100.5, 101.4).kills == 0
     late = keep(clock, *(100 + n / 10 for n in range(70)))
     assert late.is_overdue
@@ -47,15 +47,15 @@ def test_a_worker_is_killed_once_its_limit_is_over(clock: list[float]) -> None:
 
 
 def test_a_pause_of_the_run_itself_does_not_count(clock: list[float]) -> None:
-    """Ctrl-Z, a suspended machine: all of them get their time again."""
+    """After Ctrl-Z or a suspend, each worker gets its time again."""
     times = [100.5, 9000.0, *(9000 + n / 2 for n in range(1, 11))]
-    # At 9000 s it had 4.5 s left when it was looked at last.
+    # At 9000 s, 4.5 s were left at the last check.
     assert [keep(clock, *times[:number]).kills for number in (2, 11, 12)] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("seconds", [sys.maxsize, 1e300])
-def test_a_limit_beyond_what_timers_take(seconds: float) -> None:
-    """It is as good as none, and no error."""
+def test_a_limit_too_large_for_timers(seconds: float) -> None:
+    """It never applies, and raises no error."""
     timeout = Timeout(sys.__stderr__.fileno())
     try:
         timeout.set(seconds)

@@ -20,7 +20,7 @@ LONG = Limits(
     processor_share=1.0,
 )
 SHORT, HARDLY = "too short for more to pay.", "more would hardly be through sooner."
-# Tests of 10 seconds that wait for most of the time, with one processor.
+# Tests of 10 seconds that mostly wait, with one processor.
 WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
 
 
@@ -38,20 +38,20 @@ WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
         ({"parts": [9.0] * 3}, 3, "3 workers, because there are 3 classes of tests."),
         ({"parts": [9.0]}, 1, "there is 1 class of tests"),
         ({"parts": []}, 1, ""),
-        # Setting up a worker takes longer than it could save.
+        # The set-up of a worker takes longer than it would save.
         ({"parts": [0.01] * 30}, 1, f"no workers, because the tests take about 0.3 s, {SHORT}"),
-        # While a long class is run, one other worker is through with the rest; a third one would
-        # save a thirtieth of the time, or a seventh.
+        # During a long class, one other worker completes the rest; a third would save a thirtieth
+        # of the time, or a seventh.
         ({"parts": [30.0, *[1.0] * 20]}, 2, f"2 workers, because {HARDLY}"),
         ({"parts": [30.0, *[1.0] * 32]}, 2, ""),
         ({"parts": [30.0, *[1.0] * 40]}, 3, ""),
-        # What sets workers up does not wait, though their tests do.
+        # Set-up uses a processor, even if tests wait.
         ({**WAITING, "start": 2.0}, 2, ""),
         ({**WAITING, "start": 0.0}, 4, ""),
-        # Tests that wait leave processors to others: up to four workers for each.
+        # Waiting tests leave processors free: up to four workers for each processor.
         ({"processor_share": 0.5}, 8, "4 processors can be used, and tests wait for 50% of"),
         ({"processor_share": None}, 4, ""),
-        # The next run knows the times.
+        # The next run has the times.
         ({"is_measured": False}, 4, "is a guess"),
     ],
 )
@@ -63,7 +63,7 @@ def test_the_number_of_workers_and_why(changes: dict[str, Any], workers: int, wh
     assert why in choice.why
 
 
-def test_tests_that_only_wait_have_four_workers_a_processor() -> None:
+def test_waiting_tests_get_four_workers_a_processor() -> None:
     assert 14 <= choose_worker_count(replace(LONG, processor_share=0.0)).workers <= 16
 
 
@@ -78,8 +78,8 @@ def test_tests_that_only_wait_have_four_workers_a_processor() -> None:
         processor_share=st.none() | st.floats(0, 1),
     )
 )
-def test_every_limit_is_kept(situation: Limits) -> None:
-    """There is a reason for any number."""
+def test_the_number_is_within_all_limits(situation: Limits) -> None:
+    """Every number has a reason."""
     choice = choose_worker_count(situation)
     most = max(int(situation.processors), 1)
     if situation.processor_share is not None:

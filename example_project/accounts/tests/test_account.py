@@ -13,7 +13,7 @@ from tests.waiting import TIMEOUT
 
 
 class AccountTests(InlineCase):
-    """What holds for every account."""
+    """Properties of every account."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -46,7 +46,7 @@ class AccountTests(InlineCase):
 
 
 class LockingTests(BackgroundCase):
-    """Locks are taken in one order, whatever order is asked for."""
+    """Accounts are locked in one order, regardless of the requested one."""
 
     def test_opposite_orders_do_not_deadlock(self) -> None:
         ada = self.make_user("ada")

@@ -11,7 +11,7 @@ from tests.customers import PASSWORD
 
 
 class TokenTests(InlineCase):
-    """Passwords become tokens, and tokens customers."""
+    """Passwords are exchanged for tokens, and tokens identify customers."""
 
     def status_of(self, username: str, password: str) -> int:
         credentials = {"username": username, "password": password}

@@ -1,4 +1,4 @@
-"""What WORKER_SETUP gives each worker."""
+"""Tests of WORKER_SETUP."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -21,10 +21,10 @@ class FakeWorker:
 
 
 class IsolationTests(SimpleTestCase):
-    """A worker's files and cache keys are its own."""
+    """Each worker has its own files and cache keys."""
 
     def isolate(self) -> None:
-        """Do what a worker does for life, for the rest of one test."""
+        """Apply what a worker applies for its life, for the rest of one test."""
         overrides: list[override_settings] = []
 
         def remember(**options: object) -> override_settings:

@@ -24,7 +24,7 @@ class AmountTests(SimpleTestCase):
 
 
 class CurrencyConstraintTests(InlineCase):
-    """What the database refuses."""
+    """Rows that the database rejects."""
 
     def test_code_is_three_capitals(self) -> None:
         with self.assertRaisesMessage(IntegrityError, "currency_code_is_iso"):

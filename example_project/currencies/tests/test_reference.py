@@ -13,7 +13,7 @@ from transactions.models import Limit
 
 
 class SeedTests(InlineCase):
-    """The seeder may be called at any time."""
+    """The seeder can be called at any time."""
 
     def test_adds_no_row_twice(self) -> None:
         for _ in range(3):
@@ -33,7 +33,7 @@ class SeedTests(InlineCase):
 
 
 class SurvivalTests(BackgroundCase):
-    """Whatever a committed test deletes, the next one finds."""
+    """Reference data that a committed test deletes is there for the next test."""
 
     def spoil(self) -> None:
         self.assertEqual(Currency.objects.count(), len(reference.ROWS))
@@ -52,7 +52,7 @@ class SurvivalTests(BackgroundCase):
 
 
 class SeededByTheRunnerTests(TestCase):
-    """SEEDERS and FIXTURES are there without a word in the test."""
+    """The rows of SEEDERS and FIXTURES exist without any code in the test."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,4 +1,4 @@
-"""What the database refuses, whatever the code does."""
+"""Rows that the database rejects, regardless of the code."""
 
 from uuid import uuid4
 
@@ -10,7 +10,7 @@ from transactions.models import LedgerEntry, Transaction
 
 
 class TransactionConstraintTests(InlineCase):
-    """Rows that make no sense."""
+    """Inconsistent rows of transactions."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -22,7 +22,7 @@ def is_connected(pid: int) -> bool:
 
 
 class BackgroundExecutorTests(BackgroundCase):
-    """Jobs run elsewhere and leave nothing there."""
+    """Jobs run in other threads, and leave none of their connections open."""
 
     def test_job_runs_in_another_thread(self) -> None:
         names: list[str] = []
@@ -36,7 +36,7 @@ class BackgroundExecutorTests(BackgroundCase):
             self.executor.submit(lambda: pids.append(backend_pid()))
         self.executor.drain(TIMEOUT)
         for pid in pids:
-            # The server's process outlives the connection by a moment.
+            # The server's process ends shortly after the connection.
             wait_until(lambda pid=pid: not is_connected(pid), f"backend {pid} has gone")
 
     def test_drain_raises_what_a_job_raised(self) -> None:

@@ -12,7 +12,7 @@ REQUEST = Request(Operation.COLLECT, "reference", 100, "EUR")
 
 
 class FakeGatewayTests(SimpleTestCase):
-    """It keeps the promises of the real one, and breaks down to order."""
+    """It has the guarantees of a real one, and fails on request."""
 
     def setUp(self) -> None:
         self.gateway = FakeGateway()

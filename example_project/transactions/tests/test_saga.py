@@ -14,11 +14,11 @@ from transactions.steps import Credit, Debit, Provider, plan
 
 
 class CrashError(Exception):
-    """The process ends here."""
+    """A simulated end of the process."""
 
 
 class ResumeTests(InlineCase):
-    """A run that was cut off is taken up where it stopped."""
+    """An interrupted run continues where it stopped."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -27,7 +27,7 @@ class ResumeTests(InlineCase):
         self.two = self.make_account(self.ada)
 
     def accepted(self) -> Transaction:
-        """Accept an order that nobody carries out, as its process dies."""
+        """Accept an order that is not executed, as after a crash."""
         order = self.make_order("transfer", self.ada, amount=100, source=self.one, target=self.two)
         return accept(order).transaction
 
@@ -78,7 +78,7 @@ class ResumeTests(InlineCase):
 
 
 class PlanTests(InlineCase):
-    """The steps follow from the sides."""
+    """The steps depend on the sides."""
 
     def test_names(self) -> None:
         ada = self.make_user("ada")

@@ -1,4 +1,4 @@
-"""The structure of a schema as text, by which two schemas can be compared."""
+"""The structure of a schema as text, to compare two schemas."""
 
 import hashlib
 import re
@@ -7,40 +7,40 @@ from schema_runner.postgres.server import Connection
 
 from . import facts
 
-# What stands for the schema's own name.
+# Replaces the schema's own name.
 _PLACEHOLDER = "{schema}"
 
-# A list of constants that is cast as a whole: so the server writes `status IN ('a', 'b')` where
-# the column is varchar. Read again, as from a dump, it becomes one whose elements are cast.
+# A list of constants that is cast as a whole, as the server prints `status IN ('a', 'b')` for a
+# varchar column. Parsed again, as from a dump, it becomes a list of cast elements.
 _CONSTANT = r"'(?:[^']|'')*'::[a-z ]+"
 _CAST_LIST = re.compile(rf"\(ARRAY\[({_CONSTANT}(?:, {_CONSTANT})*)\]\)::([a-z ]+)\[\]")
 
 
 def describe(connection: Connection, schema: str) -> frozenset[str]:
-    """Return everything that makes up a schema's structure, but no rows.
+    """Return everything that makes up a schema's structure, without rows.
 
-    Each fact is "kind identity: properties", a row of a catalog as text. "{schema}" stands
-    for the schema's name, so that schemas of the same structure are described alike. Members
-    of extensions, values of sequences and the schema's own owner and comment are left out.
+    Each fact is "kind identity: properties", a row of a catalog as text. "{schema}" replaces the
+    schema's name, so that schemas of the same structure have the same description. Members of
+    extensions, values of sequences, and the schema's own owner and comment are left out.
     """
     (found,) = _read(connection, schema)
     return frozenset(f"{name}: {properties}" for name, properties in found)
 
 
 def digest(connection: Connection, schema: str) -> str:
-    """Return what is the same for two schemas if, and only if, `differences` finds none."""
+    """Return a digest that is equal for two schemas if, and only if, `differences` finds none."""
     found = "\n".join(sorted(describe(connection, schema)))
     return hashlib.blake2b(found.encode(), digest_size=32).hexdigest()
 
 
 def differences(connection: Connection, schema: str, other: str) -> list[str]:
-    """Name what two schemas do not have alike, such as "table column library_book.title"."""
+    """List the differences of two schemas, such as "table column library_book.title"."""
     one, two = _read(connection, schema, other)
     return sorted({name.replace(f"{_PLACEHOLDER}.", "") for name, _ in one ^ two})
 
 
 def _read(connection: Connection, *schemas: str) -> list[set[tuple[str, str]]]:
-    # Rolled back: within a caller's transaction the settings would last until its end.
+    # Rolled back, because in a caller's transaction the settings would last until its end.
     with connection.transaction(force_rollback=True):
         # The server qualifies every name that is not on the path.
         connection.execute("SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off")
@@ -52,7 +52,7 @@ def _read_one(connection: Connection, query: bytes, schema: str) -> set[tuple[st
     row = connection.execute("SELECT quote_ident(%s)", [schema]).fetchone()
     assert row is not None
     name = re.escape(row[0])
-    # That no identifier ends here is looked at last: so it takes a quarter of the time.
+    # The check that no identifier ends here comes last, which takes a quarter of the time.
     own_name = re.compile(rf'{name}(?<![\w$"]{name})(?=\.)')
     return {
         (

@@ -1,4 +1,4 @@
-"""What the system catalogs have about a schema, as one query that has no OID in its result."""
+"""One query for all catalog entries of a schema, with no OID in its result."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from psycopg import sql
 
 from schema_runner.postgres.server import Connection
 
-# The catalogs that are read, with the columns by which a row belongs to a schema: by its own
-# OID, or by that of an object that has it as a part.
+# The catalogs to read, with the columns by which a row belongs to a schema: its own OID, or that
+# of an object that it is a part of.
 _CATALOGS = {
     "pg_class": ["oid"],
     "pg_attribute": ["attrelid"],
@@ -44,8 +44,8 @@ _CATALOGS = {
     "pg_conversion": ["oid"],
 }
 
-# Columns that say how a table is stored, or what is gathered as it is used: `relhasindex` and
-# its like stay true when the last index has gone, and `relnatts` counts dropped columns.
+# Columns about storage, statistics or hints: `relhasindex` and similar ones stay true after the
+# last index is dropped, and `relnatts` counts dropped columns.
 _IGNORED = {
     "oid", "relfilenode", "relpages", "reltuples", "relallvisible", "relallfrozen",
     "reltoastrelid", "relfrozenxid", "relminmxid", "relrewrite", "relhasindex", "relhasrules",
@@ -54,21 +54,21 @@ _IGNORED = {
     "indcheckxmin", "tgname",
 }  # fmt: skip
 
-# What the server writes out of columns that cannot be compared: parsed expressions, numbers
-# of columns, and names that have an OID in them (the triggers behind foreign keys).
+# Expressions for columns that cannot be compared: parsed expressions, column numbers, and names
+# that contain an OID (the triggers behind foreign keys).
 _WRITTEN_OUT = {
     "pg_class": {"partition bound": "pg_get_expr(r.relpartbound, r.oid)"},
     "pg_attribute": {
         "position": "row_number() OVER (PARTITION BY r.attrelid ORDER BY r.attnum)",
         "comment": "col_description(r.attrelid, r.attnum)",
-        # Since PostgreSQL 15.20 the server notes there when a column was made.
+        # Since PostgreSQL 15.20, the server stores there when a column was created.
         "attoptions": "(SELECT concat(string_agg(o, ', '))"
         " FROM unnest(r.attoptions) o WHERE NOT starts_with(o, 'pg_attver='))",
     },
     "pg_attrdef": {"expression": "pg_get_expr(r.adbin, r.adrelid)"},
     "pg_constraint": {
         "definition": "pg_get_constraintdef(r.oid)",
-        # Of a partition's key it depends on the way that the partition was made.
+        # For a partition's key, it depends on how the partition was created.
         "connoinherit": "r.connoinherit AND r.contype IN ('c', 'n')",
     },
     "pg_index": {"definition": "pg_get_indexdef(r.indexrelid)"},
@@ -83,7 +83,7 @@ _WRITTEN_OUT = {
         "check": "pg_get_expr(r.polwithcheck, r.polrelid)",
     },
     "pg_statistic_ext": {"definition": "pg_get_statisticsobjdef(r.oid)"},
-    # The text of a domain's default is that of the day it was made.
+    # The text of a domain's default is that of its creation.
     "pg_type": {"typdefault": "coalesce(pg_get_expr(r.typdefaultbin, 0), r.typdefault)"},
     "pg_enum": {
         "enumsortorder": "row_number() OVER (PARTITION BY r.enumtypid ORDER BY r.enumsortorder)"
@@ -91,7 +91,7 @@ _WRITTEN_OUT = {
     "pg_proc": {
         "arguments": "pg_get_function_arguments(r.oid)",
         "body": "pg_get_function_sqlbody(r.oid)",
-        # Dots, so that the schema is found here as it is before the name of an object.
+        # With dots, so that the schema is matched here as before the name of an object.
         "proconfig": "(SELECT string_agg(CASE WHEN starts_with(c, 'search_path=')"
         r" THEN regexp_replace(c, '(,|$)', '.\1', 'g') ELSE c END, '; ')"
         " FROM unnest(r.proconfig) c)",
@@ -108,7 +108,7 @@ _IDENTITIES = {
     " CASE WHEN r.tgisinternal THEN r.tgconstraint ELSE r.oid END, 0",
 }
 
-# What the owner and everybody may do, unless somebody says otherwise.
+# The default privileges of the owner and PUBLIC.
 _DEFAULT_PRIVILEGES = {
     "relacl": "acldefault(CASE r.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r' END, r.relowner)",
     "attacl": "'{}'::aclitem[]",
@@ -116,7 +116,7 @@ _DEFAULT_PRIVILEGES = {
     "typacl": "acldefault('T', r.typowner)",
 }
 
-# The types that write an OID out as a name, much faster than pg_identify_object does.
+# Types that print an OID as a name, much faster than pg_identify_object.
 _ALIASES = {
     "pg_authid": "regrole",
     "pg_class": "regclass",
@@ -128,8 +128,8 @@ _ALIASES = {
     "pg_type": "regtype",
 }
 
-# What the server itself knows about the columns of its catalogs: where an OID points to. A
-# number of a column ("attnum") points to pg_attribute.
+# The server's own data about OID columns: which catalog they refer to. A column number ("attnum")
+# refers to pg_attribute.
 _COLUMNS = """
     WITH keys AS MATERIALIZED (
         SELECT fktable, fk, pktable::regclass::text AS catalog, is_array
@@ -144,9 +144,9 @@ _COLUMNS = """
     ORDER BY c.relname, a.attnum
 """
 
-# What lies in the schema, but for what extensions brought; indexes and the rows behind
-# composite types depend on their owners instead. Row types and array types are not there:
-# they are as their tables and elements are.
+# Objects in the schema, except members of extensions. Indexes and the rows behind composite types
+# depend on their owners instead. Row types and array types are left out: they follow from their
+# tables and elements.
 _OWN = """
     WITH direct AS MATERIALIZED (
         SELECT d.classid, d.objid AS oid
@@ -166,7 +166,7 @@ _OWN = """
         WHERE typrelid <> 0
     )
 """
-# Who may use the schema beside its owner, and what is in no catalog of its own.
+# The privileges of roles other than the owner, and what has no catalog to itself.
 _REST = """
     SELECT 'schema', 'privileges', format('%%s %%s %%s', grantee::regrole, privilege_type,
                                           is_grantable)
@@ -199,15 +199,15 @@ class _Column(NamedTuple):
     is_array: bool
 
 
-# By the server's version. A process that is forked has what its parent has.
+# By server version. A forked process inherits those of its parent.
 _QUERIES: dict[int, bytes] = {}
 
 
 def query(connection: Connection) -> bytes:
-    """Return the query for kind, identity and properties, as text, of all that a schema has.
+    """Return the query for kind, identity and properties, as text, of everything in a schema.
 
-    The name of the schema is the query's parameter `schema`. With an empty search_path all
-    names in its result are qualified.
+    Its parameter `schema` is the name of the schema. With an empty search_path, all names in its
+    result are qualified.
     """
     version = connection.info.server_version
     if version not in _QUERIES:
@@ -225,7 +225,7 @@ def _query(connection: Connection) -> sql.Composed:
 
 def _select(catalog: str, columns: list[_Column]) -> sql.Composed:
     refers_to = {column.name: column.refers_to or catalog for column in columns}
-    # What has no identity of its own is told as a part of its owner.
+    # A row without an identity is a part of its owner.
     named = "oid" if "oid" in refers_to else _CATALOGS[catalog][0]
     identity = sql.SQL("{}::regclass, r.{}, 0").format(refers_to[named], sql.Identifier(named))
     properties = dict(_properties(columns))
@@ -254,13 +254,13 @@ def _select(catalog: str, columns: list[_Column]) -> sql.Composed:
 
 
 def _properties(columns: list[_Column]) -> Iterator[tuple[str, sql.Composable]]:
-    """Yield the names of columns, and expressions for them that have no OID in their value."""
+    """Yield the names of columns, and expressions for their values without OIDs."""
     for column in columns:
         value = sql.Identifier("r", column.name)
         if column.name in _IGNORED or column.type == "pg_node_tree":
             continue
         if column.type == "aclitem[]":
-            # Null stands for the defaults, and an empty list for nothing at all.
+            # NULL stands for the defaults, and an empty list for no privileges.
             defaults = sql.SQL(_DEFAULT_PRIVILEGES[column.name])
             yield (
                 column.name,
@@ -283,7 +283,7 @@ def _names(value: sql.Composable, column: _Column) -> sql.Composed:
 
 
 def _name(value: sql.Composable, column: _Column) -> sql.Composed:
-    """Write the expression for the name of what an OID stands for."""
+    """Return the expression for the name of the object that an OID refers to."""
     catalog = column.refers_to or ""
     if catalog == "pg_namespace":
         return sql.SQL("{}::regnamespace || '.'").format(value)

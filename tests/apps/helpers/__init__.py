@@ -1,6 +1,6 @@
-"""What tests of generated projects use: they write down what happens, meet, count and wait.
+"""Helpers for tests of generated projects: record what happens, meet other processes, wait.
 
-`Project.tests` imports all of it; files are made in the project's folder, for `Project.records`.
+`Project.tests` imports all of them. Files are in the project's folder, for `Project.records`.
 """
 
 import json
@@ -27,14 +27,14 @@ __all__ = [
     "wait_until",
 ]  # fmt: skip
 
-# Where the settings are, wherever a run was started.
+# The folder of the settings, regardless of the current directory.
 FOLDER = Path(str(import_module("settings").__file__)).parent
-# Seconds after which a test fails that waits in vain.
-PATIENCE = 60
+# Seconds until a waiting test fails.
+TIMEOUT = 60
 
 
 def record(what: str, **values: Any) -> None:
-    """Append a line about this process to the file that RECORDED names, or `recorded`."""
+    """Append a line about this process to the file named by RECORDED, or to `recorded`."""
     worker = schema_runner.current_worker()
     line = {
         "what": what,
@@ -44,12 +44,12 @@ def record(what: str, **values: Any) -> None:
         **values,
     }
     with (FOLDER / os.environ.get("RECORDED", "recorded")).open("a") as lines:
-        # One write: processes append at the same time.
+        # A single write, because processes append concurrently.
         lines.write(json.dumps(line) + "\n")
 
 
 class Recording:
-    """Records set-ups, and each test as it begins and ends; where MEET is set, it waits first."""
+    """Records set-ups, and the start and end of each test. If MEET is set, tests call `meet`."""
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -65,33 +65,33 @@ class Recording:
 
 
 def meet(name: str = "any", number: int | None = None) -> None:
-    """Wait until this many processes have called it with this name: by default MEET, or none."""
+    """Wait until `number` processes, by default MEET or 0, have called this with the same name."""
     number = int(os.environ.get("MEET", "0")) if number is None else number
     (FOLDER / f"met-{name}-{os.getpid()}").touch()
     wait_until(lambda: len(list(FOLDER.glob(f"met-{name}-*"))) >= number)
 
 
 def times(name: str) -> int:
-    """Return how often this has been called with a name, in all processes."""
+    """Return how often this has been called with this name, by all processes."""
     with (FOLDER / name).open("a") as counted:
         counted.write(".")
     return (FOLDER / name).stat().st_size
 
 
 def wait_for(name: str) -> None:
-    """Wait until there is a file of this name."""
+    """Wait until a file of this name exists."""
     wait_until((FOLDER / name).exists)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
 
 
 def query(statement: str, *parameters: Any, using: str = "default") -> list[tuple[Any, ...]]:
-    """Return the rows of a statement, or none where it has none."""
+    """Execute a statement, and return its rows, if any."""
     with connections[using].cursor() as cursor:
         cursor.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []

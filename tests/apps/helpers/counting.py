@@ -1,4 +1,4 @@
-"""A migration and a seeder that count their runs and make an author each."""
+"""A migration and a seeder that count their runs and create an author each."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from . import FOLDER, times, wait_for
 
 
 def migrate(apps: Any, editor: Any) -> None:
-    """Take the author's name from `data.txt`; wait for `go` where there is `waits`."""
+    """Read the author's name from `data.txt`; if `waits` exists, wait for `go`."""
     times("migrated")
     if (FOLDER / "waits").exists():
         (FOLDER / "building").touch()
@@ -24,7 +24,7 @@ def seed(using: str, name: str = "of a seeder") -> None:
 
 
 def seed_again(using: str) -> None:
-    """Do as `seed` where its row may be there already."""
+    """Like `seed`, if its row may exist already."""
     times("seeded")
     _authors(using).get_or_create(name="of a seeder")
 

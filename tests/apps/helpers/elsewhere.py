@@ -1,4 +1,4 @@
-"""Other connections to the database than the one that a test's thread has."""
+"""Database connections other than that of a test's thread."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def in_a_thread(function: Callable[[], T]) -> T:
-    """Call it in another thread, and close the connections that it has there."""
+    """Call the function in another thread, and close that thread's connections."""
 
     def call() -> T:
         try:
@@ -24,15 +24,15 @@ def in_a_thread(function: Callable[[], T]) -> T:
 
 
 def answers(alias: str, statement: str) -> list[Any]:
-    """Return the value that this connection gives, another thread's, and a copy."""
+    """Return the values of the statement in this connection, another thread's, and a copy."""
     with closing(connections[alias].copy()) as copy:
-        copied = _ask(copy, statement)
-    threaded = in_a_thread(lambda: _ask(connections[alias], statement))
-    return [_ask(connections[alias], statement), threaded, copied]
+        copied = _query_one(copy, statement)
+    threaded = in_a_thread(lambda: _query_one(connections[alias], statement))
+    return [_query_one(connections[alias], statement), threaded, copied]
 
 
-def _ask(connection: Any, statement: str) -> Any:
-    # In a transaction, which is of the isolation level that the settings name.
+def _query_one(connection: Any, statement: str) -> Any:
+    # In a transaction, whose isolation level the settings determine.
     connection.set_autocommit(False)
     try:
         with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""For migrations of projects whose models a test has written."""
+"""Operations for migrations of projects whose models a test has written."""
 
 from django.db.migrations import CreateModel
 from django.db.migrations.state import ModelState

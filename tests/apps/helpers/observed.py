@@ -1,4 +1,4 @@
-"""A runner that records all that its result and its observers are told of tests."""
+"""A runner that records all calls of its test result, and all events of its observers."""
 
 import traceback
 import unittest
@@ -24,7 +24,7 @@ def _recorded(method: str) -> Callable[..., None]:
         told = about[-1] if about else ""
         text = "".join(traceback.format_exception(*told)) if isinstance(told, tuple) else str(told)
         subtest = about[0].id() if method == "addSubTest" else ""
-        # Subtests that pass are none of a test's outcomes.
+        # Passing subtests are no outcomes of a test.
         if not subtest or told:
             record("call", method=method, test=test.id(), text=text, subtest=subtest)
         getattr(unittest.TextTestResult, method)(result, test, *about)

@@ -1,4 +1,4 @@
-"""A seeder and a worker set-up, those that fail, and tests that find what is given."""
+"""Seeders and worker set-ups, some of which fail, and tests of their effects."""
 
 from django.conf import settings
 
@@ -17,7 +17,7 @@ def fail_to_seed(using: str) -> None:
 
 
 def set_up(worker: schema_runner.Worker) -> None:
-    # Once, and before the first test.
+    # Called once, before the first test.
     assert not settings.MEDIA_ROOT
     settings.MEDIA_ROOT = f"/media/{worker.number}/{worker.schema}"
 

@@ -1,4 +1,4 @@
-"""Tests that tell what is in their worker's schema: tests/runner/test_template.py reads it."""
+"""Tests that record the contents of their worker's schema, for tests/runner/test_template.py."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import schema_runner
 
 from . import query, record
 
-# Populated tables, sequences and views; `quoted` for statements that read them.
+# Populated tables, sequences and views, with their quoted names.
 _RELATIONS = """
     SELECT relname, quote_ident(relname), relkind::text FROM pg_class
     WHERE relnamespace = current_schema()::regnamespace AND relname <> 'django_migrations'

@@ -1,4 +1,4 @@
-"""Exceptions and parameters that cannot be pickled, shown, or read by another process."""
+"""Exceptions and parameters that cannot be pickled, printed, or unpickled by another process."""
 
 import os
 import threading
@@ -45,7 +45,7 @@ class LocalReason(str):
 
 
 def make_known(kind: type) -> type:
-    """Derive a class whose name is found in this process alone."""
+    """Derive a class whose name exists in this process only."""
     name = f"Known{os.getpid()}"
     known = globals()[name] = type(name, (kind,), {"__module__": __name__})
     return known

@@ -1,4 +1,4 @@
-"""Stock Django's runner and ours, each writing down what became of every test."""
+"""Stock Django's runner and ours, with a recording of each test's outcome."""
 
 import json
 import unittest
@@ -14,7 +14,7 @@ from schema_runner import SchemaDiscoverRunner, SchemaParallelTestSuite
 
 
 class RecordedResult(unittest.TextTestResult):
-    """Keeps the outcomes of each test id: one of a test that is reported once."""
+    """Records the outcomes of each test id; there is one if a test is reported once."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,7 +42,7 @@ for _method, _outcome in {
 
 
 class RecordingTextRunner(unittest.TextTestRunner):
-    """Writes the outcomes to the file that the settings name."""
+    """Writes the outcomes to the file in the setting OUTCOMES."""
 
     resultclass = RecordedResult
 
@@ -53,20 +53,20 @@ class RecordingTextRunner(unittest.TextTestRunner):
 
 
 class StockRunner(DiscoverRunner):
-    """Stock Django's, recorded."""
+    """Stock Django's runner, with a recording."""
 
     test_runner = RecordingTextRunner
 
 
-def put_ours_in_place() -> None:
-    """Have Django's tests of its runner and its suite test ours."""
+def patch_runner() -> None:
+    """Make Django's tests of its runner and its suite test ours."""
     runner.ParallelTestSuite = SchemaParallelTestSuite
     runner.DiscoverRunner = SchemaDiscoverRunner
 
 
 def init_worker(*args: Any, **kwargs: Any) -> None:
-    """Start a worker, which may be a process where nothing is in place yet."""
-    put_ours_in_place()
+    """Initialise a worker, which may be a new process that has no patches yet."""
+    patch_runner()
     _init_worker(*args, **kwargs)
 
 
@@ -74,17 +74,17 @@ _init_worker: Any = ParallelTestSuite.init_worker
 
 
 class OurSuite(SchemaParallelTestSuite):
-    """Our suite, in whose workers ours are in place too."""
+    """Our suite, with the patches in its workers too."""
 
     init_worker = init_worker
 
 
 class OurRunner(SchemaDiscoverRunner):
-    """Ours, recorded."""
+    """Our runner, with a recording."""
 
     test_runner = RecordingTextRunner
     parallel_test_suite = OurSuite
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        put_ours_in_place()
+        patch_runner()
         super().__init__(*args, **kwargs)

@@ -5,7 +5,7 @@ from currencies import reference
 
 
 class Command(BaseCommand):
-    """Seed the reference data by hand; the test runner does it by the SEEDERS setting."""
+    """Seed the reference data; in tests, the setting SEEDERS does it."""
 
     help = "Bring the currencies up to date."
 

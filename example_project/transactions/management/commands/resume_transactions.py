@@ -6,7 +6,7 @@ from transactions.saga import Saga
 
 
 class Command(BaseCommand):
-    """Finish what a crash, or a provider out of reach, has left unfinished."""
+    """Complete transactions that a crash, or an unreachable provider, has interrupted."""
 
     help = "Bring every unfinished transaction to its end."
 

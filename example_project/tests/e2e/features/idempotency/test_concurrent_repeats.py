@@ -1,4 +1,4 @@
-"""The same order from many sides at once."""
+"""Concurrent posts of the same order."""
 
 import threading
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def together(job: Callable[[], object]) -> list[object]:
 
 
 class ConcurrentRepeatsTests(BackgroundCase):
-    """Threads accept one and the same order."""
+    """Threads accept the same order."""
 
     def accept_together(self, order: Order) -> set[UUID]:
         with self.settled():
@@ -70,7 +70,7 @@ class ConcurrentRepeatsTests(BackgroundCase):
 
 
 class ConcurrentRunnersTests(BackgroundCase):
-    """Several runners take up one and the same transaction, as after a hasty resume."""
+    """Several runners run the same transaction, as after an early resume."""
 
     def test_each_step_is_done_once(self) -> None:
         ada = self.make_user("ada")
@@ -103,7 +103,7 @@ class ConcurrentRunnersTests(BackgroundCase):
 
 
 class ConcurrentRequestsTests(LiveCase):
-    """Clients post one and the same order to a listening server."""
+    """Clients post the same order to a live server."""
 
     def test_one_of_them_creates(self) -> None:
         ada = self.customer("ada")

@@ -1,4 +1,4 @@
-"""What counts as the same order."""
+"""Which orders count as the same."""
 
 from tests.cases import InlineCase
 from transactions.errors import OrderConflictError, OrderError

@@ -5,7 +5,7 @@ from transactions.models import Transaction
 
 
 class RepeatApiTests(LiveCase):
-    """A client that never got the first answer sends its order again."""
+    """A client that did not get the first response sends its order again."""
 
     def test_gets_the_same_transaction(self) -> None:
         ada = self.customer("ada")

@@ -4,7 +4,7 @@ from tests.cases import LiveCase
 
 
 class RefundApiTests(LiveCase):
-    """Refunds asked of a listening server."""
+    """Refunds through a live server."""
 
     def test_reverses_a_transfer(self) -> None:
         ada, bob = self.customer("ada"), self.customer("bob")
@@ -24,7 +24,7 @@ class RefundApiTests(LiveCase):
         self.assertEqual(again.status, 409)
         self.assertEqual(ada.balance(account), 0)
 
-    def test_of_somebody_else_takes_an_operator(self) -> None:
+    def test_of_another_user_needs_an_operator(self) -> None:
         ada, bob = self.customer("ada"), self.customer("bob")
         account = ada.open_account()
         paid = ada.finished(ada.order("top_up", amount=40_00, target=account))

@@ -11,7 +11,7 @@ from transactions.orders import Order, accept
 
 
 class RefundRulesTests(InlineCase):
-    """Only completed transactions, and each of them once."""
+    """Only completed transactions can be refunded, and each of them once."""
 
     def setUp(self) -> None:
         super().setUp()

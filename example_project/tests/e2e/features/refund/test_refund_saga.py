@@ -14,7 +14,7 @@ from transactions.orders import accept
 
 
 class RefundSagaTests(BackgroundCase):
-    """A refund is the original with its sides exchanged."""
+    """A refund is the original with source and target exchanged."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -9,7 +9,7 @@ from transactions.exports import export_statement
 
 
 class ExportTests(InlineCase):
-    """Files go to the media storage, and are written again only when something has changed."""
+    """Files go to the media storage, and are rewritten only after a change."""
 
     def setUp(self) -> None:
         super().setUp()

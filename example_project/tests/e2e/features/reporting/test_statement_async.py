@@ -49,7 +49,7 @@ class AsyncStatementTests(InlineCase):
 
 
 class AsyncOrderTests(BackgroundCase):
-    """Async clients post orders that threads in the background carry out."""
+    """Async clients post orders that background threads execute."""
 
     async def test_order_is_carried_out(self) -> None:
         ada = await sync_to_async(self.make_user)("ada")

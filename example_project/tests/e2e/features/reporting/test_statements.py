@@ -10,7 +10,7 @@ ROWS = 1_500
 
 
 class StatementTests(InlineCase):
-    """What the database sums up is what the ledger wrote down."""
+    """Balances summed up by the database are those in the ledger."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -6,7 +6,7 @@ from tests.cases import LiveCase
 
 
 class TopUpApiTests(LiveCase):
-    """A customer tops up against a listening server."""
+    """A customer tops up through a live server."""
 
     def test_is_accepted_at_once_and_completed_later(self) -> None:
         ada = self.customer("ada")

@@ -46,7 +46,7 @@ class TopUpRulesTests(InlineCase):
     def test_is_on_ones_own_account(self) -> None:
         bob = self.make_user("bob")
         self.refuse(
-            OrderForbiddenError, "somebody else", customer=bob, amount=1, target=self.account
+            OrderForbiddenError, "another user", customer=bob, amount=1, target=self.account
         )
 
     def test_operators_may_top_up_for_others(self) -> None:

@@ -8,7 +8,7 @@ from transactions.orders import accept
 
 
 class TopUpSagaTests(BackgroundCase):
-    """The steps of a top-up run in threads of their own."""
+    """The steps of a top-up run in background threads."""
 
     def test_collects_before_it_credits(self) -> None:
         ada = self.make_user("ada")

@@ -4,7 +4,7 @@ from tests.cases import LiveCase
 
 
 class TransferApiTests(LiveCase):
-    """Two customers of a listening server."""
+    """Two customers of a live server."""
 
     def test_moves_money_between_customers(self) -> None:
         ada, bob = self.customer("ada"), self.customer("bob")
@@ -13,7 +13,7 @@ class TransferApiTests(LiveCase):
         self.assertEqual(done["state"], "completed")
         self.assertEqual((ada.balance(hers), bob.balance(his)), (60_00, 40_00))
 
-    def test_is_seen_by_both_sides_and_nobody_else(self) -> None:
+    def test_is_seen_by_both_sides_only(self) -> None:
         ada, bob, eve = (self.customer(name) for name in ("ada", "bob", "eve"))
         hers, his = ada.open_account(balance=100_00), bob.open_account()
         done = ada.finished(ada.order("transfer", amount=40_00, source=hers, target=his))
@@ -35,7 +35,7 @@ class TransferApiTests(LiveCase):
 
 
 class TransferRefusalTests(LiveCase):
-    """What a listening server answers to orders it does not take."""
+    """The responses of a live server to rejected orders."""
 
     def test_currencies_have_to_agree(self) -> None:
         ada = self.customer("ada")

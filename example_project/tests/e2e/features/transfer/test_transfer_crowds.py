@@ -13,7 +13,7 @@ from transactions.orders import accept
 
 
 class OppositeTransfersTests(BackgroundCase):
-    """Pairs of accounts that pay each other: a wrong order of locks would deadlock here."""
+    """Pairs of accounts that pay each other: another order of locks would deadlock."""
 
     def test_two_accounts(self) -> None:
         ada = self.make_user("ada")
@@ -42,7 +42,7 @@ class OppositeTransfersTests(BackgroundCase):
 
 
 class TroubledTransfersTests(BackgroundCase):
-    """A crowd of transfers of which some fail."""
+    """Many transfers, some of which fail."""
 
     def test_money_is_neither_made_nor_lost(self) -> None:
         ada = self.make_user("ada")

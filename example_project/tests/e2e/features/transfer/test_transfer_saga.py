@@ -7,7 +7,7 @@ from transactions.models import State
 
 
 class TransferSagaTests(BackgroundCase):
-    """The steps of a transfer, and where they can break."""
+    """The steps of a transfer, and how they can fail."""
 
     def setUp(self) -> None:
         super().setUp()

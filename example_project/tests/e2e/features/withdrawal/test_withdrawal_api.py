@@ -5,7 +5,7 @@ from transactions.errors import ProviderDeclinedError
 
 
 class WithdrawalApiTests(LiveCase):
-    """A customer withdraws against a listening server."""
+    """A customer withdraws through a live server."""
 
     def test_takes_the_money_out(self) -> None:
         ada = self.customer("ada")
@@ -32,7 +32,7 @@ class WithdrawalApiTests(LiveCase):
         self.assertEqual((failed["state"], failed["error"]), ("failed", "The bank is unknown."))
         self.assertEqual(ada.balance(account), 100_00)
 
-    def test_of_somebody_else_is_forbidden(self) -> None:
+    def test_of_another_user_is_forbidden(self) -> None:
         ada, bob = self.customer("ada"), self.customer("bob")
         account = ada.open_account(balance=100_00)
         reply = bob.order("withdrawal", amount=1, source=account)

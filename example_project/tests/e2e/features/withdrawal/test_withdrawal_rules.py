@@ -9,7 +9,7 @@ from transactions.orders import Order, accept
 
 
 class WithdrawalRulesTests(InlineCase):
-    """Rules are checked when an order arrives, funds when it is carried out."""
+    """Rules are checked when an order arrives, funds when it is executed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -35,7 +35,7 @@ class WithdrawalRulesTests(InlineCase):
         with self.assertRaisesMessage(OrderError, "no such account"):
             accept(order)
 
-    def test_of_somebody_else_is_refused(self) -> None:
+    def test_of_another_user_is_refused(self) -> None:
         bob = self.make_user("bob")
         order = self.make_order("withdrawal", bob, amount=1, source=self.account)
         with self.assertRaises(OrderForbiddenError):

@@ -12,7 +12,7 @@ from transactions.orders import accept
 
 
 class WithdrawalSagaTests(BackgroundCase):
-    """The steps of a withdrawal, and the way back."""
+    """The steps of a withdrawal, and their compensation."""
 
     def setUp(self) -> None:
         super().setUp()
