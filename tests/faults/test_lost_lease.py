@@ -124,8 +124,8 @@ def test_a_lost_schema_or_database_ends_the_run(project: Project, mode: Mode, wh
         (project.folder / "go").touch()
     result = outcome(process)
     assert result.code == 1, result.output
-    message = "The connection by which others see this run alive in the database"
-    assert result.output.count(message) == 1
+    told = "The connection by which others see this run alive in the database"
+    assert result.output.count(told) == 1
     removed = f"schema {schema} was removed." if what == "schema" else "that was removed."
     assert removed in result.stderr
     assert "ERROR: the run" in result.stderr

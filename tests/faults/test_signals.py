@@ -203,8 +203,8 @@ def test_two_signals_end_the_run_at_once(suite: Project, numbers: list[int], cas
     workers = waiting(suite, 2 if mode else 1)
     first, last = numbers
     send(process, first, to_group=to_group)
-    output = read_until(process, FINISHING[signal.Signals(first)][1])
-    assert "Traceback" not in output, output
+    said = read_until(process, FINISHING[signal.Signals(first)][1])
+    assert "Traceback" not in said, said
     send(process, last, to_group=to_group)
     result = outcome(process)
     assert result.code == 128 + last, result.output
@@ -286,11 +286,11 @@ def test_ctrl_c_while_workers_start(suite: Project, method: str) -> None:
     process = suite.start(*PARALLEL, env={"START_METHOD": method})
     wait_for(lambda: len(suite.records("imports")) == 2, "workers to import")
     send(process, signal.SIGINT, to_group=True)
-    output = read_until(process, "\nFinishing; press Ctrl-C again to stop now.\n")
+    said = read_until(process, "\nFinishing; press Ctrl-C again to stop now.\n")
     result = end(suite, process)
     assert result.code == 128 + signal.SIGINT, result.output
-    output += result.stderr
-    assert "Traceback" not in output, output
+    said += result.stderr
+    assert "Traceback" not in said, said
     assert "Interrupted: 3 of 3 tests were not run." in result.stdout
 
 
@@ -423,8 +423,8 @@ def test_ctrl_c_in_a_debugger_does_not_end_the_run(project: Project, place: str)
     process.stdin.flush()
     waiting(project, 1)
     send(process, signal.SIGINT, to_group=True)
-    output = read_until(process, "\nFinishing 1 test; press Ctrl-C again to stop now.\n")
-    assert output.count("Finishing") == 1
+    said = read_until(process, "\nFinishing 1 test; press Ctrl-C again to stop now.\n")
+    assert said.count("Finishing") == 1
     result = end(project, process)
     assert result.code == 128 + signal.SIGINT, result.output
     assert "OK" in result.stderr

@@ -161,5 +161,5 @@ def test_the_death_of_an_idle_worker_loses_nothing(observed: Project) -> None:
     reported = finish(observed, process)
     reported.result.passed()
     assert set(reported.outcomes.values()) == {"passed"}
-    message = f"Worker {idle['worker']} was killed by signal 9 (SIGKILL)."
-    assert reported.result.stdout.count(message) == 1
+    told = f"Worker {idle['worker']} was killed by signal 9 (SIGKILL)."
+    assert reported.result.stdout.count(told) == 1

@@ -42,13 +42,13 @@ def run_with_set_up(
     return run(project, tests, method=method, code=code)
 
 
-def check_workers(reported: Reported, *message: str) -> None:
+def check_workers(reported: Reported, *told: str) -> None:
     """Check that each failed worker is reported once, and no other fixture."""
     assert reported.fixtures
     assert reported.fixtures.keys() <= {"worker 1", "worker 2"}
     for calls in reported.fixtures.values():
         (call,) = calls
-        assert all(text in call.text for text in message)
+        assert all(text in call.text for text in told)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -104,8 +104,8 @@ def test_set_up_that_kills_its_process_once_is_repeated(observed: Project) -> No
     """
     reported = run_with_set_up(observed, TWO_CLASSES, body, code=0)
     assert list(reported.outcomes.values()) == ["passed"] * 2
-    message = "Worker 2 was killed by signal 9 (SIGKILL). Another is started."
-    assert message in reported.result.stdout
+    told = "Worker 2 was killed by signal 9 (SIGKILL). Another is started."
+    assert told in reported.result.stdout
 
 
 def test_set_up_that_fails_in_a_replacement_is_reported(observed: Project) -> None:

@@ -7,8 +7,7 @@ from ..digest import digest
 from ..project import Project
 
 # Tables with the same names and other columns, rows of django_migrations for all migrations,
-# leftovers of a removed feature, and schemas whose names or comments, but not both, look like
-# ours.
+# leftovers of a removed feature, and schemas whose names or comments look like ours, but not both.
 DECOYS = """
     CREATE TABLE library_author (id serial PRIMARY KEY, name text, precious text);
     CREATE TABLE library_book (id serial PRIMARY KEY, author_id int REFERENCES library_author);

@@ -96,7 +96,5 @@ def sleeping(names: str, seconds: float | str, kind: str = "TestCase") -> str:
 
 
 def follows(begun: list[str], expected: list[str]) -> bool:
-    """Whether the order is as expected, except for the first two, which workers start
-    concurrently.
-    """
+    """Whether the order is as expected, except that of the first two, which start together."""
     return {*begun[:2]} == {*expected[:2]} and begun[2:] == expected[2:]

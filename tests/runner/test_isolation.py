@@ -1,4 +1,4 @@
-"""`--isolation database` is stock Django's way, with our settings."""
+"""`--isolation database`: stock Django's clone databases with this package's settings."""
 
 import pytest
 
@@ -29,18 +29,18 @@ TESTS = """
 
 
 def used(project: Project, *arguments: str, method: str = "fork") -> set[tuple[str, str | None]]:
-    """Run tests; list the databases of the workers, each with the name of a planted table."""
+    """Run tests; list the workers' databases, each with the name of a marker table."""
     project.forget()
     project.run(*arguments, env={"START_METHOD": method}).passed()
     return {(line["database"], line["marker"]) for line in project.records("is")}
 
 
 @each_start
-def test_databases_are_kept_and_used_again(project: Project, mode: Mode, method: str) -> None:
-    """As by stock Django, tables of others included; all our other settings count."""
+def test_databases_are_kept_and_reused(project: Project, mode: Mode, method: str) -> None:
+    """--keepdb works as in stock Django, and all other settings apply."""
     project.seed()
     project.tests(TESTS)
-    # SCHEMA_RUNNER["ISOLATION"] is the option's default, and one process needs no clone.
+    # In the serial case, ISOLATION comes from the settings, and one process needs no clone.
     if mode == SERIAL:
         project.configure('SCHEMA_RUNNER["ISOLATION"] = "database"')
     arguments = ("--isolation", "database", *mode) if mode else ()
