@@ -1,4 +1,4 @@
-"""Serial tests: after all others, and alone."""
+"""Serial tests run after all others, and alone."""
 
 import pytest
 
@@ -60,7 +60,7 @@ ALONE = {
 
 @pytest.fixture(scope="module")
 def mixed(shared_project: Project) -> Project:
-    """A project with tests of both kinds, unless UNMARKED is set."""
+    """A project with parallel and serial tests; all are parallel if UNMARKED is set."""
     labels = ["library.test_generated.Labelled", "slow", "library.other"]
     marked = f'[] if "UNMARKED" in __import__("os").environ else {labels}'
     shared_project.configure(f'SCHEMA_RUNNER = {{"SERIAL": {marked}}}')
@@ -69,7 +69,7 @@ def mixed(shared_project: Project) -> Project:
 
 
 def assert_alone(done: Run) -> None:
-    """Check that serial tests come after all others, and meet none."""
+    """Check that serial tests ran after all others, and concurrently with none."""
     assert len(done.tests) == len(BESIDE | ALONE)
     assert set(done.tests[: len(BESIDE)]) == BESIDE
     assert set(done.tests[len(BESIDE) :]) == ALONE
@@ -78,7 +78,10 @@ def assert_alone(done: Run) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_serial_tests_run_after_all_others_and_alone(mixed: Project, method: str) -> None:
-    """Marked, labelled or tagged; in the same schemas and in the same report."""
+    """Tests are marked, listed or tagged as serial.
+
+    They use the same schemas and the same report.
+    """
     done = run(mixed, *PARALLEL, env={"START_METHOD": method, **TOGETHER})
     done.passed(f"Ran {len(BESIDE | ALONE)} tests")
     assert_alone(done)
@@ -89,7 +92,7 @@ def test_serial_tests_run_after_all_others_and_alone(mixed: Project, method: str
 
 @pytest.mark.parametrize("flag", ["--reverse", "--shuffle=7"])
 def test_the_order_within_each_phase_is_that_of_the_suite(mixed: Project, flag: str) -> None:
-    """Flags that change it change it in both."""
+    """--reverse and --shuffle affect both phases."""
     parallel = run(mixed, *PARALLEL, flag, env=TOGETHER).passed()
     assert_alone(parallel)
     serial = run(mixed, flag).passed()
@@ -98,7 +101,7 @@ def test_the_order_within_each_phase_is_that_of_the_suite(mixed: Project, flag: 
 
 
 def test_without_workers_nothing_changes(mixed: Project) -> None:
-    """Nothing runs beside anything, so tests keep the place they have in the suite."""
+    """In a serial run, the order is that of the suite."""
     marked = run(mixed).passed().tests
     unmarked = run(mixed, env={"UNMARKED": "1"}).passed().tests
     assert unmarked == marked
@@ -106,7 +109,7 @@ def test_without_workers_nothing_changes(mixed: Project) -> None:
 
 
 def test_only_serial_tests(mixed: Project) -> None:
-    """One after the other, with any number of workers."""
+    """They run one after the other, with any number of workers."""
     done = run(mixed, *PARALLEL, "--tag", "slow").passed("Ran 2 tests")
     assert done.tests == ["PartlyTagged.test_a", "Tagged.test_a"]
 
@@ -137,20 +140,20 @@ FAILING = """
 
 @pytest.fixture
 def failing(project: Project) -> Project:
-    """A project whose tests fail as FAILS says."""
+    """A project whose tests fail depending on FAILS."""
     project.tests(FAILING)
     return project
 
 
 def test_failures_of_both_phases_are_in_one_report(failing: Project) -> None:
-    """A parallel test that fails does not keep serial ones from being run."""
+    """Serial tests run although a parallel test failed."""
     said = ("Ran 5 tests", "FAILED (failures=2)", "Error: beside", "Error: alone")
     failing.run(*PARALLEL, env={"FAILS": "both"}).failed(*said)
 
 
 @pytest.mark.parametrize("phase", ["beside", "alone"])
 def test_failfast_ends_the_run_in_either_phase(failing: Project, phase: str) -> None:
-    """No test begins after the one that has failed."""
+    """No test starts after the failed one."""
     done = run(failing, *PARALLEL, "--failfast", env={"FAILS": phase})
     done.failed("FAILED (failures=1)", f"AssertionError: {phase}")
     if phase == "beside":
@@ -160,7 +163,7 @@ def test_failfast_ends_the_run_in_either_phase(failing: Project, phase: str) -> 
 
 
 def test_a_worker_that_dies_at_a_serial_test_is_replaced(failing: Project) -> None:
-    """The rest is run in the new one, and still alone."""
+    """The rest of the class runs in the new worker, still alone."""
     done = run(failing, *PARALLEL, env={"FAILS": "dies"})
     done.failed("FAILED (errors=1)", "ended with exit code 7")
     assert done.tests[-3:] == ["Alone.test_a", "Alone.test_b", "AloneToo.test_a"]
