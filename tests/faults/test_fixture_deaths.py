@@ -14,7 +14,7 @@ SUITE = """
         def test_one(self): pass
         def test_two(self): pass
 
-    # unittest lets KeyboardInterrupt and SystemExit through, and they end the worker.
+    # unittest does not catch KeyboardInterrupt and SystemExit, so they end the worker.
     class Interrupted(Recording, TestCase):
         @classmethod
         def setUpClass(cls): raise KeyboardInterrupt("in set-up")
@@ -42,7 +42,7 @@ SUITE = """
             if self._testMethodName == "test_2": os._exit(3)
             super()._fixture_teardown()
 
-    # Its set-up runs again after each death, and dies in the end as well.
+    # Its set-up runs again after each death, and finally kills the worker as well.
     class DiesEachTime(Recording, TestCase):
         @classmethod
         def setUpClass(cls):

@@ -235,7 +235,7 @@ OPTIONS_TESTS = """
         ("default", "SHOW statement_timeout", "54321ms"),
         ("default", "SHOW my.words", "two words"),
         ("default", "SHOW transaction_isolation", "serializable"),
-        # What the environment says.
+        # From PGOPTIONS.
         *((alias, "SHOW lock_timeout", "12345ms") for alias in ("role", "ascii", "unmigrated")),
         ("role", "SELECT current_user", f"{NAME}_owner"),
         ("role", "SELECT session_user", f"{NAME}_user"),
@@ -252,13 +252,13 @@ OPTIONS_TESTS = """
                 with self.subTest(alias=alias, statement=statement):
                     self.assertEqual(answers(alias, statement), [expected] * 3)
         def test_a_connection_of_that_role_is_left_open(self):
-            # Stock Django could not drop the database.
+            # With this connection, stock Django could not drop the database.
             if "--testrunner" not in sys.argv:
                 LEFT_OPEN.append(connections["role"].copy())
                 LEFT_OPEN[-1].ensure_connection()
 
         def test_binding(self):
-            # The server is told the type of a bound parameter, and of an interpolated one not.
+            # Only server-side binding sends the type of a parameter.
             for alias, expected in (("default", "smallint"), ("role", "integer")):
                 self.assertEqual(query("SELECT pg_typeof(%s)", 1, using=alias), [(expected,)])
         def test_encodings(self):

@@ -29,7 +29,7 @@ BACKEND = """
 """
 TESTS = """
     class OfTenant(TransactionTestCase):
-        '''Stock's flush follows the search_path, so it clears the tenant's tables.'''
+        '''Stock Django's flush follows the search_path, so it clears the tenant's tables.'''
         def setUp(self):
             with transaction.atomic():
                 query("CREATE SCHEMA IF NOT EXISTS tenant")

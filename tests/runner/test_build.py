@@ -210,7 +210,7 @@ def test_introspection_of_a_third_party_backend(project: Project, mode: Mode) ->
             def test_each(self):
                 if os.environ["MEET"]: meet()
                 with connection.cursor() as cursor:
-                    # psqlextra's schema editor makes one itself.
+                    # The schema editor of psqlextra creates its own instance.
                     for see in (connection.introspection, Introspection(connection)):
                         self.assertEqual(see.indexes(cursor, "library_reading"), [("by_at",)])
                         self.assertEqual(see.partitioned(cursor), [("library_reading",)])

@@ -195,7 +195,7 @@ def test_failures(occupied: Project) -> None:
 WAITING = """
     class First(TestCase):
         def test_it(self):
-            # Each run's own, though others hold the same key.
+            # Other runs hold the same key.
             query("SELECT pg_advisory_lock(42)")
             query("SELECT 'a=>1'::hstore -> 'a'")
             record("waits", go=os.environ.get("GO", "go"))
@@ -366,7 +366,7 @@ def test_extensions(project: Project, mode: Mode) -> None:
                                         ADD path ltree;
                CREATE INDEX trigrams ON library_book USING gin (title gin_trgm_ops)'''
         ),
-        # The function is the same in the schemas of all workers, whichever was built first.
+        # The view must not depend on the worker whose schema was built first.
         migrations.RunSQL("CREATE VIEW busy AS SELECT pg_try_advisory_xact_lock(1) AS mine"),
         """,
     )
@@ -406,7 +406,7 @@ def test_extensions_that_other_objects_use(project: Project) -> None:
             def test_it(self):
                 where = connection.get_connection_params()
                 keys = ("host", "port", "user", "dbname")
-                # Open until the process ends, which the run does not wait for.
+                # Stays open until the process ends.
                 Looking.developer = connect(**{key: where[key] for key in keys})
                 Looking.developer.execute("LOCK TABLE test_extensions.pg_buffercache")
     """
@@ -560,7 +560,7 @@ def test_a_second_build_that_differs_from_the_first(occupied: Project) -> None:
     tests = """
         class Any(TestCase):
             def test_it(self):
-                # Until the other worker has ended, whose build is the second.
+                # The other worker's build is the second, and ends that worker.
                 wait_for("second")
                 wait_until(lambda: not Path("/proc", Path("second").read_text()).exists())
 

@@ -118,8 +118,8 @@ BY_SEVERAL = """
     class Polluted(TestCase):
         def test_it(self): self.assertNotEqual(CACHE, {"first", "second"})
 """
-# Tests may meet in the first run, and in probes with two workers, because these create all schemas
-# before the first test.
+# Tests may meet in the first run, and in probes with two workers, whose schemas exist before any
+# test starts.
 MEETING = """
     class Meeting:
         def may_meet(self):

@@ -479,7 +479,7 @@ PASSING = """
             is_last = times("dropped") == int(os.environ["MEET"])
             if is_last:
                 wait_for("first")
-                # As it was, though the other worker has dropped the extension.
+                # The table still works, although the other worker has dropped the extension.
                 self.assertEqual(query("SELECT piece::text FROM pieces"), [("1 .. 2",)])
             query("DROP TABLE pieces")
             query("DROP EXTENSION seg")
@@ -487,7 +487,7 @@ PASSING = """
             if is_last: self.assertNotIn("seg", installed())
 
         def test_2_again(self):
-            # With what it needs, and another one by a block.
+            # One with its dependencies, and one in a DO block.
             for _ in range(2):
                 query("CREATE EXTENSION earthdistance CASCADE")
                 query("DO $$ BEGIN CREATE EXTENSION isn; END $$")

@@ -44,7 +44,7 @@ SUITE = """
                 identity = Author.objects.create(name="rolled back").id
                 transaction.set_rollback(True)
             meet()
-            # Each has locks of its own, in other schemas that are like this one.
+            # Advisory locks of workers are separate, also in schemas of a pool.
             self.assertEqual(query("SELECT pg_try_advisory_lock(42)"), [(True,)])
             meet("locked")
             tell(names=names, identity=identity)

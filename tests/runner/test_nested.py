@@ -37,7 +37,7 @@ TESTS = """
     class Nesting:
         def setUp(self):
             self.before = state()
-            # Each test is isolated from those before.
+            # Each test is isolated from earlier ones.
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="outer")
 

@@ -220,7 +220,7 @@ BY_ALIAS = """
             self.assertEqual(schemas[self.comes_along], "public")
             for alias in self.databases:
                 self.assertEqual(Author.objects.using(alias).count(), 0)
-            # As under stock Django, no mirror is flushed.
+            # As in stock Django, mirrors are not flushed.
             if self.databases == {"default"}:
                 Author.objects.create(name="new")
         test_b = test_a

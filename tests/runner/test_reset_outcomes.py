@@ -20,7 +20,7 @@ APPS = """
     from django.db.models.signals import post_migrate
 
     def grant(sender, using, **named):
-        # In tests with available_apps there may be none.
+        # Tests with available_apps may exclude it.
         if not apps.is_installed("django.contrib.auth"): return
         from django.contrib.auth.models import Group, Permission
 
@@ -69,7 +69,7 @@ from django.contrib.sites.models import Site
 from django.core.management import call_command
 from helpers.elsewhere import in_a_thread
 from shop.models import Country, Order
-# Those of all apps but the last, as with stock.
+# Permissions of all apps except the last, as in stock Django.
 CLERKS = 32
 """
 # Statements and assertions; a test consists of one or more.

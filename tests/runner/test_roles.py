@@ -476,7 +476,7 @@ NAMED = """
                 found = model.objects.get(number=7, others__name=model.__name__)
                 self.assertEqual(found, one)
 
-    # A flush by stock Django leaves tables out that are named with `public`.
+    # Stock Django's flush skips tables whose names include `public`.
     class Committed(FLUSHED):
         def test_it(self): Odd.test_it(self)
         def test_again(self): Odd.test_it(self)
@@ -519,7 +519,7 @@ FULL = """
                     cls.others.append(connection.copy())
                     cls.addClassCleanup(cls.others[-1].close)
                     cls.others[-1].ensure_connection()
-            # One is left for Django, and one that it has closed may still count.
+            # Leave one for Django, and one for a closed session that still counts.
             for other in cls.others[-3:]:
                 other.close()
 
