@@ -58,7 +58,7 @@ MODES = {
     # An earlier run has kept a pool.
     "pool": Mode(("--keepdb",), frozenset({"create", "build", "dump", "copy", "tear-down"})),
     # Another run with the same NAME is active throughout.
-    "beside": Mode(),
+    "concurrent": Mode(),
 }
 SERIAL, LEASE = "serial", "lease"
 _SENT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL", "SIGSTOP SIGKILL", "SIGSTOP SIGCONT")
@@ -90,7 +90,7 @@ class Kill(NamedTuple):
         if self.target == "worker":
             lacks |= _EARLY - {"copy"}
         if self.target == LEASE:
-            lacks |= set(PHASES) if self.mode == "beside" else {"start", "create"}
+            lacks |= set(PHASES) if self.mode == "concurrent" else {"start", "create"}
         return self.phase not in lacks and (self.target, self.method) != ("worker", SERIAL)
 
 
@@ -123,7 +123,7 @@ class Run(NamedTuple):
     others: Sequence[int] = ()
 
 
-def reaches(run: Run, phase: str, observer: Connection, begun: int) -> bool:
+def wait_for_phase(run: Run, phase: str, observer: Connection, begun: int) -> bool:
     """Wait until a run is in a phase, or has ended; return whether it is in that phase.
 
     In phases after the first test, at least `begun` tests must have started.
@@ -145,7 +145,9 @@ def sessions(observer: Connection) -> list[int]:
     return [pid for pid, *_ in observer.execute(_SESSIONS)]
 
 
-def strike(kill: Kill, process: Process, observer: Connection, chance: random.Random) -> bool:
+def execute_kill(
+    kill: Kill, process: Process, observer: Connection, chance: random.Random
+) -> bool:
     """Send the signals, or end the lease's session; return False if the target does not exist."""
     if kill.target == LEASE:
         return _end_lease(observer)

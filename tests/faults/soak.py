@@ -48,7 +48,7 @@ OUTCOMES = {
     for name, outcome in (_SIMPLE if base == "SimpleTestCase" else _COMMITTING).items()
 }
 # Content of databases that runs must leave alone: one with a similar name, one that was renamed.
-_BESIDE = "CREATE TABLE precious (n int); INSERT INTO precious VALUES (1)"
+_OTHER_CONTENTS = "CREATE TABLE precious (n int); INSERT INTO precious VALUES (1)"
 
 
 def seeded() -> random.Random:
@@ -71,7 +71,7 @@ def prepare(project: Project, also: str) -> list[str]:
     other_databases = [f"{project.test_name}_x", f"{project.name}_renamed"]
     for name in [project.name, *other_databases]:
         project.create_database(name)
-        project.query(DECOYS if name == project.name else _BESIDE, database=name)
+        project.query(DECOYS if name == project.name else _OTHER_CONTENTS, database=name)
     for name in other_databases[1:]:
         marker = Marker(1, MarkerState.READY, project.test_name, name=project.test_name)
         project.query(f"COMMENT ON DATABASE {name} IS '{marker}'", database=name)
@@ -102,7 +102,7 @@ def unchanged(project: Project, also: str = "") -> Iterator[Callable[[], list[ob
         _drop_all(project)
 
 
-def prepare_for(project: Project, kill: Kill) -> None:
+def prepare_mode(project: Project, kill: Kill) -> None:
     """Add the migration, or run the earlier `--keepdb` run, that the mode needs."""
     if kill.mode == "clones":
         extra = 'migrations.RunSQL("CREATE SCHEMA extra")'

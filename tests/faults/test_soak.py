@@ -24,7 +24,9 @@ KILLED = "was killed by signal 9 (SIGKILL)."
 
 
 @contextmanager
-def killing(project: Project, run: int, number: int, chance: random.Random) -> Iterator[list[int]]:
+def kill_workers(
+    project: Project, run: int, number: int, chance: random.Random
+) -> Iterator[list[int]]:
     """Kill random workers of a run at random times during the block; yield their process ids."""
     # Three deaths of one worker number in a row at start-up end a run, as designed. So once a
     # worker was killed before its first test, spare such workers until all have begun a test.
@@ -68,7 +70,7 @@ def test_every_test_is_reported_once(observed: Project, method: str, number: int
     observed.tests(suite.text)
     number_of_workers = chance.choice([2, 3])
     process = observed.start("--parallel", str(number_of_workers), env={"START_METHOD": method})
-    with killing(observed, process.pid, number_of_workers, chance) as killed:
+    with kill_workers(observed, process.pid, number_of_workers, chance) as killed:
         reported = finish(observed, process)
     check(reported, suite, len(killed))
     check_records(reported, suite)

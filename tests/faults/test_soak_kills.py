@@ -10,7 +10,7 @@ import pytest
 from ..observed import Reported, finish
 from ..project import Project
 from . import soak
-from .matrix import LEASE, POSSIBLE, Kill, Run, reaches, sessions, strike
+from .matrix import LEASE, POSSIBLE, Kill, Run, execute_kill, sessions, wait_for_phase
 from .soak import OUTCOMES, ROUNDS, seeded
 from .waiting import WAITING, end, waiting
 
@@ -35,8 +35,8 @@ def test_kill(
     kill = chance.choice([one for one in POSSIBLE if one.phase == phase])
     print(kill)
     with soak.unchanged(project) as changes:
-        soak.prepare_for(project, kill)
-        with other_run(project) if kill.mode == "beside" else nullcontext():
+        soak.prepare_mode(project, kill)
+        with other_run(project) if kill.mode == "concurrent" else nullcontext():
             for _ in range(ATTEMPTS):
                 reported, is_hit = run_and_kill(project, kill, chance)
                 check(kill, reported, is_hit=is_hit)
@@ -47,7 +47,7 @@ def test_kill(
                 if is_hit:
                     break
             soak.recover(project, kill)
-        if kill.mode == "beside":
+        if kill.mode == "concurrent":
             soak.run(project, env={})
 
 
@@ -72,7 +72,7 @@ def run_and_kill(project: Project, kill: Kill, chance: random.Random) -> tuple[R
         process = soak.start(project, *kill.flags, "-v2", env=kill.env)
         begun = chance.randint(1, len(OUTCOMES) // 2)
         run = Run(project, process, others)
-        is_hit = reaches(run, kill.phase, observer, begun) and strike(
+        is_hit = wait_for_phase(run, kill.phase, observer, begun) and execute_kill(
             kill, process, observer, chance
         )
     return finish(project, process), is_hit
@@ -81,7 +81,7 @@ def run_and_kill(project: Project, kill: Kill, chance: random.Random) -> tuple[R
 def must_clean_up(kill: Kill, *, is_hit: bool) -> bool:
     """Whether the run must leave nothing, or name what it leaves."""
     is_killed = is_hit and kill.target != "worker" and kill.signals.endswith("KILL")
-    return not (is_killed or "--keepdb" in kill.flags or kill.mode == "beside")
+    return not (is_killed or "--keepdb" in kill.flags or kill.mode == "concurrent")
 
 
 def check(kill: Kill, reported: Reported, *, is_hit: bool) -> None:

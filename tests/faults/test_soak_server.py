@@ -23,7 +23,7 @@ from ..fork_server import ForkServer
 from ..observed import Reported, finish
 from ..project import METHODS, Project, address, wait_for
 from . import soak
-from .matrix import MODES, PHASES, SERIAL, Kill, Run, reaches, sessions
+from .matrix import MODES, PHASES, SERIAL, Kill, Run, sessions, wait_for_phase
 from .soak import OUTCOMES, ROUNDS, seeded
 
 # In each round.
@@ -126,18 +126,19 @@ def test_server_fault(
         for phase in PHASES
         for method in (SERIAL, *METHODS)
         for mode in MODES
-        if (kill := Kill(phase, "server", fault, method, mode)).is_possible and mode != "beside"
+        if (kill := Kill(phase, "server", fault, method, mode)).is_possible
+        and mode != "concurrent"
     ]
     phase = chance.choice([*PHASES])
     kill = chance.choice([one for one in kills if one.phase == phase])
     print(kill)
     project = Project(tmp_path, address(place.server), f"fault{number}", fork_server)
     with soak.unchanged(project):
-        soak.prepare_for(project, kill)
+        soak.prepare_mode(project, kill)
         process = soak.start(project, *kill.flags, env=kill.env)
         with project.maintenance() as observer:
             begun = chance.randint(1, len(OUTCOMES) // 2)
-            is_hit = reaches(Run(project, process), kill.phase, observer, begun)
+            is_hit = wait_for_phase(Run(project, process), kill.phase, observer, begun)
         if is_hit:
             FAULTS[fault](place, chance)
         try:

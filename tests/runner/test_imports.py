@@ -30,21 +30,21 @@ _TESTS = """
 """
 
 
-def of(package: str, names: str) -> set[str]:
+def submodules(package: str, names: str) -> set[str]:
     return {f"{package}.{name}" for name in names.split()}
 
 
-WORKERS = of("workers", "pipes handle process report") | {"statistics"}
-WORKERS |= of("reruns", "diagnosis probe") | {"scheduling.plan"}
+WORKERS = submodules("workers", "pipes handle process report") | {"statistics"}
+WORKERS |= submodules("reruns", "diagnosis probe") | {"scheduling.plan"}
 LINT = {"database.write_guard", "migration_lint"}
-COPIES = of("postgres", "worker_schemas structure_script row_copies pg_dump pool template")
+COPIES = submodules("postgres", "worker_schemas structure_script row_copies pg_dump pool template")
 BUILDS = {"postgres.pg_dump", "postgres.reset.triggers", "fingerprint.recording"}
 SNAPSHOT = {"postgres.snapshot"}
 RESETS = {"flush.resetter", "flush.reset_connection", "postgres.reset.reset"}
 # Modules that stock Django loads for fixtures and for serialized_rollback.
 LOADING = {"django.core.management.commands.loaddata", "django.core.serializers.xml_serializer"}
 KEEPING = {"fingerprint", "fixtures", *LOADING}
-CHOICES = of("scheduling", "selection durations shards worker_count") | {"shlex"}
+CHOICES = submodules("scheduling", "selection durations shards worker_count") | {"shlex"}
 DATABASES = {"database.test_database", "database.patching", "postgres.server", "search_path"}
 
 

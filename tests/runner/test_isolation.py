@@ -28,7 +28,9 @@ TESTS = """
 """
 
 
-def used(project: Project, *arguments: str, method: str = "fork") -> set[tuple[str, str | None]]:
+def used_databases(
+    project: Project, *arguments: str, method: str = "fork"
+) -> set[tuple[str, str | None]]:
     """Run tests; list the workers' databases, each with the name of a marker table."""
     project.forget()
     project.run(*arguments, env={"START_METHOD": method}).passed()
@@ -45,7 +47,7 @@ def test_databases_are_kept_and_reused(project: Project, mode: Mode, method: str
         project.configure('SCHEMA_RUNNER["ISOLATION"] = "database"')
     arguments = ("--isolation", "database", *mode) if mode else ()
     places = [f"{project.test_name}{suffix}" for suffix in (("_1", "_2") if mode else ("",))]
-    found = used(project, *arguments, "--keepdb", method=method)
+    found = used_databases(project, *arguments, "--keepdb", method=method)
     assert found
     assert found <= {(name, None) for name in places}
     assert project.databases() == sorted({project.test_name, *places})
@@ -53,7 +55,7 @@ def test_databases_are_kept_and_reused(project: Project, mode: Mode, method: str
         assert project.schemas(name) == {}
         with project.host(name) as connection:
             connection.execute("CREATE TABLE marker ()")
-    found = used(project, *arguments, "--keepdb", method=method)
+    found = used_databases(project, *arguments, "--keepdb", method=method)
     assert found
     assert found <= {(name, "marker") for name in places}
-    used(project, *arguments, "--noinput")
+    used_databases(project, *arguments, "--noinput")

@@ -106,7 +106,7 @@ def finish(process: Process) -> Result:
     return Result(process.returncode or 0, stdout, stderr).passed()
 
 
-def told(project: Project) -> dict[int, str]:
+def recorded_schemas(project: Project) -> dict[int, str]:
     """Map each worker number to the schema that it recorded."""
     return {one["worker"]: one["schema"] for one in project.records("told")}
 
@@ -120,16 +120,16 @@ def run(
     for one in project.records("told"):
         assert one["names"] == [(project.folder / "data.txt").read_text(), "of a seeder"]
         assert one["identity"] == 3
-    assert set(told(project)) == set(range(1, workers + 1))
-    return result, told(project)
+    assert set(recorded_schemas(project)) == set(range(1, workers + 1))
+    return result, recorded_schemas(project)
 
 
 def start_waiting(project: Project, dirt: str = "") -> tuple[Process, dict[int, str]]:
     """Start a run whose two workers block in a test; return it and their schemas."""
     project.forget()
     process = start(project, 2, KEEP, WAIT="1", DIRT=json.dumps({1: dirt, 2: dirt}))
-    wait_for(lambda: len(told(project)) == 2, "two workers in a test")
-    return process, told(project)
+    wait_for(lambda: len(recorded_schemas(project)) == 2, "two workers in a test")
+    return process, recorded_schemas(project)
 
 
 def wait_for_lock(project: Project, kind: str) -> None:
@@ -451,10 +451,10 @@ def test_two_concurrent_runs(kept: Project, host: str) -> None:
     (kept.folder / "go").touch()
     line = "Waiting for another run, which builds the same schemas."
     assert [line in finish(process).output for process in (one, other)] == [False, True]
-    told = kept.records("told")
-    names = {one["schema"] for one in told}
-    assert len(names) == len(told) == 4
-    assert {one["database"] for one in told} == {host}
+    lines = kept.records("told")
+    names = {one["schema"] for one in lines}
+    assert len(names) == len(lines) == 4
+    assert {one["database"] for one in lines} == {host}
 
     kept.forget()
     for process in [start(kept, 2, KEEP, MEET="4") for _ in range(2)]:
@@ -496,15 +496,15 @@ def test_keep_and_its_flags(kept: Project, host: str) -> None:
     """KEEP = True has the effect of --keepdb with any start method, and --no-keepdb cancels it."""
     kept.configure('SCHEMA_RUNNER["KEEP"] = True')
     finish(start(kept, 2, START_METHOD="spawn"))
-    first = told(kept)
+    first = recorded_schemas(kept)
     assert set(pool(kept, host)) == set(first.values())
     kept.forget()
     finish(start(kept, 2, "--no-keepdb"))
-    assert not set(told(kept).values()) & set(first.values())
+    assert not set(recorded_schemas(kept).values()) & set(first.values())
     assert count(kept) == 2
     kept.forget()
     finish(start(kept, 2))
-    assert told(kept) == first
+    assert recorded_schemas(kept) == first
     assert count(kept) == 2
 
 

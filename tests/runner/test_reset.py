@@ -121,7 +121,7 @@ def seeded(project: Project) -> Project:
     return project
 
 
-LEFT = {
+REMAINING = {
     "selective": ["from a fixture", "needed"],
     "reference": ["from a fixture", "migrated", "needed"],
     "django": [],
@@ -160,7 +160,7 @@ def test_reference_data_survives(seeded: Project, place: str, reset: str) -> Non
     if place == "current":
         seeded.create_database()
         mode = (*PARALLEL, "--host-database", "current")
-    seeded.tests(FOUND.format(LEFT[reset]))
+    seeded.tests(FOUND.format(REMAINING[reset]))
     for _ in range(2 if place == "snapshot" else 1):
         method = "spawn" if place == "spawn" else "fork"
         seeded.run(*mode, env={"START_METHOD": method}).passed()

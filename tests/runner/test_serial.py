@@ -48,11 +48,11 @@ TESTS = """
         def test_a(self): pass
         def test_b(self): pass
 """
-BESIDE = {
+PARALLEL_TESTS = {
     *("Beside.test_a", "Beside.test_b", "BesideToo.test_a", "BesideToo.test_b"),
     *("Mixed.test_a", "Mixed.test_c", "PartlyTagged.test_b"),
 }
-ALONE = {
+SERIAL_TESTS = {
     *("Alone.test_a", "Alone.test_b", "Mixed.test_b", "Labelled.test_a"),
     *("Tagged.test_a", "PartlyTagged.test_a"),
 }
@@ -70,10 +70,10 @@ def mixed(shared_project: Project) -> Project:
 
 def assert_alone(done: Run) -> None:
     """Check that serial tests ran after all others, and concurrently with none."""
-    assert len(done.tests) == len(BESIDE | ALONE)
-    assert set(done.tests[: len(BESIDE)]) == BESIDE
-    assert set(done.tests[len(BESIDE) :]) == ALONE
-    assert all(done.met[test] == set() for test in ALONE)
+    assert len(done.tests) == len(PARALLEL_TESTS | SERIAL_TESTS)
+    assert set(done.tests[: len(PARALLEL_TESTS)]) == PARALLEL_TESTS
+    assert set(done.tests[len(PARALLEL_TESTS) :]) == SERIAL_TESTS
+    assert all(done.met[test] == set() for test in SERIAL_TESTS)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -83,9 +83,9 @@ def test_serial_tests_run_after_all_others_and_alone(mixed: Project, method: str
     They use the same schemas and the same report.
     """
     done = run(mixed, *PARALLEL, env={"START_METHOD": method, **TOGETHER})
-    done.passed(f"Ran {len(BESIDE | ALONE)} tests")
+    done.passed(f"Ran {len(PARALLEL_TESTS | SERIAL_TESTS)} tests")
     assert_alone(done)
-    assert any(done.met[test] for test in BESIDE)
+    assert any(done.met[test] for test in PARALLEL_TESTS)
     assert len({one["schema"] for one in mixed.records("begins")}) == 2
     assert mixed.databases() == []
 
@@ -96,8 +96,8 @@ def test_the_order_within_each_phase_is_that_of_the_suite(mixed: Project, flag: 
     parallel = run(mixed, *PARALLEL, flag, env=TOGETHER).passed()
     assert_alone(parallel)
     serial = run(mixed, flag).passed()
-    alone = [test for test in serial.tests if test in ALONE]
-    assert parallel.tests[len(BESIDE) :] == alone
+    alone = [test for test in serial.tests if test in SERIAL_TESTS]
+    assert parallel.tests[len(PARALLEL_TESTS) :] == alone
 
 
 def test_without_workers_nothing_changes(mixed: Project) -> None:
@@ -105,7 +105,7 @@ def test_without_workers_nothing_changes(mixed: Project) -> None:
     marked = run(mixed).passed().tests
     unmarked = run(mixed, env={"UNMARKED": "1"}).passed().tests
     assert unmarked == marked
-    assert set(marked) == BESIDE | ALONE
+    assert set(marked) == PARALLEL_TESTS | SERIAL_TESTS
 
 
 def test_only_serial_tests(mixed: Project) -> None:

@@ -25,7 +25,7 @@ from .test_keepdb import (
     count,
     flags,
     pool,
-    told,
+    recorded_schemas,
 )
 from .test_template import RICH, use_script
 
@@ -56,7 +56,7 @@ def run(
     wanted = ("--snapshot-dir", folder) if folder else ()
     result = project.run(*flags(workers), *wanted, *more, env={"MEET": str(workers), **env})
     result.passed()
-    assert set(told(project)) == set(range(1, workers + 1))
+    assert set(recorded_schemas(project)) == set(range(1, workers + 1))
     if "--keepdb" not in more:
         assert_nothing_is_kept(project)
     return result

@@ -66,7 +66,7 @@ RICH = """
 """
 
 
-def told(project: Project) -> dict[int, Any]:
+def recorded_lines(project: Project) -> dict[int, Any]:
     """Map each worker to what its tests recorded in the last run."""
     return {one["worker"]: one for one in project.records("told")}
 
@@ -117,7 +117,7 @@ def test_copies_are_the_same_as_the_original(counted: Project, host: str, method
     env = {"START_METHOD": method, "MEET": "3"}
     result = counted.run("--parallel", "3", env=env).passed()
     assert "uses" not in result.stdout
-    found = told(counted)
+    found = recorded_lines(counted)
     assert set(found) == {1, 2, 3}
     assert len({one["schema"] for one in found.values()}) == 3
     assert {one["database"] for one in found.values()} == {host}
@@ -165,7 +165,7 @@ def test_a_missing_or_old_pg_dump(counted: Project, place: str, named: str) -> N
     with counted.maintenance() as connection:
         major = connection.info.server_version // 10000
     assert f"{named} for PostgreSQL {major} (install postgresql-client-{major}, or" in line
-    found = told(counted)
+    found = recorded_lines(counted)
     assert found[1]["contents"]["library_author"] == found[2]["contents"]["library_author"]
     places = {(one["database"], one["schema"]) for one in found.values()}
     if place == "test":
@@ -186,7 +186,7 @@ def test_runs_that_need_no_pg_dump(counted: Project) -> None:
         result = counted.run(*mode, env={"MEET": str(workers)}).passed()
         assert "pg_dump" not in result.output
         assert count(counted) == count(counted, "seeded") == built
-        contents = [one["contents"] for one in told(counted).values()]
+        contents = [one["contents"] for one in recorded_lines(counted).values()]
         assert contents == [contents[0]] * workers
         counted.configure('SCHEMA_RUNNER["STRATEGY"] = "migrate"')
 
@@ -253,7 +253,7 @@ def test_an_unreliable_pg_dump(counted: Project, server: Server, place: str, how
     if how == "has a stale view":
         counted.migration("0003_stale", "0002_counting", STALE)
     result = counted.run(*PARALLEL, env=TOGETHER).passed()
-    found = told(counted)
+    found = recorded_lines(counted)
     assert set(found) == {1, 2}
     assert found[1]["contents"] == found[2]["contents"]
     assert count(counted) == count(counted, "seeded") == 2
