@@ -66,7 +66,7 @@ def test_a_run_killed_during_migrations_does_not_block_the_next(suite: Project) 
         def migrate(apps, editor):
             editor.execute("CREATE TABLE half_made ()")
             if os.environ.get("DIES"):
-                # Fails in the second build if the schema still exists.
+                # If it were left, the workers of the next run could not use schemas.
                 editor.execute("CREATE SCHEMA audit")
                 connection.connection.commit()
                 editor.execute("ALTER TABLE library_book ADD n int")

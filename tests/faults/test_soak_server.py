@@ -64,7 +64,7 @@ class FaultyServer(NamedTuple):
 
     def _accepts_connections(self) -> bool:
         if self.pg_ctl("status"):
-            # Unlike `start`, `restart` keeps the options of the last start, such as the port.
+            # Unlike `start`, `restart` keeps the options of the last start: the socket folder.
             self.pg_ctl("restart")
         try:
             psycopg.connect(self.server.conninfo()).close()

@@ -226,7 +226,7 @@ def extensions(project: Project) -> dict[str, str]:
 
 
 def test_concurrent_runs(waiting: Project) -> None:
-    """They share an extension but no advisory lock, and remove what a killed run left."""
+    """Two runs share an extension but no advisory lock, and remove what a killed run left."""
     with waiting.host(waiting.name) as developer:
         developer.execute("SELECT pg_advisory_lock(42)")
         killed = waiting.start(env={"GO": "never"})

@@ -10,8 +10,8 @@ from schema_runner import embedded
 from ..builds import BUILD
 from ..project import Project, address
 
-# The lock table holds about the product of both, plus 560 for other processes. It is a tenth of
-# the default, as the project is a tenth of what a default server must handle.
+# The lock table holds about 560 locks: the product of both, and more for other processes. By
+# default it is ten times as large, and so would be the project for which it suffices.
 FEW_LOCKS = {"max_locks_per_transaction": 10, "max_connections": 30}
 TABLES = 70
 WORKERS = 6
