@@ -266,7 +266,7 @@ def test_a_harmless_suite(project: Project, mode: Mode) -> None:
 
 
 def test_expected_changes(project: Project) -> None:
-    """EXPECTED_CHANGES are patterns for table names, and for other objects with their kind."""
+    """EXPECTED_CHANGES lists patterns for table names, and for other objects with their kind."""
     expected = ["crm.*", "setting work_mem*", "large object *", "*.pg_largeobject"]
     settings = {"HOST_DATABASE": "current", "EXPECTED_CHANGES": expected}
     project.configure(f"SCHEMA_RUNNER = {settings}")

@@ -228,7 +228,7 @@ def test_pools_are_kept_without_extensions(own: Project) -> None:
         assert installed(own) == []
     migrated = len(own.records("migrates"))
     assert migrated == 1
-    # A run without --keepdb removes nothing else.
+    # A run without --keepdb leaves the pool alone.
     own.run(*SERIAL).passed("Ran 2 tests")
     assert installed(own) == []
     own.run(*PARALLEL, "--keepdb").passed("Ran 2 tests")
