@@ -15,12 +15,13 @@ import django
 
 django.setup()
 from schema_runner.scheduling import worker_count
+from schema_runner.scheduling.worker_count import workers_by_connections
 
-found = {names: worker_count.workers_by_connections(names.split()) for names in sys.argv[1:]}
-calls, connections_left = [], worker_count.connections_left
-worker_count.connections_left = lambda *args: calls.append(args) or connections_left(*args)
-worker_count.workers_by_connections(["default"], wanted=99)
-print(json.dumps([found, len(calls)]))
+found = {aliases: workers_by_connections(aliases.split()) for aliases in sys.argv[1:]}
+looks, look = [], worker_count.connections_left
+worker_count.connections_left = lambda *where: looks.append(where) or look(*where)
+workers_by_connections(["default"], wanted=99)
+print(json.dumps([found, len(looks)]))
 """
 # Of sixteen connections, one is used by the query and four are reserved for the run, which leaves
 # eleven. `second`, and aliases that mirror it, use the database of `default`.

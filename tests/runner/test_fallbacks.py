@@ -37,7 +37,7 @@ FAILING = """
 
 
 @pytest.fixture
-def differing(counted: Project) -> Project:
+def unlike(counted: Project) -> Project:
     """A project whose copies of the first schema differ from it."""
     with counted.maintenance() as connection:
         real = PgDump.find(connection.info.server_version).path
@@ -47,15 +47,15 @@ def differing(counted: Project) -> Project:
 
 @TEST_ONLY
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_databases_are_migrated_once(differing: Project, method: str) -> None:
+def test_databases_are_migrated_once(unlike: Project, method: str) -> None:
     """The number of workers, retries and probes does not matter."""
-    differing.tests(FAILING)
-    result = differing.run(
+    unlike.tests(FAILING)
+    result = unlike.run(
         *("--parallel", "3", "--retries", "1", "--diagnose", "--timing"),
         env={"MEET": "3", "START_METHOD": method},
     ).failed("FAILED (failures=1)")
     assert "test_it is BROKEN: " in result.stdout.replace("library.test_generated.Always.", "")
-    assert count(differing) == 2
+    assert count(unlike) == 2
     assert result.stdout.count("use databases of their own") == 1
     assert "already exists" not in result.output
     # The set-up time includes what workers create.
@@ -65,15 +65,15 @@ def test_databases_are_migrated_once(differing: Project, method: str) -> None:
     (set_up,) = re.findall(r"Set-up ([0-9.]+) s,", result.stdout)
     for whole in (set_up, total):
         assert float(whole) > max(map(float, workers)) - 0.1
-    _, *again = differing.records("found")
+    _, *again = unlike.records("found")
     # Once for the retry, five times in a worker and once in the main process.
     assert len(again) == 1 + 5 + 1
-    assert {one["authors"] for one in differing.records("found")} == {2}
-    assert [one["where"] for one in again] == [[[f"{differing.test_name}_1"]]] * 7
+    assert {one["authors"] for one in unlike.records("found")} == {2}
+    assert [one["where"] for one in again] == [[[f"{unlike.test_name}_1"]]] * 7
 
 
 @TEST_ONLY
-def test_the_run_does_not_wait_for_an_unneeded_database(differing: Project) -> None:
+def test_the_run_does_not_wait_for_an_unneeded_database(unlike: Project) -> None:
     """The run ends with its tests, and drops the database that a worker was building."""
     building = """
         from helpers import query, record, times
@@ -83,19 +83,19 @@ def test_the_run_does_not_wait_for_an_unneeded_database(differing: Project) -> N
                 query("SELECT pg_sleep(20)")
                 record("built")
     """
-    differing.write("building.py", building)
+    unlike.write("building.py", building)
     operation = "migrations.RunPython(__import__('building').migrate)"
-    differing.migration("0003_slow", "0002_counting", operation)
+    unlike.migration("0003_slow", "0002_counting", operation)
     tests = """
         class First(TestCase):
             def test_it(self):
                 wait_until(lambda: "building" in (FOLDER / "recorded").read_text())
         class Second(First): pass
     """
-    differing.write("recorded", "")
-    differing.tests("from helpers import FOLDER, wait_until\n" + tests.replace("\n        ", "\n"))
-    differing.run(*PARALLEL).passed("Ran 2 tests")
-    assert [one["what"] for one in differing.records()] == ["building"]
+    unlike.write("recorded", "")
+    unlike.tests("from helpers import FOLDER, wait_until\n" + tests.replace("\n        ", "\n"))
+    unlike.run(*PARALLEL).passed("Ran 2 tests")
+    assert [one["what"] for one in unlike.records()] == ["building"]
 
 
 KEPT = """
@@ -215,20 +215,20 @@ def test_concurrent_runs_share_no_clone(cloned: Project) -> None:
 
 
 @TEST_ONLY
-def test_separately_built_databases_are_kept(differing: Project) -> None:
+def test_separately_built_databases_are_kept(unlike: Project) -> None:
     """From the second run on, all workers have clones of the database that one worker built."""
-    spare = f"{differing.test_name}_0"
-    differing.tests(KEPT)
-    keep(differing, *PARALLEL)
-    assert differing.databases() == [differing.name, spare, f"{differing.test_name}_2"]
+    spare = f"{unlike.test_name}_0"
+    unlike.tests(KEPT)
+    keep(unlike, *PARALLEL)
+    assert unlike.databases() == [unlike.name, spare, f"{unlike.test_name}_2"]
     for mode in (PARALLEL, SERIAL):
-        again = keep(differing, *mode)
+        again = keep(unlike, *mode)
         assert again.stdout.count("as an earlier run has found") == 1
         assert again.stdout.count("because") == 1
-        assert set(found(differing)) <= set(differing.databases()) - {spare}
-    assert count(differing) == 2
-    differing.run("--clear-pools").passed()
-    assert differing.databases() == [differing.name]
+        assert set(found(unlike)) <= set(unlike.databases()) - {spare}
+    assert count(unlike) == 2
+    unlike.run("--clear-pools").passed()
+    assert unlike.databases() == [unlike.name]
 
 
 FOLDER = "snapshots"

@@ -16,7 +16,7 @@ QUICK = """
 """
 SLOW = QUICK.replace("meet()", "time.sleep(1.2)")
 # A fixed number of CPUs.
-CPUS = """
+PROCESSORS = """
     from schema_runner.scheduling import selection
 
     selection.usable_cpus = lambda: {}
@@ -26,7 +26,7 @@ CPUS = """
 @pytest.fixture(scope="module")
 def quick(shared_project: Project) -> Project:
     """A project whose tests take no time, on four CPUs."""
-    shared_project.configure(CPUS.format(4.0))
+    shared_project.configure(PROCESSORS.format(4.0))
     shared_project.tests(QUICK)
     return shared_project
 
@@ -45,7 +45,7 @@ def chosen(project: Project, *arguments: str) -> str:
 def test_parallel_auto_uses_the_history(project: Project) -> None:
     """The first choice is a guess. Later ones use the history and the free connections."""
     project.tests(SLOW)
-    project.configure(CPUS.format(4.0))
+    project.configure(PROCESSORS.format(4.0))
     assert "no workers, because the tests take about 0.1 s" in chosen(project, "--parallel")
     line = chosen(project, *AUTO)
     assert line == "--parallel auto: 3 workers, because there are 3 classes of tests."
@@ -58,7 +58,7 @@ def test_parallel_auto_uses_the_history(project: Project) -> None:
 
 def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
     """No worker is started although CPUs are free."""
-    project.configure(CPUS.format(4.0))
+    project.configure(PROCESSORS.format(4.0))
     project.tests(QUICK)
     for _ in range(2):
         assert "too short for more to pay" in chosen(project, "--parallel=auto")
@@ -66,7 +66,7 @@ def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
 
 def test_waiting_tests_allow_more_workers(project: Project) -> None:
     """Tests that wait allow more workers than CPUs, if the server is on another machine."""
-    project.configure(CPUS.format(1.0))
+    project.configure(PROCESSORS.format(1.0))
     project.configure("from schema_runner import closing\nclosing.are_here = lambda _: False")
     project.tests(SLOW)
     project.run().passed()
