@@ -1,4 +1,4 @@
-"""What tests of workers that die have in common."""
+"""Fixtures of the tests in which workers or runs die."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from ..project import Project
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Count what soak tests have done, as they have noted with `record_property`."""
+    """Print how often each soak test did what, from the `soak` properties of the reports."""
     reports = [one for key in ("passed", "failed") for one in terminalreporter.stats.get(key, [])]
     done = Counter(
         what
@@ -25,13 +25,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def observed(project: Project) -> Project:
-    """A project whose runs record all that they report."""
+    """A project whose runs record every result and event."""
     observe(project)
     return project
 
 
 @pytest.fixture(scope="module")
 def shared(shared_project: Project) -> Project:
-    """Such a project for all tests of a module."""
+    """An observed project, shared by the tests of a module."""
     observe(shared_project)
     return shared_project

@@ -1,11 +1,10 @@
-"""Random suites of tests that behave badly, of each of which it is known what it comes to."""
+"""Random test suites with crashes, errors and odd output, and the outcomes to expect."""
 
 import random
 from dataclasses import dataclass, field
 from textwrap import indent
 
-# Statements of tests, by what they come to; `{n}` is a number that no other test has, and
-# `{seconds}` a short time.
+# Test bodies with their outcomes. `{n}` is a number unique to the test, `{seconds}` a short time.
 _GOOD = [
     *[("pass", "passed"), ("self.assertEqual(1, 1)", "passed")],
     *[("time.sleep({seconds})", "passed")] * 2,
@@ -22,7 +21,7 @@ _GOOD_WITH_DATABASE = [
     ("Book.objects.create(title='{n}', author=Author.objects.create(name='a'))", "passed"),
     ("Author.objects.create(name='b'); time.sleep({seconds})", "passed"),
 ]
-# Marked as expected failures.
+# Bodies for tests decorated with expectedFailure.
 _EXPECTED = [
     ("self.fail('expected {n}')", "expected failure"),
     ("raise LockedError('expected {n}')", "expected failure"),
@@ -60,17 +59,17 @@ _PREAMBLE = """
 
 @dataclass(slots=True)
 class Suite:
-    """The text of a test module, and what a run must report of its tests and fixtures."""
+    """The source of a test module, and the expected outcomes of its tests and fixtures."""
 
     text: str = _PREAMBLE
     outcomes: dict[str, str] = field(default_factory=dict)
     fixtures: dict[str, str] = field(default_factory=dict)
-    # Tests that are skipped before they begin.
+    # Tests that are skipped before they start.
     never_recorded: set[str] = field(default_factory=set)
 
 
 def generate(chance: random.Random, *, classes: int, tests: int, is_bad: bool) -> Suite:
-    """Return classes with these tests in total; none fails unless the suite `is_bad`."""
+    """Return a suite with `tests` tests in `classes` classes. Tests fail only if `is_bad`."""
     suite = Suite()
     of_class = [1] * classes
     for _ in range(tests - classes):
@@ -111,7 +110,7 @@ def _add_class(suite: Suite, chance: random.Random, number: int, tests: int, is_
 
 
 def _choose(chance: random.Random, base: str, *, is_bad: bool) -> tuple[str, str, str]:
-    """Return a decorator, statements, and what they come to."""
+    """Return a decorator, a test body and the expected outcome."""
     way = chance.random()
     if way < 0.04:
         return ("@unittest.skip('before it begins')\n", "self.fail()", "skipped")

@@ -1,4 +1,4 @@
-"""The kill matrix: what is ended, with which signals, in which phase of what kind of run."""
+"""The kill matrix: phase of the run, target, signals, start method and mode."""
 
 import os
 import random
@@ -13,14 +13,14 @@ from schema_runner.postgres.server import Connection
 from ..observed import is_alive, is_stopped, workers
 from ..project import METHODS, PARALLEL, Process, Project, wait_for
 
-# A pattern for the words of a combination, such as "tests main .* current".
+# A regex matched against the words of a combination, such as "tests main .* current".
 _ONLY = os.environ.get("SOAK_ONLY", "")
 
 
 class Phase(NamedTuple):
-    """A run is in it while a session has such a last `query` and such an `application`.
+    """A phase of a run, recognised by the last query and the application_name of its sessions.
 
-    `begun` is whether a test has begun by then; None where that does not matter.
+    `begun`: whether a test has started by then; None if either is possible.
     """
 
     query: str = ""
@@ -43,7 +43,7 @@ _EARLY = {"start", "create", "build", "dump", "copy"}
 
 
 class Mode(NamedTuple):
-    """A kind of run: its flags, and the phases that it does not have."""
+    """A kind of run: its flags, and the phases that it never enters."""
 
     flags: tuple[str, ...] = ()
     lacks: frozenset[str] = frozenset({"keep"})
@@ -52,13 +52,13 @@ class Mode(NamedTuple):
 MODES = {
     "test": Mode(),
     "current": Mode(("--host-database", "current")),
-    # The migrations make what no worker schema can hold.
+    # Migrations create an object that a worker schema cannot hold.
     "clones": Mode(lacks=frozenset({"dump", "keep"})),
     "keepdb": Mode(("--keepdb",), frozenset({"tear-down"})),
     # An earlier run has kept a pool.
     "pool": Mode(("--keepdb",), frozenset({"create", "build", "dump", "copy", "tear-down"})),
-    # Another run of that NAME is at work all the time.
-    "beside": Mode(),
+    # Another run with the same NAME is active throughout.
+    "concurrent": Mode(),
 }
 SERIAL, LEASE = "serial", "lease"
 _SENT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL", "SIGSTOP SIGKILL", "SIGSTOP SIGCONT")
@@ -66,7 +66,7 @@ TARGETS = {"main": _SENT, "worker": _SENT, "group": _SENT, LEASE: ("pg_terminate
 
 
 class Kill(NamedTuple):
-    """One combination: the `signals` are sent to the `target`, one after the other."""
+    """One combination. The `signals` are sent to the `target` one after the other."""
 
     phase: str
     target: str
@@ -90,7 +90,7 @@ class Kill(NamedTuple):
         if self.target == "worker":
             lacks |= _EARLY - {"copy"}
         if self.target == LEASE:
-            lacks |= set(PHASES) if self.mode == "beside" else {"start", "create"}
+            lacks |= set(PHASES) if self.mode == "concurrent" else {"start", "create"}
         return self.phase not in lacks and (self.target, self.method) != ("worker", SERIAL)
 
 
@@ -116,17 +116,17 @@ _LEASES = """
 
 
 class Run(NamedTuple):
-    """A run that is under way; the sessions of `others` are not its own."""
+    """A running `manage.py test`. `others` are sessions that do not belong to it."""
 
     project: Project
     process: Process
     others: Sequence[int] = ()
 
 
-def reaches(run: Run, phase: str, observer: Connection, begun: int) -> bool:
-    """Wait until a run is in a phase, or over; return whether it is in that phase.
+def wait_for_phase(run: Run, phase: str, observer: Connection, begun: int) -> bool:
+    """Wait until a run is in a phase, or has ended; return whether it is in that phase.
 
-    In the phases after the first test, at least this many of them have `begun`.
+    In phases after the first test, at least `begun` tests must have started.
     """
     query, application, late = PHASES[phase]
     while run.process.poll() is None:
@@ -145,8 +145,10 @@ def sessions(observer: Connection) -> list[int]:
     return [pid for pid, *_ in observer.execute(_SESSIONS)]
 
 
-def strike(kill: Kill, process: Process, observer: Connection, chance: random.Random) -> bool:
-    """Do it; return whether there was something to do it to."""
+def execute_kill(
+    kill: Kill, process: Process, observer: Connection, chance: random.Random
+) -> bool:
+    """Send the signals, or end the lease's session; return False if the target does not exist."""
     if kill.target == LEASE:
         return _end_lease(observer)
     target = process.pid

@@ -1,4 +1,4 @@
-"""Processes that tests fork hold no files of the run, and do not delay its end."""
+"""Child processes that tests fork do not hold files of the run, or delay its end."""
 
 import os
 
@@ -19,7 +19,7 @@ FORKING = """
     def is_null(one): return os.fstat(one.fileno()).st_rdev == os.stat(os.devnull).st_rdev
 
     def open_files():
-        '''Return what of the run is open here: ends of pipes, and sessions but for Django's.'''
+        '''List open pipes and database connections of the run, without Django's connection.'''
         found = gc.get_objects()
         pipes = [one for one in found if isinstance(one, multiprocessing.connection.Connection)]
         sessions = [one for one in found if isinstance(one, psycopg.Connection)
@@ -27,7 +27,7 @@ FORKING = """
         return [one for one in pipes if not one.closed] + sessions
 
     def in_child(function):
-        '''Return what it returns in a child, by its repr.'''
+        '''Call the function in a forked child; return the repr of its result.'''
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
@@ -51,7 +51,7 @@ FORKING = """
             self.assertEqual(mask, "set()")
 
         def test_terminated(self):
-            # However early it comes.
+            # Also if the signal arrives right after the fork.
             for _ in range(50):
                 child = os.fork()
                 if not child: time.sleep(60); os._exit(0)
@@ -72,8 +72,10 @@ FORKING = """
 
 
 @fork_and_spawn
-def test_a_child_is_as_one_of_stock_s(project: Project, mode: Mode, method: str) -> None:
-    """It has the handlers of signals from before the run, and no file of it."""
+def test_a_forked_child_has_the_state_of_stock_django(
+    project: Project, mode: Mode, method: str
+) -> None:
+    """A forked child has the signal handlers from before the run, and none of the run's files."""
     project.tests(FORKING)
     interrupt = "default_int_handler" if method == "spawn" else "_InterruptHandler"
     env = {"START_METHOD": method, "INTERRUPT": interrupt}
@@ -94,8 +96,8 @@ LEAVING = """
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_children_that_workers_leave_end_with_them(project: Project, method: str) -> None:
-    """multiprocessing would wait for them."""
+def test_children_of_workers_end_with_them(project: Project, method: str) -> None:
+    """Without the runner's intervention, multiprocessing would join them at exit."""
     project.tests(LEAVING)
     project.run(*PARALLEL, env={"START_METHOD": method}).passed("Ran 4 tests")
     children = [line["child"] for line in project.records("left")]

@@ -1,4 +1,4 @@
-"""Errors, parameters and reasons that cannot be pickled, or not be read again by the run."""
+"""Exceptions, subtest parameters and skip reasons that cannot be pickled or unpickled."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from ..project import Project
 
 pytestmark = pytest.mark.versions
 
-# What a test does, what it comes to, and texts that are told of it.
+# Test name: statement, expected outcome, texts that the report contains.
 ERRORS = {
     "lock": ("raise LockedError('with a lock')", "error", "with a lock"),
     "reduce": ("raise ReducingError('from a reduce')", "error", "from a reduce"),
@@ -26,17 +26,19 @@ ERRORS = {
     "failure": ("raise AssertionError('a failure', threading.Lock())", "failed", "a failure"),
     "usual_error": ("1 / 0", "error", "ZeroDivisionError: division by zero"),
     "usual_failure": ("self.assertEqual(1, 2, 'as planned')", "failed", "1 != 2 : as planned"),
-    # Of classes that are found in the worker alone.
+    # Instances of classes that exist in the worker only.
     "known": ("raise make_known(Exception)('known here')", "error", "known here"),
     "known_failure": ("raise make_known(AssertionError)('is known')", "failed", "is known"),
     "passes": ("pass", "passed"),
 }
-DOING = "\n        ".join(f"def test_{name}(self): {does}" for name, (does, *_) in ERRORS.items())
+METHODS = "\n        ".join(
+    f"def test_{name}(self): {does}" for name, (does, *_) in ERRORS.items()
+)
 SUITE = f"""
     from helpers.unpicklable import *
 
     class Errors(Recording, TestCase):
-        {DOING}
+        {METHODS}
 
     class Subtests(Recording, TestCase):
         def test_locks(self):
@@ -72,14 +74,14 @@ SUITE = f"""
         def fail_to_clean_up(cls): raise UnreducingError("in a class's clean-up")
         def test_it(self): pass
 """
-TOLD = {
+EXPECTED = {
     **{f"Errors.test_{name}": told for name, (_, *told) in ERRORS.items()},
     "Subtests.test_locks": ("failed", "1 == 1"),
     "Subtests.test_errors": ("error", "in a subtest", "in a second one"),
     "Subtests.test_known": ("failed", "with a known parameter"),
 }
 for passing in ("Subtests.test_pass", "NoTearDown.test_it", "NoCleanUp.test_it", "Other.test_it"):
-    TOLD[passing] = ["passed"]
+    EXPECTED[passing] = ["passed"]
 FIXTURES = {
     "setUpClass (NoSetUp)": "in setUpClass",
     "tearDownClass (NoTearDown)": "in tearDownClass",
@@ -128,18 +130,18 @@ def reported(shared: Project, request: pytest.FixtureRequest) -> Reported:
     return run(shared, SUITE + OTHER, method=request.param)
 
 
-def test_each_is_told_with_its_text(reported: Reported) -> None:
-    """As an error or a failure, and no worker dies of it."""
-    assert reported.outcomes == {test: outcome for test, (outcome, *_) in sorted(TOLD.items())}
-    for test, (_, *texts) in TOLD.items():
+def test_each_error_is_reported_with_its_text(reported: Reported) -> None:
+    """Each is reported as an error or a failure with its text, and no worker dies."""
+    assert reported.outcomes == {test: outcome for test, (outcome, *_) in sorted(EXPECTED.items())}
+    for test, (_, *texts) in EXPECTED.items():
         for text in texts:
             assert text in reported.text(test)
     assert "FAILED (failures=5, errors=15)" in reported.result.stderr
     assert "WorkerError" not in reported.result.stderr
 
 
-def test_subtests_are_told_with_their_parameters(reported: Reported) -> None:
-    """As text."""
+def test_subtests_are_reported_with_their_parameters(reported: Reported) -> None:
+    """Parameters that cannot be pickled are reported as text."""
     (call,) = (call for call in reported.calls["Subtests.test_locks"] if call.subtest)
     assert "[a message]" in call.subtest
     assert "<unlocked _thread.lock" in call.subtest
@@ -149,16 +151,16 @@ def test_subtests_are_told_with_their_parameters(reported: Reported) -> None:
     assert "number=7" in calls[1].subtest
 
 
-def test_fixtures_are_told_once(reported: Reported) -> None:
-    """With their texts, and the tests of other classes run."""
+def test_fixtures_are_reported_once(reported: Reported) -> None:
+    """Each failed fixture is reported once with its text, and other classes run."""
     assert reported.fixtures.keys() == FIXTURES.keys()
     for name, text in FIXTURES.items():
         (call,) = reported.fixtures[name]
         assert text in call.text
 
 
-def test_a_parameter_that_cannot_be_shown_is_an_error_of_its_test(observed: Project) -> None:
-    """It harms no other test."""
+def test_a_parameter_without_a_repr_is_an_error_of_its_test(observed: Project) -> None:
+    """A parameter whose repr raises affects its own test only."""
     text = """
     from helpers.unpicklable import MuteParameter
 
@@ -174,7 +176,7 @@ def test_a_parameter_that_cannot_be_shown_is_an_error_of_its_test(observed: Proj
 
 
 def test_expected_failures_and_reasons(observed: Project) -> None:
-    """Neither fails a run, whatever the error or the reason of a skip is made of."""
+    """Expected failures and skips do not fail a run, even if their errors cannot be pickled."""
     reported = run(observed, SKIPS + OTHER, code=0)
     expected = ["Skipped.test_expected", "Skipped.test_expected_subtest"]
     assert reported.outcomes == {

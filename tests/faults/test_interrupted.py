@@ -1,4 +1,4 @@
-"""Runs that are broken off, and what the next one does about it."""
+"""Interrupted and killed runs, and how the next run removes what they left."""
 
 import signal
 from pathlib import Path
@@ -19,7 +19,7 @@ def suite(project: Project) -> Project:
 
 @pytest.mark.parametrize("suffix", ["", "_2"], ids=["host", "clone"])
 def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str) -> None:
-    """It comes when the database is there, and before that has its marker."""
+    """Ctrl-C arrives after CREATE DATABASE and before the database has its marker."""
     suite.migration("0002_more", "0001_initial", 'migrations.RunSQL("CREATE SCHEMA extra")')
     settings = f"""
         from django.db.backends.postgresql.base import DatabaseWrapper
@@ -41,7 +41,10 @@ def test_ctrl_c_while_creating_a_database_cleans_up(suite: Project, suffix: str)
 
 
 def test_the_next_run_removes_what_a_killed_one_left(suite: Project) -> None:
-    """kill -9 leaves no process; schemas are found by marker, dead by their lease, and named."""
+    """SIGKILL leaves no workers.
+
+    The next run finds the schemas by marker, without a lease, and names them.
+    """
     process = suite.start(*PARALLEL, env={"START_METHOD": "spawn"})
     workers = waiting(suite, 2)
     kill(process)
@@ -53,8 +56,8 @@ def test_the_next_run_removes_what_a_killed_one_left(suite: Project) -> None:
     assert all(schema in result.stdout for schema in left)
 
 
-def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: Project) -> None:
-    """The next build removes half a migration, and ends what the server still does for it."""
+def test_a_run_killed_during_migrations_does_not_block_the_next(suite: Project) -> None:
+    """The next run drops the half-built database, and ends the session that still works in it."""
     suite.write(
         "half.py",
         """
@@ -63,7 +66,7 @@ def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: 
         def migrate(apps, editor):
             editor.execute("CREATE TABLE half_made ()")
             if os.environ.get("DIES"):
-                # This would be refused as a second worker's if it were still there.
+                # If it were left, the workers of the next run could not use schemas.
                 editor.execute("CREATE SCHEMA audit")
                 connection.connection.commit()
                 editor.execute("ALTER TABLE library_book ADD n int")
@@ -86,7 +89,7 @@ def test_a_run_killed_while_migrating_leaves_a_host_that_can_be_built_in(suite: 
 
 
 def test_a_live_run_keeps_its_database(suite: Project) -> None:
-    """Of two runs at once one is killed; the next removes its database, and that alone."""
+    """Of two concurrent runs one is killed. The next run removes its database only."""
     live = suite.start(*PARALLEL)
     of_live = waiting(suite, 2)
     killed = suite.start(*PARALLEL)
@@ -105,7 +108,7 @@ def test_a_live_run_keeps_its_database(suite: Project) -> None:
 
 
 def test_four_first_runs_at_once(suite: Project) -> None:
-    """On a server without anything of the project: all pass, and nothing is left."""
+    """Four concurrent first runs of a project pass and leave nothing."""
     (suite.folder / "go").touch()
     for run in [suite.start(*PARALLEL, "--noinput") for _ in range(4)]:
         result = outcome(run).passed()
@@ -114,7 +117,7 @@ def test_four_first_runs_at_once(suite: Project) -> None:
 
 
 def test_a_session_of_another_user_does_not_fail_the_run(suite: Project) -> None:
-    """One in the host database keeps it; the next run removes it."""
+    """The host database stays while another user is connected, and the next run removes it."""
     process = suite.start()
     waiting(suite, 1)
     with suite.host() as onlooker:
@@ -125,7 +128,7 @@ def test_a_session_of_another_user_does_not_fail_the_run(suite: Project) -> None
 
 
 def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Project) -> None:
-    """Its backend is one of the run's own, and is ended."""
+    """The session belongs to the run, so the runner ends it."""
     tests = """
         left_open = []
 
@@ -144,7 +147,7 @@ def test_a_transaction_left_open_by_a_test_does_not_hang_the_run(project: Projec
 
 
 def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -> None:
-    """What goes wrong while cleaning up is told, after what the tests found."""
+    """Errors during tear-down are reported after the failures of the tests."""
     tests = """
         class Severs(TransactionTestCase):
             def test_fails_after_all_connections_were_ended(self):
@@ -162,7 +165,7 @@ def test_connections_ended_by_a_test_do_not_hide_its_failure(project: Project) -
 def test_a_server_that_stops_does_not_hide_the_failures(
     postgresql: embedded.EmbeddedServer, tmp_path: Path, mode: Mode
 ) -> None:
-    """The run ends as the tests have ended, and says what it had to leave."""
+    """The exit code is that of the tests, and the output names what could not be dropped."""
     settings, cache = {"work_mem": "5MB", "fsync": False}, postgresql.data_dir.parent
     other = embedded.start(bin_dir=postgresql.bin_dir, settings=settings, cache_dir=cache)
     try:
@@ -185,7 +188,7 @@ def test_a_server_that_stops_does_not_hide_the_failures(
         result = project.run(*mode)
     finally:
         embedded.stop(other)
-    # A worker may be building its schema when the server goes.
+    # A worker may be creating its schema when the server stops.
     result.failed("FAILED (failures=1")
     assert "for the next run to remove" in result.stdout
     assert "Traceback (most recent call last)" not in result.stderr.partition("FAILED")[2]

@@ -1,4 +1,4 @@
-"""Runs that meet a lock which nobody gives back: another run that is stopped, or any role."""
+"""Runs that need a lock held by a stopped run, or by any other session."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ TESTS = """
         def test_passes(self): Author.objects.create(name="here")
     class B(A): pass
 """
-# Stops this process, once, as Ctrl-Z does.
+# Stops this process once, as Ctrl-Z does.
 STOPPING = """
     import os, signal
     from pathlib import Path
@@ -41,8 +41,11 @@ def is_stopped(project: Project) -> bool:
     return bool(process) and ") T " in Path(f"/proc/{process}/stat").read_text()
 
 
-def test_a_run_that_is_stopped_while_it_creates(suite: Project) -> None:
-    """The next says which run has the lock and gives up; that one goes on when it is let."""
+def test_a_run_that_stops_while_it_creates_the_database(suite: Project) -> None:
+    """The next run names the lock holder and gives up.
+
+    The stopped run passes once it continues.
+    """
     suite.configure(
         """
         from django.db.backends.postgresql.base import DatabaseWrapper
@@ -69,8 +72,8 @@ def test_a_run_that_is_stopped_while_it_creates(suite: Project) -> None:
 
 
 @pytest.mark.parametrize("place", ["test", "current"])
-def test_a_run_that_is_stopped_while_it_builds_for_others(suite: Project, place: str) -> None:
-    """The next one waits for it as long as it does something, and then builds for itself."""
+def test_a_run_that_stops_while_it_builds_a_pool(suite: Project, place: str) -> None:
+    """The next run waits until the builder makes no progress, then builds its own schemas."""
     operation = "migrations.RunPython(__import__('stopping').stop)"
     suite.migration("0002_stopping", "0001_initial", operation)
     if place == "current":
@@ -84,7 +87,7 @@ def test_a_run_that_is_stopped_while_it_builds_for_others(suite: Project, place:
     assert "which is held by process " in result.stdout
     assert "This run builds the same schemas itself." in result.stdout
     outcome(stopped).passed()
-    # Neither is in the way of later runs, which remove both.
+    # A later run removes the pools of both.
     suite.run("--host-database", place, "--clear-pools").passed()
     if place == "current":
         assert suite.schemas(suite.name) == {}
@@ -106,8 +109,8 @@ EXTENDING = """
 
 
 @pytest.mark.parametrize("mode", [(), PARALLEL])
-def test_a_session_that_has_the_lock_of_extensions(suite: Project, mode: Mode) -> None:
-    """It is waited for in set-up, and in a test, whose transaction goes on."""
+def test_a_session_that_holds_the_lock_of_extensions(suite: Project, mode: Mode) -> None:
+    """Set-up waits for it, and so does a test, whose transaction remains usable."""
     suite.create_database()
     current = ("--host-database", "current")
     with suite.host(suite.name) as other:

@@ -1,4 +1,4 @@
-"""Runs that lose the connection by which others see them alive."""
+"""Runs whose lease connection is lost."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from schema_runner import embedded
 from ..project import PARALLEL, SERIAL, Mode, Project, address, each_mode, outcome, wait_for
 from .waiting import WAITING, end, waiting
 
-# Tests without transactions, so that nobody has to wait for them.
+# These tests have no open transaction, so that nothing waits for them.
 IDLE = """
     class Waiting(SimpleTestCase):
         databases = {"default"}
@@ -32,7 +32,7 @@ RECOVERED = "It was reopened, and nothing is missing."
 
 
 def leases(project: Project) -> set[int]:
-    """List the processes of the server that hold the lease of a run."""
+    """Return the ids of the sessions that hold a run's lease."""
     with project.maintenance() as maintenance:
         return {pid for (pid,) in maintenance.execute(_LEASES)}
 
@@ -56,7 +56,7 @@ def end_lease(project: Project) -> int:
     ],
 )
 def test_a_lost_lease_is_taken_again(project: Project, mode: Mode, place: str) -> None:
-    """Another run meanwhile leaves everything alone, and no test of either is lost."""
+    """A concurrent run leaves everything alone, and no test of either run is lost."""
     project.tests(WAITING)
     if place == "clones":
         project.migration("0002_more", "0001_initial", 'migrations.RunSQL("CREATE SCHEMA extra")')
@@ -67,7 +67,7 @@ def test_a_lost_lease_is_taken_again(project: Project, mode: Mode, place: str) -
     waiting(project, 2 if "--parallel" in mode else 1)
     pid = end_lease(project)
     if mode != SERIAL:
-        # Whatever the tests are at.
+        # Workers take the lease again whatever the tests do.
         wait_for(lambda: leases(project) - {pid}, "the lease to be taken again")
     (project.folder / "other").touch()
     result = project.run(*mode, env={"GO": "other"}).passed()
@@ -91,8 +91,8 @@ SEEDING = """
 
 
 @each_mode
-def test_a_lease_that_is_lost_in_set_up(project: Project, mode: Mode) -> None:
-    """While the template is dumped, for example: the next step takes it again first."""
+def test_a_lease_that_is_lost_during_set_up(project: Project, mode: Mode) -> None:
+    """The next step of the set-up takes it again, for example after the template was dumped."""
     project.write("seeding.py", SEEDING)
     project.configure('SCHEMA_RUNNER = {"SEEDERS": ["seeding.seed"]}')
     project.tests("class A(TestCase):\n    def test_passes(self): pass")
@@ -106,15 +106,13 @@ def test_a_lease_that_is_lost_in_set_up(project: Project, mode: Mode) -> None:
 
 @each_mode
 @pytest.mark.parametrize("what", ["schema", "database"])
-def test_what_was_removed_in_the_meantime_ends_the_run(
-    project: Project, mode: Mode, what: str
-) -> None:
-    """With one line, without waiting for tests under way, and without leaving anything."""
+def test_a_lost_schema_or_database_ends_the_run(project: Project, mode: Mode, what: str) -> None:
+    """The run ends with one error message, does not wait for running tests, and leaves nothing."""
     project.tests(IDLE)
     process = project.start(*mode)
     waiting(project, 2 if mode else 1)
     if what == "schema":
-        # That of worker 1, which was there first.
+        # The schema of worker 1 is the first one.
         schema = min(project.schemas(), key=lambda name: ("_w1_" not in name, name))
         project.query(f"DROP SCHEMA {schema} CASCADE")
         end_lease(project)
@@ -122,7 +120,7 @@ def test_what_was_removed_in_the_meantime_ends_the_run(
         with project.maintenance() as maintenance:
             maintenance.execute(f"DROP DATABASE {project.test_name} WITH (FORCE)")
     if not mode:
-        # Without workers a lease is looked after between tests.
+        # Without workers, the runner checks the lease between tests.
         (project.folder / "go").touch()
     result = outcome(process)
     assert result.code == 1, result.output
@@ -139,7 +137,7 @@ def test_what_was_removed_in_the_meantime_ends_the_run(
 def test_a_server_that_restarts(
     postgresql: embedded.EmbeddedServer, tmp_path: Path, mode: Mode
 ) -> None:
-    """Nothing of the run is lost with it but connections."""
+    """Only connections are lost."""
     settings, cache = {"work_mem": "6MB", "fsync": False}, postgresql.data_dir.parent
     other = embedded.start(bin_dir=postgresql.bin_dir, settings=settings, cache_dir=cache)
     try:
@@ -159,7 +157,7 @@ def test_a_server_that_restarts(
 
 
 def restart(server: embedded.EmbeddedServer) -> None:
-    """Restart a server as an administrator does, who ends all connections."""
+    """Restart a server in fast mode, which ends all connections."""
     owner = server.data_dir.stat().st_uid
     subprocess.run(
         [server.bin_dir / "pg_ctl", "restart", "-D", server.data_dir, "-m", "fast", "-w"],

@@ -1,4 +1,4 @@
-"""Failures read as in a serial run: the text of each is that of stock Django without workers."""
+"""Failures in workers have the same text as in a serial run with stock Django."""
 
 import re
 
@@ -136,7 +136,7 @@ MODULE = """
     class InModule(SimpleTestCase):
         def test_it(self): pass
 """
-PASSED_ON = """
+WRAPPED = """
     import asyncio
     from django.core.management import call_command
     from django.db.models.signals import post_migrate
@@ -158,10 +158,10 @@ PASSED_ON = """
 
 
 def reports(output: str) -> dict[str, str]:
-    """Map each failure that unittest has printed to its text."""
+    """Map the heading of each failure that unittest printed to its text."""
     sections = [part.partition(f"\n{'-' * 70}\nRan ")[0] for part in output.split(f"{LINE}\n")]
     found = {part.partition("\n")[0]: part for part in sections[1:]}
-    # Addresses, and the process in the name of a class that only a worker has.
+    # Addresses differ, and so do process ids in the names of classes that only a worker has.
     return {name: re.sub(r"0x\w+|Known\d+", "...", text).rstrip() for name, text in found.items()}
 
 
@@ -192,8 +192,8 @@ def test_failures_read_as_in_a_serial_run(
     assert parallel == serial
 
 
-def test_no_frame_shows_that_only_passes_on_what_a_test_calls(project: Project) -> None:
-    project.tests(PASSED_ON)
+def test_tracebacks_have_no_frames_of_the_runner(project: Project) -> None:
+    project.tests(WRAPPED)
     modes = WITH_STOCK, SERIAL, PARALLEL
     stock, *ours = (reports(project.run(*mode).failed().stderr) for mode in modes)
     assert len(stock) == 3

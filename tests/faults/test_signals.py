@@ -1,4 +1,4 @@
-"""Signals that end a run: SIGTERM, SIGHUP and Ctrl-C, to its process and to all of them."""
+"""SIGTERM, SIGHUP and Ctrl-C, sent to the main process or to the process group."""
 
 import re
 import signal
@@ -21,7 +21,7 @@ from ..runner.test_template import use_script
 from .waiting import WAITING, end, is_running, read_until, send, wait_for_end, waiting
 
 TERMINATED = 128 + signal.SIGTERM
-# How the line begins and ends that says what a signal does.
+# The beginning and end of the line that a first signal prints.
 FINISHING = {
     signal.SIGINT: ("\nFinishing ", "; press Ctrl-C again to stop now.\n"),
     signal.SIGTERM: ("\nSIGTERM: finishing ", "; a second signal stops now.\n"),
@@ -31,12 +31,12 @@ MORE = """
     class C(TransactionTestCase):
         def test_c(self): pass
 """
-# A mode, a start method, and whether signals are sent to the whole group of processes.
-Way = tuple[Mode, str, bool]
-WAYS = {
+# Mode, start method, and whether signals go to the process group.
+SignalCase = tuple[Mode, str, bool]
+SIGNAL_CASES = {
     "serial": (SERIAL, "fork", False),
     "process": (PARALLEL, "fork", False),
-    # As a terminal sends Ctrl-C. Workers that were not forked have handlers of their own.
+    # A terminal sends Ctrl-C to the group. Workers that are not forked install their own handlers.
     "group": (PARALLEL, "fork", True),
     "group-spawn": (PARALLEL, "spawn", True),
     "group-forkserver": (PARALLEL, "forkserver", True),
@@ -45,17 +45,19 @@ WAYS = {
 
 @pytest.fixture
 def suite(project: Project) -> Project:
-    """A project with two tests that wait, and one that comes after them."""
+    """A project with two tests that block, and one that runs after them."""
     project.tests(WAITING)
     project.tests(MORE, "test_more")
     return project
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("case", SIGNAL_CASES.values(), ids=SIGNAL_CASES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
-def test_one_ends_the_run_after_the_tests_under_way(suite: Project, number: int, way: Way) -> None:
-    """A line says so at once; they are reported, nothing else begins, and it is no success."""
-    mode, method, to_group = way
+def test_one_signal_ends_the_run_after_its_running_tests(
+    suite: Project, number: int, case: SignalCase
+) -> None:
+    """Running tests finish and are reported, no other test starts, and the exit code says so."""
+    mode, method, to_group = case
     process = suite.start(*mode, env={"START_METHOD": method})
     workers = waiting(suite, 2 if mode else 1)
     send(process, number, to_group=to_group)
@@ -76,8 +78,8 @@ def test_one_ends_the_run_after_the_tests_under_way(suite: Project, number: int,
     wait_for_end([*workers])
 
 
-def test_a_terminal_that_goes_away_ends_the_run_likewise(suite: Project) -> None:
-    """SIGHUP comes to all processes; workers finish their tests, and all is dropped."""
+def test_sighup_ends_the_run_after_its_running_tests(suite: Project) -> None:
+    """SIGHUP reaches all processes. Workers finish their tests, and everything is dropped."""
     process = suite.start(*PARALLEL)
     workers = waiting(suite, 2)
     send(process, signal.SIGHUP, to_group=True)
@@ -90,15 +92,15 @@ def test_a_terminal_that_goes_away_ends_the_run_likewise(suite: Project) -> None
 
 @pytest.mark.parametrize("to_group", [False, True], ids=["process", "group"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=str)
-def test_a_signal_while_the_database_is_dropped_waits(
+def test_a_signal_while_dropping_the_database_is_delayed(
     project: Project, number: int, to_group: bool
 ) -> None:
-    """What is being dropped is dropped; the exit code tells of the signal."""
+    """The drop is completed before the run exits with the code of the signal."""
     project.tests(MORE)
     process = project.start()
     with project.maintenance() as connection:
         wait_for(lambda: project.databases() == [project.test_name], "the database")
-        # The server waits 5 seconds for whoever is connected.
+        # DROP DATABASE waits up to 5 seconds for other sessions to end.
         with closing(wait_for(lambda: _connected(project), "a connection")):
             wait_for(lambda: _is_dropping(connection, project), "the database to be dropped")
             send(process, number, to_group=to_group)
@@ -127,7 +129,7 @@ def _is_dropping(connection: Connection, project: Project) -> bool:
 
 
 def _has_no_signal(process: int) -> bool:
-    """Whether the kernel has given a process all signals that were sent to it."""
+    """Whether the process has no pending signals."""
     status = Path(f"/proc/{process}/status").read_text()
     (pending,) = re.findall(r"^ShdPnd:\s*(\w+)$", status, re.M)
     return int(pending, 16) == 0
@@ -146,14 +148,14 @@ BUILDS = """
 
 @pytest.mark.parametrize("to_group", [False, True], ids=["process", "group"])
 @pytest.mark.parametrize("flags", [(), ("--keepdb",)], ids=["plain", "keepdb"])
-def test_a_signal_while_a_worker_builds_a_database_leaves_no_half_of_it(
+def test_a_signal_while_a_worker_builds_a_database_drops_it(
     project: Project, flags: Mode, to_group: bool
 ) -> None:
-    """It is not marked ready before it is, and gone afterwards, also with --keepdb."""
+    """The database is marked as building until it is complete, and dropped afterwards."""
     project.write("building.py", BUILDS)
     building = "migrations.RunPython(__import__('building').build)"
     project.migration("0002_build", "0001_initial", building)
-    # Migrations that name `public` have workers migrate in a database of their own.
+    # With STRATEGY "migrate", migrations that name `public` make workers migrate a clone database.
     project.configure("SCHEMA_RUNNER = {'STRATEGY': 'migrate'}")
     project.tests(WAITING)
     project.tests(MORE, "test_more")
@@ -178,7 +180,7 @@ def test_a_signal_while_a_worker_builds_a_database_leaves_no_half_of_it(
         project.run("library.test_more").passed()
 
 
-ALIKE = [([number] * 2, way) for number in FINISHING for way in WAYS]
+ALIKE = [([number] * 2, case) for number in FINISHING for case in SIGNAL_CASES]
 FAILING = """
     class Failing(TestCase):
         def test_fails(self): self.fail("as planned")
@@ -186,14 +188,14 @@ FAILING = """
 
 
 @pytest.mark.parametrize(
-    ("numbers", "way"), [*ALIKE, ([signal.SIGINT, signal.SIGTERM], "group")], ids=str
+    ("numbers", "case"), [*ALIKE, ([signal.SIGINT, signal.SIGTERM], "group")], ids=str
 )
-def test_two_end_the_run_at_once(suite: Project, numbers: list[int], way: str) -> None:
-    """Though tests never end, the run does: it shows what failed, and drops what it made.
+def test_two_signals_end_the_run_at_once(suite: Project, numbers: list[int], case: str) -> None:
+    """A second signal stops the run, which reports failures and drops its databases.
 
-    Ctrl-C and SIGTERM count together. What was going to be run again has failed.
+    Ctrl-C and SIGTERM count together. Tests that wait for a retry are reported as failed.
     """
-    mode, method, to_group = WAYS[way]
+    mode, method, to_group = SIGNAL_CASES[case]
     suite.tests(FAILING, "test_failing")
     retries = ("--retries", "1") if mode else ()
     labels = ("library.test_failing", "library.test_generated", "library.test_more")
@@ -228,8 +230,8 @@ FAILING_AGAIN = """
 """
 
 
-def test_ctrl_c_while_what_failed_is_run_again(project: Project) -> None:
-    """All that failed has failed, and only what was run again is said to have been."""
+def test_ctrl_c_during_retries(project: Project) -> None:
+    """All failures are reported, and only tests that were retried are listed as retried."""
     project.tests(FAILING_AGAIN)
     process = project.start("--retries", "1")
     wait_for(lambda: len(project.records("runs")) == 2, "the second run of a test")
@@ -244,8 +246,8 @@ def test_ctrl_c_while_what_failed_is_run_again(project: Project) -> None:
     )
 
 
-def test_a_third_ctrl_c_ends_the_cleaning(suite: Project) -> None:
-    """A line says what stays; the next run removes it."""
+def test_a_third_ctrl_c_aborts_the_tear_down(suite: Project) -> None:
+    """The third Ctrl-C aborts the tear-down and names what is left. The next run drops it."""
     process = suite.start()
     (schema,) = waiting(suite, 1).values()
     with suite.host() as other:
@@ -276,7 +278,7 @@ IMPORTED = """
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_ctrl_c_while_workers_start(suite: Project, method: str) -> None:
-    """They import the project, and no traceback of that is shown."""
+    """No traceback of the project's imports is shown."""
     if method == "forkserver" and django.VERSION < (6, 0):
         pytest.skip("with this Django the runner forks")
     suite.write("slow.py", "from helpers import *\n" + dedent(IMPORTED))
@@ -292,7 +294,7 @@ def test_ctrl_c_while_workers_start(suite: Project, method: str) -> None:
     assert "Interrupted: 3 of 3 tests were not run." in result.stdout
 
 
-# The second dump, which is of a copy, waits.
+# The second dump, which is of the first copy, blocks.
 SLOW_DUMP = """
     if test "$1" != --version && ! mkdir first 2>&-; then
         touch dumping
@@ -302,8 +304,8 @@ SLOW_DUMP = """
 """
 
 
-def test_ctrl_c_is_not_for_pg_dump(suite: Project) -> None:
-    """It may be at work beside the first tests; nothing is said to be wrong with it."""
+def test_ctrl_c_does_not_reach_pg_dump(suite: Project) -> None:
+    """pg_dump ignores Ctrl-C, so the comparison of the first copy succeeds."""
     with suite.maintenance() as connection:
         real = PgDump.find(connection.info.server_version).path
     suite.configure("SCHEMA_RUNNER = {}")
@@ -319,8 +321,8 @@ def test_ctrl_c_is_not_for_pg_dump(suite: Project) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_tests_are_imported_ends_the_run(suite: Project, number: int) -> None:
-    """Though unittest takes what an import raises for an error of the module, and goes on."""
+def test_a_signal_during_discovery_ends_the_run(suite: Project, number: int) -> None:
+    """The run stops, although unittest turns exceptions during imports into failed tests."""
     for module in ("test_late", "test_slow"):
         suite.tests("record('imports')\ntime.sleep(600)", module)
     process = suite.start(*PARALLEL)
@@ -337,8 +339,10 @@ def test_a_signal_while_tests_are_imported_ends_the_run(suite: Project, number: 
     ("number", "mode"),
     [(signal.SIGTERM, SERIAL), (signal.SIGTERM, PARALLEL), (signal.SIGINT, SERIAL)],
 )
-def test_a_signal_while_migrating_ends_it_at_once(suite: Project, number: int, mode: Mode) -> None:
-    """No test is under way: the build is broken off, and what it had made is dropped."""
+def test_a_signal_during_migrations_ends_the_run_at_once(
+    suite: Project, number: int, mode: Mode
+) -> None:
+    """No test is running, so the build is aborted and what it created is dropped."""
     slow = "migrations.RunSQL('SELECT pg_sleep(600) /* migrating */')"
     suite.migration("0002_slow", "0001_initial", slow)
     process = suite.start(*mode)
@@ -354,8 +358,8 @@ def test_a_signal_while_migrating_ends_it_at_once(suite: Project, number: int, m
     assert suite.databases() == []
 
 
-def test_a_test_that_terminates_the_run_is_finished(project: Project) -> None:
-    """Without workers the process is the run's."""
+def test_a_test_that_sends_sigterm_to_its_run_finishes(project: Project) -> None:
+    """Without workers, the test's process is the main process."""
     tests = """
         class Killing(TestCase):
             def test_a(self): Author.objects.create(name="a")
@@ -368,14 +372,14 @@ def test_a_test_that_terminates_the_run_is_finished(project: Project) -> None:
     project.tests(tests)
     result = project.run()
     assert result.code == TERMINATED
-    # test_d and test_a have come before it.
+    # test_d and test_a ran before it.
     assert "Ran 3 tests" in result.stderr
     assert "OK" in result.stderr
 
 
 @each_mode
-def test_a_handler_of_the_project_s_own_stays(suite: Project, mode: Mode) -> None:
-    """It is called, and decides what becomes of the run; at the second Ctrl-C, as in stock."""
+def test_signal_handlers_of_the_project_are_kept(suite: Project, mode: Mode) -> None:
+    """The project's handler replaces the runner's. A second Ctrl-C acts as in stock Django."""
     settings = """
         import signal
         from pathlib import Path
@@ -400,8 +404,8 @@ def _is_handled(suite: Project, process: Process, number: int) -> bool:
 
 
 @pytest.mark.parametrize("place", ["test", "set-up"])
-def test_ctrl_c_in_a_debugger_is_for_the_debugger(project: Project, place: str) -> None:
-    """It has another prompt, and the run goes on; the next test can be interrupted."""
+def test_ctrl_c_in_a_debugger_does_not_end_the_run(project: Project, place: str) -> None:
+    """The debugger prompts again and the run goes on. The next test can be interrupted."""
     debugged = "class Debugged(SimpleTestCase):\n    def test_it(self): breakpoint()"
     project.tests(debugged if place == "test" else "")
     project.write("stops.py", "def stop(_):\n    breakpoint()\n")
@@ -410,7 +414,7 @@ def test_ctrl_c_in_a_debugger_is_for_the_debugger(project: Project, place: str) 
     project.tests(WAITING, "test_next")
     process = project.start("library.test_generated", "library.test_next.B")
     read_until(process, "(Pdb) ", "stdout")
-    # A signal just before it waits for what is typed is seen by Python only afterwards.
+    # If the signal arrives just before pdb reads its input, Python handles it only after a line.
     wait_for(lambda: is_asleep(process.pid), "input to be awaited")
     send(process, signal.SIGINT, to_group=True)
     read_until(process, "--KeyboardInterrupt--", "stdout")
@@ -427,8 +431,8 @@ def test_ctrl_c_in_a_debugger_is_for_the_debugger(project: Project, place: str) 
 
 
 @each_mode
-def test_a_process_that_a_test_starts_has_the_usual_handlers(project: Project, mode: Mode) -> None:
-    """What is run by a test is ended by SIGTERM, and by Ctrl-C, as anything is."""
+def test_subprocesses_of_tests_have_default_signal_handlers(project: Project, mode: Mode) -> None:
+    """Subprocesses of tests are ended by SIGTERM and by Ctrl-C."""
     tests = """
         import subprocess
 

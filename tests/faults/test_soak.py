@@ -1,4 +1,4 @@
-"""Suites of tests that behave badly while workers are killed: nothing is lost, or told twice."""
+"""Badly behaved tests while workers are killed: no test is lost, or reported twice."""
 
 import os
 import random
@@ -13,10 +13,10 @@ from ..observed import Reported, finish, workers
 from ..project import METHODS, Project
 from .generator import Suite, generate
 
-# How often with each start method; SOAK_SEED repeats one round.
+# Rounds with each start method. SOAK_SEED repeats one round.
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
 CLASSES, TESTS = 40, 200
-# Of workers from outside, at most, and how long it is until the next, in seconds.
+# The most workers to kill from outside, and the range of pauses between kills, in seconds.
 KILLS = 8
 PAUSES = (0.05, 1.0)
 BAD = {"failed", "error", "crashed", "unexpected success"}
@@ -24,23 +24,25 @@ KILLED = "was killed by signal 9 (SIGKILL)."
 
 
 @contextmanager
-def killing(project: Project, run: int, number: int, chance: random.Random) -> Iterator[list[int]]:
-    """Kill workers of a run during the body, any of them at any time; yield who was killed."""
-    # But not three of one number in a row as they start: that is meant to end the run. Once one
-    # has not come to a test, such are spared until all workers have.
+def kill_workers(
+    project: Project, run: int, number: int, chance: random.Random
+) -> Iterator[list[int]]:
+    """Kill random workers of a run at random times during the block; yield their process ids."""
+    # Three deaths of one worker number in a row at start-up end a run, as designed. So once a
+    # worker was killed before its first test, spare such workers until all have begun a test.
     killed, is_over = list[int](), threading.Event()
 
     def kill() -> None:
-        spares_beginners = False
+        spares_starting_workers = False
         while len(killed) < KILLS and not is_over.wait(chance.uniform(*PAUSES)):
             recorded = {line["process"] for line in project.records()}
             found = workers(run)
-            if spares_beginners:
+            if spares_starting_workers:
                 found = [worker for worker in found if worker in recorded]
-                spares_beginners = len(found) < number
+                spares_starting_workers = len(found) < number
             if found:
                 worker = chance.choice(found)
-                spares_beginners |= worker not in recorded
+                spares_starting_workers |= worker not in recorded
                 with suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
                     killed.append(worker)
@@ -57,18 +59,18 @@ def killing(project: Project, run: int, number: int, chance: random.Random) -> I
 @pytest.mark.parametrize("number", range(ROUNDS))
 @pytest.mark.parametrize("method", METHODS)
 def test_every_test_is_reported_once(observed: Project, method: str, number: int) -> None:
-    """With its own outcome, or as an error if its worker was killed; nothing is left."""
+    """Its outcome is its own, or an error if its worker was killed, and nothing is left behind."""
     seed = int(os.environ.get("SOAK_SEED") or random.SystemRandom().randrange(2**32))
     print(f"SOAK_SEED={seed}")
     chance = random.Random(seed)
-    # The exit code is 0 where a suite passes and no worker is killed in the middle of a test.
+    # The exit code of a passing suite is 0, unless a worker is killed during a test.
     is_bad = chance.random() < 0.7
     suite = generate(chance, classes=CLASSES, tests=TESTS, is_bad=is_bad)
     observed.configure('INSTALLED_APPS = ["library"]')
     observed.tests(suite.text)
     number_of_workers = chance.choice([2, 3])
     process = observed.start("--parallel", str(number_of_workers), env={"START_METHOD": method})
-    with killing(observed, process.pid, number_of_workers, chance) as killed:
+    with kill_workers(observed, process.pid, number_of_workers, chance) as killed:
         reported = finish(observed, process)
     check(reported, suite, len(killed))
     check_records(reported, suite)
@@ -89,7 +91,7 @@ def check(reported: Reported, suite: Suite, kills: int) -> None:
             broken.add(name)
     assert len(hit) + len(broken) <= kills
     missing = suite.outcomes.keys() - outcomes.keys()
-    # Where a class was killed twice while it was set up.
+    # The class was killed twice during its set-up.
     assert all(f"setUpClass ({test.partition('.')[0]})" in broken for test in missing), missing
     assert outcomes.keys() <= suite.outcomes.keys()
     assert suite.fixtures.keys() <= reported.fixtures.keys()
@@ -99,7 +101,7 @@ def check(reported: Reported, suite: Suite, kills: int) -> None:
 
 
 def check_records(reported: Reported, suite: Suite) -> None:
-    """What ran says the same: each test has been run once, or not at all where it was killed."""
+    """Each test ran once, or not at all if its worker was killed."""
     begun = [line for line in reported.records if line["what"] == "begins"]
     ran = [f"{line['case']}.{line['test']}" for line in begun]
     assert len(ran) == len(set(ran))

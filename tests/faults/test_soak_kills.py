@@ -1,4 +1,4 @@
-"""Runs that are killed anywhere: what they have reported is true, and the next cleans up."""
+"""Runs that are killed in any phase: their reports are true, and the next run cleans up."""
 
 import random
 import re
@@ -9,17 +9,17 @@ import pytest
 
 from ..observed import Reported, finish
 from ..project import Project
-from . import soaked
-from .matrix import LEASE, POSSIBLE, Kill, Run, reaches, sessions, strike
-from .soaked import OUTCOMES, ROUNDS, seeded
+from . import soak
+from .matrix import LEASE, POSSIBLE, Kill, Run, execute_kill, sessions, wait_for_phase
+from .soak import OUTCOMES, ROUNDS, seeded
 from .waiting import WAITING, end, waiting
 
 # In each round.
 KILLS = 4
-# A run may be faster than who watches it.
+# A run may leave the phase before the kill.
 ATTEMPTS = 3
 KILLED = "was killed by signal"
-# The exit code of runs that a signal has ended.
+# Exit codes of runs that a signal ended.
 ENDED = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 LEFT = re.compile("stays, for the next run|was lost")
 LOST = re.compile("was lost|is lost|terminating connection|connection is closed")
@@ -29,31 +29,31 @@ LOST = re.compile("was lost|is lost|terminating connection|connection is closed"
 def test_kill(
     project: Project, number: int, record_property: Callable[[str, object], None]
 ) -> None:
-    """It has told the truth, it ends as documented, and after the next one nothing is left."""
+    """Reports are true, the exit code is documented, and nothing is left after the next run."""
     chance = seeded()
     phase = chance.choice(sorted({kill.phase for kill in POSSIBLE}))
     kill = chance.choice([one for one in POSSIBLE if one.phase == phase])
     print(kill)
-    with soaked.unchanged(project) as changes:
-        soaked.prepare_for(project, kill)
-        with at_work(project) if kill.mode == "beside" else nullcontext():
+    with soak.unchanged(project) as changes:
+        soak.prepare_mode(project, kill)
+        with other_run(project) if kill.mode == "concurrent" else nullcontext():
             for _ in range(ATTEMPTS):
                 reported, is_hit = run_and_kill(project, kill, chance)
                 check(kill, reported, is_hit=is_hit)
                 record_property("soak", ("kills", kill.phase, "hit" if is_hit else "missed"))
-                if cleans_up(kill, is_hit=is_hit):
+                if must_clean_up(kill, is_hit=is_hit):
                     output = reported.result.output
                     assert LEFT.search(output) or not (left := changes()), (left, output)
                 if is_hit:
                     break
-            soaked.recover(project, kill)
-        if kill.mode == "beside":
-            soaked.run(project, env={})
+            soak.recover(project, kill)
+        if kill.mode == "concurrent":
+            soak.run(project, env={})
 
 
 @contextmanager
-def at_work(project: Project) -> Iterator[None]:
-    """Let a run of another project with this NAME be in a test meanwhile."""
+def other_run(project: Project) -> Iterator[None]:
+    """Keep a run of another project with the same NAME in a test during the block."""
     live = Project(project.folder / "live", project.server, project.name, project.fork_server)
     live.tests(WAITING)
     process = live.start()
@@ -66,35 +66,35 @@ def at_work(project: Project) -> Iterator[None]:
 
 
 def run_and_kill(project: Project, kill: Kill, chance: random.Random) -> tuple[Reported, bool]:
-    """Return what a run has reported, and whether it was killed in the phase."""
+    """Return the run's reports, and whether it was killed in the phase."""
     with project.maintenance() as observer:
         others = sessions(observer)
-        process = soaked.start(project, *kill.flags, "-v2", env=kill.env)
+        process = soak.start(project, *kill.flags, "-v2", env=kill.env)
         begun = chance.randint(1, len(OUTCOMES) // 2)
         run = Run(project, process, others)
-        is_hit = reaches(run, kill.phase, observer, begun) and strike(
+        is_hit = wait_for_phase(run, kill.phase, observer, begun) and execute_kill(
             kill, process, observer, chance
         )
     return finish(project, process), is_hit
 
 
-def cleans_up(kill: Kill, *, is_hit: bool) -> bool:
-    """Whether a run leaves nothing, or says what."""
+def must_clean_up(kill: Kill, *, is_hit: bool) -> bool:
+    """Whether the run must leave nothing, or name what it leaves."""
     is_killed = is_hit and kill.target != "worker" and kill.signals.endswith("KILL")
-    return not (is_killed or "--keepdb" in kill.flags or kill.mode == "beside")
+    return not (is_killed or "--keepdb" in kill.flags or kill.mode == "concurrent")
 
 
 def check(kill: Kill, reported: Reported, *, is_hit: bool) -> None:
-    """What the run has reported is what its tests came to, and it has ended as documented."""
+    """Check that outcomes are real, or crashes of the killed worker, and check the exit code."""
     output = reported.result.output
     *_, last = kill.signals.split() if is_hit else ["none"]
     if last == "SIGKILL" and kill.target != "worker":
         assert reported.result.code == -9, output
-        soaked.check_fragment(reported)
+        soak.check_fragment(reported)
         return
     if kill.target == LEASE and reported.result.code:
         assert LOST.search(output), output
-        soaked.check_fragment(reported)
+        soak.check_fragment(reported)
         return
     outcomes = reported.outcomes
     hit = {test for test in outcomes if outcomes[test] != OUTCOMES[test]}

@@ -1,4 +1,4 @@
-"""Servers that restart, lose sessions or run out of disk: the run ends, and the next cleans up."""
+"""Servers that restart, end sessions or run out of disk: the run ends, and the next cleans up."""
 
 import os
 import random
@@ -22,21 +22,21 @@ from ..builds import BUILD
 from ..fork_server import ForkServer
 from ..observed import Reported, finish
 from ..project import METHODS, Project, address, wait_for
-from . import soaked
-from .matrix import MODES, PHASES, SERIAL, Kill, Run, reaches, sessions
-from .soaked import OUTCOMES, ROUNDS, seeded
+from . import soak
+from .matrix import MODES, PHASES, SERIAL, Kill, Run, sessions, wait_for_phase
+from .soak import OUTCOMES, ROUNDS, seeded
 
 # In each round.
-BLOWS_A_ROUND = 2
+FAULTS_PER_ROUND = 2
 SETTINGS = {**DEFAULT_SETTINGS, "max_wal_size": "64MB", "shared_buffers": "16MB"}
 SIZE = "400m"
 _CHUNK = 2**20
-# What a run that fails has to say of the server.
-SAYS = re.compile("server|connection|space left|starting up|recovery", re.IGNORECASE)
+# A run that fails must mention one of these.
+CAUSES = re.compile("server|connection|space left|starting up|recovery", re.IGNORECASE)
 
 
-class Place(NamedTuple):
-    """A server of this module's own, and whether its disk can be filled."""
+class FaultyServer(NamedTuple):
+    """A server of this module, and the mount point of its disk if that can be filled."""
 
     server: embedded.EmbeddedServer
     disk: Path | None
@@ -49,22 +49,22 @@ class Place(NamedTuple):
         return server_account().run(program, *words).returncode
 
     def fill(self, left: int) -> None:
-        """Leave this many bytes of the disk."""
+        """Fill the disk except for this many bytes."""
         free = shutil.disk_usage(self.disk).free
-        # The server may take some of it meanwhile.
+        # The server may use some of the space in the meantime.
         with suppress(OSError), (self.disk / "ballast").open("wb") as ballast:
             for start in range(0, free - left, _CHUNK):
                 os.posix_fallocate(ballast.fileno(), start, min(_CHUNK, free - left - start))
 
-    def heal(self) -> None:
-        """Bring the server back, whatever has become of it."""
+    def recover(self) -> None:
+        """Free the disk, and restart the server if necessary."""
         if self.disk:
             (self.disk / "ballast").unlink(missing_ok=True)
-        wait_for(self._answers, "the server to be back")
+        wait_for(self._accepts_connections, "the server to be back")
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         if self.pg_ctl("status"):
-            # Unlike a start, it takes the options of the last one: where the socket is.
+            # Unlike `start`, `restart` keeps the options of the last start: the socket folder.
             self.pg_ctl("restart")
         try:
             psycopg.connect(self.server.conninfo()).close()
@@ -74,34 +74,34 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def place() -> Iterator[FaultyServer]:
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     folder.chmod(0o755)
-    with ExitStack() as undone:
-        undone.callback(shutil.rmtree, folder)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", str(folder)]
         is_small = subprocess.run(mount, capture_output=True, check=False).returncode == 0
         if is_small:
-            undone.callback(wait_for, lambda: _is_unmounted(folder), "the folder to be let go of")
+            stack.callback(wait_for, lambda: _is_unmounted(folder), "the folder to be let go of")
         server = embedded.start(bin_dir=BUILD.bin_dir, settings=SETTINGS, cache_dir=folder)
-        undone.callback(embedded.stop, server)
-        yield Place(server, folder if is_small else None)
+        stack.callback(embedded.stop, server)
+        yield FaultyServer(server, folder if is_small else None)
 
 
 def _is_unmounted(folder: Path) -> bool:
-    """Unmount it, unless the watcher of a server that has just been stopped is in it still."""
+    """Unmount it; return False while the watcher of a stopped server still uses it."""
     return subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0
 
 
-def _end_sessions(place: Place, chance: random.Random, *, number: int) -> None:
+def _end_sessions(place: FaultyServer, chance: random.Random, *, number: int) -> None:
     with psycopg.connect(place.server.conninfo(), autocommit=True) as connection:
         found = sessions(connection)
         for pid in chance.sample(found, min(len(found), number)):
             connection.execute("SELECT pg_terminate_backend(%s)", [pid])
 
 
-Blow = Callable[[Place, random.Random], object]
-BLOWS: dict[str, Blow] = {
+Fault = Callable[[FaultyServer, random.Random], object]
+FAULTS: dict[str, Fault] = {
     "fast restart": lambda place, _: place.pg_ctl("restart", "-m", "fast"),
     "immediate restart": lambda place, _: place.pg_ctl("restart", "-m", "immediate"),
     "a session ends": lambda place, chance: _end_sessions(place, chance, number=1),
@@ -110,43 +110,44 @@ BLOWS: dict[str, Blow] = {
 }
 
 
-@pytest.mark.parametrize("number", range(BLOWS_A_ROUND * ROUNDS))
-def test_blow(
-    place: Place,
+@pytest.mark.parametrize("number", range(FAULTS_PER_ROUND * ROUNDS))
+def test_server_fault(
+    place: FaultyServer,
     tmp_path: Path,
     fork_server: ForkServer,
     number: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The run ends by itself, says why, and is right about its tests; nothing is left."""
+    """The run ends by itself, names the cause, and reports no false outcome; nothing is left."""
     chance = seeded()
-    blow = chance.choice([one for one in BLOWS if place.disk or one != "full disk"])
+    fault = chance.choice([one for one in FAULTS if place.disk or one != "full disk"])
     kills = [
         kill
         for phase in PHASES
         for method in (SERIAL, *METHODS)
         for mode in MODES
-        if (kill := Kill(phase, "server", blow, method, mode)).is_possible and mode != "beside"
+        if (kill := Kill(phase, "server", fault, method, mode)).is_possible
+        and mode != "concurrent"
     ]
     phase = chance.choice([*PHASES])
     kill = chance.choice([one for one in kills if one.phase == phase])
     print(kill)
-    project = Project(tmp_path, address(place.server), f"blow{number}", fork_server)
-    with soaked.unchanged(project):
-        soaked.prepare_for(project, kill)
-        process = soaked.start(project, *kill.flags, env=kill.env)
+    project = Project(tmp_path, address(place.server), f"fault{number}", fork_server)
+    with soak.unchanged(project):
+        soak.prepare_mode(project, kill)
+        process = soak.start(project, *kill.flags, env=kill.env)
         with project.maintenance() as observer:
             begun = chance.randint(1, len(OUTCOMES) // 2)
-            is_hit = reaches(Run(project, process), kill.phase, observer, begun)
+            is_hit = wait_for_phase(Run(project, process), kill.phase, observer, begun)
         if is_hit:
-            BLOWS[blow](place, chance)
+            FAULTS[fault](place, chance)
         try:
             reported = finish(project, process)
         finally:
-            place.heal()
-        record_property("soak", ("server", blow, "hit" if is_hit else "missed"))
+            place.recover()
+        record_property("soak", ("server", fault, "hit" if is_hit else "missed"))
         check(reported)
-        soaked.recover(project, kill)
+        soak.recover(project, kill)
 
 
 def check(reported: Reported) -> None:
@@ -159,4 +160,4 @@ def check(reported: Reported) -> None:
         assert reported.outcomes == OUTCOMES, output
     else:
         assert reported.result.code in {1, 2}, output
-        assert SAYS.search(reported.result.stderr), output
+        assert CAUSES.search(reported.result.stderr), output

@@ -1,4 +1,4 @@
-"""Runs whose tests wait, for as long as what happens to the runs is watched."""
+"""Test suites that block until the test lets them go on, and helpers to stop their runs."""
 
 import os
 import select
@@ -11,7 +11,7 @@ from schema_runner.postgres.server import Connection
 from ..observed import is_alive
 from ..project import Process, Project, Result, outcome, wait_for
 
-# Tests that tell where they are and stay there until a file appears, or for ever.
+# Each test records its process and schema, then blocks until the file $GO (or `go`) exists.
 WAITING = """
     class Waiting:
         def test_waits(self):
@@ -26,7 +26,7 @@ WAITING = """
 
 
 def waiting(project: Project, number: int) -> dict[int, str]:
-    """Wait until this many processes are in a test; map them to their schemas."""
+    """Wait until this many processes are inside a test; map each process id to its schema."""
     found = wait_for(
         lambda: lines if len(lines := project.records("waits")) >= number else [],
         f"{number} processes in a test",
@@ -35,30 +35,30 @@ def waiting(project: Project, number: int) -> dict[int, str]:
 
 
 def end(project: Project, process: Process) -> Result:
-    """Let the tests go on and wait for the end of the run."""
+    """Let the tests finish, and wait for the end of the run."""
     (project.folder / "go").touch()
     return outcome(process)
 
 
 def send(process: Process, number: int, *, to_group: bool) -> None:
-    """Send a signal to the process of a run, or to all of its processes."""
+    """Send a signal to a run's main process, or to its process group."""
     (os.killpg if to_group else os.kill)(process.pid, number)
 
 
 def read_until(process: Process, text: str, output: str = "stderr") -> str:
-    """Return what a run writes, as soon as this is in it; `outcome` has what comes after."""
-    said, file = "", getattr(process, output).fileno()
+    """Read a run's output until it contains `text`; `outcome` returns the rest."""
+    output_so_far, file = "", getattr(process, output).fileno()
     deadline = time.monotonic() + 60
-    while text not in said:
+    while text not in output_so_far:
         ready = select.select([file], [], [], max(deadline - time.monotonic(), 0))[0]
         read = os.read(file, 1 << 16).decode() if ready else ""
-        assert read, f"waited in vain for {text!r} in {said!r}"
-        said += read
-    return said
+        assert read, f"waited in vain for {text!r} in {output_so_far!r}"
+        output_so_far += read
+    return output_so_far
 
 
 def kill(process: Process) -> None:
-    """End the process of a run, and that alone, as kill -9 does."""
+    """Kill a run's main process with SIGKILL, without its workers."""
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
 
@@ -68,7 +68,7 @@ def wait_for_end(processes: Sequence[int]) -> None:
 
 
 def is_running(connection: Connection, project: Project, words: str) -> bool:
-    """Whether the server is at a statement with these words in the host database."""
+    """Whether a session in the host database has a current or last query that contains `words`."""
     rows = connection.execute(
         "SELECT FROM pg_stat_activity WHERE datname = %s AND strpos(query, %s) > 0",
         [project.test_name, words],

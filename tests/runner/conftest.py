@@ -1,4 +1,4 @@
-"""A project that counts its migrations, in a database that is in use or not."""
+"""Projects that count their migrations, or whose own database is in use."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from ..digest import digest
 from ..project import Project
 from .decoys import DECOYS, unchanged
 
-# Tests that wait for each other, so that each worker has one, and tell what they find.
+# Tests that meet, so that each worker runs one, and record the contents of its schema.
 SIMPLE = """
     from helpers.telling import contents, tell
 
@@ -30,13 +30,13 @@ def place(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def host(project: Project, place: str) -> str:
-    """The database that schemas are made in, unless its name is taken."""
+    """The name of the host database, unless another run uses it."""
     return project.test_name if place == "test" else project.name
 
 
 @pytest.fixture
 def counted(project: Project, place: str) -> Iterator[Project]:
-    """A project whose own database is in use: it is left alone, as it was found."""
+    """A project that counts its migrations, and whose own database must not change."""
     settings = {"HOST_DATABASE": place, "SEEDERS": ["helpers.counting.seed"]}
     project.configure(f'INSTALLED_APPS = ["library"]\nSCHEMA_RUNNER = {settings}')
     migrate = '__import__("helpers.counting", fromlist=["x"]).migrate'
@@ -56,7 +56,7 @@ def counted(project: Project, place: str) -> Iterator[Project]:
 
 @pytest.fixture
 def occupied(project: Project) -> Iterator[Project]:
-    """A project whose own database is in use and must not change."""
+    """A project whose own database exists and must not change."""
     project.create_database()
     project.query(DECOYS, database=project.name)
     with unchanged(project):

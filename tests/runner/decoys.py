@@ -1,4 +1,4 @@
-"""What a developer's own database has in it when a run uses it, and that it stays as it was."""
+"""Contents of a developer's own database, and a check that a run leaves them unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from ..digest import digest
 from ..project import Project
 
-# Tables of the same names with other columns, rows that say everything is applied, what is left of
-# a feature that is gone, and schemas whose names or comments are like ours, but never both.
+# Tables with the same names and other columns, rows of django_migrations for all migrations,
+# leftovers of a removed feature, and schemas whose names or comments look like ours, but not both.
 DECOYS = """
     CREATE TABLE library_author (id serial PRIMARY KEY, name text, precious text);
     CREATE TABLE library_book (id serial PRIMARY KEY, author_id int REFERENCES library_author);
@@ -41,7 +41,7 @@ DECOYS = """
     CREATE SCHEMA test_shims_1; COMMENT ON SCHEMA test_shims_1 IS '{"schema_runner": 2}';
     CREATE SCHEMA mine;
 """
-_BESIDE = """
+_GLOBAL_OBJECTS = """
     SELECT 'schema', nspname, nspacl::text, obj_description(oid, 'pg_namespace')
     FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)'
     UNION ALL SELECT 'extension', extname, extnamespace::regnamespace::text, extversion
@@ -60,15 +60,15 @@ _BESIDE = """
 
 
 def state(project: Project) -> tuple[object, ...]:
-    """Return all of a project's database and its server that a run could have changed."""
+    """Return everything in a project's database and on its server that a run could change."""
     with project.host(project.name) as connection:
         schemas = [digest(connection, name) for name in ("public", "mine", "test_w1_1")]
-        return (connection.execute(_BESIDE).fetchall(), *schemas)
+        return (connection.execute(_GLOBAL_OBJECTS).fetchall(), *schemas)
 
 
 @contextmanager
 def unchanged(project: Project) -> Iterator[Project]:
-    """Expect the project's own database to be left as it was found."""
+    """Check that the project's own database is the same before and after the block."""
     before = state(project)
     yield project
     project.end()

@@ -1,17 +1,16 @@
-"""Runs whose tests record when they begin and end, by `helpers.Recording`."""
+"""Runs whose tests record their start and end, with `helpers.Recording`."""
 
 from collections import defaultdict
 from typing import NamedTuple
 
 from ..project import Project, Result
 
-# Each test waits until two processes have come to one, so that neither is through with its first
-# while the other is still being set up.
+# Each worker's first test waits for the other's, so that no worker finishes before both started.
 TOGETHER = {"MEET": "2"}
 
 
 class Line(NamedTuple):
-    """What one process has recorded of a class, or of a test of it."""
+    """A record of one process about a class or a test."""
 
     what: str
     case: str
@@ -24,7 +23,7 @@ class Line(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run, and the lines that its tests have recorded, in their order."""
+    """A finished run, and the records of its tests in order."""
 
     result: Result
     lines: list[Line]
@@ -43,17 +42,17 @@ class Run(NamedTuple):
 
     @property
     def tests(self) -> list[str]:
-        """The tests in the order in which they began."""
+        """Tests in the order in which they started."""
         return [line.name for line in self.begun]
 
     @property
     def classes(self) -> list[str]:
-        """The classes in the order in which they began."""
+        """Classes in the order in which they started."""
         return list(dict.fromkeys(line.case for line in self.begun))
 
     @property
     def workers(self) -> list[list[str]]:
-        """The classes of each process, in the order in which they began there."""
+        """The classes of each process, in the order in which they started there."""
         found: dict[int, dict[str, None]] = defaultdict(dict)
         for line in self.begun:
             found[line.process][line.case] = None
@@ -64,7 +63,7 @@ class Run(NamedTuple):
 
     @property
     def met(self) -> dict[str, set[str]]:
-        """Map each test to those that were under way at any time of its own."""
+        """Map each test to the tests that ran at the same time."""
         found: dict[str, set[str]] = {}
         under_way: set[str] = set()
         for line in self.lines:
@@ -79,23 +78,23 @@ class Run(NamedTuple):
 
 
 def run(project: Project, *arguments: str, env: dict[str, str] | None = None) -> Run:
-    """Run a project's tests, alone; forget what others have recorded before."""
+    """Discard earlier records, and run the project's tests."""
     project.forget()
     result = project.run(*arguments, env=env)
     return Run(result, read(project))
 
 
 def read(project: Project, name: str = "recorded") -> list[Line]:
-    """Return what was recorded in a file of this name, if anything was."""
+    """Return the records in the file `name`; empty if there is no such file."""
     return [Line(*map(line.get, Line._fields)) for line in project.records(name=name)]
 
 
 def sleeping(names: str, seconds: float | str, kind: str = "TestCase") -> str:
-    """Return classes of one test each that takes so long; `seconds` may be an expression."""
+    """Return classes with one test each that sleeps for `seconds`, a number or an expression."""
     text = "    class {}(Recording, {}):\n        def test_it(self): time.sleep({})\n\n"
     return "".join(text.format(name, kind, seconds) for name in names.split())
 
 
 def follows(begun: list[str], expected: list[str]) -> bool:
-    """Whether things began in this order, but for the first two: workers begin them at once."""
+    """Whether the order is as expected, except that of the first two, which start together."""
     return {*begun[:2]} == {*expected[:2]} and begun[2:] == expected[2:]

@@ -1,4 +1,4 @@
-"""Advisory locks keep apart what one worker does, and leave the other workers alone."""
+"""Advisory locks of different workers do not exclude each other."""
 
 import pytest
 
@@ -24,13 +24,13 @@ KEYS = """
         def setUp(self):
             query("SET lock_timeout = '30s'")
             self.addCleanup(connection.close)
-            # The server ends the session, and its locks, a moment after it is closed.
+            # The server releases the locks of a session a moment after it is closed.
             self.addCleanup(query, "SELECT pg_advisory_unlock_all()")
         def meet(self): meet(self._testMethodName)
         def assert_true(self, call, *parameters):
             self.assertTrue(query(f"SELECT {call}", *parameters)[0][0], call)
         def assert_excluded(self, *calls, expected=True):
-            # In a connection of another thread, which is a worker's own as well.
+            # On another thread's connection, which belongs to the same worker.
             found = in_a_thread(lambda: [query(f"SELECT {call}")[0][0] for call in calls])
             self.assertEqual(found, [not expected] * len(calls))
         def test_session(self):
@@ -87,7 +87,7 @@ KEYS = """
                 cursor.execute("SELECT pg_try_advisory_lock(8)")
                 self.assertEqual(cursor.fetchone(), (True,))
 
-        def test_queries_are_counted_as_ever(self):
+        def test_query_counts_do_not_change(self):
             with self.assertNumQueries(2):
                 query("SELECT pg_advisory_lock(1)")
                 query("SELECT pg_advisory_unlock(1)")
@@ -96,8 +96,7 @@ KEYS = """
 """
 
 
-# Each of the two workers has one of two classes, and waits in the middle of each test until the
-# other one has come as far.
+# Two workers run one class each, and wait for each other in the middle of each test.
 RUNS = {
     "stock": (WITH_STOCK, {}),
     "stock-parallel": ((*WITH_STOCK, *PARALLEL), TOGETHER),
@@ -108,13 +107,13 @@ RUNS = {
 
 @pytest.mark.parametrize(("mode", "env"), RUNS.values(), ids=RUNS)
 def test_the_same_keys_at_the_same_time(project: Project, mode: Mode, env: dict[str, str]) -> None:
-    """Workers hold them side by side; within a worker, they exclude as they do in PostgreSQL."""
+    """Workers hold the same keys concurrently. Within a worker, locks exclude as usual."""
     project.migration("0002_take", "0001_initial", FUNCTION)
     project.tests(KEYS)
     project.run(*mode, env=env).passed()
 
 
-# Tries the same lock in both workers, neither of which lets go before both have tried.
+# Both workers try the same lock, and keep it until both have tried.
 SHARING = """
     class First(TransactionTestCase):
         def test_one_key(self):
@@ -141,21 +140,24 @@ COLLIDING = """
 
 
 def assert_shared(project: Project) -> None:
-    """See that one worker got the lock, and that nothing of ours is on the search_path."""
+    """Check that only one worker got the lock, and that shims are not on the search_path."""
     told = [(line["got"], line["rest"]) for line in project.records("told")]
     assert sorted(told) == [(False, "public"), (True, "public")]
 
 
 def test_switched_off(project: Project) -> None:
-    """Workers exclude each other then."""
+    """Without ISOLATE_ADVISORY_LOCKS, workers exclude each other."""
     project.configure('SCHEMA_RUNNER = {"ISOLATE_ADVISORY_LOCKS": False}')
     project.tests(SHARING)
     project.run(*PARALLEL, env=TOGETHER).passed()
     assert_shared(project)
 
 
-def test_names_that_are_postgresql_s_own(project: Project) -> None:
-    """`date` stays the server's type and the project's table; one line says what this costs."""
+def test_names_of_catalog_types_and_functions(project: Project) -> None:
+    """`date` remains both the type and the project's table.
+
+    One line says that locks are shared.
+    """
     project.migration("0002_date", "0001_initial", COLLIDING)
     project.tests(SHARING)
     for mode in (WITH_STOCK, SERIAL):

@@ -1,4 +1,4 @@
-"""What DATABASES can say of its aliases, and the ways to connect to them."""
+"""Options of DATABASES, several aliases, and ways to connect to them."""
 
 import re
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import pytest
 from ..project import METHODS, PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each_mode, each_runner
 from .test_roles import roles as created_roles
 
-# Two databases of PostgreSQL with an app each, a third with one table of two, a second alias and a
-# mirror, a database that no test uses, and SQLite.
+# Two PostgreSQL databases with an app each, a third with one of the tables, a second alias of the
+# default, a mirror, a database that no test uses, and SQLite.
 DATABASES = """
     NAME = DATABASES["default"]["NAME"]
     INSTALLED_APPS = ["library", "shop"]
@@ -125,7 +125,7 @@ SEVERAL = """
 
 
 def use_several(project: Project) -> None:
-    """Give a project the DATABASES above, with the app `shop`."""
+    """Give a project the DATABASES above, and the app `shop`."""
     project.configure(DATABASES)
     for package in ("shop", "shop/migrations"):
         project.write(f"{package}/__init__.py", "")
@@ -138,8 +138,8 @@ def created(output: str) -> list[str]:
     return re.findall(r"^Creating test database for alias '(\w+)'\.\.\.$", output, re.MULTILINE)
 
 
-# Workers open pools of their own, however they are started. Stock Django's hang when they are
-# forked, for they inherit their parent's; that of 5.2 cannot clone SQLite under forkserver.
+# Workers open their own connection pools with any start method. Stock Django's forked workers
+# inherit their parent's pools and hang, and Django 5.2 cannot clone SQLite with forkserver.
 RUNS = {
     "stock": ("", WITH_STOCK, "fork"),
     "serial": ("", SERIAL, "fork"),
@@ -151,7 +151,7 @@ RUNS = {
 
 @pytest.mark.parametrize(("options", "mode", "method"), RUNS.values(), ids=RUNS)
 def test_several_databases(project: Project, options: str, mode: Mode, method: str) -> None:
-    """Each has the tables that routers allow, in the order of DEPENDENCIES, and its own rows."""
+    """Each has the tables that routers allow, and its own rows, in the order of DEPENDENCIES."""
     use_several(project)
     project.configure(options)
     project.migration("0002_rows", "0001_initial", AUTHOR_MIGRATION)
@@ -160,8 +160,8 @@ def test_several_databases(project: Project, options: str, mode: Mode, method: s
     assert created(result.stderr) == ["other", "default", "third", "small"]
 
 
-def test_dependencies_that_go_in_a_circle(project: Project) -> None:
-    """No order can be found, which is said before anything is created, as under stock Django."""
+def test_circular_dependencies(project: Project) -> None:
+    """The run fails before it creates anything, with the error of stock Django."""
     use_several(project)
     project.configure('DATABASES["other"]["TEST"] = {"DEPENDENCIES": ["third"]}')
     project.configure('DATABASES["third"]["TEST"] = {"DEPENDENCIES": ["other"]}')
@@ -173,7 +173,7 @@ def test_dependencies_that_go_in_a_circle(project: Project) -> None:
         assert created(result.stderr) == []
 
 
-# An alias for each group of settings that go together.
+# One alias for each group of related settings.
 OPTIONS = """
     from psycopg import IsolationLevel
 
@@ -235,7 +235,7 @@ OPTIONS_TESTS = """
         ("default", "SHOW statement_timeout", "54321ms"),
         ("default", "SHOW my.words", "two words"),
         ("default", "SHOW transaction_isolation", "serializable"),
-        # What the environment says.
+        # From PGOPTIONS.
         *((alias, "SHOW lock_timeout", "12345ms") for alias in ("role", "ascii", "unmigrated")),
         ("role", "SELECT current_user", f"{NAME}_owner"),
         ("role", "SELECT session_user", f"{NAME}_user"),
@@ -252,13 +252,13 @@ OPTIONS_TESTS = """
                 with self.subTest(alias=alias, statement=statement):
                     self.assertEqual(answers(alias, statement), [expected] * 3)
         def test_a_connection_of_that_role_is_left_open(self):
-            # Stock Django could not drop the database.
+            # With this connection, stock Django could not drop the database.
             if "--testrunner" not in sys.argv:
                 LEFT_OPEN.append(connections["role"].copy())
                 LEFT_OPEN[-1].ensure_connection()
 
         def test_binding(self):
-            # The server is told the type of a bound parameter, and of an interpolated one not.
+            # Only server-side binding sends the type of a parameter.
             for alias, expected in (("default", "smallint"), ("role", "integer")):
                 self.assertEqual(query("SELECT pg_typeof(%s)", 1, using=alias), [(expected,)])
         def test_encodings(self):
@@ -299,7 +299,7 @@ OPTIONS_TESTS = """
 
 @pytest.fixture
 def roles(project: Project) -> Iterator[None]:
-    """A role that owns databases and one that may take it on."""
+    """A role that owns databases, and a member of it."""
     owner, user = f"{project.name}_owner", f"{project.name}_user"
     with created_roles(project, **{owner: "CREATEDB", user: f"IN ROLE {owner}"}):
         yield
@@ -308,7 +308,7 @@ def roles(project: Project) -> Iterator[None]:
 @pytest.mark.usefixtures("roles")
 @each_runner
 def test_options(project: Project, mode: Mode) -> None:
-    """What DATABASES says of connections and of test databases holds in every worker."""
+    """Settings of connections and of test databases apply in every worker."""
     project.configure(OPTIONS)
     project.write("urls.py", URLS)
     extra = "CREATE EXTENSION IF NOT EXISTS hstore; CREATE TABLE extra (tags hstore)"
@@ -353,8 +353,7 @@ SERVICE_TESTS = """
 """
 
 
-# In the project's own database the one in OPTIONS counts, with its options, and it names the
-# database. Otherwise that counts which the environment says.
+# With the project's own database, the service in OPTIONS decides, otherwise PGSERVICE does.
 SESSIONS = {
     "stock": (WITH_STOCK, "({user},0,12345ms)"),
     "serial": (SERIAL, "({user},0,12345ms)"),
@@ -366,7 +365,7 @@ SESSIONS = {
 @pytest.mark.usefixtures("roles")
 @pytest.mark.parametrize(("arguments", "session"), SESSIONS.values(), ids=SESSIONS)
 def test_services(project: Project, arguments: Mode, session: str) -> None:
-    """One in OPTIONS counts for nothing once a test database is made, as under stock Django."""
+    """A service in OPTIONS does not apply to a test database, as in stock Django."""
     where = {key: project.server.params[key] for key in ("host", "port", "user")}
     where |= {"name": project.name, "other": f"{project.name}_user"}
     project.write("pg_service.conf", SERVICES.format(**where))
@@ -447,9 +446,9 @@ CONCURRENT_TESTS = """
 def test_threads_live_servers_and_coroutines(
     project: Project, tmp_path_factory: pytest.TempPathFactory, mode: Mode
 ) -> None:
-    """Connections that are opened anew find the worker's tables without being told."""
-    # One database by two names of its server. Django takes them for two, so each alias gets
-    # schemas of its own; stock's fails, for the second has the name of the first.
+    """New connections of threads, live servers and coroutines use the worker's schema."""
+    # Two HOST values reach the same server, so each alias gets its own schemas. Stock Django
+    # fails, because both test databases have the same name.
     link = tmp_path_factory.mktemp("s") / "s"
     link.symlink_to(project.server.params["host"])
     project.configure('INSTALLED_APPS = ["library"]; ROOT_URLCONF = "urls"; ALLOWED_HOSTS = ["*"]')

@@ -1,12 +1,12 @@
-"""Database backends that are not Django's own."""
+"""Third-party database backends."""
 
 import pytest
 
 from ..project import PARALLEL, WITH_STOCK, Mode, Project, each_runner
 from .test_keepdb import count
 
-# What the backends of django-tenants and django-pgschemas do: each cursor begins with the path
-# of the tenant, and the instance has another introspection than its class names.
+# Like django-tenants and django-pgschemas: each cursor sets the search_path of the tenant, and the
+# instance replaces its introspection.
 BACKEND = """
     from django.db.backends.postgresql import base
     from django.db.backends.postgresql.introspection import DatabaseIntrospection
@@ -29,7 +29,7 @@ BACKEND = """
 """
 TESTS = """
     class OfTenant(TransactionTestCase):
-        '''Stock's flush follows the search_path, so it clears the tenant's tables.'''
+        '''Stock Django's flush follows the search_path, so it clears the tenant's tables.'''
         def setUp(self):
             with transaction.atomic():
                 query("CREATE SCHEMA IF NOT EXISTS tenant")
@@ -75,13 +75,13 @@ def tenants(project: Project) -> Project:
 
 @pytest.mark.versions
 @each_runner
-def test_one_that_sets_the_search_path(tenants: Project, mode: Mode) -> None:
-    """It gets clone databases, one line says why, and everything is as with stock Django."""
+def test_a_backend_that_sets_the_search_path(tenants: Project, mode: Mode) -> None:
+    """Workers get clone databases, one line says why, and all else is as in stock Django."""
     result = tenants.run(*mode, env={"MEET": "2" if mode == PARALLEL else "1"}).passed()
     assert result.stdout.count(WHY) == (mode != WITH_STOCK)
 
 
-def test_one_that_sets_the_search_path_has_snapshots(tenants: Project) -> None:
+def test_snapshots_of_a_backend_that_sets_the_search_path(tenants: Project) -> None:
     counting = "migrations.RunPython(lambda *_: __import__('helpers').times('migrated'))"
     tenants.migration("0002_counting", "0001_initial", counting)
     for _ in range(2):
@@ -91,7 +91,7 @@ def test_one_that_sets_the_search_path_has_snapshots(tenants: Project) -> None:
     assert count(tenants) == 1
 
 
-def test_one_that_sets_the_search_path_has_no_schema_beside_others(tenants: Project) -> None:
+def test_a_backend_that_sets_the_search_path_in_current_mode(tenants: Project) -> None:
     tenants.create_database()
     result = tenants.run("--host-database", "current")
     tenants.drop_database()

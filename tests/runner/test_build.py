@@ -1,4 +1,4 @@
-"""Whatever migrates under stock Django migrates here."""
+"""Migrations that work with stock Django work here."""
 
 from textwrap import dedent, indent
 
@@ -6,25 +6,25 @@ import pytest
 
 from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, Result, each_runner
 
-# By what a migration makes: its operations, and the body of a test that needs them. Extensions are
-# in test_extensions, and every kind of object in test_objects.
+# Case name: operations of a migration, and the body of a test. Extensions are in test_extensions,
+# and other kinds of objects in test_objects.
 Cases = dict[str, tuple[str, str]]
 
 
 def sql(*statements: str) -> str:
-    """Return the operations of a migration that run statements."""
+    """Return migration operations that execute these statements."""
     return "".join(f"migrations.RunSQL({statement!r})," for statement in statements)
 
 
-def listed(table: str) -> Cases:
-    """Return the cases of a table: after a name statements, and after an arrow the body."""
+def parse_cases(table: str) -> Cases:
+    """Parse cases: after `--` a name and statements, after `=>` the body of the test."""
     cases = (case.split("    =>") for case in table.split("    -- ")[1:])
     named = ((*made.split("\n", 1), body) for made, body in cases)
     return {name: (sql(*map(str.strip, made.split("    &"))), body) for name, made, body in named}
 
 
-# The first build is alone in its database, as under stock Django: catalog queries may look by bare
-# names, and by the name `public`. They run in this order: rows come before what logs them.
+# The first build is alone in its database, as in stock Django, so catalog queries may use bare
+# names or name `public`. The order matters: rows come before the trigger that logs them.
 MIGRATIONS: Cases = {
     "rows": ("""
         migrations.RunPython(
@@ -43,7 +43,7 @@ MIGRATIONS: Cases = {
             found = connection.introspection.get_constraints(cursor, "library_book")
         self.assertIn("by_title", found)
         """),
-} | listed("""
+} | parse_cases("""
     -- catalog_by_bare_name
     DO $$ BEGIN
         EXECUTE (SELECT 'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT ' || conname
@@ -78,8 +78,8 @@ MIGRATIONS: Cases = {
 """)  # fmt: skip
 
 
-def plant(project: Project, cases: Cases, *methods: str) -> None:
-    """Write a migration for each case, and two classes with a test of each."""
+def write_cases(project: Project, cases: Cases, *methods: str) -> None:
+    """Write a migration for each case, and two classes with a test for each."""
     texts = ["def setUp(self):\n    meet()\n", *methods]
     after = "0001_initial"
     for number, (name, (operations, body)) in enumerate(cases.items(), start=2):
@@ -94,7 +94,7 @@ def plant(project: Project, cases: Cases, *methods: str) -> None:
 
 
 def run(project: Project, mode: Mode, *arguments: str, method: str = "fork") -> Result:
-    """Run tests that pass, with a class in each worker, and expect no database to be left."""
+    """Run tests that must pass; check that no database is left."""
     project.forget()
     env = {"START_METHOD": method, "MEET": "2" if mode == PARALLEL else "0"}
     result = project.run(*mode, *arguments, env=env).passed()
@@ -105,16 +105,16 @@ def run(project: Project, mode: Mode, *arguments: str, method: str = "fork") -> 
 @pytest.mark.versions
 @each_runner
 def test_migrations(project: Project, mode: Mode) -> None:
-    """What migrations made can be used in every worker's schema, as under stock Django."""
-    plant(project, MIGRATIONS)
+    """Objects of migrations are usable in every worker's schema, as in stock Django."""
+    write_cases(project, MIGRATIONS)
     result = run(project, mode)
     assert f"Ran {2 * len(MIGRATIONS)} tests" in result.stderr
     assert "because" not in result.output
 
 
 @pytest.mark.versions
-def test_introspection_sees_the_current_schema_alone(project: Project) -> None:
-    """Decoys in `public` do not show, and a flush does not reach them."""
+def test_introspection_sees_the_current_schema_only(project: Project) -> None:
+    """Tables of `public` are invisible, and a flush does not change them."""
     tests = """
         from django.core.management import call_command
         from django.db.migrations.recorder import MigrationRecorder
@@ -192,8 +192,8 @@ BACKEND = """
 
 
 @each_runner
-def test_introspection_of_a_backend_of_its_own(project: Project, mode: Mode) -> None:
-    """Queries that look relations up by name find those of the worker alone, as in a database."""
+def test_introspection_of_a_third_party_backend(project: Project, mode: Mode) -> None:
+    """Its queries that use bare names find relations of the worker only."""
     project.write("backend/__init__.py", "")
     project.write("backend/base.py", BACKEND)
     project.configure('DATABASES["default"]["ENGINE"] = "backend"')
@@ -210,7 +210,7 @@ def test_introspection_of_a_backend_of_its_own(project: Project, mode: Mode) -> 
             def test_each(self):
                 if os.environ["MEET"]: meet()
                 with connection.cursor() as cursor:
-                    # psqlextra's schema editor makes one itself.
+                    # The schema editor of psqlextra creates its own instance.
                     for see in (connection.introspection, Introspection(connection)):
                         self.assertEqual(see.indexes(cursor, "library_reading"), [("by_at",)])
                         self.assertEqual(see.partitioned(cursor), [("library_reading",)])
@@ -226,8 +226,8 @@ def test_introspection_of_a_backend_of_its_own(project: Project, mode: Mode) -> 
     project.run(*mode, env={"MEET": "2" if mode == PARALLEL else ""}).passed("Ran 2 tests")
 
 
-# What a schema cannot hold: cases, by how the line that tells of them names them. It names three.
-OBSTACLES = [listed(table) for table in ("""
+# Objects that a schema cannot hold, by the name in the message, which lists up to three.
+OBSTACLES = [parse_cases(table) for table in ("""
     -- schema audit
     CREATE SCHEMA audit; CREATE TABLE audit.log (name text);
     CREATE FUNCTION audit.logs() RETURNS trigger LANGUAGE plpgsql SET search_path = audit, public
@@ -280,8 +280,8 @@ AUDIT, _ = OBSTACLES[0]["schema audit"]
 @each_runner
 @pytest.mark.parametrize("obstacles", OBSTACLES, ids=lambda obstacles: next(iter(obstacles)))
 def test_what_a_schema_cannot_hold(project: Project, obstacles: Cases, mode: Mode) -> None:
-    """Workers get clone databases, one line names the objects, and tests pass as under stock."""
-    plant(
+    """Workers get clone databases, one line names the objects, and tests pass."""
+    write_cases(
         project,
         {f"case_{number}": case for number, case in enumerate(obstacles.values())},
         f"""
@@ -304,10 +304,10 @@ def test_the_worker_knows_where_it_is(self):
         assert "uses clone databases" not in run(project, mode, "-v", "0").output
 
 
-# Workers of forkserver are sent what spawned ones are.
+# Workers started by forkserver receive the same configuration.
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_clone_databases_of_several_aliases(project: Project, method: str) -> None:
-    """Workers find each alias's own clone, and a mirror that of its primary."""
+    """Workers use their own clone of each alias, and mirrors that of their primary."""
     project.migration("0002_audit", "0001_initial", AUDIT)
     for alias, changed in (
         ("other", {"NAME": f"{project.name}_o"}),
@@ -332,7 +332,7 @@ def test_clone_databases_of_several_aliases(project: Project, method: str) -> No
     run(project, PARALLEL, method=method)
 
 
-# What finds the first worker's objects by a bare name.
+# Statements that find objects of the first worker's schema by bare name.
 BARE = """
     DO $$ BEGIN
         ASSERT (SELECT count(*) = 1 FROM pg_class WHERE relname = 'library_author');
@@ -340,7 +340,7 @@ BARE = """
     CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = public
     AS 'SELECT count(*)::int FROM library_author';
 """
-# What makes less where the first worker's are.
+# Statements that do less if the first worker's objects exist.
 ONCE = """
     DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'no_empty_name') THEN
@@ -353,7 +353,7 @@ FAILED = "because a second schema cannot be built: "
 FORESEEN = "migrations cannot build a second schema: library/migrations"
 
 
-# The migrations show it, or else a build in a schema that fails or comes out different.
+# The lint finds the problem beforehand, or the second build fails, or its result differs.
 SECOND_BUILDS = {
     "foreseen": (BARE, [], "spawn", FORESEEN),
     "fails-fork": (BARE, ["library.0002_bare"], "fork", FAILED),
@@ -365,10 +365,10 @@ SECOND_BUILDS = {
 @pytest.mark.parametrize(
     ("statements", "trusted", "method", "saying"), SECOND_BUILDS.values(), ids=SECOND_BUILDS
 )
-def test_a_second_build_that_cannot_be_beside_the_first(
+def test_a_second_build_that_cannot_be_kept_apart(
     project: Project, statements: str, trusted: list[str], method: str, saying: str
 ) -> None:
-    """Further workers have databases, as stock's."""
+    """The other workers get clone databases, as in stock Django."""
     project.migration("0002_bare", "0001_initial", sql(statements))
     settings = {"SEEDERS": ["helpers.counting.seed"], "TRUSTED_MIGRATIONS": trusted}
     project.configure(f"SCHEMA_RUNNER = {settings | {'STRATEGY': 'migrate'}}")
@@ -396,8 +396,8 @@ def test_a_second_build_that_cannot_be_beside_the_first(
     assert saying in run(project, PARALLEL, method=method).stdout
 
 
-def test_a_template_with_objects_of_its_own(project: Project) -> None:
-    """What a new database has in `public` from the start is there for every worker."""
+def test_a_database_template_with_objects(project: Project) -> None:
+    """Objects that TEST TEMPLATE has in `public` exist for every worker."""
     template = f"{project.name}_template"
     project.create_database(template)
     prepares = "CREATE TABLE prepared (n int); INSERT INTO prepared VALUES (7)"

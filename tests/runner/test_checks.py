@@ -1,4 +1,4 @@
-"""System checks: what `manage.py check` and runs say of settings that are wrong, or do nothing."""
+"""System checks of wrong or useless settings, in `manage.py check` and in runs."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ TESTS = """
     class Plain(SimpleTestCase):
         def test_b(self): pass
 """
-# As a run would call them, they fail.
+# A run would fail to call these.
 SEEDS = """
     def seed(): pass
     async def seed_later(using): pass
@@ -30,7 +30,7 @@ SEEDS = """
 
 
 def messages(result: Result) -> dict[str, str]:
-    """Map what is named first in each message to its id, and what the hint asks about."""
+    """Map the id and the first quoted name of each message to the name that its hint suggests."""
     found = re.findall(
         r"\(schema_runner\.(\w+)\) .*?'(.*?)'.*(?:\n\t(HINT: Did you mean '.*'\?)?)?",
         result.stderr,
@@ -38,8 +38,8 @@ def messages(result: Result) -> dict[str, str]:
     return {f"{one} {named}": hint[20:-2] for one, named, hint in found}
 
 
-def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
-    """With the app installed, what stops a run is among it."""
+def test_all_problems_are_shown_at_once(project: Project) -> None:
+    """With the app installed, `check` also reports the errors that stop a run."""
     settings = {
         "KEEP_DAY": 7,
         "RETRIES": -1,
@@ -99,12 +99,15 @@ def test_all_that_is_wrong_is_shown_at_once(project: Project) -> None:
 
 @each_mode
 def test_a_run_warns_once_before_its_tests(project: Project, mode: Mode) -> None:
-    """Of what names no test only where the run can know that; the app need not be installed."""
+    """Unknown tests are reported only if the whole suite was loaded.
+
+    The app need not be installed.
+    """
     settings = {
         "SERIAL": ["library.test_generated.Plane", "solw", "slow", "library.test_generated.Plain"],
         "OWN_DATABASE": [
             *("library.test_generated.Tagged.test_b", "library.nothing.Here", "not.here"),
-            # Of other commands: discovery finds neither, a folder that is no package included.
+            # Labels of other commands: discovery finds neither, nor folders that are not packages.
             *("elsewhere", "elsewhere.deep.test_it.Any", "library.acceptance.Any"),
         ],
     }
@@ -123,7 +126,7 @@ def test_a_run_warns_once_before_its_tests(project: Project, mode: Mode) -> None
     assert messages(result) == expected
     assert result.stderr.count("(schema_runner.") == len(expected)
     assert result.stderr.index("(schema_runner.") < result.stderr.index("Ran 2 tests")
-    # What is in modules that are loaded is known, and which modules there are.
+    # Contents of loaded modules are known, and so is which modules exist.
     del expected["W001 solw"], expected["W001 not.here"]
     partial = project.run(*mode, "library.test_generated.Plain").passed("Ran 1 test")
     assert messages(partial) == expected
@@ -150,8 +153,8 @@ RUNNERS = {
 
 
 @pytest.mark.parametrize("named", RUNNERS)
-def test_a_runner_class_that_would_not_run(project: Project, named: str) -> None:
-    """It is refused whether it comes from the settings or from the command line."""
+def test_a_runner_class_that_does_not_work(project: Project, named: str) -> None:
+    """Settings and command line are checked alike."""
     project.write("runners.py", CLASSES)
     refused = project.run("--testrunner", named, *PARALLEL)
     assert refused.code != 0
@@ -160,8 +163,8 @@ def test_a_runner_class_that_would_not_run(project: Project, named: str) -> None
     project.check().refused("(schema_runner.E008)", RUNNERS[named])
 
 
-def test_the_app_is_no_part_of_what_is_kept(project: Project) -> None:
-    """With it a run uses what a run without it has kept."""
+def test_the_app_is_not_part_of_the_fingerprint(project: Project) -> None:
+    """A run with the app uses the pool of a run without it."""
     project.migration(
         "0002_tells",
         "0001_initial",
@@ -175,8 +178,8 @@ def test_the_app_is_no_part_of_what_is_kept(project: Project) -> None:
     project.run("--clear-pools").passed()
 
 
-def test_a_folder_of_snapshots(project: Project) -> None:
-    """It is the project's, wherever a run is started; git ignores it if the run made it."""
+def test_the_folder_for_snapshots(project: Project) -> None:
+    """Paths are relative to the project's folder, and git ignores folders that a run created."""
     project.tests(TESTS)
     project.configure('SCHEMA_RUNNER = {"SNAPSHOT_DIR": "made/here"}')
     elsewhere = project.folder / "elsewhere"
@@ -192,7 +195,7 @@ def test_a_folder_of_snapshots(project: Project) -> None:
     assert not (here / ".gitignore").exists()
 
 
-def test_the_checks_documented_are_those_there_are() -> None:
+def test_all_checks_are_documented() -> None:
     documented = re.findall(r"^\| `schema_runner\.(\w+)` \|", DOCS.read_text(), re.M)
     sources = [path.read_text() for path in Path(schema_runner.__file__).parent.rglob("*.py")]
     found = {one for text in sources for one in re.findall(r'"([EW]\d{3})"', text)}

@@ -1,4 +1,4 @@
-"""Tests that make a test database themselves, as stock Django's creation class does."""
+"""Tests that create test databases with `connection.creation`, as in stock Django."""
 
 from ..project import Mode, Project, each_runner
 
@@ -26,7 +26,7 @@ TESTS = """
         def test_b_is_reset(self): self.assertEqual(Author.objects.count(), 0)
 
         def test_c_mocked(self):
-            # What stock Django asks the server is mocked, so nothing is left.
+            # Stock Django's calls to the server are mocked, so nothing is left to do.
             name = connection.settings_dict["NAME"]
             with (
                 mock.patch.object(connection, "ensure_connection"),
@@ -43,8 +43,8 @@ TESTS = """
 
 
 @each_runner
-def test_a_test_that_makes_a_database(project: Project, mode: Mode) -> None:
-    """It gets one of its own, in which nothing is of ours; afterwards it has its schema again."""
+def test_a_test_that_creates_a_database(project: Project, mode: Mode) -> None:
+    """The test gets a plain database, and its own schema again afterwards."""
     project.tests(TESTS)
     project.run(*mode).passed("Ran 6 tests")
     made = {line["name"] for line in project.records("made")}

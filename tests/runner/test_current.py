@@ -1,4 +1,4 @@
-"""Schemas in the project's own database, beside what users have there (`current` mode)."""
+"""Schemas in the project's own database (`HOST_DATABASE = "current"`), next to its tables."""
 
 import os
 import re
@@ -29,7 +29,7 @@ SMALL = """
 
 @pytest.fixture
 def project(project: Project) -> Iterator[Project]:
-    """A project in `current` mode, whose database is in use."""
+    """A project with HOST_DATABASE "current", whose database has tables of the same names."""
     project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     project.tests(SMALL)
     project.create_database()
@@ -41,7 +41,7 @@ def project(project: Project) -> Iterator[Project]:
 
 @pytest.fixture
 def occupied(project: Project) -> Iterator[Project]:
-    """The same, to be left as it was."""
+    """The same project, with a check that nothing outside the runs' schemas changes."""
     with unchanged(project):
         yield project
 
@@ -51,7 +51,7 @@ def execute(project: Project, statements: str) -> list[tuple[Any, ...]]:
 
 
 def own_schemas(project: Project) -> set[str]:
-    """Return the names of the schemas of runs."""
+    """Return the names of the schemas that runs created."""
     marked = """SELECT nspname FROM pg_namespace
                 WHERE obj_description(oid, 'pg_namespace') LIKE '{"schema_runner": 1,%'"""
     return {name for (name,) in execute(project, marked)}
@@ -128,12 +128,12 @@ EVERYTHING = """
 
 @pytest.fixture
 def everything(occupied: Project) -> Project:
-    """A project whose tests do all that could reach tables of `public`."""
+    """A project whose tests use every way to reach tables of `public` by name."""
     cache = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache_rows"}
     occupied.configure(f"CACHES = {{'default': {cache}}}")
     row = '[{"model": "library.author", "pk": 1, "fields": {"name": "of a fixture"}}]'
     occupied.write("library/fixtures/authors.json", row)
-    # What is not there for migrations is not there for DROP either.
+    # Objects that are invisible to migrations must be invisible to DROP IF EXISTS, too.
     drops = """
         DROP VIEW IF EXISTS leftover_view; DROP TABLE IF EXISTS library_leftover CASCADE;
         DROP TYPE IF EXISTS leftover_mood; DROP FUNCTION IF EXISTS leftover();
@@ -149,15 +149,15 @@ STARTS = {
     "stock": (WITH_STOCK, "fork"),
     "serial": (SERIAL, "fork"),
     "fork": (PARALLEL, "fork"),
-    # Workers of forkserver are sent the same.
+    # Workers started by forkserver receive the same configuration.
     "spawn": (PARALLEL, "spawn"),
     "no-migrations": ((*PARALLEL, "--no-migrations", "--exclude-tag", "migrating"), "fork"),
 }
 
 
 @pytest.mark.parametrize(("mode", "method"), STARTS.values(), ids=STARTS)
-def test_public_is_as_it_was(everything: Project, mode: Mode, method: str) -> None:
-    """Whatever tests do by the names of their tables, `public` has the same names untouched."""
+def test_public_does_not_change(everything: Project, mode: Mode, method: str) -> None:
+    """Tests that use tables by bare name do not change tables of the same names in `public`."""
     result = everything.run(*mode, "--verbosity", "2", env={"START_METHOD": method}).passed()
     if mode == WITH_STOCK:
         return
@@ -172,8 +172,8 @@ def test_public_is_as_it_was(everything: Project, mode: Mode, method: str) -> No
     assert own_schemas(everything) == set()
 
 
-def test_public_is_as_it_was_though_it_is_on_the_path(everything: Project) -> None:
-    """Where an extension is in `public`, so that its tables could be found, they are not."""
+def test_public_on_the_search_path_does_not_change(everything: Project) -> None:
+    """If an extension keeps `public` on the search_path, its tables still cannot be reached."""
     execute(everything, "CREATE EXTENSION hstore")
     (everything.folder / "library/migrations/0002_more.py").unlink()
     everything.run("--exclude-tag", "migrating", "--exclude-tag", "bare").passed()
@@ -183,7 +183,7 @@ def test_public_is_as_it_was_though_it_is_on_the_path(everything: Project) -> No
 
 
 def test_failures(occupied: Project) -> None:
-    """A suite that fails, and a migration that does, leave no more than one that passes."""
+    """A failed test and a failed migration leave as little behind as a run that passes."""
     occupied.tests(FAILING)
     occupied.run(*PARALLEL).failed("FAILED (failures=1, errors=1)")
     assert own_schemas(occupied) == set()
@@ -191,11 +191,11 @@ def test_failures(occupied: Project) -> None:
     occupied.run(*PARALLEL).failed("division by zero")
 
 
-# Tests that record where they are, and stay there until a file appears.
+# Tests that record their schema, and block until a file appears.
 WAITING = """
     class First(TestCase):
         def test_it(self):
-            # Each run's own, though others hold the same key.
+            # Other runs hold the same key.
             query("SELECT pg_advisory_lock(42)")
             query("SELECT 'a=>1'::hstore -> 'a'")
             record("waits", go=os.environ.get("GO", "go"))
@@ -206,27 +206,27 @@ WAITING = """
 
 @pytest.fixture
 def waiting(occupied: Project) -> Project:
-    """A project whose tests wait, and need an extension that a migration creates."""
+    """A project whose tests block, and need an extension that a migration creates."""
     occupied.migration("0002_more", "0001_initial", EXTENSION)
     occupied.tests(WAITING)
     return occupied
 
 
 def wait_until_tests(project: Project, number: int) -> list[tuple[str, str]]:
-    """Wait for processes to be in a test; return what they wait for and their schemas."""
+    """Wait until this many processes are in a test; return the file and the schema of each."""
     what = f"{number} processes in a test"
     wait_for(lambda: len({one["process"] for one in project.records("waits")}) == number, what)
     return [(one["go"], one["schema"]) for one in project.records("waits")]
 
 
 def extensions(project: Project) -> dict[str, str]:
-    """Map the extensions to their schemas."""
+    """Map each extension to its schema."""
     placed = "SELECT extname, extnamespace::regnamespace::text FROM pg_extension"
     return dict(execute(project, placed))
 
 
-def test_runs_at_once(waiting: Project) -> None:
-    """They share an extension but no advisory lock, and remove what is left of a killed one."""
+def test_concurrent_runs(waiting: Project) -> None:
+    """Two runs share an extension but no advisory lock, and remove what a killed run left."""
     with waiting.host(waiting.name) as developer:
         developer.execute("SELECT pg_advisory_lock(42)")
         killed = waiting.start(env={"GO": "never"})
@@ -252,7 +252,7 @@ def test_runs_at_once(waiting: Project) -> None:
 
 
 def test_ctrl_c(waiting: Project) -> None:
-    """The first ends the run after the tests under way, two at once; both clean up."""
+    """One Ctrl-C ends the run after its running tests, a second one immediately. Both clean up."""
     process = waiting.start()
     wait_until_tests(waiting, 1)
     os.killpg(process.pid, signal.SIGINT)
@@ -273,7 +273,7 @@ def test_ctrl_c(waiting: Project) -> None:
 
 
 def test_a_role_that_may_only_create_schemas(project: Project) -> None:
-    """It needs no right on `public`, nor that there is one; stock Django cannot use it."""
+    """The role needs no privilege on `public`, and works without that schema."""
     project.migration("0002_more", "0001_initial", EXTENSION)
     closes, drops = "REVOKE ALL ON SCHEMA public FROM PUBLIC", "DROP SCHEMA public CASCADE"
     with role(project):
@@ -283,8 +283,8 @@ def test_a_role_that_may_only_create_schemas(project: Project) -> None:
                 project.run(*mode).passed()
 
 
-def test_beside_what_it_would_disturb(project: Project) -> None:
-    """One error says what would be told of what tests do, and nothing is made."""
+def test_a_publication_for_all_tables_is_refused(project: Project) -> None:
+    """The run refuses to start, because the publication would replicate the tests' changes."""
     execute(project, "CREATE PUBLICATION feed FOR ALL TABLES")
     with unchanged(project):
         result = project.run(*PARALLEL).refused()
@@ -294,7 +294,7 @@ def test_beside_what_it_would_disturb(project: Project) -> None:
 
 
 def test_a_role_that_may_not_create_schemas(project: Project) -> None:
-    """One error prints the GRANT that it needs, and nothing is made."""
+    """The error contains the GRANT to run, and nothing is created."""
     with role(project, "CONNECT") as name, unchanged(project):
         result = project.run(*PARALLEL).refused()
         assert result.stderr.count(f'GRANT CREATE ON DATABASE "{project.name}" TO "{name}";') == 1
@@ -302,16 +302,16 @@ def test_a_role_that_may_not_create_schemas(project: Project) -> None:
         assert "Ran " not in result.stderr
 
 
-def test_a_schema_of_somebody_else_where_extensions_would_be(project: Project) -> None:
-    """It is not touched; the error says to rename it."""
+def test_a_foreign_schema_with_the_name_of_that_for_extensions(project: Project) -> None:
+    """The run refuses to use it and says to rename it."""
     execute(project, "CREATE SCHEMA test_extensions")
     with unchanged(project):
         result = project.run().failed("has a schema test_extensions that no run has created")
         assert "Warning" not in result.stderr
 
 
-def test_a_search_path_of_the_project_s_own(project: Project) -> None:
-    """Extensions in its schemas are found; stock Django's databases have no such schemas."""
+def test_a_search_path_of_the_project(project: Project) -> None:
+    """Extensions in the schemas of a configured search_path are found."""
     execute(project, 'CREATE SCHEMA "Extra, own"; CREATE EXTENSION citext SCHEMA "Extra, own"')
     execute(project, 'GRANT USAGE ON SCHEMA "Extra, own" TO PUBLIC')
     path = '"Extra, own", public'
@@ -339,7 +339,7 @@ def test_a_search_path_of_the_project_s_own(project: Project) -> None:
 
 @contextmanager
 def role(project: Project, rights: str = "CONNECT, CREATE") -> Iterator[str]:
-    """Let the project use a role that has nothing but rights on its database."""
+    """Make the project use a role with these privileges on its database only."""
     name = f"{project.name}_poor"
     project.configure(f'DATABASES["default"]["USER"] = {name!r}')
     closes = f"REVOKE ALL ON DATABASE {project.name} FROM PUBLIC"
@@ -351,7 +351,7 @@ def role(project: Project, rights: str = "CONNECT, CREATE") -> Iterator[str]:
 
 @each_mode
 def test_extensions(project: Project, mode: Mode) -> None:
-    """Each goes to a schema that workers share, unless `public` has it; with the run it goes."""
+    """Extensions go to a shared schema, unless `public` has them, and are dropped at the end."""
     project.migration(
         "0002_more",
         "0001_initial",
@@ -366,7 +366,7 @@ def test_extensions(project: Project, mode: Mode) -> None:
                                         ADD path ltree;
                CREATE INDEX trigrams ON library_book USING gin (title gin_trgm_ops)'''
         ),
-        # The function is the same in the schemas of all workers, whichever was built first.
+        # The view must not depend on the worker whose schema was built first.
         migrations.RunSQL("CREATE VIEW busy AS SELECT pg_try_advisory_xact_lock(1) AS mine"),
         """,
     )
@@ -389,8 +389,8 @@ def test_extensions(project: Project, mode: Mode) -> None:
     assert [one["extensions"] for one in project.records("has")] == [expected, expected]
 
 
-def test_extensions_that_others_use_by_now(project: Project) -> None:
-    """They stay, and the run says why; once they are unused, a run removes them."""
+def test_extensions_that_other_objects_use(project: Project) -> None:
+    """They stay while other objects depend on them, and a later run drops them."""
     project.migration("0002_more", "0001_initial", EXTENSION)
     creates = "migrations.RunSQL('CREATE EXTENSION citext; CREATE EXTENSION pg_buffercache')"
     project.migration("0003_more", "0002_more", creates)
@@ -406,7 +406,7 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
             def test_it(self):
                 where = connection.get_connection_params()
                 keys = ("host", "port", "user", "dbname")
-                # Open until the process ends, which the run does not wait for.
+                # Stays open until the process ends.
                 Looking.developer = connect(**{key: where[key] for key in keys})
                 Looking.developer.execute("LOCK TABLE test_extensions.pg_buffercache")
     """
@@ -428,8 +428,8 @@ def test_extensions_that_others_use_by_now(project: Project) -> None:
         assert "stays" not in project.run().passed().output
 
 
-def test_reference_data_reaches_no_table_of_the_project_s_own(project: Project) -> None:
-    """A model without a migration may have its table in `public`, and that on the path."""
+def test_reference_data_does_not_change_tables_of_the_project(project: Project) -> None:
+    """Unmanaged models may have tables in `public`, which may be on the search_path."""
     execute(project, "CREATE EXTENSION citext; ALTER TABLE library_leftover ADD PRIMARY KEY (n)")
     leftover = """
         class Leftover(models.Model):
@@ -451,8 +451,8 @@ def test_reference_data_reaches_no_table_of_the_project_s_own(project: Project) 
             project.run().refused("A fixture or a seeder would change the project's own ")
 
 
-def test_review(occupied: Project) -> None:
-    """What reaches beyond the schema is listed by file and line before anything is made."""
+def test_migration_lint(occupied: Project) -> None:
+    """The lint lists statements outside the worker schema by file and line before the build."""
     occupied.migration(
         "0002_more",
         "0001_initial",
@@ -492,27 +492,27 @@ def test_review(occupied: Project) -> None:
     assert "pg_class" in warning
 
 
-# What a migration executes that does not say that it is about `public`, and whether it is atomic:
-# expressions that are refused before they are executed, and statements that are rolled back.
+# Maps what a migration executes to whether it is atomic. Neither names `public` in the source:
+# expressions are refused before they run, statements are rolled back.
 BY_TEXT = {
     '"DELETE FROM " + ".".join(["pub" + "lic", "library_book"])': True,
     'sql.SQL("DELETE FROM {}").format(sql.Identifier("pub" + "lic", "library_book"))': False,
 }
 BY_EFFECT = {
     "DELETE FROM library_leftover": False,
-    # It only looks like a call.
+    # `"call"` is an alias here, not the CALL statement.
     'UPDATE library_leftover AS "call" SET n = 2': False,
     "DROP VIEW IF EXISTS leftover_view": True,
     "DROP TYPE IF EXISTS leftover_mood": False,
     "CREATE TABLE t (n int REFERENCES library_leftover)": True,
-    # The catalog has the name.
+    # The table name comes from the catalog.
     "DO $$ BEGIN EXECUTE (SELECT 'ALTER TABLE ' || conrelid::regclass || ' DROP CONSTRAINT '"
     " || conname FROM pg_constraint WHERE conname = 'library_book_author_id_fkey'); END $$": True,
 }
 
 
-def test_guard(project: Project) -> None:
-    """What only shows at run time is refused, though an extension keeps `public` on the path."""
+def test_write_guard(project: Project) -> None:
+    """Statements that the lint cannot see are refused at run time."""
     execute(project, "CREATE EXTENSION citext; ALTER TABLE library_leftover ADD PRIMARY KEY (n)")
     for statement, is_atomic in (BY_TEXT | BY_EFFECT).items():
         by_text = statement in BY_TEXT
@@ -537,8 +537,8 @@ def test_guard(project: Project) -> None:
             assert ("A migration names the schema public" in result.stderr) == by_text, statement
 
 
-def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
-    """No database may be made for it, so it is an error that names what differs."""
+def test_a_second_build_that_differs_from_the_first(occupied: Project) -> None:
+    """The run fails and names the difference, because it may not create clone databases."""
     occupied.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current", "STRATEGY": "migrate"}')
     occupied.write(
         "noting.py",
@@ -560,7 +560,7 @@ def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
     tests = """
         class Any(TestCase):
             def test_it(self):
-                # Until the other worker has ended, whose build is the second.
+                # The other worker's build is the second, and ends that worker.
                 wait_for("second")
                 wait_until(lambda: not Path("/proc", Path("second").read_text()).exists())
 
@@ -575,7 +575,7 @@ def test_a_second_build_that_comes_out_different(occupied: Project) -> None:
 
 @each_mode
 def test_several_aliases(occupied: Project, mode: Mode) -> None:
-    """Those that stock Django gives one database share a schema, and the others have their own."""
+    """Aliases that share a test database in stock Django share a schema. Others have their own."""
     second = f"{occupied.name}_second"
     occupied.create_database(second)
     settings = f"""

@@ -1,4 +1,4 @@
-"""What tests do to the project's own database in `current` mode is refused, or seen and told."""
+"""Changes that tests make to the project's own database are prevented or reported."""
 
 import re
 import signal
@@ -14,14 +14,14 @@ from .test_keepdb import EXTENSION
 
 pytestmark = pytest.mark.oldest
 
-# What is not the tests' in the project's own database.
+# Objects of the project's own database that no test may change.
 CRM = """
     CREATE SCHEMA crm; CREATE TABLE crm.customer (id serial PRIMARY KEY, name text);
     INSERT INTO crm.customer (name) VALUES ('one'), ('two'), ('three');
     SELECT lo_from_bytea(4711, 'precious');
 """
 CULPRIT = "library.test_generated.Culprit0"
-# Names to bodies of tests, to what is told of them.
+# Attack name: test body, and the change that is reported.
 ATTACKS = {
     "connect": (
         """
@@ -111,7 +111,7 @@ ATTACKS = {
 
 @pytest.fixture
 def project(project: Project) -> Iterator[Project]:
-    """A project in `current` mode, whose database is in use."""
+    """A project in `current` mode, whose database has tables of the same names."""
     project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     project.create_database()
     execute(project, DECOYS)
@@ -122,7 +122,7 @@ def project(project: Project) -> Iterator[Project]:
 
 
 def suite_of(*bodies: str) -> str:
-    """Return classes of which each has one body, and others before and after them."""
+    """Return one class for each body, with harmless classes before and after them."""
     quiet = "Author.objects.create(name='a')"
     names = ["Before", *(f"Culprit{number}" for number in range(len(bodies))), "Later"]
     case = "class {}(TransactionTestCase):\n    def test_it(self):\n{}\n"
@@ -131,15 +131,15 @@ def suite_of(*bodies: str) -> str:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_is_changed_is_told(project: Project, name: str) -> None:
-    """With the class that has changed it; the run fails, though all tests pass."""
-    body, told = ATTACKS[name]
+def test_changes_are_reported(project: Project, name: str) -> None:
+    """The change is reported with its class, and fails the run though all tests pass."""
+    body, expected_lines = ATTACKS[name]
     project.tests(suite_of(body))
-    result = project.run().failed("\nOK\n", told)
+    result = project.run().failed("\nOK\n", expected_lines)
     assert result.stderr.index("\nOK\n") < result.stderr.index("Changed in the project's own")
     when = set(re.findall(r"(?m)^    \S.*: .*, ((?:during|seen) .*)", result.stderr))
     during, at_end = f"during {CULPRIT}", "seen when the tests had ended"
-    # Not all of a definition is looked at after each class.
+    # Some parts of definitions are compared at the end only, not after each class.
     assert when == {"objects": {during, at_end}, "structure": {at_end}}.get(name, {during})
     assert "Nobody else was connected" in result.stderr
 
@@ -170,25 +170,27 @@ IN_NO_SCHEMA = {
 }
 
 
-def test_what_is_in_no_schema(project: Project) -> None:
+def test_changes_of_objects_outside_schemas(project: Project) -> None:
     names = {"name": project.name, "user": project.server.params["user"]}
     statements = [statement.format(**names) for statement in IN_NO_SCHEMA]
     project.tests(suite_of("".join(f"query({statement!r})\n" for statement in statements)))
-    told = [f"    {text.format(**names)}, during {CULPRIT}" for text in IN_NO_SCHEMA.values()]
-    project.run().failed(*told)
+    expected_lines = [
+        f"    {text.format(**names)}, during {CULPRIT}" for text in IN_NO_SCHEMA.values()
+    ]
+    project.run().failed(*expected_lines)
     extension = "query('CREATE EXTENSION postgres_fdw'); query('DROP EXTENSION postgres_fdw')"
     project.tests(suite_of(extension))
     project.run().passed()
 
 
 @pytest.mark.parametrize("sequence", ["customer_id_seq", "unused"])
-def test_what_is_locked_meanwhile(project: Project, sequence: str) -> None:
-    """Another session's open transaction holds up no run, and nothing uncertain is told."""
+def test_a_locked_sequence(project: Project, sequence: str) -> None:
+    """An open transaction does not block the run, and uncertain changes are not reported."""
     execute(project, "CREATE SEQUENCE crm.unused")
     project.tests(suite_of("query('DELETE FROM crm.customer')"))
     with project.host(project.name) as developer, developer.transaction():
         developer.execute(f"ALTER SEQUENCE crm.{sequence} RESTART 77")
-        # Waiting for the sequence would last as long as this transaction.
+        # Reading the sequence would block until this transaction ends.
         result = project.run().failed("crm.customer: 3 rows deleted")
     assert "crm.customer_id_seq" not in result.stderr
     assert "crm.unused" not in result.stderr
@@ -196,7 +198,7 @@ def test_what_is_locked_meanwhile(project: Project, sequence: str) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_several_workers(project: Project, method: str) -> None:
-    """Either of those that are run at once may have done it, and no class before or after them."""
+    """Both classes that ran at the same time are named, but no class before or after them."""
     project.tests(BOTH)
     project.tests(suite_of("pass", "pass"), "test_more")
     arguments = ("--order", "suite", *PARALLEL)
@@ -210,8 +212,8 @@ def test_several_workers(project: Project, method: str) -> None:
 
 @pytest.mark.parametrize("mode", [SERIAL, PARALLEL], ids=["serial", "parallel"])
 @pytest.mark.parametrize("signals", [0, 1, 2])
-def test_a_run_that_is_broken_off(project: Project, mode: Mode, signals: int) -> None:
-    """By --failfast, or by Ctrl-C, which may come twice: what was done by then is told."""
+def test_an_interrupted_run(project: Project, mode: Mode, signals: int) -> None:
+    """Changes are reported also if --failfast or Ctrl-C, once or twice, ends the run early."""
     whom = "os.getppid()" if mode else "os.getpid()"
     ends = f"os.kill({whom}, signal.SIGINT)\n" * signals or "self.fail()\n"
     project.tests(suite_of(f"query('DELETE FROM crm.customer')\n{ends}"))
@@ -221,7 +223,7 @@ def test_a_run_that_is_broken_off(project: Project, mode: Mode, signals: int) ->
     assert result.stderr.count("Traceback") == (not signals), result.output
 
 
-INNOCENT = """
+HARMLESS = """
     from django.contrib.auth.models import Permission
     from django.core.management import call_command
 
@@ -254,17 +256,17 @@ INNOCENT = """
 
 
 @each_mode
-def test_an_innocent_suite(project: Project, mode: Mode) -> None:
-    """Nothing is said of what is in the tests' schemas, or was rolled back."""
+def test_a_harmless_suite(project: Project, mode: Mode) -> None:
+    """Changes inside worker schemas, and changes that are rolled back, are not reported."""
     project.migration("0002_more", "0001_initial", EXTENSION)
-    project.tests(INNOCENT)
+    project.tests(HARMLESS)
     with unchanged(project):
         result = project.run(*mode).passed()
     assert "own database" not in result.output
 
 
-def test_changes_that_are_expected(project: Project) -> None:
-    """Patterns leave them out, of tables by their names and of anything else by kind as well."""
+def test_expected_changes(project: Project) -> None:
+    """EXPECTED_CHANGES lists patterns for table names, and for other objects with their kind."""
     expected = ["crm.*", "setting work_mem*", "large object *", "*.pg_largeobject"]
     settings = {"HOST_DATABASE": "current", "EXPECTED_CHANGES": expected}
     project.configure(f"SCHEMA_RUNNER = {settings}")
@@ -274,7 +276,7 @@ def test_changes_that_are_expected(project: Project) -> None:
 
 @pytest.mark.parametrize("cause", ["track_counts is off", "statistics were reset during the run"])
 def test_statistics_that_cannot_be_compared(project: Project, cause: str) -> None:
-    """One line says so; what needs none is compared all the same."""
+    """One line says so. Changes that show without statistics are still reported."""
     resets = "pass"
     if "reset" in cause:
         resets = "query('SELECT pg_stat_reset()')"
@@ -302,7 +304,7 @@ NAMING = """
 
 
 def test_models_that_name_a_schema(project: Project) -> None:
-    """They are refused before anything is made, unless the settings trust them."""
+    """They are refused before anything is created, unless TRUSTED_MODELS lists them."""
     with (project.folder / "library/models.py").open("a") as models:
         models.write(dedent(NAMING))
     body = "from library.models import Customer\nself.assertEqual(Customer.objects.count(), 3)"
@@ -319,20 +321,20 @@ def test_models_that_name_a_schema(project: Project) -> None:
         project.run().passed()
 
 
-def test_a_role_that_has_rights_on_nothing_of_the_project_s(project: Project) -> None:
-    """It is refused what would change something of the project's own."""
+def test_a_role_without_privileges_on_the_project_s_objects(project: Project) -> None:
+    """PostgreSQL refuses each change for lack of privileges."""
     bodies = [body for name, (body, _) in ATTACKS.items() if name not in {"role", "objects"}]
     tries = "try:\n{}\nexcept Exception as error:\n    record('refused', why=str(error))"
     project.tests(suite_of(*(tries.format(indent(dedent(body), "    ")) for body in bodies)))
     with role(project), unchanged(project):
         result = project.run().passed()
     assert "own database" not in result.stderr
-    # The shell's own error is not the command's.
+    # The dbshell test counts too: its error is that of psql.
     assert len(project.records("refused")) == len(bodies)
 
 
-def test_a_role_that_sees_little(project: Project) -> None:
-    """Others are named all the same, and what it may not read is not taken for certain."""
+def test_a_role_with_few_privileges(project: Project) -> None:
+    """Other sessions are named, and changes in tables it cannot read are marked as uncertain."""
     execute(project, "CREATE TABLE crm.log (n int)")
     project.tests(
         """

@@ -1,4 +1,4 @@
-"""Tests of a worker that stop in a debugger: one at a time has the terminal, until it is over."""
+"""Debuggers in workers: one worker at a time has the terminal."""
 
 import shlex
 import sys
@@ -50,29 +50,29 @@ BRIEF = """
 """
 
 
-def stops_in(run: Terminal, test: str) -> None:
-    """Wait for the line that tells so, alone on it."""
+def wait_for_debugger(run: Terminal, test: str) -> None:
+    """Wait for the line that says so."""
     run.until(" has stopped in a debugger: ")
     assert run.until("\n") == f"library.test_generated.{test}"
 
 
-# pdb differs by version.
+# pdb differs between Python versions.
 @pytest.mark.parametrize(
     "method", [pytest.param("fork", marks=pytest.mark.versions), "spawn", "forkserver"]
 )
-def test_one_worker_after_the_other(project: Project, method: str) -> None:
-    """Ctrl-C and "quit" are about the test, no time limit holds, and --buffer hides no prompt."""
+def test_one_worker_at_a_time(project: Project, method: str) -> None:
+    """Ctrl-C and `quit` affect the test only. Timeouts are suspended, prompts are not buffered."""
     project.tests(TESTS)
     with terminal(project, *PARALLEL, "--buffer", START_METHOD=method) as run:
-        stops_in(run, "First.test_stops")
+        wait_for_debugger(run, "First.test_stops")
         run.answer("open('first', 'w').close(); import time; time.sleep(1.2); answer *= 7")
         run.answer(f"abandoned{INTERRUPT}")
         run.until("--KeyboardInterrupt--")
         run.answer("c")
-        stops_in(run, "Second.test_passes")
+        wait_for_debugger(run, "Second.test_passes")
         run.answer("c")
-        stops_in(run, "Second.test_stops")
-        # What is waited for can be interrupted.
+        wait_for_debugger(run, "Second.test_stops")
+        # A statement that blocks can be interrupted.
         run.answer("c")
         wait_for(lambda: project.records("waits"), "the test to go on")
         run.type(INTERRUPT)
@@ -90,21 +90,21 @@ def test_one_worker_after_the_other(project: Project, method: str) -> None:
 
 
 @each_mode
-def test_what_is_run_again_stops_again(project: Project, mode: Mode) -> None:
-    """--diagnose passes debuggers by: its own runs are not shown."""
+def test_retries_stop_again(project: Project, mode: Mode) -> None:
+    """Retries stop in the debugger again. Probes of --diagnose do not."""
     project.tests(BRIEF)
     with terminal(project, *mode, "--retries", "1", "--diagnose") as run:
         for _ in range(2):
             run.answer("c")
         run.until("Running again what failed, alone (1).")
-        stops_in(run, "First.test_stops")
+        wait_for_debugger(run, "First.test_stops")
         run.answer("c")
         assert run.exit_code() == 1
     assert "test_stops is BROKEN: it fails alone" in run.shown
 
 
 def test_without_a_terminal(project: Project) -> None:
-    """The test fails at once, and says what to type in."""
+    """The test fails at once, with the command to run instead."""
     project.tests(BRIEF)
     result = project.run(*PARALLEL).failed("FAILED (errors=2)")
     why = (
@@ -122,7 +122,7 @@ def test_without_a_terminal(project: Project) -> None:
 
 
 def test_a_debugger_that_cannot_share_the_terminal(project: Project) -> None:
-    """So is a debugger that has looked at standard input before, as ipdb does."""
+    """Debuggers that read standard input themselves, as ipdb does, fail likewise."""
     debugger = "import pdb\nclass Other(pdb.Pdb): pt_app = None\n"
     project.write("other.py", f"{debugger}def set_trace(): Other().set_trace()\n")
     project.tests(BRIEF.replace("breakpoint()", "import other; other.set_trace()"))
@@ -133,7 +133,7 @@ def test_a_debugger_that_cannot_share_the_terminal(project: Project) -> None:
 
 
 def test_a_time_limit_without_workers(project: Project) -> None:
-    """It ends no test that has stopped in a debugger."""
+    """A timeout does not apply while a test is in a debugger."""
     project.tests(BRIEF)
     typed = "import time; time.sleep(0.7); answer = 42\nc\n"
     project.run("library.test_generated.First", stdin=typed).passed()

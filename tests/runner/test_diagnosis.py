@@ -1,4 +1,4 @@
-"""Why tests fail: an example of each verdict, found and named, whatever starts the workers."""
+"""--diagnose: an example of each verdict, with each start method."""
 
 import re
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from ..project import METHODS, PARALLEL, SERIAL, Mode, Project, Result, each_mod
 pytestmark = pytest.mark.oldest
 
 PREFIX = "library.test_generated."
-# What is told of a failure: its kind, the evidence, and the tests of the command.
-Told = tuple[str, str, str]
+# What the report says about a failure: verdict, evidence, and arguments of the command.
+Verdict = tuple[str, str, str]
 
 ALONE = """
     class Broken(TestCase):
@@ -23,7 +23,7 @@ ALONE = """
     class Dying(TestCase):
         def test_it(self): os._exit(7)
 
-    # What fails in every third run fails first of all: the first run is the one that is diagnosed.
+    # These fail in the first run, because only failures of the first run are diagnosed.
     class Flaky(TestCase):
         def test_it(self): self.assertNotEqual(times("flaky") % 3, 1)
 
@@ -33,7 +33,7 @@ ALONE = """
     class WorkerOnly(TestCase):
         def test_it(self):
             self.assertEqual(Author.objects.count(), 0)
-            # What a run without workers has.
+            # The state of a run without workers.
             self.assertIsNone(multiprocessing.parent_process())
             self.assertEqual(multiprocessing.current_process().name, "MainProcess")
             self.assertEqual(sys.stdin.fileno(), 0)
@@ -58,7 +58,7 @@ ALONE = """
         @classmethod
         def setUpClass(cls): raise RuntimeError("no set-up")
 """
-# Keeps another worker from taking what follows, while the whole suite is run in parallel.
+# Keeps the other worker busy during the first run, so that it does not take the next class.
 BUSY = """
     class Busy(TestCase):
         def test_it(self):
@@ -102,7 +102,7 @@ IN_MEMORY = """
             Path("done").touch()
             self.assertNotIn("second", CACHE)
 """
-# Few tests, for what starts its workers slowly; and what it cannot send to any.
+# Few tests, for slow start methods, and one that cannot be sent to a worker.
 FEW = """
     class Unsent(TestCase):
         def __init__(self, *args):
@@ -118,8 +118,8 @@ BY_SEVERAL = """
     class Polluted(TestCase):
         def test_it(self): self.assertNotEqual(CACHE, {"first", "second"})
 """
-# Two tests may meet in the first run, which nothing is known of, and where there are two workers:
-# all of a probe have their schemas before a test begins.
+# Tests may meet in the first run, and in probes with two workers, whose schemas exist before any
+# test starts.
 MEETING = """
     class Meeting:
         def may_meet(self):
@@ -129,7 +129,7 @@ MEETING = """
             is_it = schema_runner.current_worker().number == number
             return not Path("known").exists() or is_it and self.may_meet()
 """
-# Each holds a file for itself, which the other one needs too: what comes second fails.
+# Each test holds a file that the other needs too, so the second one fails.
 UNSAFE = """
     class Holding(Meeting):
         def test_hold(self):
@@ -146,8 +146,8 @@ UNSAFE = """
     class UnsafeHere(Holding, TestCase): pass
     class UnsafeThere(Holding, TestCase): pass
 """
-# What is there first fails, if it is still at it when the other one begins. In a probe they meet
-# where the first worker is at it, and has not been at the other one before.
+# The first test fails if the second starts while it runs. In a probe they meet only if worker 1
+# runs the first test and has not run the second before.
 DISTURBED = """
     class Disturbed(Meeting, TestCase):
         def test_it(self):
@@ -171,11 +171,11 @@ DISTURBED = """
 """
 
 
-def broken(*tests: str) -> Told:
+def broken(*tests: str) -> Verdict:
     return "BROKEN", "it fails alone in a fresh schema, 5 times of 5", " ".join(tests)
 
 
-def worker_only(test: str) -> Told:
+def worker_only(test: str) -> Verdict:
     evidence = (
         "it fails in a worker process, 5 times of 5, and passes outside of one, as without "
         "--parallel, 5 times of 5"
@@ -183,17 +183,17 @@ def worker_only(test: str) -> Told:
     return "WORKER-ONLY", evidence, f"{test} --parallel=2 --retries=1"
 
 
-def flaky(test: str, evidence: str) -> Told:
+def flaky(test: str, evidence: str) -> Verdict:
     return "FLAKY", evidence, test
 
 
-def polluted(by: list[str], *tests: str) -> Told:
+def polluted(by: list[str], *tests: str) -> Verdict:
     names = ", ".join(PREFIX + test for test in by)
     evidence = f"after {names} in the same worker, 5 times of 5, and never alone in a fresh schema"
     return "POLLUTED", f"it fails {evidence}", " ".join([*by, *tests])
 
 
-def unsafe(test: str, other: str) -> Told:
+def unsafe(test: str, other: str) -> Verdict:
     evidence = f"beside {PREFIX}{other}, some times of 5, and never alone (10 times)"
     return "PARALLEL-UNSAFE", f"it fails {evidence}", f"{test} {other} --parallel=2"
 
@@ -213,7 +213,7 @@ OF_ALONE = {
     "tearDownClass (TornByDeath)": broken("TornByDeath.test_a", "TornByDeath.test_b"),
     "setUpClass (Unset)": broken("Unset.test_a", "Unset.test_b"),
 }
-# The tests of a class are not what its end is polluted by.
+# The tests of a class do not count as polluters of its tear-down.
 END = polluted(["Leaving.test_4"], "PollutedEnd.test_a", "PollutedEnd.test_b")
 OF_AFTER = {
     **OF_MODULE,
@@ -223,7 +223,7 @@ OF_AFTER = {
 }
 OF_UNSENT = {"tests of Unsent": worker_only("Unsent.test_it")}
 SEVERAL = polluted(["Leaving.test_1", "Leaving.test_4"], "Polluted.test_it")
-SUITES: dict[str, tuple[str, dict[str, Told]]] = {
+SUITES: dict[str, tuple[str, dict[str, Verdict]]] = {
     "alone": (ALONE, OF_ALONE),
     "after": (LEAVING + IN_DATABASE + AT_ITS_END + IN_MEMORY, OF_AFTER),
     "few": (FEW + IN_MEMORY, OF_MODULE | OF_MEMORY | OF_UNSENT),
@@ -231,13 +231,13 @@ SUITES: dict[str, tuple[str, dict[str, Told]]] = {
 }
 
 
-def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> dict[str, Told]:
-    """Return what is told of each failure, by its name."""
+def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> dict[str, Verdict]:
+    """Map each failure to its verdict."""
     project.tests("import multiprocessing\nCACHE = set()\n" + dedent(text))
     env = {"START_METHOD": method, "DIAGNOSED": "1"}
     result = project.run(*mode, "--diagnose", env=env).failed()
     assert project.databases() == []
-    # What tests print is shown the first time alone.
+    # Output of tests is shown in the first run only.
     assert result.output.count("printed\n") == text.count("print(")
     lines = r"^(.+) is ([A-Z-]+): (.+)\.\n    .+ manage\.py test (.+)$"
     return {
@@ -251,7 +251,7 @@ def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> d
 
 
 def run_again(project: Project, tests: str, method: str = "fork") -> Result:
-    """Run the command that was printed with these tests; `diagnose` has shortened it."""
+    """Run the printed command, whose labels `diagnose` has shortened."""
     named = [one if one.startswith(("-", "library.")) else PREFIX + one for one in tests.split()]
     count = sum(not one.startswith("-") for one in named)
     result = project.run(*named, env={"START_METHOD": method}).failed()
@@ -269,7 +269,7 @@ def run_again(project: Project, tests: str, method: str = "fork") -> Result:
     ids=lambda value: value if isinstance(value, str) else ("parallel" if value else "serial"),
 )
 def test_each_failure_has_a_verdict(project: Project, suite: str, mode: Mode, method: str) -> None:
-    """And a command that shows it again: the fewest tests of all that came before it."""
+    """The command has the fewest tests that reproduce the failure."""
     text, expected = SUITES[suite]
     if "library.test_other" in expected:
         project.write("library/test_other.py", "import nothing_like_it")
@@ -284,9 +284,9 @@ def test_each_failure_has_a_verdict(project: Project, suite: str, mode: Mode, me
 
 @pytest.mark.parametrize("method", METHODS)
 def test_parallel_unsafe(project: Project, method: str) -> None:
-    """It fails beside a test of another worker, and never alone."""
-    told = diagnose(project, MEETING + UNSAFE, *PARALLEL, method=method)
-    ((name, verdict),) = told.items()
+    """The test fails next to a test of another worker, and never alone."""
+    verdicts = diagnose(project, MEETING + UNSAFE, *PARALLEL, method=method)
+    ((name, verdict),) = verdicts.items()
     other = {"UnsafeHere": "UnsafeThere", "UnsafeThere": "UnsafeHere"}[name.split(".")[0]]
     assert verdict == unsafe(name, f"{other}.test_hold")
     if method == "fork":
@@ -294,13 +294,13 @@ def test_parallel_unsafe(project: Project, method: str) -> None:
         run_again(project, verdict[2]).failed("the other test holds it")
 
 
-def test_parallel_unsafe_to_what_is_there_first(project: Project) -> None:
-    """It is found out too if it takes the other one to begin later."""
-    told = diagnose(project, MEETING + DISTURBED, *PARALLEL)
-    assert told["Disturbed.test_it"][0] == "PARALLEL-UNSAFE"
+def test_parallel_unsafe_for_the_test_that_starts_first(project: Project) -> None:
+    """The failure is found too if the other test must start second."""
+    verdicts = diagnose(project, MEETING + DISTURBED, *PARALLEL)
+    assert verdicts["Disturbed.test_it"][0] == "PARALLEL-UNSAFE"
 
 
-# A script of a project that finds out by itself what it tests, and has options of its own.
+# A script with its own options that passes the others to `test`.
 SCRIPT = """
     import sys
     import manage
@@ -309,7 +309,7 @@ SCRIPT = """
     if "--quick" in sys.argv: sys.argv.remove("--quick")
     execute_from_command_line([sys.argv[0], "test", *sys.argv[1:]])
 """
-# One that takes nothing from its command line, and one that has a parser of its own, as Django's.
+# A script that ignores its command line, and one with its own argument parser, as Django's.
 CALLING = """
     import django
     django.setup()
@@ -341,10 +341,10 @@ UNIT = """
             parser.add_argument("--suite")
             super().add_arguments(parser)
 """
-# What runs another script, as coverage does.
+# Runs another script, as coverage does.
 RUNNING = "import runpy, sys; sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], {}, '__main__')"
-TYPED = {
-    # One option without its value, one cut short, and a value that is a label as well.
+COMMANDS = {
+    # An option without its value, an abbreviated option, and a value that is also a label.
     "python -X dev manage.py test -k It library --tag library --parallel --diag -v 2 --shuf 7": (
         "python -X dev manage.py test IT --tag=library -v 2"
     ),
@@ -369,8 +369,8 @@ TYPED = {
 }
 
 
-def test_the_command_is_the_one_that_was_typed(project: Project) -> None:
-    """With other tests, and without what would select, order or repeat them; a shell runs it."""
+def test_the_command_keeps_what_was_typed(project: Project) -> None:
+    """Labels replace options that select, order or repeat tests. A shell can run the command."""
     tests = """
         @tag("library")
         class It(SimpleTestCase):
@@ -390,16 +390,16 @@ def test_the_command_is_the_one_that_was_typed(project: Project) -> None:
         runs = [project.shell(line, DJANGO_SETTINGS_MODULE="other") for line in lines]
         return [outcome(run).failed("as typed").stdout for run in runs]
 
-    told = [re.findall("^    (.+)$", out, re.MULTILINE)[-1] for out in run_all(TYPED)]
+    commands = [re.findall("^    (.+)$", out, re.MULTILINE)[-1] for out in run_all(COMMANDS)]
     it = f"{PREFIX}It.test_it"
-    assert told == [line.replace("IT", it) for line in TYPED.values()]
-    for out in run_all(told):
+    assert commands == [line.replace("IT", it) for line in COMMANDS.values()]
+    for out in run_all(commands):
         assert "Found 1 test(s)" in out
 
 
 @each_mode
 def test_the_first_failure_has_a_verdict(project: Project, mode: Mode) -> None:
-    """With --failfast there are no others; at -v 0 it is what is shown."""
+    """--failfast stops at the first failure, and -v 0 shows its verdict."""
     project.tests(ALONE)
     result = project.run(*mode, "--diagnose", "--failfast", "-v0", "-k", "Broken").failed()
     named = f"{PREFIX}Broken.test_it"
@@ -407,8 +407,8 @@ def test_the_first_failure_has_a_verdict(project: Project, mode: Mode) -> None:
     assert re.search(rf"printed\n{verdict}\n    .+ test {named} -v 0\n$", result.stdout)
 
 
-def test_nothing_is_told_of_a_suite_that_passes(project: Project) -> None:
-    """No failure, no verdict."""
+def test_a_suite_that_passes_has_no_verdict(project: Project) -> None:
+    """Without a failure there is no verdict."""
     project.tests("class Passing(TestCase):\n    def test_it(self): pass\n")
     result = project.run("--diagnose").passed()
     assert "Finding out" not in result.stdout

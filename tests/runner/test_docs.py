@@ -1,4 +1,4 @@
-"""What README and docs show is run."""
+"""The code, output, settings and links in README and docs are correct."""
 
 import os
 import re
@@ -19,11 +19,11 @@ from ..project import PARALLEL, Mode, Project, each_mode
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# As pyproject.toml says, too.
+# The same as in pyproject.toml.
 REPOSITORY = "https://github.com/django-schema-runner/django-schema-runner"
 LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "example_project/README.md"]
 LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: +(\S+)$", re.MULTILINE)
-# In a message or a docstring: this repository, or a page by its path.
+# In messages and docstrings: an address in this repository, or the path of a page.
 MENTION = re.compile(rf"{REPOSITORY}[^\s)\"'`]*|(?<![\w/.])docs/[\w-]+\.md(?:#[\w-]+)?")
 FIXTURE = '[{"model": "library.author", "pk": 7, "fields": {"name": "Terry Pratchett"}}]'
 
@@ -33,7 +33,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def write_blocks(project: Project) -> None:
-    """Write each block of Python to the file that its first line names."""
+    """Write each Python block to the file that its first line names."""
     for page in PAGES:
         for block in blocks(page, "python"):
             name = re.match(r"# ([\w/]+\.py)\n", block)
@@ -45,8 +45,10 @@ def write_blocks(project: Project) -> None:
                 project.write(name[1], block)
 
 
-def test_the_embedded_server_shown_works(postgresql: EmbeddedServer, tmp_path: Path) -> None:
-    """The settings that start it, in a process of their own, on the server of the tests."""
+def test_the_example_of_the_embedded_server_works(
+    postgresql: EmbeddedServer, tmp_path: Path
+) -> None:
+    """The example that starts the server runs, in its own process."""
     (block,) = [block for page in PAGES for block in blocks(page, "python") if "embedded" in block]
     cache = postgresql.data_dir.parent
     variables = {"SCHEMA_RUNNER_PG_BIN": str(postgresql.bin_dir), "XDG_CACHE_HOME": str(cache)}
@@ -56,8 +58,8 @@ def test_the_embedded_server_shown_works(postgresql: EmbeddedServer, tmp_path: P
 
 
 @each_mode
-def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
-    """All blocks of Python, in one project whose tests are those of the docs."""
+def test_the_code_examples_work(project: Project, mode: Mode) -> None:
+    """All Python blocks form one project, whose tests pass."""
     write_blocks(project)
     project.write("library/fixtures/authors.json", FIXTURE)
     project.run(*mode).passed("Ran 8 tests")
@@ -67,8 +69,8 @@ def test_the_code_shown_works_together(project: Project, mode: Mode) -> None:
         assert "AloneTests.test_nothing_else_runs: passed in worker " in observed.stdout
 
 
-def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
-    """Line by line, except for times: a run that reuses the schemas of one before it."""
+def test_the_output_example_is_that_of_a_run(project: Project) -> None:
+    """The lines are the same, except for times, as those of a run that uses a pool."""
     (shown,) = blocks(ROOT / "README.md", "text")
     tests = """
         class BookTests(TestCase):
@@ -95,8 +97,8 @@ def test_the_output_shown_is_what_a_run_prints(project: Project) -> None:
     assert lines(result.output) == lines(shown)
 
 
-def test_the_settings_documented_are_those_there_are() -> None:
-    """Each key has its row, and each row a key."""
+def test_all_settings_are_documented() -> None:
+    """Each setting has a row in the table, and each row is a setting."""
     table = (ROOT / "docs/settings.md").read_text().partition("\n## Command-line options\n")[0]
     documented = re.findall(r"^\| `([A-Z_]+)` \|", table, re.M)
     assert sorted(documented) == sorted(name.upper() for name in Settings._fields)
@@ -104,7 +106,7 @@ def test_the_settings_documented_are_those_there_are() -> None:
 
 @cache
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to a page's headings."""
+    """The anchors that GitHub generates for a page's headings."""
     found: Counter[str] = Counter()
     names = set()
     for heading in re.findall(r"^#{1,6} +(.+?) *$", prose(page), re.MULTILINE):
@@ -116,12 +118,12 @@ def anchors(page: Path) -> set[str]:
 
 
 def prose(page: Path) -> str:
-    """The text of a page without its blocks of code."""
+    """The text of a page without its code blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-def leads_somewhere(link: str, page: Path) -> bool:
-    """Whether a link that `page` has leads to a file and a heading, or out of this repository."""
+def has_target(link: str, page: Path) -> bool:
+    """Whether a link on `page` has a target: a file and heading here, or another site."""
     path, _, anchor = link.partition("#")
     if inside := re.fullmatch(rf"{REPOSITORY}/(?:blob|tree)/main/(.+)", path):
         target = ROOT / inside[1]
@@ -133,16 +135,19 @@ def leads_somewhere(link: str, page: Path) -> bool:
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    """To a file, and a heading in it. On PyPI, relative ones in README would lead nowhere."""
+def test_links_have_targets(page: Path) -> None:
+    """Links point to files and headings that exist.
+
+    On PyPI, relative ones in README would not work.
+    """
     links = [inline or reference for inline, reference in LINK.findall(prose(page))]
-    assert [link for link in links if not leads_somewhere(link, page)] == []
+    assert [link for link in links if not has_target(link, page)] == []
     if page.name == "README.md" and page.parent == ROOT:
         assert [link for link in links if not re.match("https://|#", link)] == []
 
 
-def test_pages_named_in_messages_are_there() -> None:
-    """With their headings, in the package and in its metadata."""
+def test_pages_named_in_messages_exist() -> None:
+    """Pages and headings named in the package and its metadata exist."""
     named = [
         (mention, source.name)
         for source in (ROOT / "schema_runner").rglob("*.py")
@@ -151,4 +156,4 @@ def test_pages_named_in_messages_are_there() -> None:
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
     assert all(url.startswith(REPOSITORY) for url in urls.values())
     named += [(url, "pyproject.toml") for url in urls.values()]
-    assert [one for one in named if not leads_somewhere(one[0], ROOT / "README.md")] == []
+    assert [one for one in named if not has_target(one[0], ROOT / "README.md")] == []

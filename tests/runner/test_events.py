@@ -1,4 +1,4 @@
-"""Events: what an observer of a run is told of each test."""
+"""The events that observers receive."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ OUTCOMES = {
 
 
 def by_test(project: Project) -> dict[str, list[dict[str, Any]]]:
-    """Return what was told of each test: one beginning, then one end."""
+    """Map each test to its events; check that these are one Started and one Finished."""
     found: dict[str, list[dict[str, Any]]] = {}
     for event in project.records():
         if event["what"] in ("Started", "Finished"):
@@ -102,8 +102,8 @@ def observed(project: Project) -> Project:
 
 
 @fork_and_spawn
-def test_an_observer_is_told_all(observed: Project, mode: Mode, method: str) -> None:
-    """Of tests, classes and workers; in the process of the run."""
+def test_observers_receive_all_events(observed: Project, mode: Mode, method: str) -> None:
+    """Observers receive events of tests, classes and workers in the main process."""
     result = observed.run(*mode, env={"START_METHOD": method}).failed()
     check_tests(observed)
     check_classes(observed, has_workers=bool(mode))
@@ -113,7 +113,7 @@ def test_an_observer_is_told_all(observed: Project, mode: Mode, method: str) -> 
 
 
 def check_tests(project: Project) -> None:
-    """Each has begun and ended once, with its id, its worker, its outcome and times."""
+    """Check that each test started and finished once, with its worker, outcome and times."""
     found = by_test(project)
     assert set(found) == {MODULE + test for test in OUTCOMES}
     ends = {one["test"]: one for one in project.records("ends")}
@@ -130,7 +130,7 @@ def check_tests(project: Project) -> None:
 
 
 def check_classes(project: Project, *, has_workers: bool) -> None:
-    """What a class costs with its fixtures; what was not run; how long a set-up takes."""
+    """Check the costs of classes, the failed fixture, and the durations of workers' set-ups."""
     events = project.records("ClassFinished")
     costs = {event["test_class"]: event for event in events}
     assert sorted(costs) == [MODULE + name for name in ("Costly", "NoSetUp", "Outcomes")]
@@ -153,8 +153,8 @@ def check_classes(project: Project, *, has_workers: bool) -> None:
         assert not event["is_replacement"]
 
 
-def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> None:
-    """It has crashed, or timed out where it was ended because of its limit."""
+def test_a_test_that_kills_its_worker_has_a_finished_event(observed: Project) -> None:
+    """Its outcome is "crashed", or "timed out" if it was ended because of its timeout."""
     tests = """
         import collections
         import itertools
@@ -177,13 +177,13 @@ def test_a_test_that_its_worker_dies_with_is_finished_too(observed: Project) -> 
         assert started["worker"] == finished["worker"]
 
 
-def test_suites_within_a_suite(observed: Project) -> None:
-    """A runner of the project's may build one; each test of it is told."""
+def test_nested_suites(observed: Project) -> None:
+    """A project's runner may build nested suites, and each test has its events."""
     observed.run(env={"NESTED": "1"})
     assert len(by_test(observed)) == len(OUTCOMES)
 
 
 @each_mode
-def test_an_observer_that_raises_does_not_leave_anything(observed: Project, mode: Mode) -> None:
-    """Its error ends the run, as one in a result of the project's own would."""
+def test_an_observer_that_raises_ends_the_run(observed: Project, mode: Mode) -> None:
+    """The exception of the observer ends the run, as one in a result class does."""
     observed.run(*mode, env={"RAISES": "1"}).failed("ValueError: observer")

@@ -1,4 +1,4 @@
-"""Extensions, of which a database has one each, in the hands of several workers."""
+"""Extensions, which exist once in each database, with several workers."""
 
 import os
 import signal
@@ -55,8 +55,7 @@ MODELS = """
         name = CaseInsensitive()
         class Meta: managed, db_table = False, "library_trait"
 """
-# Some extensions by Django's operations, the others by SQL. What HStoreExtension does beside is
-# needed: it has connections that are open already learn the type.
+# HStoreExtension also registers the type on open connections, so it must run as an operation.
 INITIAL = """
     from django.contrib.postgres import operations as postgres
     from django.db import migrations
@@ -140,24 +139,24 @@ STARTS = {
     "serial": (SERIAL, "fork", []),
     "fork": (PARALLEL, "fork", []),
     "spawn": (PARALLEL, "spawn", []),
-    # A class in the schema comes before and after.
+    # Classes in the schema run before and after it.
     "own database": (SERIAL, "fork", ["library.test_generated.Second"]),
 }
 
 
 @pytest.mark.parametrize(("mode", "method", "own"), STARTS.values(), ids=STARTS)
-def test_extensions_that_models_use(
+def test_extensions_used_by_models(
     extended: Project, mode: Mode, method: str, own: list[str]
 ) -> None:
-    """Fields, lookups, indexes, constraints and views have them in all workers and databases."""
+    """Fields, lookups, indexes and constraints use extensions in every schema and database."""
     extended.configure(f'SCHEMA_RUNNER = {{"OWN_DATABASE": {own}}}')
     result = extended.run(*mode, env={"START_METHOD": method}).passed("Ran 12 tests")
     assert "uses clone databases" not in result.output
     assert "runs the migrations" not in result.output
 
 
-def test_extensions_in_the_project_s_own_database(extended: Project) -> None:
-    """Those that are there are used, the others are there for the time of the run."""
+def test_extensions_in_the_own_database_of_the_project(extended: Project) -> None:
+    """The run uses existing extensions, and creates the others until it ends."""
     extended.create_database()
     there = (
         "CREATE EXTENSION citext; CREATE EXTENSION pg_trgm; CREATE TABLE library_author (c citext)"
@@ -178,7 +177,7 @@ NEEDING = """
             self.assertEqual(Author.objects.get(name="FIRST").traits, {"a": "1"})
     class Alike(Needing): pass
 """
-# Rows whose columns have types of extensions.
+# Columns of these rows have extension types.
 ROWS = """
     migrations.RunSQL("INSERT INTO library_author (name, traits) VALUES ('First', 'a=>1')"),
     migrations.RunPython(lambda *args: __import__("helpers").record("migrates")),
@@ -187,7 +186,7 @@ ROWS = """
 
 @pytest.fixture
 def own(extended: Project) -> Iterator[Project]:
-    """The same with a database of its own that has none of the extensions."""
+    """The same project, with its own database as host, without any of the extensions."""
     extended.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     extended.migration("0002_rows", "0001_initial", ROWS)
     extended.tests(NEEDING)
@@ -206,7 +205,7 @@ def installed(project: Project) -> list[str]:
 
 
 def migrate(project: Project) -> None:
-    """Migrate the project's own database as its developer does."""
+    """Run `manage.py migrate` in the project's own database."""
     done = subprocess.run(
         [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
         cwd=project.folder,
@@ -218,15 +217,18 @@ def migrate(project: Project) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_no_extension_is_left_with_what_is_kept(own: Project) -> None:
-    """What is kept needs no migration again; with the extensions there, schemas are kept too."""
+def test_pools_are_kept_without_extensions(own: Project) -> None:
+    """Pools are kept without their extensions.
+
+    Where the database has them, schemas are kept too.
+    """
     for mode in (PARALLEL, SERIAL, PARALLEL):
         result = own.run(*mode, "--keepdb").passed("Ran 2 tests")
         assert "only a template was kept, because schemas need" in result.stdout
         assert installed(own) == []
     migrated = len(own.records("migrates"))
     assert migrated == 1
-    # Only what is kept, and nothing of it.
+    # A run without --keepdb leaves the pool alone.
     own.run(*SERIAL).passed("Ran 2 tests")
     assert installed(own) == []
     own.run(*PARALLEL, "--keepdb").passed("Ran 2 tests")
@@ -235,14 +237,14 @@ def test_no_extension_is_left_with_what_is_kept(own: Project) -> None:
         result = own.run(*PARALLEL, "--keepdb").passed("Ran 2 tests")
         assert "made anew" not in result.stdout
         assert "test_extensions" not in installed(own)
-    # By a run without --keepdb, the developer, and one that has another path.
+    # Once by the run without --keepdb, once by `migrate`, and once for the new search_path.
     assert len(own.records("migrates")) == migrated + 3
     own.run(*SERIAL, "--clear-pools").passed("Ran 2 tests")
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
-def test_extensions_of_a_run_that_was_killed_go_first(own: Project, kept: bool) -> None:
-    """As the next one begins, though another has kept what needs them."""
+def test_extensions_of_a_killed_run_are_dropped_first(own: Project, kept: bool) -> None:
+    """The next run drops them first, although another run's pool needs them."""
     keeps = ["--keepdb"] if kept else []
     if kept:
         own.run(*PARALLEL, *keeps).passed("Ran 2 tests")
@@ -261,7 +263,7 @@ def test_extensions_of_a_run_that_was_killed_go_first(own: Project, kept: bool) 
     migrate(own)
 
 
-# A role that may create schemas has put there what superusers would call.
+# A role with CREATE on the database plants functions that a superuser would call.
 PLANTED = """
     SET ROLE {role};
     CREATE SCHEMA test_extensions; GRANT USAGE ON SCHEMA test_extensions TO PUBLIC;
@@ -279,7 +281,7 @@ LOOKING = """
 
 
 def test_a_planted_schema_for_extensions_is_not_used(project: Project) -> None:
-    """What another role owns, or may write to, is on nobody's search_path."""
+    """The runner never puts a schema on the search_path that other roles own or may write to."""
     project.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     project.tests(LOOKING)
     project.create_database()
@@ -301,7 +303,7 @@ def test_a_planted_schema_for_extensions_is_not_used(project: Project) -> None:
         project.run(*SERIAL).refused(f"{schema} can be written to by {planter}")
         found = execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{planter}'")
         assert found == [(False,)]
-        # Nothing that lies there has been dropped either.
+        # Fails if the planted operator was dropped.
         execute("DROP OPERATOR test_extensions.= (varchar, varchar)")
     finally:
         execute(f"DROP SCHEMA test_extensions CASCADE; DROP OWNED BY {planter}")
@@ -310,8 +312,8 @@ def test_a_planted_schema_for_extensions_is_not_used(project: Project) -> None:
         project.drop_database()
 
 
-def test_two_roles_at_once_in_the_project_s_own_database(project: Project) -> None:
-    """Neither needs what the other one has, unless that is an extension."""
+def test_two_roles_in_the_own_database_of_the_project(project: Project) -> None:
+    """Two roles can run concurrently, unless one needs the extensions of the other."""
     project.configure(
         'SCHEMA_RUNNER = {"HOST_DATABASE": "current"}\n'
         'import os\nif os.environ.get("ROLE"): DATABASES["default"]["USER"] = os.environ["ROLE"]'
@@ -333,24 +335,24 @@ def test_two_roles_at_once_in_the_project_s_own_database(project: Project) -> No
         owned = f"Schema test_extensions in the database {project.name!r} is owned by '{first}'"
         result = project.run("library.test_generated", env={"ROLE": second}).refused(owned)
         assert "Or create citext in another schema of the database." in result.stderr
-        # What the first run's migrations might have created meanwhile.
+        # The first run's migrations might have created this extension.
         extension = "CREATE EXTENSION hstore SCHEMA test_extensions"
         project.query(extension, database=project.name)
         project.run("library.test_generated", env={"ROLE": second}).refused("create hstore in")
         project.query("DROP EXTENSION hstore", database=project.name)
-        # Where the database has it, it is in nobody's way.
+        # If the database has the extension, no run needs to create it.
         project.query(sql, database=project.name)
         project.run("library.test_generated", env={"ROLE": second}).passed()
         project.query("DROP EXTENSION citext", database=project.name)
-        # The first one removes its own while the other goes on.
+        # The first run drops its extensions while the second still runs.
         project.migration("0002_more", "0001_initial", "")
-        beside = project.start("library.test_waiting", env={"ROLE": second})
+        second_run = project.start("library.test_waiting", env={"ROLE": second})
         wait_for((project.folder / second).exists, "the second run to begin with its tests")
         (project.folder / f"go-{first}").touch()
         outcome(alive).passed()
         assert "test_extensions" not in project.schemas(project.name)
         (project.folder / f"go-{second}").touch()
-        outcome(beside).passed()
+        outcome(second_run).passed()
         (project.folder / f"go-{first}").unlink()
         (project.folder / first).unlink()
         killed = project.start("library.test_waiting", env={"ROLE": first})
@@ -402,9 +404,9 @@ CREATING = """
 
 
 def test_tests_that_create_an_extension(project: Project) -> None:
-    """Two workers may do so at once, with and without IF NOT EXISTS, and find it afterwards."""
+    """Two workers may create the same extension concurrently, with or without IF NOT EXISTS."""
     project.tests(CREATING)
-    # Without a history, classes begin in this order, so that those meet that do the same.
+    # Without a history, classes start in suite order, so classes of the same kind meet.
     project.run(*PARALLEL, env={"MEET": "2"}).passed()
     project.run(env={"MEET": "0"}).passed()
 
@@ -441,7 +443,10 @@ DROPPING = """
 
 
 def test_tests_that_drop_an_extension(project: Project) -> None:
-    """One worker may, as under stock; several share it, so there it is an error with a remedy."""
+    """A single worker may drop it, as in stock Django.
+
+    With several, it is an error with a remedy.
+    """
     project.migration("0002_tags", "0001_initial", TAGS)
     project.tests(DROPPING)
     project.run().passed()
@@ -474,7 +479,7 @@ PASSING = """
             is_last = times("dropped") == int(os.environ["MEET"])
             if is_last:
                 wait_for("first")
-                # As it was, though the other worker has dropped the extension.
+                # The table still works, although the other worker has dropped the extension.
                 self.assertEqual(query("SELECT piece::text FROM pieces"), [("1 .. 2",)])
             query("DROP TABLE pieces")
             query("DROP EXTENSION seg")
@@ -482,7 +487,7 @@ PASSING = """
             if is_last: self.assertNotIn("seg", installed())
 
         def test_2_again(self):
-            # With what it needs, and another one by a block.
+            # One with its dependencies, and one in a DO block.
             for _ in range(2):
                 query("CREATE EXTENSION earthdistance CASCADE")
                 query("DO $$ BEGIN CREATE EXTENSION isn; END $$")
@@ -505,7 +510,7 @@ PASSING = """
 
 
 def test_an_extension_that_a_test_creates_is_dropped(project: Project) -> None:
-    """By the last worker that has created it, so that each one goes on with it."""
+    """The last worker that created it drops it. Until then the others can use it."""
     project.tests(PASSING)
     for mode, meeting in ((PARALLEL, "2"), (SERIAL, "1")):
         names = "library.test_generated.A", "library.test_generated.B"

@@ -1,4 +1,4 @@
-"""What failed in earlier runs is run alone, or first; what was flaky is run last."""
+"""--last-failed runs tests that failed in earlier runs, --failed-first runs them first."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ from .recording import TOGETHER, follows, run, sleeping
 
 BROKEN = {"BROKEN": "1"}
 
-# Each way in which a test can fail, for as long as BROKEN is there.
+# Each way in which a test can fail while BROKEN is set.
 TESTS = """
     IS_BROKEN = "BROKEN" in os.environ
 
@@ -61,16 +61,16 @@ OTHERS = {
 
 
 @each_mode
-def test_what_failed_is_run_once_more(project: Project, mode: Mode) -> None:
-    """In whatever way: by itself, with its class, its module, its time or its worker."""
+def test_failed_tests_run_once_more(project: Project, mode: Mode) -> None:
+    """Failures include those of fixtures, modules, timeouts and dead workers."""
     failed, others = FAILED, OTHERS
-    # Without workers, the run would be over.
+    # Without workers, a crash would end the run.
     if mode:
         failed, others = failed | {"Crashing.test_a"}, others | {"Crashing.test_b"}
     project.tests(TESTS + (CRASHING if mode else ""))
     project.tests(MODULE, module="test_module")
     run(project, *mode, env=BROKEN).failed()
-    # Runs of other tests do not make it forgotten, nor does one that does not come to it.
+    # Runs of other tests keep the record, and so does a run that stops before them.
     run(project, *mode, "library.test_generated.Passing").passed()
     run(project, *mode, "--last-failed", "--failfast", env=BROKEN).failed()
     found = run(project, *mode, "--last-failed").passed()
@@ -83,8 +83,8 @@ def test_what_failed_is_run_once_more(project: Project, mode: Mode) -> None:
     assert found.result.stdout.splitlines().count(line) == 1
 
 
-def test_a_module_that_cannot_be_imported_is_always_run(project: Project) -> None:
-    """It is unknown which of its tests would fail."""
+def test_a_module_that_cannot_be_imported_always_runs(project: Project) -> None:
+    """Its tests are unknown, so it always runs."""
     project.tests(sleeping("A B C", 0))
     run(project).passed()
     project.tests("import nothing_there", module="test_broken")
@@ -93,7 +93,7 @@ def test_a_module_that_cannot_be_imported_is_always_run(project: Project) -> Non
         assert found.failed("No module named 'nothing_there'", "Ran 1 test in").tests == []
 
 
-# Passing tests before failing ones, in the order of the suite.
+# Passing tests come before failing ones in suite order.
 FIRST = """
     class A(Recording, TestCase):
         def test_a(self): time.sleep(0.2)
@@ -114,12 +114,12 @@ FIRST = """
 
 
 @each_mode
-def test_what_failed_comes_first_within_its_kind(project: Project, mode: Mode) -> None:
-    """With the rest of its class after it; tests that may empty tables still come later."""
+def test_failed_tests_run_first_within_their_kind(project: Project, mode: Mode) -> None:
+    """The rest of the class follows, and TransactionTestCases still run later."""
     project.tests(FIRST)
     together = TOGETHER if mode else {}
     run(project, *mode, env=BROKEN).failed()
-    # In an order that is given, what failed keeps its place.
+    # With an explicit order, failed tests keep their place.
     labels = [f"library.test_generated.{name}" for name in "BCAD"]
     found = run(project, *mode, "--failed-first", *labels, env={**BROKEN, **together}).failed()
     expected = ["B", "C", "A", "D"]

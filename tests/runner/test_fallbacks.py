@@ -1,4 +1,4 @@
-"""Databases in place of schemas: how often they are made, and for how long they are waited for."""
+"""Fallbacks to clone databases: how often they are built, kept in pools and in snapshots."""
 
 import re
 import shlex
@@ -26,7 +26,7 @@ FAILING = """
     class Always(TransactionTestCase):
         def test_it(self):
             meet()
-            # Where it is run again, what it has committed is gone.
+            # The retry does not see the rows that the first attempt committed.
             where = query("SELECT current_database()")
             record("found", authors=Author.objects.count(), where=where)
             Author.objects.create(name="committed")
@@ -38,7 +38,7 @@ FAILING = """
 
 @pytest.fixture
 def unlike(counted: Project) -> Project:
-    """A project whose copies differ from the original."""
+    """A project whose copies of the first schema differ from it."""
     with counted.maintenance() as connection:
         real = PgDump.find(connection.info.server_version).path
     use_script(counted, f'{shlex.quote(str(real))} "$@" | sed "s/^CREATE INDEX .*//"')
@@ -48,7 +48,7 @@ def unlike(counted: Project) -> Project:
 @TEST_ONLY
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_databases_are_migrated_once(unlike: Project, method: str) -> None:
-    """Whatever the number of workers, and of those that run what has failed again."""
+    """The number of workers, retries and probes does not matter."""
     unlike.tests(FAILING)
     result = unlike.run(
         *("--parallel", "3", "--retries", "1", "--diagnose", "--timing"),
@@ -58,7 +58,7 @@ def test_databases_are_migrated_once(unlike: Project, method: str) -> None:
     assert count(unlike) == 2
     assert result.stdout.count("use clone databases") == 1
     assert "already exists" not in result.output
-    # What workers make is part of the set-up.
+    # The set-up time includes what workers create.
     workers = re.findall(r"(?m)^  Cloning 'default' took ([0-9.]+)s$", result.stderr)
     assert len(workers) == 3
     (total,) = re.findall(r"Total database setup took ([0-9.]+)s", result.stderr)
@@ -66,15 +66,15 @@ def test_databases_are_migrated_once(unlike: Project, method: str) -> None:
     for whole in (set_up, total):
         assert float(whole) > max(map(float, workers)) - 0.1
     _, *again = unlike.records("found")
-    # Once for the retry, five times in a worker and once outside of one.
+    # Once for the retry, five times in a worker and once in the main process.
     assert len(again) == 1 + 5 + 1
     assert {one["authors"] for one in unlike.records("found")} == {2}
     assert [one["where"] for one in again] == [[[f"{unlike.test_name}_1"]]] * 7
 
 
 @TEST_ONLY
-def test_a_database_that_is_not_needed_is_not_waited_for(unlike: Project) -> None:
-    """The run ends with its tests, and leaves nothing of what a worker was filling."""
+def test_the_run_does_not_wait_for_an_unneeded_database(unlike: Project) -> None:
+    """The run ends with its tests, and drops the database that a worker was building."""
     building = """
         from helpers import query, record, times
         def migrate(apps, editor):
@@ -104,7 +104,7 @@ KEPT = """
             meet()
             self.assertEqual(sorted(a.name for a in Author.objects.all()), NAMES)
             record("found", where=query("SELECT current_database()")[0][0])
-            # Earlier runs have not moved sequences on, here or in another schema.
+            # Sequences start anew in each run, also in other schemas.
             TESTS.append(self)
             self.assertEqual(Author.objects.create(name="rolled back").pk, 2 + len(TESTS))
             if "MINE" in os.environ:
@@ -117,7 +117,7 @@ KEPT = """
     class Alike(Reads): pass
     if "COMMIT" in os.environ:
         class Commits(TransactionTestCase):
-            # A reset leaves the seeder's row, in a clone that another run has made as well.
+            # A reset restores the seeder's row, also in a clone of an earlier run.
             def test_it(self):
                 Author.objects.all().delete()
             def test_later(self):
@@ -135,7 +135,7 @@ COMMITTING = """
 
 @pytest.fixture
 def cloned(counted: Project) -> Iterator[Project]:
-    """A project whose migrations make what no schema can hold."""
+    """A project whose migrations create an object that a schema cannot hold."""
     makes = "migrations.RunSQL('CREATE SCHEMA mine CREATE TABLE rows (n serial)')"
     counted.migration("0003_schema", "0002_counting", makes)
     counted.tests(KEPT)
@@ -157,7 +157,7 @@ def keep(project: Project, *arguments: str, **env: str) -> Result:
 
 @TEST_ONLY
 def test_clones_are_kept_and_leased(cloned: Project) -> None:
-    """As schemas are: no run migrates, and those that tests have written in are made anew."""
+    """Runs lease kept clones without migrating, and replace those that tests committed to."""
     host, one, two = (cloned.test_name + suffix for suffix in ("", "_1", "_2"))
     why = "uses clone databases, because schemas cannot isolate schema mine"
     first = keep(cloned, *PARALLEL, MINE="1")
@@ -169,14 +169,14 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
         assert "Using the database of a moment ago for alias 'default'..." in again.stderr
         assert "Cloning" not in again.stderr
         assert again.stdout.count(why) == first.stdout.count(why) == 1
-    # The last one finds no clone, and none of the project's own rows in that which it makes.
+    # The last run finds no clone, and creates one without rows of the project's own database.
     for _ in range(3):
         keep(cloned, *SERIAL, COMMIT="2")
     assert cloned.databases() == [cloned.name, host]
     keep(cloned, *PARALLEL)
     assert cloned.databases() == [cloned.name, host, one, two]
     assert count(cloned) == count(cloned, "seeded") == 1
-    # Another fingerprint has another database; --clear-pools removes all.
+    # Another fingerprint has another database. --clear-pools removes all.
     cloned.migration("0004_more", "0003_schema", "migrations.RunSQL('SELECT 1')")
     assert "Building anew: migrations of library changed." in keep(cloned).stderr
     assert count(cloned) == 2
@@ -187,8 +187,8 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
 
 
 @TEST_ONLY
-def test_runs_at_once_share_no_clone(cloned: Project) -> None:
-    """And what a killed one has had is removed, but for what is kept."""
+def test_concurrent_runs_share_no_clone(cloned: Project) -> None:
+    """What a killed run leased is removed, and the rest of the pool stays."""
     host, one, two = (cloned.test_name + suffix for suffix in ("", "_1", "_2"))
     keep(cloned, *PARALLEL)
     cloned.forget()
@@ -196,7 +196,7 @@ def test_runs_at_once_share_no_clone(cloned: Project) -> None:
     waiting = cloned.start(*PARALLEL, "--keepdb", env=env)
     wait_for(lambda: len(found(cloned)) == 2, "two workers in a test")
     assert found(cloned) == [one, two]
-    # One that keeps nothing leaves alone what is in use, too.
+    # A run without --keepdb leaves the clones in use alone, too.
     for more in (["--keepdb"], []):
         other = cloned.run(*PARALLEL, *more, env={"RECORDED": "others"}).passed()
         assert "Waiting" not in other.output
@@ -215,8 +215,8 @@ def test_runs_at_once_share_no_clone(cloned: Project) -> None:
 
 
 @TEST_ONLY
-def test_databases_of_their_own_are_kept(unlike: Project) -> None:
-    """From the second run on all workers have clones of what one has built."""
+def test_separately_built_databases_are_kept(unlike: Project) -> None:
+    """From the second run on, all workers have clones of the database that one worker built."""
     spare = f"{unlike.test_name}_0"
     unlike.tests(KEPT)
     keep(unlike, *PARALLEL)
@@ -235,7 +235,7 @@ FOLDER = "snapshots"
 
 
 def from_snapshot(project: Project, *arguments: str, **env: str) -> Result:
-    """Run with the folder of snapshots, on a server that has nothing else."""
+    """Run with --snapshot-dir. Without --keepdb, check that the run left no database."""
     project.forget()
     env = {"MEET": "2" if PARALLEL[0] in arguments else "1", **env}
     result = project.run(*arguments, "--snapshot-dir", FOLDER, env=env).passed()
@@ -250,14 +250,14 @@ def warnings(result: Result) -> list[str]:
 
 
 def file(project: Project) -> Path:
-    """Return the only snapshot."""
+    """Return the path of the only snapshot."""
     (path,) = (project.folder / FOLDER).glob("*.snapshot")
     return path
 
 
 @TEST_ONLY
-def test_a_dump_of_the_database(cloned: Project) -> None:
-    """It stands in for migrations and seeders, in any mode, until it is damaged."""
+def test_a_snapshot_of_the_database(cloned: Project) -> None:
+    """A snapshot replaces migrations and seeders in any mode, until it is damaged."""
     why = "Alias 'default' uses clone databases, because schemas cannot isolate schema mine"
     for more, told in (
         ({"MINE": "1"}, "Creating test database for alias 'default'..."),
@@ -274,7 +274,7 @@ def test_a_dump_of_the_database(cloned: Project) -> None:
     snapshot = DatabaseSnapshot.read(file(cloned))
     assert snapshot
     assert (marker.made, marker.extra) == (snapshot.made, snapshot.extra)
-    # The pool that was made of the file is used rather than that.
+    # The pool that was made from the file is preferred to it.
     file(cloned).write_bytes(b"damaged")
     assert warnings(from_snapshot(cloned, *PARALLEL, "--keepdb", MINE="1")) == []
     assert set(kept) < set(cloned.databases())
@@ -282,11 +282,11 @@ def test_a_dump_of_the_database(cloned: Project) -> None:
 
 
 @TEST_ONLY
-def test_dumps_that_cannot_be_used(cloned: Project) -> None:
-    """One line says why, the run migrates, and a file that is good takes their place."""
+def test_snapshots_that_cannot_be_used(cloned: Project) -> None:
+    """A warning says why, the run migrates, and writes a new file."""
     from_snapshot(cloned)
     path = file(cloned)
-    # Restored first, in a database that has to be another one afterwards.
+    # This file is tried first. The database it fails in is replaced.
     fails = path.with_name(path.name.replace("-", "-0", 1))
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(fails, "w") as target:
         for name in source.namelist():
@@ -298,7 +298,7 @@ def test_dumps_that_cannot_be_used(cloned: Project) -> None:
     assert damaged.startswith(f"Warning: ignoring snapshot {FOLDER}/{path.name}: it is damaged")
     assert count(cloned) == count(cloned, "seeded") == 2
     assert file(cloned) == path
-    # pg_dump is needed to write one, and not to use it.
+    # pg_dump is needed to write a snapshot, but not to use one.
     use_script(cloned, "echo 'pg_dump (PostgreSQL) 9.6.1'")
     assert warnings(from_snapshot(cloned, MINE="1")) == []
     assert count(cloned) == 2

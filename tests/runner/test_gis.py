@@ -1,4 +1,4 @@
-"""PostGIS, by GeoDjango's own backend."""
+"""PostGIS with GeoDjango's database backend."""
 
 import pytest
 
@@ -104,16 +104,16 @@ def gis(project: Project) -> Project:
 
 @each_runner
 def test_a_spatial_project(gis: Project, mode: Mode) -> None:
-    """Geometries, distances and indexes; inspection of a schema sees that schema's columns."""
+    """Geometries, distances and indexes work, and introspection sees the worker's columns."""
     result = gis.run(*mode).passed()
     assert "uses clone databases" not in result.output
 
 
-@pytest.mark.parametrize("is_there", [True, False], ids=["there", "not there"])
-def test_a_spatial_project_s_own_database(gis: Project, is_there: bool) -> None:
-    """PostGIS is used where it is, or is there for as long as the run."""
+@pytest.mark.parametrize("is_installed", [True, False], ids=["installed", "not installed"])
+def test_the_own_database_of_a_spatial_project(gis: Project, is_installed: bool) -> None:
+    """PostGIS is used if the database has it, and otherwise created until the run ends."""
     gis.create_database()
-    extension = "CREATE EXTENSION postgis;" if is_there else ""
+    extension = "CREATE EXTENSION postgis;" if is_installed else ""
     decoy = "CREATE TABLE library_author (id int, home text)"
     gis.query(extension + decoy, database=gis.name)
     with unchanged(gis):

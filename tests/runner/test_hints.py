@@ -1,10 +1,10 @@
-"""What a run says in the end of tests that need a database of their own."""
+"""The hint at the end of a run for tests that need their own database."""
 
 import pytest
 
 from ..project import PARALLEL, SERIAL, Mode, Project
 
-# Each kind of failure has a class, or two that meet.
+# Each kind of failure has one class, or two that meet.
 TESTS = """
     from helpers import FOLDER
 
@@ -67,9 +67,9 @@ TESTS = """
             meet()
             query("CREATE SCHEMA drafts; CREATE SCHEMA drafts")
 """
-# What two that come at the very same moment are told.
+# The error if both statements run at the same moment.
 DUPLICATE = 'duplicate key value violates unique constraint "pg_{}_index"'
-# Each with what it may fail on.
+# Class, mode, and the possible errors.
 CASES: dict[str, tuple[Mode, list[str]]] = {
     "CreatesSchema": (
         PARALLEL,
@@ -101,8 +101,8 @@ def failing(shared_project: Project) -> Project:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_way_out_is_the_last_line(failing: Project, name: str) -> None:
-    """It says on what the tests have failed, and which classes."""
+def test_the_hint_is_the_last_line(failing: Project, name: str) -> None:
+    """The last line names the errors and the classes."""
     (mode, reasons), env = CASES[name], {"MEET": "2" if CASES[name][0] else "0"}
     said = failing.run(*mode, "-k", name, env=env).failed().stdout
     classes = f"library.test_generated.{name}"
@@ -110,8 +110,8 @@ def test_the_way_out_is_the_last_line(failing: Project, name: str) -> None:
     assert said.endswith(WAY_OUT)
 
 
-def test_the_way_out_is_one(failing: Project) -> None:
-    """With databases of their own, all of them pass together."""
+def test_the_hint_helps(failing: Project) -> None:
+    """With their own databases, all these classes pass together."""
     labels = [f"library.test_generated.{one}" for name in CASES for one in (name, f"{name}Too")]
     own = f"SCHEMA_RUNNER = {{'OWN_DATABASE': {labels}}}"
     failing.write("own.py", f"from settings import *\n{own}\n")
@@ -122,15 +122,15 @@ def test_the_way_out_is_one(failing: Project) -> None:
 
 
 @pytest.mark.parametrize("mode", [PARALLEL, (*PARALLEL, "--isolation", "database")])
-def test_no_advice_where_it_would_not_help(failing: Project, mode: Mode) -> None:
-    """Of plain failures, of classes that have a database already, and of clone databases."""
+def test_no_hint_if_it_would_not_help(failing: Project, mode: Mode) -> None:
+    """Not for other failures, for classes with their own database, or for clone databases."""
     names = ["-k", "Plain"] if mode == PARALLEL else ["-k", "Plain", "-k", "LooksInPublic"]
     said = failing.run(*mode, *names, env={"MEET": "2"}).failed("already exists").stdout
     assert SAID not in said
 
 
-def test_the_way_out_beside_the_project_s_own_database(failing: Project) -> None:
-    """No database is made there: the line names what to do instead."""
+def test_the_hint_in_the_own_database_of_the_project(failing: Project) -> None:
+    """With `current`, no database may be created, so the line suggests something else."""
     failing.create_database()
     arguments = (*PARALLEL, "--host-database", "current", "-k", "CreatesSchema")
     said = failing.run(*arguments, env={"MEET": "2"}).failed().stdout

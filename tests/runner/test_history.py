@@ -1,4 +1,4 @@
-"""The folder in which runs of a project keep what they have seen of its tests."""
+"""The folder with the history of a project's runs."""
 
 import re
 import subprocess
@@ -27,80 +27,81 @@ def history_dir(project: Project, folder: str | None) -> None:
 
 
 @pytest.fixture
-def remembering(project: Project) -> Project:
-    """A project with three tests, of which one may fail."""
+def with_history(project: Project) -> Project:
+    """A project with three tests, one of which may fail."""
     project.tests(TESTS)
     return project
 
 
 def names(folder: Path) -> set[str]:
-    """Return what is in a folder, but for what tests leave there."""
+    """Return the files in a folder, except those that tests create."""
     return {path.name for path in folder.iterdir() if not path.name.startswith("met-")}
 
 
 def fail(project: Project, *mode: str) -> None:
-    """Run the tests, of which one fails."""
+    """Run the tests; one of them fails."""
     run(project, *mode, env=BROKEN).failed()
 
 
 def knows_a_failure(project: Project) -> bool:
-    """Whether a run that is to begin knows that a test has failed."""
+    """Whether the next run knows that a test has failed."""
     return run(project, "--last-failed").passed().tests == ["A.test_failing"]
 
 
 @each_mode
-def test_a_run_leaves_a_history(remembering: Project, mode: Mode) -> None:
-    """In the project's folder, and nothing else; version control is told to leave it alone."""
-    history_dir(remembering, None)
-    fail(remembering, *mode)
-    without = names(remembering.folder)
-    history_dir(remembering, FOLDER)
-    fail(remembering, *mode)
-    assert names(remembering.folder) - without == {FOLDER}
-    folder = remembering.folder / FOLDER
+def test_a_run_leaves_a_history(with_history: Project, mode: Mode) -> None:
+    """It is in the project's folder, with a .gitignore that excludes it."""
+    history_dir(with_history, None)
+    fail(with_history, *mode)
+    without = names(with_history.folder)
+    history_dir(with_history, FOLDER)
+    fail(with_history, *mode)
+    assert names(with_history.folder) - without == {FOLDER}
+    folder = with_history.folder / FOLDER
     assert names(folder) == {".gitignore", "history.json", "lock"}
     before = (folder / "history.json").read_bytes()
-    # Without the setting it is neither read nor written.
-    history_dir(remembering, None)
-    assert not knows_a_failure(remembering)
+    # With HISTORY_DIR = None, it is neither read nor written.
+    history_dir(with_history, None)
+    assert not knows_a_failure(with_history)
     assert (folder / "history.json").read_bytes() == before
-    history_dir(remembering, FOLDER)
-    assert knows_a_failure(remembering)
+    history_dir(with_history, FOLDER)
+    assert knows_a_failure(with_history)
 
 
 @pytest.mark.parametrize("is_absolute", [False, True])
-def test_another_folder(remembering: Project, is_absolute: bool) -> None:
-    """Below the project's, unless its path is an absolute one; made where it is missing."""
-    folder = remembering.folder / "kept" / "here"
-    history_dir(remembering, str(folder) if is_absolute else "kept/here")
-    fail(remembering)
+def test_another_folder(with_history: Project, is_absolute: bool) -> None:
+    """Relative to the project's folder, or absolute; created if it is missing."""
+    folder = with_history.folder / "kept" / "here"
+    history_dir(with_history, str(folder) if is_absolute else "kept/here")
+    fail(with_history)
     assert names(folder) == {".gitignore", "history.json", "lock"}
-    assert FOLDER not in names(remembering.folder)
-    assert knows_a_failure(remembering)
+    assert FOLDER not in names(with_history.folder)
+    assert knows_a_failure(with_history)
 
 
-def test_a_folder_of_the_project_from_anywhere(remembering: Project) -> None:
-    """One that is there is its owner's; runs elsewhere have the same, and leave nothing there."""
-    (remembering.folder / FOLDER).mkdir()
-    fail(remembering)
-    # Whether version control is to have it is not for us to say.
-    assert names(remembering.folder / FOLDER) == {"history.json", "lock"}
-    elsewhere = remembering.folder / "elsewhere"
+def test_the_folder_is_the_same_from_anywhere(with_history: Project) -> None:
+    """It may exist already, and runs from other folders use the same one."""
+    (with_history.folder / FOLDER).mkdir()
+    fail(with_history)
+    # The runner adds no .gitignore to a folder that it did not create.
+    assert names(with_history.folder / FOLDER) == {"history.json", "lock"}
+    elsewhere = with_history.folder / "elsewhere"
     elsewhere.mkdir()
-    remembering.forget()
+    with_history.forget()
     command = [sys.executable, "../manage.py", "test", "library", "--last-failed"]
     subprocess.run(command, cwd=elsewhere, check=True)
-    assert [line.name for line in read(remembering) if line.what == "begins"] == ["A.test_failing"]
+    assert [line.name for line in read(with_history) if line.what == "begins"] == [
+        "A.test_failing"
+    ]
     assert list(elsewhere.iterdir()) == []
-    assert not knows_a_failure(remembering)
+    assert not knows_a_failure(with_history)
 
 
-# What is in the folder's place, beside a file: what cannot be a folder, and one that is read-only
-# even for root.
+# A folder that cannot be created, and one that even root cannot write to.
 PLACES = {"unmakable": "/proc/nothing", "read-only": "/sys/kernel"}
-# What is a folder itself instead of a file of it.
+# Names of files of the history that are folders instead.
 FILES = ["history.json", "history.new", "lock"]
-# tests/unit/test_history.py has more of what is no history.
+# tests/unit/test_history.py has more invalid contents.
 CONTENTS = {
     "bytes": b"\xff\x00",
     "half": b'{"format":1,"tests":{"library.test_generated.A.test_fai',
@@ -108,69 +109,69 @@ CONTENTS = {
 }
 
 
-def said(found: Run) -> tuple[int, set[str], str]:
-    """Return what a run has come to, and what it has said but for numbers."""
+def outcome_of(found: Run) -> tuple[int, set[str], str]:
+    """Return the exit code, the tests that ran, and the output without numbers."""
     return found.result.code, {*found.tests}, re.sub("[0-9.]+( m?s)?", "#", found.result.output)
 
 
-def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> None:
-    """Whatever is in its place, or in that of its files: no outcome, exit code or output.
+def test_a_folder_that_cannot_be_used_changes_nothing(with_history: Project) -> None:
+    """Outcomes, exit code and output are the same.
 
-    That nothing can be written there is said where an option needs it.
+    Options that need the history say that it cannot be written.
     """
-    folder = remembering.folder
-    history_dir(remembering, None)
-    expected = said(run(remembering, env=BROKEN))
+    folder = with_history.folder
+    history_dir(with_history, None)
+    expected = outcome_of(run(with_history, env=BROKEN))
     assert expected[0] == 1
     (folder / "file").touch()
     for name, target in PLACES.items():
         (folder / name).symlink_to(target)
     for name in FILES:
         (folder / f"with-{name}" / name).mkdir(parents=True)
-    remembering.configure("del SCHEMA_RUNNER")
+    with_history.configure("del SCHEMA_RUNNER")
     for name in ("file", *PLACES, *(f"with-{name}" for name in FILES)):
         (folder / FOLDER).unlink(missing_ok=True)
         (folder / FOLDER).symlink_to(name)
-        assert said(run(remembering, env=BROKEN)) == expected, name
+        assert outcome_of(run(with_history, env=BROKEN)) == expected, name
         warning = "--failed-first needs the history of earlier runs, which is kept there."
-        said_why = warning in run(remembering, "--failed-first", env=BROKEN).result.stderr
-        assert said_why == (name not in ("with-history.json", "with-history.new")), name
+        has_warning = warning in run(with_history, "--failed-first", env=BROKEN).result.stderr
+        assert has_warning == (name not in ("with-history.json", "with-history.new")), name
 
 
-ASKED_FOR = [
+EXPLICIT_SETTINGS = [
     ('{"HISTORY_DIR": "manage.py"}', (), "Cannot write to "),
     ('{"HISTORY_DIR": None}', ("--last-failed",), "--last-failed needs a history."),
     ('{"HISTORY_DIR": None}', (), None),
 ]
 
 
-def test_a_history_that_is_asked_for(remembering: Project) -> None:
-    """Where none can be kept, a system check says so."""
-    for settings, arguments, hint in ASKED_FOR:
-        remembering.configure(f"SCHEMA_RUNNER = {settings}")
-        stderr = run(remembering, *arguments).passed().result.stderr
+def test_a_history_that_options_need(with_history: Project) -> None:
+    """A system check says so if no history can be kept."""
+    for settings, arguments, hint in EXPLICIT_SETTINGS:
+        with_history.configure(f"SCHEMA_RUNNER = {settings}")
+        stderr = run(with_history, *arguments).passed().result.stderr
         assert (hint or "") in stderr
         assert ("(schema_runner.W006)" in stderr) == (hint is not None)
 
 
-def test_a_history_that_cannot_be_read_changes_nothing(remembering: Project) -> None:
-    """Whatever it is: no outcome, no exit code and no output."""
-    history_dir(remembering, None)
-    expected = said(run(remembering, *PARALLEL, env=TOGETHER))
+def test_a_history_that_cannot_be_read_changes_nothing(with_history: Project) -> None:
+    """Outcomes, exit code and output do not change."""
+    history_dir(with_history, None)
+    expected = outcome_of(run(with_history, *PARALLEL, env=TOGETHER))
     assert expected[0] == 0
     for name, content in CONTENTS.items():
-        remembering.write(f"{name}/history.json", "")
-        (remembering.folder / name / "history.json").write_bytes(content)
-        history_dir(remembering, name)
-        assert said(run(remembering, *PARALLEL, env=TOGETHER)) == expected, name
+        with_history.write(f"{name}/history.json", "")
+        (with_history.folder / name / "history.json").write_bytes(content)
+        history_dir(with_history, name)
+        assert outcome_of(run(with_history, *PARALLEL, env=TOGETHER)) == expected, name
 
 
-def test_runs_at_the_same_time_all_remember(project: Project) -> None:
-    """None of them loses what another has written since it began."""
+def test_concurrent_runs_all_add_to_the_history(project: Project) -> None:
+    """Concurrent runs add to each other's history."""
     modules = ["test_1", "test_2", "test_3"]
     for module in modules:
         project.tests(TESTS, module=module)
-    # A test of each waits for the others, so that all of them have begun before one ends.
+    # The runs meet in a test, so that all have started before one ends.
     env = {**BROKEN, "MEET": "3"}
     for one in [project.start(f"library.{module}", env=env) for module in modules]:
         assert "failures=1" in outcome(one).stderr

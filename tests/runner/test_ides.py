@@ -1,10 +1,10 @@
-"""Runners that IDEs name by --testrunner have schemas where the package is an installed app."""
+"""Runners that IDEs pass as --testrunner use schemas if `schema_runner` is an installed app."""
 
 import pytest
 
 from ..project import WITH_STOCK, Mode, Project, each_mode
 
-# As VS Code's Python extension has them: one lists tests, one runs them with a result of its own.
+# Like VS Code's: one runner lists tests, and one runs them with its own result class.
 RUNNERS = """
     import unittest
     from django.test.runner import DiscoverRunner
@@ -46,8 +46,8 @@ def installed(project: Project) -> Project:
 
 @pytest.mark.versions
 @each_mode
-def test_it_is_combined_with_that_of_the_settings(installed: Project, mode: Mode) -> None:
-    """It has its own result, the project's runner, and our options."""
+def test_the_runner_is_combined_with_that_of_the_settings(installed: Project, mode: Mode) -> None:
+    """The IDE's result class, the project's runner and its options are combined."""
     runner = """
         from schema_runner import SchemaDiscoverRunner
         class Runner(SchemaDiscoverRunner):
@@ -69,16 +69,16 @@ def test_it_is_combined_with_that_of_the_settings(installed: Project, mode: Mode
     assert all(name.startswith("test_w") for name in schemas)
 
 
-def test_what_lists_tests(installed: Project) -> None:
-    """It makes nothing, and no summary tells of a run."""
+def test_a_runner_that_lists_tests(installed: Project) -> None:
+    """Listing tests creates nothing, and prints no summary."""
     result = installed.run("--testrunner=ide.Discovery").passed()
     (found,) = installed.records("found")
     assert found["tests"] == NAMES
     assert result.output == "Found 2 test(s).\n"
 
 
-def test_one_that_derives_from_ours_and_runs_tests_itself(project: Project) -> None:
-    """As PyCharm's does."""
+def test_a_subclass_that_runs_tests_itself(project: Project) -> None:
+    """Like PyCharm's runner."""
     runner = """
         import unittest
         from schema_runner import SchemaDiscoverRunner
@@ -95,8 +95,8 @@ def test_one_that_derives_from_ours_and_runs_tests_itself(project: Project) -> N
     assert schema.startswith("test_w1_")
 
 
-def test_what_is_meant_as_it_is(installed: Project) -> None:
-    """Django's own runner; without --testrunner that of the settings; without the app, any."""
+def test_runners_that_are_not_combined(installed: Project) -> None:
+    """Stock Django's runner is used as given, and without the app any runner is."""
     for arguments, is_ours in [(WITH_STOCK, False), ((), True)]:
         installed.run(*arguments).passed()
         schemas = {one["current"].startswith("test_w") for one in installed.records("schema")}

@@ -1,4 +1,4 @@
-"""What a run imports: nothing that it does not use."""
+"""A run imports only the modules that it uses."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from ..project import Project
 
-# Written as the main process ends, and by a test in each worker.
+# Written when the main process ends, and by a test in each worker.
 _SETTINGS = """
     import atexit
     import sys
@@ -30,33 +30,33 @@ _TESTS = """
 """
 
 
-def of(package: str, names: str) -> set[str]:
+def submodules(package: str, names: str) -> set[str]:
     return {f"{package}.{name}" for name in names.split()}
 
 
-ENGINE = of("workers", "pipes handle process report") | {"statistics"}
-ENGINE |= of("reruns", "diagnosis probe") | {"scheduling.plan"}
+WORKERS = submodules("workers", "pipes handle process report") | {"statistics"}
+WORKERS |= submodules("reruns", "diagnosis probe") | {"scheduling.plan"}
 LINT = {"database.write_guard", "migration_lint"}
-COPIES = of("postgres", "worker_schemas structure_script row_copies pg_dump pool template")
+COPIES = submodules("postgres", "worker_schemas structure_script row_copies pg_dump pool template")
 BUILDS = {"postgres.pg_dump", "postgres.reset.triggers", "fingerprint.recording"}
 SNAPSHOT = {"postgres.snapshot"}
 RESETS = {"flush.resetter", "flush.reset_connection", "postgres.reset.reset"}
-# What stock Django loads for fixtures, and for serialized_rollback.
+# Modules that stock Django loads for fixtures and for serialized_rollback.
 LOADING = {"django.core.management.commands.loaddata", "django.core.serializers.xml_serializer"}
 KEEPING = {"fingerprint", "fixtures", *LOADING}
-CHOICES = of("scheduling", "selection durations shards worker_count") | {"shlex"}
+CHOICES = submodules("scheduling", "selection durations shards worker_count") | {"shlex"}
 DATABASES = {"database.test_database", "database.patching", "postgres.server", "search_path"}
 
 
 def found(path: Path, names: set[str]) -> set[str]:
-    """Return those of the modules that have been imported."""
+    """Return those of the modules that were imported."""
     modules = set(path.read_text().split())
     return {name for name in names if modules & {name, f"schema_runner.{name}"}}
 
 
 @pytest.fixture
 def written(project: Project) -> Project:
-    """A project whose runs start an interpreter, and list what is imported."""
+    """A project whose runs start an interpreter, and list the modules they imported."""
     project.fork_server = None
     project.configure(_SETTINGS)
     project.tests(_TESTS)
@@ -66,22 +66,22 @@ def written(project: Project) -> Project:
 @pytest.mark.parametrize(
     ("label", "unused"),
     [
-        ("Simple", {*ENGINE, *LINT, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES, *DATABASES}),
-        ("Query", {*ENGINE, *LINT, *COPIES, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES}),
+        ("Simple", {*WORKERS, *LINT, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES, *DATABASES}),
+        ("Query", {*WORKERS, *LINT, *COPIES, *SNAPSHOT, *RESETS, *KEEPING, *CHOICES}),
     ],
 )
 def test_a_serial_run(written: Project, label: str, unused: set[str]) -> None:
-    """Without workers, and without a database where none is used."""
+    """Runs without workers, with and without a database."""
     written.run(f"library.test_generated.{label}").passed()
     assert found(written.folder / "modules-of-run", unused) == set()
 
 
-def test_a_run_that_finds_all_it_needs(written: Project) -> None:
-    """It neither builds, nor copies, nor compares what no transaction has altered."""
+def test_a_run_with_a_pool(written: Project) -> None:
+    """A run with a clean pool neither builds, copies nor compares schemas."""
     written.configure('SCHEMA_RUNNER = {"SEEDERS": ["library.seeds.seed"]}')
     written.write("library/seeds.py", "def seed(using): pass")
-    unused = {*ENGINE, *LINT, *SNAPSHOT, *RESETS, *CHOICES, *KEEPING, *BUILDS} - {"fingerprint"}
-    # The server itself may commit a transaction in the meantime, as autovacuum does.
+    unused = {*WORKERS, *LINT, *SNAPSHOT, *RESETS, *CHOICES, *KEEPING, *BUILDS} - {"fingerprint"}
+    # The server may commit a transaction in the meantime, for instance autovacuum.
     for number in range(5):
         written.run("--keepdb", "library.test_generated.Query").passed()
         assert found(written.folder / "modules-of-run", LOADING) == set()
@@ -94,7 +94,7 @@ def test_a_run_that_finds_all_it_needs(written: Project) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_parallel_run(written: Project, method: str) -> None:
-    """A worker that is spawned imports nothing of what the run does before."""
+    """A spawned worker does not import modules of the main process."""
     labels = [f"library.test_generated.{name}" for name in ("Query", "Other")]
     written.run("--parallel", "2", *labels, env={"START_METHOD": method}).passed()
     unused = {*LINT, *SNAPSHOT, *RESETS, *KEEPING, "reruns.diagnosis", "postgres.pool"}

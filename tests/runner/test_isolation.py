@@ -1,4 +1,4 @@
-"""`--isolation database` is stock Django's way, with our settings."""
+"""`--isolation database`: stock Django's clone databases with this package's settings."""
 
 import pytest
 
@@ -28,24 +28,26 @@ TESTS = """
 """
 
 
-def used(project: Project, *arguments: str, method: str = "fork") -> set[tuple[str, str | None]]:
-    """Run tests; list the databases of the workers, each with the name of a planted table."""
+def used_databases(
+    project: Project, *arguments: str, method: str = "fork"
+) -> set[tuple[str, str | None]]:
+    """Run tests; list the workers' databases, each with the name of a marker table."""
     project.forget()
     project.run(*arguments, env={"START_METHOD": method}).passed()
     return {(line["database"], line["marker"]) for line in project.records("is")}
 
 
 @each_start
-def test_databases_are_kept_and_used_again(project: Project, mode: Mode, method: str) -> None:
-    """As by stock Django, tables of others included; all our other settings count."""
+def test_databases_are_kept_and_reused(project: Project, mode: Mode, method: str) -> None:
+    """--keepdb works as in stock Django, and all other settings apply."""
     project.seed()
     project.tests(TESTS)
-    # SCHEMA_RUNNER["ISOLATION"] is the option's default, and one process needs no clone.
+    # In the serial case, ISOLATION comes from the settings, and one process needs no clone.
     if mode == SERIAL:
         project.configure('SCHEMA_RUNNER["ISOLATION"] = "database"')
     arguments = ("--isolation", "database", *mode) if mode else ()
     places = [f"{project.test_name}{suffix}" for suffix in (("_1", "_2") if mode else ("",))]
-    found = used(project, *arguments, "--keepdb", method=method)
+    found = used_databases(project, *arguments, "--keepdb", method=method)
     assert found
     assert found <= {(name, None) for name in places}
     assert project.databases() == sorted({project.test_name, *places})
@@ -53,7 +55,7 @@ def test_databases_are_kept_and_used_again(project: Project, mode: Mode, method:
         assert project.schemas(name) == {}
         with project.host(name) as connection:
             connection.execute("CREATE TABLE marker ()")
-    found = used(project, *arguments, "--keepdb", method=method)
+    found = used_databases(project, *arguments, "--keepdb", method=method)
     assert found
     assert found <= {(name, "marker") for name in places}
-    used(project, *arguments, "--noinput")
+    used_databases(project, *arguments, "--noinput")

@@ -1,4 +1,4 @@
-"""--keepdb: ready schemas stay in a pool, and runs with the same fingerprint lease them."""
+"""--keepdb: runs keep their schemas in a pool, and runs with the same fingerprint lease them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from .test_aliases import SEVERAL, use_several
 DAY = 24 * 60 * 60
 KEEP = "--keepdb"
 
-# What a project has of its own beside the migration and the seeder of `helpers.counting`.
+# Source that the fingerprint depends on, in addition to that of `helpers.counting`.
 BUILDING = """
     from helpers import os
     from helpers.counting import seed as count
@@ -28,8 +28,8 @@ BUILDING = """
     def seed(using): count(using, "of a seeder")
     def value(): return os.environ.get("VALUE")
 """
-# As many classes as the largest run has workers. Each process records once what it has found,
-# before it does what it is told.
+# One class for each worker of the largest run. Each process records the contents of its schema
+# once, then executes its SQL from DIRT.
 SUITE = """
     from helpers.telling import tell
 
@@ -44,7 +44,7 @@ SUITE = """
                 identity = Author.objects.create(name="rolled back").id
                 transaction.set_rollback(True)
             meet()
-            # Each has locks of its own, in other schemas that are like this one.
+            # Advisory locks of workers are separate, also in schemas of a pool.
             self.assertEqual(query("SELECT pg_try_advisory_lock(42)"), [(True,)])
             meet("locked")
             tell(names=names, identity=identity)
@@ -74,14 +74,14 @@ def kept(counted: Project) -> Iterator[Project]:
 
 
 def drop_databases(project: Project) -> None:
-    """Drop all but the project's own."""
+    """Drop all databases of the project except its own."""
     for name in project.databases():
         if name != project.name:
             project.drop_database(name)
 
 
 def assert_nothing_is_kept(project: Project) -> None:
-    """Check that only the project's own database is there, with what its users have."""
+    """Check that only the project's own database is left, with its own schemas and extensions."""
     assert project.databases() == [project.name]
     found = project.query(
         "SELECT nspname FROM pg_namespace WHERE nspname ~ '^test_'"
@@ -106,34 +106,34 @@ def finish(process: Process) -> Result:
     return Result(process.returncode or 0, stdout, stderr).passed()
 
 
-def told(project: Project) -> dict[int, str]:
-    """Return the schemas that workers have told of."""
+def recorded_schemas(project: Project) -> dict[int, str]:
+    """Map each worker number to the schema that it recorded."""
     return {one["worker"]: one["schema"] for one in project.records("told")}
 
 
 def run(
     project: Project, workers: int = 1, *more: str, **env: str
 ) -> tuple[Result, dict[int, str]]:
-    """Run with --keepdb; check what each worker has found, and return their schemas."""
+    """Run with --keepdb; check the rows of each worker, and return the schemas by worker."""
     project.forget()
     result = finish(start(project, workers, KEEP, *more, **env))
     for one in project.records("told"):
         assert one["names"] == [(project.folder / "data.txt").read_text(), "of a seeder"]
         assert one["identity"] == 3
-    assert set(told(project)) == set(range(1, workers + 1))
-    return result, told(project)
+    assert set(recorded_schemas(project)) == set(range(1, workers + 1))
+    return result, recorded_schemas(project)
 
 
 def start_waiting(project: Project, dirt: str = "") -> tuple[Process, dict[int, str]]:
-    """Start a run whose two workers wait in a test; return their schemas too."""
+    """Start a run whose two workers block in a test; return it and their schemas."""
     project.forget()
     process = start(project, 2, KEEP, WAIT="1", DIRT=json.dumps({1: dirt, 2: dirt}))
-    wait_for(lambda: len(told(project)) == 2, "two workers in a test")
-    return process, told(project)
+    wait_for(lambda: len(recorded_schemas(project)) == 2, "two workers in a test")
+    return process, recorded_schemas(project)
 
 
 def wait_for_lock(project: Project, kind: str) -> None:
-    """Wait until a backend waits for a lock of this kind."""
+    """Wait until a session waits for a lock of this type."""
     waits = f"SELECT FROM pg_locks WHERE NOT granted AND locktype = '{kind}'"
     wait_for(lambda: project.query(waits, database="postgres"), f"a lock ({kind})")
 
@@ -144,12 +144,12 @@ def kill(process: Process) -> None:
 
 
 def count(project: Project, what: str = "migrated") -> int:
-    """Return how often the migrations have run, or the seeders."""
+    """Return how often migrations ran, or seeders."""
     return (project.folder / what).stat().st_size
 
 
 def own(project: Project, database: str) -> dict[str, Marker]:
-    """Return the markers of the schemas that are ours."""
+    """Map the schemas that runs created to their markers."""
     with project.host(database) as connection:
         return {one.name: one.marker for one in schemas.list_own(connection)}
 
@@ -163,7 +163,7 @@ _RELATIONS = """
 
 
 def state(connection: Connection, schema: str) -> State:
-    """Return the structure and the rows of a schema, and where its sequences are."""
+    """Return the structure, the rows and the sequence values of a schema."""
     path = sql.SQL("SET search_path = {}, public, test_extensions")
     connection.execute(path.format(sql.Identifier(schema)))
     rows = {}
@@ -172,13 +172,13 @@ def state(connection: Connection, schema: str) -> State:
         query = sql.SQL(f"SELECT {read} FROM {{}} t").format(sql.Identifier(schema, name))
         found = connection.execute(query)
         rows[name] = sorted(map(str, found))
-    # Each build has its own times.
+    # Each build has its own timestamps.
     rows["django_migrations"] = [str(len(rows["django_migrations"]))]
     return catalog.describe(connection, schema), rows
 
 
 def pool(project: Project, database: str) -> dict[str, State]:
-    """Return the states of the schemas of the one pool that a database has, and nothing else."""
+    """Check that the database holds one pool and nothing else; map its schemas to their states."""
     markers = own(project, database)
     (template,) = (name for name in markers if name.startswith("test_template_"))
     assert markers.pop(template).state == "kept"
@@ -191,7 +191,7 @@ def pool(project: Project, database: str) -> dict[str, State]:
 
 
 def test_schemas_are_leased_again(kept: Project, host: str) -> None:
-    """By any number of workers; others get copies, and a schema that is not needed stays."""
+    """Runs lease kept schemas, copy the template for more workers, and keep unused schemas."""
     _, serial = run(kept)
     ((_, clean),) = pool(kept, host).items()
     _, three = run(kept, 3)
@@ -217,7 +217,7 @@ def test_schemas_are_leased_again(kept: Project, host: str) -> None:
     assert set(kept.databases()) == {kept.name, host}
 
 
-# What tests leave behind in a schema that can be kept, and in one that is replaced.
+# Changes that are undone in a returned schema, and changes for which it is replaced.
 CLEANED = {
     "moved sequences": "SELECT setval('library_author_id_seq', 900)",
     "rows that are as they were": "UPDATE library_author SET name = name",
@@ -242,8 +242,8 @@ DIRT = CLEANED | {
 
 
 @TEST_ONLY
-def test_what_tests_leave_behind_is_gone(kept: Project, host: str) -> None:
-    """Whatever they have committed, each worker something else, the next run finds none of it."""
+def test_committed_changes_of_tests_are_undone(kept: Project, host: str) -> None:
+    """Each worker commits another change, and the next run finds none of them."""
     _, names = run(kept, 8)
     clean = pool(kept, host)[names[1]]
     for half in (list(DIRT)[:8], list(DIRT)[8:]):
@@ -263,10 +263,10 @@ def test_what_tests_leave_behind_is_gone(kept: Project, host: str) -> None:
 @pytest.mark.parametrize(
     ("place", "method"), [("test", "spawn"), ("current", "fork")], indirect=["place"]
 )
-def test_what_tests_of_several_workers_leave_behind_is_gone(
+def test_committed_changes_of_several_workers_are_undone(
     kept: Project, host: str, method: str
 ) -> None:
-    """Each worker returns its own schema; the run returns that of one that has died."""
+    """Each worker returns its own schema, and the run returns that of a worker that died."""
     everything = "; ".join(DIRT[what] for what in ("rows", "a table", "moved sequences"))
     run(kept, 2, DIRT=json.dumps({2: everything}), START_METHOD=method)
     (clean, cleaned) = pool(kept, host).values()
@@ -287,10 +287,10 @@ def test_what_tests_of_several_workers_leave_behind_is_gone(
 
 
 @pytest.mark.parametrize("commits", ["between", "after"])
-def test_what_others_have_altered_is_gone_after_the_next_run(
+def test_changes_of_other_sessions_are_undone_by_the_next_run(
     kept: Project, host: str, commits: str
 ) -> None:
-    """Between two runs, or in a transaction that a whole run has not seen the end of."""
+    """A later run undoes what a transaction commits that was open during a whole run."""
     run(kept)
     _, leased = run(kept)
     clean = pool(kept, host)
@@ -307,7 +307,7 @@ def test_what_others_have_altered_is_gone_after_the_next_run(
 
 @TEST_ONLY
 def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
-    """What Django serializes is there although nothing has been built."""
+    """Django's serialized contents are there, although nothing was built."""
     tests = """
         class First(TransactionTestCase):
             serialized_rollback = True
@@ -323,7 +323,7 @@ def test_serialized_rollback_in_a_second_run(kept: Project) -> None:
     assert count(kept) == 1
 
 
-# Files that decide about the fingerprint, or about what can be used with it, by their part in it.
+# Edits that change the fingerprint or a recorded dependency, by the cause that is reported.
 CHANGES = {
     "migrations of library": (
         "library/migrations/0002_counting.py",
@@ -340,14 +340,14 @@ def edit(project: Project, name: str, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
-def test_another_fingerprint_has_a_pool_of_its_own(kept: Project, place: str) -> None:
-    """The old one stays, even if the new build fails: going back to the old branch finds it."""
+def test_each_fingerprint_has_its_own_pool(kept: Project, place: str) -> None:
+    """The old pool stays, even if the new build fails, and is used again on the old branch."""
     kept.configure('SCHEMA_RUNNER["KEEP_POOLS"] = 9')
 
     def run_again(why: str = "", **env: str) -> str:
         result, schemas = run(kept, **env)
         assert "Removed" not in result.stdout
-        # Which pool was used last is not known of those of the same second.
+        # Pools of the same second may be compared in either order.
         said = (
             rf"Building anew: (.*, )?{why}(, .*)?( changed)?\." if why else "Using the schemas of"
         )
@@ -376,7 +376,7 @@ def test_another_fingerprint_has_a_pool_of_its_own(kept: Project, place: str) ->
 
 @TEST_ONLY
 def test_a_damaged_pool(kept: Project, host: str) -> None:
-    """It is not used, and no reason to fail."""
+    """A damaged pool is not used, and does not fail the run."""
     run(kept)
     (template,) = (name for name in own(kept, host) if "template" in name)
     kept.query(f"DROP TABLE {template}.contents", database=host)
@@ -386,7 +386,7 @@ def test_a_damaged_pool(kept: Project, host: str) -> None:
 
 
 def age(project: Project, seconds: int) -> None:
-    """Make all pools older than they are."""
+    """Set the times in the markers of all pools back."""
 
     def older(marker: Marker) -> Marker:
         return marker._replace(made=marker.made - seconds, used=marker.used - seconds)
@@ -401,13 +401,13 @@ def age(project: Project, seconds: int) -> None:
             databases.mark(connection, database.name, older(database.marker))
 
 
-def test_the_least_recently_used_pools_go(kept: Project) -> None:
-    """Those that are beyond SCHEMA_RUNNER["KEEP_POOLS"]."""
+def test_the_least_recently_used_pools_are_removed(kept: Project) -> None:
+    """Pools beyond SCHEMA_RUNNER["KEEP_POOLS"] are removed."""
     kept.configure('SCHEMA_RUNNER["KEEP_POOLS"] = 2')
     run(kept, VALUE="a")
     run(kept, VALUE="b")
     age(kept, 100)
-    # Made first, used last.
+    # Created first, used last.
     run(kept, VALUE="a")
     assert count(kept) == 2
     run(kept, VALUE="c")
@@ -418,7 +418,7 @@ def test_the_least_recently_used_pools_go(kept: Project) -> None:
 
 
 def test_pools_expire(kept: Project, host: str) -> None:
-    """What is older than SCHEMA_RUNNER["KEEP_DAYS"] says is built again, however often used."""
+    """A pool older than SCHEMA_RUNNER["KEEP_DAYS"] is rebuilt, however recently it was used."""
     _, first = run(kept)
     age(kept, 6 * DAY)
     run(kept)
@@ -440,10 +440,10 @@ def test_pools_expire(kept: Project, host: str) -> None:
     assert set(kept.databases()) == {kept.name, host}
 
 
-def test_two_runs_at_once(kept: Project, host: str) -> None:
-    """They share the pool, but no schema of it; only one of them builds, and one waits."""
+def test_two_concurrent_runs(kept: Project, host: str) -> None:
+    """Two runs share the pool but no schema. One builds it while the other waits."""
     (kept.folder / "waits").touch()
-    # All four workers meet, of both runs.
+    # All four workers of both runs meet.
     one = start(kept, 2, KEEP, MEET="4")
     wait_for((kept.folder / "building").exists, "a run to build")
     other = start(kept, 2, KEEP, MEET="4")
@@ -451,10 +451,10 @@ def test_two_runs_at_once(kept: Project, host: str) -> None:
     (kept.folder / "go").touch()
     line = "Waiting for another run that builds the same schemas."
     assert [line in finish(process).output for process in (one, other)] == [False, True]
-    told = kept.records("told")
-    names = {one["schema"] for one in told}
-    assert len(names) == len(told) == 4
-    assert {one["database"] for one in told} == {host}
+    lines = kept.records("told")
+    names = {one["schema"] for one in lines}
+    assert len(names) == len(lines) == 4
+    assert {one["database"] for one in lines} == {host}
 
     kept.forget()
     for process in [start(kept, 2, KEEP, MEET="4") for _ in range(2)]:
@@ -466,7 +466,7 @@ def test_two_runs_at_once(kept: Project, host: str) -> None:
 
 
 def test_pools_stay_until_they_are_cleared(kept: Project, place: str, host: str) -> None:
-    """A run without --keepdb leaves them alone; --clear-pools all but what a live run uses."""
+    """Runs without --keepdb leave pools alone. --clear-pools removes all that no live run uses."""
     run(kept, 3)
     run(kept, VALUE="of another branch")
     before = {name: own(kept, name) for name in kept.databases()}
@@ -482,7 +482,7 @@ def test_pools_stay_until_they_are_cleared(kept: Project, place: str, host: str)
     finish(live)
     assert pool(kept, host).keys() <= before[host].keys()
     assert len(pool(kept, host)) == 3
-    # Worker 1 of runs without --keepdb has built, too.
+    # Includes the builds of the runs without --keepdb.
     assert count(kept) == 4
 
     result = finish(start(kept, 2, "--clear-pools"))
@@ -493,23 +493,23 @@ def test_pools_stay_until_they_are_cleared(kept: Project, place: str, host: str)
 
 
 def test_keep_and_its_flags(kept: Project, host: str) -> None:
-    """KEEP = True stands for --keepdb, whatever workers are started by; --no-keepdb ends that."""
+    """KEEP = True has the effect of --keepdb with any start method, and --no-keepdb cancels it."""
     kept.configure('SCHEMA_RUNNER["KEEP"] = True')
     finish(start(kept, 2, START_METHOD="spawn"))
-    first = told(kept)
+    first = recorded_schemas(kept)
     assert set(pool(kept, host)) == set(first.values())
     kept.forget()
     finish(start(kept, 2, "--no-keepdb"))
-    assert not set(told(kept).values()) & set(first.values())
+    assert not set(recorded_schemas(kept).values()) & set(first.values())
     assert count(kept) == 2
     kept.forget()
     finish(start(kept, 2))
-    assert told(kept) == first
+    assert recorded_schemas(kept) == first
     assert count(kept) == 2
 
 
-def test_a_run_that_was_killed_in_its_tests(kept: Project, host: str) -> None:
-    """What it had leased is dropped, as it may have anything in it; the template is used."""
+def test_a_run_that_was_killed_during_its_tests(kept: Project, host: str) -> None:
+    """Schemas that a killed run had leased are dropped, and made again from the template."""
     before: dict[int, str] = {}
     for _ in ("builds", "finds a pool"):
         process, leased = start_waiting(kept, DIRT["rows"])
@@ -521,8 +521,8 @@ def test_a_run_that_was_killed_in_its_tests(kept: Project, host: str) -> None:
         assert set(pool(kept, host)) == set(before.values())
 
 
-def test_a_run_that_was_killed_in_its_build(kept: Project, host: str) -> None:
-    """Half a build is not used, and the next run makes another."""
+def test_a_run_that_was_killed_during_its_build(kept: Project, host: str) -> None:
+    """A half-built pool is not used, and the next run builds another."""
     (kept.folder / "waits").touch()
     process = start(kept, 2, KEEP)
     wait_for((kept.folder / "building").exists, "the build")
@@ -540,10 +540,10 @@ def test_a_run_that_was_killed_in_its_build(kept: Project, host: str) -> None:
     [("test", 1, "looks"), ("current", 2, "copies")],
     indirect=["place"],
 )
-def test_a_run_that_was_killed_while_it_returned_schemas(
+def test_a_run_that_was_killed_during_tear_down(
     kept: Project, host: str, worker: int, step: str
 ) -> None:
-    """A schema is in the pool only once it is known to be clean."""
+    """A schema is in the pool only after it was proved clean."""
     run(kept, 2)
     process, leased = start_waiting(kept, DIRT["rows"])
     (template,) = (name for name in own(kept, host) if name.startswith("test_template_"))
@@ -564,7 +564,7 @@ EXTENSION = f"migrations.RunSQL({ADD!r})"
 
 
 def test_extensions_of_migrations(kept: Project) -> None:
-    """They are kept with the schemas that need them, and go with them."""
+    """Extensions are kept with the schemas that need them, and dropped with them."""
     kept.migration("0003_extension", "0002_counting", EXTENSION)
     tests = """
         class Needing(TestCase):
@@ -598,7 +598,7 @@ ALIASES_COUNT = """
 
 
 def test_several_aliases(project: Project) -> None:
-    """Each has a pool, which it keeps when another alias cannot be built; others follow it."""
+    """Each alias has a pool, which stays if another alias cannot be built."""
     use_several(project)
     project.write("building.py", ALIASES_COUNT)
     migrate = 'migrations.RunPython(__import__("building").migrate)'
@@ -606,7 +606,7 @@ def test_several_aliases(project: Project) -> None:
     project.tests(SEVERAL)
 
     def migrated() -> list[str]:
-        # SQLite's is made by stock Django, which keeps nothing in memory.
+        # Stock Django creates that of SQLite in memory, and keeps nothing.
         aliases = [one["alias"] for one in project.records("migrates")]
         return sorted(alias for alias in aliases if alias != "small")
 
@@ -634,7 +634,10 @@ def test_several_aliases(project: Project) -> None:
 @TEST_ONLY
 @pytest.mark.parametrize("more", [("--isolation", "database"), ()], ids=["isolation", "obstacle"])
 def test_clone_databases(counted: Project, more: tuple[str, ...]) -> None:
-    """--isolation database keeps stock Django's; an alias that has turned to clones keeps ours."""
+    """--isolation database keeps stock Django's clones.
+
+    A fallback to clones keeps the runner's.
+    """
     tests = """
         class Any(TestCase):
             def test_it(self):
@@ -659,8 +662,8 @@ def test_clone_databases(counted: Project, more: tuple[str, ...]) -> None:
 
 @TEST_ONLY
 @pytest.mark.parametrize("keeps", ["schemas", "database"])
-def test_clone_databases_beside_what_is_kept(counted: Project, keeps: str) -> None:
-    """It is renamed where it has the name that stock Django needs, and is used again."""
+def test_clone_databases_next_to_kept_ones(counted: Project, keeps: str) -> None:
+    """A kept database is renamed if stock Django needs its name, and used again later."""
     counted.tests("class Any(TestCase):\n    def test_it(self): pass\nclass Alike(Any): pass")
     if keeps == "database":
         creates = "migrations.RunSQL('CREATE SCHEMA mine')"

@@ -1,4 +1,4 @@
-"""A run inside of a test of another run, which afterwards has its own schema back."""
+"""A run inside a test of another run, which gets its own schema back afterwards."""
 
 import pytest
 
@@ -23,7 +23,7 @@ TESTS = """
 
     def run(*arguments):
         output = io.StringIO()
-        # Django allows no second one.
+        # Django allows only one test environment at a time.
         teardown_test_environment()
         try:
             with redirect_stdout(output), redirect_stderr(output):
@@ -37,7 +37,7 @@ TESTS = """
     class Nesting:
         def setUp(self):
             self.before = state()
-            # Each test is isolated from those before.
+            # Each test is isolated from earlier ones.
             self.assertEqual(Author.objects.count(), 0)
             Author.objects.create(name="outer")
 
@@ -99,7 +99,7 @@ INNER_FAILING = """
 @pytest.fixture
 def nesting(project: Project) -> Project:
     project.tests(TESTS)
-    # Names that discovery does not find.
+    # Discovery does not find these names.
     project.write("inner/__init__.py", "")
     project.write("inner/tests.py", INNER)
     project.write("inner_failing.py", INNER_FAILING)
@@ -107,15 +107,15 @@ def nesting(project: Project) -> Project:
 
 
 @fork_and_spawn
-def test_the_outer_run_has_its_schema_back(nesting: Project, mode: Mode, method: str) -> None:
-    """Its tests read and write there, and what the inner run has made is gone."""
+def test_the_outer_run_gets_its_schema_back(nesting: Project, mode: Mode, method: str) -> None:
+    """Tests of the outer run use its schema, and nothing of the inner run is left."""
     nesting.run("library", *mode, env={"START_METHOD": method}).passed("Ran 8 tests")
 
 
 @pytest.mark.usefixtures("occupied")
 @each_mode
-def test_the_project_s_own_tables_keep_their_rows(nesting: Project, mode: Mode) -> None:
-    """In `current` mode both runs have their schemas beside them."""
+def test_tables_of_the_project_keep_their_rows(nesting: Project, mode: Mode) -> None:
+    """In `current` mode, the schemas of both runs are in the same database."""
     nesting.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     nesting.run("library", *mode).passed("Ran 8 tests")
 
@@ -151,8 +151,8 @@ INNER_SIMPLE = """
 """
 
 
-def test_workers_within_workers_use_nothing_of_theirs(project: Project) -> None:
-    """They drop no schema as they end, and are refused where they would use one."""
+def test_inner_workers_use_nothing_of_the_outer_run(project: Project) -> None:
+    """Inner workers drop no schema of the outer run, and are refused the use of one."""
     project.tests(BORROWING)
     project.write("inner/__init__.py", "")
     project.write("inner/tests.py", INNER)
@@ -166,7 +166,7 @@ STARTING = """
 
     class Starting(TestCase):
         def setUp(self):
-            # As tests of tools do: with the application_name of this run in OPTIONS.
+            # As tests of tools do: OPTIONS contain the application_name of this run.
             text = f"from settings import *; DATABASES = {settings.DATABASES!r}"
             name = f"settings_{os.getpid()}"
             Path(f"{name}.py").write_text(text)
@@ -195,10 +195,10 @@ STARTING = """
     ("mode", "place"),
     [(SERIAL, "test"), (PARALLEL, "current"), (PARALLEL, "clones"), (PARALLEL, "own")],
 )
-def test_a_run_that_a_test_starts_takes_itself_for_nobody_else(
+def test_a_run_that_a_test_starts_as_a_subprocess(
     project: Project, mode: Mode, place: str
 ) -> None:
-    """Whatever its settings call its connections, it ends none of its own, nor of this run."""
+    """Whatever the application_name, it ends no sessions of its own or of the outer run."""
     project.tests(STARTING)
     project.write("inner/__init__.py", "")
     project.write("inner/tests.py", INNER)
@@ -208,7 +208,7 @@ def test_a_run_that_a_test_starts_takes_itself_for_nobody_else(
     elif place == "own":
         project.configure('SCHEMA_RUNNER = {"OWN_DATABASE": ["library"]}')
     elif place == "clones":
-        # Only for the outer run: in the project's own database the inner one may not.
+        # For the outer run only: in the project's own database, the inner run may not create it.
         operation = "migrations.RunPython(__import__('making').make)"
         project.migration("0002_making", "0001_initial", operation)
         project.write(

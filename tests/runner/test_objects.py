@@ -1,4 +1,4 @@
-"""Every kind of object that a migration can make, in the hands of several workers."""
+"""Every kind of object that migrations can create, used by several workers."""
 
 from collections.abc import Iterator
 
@@ -283,13 +283,13 @@ def role(project: Project) -> Iterator[str]:
 
 def facts(project: Project, database: str, schema: str) -> set[str]:
     with project.host(database) as connection:
-        # A routine's own search_path has the worker schema before public.
+        # A routine's own search_path names the worker schema before public.
         described = describe(connection, schema)
         return {fact.replace("{schema}., public.", "{schema}.") for fact in described}
 
 
 def test_every_kind_of_object(project: Project, role: str) -> None:
-    """Tests find them all in every worker, and the catalog has what stock Django's has."""
+    """Every worker's tests find all objects, and the catalog entries are those of stock Django."""
     collations = "SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'"
     icu = project.query(collations, database="postgres") == [(1,)]
     project.configure('INSTALLED_APPS.append("django.contrib.postgres")')
@@ -303,11 +303,11 @@ def test_every_kind_of_object(project: Project, role: str) -> None:
     described = []
     for mode in (WITH_STOCK, SERIAL, PARALLEL):
         result = project.run(*mode, "--keepdb").passed(f"Ran {36 if icu else 34} tests")
-        # In the classes' own databases the template has made all this.
+        # Classes with their own database get these objects from the template.
         assert "runs the migrations" not in result.output
         schemas = [name for name in project.schemas() if name.startswith("test_w")] or ["public"]
         places = [(project.test_name, schema) for schema in schemas]
-        # A function that sets its search_path to public: worker 2 has a database.
+        # Worker 2 has a database of its own if a function sets its search_path to public.
         own = f"{project.test_name}_2"
         places += [(own, "public")] if own in project.databases() else []
         described += [facts(project, *place) for place in places]
@@ -318,7 +318,7 @@ def test_every_kind_of_object(project: Project, role: str) -> None:
         assert found ^ described[0] == set()
 
 
-# Functions that name tables of the project in `public`, as those of django-pgtrigger do.
+# Functions that name the project's tables in `public`, like those of django-pgtrigger.
 NAMING_PUBLIC = """
     migrations.RunSQL('''
         CREATE TABLE written (title text);
@@ -347,7 +347,7 @@ WRITING = """
 def test_functions_that_name_public_find_the_worker_s_tables(
     occupied: Project, place: str
 ) -> None:
-    """Both workers have schemas, and each trigger writes where its worker reads."""
+    """Both workers have schemas, and each trigger writes to its worker's table."""
     path = "SET search_path = ''" if place == "test" else ""
     occupied.migration("0002_written", "0001_initial", NAMING_PUBLIC.replace("{}", path))
     occupied.tests(WRITING)

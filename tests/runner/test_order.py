@@ -1,11 +1,11 @@
-"""The order of classes in parallel, by what earlier runs have measured."""
+"""The order of classes in parallel runs, by their recorded durations."""
 
 import pytest
 
 from ..project import PARALLEL, Project
 from .recording import TOGETHER, follows, run, sleeping
 
-# In the suite they are sorted by name.
+# In suite order, classes are sorted by name.
 LENGTHS = {"A": 0.01, "B": 0.7, "C": 0.2, "D": 0.4}
 SUITE = [*LENGTHS]
 LONGEST_FIRST = ["B", "D", "C", "A"]
@@ -14,7 +14,7 @@ LABELS = [f"library.test_generated.{name}" for name in ("B", "A", "D", "C")]
 
 @pytest.fixture(scope="module")
 def measured(shared_project: Project) -> Project:
-    """A project whose classes take different times, which a run has measured."""
+    """A project whose classes take different times, which one run has recorded."""
     shared_project.tests("".join(sleeping(*each) for each in LENGTHS.items()))
     first = run(shared_project, *PARALLEL).passed()
     assert sorted(first.tests) == [f"{name}.test_it" for name in SUITE]
@@ -22,44 +22,47 @@ def measured(shared_project: Project) -> Project:
 
 
 def classes(project: Project, *arguments: str, env: dict[str, str] | None = None) -> list[str]:
-    """Return the classes of a run in the order in which they began."""
+    """Return the classes of a run in the order in which they started."""
     return run(project, *arguments, env=env).passed().classes
 
 
-def test_what_takes_longest_comes_first(measured: Project) -> None:
-    """Whichever kind of run has measured it; without history the suite's order holds."""
+def test_the_longest_class_starts_first(measured: Project) -> None:
+    """Durations of serial and parallel runs count alike.
+
+    Without a history, suite order applies.
+    """
     assert follows(classes(measured, *PARALLEL, env=TOGETHER), LONGEST_FIRST)
     history = measured.folder / ".schema_runner/history.json"
     history.unlink()
     assert follows(classes(measured, *PARALLEL, env=TOGETHER), SUITE)
     history.unlink()
-    # Without workers the order is stock's, however long classes take.
+    # Without workers, the order is that of stock Django, whatever the durations.
     assert classes(measured) == SUITE
     assert follows(classes(measured, *PARALLEL, env=TOGETHER), LONGEST_FIRST)
     assert classes(measured) == SUITE
 
 
 @pytest.mark.parametrize("order", ["--order=suite", "--shuffle=1", "--reverse", " ".join(LABELS)])
-def test_an_order_that_is_given_wins(measured: Project, order: str) -> None:
-    """Classes begin as they do without workers: in stock's order."""
+def test_an_explicit_order_is_kept(measured: Project, order: str) -> None:
+    """With an explicit order, classes start as in a serial run of stock Django."""
     expected = classes(measured, *order.split())
     assert not follows(expected, LONGEST_FIRST)
     assert follows(classes(measured, *PARALLEL, *order.split(), env=TOGETHER), expected)
 
 
-def test_one_label_gives_no_order(measured: Project) -> None:
-    """Nor do several that name modules, in which classes are for us to order."""
+def test_module_labels_are_not_an_explicit_order(measured: Project) -> None:
+    """Labels that name one module, or whole modules, leave the order of classes to the runner."""
     label = "library.test_generated"
     assert follows(classes(measured, label, *PARALLEL, env=TOGETHER), LONGEST_FIRST)
     measured.tests(sleeping("E", 0.1), module="test_more")
     found = classes(measured, "library.test_more", label, *PARALLEL, env=TOGETHER)
-    # A new test takes as long as the middle one, so it comes in the middle.
+    # A new test is assumed to take the median duration, so it starts in the middle.
     assert follows([name for name in found if name != "E"], LONGEST_FIRST)
     (measured.folder / "library/test_more.py").unlink()
 
 
-def test_kinds_keep_their_order_in_each_worker(project: Project) -> None:
-    """A class that may empty tables comes after those that may not, though it takes longer."""
+def test_kinds_of_classes_keep_their_order(project: Project) -> None:
+    """TransactionTestCases start after TestCases, even if they take longer."""
     others = sleeping("Other0 Other1", 0.3, "TransactionTestCase")
     project.tests(sleeping("Case0 Case1 Case2 Case3", 0.2) + others)
     run(project, *PARALLEL).passed()
@@ -68,9 +71,9 @@ def test_kinds_keep_their_order_in_each_worker(project: Project) -> None:
     assert sorted(found[4:]) == ["Other0", "Other1"]
 
 
-def test_a_class_that_would_hold_up_the_run_goes_ahead(project: Project) -> None:
-    """Its worker runs no test of an earlier kind from then on: those are left to another."""
-    # Another time than what was measured, so that the worker ahead is through before the other.
+def test_a_class_that_would_delay_the_run_starts_early(project: Project) -> None:
+    """Its worker then runs no TestCases, which the other worker runs."""
+    # Tests take longer now than recorded, so the worker with the long class finishes first.
     slower = "0.6 if 'SLOWER' in os.environ else 0.1"
     cases = sleeping("Case0 Case1 Case2 Case3", slower)
     long = sleeping("Long", 1.2, "TransactionTestCase")
@@ -84,11 +87,11 @@ def test_a_class_that_would_hold_up_the_run_goes_ahead(project: Project) -> None
     assert "Long" in found.classes[:2]
 
 
-def test_where_tests_find_everything_as_it_was_length_alone_decides(project: Project) -> None:
-    """A reset to the reference leaves nothing to the tests of an earlier kind."""
+def test_reset_reference_orders_by_duration_only(project: Project) -> None:
+    """With RESET "reference", TransactionTestCases change nothing that a TestCase could see."""
     project.configure('SCHEMA_RUNNER = {"RESET": "reference"}')
     kinds = {"B": "TransactionTestCase", "C": "TransactionTestCase"}
-    # Longer than the next two together, also where a processor is shared.
+    # Longer than the next two together, also if workers share a CPU.
     lengths = {**LENGTHS, "B": 1.2}
     each = [sleeping(name, lengths[name], kinds.get(name, "TestCase")) for name in lengths]
     project.tests("".join(each))

@@ -1,4 +1,4 @@
-"""What a run says while it shows how its tests go."""
+"""Log lines between the progress of tests."""
 
 import os
 import subprocess
@@ -40,8 +40,8 @@ TESTS = """
 @pytest.mark.parametrize(
     "mode", [SERIAL, (*PARALLEL, "--retries", "1")], ids=["serial", "parallel"]
 )
-def test_each_line_of_the_log_is_one(project: Project, mode: Mode, verbosity: str) -> None:
-    """Whatever has been shown of tests before, on the same terminal."""
+def test_log_messages_have_their_own_lines(project: Project, mode: Mode, verbosity: str) -> None:
+    """Each message is on its own line, whatever test output came before it."""
     project.write("runners.py", RUNNER)
     project.tests(TESTS)
     options = [*mode, "-v", verbosity, "--testrunner", "runners.Runner"]

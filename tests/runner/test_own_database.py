@@ -1,4 +1,4 @@
-"""Classes with a database of their own, beside others in schemas."""
+"""Classes with their own database, next to classes in schemas."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from ..faults.waiting import kill, wait_for_end, waiting
 from ..project import PARALLEL, SERIAL, WITH_STOCK, Mode, Project, each_mode
 from .recording import run
 
-# What two workers cannot do at once in one database, nor find there what stock Django has.
+# Tests that cannot run concurrently in one database, or that expect what stock Django provides.
 TESTS = """
     by_decorator = os.environ.get("BY") != "settings"
     marked = schema_runner.own_database if by_decorator else tag("whole")
@@ -38,7 +38,7 @@ TESTS = """
             columns = query("SELECT count(*) FROM information_schema.columns"
                             " WHERE column_name = 'title'")
             self.assertEqual(columns, [(1,)])
-            # Rows that are to be restored have to be somewhere.
+            # Rows of seeders are restored from a template schema.
             if "SEEDS" not in os.environ:
                 schemas = query("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'test%'")
                 self.assertEqual(schemas, [])
@@ -60,7 +60,7 @@ SETTINGS = """
     SCHEMA_RUNNER["STRATEGY"] = os.environ.get("STRATEGY", "template")
     SCHEMA_RUNNER["RESET"] = os.environ.get("RESET", "selective")
 """
-WAYS: dict[str, tuple[Mode, dict[str, str]]] = {
+RUNS: dict[str, tuple[Mode, dict[str, str]]] = {
     "serial": (SERIAL, {"SEEDS": "1"}),
     "fork": (PARALLEL, {"MEET": "2"}),
     "spawn": (PARALLEL, {"START_METHOD": "spawn", "BY": "settings", "SEEDS": "1"}),
@@ -83,13 +83,13 @@ def whole(shared_project: Project) -> Project:
 
 
 def places(project: Project, cases: str) -> set[tuple[str, bool]]:
-    """Return the databases of classes' tests, and whether their tables are in `public`."""
+    """Return the databases of these classes' tests, and whether tables are in `public`."""
     return {tuple(one["place"]) for one in project.records("finds") if one["case"] in cases}
 
 
-@pytest.mark.parametrize(("mode", "env"), WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("mode", "env"), RUNS.values(), ids=RUNS)
 def test_a_database_for_marked_classes(whole: Project, mode: Mode, env: dict[str, str]) -> None:
-    """It has what the host database has, each class finds it as it should, and it is dropped."""
+    """It has the contents of the host database, each class finds it clean, and it is dropped."""
     whole.forget()
     (whole.folder / "migrated").unlink(missing_ok=True)
     whole.run(*mode, env=env).passed("Ran 12 tests")
@@ -135,8 +135,8 @@ REFUSED = """
 """
 
 
-def test_beside_the_project_s_own_database_they_run_alone(occupied: Project) -> None:
-    """No other is made there; a line says so."""
+def test_marked_classes_run_alone_in_current_mode(occupied: Project) -> None:
+    """In `current` mode no database may be created, so the classes run alone, as a line says."""
     occupied.tests(CREATING)
     done = run(occupied, *PARALLEL, "--host-database", "current", env={"MEET": "2"}).passed()
     assert "Run alone: 2 classes marked own_database, because no other " in done.result.stdout
@@ -144,8 +144,8 @@ def test_beside_the_project_s_own_database_they_run_alone(occupied: Project) -> 
 
 
 @each_mode
-def test_one_that_cannot_be_made(project: Project, mode: Mode) -> None:
-    """Then the set-up of the class has failed; other classes are run."""
+def test_a_database_that_cannot_be_created(project: Project, mode: Mode) -> None:
+    """The set-up of the class fails, and other classes run."""
     project.configure(REFUSED)
     project.tests(CREATING)
     done = run(project, *mode).failed("Ran 2 tests", "FAILED (errors=2)")
@@ -175,8 +175,8 @@ OWN_WAITING = """
 
 
 @pytest.mark.parametrize("flags", [(), ("--keepdb",)], ids=["test", "kept"])
-def test_what_processes_leave_that_die(project: Project, flags: Mode) -> None:
-    """A worker's is made anew by the next one; a killed run's goes with the next run."""
+def test_databases_of_dead_processes(project: Project, flags: Mode) -> None:
+    """A dead worker's database is replaced, and a killed run's is dropped by the next run."""
     project.configure('SCHEMA_RUNNER = {"SEEDERS": ["helpers.counting.seed"]}')
     project.tests(OWN_WAITING)
     process = project.start(*PARALLEL, *flags, env={"DIES": "1"})
@@ -220,7 +220,7 @@ BY_ALIAS = """
             self.assertEqual(schemas[self.comes_along], "public")
             for alias in self.databases:
                 self.assertEqual(Author.objects.using(alias).count(), 0)
-            # As under stock Django, no mirror is flushed.
+            # As in stock Django, mirrors are not flushed.
             if self.databases == {"default"}:
                 Author.objects.create(name="new")
         test_b = test_a
@@ -249,8 +249,8 @@ BY_ALIAS = """
 
 
 @pytest.mark.parametrize("method", ["serial", "fork", "spawn"])
-def test_the_databases_of_a_class_alone(project: Project, method: str) -> None:
-    """With the other aliases of the same database; the others stay where they are."""
+def test_only_the_databases_of_the_class(project: Project, method: str) -> None:
+    """Other aliases of the same database move with it, and the rest stay in their schemas."""
     project.configure(ALIASES)
     project.tests(BY_ALIAS)
     mode, env = (SERIAL, {}) if method == "serial" else (PARALLEL, {"START_METHOD": method})
@@ -274,6 +274,6 @@ ALTERING = """
 
 
 def test_a_schema_that_was_altered_before(project: Project) -> None:
-    """It is made anew for the class that comes back to it."""
+    """The next class in the schema gets a new one."""
     project.tests(ALTERING)
     project.run().passed("Ran 3 tests")

@@ -1,4 +1,4 @@
-"""What runs find on a server is theirs only where nobody else can have made it so."""
+"""A run uses and drops only what a run of the same role must have created."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ WAITING = """
             open("begun", "w").close()
             wait_for("go")
 """
-# Makes the migrations leave it to clone databases.
+# Makes workers use clone databases.
 OBSTACLE = 'migrations.RunSQL("CREATE SCHEMA beside")'
 
 
@@ -39,8 +39,11 @@ def kept(project: Project) -> Iterator[Project]:
 UNMADE = "no run created it, and runs that keep schemas replace no database"
 
 
-def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
-    """Where it is the database, or a worker's clone; the run has others, which it finds again."""
+def test_databases_kept_by_stock_django_are_left_alone(kept: Project) -> None:
+    """Databases that stock Django kept are left alone.
+
+    The run uses other names, and reuses those.
+    """
     stock = [kept.test_name, f"{kept.test_name}_1"]
     for name in stock:
         kept.create_database(name)
@@ -52,7 +55,7 @@ def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
     again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using the schemas of ")
     assert "is left alone" not in again.stdout
     assert set(kept.databases()) == {*stock, made}
-    # Clones take other names too.
+    # Clones get other names, too.
     kept.migration("0002_more", "0001_initial", OBSTACLE)
     kept.drop_database(stock[0])
     for _ in range(2):
@@ -63,8 +66,8 @@ def test_keepdb_keeps_what_stock_django_has_kept(kept: Project) -> None:
     kept.query("SELECT FROM of_stock", database=stock[1])
 
 
-def test_what_tests_leave_in_a_kept_database_is_not_taken_for_a_person_s(kept: Project) -> None:
-    """Nor the other way round, however often runs have used the database in between."""
+def test_objects_in_a_kept_database(kept: Project) -> None:
+    """Objects left by tests do not protect a kept database, but objects of others do."""
     making = "CREATE SCHEMA IF NOT EXISTS of_tests"
     kept.tests(f"class Making(TransactionTestCase):\n    def test_it(self): query({making!r})\n")
     kept.run("--keepdb").passed()
@@ -81,8 +84,8 @@ def test_what_tests_leave_in_a_kept_database_is_not_taken_for_a_person_s(kept: P
     kept.query("SELECT FROM precious")
 
 
-def test_statements_that_another_role_has_planted_are_not_executed(kept: Project) -> None:
-    """Whoever may create schemas in the database can mark one as a template of ours."""
+def test_planted_statements_are_not_executed(kept: Project) -> None:
+    """Any role that may create schemas can mark one as a template."""
     mallory = f"{kept.name}_mallory"
     kept.configure('SCHEMA_RUNNER = {"HOST_DATABASE": "current"}')
     kept.create_database()
@@ -119,13 +122,13 @@ def test_statements_that_another_role_has_planted_are_not_executed(kept: Project
     kept.drop_database()
 
 
-def test_a_run_that_was_killed_before_it_could_mark_its_database(kept: Project) -> None:
-    """Beside a live one, in whose way it is not: the next run removes what it has left."""
+def test_a_run_killed_before_it_marked_its_database(kept: Project) -> None:
+    """The next run drops the unmarked database, although another run is alive."""
     kept.tests(WAITING, "test_waiting")
     alive = kept.start("library.test_waiting")
     wait_for((kept.folder / "begun").exists, "the first run to begin with its tests")
     with kept.maintenance() as connection, connection.transaction():
-        # Comments wait for that, and CREATE DATABASE does not.
+        # COMMENT waits for this lock, and CREATE DATABASE does not.
         connection.execute("LOCK TABLE pg_shdescription IN SHARE MODE")
         killed = kept.start("library.test_generated")
         waiting = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)"

@@ -33,8 +33,8 @@ logfile = {folder}/log
 pool_mode = {mode}
 {settings}
 """
-# Does not serve a second client by a connection that another one has used, which would keep a
-# database in use that is to be dropped; stock Django needs it as we do.
+# Closes each server connection after one client, because an open one prevents dropping the
+# database. Stock Django needs this too.
 ONCE = "server_lifetime = 0"
 _SESSION = """
     SELECT current_user, current_setting('search_path'), current_setting('lock_timeout'),
@@ -43,7 +43,7 @@ _SESSION = """
 
 
 class Pooler:
-    """A pgbouncer in front of the server; `folder` is for its files and its socket."""
+    """A pgbouncer in front of the server. `folder` holds its files and its socket."""
 
     def __init__(self, program: str, folder: Path, project: Project) -> None:
         self._program = program
@@ -54,21 +54,21 @@ class Pooler:
         self._account.own(folder)
 
     def start(self, *settings: str, mode: str = "session") -> None:
-        """Have the project use it from now on."""
+        """Start it, and configure the project to use it."""
         params = self._project.server.params
         where = {"host": params["host"], "port": params["port"], "folder": self._folder}
         config = _CONFIG.format(**where, mode=mode, settings="\n".join(settings))
         (self._folder / "config").write_text(config)
         (self._folder / "users").write_text(f'"{params["user"]}" ""\n')
         how: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        if self._account.is_foreign:  # It does not run as root.
+        if self._account.is_foreign:  # pgbouncer refuses to run as root.
             how |= {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
         self._process = subprocess.Popen([self._program, self._folder / "config"], **how)
         wait_for((self._folder / f".s.PGSQL.{params['port']}").exists, "pgbouncer to listen")
         self._project.configure(f'DATABASES["default"]["HOST"] = {str(self._folder)!r}')
 
     def stop(self) -> None:
-        """End it and its connections; the project uses the server again."""
+        """Stop it, and configure the project to use the server again."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=30)
@@ -76,14 +76,14 @@ class Pooler:
             self._project.configure(f'DATABASES["default"]["HOST"] = {host!r}')
 
     def session(self, database: str) -> tuple[Any, ...]:
-        """Return what a client finds set that has set nothing."""
+        """Return settings of a new client's session."""
         params = {**self._project.server.params, "host": str(self._folder), "dbname": database}
         with psycopg.connect(**params, autocommit=True) as connection:
             return connection.execute(_SESSION).fetchone() or ()
 
     @property
-    def passes_options_on(self) -> bool:
-        """Whether this pgbouncer knows what a client gives as `options`."""
+    def forwards_options(self) -> bool:
+        """Whether this version forwards `options` of clients."""
         version = subprocess.check_output([self._program, "--version"], text=True).split()[1]
         major, minor, *_ = version.split(".")
         return (int(major), int(minor)) >= (1, 20)
@@ -94,7 +94,7 @@ def pooler(project: Project) -> Iterator[Pooler]:
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
     if program is None:
         pytest.fail("pgbouncer is missing: apt install pgbouncer", pytrace=False)
-    # A socket's path must be short.
+    # The path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="pgbouncer-", dir="/tmp") as folder:
         pooler = Pooler(program, Path(folder), project)
         yield pooler
@@ -134,14 +134,14 @@ DYING = """
 
 @pytest.fixture
 def pooled(project: Project) -> Project:
-    """A project that records in which process, database and schema its tests are."""
+    """A project whose tests record their process, database and schema."""
     project.tests(TESTS)
     project.tests(DYING, module="test_dying")
     return project
 
 
-def ours(project: Project, database: str | None = None) -> list[str]:
-    """List the schemas of a database, by default the project's, that are not the project's."""
+def runs_schemas(project: Project, database: str | None = None) -> list[str]:
+    """List the schemas of runs in a database, by default in the project's own."""
     made = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^test'"
     return [name for (name,) in project.query(made, database=database or project.name)]
 
@@ -157,9 +157,9 @@ WHERE = "library.test_generated"
 
 
 @pytest.mark.parametrize(("options", "mode"), SESSIONS)
-def test_a_pooler_of_sessions(pooled: Project, pooler: Pooler, options: str, mode: str) -> None:
-    """Whatever it does with startup options, each worker has a schema of its own."""
-    if options == "tracking" and not pooler.passes_options_on:
+def test_session_pooling(pooled: Project, pooler: Pooler, options: str, mode: str) -> None:
+    """Each worker has its own schema, however the pooler handles startup options."""
+    if options == "tracking" and not pooler.forwards_options:
         pytest.skip("this pgbouncer cannot pass options on")
     pooler.start(*POOLERS[options])
     if mode == "current":
@@ -167,7 +167,7 @@ def test_a_pooler_of_sessions(pooled: Project, pooler: Pooler, options: str, mod
     pooled.run(*MODES[mode], WHERE).passed()
     lines = pooled.records("is")
     assert len(lines) == 4
-    # Programs that tests start would be refused like a run that is not told apart.
+    # PGOPTIONS is set only if the pooler accepts it.
     assert {line["is_told"] for line in lines} == {options == "tracking"}
     places = {(line["process"], *line["where"]) for line in lines}
     assert len({schema for *_, schema in places}) == len(places)
@@ -176,13 +176,13 @@ def test_a_pooler_of_sessions(pooled: Project, pooler: Pooler, options: str, mod
     pooler.stop()
     if mode == "current":
         assert pooled.databases() == [pooled.name]
-        assert ours(pooled) == []
+        assert runs_schemas(pooled) == []
         pooled.drop_database()
     assert pooled.databases() == []
 
 
-def test_a_pooler_that_keeps_connections(pooled: Project, pooler: Pooler) -> None:
-    """A database that they use cannot be removed, as under stock: it stays, and a line says so."""
+def test_a_pooler_that_keeps_connections_open(pooled: Project, pooler: Pooler) -> None:
+    """The database cannot be dropped, as in stock Django, and a line says so."""
     pooler.start()
     result = pooled.run(*PARALLEL, WHERE).passed()
     assert f"Database {pooled.test_name!r} is left for the next run to remove" in result.stdout
@@ -195,34 +195,34 @@ def test_a_pooler_that_keeps_connections(pooled: Project, pooler: Pooler) -> Non
 
 @pytest.mark.parametrize("mode", [PARALLEL, CURRENT], ids=["parallel", "current"])
 def test_a_run_that_is_killed_behind_a_pooler(pooled: Project, pooler: Pooler, mode: Mode) -> None:
-    """The pooler ends its sessions, so the next run takes it for dead and cleans up."""
+    """The pooler closes the sessions of the killed run, so the next run cleans up."""
     pooler.start(ONCE)
     pooled.create_database()
     assert pooled.run(*mode, "library.test_dying").code < 0
-    left = ours(pooled, pooled.name if mode == CURRENT else pooled.test_name)
+    left = runs_schemas(pooled, pooled.name if mode == CURRENT else pooled.test_name)
     left = [name for name in left if name.startswith("test_w")]
     assert len(left) == 2
     result = pooled.run(*mode, WHERE).passed()
     assert all(name in result.stdout for name in left)
     assert pooled.databases() == [pooled.name]
-    assert ours(pooled) == []
+    assert runs_schemas(pooled) == []
     pooler.stop()
     pooled.drop_database()
 
 
 @pytest.mark.parametrize("settings", [[], [ONCE]], ids=["kept", "once"])
-def test_a_pooler_of_transactions(pooled: Project, pooler: Pooler, settings: list[str]) -> None:
-    """Sessions that clients share do not show who is alive: refused before anything is made."""
+def test_transaction_pooling(pooled: Project, pooler: Pooler, settings: list[str]) -> None:
+    """The run refuses to start: sessions shared by clients cannot hold leases."""
     pooled.create_database()
     pooler.start(*settings, mode="transaction")
     before = pooler.session(pooled.name)
     for mode in (SERIAL, CURRENT):
         pooled.run(*mode, WHERE).failed("CommandError: The connection leads to a pooler")
         assert pooled.databases() == [pooled.name]
-        assert ours(pooled) == []
-        # The next client may be given the same sessions.
+        assert runs_schemas(pooled) == []
+        # The next client may get the same sessions.
         assert [pooler.session(name) for name in ("postgres", pooled.name)] == [before, before]
-    if settings:  # As under stock: no lease guards clone databases.
+    if settings:  # As in stock Django: clone databases need no lease.
         pooled.run("--isolation", "database", WHERE).passed()
     pooler.stop()
     pooled.drop_database()

@@ -1,4 +1,4 @@
-"""Handlers of post_migrate are connected, and called, where they are with stock Django."""
+"""Handlers of post_migrate are connected and called as in stock Django."""
 
 import pytest
 
@@ -13,7 +13,7 @@ MANAGEMENT = """
 
     post_migrate.connect(make, dispatch_uid="make")
 """
-# The second is of an app that only tests install.
+# The second app is installed by tests only.
 IMPORTED = """
     from django.test import modify_settings
 
@@ -40,12 +40,12 @@ IMPORTED = """
     ids=["spawn", "keepdb", "snapshot"],
 )
 def test_management_packages_are_imported(project: Project, mode: Mode, method: str) -> None:
-    """Where `migrate` does not run, and where a reset takes the place of `flush`."""
+    """Also if `migrate` does not run, and if a reset replaces `flush`."""
     project.write("library/management/__init__.py", MANAGEMENT)
     project.write("later/management/__init__.py", "")
     project.write("later/__init__.py", "")
     project.tests(IMPORTED)
-    # Discovery in the folder of the app would import its packages.
+    # Discovery in the app's folder would import its packages.
     for _ in range(1 if method == "spawn" else 2):
         run = project.run(*mode, "library.test_generated", env={"START_METHOD": method})
         run.passed()
@@ -53,8 +53,8 @@ def test_management_packages_are_imported(project: Project, mode: Mode, method: 
         project.drop_database(project.test_name)
 
 
-# The first makes a row, a trigger and an entry in memory. The second depends on what Django's own
-# have made so far: the app is between theirs, and so is the handler.
+# The first handler creates a row, a trigger and an entry in memory. The second depends on the rows
+# that Django's own handlers have created so far, as its app is between theirs.
 HANDLERS = """
     from django.apps import AppConfig
     from django.db.models.signals import post_migrate
@@ -139,8 +139,8 @@ def with_handlers(project: Project) -> Project:
 
 @pytest.mark.versions
 @pytest.mark.parametrize("handlers", ["make", "make grant"])
-def test_handlers_are_called_as_with_stock(project: Project, handlers: str) -> None:
-    """As often, in the same states, to the same effect."""
+def test_handlers_are_called_as_in_stock_django(project: Project, handlers: str) -> None:
+    """The same number of calls, with the same state and effects."""
     with_handlers(project).tests(SEEN)
     recorded = []
     for mode in (WITH_STOCK, SERIAL):
@@ -161,7 +161,7 @@ MADE = """
         is_first = True
         def check(self):
             self.assertEqual([one.name for one in Author.objects.all()], ["made"])
-            # As with stock Django, what is spawned has nothing in memory at first.
+            # As in stock Django, a spawned worker has nothing in memory at first.
             if not (A.is_first and os.environ["START_METHOD"] == "spawn"):
                 self.assertEqual(CACHE, {"author": "made"})
             A.is_first = False
@@ -184,8 +184,8 @@ STRATEGIES = {
 @pytest.mark.parametrize(
     "place", ["serial", "parallel", "spawn", "kept", "clones", "current", *STRATEGIES]
 )
-def test_what_handlers_make_is_made_again(project: Project, place: str) -> None:
-    """Rows, triggers and what is in memory, wherever a worker's tables are."""
+def test_effects_of_handlers_are_restored(project: Project, place: str) -> None:
+    """Rows, triggers and objects in memory are restored in every isolation mode."""
     with_handlers(project).tests(MADE)
     mode = {"serial": SERIAL, "current": (*PARALLEL, "--host-database", "current")}.get(place)
     mode = PARALLEL if mode is None else mode
@@ -229,14 +229,14 @@ ALTERED = """
 """
 
 
-def test_what_handlers_alter_stays(project: Project) -> None:
-    """Before the next class, a fresh schema takes the place of one that a test has altered."""
+def test_changes_of_handlers_to_the_structure_stay(project: Project) -> None:
+    """A schema that a test has altered is replaced before the next class."""
     project.write("library/apps.py", ALTERING)
     project.configure(SETTINGS)
     project.tests(ALTERED)
     project.run("--keepdb", "library.test_generated").passed()
     told = [line["number"] - line["tests"] for line in project.records("told")]
-    # A test that tells nothing, and another call for the fresh schema.
+    # Class C runs an additional test, and the handler is called once more for the new schema.
     assert told == [0, 0, 0, 0, 0, 0, 2, 2]
     project.drop_database(project.test_name)
 
@@ -259,8 +259,8 @@ REPEATED = """
 """
 
 
-def test_handlers_leave_what_is_kept(project: Project) -> None:
-    """They are called, but what they make once more is undone, and no reason to fail."""
+def test_handlers_do_not_change_a_pool(project: Project) -> None:
+    """They are called, but their writes are rolled back, and their errors do not fail the run."""
     project.write("library/apps.py", REPEATED)
     project.configure(SETTINGS)
     tests = """

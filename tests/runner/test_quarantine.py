@@ -1,9 +1,9 @@
-"""Tests that are known to be flaky run alone, after all others, where that is asked for."""
+"""--quarantine-flaky: flaky tests run alone, after all others."""
 
 from ..project import PARALLEL, Mode, Project, each_mode
 from .recording import TOGETHER, run
 
-# The flaky test is first in the suite, and takes longest.
+# The flaky test is the first in suite order, and the longest.
 TESTS = """
     class Flaky(Recording, TestCase):
         def test_beside(self): pass
@@ -22,12 +22,12 @@ SUITE = ["Flaky.test_beside", FLAKY, "Other.test_it", "Third.test_it"]
 
 
 @each_mode
-def test_a_flaky_test_is_run_alone_after_all_others(project: Project, mode: Mode) -> None:
-    """Whichever kind of run has seen it fail and pass; and in several runs, though it passes."""
+def test_a_flaky_test_runs_alone_after_all_others(project: Project, mode: Mode) -> None:
+    """It does so in several runs, although it passes, and whichever run recorded it as flaky."""
     project.tests(TESTS.format(condition="times('flaky') == 1"))
     found = run(project, *mode, "--retries", "1").passed()
     assert found.tests.count(FLAKY) == 2
-    # Where that is not asked for, the test is run where it would be anyhow: as the longest, first.
+    # Without the option, it starts early as the longest test.
     found = run(project, *PARALLEL, env=TOGETHER).passed()
     assert sorted(found.tests) == sorted(SUITE)
     assert found.tests.index(FLAKY) < 3
@@ -37,14 +37,14 @@ def test_a_flaky_test_is_run_alone_after_all_others(project: Project, mode: Mode
         assert sorted(found.tests) == sorted(SUITE)
         assert found.tests[-1] == FLAKY
         assert not found.met[FLAKY]
-        # The rest of its class stays where it is.
+        # The rest of its class keeps its place.
         assert found.tests.index("Flaky.test_beside") < 3
-    # Without workers nothing runs beside it anyhow, and it keeps its place.
+    # In a serial run it is alone anyway, and keeps its place.
     assert run(project, "--quarantine-flaky").passed().tests == SUITE
 
 
-def test_what_fails_always_is_not_flaky(project: Project) -> None:
-    """Nor is what passes: it has to do both with the same code."""
+def test_a_test_that_always_fails_is_not_flaky(project: Project) -> None:
+    """A flaky test both failed and passed with the same code."""
     project.tests(TESTS.format(condition=True))
     run(project, *PARALLEL, "--retries", "1").failed()
     found = run(project, *PARALLEL, "--quarantine-flaky", env=TOGETHER).failed()

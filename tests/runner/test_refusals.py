@@ -1,4 +1,4 @@
-"""Bad input gets one clear error, a non-zero exit, and nothing is lost."""
+"""Invalid input causes one clear error and a non-zero exit code, and nothing is lost."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def refused(project: Project, *arguments: str, saying: str, stdin: str = "") -> 
     return result
 
 
-# Settings and arguments. What is said of values of settings is in tests/unit/test_settings.py.
+# Settings, arguments, error. tests/unit/test_settings.py has the errors of single settings.
 CLONES_IN_CURRENT = "Use --isolation schema or --host-database test"
 WRONG: list[tuple[str, Mode, str]] = [
     (
@@ -54,7 +54,7 @@ WRONG: list[tuple[str, Mode, str]] = [
 def test_a_wrong_setting(
     shared_project: Project, setting: str, arguments: Mode, saying: str
 ) -> None:
-    """Found before anything is created, in the settings or, as argparse says, in an option."""
+    """The error comes before anything is created. Errors of options are argparse's."""
     shared_project.tests(TESTS)
     shared_project.configure(f"SCHEMA_RUNNER = {setting}")
     result = refused(shared_project, *arguments, saying=saying)
@@ -62,8 +62,8 @@ def test_a_wrong_setting(
     assert shared_project.databases() == []
 
 
-def test_the_command_line_settles_what_settings_contradict(project: Project) -> None:
-    """Workers go by what the run has settled, not by the settings alone."""
+def test_options_override_contradictory_settings(project: Project) -> None:
+    """Workers use the resolved options of the run, not the settings alone."""
     project.configure('SCHEMA_RUNNER = {"ISOLATION": "database", "HOST_DATABASE": "current"}')
     project.tests(f"{TESTS}class Alike(Any): pass\n")
     project.run(*PARALLEL, "--host-database", "test").passed()
@@ -78,7 +78,7 @@ def same(project: Project) -> Project:
 
 
 def test_test_name_equal_to_name(same: Project) -> None:
-    """Stock Django with --noinput would drop the database with its rows; this refuses."""
+    """The run refuses to start. Stock Django with --noinput would drop the project's database."""
     same.create_database()
     with same.host(same.name) as connection:
         connection.execute("CREATE TABLE precious (n int); INSERT INTO precious VALUES (1)")
@@ -90,19 +90,19 @@ def test_test_name_equal_to_name(same: Project) -> None:
 
 
 def test_test_name_equal_to_name_that_does_not_exist(same: Project) -> None:
-    """There is nothing to lose: the database is made, marked and removed, every time."""
+    """The database is created, marked and dropped by every run."""
     same.run().passed()
     same.run("--keepdb").passed()
     assert same.databases() == [same.name]
     same.run("--clear-pools").passed()
     assert same.databases() == []
-    # What a failing migration has made is removed too, so that the next run can work.
+    # A run with a failing migration drops it too, so that the next run can work.
     same.migration("0002_more", "0001_initial", 'migrations.RunSQL("SELECT 1 / 0")')
     assert "division by zero" in same.run().stderr
 
 
 def test_a_marked_database_in_use(same: Project) -> None:
-    """Where TEST NAME is NAME, what was put into a kept database is not removed either."""
+    """If TEST NAME is NAME, a kept database that contains other objects is not dropped."""
     same.run("--keepdb").passed()
     with same.host(same.name) as connection:
         for schema in ("public", "app"):
@@ -113,8 +113,8 @@ def test_a_marked_database_in_use(same: Project) -> None:
     same.drop_database()
 
 
-def test_what_is_put_into_the_project_s_database_during_a_run_stays(same: Project) -> None:
-    """A database that did not exist when the run began may be in use when it ends."""
+def test_objects_created_during_a_run_stay(same: Project) -> None:
+    """The run created the database, but it is in use when the run ends."""
     same.tests(
         "class Using(TransactionTestCase):\n"
         "    def test_it(self): query('CREATE TABLE public.precious (n int)')\n"
@@ -126,8 +126,8 @@ def test_what_is_put_into_the_project_s_database_during_a_run_stays(same: Projec
     same.drop_database()
 
 
-def test_another_alias_s_database(project: Project) -> None:
-    """A test database with the name of some other database in DATABASES is that database."""
+def test_the_database_of_another_alias(project: Project) -> None:
+    """The test database has the name of another database in DATABASES."""
     project.create_database(project.test_name)
     other = f'{{**DATABASES["default"], "NAME": {project.test_name!r}}}'
     project.configure(f'DATABASES["other"] = {other}')
@@ -143,16 +143,16 @@ SPELLINGS: dict[str, dict[str, object]] = {
     "another path": {"HOST": "linked"},
     "a service": {"NAME": "", "HOST": "", "OPTIONS": {"service": "named"}},
     "the environment": {"NAME": "", "HOST": "", "OPTIONS": {"service": "nameless"}},
-    # It cannot be asked, so it may be the same.
+    # This server cannot be asked, so it may be the same one.
     "a server that does not answer": {"HOST": "127.0.0.1", "PORT": "1"},
 }
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
-def test_another_alias_s_database_however_it_is_spelled(
+def test_the_database_of_another_alias_with_other_parameters(
     project: Project, spelling: dict[str, object]
 ) -> None:
-    """The server knows which database it is."""
+    """The run asks the server which database it is."""
     params = project.server.params
     (project.folder / "linked").symlink_to(params["host"])
     where = "\n".join(f"{key}={params[key]}" for key in ("host", "port", "user"))
@@ -177,17 +177,17 @@ def test_another_alias_s_database_however_it_is_spelled(
 MIRRORS = [
     ("{'default'}", {"default": "default"}, "default", "Mirror an alias that has no MIRROR"),
     ("'__all__'", {"one": "two", "two": "one"}, "one", "Mirror an alias that has no MIRROR"),
-    # It would get the name of "two" before that one gets another.
+    # Its NAME would be that of "two" before "two" gets its test database.
     ("'__all__'", {"one": "two", "two": "default"}, "one", "Mirror an alias that has no MIRROR"),
     ("{'one'}", {"one": "default"}, "one", "Add 'default' to the `databases` of the test"),
 ]
 
 
 @pytest.mark.parametrize(("databases", "mirrors", "alias", "way_out"), MIRRORS)
-def test_a_mirror_of_no_test_database(
+def test_a_mirror_without_a_test_database(
     project: Project, databases: str, mirrors: dict[str, str], alias: str, way_out: str
 ) -> None:
-    """Under stock Django such tests work in the project's own database."""
+    """In stock Django, such tests use the project's own database."""
     for name, primary in mirrors.items():
         project.configure(
             f"DATABASES[{name!r}] = DATABASES['default'] | {{'TEST': {{'MIRROR': {primary!r}}}}}"
@@ -207,8 +207,8 @@ def test_a_mirror_of_no_test_database(
     )
 
 
-def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:
-    """With stock's prompt: "no" leaves it, "yes" and --noinput replace it."""
+def test_an_unmarked_database_causes_a_prompt(project: Project) -> None:
+    """Django's prompt appears: "no" leaves the database, "yes" and --noinput replace it."""
     project.tests(TESTS)
     project.create_database(project.test_name)
     with project.host() as connection:
@@ -224,7 +224,7 @@ def test_a_database_that_is_not_ours_is_asked_about(project: Project) -> None:
 
 
 def test_a_server_that_does_not_answer(project: Project) -> None:
-    """One error that names the setting, without the password."""
+    """One error names the setting, without the password."""
     nowhere = {"HOST": "127.0.0.1", "PORT": "1", "PASSWORD": "s3cret"}
     project.configure(f'DATABASES["default"] |= {nowhere}')
     project.tests(TESTS)
@@ -233,8 +233,8 @@ def test_a_server_that_does_not_answer(project: Project) -> None:
     assert "s3cret" not in result.output
 
 
-def test_no_right_to_create_databases(project: Project) -> None:
-    """Stock Django's exit code, and what to do: the GRANT, or `current` mode."""
+def test_a_role_without_createdb(project: Project) -> None:
+    """The exit code is that of stock Django, and the error has the SQL to run."""
     role = f"{project.name}_poor"
     project.configure(f'DATABASES["default"]["USER"] = {role!r}')
     project.tests(TESTS)
@@ -246,7 +246,7 @@ def test_no_right_to_create_databases(project: Project) -> None:
 
 
 def test_a_fixture_that_does_not_exist(project: Project) -> None:
-    """Found before migrating, and named together with the setting."""
+    """The error comes before migrations, and names the setting."""
     project.configure('SCHEMA_RUNNER = {"FIXTURES": ["nowhere"]}')
     tells = "migrations.RunPython(lambda apps, editor: open('migrated', 'w').close())"
     project.migration("0002_tells", "0001_initial", tells)
@@ -260,7 +260,7 @@ def test_a_fixture_that_does_not_exist(project: Project) -> None:
 
 
 def test_a_server_that_is_too_old(project: Project) -> None:
-    """For the project's own database backend, which may need a newer one than Django does."""
+    """Third-party backends may require a newer server than Django does."""
     project.write(
         "oldbackend/base.py",
         """
@@ -292,32 +292,32 @@ def crowded(project: Project) -> Iterator[Project]:
 
 
 def allowed(project: Project, *arguments: str) -> tuple[str, int]:
-    """Return the line that says how many workers there are, and how many have run tests."""
+    """Return the line about the number of workers, and the number of clones."""
     result = project.run(*arguments).passed()
     (line,) = re.findall("^--parallel .*$", result.stdout, re.MULTILINE) or [""]
     return line, result.stderr.count("Cloning test database")
 
 
 def test_more_workers_than_connections(crowded: Project) -> None:
-    """There are as many as --parallel auto would have at most, and one line says so."""
+    """The number is limited as with --parallel auto, and one line says so."""
     assert allowed(crowded, "--parallel", "5") == (
         "--parallel 5: 2 workers, because the server has connections for 2 at most.",
         2,
     )
     assert allowed(crowded, "--parallel", "2") == ("", 2)
     with crowded.maintenance() as connection:
-        # One has the lease, and the other tests.
+        # One connection for the lease, one for the tests.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded CONNECTION LIMIT 2")
         line = "--parallel 5: no workers, because the server has connections for 1 at most."
         assert allowed(crowded, "--parallel", "5") == (line, 0)
-        # Such a limit does not bind a superuser.
+        # CONNECTION LIMIT does not apply to superusers.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded SUPERUSER")
     assert allowed(crowded, "--parallel", "5") == ("", 5)
     assert crowded.databases() == []
 
 
-def test_more_workers_than_the_database_takes(crowded: Project) -> None:
-    """In `current` mode the project's database can have a limit of its own."""
+def test_more_workers_than_connections_to_the_database(crowded: Project) -> None:
+    """The project's own database can have its own CONNECTION LIMIT."""
     role = f"{crowded.name}_crowded"
     with crowded.maintenance() as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")

@@ -1,4 +1,4 @@
-"""Tests that commit cost what they have dirtied, and leave what stock Django's flush leaves."""
+"""Resets after tests that commit: the result is that of stock Django's flush."""
 
 import pytest
 
@@ -26,7 +26,7 @@ COMMITTED = """
         test_a = test_b = test_c = check
     class Other(Committed): pass
 
-    # A table without a model, or an unmanaged one, stays as tests leave it.
+    # Tables without a managed model are not reset.
     class Unmanaged(TransactionTestCase):
         expected = 0
         def check(self):
@@ -36,8 +36,8 @@ COMMITTED = """
 
         test_a = test_b = test_c = check
 """
-# Rows of a thread, of another process, of a function of the server, of a test that has flushed by
-# itself, of a transaction that stays open; and a connection that nothing knows of any more.
+# Rows written by a thread, another process, a function, a test that flushes, and an open
+# transaction; and a connection that is no longer referenced.
 WRITTEN = """
     import subprocess
 
@@ -87,12 +87,12 @@ WRITTEN = """
 
 @each_mode
 def test_committed_rows_are_gone(project: Project, mode: Mode) -> None:
-    """After each test, whatever has written them; what post_migrate makes is there, as stock's."""
+    """After each test, rows are gone whoever wrote them, and those of post_migrate are back."""
     project.migration("0002_statements", "0001_initial", STATEMENTS)
     project.tests(COMMITTED)
     project.tests(WRITTEN, module="test_written")
     result = project.run(*mode).passed()
-    # The run goes on without the connection, and names the test that left it.
+    # The run continues without the connection, and names the test.
     assert "library.test_written.Left.test_leave left a connection idle" in result.output
     if mode == SERIAL:
         project.run("library.test_generated", *WITH_STOCK).passed()
@@ -114,14 +114,14 @@ SEEDS = """
 
 @pytest.fixture
 def seeded(project: Project) -> Project:
-    """A project with rows of a migration, of a fixture and of a seeder; one refers to another."""
+    """A project with rows of a migration, a fixture and a seeder, which refer to each other."""
     project.migration("0002_rows", "0001_initial", f"migrations.RunSQL({ROWS!r})")
     project.write("library/fixtures/authors.json", FIXTURE)
     project.write("library/seeds.py", SEEDS)
     return project
 
 
-LEFT = {
+REMAINING = {
     "selective": ["from a fixture", "needed"],
     "reference": ["from a fixture", "migrated", "needed"],
     "django": [],
@@ -142,17 +142,17 @@ FOUND = """
         test_a = test_b = test_c = check
     class B(A): pass
 """
-# In clone databases, in the project's database, in schemas that are built or read.
+# In clones, in the project's database, and in schemas from migrations or snapshots.
 PLACES = ["serial", "parallel", "clones", "current", "migrate", "snapshot", "spawn"]
 SETTINGS = {"migrate": '"STRATEGY": "migrate"', "snapshot": '"SNAPSHOT_DIR": "kept"'}
-KINDS = [(place, reset) for place in PLACES for reset in ("selective", "reference")]
+CASES = [(place, reset) for place in PLACES for reset in ("selective", "reference")]
 
 
 @pytest.mark.parametrize(
-    ("place", "reset"), [*KINDS, ("serial", "django"), ("parallel", "django")]
+    ("place", "reset"), [*CASES, ("serial", "django"), ("parallel", "django")]
 )
 def test_reference_data_survives(seeded: Project, place: str, reset: str) -> None:
-    """Rows of FIXTURES and SEEDERS, and those they refer to; with "reference" all there were."""
+    """FIXTURES, SEEDERS and the rows they refer to remain; with "reference" all initial rows."""
     mode = SERIAL if place in ("serial", "snapshot") else PARALLEL
     seeded.configure(f"{SEEDED.format(reset)}    SCHEMA_RUNNER |= {{{SETTINGS.get(place, '')}}}")
     if place == "clones":
@@ -160,7 +160,7 @@ def test_reference_data_survives(seeded: Project, place: str, reset: str) -> Non
     if place == "current":
         seeded.create_database()
         mode = (*PARALLEL, "--host-database", "current")
-    seeded.tests(FOUND.format(LEFT[reset]))
+    seeded.tests(FOUND.format(REMAINING[reset]))
     for _ in range(2 if place == "snapshot" else 1):
         method = "spawn" if place == "spawn" else "fork"
         seeded.run(*mode, env={"START_METHOD": method}).passed()
@@ -169,7 +169,7 @@ def test_reference_data_survives(seeded: Project, place: str, reset: str) -> Non
 
 
 def test_an_altered_structure_is_replaced(project: Project) -> None:
-    """Before the next class, by a fresh schema of the same name in the state after a flush."""
+    """Before the next class, a new schema in the state after a flush replaces it."""
     tests = """
         class A(TransactionTestCase):
             def test_alter(self):
@@ -186,7 +186,7 @@ def test_an_altered_structure_is_replaced(project: Project) -> None:
                 Book.objects.create(title="x", author=Author.objects.create(name="x"))
     """
     project.tests(tests)
-    # What is kept is as it should be, too.
+    # Schemas in a pool are replaced, too.
     for options in (PARALLEL, ["--keepdb"], ["--keepdb"]):
         project.run(*options).passed()
     project.drop_database(project.test_name)
@@ -204,7 +204,7 @@ COUNTED = """
 
     COUNTED, FOUND = [], []
     connection.execute_wrappers.append(count)
-    # None, or one that makes no row, or one that depends on what is there by the second of 3 apps.
+    # No handler, one that creates no rows, or one that depends on rows, for the second of 3 apps.
     if handler := {handler}:
         post_migrate.connect(handler, sender=apps.get_app_config("auth"), weak=False)
 
@@ -237,12 +237,12 @@ COUNTED = """
         ),
     ],
 )
-def test_django_s_own_handlers_are_called_once(
+def test_django_s_handlers_are_called_once(
     project: Project, handler: str, found: list[int]
 ) -> None:
-    """Once for each state of what they can see, and once more if there are other handlers.
+    """Django's handlers are called once for each state, and once more if there are other handlers.
 
-    What comes after a handler that depends on them is called each time: here for one of 3 apps.
+    Handlers after one that depends on them are called each time: here for one of 3 apps.
     """
     project.tests(COUNTED.format(handler=handler, found=found))
     project.run().passed()
@@ -271,14 +271,14 @@ OWN_TEARDOWN = """
 
 @pytest.mark.parametrize(("reset", "more"), [("selective", OWN_TEARDOWN), ("reference", "")])
 def test_sequences_stay_above_rows(seeded: Project, reset: str, more: str) -> None:
-    """With reset_sequences the others begin anew, in all teardowns that ask for it."""
+    """reset_sequences restarts sequences above existing rows, in any teardown."""
     seeded.configure(SEEDED.format(reset))
     seeded.tests(SEQUENCES + more)
     seeded.run().passed()
 
 
 def test_each_test_starts_as_the_first_did(seeded: Project) -> None:
-    """With "reference": rows, sequences, tables without models; nothing is deserialized."""
+    """With "reference": rows, sequences and unmanaged tables; nothing is deserialized."""
     seeded.configure(SEEDED.format("reference"))
     table = "CREATE TABLE plain (n serial, t text)"
     seeded.migration("0003_table", "0002_rows", f"migrations.RunSQL({table!r})")

@@ -1,4 +1,4 @@
-"""What passes with stock Django's flush passes with our resets: suites of committing tests."""
+"""Random suites of committing tests that pass with stock Django's flush pass with resets."""
 
 import random
 import re
@@ -14,13 +14,13 @@ SETTINGS = """
     DATABASES["other"]["TEST"] = {"DEPENDENCIES": []}
     DATABASES["twin"] = {**DATABASES["default"], "TEST": {"DEPENDENCIES": []}}
 """
-# A handler that depends on what those of Django's own have made, before another of theirs.
+# A handler between Django's own, which depends on the rows of the first.
 APPS = """
     from django.apps import AppConfig, apps
     from django.db.models.signals import post_migrate
 
     def grant(sender, using, **named):
-        # In tests with available_apps there may be none.
+        # Tests with available_apps may exclude it.
         if not apps.is_installed("django.contrib.auth"): return
         from django.contrib.auth.models import Group, Permission
 
@@ -69,10 +69,10 @@ from django.contrib.sites.models import Site
 from django.core.management import call_command
 from helpers.elsewhere import in_a_thread
 from shop.models import Country, Order
-# Those of all apps but the last, as with stock.
+# Permissions of all apps except the last, as in stock Django.
 CLERKS = 32
 """
-# What a test does or expects; each can be the whole of one, or a line of several.
+# Statements and assertions; a test consists of one or more.
 LINES = [
     "self.assertEqual(Country.objects.count(), 0)",
     "self.assertEqual(Author.objects.count(), 0)",
@@ -111,7 +111,7 @@ LINES = [
     "Country.objects.using('other').create(code='DE')",
     "Author.objects.using('twin').create(name='of the twin')",
 ]
-# What a class is like besides.
+# Attributes of a class.
 TRAITS = [
     *("", "", "reset_sequences = True", "serialized_rollback = True", "fixtures = ['countries']"),
     "available_apps = ['shop', 'library', 'django.contrib.contenttypes']",
@@ -125,12 +125,12 @@ OUTCOME = re.compile(
 )
 
 
-def make_class(choose: random.Random, name: str) -> str:
+def random_class(choose: random.Random, name: str) -> str:
     base = choose.choice(["TransactionTestCase"] * 5 + ["TestCase"])
     trait = choose.choice(TRAITS if base == "TransactionTestCase" else TRAITS[:1])
     text = "@override_settings(SITE_ID=2)\n" if choose.random() < 0.15 else ""
     text += f"class {name}({base}):\n    {trait}\n"
-    # A thread would wait for what a TestCase has not committed.
+    # A thread would block on rows that a TestCase has not committed.
     possible = [line for line in LINES if base != "TestCase" or "in_a_thread" not in line]
     for n in range(choose.randint(2, 4)):
         lines = choose.choices(possible, k=choose.randint(1, 3))
@@ -139,7 +139,7 @@ def make_class(choose: random.Random, name: str) -> str:
 
 
 def passing(project: Project, *arguments: str) -> set[tuple[str, str]]:
-    """Run the suite; return the tests that have passed, with their classes first."""
+    """Run the suite; return the class and name of each test that passed."""
     output = project.run("--verbosity", "2", *arguments).stderr
     outcomes = {(name, test): what for test, name, what in OUTCOME.findall(output)}
     assert f"Ran {len(outcomes)} tests" in output, output
@@ -147,8 +147,8 @@ def passing(project: Project, *arguments: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_suite_that_passes_under_stock_passes(project: Project, seed: int) -> None:
-    """Tests that depend on each other, by rows of migrations, fixtures, sequences and so on."""
+def test_a_suite_that_passes_in_stock_django_passes(project: Project, seed: int) -> None:
+    """Tests depend on each other through rows, fixtures, sequences and so on."""
     project.configure(SETTINGS)
     project.write("shop/__init__.py", "")
     project.write("shop/apps.py", APPS)
@@ -157,7 +157,7 @@ def test_a_suite_that_passes_under_stock_passes(project: Project, seed: int) -> 
     project.write("shop/migrations/0001_initial.py", MIGRATION)
     project.write("shop/fixtures/countries.json", FIXTURE)
     choose = random.Random(seed)
-    project.tests(HEAD + "\n".join(make_class(choose, f"C{n:02}") for n in range(20)))
+    project.tests(HEAD + "\n".join(random_class(choose, f"C{n:02}") for n in range(20)))
     expected = passing(project, *WITH_STOCK)
     assert len({name for name, _ in expected}) > 5
     assert expected <= passing(project)

@@ -1,4 +1,4 @@
-"""Runners of tests that choose a class of results, or of suites, by themselves."""
+"""Runners with their own result or suite classes."""
 
 from xml.etree import ElementTree
 
@@ -51,8 +51,8 @@ OUTCOMES = {
 
 
 @each_mode
-def test_a_runner_that_chooses_its_own(project: Project, mode: Mode) -> None:
-    """It writes its reports, time limits hold, and observers are told of each test."""
+def test_a_runner_with_its_own_result_class(project: Project, mode: Mode) -> None:
+    """The runner writes its reports, timeouts apply, and observers receive all events."""
     project.write("runners.py", RUNNERS)
     project.configure('TEST_RUNNER = "runners.Runner"\nTEST_OUTPUT_DIR = "reports"')
     project.tests(TESTS)
@@ -60,7 +60,7 @@ def test_a_runner_that_chooses_its_own(project: Project, mode: Mode) -> None:
     finished = project.records("finished")
     assert {line["test"]: line["outcome"] for line in finished} == OUTCOMES
     assert len(finished) == len(OUTCOMES)
-    # The result is the one that it has chosen.
+    # The runner's own result class is used.
     (result,) = project.records("result")
     assert (result["name"], result["is_ours"]) == ("_XMLTestResult", False)
     found = [
@@ -68,7 +68,7 @@ def test_a_runner_that_chooses_its_own(project: Project, mode: Mode) -> None:
         for report in (project.folder / "reports").glob("*.xml")
         for case in ElementTree.parse(report).iter("testcase")
     ]
-    # It has measured what the test took, not what telling of it did.
+    # The duration is that of the test.
     (slow,) = [case for case in found if case.get("name") == "test_timed_out"]
     assert float(slow.get("time", "0")) > 0.4
     cases = [
@@ -99,7 +99,7 @@ OTHERS = """
     def tell(method, test, text=""): record("told", method=method, test=test.id(), text=text)
     def text_of(err): return "".join(traceback.format_exception(*err))
 
-    # As nose's and testtools' do, it stands before another result.
+    # A wrapper around another result, as in nose and testtools.
     class Wrapper:
         __slots__ = ("inner", "__weakref__")
         def __init__(self, inner): object.__setattr__(self, "inner", inner)
@@ -108,7 +108,7 @@ OTHERS = """
         def addError(self, test, err):
             tell("addError", test, text_of(err))
             self.inner.addError(test, err)
-            # As green's, which are no texts.
+            # Not a text, as in green.
             self.inner.errors[-1] = (test, err[1])
         def addFailure(self, test, err):
             tell("addFailure", test, text_of(err))
@@ -118,7 +118,7 @@ OTHERS = """
             self.inner.addSuccess(test)
     class WrappingTestRunner(unittest.TextTestRunner):
         def _makeResult(self): return Wrapper(super()._makeResult())
-    # As that of django-slowtests.
+    # Like that of django-slowtests.
     class Suite(unittest.TestSuite):
         def run(self, result, debug=False):
             for test in self:
@@ -138,7 +138,7 @@ OTHERS = """
         test_suite = Suite
         def run_suite(self, suite, **kwargs): return WrappingTestRunner(verbosity=0).run(suite)
 
-    # As that of VS Code: what is told of a test is sent at once.
+    # Like that of VS Code: each call is sent at once.
     class SendingResult(unittest.TextTestResult):
         def addSuccess(self, test):
             super().addSuccess(test)
@@ -183,7 +183,7 @@ OTHER_TESTS = """
         def setUpClass(cls): raise ValueError("no set-up")
         def test_it(self): pass
 """
-TOLD = {
+CALLS = {
     "Outcomes.test_passed": ("addSuccess", ""),
     "Outcomes.test_failed": ("addFailure", "AssertionError: as planned"),
     "Outcomes.test_error": ("addError", "ZeroDivisionError: division by zero"),
@@ -195,8 +195,8 @@ TOLD = {
 
 @each_mode
 @pytest.mark.parametrize("runner", ["Whole", "Sending"])
-def test_results_of_others(project: Project, mode: Mode, runner: str) -> None:
-    """They are told all, whatever they are; suites run their tests, in a worker too."""
+def test_third_party_results(project: Project, mode: Mode, runner: str) -> None:
+    """Result classes receive all calls, and suite classes run the tests, also in workers."""
     project.write("runners.py", OTHERS)
     project.tests(OTHER_TESTS)
     result = project.run(*mode, "--testrunner", f"runners.Of{runner}")
@@ -209,10 +209,10 @@ def test_results_of_others(project: Project, mode: Mode, runner: str) -> None:
         for one in project.records("told")
         if one["method"] != "addSubTest"
     ]
-    assert sorted(name for name, *_ in told) == sorted(TOLD)
+    assert sorted(name for name, *_ in told) == sorted(CALLS)
     for name, method, text in told:
-        assert (method, text.rstrip().endswith(TOLD[name][1])) == (TOLD[name][0], True)
-    tests = sorted(f"library.test_generated.{name}" for name in TOLD if "(" not in name)
+        assert (method, text.rstrip().endswith(CALLS[name][1])) == (CALLS[name][0], True)
+    tests = sorted(f"library.test_generated.{name}" for name in CALLS if "(" not in name)
     assert sorted(one["test"] for one in project.records("finished")) == tests
     if runner == "Whole":
         assert sorted(one["test"] for one in project.records("of suite")) == tests
@@ -224,8 +224,8 @@ class Other(DiscoverRunner): ...
 
 
 @pytest.mark.parametrize("ours", [SchemaRunnerMixin, SchemaDiscoverRunner])
-def test_the_mixin_has_to_come_first(ours: type) -> None:
-    """After another runner its methods would not be called."""
+def test_the_mixin_must_come_first(ours: type) -> None:
+    """Behind another runner, the methods of the mixin would not be called."""
     with pytest.raises(TypeError, match="SchemaRunnerMixin, Other"):
         type("Wrong", (Other, ours), {})
     assert type("Right", (ours, Other), {}).mro().index(Other) > 2

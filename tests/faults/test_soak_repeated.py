@@ -1,4 +1,4 @@
-"""Runs in a row on one database: neither the catalog grows, nor the number of connections."""
+"""Consecutive runs on one server: catalogs and sessions do not accumulate."""
 
 import statistics
 import time
@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from ..project import PARALLEL, Project, wait_for
-from . import soaked
+from . import soak
 from .matrix import MODES, sessions
-from .soaked import IS_SOAK
+from .soak import IS_SOAK
 
 RUNS = 60 if IS_SOAK else 3
-# A size is level where the last is no more than this many times, or bytes above, the early one.
+# A size has grown if the last is more than TIMES the early one, and more than BYTES above it.
 TIMES, BYTES = 2, 4 * 2**20
 _SIZES = """
     SELECT pg_database_size(current_database()) AS database,
@@ -23,21 +23,23 @@ _SIZES = """
 
 
 @pytest.mark.parametrize("mode", ["test", "keepdb", "current"])
-def test_row(project: Project, mode: str, record_property: Callable[[str, object], None]) -> None:
-    """What is measured is the database that all the runs use: the server's, or their own."""
+def test_repeated_runs(
+    project: Project, mode: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Measured is a database that all runs use: `postgres`, the host database or the project's."""
     flags = (*MODES[mode].flags, *PARALLEL)
     taken, sizes = list[float](), list[tuple[int, ...]]()
-    with soaked.unchanged(project):
+    with soak.unchanged(project):
         measured = {"test": "postgres", "keepdb": project.test_name, "current": project.name}[mode]
         for _ in range(RUNS):
             begun = time.monotonic()
-            soaked.run(project, *flags, env={})
+            soak.run(project, *flags, env={})
             taken.append(time.monotonic() - begun)
             sizes.extend(project.query(_SIZES, database=measured))
             with project.maintenance() as maintenance:
                 wait_for(lambda: not sessions(maintenance), "the sessions of the run to end")
         if "--keepdb" in flags:
-            soaked.run(project, "--clear-pools", env={})
+            soak.run(project, "--clear-pools", env={})
     some = max(1, RUNS // 6)
     early, late = sizes[some - 1], sizes[-1]
     ratio = statistics.median(taken[-some:]) / statistics.median(taken[:some])

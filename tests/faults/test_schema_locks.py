@@ -1,4 +1,4 @@
-"""Locks of others in a worker's schema: a reset waits a little, then names who holds them."""
+"""Sessions that hold locks in a worker's schema: a reset waits briefly, then names them."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..project import PARALLEL, SERIAL, Mode, Project, Result, address
 VIEW = """migrations.RunSQL(
     "CREATE MATERIALIZED VIEW names AS SELECT name FROM library_author"
 )"""
-# A test, and what somebody else does with the worker's schema until the end of the class.
+# After the test, `statements` run in another session, which ends with the class.
 HOLDING = """
     import psycopg
 
@@ -39,7 +39,7 @@ HOLDING = """
 """
 REWRITTEN = """
     class AFirst(Holding):
-        '''Keys are adopted by a trigger, in the first reset alone.'''
+        '''Only the first reset adopts the keys of rows that post_migrate creates.'''
         statements = ["SELECT FROM SCHEMA.auth_permission"]
 
     class Exclusive(Holding):
@@ -66,8 +66,8 @@ RESTORED = """
 HOLDER = "process \\d+ of \\w+ \\(onlooker\\), which is idle in transaction: "
 
 
-def blamed(result: Result) -> dict[str, str]:
-    """Map the classes that have failed to what is said of who is in the way."""
+def lock_holders_by_class(result: Result) -> dict[str, str]:
+    """Map each failed class to the lock holders that its error names."""
     _, *errors = re.split(r"^=+$", result.stderr, flags=re.M)
     found = {}
     for error in errors:
@@ -77,14 +77,14 @@ def blamed(result: Result) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("reset", ["selective", "reference"])
-def test_whoever_reads_fails_a_reset_and_is_named(project: Project, reset: str) -> None:
-    """It is done again before the next class, which finds everything in order."""
+def test_a_lock_holder_fails_a_reset_and_is_named(project: Project, reset: str) -> None:
+    """The next class starts with a new reset, and finds the schema in order."""
     project.migration("0002_view", "0001_initial", VIEW)
     project.configure(f"SCHEMA_RUNNER = {{'RESET': {reset!r}}}")
-    # Views are restored from a template.
+    # Materialized views are restored from a template only.
     cases, mode = (RESTORED, PARALLEL) if reset == "reference" else (REWRITTEN, SERIAL)
     project.tests(HOLDING + cases)
-    found = blamed(project.run(*mode).failed())
+    found = lock_holders_by_class(project.run(*mode).failed())
     names = {"View", "Sequence"} if reset == "reference" else {"AFirst", "Exclusive", "Large"}
     assert found.keys() == names
     assert all(re.match(HOLDER, text) for text in found.values()), found
@@ -92,7 +92,7 @@ def test_whoever_reads_fails_a_reset_and_is_named(project: Project, reset: str) 
 
 PREPARED = """
     class Own(Holding):
-        '''It is in no other schema, so that nobody but a test can have prepared it.'''
+        '''It locks this schema only, so a test must have prepared it.'''
         statements = ["LOCK TABLE SCHEMA.library_author", "PREPARE TRANSACTION 'own SCHEMA'"]
 
     class Others(Holding):
@@ -107,7 +107,7 @@ PREPARED = """
     class ZLast(SimpleTestCase):
         databases = {"default"}
         def test_it(self):
-            '''Prepare what no reset comes after.'''
+            '''Prepare a transaction after which there is no reset.'''
             with connection.cursor() as cursor:
                 cursor.execute("BEGIN; INSERT INTO library_author (name) VALUES ('x')")
                 cursor.execute(f"PREPARE TRANSACTION 'last {os.getpid()}'")
@@ -118,7 +118,10 @@ PREPARED = """
 def test_prepared_transactions(
     postgresql: embedded.EmbeddedServer, tmp_path: Path, mode: Mode
 ) -> None:
-    """They have no process that could be ended: a test's are rolled back, others' are named."""
+    """A test's prepared transactions are rolled back.
+
+    Those of others are reported, as no session can be ended.
+    """
     settings = {"max_prepared_transactions": 5, "fsync": False}
     cache = postgresql.data_dir.parent
     other = embedded.start(bin_dir=postgresql.bin_dir, settings=settings, cache_dir=cache)
@@ -126,7 +129,7 @@ def test_prepared_transactions(
         project = Project(tmp_path, address(other), "prepared")
         project.tests(HOLDING + PREPARED)
         result = project.run(*mode).failed("errors=1")
-        found = blamed(result)
+        found = lock_holders_by_class(result)
         assert found.keys() == {"Others"}
         assert "transaction 'other''s', which postgres prepared at " in found["Others"]
         assert "ROLLBACK PREPARED 'other''s'" in found["Others"]

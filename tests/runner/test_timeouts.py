@@ -1,4 +1,4 @@
-"""Time limits: tests that take too long fail, and the rest of the suite runs."""
+"""Test timeouts: tests that take too long fail, and the rest of the suite runs."""
 
 import re
 
@@ -13,7 +13,7 @@ IMPORTS = """
     import itertools
 
     soon = schema_runner.timeout(1)
-    # Where tidying up is quick on any machine.
+    # For tests whose clean-up is quick on any machine.
     sooner = schema_runner.timeout(0.5)
 
 """
@@ -88,7 +88,7 @@ SLOW = """
     class Early(SimpleTestCase):
         def test_short(self): pass
 
-    # Set up under its own limit: that of the class before it is over.
+    # Its set-up must not be subject to the timeout of the class before it.
     @schema_runner.timeout(None)
     class Long(SimpleTestCase):
         @classmethod
@@ -127,14 +127,14 @@ OVER_TIME = [
 ]
 STUBBORN = """
     def swallow():
-        # In the end it gives up, so that a failure of this test does not take for ever.
+        # Ends after a while, in case the timeout does not work.
         for _ in range(2000):
             try: time.sleep(0.01)
             except Exception: pass
         Path("never").touch()
 
     def fork():
-        '''Let a child end; without its parent's limit, for nothing would end its wait for it.'''
+        '''Fork a child that ends at once, without its parent's timeout.'''
         if not (child := os.fork()):
             faulthandler.cancel_dump_traceback_later()
             os._exit(0)
@@ -161,7 +161,7 @@ STUBBORN = """
 
     class Tidying(SimpleTestCase):
         def tearDown(self):
-            # Longer than what is stuck may take.
+            # Longer than the grace period of a test that is stuck.
             time.sleep(3.2)
             Path("tidied").touch()
         @schema_runner.timeout(3.5)
@@ -170,14 +170,17 @@ STUBBORN = """
 
 
 def reported(result: Result) -> list[str]:
-    """List what was reported beside what has passed, with the class and the method of each."""
+    """List the kind, class and method of each reported failure and error."""
     found = re.findall(r"^(FAIL|ERROR): (\w+) \((?:\w+\.)*?(\w+)(?:\.\2)?\)$", result.stderr, re.M)
     return sorted(f"{kind} {test_class}.{name}" for kind, name, test_class in found)
 
 
 @fork_and_spawn
 def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str) -> None:
-    """They show their stacks, and later tests go on; fixtures have the limit of their class."""
+    """The report shows the stacks, and later tests run.
+
+    Fixtures have the timeout of their class.
+    """
     project.tests(IMPORTS + SLOW)
     has_all = method == "fork"
     over_time = [line for line in OVER_TIME if has_all or "Isolated" not in line]
@@ -193,8 +196,8 @@ def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_worker_that_does_not_heed_a_limit_is_ended(project: Project, method: str) -> None:
-    """Its test is reported once, with the stacks; tidying up has as long as the test itself."""
+def test_a_worker_that_ignores_its_timeout_is_ended(project: Project, method: str) -> None:
+    """The test is reported once, with the stacks. Clean-up may take as long as the test."""
     project.tests(IMPORTS + STUBBORN)
     result = project.run(*PARALLEL, env={"START_METHOD": method})
     result.failed("It took longer than 3.5 s.", "Ran 7 tests", "in swallow", "in count")
@@ -206,8 +209,8 @@ def test_a_worker_that_does_not_heed_a_limit_is_ended(project: Project, method: 
     assert not (project.folder / "never").exists()
 
 
-def test_a_process_that_does_not_heed_a_limit_is_ended(project: Project) -> None:
-    """Without workers that is the run, whose remains the next one removes."""
+def test_a_main_process_that_ignores_its_timeout_is_ended(project: Project) -> None:
+    """Without workers, the main process ends, and the next run removes what it left."""
     project.tests(IMPORTS + STUBBORN)
     for test_class, function in [("Swallowing", "swallow"), ("Counting", "count")]:
         result = project.run(f"library.test_generated.{test_class}")
@@ -236,8 +239,8 @@ STOPPED = """
 """
 
 
-def test_a_worker_that_is_stopped_is_ended(project: Project) -> None:
-    """The run keeps its limit from outside; another worker runs the rest."""
+def test_a_stopped_worker_is_ended(project: Project) -> None:
+    """The main process enforces the timeout, and another worker runs the rest."""
     project.tests(IMPORTS + STOPPED)
     result = project.run(*PARALLEL, env={"START_METHOD": "spawn"}).failed(
         "Ran 3 tests", "errors=2"

@@ -1,4 +1,4 @@
-"""What tests leave behind: outputs, threads, processes, closed files."""
+"""Side effects of tests: large output, threads, child processes, closed files."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from ..observed import OTHER, Reported, finish, run
 from ..project import METHODS, PARALLEL, Project
 
 SIZE = 3 * 2**20
-# What orders carry of a class, and its tests, is large.
+# Messages about these classes and their tests are large.
 LARGE = """
     class Large(Recording, SimpleTestCase):
         def __init__(self, *args):
@@ -27,7 +27,7 @@ FORKING = """
     import ctypes
 
     def leave_child():
-        '''Leave a process that has all files of its parent but its outputs, as C code can.'''
+        '''Fork a child as C code can: it keeps its parent's files, except its standard streams.'''
         child = ctypes.PyDLL(None).fork()
         if not child:
             nowhere = os.open(os.devnull, os.O_RDWR)
@@ -39,7 +39,7 @@ FORKING = """
 
 
 def run_despite_children(project: Project, text: str, method: str) -> Reported:
-    """Run tests that leave processes, wait for the end of the run alone, and end those."""
+    """Run tests that leave child processes, wait for the main process, then kill the children."""
     project.tests(FORKING + text)
     process = project.start(*PARALLEL, env={"START_METHOD": method})
     try:
@@ -55,7 +55,7 @@ def run_despite_children(project: Project, text: str, method: str) -> Reported:
 
 @pytest.mark.parametrize(("method", "flags"), [("fork", []), ("spawn", ["--buffer"])])
 def test_large_outputs(observed: Project, method: str, flags: list[str]) -> None:
-    """What a test prints, and what its error says, may be as long as they like."""
+    """The length of output and of error messages is not limited."""
     text = f"""
     class Large(Recording, TestCase):
         def test_1_prints(self):
@@ -76,22 +76,22 @@ def test_large_outputs(observed: Project, method: str, flags: list[str]) -> None
     assert reported.text("Large.test_2_fails").count("z") >= SIZE
     assert reported.text("Another.test_3_prints_and_fails").count("v") >= SIZE
     assert reported.text("AndAnother.test_4_skips") == "w" * SIZE
-    # Workers write at once: what one has printed may be in the middle of what another has. With
-    # --buffer, that of tests which pass is not shown.
+    # Workers write concurrently, so the output of one may interrupt that of another. With
+    # --buffer, the output of tests that pass is not shown.
     output = reported.result.output
     assert (output.count("x") >= 3 * SIZE) is not bool(flags)
     assert output.count("u") >= 3 * SIZE
 
 
-def test_orders_and_reports_that_are_large_at_once(observed: Project) -> None:
-    """Neither the run nor a worker waits for the other to read: more fits into no pipe."""
+def test_large_messages_in_both_directions(observed: Project) -> None:
+    """The run and its workers do not deadlock when both send more than a pipe can hold."""
     reported = run(observed, LARGE, method="spawn")
     assert list(reported.outcomes.values()) == ["failed"] * 26
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_threads_that_never_end(observed: Project, method: str) -> None:
-    """Daemons or not, they keep neither a worker nor the run."""
+def test_threads_that_do_not_end(observed: Project, method: str) -> None:
+    """Threads, daemon or not, delay neither the worker nor the run."""
     text = """
     class Leaving(Recording, TransactionTestCase):
         def leave(self, *, daemon):
@@ -105,8 +105,8 @@ def test_threads_that_never_end(observed: Project, method: str) -> None:
     assert list(reported.outcomes.values()) == ["passed"] * 6
 
 
-def test_a_worker_that_breaks_off_does_not_wait_for_threads(observed: Project) -> None:
-    """It is replaced, though a thread that never ends keeps its process."""
+def test_an_interrupted_worker_does_not_wait_for_threads(observed: Project) -> None:
+    """The worker is replaced, although a thread keeps its process alive."""
     text = """
     class Leaving(Recording, TestCase):
         def test_1_leaves(self): threading.Thread(target=time.sleep, args=[3600]).start()
@@ -120,7 +120,7 @@ def test_a_worker_that_breaks_off_does_not_wait_for_threads(observed: Project) -
 
 @pytest.mark.parametrize("method", METHODS)
 def test_children_that_keep_pipes_open(observed: Project, method: str) -> None:
-    """A worker's end shows though its pipes stay open, whether it dies or has finished."""
+    """A worker's end is noticed although a child keeps its pipes open."""
     text = """
     class Leaving(Recording, SimpleTestCase):
         def test_1_leaves(self): leave_child()
@@ -135,8 +135,8 @@ def test_children_that_keep_pipes_open(observed: Project, method: str) -> None:
         assert "was killed by signal 9 (SIGKILL)." in reported.text(f"{case}.test_2_dies")
 
 
-def test_a_dead_worker_with_orders_that_are_not_read(observed: Project) -> None:
-    """A child of it that keeps its orders open does not keep the run."""
+def test_a_dead_worker_with_unread_messages(observed: Project) -> None:
+    """The run does not block on writing to a dead worker whose pipe a child keeps open."""
     text = """
     Large.test_1 = Large.test_2 = lambda self: None
     Large0.test_1 = Large1.test_1 = lambda self: leave_child() or os._exit(3)
@@ -145,8 +145,8 @@ def test_a_dead_worker_with_orders_that_are_not_read(observed: Project) -> None:
     assert sorted(reported.outcomes.values()) == ["crashed"] * 2 + ["passed"] * 24
 
 
-def test_a_child_that_goes_on_as_its_parent_is_not_heard(observed: Project) -> None:
-    """A test that forks and forgets to end the child is still told once, and so is the rest."""
+def test_a_forked_child_that_returns_reports_nothing(observed: Project) -> None:
+    """A test whose forked child continues as the worker is reported once."""
     text = """
     class Returning(SimpleTestCase):
         def go_on(self): pass
@@ -168,7 +168,10 @@ def test_a_child_that_goes_on_as_its_parent_is_not_heard(observed: Project) -> N
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_closing_all_files(observed: Project, method: str) -> None:
-    """Its worker is ended, as an error of the test; what that opens then is no pipe to the run."""
+    """The worker is ended, as an error of the test.
+
+    Files that the test opens next are not used as pipes.
+    """
     text = """
     class Closing(Recording, SimpleTestCase):
         def test_1_before(self): pass

@@ -1,4 +1,4 @@
-"""Runs of all kinds at once on a server with few connections: each passes, or says why not."""
+"""Concurrent runs of all kinds on a server with few connections: each passes, or says why not."""
 
 import random
 import re
@@ -16,12 +16,12 @@ from ..builds import BUILD
 from ..fork_server import ForkServer
 from ..observed import finish
 from ..project import Process, Project, address
-from . import soaked
-from .soaked import IS_SOAK, OUTCOMES, ROUNDS, seeded
+from . import soak
+from .soak import IS_SOAK, OUTCOMES, ROUNDS, seeded
 
 RUNS, CONNECTIONS = (10, 60) if IS_SOAK else (5, 30)
 ROLES = ("postgres", "crowd_role")
-NO_ROOM = re.compile("connections left|too many connections|connection slots")
+NO_CONNECTION = re.compile("connections left|too many connections|connection slots")
 _COMMENTS = """
     SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database
     UNION ALL SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace
@@ -39,14 +39,14 @@ def small_server() -> Iterator[embedded.EmbeddedServer]:
 
 
 @pytest.mark.parametrize("number", range(max(1, ROUNDS // 5)))
-def test_crowd(
+def test_concurrent_runs(
     small_server: embedded.EmbeddedServer,
     tmp_path: Path,
     fork_server: ForkServer,
     number: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Of two projects of one NAME and two roles; what is left are pools, until they go too."""
+    """Runs of two roles and two projects with the same NAME leave pools only."""
     chance = seeded()
     name = f"crowd{number}"
     projects = [
@@ -57,17 +57,17 @@ def test_crowd(
             'import os; DATABASES["default"]["USER"] = os.environ.get("ROLE", "postgres")'
         )
     first, second = projects
-    soaked.write(second)
+    soak.write(second)
     second.migration("0002_index", "0001_initial", 'migrations.RunSQL("CREATE TYPE t AS ()")')
     with first.maintenance() as maintenance:
         maintenance.execute(f"CREATE ROLE {ROLES[1]} LOGIN CREATEDB")
     try:
-        with soaked.unchanged(first, f"GRANT CREATE ON DATABASE {name} TO {ROLES[1]}"):
+        with soak.unchanged(first, f"GRANT CREATE ON DATABASE {name} TO {ROLES[1]}"):
             crowd(projects, chance, record_property)
             assert not [state for state in states(first) if state is not MarkerState.KEPT]
             for mode in ((), ("--host-database", "current")):
                 for role in ROLES:
-                    soaked.run(first, "--clear-pools", *mode, env={"ROLE": role})
+                    soak.run(first, "--clear-pools", *mode, env={"ROLE": role})
     finally:
         second.end()
         with first.maintenance() as maintenance:
@@ -87,21 +87,21 @@ def crowd(
         ]
         print(number, project.folder.name, role, *flags)
         env = {"ROLE": role, "RECORDED": f"recorded-{number}"}
-        started.append((project, soaked.start(project, *flags, env=env), env["RECORDED"]))
+        started.append((project, soak.start(project, *flags, env=env), env["RECORDED"]))
     for project, process, name in started:
         reported = finish(project, process, name=name)
         output = reported.result.output
-        soaked.check_fragment(reported)
+        soak.check_fragment(reported)
         if reported.result.code == 0:
             assert reported.outcomes == OUTCOMES, output
         else:
             assert reported.result.code == 1, output
-            assert NO_ROOM.search(reported.result.stderr), output
+            assert NO_CONNECTION.search(reported.result.stderr), output
         record("soak", ("crowd", "runs", "passed" if reported.result.code == 0 else "no room"))
 
 
 def states(project: Project) -> list[MarkerState]:
-    """List the states of all that runs have marked, in each database of this name."""
+    """List the states of all markers in each database of this name."""
     rows = [row for name in project.databases() for row in project.query(_COMMENTS, database=name)]
-    # The schema of extensions belongs to no run, and a database with a new name to run 1.
+    # Markers of run 1 are those of the renamed database, and of the schema of extensions.
     return [marker.state for _, text in rows if (marker := Marker.parse(text)) and marker.run > 1]

@@ -1,4 +1,4 @@
-"""How time limits are given, and that there is none unless one is."""
+"""Setting, decorator and option for test timeouts, and no timeout by default."""
 
 import time
 
@@ -35,9 +35,9 @@ TWO = """
     class A(Alarms, SimpleTestCase): pass
     class B(Alarms, TestCase): pass
 """
-# A setting, a mark and arguments; workers have to be told of the first two.
+# Setting, decorator, arguments, modes. Workers receive the first two from the main process.
 SETTING = 'SCHEMA_RUNNER = {{"TEST_TIMEOUT": {}}}'
-WAYS = [
+CASES = [
     ("", "", ["--test-timeout", "0.4"], [SERIAL]),
     (SETTING.format(0.4), "", [], [SERIAL, PARALLEL]),
     (SETTING.format(600), "", ["--test-timeout", "0.4"], [SERIAL, PARALLEL]),
@@ -47,12 +47,12 @@ WAYS = [
 
 @pytest.mark.parametrize(
     ("setting", "mark", "flags", "mode"),
-    [(*way, mode) for *way, modes in WAYS for mode in modes],
+    [(*case, mode) for *case, modes in CASES for mode in modes],
 )
-def test_a_limit_is_given(
+def test_a_timeout_is_set(
     project: Project, setting: str, mark: str, flags: list[str], mode: Mode
 ) -> None:
-    """For all tests, for those of a class, or for one; None lifts it."""
+    """For all tests, for a class, or for a single test; None removes it."""
     project.configure(setting)
     project.tests(ALARMS + SLEEPING.replace("MARK", mark))
     result = project.run(*mode, *flags).failed("It took longer than 0.4 s.", "Ran 3 tests")
@@ -61,20 +61,20 @@ def test_a_limit_is_given(
 
 
 @each_mode
-def test_there_is_no_limit_by_default(project: Project, mode: Mode) -> None:
-    """Neither a handler of SIGALRM nor a timer: tests may use them."""
+def test_there_is_no_timeout_by_default(project: Project, mode: Mode) -> None:
+    """By default there is no SIGALRM handler and no timer, so tests may use both."""
     project.tests(ALARMS + TWO)
     project.run(*mode).passed()
 
 
-def test_a_debugger_has_no_limit(project: Project) -> None:
-    """A person at --pdb may think for longer."""
+def test_a_debugger_has_no_timeout(project: Project) -> None:
+    """Tests under --pdb have no timeout."""
     project.tests("class Failing(SimpleTestCase):\n    def test_it(self): 1 / 0\n")
     process = project.start("--pdb", "--test-timeout", "0.5")
     assert process.stdout
     while "Opening PDB" not in process.stdout.readline():
         assert process.poll() is None
-    # Beyond the limit.
+    # Longer than the timeout.
     time.sleep(0.8)
     stdout, stderr = process.communicate("p 40 + 2\nc\n", timeout=60)
     assert "42" in stdout, stderr

@@ -1,4 +1,4 @@
-"""Programs that tests start, which are given the name of the test database and nothing else."""
+"""Programs that tests start find the worker's schema through PGOPTIONS."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from ..project import Mode, Project, each_mode, fork_and_spawn
 
 OPTIONS = "-c statement_timeout=77s"
 
-# Asks with a connection of its own, as psql does, and with Django's.
+# Connect without Django, as psql does, and with Django.
 COMMANDS = {
     "asking": """
         import json, psycopg, sys
@@ -73,7 +73,7 @@ TESTS = """
             self.assertEqual(row, [schema_runner.current_worker().schema, 1, "77s"])
             ask("INSERT INTO library_author (name) VALUES ('b') RETURNING 1")
             self.assertEqual(Author.objects.count(), 2)
-            # In everything, with what the connection itself has.
+            # With the options of Django's connection, the path is the same.
             options = connection.settings_dict["OPTIONS"]["options"]
             path = ask("SHOW search_path", PGOPTIONS=options)
             self.assertEqual(path, [[*query("SHOW search_path")[0]]])
@@ -84,11 +84,11 @@ TESTS = """
 
     class Legacy(unittest.TestCase):
         def test_other_database(self):
-            # Django's connection, in this thread or another one, has the path of its database.
+            # Django's connection has the search_path of its database.
             found = query("SHOW search_path", using="legacy")
             self.assertEqual(found, [("old, public",)])
             self.assertEqual(query("SELECT name FROM names", using="legacy"), [("old",)])
-            # What knows only the variable has PostgreSQL's default path.
+            # A program with PGOPTIONS has PostgreSQL's default search_path.
             made = f"made_by_{type(self).__name__}"
             ask(f"CREATE TABLE {made} (id) AS VALUES (1)", "legacy")
             for table in ("mine", f"public.{made}"):
@@ -98,8 +98,8 @@ TESTS = """
 
 
 @pytest.fixture
-def starting(project: Project) -> Project:
-    """A project whose tests start programs, with another database that tests do not get."""
+def with_programs(project: Project) -> Project:
+    """A project whose tests start programs, with an alias that has no test database."""
     for path, text in COMMANDS.items():
         project.write(path, text)
     project.write("runners.py", RUNNERS)
@@ -109,36 +109,36 @@ def starting(project: Project) -> Project:
 
 
 @fork_and_spawn
-def test_programs_find_the_tables(starting: Project, mode: Mode, method: str) -> None:
-    """PGOPTIONS leads them there, and changes nothing elsewhere or afterwards."""
-    legacy = f"{starting.name}_legacy"
-    starting.create_database(legacy)
-    starting.query("CREATE SCHEMA old", database=legacy)
-    starting.query("CREATE TABLE old.names (name) AS VALUES ('old')", database=legacy)
-    starting.query("CREATE TABLE mine (id) AS VALUES (1)", database=legacy)
+def test_programs_find_the_tables(with_programs: Project, mode: Mode, method: str) -> None:
+    """PGOPTIONS contains the worker's search_path, and is restored afterwards."""
+    legacy = f"{with_programs.name}_legacy"
+    with_programs.create_database(legacy)
+    with_programs.query("CREATE SCHEMA old", database=legacy)
+    with_programs.query("CREATE TABLE old.names (name) AS VALUES ('old')", database=legacy)
+    with_programs.query("CREATE TABLE mine (id) AS VALUES (1)", database=legacy)
     path = f"ALTER DATABASE {legacy} SET search_path = old, public"
-    starting.query(path, database=legacy)
+    with_programs.query(path, database=legacy)
     env = {"START_METHOD": method, "PGOPTIONS": OPTIONS}
-    starting.run(*mode, env=env).passed("Ran 6 tests")
-    starting.drop_database(legacy)
-    worker = [line["options"] for line in starting.records("set up")]
+    with_programs.run(*mode, env=env).passed("Ran 6 tests")
+    with_programs.drop_database(legacy)
+    worker = [line["options"] for line in with_programs.records("set up")]
     assert len(worker) == (2 if mode else 1)
     assert all(options.startswith(f"{OPTIONS} -c search_path=test_w") for options in worker)
-    assert [line["options"] for line in starting.records("after")] == [OPTIONS]
+    assert [line["options"] for line in with_programs.records("after")] == [OPTIONS]
 
 
 ALONE = """
     class Unled(TransactionTestCase):
         def test_a(self): self.assertNotIn("PGOPTIONS", os.environ)
-        # In place of what has been altered there is another schema.
+        # An altered schema is replaced by another one.
         def test_b_alters(self): query("ALTER TABLE library_book ADD COLUMN IF NOT EXISTS b int")
     class UnledToo(Unled): pass
 """
 
 
 @each_mode
-def test_programs_that_are_not_led(project: Project, mode: Mode) -> None:
-    """Clone databases need nothing, and a project can take the variable away for good."""
+def test_programs_without_pgoptions(project: Project, mode: Mode) -> None:
+    """PGOPTIONS is not set for clone databases, and a project can remove it."""
     unset = """
         import os
         def unset(worker): os.environ.pop("PGOPTIONS", None)

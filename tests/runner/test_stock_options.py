@@ -1,4 +1,4 @@
-"""With none of our options, a run looks and exits as under stock Django's runner."""
+"""Without options of the runner, output and exit codes are those of stock Django's runner."""
 
 import re
 import sys
@@ -70,7 +70,7 @@ NO_SET_UP = """
         def test_never(self): pass
 """
 
-# What workers have a part in is compared in both modes; what selects tests in one of them.
+# Options that affect workers are compared in both modes, those that select tests in one.
 IN_BOTH = [
     *("", "library --noinput --debug-mode --no-faulthandler", "--reverse -v 2 --timing"),
     *("--shuffle 4711 -v 3", "-v 0", "no.such.module", "--pattern nothing*.py"),
@@ -91,29 +91,29 @@ OWN_LINES = re.compile(
     "((Built|Kept|Dropped) schema test_w|[0-9]+ workers[,.] |Set-up |Resets: |"
     "[0-9]+ schemas? made, |Destroying test database for alias '[a-z]+' \\('CLONE'\\)).*\n"
 )
-# What is said at the end of databases.
+# Lines about the end of databases.
 ENDS = re.compile("(?m)^(?:Destroying test|Preserving|Dropped|Kept) .*$")
 
 
-def normal(text: str) -> list[str]:
-    """Return the lines of an output, sorted, without what differs from run to run."""
+def normalized(text: str) -> list[str]:
+    """Return the sorted lines of an output, without parts that differ between runs."""
     text = re.sub(r"[0-9]+\.[0-9]+(e-[0-9]+)?s?\b", "0", text)
     text = re.sub(r"0x[0-9a-f]+|s[0-9]+_x[0-9]+|pid [0-9]+", "ID", text)
     text = re.sub(r"'test_p[0-9]+_[0-9]'|'test_w[0-9]+_[0-9]+'", "'CLONE'", text)
-    # Which schemas were built, and which stay, is ours to say and Django's not; so is a summary.
+    # Lines about schemas and the summary are the runner's own.
     lines = OWN_LINES.sub("", text).splitlines()
-    # Stock Django says that of each clone, too.
+    # Stock Django prints this line for each clone.
     destroying = {line for line in lines if ENDS.fullmatch(line)}
     lines = [line for line in lines if line not in destroying] + [*destroying]
-    # What stock Django's workers send has another object for unittest's mark of no message.
+    # The workers of stock Django replace unittest's marker for a missing message.
     lines = [line.replace(" [<object object at ID>]", "") for line in lines]
-    # In what order workers report is chance.
+    # Workers report in random order.
     progress = re.compile(r"[.FEsxu]+")
     return sorted("".join(sorted(x)) if progress.fullmatch(x) else x for x in lines)
 
 
-def in_both(project: Project, *arguments: str, **options: Any) -> Result:
-    """Run under both runners, compare, and return our result."""
+def run_both(project: Project, *arguments: str, **options: Any) -> Result:
+    """Run with both runners, compare the results, and return that of this package."""
     results = []
     for runner in (STOCK, OURS):
         results.append(project.run(*arguments, "--testrunner", runner, **options))
@@ -121,8 +121,8 @@ def in_both(project: Project, *arguments: str, **options: Any) -> Result:
             project.drop_database(name)
     stock, ours = results
     assert ours.code == stock.code, ours.output
-    assert normal(ours.stdout) == normal(stock.stdout)
-    assert normal(ours.stderr) == normal(stock.stderr)
+    assert normalized(ours.stdout) == normalized(stock.stdout)
+    assert normalized(ours.stderr) == normalized(stock.stderr)
     return ours
 
 
@@ -131,33 +131,33 @@ def in_both(project: Project, *arguments: str, **options: Any) -> Result:
     ("mode", "flags"), FLAGS, ids=[f"{flags}{'-parallel' * bool(mode)}" for mode, flags in FLAGS]
 )
 def test_flags_of_a_passing_suite(project: Project, mode: Mode, flags: str) -> None:
-    """Output and exit code are stock Django's."""
+    """Output and exit code are those of stock Django."""
     project.tests(TESTS)
-    in_both(project, *flags.split(), *mode)
+    run_both(project, *flags.split(), *mode)
 
 
 @pytest.mark.versions
 @each_mode
 @pytest.mark.parametrize("flags", ["", "--failfast", "--buffer -v 2"])
 def test_flags_of_a_failing_suite(project: Project, flags: str, mode: Mode) -> None:
-    """So are tracebacks, captured output and the closing lines: those of a run without workers."""
-    # Which tests other workers still finish is chance: with --failfast one class leaves none.
+    """So are tracebacks, captured output and the last lines, compared to a serial run."""
+    # With --failfast, other workers may finish any number of tests, so the suite has one class.
     passing = "" if mode and flags == "--failfast" else TESTS
-    # Where in a parallel run an error in setUpClass is printed is chance, and with --buffer
-    # it breaks off stock Django 5.2: that has a test of its own.
+    # A parallel run may print an error of setUpClass anywhere, and with --buffer stock Django 5.2
+    # fails on it: see the separate test below.
     project.tests(passing + FAILING + ("" if mode else NO_SET_UP))
     stock = project.run(*flags.split(), *WITH_STOCK)
     ours = project.run(*flags.split(), *mode).failed("FAILED (")
     assert ours.code == stock.code
     cloning = re.compile("Cloning test database .*\n")
-    assert normal(ours.stdout) == normal(stock.stdout)
-    assert normal(cloning.sub("", ours.stderr)) == normal(stock.stderr)
+    assert normalized(ours.stdout) == normalized(stock.stdout)
+    assert normalized(cloning.sub("", ours.stderr)) == normalized(stock.stderr)
 
 
 @pytest.mark.versions
 @fork_and_spawn
 def test_debug_sql(project: Project, mode: Mode, method: str) -> None:
-    """The SQL of a failure is what it is without workers, where stock Django's have none."""
+    """Failures show the same SQL as in a serial run, unlike in stock Django's workers."""
     project.tests(TESTS + FAILING)
     flags, labels = ["--debug-sql", "-v"], ["library.test_generated"]
     env = {"START_METHOD": method}
@@ -165,7 +165,7 @@ def test_debug_sql(project: Project, mode: Mode, method: str) -> None:
         stock = project.run(*flags, verbosity, *labels, *WITH_STOCK)
         ours = project.run(*flags, verbosity, *labels, *mode, env=env)
         assert sql_of(ours.failed().stderr) == sql_of(stock.failed().stderr) != []
-    # Of a class that has not come to its tests, and of nothing else.
+    # An error in setUpClass shows the SQL of that class only.
     set_up = NO_SET_UP.replace("raise", "query('SELECT 1 AS in_set_up'); raise")
     project.tests(TESTS + set_up)
     if mode:
@@ -174,15 +174,15 @@ def test_debug_sql(project: Project, mode: Mode, method: str) -> None:
 
 
 def sql_of(text: str) -> list[str]:
-    """Return the lines of statements, without numbers: each worker has sequences of its own."""
-    # The keywords of one may be on lines of their own.
+    """Return the lines of SQL statements, without numbers: sequences differ between workers."""
+    # A statement may be printed on several lines.
     keyword = re.compile(r"\b(SELECT|INSERT|SAVEPOINT|FROM|VALUES|RELEASE)\b")
-    return [line for line in normal(re.sub("[0-9]+", "1", text)) if keyword.search(line)]
+    return [line for line in normalized(re.sub("[0-9]+", "1", text)) if keyword.search(line)]
 
 
 @pytest.mark.versions
 def test_buffer_with_an_error_in_class_set_up(project: Project) -> None:
-    """Everything is reported, where stock Django 5.2 breaks off."""
+    """Everything is reported. Stock Django 5.2 fails here."""
     project.tests(TESTS + FAILING + NO_SET_UP)
     expected = "FAILED (failures=3, errors=2, skipped=1, expected failures=1"
     project.run("--buffer", *PARALLEL).failed(expected)
@@ -190,7 +190,7 @@ def test_buffer_with_an_error_in_class_set_up(project: Project) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="unittest has it from Python 3.12 on")
 def test_durations(project: Project) -> None:
-    """The slowest tests are listed as by stock Django."""
+    """The slowest tests are listed as in stock Django."""
     tests = """
         class Slow(SimpleTestCase):
             def test_slow(self): time.sleep(0.2)
@@ -198,20 +198,20 @@ def test_durations(project: Project) -> None:
             def test_fast(self): pass
     """
     project.tests(tests)
-    in_both(project, "--durations", "2")
+    run_both(project, "--durations", "2")
 
 
-def test_tests_choose_how_they_start_processes(project: Project) -> None:
-    """The run itself does not settle it."""
+def test_tests_can_set_the_start_method(project: Project) -> None:
+    """The runner does not set the start method of multiprocessing."""
     choosing = "__import__('multiprocessing').set_start_method('spawn')"
     project.tests(f"class Choosing(SimpleTestCase):\n    def test_it(self): {choosing}\n")
     project.run().passed()
 
 
 def test_parallel_auto_and_its_variable(project: Project) -> None:
-    """`DJANGO_TEST_PROCESSES` says how many, and how many is how often one reads "Cloning"."""
+    """DJANGO_TEST_PROCESSES sets the number of workers, and of "Cloning" lines."""
     project.tests(TESTS)
-    result = in_both(project, "--parallel", env={"DJANGO_TEST_PROCESSES": "3"})
+    result = run_both(project, "--parallel", env={"DJANGO_TEST_PROCESSES": "3"})
     assert result.stderr.count("Cloning test database") == 3
     for arguments in (["--parallel"], ["--parallel", "auto"]):
         for runner in (STOCK, OURS):
@@ -222,15 +222,15 @@ def test_parallel_auto_and_its_variable(project: Project) -> None:
 
 
 def test_pdb_opens_at_a_failure(project: Project) -> None:
-    """Serial runs stop in the debugger; `c` goes on."""
+    """A serial run stops in the debugger, and `c` continues it."""
     project.tests("class Failing(TestCase):\n    def test_it(self): 1 / 0\n")
-    result = in_both(project, "--pdb", stdin="p 40 + 2\nc\n")
+    result = run_both(project, "--pdb", stdin="p 40 + 2\nc\n")
     assert "Opening PDB: ZeroDivisionError" in result.stdout
     assert "42" in result.stdout
 
 
 def test_pdb_with_parallel_is_refused(project: Project) -> None:
-    """With Django's words, and without its traceback."""
+    """The message is Django's, without its traceback."""
     project.tests(TESTS)
     arguments = ("--pdb", *PARALLEL, "--testrunner")
     stock, ours = (project.run(*arguments, runner) for runner in (STOCK, OURS))
@@ -242,8 +242,8 @@ def test_pdb_with_parallel_is_refused(project: Project) -> None:
 
 @pytest.mark.versions
 @each_mode
-def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
-    """TEST["MIGRATE"] = False and our flag make them: no row of a migration is there."""
+def test_tables_without_migrations(project: Project, mode: Mode) -> None:
+    """With TEST["MIGRATE"] = False and --no-migrations, tables come from the models."""
     rows = "INSERT INTO library_author (id, name) VALUES (1, 'migrated')"
     project.migration("0002_rows", "0001_initial", f'migrations.RunSQL("{rows}")')
     tests = """
@@ -255,10 +255,10 @@ def test_tables_straight_from_the_models(project: Project, mode: Mode) -> None:
     project.run("--no-migrations", *mode).passed()
     project.run(*mode).failed()
     project.configure('DATABASES["default"]["TEST"] = {"MIGRATE": False}')
-    in_both(project, *mode).passed()
+    run_both(project, *mode).passed()
 
 
-KINDS: dict[str, tuple[str, ...]] = {
+ISOLATIONS: dict[str, tuple[str, ...]] = {
     "schema": (),
     "database": ("--isolation", "database"),
     "current": ("--host-database", "current"),
@@ -266,21 +266,21 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_end_of_databases_is_told_once(project: Project, kind: str) -> None:
-    """An alias at verbosity 1; at 2, what was there is named, and nothing that never was."""
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_the_end_of_databases_is_shown_once(project: Project, isolation: str) -> None:
+    """At verbosity 1 each alias has one line. At 2 the lines name databases that existed."""
     project.tests(TESTS)
-    if kind == "current":
+    if isolation == "current":
         project.create_database()
-    if kind == "clones":
+    if isolation == "clones":
         project.migration("0002_schema", "0001_initial", "migrations.RunSQL('CREATE SCHEMA mine')")
-    flags = (*PARALLEL, *KINDS[kind])
-    alias = f"test {'schemas' if kind == 'current' else 'database'} for alias 'default'"
+    flags = (*PARALLEL, *ISOLATIONS[isolation])
+    alias = f"test {'schemas' if isolation == 'current' else 'database'} for alias 'default'"
     assert ENDS.findall(project.run(*flags).passed().stderr) == [f"Destroying {alias}..."]
 
     told = ENDS.findall(project.run(*flags, "--keepdb", "-v", "2").passed().stderr)
-    host = project.name if kind == "current" else project.test_name
-    shown = f"schemas in '{host}'" if kind == "current" else f"'{host}'"
+    host = project.name if isolation == "current" else project.test_name
+    shown = f"schemas in '{host}'" if isolation == "current" else f"'{host}'"
     assert told.count(f"Preserving {alias} ({shown})...") == 1
     names = re.findall(
         "\\((?:schemas in )?'(.*)'\\)|schema (.*) in|database '(.*)'\\.", "\n".join(told)
@@ -293,13 +293,13 @@ def test_the_end_of_databases_is_told_once(project: Project, kind: str) -> None:
 
 
 def worker_schemas(project: Project, host: str | None = None) -> dict[str, str]:
-    """Map the schemas of workers to the states that their markers say."""
+    """Map worker schemas to the states in their markers."""
     found = project.schemas(host).items()
     return {name: marker.state for name, marker in found if marker and name.startswith("test_w")}
 
 
 def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
-    """They stay, marked as kept, one a class at most; --clear-pools removes them."""
+    """Kept schemas are marked as such, at most one for each class. --clear-pools removes them."""
     project.tests(TESTS)
     result = project.run("--parallel", "16", "--keepdb", "-v", "2").passed()
     kept = worker_schemas(project)
