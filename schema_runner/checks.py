@@ -41,13 +41,13 @@ _DRIVERS = "https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html"
 
 def of_project() -> Iterator[checks.CheckMessage]:
     """Check all that shows without a run."""
-    from .scheduling.labels import problems_of_labels
+    from .scheduling.labels import label_problems
 
     settings, problems = Settings.parse({})
     yield from map(_message, problems)
     yield from map(_message, _of_runner())
     yield from map(_message, _of_fixtures(settings))
-    yield from map(_message, problems_of_labels(settings))
+    yield from map(_message, label_problems(settings))
     yield from map(_message, of_settings(settings))
     if settings.history_dir and settings.history_dir != Settings().history_dir:
         folder = os.path.join(project_root(), settings.history_dir)

@@ -43,11 +43,11 @@ class SuiteSelectionMixin(Base):
         return suite
 
     def _problems_of_labels(self, suite: Any, labels: Any) -> "list[Problem]":
-        from .scheduling.labels import problems_of_labels
+        from .scheduling.labels import label_problems
 
         selects = self.tags or self.exclude_tags or self.test_name_patterns
         is_whole = not labels and not selects and self.pattern == "test*.py"
-        return problems_of_labels(self._settings, [*iter_test_cases(suite)], is_whole=is_whole)
+        return label_problems(self._settings, [*iter_test_cases(suite)], is_whole=is_whole)
 
     @cached_property
     def _history_folder(self) -> "HistoryFolder | None":
@@ -84,7 +84,7 @@ class SuiteSelectionMixin(Base):
             self.log(choice.why)
             processes = choice.workers
         elif (processes := workers) > 1:
-            shares = arrangement.count_shares(cases, workers=workers)
+            shares = arrangement.max_workers(cases, workers=workers)
             processes = self._as_connections_allow(min(workers, shares), workers, suite)
         if processes <= 1 and not self._needs_worker(tests):
             self.parallel = min(self.parallel, 1)
@@ -147,7 +147,7 @@ class SuiteSelectionMixin(Base):
             stage_of=stage_by(kinds[:1] if is_all_kept else kinds),
             is_serial=self._is_serial,
             keeps_order=is_ordered,
-            fails_first=self._options.failed_first,
+            failed_first=self._options.failed_first,
             log=self.log,
         )
 
@@ -166,10 +166,10 @@ class SuiteSelectionMixin(Base):
         allowed = self._workers_by_connections(suite, wanted) if wanted > 1 else None
         if allowed is None or allowed >= wanted:
             return wanted
-        from .scheduling.worker_count import by_connections, explained
+        from .scheduling.worker_count import connection_limit, explain_worker_count
 
-        number, why = by_connections(allowed)
-        self.log(explained(asked, number, why))
+        number, why = connection_limit(allowed)
+        self.log(explain_worker_count(asked, number, why))
         return number
 
     @cached_property

@@ -134,7 +134,7 @@ class SuiteRuns:
         report = Report(self.tests, audience, keep=keep)
         self._supervise(
             workers=workers,
-            queue=PartQueue(parts, ahead=0),
+            queue=PartQueue(parts, prefetch=0),
             pool=pool or self._probing,
             report=report,
             start=start,

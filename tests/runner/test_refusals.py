@@ -299,14 +299,14 @@ def allowed(project: Project, *arguments: str) -> tuple[str, int]:
 def test_more_workers_than_connections(crowded: Project) -> None:
     """There are as many as --parallel auto would have at most, and one line says so."""
     assert allowed(crowded, "--parallel", "5") == (
-        "--parallel 5: 2 workers, because the server has connections for 2 at most.",
+        "--parallel 5: 2 workers, because the server has connections left for 2 at most.",
         2,
     )
     assert allowed(crowded, "--parallel", "2") == ("", 2)
     with crowded.maintenance() as connection:
         # One has the lease, and the other tests.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded CONNECTION LIMIT 2")
-        line = "--parallel 5: no workers, because the server has connections for 1 at most."
+        line = "--parallel 5: no workers, because the server has connections left for 1 at most."
         assert allowed(crowded, "--parallel", "5") == (line, 0)
         # Such a limit does not bind a superuser.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded SUPERUSER")
@@ -320,7 +320,7 @@ def test_more_workers_than_the_database_takes(crowded: Project) -> None:
     with crowded.maintenance() as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
         connection.execute(f"CREATE DATABASE {crowded.name} OWNER {role} CONNECTION LIMIT 9")
-    line = "--parallel 5: 2 workers, because the server has connections for 2 at most."
+    line = "--parallel 5: 2 workers, because the server has connections left for 2 at most."
     assert allowed(crowded, *CURRENT, "--parallel", "5") == (line, 2)
     assert crowded.schemas(crowded.name) == {}
     crowded.drop_database()

@@ -62,7 +62,7 @@ def shards(project: Project, *arguments: str, total: int = 20) -> list[list[str]
         if kept.exists():
             shutil.copytree(kept, folder)
         one = run(project, *arguments, "--shard", shard).passed()
-        said = f"Shard {shard} has {len(one.tests)} of {total} tests."
+        said = f"Running shard {shard}: {len(one.tests)} of {total} tests."
         assert said in one.result.stdout.splitlines()
         found.append(one.tests)
     return found
@@ -147,15 +147,15 @@ def test_what_is_no_shard_is_refused(suite: Project) -> None:
     """In one line that says what the option takes; unit tests have all that is refused."""
     for text in ("4/3", ""):
         assert refused(suite, f"--shard={text}") == (
-            "manage.py test: error: argument --shard: --shard takes a number from 1 on and how "
-            "many shards there are, such as --shard 2/4, or auto for what the CI engine says; "
+            "manage.py test: error: argument --shard: --shard must be I/N with I from 1 to N, "
+            "such as --shard 2/4, or auto to read it from the variables of the CI service, "
             f"not {text!r}."
         )
     # With the names of what was looked at, and of what to do.
     for flags in (["--shard", "auto"], ["--shard"]):
         line = refused(suite, *flags)
-        assert "error: argument --shard: --shard auto found nothing in CI_NODE_INDEX and" in line
-        assert line.endswith("Say which shard this is by hand, such as --shard 2/4.")
+        assert "--shard: --shard auto: none of these variables are set: CI_NODE_INDEX and" in line
+        assert line.endswith("Pass the shard yourself, such as --shard 2/4.")
 
 
 def test_the_engine_says_which_shard(suite: Project) -> None:

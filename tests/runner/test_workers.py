@@ -46,14 +46,14 @@ def test_as_many_as_the_run_can_use(project: Project) -> None:
     """A guess at first, then what was measured; fewer where few connections are left."""
     project.tests(SLOW)
     project.configure(PROCESSORS.format(4.0))
-    assert "no workers, because the tests take about 0.1 s" in chosen(project, "--parallel")
+    assert "no workers, because the tests take only about 0.1 s" in chosen(project, "--parallel")
     line = chosen(project, *AUTO)
-    assert line == "--parallel auto: 3 workers, because there are 3 classes of tests."
+    assert line == "--parallel auto: 3 workers, because there are 3 test classes."
     role = f"few_{project.name}"
     project.configure(f'DATABASES["default"]["USER"] = {role!r}')
     with roles(project, **{role: "CREATEDB CONNECTION LIMIT 9"}):
         line = chosen(project, *AUTO)
-    assert line.endswith(": 2 workers, because the server has connections for 2 at most.")
+    assert line.endswith(": 2 workers, because the server has connections left for 2 at most.")
 
 
 def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
@@ -61,13 +61,17 @@ def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
     project.configure(PROCESSORS.format(4.0))
     project.tests(QUICK)
     for _ in range(2):
-        assert "too short for more to pay" in chosen(project, "--parallel=auto")
+        assert "no workers, because the tests take only about 0." in chosen(
+            project, "--parallel=auto"
+        )
 
 
 def test_tests_that_wait_make_up_for_few_processors(project: Project) -> None:
     """Where the server is not known to need the same ones."""
     project.configure(PROCESSORS.format(1.0))
-    project.configure("from schema_runner import closing\nclosing.are_here = lambda _: False")
+    project.configure(
+        "from schema_runner import run_summary\nrun_summary.are_here = lambda _: False"
+    )
     project.tests(SLOW)
     project.run().passed()
     line = chosen(project, *AUTO)
