@@ -105,7 +105,7 @@ def test_a_signal_while_the_database_is_dropped_waits(
             wait_for(lambda: _has_no_signal(process.pid), "the signal to be handled")
     result = outcome(process)
     assert result.code == 128 + number, result.output
-    assert "Interrupted when all tests had been run." in result.stdout
+    assert "Interrupted after all tests had run." in result.stdout
     assert (CLEANING in result.stderr) is (number == signal.SIGINT)
     assert "stays" not in result.output
     assert project.databases() == []
@@ -238,10 +238,8 @@ def test_ctrl_c_while_what_failed_is_run_again(project: Project) -> None:
     result = end(project, process)
     assert result.code == 128 + signal.SIGINT, result.output
     assert "FAILED (failures=2)" in result.stderr
-    assert "Interrupted when all tests had been run." in result.stdout
-    assert (
-        "Failed again when run again (1): library.test_generated.Failing.test_a" in result.stdout
-    )
+    assert "Interrupted after all tests had run." in result.stdout
+    assert "Failed all retries (1): library.test_generated.Failing.test_a" in result.stdout
 
 
 def test_a_third_ctrl_c_ends_the_cleaning(suite: Project) -> None:

@@ -138,10 +138,10 @@ def test_what_is_changed_is_told(project: Project, name: str) -> None:
     result = project.run().failed("\nOK\n", told)
     assert result.stderr.index("\nOK\n") < result.stderr.index("Changed in the project's own")
     when = set(re.findall(r"(?m)^    \S.*: .*, ((?:during|seen) .*)", result.stderr))
-    during, at_end = f"during {CULPRIT}", "seen when the tests had ended"
+    during, at_end = f"during {CULPRIT}", "detected after the tests"
     # Not all of a definition is looked at after each class.
     assert when == {"objects": {during, at_end}, "structure": {at_end}}.get(name, {during})
-    assert "Nobody else was connected" in result.stderr
+    assert "No other session was connected" in result.stderr
 
 
 BOTH = """
@@ -205,7 +205,10 @@ def test_several_workers(project: Project, method: str) -> None:
         result = project.run(*arguments, env={"START_METHOD": method}).failed("\nOK\n")
     said = re.findall("crm.customer: 3 rows deleted, during (.*)", result.stderr)
     assert sorted(said[0].split(" or ")) == [CULPRIT, "library.test_generated.Other"]
-    assert "Others were connected, and may have done it: a developer (role " in result.stderr
+    assert (
+        "Other sessions were connected, and may have made the changes: a developer (role "
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize("mode", [SERIAL, PARALLEL], ids=["serial", "parallel"])

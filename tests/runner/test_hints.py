@@ -84,7 +84,7 @@ CASES: dict[str, tuple[Mode, list[str]]] = {
     "NamesPublic": (SERIAL, ['relation "public.library_book" does not exist']),
     "LooksInPublic": (SERIAL, ["a query of pg_tables for schema public"]),
 }
-SAID = "Failed on what belongs to the whole database "
+SAID = "Failed on something that the whole database shares "
 WAY_OUT = (
     ". Give these classes a database of their own: put @schema_runner.own_database on them, or "
     'list them in SCHEMA_RUNNER["OWN_DATABASE"].\n'

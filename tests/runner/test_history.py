@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_used_changes_nothing(remembering: Project) -> N
         (folder / FOLDER).unlink(missing_ok=True)
         (folder / FOLDER).symlink_to(name)
         assert said(run(remembering, env=BROKEN)) == expected, name
-        warning = "--failed-first needs the history of earlier runs, which is kept there."
+        warning = "--failed-first needs the history, which is stored there."
         said_why = warning in run(remembering, "--failed-first", env=BROKEN).result.stderr
         assert said_why == (name not in ("with-history.json", "with-history.new")), name
 

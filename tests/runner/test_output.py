@@ -57,5 +57,5 @@ def test_each_line_of_the_log_is_one(project: Project, mode: Mode, verbosity: st
     said = [line for line in output.splitlines() if "Said of" in line or "Running again" in line]
     assert len(said) > 12, output
     known = {f"Said of {name}." for name in ("Started", "Finished", "ClassFinished")}
-    known |= {"Running again what failed, alone (2)."} if mode else set()
+    known |= {"Retrying 2 failures, each alone."} if mode else set()
     assert set(said) == known

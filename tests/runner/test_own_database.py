@@ -139,7 +139,10 @@ def test_beside_the_project_s_own_database_they_run_alone(occupied: Project) -> 
     """No other is made there; a line says so."""
     occupied.tests(CREATING)
     done = run(occupied, *PARALLEL, "--host-database", "current", env={"MEET": "2"}).passed()
-    assert "Run alone: 2 classes marked own_database, because no other " in done.result.stdout
+    assert (
+        "Running 2 own_database classes alone, because --host-database current "
+        in done.result.stdout
+    )
     assert [done.met[f"{name}.test_a"] for name in ("Whole", "WholeToo")] == [set(), set()]
 
 
@@ -195,7 +198,7 @@ def test_what_processes_leave_that_die(project: Project, flags: Mode) -> None:
     )
     assert project.databases() == ([project.test_name] if flags else [])
     if flags:
-        assert "2 databases made" in result.stdout
+        assert "2 databases created" in result.stdout
         project.drop_database(project.test_name)
 
 

@@ -122,7 +122,7 @@ def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, metho
     project.tests(TESTS)
     result = project.run(*mode, "--retries", "2", env={"START_METHOD": method})
     result.passed(f"Ran {len(RUNS)} tests")
-    assert "Running again what failed, alone (5).\n" in result.stdout
+    assert "Retrying 5 failures, each alone.\n" in result.stdout
     # On a line of its own, behind that of the dots.
     assert len(re.findall(r"(?m)^[.s]+$", result.stderr)) == 2
     # Each is shown as it failed at first, before what has failed.
@@ -131,8 +131,8 @@ def test_what_passes_when_run_again_is_flaky(project: Project, mode: Mode, metho
     texts = dict(part.replace("library.test_generated.", "").split("\n", 1) for part in shown)
     for name, text in FLAKY.items():
         assert text in texts[f"FLAKY: {name}"]
-        assert "\nPassed when run again. At first:\n" in texts[f"FLAKY: {name}"]
-    line = line_of(result.stdout, "Flaky: passed when run again (6): ")
+        assert "\nPassed on a retry. First failure:\n" in texts[f"FLAKY: {name}"]
+    line = line_of(result.stdout, "Flaky: passed on a retry (6): ")
     # One screen has not room for all the names there could be.
     assert line.endswith(" and 1 more")
     assert counts(project) == RUNS
@@ -165,7 +165,7 @@ def test_what_fails_each_time_has_failed(project: Project, mode: Mode) -> None:
         "Torn.test_it": 1,
     }
     assert f"Ran {len(counts(project))} tests" in result.stderr
-    assert "setUpClass (Unset)" in line_of(result.stdout, "Failed again when run again (4): ")
+    assert "setUpClass (Unset)" in line_of(result.stdout, "Failed all retries (4): ")
     assert "Flaky" not in result.stdout
 
 

@@ -164,7 +164,7 @@ def test_the_engine_says_which_shard(suite: Project) -> None:
     for env, flags in [(GITLAB, ["--shard", "auto"]), (CIRCLE, ["--shard"])]:
         found = run(suite, *flags, env=env).passed()
         assert found.tests == by_hand.tests
-        assert "Shard 2/3 has" in found.result.stdout
+        assert "Running shard 2/3: " in found.result.stdout
     for mode in (SERIAL, PARALLEL):
         found = run(suite, *mode, env={**GITLAB, **CIRCLE}).passed()
         assert len(found.tests) == len(set(found.tests)) == 20

@@ -314,5 +314,5 @@ def test_what_is_stored_otherwise_is_alike(project: Project) -> None:
     path.write_text(extra + path.read_text())
     project.tests(READABLE)
     result = project.run(*PARALLEL, env=TOGETHER).passed()
-    assert "2 schemas made, 2 dropped." in result.output
+    assert "2 schemas created, 2 dropped." in result.output
     assert "database of its own" not in result.output

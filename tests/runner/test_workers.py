@@ -17,9 +17,9 @@ QUICK = """
 SLOW = QUICK.replace("meet()", "time.sleep(1.2)")
 # Some number of processors, whatever machine this is.
 PROCESSORS = """
-    from schema_runner.workers import arrangement
+    from schema_runner.scheduling import selection
 
-    arrangement.usable_processors = lambda: {}
+    selection.usable_cpus = lambda: {}
 """
 
 
@@ -105,9 +105,9 @@ def test_a_run_says_what_it_has_come_to(project: Project) -> None:
     summary = result.stdout.splitlines()[-7:]
     patterns = [
         r"2 workers\. Set-up [0-9.]+ m?s, tear-down [0-9.]+ m?s\.",
-        r"[0-9]+ schemas made, [0-9]+ dropped\.",
+        r"[0-9]+ schemas created, [0-9]+ dropped\.",
         r"Resets: [0-9]+ in [0-9.]+ m?s, [0-9]+ ms each\.",
-        r"Failed again when run again \(2\): .*Second\.test_.*, .*Second\.test_.*",
+        r"Failed all retries \(2\): .*Second\.test_.*, .*Second\.test_.*",
         r"Crashed \(1\): library\.test_generated\.Second\.test_crashes",
         r"Timed out \(1\): library\.test_generated\.Second\.test_lasts",
     ]
@@ -121,11 +121,11 @@ def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
     """Those of a pool, of databases, and without workers; no resets where nothing commits."""
     quick.forget()
     kept = [quick.run(*PARALLEL, "--keepdb", env={"MEET": "2"}).passed().stdout for _ in range(2)]
-    assert "\n2 schemas made, 2 kept.\n" in kept[0]
+    assert "\n2 schemas created, 2 kept.\n" in kept[0]
     assert "\n2 schemas reused, 2 kept.\n" in kept[1]
     *_, times, schemas = quick.run("--clear-pools").passed().stdout.splitlines()
     assert re.fullmatch(r"Set-up [0-9.]+ m?s, tear-down [0-9.]+ m?s\.", times)
-    assert schemas == "1 schema made, 1 dropped."
+    assert schemas == "1 schema created, 1 dropped."
     databases = quick.run(*PARALLEL, "--isolation", "database").passed().stdout
     assert "schema" not in databases.split("Set-up")[1]
 

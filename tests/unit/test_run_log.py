@@ -10,7 +10,7 @@ def ran(
 
 
 def run_log(*events: Event) -> RunLog:
-    """Return the course of a run with two workers."""
+    """Return the log of a run with two workers."""
     found = RunLog()
     for event in [WorkerReady(1, 0.1, False), WorkerReady(2, 0.1, False), *events]:
         found(event)
@@ -48,9 +48,9 @@ def test_what_was_beside_was_under_way_in_another_worker() -> None:
         *ran("after", 2, 21.0),
         *ran("same worker", 1, 10.5),
     )
-    assert found.beside(["a"]) == ["into", "within", "out of"]
-    assert found.beside(["unknown"]) == []
-    assert found.beside(["a", "same worker"]) == found.beside(["a"])
+    assert found.alongside(["a"]) == ["into", "within", "out of"]
+    assert found.alongside(["unknown"]) == []
+    assert found.alongside(["a", "same worker"]) == found.alongside(["a"])
 
 
 def test_only_the_first_time_counts() -> None:
@@ -63,4 +63,4 @@ def test_only_the_first_time_counts() -> None:
         *ran("c", 2, 9.0),
     )
     assert found.before("b") == ["a"]
-    assert found.beside(["b"]) == []
+    assert found.alongside(["b"]) == []
