@@ -415,5 +415,5 @@ def test_nothing_is_told_of_a_suite_that_passes(project: Project) -> None:
     """No failure, no verdict."""
     project.tests("class Passing(TestCase):\n    def test_it(self): pass\n")
     result = project.run("--diagnose").passed()
-    assert "Finding out" not in result.stdout
+    assert "Diagnosing" not in result.stdout
     assert " is " not in result.stdout.split("Set-up")[1]

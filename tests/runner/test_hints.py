@@ -86,8 +86,8 @@ CASES: dict[str, tuple[Mode, list[str]]] = {
 }
 SAID = "Failed on something that the whole database shares "
 WAY_OUT = (
-    ". Give these classes a database of their own: put @schema_runner.own_database on them, or "
-    'list them in SCHEMA_RUNNER["OWN_DATABASE"].\n'
+    ". Give each of these classes its own database: put @schema_runner.own_database on it, or "
+    'list it in SCHEMA_RUNNER["OWN_DATABASE"].\n'
 )
 
 
@@ -134,5 +134,5 @@ def test_the_way_out_beside_the_project_s_own_database(failing: Project) -> None
     failing.create_database()
     arguments = (*PARALLEL, "--host-database", "current", "-k", "CreatesSchema")
     said = failing.run(*arguments, env={"MEET": "2"}).failed().stdout
-    assert "Run these classes alone, with @schema_runner.serial, or give them a " in said
+    assert "Run these classes alone with @schema_runner.serial, or give each its own " in said
     failing.drop_database()

@@ -54,7 +54,7 @@ def test_each_line_of_the_log_is_one(project: Project, mode: Mode, verbosity: st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ).stdout
-    said = [line for line in output.splitlines() if "Said of" in line or "Running again" in line]
+    said = [line for line in output.splitlines() if "Said of" in line or "Retrying" in line]
     assert len(said) > 12, output
     known = {f"Said of {name}." for name in ("Started", "Finished", "ClassFinished")}
     known |= {"Retrying 2 failures, each alone."} if mode else set()

@@ -37,10 +37,10 @@ WRONG: list[tuple[str, Mode, str]] = [
     ("{}", ("--isolation", "table"), "--isolation: invalid choice: 'table' (choose from"),
     ("{}", ("--host-database", "mine"), "--host-database: invalid choice: 'mine' (choose from"),
     *(
-        ("{}", (f"--{option}={text}",), f"argument --{option}: {text!r} is not a {takes}\n")
+        ("{}", (f"--{option}={text}",), f"argument --{option}: must be {takes}, not {text!r}\n")
         for option, texts, takes in (
-            ("retries", ("-1", "x", "1.5"), "whole number, 0 or more"),
-            ("test-timeout", ("0", "x", "nan"), "number of seconds, more than 0"),
+            ("retries", ("-1", "x", "1.5"), "an integer, 0 or greater"),
+            ("test-timeout", ("0", "x", "nan"), "a positive number of seconds"),
         )
         for text in texts
     ),
