@@ -22,7 +22,7 @@ from .workers.sigterm import RunSignals
 # Every run imports this module. Only runs with workers need these.
 if TYPE_CHECKING:
     from .reruns.diagnosis import Verdict
-    from .reruns.probe import SuiteRuns
+    from .reruns.probe import SuiteRunner
     from .reruns.run_log import RunLog
     from .scheduling.plan import Ordering, Plan
     from .workers.protocol import WorkerConfig
@@ -93,12 +93,12 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         self._refuse_shared_databases()
         tests = [list(subsuite) for subsuite in self.subsuites]
         run_log = RunLog()
-        runs = self._suite_runs(tests, result, run_log)
+        runner = self._suite_runner(tests, result, run_log)
         failures: list[Failure] = []
         retries = Retry(self._retries_of)
 
         def keep(failure: "Failure") -> bool:
-            if retries.keep(failure, runs):
+            if retries.keep(failure, runner):
                 return True
             failures.append(failure)
             return False
@@ -110,11 +110,11 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         started, ended = time.perf_counter(), None
         verdicts: Sequence[Verdict] = ()
         try:
-            runs.run(self._plan(tests).queue(), workers=self.processes, keep=keep)
+            runner.run(self._plan(tests).queue(), workers=self.processes, keep=keep)
             ended = time.perf_counter()
-            retries.run(runs, give_up)
+            retries.run(runner, give_up)
             if self.diagnoses:
-                verdicts = self._diagnose(runs, run_log, failures, result)
+                verdicts = self._diagnose(runner, run_log, failures, result)
         except KeyboardInterrupt:
             if not self.signals.ends_now:
                 raise
@@ -128,7 +128,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
     def _diagnose(
         self,
-        runs: "SuiteRuns",
+        runner: "SuiteRunner",
         run_log: "RunLog",
         failures: "list[Failure]",
         result: unittest.TestResult,
@@ -138,7 +138,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         if result.failfast and not self.signals.is_interrupted:
             # --failfast ends the tests, but not the diagnosis.
             result.shouldStop = False
-        return Diagnosis(runs, run_log).run(failures)
+        return Diagnosis(runner, run_log).run(failures)
 
     def _refuse_shared_databases(self) -> None:
         """Raise SchemaRunnerError in a worker of another run, which uses that run's databases."""
@@ -151,10 +151,10 @@ class SchemaParallelTestSuite(ParallelTestSuite):
                 "first, as run_tests() does."
             )
 
-    def _suite_runs(
+    def _suite_runner(
         self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, run_log: "RunLog"
-    ) -> "SuiteRuns":
-        from .reruns.probe import SuiteRuns
+    ) -> "SuiteRunner":
+        from .reruns.probe import SuiteRunner
         from .workers.handle import WorkerPool
         from .workers.output import wants_sql
         from .workers.report import Audience
@@ -165,7 +165,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         config = self._worker_config(result)._replace(
             tells_sql=wants_sql(result), tells_all_sql=getattr(result, "showAll", False)
         )
-        return SuiteRuns(
+        return SuiteRunner(
             tests,
             Audience(result, self.handle_event, observers, self.log, self.signals.announce),
             pool=WorkerPool(config, tests),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..errors import listing
 from ..workers.report import Failure
-from .probe import FirstToStart, SuiteRuns, TestPosition
+from .probe import FirstToStart, SuiteRunner, TestPosition
 from .run_log import RunLog
 
 # How often each probe is repeated, to see whether its outcome is always the same.
@@ -43,12 +43,12 @@ class Verdict(NamedTuple):
 class Diagnosis:
     """Finds a verdict on each failure of a run, from its log and by probes."""
 
-    def __init__(self, runs: SuiteRuns, run_log: RunLog) -> None:
-        self._runs = runs
+    def __init__(self, runner: SuiteRunner, run_log: RunLog) -> None:
+        self._runner = runner
         self._run_log = run_log
         self._positions = {
             test.id(): (index, position)
-            for index, tests in enumerate(runs.tests)
+            for index, tests in enumerate(runner.tests)
             for position, test in enumerate(tests)
         }
 
@@ -56,9 +56,9 @@ class Diagnosis:
         """Return a verdict for each failure, or for the first ones if the run is stopped."""
         verdicts = []
         for failure in failures:
-            self._runs.log(f"Diagnosing {failure.name}.")
+            self._runner.log(f"Diagnosing {failure.name}.")
             verdict = self._diagnose(failure)
-            if self._runs.is_stopped:
+            if self._runner.is_stopped:
                 break
             verdicts.append(verdict)
         return verdicts
@@ -66,7 +66,7 @@ class Diagnosis:
     def _diagnose(self, failure: Failure) -> Verdict:
         failed = self._count_alone(failure, _TIMES)
         if failed == _TIMES and all(
-            self._runs.passes_outside_worker(failure) for _ in range(_TIMES)
+            self._runner.passes_outside_worker(failure) for _ in range(_TIMES)
         ):
             evidence = (
                 f"it fails in a worker process and passes outside of one, as without --parallel "
@@ -92,7 +92,7 @@ class Diagnosis:
         before = self._positions_of(self._run_log.before(first))
 
         def fails_after(tests: Sequence[TestPosition]) -> bool:
-            return self._runs.fails(failure, after=tests)
+            return self._runner.fails(failure, after=tests)
 
         if not before or not fails_after(before):
             return None
@@ -117,7 +117,7 @@ class Diagnosis:
         # Of two tests that conflict, perhaps only the one that starts first, or second, fails.
         orders = itertools.cycle(FirstToStart)
         failed = _count(
-            lambda: self._runs.fails_alongside(failure, others, first=next(orders)), _TIMES
+            lambda: self._runner.fails_alongside(failure, others, first=next(orders)), _TIMES
         )
         if not failed:
             return None
@@ -144,17 +144,17 @@ class Diagnosis:
         return Verdict(failure.name, Fault.FLAKY, evidence, self._tests_of(failure))
 
     def _count_alone(self, failure: Failure, times: int) -> int:
-        return _count(lambda: self._runs.fails(failure), times)
+        return _count(lambda: self._runner.fails(failure), times)
 
     def _tests_of(self, failure: Failure) -> tuple[str, ...]:
-        tests = self._runs.tests[failure.subsuite]
+        tests = self._runner.tests[failure.subsuite]
         return tuple(tests[position].id() for position in failure.positions)
 
     def _positions_of(self, names: Iterable[str]) -> list[TestPosition]:
         return [self._positions[name] for name in names]
 
     def _names_of(self, tests: Iterable[TestPosition]) -> list[str]:
-        return [self._runs.tests[subsuite][position].id() for subsuite, position in tests]
+        return [self._runner.tests[subsuite][position].id() for subsuite, position in tests]
 
 
 def _count(fails: Callable[[], bool], times: int) -> int:

@@ -26,7 +26,7 @@ class FirstToStart(Enum):
 TestPosition: TypeAlias = tuple[int, int]
 
 
-class SuiteRuns:
+class SuiteRunner:
     """Runs tests, listed by subsuite, in workers.
 
     `pool` starts workers whose results are reported, `probe_pool` those of probes, whose results

@@ -9,7 +9,7 @@ from unittest.runner import _WritelnDecorator
 
 from ..errors import count
 from ..workers.report import Failure
-from .probe import SuiteRuns
+from .probe import SuiteRunner
 
 
 class Retry:
@@ -23,31 +23,31 @@ class Retry:
         self.retried: list[str] = []
         self.flaky: list[Failure] = []
 
-    def keep(self, failure: Failure, runs: SuiteRuns) -> bool:
+    def keep(self, failure: Failure, runner: SuiteRunner) -> bool:
         """Keep a failure for a retry; return whether it has any."""
-        has_retries = self._limit_of(failure, runs) > 0
+        has_retries = self._limit_of(failure, runner) > 0
         if has_retries:
             self._pending.append((failure, 1))
         return has_retries
 
-    def run(self, runs: SuiteRuns, give_up: Callable[[Failure], object]) -> None:
+    def run(self, runner: SuiteRunner, give_up: Callable[[Failure], object]) -> None:
         """Retry each failure until it passes, and call `give_up` with those that never do."""
-        if self._pending and not runs.is_stopped:
-            runs.log(f"Retrying {count(len(self._pending), 'failure')}, each alone.")
+        if self._pending and not runner.is_stopped:
+            runner.log(f"Retrying {count(len(self._pending), 'failure')}, each alone.")
         while self._pending:
             failure, attempts = self._pending[0]
-            if attempts > self._limit_of(failure, runs) or runs.is_stopped:
+            if attempts > self._limit_of(failure, runner) or runner.is_stopped:
                 self._pending.popleft()
                 give_up(failure)
             else:
-                self._retry(failure, attempts, runs)
+                self._retry(failure, attempts, runner)
 
     def give_up_all(self, give_up: Callable[[Failure], object]) -> None:
         """Call `give_up` with all remaining failures, after the run was interrupted."""
         while self._pending:
             give_up(self._pending.popleft()[0])
 
-    def _retry(self, failure: Failure, attempts: int, runs: SuiteRuns) -> None:
+    def _retry(self, failure: Failure, attempts: int, runner: SuiteRunner) -> None:
         others: list[Failure] = []
         has_failed = False
 
@@ -59,9 +59,9 @@ class Retry:
                 others.append(one)
             return True
 
-        has_ended = runs.retry(failure, attempt=attempts + 1, keep=keep)
+        has_ended = runner.retry(failure, attempt=attempts + 1, keep=keep)
         self._pending.popleft()
-        if attempts == 1 and (has_ended or not runs.is_stopped):
+        if attempts == 1 and (has_ended or not runner.is_stopped):
             self.retried.append(failure.name)
         if has_ended and not has_failed:
             self.flaky.append(failure)
@@ -71,11 +71,11 @@ class Retry:
             # Keep the first failure, because that is the one to report.
             self._pending.appendleft((failure, attempts + 1))
 
-    def _limit_of(self, failure: Failure, runs: SuiteRuns) -> int:
+    def _limit_of(self, failure: Failure, runner: SuiteRunner) -> int:
         if failure.is_after:
             # Its tests have outcomes already.
             return 0
-        tests = runs.tests[failure.subsuite]
+        tests = runner.tests[failure.subsuite]
         return max(self._limit(tests[position]) for position in failure.positions)
 
 
