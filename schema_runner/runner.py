@@ -78,7 +78,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             lambda: len(self._tally.under_way), is_silent=self.verbosity < 1
         )
         try:
-            # If keepdb is False, it may be the default, so that the setting KEEP decides.
+            # An explicit keepdb=False overrides the setting KEEP. Django's default does not.
             keeps = self.keepdb or kwargs.get("keepdb")
             self._settings = Settings.read(keep=keeps, **self._options.for_settings)
             self.keepdb = self._settings.keep
@@ -90,8 +90,8 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         if not issubclass(cls, DiscoverRunner):
             parser.error(
                 f"{cls.__name__} is not a test runner by itself. Use TEST_RUNNER = "
-                f'"schema_runner.SchemaDiscoverRunner", or a class of your own with '
-                f"{cls.__name__} before DiscoverRunner."
+                f'"schema_runner.SchemaDiscoverRunner", or a subclass of both '
+                f"{cls.__name__} and DiscoverRunner, in this order."
             )
         super().add_arguments(parser)
         add_options(parser)

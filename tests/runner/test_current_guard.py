@@ -137,7 +137,7 @@ def test_what_is_changed_is_told(project: Project, name: str) -> None:
     project.tests(suite_of(body))
     result = project.run().failed("\nOK\n", told)
     assert result.stderr.index("\nOK\n") < result.stderr.index("Changed in the project's own")
-    when = set(re.findall(r"(?m)^    \S.*: .*, ((?:during|seen) .*)", result.stderr))
+    when = set(re.findall(r"(?m)^    \S.*: .*, ((?:during|detected) .*)", result.stderr))
     during, at_end = f"during {CULPRIT}", "detected after the tests"
     # Not all of a definition is looked at after each class.
     assert when == {"objects": {during, at_end}, "structure": {at_end}}.get(name, {during})
