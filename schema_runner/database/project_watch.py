@@ -94,7 +94,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
     def create_test_db(self, *args: Any, **kwargs: Any) -> str:
         name = super().create_test_db(*args, **kwargs)
         # For a run within a test this has become stock Django's.
-        test_databases = getattr(self, "workspace", None)
+        test_databases = getattr(self, "test_databases", None)
         if test_databases and self._is_current and test_databases.host_name(self._alias):
             host = test_databases.host(self._alias)
             self._seen = ProjectState.seen(host.connection)
