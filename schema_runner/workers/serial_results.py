@@ -224,7 +224,7 @@ class SerialSuiteMixin:
                 limited_result.end_class()
         except KeyboardInterrupt:
             # What failed before is shown as ever.
-            if not self.limits["termination"].ends_now:
+            if not self.limits["signals"].ends_now:
                 raise
         finally:
             limited_result.clear_alarm()
