@@ -1,4 +1,4 @@
-"""A Django test runner that gives every parallel worker its own PostgreSQL schema."""
+"""A Django test runner that gives each parallel worker its own PostgreSQL schema."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -60,26 +60,26 @@ _MODULES = {
     "serial": "decorators",
     "timeout": "decorators",
 }
-# What tests use besides can be imported everywhere.
-_OF_RUNS = {"suite", "runner"}
+# These cannot be imported on Windows. Test modules can import the others everywhere.
+_RUN_MODULES = {"suite", "runner"}
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: settings files import from this package, and a test runner cannot be imported
-    # before there are settings.
+    # Lazy, because settings files import from this package, and Django's test runner cannot be
+    # imported before the settings are configured.
     if name not in _MODULES:
-        raise AttributeError(_no_attribute(name))
+        raise AttributeError(_missing_attribute(name))
     from importlib import import_module
 
-    if sys.platform == "win32" and _MODULES[name] in _OF_RUNS:
+    if sys.platform == "win32" and _MODULES[name] in _RUN_MODULES:
         raise SchemaRunnerError(WINDOWS)
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 
-def _no_attribute(name: str) -> str:
-    said = f"module {__name__!r} has no attribute {name!r}"
+def _missing_attribute(name: str) -> str:
+    message = f"module {__name__!r} has no attribute {name!r}"
     if not name[:1].isupper():
-        return said  # Python asks so for each module that is imported from here.
+        return message  # Also raised when a submodule is imported from the package.
     from .errors import did_you_mean
 
-    return f"{said}. {did_you_mean(name, __all__)}".rstrip(". ")
+    return f"{message}. {did_you_mean(name, __all__)}".rstrip(". ")

@@ -1,4 +1,4 @@
-"""The app to add to INSTALLED_APPS for `manage.py check` to know this package's settings."""
+"""The app configuration, for projects that list "schema_runner" in INSTALLED_APPS."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.core import checks
 
 
 class SchemaRunnerConfig(AppConfig):
-    """An app without models and migrations: no schema differs by it."""
+    """Registers the system checks. The app has no models, so it does not affect any schema."""
 
     name = "schema_runner"
     verbose_name = "Schema runner"
@@ -17,7 +17,7 @@ class SchemaRunnerConfig(AppConfig):
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
-    """Check settings where no run does."""
-    from .checks import of_project
+    """Return the messages of `manage.py check`."""
+    from .checks import project_messages
 
-    return list(of_project())
+    return list(project_messages())

@@ -1,4 +1,4 @@
-"""System checks of the settings; docs/settings.md lists them."""
+"""The system checks, which docs/settings.md lists."""
 
 import importlib.util
 import os
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 LABEL = "schema_runner"
 _HISTORY = 'SCHEMA_RUNNER["HISTORY_DIR"]'
-# Of PostgreSQL's.
+# The keys of TEST for PostgreSQL.
 _TEST_KEYS = {
     *("CHARSET", "COLLATION", "DEPENDENCIES", "MIGRATE", "MIRROR", "NAME", "SERIALIZE"),
     "TEMPLATE",
 }
-# What entries name that is trusted, and how.
+# For each key: the check id, the problem, and the form of an entry.
 _TRUSTED = {
     "TRUSTED_MIGRATIONS": ("W002", "not a migration", "app_label.0001_name"),
     "TRUSTED_MODELS": ("W003", "not a model", "app_label.Model"),
@@ -39,27 +39,27 @@ _TRUSTED = {
 _DRIVERS = "https://www.psycopg.org/psycopg3/docs/basic/from_pg2.html"
 
 
-def of_project() -> Iterator[checks.CheckMessage]:
-    """Check all that shows without a run."""
-    from .scheduling.labels import problems_of_labels
+def project_messages() -> Iterator[checks.CheckMessage]:
+    """Yield the messages of `manage.py check`."""
+    from .scheduling.labels import label_problems
 
     settings, problems = Settings.parse({})
     yield from map(_message, problems)
-    yield from map(_message, _of_runner())
-    yield from map(_message, _of_fixtures(settings))
-    yield from map(_message, problems_of_labels(settings))
-    yield from map(_message, of_settings(settings))
+    yield from map(_message, _runner_problems())
+    yield from map(_message, _fixture_problems(settings))
+    yield from map(_message, label_problems(settings))
+    yield from map(_message, settings_problems(settings))
     if settings.history_dir and settings.history_dir != Settings().history_dir:
         folder = os.path.join(project_root(), settings.history_dir)
-        yield from map(_message, _of_folder(_HISTORY, folder))
+        yield from map(_message, _folder_problems(_HISTORY, folder))
 
 
 @contextmanager
-def of_run(find: Callable[[], Iterable[Problem]]) -> Iterator[None]:
-    """Check what a run finds, in place of what is checked without one."""
+def replace_checks(find_problems: Callable[[], Iterable[Problem]]) -> Iterator[None]:
+    """Replace the checks of `manage.py check` by the problems that a run finds."""
 
     def check(**_: Any) -> list[checks.CheckMessage]:
-        return [*map(_message, find())]
+        return [*map(_message, find_problems())]
 
     before = registry.registered_checks
     registry.registered_checks = {one for one in before if LABEL not in one.tags}
@@ -70,38 +70,38 @@ def of_run(find: Callable[[], Iterable[Problem]]) -> Iterator[None]:
         registry.registered_checks = before
 
 
-def of_settings(settings: Settings) -> Iterator[Problem]:
-    """Yield what has no effect."""
-    yield from _of_trusted_migrations(settings.trusted_migrations)
-    yield from _of_trusted_models(settings.trusted_models)
-    yield from _of_expected_changes(settings.expected_changes)
+def settings_problems(settings: Settings) -> Iterator[Problem]:
+    """Yield the problems of valid settings, which do not stop a run."""
+    yield from _migration_problems(settings.trusted_migrations)
+    yield from _model_problems(settings.trusted_models)
+    yield from _pattern_problems(settings.expected_changes)
     if settings.pg_dump and shutil.which(settings.pg_dump) is None:
         yield Problem(
             "W005",
             f'SCHEMA_RUNNER["PG_DUMP"] names {settings.pg_dump!r}, which is not a program.',
             "Set it to the path of pg_dump, or remove it.",
         )
-    yield from _of_folder('SCHEMA_RUNNER["SNAPSHOT_DIR"] (--snapshot-dir)', settings.snapshot_dir)
-    yield from _of_drivers()
-    yield from _of_test_databases()
+    yield from _folder_problems(
+        'SCHEMA_RUNNER["SNAPSHOT_DIR"] (--snapshot-dir)', settings.snapshot_dir
+    )
+    yield from _driver_problems()
+    yield from _test_key_problems()
 
 
-def of_history(
+def history_problems(
     settings: Settings, history_folder: "HistoryFolder | None", option: str | None
 ) -> Iterator[Problem]:
-    """Yield why a run keeps no history, if its `option` or the settings ask for one."""
+    """Yield why a run has no history, if its `option` or HISTORY_DIR requires one."""
     if option and history_folder is None:
         yield Problem(
             "W006",
-            f"{_HISTORY} is None, so no history is kept.",
+            f"{_HISTORY} is None, so there is no history.",
             f"{option} needs a history.",
         )
-    # By default a run does without, and says nothing.
-    is_asked_for = option or settings.history_dir != Settings().history_dir
-    if history_folder and is_asked_for and (why := history_folder.why_not_writable()):
-        hint = (
-            f"{option} needs the history of earlier runs, which is kept there." if option else ""
-        )
+    # The default folder need not be writable.
+    is_required = option or settings.history_dir != Settings().history_dir
+    if history_folder and is_required and (why := history_folder.why_not_writable()):
+        hint = f"{option} needs the history, which is stored there." if option else ""
         yield _unwritable(_HISTORY, why, hint)
 
 
@@ -110,8 +110,8 @@ def _message(problem: Problem) -> checks.CheckMessage:
     return kind(problem.message, hint=problem.hint or None, id=f"{LABEL}.{problem.id}")
 
 
-def _of_runner() -> Iterator[Problem]:
-    """Yield why TEST_RUNNER is no runner, as the class itself says."""
+def _runner_problems() -> Iterator[Problem]:
+    """Yield the error of importing TEST_RUNNER, or of its `add_arguments`."""
     from django.core.management import CommandError, CommandParser
     from django.test.utils import get_runner
 
@@ -123,67 +123,71 @@ def _of_runner() -> Iterator[Problem]:
         why = str(error).removeprefix("Error: ")
         yield Problem("E008", f"TEST_RUNNER is {django_settings.TEST_RUNNER!r}: {why}")
     except Exception as error:
-        named = f"TEST_RUNNER names {django_settings.TEST_RUNNER!r}, which cannot be imported"
-        yield Problem("E008", f"{named}: {type(error).__name__}: {error}")
+        what = f"TEST_RUNNER names {django_settings.TEST_RUNNER!r}, which cannot be imported"
+        yield Problem("E008", f"{what}: {type(error).__name__}: {error}")
 
 
-def _of_fixtures(settings: Settings) -> Iterator[Problem]:
+def _fixture_problems(settings: Settings) -> Iterator[Problem]:
     if settings.fixtures:
         from .fixtures import fixture_problems
 
-        found = [{*fixture_problems(settings, alias=one.alias)} for one in _on_postgresql()]
-        # One may be for a single alias.
-        yield from sorted(set.intersection(*found)) if found else ()
+        problems = [
+            {*fixture_problems(settings, alias=one.alias)} for one in _postgresql_connections()
+        ]
+        # A fixture may exist for one alias only.
+        yield from sorted(set.intersection(*problems)) if problems else ()
 
 
-def _of_trusted_migrations(entries: Collection[str]) -> Iterator[Problem]:
+def _migration_problems(entries: Collection[str]) -> Iterator[Problem]:
     if entries:
         from .fingerprint.modules import Modules, migrations_packages
 
-        found = [*migrations_packages(Modules())]
+        all_packages = [*migrations_packages(Modules())]
         known = {
             f"{package.label}.{os.path.splitext(name)[0]}"
-            for package in found
+            for package in all_packages
             for name, _ in package.files()
         }
-        # Settings for quick runs switch them off by MIGRATION_MODULES.
-        switched_off = {package.label for package in found if package.module is None}
-        left = [one for one in entries if one.partition(".")[0] not in switched_off]
-        yield from _unknown("TRUSTED_MIGRATIONS", left, known)
+        # MIGRATION_MODULES may disable migrations, to make tests faster.
+        disabled = {package.label for package in all_packages if package.module is None}
+        checked = [one for one in entries if one.partition(".")[0] not in disabled]
+        yield from _unknown("TRUSTED_MIGRATIONS", checked, known)
 
 
-def _of_trusted_models(entries: Collection[str]) -> Iterator[Problem]:
+def _model_problems(entries: Collection[str]) -> Iterator[Problem]:
     models = apps.get_models(include_auto_created=True) if entries else ()
     yield from _unknown("TRUSTED_MODELS", entries, {model._meta.label for model in models})
 
 
 def _unknown(key: str, entries: Collection[str], known: Collection[str]) -> Iterator[Problem]:
-    check, what, form = _TRUSTED[key]
+    check_id, problem, form = _TRUSTED[key]
     for entry in entries:
         if entry not in known:
-            message = f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is {what}.'
-            yield Problem(check, message, did_you_mean(entry, known) or f"Write it as {form!r}.")
+            message = f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is {problem}.'
+            yield Problem(
+                check_id, message, did_you_mean(entry, known) or f"Write it as {form!r}."
+            )
 
 
-def _of_expected_changes(patterns: Collection[str]) -> Iterator[Problem]:
-    """Yield the patterns that would match a table with a schema, or if they were the shell's."""
+def _pattern_problems(patterns: Collection[str]) -> Iterator[Problem]:
+    """Yield the patterns that would match a table with a schema in front, or in shell syntax."""
     models = apps.get_models(include_auto_created=True) if patterns else ()
     tables = [f"public.{model._meta.db_table}" for model in models]
     for pattern in patterns:
         shell = pattern.replace("\\", "").replace(".*", "*")
-        for meant in (pattern, f"public.{pattern}", shell, f"public.{shell}"):
-            if any(fnmatchcase(table, meant) for table in tables):
+        for candidate in (pattern, f"public.{pattern}", shell, f"public.{shell}"):
+            if any(fnmatchcase(table, candidate) for table in tables):
                 break
         else:
             continue
-        if meant != pattern:
+        if candidate != pattern:
             message = f'SCHEMA_RUNNER["EXPECTED_CHANGES"] has {pattern!r}, which matches no table.'
-            yield Problem("W004", message, f"Did you mean {meant!r}?")
+            yield Problem("W004", message, f"Did you mean {candidate!r}?")
 
 
-def _of_test_databases() -> Iterator[Problem]:
-    """Yield keys of TEST that look like one that Django knows; a backend may have others."""
-    for connection in _on_postgresql():
+def _test_key_problems() -> Iterator[Problem]:
+    """Yield the keys of TEST that are similar to one of Django's. Backends may add other keys."""
+    for connection in _postgresql_connections():
         for key in connection.settings_dict["TEST"].keys() - _TEST_KEYS:
             if hint := did_you_mean(str(key), _TEST_KEYS):
                 entry = f"DATABASES[{connection.alias!r}]['TEST']"
@@ -191,7 +195,7 @@ def _of_test_databases() -> Iterator[Problem]:
                 yield Problem("W008", message, hint)
 
 
-def _of_folder(what: str, folder: str | None) -> Iterator[Problem]:
+def _folder_problems(what: str, folder: str | None) -> Iterator[Problem]:
     if folder and (why := find_write_obstacle(Path(folder))):
         yield _unwritable(what, why)
 
@@ -200,8 +204,8 @@ def _unwritable(what: str, why: str, hint: str = "") -> Problem:
     return Problem("W006", f"Cannot write to {what}: {why}.", hint)
 
 
-def _of_drivers() -> Iterator[Problem]:
-    if _on_postgresql() and importlib.util.find_spec("psycopg2"):
+def _driver_problems() -> Iterator[Problem]:
+    if _postgresql_connections() and importlib.util.find_spec("psycopg2"):
         yield Problem(
             "W007",
             "psycopg2 is installed, but Django uses psycopg 3, which django-schema-runner needs.",
@@ -209,5 +213,5 @@ def _of_drivers() -> Iterator[Problem]:
         )
 
 
-def _on_postgresql() -> "list[BaseDatabaseWrapper]":
+def _postgresql_connections() -> "list[BaseDatabaseWrapper]":
     return [one for one in connections.all() if one.vendor == "postgresql"]

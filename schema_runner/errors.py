@@ -1,12 +1,12 @@
-"""The exceptions of this package, and the wording of its messages."""
+"""Exceptions, and functions that format parts of messages."""
 
 from collections.abc import Iterable, Sequence
 
 
 class SchemaRunnerError(Exception):
-    """A run cannot go on; the message says what failed, on which object, and what to do.
+    """An error that ends the run; the message says what failed and what to do.
 
-    `exit_code` is what the command ends with, where stock Django has its own for such a case.
+    `exit_code`: the exit code of the command.
     """
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
@@ -15,47 +15,47 @@ class SchemaRunnerError(Exception):
 
 
 class LockTimeoutError(SchemaRunnerError):
-    """A lock that the run needs is held by others for longer than it waits."""
+    """Other sessions held a lock for longer than the run waits."""
 
 
 class LeaseLostError(SchemaRunnerError):
-    """A run was taken for dead, or may have been, and something of it is gone."""
+    """The run lost its lease, and another run removed, or may have removed, its objects."""
 
 
 class WorkerError(Exception):
-    """What a test is told to have raised whose worker has died, or could not be set up."""
+    """The error of a test whose worker died or could not be set up."""
 
 
 class TestTimeoutError(AssertionError):
-    """A test has taken longer than it may."""
+    """A test took longer than its time limit."""
 
-    # Not one of pytest's, whatever its name says.
+    # Keeps pytest from collecting the class.
     __test__ = False
 
 
-def listing(things: Sequence[str], most: int = 3) -> str:
-    """Name the first few of many things."""
-    more = len(things) - most
-    return ", ".join(things[:most]) + (f" and {more} more" if more > 0 else "")
+def listing(names: Sequence[str], maximum: int = 3) -> str:
+    """Join the first names with commas, and add the number of the others."""
+    more = len(names) - maximum
+    return ", ".join(names[:maximum]) + (f" and {more} more" if more > 0 else "")
 
 
-def count(number: int, what: str, several: str | None = None) -> str:
-    """Return a number of things, with an "s" for `several` unless that is something else."""
-    return f"{number} {what if number == 1 else several or f'{what}s'}"
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return the number with the noun, in the plural (by default with "s") unless it is 1."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """Ask about the word that is most alike; return an empty text if none is.
+    """Return the question "Did you mean …?" with the most similar word, or "" if none is similar.
 
-    Of dotted words only those are alike that differ in one part, or end earlier.
+    A dotted word is similar if it differs in one part only, or ends earlier.
     """
-    # Only for what is wrong anyway.
+    # Imported only after a mistake.
     from difflib import get_close_matches
 
     known, parts = {one.casefold(): one for one in words}, word.casefold().split(".")
     for number in reversed(range(len(parts))):
-        begin = "".join(f"{part}." for part in parts[:number])
-        names = {one[len(begin) :].partition(".")[0] for one in known if one.startswith(begin)}
+        prefix = "".join(f"{part}." for part in parts[:number])
+        names = {one[len(prefix) :].partition(".")[0] for one in known if one.startswith(prefix)}
         if names:
             break
     else:
@@ -63,36 +63,36 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     longer = [name for name in names if parts[number] and name.startswith(parts[number])]
     for name in get_close_matches(parts[number], names, 1) or longer[:1]:
         whole = ".".join([*parts[:number], name, *parts[number + 1 :]])
-        if meant := known.get(whole) or (known.get(begin + name) if number else None):
-            return f"Did you mean {meant!r}?"
+        if similar := known.get(whole) or (known.get(prefix + name) if number else None):
+            return f"Did you mean {similar!r}?"
     return ""
 
 
 def ago(seconds: int) -> str:
-    """Return how long ago something was, in the largest unit that it fills."""
+    """Return a text such as "2 hours ago", in the largest unit that fits."""
     for size, unit in ((24 * 60 * 60, "day"), (60 * 60, "hour"), (60, "minute")):
         if seconds >= size:
             return f"{count(seconds // size, unit)} ago"
     return "a moment ago"
 
 
-# There is neither fork nor flock.
+# Windows has neither fork nor flock.
 WINDOWS = (
     "django-schema-runner does not run on Windows. Use WSL, or set "
     'TEST_RUNNER = "django.test.runner.DiscoverRunner" there.'
 )
 NO_LIBPQ = (
-    "psycopg 3 finds no libpq, PostgreSQL's C library. Run pip install 'psycopg[binary]', or "
-    "install libpq (on Debian libpq5)."
+    "psycopg 3 cannot find libpq, PostgreSQL's client library. Run pip install 'psycopg[binary]', "
+    "or install libpq (on Debian libpq5)."
 )
 
 
 def lacks_libpq(error: BaseException) -> bool:
-    """Whether psycopg, which something could not do without, was the first to miss its library.
+    """Whether an error or one of its causes is psycopg's, for a missing libpq.
 
-    Django then tries psycopg2, and where that is missing too, says that it found neither.
+    Django then tries psycopg2, and if that is missing too, raises its own error.
     """
-    found: BaseException | None = error
-    while found and "no pq wrapper" not in str(found):
-        found = found.__cause__ or found.__context__
-    return found is not None
+    cause: BaseException | None = error
+    while cause and "no pq wrapper" not in str(cause):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None

@@ -40,7 +40,7 @@ class Options(NamedTuple):
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> Self:
-        """Remove the options from a runner's keyword arguments, and return them."""
+        """Pop the options from a runner's keyword arguments, and return them."""
         names = arguments.keys() & set(cls._fields)
         options = cls(**{name: arguments.pop(name) for name in names})
         if options.chooses_workers and "DJANGO_TEST_PROCESSES" not in os.environ:
@@ -78,12 +78,12 @@ def add_options(parser: ArgumentParser) -> None:
         if action.dest == "parallel" and type(action) is _StoreAction:
             action.__class__ = _StoreParallel
         if action.dest == "keepdb" and action.default is False:
-            # None tells a missing flag from --no-keepdb.
+            # Distinguishes a missing flag from --no-keepdb.
             action.default = None
 
 
 class _StoreParallel(_StoreAction):
-    """Note whether the value was "auto", which Django replaces by the number of CPUs."""
+    """Also stores whether the value was "auto", which Django replaces by the number of CPUs."""
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
@@ -96,14 +96,14 @@ def _seconds(text: str) -> float:
     with suppress(ValueError):
         if 0 < (seconds := float(text)) < float("inf"):
             return seconds
-    raise ArgumentTypeError(f"{text!r} is not a number of seconds, more than 0")
+    raise ArgumentTypeError(f"must be a positive number of seconds, not {text!r}")
 
 
 def _number(text: str) -> int:
     with suppress(ValueError):
         if (number := int(text)) >= 0:
             return number
-    raise ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    raise ArgumentTypeError(f"must be an integer, 0 or greater, not {text!r}")
 
 
 def _shard(text: str) -> "Shard":

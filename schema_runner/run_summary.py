@@ -1,4 +1,4 @@
-"""The part of the runner that keeps the history of a run and prints its summary."""
+"""The part of the runner that records the history and prints the summary."""
 
 import logging
 import multiprocessing
@@ -21,7 +21,7 @@ from .reporting.rerun_command import RerunCommand
 from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
 from .scheduling.history_recorder import HistoryRecorder
 from .settings import Settings
-from .suite import Findings
+from .suite import SuiteOutcome
 from .workers.output import Lines
 
 if TYPE_CHECKING:
@@ -36,33 +36,34 @@ else:
 
 
 class RunSummaryMixin(Base):
-    """Follows a run by its events."""
+    """Observes the events of a run, for its history and summary."""
 
     _options: Options
     _command: RerunCommand
-    # None in a runner of the project's that makes no databases.
+    # None if no databases are set up.
     _databases: "TestDatabases | None" = None
     _history_folder: "HistoryFolder | None"
     _signals: "RunSignals"
     _settings: Settings
     _suite: Any = None
-    # What tests have changed in the project's own database, where they are run in that one.
-    _outside: "ProjectChangesReport | None" = None
-    # The number of tests by class, and how many of them the run has not come to.
+    # Changes in the project's own database, with --host-database current.
+    _project_changes: "ProjectChangesReport | None" = None
+    # The number of tests of each class, and how many tests were not run (None: not known yet).
     _sizes: Mapping[type, int] = MappingProxyType({})
     _not_run: int | None = None
-    # What helps tests that have failed on what workers share.
+    # Hints for tests that failed on something that workers share.
     _hint_lines: Collection[str] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._lines = Lines()
         super().__init__(*args, **kwargs)
         self._tally, self._recorder = Tally(), HistoryRecorder()
-        # Each is called with the events of a run, as they happen.
+        # Each is called with each event of the run.
         self.observers: list[Observer] = [self._tally, self._recorder]
-        # Seconds that parts of the run have taken, by what they are.
+        # Seconds of "set_up" and "tear_down".
         self._times: dict[str, float] = defaultdict(float)
-        self._busy: float | None = None
+        # CPU time of the whole machine during the tests.
+        self._machine_seconds: float | None = None
 
     def log(self, msg: Any, level: int | None = None) -> None:
         if self.verbosity > 0:
@@ -70,34 +71,34 @@ class RunSummaryMixin(Base):
         super().log(msg, level)
 
     @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        begun = time.perf_counter()
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
         try:
             yield
         finally:
-            self._times[what] += time.perf_counter() - begun
+            self._times[phase] += time.perf_counter() - started
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         self._suite = suite
-        # A server on this machine needs the same processors as the tests do.
-        is_shared = has_local_server(getattr(suite, "used_aliases", ()))
-        before = self._busy_seconds() if is_shared else None
+        # A server on this machine uses the same processors as the tests.
+        is_local = has_local_server(getattr(suite, "used_aliases", ()))
+        before = self._busy_seconds() if is_local else None
         try:
             return super().run_suite(suite, **kwargs)
         finally:
             if before is not None and (after := self._busy_seconds()) is not None:
-                self._busy = after - before
-            self._keep_times_of_workers()
-            self._remember()
+                self._machine_seconds = after - before
+            self._record_worker_starts()
+            self._save_history()
 
-    def _keep_times_of_workers(self) -> None:
-        """Add the set-up of each worker to --timing, where stock Django shows its cloning."""
+    def _record_worker_starts(self) -> None:
+        """Add each worker's start to the output of --timing, where Django shows its cloning."""
         ready = self._tally.ready
         if not ready or not isinstance(self.time_keeper, TimeKeeper):
             return
         records = self.time_keeper.records
         cloning: list[float] = next(
-            (times for what, times in records.items() if "Cloning" in what), []
+            (times for name, times in records.items() if "Cloning" in name), []
         )
         for worker, seconds in ready.items():
             if worker <= len(cloning):
@@ -114,15 +115,15 @@ class RunSummaryMixin(Base):
         try:
             failures = super().run_tests(test_labels, **kwargs)
         except KeyboardInterrupt:
-            for line in self._summary.interruption():
+            for line in self._summary.interruption_lines():
                 self.log(line)
             raise
         if self._suite is None:
-            # One that only lists tests, as an IDE's.
+            # A subclass that only lists tests, such as an IDE's.
             return failures
         for line in self._summary.lines():
             self.log(line)
-        # Whoever asks for verdicts wants to see them, also at -v 0.
+        # The output of --diagnose is printed with -v 0 too.
         show = self.log if self.logger else print
         for line in self._verdict_lines(test_labels or ()):
             show(line)
@@ -140,38 +141,37 @@ class RunSummaryMixin(Base):
 
             self._hint_lines = list(hint_lines(result, self._databases.usage, self._settings))
         if self._options.fail_on_flaky:
-            failures += len(self._findings.flaky)
-        return failures + self._outside.number if self._outside else failures
+            failures += len(self._outcome.flaky)
+        return failures + self._project_changes.number if self._project_changes else failures
 
-    def _watch_outside(self) -> "ProjectChangesReport":
-        """Follow what classes see of the project's own database."""
+    def _observe_project_changes(self) -> "ProjectChangesReport":
+        """Add an observer of changes in the project's own database."""
         from .reporting.summary import ProjectChangesReport
 
-        self._outside = ProjectChangesReport()
-        self.observers.append(self._outside)
-        return self._outside
+        self._project_changes = ProjectChangesReport()
+        self.observers.append(self._project_changes)
+        return self._project_changes
 
-    def _tell_outside(self) -> None:
-        """Say what has changed there, also where the run was broken off, or is to be silent."""
-        for line in self._outside.lines() if self._outside else ():
+    def _report_project_changes(self) -> None:
+        """Print the changes, also after an interrupted run and with -v 0."""
+        for line in self._project_changes.lines() if self._project_changes else ():
             if self.logger is None:
                 sys.stderr.write(f"{line}\n")
             else:
                 self.log(line, logging.ERROR)
 
     @property
-    def _findings(self) -> Findings:
-        return getattr(self._suite, "findings", Findings())
+    def _outcome(self) -> SuiteOutcome:
+        return getattr(self._suite, "outcome", SuiteOutcome())
 
-    def _remember(self) -> None:
-        # What tests run within a test is nothing that a later run would run.
+    def _save_history(self) -> None:
+        # Not for a run within a worker, whose tests are not tests of the project.
         if self._history_folder is not None and multiprocessing.parent_process() is None:
-            verdicts = self._findings.verdicts
-            # Unreliable, whatever else runs.
+            verdicts = self._outcome.verdicts
             flaky = [one.name for one in verdicts if one.fault in {"flaky", "parallel-unsafe"}]
-            observed = self._recorder.observed(flaky, self._busy)
+            observed = self._recorder.observed(flaky, self._machine_seconds)
             if verdicts:
-                # What was run to find them out has kept processors busy, too.
+                # The CPU time includes that of the diagnosis.
                 observed = observed._replace(runs=())
             self._history_folder.add(observed)
 
@@ -183,7 +183,7 @@ class RunSummaryMixin(Base):
             tear_down=self._times["tear_down"],
             tally=self._tally,
             usage=self._databases.usage if self._databases else Usage(),
-            findings=self._findings,
+            outcome=self._outcome,
             fails_on_flaky=self._options.fail_on_flaky,
             tests=tests,
             not_run=tests - self._tally.ended if self._not_run is None else self._not_run,
@@ -192,7 +192,7 @@ class RunSummaryMixin(Base):
         )
 
     def _verdict_lines(self, labels: Collection[str]) -> Iterator[str]:
-        verdicts = self._findings.verdicts
+        verdicts = self._outcome.verdicts
         commands = [
             self._command.with_tests(one.tests, labels=labels, options=one.options)
             for one in verdicts

@@ -1,4 +1,4 @@
-"""Test runners that give every worker a schema of its own."""
+"""Test runners that give every worker its own schema."""
 
 import multiprocessing
 import unittest
@@ -39,27 +39,27 @@ else:
 
 
 class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
-    """Per-worker schemas for a DiscoverRunner: put it before the runner class you have."""
+    """Adds a schema for each worker to a DiscoverRunner class; list it first among the bases."""
 
     parallel_test_suite = SchemaParallelTestSuite
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Have a suite that another base brings along run as ours do."""
+        """Combine the `parallel_test_suite` of another base class with SchemaParallelTestSuite."""
         super().__init_subclass__(**kwargs)
         for base in cls.__mro__[: cls.__mro__.index(SchemaRunnerMixin)]:
             if issubclass(base, DiscoverRunner) and not issubclass(base, SchemaRunnerMixin):
                 raise TypeError(
-                    f"SchemaRunnerMixin has no effect behind another runner. Put it first: "
+                    f"SchemaRunnerMixin must come before other runners. Write "
                     f"class {cls.__name__}(SchemaRunnerMixin, {base.__name__})."
                 )
-        wanted: Any = cls.parallel_test_suite
-        if wanted is SchemaParallelTestSuite:
-            wanted = getattr(super(), "parallel_test_suite", wanted)
-        if wanted is ParallelTestSuite:
-            wanted = SchemaParallelTestSuite
-        elif not issubclass(wanted, SchemaParallelTestSuite):
-            wanted = type(wanted.__name__, (SchemaParallelTestSuite, wanted), {})
-        cls.parallel_test_suite = wanted
+        suite_class: Any = cls.parallel_test_suite
+        if suite_class is SchemaParallelTestSuite:
+            suite_class = getattr(super(), "parallel_test_suite", suite_class)
+        if suite_class is ParallelTestSuite:
+            suite_class = SchemaParallelTestSuite
+        elif not issubclass(suite_class, SchemaParallelTestSuite):
+            suite_class = type(suite_class.__name__, (SchemaParallelTestSuite, suite_class), {})
+        cls.parallel_test_suite = suite_class
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._command = RerunCommand(type(self), kwargs)
@@ -69,7 +69,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         except ValueError as error:
             if not kwargs.get("pdb"):
                 raise
-            # Stock Django's, for --pdb with --parallel; it says what to do.
+            # Django's error for --pdb with --parallel, whose message is enough.
             raise CommandError(str(error)) from error
         _avoid_forkserver()
         self.no_migrations = self._options.no_migrations
@@ -78,7 +78,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             lambda: len(self._tally.under_way), is_silent=self.verbosity < 1
         )
         try:
-            # False may be Django's default; what code passes by name is meant.
+            # An explicit keepdb=False overrides the setting KEEP. Django's default does not.
             keeps = self.keepdb or kwargs.get("keepdb")
             self._settings = Settings.read(keep=keeps, **self._options.for_settings)
             self.keepdb = self._settings.keep
@@ -89,9 +89,9 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
     def add_arguments(cls, parser: ArgumentParser) -> None:
         if not issubclass(cls, DiscoverRunner):
             parser.error(
-                f"{cls.__name__} is no test runner by itself. Use TEST_RUNNER = "
-                f'"schema_runner.SchemaDiscoverRunner", or a class of your own with '
-                f"{cls.__name__} before DiscoverRunner."
+                f"{cls.__name__} is not a test runner by itself. Use TEST_RUNNER = "
+                f'"schema_runner.SchemaDiscoverRunner", or a subclass of both '
+                f"{cls.__name__} and DiscoverRunner, in this order."
             )
         super().add_arguments(parser)
         add_options(parser)
@@ -131,30 +131,30 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
 
     def load_tests_for_label(self, *args: Any, **kwargs: Any) -> Any:
         tests = super().load_tests_for_label(*args, **kwargs)
-        # Before Django says how many it has found.
+        # Before Django prints the number of tests.
         self._signals.check()
         return tests
 
     def setup_databases(self, **kwargs: Any) -> Any:
         self._installed, aliases = ExitStack(), kwargs.get("aliases")
-        is_any_used = aliases is None or bool(aliases)
+        uses_databases = aliases is None or bool(aliases)
         try:
-            # Tests that use no database need nothing of what makes one.
-            if is_any_used:
+            if uses_databases:
                 refuse_unknown_mirrors(aliases)
                 self._install()
             if self._options.clear_pools:
                 self._clear_pools(aliases)
             with self._timed("set_up"):
                 set_up: Any = super().setup_databases
-                # Stock's reads HOST for nothing, and so starts the embedded server.
+                # Without aliases, Django's method would only read HOST, which starts an embedded
+                # server.
                 is_stock = set_up == MethodType(DiscoverRunner.setup_databases, self)
-                old_config = set_up(**kwargs) if is_any_used or not is_stock else []
+                old_config = set_up(**kwargs) if uses_databases or not is_stock else []
         except BaseException as error:
             with self._signals.cleaning_up():
                 self._clean_up()
-            if (plain := _as_command_error(error)) is not None:
-                raise plain from error
+            if (command_error := _as_command_error(error)) is not None:
+                raise command_error from error
             raise
         if self.parallel <= 1:
             try:
@@ -177,14 +177,14 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log
         )
         self._databases = test_databases
-        watching = {}
+        project_changes = {}
         if self._settings.host_database == "current":
-            watching["comparisons"] = self._watch_outside().comparisons
+            project_changes["comparisons"] = self._observe_project_changes().comparisons
         self._installed = patch_backends(
             test_databases=test_databases,
             runner_settings=self._settings,
             has_own_databases=self._has_own_databases,
-            **watching,
+            **project_changes,
         )
         patience = locks.LockWait(self._settings.lock_timeout, self.log)
         self._installed.callback(locks.set_lock_wait, locks.set_lock_wait(patience))
@@ -193,17 +193,18 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             self._installed.enter_context(migrations_disabled())
 
     def run_checks(self, databases: Any) -> None:
-        from .checks import of_run
+        from .checks import replace_checks
 
-        with of_run(self._problems):
+        with replace_checks(self._problems):
             super().run_checks(databases)
 
     def _problems(self) -> "Iterator[Problem]":
-        from .checks import of_history, of_settings
+        from .checks import history_problems, settings_problems
 
-        yield from self._wrong_labels
-        yield from of_settings(self._settings)
-        yield from of_history(self._settings, self._history_folder, self._options.needs_history)
+        yield from self._label_problems
+        yield from settings_problems(self._settings)
+        option = self._options.needs_history
+        yield from history_problems(self._settings, self._history_folder, option)
 
     def _clear_pools(self, aliases: Collection[str] | None) -> None:
         from .database.teardown import clear_pools
@@ -211,7 +212,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         self.log(clear_pools(aliases))
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
-        watch = self._databases.watch() if self._databases else NoLeases()
+        lease_check = self._databases.watch() if self._databases else NoLeases()
         if not self._has_workers and isinstance(suite, unittest.TestSuite):
             from .workers.serial_results import serial_suite
 
@@ -222,11 +223,11 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 time_limit=self._settings.test_timeout,
                 has_limits=not self.pdb,
                 observers=self.observers,
-                watch=watch,
+                watch=lease_check,
                 signals=self._signals,
             )
         elif isinstance(suite, SchemaParallelTestSuite):
-            suite.watch = watch
+            suite.lease_check = lease_check
         with self._signals.after_the_tests_under_way(announces=not self._has_workers):
             return super().run_suite(suite, **kwargs)
 
@@ -236,7 +237,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 super().teardown_databases(old_config, **kwargs)
             finally:
                 self._clean_up()
-                self._tell_outside()
+                self._report_project_changes()
 
     def _clean_up(self) -> None:
         with self._installed:
@@ -244,7 +245,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
 
 
 class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):
-    """Stock Django's runner with a schema for every worker."""
+    """Django's DiscoverRunner with a schema for each worker."""
 
 
 def _command_error(error: SchemaRunnerError) -> CommandError:
@@ -252,18 +253,17 @@ def _command_error(error: SchemaRunnerError) -> CommandError:
 
 
 def _as_command_error(error: BaseException) -> CommandError | None:
-    """Return what is shown in place of an error, without its traceback, if anything is."""
+    """Return the CommandError to raise instead, without a traceback; None to raise the error."""
     if isinstance(error, SchemaRunnerError):
         return _command_error(error)
     return CommandError(NO_LIBPQ) if lacks_libpq(error) else None
 
 
 def _avoid_forkserver() -> None:
-    # Django 5.2 hangs under forkserver, which Python 3.14 made the default on Linux. Fork is what
-    # it was before. Can go with Django 5.2.
+    # Django 5.2 hangs with forkserver, the default on Linux since Python 3.14. Use fork, the
+    # earlier default. Remove with Django 5.2.
     if django.VERSION < (6, 0):
-        # Asked for without this argument, the default would be settled, and tests that choose
-        # another method would fail.
-        chosen = multiprocessing.get_start_method(allow_none=True)
-        if (chosen or multiprocessing.get_all_start_methods()[0]) == "forkserver":
+        # Without allow_none, the call would fix the start method, so that a test could not set it.
+        method = multiprocessing.get_start_method(allow_none=True)
+        if (method or multiprocessing.get_all_start_methods()[0]) == "forkserver":
             multiprocessing.set_start_method("fork", force=True)

@@ -1,4 +1,4 @@
-"""The `SCHEMA_RUNNER` setting, read once into one value."""
+"""The `SCHEMA_RUNNER` setting, read once into a `Settings` value."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 
 from .errors import SchemaRunnerError, did_you_mean
 
-# What the keys that name one of several ways may name.
+# The valid values of keys that name a choice.
 CHOICES = {
     "STRATEGY": ("template", "migrate"),
     "ISOLATION": ("schema", "database"),
@@ -22,7 +22,7 @@ CHOICES = {
 }
 
 
-# How a run calls what these keys name: the arguments, and how a message shows them.
+# Keys of callables: the arguments of the call, and how a message shows them.
 CALLS: dict[str, tuple[list[str], dict[str, str], str]] = {
     "SEEDERS": ([], {"using": "alias"}, "using=alias"),
     "WORKER_SETUP": (["worker"], {}, "worker"),
@@ -31,7 +31,7 @@ CALLS: dict[str, tuple[list[str], dict[str, str], str]] = {
 
 
 class Problem(NamedTuple):
-    """What is wrong with a setting; `id` is that of the system check which reports it."""
+    """A problem of a setting; `id` is that of its system check, without the app label."""
 
     id: str
     message: str
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
 
 
 class SettingsError(SchemaRunnerError):
-    """Settings that no run can begin with."""
+    """Invalid settings, with which no run can start."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -50,7 +50,7 @@ class SettingsError(SchemaRunnerError):
 
 
 class Settings(NamedTuple):
-    """What `SCHEMA_RUNNER` says, checked; every default is here."""
+    """The checked values of `SCHEMA_RUNNER`, and all defaults."""
 
     strategy: str = "template"
     isolation: str = "schema"
@@ -78,10 +78,10 @@ class Settings(NamedTuple):
 
     @classmethod
     def read(cls, **options: str | float | None) -> Self:
-        """Read Django's settings; an option of the command line that is given wins over them.
+        """Read the setting. Command-line options that are not None override it.
 
-        Raises SettingsError for an unknown key, a value of the wrong type, an unknown choice and
-        a dotted path that leads to nothing that can be called as a run calls it.
+        Raises SettingsError for an unknown key, an invalid value, and a dotted path that cannot be
+        imported or called.
         """
         settings, problems = cls.parse(options)
         if problems:
@@ -90,7 +90,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def parse(cls, options: Mapping[str, str | float | None]) -> tuple[Self, list[Problem]]:
-        """Do the same with what is right, and return with it all that is wrong."""
+        """Read the valid values, and return them with the problems of all others."""
         given, keys = given_settings(), {name.upper(): name for name in cls._fields}
         if not isinstance(given, dict):
             return cls(), [Problem("E001", "SCHEMA_RUNNER must be a dict.")]
@@ -124,12 +124,12 @@ class Settings(NamedTuple):
 
 
 def given_settings() -> Any:
-    """Return `SCHEMA_RUNNER` as the project has it."""
+    """Return `SCHEMA_RUNNER` as the project sets it, unchecked."""
     return getattr(django_settings, "SCHEMA_RUNNER", {})
 
 
 def project_root() -> str:
-    """Return the folder of the settings module's top package; else the working directory."""
+    """Return the folder of the settings module's top-level package; else the working directory."""
     module: str | None = getattr(django_settings, "SETTINGS_MODULE", None)
     top: Any = sys.modules.get(module.split(".")[0]) if module else None
     if folders := [str(folder) for folder in getattr(top, "__path__", ())]:
@@ -139,43 +139,47 @@ def project_root() -> str:
 
 
 def call(key: str, path: str, *args: object, **kwargs: object) -> object:
-    """Call what the dotted `path` in `SCHEMA_RUNNER[key]` names."""
-    named = load_callable(key, path)
+    """Call the callable that the dotted `path` in `SCHEMA_RUNNER[key]` names."""
+    function = load_callable(key, path)
     try:
-        return named(*args, **kwargs)
+        return function(*args, **kwargs)
     except Exception as error:
         error.add_note(f'Raised by {path!r} from SCHEMA_RUNNER["{key}"].')
         raise
 
 
 def load_callable(key: str, path: str) -> Callable[..., object]:
-    """Import what the dotted `path` in `SCHEMA_RUNNER[key]` names."""
-    named = f'SCHEMA_RUNNER["{key}"] names {path!r}, which'
+    """Import the callable that the dotted `path` in `SCHEMA_RUNNER[key]` names.
+
+    Raises SettingsError if it cannot be imported, or called as the key requires.
+    """
+    subject = f'SCHEMA_RUNNER["{key}"] names {path!r}, which'
     try:
-        found: object = import_string(path)
+        function: object = import_string(path)
     except Exception as error:
         why = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise SettingsError(Problem("E004", f"{named} cannot be imported: {why}")) from error
-    if not callable(found):
-        raise SettingsError(Problem("E004", f"{named} is not callable."))
-    if problem := _problem_of_call(key, found, path.rpartition(".")[2]):
-        raise SettingsError(problem._replace(message=f"{named} {problem.message}"))
-    return found
+        raise SettingsError(Problem("E004", f"{subject} cannot be imported: {why}")) from error
+    if not callable(function):
+        raise SettingsError(Problem("E004", f"{subject} is not callable."))
+    if problem := _call_problem(key, function, path.rpartition(".")[2]):
+        raise SettingsError(problem._replace(message=f"{subject} {problem.message}"))
+    return function
 
 
-def _problem_of_call(key: str, found: Callable[..., object], name: str) -> Problem | None:
+def _call_problem(key: str, function: Callable[..., object], name: str) -> Problem | None:
     args, kwargs, shown = CALLS[key]
-    if iscoroutinefunction(found) or isgeneratorfunction(found) or isasyncgenfunction(found):
+    is_generator = isgeneratorfunction(function) or isasyncgenfunction(function)
+    if is_generator or iscoroutinefunction(function):
         message = "is a coroutine function or a generator: calling it does nothing."
         return Problem("E005", message, "Define it without async and yield.")
     try:
-        # Of a wrapper its own, for it may add arguments of what it wraps.
-        signature(found, follow_wrapped=False).bind(*args, **kwargs)
+        # A wrapper's own signature, because it may pass arguments itself.
+        signature(function, follow_wrapped=False).bind(*args, **kwargs)
     except TypeError as error:
         message = f"cannot be called as {name}({shown}): {error}."
         return Problem("E005", message, f"Define it as {name}({shown.partition('=')[0]}).")
     except ValueError:
-        pass  # Some that are not written in Python have no signature.
+        pass  # Some builtins have no signature.
     return None
 
 
@@ -194,9 +198,9 @@ def _checked(key: str, value: object) -> Any:
     return tuple(value)
 
 
-def _wrong(key: str, wanted: str, value: object) -> SettingsError:
+def _wrong(key: str, expected: str, value: object) -> SettingsError:
     return SettingsError(
-        Problem("E001", f'SCHEMA_RUNNER["{key}"] must be {wanted}, not {_shown(value)}.')
+        Problem("E001", f'SCHEMA_RUNNER["{key}"] must be {expected}, not {_shown(value)}.')
     )
 
 
@@ -229,7 +233,7 @@ def _checked_path(key: str, value: object) -> str | None:
 
 
 def _checked_folder(key: str, value: object) -> str | None:
-    """Return the path from the working directory of a folder that is named from the project's."""
+    """Return the path relative to the working directory; a setting is relative to the project."""
     path = _checked_path(key, value)
     if path is None or os.path.isabs(path):
         return path

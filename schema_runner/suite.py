@@ -1,4 +1,4 @@
-"""The parallel part of a suite, run by supervised workers."""
+"""The parallel test suite, which supervised workers run."""
 
 import multiprocessing
 import os
@@ -19,60 +19,59 @@ from .workers.lease_check import LeaseCheck, NoLeases
 from .workers.output import Lines
 from .workers.sigterm import RunSignals
 
-# Every run imports this module, and only those with workers need the rest.
+# Every run imports this module. Only runs with workers need these.
 if TYPE_CHECKING:
     from .reruns.diagnosis import Verdict
-    from .reruns.probe import SuiteRuns
+    from .reruns.probe import SuiteRunner
     from .reruns.run_log import RunLog
     from .scheduling.plan import Ordering, Plan
     from .workers.protocol import WorkerConfig
     from .workers.report import Failure
 
 
-class Findings(NamedTuple):
-    """How a suite went in so many `workers`, which took so many seconds the first time.
-
-    The names of what was `retried`, and of what of that has passed and so is `flaky`; and verdicts
-    on failures. A run without workers has found nothing.
-    """
+class SuiteOutcome(NamedTuple):
+    """The outcome of a parallel suite; a run without workers has the defaults."""
 
     workers: int = 0
+    # The duration of the first attempt of all tests.
     seconds: float = 0.0
+    # The names of the failures that were retried, and of those that then passed.
     retried: Sequence[str] = ()
     flaky: Sequence[str] = ()
+    # The diagnoses of failures.
     verdicts: "Sequence[Verdict]" = ()
 
 
-_IGNORING = {unittest.TestResult.addSubTest, unittest.TextTestResult.addSubTest}
+_IGNORES_SUBTESTS = {unittest.TestResult.addSubTest, unittest.TextTestResult.addSubTest}
 
 
 class SchemaParallelTestSuite(ParallelTestSuite):
-    """Stock Django's suite, whose workers are supervised and make their own schemas.
+    """Django's parallel suite, with supervised workers that create their own schemas.
 
-    The runner sets the attributes that come first here. What Django's suite has for subclasses to
-    replace works here too, but for `run_subsuite`: nothing calls it.
+    The runner sets the first attributes. Subclasses can override the same attributes as in
+    Django's suite, except `run_subsuite`, which is not called.
     """
 
     settings = Settings()
     keepdb = False
     observers: Collection[Observer] = ()
     log: Callable[[str], None] = staticmethod(print)
-    # Returns the command that runs tests of these names without workers.
+    # Returns the command that runs tests, by their ids, without workers.
     command: Callable[[Sequence[str]], str] = staticmethod(" ".join)
-    # What decides about the order in place of the suite's own, if anything does.
+    # How to order the tests; None for the order of the suite.
     order: "Ordering | None" = None
-    # The names of tests that are run alone although nothing marks them.
+    # The ids of flaky tests that run alone (--quarantine-flaky).
     quarantined: Collection[str] = ()
     diagnoses = False
-    # What must not be lost as long as tests are run.
-    watch: LeaseCheck = NoLeases()
+    # Checks that the run still holds its leases.
+    lease_check: LeaseCheck = NoLeases()
     signals = RunSignals()
     lines = Lines()
-    # Whether failures are shown that were followed by a pass.
+    # Whether the failures of tests that passed on a retry are printed.
     shows_flaky = True
 
-    # What the run has found out.
-    findings = Findings()
+    # Set by `run`.
+    outcome = SuiteOutcome()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
         with self.lines.follow(result):
@@ -83,23 +82,23 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .reruns.retry import Retry, show_flaky
         from .reruns.run_log import RunLog
 
-        # Workers buffer. Where the main process does so too, an error in setUpClass breaks
-        # off the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
+        # Workers buffer output. If the main process did so too, an error in setUpClass would abort
+        # the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
         result.buffer = False
-        # Not all runners of tests do so.
+        # Not every unittest runner registers its result.
         unittest.registerResult(result)
-        # A forked worker must not find a connection, or a pool of them, that its parent uses.
+        # Forked workers must not inherit connections or connection pools.
         disconnect()
         self.initialize_suite()
-        self._refuse_databases_of_others()
+        self._refuse_shared_databases()
         tests = [list(subsuite) for subsuite in self.subsuites]
         run_log = RunLog()
-        runs = self._runs(tests, result, run_log)
+        runner = self._suite_runner(tests, result, run_log)
         failures: list[Failure] = []
         retries = Retry(self._retries_of)
 
         def keep(failure: "Failure") -> bool:
-            if retries.keep(failure, runs):
+            if retries.keep(failure, runner):
                 return True
             failures.append(failure)
             return False
@@ -108,28 +107,28 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             failures.append(failure)
             failure.tell(result)
 
-        begun, ended = time.perf_counter(), None
+        started, ended = time.perf_counter(), None
         verdicts: Sequence[Verdict] = ()
         try:
-            runs.run(self._plan(tests).queue(), workers=self.processes, keep=keep)
+            runner.run(self._plan(tests).queue(), workers=self.processes, keep=keep)
             ended = time.perf_counter()
-            retries.run(runs, give_up)
+            retries.run(runner, give_up)
             if self.diagnoses:
-                verdicts = self._diagnose(runs, run_log, failures, result)
+                verdicts = self._diagnose(runner, run_log, failures, result)
         except KeyboardInterrupt:
             if not self.signals.ends_now:
                 raise
             retries.give_up_all(give_up)
-        seconds = (ended or time.perf_counter()) - begun
+        seconds = (ended or time.perf_counter()) - started
         if retries.flaky and self.shows_flaky:
             self.lines.end()
             show_flaky(retries.flaky, result)
         flaky = [failure.name for failure in retries.flaky]
-        self.findings = Findings(self.processes, seconds, retries.retried, flaky, verdicts)
+        self.outcome = SuiteOutcome(self.processes, seconds, retries.retried, flaky, verdicts)
 
     def _diagnose(
         self,
-        runs: "SuiteRuns",
+        runner: "SuiteRunner",
         run_log: "RunLog",
         failures: "list[Failure]",
         result: unittest.TestResult,
@@ -137,25 +136,25 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .reruns.diagnosis import Diagnosis
 
         if result.failfast and not self.signals.is_interrupted:
-            # The first failure ends the tests, and not what finds out about it.
+            # --failfast ends the tests, but not the diagnosis.
             result.shouldStop = False
-        return Diagnosis(runs, run_log).run(failures)
+        return Diagnosis(runner, run_log).run(failures)
 
-    def _refuse_databases_of_others(self) -> None:
-        """Refuse to run in a worker of another run, whose databases others are using."""
+    def _refuse_shared_databases(self) -> None:
+        """Raise SchemaRunnerError in a worker of another run, which uses that run's databases."""
         aliases = connections if self.used_aliases is None else self.used_aliases
         for alias in aliases:
             if getattr(connections[alias].creation, "may_have_workers", True):
                 continue
             raise SchemaRunnerError(
-                "Workers within a worker need databases of their own: use a runner's "
-                "setup_databases() first, as run_tests() does."
+                "Nested workers need their own databases. Call the runner's setup_databases() "
+                "first, as run_tests() does."
             )
 
-    def _runs(
+    def _suite_runner(
         self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, run_log: "RunLog"
-    ) -> "SuiteRuns":
-        from .reruns.probe import SuiteRuns
+    ) -> "SuiteRunner":
+        from .reruns.probe import SuiteRunner
         from .workers.handle import WorkerPool
         from .workers.output import wants_sql
         from .workers.report import Audience
@@ -163,15 +162,15 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
             observers.append(run_log)
-        assigned = self._assigned(result)._replace(
+        config = self._worker_config(result)._replace(
             tells_sql=wants_sql(result), tells_all_sql=getattr(result, "showAll", False)
         )
-        return SuiteRuns(
+        return SuiteRunner(
             tests,
             Audience(result, self.handle_event, observers, self.log, self.signals.announce),
-            pool=WorkerPool(assigned, tests),
-            probing=WorkerPool(assigned._replace(is_silent=True), tests),
-            watch=self.watch,
+            pool=WorkerPool(config, tests),
+            probe_pool=WorkerPool(config._replace(is_silent=True), tests),
+            lease_check=self.lease_check,
         )
 
     def _plan(self, tests: Sequence[Sequence[Any]]) -> "Plan":
@@ -185,12 +184,12 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     def _retries_of(self, test: Any) -> int:
         return decorators.retries_of(test, self.settings.retries)
 
-    def _assigned(self, result: unittest.TestResult) -> "WorkerConfig":
+    def _worker_config(self, result: unittest.TestResult) -> "WorkerConfig":
         from .workers.debugger import TEST
         from .workers.protocol import WorkerConfig
 
         is_only_one = self.processes == 1
-        # A run within a test has no terminal that it could lend.
+        # A run within a worker has no terminal.
         may_prompt = is_only_one or (multiprocessing.parent_process() is None and os.isatty(0))
         return WorkerConfig(
             number=1,
@@ -204,11 +203,11 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             command=self.command([TEST]),
             settings=self.settings,
             keepdb=self.keepdb,
-            # Django's own are functions, so that they can be pickled, and bound as attributes.
-            init_worker=_function(self.init_worker),
+            # Read as attributes, functions are bound to the suite, which cannot be pickled.
+            init_worker=_unbound(self.init_worker),
             initial_settings=self.initial_settings,
             serialized_contents=self.serialized_contents,
-            process_setup=_function(self.process_setup),
+            process_setup=_unbound(self.process_setup),
             process_setup_args=self.process_setup_args,
             debug_mode=self.debug_mode,
             used_aliases=self.used_aliases,
@@ -217,11 +216,11 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             failfast=self.failfast,
             buffer=self.buffer,
             tb_locals=getattr(result, "tb_locals", False),
-            # Those of unittest do nothing with subtests that pass, and there may be many.
-            tells_subtests=getattr(type(result), "addSubTest", None) not in _IGNORING,
+            # unittest's results ignore subtests that pass, of which there may be many.
+            tells_subtests=getattr(type(result), "addSubTest", None) not in _IGNORES_SUBTESTS,
             subsuites=None,
         )
 
 
-def _function(attribute: Any) -> Any:
+def _unbound(attribute: Any) -> Any:
     return getattr(attribute, "__func__", attribute)

@@ -1,4 +1,4 @@
-"""The part of the runner that decides which tests are run, in which order and by how many."""
+"""The part of the runner that selects and orders tests, and sets the number of workers."""
 
 import unittest
 from collections.abc import Collection, Sequence
@@ -26,28 +26,28 @@ else:
 
 
 class SuiteSelectionMixin(Base):
-    """Builds suites as the history of earlier runs and the options have it."""
+    """Builds suites by the history of earlier runs and the options."""
 
     _options: Options
     _settings: Settings
-    # Of SERIAL and OWN_DATABASE.
-    _wrong_labels: "Collection[Problem]" = ()
+    # Entries of SERIAL and OWN_DATABASE that match no test.
+    _label_problems: "Collection[Problem]" = ()
 
     def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
-        wanted = self.parallel
+        workers = self.parallel
         suite = super().build_suite(test_labels, **kwargs)
         if self._settings.serial or self._settings.own_database:
-            self._wrong_labels = self._problems_of_labels(suite, test_labels)
+            self._label_problems = self._check_labels(suite, test_labels)
         if isinstance(suite, unittest.TestSuite):
-            suite = self._arranged(suite, test_labels or (), workers=wanted)
+            suite = self._select(suite, test_labels or (), workers=workers)
         return suite
 
-    def _problems_of_labels(self, suite: Any, labels: Any) -> "list[Problem]":
-        from .scheduling.labels import problems_of_labels
+    def _check_labels(self, suite: Any, labels: Any) -> "list[Problem]":
+        from .scheduling.labels import label_problems
 
-        selects = self.tags or self.exclude_tags or self.test_name_patterns
-        is_whole = not labels and not selects and self.pattern == "test*.py"
-        return problems_of_labels(self._settings, [*iter_test_cases(suite)], is_whole=is_whole)
+        is_filtered = self.tags or self.exclude_tags or self.test_name_patterns
+        is_whole = not labels and not is_filtered and self.pattern == "test*.py"
+        return label_problems(self._settings, [*iter_test_cases(suite)], is_whole=is_whole)
 
     @cached_property
     def _history_folder(self) -> "HistoryFolder | None":
@@ -64,59 +64,59 @@ class SuiteSelectionMixin(Base):
 
         return History() if self._history_folder is None else self._history_folder.read()
 
-    def _arranged(
+    def _select(
         self, suite: unittest.TestSuite, labels: Collection[str], *, workers: int
     ) -> unittest.TestSuite:
-        """Return the suite as it is to be run: the same one where nothing is to be changed."""
-        found = list(iter_test_cases(suite))
-        if self._stays_as_it_is(suite, workers) and not self._needs_worker(found):
+        """Return the suite to run: the same one if neither tests nor order change."""
+        all_tests = list(iter_test_cases(suite))
+        if self._is_unchanged(suite, workers) and not self._needs_worker(all_tests):
             self.parallel = min(self.parallel, 1)
             return suite
-        arrangement = self._arrangement(found, labels)
-        tests = arrangement.select(
-            found, shard=self._options.shard, only_failed=self._options.last_failed
+        selection = self._selection(all_tests, labels)
+        tests = selection.select(
+            all_tests, shard=self._options.shard, only_failed=self._options.last_failed
         )
         subsuites = partition_suite_by_case(self.test_suite(tests))
         cases = [list(subsuite) for subsuite in subsuites]
         if isinstance(workers, Automatic):
             connections = self._workers_by_connections(suite)
-            choice = arrangement.choose_workers(cases, connections=connections)
+            choice = selection.choose_workers(cases, connections=connections)
             self.log(choice.why)
             processes = choice.workers
         elif (processes := workers) > 1:
-            shares = arrangement.count_shares(cases, workers=workers)
-            processes = self._as_connections_allow(min(workers, shares), workers, suite)
+            maximum = selection.max_workers(cases, workers=workers)
+            processes = self._limit_by_connections(min(workers, maximum), workers, suite)
         if processes <= 1 and not self._needs_worker(tests):
             self.parallel = min(self.parallel, 1)
             is_parallel = isinstance(suite, SchemaParallelTestSuite)
-            return self.test_suite(tests) if is_parallel or tests is not found else suite
+            return self.test_suite(tests) if is_parallel or tests is not all_tests else suite
         if processes > 1:
             self.parallel = processes
-            self._say_who_is_alone(tests)
+            self._log_serial_classes(tests)
         else:
-            # What is run again has to be made as what others use is.
+            # Retries need a template for fresh schemas, so set up databases as for two workers.
             processes, self.parallel = 1, 2
-        arranged = self._parallel_suite(suite, tests is found, subsuites, processes)
-        arranged.order = arrangement.order(tests) if processes > 1 else None
-        arranged.quarantined = self._quarantined
-        return arranged
+        parallel_suite = self._parallel_suite(suite, tests is all_tests, subsuites, processes)
+        parallel_suite.order = selection.order(tests) if processes > 1 else None
+        parallel_suite.quarantined = self._quarantined
+        return parallel_suite
 
-    def _say_who_is_alone(self, tests: Sequence[Any]) -> None:
+    def _log_serial_classes(self, tests: Sequence[Any]) -> None:
         names = self._settings.own_database
         classes = {type(test) for test in tests}
-        wanting = sum(decorators.needs_own_database(one, names) for one in classes)
-        if wanting and self._settings.host_database == "current":
+        number = sum(decorators.needs_own_database(one, names) for one in classes)
+        if number and self._settings.host_database == "current":
             self.log(
-                f"Run alone: {count(wanting, 'class', 'classes')} marked own_database, because no "
-                f"other database is made beside the project's own (--host-database current)."
+                f"Running {count(number, 'own_database class', 'own_database classes')} alone, "
+                f"because --host-database current creates no other database."
             )
 
-    def _stays_as_it_is(self, suite: unittest.TestSuite, workers: int) -> bool:
-        """Whether neither the history nor an option has a say in a suite without workers."""
+    def _is_unchanged(self, suite: unittest.TestSuite, workers: int) -> bool:
+        """Whether the suite needs no workers, and no option selects or orders its tests."""
         options = self._options
         is_serial = workers <= 1 and not isinstance(workers, Automatic)
-        is_chosen = options.shard or options.last_failed or options.failed_first
-        return is_serial and not is_chosen and not isinstance(suite, SchemaParallelTestSuite)
+        is_selected = options.shard or options.last_failed or options.failed_first
+        return is_serial and not is_selected and not isinstance(suite, SchemaParallelTestSuite)
 
     def _parallel_suite(
         self, suite: unittest.TestSuite, is_whole: bool, subsuites: list[Any], processes: int
@@ -124,18 +124,18 @@ class SuiteSelectionMixin(Base):
         if isinstance(suite, SchemaParallelTestSuite) and is_whole:
             suite.processes = processes
             return suite
-        made = self.parallel_test_suite(
+        new = self.parallel_test_suite(
             subsuites, processes, self.failfast, self.debug_mode, self.buffer
         )
-        return cast("SchemaParallelTestSuite", made)
+        return cast("SchemaParallelTestSuite", new)
 
-    def _arrangement(self, tests: Sequence[Any], labels: Collection[str]) -> "SuiteSelection":
+    def _selection(self, tests: Sequence[Any], labels: Collection[str]) -> "SuiteSelection":
         from .scheduling.selection import SuiteSelection, names_tests, stage_by
 
         kinds = (unittest.loader._FailedTest, *self.reorder_by)  # type: ignore[attr-defined]
         is_schema = self._settings.isolation == "schema"
-        # Only where each test finds everything as it was first does no kind have to come first.
-        is_all_kept = is_schema and self._settings.reset == "reference"
+        # If resets restore all rows, no kind of test has to come before another.
+        restores_all = is_schema and self._settings.reset == "reference"
         is_ordered = (
             self.shuffle is not False
             or self.reverse
@@ -144,10 +144,10 @@ class SuiteSelectionMixin(Base):
         )
         return SuiteSelection(
             history=self._history,
-            stage_of=stage_by(kinds[:1] if is_all_kept else kinds),
+            stage_of=stage_by(kinds[:1] if restores_all else kinds),
             is_serial=self._is_serial,
             keeps_order=is_ordered,
-            fails_first=self._options.failed_first,
+            failed_first=self._options.failed_first,
             log=self.log,
         )
 
@@ -158,18 +158,18 @@ class SuiteSelectionMixin(Base):
         aliases = self._get_databases(suite)
         return workers_by_connections(aliases, wanted=wanted, is_current=is_current)
 
-    def _as_connections_allow(self, wanted: int, asked: int, suite: unittest.TestSuite) -> int:
-        """Return how many workers of those that can be used there are connections for.
+    def _limit_by_connections(self, wanted: int, requested: int, suite: unittest.TestSuite) -> int:
+        """Return `wanted` workers, or fewer if the server has too few connections left.
 
-        Where these are fewer, say so, with the number that was asked for.
+        In that case, log a line with the `requested` number, which is the value of --parallel.
         """
         allowed = self._workers_by_connections(suite, wanted) if wanted > 1 else None
         if allowed is None or allowed >= wanted:
             return wanted
-        from .scheduling.worker_count import by_connections, explained
+        from .scheduling.worker_count import connection_limit, explain_worker_count
 
-        number, why = by_connections(allowed)
-        self.log(explained(asked, number, why))
+        number, why = connection_limit(allowed)
+        self.log(explain_worker_count(requested, number, why))
         return number
 
     @cached_property
@@ -180,7 +180,7 @@ class SuiteSelectionMixin(Base):
         return decorators.is_alone(test, self._settings, self._quarantined)
 
     def _needs_worker(self, tests: Sequence[Any]) -> bool:
-        """Whether something may have to be run again, in a process that has run nothing yet."""
+        """Whether retries or a diagnosis may need a worker process."""
         if self.pdb or not tests:
             return False
         retries = self._settings.retries

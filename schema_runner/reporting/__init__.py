@@ -1,1 +1,1 @@
-"""Showing what a run has come to."""
+"""Output after the tests: the summary, hints, and commands that rerun tests."""

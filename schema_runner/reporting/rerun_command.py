@@ -1,4 +1,4 @@
-"""The command that was typed, with other tests: to see something again."""
+"""The command that reruns tests with the options of this run."""
 
 import os
 import sys
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 _FAILED_TO_LOAD = "unittest.loader._FailedTest."
-# What selects tests, orders and repeats them, which the tests that are named replace; the last
-# two are of the runtests.py of Django itself.
-_REPLACED = {
+# Options that select, order or repeat tests, which the command leaves out. The last two are in
+# Django's own runtests.py.
+_LEFT_OUT = {
     "test_name_patterns", "failfast", "reverse", "shuffle", "pdb", "parallel", "retries",
     "fail_on_flaky", "diagnose", "last_failed", "failed_first", "quarantine_flaky", "order",
     "clear_pools", "shard", "start_at", "start_after",
 }  # fmt: skip
 
 
-class _Given(NamedTuple):
-    """An option as it was given, of which the parser makes `dest`."""
+class _GivenOption(NamedTuple):
+    """An option of the command line, which the parser stores as `dest`."""
 
     dest: str
     flag: str
@@ -36,9 +36,9 @@ class _Given(NamedTuple):
 
 
 class RerunCommand:
-    """The command by which this process tests; `arguments` are those of the runner, all of them.
+    """The command of this process; `arguments` are all keyword arguments of the runner.
 
-    These have the parser of the command line, unless a script has made the runner itself.
+    They include the parser of the command line, unless a script created the runner.
     """
 
     def __init__(self, runner_class: type, arguments: Mapping[str, Any]) -> None:
@@ -50,19 +50,19 @@ class RerunCommand:
     def with_tests(
         self, tests: Iterable[str], *, labels: Collection[str], options: Sequence[str] = ()
     ) -> str:
-        """Return the line for a shell that runs these tests in place of the run's labels."""
+        """Return the shell command that runs these tests instead of the `labels` of this run."""
         from shlex import join
 
         tests = [name.removeprefix(_FAILED_TO_LOAD) for name in tests]
-        return join(self._as_typed(tests, labels, options) or self._made_up(tests, options))
+        return join(self._edit_typed(tests, labels, options) or self._compose(tests, options))
 
-    def _as_typed(
+    def _edit_typed(
         self, tests: Sequence[str], labels: Collection[str], options: Sequence[str]
     ) -> list[str] | None:
-        """Put the tests into what was typed; None where no tests can be named there."""
+        """Return the typed command with these tests; None if it cannot name tests."""
         head, tail = self._split()
         if tail and self._parser is None and set(options) > {"--parallel=2"}:
-            return [*head, *tail]  # It does not know the others.
+            return [*head, *tail]  # The script does not have the options.
         if self._parser and tail[:1] == self._parser.prog.split()[-1:]:
             head, tail = [*head, tail[0]], tail[1:]
         try:
@@ -70,35 +70,37 @@ class RerunCommand:
         except ArgumentError:
             return None
         typed = {os.path.normpath(word) for word in others}
-        run = {os.path.normpath(label) for label in labels}
-        if not self._takes_labels(run, typed, tail):
+        normalized = {os.path.normpath(label) for label in labels}
+        if not self._takes_labels(normalized, typed, tail):
             return None
-        others = [word for word in others if word != "--" and os.path.normpath(word) not in run]
+        others = [
+            word for word in others if word != "--" and os.path.normpath(word) not in normalized
+        ]
         before = list(takewhile(lambda word: not word.startswith("-"), others))
-        kept = [word for one in given if one.dest not in _REPLACED for word in one.words]
-        if not options and self._has_workers_anyway(given):
+        kept = [word for one in given if one.dest not in _LEFT_OUT for word in one.words]
+        if not options and self._has_workers_by_default(given):
             options = ["--parallel=1"]
-        # No option that may have a value comes right before the tests.
+        # The tests come before the options, so that no option takes one as its value.
         return [*head, *before, *tests, *kept, *options, *others[len(before) :]]
 
-    def _takes_labels(self, run: set[str], typed: set[str], tail: Sequence[str]) -> bool:
+    def _takes_labels(self, labels: set[str], typed: set[str], tail: Sequence[str]) -> bool:
         if self._argv[0] in ("", "-", "-c"):
-            return False  # There is no file to run again.
+            return False  # The program is not a file.
         if self._parser is None:
-            # A script with a parser of its own, which may list all labels where none is typed.
+            # A script with its own parser, which may pass all labels if none are typed.
             return bool(tail)
         is_command = getattr(self._parser, "called_from_command_line", False)
-        return run <= typed and bool(run or is_command)
+        return labels <= typed and bool(labels or is_command)
 
-    def _has_workers_anyway(self, given: Sequence[_Given]) -> bool:
-        """Whether it may have workers without --parallel, as Django's runtests.py has."""
+    def _has_workers_by_default(self, given: Sequence[_GivenOption]) -> bool:
+        """Whether the command has workers without --parallel, like Django's runtests.py."""
         is_default = self._parser is None or self._parser.get_default("parallel")
         is_given = any(one.dest == "parallel" for one in given)
         is_parallel = int(self._arguments.get("parallel") or 0) > 1
         return is_parallel and bool(is_default or not is_given)
 
-    def _made_up(self, tests: Sequence[str], options: Sequence[str]) -> list[str]:
-        """Return the test command that does what this run does, but for its tests."""
+    def _compose(self, tests: Sequence[str], options: Sequence[str]) -> list[str]:
+        """Return a `test` command with the options of this run and these tests."""
         from django.conf import settings
         from django.core.management import get_commands
         from django.test.utils import get_runner
@@ -113,25 +115,27 @@ class RerunCommand:
             folder = os.path.dirname(self._argv[0])
             needed = {"settings": module, "pythonpath": folder}
             given = [one for one in given if not needed.get(one.dest)]
-            given += [_Given(name, f"--{name}", [text]) for name, text in needed.items() if text]
+            given += [
+                _GivenOption(name, f"--{name}", [text]) for name, text in needed.items() if text
+            ]
         runner = self._runner_class
         if runner is not get_runner(settings, self._arguments.get("testrunner")):
             path = f"{runner.__module__}.{runner.__qualname__}"
-            given = [*given, _Given("testrunner", "--testrunner", [path])]
+            given = [*given, _GivenOption("testrunner", "--testrunner", [path])]
         kept = [word for one in given for word in one.words]
         return [*program, "test", *tests, *kept, *options]
 
-    def _from_arguments(self) -> list[_Given]:
+    def _from_arguments(self) -> list[_GivenOption]:
         """List the options whose values differ from the defaults."""
         given = []
         for action in self._known_parser._actions:
             value = self._arguments.get(action.dest, action.default)
-            is_said = value is not None and value != action.default
-            if is_said and action.option_strings and action.dest not in _REPLACED:
+            is_given = value is not None and value != action.default
+            if is_given and action.option_strings and action.dest not in _LEFT_OUT:
                 flag = max(action.option_strings, key=len)
                 values = value if isinstance(value, list | tuple) else [value]
-                each = [[]] if action.nargs == 0 else [[str(one)] for one in values]
-                given += [_Given(action.dest, flag, one) for one in each]
+                occurrences = [[]] if action.nargs == 0 else [[str(one)] for one in values]
+                given += [_GivenOption(action.dest, flag, one) for one in occurrences]
         return given
 
     @property
@@ -146,13 +150,13 @@ class RerunCommand:
         return parser
 
     def _split(self) -> tuple[list[str], list[str]]:
-        """Return what was typed up to the script or the module, and what was after it."""
+        """Return the typed words up to the script or module, and those after it."""
         script, *arguments = self._argv
         if script in self._typed:
             at = self._typed.index(script) + 1
         else:
-            # With -m the name of a file stands in the place of the module's. A script may have
-            # added arguments.
+            # With -m, sys.argv[0] is a file instead of the module. A script may have added
+            # arguments to sys.argv.
             sizes = range(len(arguments), 0, -1)
             ends = (size for size in sizes if self._typed[-size:] == arguments[:size])
             at = len(self._typed) - next(ends, 0)
@@ -160,7 +164,7 @@ class RerunCommand:
 
 
 def _without_interpreter(head: list[str]) -> list[str]:
-    """Leave out what the first line of an executable script has said already."""
+    """Remove the interpreter if the first line of an executable script names it."""
     from shutil import which
 
     if len(head) < 2 or not os.access(head[1], os.X_OK) or "/" not in head[1]:
@@ -174,7 +178,7 @@ def _without_interpreter(head: list[str]) -> list[str]:
 
 
 class _Record(Action):
-    """Notes that an option was given, and with what."""
+    """Records an option with its values."""
 
     def __call__(
         self,
@@ -183,8 +187,8 @@ class _Record(Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        found = [values] if isinstance(values, str) else list(values or ())
-        namespace.given.append(_Given(self.dest, str(option_string), found))
+        words = [values] if isinstance(values, str) else list(values or ())
+        namespace.given.append(_GivenOption(self.dest, str(option_string), words))
 
 
 class _Reader(ArgumentParser):
@@ -192,10 +196,10 @@ class _Reader(ArgumentParser):
         raise ArgumentError(None, message)
 
 
-def _read(parser: ArgumentParser, words: Sequence[str]) -> tuple[list[_Given], list[str]]:
-    """Return the options of a parser that are among the words, and the other words.
+def _read(parser: ArgumentParser, words: Sequence[str]) -> tuple[list[_GivenOption], list[str]]:
+    """Return the words that are options of a parser, and the other words.
 
-    Raises ArgumentError where they are not for this parser.
+    Raises ArgumentError if the parser does not accept the words.
     """
     reader = _Reader(add_help=False, prefix_chars=parser.prefix_chars)
     for action in parser._actions:

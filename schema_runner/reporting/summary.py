@@ -1,4 +1,4 @@
-"""The summary of a run, after stock Django's last lines."""
+"""The summary of a run, printed after Django's last lines."""
 
 import unittest
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,34 +8,35 @@ from unittest.util import strclass
 from ..database.usage import Usage
 from ..errors import count, listing
 from ..events import ClassFinished, Event, Finished, Outcome, Started, WorkerReady
-from ..suite import Findings
+from ..suite import SuiteOutcome
 
 if TYPE_CHECKING:
     from ..database.project_watch import ProjectComparison
     from ..reruns.diagnosis import Verdict
 
 
-# How many tests are named in a line: all of it is to fit on a screen.
-_NAMED = 5
-# Seconds of tests below which a speed-up is mostly that of starting the workers.
-_TELLING = 10.0
-# Seconds of a set-up that has made something: without a database there is none.
-_LEAST = 0.001
+# The most tests that a line names, so that the summary fits on a screen.
+_MAX_NAMES = 5
+# The least seconds of tests for which a speed-up is printed. In a shorter run, the start of the
+# workers dominates.
+_MIN_SPEEDUP_SECONDS = 10.0
+# The least seconds of a set-up that is printed. Without databases there is nothing to set up.
+_MIN_SET_UP = 0.001
 
 
 class Tally:
     """An observer that counts for the summary. Times are in seconds."""
 
     def __init__(self) -> None:
-        # How long all classes took, the first time.
+        # The duration of all classes in their first attempt.
         self.busy = 0.0
         self.resets = 0
         self.reset_time = 0.0
         self.crashed: list[str] = []
         self.timed_out: list[str] = []
-        # How long workers took to be ready, each the first time, by their numbers.
+        # How long each worker took to start, by number. Replacements are not included.
         self.ready: dict[int, float] = {}
-        # Tests that have begun, by worker and name, and the number of those that have ended.
+        # Running tests, by worker and id (an ordered set), and the number of tests that ended.
         self.under_way: dict[tuple[int, str], None] = {}
         self.ended = 0
 
@@ -59,75 +60,72 @@ class Tally:
 
 
 class Summary(NamedTuple):
-    """What a run has come to.
-
-    Times are in seconds.
-    """
+    """The summary of a run. Times are in seconds."""
 
     set_up: float
     tear_down: float
     tally: Tally
     usage: Usage
-    findings: Findings
+    outcome: SuiteOutcome
     fails_on_flaky: bool
-    # The number of tests of the suite, and of those that were not run because it was stopped.
+    # The number of tests in the suite, and of those that were not run because it was stopped.
     tests: int
     not_run: int
-    # Whether a signal ended the run, and the tests that it broke off.
+    # Whether a signal ended the run, and the ids of the tests that it stopped.
     is_interrupted: bool = False
     stopped: Sequence[str] = ()
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines, one screen of them at most."""
-        yield from self.interruption()
-        # Workers make the rest once they have started, at the same time.
+        """Yield the lines, which fit on a screen."""
+        yield from self.interruption_lines()
+        # The workers create their schemas when they start, all at the same time.
         set_up = self.set_up + max(self.tally.ready.values(), default=0.0)
-        if set_up >= _LEAST:
-            yield f"{self._workers}Set-up {_time(set_up)}, tear-down {_time(self.tear_down)}."
-        if schemas := self._schemas:
+        if set_up >= _MIN_SET_UP:
+            yield f"{self._workers_text}Set-up {_time(set_up)}, tear-down {_time(self.tear_down)}."
+        if schemas := self._schemas_line:
             yield schemas
         tally = self.tally
         if tally.resets:
             each = 1000 * tally.reset_time / tally.resets
             yield f"Resets: {tally.resets} in {_time(tally.reset_time)}, {each:.0f} ms each."
-        failing = ", which fails the run" if self.fails_on_flaky else ""
-        yield from _named(f"Flaky: passed when run again{failing}", self.findings.flaky)
-        others = [name for name in self.findings.retried if name not in self.findings.flaky]
-        yield from _named("Failed again when run again", others)
+        failing = ", so the run fails" if self.fails_on_flaky else ""
+        yield from _named(f"Flaky: passed on a retry{failing}", self.outcome.flaky)
+        others = [name for name in self.outcome.retried if name not in self.outcome.flaky]
+        yield from _named("Failed all retries", others)
         yield from _named("Crashed", tally.crashed)
         yield from _named("Timed out", tally.timed_out)
 
-    def interruption(self) -> Iterator[str]:
-        """Yield what a run that was interrupted did not do."""
+    def interruption_lines(self) -> Iterator[str]:
+        """Yield the number of tests that were not run, and the names of stopped tests."""
         if self.not_run:
             were = "was" if self.not_run == 1 else "were"
             yield f"Interrupted: {self.not_run:,} of {count(self.tests, 'test')} {were} not run."
         elif self.is_interrupted and self.tests:
-            yield "Interrupted when all tests had been run."
+            yield "Interrupted after all tests had run."
         elif self.is_interrupted:
             yield "Interrupted: no tests were run."
         yield from _named("Stopped", self.stopped)
 
     @property
-    def _workers(self) -> str:
-        busy, workers, seconds = self.tally.busy, self.findings.workers, self.findings.seconds
+    def _workers_text(self) -> str:
+        busy, workers, seconds = self.tally.busy, self.outcome.workers, self.outcome.seconds
         if workers < 2:
             return ""
-        if seconds < _TELLING:
+        if seconds < _MIN_SPEEDUP_SECONDS:
             return f"{workers} workers. "
         share = min(busy / (workers * seconds), 1)
         return (
-            f"{workers} workers, busy for {share:.0%} of {_time(seconds)}: "
-            f"{busy / seconds:.1f} times as fast as one after another. "
+            f"{workers} workers, {share:.0%} busy, {busy / seconds:.1f}x faster than serial "
+            f"({_time(seconds)}). "
         )
 
     @property
-    def _schemas(self) -> str:
+    def _schemas_line(self) -> str:
         usage = self.usage
         numbers = {
-            f"{count(usage.made, 'schema')} made": usage.made,
+            f"{count(usage.made, 'schema')} created": usage.made,
             f"{count(usage.reused, 'schema')} reused": usage.reused,
-            f"{count(usage.databases, 'database')} made": usage.databases,
+            f"{count(usage.databases, 'database')} created": usage.databases,
             f"{count(usage.reused_databases, 'database')} reused": usage.reused_databases,
             f"{usage.kept} kept": usage.kept,
             f"{usage.dropped} dropped": usage.dropped,
@@ -139,20 +137,20 @@ class Summary(NamedTuple):
 def tests_not_run(
     sizes: Mapping[type, int], result: unittest.TestResult, *, is_interrupted: bool
 ) -> int:
-    """Return how many tests a run that was stopped has not come to.
+    """Return how many tests were not run because the run was stopped.
 
-    `sizes` has the number of tests by class. Those of a fixture that has failed, or has skipped
-    them, do not count, nor those that --failfast is to leave out.
+    `sizes` has the number of tests of each class. Not counted are tests after a class or module
+    fixture that failed or skipped them, and tests that --failfast left out.
     """
     is_failfast = result.failfast and not result.wasSuccessful()
     if not result.shouldStop or (is_failfast and not is_interrupted):
         return 0
-    # With --debug-sql, there is more to an error than its test and text.
-    told = {test.id() for test, *_ in [*result.errors, *result.skipped]}
+    # With --debug-sql, an error has a third item.
+    reported = {test.id() for test, *_ in [*result.errors, *result.skipped]}
     left_out = sum(
         size
         for one, size in sizes.items()
-        if not told.isdisjoint(
+        if not reported.isdisjoint(
             (f"setUpClass ({strclass(one)})", f"setUpModule ({one.__module__})")
         )
     )
@@ -162,24 +160,24 @@ def tests_not_run(
 def verdict_lines(
     verdicts: "Sequence[Verdict]", commands: Sequence[str], *, is_shared: bool
 ) -> Iterator[str]:
-    """Yield lines about failures that were diagnosed, each with the command to see it again.
+    """Yield each verdict with the command that reproduces the failure.
 
-    Where workers share a database it may be that, and a line names the way out.
+    If workers share a database (`is_shared`), parallel-unsafe tests get a hint as well.
     """
     for verdict, command in zip(verdicts, commands, strict=True):
         yield f"{verdict.name} is {verdict.fault.upper()}: {verdict.evidence}."
         yield f"    {command}"
         if verdict.fault == "parallel-unsafe" and is_shared:
             yield (
-                "    If they meet in what belongs to the whole database, put "
+                "    If these tests conflict on something that the whole database shares, put "
                 "@schema_runner.own_database on the class, otherwise @schema_runner.serial."
             )
 
 
-def _named(what: str, names: Sequence[str]) -> Iterator[str]:
+def _named(label: str, names: Sequence[str]) -> Iterator[str]:
     if names:
         unique = list(dict.fromkeys(names))
-        yield f"{what} ({len(unique)}): {listing(unique, _NAMED)}"
+        yield f"{label} ({len(unique)}): {listing(unique, _MAX_NAMES)}"
 
 
 def _time(seconds: float) -> str:
@@ -188,14 +186,15 @@ def _time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-# How many changes are listed.
-_LISTED = 20
+# The most changes of a database that are listed.
+_MAX_CHANGES = 20
 
 
 class ProjectChangesReport:
-    """An observer of classes during which something has changed, and what it has come to.
+    """The changes in the project's own databases, with the classes during which they occurred.
 
-    Each worker looks after each class, and so sees what those of other workers have done as well.
+    It is an observer. Workers look for changes after each class, and also see those that other
+    workers made.
     """
 
     def __init__(self) -> None:
@@ -208,7 +207,7 @@ class ProjectChangesReport:
 
     @property
     def number(self) -> int:
-        """How many things have changed."""
+        """The number of changes."""
         return sum(len(one.changes) for one in self.comparisons)
 
     def lines(self) -> Iterator[str]:
@@ -222,30 +221,31 @@ class ProjectChangesReport:
         if not changes:
             return
         yield f"Changed in the project's own database {database!r}, outside of the tests' schemas:"
-        for name, what in list(changes.items())[:_LISTED]:
-            yield f"    {name}: {what}, {self._when(name)}"
-        if len(changes) > _LISTED:
-            yield f"    and {len(changes) - _LISTED} more"
+        for name, change in list(changes.items())[:_MAX_CHANGES]:
+            yield f"    {name}: {change}, {self._when(name)}"
+        if len(changes) > _MAX_CHANGES:
+            yield f"    and {len(changes) - _MAX_CHANGES} more"
         if comparison.sessions:
             listed = listing(comparison.sessions)
-            yield f"    Others were connected, and may have done it: {listed}."
+            yield f"    Other sessions were connected, and may have made the changes: {listed}."
         else:
-            yield "    Nobody else was connected when the tests began, nor when they ended."
-        yield '    What may change goes into SCHEMA_RUNNER["EXPECTED_CHANGES"], by names as above.'
+            yield "    No other session was connected when the tests started or ended."
+        yield '    To allow a change, list its name in SCHEMA_RUNNER["EXPECTED_CHANGES"].'
 
     def _when(self, name: str) -> str:
-        """Say during which classes something has changed, as near as that is known."""
+        """Return during which classes something changed, as far as that is known."""
         groups = self._groups(name)
         if not groups:
-            # What definitions consist of is looked at just then.
-            return "seen when the tests had ended"
+            # Definitions are compared only after the tests.
+            return "detected after the tests"
         named = [" or ".join(dict.fromkeys(one.test_class for one in group)) for group in groups]
         return f"during {listing(list(dict.fromkeys(named)))}"
 
     def _groups(self, name: str) -> list[list[ClassFinished]]:
-        """Return classes that have seen something change: in a list those that saw one change.
+        """Return the classes that saw something change, grouped by change.
 
-        They are of different workers, and had all begun when the first of them saw it.
+        The classes of a group ran in different workers, and had all started when the first of them
+        ended.
         """
         groups: list[list[ClassFinished]] = []
         finished = [one for one in self._finished if name in one.changed_outside]

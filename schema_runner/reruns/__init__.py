@@ -1,1 +1,1 @@
-"""Running tests again: to see why they failed, and whether they fail again."""
+"""Retries of failed tests, and the diagnosis of failures."""

@@ -1,4 +1,4 @@
-"""The tests of a suite, run in workers: all of them, and some of them once more."""
+"""Run the tests of a suite in workers: all of them, retries, and probes for a diagnosis."""
 
 import itertools
 import unittest
@@ -15,19 +15,23 @@ from ..workers.supervisor import StartOrder, Supervisor
 
 
 class FirstToStart(Enum):
-    """What begins first when something is run beside others."""
+    """Which tests start first if a failure runs alongside others."""
 
     TOGETHER = auto()
     OTHERS = auto()
-    IT = auto()
+    FAILURE = auto()
 
 
-# A test: the number of its subsuite, and its position there.
-Spot: TypeAlias = tuple[int, int]
+# A test: the index of its subsuite, and its position there.
+TestPosition: TypeAlias = tuple[int, int]
 
 
-class SuiteRuns:
-    """Runs tests that are listed by subsuite; `probing` is the crew for what nobody is told of."""
+class SuiteRunner:
+    """Runs tests, listed by subsuite, in workers.
+
+    `pool` starts workers whose results are reported, `probe_pool` those of probes, whose results
+    are not.
+    """
 
     def __init__(
         self,
@@ -35,30 +39,30 @@ class SuiteRuns:
         audience: Audience,
         *,
         pool: WorkerPool,
-        probing: WorkerPool,
-        watch: LeaseCheck,
+        probe_pool: WorkerPool,
+        lease_check: LeaseCheck,
     ) -> None:
         self.tests = tests
         self.log = audience.log
         self._audience = audience
         self._pool = pool
-        self._probing = probing
-        self._watch = watch
+        self._probe_pool = probe_pool
+        self._lease_check = lease_check
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no more tests are to begin."""
+        """Whether the run has been stopped, so that no more tests start."""
         return self._audience.result.shouldStop
 
     def run(self, queue: PartQueue, *, workers: int, keep: Keep) -> None:
-        """Run a schedule, and tell of it."""
+        """Run the parts of a queue, and report them."""
         report = Report(self.tests, self._audience, keep=keep)
         self._supervise(workers=workers, queue=queue, pool=self._pool, report=report)
 
-    def again(self, failure: Failure, *, attempt: int, keep: Keep) -> bool:
-        """Run what has failed alone, in a fresh process with a fresh schema, and tell of it.
+    def retry(self, failure: Failure, *, attempt: int, keep: Keep) -> bool:
+        """Run a failure's tests alone, in a fresh process with a fresh schema, and report them.
 
-        Return whether all of its tests have come to an end.
+        Return whether all of its tests have ended.
         """
         report = Report(self.tests, self._audience, attempt=attempt, keep=keep)
         queue = PartQueue([Part(1, failure.subsuite, failure.positions)])
@@ -69,45 +73,43 @@ class SuiteRuns:
             report=report,
             start=StartOrder.TOGETHER,
         )
-        return set(_spots(failure)) <= report.ended
+        return set(_positions(failure)) <= report.ended
 
-    def fails(self, failure: Failure, *, after: Sequence[Spot] = ()) -> bool:
-        """Find out, telling nobody, whether something fails once more after some tests.
+    def fails(self, failure: Failure, *, after: Sequence[TestPosition] = ()) -> bool:
+        """Return whether a failure occurs again, after the given tests. Nothing is reported.
 
-        All of them are run in a fresh process with a fresh schema.
+        All of these tests run in one fresh process with a fresh schema.
         """
-        spots = [*after, *_spots(failure)]
-        probe = self._probe(failure, list(_parts(spots)), workers=1, start=StartOrder.TOGETHER)
+        positions = [*after, *_positions(failure)]
+        probe = self._probe(failure, list(_parts(positions)), workers=1, start=StartOrder.TOGETHER)
         return probe.has_failed
 
-    def passes_outside(self, failure: Failure) -> bool:
-        """Find out, without a report, whether something passes in a process that is no worker.
+    def passes_outside_worker(self, failure: Failure) -> bool:
+        """Return whether a failure's tests pass in a process that is not a worker.
 
-        That one is forked, whatever others are, and has a fresh schema.
+        The process is always forked, and has a fresh schema. Nothing is reported.
         """
-        parts = list(_parts(_spots(failure)))
-        pool = self._probing.outside()
+        parts = list(_parts(_positions(failure)))
+        pool = self._probe_pool.outside()
         probe = self._probe(failure, parts, pool=pool, workers=1, start=StartOrder.TOGETHER)
         return probe.has_ended and not probe.has_failed
 
-    def fails_beside(
-        self, failure: Failure, spots: Sequence[Spot], *, beginning: FirstToStart
+    def fails_alongside(
+        self, failure: Failure, others: Sequence[TestPosition], *, first: FirstToStart
     ) -> bool:
-        """Find out, telling nobody, whether something fails once more beside some tests.
+        """Return whether a failure occurs again while other tests run. Nothing is reported.
 
-        Those are run in another worker than it; each is in a fresh process with a fresh schema.
+        The other tests run in a second worker. Both workers have a fresh schema.
         """
-        (it,) = _parts(_spots(failure))
-        others = list(_parts(spots, first_key=it.key + 1))
-        # The first worker gets what comes first, and is the first to begin.
-        place = 1 if beginning is FirstToStart.OTHERS else 0
+        (part,) = _parts(_positions(failure))
+        other_parts = list(_parts(others, first_key=part.key + 1))
+        # The first worker gets the first part, and starts first.
+        index = 1 if first is FirstToStart.OTHERS else 0
         return self._probe(
             failure,
-            [*others[:place], it, *others[place:]],
+            [*other_parts[:index], part, *other_parts[index:]],
             workers=2,
-            start=StartOrder.TOGETHER
-            if beginning is FirstToStart.TOGETHER
-            else StartOrder.IN_TURN,
+            start=StartOrder.TOGETHER if first is FirstToStart.TOGETHER else StartOrder.IN_TURN,
         ).has_failed
 
     def _probe(
@@ -118,45 +120,45 @@ class SuiteRuns:
         workers: int,
         start: StartOrder,
         pool: WorkerPool | None = None,
-    ) -> "_Probe":
-        """Run parts in fresh processes, and see whether something fails then."""
-        found: list[Failure] = []
+    ) -> "_ProbeResult":
+        """Run parts in fresh processes, and return whether a failure occurs again."""
+        failures: list[Failure] = []
 
         def keep(one: Failure) -> bool:
-            found.append(one)
+            failures.append(one)
             return True
 
         audience = self._audience._replace(
-            result=_Silent(lambda: self.is_stopped),
+            result=_SilentResult(lambda: self.is_stopped),
             observers=(),
             log=lambda _text: None,
         )
         report = Report(self.tests, audience, keep=keep)
         self._supervise(
             workers=workers,
-            queue=PartQueue(parts, ahead=0),
-            pool=pool or self._probing,
+            queue=PartQueue(parts, prefetch=0),
+            pool=pool or self._probe_pool,
             report=report,
             start=start,
         )
-        has_failed = any(failure.is_about(one) for one in found)
-        return _Probe(has_failed, set(_spots(failure)) <= report.ended)
+        has_failed = any(failure.is_about(one) for one in failures)
+        return _ProbeResult(has_failed, set(_positions(failure)) <= report.ended)
 
-    def _supervise(self, **what: Any) -> None:
-        Supervisor(**what).run(self._watch)
-        if (why := self._watch.heed()) and not self.is_stopped:
+    def _supervise(self, **kwargs: Any) -> None:
+        Supervisor(**kwargs).run(self._lease_check)
+        if (why := self._lease_check.heed()) and not self.is_stopped:
             end_for(self._audience.result, why)
 
 
-class _Probe(NamedTuple):
-    """Whether something has failed in a probe, and whether all of its tests have ended."""
+class _ProbeResult(NamedTuple):
+    """Whether a failure occurred again in a probe, and whether all of its tests ended."""
 
     has_failed: bool
     has_ended: bool
 
 
-class _Silent(unittest.TestResult):
-    """A result that is to say nothing, and that stops when another one does, too."""
+class _SilentResult(unittest.TestResult):
+    """A result that prints nothing, and that also stops when the result of the run does."""
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
         self._is_stopped, self._has_stopped = is_stopped, False
@@ -168,16 +170,16 @@ class _Silent(unittest.TestResult):
 
     @shouldStop.setter
     def shouldStop(self, value: bool) -> None:  # noqa: N802
-        # As where a process cannot be set up.
+        # Set if a worker process cannot be set up.
         self._has_stopped = value
 
 
-def _spots(failure: Failure) -> list[Spot]:
+def _positions(failure: Failure) -> list[TestPosition]:
     return [(failure.subsuite, position) for position in failure.positions]
 
 
-def _parts(spots: Sequence[Spot], first_key: int = 1) -> Iterator[Part]:
-    """Yield parts of the tests in their order: those of one class in a row are one."""
-    rows = itertools.groupby(spots, key=itemgetter(0))
-    for key, (subsuite, row) in enumerate(rows, first_key):
-        yield Part(key, subsuite, tuple(position for _, position in row))
+def _parts(tests: Sequence[TestPosition], first_key: int = 1) -> Iterator[Part]:
+    """Yield parts of the tests, in order: one for each run of tests of the same class."""
+    groups = itertools.groupby(tests, key=itemgetter(0))
+    for key, (subsuite, group) in enumerate(groups, first_key):
+        yield Part(key, subsuite, tuple(position for _, position in group))

@@ -1,4 +1,4 @@
-"""What failed is run again, alone."""
+"""Retries of failed tests."""
 
 import sys
 import unittest
@@ -7,46 +7,47 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from unittest.runner import _WritelnDecorator
 
+from ..errors import count
 from ..workers.report import Failure
-from .probe import SuiteRuns
+from .probe import SuiteRunner
 
 
 class Retry:
-    """Tries again what has failed in a run; `limit` says how often a test is."""
+    """Collects failures and retries them; `limit` returns the number of retries of a test."""
 
     def __init__(self, limit: Callable[[Any], int]) -> None:
         self._limit = limit
-        # Each with the number of times that it was run.
-        self._kept: deque[tuple[Failure, int]] = deque()
-        # The names of what was run again, and the failures of what of that has passed.
+        # Each with the number of attempts so far.
+        self._pending: deque[tuple[Failure, int]] = deque()
+        # The names of all failures that were retried, and the failures that passed on a retry.
         self.retried: list[str] = []
         self.flaky: list[Failure] = []
 
-    def keep(self, failure: Failure, runs: SuiteRuns) -> bool:
-        """Keep a failure from the result, if it is to be tried again."""
-        is_retried = self._limit_of(failure, runs) > 0
-        if is_retried:
-            self._kept.append((failure, 1))
-        return is_retried
+    def keep(self, failure: Failure, runner: SuiteRunner) -> bool:
+        """Keep a failure for a retry; return whether it has any."""
+        has_retries = self._limit_of(failure, runner) > 0
+        if has_retries:
+            self._pending.append((failure, 1))
+        return has_retries
 
-    def run(self, runs: SuiteRuns, give_up: Callable[[Failure], object]) -> None:
-        """Try each failure again until it passes, and give up those that do not."""
-        if self._kept and not runs.is_stopped:
-            runs.log(f"Running again what failed, alone ({len(self._kept)}).")
-        while self._kept:
-            failure, times = self._kept[0]
-            if times > self._limit_of(failure, runs) or runs.is_stopped:
-                self._kept.popleft()
+    def run(self, runner: SuiteRunner, give_up: Callable[[Failure], object]) -> None:
+        """Retry each failure until it passes, and call `give_up` with those that never do."""
+        if self._pending and not runner.is_stopped:
+            runner.log(f"Retrying {count(len(self._pending), 'failure')}, each alone.")
+        while self._pending:
+            failure, attempts = self._pending[0]
+            if attempts > self._limit_of(failure, runner) or runner.is_stopped:
+                self._pending.popleft()
                 give_up(failure)
             else:
-                self._try(failure, times, runs)
+                self._retry(failure, attempts, runner)
 
     def give_up_all(self, give_up: Callable[[Failure], object]) -> None:
-        """Give up what is left of a run that was broken off."""
-        while self._kept:
-            give_up(self._kept.popleft()[0])
+        """Call `give_up` with all remaining failures, after the run was interrupted."""
+        while self._pending:
+            give_up(self._pending.popleft()[0])
 
-    def _try(self, failure: Failure, times: int, runs: SuiteRuns) -> None:
+    def _retry(self, failure: Failure, attempts: int, runner: SuiteRunner) -> None:
         others: list[Failure] = []
         has_failed = False
 
@@ -58,30 +59,30 @@ class Retry:
                 others.append(one)
             return True
 
-        is_run = runs.again(failure, attempt=times + 1, keep=keep)
-        self._kept.popleft()
-        if times == 1 and (is_run or not runs.is_stopped):
+        has_ended = runner.retry(failure, attempt=attempts + 1, keep=keep)
+        self._pending.popleft()
+        if attempts == 1 and (has_ended or not runner.is_stopped):
             self.retried.append(failure.name)
-        if is_run and not has_failed:
+        if has_ended and not has_failed:
             self.flaky.append(failure)
-            # Tests of a class whose set-up had failed before.
-            self._kept.extend((one, times + 1) for one in others)
+            # Tests of a class whose set-up has now passed.
+            self._pending.extend((one, attempts + 1) for one in others)
         else:
-            # What it has come to at first is what the result is going to be told.
-            self._kept.appendleft((failure, times + 1))
+            # Keep the first failure, because that is the one to report.
+            self._pending.appendleft((failure, attempts + 1))
 
-    def _limit_of(self, failure: Failure, runs: SuiteRuns) -> int:
+    def _limit_of(self, failure: Failure, runner: SuiteRunner) -> int:
         if failure.is_after:
-            # Its tests have their outcomes.
+            # Its tests have outcomes already.
             return 0
-        tests = runs.tests[failure.subsuite]
+        tests = runner.tests[failure.subsuite]
         return max(self._limit(tests[position]) for position in failure.positions)
 
 
 def show_flaky(failures: Iterable[Failure], result: Any) -> None:
-    """Show what has passed when it was run again as it failed at first.
+    """Print the first failure of each test that passed on a retry.
 
-    As failures are shown, where the result shows its own; it counts none of them.
+    They are printed like the result's own failures, but the result does not count them.
     """
     stream: Any = getattr(result, "stream", None)
     if not hasattr(stream, "writeln"):
@@ -95,5 +96,5 @@ def show_flaky(failures: Iterable[Failure], result: Any) -> None:
         *(*shown.errors, *shown.failures),
         *((test, "It passed unexpectedly.\n") for test in shown.unexpectedSuccesses),
     ]
-    told = [(test, f"Passed when run again. At first:\n{text}") for test, text in texts]
-    shown.printErrorList("FLAKY", told)
+    flaky = [(test, f"Passed on a retry. First failure:\n{text}") for test, text in texts]
+    shown.printErrorList("FLAKY", flaky)

@@ -1,4 +1,4 @@
-"""Which tests a run has started where: before a failure in its worker, and beside it."""
+"""The log of a run: which tests ran before a failure in its worker, and alongside it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,62 +7,62 @@ from ..events import Event, Finished, FixtureFailed, Started, WorkerReady
 
 
 @dataclass(slots=True)
-class _Ran:
-    """A test that a worker has begun; times are in seconds since the Unix epoch.
-
-    `life` lists all that its process has run, of which `place` tests came before.
-    """
+class _TestRun:
+    """A test that a worker has started. Times are in seconds since the Unix epoch."""
 
     test_id: str
     worker: int
-    life: list[str]
-    place: int
-    begun: float
-    ended: float = float("inf")
+    # All tests of the worker's process, and the index of this one.
+    process_tests: list[str]
+    index: int
+    started: float
+    finished: float = float("inf")
 
 
 @dataclass(slots=True)
 class RunLog:
-    """An observer of the first time that the tests of a run are run.
+    """An observer that records the first attempt of each test.
 
-    What was told of tests has been so in the order of each worker, not in that of all of them.
+    The events of one worker arrive in order. Those of different workers may not.
     """
 
-    _ran: dict[str, _Ran] = field(default_factory=dict)
-    # The tests of each worker's process, in their order.
-    _lives: dict[int, list[str]] = field(default_factory=dict)
-    # What came before fixtures that have failed, by their names.
+    _runs: dict[str, _TestRun] = field(default_factory=dict)
+    # The tests of each worker's current process, in order.
+    _processes: dict[int, list[str]] = field(default_factory=dict)
+    # The tests before each fixture that failed, by its name.
     _before: dict[str, list[str]] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> None:
         match event:
             case WorkerReady():
-                self._lives[event.worker] = []
+                self._processes[event.worker] = []
             case Started(attempt=1):
-                life = self._lives.setdefault(event.worker, [])
-                self._ran[event.test_id] = _Ran(
-                    event.test_id, event.worker, life, len(life), event.time
+                tests = self._processes.setdefault(event.worker, [])
+                self._runs[event.test_id] = _TestRun(
+                    event.test_id, event.worker, tests, len(tests), event.time
                 )
-                life.append(event.test_id)
-            case Finished(attempt=1) if event.test_id in self._ran:
-                ran = self._ran[event.test_id]
-                ran.ended = ran.begun + event.duration
+                tests.append(event.test_id)
+            case Finished(attempt=1) if event.test_id in self._runs:
+                run = self._runs[event.test_id]
+                run.finished = run.started + event.duration
             case FixtureFailed(attempt=1):
-                self._before[event.name] = list(self._lives.get(event.worker, []))
+                self._before[event.name] = list(self._processes.get(event.worker, []))
 
     def before(self, name: str) -> list[str]:
-        """Return the tests that a process had run before a test, or a fixture that failed."""
-        if ran := self._ran.get(name):
-            return ran.life[: ran.place]
+        """Return the tests that the same process ran before a test or a fixture that failed."""
+        if run := self._runs.get(name):
+            return run.process_tests[: run.index]
         return self._before.get(name, [])
 
-    def beside(self, test_ids: Iterable[str]) -> list[str]:
-        """Return the tests that other workers were at while tests ran, as they have begun."""
+    def alongside(self, test_ids: Iterable[str]) -> list[str]:
+        """Return the tests that other workers ran at the same time, in the order they started."""
         others = {
             other.test_id: other
-            for ran in map(self._ran.get, test_ids)
-            if ran is not None
-            for other in self._ran.values()
-            if other.worker != ran.worker and other.begun < ran.ended and other.ended > ran.begun
+            for run in map(self._runs.get, test_ids)
+            if run is not None
+            for other in self._runs.values()
+            if other.worker != run.worker
+            and other.started < run.finished
+            and other.finished > run.started
         }
-        return sorted(others, key=lambda name: others[name].begun)
+        return sorted(others, key=lambda name: others[name].started)

@@ -1,1 +1,1 @@
-"""Which tests of a suite are run, in which order, and by how many workers."""
+"""Test selection, test order and the number of workers."""

@@ -1,4 +1,4 @@
-"""The processors that this process may use, and how busy those of the machine have been."""
+"""The number of CPUs that this process may use, and the busy time of the machine's CPUs."""
 
 import os
 import re
@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PROC = Path("/proc")
-# So little no quota allows, whatever it says: the kernel's least is a hundredth.
-_LEAST = 0.01
-# Of the processors' time in /proc/stat, what is no work: being idle, and waiting for a disk. The
-# time of guests, which comes last, is in that of users already.
+# The smallest quota that the kernel accepts, in CPUs.
+_MIN_QUOTA = 0.01
+# Columns of /proc/stat. The guest columns, which come last, are included in "user" and "nice".
 _STATES = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"]
 _IDLE = {"idle", "iowait"}
 
 
 def usable_cpus(proc: Path = _PROC) -> float:
-    """Return how many processors this process may use, by affinity and quotas of its groups.
+    """Return how many CPUs this process may use, by its affinity and its control groups' quotas.
 
-    A quota may be a fraction. `proc` is the folder of the kernel's files about processes; systems
-    without one have no control groups. See https://docs.kernel.org/admin-guide/cgroup-v2.html.
+    A quota can be a fraction. `proc` is the procfs mount point; without procfs there are no
+    quotas. See https://docs.kernel.org/admin-guide/cgroup-v2.html.
     """
-    return max(min([float(_count()), *_quotas(proc / "self")]), _LEAST)
+    return max(min([float(_cpu_count()), *_quotas(proc / "self")]), _MIN_QUOTA)
 
 
 def busy_cpu_seconds(proc: Path = _PROC) -> float | None:
-    """Return for how long the processors of this machine have worked; None if nobody knows."""
+    """Return the busy time of all CPUs since boot, in seconds; None if it is unknown."""
     with suppress(OSError, ValueError):
         _name, *ticks = _read(proc / "stat").partition("\n")[0].split()
         by_state = dict(zip(_STATES, map(int, ticks), strict=False))
@@ -35,27 +34,30 @@ def busy_cpu_seconds(proc: Path = _PROC) -> float | None:
     return None
 
 
-def _count() -> int:
-    # From Python 3.13 on, also what PYTHON_CPU_COUNT says.
-    counting: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
-    if counting is not None:
-        return counting() or 1
+def _cpu_count() -> int:
+    # Python 3.13+. Follows PYTHON_CPU_COUNT as well.
+    process_cpu_count: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
+    if process_cpu_count is not None:
+        return process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
 
 
 class _Mount(NamedTuple):
-    """A mounted hierarchy of control groups, of which the group `root` is at `point`."""
+    """A mounted control group hierarchy."""
 
+    # The group that is mounted at `mount_point`.
     root: str
-    point: Path
+    mount_point: Path
+    # Whether it is the v2 hierarchy.
     is_unified: bool
+    # The v1 controllers.
     controllers: frozenset[str]
 
 
 def _quotas(process: Path) -> Iterator[float]:
-    """Yield the quotas of the groups of a process, and of those that they are in."""
+    """Yield the CPU quotas of a process's control groups and of their ancestors."""
     groups = _groups(process)
     for mount in _mounts(process):
         group = groups.get("" if mount.is_unified else "cpu")
@@ -66,46 +68,46 @@ def _quotas(process: Path) -> Iterator[float]:
 
 
 def _groups(process: Path) -> dict[str, str]:
-    """Map controllers to the group that a process is in; "" to that of the unified hierarchy."""
-    found = {}
+    """Map each controller to the process's group; the key of the v2 group is ""."""
+    groups = {}
     with suppress(OSError, ValueError):
         for line in _read(process / "cgroup").splitlines():
             _, controllers, group = line.split(":", 2)
-            found.update(dict.fromkeys(controllers.split(","), group))
-    return found
+            groups.update(dict.fromkeys(controllers.split(","), group))
+    return groups
 
 
 def _mounts(process: Path) -> Iterator[_Mount]:
     with suppress(OSError, ValueError):
         for line in _read(process / "mountinfo").splitlines():
             fields, _, rest = line.partition(" - ")
-            root, point = fields.split(" ")[3:5]
+            root, mount_point = fields.split(" ")[3:5]
             kind, _, options = rest.split(" ", 2)
             if kind in {"cgroup", "cgroup2"}:
                 controllers = frozenset(options.split(","))
-                yield _Mount(
-                    _unescaped(root), Path(_unescaped(point)), kind == "cgroup2", controllers
-                )
+                path = Path(_unescape(mount_point))
+                yield _Mount(_unescape(root), path, kind == "cgroup2", controllers)
 
 
 def _read(path: Path) -> str:
-    # Names of groups, and of whatever else is mounted, need not be UTF-8.
+    # Names of groups and mount points need not be UTF-8.
     return os.fsdecode(path.read_bytes())
 
 
-def _unescaped(path: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+def _unescape(path: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 
 def _folders(mount: _Mount, group: str) -> Iterator[Path]:
-    """Yield the folders of a group and of those around it, as far as they are to be seen."""
-    # In a container the group may be named as the host sees it: what is mounted is its own then.
+    """Yield the folders of a group and of its ancestors, up to the mount point."""
+    # In a container, /proc/self/cgroup can show the host's path of the group, which is not below
+    # `root`. What is mounted is then the container's own group.
     root = mount.root.rstrip("/")
     is_within = f"{group}/".startswith(f"{root}/") and ".." not in group.split("/")
-    folder = mount.point / group[len(root) :].strip("/") if is_within else mount.point
-    # Whether it is there is not asked: that may be forbidden where what is around it is not.
+    folder = mount.mount_point / group[len(root) :].strip("/") if is_within else mount.mount_point
+    # Not checked for existence: the folder can be unreadable while its parents are readable.
     yield folder
-    while folder != mount.point:
+    while folder != mount.mount_point:
         folder = folder.parent
         yield folder
 

@@ -1,4 +1,4 @@
-"""What earlier runs measured of tests and classes, and the folder that keeps it."""
+"""The history: durations and outcomes from earlier runs, and the folder that stores them."""
 
 import fcntl
 import json
@@ -11,30 +11,28 @@ from typing import Any, NamedTuple, Self
 
 from ..folders import make_gitignored
 
-# Of the form that histories are written in; another one is not read.
+# The file format. Files of another format are ignored.
 _FORMAT = 1
-# A history is not to grow for ever: what has not been run for so many days goes, and of more tests
-# than these those that were run the longest time ago.
-_DAYS = 180
-_TESTS = 100_000
-_RUNS = 20
-# How many outcomes of a test are kept.
-_OUTCOMES = 10
-# How much the last run counts for in an average.
+# Limits of a history: days since a test or class ran, tests (the most recent ones), runs, and
+# outcomes of each test.
+_MAX_DAYS = 180
+_MAX_TESTS = 100_000
+_MAX_RUNS = 20
+_MAX_OUTCOMES = 10
+# The weight of the last run in a test's average duration.
 _WEIGHT = 0.5
 
 PASSED, FAILED, SKIPPED, FLAKY = "P", "F", "S", "~"
 
 
 class TestRecord(NamedTuple):
-    """A test: how many seconds it takes, if that is known, and its last outcomes.
+    """The record of a test."""
 
-    Those are a letter each, the newest at the end; FLAKY stands for a test that has passed when it
-    was run again. `day` is the last on which it was run, counted since the Unix epoch.
-    """
-
+    # None if it is unknown.
     seconds: float | None
+    # The last outcomes, a letter each, oldest first. FLAKY: the test passed on a retry.
     outcomes: str
+    # The day of its last run, counted from the Unix epoch.
     day: int
 
     @property
@@ -46,42 +44,42 @@ class TestRecord(NamedTuple):
         return FLAKY in self.outcomes
 
 
-# pytest would take it for a class of tests.
+# Keeps pytest from collecting the class.
 TestRecord.__test__ = False  # type: ignore[attr-defined]
 
 
 class ClassRecord(NamedTuple):
-    """A class: the seconds it takes besides its tests, and whether these leave state in it."""
+    """The record of a test class."""
 
+    # Seconds before the first test and after the last.
     overhead: float
+    # Whether tests leave state in attributes of the class or its module.
     keeps_state: bool
+    # The day of its last run, counted from the Unix epoch.
     day: int
 
 
 class RunRecord(NamedTuple):
-    """A run: how many seconds a worker took to be set up, if it had any, and how busy tests were.
+    """The record of a run."""
 
-    `processor_share` is the share of the time in tests for which a processor was busy, up to 1;
-    None where that is not known.
-    """
-
+    # Median seconds that a worker took to start; None without workers.
     start: float | None
+    # CPU time of the tests divided by their duration, at most 1; None if it is unknown.
     processor_share: float | None
 
 
 class Observed(NamedTuple):
-    """What one run has seen, by name: seconds and outcomes of tests.
+    """The measurements of one run."""
 
-    And of classes: overhead, and whether tests leave state in them, None where nobody has looked.
-    """
-
+    # Seconds and outcomes of each test, by its id.
     tests: Mapping[str, tuple[float | None, str]]
+    # The overhead of each class, by its name, and whether it keeps state (None: not checked).
     classes: Mapping[str, tuple[float, bool | None]]
     runs: tuple[RunRecord, ...] = ()
 
 
 class History(NamedTuple):
-    """Records of tests and classes, by name, and of the last runs, the newest at the end."""
+    """Records of tests (by id), of classes (by name) and of the last runs (oldest first)."""
 
     tests: Mapping[str, TestRecord] = {}
     classes: Mapping[str, ClassRecord] = {}
@@ -89,9 +87,12 @@ class History(NamedTuple):
 
     @classmethod
     def from_data(cls, data: Any) -> Self:
-        """Read what `as_data` returns; raise LookupError, TypeError or ValueError otherwise."""
+        """Return the history for data from `as_data`.
+
+        Raises LookupError, TypeError or ValueError for any other data.
+        """
         if data["format"] != _FORMAT:
-            raise ValueError("written by another version")
+            raise ValueError("The file has another format.")
         return cls(
             {_text(name): _test_record(*values) for name, values in data["tests"].items()},
             {_text(name): _class_record(*values) for name, values in data["classes"].items()},
@@ -99,7 +100,7 @@ class History(NamedTuple):
         )
 
     def as_data(self) -> dict[str, Any]:
-        """Return values that JSON can hold."""
+        """Return the history as values that JSON can represent."""
         return {
             "format": _FORMAT,
             "tests": dict(sorted(self.tests.items())),
@@ -109,40 +110,40 @@ class History(NamedTuple):
 
     @property
     def failed(self) -> set[str]:
-        """The tests that have failed when they were run last."""
+        """The ids of the tests that failed in their last run."""
         return {name for name, record in self.tests.items() if record.has_failed}
 
     @property
     def flaky(self) -> set[str]:
-        """The tests that were flaky, not many runs ago."""
+        """The ids of the tests that were flaky in one of their last runs."""
         return {name for name, record in self.tests.items() if record.is_flaky}
 
     def after(self, observed: Observed, day: int) -> Self:
-        """Return the history with what a run has seen on a day, without what is too old."""
+        """Return the history with the measurements of a run on `day`, without outdated records."""
         tests = dict(self.tests)
         for name, (seconds, outcomes) in observed.tests.items():
-            before = tests.get(name, TestRecord(None, "", day))
-            last = (before.outcomes + outcomes)[-_OUTCOMES:]
-            tests[name] = TestRecord(_average(before.seconds, seconds), last, day)
-        newest = sorted(tests.items(), key=lambda item: -item[1].day)[:_TESTS]
+            record = tests.get(name, TestRecord(None, "", day))
+            recent = (record.outcomes + outcomes)[-_MAX_OUTCOMES:]
+            tests[name] = TestRecord(_average(record.seconds, seconds), recent, day)
+        newest = sorted(tests.items(), key=lambda item: -item[1].day)[:_MAX_TESTS]
         classes = dict(self.classes)
         for name, (overhead, keeps_state) in observed.classes.items():
-            # Of what nobody has looked at the worst is assumed.
+            # A class that was never checked may keep state.
             known = name not in classes or classes[name].keeps_state
             classes[name] = ClassRecord(
                 overhead, known if keeps_state is None else keeps_state, day
             )
         return type(self)(
-            {name: record for name, record in newest if record.day >= day - _DAYS},
-            {name: record for name, record in classes.items() if record.day >= day - _DAYS},
-            (*self.runs, *observed.runs)[-_RUNS:],
+            {name: record for name, record in newest if record.day >= day - _MAX_DAYS},
+            {name: record for name, record in classes.items() if record.day >= day - _MAX_DAYS},
+            (*self.runs, *observed.runs)[-_MAX_RUNS:],
         )
 
 
-def _average(before: float | None, now: float | None) -> float | None:
-    if before is None or now is None:
-        return before if now is None else now
-    return before + _WEIGHT * (now - before)
+def _average(old: float | None, new: float | None) -> float | None:
+    if old is None or new is None:
+        return old if new is None else new
+    return old + _WEIGHT * (new - old)
 
 
 def _test_record(seconds: Any, outcomes: Any, day: Any) -> TestRecord:
@@ -164,13 +165,13 @@ def _number_or_none(value: Any) -> float | None:
 def _number(value: Any) -> float:
     number = float(value)
     if not 0 <= number < float("inf"):
-        raise ValueError(f"{value!r} is no measurement")
+        raise ValueError(f"{value!r} is not a finite number, 0 or greater")
     return number
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a string")
     return value
 
 
@@ -178,9 +179,9 @@ _DAY = 24 * 60 * 60
 
 
 class HistoryFolder:
-    """A folder that any number of runs use at a time, for all of which it is a matter of luck.
+    """The folder of the history, which concurrent runs can share.
 
-    No failure to read or to write it is an error: a run without history is only slower.
+    Failures to read or write it are ignored: a run does not need a history.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -188,14 +189,14 @@ class HistoryFolder:
         self._file = folder / "history.json"
 
     def read(self) -> History:
-        """Return the history; an empty one where there is none that makes sense."""
+        """Return the history; an empty one if the file is missing or invalid."""
         try:
             return History.from_data(json.loads(self._file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return History()
 
     def why_not_writable(self) -> str | None:
-        """Say why a run could not add what it has seen; None if it could."""
+        """Return why a run cannot write to the folder; None if it can."""
         try:
             with self._locked():
                 return None
@@ -203,13 +204,13 @@ class HistoryFolder:
             return f"{error.filename}: {error.strerror}"
 
     def add(self, observed: Observed) -> None:
-        """Add what a run has seen to what others have added in the meantime."""
+        """Add the measurements of a run, keeping what other runs added in the meantime."""
         with suppress(OSError), self._locked():
             history = self.read().after(observed, int(time.time() // _DAY))
             text = json.dumps(history.as_data(), separators=(",", ":"), ensure_ascii=False)
-            # A run that is killed in the middle of it leaves the file as it was.
+            # Written to another file first, so that a killed run leaves no partial history.
             new = self._file.with_suffix(".new")
-            # A test's name may have what UTF-8 cannot: half of a pair of surrogates.
+            # A test's name can contain a lone surrogate, which UTF-8 cannot encode.
             new.write_text(text, encoding="utf-8", errors="replace")
             new.replace(self._file)
 

@@ -1,4 +1,4 @@
-"""What a run sees of its tests, collected from its events for the history."""
+"""The observer that collects the measurements of a run for the history."""
 
 from collections.abc import Iterable
 
@@ -13,12 +13,12 @@ from ..events import (
 )
 from .history import FAILED, FLAKY, PASSED, SKIPPED, Observed, RunRecord
 
-# What has not come to its end does not say how long it takes.
-_CUT_OFF = {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.SKIPPED}
+# A test with one of these outcomes has no meaningful duration.
+_INCOMPLETE = {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.SKIPPED}
 
 
 class HistoryRecorder:
-    """An observer of a run, and what it has seen."""
+    """An observer that records durations, outcomes and worker starts. Times are in seconds."""
 
     def __init__(self) -> None:
         self._tests: dict[str, Finished] = {}
@@ -43,10 +43,10 @@ class HistoryRecorder:
                 self._starts.append(event.duration)
 
     def observed(self, flaky: Iterable[str], busy: float | None) -> Observed:
-        """Return what the run has seen; `flaky` tests were found to be so.
+        """Return the measurements of the run.
 
-        `busy` says for how many seconds processors were, where those of the run's own processes
-        are not all that counts.
+        `flaky` lists the ids of tests that a diagnosis found flaky. `busy` is the CPU time of the
+        whole machine during the tests, given if it counts instead of the run's own.
         """
         names, start = set(flaky), None
         if self._starts:
@@ -74,14 +74,15 @@ class HistoryRecorder:
         )
 
     def _with_state(self, event: ClassFinished) -> ClassFinished:
-        """Return the event, or the one of another piece of the class that says more of state."""
-        before = self._classes.get(event.test_class)
-        says_more = before and (before.keeps_state or event.keeps_state is None)
-        return before if before and says_more else event
+        """Return the event, or that of an earlier part of the class if that one detected state."""
+        earlier = self._classes.get(event.test_class)
+        if earlier and (earlier.keeps_state or event.keeps_state is None):
+            return earlier
+        return event
 
 
 def _seconds(last: Finished) -> float | None:
-    return None if last.outcome in _CUT_OFF else last.duration
+    return None if last.outcome in _INCOMPLETE else last.duration
 
 
 def _letters(last: Finished, *, is_flaky: bool) -> str:

@@ -1,4 +1,4 @@
-"""Labels and tags of SERIAL and OWN_DATABASE that name no test."""
+"""Entries of SERIAL and OWN_DATABASE that match no test."""
 
 import pkgutil
 import sys
@@ -15,88 +15,93 @@ from ..fingerprint.modules import ModuleFile, Modules
 from ..settings import Problem, Settings
 
 
-def problems_of_labels(
+def label_problems(
     settings: Settings, tests: Collection[Any] = (), *, is_whole: bool = False
 ) -> list[Problem]:
-    """Return what SERIAL and OWN_DATABASE name that is neither a label nor a tag of a test."""
-    named = {"SERIAL": settings.serial, "OWN_DATABASE": settings.own_database}
+    """Return a problem for each entry of SERIAL and OWN_DATABASE that matches no test."""
+    settings_by_key = {"SERIAL": settings.serial, "OWN_DATABASE": settings.own_database}
     return [
         Problem(
             "W001",
-            f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is no label or tag of a test.',
+            f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is not the label or tag of a test.',
             hint,
         )
-        for key, entries in named.items()
+        for key, entries in settings_by_key.items()
         if entries
-        for entry, hint in without_tests(entries, tests, is_whole=is_whole).items()
+        for entry, hint in unmatched_entries(entries, tests, is_whole=is_whole).items()
     ]
 
 
-def without_tests(
+def unmatched_entries(
     entries: Collection[str], tests: Iterable[Any] = (), *, is_whole: bool = False
 ) -> dict[str, str]:
-    """Map the entries that name no test to a hint: whether another label was meant.
+    """Map each entry that matches no test to a hint with a similar label, or to "".
 
-    Unless the tests are the whole suite, an entry without a dot may be a tag of another one. What
-    is in a module that has not been imported is not known: another command may run its tests.
+    Unless `is_whole`, the tests are only part of the suite, so an entry without a dot may be the
+    tag of another test. Entries that may be in a module that is not imported are left out, because
+    another command may run its tests.
     """
     known: set[str] = set()
     for test in tests:
         known.update(accumulate(test.id().split("."), "{}.{}".format))
         known.update(getattr(test, "tags", ()))
         known.update(getattr(getattr(type(test), test._testMethodName, None), "tags", ()))
-        # What is in a module that cannot be imported is not known.
+        # The labels in a module that cannot be imported are unknown.
         is_whole = is_whole and not isinstance(test, _FailedTest)
-    # A path is a label for Django, but not here.
+    # Django accepts paths as labels. These settings do not.
     meant = {entry: entry.removesuffix(".py").replace("/", ".") for entry in entries}
     unknown = [entry for entry in meant if entry not in known]
-    modules, found = Modules(), {}
+    modules, hints = Modules(), {}
     for entry in unknown if is_whole else [one for one in unknown if "." in one]:
-        beside = {meant[entry]} if "/" in entry else _known_beside(entry, modules)
-        if beside is not None:
-            hint = did_you_mean(meant[entry], known if is_whole else beside)
-            # A tag may have dots, and some folders are on the path in other runs alone.
+        similar = {meant[entry]} if "/" in entry else _alternatives(entry, modules)
+        if similar is not None:
+            hint = did_you_mean(meant[entry], known if is_whole else similar)
+            # The entry may be a tag with dots, or in a folder that is on the path only in other
+            # runs.
             if is_whole or hint or modules.locate(entry.partition(".")[0]):
-                found[entry] = hint
-    return found
+                hints[entry] = hint
+    return hints
 
 
-def _known_beside(label: str, modules: Modules) -> Collection[str] | None:
-    """Return the labels that there are in place of this one; None if there may be this one."""
+def _alternatives(label: str, modules: Modules) -> Collection[str] | None:
+    """Return existing labels in place of one that does not exist; None if it may exist."""
     steps = [*modules.walk(label)]
     if not steps:
         _, dot, rest = label.partition(".")
         tops = {app.name.partition(".")[0] for app in apps.get_app_configs()}
         others = {f"{top}{dot}{rest}" for top in tops if modules.locate(top)}
-        return {one for one in others if _known_beside(one, modules) is None}
-    reached, place = steps[-1]
-    rest = label[len(reached) + 1 :]
-    found: object = sys.modules.get(reached)
-    if found is None:
-        if not rest or not place.folders or _mentions(place, rest.partition(".")[0]):
+        return {one for one in others if _alternatives(one, modules) is None}
+    parent, module_file = steps[-1]
+    rest = label[len(parent) + 1 :]
+    value: object = sys.modules.get(parent)
+    if value is None:
+        name = rest.partition(".")[0]
+        if not rest or not module_file.folders or _mentions(module_file, name):
             return None
-        return _beside(reached, _submodules(place), rest)
-    others = _submodules(place)
+        return _siblings(parent, _submodules(module_file), rest)
+    others = _submodules(module_file)
     while rest:
         name, _, after = rest.partition(".")
-        if not hasattr(found, name):
-            return _beside(reached, {*others, *dir(found)}, rest)
-        found, reached, rest, others = getattr(found, name), f"{reached}.{name}", after, set()
+        if not hasattr(value, name):
+            return _siblings(parent, {*others, *dir(value)}, rest)
+        value, parent, rest, others = getattr(value, name), f"{parent}.{name}", after, set()
     return None
 
 
-def _beside(reached: str, names: Collection[str], rest: str) -> set[str]:
+def _siblings(parent: str, names: Collection[str], rest: str) -> set[str]:
+    """Return the labels of `rest` below `parent`, with each of the names as its first part."""
     _, dot, after = rest.partition(".")
-    return {f"{reached}.{name}{dot}{after}" for name in names}
+    return {f"{parent}.{name}{dot}{after}" for name in names}
 
 
-def _submodules(place: ModuleFile) -> set[str]:
-    return {found.name for found in pkgutil.iter_modules(place.folders)}
+def _submodules(module_file: ModuleFile) -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(module_file.folders)}
 
 
-def _mentions(place: ModuleFile, name: str) -> bool:
-    """Whether a package that is not imported has this name in its source."""
+def _mentions(module_file: ModuleFile, name: str) -> bool:
+    """Whether the source of a package that is not imported contains this name."""
+    file = module_file.file
     try:
-        return place.file is not None and name in Path(place.file).read_text(encoding="utf-8")
+        return file is not None and name in Path(file).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return True

@@ -1,4 +1,4 @@
-"""The parts that a suite is run in: whole classes, or some tests of one that is long."""
+"""The parts that a suite is split into: whole classes, or pieces of a long class."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -7,26 +7,25 @@ from typing import Any, NamedTuple
 from .durations import Durations
 from .queue import Part, PartQueue
 
-# A class that would hold up the run is divided into pieces of this share of a worker's time, so
-# that they fill the gaps between others; and a piece takes so many times its set-up at least.
-_PIECES = 4
-_WORTH = 10
+# A class that would delay the end of the run is split into pieces. A worker's share of the run
+# makes this many pieces, so that they can fill gaps between other parts.
+_PIECES_PER_SHARE = 4
+# The least duration of a piece, as a multiple of the overhead of its class.
+_MIN_OVERHEADS = 10
 
 
 class Ordering(NamedTuple):
-    """What decides about the order of tests in parallel, where the suite's does not.
-
-    `stage_of` tells of a test how many kinds of tests come before it: that order holds in each
-    worker. Classes with tests that are to come `first` do so within their stage.
-    """
+    """How to order tests in parallel, instead of in the order of the suite."""
 
     durations: Durations
+    # Returns how many kinds of tests come before a test. Each worker keeps this order.
     stage_of: Callable[[Any], int]
+    # The ids of tests whose classes come first within their stage.
     first: Collection[str] = ()
 
 
 class Plan:
-    """The parts of a suite in so many workers; `tests` lists the test cases of each subsuite."""
+    """The parts of a suite for a number of workers; `tests` has the test cases by subsuite."""
 
     def __init__(
         self,
@@ -39,33 +38,35 @@ class Plan:
         self._tests = tests
         self._order = order
         self._keys = itertools.count(1)
-        apart = [self._apart(subsuite, is_serial) for subsuite in tests]
-        beside = [(index, one) for index, (one, _) in enumerate(apart) if one]
-        self._fair = sum(itertools.starmap(self._seconds_of, beside)) / workers
+        separated = [self._separate(subsuite, is_serial) for subsuite in tests]
+        parallel = [(index, one) for index, (one, _) in enumerate(separated) if one]
+        # The seconds of a worker if all take the same time.
+        self._fair_share = sum(itertools.starmap(self._seconds_of, parallel)) / workers
         self.parallel = [
             self._part(index, piece)
-            for index, positions in beside
-            for piece in self._divided(index, positions)
+            for index, positions in parallel
+            for piece in self._split(index, positions)
         ]
-        self.serial = [self._part(index, alone) for index, (_, alone) in enumerate(apart) if alone]
+        self.serial = [self._part(index, one) for index, (_, one) in enumerate(separated) if one]
         if order is not None:
             self.parallel.sort(key=self._rank)
 
     @staticmethod
-    def _apart(
+    def _separate(
         tests: Sequence[Any], is_serial: Callable[[Any], bool]
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the positions of the parallel tests and of the serial ones."""
         are_serial = [is_serial(test) for test in tests]
         positions = range(len(tests))
-        beside = tuple(position for position in positions if not are_serial[position])
-        return beside, tuple(position for position in positions if are_serial[position])
+        parallel = tuple(position for position in positions if not are_serial[position])
+        return parallel, tuple(position for position in positions if are_serial[position])
 
     def queue(self) -> PartQueue:
         seconds = None if self._order is None else self.seconds
         return PartQueue(self.parallel, self.serial, seconds=seconds)
 
     def seconds(self, part: Part) -> float:
-        """Estimate how long a part takes."""
+        """Estimate the seconds of a part."""
         return self._seconds_of(part.subsuite, part.positions)
 
     def _seconds_of(self, subsuite: int, positions: Sequence[int]) -> float:
@@ -85,14 +86,15 @@ class Plan:
         is_first = any(test.id() in self._order.first for test in tests)
         return part.stage, not is_first, -self.seconds(part)
 
-    def _divided(self, subsuite: int, positions: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """Yield the tests of a class in pieces, if it alone would hold up the run."""
+    def _split(self, subsuite: int, positions: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """Yield the tests of a class, in pieces if the class would delay the end of the run."""
         test, order = self._tests[subsuite][positions[0]], self._order
-        is_long = self._seconds_of(subsuite, positions) > self._fair
-        if order is None or not is_long or not order.durations.is_divisible(test):
+        is_long = self._seconds_of(subsuite, positions) > self._fair_share
+        if order is None or not is_long or not order.durations.can_split(test):
             yield positions
             return
-        size = max(self._fair / _PIECES, order.durations.overhead(test) * _WORTH)
+        overhead = order.durations.overhead(test)
+        size = max(self._fair_share / _PIECES_PER_SHARE, overhead * _MIN_OVERHEADS)
         piece, taken = list[int](), 0.0
         for position in positions:
             seconds = order.durations.seconds_of(self._tests[subsuite][position])

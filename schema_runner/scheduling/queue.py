@@ -1,37 +1,40 @@
-"""Which tests are still to be run, and in what order: in parallel first, then alone."""
+"""The queue of the parts that workers have not run yet: parallel parts first, then serial."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-# How many parts a worker is given ahead, at most, and how many have to be left for each.
-_AHEAD = 8
-_LEFT = 4
-# With more seconds of work than these a worker can wait for its next part without harm.
-_ENOUGH = 0.05
+# The most parts that a worker holds besides the one that it runs.
+_MAX_PREFETCH = 8
+# A worker holds one more part for each of these left per worker, so that the last parts stay
+# available to all.
+_PARTS_PER_PREFETCH = 4
+# A worker that holds estimated work of more seconds gets no more parts.
+_PREFETCH_SECONDS = 0.05
 
 
 class Part(NamedTuple):
-    """Tests of one class: those at `positions` in the `subsuite` of that number.
+    """Tests of one class that a worker runs together."""
 
-    `key` is another each time that a part is given to a worker. `deaths` counts the workers that
-    have died while they set the class up. A worker that has come to a `stage` does not go back to
-    an earlier one.
-    """
-
+    # A part that is put back gets a new key.
     key: int
+    # The index of the subsuite, and the positions of the tests in it.
     subsuite: int
     positions: tuple[int, ...]
+    # The number of workers that died while they set up the class.
     deaths: int = 0
+    # A worker does not go back to an earlier stage.
     stage: int = 0
 
 
 class PartQueue:
-    """The parts of a suite that no worker has been given, or that one has not come to.
+    """The parts of a suite that wait for a worker.
 
-    Those that are `serial` are each to be run while nothing else is. `seconds` estimates how long
-    a part takes, if there is an estimate: then the longest one of a stage comes first. A worker
-    that is at a part is given so many more `ahead`, at most.
+    `parallel`: parts that run at the same time, sorted by decreasing duration within a stage if
+    there are estimates.
+    `serial`: parts that each run alone, after the others.
+    `seconds`: estimates the seconds of a part; None if there are no estimates.
+    `prefetch`: the most parts that a worker holds besides the one that it runs.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class PartQueue:
         serial: Sequence[Part] = (),
         *,
         seconds: Callable[[Part], float] | None = None,
-        ahead: int = _AHEAD,
+        prefetch: int = _MAX_PREFETCH,
     ) -> None:
         self._stages: dict[int, deque[Part]] = {
             stage: deque() for stage in sorted({part.stage for part in parallel})
@@ -48,11 +51,11 @@ class PartQueue:
         for part in parallel:
             self._stages[part.stage].append(part)
         self._serial = deque(serial)
-        self._alone = {part.key for part in serial}
+        self._serial_keys = {part.key for part in serial}
         self._last_key = max((part.key for part in [*parallel, *serial]), default=0)
         self._estimate = seconds
-        self._ahead = ahead
-        # By key, of the parts that are to be run in parallel; those that are left take so long.
+        self._prefetch = prefetch
+        # The estimates of the parallel parts by key, and the sum of those that wait.
         self._seconds = {part.key: seconds(part) for part in parallel} if seconds else {}
         self._seconds_left = sum(self._seconds.values())
 
@@ -62,56 +65,57 @@ class PartQueue:
 
     @property
     def _waiting(self) -> list[int]:
-        """The stages of which there is something left."""
+        """The stages that have parts left."""
         return [stage for stage, parts in self._stages.items() if parts]
 
     def take(self, *, stage: int, others: Collection[int], is_alone: bool) -> Part | None:
-        """Return the next part for a worker, which `is_alone` if no other has anything to do.
+        """Remove and return the next part for a worker; None if there is none for now.
 
-        It has come to a stage, and the others to theirs. None if there is no part for now.
+        `stage` is the stage that the worker has reached, `others` those of the other workers. The
+        worker `is_alone` if no other worker has a part.
         """
         if self._waiting:
             chosen = self._stage_for(stage, others)
-            return None if chosen is None else self._take_of(chosen)
+            return None if chosen is None else self._pop(chosen)
         return self._serial.popleft() if self._serial and is_alone else None
 
     def _stage_for(self, stage: int, others: Collection[int]) -> int | None:
         first, *later = self._waiting
         if stage > first:
             return next((one for one in later if one >= stage), None)
-        # What is long would hold up the run if it were left to its stage. Somebody else has to
-        # stay behind.
+        # A part as long as a worker's share of the rest would delay the end of the run if it
+        # waited for its stage. Another worker has to stay for the earlier stage.
         if self._estimate and later and any(other <= first for other in others):
-            fair = self._seconds_left / (len(others) + 1)
+            fair_share = self._seconds_left / (len(others) + 1)
             for one in later:
-                if self._seconds[self._stages[one][0].key] >= fair:
+                if self._seconds[self._stages[one][0].key] >= fair_share:
                     return one
         return first
 
-    def _take_of(self, stage: int) -> Part:
+    def _pop(self, stage: int) -> Part:
         part = self._stages[stage].popleft()
         self._seconds_left -= self._seconds.get(part.key, 0.0)
         return part
 
     def has_more_for(self, held: Sequence[Part], workers: int) -> bool:
-        """Whether a worker that has these parts already should have another one.
+        """Whether a worker that holds these parts should take another one.
 
-        With few left, one that is given nothing yet goes to whoever is free first.
+        When few parts are left, they stay in the queue for the first worker that is free.
         """
         left = sum(map(len, self._stages.values()))
-        if len(held) >= 1 + min(self._ahead, left // (_LEFT * workers)):
+        if len(held) >= 1 + min(self._prefetch, left // (_PARTS_PER_PREFETCH * workers)):
             return False
-        return not held or not self._estimate or sum(map(self._estimate, held)) < _ENOUGH
+        return not held or not self._estimate or sum(map(self._estimate, held)) < _PREFETCH_SECONDS
 
     def put_back(self, part: Part, positions: Sequence[int], *, deaths: int = 0) -> None:
-        """Have these tests of a part run next: its worker has died."""
+        """Put tests of a part back at the front of the queue, because their worker died."""
         self._last_key += 1
-        again = part._replace(key=self._last_key, positions=tuple(positions), deaths=deaths)
-        if part.key in self._alone:
-            self._alone.add(again.key)
-            self._serial.appendleft(again)
+        new = part._replace(key=self._last_key, positions=tuple(positions), deaths=deaths)
+        if part.key in self._serial_keys:
+            self._serial_keys.add(new.key)
+            self._serial.appendleft(new)
         else:
-            self._stages[part.stage].appendleft(again)
+            self._stages[part.stage].appendleft(new)
             if self._estimate:
-                self._seconds[again.key] = self._estimate(again)
-                self._seconds_left += self._seconds[again.key]
+                self._seconds[new.key] = self._estimate(new)
+                self._seconds_left += self._seconds[new.key]

@@ -1,4 +1,4 @@
-"""The shard of a suite that one machine of several runs, without a word between them."""
+"""Shards: the part of a suite that each of several machines runs, without communication."""
 
 import heapq
 import math
@@ -8,25 +8,24 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
 
-_BY_HAND = "Say which shard this is by hand, such as --shard 2/4."
-# With so few digits, a slip of the keyboard costs no memory.
+_ADVICE = "Pass the shard yourself, such as --shard 2/4."
+# At most four digits, so that a typo cannot allocate much memory.
 _NUMBER = "[0-9]{1,4}"
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What a test class weighs: its number of tests, and how long all of them take.
+    """The size of a test class."""
 
-    `seconds` are finite and not negative; None where history knows nothing of the class.
-    """
-
+    # The number of tests.
     tests: int
+    # The seconds of all tests, finite and not negative; None if the history lacks the class.
     seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `total` parts of a suite, which has its `number` from 1 to that."""
+    """Shard `number`, from 1 to `total`, of the `total` shards of a suite."""
 
     number: int
     total: int
@@ -36,46 +35,48 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the shard for a text such as "2/4"; raises ValueError for any other."""
+        """Return the shard for a string such as "2/4". Raises ValueError if it is not one."""
         match = re.fullmatch(rf"\s*({_NUMBER})\s*/\s*({_NUMBER})\s*", text)
         number, total = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= total:
             raise ValueError(
-                f"--shard takes a number from 1 on and how many shards there are, such as "
-                f"--shard 2/4, or auto for what the CI engine says; not {text!r}."
+                f"--shard must be I/N with I from 1 to N, such as --shard 2/4, or auto to read it "
+                f"from the variables of the CI service, not {text!r}."
             )
         return cls(number, total)
 
     @staticmethod
     def from_environment(environ: Mapping[str, str]) -> "Shard":
-        """Return the shard that a CI engine's variables name, to each of a job's parallel copies.
+        """Return the shard from the environment variables of a CI service.
 
-        Jobs of a matrix that differ, by the version of Python for example, are counted all
-        together: these have to be told by hand. Raises ValueError where the variables name no
-        shard or more than one.
+        If the jobs of a matrix differ, for example in the Python version, the variables number all
+        of them together and are no shard: pass --shard I/N in these jobs. Raises ValueError if the
+        variables contain no shard, or different ones.
         """
         if environ.get("CIRRUS_CI"):
             # https://cirrus-ci.org/guide/writing-tasks/#environment-variables
             raise ValueError(
-                "--shard auto cannot be used on Cirrus CI, where CI_NODE_INDEX and CI_NODE_TOTAL "
-                f"count the tasks of a build that run no tests, too. {_BY_HAND}"
+                "--shard auto does not work on Cirrus CI, because CI_NODE_INDEX and CI_NODE_TOTAL "
+                f"also count the tasks of a build that run no tests. {_ADVICE}"
             )
-        node = _HEROKU if environ.get("HEROKU_TEST_RUN_ID") else _GITLAB
-        read = {pair: pair.read(environ) for pair in (node, *_OTHERS)}
-        found = {pair: shard for pair, shard in read.items() if shard}
-        if not found:
-            looked = ", ".join(map(str, read))
-            raise ValueError(f"--shard auto found nothing in {looked}. {_BY_HAND}")
-        if len(set(found.values())) > 1:
-            said = ", ".join(f"{shard} in {pair}" for pair, shard in found.items())
-            raise ValueError(f"--shard auto found more than one shard: {said}. {_BY_HAND}")
-        return found.popitem()[1]
+        pair = _HEROKU if environ.get("HEROKU_TEST_RUN_ID") else _GITLAB
+        results = {each: each.read(environ) for each in (pair, *_OTHERS)}
+        shards = {each: shard for each, shard in results.items() if shard}
+        if not shards:
+            names = ", ".join(map(str, results))
+            raise ValueError(f"--shard auto: none of these variables are set: {names}. {_ADVICE}")
+        if len(set(shards.values())) > 1:
+            listed = ", ".join(f"{shard} in {each}" for each, shard in shards.items())
+            raise ValueError(
+                f"--shard auto: the variables name different shards: {listed}. {_ADVICE}"
+            )
+        return shards.popitem()[1]
 
     def select(self, weights: Mapping[str, Weight]) -> set[str]:
-        """Return which of the suite's classes are in this shard, given those of all shards.
+        """Return the names of the classes in this shard, from the weights of the whole suite.
 
-        Every class is in one of the shards. They are the same on each machine that has the same
-        suite and the same history.
+        Each class is in exactly one shard. The result depends only on the weights, so it is the
+        same on each machine with the same suite and history.
         """
         is_timed = any(weight.seconds is not None for weight in weights.values())
         shards = (_by_seconds if is_timed else _by_name)(weights, self.total)
@@ -84,7 +85,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Two variables of a CI engine, whose index of the first job is 0 or 1."""
+    """The two variables of a CI service; the index of the first job is `first`, 0 or 1."""
 
     index: str
     total: str
@@ -94,28 +95,29 @@ class _Pair:
         return f"{self.index} and {self.total}"
 
     def read(self, environ: Mapping[str, str]) -> Shard | None:
-        """Return the shard, None where neither variable is set.
+        """Return the shard; None if neither variable is set.
 
-        Raises ValueError where only one is, or they make no shard.
+        Raises ValueError if only one is set, or if they are not the numbers of a shard.
         """
         index, total = (environ.get(name, "").strip() for name in (self.index, self.total))
         if not index and not total:
             return None
         if not index and total == "1":
-            # As in GitLab's jobs without `parallel`.
+            # GitLab jobs without `parallel`.
             return Shard(1, 1)
         number = int(index) + 1 - self.first if re.fullmatch(_NUMBER, index) else 0
         try:
             return Shard.parse(f"{number}/{total}")
         except ValueError:
             raise ValueError(
-                f"--shard auto cannot make a shard of {self.index}={index!r}, which counts from "
-                f"{self.first}, and {self.total}={total!r}. {_BY_HAND}"
+                f"--shard auto: {self.index}={index!r}, which counts from {self.first}, and "
+                f"{self.total}={total!r} are not a shard. {_ADVICE}"
             ) from None
 
 
-# The same names count from 1 in one engine and from 0 in another. An unknown engine is taken to
-# count as GitLab does: if it does not, its first job fails, so that no test is left out unseen.
+# GitLab and Heroku use the same names, but count from 1 and from 0. For an unknown service with
+# these names, GitLab's numbering is assumed: if it counts from 0, its first job fails, so that no
+# tests are silently left out.
 # https://docs.gitlab.com/ci/variables/predefined_variables/
 _GITLAB = _Pair("CI_NODE_INDEX", "CI_NODE_TOTAL", 1)
 # https://devcenter.heroku.com/articles/heroku-ci-parallel-test-runs
@@ -139,38 +141,38 @@ _OTHERS = (
 
 
 def _by_seconds(weights: Mapping[str, Weight], total: int) -> dict[str, int]:
-    """Return each class's shard, the longest first to the shard that has least to do.
+    """Map each class to a shard: the longest first, each to the shard with the least load.
 
-    Which takes a third longer than the best there is, at most (Graham, 1969).
+    The longest shard takes at most a third more than the optimum (Graham, 1969).
     """
-    seconds = _estimated(weights)
-    # Where many take no time that could be measured, tests are shared out evenly.
+    seconds = _estimate_seconds(weights)
+    # The number of tests balances classes that take no measurable time.
     longest = sorted(weights, key=lambda name: (-seconds[name], -weights[name].tests, name))
     loads = [(0.0, 0, number) for number in range(1, total + 1)]
     shards = {}
     for name in longest:
-        taken, tests, shards[name] = loads[0]
-        load = (taken + seconds[name], tests + weights[name].tests, shards[name])
+        used, tests, shards[name] = loads[0]
+        load = (used + seconds[name], tests + weights[name].tests, shards[name])
         heapq.heapreplace(loads, load)
     return shards
 
 
-def _estimated(weights: Mapping[str, Weight]) -> dict[str, float]:
-    """Return each class's seconds, by those of a test of the others where nobody knows."""
+def _estimate_seconds(weights: Mapping[str, Weight]) -> dict[str, float]:
+    """Map each class to its seconds; an unknown class gets the mean of the known tests."""
     known = {name: each.seconds for name, each in weights.items() if each.seconds is not None}
-    # A sum that depended on the order of discovery would not be the same on every machine.
-    pace = math.fsum(known.values()) / max(1, sum(weights[name].tests for name in known))
-    return {name: known.get(name, pace * each.tests) for name, each in weights.items()}
+    # math.fsum, because its result does not depend on the order of discovery.
+    mean = math.fsum(known.values()) / max(1, sum(weights[name].tests for name in known))
+    return {name: known.get(name, mean * each.tests) for name, each in weights.items()}
 
 
 def _by_name(weights: Mapping[str, Weight], total: int) -> dict[str, int]:
-    """Return each class's shard: the first with room, in an order that its name alone decides.
+    """Map each class to the first shard below the limit, in an order that its name decides.
 
-    So most classes stay where they are when others come and go, or when a shard is added. With
-    no limit all others would stay, and a shard could get twice its share of the tests; with one
-    close to the share, each new class would push others on and on.
+    Most classes then keep their shard if classes or shards are added or removed. Without a limit,
+    a shard could get twice its share of the tests. With a limit close to the share, each new class
+    would displace others.
     """
-    # An eighth more than its share. Only where no shard has room for a class can one get more.
+    # An eighth more than the share. Exceeded only if no shard is below the limit.
     limit = 9 * sum(weight.tests for weight in weights.values()) // (8 * total)
     loads = dict.fromkeys(range(1, total + 1), 0)
     shards = {}

@@ -107,7 +107,7 @@ def test_a_signal_while_dropping_the_database_is_delayed(
             wait_for(lambda: _has_no_signal(process.pid), "the signal to be handled")
     result = outcome(process)
     assert result.code == 128 + number, result.output
-    assert "Interrupted when all tests had been run." in result.stdout
+    assert "Interrupted after all tests had run." in result.stdout
     assert (CLEANING in result.stderr) is (number == signal.SIGINT)
     assert "stays" not in result.output
     assert project.databases() == []
@@ -240,10 +240,8 @@ def test_ctrl_c_during_retries(project: Project) -> None:
     result = end(project, process)
     assert result.code == 128 + signal.SIGINT, result.output
     assert "FAILED (failures=2)" in result.stderr
-    assert "Interrupted when all tests had been run." in result.stdout
-    assert (
-        "Failed again when run again (1): library.test_generated.Failing.test_a" in result.stdout
-    )
+    assert "Interrupted after all tests had run." in result.stdout
+    assert "Failed all retries (1): library.test_generated.Failing.test_a" in result.stdout
 
 
 def test_a_third_ctrl_c_aborts_the_tear_down(suite: Project) -> None:

@@ -147,8 +147,8 @@ CLASSES = """
 RUNNERS = {
     "schema_runner.SchemaRunnerMixin": 'TEST_RUNNER = "schema_runner.SchemaDiscoverRunner"',
     "schema_runner.SchemaRunner": "'SchemaRunner'. Did you mean 'SchemaRunnerMixin'?",
-    "runners.Behind": "TypeError: SchemaRunnerMixin has no effect behind another runner. Put it "
-    "first: class Behind(SchemaRunnerMixin, Other).",
+    "runners.Behind": "TypeError: SchemaRunnerMixin must come before other runners. Write "
+    "class Behind(SchemaRunnerMixin, Other).",
 }
 
 

@@ -137,11 +137,11 @@ def test_changes_are_reported(project: Project, name: str) -> None:
     project.tests(suite_of(body))
     result = project.run().failed("\nOK\n", expected_lines)
     assert result.stderr.index("\nOK\n") < result.stderr.index("Changed in the project's own")
-    when = set(re.findall(r"(?m)^    \S.*: .*, ((?:during|seen) .*)", result.stderr))
-    during, at_end = f"during {CULPRIT}", "seen when the tests had ended"
+    when = set(re.findall(r"(?m)^    \S.*: .*, ((?:during|detected) .*)", result.stderr))
+    during, at_end = f"during {CULPRIT}", "detected after the tests"
     # Some parts of definitions are compared at the end only, not after each class.
     assert when == {"objects": {during, at_end}, "structure": {at_end}}.get(name, {during})
-    assert "Nobody else was connected" in result.stderr
+    assert "No other session was connected" in result.stderr
 
 
 BOTH = """
@@ -207,7 +207,10 @@ def test_several_workers(project: Project, method: str) -> None:
         result = project.run(*arguments, env={"START_METHOD": method}).failed("\nOK\n")
     said = re.findall("crm.customer: 3 rows deleted, during (.*)", result.stderr)
     assert sorted(said[0].split(" or ")) == [CULPRIT, "library.test_generated.Other"]
-    assert "Others were connected, and may have done it: a developer (role " in result.stderr
+    assert (
+        "Other sessions were connected, and may have made the changes: a developer (role "
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize("mode", [SERIAL, PARALLEL], ids=["serial", "parallel"])

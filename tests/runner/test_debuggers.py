@@ -96,7 +96,7 @@ def test_retries_stop_again(project: Project, mode: Mode) -> None:
     with terminal(project, *mode, "--retries", "1", "--diagnose") as run:
         for _ in range(2):
             run.answer("c")
-        run.until("Running again what failed, alone (1).")
+        run.until("Retrying 1 failure, each alone.")
         wait_for_debugger(run, "First.test_stops")
         run.answer("c")
         assert run.exit_code() == 1

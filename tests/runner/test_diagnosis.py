@@ -172,13 +172,13 @@ DISTURBED = """
 
 
 def broken(*tests: str) -> Verdict:
-    return "BROKEN", "it fails alone in a fresh schema, 5 times of 5", " ".join(tests)
+    return "BROKEN", "it fails alone in a fresh schema, 5 of 5 times", " ".join(tests)
 
 
 def worker_only(test: str) -> Verdict:
     evidence = (
-        "it fails in a worker process, 5 times of 5, and passes outside of one, as without "
-        "--parallel, 5 times of 5"
+        "it fails in a worker process and passes outside of one, as without --parallel (5 of 5 "
+        "times each)"
     )
     return "WORKER-ONLY", evidence, f"{test} --parallel=2 --retries=1"
 
@@ -189,17 +189,21 @@ def flaky(test: str, evidence: str) -> Verdict:
 
 def polluted(by: list[str], *tests: str) -> Verdict:
     names = ", ".join(PREFIX + test for test in by)
-    evidence = f"after {names} in the same worker, 5 times of 5, and never alone in a fresh schema"
+    evidence = f"after {names} in the same worker, 5 of 5 times, and never alone in a fresh schema"
     return "POLLUTED", f"it fails {evidence}", " ".join([*by, *tests])
 
 
 def unsafe(test: str, other: str) -> Verdict:
-    evidence = f"beside {PREFIX}{other}, some times of 5, and never alone (10 times)"
-    return "PARALLEL-UNSAFE", f"it fails {evidence}", f"{test} {other} --parallel=2"
+    evidence = f"{PREFIX}{other}, some of 5 times, and never alone in a fresh schema"
+    return (
+        "PARALLEL-UNSAFE",
+        f"it fails while another worker runs {evidence}",
+        f"{test} {other} --parallel=2",
+    )
 
 
-NOW_AND_THEN = "it fails alone in a fresh schema some times of 5"
-NEVER_AGAIN = "it has not failed again, alone 15 times and among the same tests"
+NOW_AND_THEN = "it fails alone in a fresh schema, some of 5 times"
+NEVER_AGAIN = "it did not fail again, neither alone (15 times) nor with other tests"
 OF_MODULE = {"library.test_other": broken("library.test_other")}
 OF_MEMORY = {"PollutedMemory.test_2": polluted(["Leaving.test_4"], "PollutedMemory.test_2")}
 OF_ALONE = {
@@ -243,7 +247,7 @@ def diagnose(project: Project, text: str, *mode: str, method: str = "fork") -> d
     return {
         name.replace(PREFIX, "").removeprefix("unittest.loader._FailedTest."): (
             kind,
-            re.sub("(1 time|[2-4] times) of 5", "some times of 5", evidence),
+            re.sub("[1-4] of 5 times", "some of 5 times", evidence),
             tests.replace(PREFIX, ""),
         )
         for name, kind, evidence, tests in re.findall(lines, result.stdout, re.MULTILINE)
@@ -403,7 +407,7 @@ def test_the_first_failure_has_a_verdict(project: Project, mode: Mode) -> None:
     project.tests(ALONE)
     result = project.run(*mode, "--diagnose", "--failfast", "-v0", "-k", "Broken").failed()
     named = f"{PREFIX}Broken.test_it"
-    verdict = f"{named} is BROKEN: it fails alone in a fresh schema, 5 times of 5."
+    verdict = f"{named} is BROKEN: it fails alone in a fresh schema, 5 of 5 times."
     assert re.search(rf"printed\n{verdict}\n    .+ test {named} -v 0\n$", result.stdout)
 
 
@@ -411,5 +415,5 @@ def test_a_suite_that_passes_has_no_verdict(project: Project) -> None:
     """Without a failure there is no verdict."""
     project.tests("class Passing(TestCase):\n    def test_it(self): pass\n")
     result = project.run("--diagnose").passed()
-    assert "Finding out" not in result.stdout
+    assert "Diagnosing" not in result.stdout
     assert " is " not in result.stdout.split("Set-up")[1]

@@ -453,7 +453,9 @@ def test_tests_that_drop_an_extension(project: Project) -> None:
     project.run(*PARALLEL, "--isolation", "database").passed()
     result = project.run(*PARALLEL).failed("FAILED (errors=2)", "@schema_runner.own_database")
     assert result.stderr.count("An extension would be dropped that other workers use") == 2
-    assert "\nFailed on what belongs to the whole database (An extension would" in result.stdout
+    assert (
+        "\nFailed on something that the whole database shares (An extension would" in result.stdout
+    )
     project.configure('SCHEMA_RUNNER = {"OWN_DATABASE": ["library"]}')
     project.run(*PARALLEL).passed()
 

@@ -75,11 +75,11 @@ def test_failed_tests_run_once_more(project: Project, mode: Mode) -> None:
     run(project, *mode, "--last-failed", "--failfast", env=BROKEN).failed()
     found = run(project, *mode, "--last-failed").passed()
     assert Counter(found.tests) == Counter(failed)
-    line = f"Running what has failed: {len(failed)} of {len(failed | others)} tests."
+    line = f"Running the last failed tests: {len(failed)} of {len(failed | others)} tests."
     assert found.result.stdout.splitlines().count(line) == 1
     found = run(project, *mode, "--last-failed").passed()
     assert Counter(found.tests) == Counter(failed | others)
-    line = "No test is known to have failed: all are run."
+    line = "The history has no failed tests. Running all tests."
     assert found.result.stdout.splitlines().count(line) == 1
 
 

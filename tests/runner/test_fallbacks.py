@@ -161,7 +161,7 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
     host, one, two = (cloned.test_name + suffix for suffix in ("", "_1", "_2"))
     why = "uses clone databases, because schemas cannot isolate schema mine"
     first = keep(cloned, *PARALLEL, MINE="1")
-    assert "\n2 databases made, 2 kept.\n" in first.stdout
+    assert "\n2 databases created, 2 kept.\n" in first.stdout
     for mode in (PARALLEL, SERIAL):
         again = keep(cloned, *mode, MINE="1")
         assert found(cloned) == ([one, two] if mode else [one, one])

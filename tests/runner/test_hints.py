@@ -84,10 +84,10 @@ CASES: dict[str, tuple[Mode, list[str]]] = {
     "NamesPublic": (SERIAL, ['relation "public.library_book" does not exist']),
     "LooksInPublic": (SERIAL, ["a query of pg_tables for schema public"]),
 }
-SAID = "Failed on what belongs to the whole database "
+SAID = "Failed on something that the whole database shares "
 WAY_OUT = (
-    ". Give these classes a database of their own: put @schema_runner.own_database on them, or "
-    'list them in SCHEMA_RUNNER["OWN_DATABASE"].\n'
+    ". Give each of these classes its own database: put @schema_runner.own_database on it, or "
+    'list it in SCHEMA_RUNNER["OWN_DATABASE"].\n'
 )
 
 
@@ -134,5 +134,5 @@ def test_the_hint_in_the_own_database_of_the_project(failing: Project) -> None:
     failing.create_database()
     arguments = (*PARALLEL, "--host-database", "current", "-k", "CreatesSchema")
     said = failing.run(*arguments, env={"MEET": "2"}).failed().stdout
-    assert "Run these classes alone, with @schema_runner.serial, or give them a " in said
+    assert "Run these classes alone with @schema_runner.serial, or give each its own " in said
     failing.drop_database()

@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_used_changes_nothing(with_history: Project) -> 
         (folder / FOLDER).unlink(missing_ok=True)
         (folder / FOLDER).symlink_to(name)
         assert outcome_of(run(with_history, env=BROKEN)) == expected, name
-        warning = "--failed-first needs the history of earlier runs, which is kept there."
+        warning = "--failed-first needs the history, which is stored there."
         has_warning = warning in run(with_history, "--failed-first", env=BROKEN).result.stderr
         assert has_warning == (name not in ("with-history.json", "with-history.new")), name
 

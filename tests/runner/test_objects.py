@@ -352,4 +352,4 @@ def test_functions_that_name_public_find_the_worker_s_tables(
     occupied.migration("0002_written", "0001_initial", NAMING_PUBLIC.replace("{}", path))
     occupied.tests(WRITING)
     result = occupied.run(*PARALLEL, "--host-database", place, env={"MEET": "2"}).passed()
-    assert "2 schemas made, 2 dropped." in result.output
+    assert "2 schemas created, 2 dropped." in result.output

@@ -54,8 +54,8 @@ def test_log_messages_have_their_own_lines(project: Project, mode: Mode, verbosi
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ).stdout
-    said = [line for line in output.splitlines() if "Said of" in line or "Running again" in line]
+    said = [line for line in output.splitlines() if "Said of" in line or "Retrying" in line]
     assert len(said) > 12, output
     known = {f"Said of {name}." for name in ("Started", "Finished", "ClassFinished")}
-    known |= {"Running again what failed, alone (2)."} if mode else set()
+    known |= {"Retrying 2 failures, each alone."} if mode else set()
     assert set(said) == known

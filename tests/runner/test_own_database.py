@@ -139,7 +139,10 @@ def test_marked_classes_run_alone_in_current_mode(occupied: Project) -> None:
     """In `current` mode no database may be created, so the classes run alone, as a line says."""
     occupied.tests(CREATING)
     done = run(occupied, *PARALLEL, "--host-database", "current", env={"MEET": "2"}).passed()
-    assert "Run alone: 2 classes marked own_database, because no other " in done.result.stdout
+    assert (
+        "Running 2 own_database classes alone, because --host-database current "
+        in done.result.stdout
+    )
     assert [done.met[f"{name}.test_a"] for name in ("Whole", "WholeToo")] == [set(), set()]
 
 
@@ -195,7 +198,7 @@ def test_databases_of_dead_processes(project: Project, flags: Mode) -> None:
     )
     assert project.databases() == ([project.test_name] if flags else [])
     if flags:
-        assert "2 databases made" in result.stdout
+        assert "2 databases created" in result.stdout
         project.drop_database(project.test_name)
 
 

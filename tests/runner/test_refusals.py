@@ -37,10 +37,10 @@ WRONG: list[tuple[str, Mode, str]] = [
     ("{}", ("--isolation", "table"), "--isolation: invalid choice: 'table' (choose from"),
     ("{}", ("--host-database", "mine"), "--host-database: invalid choice: 'mine' (choose from"),
     *(
-        ("{}", (f"--{option}={text}",), f"argument --{option}: {text!r} is not a {takes}\n")
+        ("{}", (f"--{option}={text}",), f"argument --{option}: must be {takes}, not {text!r}\n")
         for option, texts, takes in (
-            ("retries", ("-1", "x", "1.5"), "whole number, 0 or more"),
-            ("test-timeout", ("0", "x", "nan"), "number of seconds, more than 0"),
+            ("retries", ("-1", "x", "1.5"), "an integer, 0 or greater"),
+            ("test-timeout", ("0", "x", "nan"), "a positive number of seconds"),
         )
         for text in texts
     ),
@@ -301,14 +301,14 @@ def allowed(project: Project, *arguments: str) -> tuple[str, int]:
 def test_more_workers_than_connections(crowded: Project) -> None:
     """The number is limited as with --parallel auto, and one line says so."""
     assert allowed(crowded, "--parallel", "5") == (
-        "--parallel 5: 2 workers, because the server has connections for 2 at most.",
+        "--parallel 5: 2 workers, because the server has connections left for 2 at most.",
         2,
     )
     assert allowed(crowded, "--parallel", "2") == ("", 2)
     with crowded.maintenance() as connection:
         # One connection for the lease, one for the tests.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded CONNECTION LIMIT 2")
-        line = "--parallel 5: no workers, because the server has connections for 1 at most."
+        line = "--parallel 5: no workers, because the server has connections left for 1 at most."
         assert allowed(crowded, "--parallel", "5") == (line, 0)
         # CONNECTION LIMIT does not apply to superusers.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded SUPERUSER")
@@ -322,7 +322,7 @@ def test_more_workers_than_connections_to_the_database(crowded: Project) -> None
     with crowded.maintenance() as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
         connection.execute(f"CREATE DATABASE {crowded.name} OWNER {role} CONNECTION LIMIT 9")
-    line = "--parallel 5: 2 workers, because the server has connections for 2 at most."
+    line = "--parallel 5: 2 workers, because the server has connections left for 2 at most."
     assert allowed(crowded, *CURRENT, "--parallel", "5") == (line, 2)
     assert crowded.schemas(crowded.name) == {}
     crowded.drop_database()

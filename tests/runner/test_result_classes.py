@@ -201,7 +201,7 @@ def test_third_party_results(project: Project, mode: Mode, runner: str) -> None:
     project.tests(OTHER_TESTS)
     result = project.run(*mode, "--testrunner", f"runners.Of{runner}")
     assert result.failed("FAILED (failures=1, errors=3)").stderr.count("schema_runner") == 0
-    assert "schemas made" in result.stdout or "schema made" in result.stdout
+    assert "schemas created" in result.stdout or "schema created" in result.stdout
     subtests = [one["text"] for one in project.records("told") if one["method"] == "addSubTest"]
     assert subtests == ([""] if runner == "Sending" else [])
     told = [

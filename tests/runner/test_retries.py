@@ -124,7 +124,7 @@ def test_tests_that_pass_when_run_again_are_flaky(
     project.tests(TESTS)
     result = project.run(*mode, "--retries", "2", env={"START_METHOD": method})
     result.passed(f"Ran {len(RUNS)} tests")
-    assert "Running again what failed, alone (5).\n" in result.stdout
+    assert "Retrying 5 failures, each alone.\n" in result.stdout
     # The retries' progress has a line of its own.
     assert len(re.findall(r"(?m)^[.s]+$", result.stderr)) == 2
     # Flaky tests show their first failure, before the failed tests.
@@ -133,8 +133,8 @@ def test_tests_that_pass_when_run_again_are_flaky(
     texts = dict(part.replace("library.test_generated.", "").split("\n", 1) for part in shown)
     for name, text in FLAKY.items():
         assert text in texts[f"FLAKY: {name}"]
-        assert "\nPassed when run again. At first:\n" in texts[f"FLAKY: {name}"]
-    line = line_of(result.stdout, "Flaky: passed when run again (6): ")
+        assert "\nPassed on a retry. First failure:\n" in texts[f"FLAKY: {name}"]
+    line = line_of(result.stdout, "Flaky: passed on a retry (6): ")
     # The list of names is shortened.
     assert line.endswith(" and 1 more")
     assert counts(project) == RUNS
@@ -167,7 +167,7 @@ def test_tests_that_fail_each_time_have_failed(project: Project, mode: Mode) -> 
         "Torn.test_it": 1,
     }
     assert f"Ran {len(counts(project))} tests" in result.stderr
-    assert "setUpClass (Unset)" in line_of(result.stdout, "Failed again when run again (4): ")
+    assert "setUpClass (Unset)" in line_of(result.stdout, "Failed all retries (4): ")
     assert "Flaky" not in result.stdout
 
 
@@ -190,7 +190,7 @@ def test_number_of_retries(project: Project, setting: str, options: str, code: i
     result = project.run(*options.split())
     assert result.code == code, result.output
     assert "Ran 2 tests" in result.stderr
-    assert ("which fails the run" in result.stdout) == ("--fail-on-flaky" in options)
+    assert ("so the run fails" in result.stdout) == ("--fail-on-flaky" in options)
     is_shown = "-v" not in options
     is_flaky = counts(project)["Failing.test_it"] > 1
     assert is_flaky == (code == 0 or "--fail-on-flaky" in options)

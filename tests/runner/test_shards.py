@@ -65,7 +65,7 @@ def shards(project: Project, *arguments: str, total: int = 20) -> list[list[str]
         if kept.exists():
             shutil.copytree(kept, folder)
         one = run(project, *arguments, "--shard", shard).passed()
-        said = f"Shard {shard} has {len(one.tests)} of {total} tests."
+        said = f"Running shard {shard}: {len(one.tests)} of {total} tests."
         assert said in one.result.stdout.splitlines()
         found.append(one.tests)
     return found
@@ -150,15 +150,15 @@ def test_invalid_shards_are_refused(suite: Project) -> None:
     """One line says what the option takes. Unit tests have all invalid values."""
     for text in ("4/3", ""):
         assert refused(suite, f"--shard={text}") == (
-            "manage.py test: error: argument --shard: --shard takes a number from 1 on and how "
-            "many shards there are, such as --shard 2/4, or auto for what the CI engine says; "
+            "manage.py test: error: argument --shard: --shard must be I/N with I from 1 to N, "
+            "such as --shard 2/4, or auto to read it from the variables of the CI service, "
             f"not {text!r}."
         )
     # The message names the variables that were read, and an alternative.
     for flags in (["--shard", "auto"], ["--shard"]):
         line = refused(suite, *flags)
-        assert "error: argument --shard: --shard auto found nothing in CI_NODE_INDEX and" in line
-        assert line.endswith("Say which shard this is by hand, such as --shard 2/4.")
+        assert "--shard: --shard auto: none of these variables are set: CI_NODE_INDEX and" in line
+        assert line.endswith("Pass the shard yourself, such as --shard 2/4.")
 
 
 def test_the_ci_engine_names_the_shard(suite: Project) -> None:
@@ -167,7 +167,7 @@ def test_the_ci_engine_names_the_shard(suite: Project) -> None:
     for env, flags in [(GITLAB, ["--shard", "auto"]), (CIRCLE, ["--shard"])]:
         found = run(suite, *flags, env=env).passed()
         assert found.tests == by_hand.tests
-        assert "Shard 2/3 has" in found.result.stdout
+        assert "Running shard 2/3: " in found.result.stdout
     for mode in (SERIAL, PARALLEL):
         found = run(suite, *mode, env={**GITLAB, **CIRCLE}).passed()
         assert len(found.tests) == len(set(found.tests)) == 20

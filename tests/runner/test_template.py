@@ -313,5 +313,5 @@ def test_differences_that_do_not_count(project: Project) -> None:
     path.write_text(extra + path.read_text())
     project.tests(READABLE)
     result = project.run(*PARALLEL, env=TOGETHER).passed()
-    assert "2 schemas made, 2 dropped." in result.output
+    assert "2 schemas created, 2 dropped." in result.output
     assert "database of its own" not in result.output

@@ -46,14 +46,14 @@ def test_parallel_auto_uses_the_history(project: Project) -> None:
     """The first choice is a guess. Later ones use the history and the free connections."""
     project.tests(SLOW)
     project.configure(PROCESSORS.format(4.0))
-    assert "no workers, because the tests take about 0.1 s" in chosen(project, "--parallel")
+    assert "no workers, because the tests take only about 0.1 s" in chosen(project, "--parallel")
     line = chosen(project, *AUTO)
-    assert line == "--parallel auto: 3 workers, because there are 3 classes of tests."
+    assert line == "--parallel auto: 3 workers, because there are 3 test classes."
     role = f"few_{project.name}"
     project.configure(f'DATABASES["default"]["USER"] = {role!r}')
     with roles(project, **{role: "CREATEDB CONNECTION LIMIT 9"}):
         line = chosen(project, *AUTO)
-    assert line.endswith(": 2 workers, because the server has connections for 2 at most.")
+    assert line.endswith(": 2 workers, because the server has connections left for 2 at most.")
 
 
 def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
@@ -61,7 +61,9 @@ def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:
     project.configure(PROCESSORS.format(4.0))
     project.tests(QUICK)
     for _ in range(2):
-        assert "too short for more to pay" in chosen(project, "--parallel=auto")
+        assert "no workers, because the tests take only about 0." in chosen(
+            project, "--parallel=auto"
+        )
 
 
 def test_waiting_tests_allow_more_workers(project: Project) -> None:
@@ -103,9 +105,9 @@ def test_the_summary(project: Project) -> None:
     summary = result.stdout.splitlines()[-7:]
     patterns = [
         r"2 workers\. Set-up [0-9.]+ m?s, tear-down [0-9.]+ m?s\.",
-        r"[0-9]+ schemas made, [0-9]+ dropped\.",
+        r"[0-9]+ schemas created, [0-9]+ dropped\.",
         r"Resets: [0-9]+ in [0-9.]+ m?s, [0-9]+ ms each\.",
-        r"Failed again when run again \(2\): .*Second\.test_.*, .*Second\.test_.*",
+        r"Failed all retries \(2\): .*Second\.test_.*, .*Second\.test_.*",
         r"Crashed \(1\): library\.test_generated\.Second\.test_crashes",
         r"Timed out \(1\): library\.test_generated\.Second\.test_lasts",
     ]
@@ -122,11 +124,11 @@ def test_kept_and_reused_schemas_are_counted(quick: Project) -> None:
     """
     quick.forget()
     kept = [quick.run(*PARALLEL, "--keepdb", env={"MEET": "2"}).passed().stdout for _ in range(2)]
-    assert "\n2 schemas made, 2 kept.\n" in kept[0]
+    assert "\n2 schemas created, 2 kept.\n" in kept[0]
     assert "\n2 schemas reused, 2 kept.\n" in kept[1]
     *_, times, schemas = quick.run("--clear-pools").passed().stdout.splitlines()
     assert re.fullmatch(r"Set-up [0-9.]+ m?s, tear-down [0-9.]+ m?s\.", times)
-    assert schemas == "1 schema made, 1 dropped."
+    assert schemas == "1 schema created, 1 dropped."
     databases = quick.run(*PARALLEL, "--isolation", "database").passed().stdout
     assert "schema" not in databases.split("Set-up")[1]
 

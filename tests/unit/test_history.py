@@ -124,7 +124,7 @@ def test_a_history_has_a_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(history.tests) == {"new"}
     assert set(history.classes) == {"New"}
     assert len(history.runs) == 20
-    monkeypatch.setattr("schema_runner.scheduling.history._TESTS", 3)
+    monkeypatch.setattr("schema_runner.scheduling.history._MAX_TESTS", 3)
     history = history.after(observed(*(finished(f"t{n}") for n in range(3))), 10_182)
     assert set(history.tests) == {"t0", "t1", "t2"}
 

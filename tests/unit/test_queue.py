@@ -89,7 +89,7 @@ def test_workers_get_several_parts_while_there_are_many() -> None:
         assert ahead(many, 2) <= before
         before = ahead(many, 2)
     assert before == 1
-    assert ahead(PartQueue([Part(key, 0, (key,)) for key in range(100)], ahead=0), 2) == 1
+    assert ahead(PartQueue([Part(key, 0, (key,)) for key in range(100)], prefetch=0), 2) == 1
 
 
 def timed(seconds: dict[tuple[int, str], float]) -> PartQueue:

@@ -39,7 +39,9 @@ django.core.management.call_command("check")
 assert schema_runner.current_worker() is None
 """
 NO_WINDOWS = "django-schema-runner does not run on Windows. Use WSL, or set TEST_RUNNER"
-NO_LIBPQ = "psycopg 3 finds no libpq, PostgreSQL's C library. Run pip install 'psycopg[binary]'"
+NO_LIBPQ = (
+    "psycopg 3 cannot find libpq, PostgreSQL's client library. Run pip install 'psycopg[binary]'"
+)
 # The first step of a run, in a project without psycopg2.
 SET_UP = """
 import django

@@ -48,9 +48,9 @@ def test_concurrent_tests_of_other_workers() -> None:
         *ran("after", 2, 21.0),
         *ran("same worker", 1, 10.5),
     )
-    assert found.beside(["a"]) == ["into", "within", "out of"]
-    assert found.beside(["unknown"]) == []
-    assert found.beside(["a", "same worker"]) == found.beside(["a"])
+    assert found.alongside(["a"]) == ["into", "within", "out of"]
+    assert found.alongside(["unknown"]) == []
+    assert found.alongside(["a", "same worker"]) == found.alongside(["a"])
 
 
 def test_only_the_first_attempt_counts() -> None:
@@ -63,4 +63,4 @@ def test_only_the_first_attempt_counts() -> None:
         *ran("c", 2, 9.0),
     )
     assert found.before("b") == ["a"]
-    assert found.beside(["b"]) == []
+    assert found.alongside(["b"]) == []

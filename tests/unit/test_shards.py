@@ -46,7 +46,7 @@ NO_SHARDS = [
 
 @pytest.mark.parametrize("text", NO_SHARDS)
 def test_an_invalid_shard_is_an_error_with_the_format(text: str) -> None:
-    with pytest.raises(ValueError, match=r"--shard takes a number .* --shard 2/4, or auto") as no:
+    with pytest.raises(ValueError, match=r"--shard must be I/N .* --shard 2/4, or auto") as no:
         Shard.parse(text)
     assert str(no.value).endswith(f"not {text!r}.")
 
@@ -77,7 +77,7 @@ def test_a_ci_service_sets_the_shard(
         environ = {**engine, index: str(number - 1 + first), total: "4", "PATH": "/bin"}
         assert Shard.from_environment(environ) == Shard(number, 4)
     for wrong in (first - 1, first + 4):
-        with pytest.raises(ValueError, match=f"of {index}='{wrong}', which counts from"):
+        with pytest.raises(ValueError, match=f"auto: {index}='{wrong}', which counts from"):
             Shard.from_environment({**engine, index: str(wrong), total: "4"})
 
 
@@ -100,7 +100,7 @@ def test_jobs_that_are_not_parallel_and_services_that_agree(
 
 
 def test_variables_without_a_shard_are_listed() -> None:
-    expected = "found nothing in .* by hand, such as --shard 2/4"
+    expected = "none of these variables are set: .* Pass the shard yourself, such as --shard 2/4"
     with pytest.raises(ValueError, match=expected) as no:
         Shard.from_environment({"GITHUB_ACTIONS": "true"})
     assert all(index in str(no.value) and total in str(no.value) for index, total, *_ in ENGINES)
@@ -109,19 +109,21 @@ def test_variables_without_a_shard_are_listed() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"CI_NODE_INDEX": "2"}, "CI_NODE_INDEX='2', .*, and CI_NODE_TOTAL=''"),
-        ({"CI_NODE_TOTAL": "2"}, "CI_NODE_INDEX='', .*, and CI_NODE_TOTAL='2'"),
+        ({"CI_NODE_INDEX": "2"}, "CI_NODE_INDEX='2', .* and CI_NODE_TOTAL=''"),
+        ({"CI_NODE_TOTAL": "2"}, "CI_NODE_INDEX='', .* and CI_NODE_TOTAL='2'"),
         ({"CI_NODE_INDEX": "1", "CI_NODE_TOTAL": "0"}, "CI_NODE_INDEX='1'"),
         ({"CI_NODE_INDEX": "null", "CI_NODE_TOTAL": "1"}, "CI_NODE_INDEX='null'"),
         ({"CI_NODE_INDEX": "+1", "CI_NODE_TOTAL": "2"}, r"CI_NODE_INDEX='\+1'"),
         ({"CI_NODE_INDEX": "1", "CI_NODE_TOTAL": "two"}, "CI_NODE_TOTAL='two'"),
         ({**GITLAB, **CIRCLE}, "2/3 in CI_NODE_INDEX and CI_NODE_TOTAL, 3/3 in CIRCLE_NODE_IN"),
-        ({"CIRRUS_CI": "true", "CI_NODE_INDEX": "1", "CI_NODE_TOTAL": "5"}, "Cirrus CI, where"),
+        ({"CIRRUS_CI": "true", "CI_NODE_INDEX": "1", "CI_NODE_TOTAL": "5"}, "Cirrus CI, because"),
     ],
 )
 def test_invalid_variables_are_an_error(environ: dict[str, str], message: str) -> None:
     """The error lists the variables, and what to do without them."""
-    with pytest.raises(ValueError, match=rf"{message}.* by hand, such as --shard 2/4\."):
+    with pytest.raises(
+        ValueError, match=rf"{message}.* Pass the shard yourself, such as --shard 2/4\."
+    ):
         Shard.from_environment(environ)
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from schema_runner.database.usage import Usage
 from schema_runner.reporting.summary import Summary, Tally
-from schema_runner.suite import Findings
+from schema_runner.suite import SuiteOutcome
 
-BUSY = "2 workers, busy for 90% of 10.0 s: 1.8 times as fast as one after another. "
+BUSY = "2 workers, 90% busy, 1.8x faster than serial (10.0 s). "
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_times(workers: int, seconds: float, set_up: float, expected: list[str])
         tear_down=0.04,
         tally=tally,
         usage=Usage(),
-        findings=Findings(workers, seconds),
+        outcome=SuiteOutcome(workers, seconds),
         fails_on_flaky=False,
         tests=4,
         not_run=0,

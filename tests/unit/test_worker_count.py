@@ -19,7 +19,7 @@ LONG = Limits(
     start=0.5,
     processor_share=1.0,
 )
-SHORT, HARDLY = "too short for more to pay.", "more would hardly be through sooner."
+NOT_SHORTER = "more would not make the run noticeably shorter."
 # Tests of 10 seconds that mostly wait, with one processor.
 WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
 
@@ -27,32 +27,32 @@ WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
 @pytest.mark.parametrize(
     ("changes", "workers", "why"),
     [
-        ({}, 4, "4 workers, because 4 processors can be used."),
+        ({}, 4, "4 workers, because the process may use 4 processors."),
         # A second worker would share part of a processor with the first.
-        ({"processors": 2.9}, 2, "2 workers, because 2 processors can be used."),
+        ({"processors": 2.9}, 2, "2 workers, because the process may use 2 processors."),
         *[({"processors": quota}, 1, "1 processor") for quota in (1.5, 0.5, 0.01)],
-        ({"connections": 3}, 3, "3 workers, because the server has connections for 3 at most."),
+        ({"connections": 3}, 3, "the server has connections left for 3 at most"),
         ({"connections": 0}, 1, ""),
         ({"connections": None}, 4, ""),
         # A class is one part, unless it can be divided.
-        ({"parts": [9.0] * 3}, 3, "3 workers, because there are 3 classes of tests."),
-        ({"parts": [9.0]}, 1, "there is 1 class of tests"),
+        ({"parts": [9.0] * 3}, 3, "3 workers, because there are 3 test classes."),
+        ({"parts": [9.0]}, 1, "there is 1 test class"),
         ({"parts": []}, 1, ""),
         # The set-up of a worker takes longer than it would save.
-        ({"parts": [0.01] * 30}, 1, f"no workers, because the tests take about 0.3 s, {SHORT}"),
+        ({"parts": [0.01] * 30}, 1, "no workers, because the tests take only about 0.3 s."),
         # During a long class, one other worker completes the rest; a third would save a thirtieth
         # of the time, or a seventh.
-        ({"parts": [30.0, *[1.0] * 20]}, 2, f"2 workers, because {HARDLY}"),
+        ({"parts": [30.0, *[1.0] * 20]}, 2, f"2 workers, because {NOT_SHORTER}"),
         ({"parts": [30.0, *[1.0] * 32]}, 2, ""),
         ({"parts": [30.0, *[1.0] * 40]}, 3, ""),
         # Set-up uses a processor, even if tests wait.
         ({**WAITING, "start": 2.0}, 2, ""),
         ({**WAITING, "start": 0.0}, 4, ""),
         # Waiting tests leave processors free: up to four workers for each processor.
-        ({"processor_share": 0.5}, 8, "4 processors can be used, and tests wait for 50% of"),
+        ({"processor_share": 0.5}, 8, "may use 4 processors, and tests wait 50% of their time"),
         ({"processor_share": None}, 4, ""),
         # The next run has the times.
-        ({"is_measured": False}, 4, "is a guess"),
+        ({"is_measured": False}, 4, "(estimated, because the history lacks most of these tests)"),
     ],
 )
 def test_the_number_of_workers_and_why(changes: dict[str, Any], workers: int, why: str) -> None:

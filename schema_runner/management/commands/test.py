@@ -1,4 +1,4 @@
-"""`manage.py test` of projects with "schema_runner" in INSTALLED_APPS: IDEs get schemas, too."""
+"""`manage.py test` for projects with "schema_runner" in INSTALLED_APPS, such as for IDEs."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from django.test.utils import get_runner
 
 
 class Command(stock.Command):
-    """Django's command, in which --testrunner names what TEST_RUNNER is combined with."""
+    """Django's command, which combines a runner in --testrunner with TEST_RUNNER."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         with _combining_runners():
@@ -32,18 +32,18 @@ def _combining_runners() -> Iterator[None]:
         names.get_runner = get_runner
 
 
-def _combined_runner(settings: Any, named: str | None = None) -> Any:
-    """Return the runner that is named; one that has no schemas is combined with TEST_RUNNER."""
+def _combined_runner(settings: Any, test_runner_class: str | None = None) -> Any:
+    """Return the named runner class, combined with TEST_RUNNER if it lacks the mixin."""
     from ...runner import SchemaRunnerMixin
 
-    runner = get_runner(settings, named)
+    runner = get_runner(settings, test_runner_class)
     project_runner: Any = get_runner(settings)
     if not all(isinstance(one, type) for one in (runner, project_runner)):
         return runner
-    # One that TEST_RUNNER is derived from, such as Django's own, is meant as it is.
-    is_whole = issubclass(runner, SchemaRunnerMixin) or issubclass(project_runner, runner)
+    # A base class of TEST_RUNNER, such as Django's own runner, is used unchanged.
+    is_complete = issubclass(runner, SchemaRunnerMixin) or issubclass(project_runner, runner)
     has_schemas = issubclass(project_runner, SchemaRunnerMixin)
-    if is_whole or not has_schemas or not issubclass(runner, DiscoverRunner):
+    if is_complete or not has_schemas or not issubclass(runner, DiscoverRunner):
         return runner
-    about = {"__module__": runner.__module__, "__doc__": runner.__doc__}
-    return type(runner.__name__, (project_runner, runner), about)
+    attributes = {"__module__": runner.__module__, "__doc__": runner.__doc__}
+    return type(runner.__name__, (project_runner, runner), attributes)
