@@ -16,7 +16,7 @@ from .errors import SchemaRunnerError
 from .events import Observer
 from .settings import Settings
 from .workers.lease_check import LeaseCheck, NoLeases
-from .workers.output import Lines
+from .workers.output import LineTracker
 from .workers.sigterm import RunSignals
 
 # Every run imports this module, and only those with workers need the rest.
@@ -67,7 +67,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     # What must not be lost as long as tests are run.
     watch: LeaseCheck = NoLeases()
     signals = RunSignals()
-    lines = Lines()
+    lines = LineTracker()
     # Whether failures are shown that were followed by a pass.
     shows_flaky = True
 
@@ -75,7 +75,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     findings = Findings()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        with self.lines.follow(result):
+        with self.lines.track(result):
             self._run(result)
         return result
 
@@ -106,7 +106,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
         def give_up(failure: "Failure") -> None:
             failures.append(failure)
-            failure.tell(result)
+            failure.add_to(result)
 
         begun, ended = time.perf_counter(), None
         verdicts: Sequence[Verdict] = ()
@@ -117,12 +117,12 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             if self.diagnoses:
                 verdicts = self._diagnose(runs, run_log, failures, result)
         except KeyboardInterrupt:
-            if not self.signals.ends_now:
+            if not self.signals.is_aborting:
                 raise
             retries.give_up_all(give_up)
         seconds = (ended or time.perf_counter()) - begun
         if retries.flaky and self.shows_flaky:
-            self.lines.end()
+            self.lines.end_line()
             show_flaky(retries.flaky, result)
         flaky = [failure.name for failure in retries.flaky]
         self.findings = Findings(self.processes, seconds, retries.retried, flaky, verdicts)
@@ -158,17 +158,17 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .reruns.probe import SuiteRuns
         from .workers.handle import WorkerPool
         from .workers.output import wants_sql
-        from .workers.report import Audience
+        from .workers.report import ReportTargets
 
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
             observers.append(run_log)
         assigned = self._assigned(result)._replace(
-            tells_sql=wants_sql(result), tells_all_sql=getattr(result, "showAll", False)
+            reports_sql=wants_sql(result), reports_all_sql=getattr(result, "showAll", False)
         )
         return SuiteRuns(
             tests,
-            Audience(result, self.handle_event, observers, self.log, self.signals.announce),
+            ReportTargets(result, self.handle_event, observers, self.log, self.signals.announce),
             pool=WorkerPool(assigned, tests),
             probing=WorkerPool(assigned._replace(is_silent=True), tests),
             watch=self.watch,
@@ -180,13 +180,13 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         return Plan(tests, workers=self.processes, is_serial=self._is_serial, order=self.order)
 
     def _is_serial(self, test: Any) -> bool:
-        return decorators.is_alone(test, self.settings, self.quarantined)
+        return decorators.must_run_alone(test, self.settings, self.quarantined)
 
     def _retries_of(self, test: Any) -> int:
         return decorators.retries_of(test, self.settings.retries)
 
     def _assigned(self, result: unittest.TestResult) -> "WorkerConfig":
-        from .workers.debugger import TEST
+        from .workers.debugger import TEST_PLACEHOLDER
         from .workers.protocol import WorkerConfig
 
         is_only_one = self.processes == 1
@@ -199,9 +199,9 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             is_silent=False,
             main=None,
             may_prompt=may_prompt,
-            tells_sql=False,
-            tells_all_sql=False,
-            command=self.command([TEST]),
+            reports_sql=False,
+            reports_all_sql=False,
+            command=self.command([TEST_PLACEHOLDER]),
             settings=self.settings,
             keepdb=self.keepdb,
             # Django's own are functions, so that they can be pickled, and bound as attributes.
@@ -218,7 +218,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             buffer=self.buffer,
             tb_locals=getattr(result, "tb_locals", False),
             # Those of unittest do nothing with subtests that pass, and there may be many.
-            tells_subtests=getattr(type(result), "addSubTest", None) not in _IGNORING,
+            reports_subtests=getattr(type(result), "addSubTest", None) not in _IGNORING,
             subsuites=None,
         )
 

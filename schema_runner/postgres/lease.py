@@ -267,12 +267,12 @@ class LeaseWatcher:
         self._hosts = hosts
         self._why: str | None = None
 
-    def files(self) -> list[int]:
+    def fds(self) -> list[int]:
         """Return the descriptors that can be read once a lease may be lost."""
         leases = [host.lease for host in self._hosts()]
         return [lease.connection.fileno() for lease in leases if not lease.is_cut_off]
 
-    def heed(self) -> str | None:
+    def check(self) -> str | None:
         """Take lost leases again; return why the run cannot go on, once it cannot."""
         for host in [] if self._why else self._hosts():
             try:

@@ -75,7 +75,7 @@ class Server(NamedTuple):
             with ExitStack() as opened:
                 connection = _open(params)
                 opened.enter_context(closing(connection))
-                forks.let_go(connection, _leave_to_parent)
+                forks.close_in_child(connection, _leave_to_parent)
                 try:
                     connection.execute(f"{_SESSION}; {NOTICE_DEATH}")
                 except psycopg.errors.InvalidParameterValue:

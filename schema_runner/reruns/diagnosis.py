@@ -85,7 +85,7 @@ class Diagnosis:
     def _judge_after(self, failure: Failure) -> Verdict | None:
         """Look whether the tests that came before it in its worker make it fail."""
         # Its own tests come before a fixture that fails after them, and are run with it anyhow.
-        first = self._tests_of(failure)[0] if failure.is_after else failure.name
+        first = self._tests_of(failure)[0] if failure.is_teardown else failure.name
         before = self._spots_of(self._run_log.before(first))
 
         def fails_after(spots: Sequence[Spot]) -> bool:

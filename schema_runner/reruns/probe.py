@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..scheduling.queue import Part, PartQueue
 from ..workers.handle import WorkerPool
-from ..workers.lease_check import LeaseCheck, end_for
-from ..workers.report import Audience, Failure, Keep, Report
+from ..workers.lease_check import LeaseCheck, stop_with_error
+from ..workers.report import Failure, Keep, Report, ReportTargets
 from ..workers.supervisor import StartOrder, Supervisor
 
 
@@ -32,7 +32,7 @@ class SuiteRuns:
     def __init__(
         self,
         tests: Sequence[Sequence[Any]],
-        audience: Audience,
+        audience: ReportTargets,
         *,
         pool: WorkerPool,
         probing: WorkerPool,
@@ -69,7 +69,7 @@ class SuiteRuns:
             report=report,
             start=StartOrder.TOGETHER,
         )
-        return set(_spots(failure)) <= report.ended
+        return set(_spots(failure)) <= report.finished_tests
 
     def fails(self, failure: Failure, *, after: Sequence[Spot] = ()) -> bool:
         """Find out, telling nobody, whether something fails once more after some tests.
@@ -86,7 +86,7 @@ class SuiteRuns:
         That one is forked, whatever others are, and has a fresh schema.
         """
         parts = list(_parts(_spots(failure)))
-        pool = self._probing.outside()
+        pool = self._probing.as_main_process()
         probe = self._probe(failure, parts, pool=pool, workers=1, start=StartOrder.TOGETHER)
         return probe.has_ended and not probe.has_failed
 
@@ -139,13 +139,13 @@ class SuiteRuns:
             report=report,
             start=start,
         )
-        has_failed = any(failure.is_about(one) for one in found)
-        return _Probe(has_failed, set(_spots(failure)) <= report.ended)
+        has_failed = any(failure.overlaps(one) for one in found)
+        return _Probe(has_failed, set(_spots(failure)) <= report.finished_tests)
 
     def _supervise(self, **what: Any) -> None:
         Supervisor(**what).run(self._watch)
-        if (why := self._watch.heed()) and not self.is_stopped:
-            end_for(self._audience.result, why)
+        if (why := self._watch.check()) and not self.is_stopped:
+            stop_with_error(self._audience.result, why)
 
 
 class _Probe(NamedTuple):

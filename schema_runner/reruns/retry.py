@@ -71,7 +71,7 @@ class Retry:
             self._kept.appendleft((failure, times + 1))
 
     def _limit_of(self, failure: Failure, runs: SuiteRuns) -> int:
-        if failure.is_after:
+        if failure.is_teardown:
             # Its tests have their outcomes.
             return 0
         tests = runs.tests[failure.subsuite]
@@ -90,7 +90,7 @@ def show_flaky(failures: Iterable[Failure], result: Any) -> None:
     shown = unittest.TextTestResult(stream, descriptions, verbosity=0)
     shown.tb_locals = getattr(result, "tb_locals", False)
     for failure in failures:
-        failure.tell(shown)
+        failure.add_to(shown)
     texts = [
         *(*shown.errors, *shown.failures),
         *((test, "It passed unexpectedly.\n") for test in shown.unexpectedSuccesses),

@@ -104,7 +104,7 @@ def test_set_up_that_dies_once_is_done_again(observed: Project) -> None:
     """
     reported = run_with_set_up(observed, TWO_CLASSES, body, code=0)
     assert list(reported.outcomes.values()) == ["passed"] * 2
-    told = "Worker 2 was killed by signal 9 (SIGKILL). Another is started."
+    told = "Worker 2 was killed by signal 9 (SIGKILL). Starting another."
     assert told in reported.result.stdout
 
 

@@ -108,7 +108,8 @@ def test_without_a_terminal(project: Project) -> None:
     project.tests(BRIEF)
     result = project.run(*PARALLEL).failed("FAILED (errors=2)")
     why = (
-        "has no terminal for a debugger: standard input is no terminal. Run it without --parallel:"
+        "has no terminal for a debugger: standard input is not a terminal. "
+        "Run the test without --parallel:"
     )
     command = shlex.join([sys.executable, *FLAGS, "manage.py", "test", "library.test_generated"])
     for test in ("First.test_stops", "Second.test_passes"):

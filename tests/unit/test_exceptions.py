@@ -10,7 +10,7 @@ from unittest import case
 import pytest
 
 from schema_runner import TestTimeoutError
-from schema_runner.workers.exceptions import Caught, decode, encode
+from schema_runner.workers.exceptions import EncodedExcInfo, decode, encode
 
 # Python 3.11 shows these otherwise.
 ODD_NOTES = ["a text", 7] if sys.version_info >= (3, 12) else []
@@ -170,7 +170,7 @@ def test_what_tests_do_to_notes_and_attributes(kind: type[Exception], notes: obj
     with suppress(FrozenInstanceError):
         error.__notes__ = notes  # type: ignore[assignment]
     err = caught(error)
-    told = Caught(err, None, output="Stdout:\nprinted", with_locals=False)
+    told = EncodedExcInfo(err, None, output="Stdout:\nprinted", with_locals=False)
     (_, came) = decode(encode(("addError", told)))
     assert formatted(came) == f"{formatted(err)}Stdout:\nprinted\n"
 

@@ -32,7 +32,7 @@ def receiver(ends: Ends) -> Receiver:
 @pytest.fixture
 def sender(ends: Ends) -> Sender:
     """A sender that waits until there is room."""
-    return Sender(ends[1], waits=True)
+    return Sender(ends[1], blocking=True)
 
 
 def framed(message: object) -> bytes:
@@ -48,7 +48,7 @@ def test_messages_come_out_whole_and_in_order(receiver: Receiver, sender: Sender
         sender.send(message)
     assert receiver.receive() == ["one", {"two": 2}, None, ()]
     assert receiver.receive() == []
-    assert not receiver.is_at_end
+    assert not receiver.is_at_eof
     sent = sender.send("some") + sender.send("more")
     assert len(receiver.read_bytes()) == sent
 
@@ -89,7 +89,7 @@ def test_a_waiting_sender_fills_the_pipe_again(receiver: Receiver, sender: Sende
 
 def test_a_sender_that_does_not_wait_keeps_the_rest(ends: Ends, receiver: Receiver) -> None:
     """Until it is flushed, as often as there is room, and in order."""
-    sender = Sender(ends[1], waits=False)
+    sender = Sender(ends[1], blocking=False)
     sender.send(LARGE)
     sender.send("after it")
     assert receiver.receive() == []
@@ -108,7 +108,7 @@ def test_half_a_message_is_nothing(ends: Ends, receiver: Receiver, length: int) 
     ends[1].close()
     assert receiver.next() == "whole"
     assert receiver.next() is None
-    assert receiver.is_at_end
+    assert receiver.is_at_eof
     assert receiver.receive() == []
 
 
@@ -119,17 +119,17 @@ def test_half_a_message_in_an_open_pipe_does_not_block(ends: Ends, receiver: Rec
         ends[1].close()
         assert receiver.receive() == ["whole"]
         assert receiver.receive() == []
-        assert not receiver.is_at_end
+        assert not receiver.is_at_eof
     assert receiver.receive() == []
-    assert receiver.is_at_end
+    assert receiver.is_at_eof
 
 
-@pytest.mark.parametrize("waits", [True, False])
-def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, waits: bool) -> None:
+@pytest.mark.parametrize("blocking", [True, False])
+def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, blocking: bool) -> None:
     """Python ignores SIGPIPE, so that it can be caught."""
     ends[0].close()
     with pytest.raises(BrokenPipeError):
-        Sender(ends[1], waits=waits).send("unread")
+        Sender(ends[1], blocking=blocking).send("unread")
 
 
 def test_what_cannot_be_pickled_is_not_sent(receiver: Receiver, sender: Sender) -> None:
@@ -147,5 +147,5 @@ def test_bytes_are_read_as_they_come(ends: Ends, receiver: Receiver) -> None:
     os.write(ends[1].fileno(), b"Thread 1")
     ends[1].close()
     assert receiver.read_bytes() == b"Thread 1"
-    assert receiver.is_at_end
+    assert receiver.is_at_eof
     assert receiver.read_bytes() == b""
