@@ -130,7 +130,7 @@ def test_a_debugger_that_cannot_share_the_terminal(project: Project) -> None:
     with terminal(project, *PARALLEL) as run:
         run.answer("c")
         assert run.exit_code() == 1
-    assert "a debugger: Other cannot share it, as pdb can. Run it without" in run.shown
+    assert "a debugger: unlike pdb, Other cannot share it. Run the test without" in run.shown
 
 
 def test_a_time_limit_without_workers(project: Project) -> None:
