@@ -17,7 +17,7 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class _InstalledHandler(NamedTuple):
-    number: int
+    signum: int
     handler: Handler
     # The previous handler, as `signal.signal` returns it.
     previous: Any
@@ -44,25 +44,25 @@ _fork_aware: WeakSet[ForkAware] = WeakSet()
 _blocked_signals = threading.local()
 
 
-def handle_signal(number: int, handler: Handler) -> None:
+def handle_signal(signum: int, handler: Handler) -> None:
     """Install a signal handler in this process; forked processes get the previous handler."""
-    if signal.getsignal(number) != handler:
-        _installed.append(_InstalledHandler(number, handler, signal.signal(number, handler)))
+    if signal.getsignal(signum) != handler:
+        _installed.append(_InstalledHandler(signum, handler, signal.signal(signum, handler)))
 
 
-def restore_signal(number: int, handler: Handler) -> None:
+def restore_signal(signum: int, handler: Handler) -> None:
     """Restore the handler from before `handle_signal`, unless a test has set another since.
 
     Outside of the main thread, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    for installed in [item for item in _installed if item[:2] == (number, handler)]:
+    for installed in [item for item in _installed if item[:2] == (signum, handler)]:
         _installed.remove(installed)
-        if signal.getsignal(number) == handler:
+        if signal.getsignal(signum) == handler:
             # None is a handler that was not installed from Python.
             signal.signal(
-                number, signal.SIG_DFL if installed.previous is None else installed.previous
+                signum, signal.SIG_DFL if installed.previous is None else installed.previous
             )
 
 
@@ -76,7 +76,7 @@ def _before() -> None:
         item.before_fork()
     # Until the child has restored handlers, signals would call those of this process or be lost.
     _blocked_signals.mask = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {item.number for item in _installed}
+        signal.SIG_BLOCK, {item.signum for item in _installed}
     )
 
 
@@ -87,8 +87,8 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    for number, handler, _ in _installed[::-1]:
-        restore_signal(number, handler)
+    for signum, handler, _ in _installed[::-1]:
+        restore_signal(signum, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, _blocked_signals.mask)
     for file, close in list(_close_in_child.items()):
         # A test may have closed it already.

@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from ..settings import Settings, call
 
 # The name of the thread that waits for the main process to exit.
-PARENT_WATCHER = "schema_runner, waiting for the run to end"
+PARENT_WATCHER = "schema_runner parent watcher"
 
 
 class Worker(NamedTuple):

@@ -68,7 +68,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
         return True
 
     def _explain_no_terminal(self, why: str) -> str:
-        command = self._config.command.replace(TEST_PLACEHOLDER, self._reporter.name).strip()
+        command = self._config.command.replace(TEST_PLACEHOLDER, self._reporter.test_id).strip()
         return (
             f"Worker {self._config.number} has no terminal for a debugger: {why}. "
             f"Run the test without --parallel: {command}"
@@ -76,7 +76,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
 
     def _acquire_terminal(self) -> None:
         __tracebackhide__ = True
-        self._reporter.suspend_timeout(TerminalRequest(self._reporter.name))
+        self._reporter.suspend_timeout(TerminalRequest(self._reporter.test_id))
         self._reporter.wake_run()
         while self._commands.pop_first(TerminalLent) is None:
             if self._commands.is_at_eof or self._reporter.is_stopped():
@@ -103,12 +103,12 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
             finally:
                 sys.stdout = before
 
-    def handle_interrupt(self, number: int, frame: Any) -> None:
+    def handle_interrupt(self, signum: int, frame: Any) -> None:
         """Pass Ctrl-C to a debugger that has the terminal; the main process handles others."""
         if self._has_terminal and self._current_prompt is not None:
             debugger, thread = self._current_prompt
             if thread == threading.get_ident():
-                debugger.sigint_handler(number, frame)
+                debugger.sigint_handler(signum, frame)
 
     def close(self) -> None:
         """Return the terminal at the end of a test."""

@@ -82,17 +82,16 @@ class WorkerHandle:
 
     def start_part(self) -> None:
         """Record that the worker has started its first part."""
-        self.has_started_part, self.running, self.finished, self.test_time = True, None, set(), 0.0
+        self._reset_part(has_started=True)
 
     def finish_part(self) -> None:
         """Record that the worker has finished its first part."""
         self.parts.popleft()
-        self.has_started_part, self.running, self.finished, self.test_time = (
-            False,
-            None,
-            set(),
-            0.0,
-        )
+        self._reset_part(has_started=False)
+
+    def _reset_part(self, *, has_started: bool) -> None:
+        self.has_started_part = has_started
+        self.running, self.finished, self.test_time = None, set(), 0.0
 
     @property
     def is_past_deadline(self) -> bool:
@@ -182,7 +181,7 @@ class WorkerHandle:
 
 
 class WorkerPool:
-    """Start worker processes, and do for them what only the main process can.
+    """Starts worker processes, and does for them what only the main process can.
 
     `config`: the configuration of worker 1; other workers differ only in their number.
     `tests`: the test cases of each subsuite.

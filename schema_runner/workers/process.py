@@ -158,11 +158,11 @@ class _WorkerProcess:
     def _log(self, text: str) -> None:
         self._send(LogLine(text))
 
-    def _report_creating(self, is_under_way: bool) -> None:
-        self.signals.is_deferred = is_under_way
-        self._send(CreatingDatabase(is_under_way))
+    def _report_creating(self, is_in_progress: bool) -> None:
+        self.signals.is_deferred = is_in_progress
+        self._send(CreatingDatabase(is_in_progress))
         # The main process waits for the database unless it has sent Stop already.
-        if is_under_way and not self._is_ready and self._is_stopped():
+        if is_in_progress and not self._is_ready and self._is_stopped():
             raise SchemaRunnerError("The run has ended.")
 
     def _clean_up(self) -> None:

@@ -74,7 +74,7 @@ class DatabaseFallback(NamedTuple):
 class CreatingDatabase(NamedTuple):
     """The worker is about to create a database, or has created and marked it."""
 
-    is_under_way: bool
+    is_in_progress: bool
 
 
 class LogLine(NamedTuple):
@@ -86,10 +86,10 @@ class LogLine(NamedTuple):
 class TerminalRequest(NamedTuple):
     """A debugger needs the terminal, or with None no longer needs it.
 
-    `name`: the running test, or "" outside of tests.
+    `test_id`: the running test, or "" outside of tests.
     """
 
-    name: str | None
+    test_id: str | None
 
 
 class WorkerFailed(NamedTuple):

@@ -98,7 +98,7 @@ class Reporter:
         self.send(PartStarted(part.key))
 
     @property
-    def name(self) -> str:
+    def test_id(self) -> str:
         """The id of the current test, or "" outside of tests."""
         return "" if self._test is None else str(self._test.id())
 
@@ -129,8 +129,8 @@ class Reporter:
         self._exit_if_forked()
         self._end_debugger()
         raised = self._timeout.raised
-        limit = decorators.timeout_of_class(self._test, self._default_timeout)
-        self._timeout.set(limit)
+        timeout = decorators.timeout_of_class(self._test, self._default_timeout)
+        self._timeout.set(timeout)
         now = time.perf_counter()
         if self._started_at is not None:
             if raised is not None:
@@ -143,8 +143,8 @@ class Reporter:
                     )
                 self._flush()
         self._started_at = None
-        if limit is not None or self._has_timeout:
-            self._set_timeout(limit)
+        if timeout is not None or self._has_timeout:
+            self._set_timeout(timeout)
         if now - self._last_stop_check > _STOP_CHECK_INTERVAL:
             self._last_stop_check = now
             if self.is_stopped():

@@ -42,7 +42,7 @@ class RunSignals(AbstractContextManager["RunSignals"]):
         self._count_running = count_running
         self._is_silent = is_silent
         # The last signal received.
-        self._number: int | None = None
+        self._signum: int | None = None
         # Whether a signal has interrupted the running tests.
         self.is_aborting = False
         self._handled: list[int] = []
@@ -54,26 +54,26 @@ class RunSignals(AbstractContextManager["RunSignals"]):
     @property
     def is_interrupted(self) -> bool:
         """Whether the run has received a signal."""
-        return self._number is not None
+        return self._signum is not None
 
     def __enter__(self) -> Self:
         self._is_entered = threading.current_thread() is threading.main_thread()
-        for number in _SIGNALS:
-            if self._is_entered and signal.getsignal(number) is signal.SIG_DFL:
-                self._handle(number)
+        for signum in _SIGNALS:
+            if self._is_entered and signal.getsignal(signum) is signal.SIG_DFL:
+                self._handle(signum)
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         self._is_entered = False
-        for number in self._handled:
-            forks.restore_signal(number, self._on_signal)
-        if self._number is not None and (error is None or isinstance(error, KeyboardInterrupt)):
-            raise SystemExit(_EXIT_CODE_BASE + self._number)
+        for signum in self._handled:
+            forks.restore_signal(signum, self._on_signal)
+        if self._signum is not None and (error is None or isinstance(error, KeyboardInterrupt)):
+            raise SystemExit(_EXIT_CODE_BASE + self._signum)
 
     @contextmanager
     def replacing_interrupt_handler(self) -> Iterator[None]:
@@ -99,9 +99,9 @@ class RunSignals(AbstractContextManager["RunSignals"]):
         if is_ours:
             forks.handle_signal(signal.SIGINT, self._on_signal)
 
-    def _handle(self, number: int) -> None:
-        forks.handle_signal(number, self._on_signal)
-        self._handled.append(number)
+    def _handle(self, signum: int) -> None:
+        forks.handle_signal(signum, self._on_signal)
+        self._handled.append(signum)
 
     def reclaim_interrupts(self) -> None:
         """Take Ctrl-C back from pdb, which keeps its handler after "continue"."""
@@ -123,15 +123,15 @@ class RunSignals(AbstractContextManager["RunSignals"]):
 
     def announce(self) -> None:
         """Tell the user, once, that a signal ends the run after the running tests."""
-        if self._number is None or self._is_announced or self.is_aborting:
+        if self._signum is None or self._is_announced or self.is_aborting:
             return
         self._is_announced = True
-        number = self._count_running()
-        tests = f" {count(number, 'test')}" if number else ""
-        if self._number == signal.SIGINT:
+        running = self._count_running()
+        tests = f" {count(running, 'test')}" if running else ""
+        if self._signum == signal.SIGINT:
             self._write(f"\nFinishing{tests}; press Ctrl-C again to stop now.")
         else:
-            name = signal.Signals(self._number).name
+            name = signal.Signals(self._signum).name
             self._write(f"\n{name}: finishing{tests}; a second signal stops now.")
 
     @contextmanager
@@ -156,7 +156,7 @@ class RunSignals(AbstractContextManager["RunSignals"]):
 
     @contextmanager
     def cleaning_up(self) -> Iterator[None]:
-        """Let the body clean up; Ctrl-C only interrupts it if the user knows that it cleans up."""
+        """Let the body clean up; Ctrl-C interrupts it only after a message has told the user."""
         self._is_cleaning_up = True
         if self.is_aborting:
             self._announce_clean_up()
@@ -167,14 +167,14 @@ class RunSignals(AbstractContextManager["RunSignals"]):
 
     def _announce_clean_up(self, before: str = "") -> None:
         self._is_clean_up_announced = True
-        key = "Another Ctrl-C" if self._number == signal.SIGINT else "Ctrl-C"
+        key = "Another Ctrl-C" if self._signum == signal.SIGINT else "Ctrl-C"
         self._write(f"{before}Cleaning up. {key} leaves the rest to the next run.")
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        is_interrupt, in_debugger = number == signal.SIGINT, _is_in_debugger(frame)
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        is_interrupt, in_debugger = signum == signal.SIGINT, _is_in_debugger(frame)
         if is_interrupt and in_debugger:
             raise KeyboardInterrupt
-        is_first, self._number = self._number is None, number
+        is_first, self._signum = self._signum is None, signum
         if self._is_cleaning_up and not (is_interrupt and self._is_clean_up_announced):
             if is_interrupt:
                 self._announce_clean_up("\n")
@@ -209,21 +209,21 @@ class WorkerSignals:
         self.is_deferred = False
 
     def handle(self) -> None:
-        for number in _SIGNALS:
-            forks.handle_signal(number, self._on_signal)
+        for signum in _SIGNALS:
+            forks.handle_signal(signum, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_SIGNALS, signal.SIGINT])
 
-    def _on_signal(self, number: int, _frame: object) -> None:
+    def _on_signal(self, signum: int, _frame: object) -> None:
         """Return to the running test if the main process sends Stop; exit otherwise."""
         deadline = time.monotonic() + _STOP_TIMEOUT
         if self._commands.is_reading or self.is_deferred:
             # Try again: the signal has interrupted a read, or the creation of a database.
-            threading.Timer(_POLL_INTERVAL, os.kill, (os.getpid(), number)).start()
+            threading.Timer(_POLL_INTERVAL, os.kill, (os.getpid(), signum)).start()
             return
         while not self._is_stopped():
             if time.monotonic() > deadline:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
+                signal.signal(signum, signal.SIG_DFL)
+                os.kill(os.getpid(), signum)
             time.sleep(_POLL_INTERVAL)
 
 

@@ -123,16 +123,16 @@ class Supervisor:
         worker = self._pool.start(number, is_replacement=is_replacement)
         self._workers.append(worker)
 
-    def _wait(self, files: Collection[int]) -> None:
+    def _wait(self, fds: Collection[int]) -> None:
         is_urgent = any(worker.is_past_deadline for worker in self._workers)
         readable = [w for w in self._workers if not self._terminal.is_lent_to_other(w)]
         waitables = [waitable for worker in readable for waitable in worker.waitables]
-        wait([*waitables, *files], 0 if is_urgent else _POLL_INTERVAL)
+        wait([*waitables, *fds], 0 if is_urgent else _POLL_INTERVAL)
 
     @property
     def _has_finished(self) -> bool:
-        is_at_work = any(worker.parts for worker in self._workers)
-        return self._report.should_stop or (self._queue.is_empty and not is_at_work)
+        is_busy = any(worker.parts for worker in self._workers)
+        return self._report.should_stop or (self._queue.is_empty and not is_busy)
 
     # Commands to workers.
 
@@ -153,7 +153,7 @@ class Supervisor:
             if is_past_deadline:
                 worker.kill()
                 if worker.is_disconnected and not worker.is_exiting:
-                    worker.error = worker.error or "Its pipes to the run were closed."
+                    worker.error = worker.error or "Its pipes to the main process were closed."
 
     def _can_start(self, worker: WorkerHandle) -> bool:
         if self._start is StartOrder.FIRST:
@@ -177,13 +177,13 @@ class Supervisor:
             if part is None:
                 return
             try:
-                order = self._pool.command_for(part)
+                command = self._pool.command_for(part)
             except Exception as error:
                 self._report.part_not_sent(worker.number, part, error)
             else:
                 worker.parts.append(part)
                 worker.stage = max(worker.stage, part.stage)
-                worker.send(order)
+                worker.send(command)
 
     def _compute_exit_deadline(self, worker: WorkerHandle) -> float | None:
         """Return the monotonic time at which a stopping worker is killed; None for never."""
@@ -254,7 +254,7 @@ class Supervisor:
             self._report.log(message.text)
 
     def _on_creating_database(self, worker: WorkerHandle, message: CreatingDatabase) -> None:
-        worker.creates_database = message.is_under_way
+        worker.creates_database = message.is_in_progress
         if worker.is_stopping and not worker.is_exiting:
             worker.exit_deadline = self._compute_exit_deadline(worker)
 

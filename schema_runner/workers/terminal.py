@@ -29,21 +29,21 @@ class Terminal:
         self.holder: WorkerHandle | None = None
 
     def handle(self, worker: WorkerHandle, message: TerminalRequest) -> None:
-        if message.name is None:
+        if message.test_id is None:
             self.take_back(worker)
         else:
-            self._waiting.append((worker, message.name))
+            self._waiting.append((worker, message.test_id))
 
     def lend(self) -> None:
         """Lend the terminal to the worker that has waited longest."""
         while self.holder is None and self._waiting:
-            worker, name = self._waiting.popleft()
+            worker, test_id = self._waiting.popleft()
             if not worker.is_stopping:
                 self.holder = worker
-                self._lend(worker, name)
+                self._lend(worker, test_id)
 
-    def _lend(self, worker: WorkerHandle, name: str) -> None:
-        self._log(f"Worker {worker.number} has stopped in a debugger: {name or 'its set-up'}")
+    def _lend(self, worker: WorkerHandle, test_id: str) -> None:
+        self._log(f"Worker {worker.number} has stopped in a debugger: {test_id or 'its set-up'}")
         for output in (sys.stdout, sys.stderr):
             output.flush()
         with suppress(termios.error):

@@ -89,7 +89,7 @@ class Timeout(forks.ForkAware):
         faulthandler.cancel_dump_traceback_later()
         forks.restore_signal(signal.SIGALRM, self._on_alarm)
 
-    def _on_alarm(self, _number: int, frame: FrameType | None) -> None:
+    def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
         seconds = self._seconds
         if seconds is None:
             return
