@@ -47,11 +47,11 @@ def timeout(seconds: float | None) -> Callable[[T], T]:
             f"@schema_runner.timeout takes a number greater than 0 or None, not {seconds!r}."
         )
 
-    def mark(test: T) -> T:
+    def decorate(test: T) -> T:
         setattr(test, _TIMEOUT, seconds)
         return test
 
-    return mark
+    return decorate
 
 
 def retries(number: int) -> Callable[[T], T]:
@@ -63,11 +63,11 @@ def retries(number: int) -> Callable[[T], T]:
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise ValueError(f"@schema_runner.retries takes an integer, 0 or greater, not {number!r}.")
 
-    def mark(test: T) -> T:
+    def decorate(test: T) -> T:
         setattr(test, _RETRIES, number)
         return test
 
-    return mark
+    return decorate
 
 
 def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[str] = ()) -> bool:

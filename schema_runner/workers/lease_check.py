@@ -8,9 +8,9 @@ from ..errors import WorkerError
 from .exceptions import exc_info
 
 
-def stop_with_error(result: Any, why: str, *, where: str = "the run") -> None:
+def stop_with_error(result: Any, message: str, *, name: str = "the run") -> None:
     """Add an error to the result, and start no more tests."""
-    result.addError(_ErrorHolder(where), exc_info(WorkerError(why)))
+    result.addError(_ErrorHolder(name), exc_info(WorkerError(message)))
     result.stop()
 
 

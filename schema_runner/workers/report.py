@@ -212,7 +212,7 @@ class Report:
     def worker_failed(self, worker: int, cause: str) -> None:
         """Report a worker whose set-up failed, and stop the run."""
         text = f"Worker {worker} could not be set up: {cause}"
-        stop_with_error(self._result, text, where=f"worker {worker}")
+        stop_with_error(self._result, text, name=f"worker {worker}")
 
     def _fail_fixture(
         self,
