@@ -1,4 +1,4 @@
-"""What the decorators of this package say of a test, and what the settings do."""
+"""Decorators of tests, and what they and the settings decide for a test."""
 
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,67 +17,72 @@ Class = TypeVar("Class", bound=type)
 
 
 def serial(test: T) -> T:
-    """Run a test, or all tests of a class, alone: once everything else has been run."""
+    """Run a test, or all tests of a class, alone, after all other tests."""
     if not callable(test):
-        raise TypeError("Put @schema_runner.serial, without arguments, on a test or a class.")
+        raise TypeError(
+            "@schema_runner.serial decorates a test or a class, and takes no arguments."
+        )
     setattr(test, _SERIAL, True)
     return test
 
 
 def own_database(test_class: Class) -> Class:
-    """Run a class in a database that it shares with no other worker: for what a schema lacks."""
+    """Run a class in its own database instead of a schema, shared with no other worker."""
     if not isinstance(test_class, type):
-        raise TypeError("Put @schema_runner.own_database, without arguments, on a class.")
+        raise TypeError("@schema_runner.own_database decorates a class, and takes no arguments.")
     setattr(test_class, _OWN_DATABASE, True)
     return test_class
 
 
 def timeout(seconds: float | None) -> Callable[[T], T]:
-    """Let a test, or each test of a class, take so many seconds; None for as long as it takes.
+    """Set the timeout of a test, or of each test of a class, in seconds; None for no timeout.
 
-    It wins over --test-timeout and SCHEMA_RUNNER["TEST_TIMEOUT"], and that of a test over that
-    of its class. Raises ValueError for anything but a positive number or None.
+    It takes precedence over --test-timeout and SCHEMA_RUNNER["TEST_TIMEOUT"], and the timeout of
+    a test over that of its class. Raises ValueError unless `seconds` is None or a finite number
+    greater than 0.
     """
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if seconds is not None and not (is_number and 0 < seconds < float("inf")):
-        raise ValueError(f"@schema_runner.timeout takes seconds, more than 0, not {seconds!r}.")
+        raise ValueError(
+            f"@schema_runner.timeout takes a number greater than 0 or None, not {seconds!r}."
+        )
 
-    def mark(test: T) -> T:
+    def decorate(test: T) -> T:
         setattr(test, _TIMEOUT, seconds)
         return test
 
-    return mark
+    return decorate
 
 
 def retries(number: int) -> Callable[[T], T]:
-    """Run a test, or each test of a class, so many times again where it fails, until it passes.
+    """Retry a test, or each test of a class, up to `number` times while it fails.
 
-    It wins over --retries and SCHEMA_RUNNER["RETRIES"], and that of a test over that of its
-    class. Raises ValueError for anything but a whole number, 0 or more.
+    It takes precedence over --retries and SCHEMA_RUNNER["RETRIES"], and the number of a test over
+    that of its class. Raises ValueError unless `number` is an integer, 0 or greater.
     """
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise ValueError(f"@schema_runner.retries takes a number, 0 or more, not {number!r}.")
+        raise ValueError(f"@schema_runner.retries takes an integer, 0 or greater, not {number!r}.")
 
-    def mark(test: T) -> T:
+    def decorate(test: T) -> T:
         setattr(test, _RETRIES, number)
         return test
 
-    return mark
+    return decorate
 
 
 def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[str] = ()) -> bool:
-    """Whether a test is to run alone: by labels and tags, or as one of those quarantined."""
+    """Whether a test runs alone: by its decorator, label or tags, or because it is quarantined."""
     if quarantined and test.id() in quarantined:
         return True
-    method = _method(test)
+    method = _test_method(test)
     if getattr(method, _SERIAL, False) or getattr(test, _SERIAL, False):
         return True
     tags = {*getattr(test, "tags", ()), *getattr(method, "tags", ())}
-    return _is_named(test.id(), tags, serial_names)
+    return _matches(test.id(), tags, serial_names)
 
 
-def is_alone(test: Any, settings: "Settings", quarantined: Collection[str] = ()) -> bool:
-    """Whether a test is to run alone: also one that would need a database, where none is made."""
+def must_run_alone(test: Any, settings: "Settings", quarantined: Collection[str] = ()) -> bool:
+    """Whether a test runs alone, including `own_database` classes if no database is created."""
     if is_serial(test, settings.serial, quarantined):
         return True
     has_databases = settings.host_database == "test"
@@ -85,9 +90,9 @@ def is_alone(test: Any, settings: "Settings", quarantined: Collection[str] = ())
 
 
 def needs_own_database(test_class: type, names: Collection[str]) -> bool:
-    """Whether a class is to run in a database of its own: by its mark, or by labels and tags.
+    """Whether a class gets its own database: by its decorator, or by `names`, labels and tags.
 
-    A label or a tag of one of its tests decides for the class.
+    The label or tag of one test applies to its whole class.
     """
     if getattr(test_class, _OWN_DATABASE, False):
         return True
@@ -96,35 +101,35 @@ def needs_own_database(test_class: type, names: Collection[str]) -> bool:
     tests = {
         name: getattr(test_class, name) for name in dir(test_class) if name.startswith("test")
     }
-    tags = {tag for one in (test_class, *tests.values()) for tag in getattr(one, "tags", ())}
+    tags = {tag for item in (test_class, *tests.values()) for tag in getattr(item, "tags", ())}
     label = strclass(test_class)
-    return _is_named(label, tags, names) or any(f"{label}.{name}" in names for name in tests)
+    return _matches(label, tags, names) or any(f"{label}.{name}" in names for name in tests)
 
 
-def _is_named(test_id: str, tags: Collection[str], names: Collection[str]) -> bool:
+def _matches(test_id: str, tags: Collection[str], names: Collection[str]) -> bool:
     return any(name in tags or f"{test_id}.".startswith(f"{name}.") for name in names)
 
 
 def timeout_of(test: Any, default: float | None) -> float | None:
-    """Return how many seconds a test may take; None for no limit."""
-    found: float | None = getattr(_method(test), _TIMEOUT, timeout_of_class(test, default))
-    return found
+    """Return the timeout of a test in seconds; None for no timeout."""
+    seconds: float | None = getattr(_test_method(test), _TIMEOUT, timeout_of_class(test, default))
+    return seconds
 
 
 def timeout_of_class(test: Any, default: float | None) -> float | None:
-    """Return how many seconds what a test's class does around its tests may take at a time."""
-    found: float | None = getattr(test, _TIMEOUT, default)
-    return found
+    """Return the timeout of each step of a test's class outside its tests, in seconds."""
+    seconds: float | None = getattr(test, _TIMEOUT, default)
+    return seconds
 
 
 def retries_of(test: Any, default: int) -> int:
-    """Return how many times a test that fails is run again."""
-    of_class: int = getattr(test, _RETRIES, default)
-    of_test: int = getattr(_method(test), _RETRIES, of_class)
-    return of_test
+    """Return how many times a failing test is retried."""
+    class_retries: int = getattr(test, _RETRIES, default)
+    number: int = getattr(_test_method(test), _RETRIES, class_retries)
+    return number
 
 
-def _method(test: Any) -> Any:
+def _test_method(test: Any) -> Any:
     name = getattr(test, "_testMethodName", "")
-    # Of the class: Django puts another one, without marks, in the place of an async test.
+    # From the class: Django wraps async tests on the instance, without our attributes.
     return getattr(type(test), name, None) or getattr(test, name, None)

@@ -1,4 +1,4 @@
-"""What happens in a run, for whoever wants to show or to remember it."""
+"""Events of a run, for observers."""
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -8,7 +8,7 @@ from .errors import TestTimeoutError
 
 
 class Outcome(StrEnum):
-    """How a test has ended."""
+    """The outcome of a test."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -21,10 +21,12 @@ class Outcome(StrEnum):
 
 
 class Started(NamedTuple):
-    """A test has begun.
+    """A test has started.
 
-    `test_id` is unittest's, `worker` the worker's number from 1, `attempt` counts from 1, and
-    `time` is in seconds since the Unix epoch.
+    `test_id`: unittest's id, such as `library.test_books.BookTests.test_title`.
+    `worker`: number of the worker, from 1.
+    `attempt`: 1 for the first run, more for retries.
+    `time`: start time in seconds since the Unix epoch.
     """
 
     test_id: str
@@ -34,7 +36,11 @@ class Started(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A test is over; `duration` is in seconds, with what its class does before and after it."""
+    """A test has ended.
+
+    `duration`: in seconds; with workers, this includes the flush and what else the test case does
+    around the test.
+    """
 
     test_id: str
     worker: int
@@ -44,9 +50,10 @@ class Finished(NamedTuple):
 
 
 class FixtureFailed(NamedTuple):
-    """The set-up of a class or a module has failed, so that `test_ids` have not been run.
+    """The set-up of a class or module has failed.
 
-    `name` is as it is reported, such as `setUpClass (library.test_books.BookTests)`.
+    `name`: name in the report, such as `setUpClass (library.test_books.BookTests)`.
+    `test_ids`: tests that did not run because of the failure.
     """
 
     name: str
@@ -56,15 +63,16 @@ class FixtureFailed(NamedTuple):
 
 
 class ClassFinished(NamedTuple):
-    """A worker is through with tests of a class: all of them, or some of a class that is split.
+    """A worker has finished a class, or a part of a split class. Durations are in seconds.
 
-    `time` is when it began with them, in seconds since the Unix epoch; `duration` and
-    `processor_time` are in seconds, from then to the end of what the class does after its tests.
-    Of the duration, `overhead` was spent outside of the tests. It `keeps_state` if tests have
-    changed attributes of the class or of its module; None where nobody has looked. `resets`
-    counts those that were done after tests that commit, which took `reset_time` seconds.
-    `changed_outside` names what has changed meanwhile in the project's own database, where the
-    schemas are in that one; another session may have done it, or it may have been rolled back.
+    `time`: start time in seconds since the Unix epoch.
+    `duration`: from the set-up of the class to the end of its tear-down.
+    `processor_time`: CPU time of the process.
+    `overhead`: the part of `duration` that was not spent in tests.
+    `keeps_state`: whether tests changed attributes of the class or its module; None if unknown.
+    `resets`, `reset_time`: number and total time of resets.
+    `changed_outside`: what has changed meanwhile in the project's own database, if it contains
+    the schemas; another session may have changed it, or the change may have been rolled back.
     """
 
     test_class: str
@@ -81,9 +89,10 @@ class ClassFinished(NamedTuple):
 
 
 class WorkerReady(NamedTuple):
-    """A worker process is set up, which took so many seconds.
+    """A worker process is set up.
 
-    It `is_replacement` if another process has been the same worker before.
+    `duration`: set-up time in seconds.
+    `is_replacement`: whether the process replaces an earlier one with the same number.
     """
 
     worker: int
@@ -94,15 +103,14 @@ class WorkerReady(NamedTuple):
 Event: TypeAlias = Started | Finished | FixtureFailed | ClassFinished | WorkerReady
 Observer: TypeAlias = Callable[[Event], object]
 
-_OUTCOMES = {
+_METHOD_OUTCOMES = {
     "addSkip": Outcome.SKIPPED,
     "addExpectedFailure": Outcome.EXPECTED_FAILURE,
     "addUnexpectedSuccess": Outcome.UNEXPECTED_SUCCESS,
     "addFailure": Outcome.FAILED,
     "addError": Outcome.ERROR,
 }
-# How a test ends with which something is wrong.
-BAD = frozenset(
+BAD_OUTCOMES = frozenset(
     {
         Outcome.FAILED,
         Outcome.ERROR,
@@ -111,27 +119,35 @@ BAD = frozenset(
         Outcome.CRASHED,
     }
 )
-# What a result is told of a test with which nothing is wrong.
-GOOD_OUTCOMES = {"addSuccess", "addSkip", "addExpectedFailure"}
-_FROM_BEST_TO_WORST = [Outcome.PASSED, *_OUTCOMES.values(), Outcome.TIMED_OUT, Outcome.CRASHED]
+# Methods of a result for tests that have not failed.
+GOOD_METHODS = {"addSuccess", "addSkip", "addExpectedFailure"}
+_FROM_BEST_TO_WORST = [
+    Outcome.PASSED,
+    *_METHOD_OUTCOMES.values(),
+    Outcome.TIMED_OUT,
+    Outcome.CRASHED,
+]
 
 
 def outcome_of(calls: Iterable[tuple[str, object]]) -> Outcome:
-    """Return the worst outcome of a test, whose result has had methods called with an error each.
+    """Return the worst outcome among the calls of a result's methods for one test.
 
-    The error is as `sys.exc_info` returns it, and anything else where there is none.
+    `calls`: pairs of a method's name and the `sys.exc_info()` tuple of an error, or any other
+    value without an error.
     """
     return max(
-        (_of(*call) for call in calls), key=_FROM_BEST_TO_WORST.index, default=Outcome.PASSED
+        (_outcome_of_call(*call) for call in calls),
+        key=_FROM_BEST_TO_WORST.index,
+        default=Outcome.PASSED,
     )
 
 
-def _of(method: str, error: object) -> Outcome:
+def _outcome_of_call(method: str, error: object) -> Outcome:
     kind = error[0] if isinstance(error, tuple) else None
     if not isinstance(kind, type):
-        return _OUTCOMES.get(method, Outcome.PASSED)
+        return _METHOD_OUTCOMES.get(method, Outcome.PASSED)
     if issubclass(kind, TestTimeoutError):
         return Outcome.TIMED_OUT
     if method == "addSubTest":
         return Outcome.FAILED if issubclass(kind, AssertionError) else Outcome.ERROR
-    return _OUTCOMES.get(method, Outcome.PASSED)
+    return _METHOD_OUTCOMES.get(method, Outcome.PASSED)

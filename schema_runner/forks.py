@@ -1,6 +1,7 @@
-"""What forked processes must not share with this one: signal handlers, files, timers.
+"""Keep signal handlers, files and timers of this process out of forked processes.
 
-`os.register_at_fork` is for ever, so this module registers once and looks at what there is then.
+Callbacks of `os.register_at_fork` cannot be removed, so this module registers one set, which reads
+the current state.
 """
 
 import os
@@ -15,83 +16,87 @@ from weakref import WeakKeyDictionary, WeakSet
 Handler = Callable[[int, FrameType | None], object]
 
 
-class _Handled(NamedTuple):
-    number: int
+class _InstalledHandler(NamedTuple):
+    signum: int
     handler: Handler
-    # What was there before, as `signal.signal` returns it.
-    before: Any
+    # The previous handler, as `signal.signal` returns it.
+    previous: Any
 
 
 class ForkAware:
-    """Base class of what is told of each fork in its process, as long as it exists."""
+    """Base class of objects that are notified of forks of their process while they exist."""
 
     def __init__(self) -> None:
-        _aware.add(self)
+        _fork_aware.add(self)
 
     def before_fork(self) -> None:
-        """Prepare for a fork."""
+        """Run in the parent before a fork."""
 
     def after_fork(self, *, is_child: bool) -> None:
-        """Go on after a fork."""
+        """Run in the parent and in the child after a fork."""
 
 
-# A run within a test handles signals on top of the test's own run.
-_handled: list[_Handled] = []
-_files: WeakKeyDictionary[Any, Callable[[Any], object]] = WeakKeyDictionary()
-_aware: WeakSet[ForkAware] = WeakSet()
-# The signals that the forking thread had blocked.
-_blocked = threading.local()
+# A list, because a run inside a test installs handlers on top of the outer run's.
+_installed: list[_InstalledHandler] = []
+_close_in_child: WeakKeyDictionary[Any, Callable[[Any], object]] = WeakKeyDictionary()
+_fork_aware: WeakSet[ForkAware] = WeakSet()
+# The signal mask of the forking thread.
+_blocked_signals = threading.local()
 
 
-def handle(number: int, handler: Handler) -> None:
-    """Handle a signal in this process; a forked one gets the handler that was there before."""
-    if signal.getsignal(number) != handler:
-        _handled.append(_Handled(number, handler, signal.signal(number, handler)))
+def handle_signal(signum: int, handler: Handler) -> None:
+    """Install a signal handler in this process; forked processes get the previous handler."""
+    if signal.getsignal(signum) != handler:
+        _installed.append(_InstalledHandler(signum, handler, signal.signal(signum, handler)))
 
 
-def stop_handling(number: int, handler: Handler) -> None:
-    """Bring back what was there before `handle`, unless a test has set another handler since.
+def restore_signal(signum: int, handler: Handler) -> None:
+    """Restore the handler from before `handle_signal`, unless a test has set another since.
 
-    Other threads than the main one cannot, and change nothing.
+    Outside of the main thread, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    for one in [one for one in _handled if one[:2] == (number, handler)]:
-        _handled.remove(one)
-        if signal.getsignal(number) == handler:
-            # None: a handler that was not set by Python.
-            signal.signal(number, signal.SIG_DFL if one.before is None else one.before)
+    for installed in [item for item in _installed if item[:2] == (signum, handler)]:
+        _installed.remove(installed)
+        if signal.getsignal(signum) == handler:
+            # None is a handler that was not installed from Python.
+            signal.signal(
+                signum, signal.SIG_DFL if installed.previous is None else installed.previous
+            )
 
 
-def let_go(file: object, close: Callable[[Any], object]) -> None:
-    """Call `close` with the file in each process that is forked while the file exists."""
-    _files[file] = close
+def close_in_child(file: object, close: Callable[[Any], object]) -> None:
+    """Call `close(file)` in each process that is forked while the file exists."""
+    _close_in_child[file] = close
 
 
 def _before() -> None:
-    for one in list(_aware):
-        one.before_fork()
-    # Python drops signals that reach a child before it has begun, and then calls our handlers.
-    _blocked.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {one.number for one in _handled})
+    for item in list(_fork_aware):
+        item.before_fork()
+    # Until the child has restored handlers, signals would call those of this process or be lost.
+    _blocked_signals.mask = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {item.signum for item in _installed}
+    )
 
 
 def _after_in_parent() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _blocked.mask)
-    for one in list(_aware):
-        one.after_fork(is_child=False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _blocked_signals.mask)
+    for item in list(_fork_aware):
+        item.after_fork(is_child=False)
 
 
 def _after_in_child() -> None:
-    for number, handler, _ in _handled[::-1]:
-        stop_handling(number, handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _blocked.mask)
-    for file, close in list(_files.items()):
-        # A test may have closed it behind our back.
+    for signum, handler, _ in _installed[::-1]:
+        restore_signal(signum, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _blocked_signals.mask)
+    for file, close in list(_close_in_child.items()):
+        # A test may have closed it already.
         with suppress(OSError):
             close(file)
-    _files.clear()
-    for one in list(_aware):
-        one.after_fork(is_child=True)
+    _close_in_child.clear()
+    for item in list(_fork_aware):
+        item.after_fork(is_child=True)
 
 
 os.register_at_fork(

@@ -22,7 +22,7 @@ from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
 from .scheduling.history_recorder import HistoryRecorder
 from .settings import Settings
 from .suite import SuiteOutcome
-from .workers.output import Lines
+from .workers.output import LineTracker
 
 if TYPE_CHECKING:
     from .database.test_database import TestDatabases
@@ -55,7 +55,7 @@ class RunSummaryMixin(Base):
     _hint_lines: Collection[str] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._lines = Lines()
+        self._lines = LineTracker()
         super().__init__(*args, **kwargs)
         self._tally, self._recorder = Tally(), HistoryRecorder()
         # Each is called with each event of the run.
@@ -67,7 +67,7 @@ class RunSummaryMixin(Base):
 
     def log(self, msg: Any, level: int | None = None) -> None:
         if self.verbosity > 0:
-            self._lines.end()
+            self._lines.end_line()
         super().log(msg, level)
 
     @contextmanager
@@ -188,7 +188,7 @@ class RunSummaryMixin(Base):
             tests=tests,
             not_run=tests - self._tally.ended if self._not_run is None else self._not_run,
             is_interrupted=signals.is_interrupted,
-            stopped=[name for _, name in self._tally.under_way] if signals.ends_now else (),
+            stopped=[name for _, name in self._tally.under_way] if signals.is_aborting else (),
         )
 
     def _verdict_lines(self, labels: Collection[str]) -> Iterator[str]:

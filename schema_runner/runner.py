@@ -101,15 +101,15 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             return super().run_tests(test_labels, **kwargs)
 
     def setup_test_environment(self, **kwargs: Any) -> None:
-        with self._signals.taking_interrupts():
+        with self._signals.replacing_interrupt_handler():
             super().setup_test_environment(**kwargs)
 
     def teardown_test_environment(self, **kwargs: Any) -> None:
-        with self._signals.keeping_interrupts():
+        with self._signals.keeping_interrupt_handler():
             super().teardown_test_environment(**kwargs)
 
     def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
-        with self._signals.ending_imports():
+        with self._signals.interruptible_imports():
             suite = super().build_suite(test_labels, **kwargs)
         self._has_workers = isinstance(suite, SchemaParallelTestSuite)
         names = self._settings.own_database
@@ -220,15 +220,15 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 suite,
                 self._settings.own_database,
                 self._lines,
-                time_limit=self._settings.test_timeout,
-                has_limits=not self.pdb,
+                default_timeout=self._settings.test_timeout,
+                has_timeouts=not self.pdb,
                 observers=self.observers,
-                watch=lease_check,
+                lease_check=lease_check,
                 signals=self._signals,
             )
         elif isinstance(suite, SchemaParallelTestSuite):
             suite.lease_check = lease_check
-        with self._signals.after_the_tests_under_way(announces=not self._has_workers):
+        with self._signals.finishing_tests(announces=not self._has_workers):
             return super().run_suite(suite, **kwargs)
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:

@@ -16,7 +16,7 @@ from .errors import SchemaRunnerError
 from .events import Observer
 from .settings import Settings
 from .workers.lease_check import LeaseCheck, NoLeases
-from .workers.output import Lines
+from .workers.output import LineTracker
 from .workers.sigterm import RunSignals
 
 # Every run imports this module. Only runs with workers need these.
@@ -66,7 +66,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     # Checks that the run still holds its leases.
     lease_check: LeaseCheck = NoLeases()
     signals = RunSignals()
-    lines = Lines()
+    lines = LineTracker()
     # Whether the failures of tests that passed on a retry are printed.
     shows_flaky = True
 
@@ -74,7 +74,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     outcome = SuiteOutcome()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        with self.lines.follow(result):
+        with self.lines.track(result):
             self._run(result)
         return result
 
@@ -105,7 +105,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
         def give_up(failure: "Failure") -> None:
             failures.append(failure)
-            failure.tell(result)
+            failure.add_to(result)
 
         started, ended = time.perf_counter(), None
         verdicts: Sequence[Verdict] = ()
@@ -116,12 +116,12 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             if self.diagnoses:
                 verdicts = self._diagnose(runner, run_log, failures, result)
         except KeyboardInterrupt:
-            if not self.signals.ends_now:
+            if not self.signals.is_aborting:
                 raise
             retries.give_up_all(give_up)
         seconds = (ended or time.perf_counter()) - started
         if retries.flaky and self.shows_flaky:
-            self.lines.end()
+            self.lines.end_line()
             show_flaky(retries.flaky, result)
         flaky = [failure.name for failure in retries.flaky]
         self.outcome = SuiteOutcome(self.processes, seconds, retries.retried, flaky, verdicts)
@@ -157,17 +157,17 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .reruns.probe import SuiteRunner
         from .workers.handle import WorkerPool
         from .workers.output import wants_sql
-        from .workers.report import Audience
+        from .workers.report import ReportTargets
 
         observers: list[Observer] = [*self.observers]
         if self.diagnoses:
             observers.append(run_log)
         config = self._worker_config(result)._replace(
-            tells_sql=wants_sql(result), tells_all_sql=getattr(result, "showAll", False)
+            reports_sql=wants_sql(result), reports_all_sql=getattr(result, "showAll", False)
         )
         return SuiteRunner(
             tests,
-            Audience(result, self.handle_event, observers, self.log, self.signals.announce),
+            ReportTargets(result, self.handle_event, observers, self.log, self.signals.announce),
             pool=WorkerPool(config, tests),
             probe_pool=WorkerPool(config._replace(is_silent=True), tests),
             lease_check=self.lease_check,
@@ -179,13 +179,13 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         return Plan(tests, workers=self.processes, is_serial=self._is_serial, order=self.order)
 
     def _is_serial(self, test: Any) -> bool:
-        return decorators.is_alone(test, self.settings, self.quarantined)
+        return decorators.must_run_alone(test, self.settings, self.quarantined)
 
     def _retries_of(self, test: Any) -> int:
         return decorators.retries_of(test, self.settings.retries)
 
     def _worker_config(self, result: unittest.TestResult) -> "WorkerConfig":
-        from .workers.debugger import TEST
+        from .workers.debugger import TEST_PLACEHOLDER
         from .workers.protocol import WorkerConfig
 
         is_only_one = self.processes == 1
@@ -198,9 +198,9 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             is_silent=False,
             main=None,
             may_prompt=may_prompt,
-            tells_sql=False,
-            tells_all_sql=False,
-            command=self.command([TEST]),
+            reports_sql=False,
+            reports_all_sql=False,
+            command=self.command([TEST_PLACEHOLDER]),
             settings=self.settings,
             keepdb=self.keepdb,
             # Read as attributes, functions are bound to the suite, which cannot be pickled.
@@ -217,7 +217,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             buffer=self.buffer,
             tb_locals=getattr(result, "tb_locals", False),
             # unittest's results ignore subtests that pass, of which there may be many.
-            tells_subtests=getattr(type(result), "addSubTest", None) not in _IGNORES_SUBTESTS,
+            reports_subtests=getattr(type(result), "addSubTest", None) not in _IGNORES_SUBTESTS,
             subsuites=None,
         )
 

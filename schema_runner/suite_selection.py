@@ -177,7 +177,7 @@ class SuiteSelectionMixin(Base):
         return self._history.flaky if self._options.quarantine_flaky else ()
 
     def _is_serial(self, test: Any) -> bool:
-        return decorators.is_alone(test, self._settings, self._quarantined)
+        return decorators.must_run_alone(test, self._settings, self._quarantined)
 
     def _needs_worker(self, tests: Sequence[Any]) -> bool:
         """Whether retries or a diagnosis may need a worker process."""

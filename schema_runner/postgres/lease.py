@@ -268,12 +268,12 @@ class LeaseWatcher:
         self._hosts = hosts
         self._why: str | None = None
 
-    def files(self) -> list[int]:
+    def fds(self) -> list[int]:
         """Return the file descriptors that become readable when a lease may be lost."""
         leases = [host.lease for host in self._hosts()]
         return [lease.connection.fileno() for lease in leases if not lease.is_lost]
 
-    def heed(self) -> str | None:
+    def check(self) -> str | None:
         """Try to recover lost leases; return the error that ends the run, or None."""
         for host in [] if self._why else self._hosts():
             try:

@@ -76,7 +76,7 @@ class Server(NamedTuple):
             with ExitStack() as opened:
                 connection = _open(params)
                 opened.enter_context(closing(connection))
-                forks.let_go(connection, _detach_socket)
+                forks.close_in_child(connection, _detach_socket)
                 try:
                     connection.execute(f"{_SESSION}; {CHECK_CLIENT}")
                 except psycopg.errors.InvalidParameterValue:

@@ -88,7 +88,7 @@ class Diagnosis:
     def _check_pollution(self, failure: Failure) -> Verdict | None:
         """Check whether it fails after the tests that came before it in its worker."""
         # The tests of a failed tearDownClass are part of the failure, not before it.
-        first = self._tests_of(failure)[0] if failure.is_after else failure.name
+        first = self._tests_of(failure)[0] if failure.is_teardown else failure.name
         before = self._positions_of(self._run_log.before(first))
 
         def fails_after(tests: Sequence[TestPosition]) -> bool:

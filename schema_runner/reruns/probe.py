@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..scheduling.queue import Part, PartQueue
 from ..workers.handle import WorkerPool
-from ..workers.lease_check import LeaseCheck, end_for
-from ..workers.report import Audience, Failure, Keep, Report
+from ..workers.lease_check import LeaseCheck, stop_with_error
+from ..workers.report import Failure, Keep, Report, ReportTargets
 from ..workers.supervisor import StartOrder, Supervisor
 
 
@@ -36,7 +36,7 @@ class SuiteRunner:
     def __init__(
         self,
         tests: Sequence[Sequence[Any]],
-        audience: Audience,
+        audience: ReportTargets,
         *,
         pool: WorkerPool,
         probe_pool: WorkerPool,
@@ -73,7 +73,7 @@ class SuiteRunner:
             report=report,
             start=StartOrder.TOGETHER,
         )
-        return set(_positions(failure)) <= report.ended
+        return set(_positions(failure)) <= report.finished_tests
 
     def fails(self, failure: Failure, *, after: Sequence[TestPosition] = ()) -> bool:
         """Return whether a failure occurs again, after the given tests. Nothing is reported.
@@ -90,7 +90,7 @@ class SuiteRunner:
         The process is always forked, and has a fresh schema. Nothing is reported.
         """
         parts = list(_parts(_positions(failure)))
-        pool = self._probe_pool.outside()
+        pool = self._probe_pool.as_main_process()
         probe = self._probe(failure, parts, pool=pool, workers=1, start=StartOrder.TOGETHER)
         return probe.has_ended and not probe.has_failed
 
@@ -141,13 +141,13 @@ class SuiteRunner:
             report=report,
             start=start,
         )
-        has_failed = any(failure.is_about(one) for one in failures)
-        return _ProbeResult(has_failed, set(_positions(failure)) <= report.ended)
+        has_failed = any(failure.overlaps(one) for one in failures)
+        return _ProbeResult(has_failed, set(_positions(failure)) <= report.finished_tests)
 
     def _supervise(self, **kwargs: Any) -> None:
         Supervisor(**kwargs).run(self._lease_check)
-        if (why := self._lease_check.heed()) and not self.is_stopped:
-            end_for(self._audience.result, why)
+        if (why := self._lease_check.check()) and not self.is_stopped:
+            stop_with_error(self._audience.result, why)
 
 
 class _ProbeResult(NamedTuple):

@@ -72,7 +72,7 @@ class Retry:
             self._pending.appendleft((failure, attempts + 1))
 
     def _limit_of(self, failure: Failure, runner: SuiteRunner) -> int:
-        if failure.is_after:
+        if failure.is_teardown:
             # Its tests have outcomes already.
             return 0
         tests = runner.tests[failure.subsuite]
@@ -91,7 +91,7 @@ def show_flaky(failures: Iterable[Failure], result: Any) -> None:
     shown = unittest.TextTestResult(stream, descriptions, verbosity=0)
     shown.tb_locals = getattr(result, "tb_locals", False)
     for failure in failures:
-        failure.tell(shown)
+        failure.add_to(shown)
     texts = [
         *(*shown.errors, *shown.failures),
         *((test, "It passed unexpectedly.\n") for test in shown.unexpectedSuccesses),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ..events import (
-    BAD,
+    BAD_OUTCOMES,
     ClassFinished,
     Event,
     Finished,
@@ -86,7 +86,7 @@ def _seconds(last: Finished) -> float | None:
 
 
 def _letters(last: Finished, *, is_flaky: bool) -> str:
-    if last.outcome in BAD:
+    if last.outcome in BAD_OUTCOMES:
         return f"{FLAKY}{FAILED}" if is_flaky else FAILED
     if last.attempt > 1 or is_flaky:
         return FLAKY

@@ -1,1 +1,1 @@
-"""Worker processes: started, supervised, and what they tell the run of their tests."""
+"""Worker processes: start, supervision, and reports of their tests."""

@@ -1,4 +1,4 @@
-"""The worker that this process is, as tests see it."""
+"""The current process as a worker."""
 
 import multiprocessing
 import os
@@ -11,17 +11,17 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from ..settings import Settings, call
 
-# The thread that every worker has besides those of its tests.
-WATCHER = "schema_runner, waiting for the run to end"
+# The name of the thread that waits for the main process to exit.
+PARENT_WATCHER = "schema_runner parent watcher"
 
 
 class Worker(NamedTuple):
     """The worker that runs the tests of this process.
 
-    `number` counts from 1. `database` and `schema` are where the tables of the default alias
-    are, or of the first alias if the tests do not use the default one: the two together are
-    nobody else's. `schemas` maps each PostgreSQL alias to its schema, which is `public` where
-    the worker has a clone database.
+    `number`: the worker's number, from 1.
+    `database`, `schema`: where the tables of the default alias are, or of the first alias if the
+    tests do not use the default one. No other worker has the same pair.
+    `schemas`: the schema of each PostgreSQL alias; `public` if the worker uses a clone database.
     """
 
     number: int
@@ -31,9 +31,9 @@ class Worker(NamedTuple):
 
 
 def current_worker() -> Worker | None:
-    """Return the worker that this process is; None where no run of ours has begun.
+    """Return the worker of this process, or None outside a run of this package.
 
-    Without --parallel the one process that runs the tests is worker 1.
+    Without --parallel, the process that runs the tests is worker 1.
     """
     from ..search_path import Locations
 
@@ -50,37 +50,39 @@ def current_worker() -> Worker | None:
 
 
 def set_up_worker(settings: Settings) -> None:
-    """Call what WORKER_SETUP names, each with this process's Worker."""
+    """Call each callable of WORKER_SETUP with the Worker of this process."""
     if settings.worker_setup and (worker := current_worker()) is not None:
         for path in settings.worker_setup:
             call("WORKER_SETUP", path, worker)
 
 
-def end_with_parent() -> None:
-    """End this process when the one that started it dies, however that dies."""
+def exit_with_parent() -> None:
+    """Exit when the parent process exits, even if it is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_wait_and_exit, args=[parent], name=WATCHER, daemon=True).start()
+        threading.Thread(
+            target=_exit_after, args=[parent], name=PARENT_WATCHER, daemon=True
+        ).start()
 
 
-def _wait_and_exit(parent: "multiprocessing.process.BaseProcess") -> None:
+def _exit_after(parent: "multiprocessing.process.BaseProcess") -> None:
     parent.join()
-    # Not sys.exit: nothing in this process is worth waiting for, and nobody listens.
+    # Not sys.exit, which would only end this thread.
     os._exit(1)
 
 
 Process: TypeAlias = multiprocessing.process.BaseProcess
 
 
-def look_like(main: Process) -> None:
-    """Be that process, as far as Python tells."""
+def impersonate(main: Process) -> None:
+    """Make multiprocessing report `main` as the current process, without a parent."""
     module: Any = multiprocessing.process
     module._current_process, module._parent_process = main, None
 
 
 @contextmanager
-def seeming_forked() -> Iterator[None]:
-    """Let Django's set-up of a worker see that this one was forked, where others are not."""
+def pretend_forked() -> Iterator[None]:
+    """Set the start method to "fork", so that Django does not set up this process as spawned."""
     method = multiprocessing.get_start_method()
     multiprocessing.set_start_method("fork", force=True)
     try:

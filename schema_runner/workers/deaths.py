@@ -1,4 +1,4 @@
-"""Workers that die or outlast their timeout, and what becomes of their tests."""
+"""Workers that die or exceed a timeout: report their tests and reschedule the rest."""
 
 import time
 from collections import Counter
@@ -8,83 +8,83 @@ from ..scheduling.queue import PartQueue
 from .handle import WorkerHandle
 from .report import Report
 
-# How many workers of one number may die in a row with nothing to do, until that is given up.
-_DEATHS = 3
+# The run ends if this many processes in a row die as the same worker without starting a part.
+_MAX_IDLE_DEATHS = 3
 
 
-class Deaths:
-    """Accounts for workers that have died: reports what they were at, and reschedules the rest."""
+class WorkerDeaths:
+    """Reports the tests and fixtures during which workers died, and reschedules the rest."""
 
     def __init__(self, queue: PartQueue, report: Report) -> None:
         self._queue = queue
         self._report = report
-        # How many workers of a number have died with nothing to do.
-        self._in_a_row: Counter[int] = Counter()
+        # By worker number: deaths in a row without a part.
+        self._idle_deaths: Counter[int] = Counter()
 
-    def forget(self, number: int) -> None:
-        """Note that the worker of this number has come to its first part."""
-        self._in_a_row[number] = 0
+    def reset(self, number: int) -> None:
+        """Reset the count of a worker that has started a part."""
+        self._idle_deaths[number] = 0
 
-    def account_for(self, worker: WorkerHandle) -> None:
-        """Tell of what it was at, and put back the tests that it has not begun."""
+    def handle(self, worker: WorkerHandle) -> None:
+        """Report what a dead worker was running, and reschedule the tests it had not started."""
         if worker.parts:
-            self._account_for_parts(worker)
-        if not worker.has_entered and not worker.is_told_to_stop:
-            self._account_for_idle(worker)
+            self._handle_parts(worker)
+        if not worker.has_started_part and not worker.is_stopping:
+            self._handle_idle_death(worker)
 
-    def _account_for_idle(self, worker: WorkerHandle) -> None:
-        """Tell of a process that died while it was set up, or while it had nothing to do."""
-        self._in_a_row[worker.number] += 1
-        if worker.why and not worker.is_ready:
-            self._report.worker_failed(worker.number, worker.why)
-        elif self._in_a_row[worker.number] >= _DEATHS:
+    def _handle_idle_death(self, worker: WorkerHandle) -> None:
+        """Report a process that died during its set-up or while idle."""
+        self._idle_deaths[worker.number] += 1
+        if worker.error and not worker.is_ready:
+            self._report.worker_failed(worker.number, worker.error)
+        elif self._idle_deaths[worker.number] >= _MAX_IDLE_DEATHS:
             self._report.worker_failed(worker.number, f"it {worker.cause}")
         else:
-            self._report.log(f"WorkerHandle {worker.number} {worker.cause} Another is started.")
+            self._report.log(f"Worker {worker.number} {worker.cause} Starting another.")
 
-    def _account_for_parts(self, worker: WorkerHandle) -> None:
-        """Tell of the test, or of the fixture, that the process died at; put back the rest."""
+    def _handle_parts(self, worker: WorkerHandle) -> None:
+        """Report the test or fixture during which the process died; reschedule the rest."""
         part, *others = worker.parts
         for other in reversed(others):
             self._queue.put_back(other, other.positions, deaths=other.deaths)
         rest, number, cause = worker.unfinished, worker.number, worker.cause
-        is_slow, deaths = worker.is_late_for_limit, part.deaths
-        if worker.begun is not None:
-            self._report.died(number, part, worker.begun, cause, is_slow=is_slow)
-        elif worker.has_entered and not worker.finished:
+        is_slow, deaths = worker.has_timed_out, part.deaths
+        if worker.running is not None:
+            self._report.test_died(number, part, worker.running, cause, is_slow=is_slow)
+        elif worker.has_started_part and not worker.finished:
             if deaths or is_slow:
                 self._report.fixture_died(number, part, "setUpClass", cause, is_first=True)
                 return
-            # It may have been killed from outside, for no fault of the class.
-            self._report.log(f"WorkerHandle {number} {cause} Its class is set up once more.")
+            # The class may not be the cause: something else may have killed the process.
+            self._report.log(f"Worker {number} {cause} Setting up its class again.")
             deaths += 1
-        elif worker.has_entered and not rest:
+        elif worker.has_started_part and not rest:
             self._report.fixture_died(number, part, "tearDownClass", cause, is_first=False)
         if rest:
             self._queue.put_back(part, rest, deaths=deaths)
 
 
-# A supervisor that has not looked for so many seconds was stopped itself, or suspended with the
-# whole machine, or had to wait for whoever reads its output.
-_PAUSE = 1.0
+# Seconds. After a longer gap between two checks, the main process itself was stopped, the machine
+# was suspended, or writing output blocked.
+_MAX_CHECK_GAP = 1.0
 
 
 class TimeoutEnforcer:
-    """Kills workers that have not ended by themselves what has taken too long."""
+    """Kills workers that have not enforced a timeout themselves."""
 
     def __init__(self) -> None:
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
 
-    def keep(self, workers: Iterable[WorkerHandle]) -> None:
-        """Kill those that are overdue; whatever has come from them has been heard."""
+    def kill_overdue(self, workers: Iterable[WorkerHandle]) -> None:
+        """Kill overdue workers; call this after all their messages have been read."""
         now = time.monotonic()
-        pause, self._looked = now - self._looked, now
+        gap, self._last_check = now - self._last_check, now
         for worker in workers:
-            if worker.allowed_until is None:
+            if worker.timeout_deadline is None:
                 continue
-            if pause > _PAUSE:
-                # It may have been stopped as well.
-                worker.allowed_until += pause
-            elif now > worker.allowed_until and not worker.is_overdue:
+            if gap > _MAX_CHECK_GAP:
+                # The worker may have been stopped too.
+                worker.timeout_deadline += gap
+            elif now > worker.timeout_deadline and not worker.is_overdue:
                 worker.is_overdue = True
                 worker.kill()

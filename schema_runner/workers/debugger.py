@@ -1,4 +1,4 @@
-"""Debuggers in a worker: it has the terminal, alone, until the test is over."""
+"""Debuggers in a worker, which borrows the terminal from the run until the test ends."""
 
 import bdb
 import os
@@ -12,130 +12,131 @@ from typing import Any
 
 from .. import forks
 from ..errors import WorkerError
-from .debugger_hooks import DebuggerHooks, debuggers_call
+from .debugger_hooks import DebuggerHooks, install_hooks
 from .exceptions import ExcInfo, exc_info
 from .pipes import Receiver
-from .protocol import Debugs, TerminalLent, WorkerConfig
+from .protocol import TerminalLent, TerminalRequest, WorkerConfig
 from .reporter import Reporter
 
-# Stands for the name of a test in a command.
-TEST = "TEST.TO.RUN"
-# What "quit" raises in pdb; from Python 3.14 on it is SystemExit.
-_QUIT = SystemExit if sys.version_info >= (3, 14) else bdb.BdbQuit
+# Replaced by the name of the test in the command that reruns it.
+TEST_PLACEHOLDER = "TEST.TO.RUN"
+# Raised by pdb's "quit"; SystemExit since Python 3.14.
+_QUIT_EXCEPTION = SystemExit if sys.version_info >= (3, 14) else bdb.BdbQuit
 
 
 class WorkerDebugger(DebuggerHooks, forks.ForkAware):
-    """Gets the terminal for debuggers of a worker, from the first stop to the end of a test.
+    """Gets the terminal for the debuggers of a worker, from their first stop to the test's end.
 
-    Where the worker has none the test fails that would stop; in a silent one it goes on.
+    If there is no terminal, a test that stops in a debugger fails. A silent worker ignores
+    breakpoints.
     """
 
-    def __init__(self, reporter: Reporter, orders: Receiver, assigned: WorkerConfig) -> None:
+    def __init__(self, reporter: Reporter, commands: Receiver, config: WorkerConfig) -> None:
         super().__init__()
-        self._reporter, self._orders, self._assigned = reporter, orders, assigned
-        self._is_forked = False
-        # Held at each prompt, which may be one of another thread.
-        self._prompt = threading.RLock()
-        self._at_prompt: tuple[Any, int] | None = None
+        self._reporter, self._commands, self._config = reporter, commands, config
+        self._is_child = False
+        # Held during a prompt, which may run in another thread.
+        self._prompt_lock = threading.RLock()
+        self._current_prompt: tuple[Any, int] | None = None
         self._stdin_before: Any = None
         self._has_terminal = False
         reporter.debugger = self
 
-    def follow(self) -> AbstractContextManager[None]:
-        return debuggers_call(self)
+    def install(self) -> AbstractContextManager[None]:
+        return install_hooks(self)
 
     def after_fork(self, *, is_child: bool) -> None:
-        # What a test forks reads nothing, as in stock Django's workers.
-        self._is_forked = self._is_forked or is_child
+        # A process that a test forks does not read the terminal, as in stock Django's workers.
+        self._is_child = self._is_child or is_child
 
-    def opens(self, debugger: Any) -> bool:
+    def should_stop(self, debugger: Any) -> bool:
         __tracebackhide__ = True
-        if self._is_forked or self._has_terminal:
+        if self._is_child or self._has_terminal:
             return True
-        if self._assigned.is_silent:
+        if self._config.is_silent:
             return False
         if not getattr(debugger, "use_rawinput", True):
-            # One that is talked to elsewhere, as through a socket.
-            self._reporter.suspend_limit()
-        elif not self._assigned.may_prompt:
-            raise WorkerError(self._advice("standard input is no terminal"))
-        elif self._assigned.is_only_one or _reads_lines(debugger):
-            self._get_terminal()
+            # This debugger uses no terminal, but for example a socket.
+            self._reporter.suspend_timeout()
+        elif not self._config.may_prompt:
+            raise WorkerError(self._explain_no_terminal("standard input is not a terminal"))
+        elif self._config.is_only_one or _uses_input(debugger):
+            self._acquire_terminal()
         else:
             name = type(debugger).__qualname__
-            raise WorkerError(self._advice(f"{name} cannot share it, as pdb can"))
+            raise WorkerError(self._explain_no_terminal(f"unlike pdb, {name} cannot share it"))
         return True
 
-    def _advice(self, why: str) -> str:
-        again = self._assigned.command.replace(TEST, self._reporter.name).strip()
+    def _explain_no_terminal(self, why: str) -> str:
+        command = self._config.command.replace(TEST_PLACEHOLDER, self._reporter.test_id).strip()
         return (
-            f"Worker {self._assigned.number} has no terminal for a debugger: {why}. "
-            f"Run it without --parallel: {again}"
+            f"Worker {self._config.number} has no terminal for a debugger: {why}. "
+            f"Run the test without --parallel: {command}"
         )
 
-    def _get_terminal(self) -> None:
+    def _acquire_terminal(self) -> None:
         __tracebackhide__ = True
-        self._reporter.suspend_limit(Debugs(self._reporter.name))
-        self._reporter.ring()
-        while self._orders.take(TerminalLent) is None:
-            if self._orders.is_at_end or self._reporter.is_stopped():
-                raise WorkerError("The run ended before a debugger could have the terminal.")
-            self._orders.wait()
+        self._reporter.suspend_timeout(TerminalRequest(self._reporter.test_id))
+        self._reporter.wake_run()
+        while self._commands.pop_first(TerminalLent) is None:
+            if self._commands.is_at_eof or self._reporter.is_stopped():
+                raise WorkerError("The run ended before the debugger got the terminal.")
+            self._commands.wait()
         self._has_terminal = True
-        # multiprocessing has given this process another one.
-        self._stdin_before, sys.stdin = sys.stdin, _standard_input(sys.stdin)
+        # multiprocessing has replaced standard input in this process.
+        self._stdin_before, sys.stdin = sys.stdin, _open_stdin(sys.stdin)
 
     @contextmanager
-    def prompts(self, debugger: Any) -> Iterator[None]:
-        if self._is_forked or not self._has_terminal:
+    def prompting(self, debugger: Any) -> Iterator[None]:
+        if self._is_child or not self._has_terminal:
             yield
             return
-        # Stepping out of a test leads to unittest, and never to us.
+        # Stepping out of a test leads to unittest, never to this package.
         debugger.skip = {*(debugger.skip or ()), "schema_runner.*"}
-        with self._prompt:
-            # With --buffer those of the test are not shown.
+        with self._prompt_lock:
+            # With --buffer, sys.stdout is a buffer.
             before, sys.stdout = sys.stdout, sys.__stdout__
             debugger.stdout = sys.__stdout__
-            self._at_prompt = debugger, threading.get_ident()
+            self._current_prompt = debugger, threading.get_ident()
             try:
                 yield
             finally:
                 sys.stdout = before
 
-    def heed_interrupt(self, number: int, frame: Any) -> None:
-        """Leave Ctrl-C to a debugger that has the terminal; else it is for the run."""
-        if self._has_terminal and self._at_prompt is not None:
-            debugger, thread = self._at_prompt
+    def handle_interrupt(self, signum: int, frame: Any) -> None:
+        """Pass Ctrl-C to a debugger that has the terminal; the main process handles others."""
+        if self._has_terminal and self._current_prompt is not None:
+            debugger, thread = self._current_prompt
             if thread == threading.get_ident():
-                debugger.sigint_handler(number, frame)
+                debugger.sigint_handler(signum, frame)
 
     def close(self) -> None:
-        """Give the terminal back when a test is over."""
-        if self._is_forked or not self._has_terminal:
+        """Return the terminal at the end of a test."""
+        if self._is_child or not self._has_terminal:
             return
-        with self._prompt:
-            self._has_terminal, self._at_prompt = False, None
+        with self._prompt_lock:
+            self._has_terminal, self._current_prompt = False, None
         sys.stdin = self._stdin_before
         if threading.current_thread() is threading.main_thread():
-            # pdb has its own handler from "continue" on.
-            forks.handle(signal.SIGINT, self.heed_interrupt)
-        self._reporter.send(Debugs(None))
-        self._reporter.ring()
+            # "continue" in pdb installs its own handler.
+            forks.handle_signal(signal.SIGINT, self.handle_interrupt)
+        self._reporter.send(TerminalRequest(None))
+        self._reporter.wake_run()
 
-    def shown(self, err: ExcInfo) -> ExcInfo:
-        """Return what a test has raised as it is shown: "quit" of a debugger is not its error."""
-        if self._has_terminal and issubclass(err[0], (_QUIT, bdb.BdbQuit)):
+    def replace_quit(self, err: ExcInfo) -> ExcInfo:
+        """Replace the exception that a debugger's "quit" raises; return others unchanged."""
+        if self._has_terminal and issubclass(err[0], (_QUIT_EXCEPTION, bdb.BdbQuit)):
             return exc_info(WorkerError("The debugger was quit."))
         return err
 
 
-def _reads_lines(debugger: Any) -> bool:
-    """Whether it uses `input()`; IPython's has looked at standard input before."""
+def _uses_input(debugger: Any) -> bool:
+    """Whether a debugger reads with `input()`; IPython's inspects standard input earlier."""
     return isinstance(debugger, pdb.Pdb) and not hasattr(debugger, "pt_app")
 
 
-def _standard_input(current: Any) -> Any:
-    """Return the file that readline reads from; the current one where it is that."""
+def _open_stdin(current: Any) -> Any:
+    """Return standard input for readline: `current` if that is descriptor 0, or a new file."""
     if current is not None and current.fileno() == 0:
         return current
     return os.fdopen(0, closefd=False)

@@ -1,4 +1,4 @@
-"""Hooks for debuggers of this process: pdb and others that are derived from `bdb`."""
+"""Hooks for the debuggers of this process: pdb and others that derive from `bdb`."""
 
 import bdb
 import pdb
@@ -10,34 +10,34 @@ from typing import Any
 
 
 class DebuggerHooks:
-    """Base class of what is called by debugger hooks."""
+    """Base class of the hooks that debuggers call."""
 
-    def opens(self, _debugger: Any) -> bool:
-        """A debugger is about to stop, or to prompt; return whether it should."""
+    def should_stop(self, _debugger: Any) -> bool:
+        """Return whether a debugger that is about to stop or prompt should do so."""
         return True
 
-    def prompts(self, _debugger: Any) -> AbstractContextManager[object]:
-        """Return what is entered for each prompt of pdb."""
+    def prompting(self, _debugger: Any) -> AbstractContextManager[object]:
+        """Return a context manager that is entered around each prompt of pdb."""
         return nullcontext()
 
 
 @contextmanager
-def debuggers_call(hooks: DebuggerHooks) -> Iterator[None]:
-    """Make the debuggers of this process call the hooks in the body."""
+def install_hooks(hooks: DebuggerHooks) -> Iterator[None]:
+    """Make the debuggers of this process call `hooks`."""
     set_trace, interaction = bdb.Bdb.set_trace, pdb.Pdb.interaction
 
     @wraps(set_trace)
     def stop(self: Any, frame: Any = None) -> None:
         __tracebackhide__ = True
-        # Nothing after the original: the debugger would stop there.
-        if hooks.opens(self):
+        # Call the original last: the debugger would stop in any code after it.
+        if hooks.should_stop(self):
             set_trace(self, frame or sys._getframe(1))
 
     @wraps(interaction)
     def interact(self: Any, *about: Any) -> None:
         __tracebackhide__ = True
-        if hooks.opens(self):
-            with hooks.prompts(self):
+        if hooks.should_stop(self):
+            with hooks.prompting(self):
                 interaction(self, *about)
 
     _replace(stop, interact)

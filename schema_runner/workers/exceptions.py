@@ -1,4 +1,4 @@
-"""Exceptions of tests, on their way from a worker to the run."""
+"""Exceptions of tests, encoded in a worker and decoded in the main process."""
 
 import pickle
 from contextlib import suppress
@@ -12,39 +12,55 @@ from unittest.case import (  # type: ignore[attr-defined]
 )
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
-from .pickling import Text, named, notes_of, pickled, pickled_for_any
+from .pickling import (
+    ReprText,
+    exception_class,
+    notes_of,
+    pickle_exactly,
+    pickle_portably,
+)
 
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
 
-_PLAIN = (str, int, float, bool, type(None))
+_PRIMITIVES = (str, int, float, bool, type(None))
 
 
 class PickledException(NamedTuple):
-    """An exception, pickled twice: as it is, if that is possible, and for any process to read."""
+    """An exception, pickled twice.
 
-    pickled: bytes | None
-    plain: bytes
+    `exact`: the exception itself; None if pickle cannot reproduce it.
+    `portable`: an exception that looks the same and that any process can unpickle.
+    `output`: what the test printed before the exception, with --buffer.
+    """
+
+    exact: bytes | None
+    portable: bytes
     is_failure: bool
-    # What the test has printed before.
     output: str
 
 
-class Caught(tuple[Any, ...]):
-    """What `sys.exc_info` returns; `raised` is the same, ready for the pipe to the run.
+class EncodedExcInfo(tuple[Any, ...]):
+    """A `sys.exc_info()` tuple; `encoded` is the same, encoded for the pipe.
 
-    It is made while the test is under way, so that local variables are shown as they were.
+    It is encoded during the test, so that it shows local variables as they were then.
     """
 
-    raised: PickledException
+    encoded: PickledException
 
-    def __new__(cls, err: ExcInfo, test: Any, *, output: str, with_locals: bool) -> "Caught":
-        caught = super().__new__(cls, err)
-        caught.raised = _raised(err, test, output=output, with_locals=with_locals)
-        return caught
+    def __new__(
+        cls, err: ExcInfo, test: Any, *, output: str, with_locals: bool
+    ) -> "EncodedExcInfo":
+        exc_info = super().__new__(cls, err)
+        exc_info.encoded = _pickle_exception(err, test, output=output, with_locals=with_locals)
+        return exc_info
 
 
 class SubTest(NamedTuple):
-    """A subtest without its test: its parameters as texts, and pickled if that is possible."""
+    """A subtest without its test.
+
+    `pickled`: its parameters; None if pickle cannot reproduce them.
+    `texts`: the `repr()` of each parameter.
+    """
 
     message: str | None
     pickled: bytes | None
@@ -52,19 +68,19 @@ class SubTest(NamedTuple):
 
 
 class PickledValue(NamedTuple):
-    """Anything else: pickled, or else as text."""
+    """Any other value, pickled if possible, and as text."""
 
     pickled: bytes | None
     text: str
 
 
 def encode(event: tuple[Any, ...], test: Any = None) -> tuple[Any, ...]:
-    """Make an event of a result fit for a pipe; `test` is the one that it is about."""
-    return tuple(item if type(item) in _PLAIN else _encode(item, test) for item in event)
+    """Encode an event of a result for the pipe; `test` is the test that it is about."""
+    return tuple(item if type(item) in _PRIMITIVES else _encode(item, test) for item in event)
 
 
 def decode(event: tuple[Any, ...], test: Any = None) -> tuple[Any, ...]:
-    """Return an event as a result is to be told it."""
+    """Decode an event for a result."""
     return tuple(_decode(item, test) for item in event)
 
 
@@ -73,51 +89,51 @@ def exc_info(error: BaseException) -> ExcInfo:
 
 
 def _encode(item: Any, test: Any) -> Any:
-    if isinstance(item, Caught):
-        return item.raised
+    if isinstance(item, EncodedExcInfo):
+        return item.encoded
     if isinstance(item, tuple) and len(item) == 3 and isinstance(item[1], BaseException):
-        return _raised(cast("ExcInfo", item), test)
+        return _pickle_exception(cast("ExcInfo", item), test)
     if isinstance(item, _SubTest):
         message, parameters = item._message, dict(item.params)
         return SubTest(
-            # unittest's mark for there being none is told by its identity.
+            # unittest compares its sentinel by identity.
             None if message is _subtest_msg_sentinel else str(message),
-            _pickled(parameters),
+            _pickle_if_possible(parameters),
             {name: repr(value) for name, value in parameters.items()},
         )
-    return PickledValue(_pickled(item), str(item))
+    return PickledValue(_pickle_if_possible(item), str(item))
 
 
-def _raised(
+def _pickle_exception(
     err: ExcInfo, test: Any, *, output: str = "", with_locals: bool = False
 ) -> PickledException:
-    kind, error, tb = err
+    exc_type, error, tb = err
     hide_frames(error)
-    before, about = error.__traceback__, test or _ErrorHolder("")
-    is_failure = issubclass(kind, _failure_exception(test))
-    # The frames that unittest leaves out: only here can it tell which those are.
-    shown = TestResult()._clean_tracebacks(kind, error, tb, about)  # type: ignore[attr-defined]
-    # Frozen data classes refuse assignments.
+    original, case = error.__traceback__, test or _ErrorHolder("")
+    is_failure = issubclass(exc_type, _failure_exception(test))
+    # Remove unittest's frames here: only this process knows which they are.
+    shown = TestResult()._clean_tracebacks(exc_type, error, tb, case)  # type: ignore[attr-defined]
+    # Not by assignment, which frozen dataclasses refuse.
     error.with_traceback(shown)
     try:
         return PickledException(
-            pickled(error, with_locals=with_locals),
-            pickled_for_any(error, with_locals=with_locals),
+            pickle_exactly(error, with_locals=with_locals),
+            pickle_portably(error, with_locals=with_locals),
             is_failure,
             output,
         )
     finally:
-        # Another test may raise the same one.
-        error.with_traceback(before)
+        # Another test may raise the same object.
+        error.with_traceback(original)
 
 
 def _failure_exception(test: Any) -> type[BaseException]:
     return getattr(test, "failureException", None) or AssertionError
 
 
-def _pickled(value: object) -> bytes | None:
-    """Return what can be read back, if it can."""
-    # Whatever a class of the project's own may raise.
+def _pickle_if_possible(value: object) -> bytes | None:
+    """Pickle a value; return None if it cannot be unpickled."""
+    # Classes of the project may raise anything.
     with suppress(Exception):
         pickled = pickle.dumps(value)
         pickle.loads(pickled)  # noqa: S301
@@ -127,54 +143,54 @@ def _pickled(value: object) -> bytes | None:
 
 def _decode(item: Any, test: Any) -> Any:
     if isinstance(item, PickledException):
-        return _decode_raised(item, test)
+        return _unpickle_exception(item, test)
     if isinstance(item, SubTest):
-        parameters: Any = {name: Text(text) for name, text in item.texts.items()}
+        parameters: Any = {name: ReprText(text) for name, text in item.texts.items()}
         with suppress(Exception):
             parameters = pickle.loads(item.pickled or b"")  # noqa: S301
         message = _subtest_msg_sentinel if item.message is None else item.message
         return _SubTest(test or TestCase(), message, parameters)
     if isinstance(item, PickledValue):
-        # It may be of a class that only a worker has.
+        # Its class may not be importable in this process.
         with suppress(Exception):
             return pickle.loads(item.pickled or b"")  # noqa: S301
         return item.text
     return item
 
 
-def _decode_raised(raised: PickledException, test: Any) -> ExcInfo:
+def _unpickle_exception(encoded: PickledException, test: Any) -> ExcInfo:
     try:
-        error = pickle.loads(raised.pickled or raised.plain)  # noqa: S301
+        error = pickle.loads(encoded.exact or encoded.portable)  # noqa: S301
     except Exception:
-        error = pickle.loads(raised.plain)  # noqa: S301
-    if raised.output:
-        error.__notes__ = [*notes_of(error), raised.output]
-    kind, failure = type(error), _failure_exception(test)
-    if raised.is_failure and not issubclass(kind, failure):
-        kind = named(failure, kind.__module__, kind.__qualname__)
-    return kind, error, error.__traceback__
+        error = pickle.loads(encoded.portable)  # noqa: S301
+    if encoded.output:
+        error.__notes__ = [*notes_of(error), encoded.output]
+    exc_type, failure = type(error), _failure_exception(test)
+    if encoded.is_failure and not issubclass(exc_type, failure):
+        exc_type = exception_class(failure, exc_type.__module__, exc_type.__qualname__)
+    return exc_type, error, error.__traceback__
 
 
 def hide_frames(error: BaseException) -> None:
-    """Take them out of the tracebacks of an exception, of those that led to it and of its group.
+    """Remove this package's hidden frames from an exception, its causes and its group.
 
-    They are marked as for pytest, by a local variable `__tracebackhide__`.
+    As in pytest, the local variable `__tracebackhide__` marks a hidden frame.
     """
     seen = set()
-    found: list[BaseException | None] = [error]
-    while found:
-        one = found.pop()
-        if one is None or id(one) in seen:
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
             continue
-        seen.add(id(one))
-        tb = one.__traceback__
+        seen.add(id(current))
+        tb = current.__traceback__
         while tb is not None:
             while tb.tb_next is not None and _is_hidden(tb.tb_next):
                 tb.tb_next = tb.tb_next.tb_next
             tb = tb.tb_next
-        found += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            found += one.exceptions
+        pending += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            pending += current.exceptions
 
 
 def _is_hidden(tb: TracebackType) -> bool:

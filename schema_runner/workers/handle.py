@@ -1,4 +1,4 @@
-"""The processes of workers: how they are started, and what the run holds of each."""
+"""Start worker processes, and keep the main process's state of each."""
 
 import multiprocessing
 import pickle
@@ -17,145 +17,152 @@ from .. import forks
 from ..database.worker_database import WorkerCreation
 from ..scheduling.queue import Part
 from .pipes import Receiver, Sender
-from .process import work
+from .process import run_worker
 from .protocol import Pipes, RunPart, WorkerConfig
-from .sigterm import held_for_a_child
+from .sigterm import block_signals
 from .timeouts import GRACE
 
-# What a worker does about a time limit comes before the run does, also on a busy machine.
-_MARGIN = 2.0
+# Seconds that the main process waits beyond `GRACE`, so that the worker acts on its timeout first,
+# even on a busy machine.
+_TIMEOUT_MARGIN = 2.0
 
 
 @dataclass(slots=True)
 class WorkerHandle:
-    """A process as the run knows it, `started` at a time of the monotonic clock.
+    """The main process's side of a worker process.
 
-    `parts` are those it has been given, the first under way; the last `stage` of them it has come
-    to.
+    `started`: monotonic time.
+    `parts`: the parts assigned to the worker; it is running the first.
+    `stage`: the highest stage among the parts assigned so far.
     """
 
     number: int
     process: Any
-    orders: Connection
+    commands: Connection
     reports: Connection
-    bell: Connection
+    wakeup: Connection
     is_replacement: bool
     started: float
     sender: Sender = field(init=False)
     receiver: Receiver = field(init=False)
-    words: Receiver = field(init=False)
+    wakeup_receiver: Receiver = field(init=False)
     parts: deque[Part] = field(default_factory=deque)
-    # Of the part under way: whether its class is being set up, or has been; its tests.
-    has_entered: bool = False
-    begun: int | None = None
+    # The current part: whether its set-up has started, and the positions of the running test and
+    # of the finished ones.
+    has_started_part: bool = False
+    running: int | None = None
     finished: set[int] = field(default_factory=set)
-    # How many seconds its tests have taken.
-    tested: float = 0.0
+    # Seconds spent in the tests of the current part.
+    test_time: float = 0.0
     stage: int = 0
     is_ready: bool = False
     creates_database: bool = False
-    is_told_to_stop: bool = False
-    is_gone: bool = False
-    deadline: float | None = None
-    # When it is killed unless it says more, by the time limit of what it is at.
-    allowed_until: float | None = None
+    is_stopping: bool = False
+    is_exiting: bool = False
+    exit_deadline: float | None = None
+    # Monotonic time at which the worker is killed for exceeding a timeout.
+    timeout_deadline: float | None = None
     is_overdue: bool = False
     is_killed: bool = False
-    # What it has said before its end, in words of its own, or with its time limit over.
-    why: str = ""
-    last_words: str = ""
+    # What the worker reported before it exited: its error, or the stacks of its threads.
+    error: str = ""
+    thread_dump: str = ""
 
     def __post_init__(self) -> None:
-        self.sender = Sender(self.orders, waits=False)
+        self.sender = Sender(self.commands, blocking=False)
         self.receiver = Receiver(self.reports)
-        self.words = Receiver(self.bell)
+        self.wakeup_receiver = Receiver(self.wakeup)
 
     @property
-    def ends(self) -> list[Connection]:
-        return [self.orders, self.reports, self.bell]
+    def pipe_ends(self) -> list[Connection]:
+        return [self.commands, self.reports, self.wakeup]
 
     def part(self, key: int) -> Part:
         return next(part for part in self.parts if part.key == key)
 
-    def enter(self) -> None:
-        """Note that it has come to its first part."""
-        self.has_entered, self.begun, self.finished, self.tested = True, None, set(), 0.0
+    def start_part(self) -> None:
+        """Record that the worker has started its first part."""
+        self._reset_part(has_started=True)
 
-    def leave(self) -> None:
-        """Note that it is through with that."""
+    def finish_part(self) -> None:
+        """Record that the worker has finished its first part."""
         self.parts.popleft()
-        self.has_entered, self.begun, self.finished, self.tested = False, None, set(), 0.0
+        self._reset_part(has_started=False)
+
+    def _reset_part(self, *, has_started: bool) -> None:
+        self.has_started_part = has_started
+        self.running, self.finished, self.test_time = None, set(), 0.0
 
     @property
-    def is_late(self) -> bool:
-        """Whether it should have ended by now."""
-        return self.deadline is not None and time.monotonic() > self.deadline
+    def is_past_deadline(self) -> bool:
+        """Whether the process should have exited by now."""
+        return self.exit_deadline is not None and time.monotonic() > self.exit_deadline
 
-    def limit(self, seconds: float | None) -> None:
-        """Note that it allows itself so many seconds from now on; None for no limit."""
-        self.allowed_until = None
+    def set_timeout(self, seconds: float | None) -> None:
+        """Record the timeout of what the worker does next, in seconds; None for no timeout."""
+        self.timeout_deadline = None
         if seconds is not None:
-            self.allowed_until = time.monotonic() + seconds + GRACE + _MARGIN
+            self.timeout_deadline = time.monotonic() + seconds + GRACE + _TIMEOUT_MARGIN
 
     @property
-    def is_late_for_limit(self) -> bool:
-        """Whether it has ended because of a time limit."""
-        return bool(self.last_words) or self.is_overdue
+    def has_timed_out(self) -> bool:
+        """Whether the process ended because of a timeout."""
+        return bool(self.thread_dump) or self.is_overdue
 
     @property
-    def is_beginning(self) -> bool:
-        """Whether it has a part of which no test has begun."""
-        return bool(self.parts) and self.begun is None and not self.finished
+    def is_before_first_test(self) -> bool:
+        """Whether no test of the current part has started."""
+        return bool(self.parts) and self.running is None and not self.finished
 
     @property
-    def bells(self) -> list[Any]:
-        """What becomes ready when there is something to see to."""
-        rings = [] if self.words.is_at_end else [self.bell]
-        return [*rings, self.process.sentinel]
+    def waitables(self) -> list[Any]:
+        """The objects for `multiprocessing.connection.wait`."""
+        waitables = [] if self.wakeup_receiver.is_at_eof else [self.wakeup]
+        return [*waitables, self.process.sentinel]
 
     @property
-    def is_cut_off(self) -> bool:
-        """Whether nothing can come from it any more."""
-        return self.words.is_at_end or self.receiver.is_at_end
+    def is_disconnected(self) -> bool:
+        """Whether the worker has closed a pipe, so that no more messages can arrive."""
+        return self.wakeup_receiver.is_at_eof or self.receiver.is_at_eof
 
-    def listen(self) -> list[Any]:
-        """Return the messages that have come."""
-        heard = self.words.read_bytes().decode(errors="replace")
-        # What rings the bell comes before.
-        self.last_words += heard if self.last_words else heard.lstrip(".")
+    def receive(self) -> list[Any]:
+        """Return the messages that have arrived."""
+        text = self.wakeup_receiver.read_bytes().decode(errors="replace")
+        # Wake-ups, single dots, come before the stacks.
+        self.thread_dump += text if self.thread_dump else text.lstrip(".")
         return [message for messages in self.receiver.receive() for message in messages]
 
     @property
     def unfinished(self) -> list[int]:
-        """The tests of the part under way that have not begun."""
+        """The positions of the tests in the current part that have not started."""
         part = self.parts[0]
-        return [p for p in part.positions if p != self.begun and p not in self.finished]
+        return [p for p in part.positions if p != self.running and p not in self.finished]
 
     @property
     def cause(self) -> str:
-        """What became of a process that has ended, as what follows its name."""
-        if self.last_words:
-            return f"was ended: it did not heed its time limit. Its threads:\n\n{self.last_words}"
+        """Why the process ended, as a predicate: "ended with exit code 3."."""
+        if self.thread_dump:
+            return f"ignored its timeout and was terminated. Its threads:\n\n{self.thread_dump}"
         if self.is_overdue:
             return (
-                "was ended: it did not heed its time limit. It could not say what its threads "
-                "were at, as a process that is stopped (SIGSTOP)."
+                "ignored its timeout and was killed. It did not report its threads; it may have "
+                "been stopped (SIGSTOP)."
             )
-        if self.why:
-            return f"broke off.\n\n{self.why}"
+        if self.error:
+            return f"failed.\n\n{self.error}"
         code: int = self.process.exitcode
         if code >= 0:
             return f"ended with exit code {code}."
-        names = {int(one): one.name for one in signal.Signals}
-        return f"was killed by signal {-code} ({names.get(-code, 'without a name')})."
+        names = {int(number): number.name for number in signal.Signals}
+        return f"was killed by signal {-code} ({names.get(-code, 'unknown')})."
 
-    def tell(self, message: object) -> None:
+    def send(self, message: object) -> None:
         with suppress(OSError):
-            # Nobody reads it where the process has died, which shows soon.
+            # If the process has died, the sentinel will report it.
             self.sender.send(message)
 
     def flush(self) -> None:
-        """Send what it had no room for."""
+        """Send what did not fit into the pipe before."""
         with suppress(OSError):
             self.sender.flush()
 
@@ -164,79 +171,81 @@ class WorkerHandle:
         self.process.kill()
 
     def close(self) -> None:
-        """Free what it has here; kill it first if it is alive."""
+        """Release the process and its pipes; kill the process first if it is alive."""
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
-        for end in self.ends:
-            end.close()
+        for pipe_end in self.pipe_ends:
+            pipe_end.close()
         self.process.close()
 
 
 class WorkerPool:
-    """Starts workers, and gives them what they need from the run.
+    """Starts worker processes, and does for them what only the main process can.
 
-    `assigned` is for worker 1, and the same for the others but for their numbers; `tests` lists
-    the test cases of each subsuite. `announced` has the aliases whose fallback is in the log.
+    `config`: the configuration of worker 1; other workers differ only in their number.
+    `tests`: the test cases of each subsuite.
+    `logged_fallbacks`: the aliases whose fallback to databases has been logged.
     """
 
-    def __init__(self, assigned: WorkerConfig, tests: Sequence[Sequence[Any]]) -> None:
-        self._assigned = assigned
+    def __init__(self, config: WorkerConfig, tests: Sequence[Sequence[Any]]) -> None:
+        self._config = config
         self._tests = tests
-        self.announced: set[str] = set()
-        self._is_forked = assigned.main is not None or multiprocessing.get_start_method() == "fork"
+        self.logged_fallbacks: set[str] = set()
+        self._is_forked = config.main is not None or multiprocessing.get_start_method() == "fork"
         if not self._is_forked:
             from multiprocessing import resource_tracker
 
-            # Started later, it would unblock signals that are held for a worker.
+            # If started later, it would unblock the signals that `block_signals` blocks.
             resource_tracker.ensure_running()
 
-    def outside(self) -> "WorkerPool":
-        """Return one of processes that look to their tests like this one, and not like workers."""
-        assigned = self._assigned._replace(main=multiprocessing.current_process())
-        return WorkerPool(assigned, self._tests)
+    def as_main_process(self) -> "WorkerPool":
+        """Return a pool whose processes look like the main process to their tests."""
+        config = self._config._replace(main=multiprocessing.current_process())
+        return WorkerPool(config, self._tests)
 
     @property
-    def keeps_places(self) -> bool:
-        """Whether what workers make is for later runs too."""
-        return self._assigned.keepdb
+    def keeps_schemas(self) -> bool:
+        """Whether schemas are kept for later runs."""
+        return self._config.keepdb
 
     def start(self, number: int, *, is_replacement: bool) -> WorkerHandle:
-        """Start a process."""
-        assigned = self._assigned._replace(number=number, is_replacement=is_replacement)
+        """Start a worker process."""
+        config = self._config._replace(number=number, is_replacement=is_replacement)
         if self._is_forked:
-            assigned = assigned._replace(subsuites=[list(tests) for tests in self._tests])
-        orders, send = multiprocessing.Pipe(duplex=False)
-        receive, reports = multiprocessing.Pipe(duplex=False)
-        listen, bell = multiprocessing.Pipe(duplex=False)
-        # Else no pipe would come to its end as long as another worker has it too.
-        for end in (send, receive, listen):
-            forks.let_go(end, Connection.close)
+            config = config._replace(subsuites=[list(tests) for tests in self._tests])
+        commands, command_end = multiprocessing.Pipe(duplex=False)
+        report_end, reports = multiprocessing.Pipe(duplex=False)
+        wakeup_end, wakeup = multiprocessing.Pipe(duplex=False)
+        ends = command_end, report_end, wakeup_end
+        # A pipe reaches EOF only when no other worker has inherited it.
+        for end in ends:
+            forks.close_in_child(end, Connection.close)
         context: Any = multiprocessing.get_context("fork" if self._is_forked else None)
         process = context.Process(
-            target=work,
-            args=(assigned, Pipes(orders, reports, bell)),
+            target=run_worker,
+            args=(config, Pipes(commands, reports, wakeup)),
             name=f"worker {number}",
-            # They end with the run.
+            # multiprocessing terminates it when the main process exits.
             daemon=True,
         )
         started = time.monotonic()
-        with held_for_a_child():
+        with block_signals():
             process.start()
-        for end in (orders, reports, bell):
+        for end in (commands, reports, wakeup):
             end.close()
-        return WorkerHandle(number, process, send, receive, listen, is_replacement, started)
+        return WorkerHandle(number, process, *ends, is_replacement, started)
 
-    def order(self, part: Part) -> RunPart:
-        """Return what to send for a part; raise what its tests raise that cannot be pickled."""
+    def command_for(self, part: Part) -> RunPart:
+        """Return the command that runs a part; raise if its tests cannot be pickled."""
         if self._is_forked:
             return RunPart(part, None)
         tests = self._tests[part.subsuite]
         return RunPart(part, pickle.dumps([tests[position] for position in part.positions]))
 
-    def renew(self, number: int) -> None:
-        """Make again for a number whose process has died what the next cannot make itself."""
-        used = self._assigned.used_aliases
+    def prepare_replacement(self, number: int) -> None:
+        """Recreate what the replacement of a dead worker needs and cannot create itself."""
+        used = self._config.used_aliases
         for alias in connections if used is None else used:
             connection = connections[alias]
             creation = connection.creation
@@ -245,14 +254,14 @@ class WorkerPool:
             elif not connection.settings_dict["TEST"]["MIRROR"]:
                 creation._clone_test_db(str(number), verbosity=0, keepdb=False)  # type: ignore[attr-defined]
 
-    def count(self, own_databases: dict[str, str]) -> None:
-        """Count the databases that a worker has made for some classes, by alias, and dropped."""
+    def record_own_databases(self, own_databases: dict[str, str]) -> None:
+        """Count the databases that a worker created for `own_database` classes, by alias."""
         for alias, name in own_databases.items():
             creation: Any = connections[alias].creation
             creation.count_database(name)
 
-    def settle(self, number: int, places: dict[str, tuple[str, str]]) -> None:
-        """Note where a worker is that has made its places itself."""
-        for alias, (database, schema) in places.items():
+    def record_locations(self, number: int, locations: dict[str, tuple[str, str]]) -> None:
+        """Record the database and schema that a worker has created, by alias."""
+        for alias, (database, schema) in locations.items():
             creation: Any = connections[alias].creation
             creation.record_location(number, database=database, schema=schema)

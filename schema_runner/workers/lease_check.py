@@ -1,4 +1,4 @@
-"""What a run must not lose while its tests are run, looked at between them."""
+"""Checks of the run's leases between tests."""
 
 from collections.abc import Collection
 from typing import Any, Protocol
@@ -8,27 +8,27 @@ from ..errors import WorkerError
 from .exceptions import exc_info
 
 
-def end_for(result: Any, why: str, *, where: str = "the run") -> None:
-    """Tell of what keeps the run from going on, as an error, and have no more tests begin."""
-    result.addError(_ErrorHolder(where), exc_info(WorkerError(why)))
+def stop_with_error(result: Any, message: str, *, name: str = "the run") -> None:
+    """Add an error to the result, and start no more tests."""
+    result.addError(_ErrorHolder(name), exc_info(WorkerError(message)))
     result.stop()
 
 
 class LeaseCheck(Protocol):
-    """What the process of the run looks after, such as the leases of its databases."""
+    """Watches the leases of the run's databases."""
 
-    def files(self) -> Collection[int]:
-        """Return the descriptors that can be read once there is something to see to."""
+    def fds(self) -> Collection[int]:
+        """Return file descriptors that become readable when a check is due."""
 
-    def heed(self) -> str | None:
-        """See to it; return why the run cannot go on, once it cannot."""
+    def check(self) -> str | None:
+        """Recover lost leases; return an error message if the run cannot continue."""
 
 
 class NoLeases:
-    """Nothing that can be lost."""
+    """A check without leases, which always succeeds."""
 
-    def files(self) -> Collection[int]:
+    def fds(self) -> Collection[int]:
         return ()
 
-    def heed(self) -> None:
+    def check(self) -> None:
         return None

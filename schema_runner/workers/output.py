@@ -1,4 +1,4 @@
-"""Output of tests: log lines between it, and the SQL of --debug-sql."""
+"""Output of results: unfinished lines, and the SQL of --debug-sql."""
 
 import io
 import logging
@@ -9,18 +9,18 @@ from typing import Any
 from django.test.runner import DebugSQLTextTestResult
 
 
-class Lines:
-    """Follows what a result writes, to end its line before something else is shown."""
+class LineTracker:
+    """Tracks whether a result has written an unfinished line, and ends it before other output."""
 
     def __init__(self) -> None:
         self._stream: Any = None
         self._is_begun = False
 
     @contextmanager
-    def follow(self, result: Any) -> Iterator[None]:
-        """Follow a result, if it writes to a stream."""
+    def track(self, result: Any) -> Iterator[None]:
+        """Track the output of a result that writes to a stream."""
         stream: Any = getattr(result, "stream", None)
-        # That in unittest's decorator: some results write to it past that.
+        # The stream inside unittest's decorator: some results write to it directly.
         stream = getattr(stream, "stream", stream)
         write = getattr(stream, "write", None)
         if not hasattr(stream, "__dict__") or write is None:
@@ -38,21 +38,21 @@ class Lines:
         finally:
             self._stream, stream.write = None, write
 
-    def end(self) -> None:
-        """End the line that was begun, if one was."""
+    def end_line(self) -> None:
+        """End the current line if it is unfinished."""
         if self._stream is not None and self._is_begun:
             self._stream.write("\n")
             self._stream.flush()
 
 
-# What a worker tells of the SQL of a test: an event beside those of unittest's results.
-EVENT = "addSQL"
+# The event with the SQL of a test, in addition to those of Django's RemoteTestResult.
+SQL_EVENT = "addSQL"
 
 
 class SqlLog:
-    """Records what Django's result would, where there is only one for each worker.
+    """Records the SQL of each test, as Django's DebugSQLTextTestResult does.
 
-    Where it `shows_all` that is told of tests that pass, too.
+    `shows_all`: report the SQL of passing tests too.
     """
 
     def __init__(self, *, shows_all: bool) -> None:
@@ -62,8 +62,8 @@ class SqlLog:
         result.startTest(None)
         self._recorder = result
 
-    def begin(self) -> None:
-        """Forget what there was."""
+    def clear(self) -> None:
+        """Discard the recorded SQL."""
         self._recorder.stopTest(None)
         self._recorder.startTest(None)
 
@@ -76,10 +76,10 @@ def wants_sql(result: Any) -> bool:
     return isinstance(result, DebugSQLTextTestResult)
 
 
-def show_sql(result: Any, text: str) -> None:
-    """Make a result show this SQL with the next event."""
+def set_sql(result: Any, text: str) -> None:
+    """Set the SQL that a result shows with the next event."""
     stream = io.StringIO(text)
-    # That of Django 5.2; can go with it.
+    # Only Django 5.2 reads this attribute.
     result.debug_sql_stream = stream
     if getattr(result, "handler", None) is None:
         result.handler = logging.StreamHandler(stream)

@@ -1,4 +1,4 @@
-"""Exceptions in a pipe, so that they are shown at its other end as they would have been here."""
+"""Pickling of exceptions, so that they look the same in another process."""
 
 import ast
 import io
@@ -15,8 +15,8 @@ from tblib.pickling_support import pickle_exception  # type: ignore[import-untyp
 from ..errors import WorkerError
 
 
-class Text:
-    """Stands for a value that is shown like this."""
+class ReprText:
+    """A value with the given `repr()`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -25,27 +25,27 @@ class Text:
         return self._text
 
 
-def pickled(error: BaseException, *, with_locals: bool) -> bytes | None:
-    """Pickle an exception with its traceback; None if it would not be the same again."""
+def pickle_exactly(error: BaseException, *, with_locals: bool) -> bytes | None:
+    """Pickle an exception with its traceback; return None if it would not look the same."""
     with suppress(Exception):
-        data = _dumps(error, is_plain=False, with_locals=with_locals)
-        # Some lose their arguments, or the object in which a misspelt name was looked for.
-        if _shown(pickle.loads(data)) == _shown(error):  # noqa: S301
+        data = _dumps(error, is_portable=False, with_locals=with_locals)
+        # Some lose their arguments, or the object of an AttributeError, which suggestions need.
+        if _rendered(pickle.loads(data)) == _rendered(error):  # noqa: S301
             return data
     return None
 
 
-def _shown(error: BaseException) -> TracebackException:
-    """Return what is shown of an exception but for lines of code, which take long to mark."""
+def _rendered(error: BaseException) -> TracebackException:
+    """Render an exception without its source lines, which are slow to annotate."""
     return TracebackException.from_exception(error, lookup_lines=False)
 
 
-def pickled_for_any(error: BaseException, *, with_locals: bool) -> bytes:
-    """Pickle it as one that is shown like it, and that any process can read."""
+def pickle_portably(error: BaseException, *, with_locals: bool) -> bytes:
+    """Pickle an exception that looks like `error` and that any process can unpickle."""
     try:
-        return _dumps(error, is_plain=True, with_locals=with_locals)
+        return _dumps(error, is_portable=True, with_locals=with_locals)
     except Exception:
-        # A chain of exceptions may be too long.
+        # For example if the chain of exceptions is too long.
         return pickle.dumps(WorkerError("".join(traceback.format_exception(error))))
 
 
@@ -56,69 +56,69 @@ def _dumps(error: BaseException, **how: bool) -> bytes:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles exceptions with their tracebacks; as what any process can read if it `is_plain`."""
+    """Pickles exceptions with tracebacks; if `is_portable`, so that any process can unpickle."""
 
-    def __init__(self, file: io.BytesIO, *, is_plain: bool, with_locals: bool) -> None:
+    def __init__(self, file: io.BytesIO, *, is_portable: bool, with_locals: bool) -> None:
         super().__init__(file)
-        self._is_plain = is_plain
+        self._is_portable = is_portable
         self._with_locals = with_locals
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, TracebackType):
-            return _traceback, (_frames(obj, with_locals=self._with_locals),)
+            return _build_traceback, (_describe_frames(obj, with_locals=self._with_locals),)
         if not isinstance(obj, BaseException):
             return NotImplemented
-        return _reduced(obj) if self._is_plain else pickle_exception(obj)
+        return _reduce_portably(obj) if self._is_portable else pickle_exception(obj)
 
 
-def _reduced(error: BaseException) -> tuple[Any, ...]:
-    """Tell pickle to make an exception anew, or one that is shown like it."""
-    kind, text = type(error), str(_shown(error))
-    base = next(one for one in kind.__mro__ if one.__module__ == "builtins")
+def _reduce_portably(error: BaseException) -> tuple[Any, ...]:
+    """Reduce an exception to a built-in one, or to a stand-in that looks like it."""
+    exc_type, text = type(error), str(_rendered(error))
+    base = next(base for base in exc_type.__mro__ if base.__module__ == "builtins")
     arguments: tuple[Any, ...] = ()
     if isinstance(error, BaseExceptionGroup):
         arguments = (error.message, error.exceptions)
-    elif base is kind and _is_plain(reduced := error.__reduce__()[1]):
+    elif base is exc_type and _is_marshallable(reduced := error.__reduce__()[1]):
         arguments = cast("tuple[Any, ...]", reduced)
     state = (
         *(error.__cause__, error.__context__, error.__suppress_context__),
         *(error.__traceback__, [str(note) for note in notes_of(error)]),
     )
-    if base is kind and arguments and str(kind(*arguments)) == text:
-        return kind, arguments, state, None, None, _set_state
+    if base is exc_type and arguments and str(exc_type(*arguments)) == text:
+        return exc_type, arguments, state, None, None, _set_state
     if issubclass(base, SyntaxError):
-        # It would be shown with the line that it is about.
+        # A SyntaxError would also show the source line that it is about.
         base = Exception
-    names = (str(kind.__module__), kind.__qualname__)
-    return _stand_in, (base, *names, text, arguments), state, None, None, _set_state
+    names = (str(exc_type.__module__), exc_type.__qualname__)
+    return _create_stand_in, (base, *names, text, arguments), state, None, None, _set_state
 
 
 def notes_of(error: BaseException) -> list[Any]:
-    """List the notes of an exception as they are shown; a test may have set anything."""
+    """Return the notes of an exception as a list; a test may have set `__notes__` to anything."""
     notes = getattr(error, "__notes__", None)
     if isinstance(notes, list | tuple):
         return [*notes]
     return [] if notes is None else [repr(notes)]
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value is made of builtin types alone, which any process can read."""
+def _is_marshallable(value: Any) -> bool:
+    """Whether a value consists of built-in types, which any process can unpickle."""
     with suppress(ValueError):
         return bool(marshal.dumps(value))
     return False
 
 
-def _stand_in(
+def _create_stand_in(
     base: type[BaseException], module: str, name: str, text: str, arguments: tuple[Any, ...]
 ) -> BaseException:
-    """Return an exception that is shown as one of a class that this process does not have."""
-    kind = named(base, module, name)
-    kind.__str__ = lambda _: text  # type: ignore[method-assign]
-    return kind.__new__(kind, *arguments)
+    """Create an exception that looks like one of a class that this process cannot import."""
+    exc_type = exception_class(base, module, name)
+    exc_type.__str__ = lambda _: text  # type: ignore[method-assign]
+    return exc_type.__new__(exc_type, *arguments)
 
 
-def named(base: type[BaseException], module: str, name: str) -> type[BaseException]:
-    """Return a class of exceptions that is shown with this name."""
+def exception_class(base: type[BaseException], module: str, name: str) -> type[BaseException]:
+    """Create an exception class with this name."""
     attributes = {"__module__": module, "__qualname__": name}
     return type(name.rpartition(".")[2], (base,), attributes)
 
@@ -131,28 +131,35 @@ def _set_state(error: BaseException, state: tuple[Any, ...]) -> None:
         error.add_note(note)
 
 
-def _frames(tb: TracebackType, *, with_locals: bool) -> list[tuple[Any, ...]]:
-    """List where the frames of a traceback are, as `_traceback` takes them."""
+def _describe_frames(tb: TracebackType, *, with_locals: bool) -> list[tuple[Any, ...]]:
+    """Describe the frames of a traceback, for `_build_traceback`."""
     nothing = BaseException()
-    shown = TracebackException(
+    stack_summary = TracebackException(
         BaseException, nothing, tb, lookup_lines=False, capture_locals=with_locals
     )
     return [
         (
-            *(one.filename, one.name, one.lineno, one.end_lineno, one.colno, one.end_colno),
-            one.locals,
+            *(
+                frame.filename,
+                frame.name,
+                frame.lineno,
+                frame.end_lineno,
+                frame.colno,
+                frame.end_colno,
+            ),
+            frame.locals,
         )
-        for one in shown.stack
+        for frame in stack_summary.stack
     ]
 
 
-def _traceback(frames: list[tuple[Any, ...]]) -> TracebackType | None:
-    """Return a traceback that is shown like one with these frames, with marks below the code.
+def _build_traceback(frames: list[tuple[Any, ...]]) -> TracebackType | None:
+    """Build a traceback that looks like one with these frames.
 
-    Those that `tblib` makes know lines alone.
+    Unlike tblib's, it has columns, so that Python underlines the code.
     """
     tb: TracebackType | None = None
-    for filename, name, line, end_line, column, end_column, shown in reversed(frames):
+    for filename, name, line, end_line, column, end_column, local_texts in reversed(frames):
         has_columns = column is not None and end_column is not None
         missing = ast.Name(
             " ",
@@ -164,7 +171,7 @@ def _traceback(frames: list[tuple[Any, ...]]) -> TracebackType | None:
         )
         code = compile(ast.Expression(missing), filename, "eval").replace(co_name=name)
         try:
-            values = {variable: Text(text) for variable, text in (shown or {}).items()}
+            values = {variable: ReprText(text) for variable, text in (local_texts or {}).items()}
             eval(code, {}, values)  # noqa: S307
         except NameError as error:
             found = error.__traceback__ and error.__traceback__.tb_next

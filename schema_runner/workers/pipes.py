@@ -1,4 +1,4 @@
-"""Messages through a pipe, read in such a way that nobody's death can block the reader."""
+"""Messages through pipes whose reader never blocks, even if the writer dies."""
 
 import os
 import pickle
@@ -8,36 +8,36 @@ from collections import deque
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-# Before each message: its length in bytes.
-_LENGTH = struct.Struct("!Q")
-_READ = 1 << 16
-# How often a pipe is read at a time, at most: others are to have their turn.
-_READS = 64
-# How often somebody who waits looks, in seconds.
-_LOOK = 0.2
+# The length of the message that follows, in bytes.
+_HEADER = struct.Struct("!Q")
+_READ_SIZE = 1 << 16
+# Reads of one pipe before other pipes get their turn.
+_MAX_READS = 64
+# Seconds.
+_POLL_INTERVAL = 0.2
 
 
 class Sender:
-    """The end of a pipe that messages go into.
+    """The writing end of a pipe.
 
-    Unless it `waits` for room in the pipe, what does not fit is kept for the next `flush`: a
-    reader that is busy for long holds nobody up.
+    Unless it is `blocking`, data that does not fit into the pipe is kept for the next `flush`, so
+    that a busy reader does not delay the writer.
     """
 
-    def __init__(self, connection: Connection, *, waits: bool) -> None:
+    def __init__(self, connection: Connection, *, blocking: bool) -> None:
         self._connection = connection
         self._unsent = bytearray()
-        os.set_blocking(connection.fileno(), waits)
+        os.set_blocking(connection.fileno(), blocking)
 
     def send(self, message: object) -> int:
-        """Send what pickle can carry; return how many bytes that takes."""
+        """Pickle and send a message; return its size in bytes."""
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        self._unsent += _LENGTH.pack(len(data)) + data
+        self._unsent += _HEADER.pack(len(data)) + data
         self.flush()
-        return _LENGTH.size + len(data)
+        return _HEADER.size + len(data)
 
     def flush(self) -> None:
-        """Send what was kept; raise OSError where nobody can read it any more."""
+        """Send the data that was kept. Raises OSError if the reader has closed the pipe."""
         while self._unsent:
             try:
                 sent = os.write(self._connection.fileno(), self._unsent)
@@ -47,45 +47,44 @@ class Sender:
 
 
 class Receiver:
-    """The end of a pipe that messages come out of.
+    """The reading end of a pipe.
 
-    Reading never blocks, unlike `Connection.recv`: that waits for the rest of a message of which a
-    process has sent the beginning, and for the end of a pipe that a process of its own has still
-    open, though it be killed.
+    Reading never blocks. `Connection.recv` blocks if a killed process has sent half a message and
+    a process that it had forked keeps the pipe open.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._bytes = bytearray()
         self._messages: deque[Any] = deque()
-        self.is_at_end = False
-        # Whether a signal's handler has to leave this alone.
+        self.is_at_eof = False
+        # A signal handler must not read while this is set.
         self.is_reading = False
-        # A debugger may wait in a thread of its own.
+        # A debugger may wait for the terminal in another thread.
         self._lock = threading.RLock()
         os.set_blocking(connection.fileno(), False)
 
     def receive(self) -> list[Any]:
-        """Return the messages that have come in whole since the last time."""
+        """Return the complete messages that have arrived since the last call."""
         self._read()
         messages = list(self._messages)
         self._messages.clear()
         return messages
 
     def next(self) -> Any:
-        """Wait for one message; None at the end of the pipe."""
+        """Wait for a message and return it; None at EOF."""
         self._read()
-        while not self._messages and not self.is_at_end:
+        while not self._messages and not self.is_at_eof:
             self.wait()
             self._read()
         return self._messages.popleft() if self._messages else None
 
     def wait(self) -> None:
-        """Wait for more, but not for ever: a signal's handler may have read it meanwhile."""
-        wait([self._connection], _LOOK)
+        """Wait for data, for a short time only: a signal handler may have read it already."""
+        wait([self._connection], _POLL_INTERVAL)
 
-    def take(self, kind: type) -> Any:
-        """Return the first message of a kind that has come in, past others; None if none has."""
+    def pop_first(self, kind: type) -> Any:
+        """Remove and return the first message of a type, leaving others; None without one."""
         with self._lock:
             for message in self.peek():
                 if isinstance(message, kind):
@@ -94,12 +93,12 @@ class Receiver:
         return None
 
     def peek(self) -> list[Any]:
-        """Return the messages that have come in and leave them to be received."""
+        """Return the messages that have arrived, without removing them."""
         self._read()
         return list(self._messages)
 
     def read_bytes(self) -> bytes:
-        """Return what has come through a pipe of bytes."""
+        """Return the bytes that have arrived, for a pipe without messages."""
         self._fill()
         read = bytes(self._bytes)
         self._bytes.clear()
@@ -116,22 +115,22 @@ class Receiver:
 
     def _parse(self) -> None:
         start = 0
-        while len(self._bytes) >= start + _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._bytes, start)
-            end = start + _LENGTH.size + length
+        while len(self._bytes) >= start + _HEADER.size:
+            (length,) = _HEADER.unpack_from(self._bytes, start)
+            end = start + _HEADER.size + length
             if len(self._bytes) < end:
                 break
-            self._messages.append(pickle.loads(self._bytes[start + _LENGTH.size : end]))  # noqa: S301
+            self._messages.append(pickle.loads(self._bytes[start + _HEADER.size : end]))  # noqa: S301
             start = end
         del self._bytes[:start]
 
     def _fill(self) -> None:
-        for _ in range(_READS):
+        for _ in range(_MAX_READS):
             try:
-                data = os.read(self._connection.fileno(), _READ)
+                data = os.read(self._connection.fileno(), _READ_SIZE)
             except BlockingIOError:
                 return
             if not data:
-                self.is_at_end = True
+                self.is_at_eof = True
                 return
             self._bytes += data

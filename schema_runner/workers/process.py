@@ -1,4 +1,4 @@
-"""A worker process: it is set up, runs the parts that it is given, and cleans up."""
+"""A worker process: set up, run the assigned parts, clean up."""
 
 import multiprocessing
 import os
@@ -23,218 +23,222 @@ from ..flush.hooks import import_management
 from ..postgres import locks
 from ..search_path import programs
 from . import current
-from .current import end_with_parent, set_up_worker
+from .current import exit_with_parent, set_up_worker
 from .debugger import WorkerDebugger
 from .exceptions import exc_info
 from .output import SqlLog
 from .pipes import Receiver, Sender
 from .protocol import (
-    Creates,
-    Failed,
-    Gone,
+    CreatingDatabase,
+    DatabaseFallback,
+    Exiting,
+    LogLine,
     Pipes,
     Ready,
     RunPart,
-    Said,
     Stop,
-    UsesDatabases,
     WorkerConfig,
+    WorkerFailed,
 )
 from .reporter import Reporter
-from .results import part_suite, result_class
+from .results import part_suite_class, result_class
 from .sigterm import WorkerSignals
 
 
-def work(assigned: WorkerConfig, pipes: Pipes) -> None:
-    """Be a worker."""
+def run_worker(config: WorkerConfig, pipes: Pipes) -> None:
+    """Run a worker; the target of its process."""
     for end in pipes:
-        forks.let_go(end, Connection.close)
-    # Stock Django's workers are daemons, whose tests may start no processes.
+        forks.close_in_child(end, Connection.close)
+    # multiprocessing does not let daemonic processes start any, but tests may.
     multiprocessing.current_process().daemon = False
-    if assigned.main is not None:
-        # Without the thread that waits for the run's end, which a test could find.
-        current.look_like(assigned.main)
+    if config.main is not None:
+        # Without the thread that waits for the main process, which a test could notice.
+        current.impersonate(config.main)
     else:
-        end_with_parent()
-    if assigned.is_only_one or assigned.main is not None:
-        # For debuggers: nobody else reads what is typed in.
+        exit_with_parent()
+    if config.is_only_one or config.main is not None:
+        # multiprocessing has replaced it. No other process reads it, so debuggers can.
         with suppress(OSError):
             sys.stdin = os.fdopen(0, closefd=False)
-    if assigned.is_silent:
-        _silence()
-    worker = _Process(assigned, pipes)
-    worker.take_interrupts()
+    if config.is_silent:
+        _redirect_to_devnull()
+    worker = _WorkerProcess(config, pipes)
+    worker.install_interrupt_handler()
     worker.signals.handle()
-    with worker.debugger.follow():
+    with worker.debugger.install():
         worker.run()
 
 
-def _silence() -> None:
-    """Let nothing be seen of what tests print, or programs that they start; they read nothing."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+def _redirect_to_devnull() -> None:
+    """Redirect standard input and output to /dev/null, also for programs that tests start."""
+    devnull = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
-        os.dup2(nowhere, number)
-    os.close(nowhere)
+        os.dup2(devnull, number)
+    os.close(devnull)
 
 
-class _Process:
-    def __init__(self, assigned: WorkerConfig, pipes: Pipes) -> None:
-        self._assigned = assigned
-        self._part_suite = part_suite(assigned.suite_class)
-        self._orders = Receiver(pipes.orders)
+class _WorkerProcess:
+    def __init__(self, config: WorkerConfig, pipes: Pipes) -> None:
+        self._config = config
+        self._part_suite_class = part_suite_class(config.suite_class)
+        self._commands = Receiver(pipes.commands)
         self._is_ready = False
-        self.signals = WorkerSignals(self._orders, self._is_stopped)
+        self.signals = WorkerSignals(self._commands, self._is_stopped)
         self._reporter = Reporter(
-            Sender(pipes.reports, waits=True),
-            pipes.bell,
-            time_limit=assigned.settings.test_timeout,
+            Sender(pipes.reports, blocking=True),
+            pipes.wakeup,
+            default_timeout=config.settings.test_timeout,
             is_stopped=self._is_stopped,
         )
-        self.debugger = WorkerDebugger(self._reporter, self._orders, assigned)
+        self.debugger = WorkerDebugger(self._reporter, self._commands, config)
 
-    def take_interrupts(self) -> None:
-        """Leave Ctrl-C, which reaches all processes of a terminal, to the run or a debugger."""
-        if self._assigned.main is None:
-            forks.handle(signal.SIGINT, self.debugger.heed_interrupt)
+    def install_interrupt_handler(self) -> None:
+        """Leave Ctrl-C, which reaches all processes, to the main process or a debugger."""
+        if self._config.main is None:
+            forks.handle_signal(signal.SIGINT, self.debugger.handle_interrupt)
 
     def run(self) -> None:
         try:
             self._set_up()
-            while order := self._next_order():
-                self._execute(order)
+            while command := self._next_command():
+                self._run_part(command)
         except BaseException as error:
-            # A test may raise what unittest lets through: KeyboardInterrupt.
-            is_told = isinstance(error, SchemaRunnerError)
-            self._tell_at_the_end(Failed(str(error) if is_told else traceback.format_exc()))
-        self._leave()
-        self._tell_at_the_end(Gone(_places(), _own_databases()))
+            # unittest does not catch a KeyboardInterrupt that a test raises.
+            is_expected = isinstance(error, SchemaRunnerError)
+            self._send_if_possible(
+                WorkerFailed(str(error) if is_expected else traceback.format_exc())
+            )
+        self._clean_up()
+        self._send_if_possible(Exiting(_locations(), _own_databases()))
 
-    def _tell_at_the_end(self, message: object) -> None:
-        # Where a test has closed all files, nobody can be told.
+    def _send_if_possible(self, message: object) -> None:
+        # A test may have closed all files.
         with suppress(OSError):
-            self._tell(message)
+            self._send(message)
 
-    def _tell(self, message: object) -> None:
+    def _send(self, message: object) -> None:
         self._reporter.send(message)
-        self._reporter.ring()
+        self._reporter.wake_run()
 
     def _set_up(self) -> None:
-        assigned = self._assigned
+        config = self._config
         for creation in _creations():
-            # In a worker of a run within a test, which may be a worker's.
+            # If a test in a worker runs a suite, this worker has inherited that one's state.
             creation.reset_after_fork()
         WorkerCreation.start = WorkerStart(
-            assigned.is_replacement,
-            report_fallback=lambda alias, text: self._tell(UsesDatabases(alias, text)),
-            report_creating=self._tell_creating,
-            log=self._say,
+            config.is_replacement,
+            report_fallback=lambda alias, text: self._send(DatabaseFallback(alias, text)),
+            report_creating=self._report_creating,
+            log=self._log,
         )
-        locks.set_lock_wait(locks.LockWait(assigned.settings.lock_timeout, self._say))
-        with current.seeming_forked() if assigned.main is not None else nullcontext():
-            assigned.init_worker(
-                _Counter(assigned.number - 1),
-                assigned.initial_settings,
-                assigned.serialized_contents,
+        locks.set_lock_wait(locks.LockWait(config.settings.lock_timeout, self._log))
+        with current.pretend_forked() if config.main is not None else nullcontext():
+            config.init_worker(
+                _Counter(config.number - 1),
+                config.initial_settings,
+                config.serialized_contents,
                 _prepare_spawned,
-                (assigned,),
-                assigned.debug_mode,
-                assigned.used_aliases,
+                (config,),
+                config.debug_mode,
+                config.used_aliases,
             )
-        if assigned.tells_sql:
-            self._reporter.sql = SqlLog(shows_all=assigned.tells_all_sql)
+        if config.reports_sql:
+            self._reporter.sql = SqlLog(shows_all=config.reports_all_sql)
             for connection in connections.all():
                 connection.force_debug_cursor = True
         programs.export()
-        if assigned.subsuites is None:
-            # A forked one has what the run has imported.
+        if config.subsuites is None:
+            # A forked worker has inherited the imports of the main process.
             import_management()
-        set_up_worker(assigned.settings)
+        set_up_worker(config.settings)
         self.debugger.close()
-        self._tell(Ready(_places()))
+        self._send(Ready(_locations()))
         self._is_ready = True
 
-    def _say(self, text: str) -> None:
-        self._tell(Said(text))
+    def _log(self, text: str) -> None:
+        self._send(LogLine(text))
 
-    def _tell_creating(self, is_under_way: bool) -> None:
-        self.signals.is_held = is_under_way
-        self._tell(Creates(is_under_way))
-        # From here on the run either waits, or has told this worker to stop.
-        if is_under_way and not self._is_ready and self._is_stopped():
-            raise SchemaRunnerError("The run is over.")
+    def _report_creating(self, is_in_progress: bool) -> None:
+        self.signals.is_deferred = is_in_progress
+        self._send(CreatingDatabase(is_in_progress))
+        # The main process waits for the database unless it has sent Stop already.
+        if is_in_progress and not self._is_ready and self._is_stopped():
+            raise SchemaRunnerError("The run has ended.")
 
-    def _leave(self) -> None:
+    def _clean_up(self) -> None:
         for child in multiprocessing.active_children():
-            # Left by a test; multiprocessing would wait for it as this process ends.
+            # Left running by a test; multiprocessing would wait for it at exit.
             child.terminate()
         disconnect()
         for creation in _creations():
-            # What cannot be dropped now the run drops.
+            # The main process drops what remains.
             with suppress(Exception):
-                creation.tear_down(keep=self._assigned.keepdb)
+                creation.tear_down(keep=self._config.keepdb)
 
-    def _next_order(self) -> RunPart | None:
-        """Wait for what to do next; None when there is nothing more."""
-        return None if self._is_stopped() else self._orders.next()
+    def _next_command(self) -> RunPart | None:
+        """Wait for the next command; return None at the end of the run."""
+        return None if self._is_stopped() else self._commands.next()
 
     def _is_stopped(self) -> bool:
-        return any(isinstance(message, Stop) for message in self._orders.peek())
+        return any(isinstance(message, Stop) for message in self._commands.peek())
 
-    def _execute(self, order: RunPart) -> None:
-        # A run within a test takes the handler away, as stock Django's does.
-        self.take_interrupts()
+    def _run_part(self, command: RunPart) -> None:
+        # A suite that a test has run removes the handler, as stock Django's does.
+        self.install_interrupt_handler()
         abandon_transactions()
-        self._reporter.enter(order.part)
+        self._reporter.start_part(command.part)
         try:
-            tests = self._tests(order)
+            tests = self._load_tests(command)
         except Exception as error:
-            self._reporter.tell("addError", f"part {order.part.subsuite}", exc_info(error))
+            self._reporter.report_fixture(
+                "addError", f"part {command.part.subsuite}", exc_info(error)
+            )
         else:
-            if not tests or self._is_prepared(type(tests[0][1])):
-                self._run(tests)
-        self._reporter.leave(is_last=len(self._orders.peek()) <= 1)
+            if not tests or self._prepare_class(type(tests[0][1])):
+                self._run_tests(tests)
+        self._reporter.finish_part(is_last=len(self._commands.peek()) <= 1)
 
-    def _is_prepared(self, test_class: type) -> bool:
-        """Prepare for a class; where that fails, its set-up has failed."""
-        names = self._assigned.settings.own_database
+    def _prepare_class(self, test_class: type) -> bool:
+        """Prepare the database for a class; report an exception as one of its setUpClass."""
+        names = self._config.settings.own_database
         try:
             prepare_for(test_class, own_database=decorators.needs_own_database(test_class, names))
         except Exception as error:
             fixture = f"setUpClass ({strclass(test_class)})"
-            self._reporter.tell("addError", fixture, exc_info(error))
+            self._reporter.report_fixture("addError", fixture, exc_info(error))
             return False
         return True
 
-    def _tests(self, order: RunPart) -> list[tuple[int, Any]]:
-        part = order.part
-        if order.tests is not None:
-            return list(zip(part.positions, pickle.loads(order.tests), strict=True))  # noqa: S301
-        assert self._assigned.subsuites is not None
-        subsuite = self._assigned.subsuites[part.subsuite]
+    def _load_tests(self, command: RunPart) -> list[tuple[int, Any]]:
+        part = command.part
+        if command.tests is not None:
+            return list(zip(part.positions, pickle.loads(command.tests), strict=True))  # noqa: S301
+        assert self._config.subsuites is not None
+        subsuite = self._config.subsuites[part.subsuite]
         tests = [(position, subsuite[position]) for position in part.positions]
         for position in part.positions:
-            # What a test keeps goes when it is over, as under unittest.
+            # Release each test case when it has run, as unittest does.
             subsuite[position] = None
         return tests
 
-    def _run(self, tests: list[tuple[int, Any]]) -> None:
-        assigned = self._assigned
-        wanted = getattr(assigned.runner_class, "resultclass", None)
-        runner = assigned.runner_class(
-            failfast=assigned.failfast,
-            buffer=assigned.buffer,
+    def _run_tests(self, tests: list[tuple[int, Any]]) -> None:
+        config = self._config
+        wanted = getattr(config.runner_class, "resultclass", None)
+        runner = config.runner_class(
+            failfast=config.failfast,
+            buffer=config.buffer,
             resultclass=result_class(
                 wanted,
                 self._reporter,
-                with_locals=assigned.tb_locals,
-                tells_subtests=assigned.tells_subtests,
+                with_locals=config.tb_locals,
+                reports_subtests=config.reports_subtests,
             ),
         )
-        runner.run(self._part_suite(tests, self._reporter))
+        runner.run(self._part_suite_class(tests, self._reporter))
 
 
 class _Counter:
-    """What Django's init_worker counts workers with: it is about to count this one."""
+    """The counter from which Django's `init_worker` takes the worker's number."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -243,16 +247,16 @@ class _Counter:
         return nullcontext()
 
 
-def _prepare_spawned(assigned: WorkerConfig) -> None:
-    """Prepare a process that was not forked: it has none of what the run has patched.
+def _prepare_spawned(config: WorkerConfig) -> None:
+    """Patch a process that was not forked.
 
-    Django calls this there alone, once the project's settings can be read and before the
-    connections are pointed at what the worker uses.
+    Django calls this only in spawned processes, before it points connections at the worker's
+    databases.
     """
-    assigned.process_setup(*assigned.process_setup_args)
-    patch_backends(runner_settings=assigned.settings)
-    for alias, initial in (assigned.initial_settings or {}).items():
-        # All of them at once: what is built in one may need another.
+    config.process_setup(*config.process_setup_args)
+    patch_backends(runner_settings=config.settings)
+    for alias, initial in (config.initial_settings or {}).items():
+        # All aliases first: building one database may use another.
         connections[alias].settings_dict.update(initial)
 
 
@@ -261,8 +265,8 @@ def _creations() -> list[OwnDatabaseCreation]:
     return [creation for creation in creations if isinstance(creation, OwnDatabaseCreation)]
 
 
-def _places() -> dict[str, tuple[str, str]]:
-    """Map the aliases for which this process has made something to its database and schema."""
+def _locations() -> dict[str, tuple[str, str]]:
+    """Return the database and schema that this process has created, by alias."""
     return {
         creation.connection.alias: (location.database, location.schema)
         for creation in _creations()
@@ -271,7 +275,7 @@ def _places() -> dict[str, tuple[str, str]]:
 
 
 def _own_databases() -> dict[str, str]:
-    """Map aliases to the databases that this process has made for classes that share none."""
+    """Return the databases that this process has created for `own_database` classes, by alias."""
     return {
         creation.connection.alias: creation.own_database
         for creation in _creations()

@@ -1,4 +1,4 @@
-"""The messages between the run and its worker processes, and what a worker is started with."""
+"""The messages between the main process and its workers, and a worker's configuration."""
 
 import time
 import unittest
@@ -12,16 +12,16 @@ from ..settings import Settings
 from .current import Process
 
 
-class Cost(NamedTuple):
-    """Times in seconds, of a clock and of the process, and how many resets there were."""
+class ResourceUsage(NamedTuple):
+    """Wall-clock and processor time in seconds, and the number and time of resets."""
 
     time: float
     processor_time: float
     resets: int
     reset_time: float
 
-    def since(self, before: "Cost") -> "Cost":
-        return Cost(
+    def since(self, before: "ResourceUsage") -> "ResourceUsage":
+        return ResourceUsage(
             self.time - before.time,
             self.processor_time - before.processor_time,
             self.resets - before.resets,
@@ -29,85 +29,105 @@ class Cost(NamedTuple):
         )
 
 
-def cost_so_far() -> Cost:
-    """Return what this process has spent since some moment, which is always the same one."""
-    return Cost(time.perf_counter(), time.process_time(), *reset_totals())
+def resource_usage() -> ResourceUsage:
+    """Return the usage of this process since a fixed point in time."""
+    return ResourceUsage(time.perf_counter(), time.process_time(), *reset_totals())
 
 
 class RunPart(NamedTuple):
-    """Run a part. `tests` is its pickled test cases; None for a worker that has them already."""
+    """Run a part.
+
+    `tests`: its pickled test cases; None for a forked worker, which has them.
+    """
 
     part: Part
     tests: bytes | None
 
 
 class Stop(NamedTuple):
-    """Finish the test under way, if any, then clean up and end."""
+    """Finish the running test, if any, then clean up and exit."""
 
 
 class TerminalLent(NamedTuple):
-    """The terminal is this worker's until it says that the debugger is over."""
+    """The worker has the terminal until it sends `TerminalRequest(None)`."""
 
 
 class Ready(NamedTuple):
-    """A worker is set up. `places` maps aliases to the database and the schema it has made."""
+    """The worker is set up.
 
-    places: dict[str, tuple[str, str]]
+    `locations`: the database and schema that it has created, by alias.
+    """
+
+    locations: dict[str, tuple[str, str]]
 
 
-class UsesDatabases(NamedTuple):
-    """Workers have databases of their own for an alias; `text` is for the log, once a run."""
+class DatabaseFallback(NamedTuple):
+    """The worker uses a database instead of a schema for an alias.
+
+    `text`: a line that the run logs once.
+    """
 
     alias: str
     text: str
 
 
-class Creates(NamedTuple):
-    """A worker is about to create a database, or has marked it."""
+class CreatingDatabase(NamedTuple):
+    """The worker is about to create a database, or has created and marked it."""
 
-    is_under_way: bool
-
-
-class Said(NamedTuple):
-    """A line for the log."""
-
-    text: str
+    is_in_progress: bool
 
 
-class Debugs(NamedTuple):
-    """A debugger wants the terminal, in the test of that name if in any; None: it is over."""
-
-    name: str | None
-
-
-class Failed(NamedTuple):
-    """Why a worker is about to end: it could not be set up, or a test has broken out."""
+class LogLine(NamedTuple):
+    """A line to log."""
 
     text: str
 
 
-class Entered(NamedTuple):
-    """A worker sets up the class of a part."""
+class TerminalRequest(NamedTuple):
+    """A debugger needs the terminal, or with None no longer needs it.
+
+    `test_id`: the running test, or "" outside of tests.
+    """
+
+    test_id: str | None
+
+
+class WorkerFailed(NamedTuple):
+    """The worker is about to exit: its set-up failed, or a test raised a BaseException."""
+
+    text: str
+
+
+class PartStarted(NamedTuple):
+    """The worker starts a part, with the set-up of its class."""
 
     key: int
 
 
-class Begun(NamedTuple):
-    """A test has begun, with what its class does before it; `time` is since the Unix epoch."""
+class TestStarted(NamedTuple):
+    """A test has started.
+
+    `time`: seconds since the Unix epoch.
+    """
 
     key: int
     position: int
     time: float
 
 
-class Limited(NamedTuple):
-    """What follows may take so many seconds; None for no limit."""
+class TimeoutSet(NamedTuple):
+    """The timeout of what the worker does next, in seconds; None for no timeout."""
 
     seconds: float | None
 
 
-class PartFinished(NamedTuple):
-    """Everything about a test is over. `events` are for a result, maybe encoded by `raised`."""
+class TestFinished(NamedTuple):
+    """A test has ended, including its fixtures and flush.
+
+    `events`: the calls of the result's methods; `is_encoded` if `exceptions.decode` must decode
+    them.
+    `duration`: seconds.
+    """
 
     key: int
     position: int
@@ -117,8 +137,12 @@ class PartFinished(NamedTuple):
     duration: float
 
 
-class ProjectChanged(NamedTuple):
-    """What became of the fixtures of a class or a module: a method, their name, arguments, SQL."""
+class FixtureResult(NamedTuple):
+    """A result for the fixtures of a class or module.
+
+    `method`, `arguments`: the method of the result to call.
+    `name`: such as `setUpClass (library.test_books.BookTests)`.
+    """
 
     method: str
     name: str
@@ -126,34 +150,43 @@ class ProjectChanged(NamedTuple):
     sql: str = ""
 
 
-class Left(NamedTuple):
-    """A part is over, which began at `time` and has taken so much; see `ClassFinished`."""
+class PartFinished(NamedTuple):
+    """A part has ended.
+
+    `time`: when it started. For the other fields see `events.ClassFinished`.
+    """
 
     key: int
     time: float
-    cost: Cost
+    usage: ResourceUsage
     keeps_state: bool | None
     changed_outside: tuple[str, ...]
 
 
-class Gone(NamedTuple):
-    """A worker has cleaned up and is about to end. `places` are as in Ready, if they are kept.
+class Exiting(NamedTuple):
+    """The worker has cleaned up and is about to exit.
 
-    `own_databases` maps aliases to what it has made for classes that share no database.
+    `locations`: as in `Ready`, of what is kept.
+    `own_databases`: the databases created for `own_database` classes, by alias.
     """
 
-    places: dict[str, tuple[str, str]]
+    locations: dict[str, tuple[str, str]]
     own_databases: dict[str, str]
 
 
 class WorkerConfig(NamedTuple):
-    """What a process is told as it starts; all of it can be pickled but `subsuites`.
+    """The configuration of a worker process. All of it can be pickled except `subsuites`.
 
-    `subsuites` lists the test cases of each for a process that is forked, and is None for one
-    that gets them with its orders. Of one that `is_silent` nothing is seen that its tests print,
-    and they read nothing. One that has a `main` process, and is forked, looks to them like that.
-    In one that `may_prompt` a debugger can have the terminal; `command` runs TEST without workers.
-    Attributes that Django's suite has too mean what they mean there.
+    `is_silent`: redirect standard input and output to /dev/null.
+    `main`: the main process, if this forked process looks like it to its tests.
+    `may_prompt`: whether a debugger can get the terminal.
+    `command`: runs the test TEST_PLACEHOLDER without workers.
+    `reports_sql`, `reports_all_sql`: report the SQL of failing tests, or of all tests.
+    `suite_class`: the class of the subsuites.
+    `subsuites`: the test cases of each subsuite for a forked process; None for others, which get
+    test cases with each RunPart.
+
+    The other fields are those of Django's ParallelTestSuite and test runners.
     """
 
     number: int
@@ -162,9 +195,8 @@ class WorkerConfig(NamedTuple):
     is_silent: bool
     main: Process | None
     may_prompt: bool
-    # Whether the SQL of tests is told, and whether that of all of them.
-    tells_sql: bool
-    tells_all_sql: bool
+    reports_sql: bool
+    reports_all_sql: bool
     command: str
     settings: Settings
     keepdb: bool
@@ -176,18 +208,23 @@ class WorkerConfig(NamedTuple):
     debug_mode: bool
     used_aliases: Any
     runner_class: Any
-    # That of the subsuites, which a runner may have chosen.
     suite_class: type[unittest.TestSuite]
     failfast: bool
     buffer: bool
     tb_locals: bool
-    tells_subtests: bool
+    reports_subtests: bool
     subsuites: list[list[Any]] | None
 
 
 class Pipes(NamedTuple):
-    """A worker's ends: what it is told, what it tells, and the bell that has this looked at."""
+    """The worker's ends of its pipes.
 
-    orders: Connection
+    `commands`: messages to the worker.
+    `reports`: messages from the worker.
+    `wakeup`: bytes that wake up the main process to read `reports`, or the stacks of a worker that
+    ignores its timeout.
+    """
+
+    commands: Connection
     reports: Connection
-    bell: Connection
+    wakeup: Connection

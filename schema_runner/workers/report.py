@@ -1,4 +1,4 @@
-"""The report of a parallel run: what workers tell, as a result and observers are to hear it."""
+"""The report of a parallel run: pass what workers send to the result and to observers."""
 
 import unittest
 from collections.abc import Callable, Collection, Sequence
@@ -8,7 +8,7 @@ from unittest.util import strclass
 
 from ..errors import WorkerError
 from ..events import (
-    BAD,
+    BAD_OUTCOMES,
     ClassFinished,
     Event,
     Finished,
@@ -20,28 +20,30 @@ from ..events import (
 )
 from ..scheduling.queue import Part
 from .exceptions import decode, exc_info
-from .lease_check import end_for
-from .output import show_sql, wants_sql
-from .protocol import Begun, Left, PartFinished, ProjectChanged
+from .lease_check import stop_with_error
+from .output import set_sql, wants_sql
+from .protocol import FixtureResult, PartFinished, TestFinished, TestStarted
 from .results import HandleEvent, Replay
 
 
 class Failure(NamedTuple):
-    """A test that has failed, or a fixture before tests that have not been run because of it.
+    """A failure of a test, or of a fixture of a class or module.
 
-    Or one that `is_after` tests, which have been run by then. The tests are those at `positions`
-    of a subsuite. `tell` tells a result of it.
+    `name`: as reported.
+    `positions`: the positions in `subsuite` of the test, or of the tests that the fixture is for.
+    `add_to`: adds the failure to a result.
+    `is_teardown`: whether a fixture failed after its tests, so that they have outcomes.
     """
 
     name: str
     subsuite: int
     positions: tuple[int, ...]
-    tell: Callable[[Any], object]
-    is_after: bool = False
+    add_to: Callable[[Any], object]
+    is_teardown: bool = False
 
-    def is_about(self, other: "Failure") -> bool:
-        """Whether the one has failed as well as the other, or some test not passed for both."""
-        if self.is_after or other.is_after:
+    def overlaps(self, other: "Failure") -> bool:
+        """Whether this and another failure are about the same fixture, or share a test."""
+        if self.is_teardown or other.is_teardown:
             return self.name == other.name
         shared = set(self.positions) & set(other.positions)
         return self.subsuite == other.subsuite and bool(shared)
@@ -50,10 +52,11 @@ class Failure(NamedTuple):
 Keep = Callable[[Failure], bool]
 
 
-class Audience(NamedTuple):
-    """Who is told of tests: a result, by way of `handle_event`, observers, and a log.
+class ReportTargets(NamedTuple):
+    """Where a report goes.
 
-    `announce` tells the user that no more tests begin, where a signal is the cause.
+    `handle_event`: replays an event of a test on `result`, as Django's ParallelTestSuite does.
+    `announce`: tells the user that a signal ends the run after the running tests.
     """
 
     result: unittest.TestResult
@@ -64,148 +67,163 @@ class Audience(NamedTuple):
 
 
 def keep_nothing(_failure: Failure) -> bool:
-    """Have the result told of every failure at once."""
+    """Add every failure to the result at once."""
     return False
 
 
 class Report:
-    """Tells each test to a result at once and whole, so that those of two workers never mix.
+    """Adds each test to the result as a whole when it ends, so that tests never interleave.
 
-    `tests` lists the test cases of each subsuite. Where `keep` takes a failure, the result hears
-    nothing of it unless that calls its `tell`.
+    `tests`: the test cases of each subsuite.
+    `keep`: called with each failure; returns True to keep it from the result, for instance to
+    retry the test.
     """
 
     def __init__(
         self,
         tests: Sequence[Sequence[Any]],
-        audience: Audience,
+        targets: ReportTargets,
         *,
         attempt: int = 1,
         keep: Keep = keep_nothing,
     ) -> None:
         self._tests = tests
-        self._result = audience.result
-        self._handle_event = audience.handle_event
-        self._observers = audience.observers
+        self._result = targets.result
+        self._handle_event = targets.handle_event
+        self._observers = targets.observers
         self._attempt = attempt
         self._keep = keep
-        self.log = audience.log
-        self.announce = audience.announce
-        # The tests that have come to an end: subsuites and positions.
-        self.ended: set[tuple[int, int]] = set()
+        self.log = targets.log
+        self.announce = targets.announce
+        # Pairs of subsuite and position.
+        self.finished_tests: set[tuple[int, int]] = set()
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether no more tests are to begin."""
+    def should_stop(self) -> bool:
+        """Whether to start no more tests."""
         return self._result.shouldStop
 
     @property
-    def is_failfast(self) -> bool:
-        """Whether that is because one has failed."""
+    def stopped_by_failfast(self) -> bool:
+        """Whether a failure under --failfast is the reason to stop."""
         return self._result.failfast and not self._result.wasSuccessful()
 
-    def begun(self, worker: int, part: Part, message: Begun) -> None:
+    def test_started(self, worker: int, part: Part, message: TestStarted) -> None:
         if self._observers:
             test = self._tests[part.subsuite][message.position]
             self._observe(Started(test.id(), worker, self._attempt, message.time))
 
-    def done(self, worker: int, part: Part, message: PartFinished) -> None:
+    def test_finished(self, worker: int, part: Part, message: TestFinished) -> None:
         test = self._tests[part.subsuite][message.position]
         events = message.events
         if message.is_encoded:
             events = [decode(event, test) for event in events]
         replay = Replay(test, events, message.duration)
 
-        def tell(result: Any) -> None:
-            replay.tell(result, self._handle_event)
+        def add_to(result: Any) -> None:
+            replay.add_to(result, self._handle_event)
 
-        if message.outcome in BAD:
-            self._fail(Failure(test.id(), part.subsuite, (message.position,), tell))
+        if message.outcome in BAD_OUTCOMES:
+            self._fail(Failure(test.id(), part.subsuite, (message.position,), add_to))
         else:
-            tell(self._result)
-        self._finish(worker, part, message.position, Outcome(message.outcome), message.duration)
+            add_to(self._result)
+        self._test_ended(
+            worker, part, message.position, Outcome(message.outcome), message.duration
+        )
 
-    def outside(self, worker: int, part: Part, message: ProjectChanged, *, is_first: bool) -> None:
-        """Tell what became of the fixtures of a class or a module, before tests if `is_first`."""
+    def fixture_reported(
+        self, worker: int, part: Part, message: FixtureResult, *, is_first: bool
+    ) -> None:
+        """Report a fixture of a class or module, before its tests if `is_first`."""
         holder, arguments = _ErrorHolder(message.name), decode(message.arguments)
 
-        def tell(result: Any) -> None:
+        def add_to(result: Any) -> None:
             if wants_sql(result):
-                show_sql(result, message.sql)
+                set_sql(result, message.sql)
             getattr(result, message.method)(holder, *arguments)
 
         if message.method == "addError":
-            self._fail_fixture(worker, part, message.name, tell, is_first=is_first)
+            self._fail_fixture(worker, part, message.name, add_to, is_first=is_first)
         else:
-            tell(self._result)
+            add_to(self._result)
 
-    def died(self, worker: int, part: Part, position: int, cause: str, *, is_slow: bool) -> None:
-        """Tell of a test with which its worker has died."""
+    def test_died(
+        self, worker: int, part: Part, position: int, cause: str, *, is_slow: bool
+    ) -> None:
+        """Report a test during which the worker died; `is_slow` if it timed out."""
         test = self._tests[part.subsuite][position]
 
-        def tell(result: Any) -> None:
+        def add_to(result: Any) -> None:
             result.startTest(test)
-            result.addError(test, _told(f"Worker {worker} {cause}"))
+            result.addError(test, _worker_error(f"Worker {worker} {cause}"))
             result.stopTest(test)
 
-        self._fail(Failure(test.id(), part.subsuite, (position,), tell))
+        self._fail(Failure(test.id(), part.subsuite, (position,), add_to))
         outcome = Outcome.TIMED_OUT if is_slow else Outcome.CRASHED
-        self._finish(worker, part, position, outcome, 0.0)
+        self._test_ended(worker, part, position, outcome, 0.0)
 
     def fixture_died(
         self, worker: int, part: Part, fixture: str, cause: str, *, is_first: bool
     ) -> None:
-        """Tell of a class with whose set-up, or tear-down, its worker has died."""
+        """Report the set-up or tear-down of a class during which the worker died."""
         test = self._tests[part.subsuite][part.positions[0]]
         holder: Any = _ErrorHolder(f"{fixture} ({strclass(type(test))})")
 
-        def tell(result: Any) -> None:
-            result.addError(holder, _told(f"Worker {worker} {cause}"))
+        def add_to(result: Any) -> None:
+            result.addError(holder, _worker_error(f"Worker {worker} {cause}"))
 
-        self._fail_fixture(worker, part, holder.id(), tell, is_first=is_first)
+        self._fail_fixture(worker, part, holder.id(), add_to, is_first=is_first)
 
-    def left(self, worker: int, part: Part, message: Left, tested: float) -> None:
-        """Tell observers of a part that is over, of whose time so many seconds were its tests'."""
+    def part_finished(
+        self, worker: int, part: Part, message: PartFinished, test_time: float
+    ) -> None:
+        """Notify observers of a finished part; `test_time` is the seconds spent in its tests."""
         if self._observers:
-            test, cost = self._tests[part.subsuite][part.positions[0]], message.cost
+            test, usage = self._tests[part.subsuite][part.positions[0]], message.usage
             self._observe(
                 ClassFinished(
                     test_class=strclass(type(test)),
                     worker=worker,
                     attempt=self._attempt,
                     time=message.time,
-                    duration=cost.time,
-                    processor_time=cost.processor_time,
-                    overhead=max(cost.time - tested, 0.0),
+                    duration=usage.time,
+                    processor_time=usage.processor_time,
+                    overhead=max(usage.time - test_time, 0.0),
                     keeps_state=message.keeps_state,
-                    resets=cost.resets,
-                    reset_time=cost.reset_time,
+                    resets=usage.resets,
+                    reset_time=usage.reset_time,
                     changed_outside=message.changed_outside,
                 )
             )
 
-    def ready(self, worker: int, duration: float, *, is_replacement: bool) -> None:
+    def worker_ready(self, worker: int, duration: float, *, is_replacement: bool) -> None:
         self._observe(WorkerReady(worker, duration, is_replacement))
 
-    def unsent(self, worker: int, part: Part, error: Exception) -> None:
-        """Tell of tests that cannot be given to another process."""
+    def part_not_sent(self, worker: int, part: Part, error: Exception) -> None:
+        """Report tests that cannot be pickled for a worker."""
         test = self._tests[part.subsuite][part.positions[0]]
         holder: Any = _ErrorHolder(f"tests of {strclass(type(test))}")
 
-        def tell(result: Any) -> None:
+        def add_to(result: Any) -> None:
             result.addError(holder, exc_info(error))
 
-        self._fail_fixture(worker, part, holder.id(), tell, is_first=True)
+        self._fail_fixture(worker, part, holder.id(), add_to, is_first=True)
 
     def worker_failed(self, worker: int, cause: str) -> None:
-        """Tell of a worker that cannot be set up, and stop."""
+        """Report a worker whose set-up failed, and stop the run."""
         text = f"Worker {worker} could not be set up: {cause}"
-        end_for(self._result, text, where=f"worker {worker}")
+        stop_with_error(self._result, text, name=f"worker {worker}")
 
     def _fail_fixture(
-        self, worker: int, part: Part, name: str, tell: Callable[[Any], object], *, is_first: bool
+        self,
+        worker: int,
+        part: Part,
+        name: str,
+        add_to: Callable[[Any], object],
+        *,
+        is_first: bool,
     ) -> None:
-        self._fail(Failure(name, part.subsuite, part.positions, tell, is_after=not is_first))
+        self._fail(Failure(name, part.subsuite, part.positions, add_to, is_teardown=not is_first))
         if not is_first:
             return
         tests = self._tests[part.subsuite]
@@ -214,12 +232,12 @@ class Report:
 
     def _fail(self, failure: Failure) -> None:
         if not self._keep(failure):
-            failure.tell(self._result)
+            failure.add_to(self._result)
 
-    def _finish(
+    def _test_ended(
         self, worker: int, part: Part, position: int, outcome: Outcome, duration: float
     ) -> None:
-        self.ended.add((part.subsuite, position))
+        self.finished_tests.add((part.subsuite, position))
         if self._observers:
             test = self._tests[part.subsuite][position]
             self._observe(Finished(test.id(), worker, self._attempt, outcome, duration))
@@ -229,5 +247,5 @@ class Report:
             observer(event)
 
 
-def _told(text: str) -> Any:
+def _worker_error(text: str) -> Any:
     return exc_info(WorkerError(text))

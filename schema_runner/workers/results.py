@@ -1,4 +1,4 @@
-"""Results of a worker's tests: told to the run as they end, and replayed there."""
+"""Results of a worker's tests: sent as each test ends, and replayed in the main process."""
 
 import unittest
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,21 +9,25 @@ from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
 from django.test.runner import DummyList, RemoteTestResult
 
-from .exceptions import Caught
-from .output import EVENT, show_sql, wants_sql
+from .exceptions import EncodedExcInfo
+from .output import SQL_EVENT, set_sql, wants_sql
 from .reporter import Reporter
 
 
 class ReportingMixin:
-    """Put before a subclass of Django's RemoteTestResult, whose `events` are told test by test."""
+    """Mixin for subclasses of Django's RemoteTestResult that sends events test by test.
+
+    `with_locals`: show local variables in tracebacks.
+    `reports_subtests`: report passing subtests too.
+    """
 
     reporter: Reporter
     with_locals: bool
-    tells_subtests: bool
+    reports_subtests: bool
     events: list[Any]
 
-    # TestSuite sets this right before each test, when its class is set up, in all versions of
-    # Python. Nothing else tells a class that is set up from a test that is.
+    # unittest.TestSuite sets this before each test, after the set-up of its class. There is no
+    # other hook between the two.
     @property
     def _previousTestClass(self) -> type | None:  # noqa: N802
         return self.__dict__.get("_previousTestClass")
@@ -33,47 +37,49 @@ class ReportingMixin:
         self.__dict__["_previousTestClass"] = test_class
         failed = getattr(test_class, "_classSetupFailed", False)
         if not failed and not getattr(self, "_moduleSetUpFailed", False):
-            self.reporter.begin()
+            self.reporter.start_test()
 
     def addError(self, test: Any, err: Any) -> None:  # noqa: N802
-        caught = self._caught(err, test)
+        exc_info = self._encode_exc_info(err, test)
         if isinstance(test, _ErrorHolder):
-            self.reporter.tell("addError", test.id(), caught)
-            # RemoteTestResult would have it about the test before.
-            unittest.TestResult.addError(self, test, caught)  # type: ignore[arg-type]
+            self.reporter.report_fixture("addError", test.id(), exc_info)
+            # RemoteTestResult would attribute it to the previous test.
+            unittest.TestResult.addError(self, test, exc_info)  # type: ignore[arg-type]
         else:
-            self._tell_sql()
-            super().addError(test, caught)  # type: ignore[misc]
+            self._add_sql()
+            super().addError(test, exc_info)  # type: ignore[misc]
 
     def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
-        self._tell_sql()
-        super().addFailure(test, self._caught(err, test))  # type: ignore[misc]
+        self._add_sql()
+        super().addFailure(test, self._encode_exc_info(err, test))  # type: ignore[misc]
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
-        caught = err and self._caught(err, test)
-        if caught:
-            self._tell_sql()
-        super().addSubTest(test, subtest, caught)  # type: ignore[misc]
-        if err is None and self.tells_subtests:
+        exc_info = err and self._encode_exc_info(err, test)
+        if exc_info:
+            self._add_sql()
+        super().addSubTest(test, subtest, exc_info)  # type: ignore[misc]
+        if err is None and self.reports_subtests:
             self.events.append(("addSubTest", self.testsRun - 1, subtest, None))  # type: ignore[attr-defined]
 
     def startTest(self, test: Any) -> None:  # noqa: N802
         if self.reporter.sql is not None:
-            self.reporter.sql.begin()
+            self.reporter.sql.clear()
         super().startTest(test)  # type: ignore[misc]
 
     def stopTest(self, test: Any) -> None:  # noqa: N802
         if self.reporter.sql is not None and self.reporter.sql.shows_all:
-            self._tell_sql()
+            self._add_sql()
         super().stopTest(test)  # type: ignore[misc]
 
-    def _caught(self, err: Any, test: Any) -> Caught:
+    def _encode_exc_info(self, err: Any, test: Any) -> EncodedExcInfo:
         if self.reporter.debugger is not None:
-            err = self.reporter.debugger.shown(err)
-        return Caught(err, test, output=self._held_back(), with_locals=self.with_locals)
+            err = self.reporter.debugger.replace_quit(err)
+        return EncodedExcInfo(
+            err, test, output=self._buffered_output(), with_locals=self.with_locals
+        )
 
-    def _held_back(self) -> str:
-        """Return what --buffer has kept of a test's output, as unittest shows it with an error."""
+    def _buffered_output(self) -> str:
+        """Return the output that --buffer captured, formatted as unittest does in an error."""
         if not self.buffer:  # type: ignore[attr-defined]
             return ""
         buffers = {STDOUT_LINE: self._stdout_buffer, STDERR_LINE: self._stderr_buffer}  # type: ignore[attr-defined]
@@ -82,25 +88,25 @@ class ReportingMixin:
             line % output.removesuffix("\n") for line, output in outputs.items() if output
         )
 
-    def _tell_sql(self) -> None:
+    def _add_sql(self) -> None:
         if self.reporter.sql is not None:
-            self.events.append((EVENT, 0, self.reporter.sql.text))
+            self.events.append((SQL_EVENT, 0, self.reporter.sql.text))
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
         if isinstance(test, _ErrorHolder):
-            self.reporter.tell("addSkip", test.id(), reason)
+            self.reporter.report_fixture("addSkip", test.id(), reason)
         else:
             super().addSkip(test, reason)  # type: ignore[misc]
 
     def check_picklable(self, test: Any, err: Any) -> None:
-        """Nothing to check: what cannot be pickled is told as text."""
+        """Do nothing: `exceptions.encode` replaces what cannot be pickled."""
 
     def check_subtest_picklable(self, test: Any, subtest: Any) -> None:
-        """The same for subtests."""
+        """Do nothing, as in `check_picklable`."""
 
 
 class WorkerResult(ReportingMixin, RemoteTestResult):
-    """Django's, without the search for all classes of exceptions that it begins with."""
+    """RemoteTestResult without tblib's slow registration of all exception classes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         unittest.TestResult.__init__(self, *args, **kwargs)
@@ -111,21 +117,20 @@ class WorkerResult(ReportingMixin, RemoteTestResult):
 
 
 def result_class(
-    wanted: type | None, reporter: Reporter, **of_run: bool
+    wanted: type | None, reporter: Reporter, **options: bool
 ) -> Callable[..., unittest.TestResult]:
-    """Return the class of results that a runner wants, as one that tells the reporter.
+    """Create a subclass of a runner's result class that reports to `reporter`.
 
-    What the run's own result wants are attributes: `with_locals`, those of tracebacks, and
-    `tells_subtests`, those that pass, too.
+    `options` are attributes of ReportingMixin.
     """
     bases = (WorkerResult,) if wanted in {None, RemoteTestResult} else (ReportingMixin, wanted)
-    return type("WorkerResult", bases, {"reporter": reporter, **of_run})
+    return type("WorkerResult", bases, {"reporter": reporter, **options})
 
 
 class PartSuiteMixin:
-    """Put before a class of suites, for some tests of one class.
+    """Mixin for suites that run tests of one class and report their progress.
 
-    It has their positions, and who is told how far they have come.
+    `tests`: pairs of position and test case.
     """
 
     _tests: list[Any]
@@ -146,46 +151,46 @@ class PartSuiteMixin:
             if self._result is None:
                 yield test
                 continue
-            self._reporter.take_up(position, test)
+            self._reporter.select_test(position, test)
             yield test
             events, self._result.events = self._result.events, []
-            self._reporter.finish(events, self._result, is_last=position == last)
+            self._reporter.finish_test(events, self._result, is_last=position == last)
 
 
-def part_suite(wanted: type[unittest.TestSuite]) -> Callable[..., unittest.TestSuite]:
-    """Return the class of suites that a runner wants, for what a worker is given at a time."""
+def part_suite_class(wanted: type[unittest.TestSuite]) -> Callable[..., unittest.TestSuite]:
+    """Create a subclass of a runner's suite class that runs a part."""
     return type(wanted.__name__, (PartSuiteMixin, wanted), {"__module__": wanted.__module__})
 
 
-# What a Django suite does with an event of one of its subsuites.
+# ParallelTestSuite.handle_event: replays an event of a subsuite on a result.
 HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
 
 
 class Replay:
-    """The events of a test that took `seconds`."""
+    """Replays the events of a test that took `seconds`."""
 
     def __init__(self, test: Any, events: Iterable[tuple[Any, ...]], seconds: float) -> None:
-        self._tests, self._events = _Only(test), list(events)
-        measured = [event[2] for event in self._events if event[0] == "addDuration"]
-        self._seconds = measured[0] if measured else seconds
+        self._tests, self._events = _SingleTest(test), list(events)
+        durations = [event[2] for event in self._events if event[0] == "addDuration"]
+        self._seconds = durations[0] if durations else seconds
 
-    def tell(self, result: Any, handle_event: HandleEvent) -> None:
+    def add_to(self, result: Any, handle_event: HandleEvent) -> None:
         for event in self._events:
-            before = _attributes(result) if event[0] == "startTest" else None
-            if event[0] == EVENT:
-                show_sql(result, event[-1])
+            attributes = _attributes(result) if event[0] == "startTest" else None
+            if event[0] == SQL_EVENT:
+                set_sql(result, event[-1])
             else:
                 handle_event(result, self._tests, event)
-            if before is not None:
-                self._set_back(result, before)
+            if attributes is not None:
+                self._shift_start_time(result, attributes)
         if wants_sql(result):
-            # Else what comes next might be shown with it, though it is of another worker.
-            show_sql(result, "")
+            # The next event, maybe of another worker, must not show this SQL.
+            set_sql(result, "")
 
-    def _set_back(self, result: Any, before: dict[str, Any]) -> None:
-        """Set back the time at which a test began, for a result that measures time itself."""
+    def _shift_start_time(self, result: Any, attributes: dict[str, Any]) -> None:
+        """Move the start time of a test back, for results that measure time themselves."""
         for name, value in _attributes(result).items():
-            if value is before.get(name):
+            if value is attributes.get(name):
                 continue
             if isinstance(value, float):
                 setattr(result, name, value - self._seconds)
@@ -197,8 +202,8 @@ def _attributes(result: Any) -> dict[str, Any]:
     return dict(getattr(result, "__dict__", {}))
 
 
-class _Only:
-    """The tests of a subsuite where all that is told is about one of them."""
+class _SingleTest:
+    """A subsuite that has the same test at each index, for `handle_event`."""
 
     def __init__(self, test: Any) -> None:
         self._test = test

@@ -1,4 +1,4 @@
-"""What workers do about time limits and events, for a run without workers."""
+"""Timeouts and events for a run without workers."""
 
 import sys
 import time
@@ -21,11 +21,11 @@ from ..events import (
     Started,
     outcome_of,
 )
-from .debugger_hooks import DebuggerHooks, debuggers_call
+from .debugger_hooks import DebuggerHooks, install_hooks
 from .exceptions import exc_info, hide_frames
-from .lease_check import LeaseCheck, end_for
-from .output import Lines
-from .protocol import Cost, cost_so_far
+from .lease_check import LeaseCheck, stop_with_error
+from .output import LineTracker
+from .protocol import ResourceUsage, resource_usage
 from .sigterm import RunSignals
 from .timeouts import Timeout
 
@@ -36,30 +36,31 @@ _STDERR = 2
 
 
 class SerialResult:
-    """Stands before a result, of whatever class: keeps time limits and tells observers.
+    """Wraps a result of any class to enforce timeouts and notify observers.
 
-    It keeps none where `has_limits` is false, as with a debugger. Attributes that are not declared
-    here are the result's.
+    `has_timeouts`: False with --pdb.
+
+    All attributes that are not declared here are those of the result.
     """
 
-    time_limit: float | None
-    has_limits: bool
+    default_timeout: float | None
+    has_timeouts: bool
     observers: Collection[Observer]
-    watch: LeaseCheck
+    lease_check: LeaseCheck
     signals: RunSignals
 
     _result: Any
     _timeout: Timeout
-    _begun: float | None = None
+    _started_at: float | None = None
     _calls: list[tuple[str, object]]
     _class: str | None = None
-    _class_begun: tuple[float, Cost]
-    _tested: float = 0.0
-    # The tests that are not run where a fixture of this name fails.
+    _class_start: tuple[float, ResourceUsage]
+    _test_time: float = 0.0
+    # By the reported name of a fixture: the ids of the tests that do not run if it fails.
     _dependents: Mapping[str, tuple[str, ...]]
 
-    def __init__(self, result: Any, tests: Iterable[Any], **of_run: Any) -> None:
-        vars(self).update(of_run, _result=result, _timeout=Timeout(_STDERR), _calls=[])
+    def __init__(self, result: Any, tests: Iterable[Any], **options: Any) -> None:
+        vars(self).update(options, _result=result, _timeout=Timeout(_STDERR), _calls=[])
         self._dependents = _dependents(tests)
 
     def __getattr__(self, name: str) -> Any:
@@ -71,125 +72,125 @@ class SerialResult:
         else:
             setattr(self._result, name, value)
 
-    def clear_alarm(self) -> None:
+    def clear_timeout(self) -> None:
         self._timeout.clear()
 
-    def begin_class(self, test: Any) -> None:
-        """Note that another class is about to be set up."""
-        self.end_class()
-        # That of the class before: what is prepared for this one may take longer.
+    def start_class(self, test: Any) -> None:
+        """Start a class, before its set-up."""
+        self.finish_class()
+        # Preparing the database for the class has no timeout.
         self._timeout.clear()
-        self._class, self._tested = strclass(type(test)), 0.0
-        self._class_begun = time.time(), cost_so_far()
+        self._class, self._test_time = strclass(type(test)), 0.0
+        self._class_start = time.time(), resource_usage()
 
-    def end_class(self) -> None:
-        """Tell observers of the class that is over, if there is one."""
+    def finish_class(self) -> None:
+        """Finish the current class, if any, and notify observers."""
         if self._class is None:
             return
         self._timeout.clear()
-        changed = changes_outside()
-        begun, before = self._class_begun
-        cost = cost_so_far().since(before)
+        changed_outside = changes_outside()
+        started, before = self._class_start
+        usage = resource_usage().since(before)
         self._observe(
             ClassFinished(
                 test_class=self._class,
                 worker=_WORKER,
                 attempt=_ATTEMPT,
-                time=begun,
-                duration=cost.time,
-                processor_time=cost.processor_time,
-                overhead=max(cost.time - self._tested, 0.0),
+                time=started,
+                duration=usage.time,
+                processor_time=usage.processor_time,
+                overhead=max(usage.time - self._test_time, 0.0),
                 keeps_state=None,
-                resets=cost.resets,
-                reset_time=cost.reset_time,
-                changed_outside=changed,
+                resets=usage.resets,
+                reset_time=usage.reset_time,
+                changed_outside=changed_outside,
             )
         )
         self._class = None
 
-    def limit_class(self, test: Any) -> None:
-        """Keep the limit of a test's class, for what that does around its tests."""
-        self._set(decorators.timeout_of_class(test, self.time_limit))
+    def set_class_timeout(self, test: Any) -> None:
+        """Set the timeout for what the class of a test does outside its tests."""
+        self._set_timeout(decorators.timeout_of_class(test, self.default_timeout))
 
-    def _look_after_the_run(self) -> None:
-        self.signals.take_back_interrupts()
-        why = self.watch.heed()
+    def _check_run(self) -> None:
+        self.signals.reclaim_interrupts()
+        why = self.lease_check.check()
         if why and not self._result.shouldStop:
-            end_for(self, why)
+            stop_with_error(self, why)
 
     def startTest(self, test: Any) -> None:  # noqa: N802
-        self._look_after_the_run()
+        self._check_run()
         self._result.startTest(test)
-        self._begin(test)
-        self._set(decorators.timeout_of(test, self.time_limit))
+        self._start(test)
+        self._set_timeout(decorators.timeout_of(test, self.default_timeout))
 
-    def _begin(self, test: Any) -> float:
-        self._begun, self._calls = time.perf_counter(), []
+    def _start(self, test: Any) -> float:
+        self._started_at, self._calls = time.perf_counter(), []
         self._observe(Started(test.id(), _WORKER, _ATTEMPT, time.time()))
-        return self._begun
+        return self._started_at
 
     def stopTest(self, test: Any) -> None:  # noqa: N802
-        # What comes next is the flush, and what the class does after its last test.
-        self.limit_class(test)
-        begun = self._begun
-        if begun is None:
-            # Python 3.12.1 does not start a test that is skipped.
-            begun = self._begin(test)
-            self._note("addSkip", "")
-        duration, outcome = time.perf_counter() - begun, outcome_of(self._calls)
-        self._begun = None
-        self._tested += duration
+        # For the flush, and the tear-down of the class.
+        self.set_class_timeout(test)
+        started = self._started_at
+        if started is None:
+            # Python 3.12.1 does not call startTest for a skipped test.
+            started = self._start(test)
+            self._record("addSkip", "")
+        duration, outcome = time.perf_counter() - started, outcome_of(self._calls)
+        self._started_at = None
+        self._test_time += duration
         if isinstance(sys.exception(), KeyboardInterrupt):
-            # It was broken off: nothing is known of it.
+            # The test was interrupted and has no outcome.
             self._result.testsRun -= 1
         else:
             self._observe(Finished(test.id(), _WORKER, _ATTEMPT, outcome, duration))
         self._result.stopTest(test)
-        self._look_after_the_run()
+        self._check_run()
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802
-        if not self._fails_by_time(test):
+        if not self._fail_if_timed_out(test):
             self._result.addSuccess(test)
 
     def addError(self, test: Any, err: Any) -> None:  # noqa: N802
         if (name := test.id()) in self._dependents:
             self._observe(FixtureFailed(name, self._dependents[name], _WORKER, _ATTEMPT))
-        self._note("addError", err)
+        self._record("addError", err)
         self._result.addError(test, err)
 
     def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
-        self._note("addFailure", err)
+        self._record("addFailure", err)
         self._result.addFailure(test, err)
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
-        self._note("addSubTest", err)
+        self._record("addSubTest", err)
         self._result.addSubTest(test, subtest, err)
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
-        if not self._fails_by_time(test):
-            self._note("addSkip", reason)
+        if not self._fail_if_timed_out(test):
+            self._record("addSkip", reason)
             self._result.addSkip(test, reason)
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
-        if not self._fails_by_time(test):
-            self._note("addExpectedFailure", None)
+        if not self._fail_if_timed_out(test):
+            self._record("addExpectedFailure", None)
             self._result.addExpectedFailure(test, err)
 
     def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
-        self._note("addUnexpectedSuccess", None)
+        self._record("addUnexpectedSuccess", None)
         self._result.addUnexpectedSuccess(test)
 
-    def _fails_by_time(self, test: Any) -> bool:
-        """Fail a test that has caught its time limit; return whether it is one."""
+    def _fail_if_timed_out(self, test: Any) -> bool:
+        """Add a failure if the test caught its TestTimeoutError; return whether it did."""
         raised = self._timeout.raised
         if raised is not None:
             self.addFailure(test, exc_info(raised))
         return raised is not None
 
-    def _set(self, seconds: float | None) -> None:
-        self._timeout.set(seconds if self.has_limits else None)
+    def _set_timeout(self, seconds: float | None) -> None:
+        self._timeout.set(seconds if self.has_timeouts else None)
 
-    def _note(self, method: str, error: Any) -> None:
+    def _record(self, method: str, error: Any) -> None:
         if method in {"addError", "addFailure", "addSubTest"} and error is not None:
             hide_frames(error[1])
         self._calls.append((method, error))
@@ -200,49 +201,48 @@ class SerialResult:
 
 
 class SerialSuiteMixin:
-    """Put before a class of suites, whose results are limited while they run.
+    """Mixin for suites that wraps results in SerialResult, and prepares the database for classes.
 
-    Results are of whatever class a runner of tests has chosen. Before a class is set up, it is
-    made sure that it finds the structure of the database that it should, or a database of its
-    own: `own_database` has the labels and tags of those that want one.
+    `result_options`: arguments of SerialResult.
+    `own_database`: labels and tags of the classes that get their own database.
     """
 
-    limits: Mapping[str, Any]
-    lines: Lines
+    result_options: Mapping[str, Any]
+    lines: LineTracker
     own_database: Collection[str] = ()
 
     def run(self, result: Any, debug: bool = False) -> Any:
-        # Not all runners of tests do so.
+        # Not every runner registers its result, which Ctrl-C needs.
         unittest.registerResult(result)
-        limited_result = SerialResult(result, iter_test_cases(self), **self.limits)
+        serial_result = SerialResult(result, iter_test_cases(self), **self.result_options)
         try:
             with (
-                self.lines.follow(result),
-                debuggers_call(_NoTimeout(limited_result.clear_alarm)),
+                self.lines.track(result),
+                install_hooks(_ClearTimeout(serial_result.clear_timeout)),
             ):
-                super().run(limited_result, debug)  # type: ignore[misc]
-                limited_result.end_class()
+                super().run(serial_result, debug)  # type: ignore[misc]
+                serial_result.finish_class()
         except KeyboardInterrupt:
-            # What failed before is shown as ever.
-            if not self.limits["signals"].ends_now:
+            # Return, so that the runner shows the failures so far.
+            if not self.result_options["signals"].is_aborting:
                 raise
         finally:
-            limited_result.clear_alarm()
+            serial_result.clear_timeout()
         return result
 
     def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802
         if getattr(result, "_previousTestClass", None) is not type(test):
-            result.begin_class(test)
-            if not self._is_prepared(test, result):
+            result.start_class(test)
+            if not self._prepare_class(test, result):
                 return
-        result.limit_class(test)
+        result.set_class_timeout(test)
         super()._handleClassSetUp(test, result)  # type: ignore[misc]
 
-    def _is_prepared(self, test: Any, result: Any) -> bool:
-        """Prepare for the class of a test; where that fails, its set-up has failed."""
-        wants_own = decorators.needs_own_database(type(test), self.own_database)
+    def _prepare_class(self, test: Any, result: Any) -> bool:
+        """Prepare the database for a class; report an exception as one of its setUpClass."""
+        own_database = decorators.needs_own_database(type(test), self.own_database)
         try:
-            prepare_for(type(test), own_database=wants_own)
+            prepare_for(type(test), own_database=own_database)
         except Exception as error:
             type(test)._classSetupFailed = True
             self._createClassOrModuleLevelException(  # type: ignore[attr-defined]
@@ -252,25 +252,22 @@ class SerialSuiteMixin:
         return True
 
 
-class _NoTimeout(DebuggerHooks):
-    """Keeps no limit of a test that has stopped in a debugger."""
+class _ClearTimeout(DebuggerHooks):
+    """Clears the timeout of a test that stops in a debugger."""
 
-    def __init__(self, clear_alarm: Callable[[], None]) -> None:
-        self._clear_alarm = clear_alarm
+    def __init__(self, clear_timeout: Callable[[], None]) -> None:
+        self._clear_timeout = clear_timeout
 
-    def opens(self, _debugger: Any) -> bool:
-        self._clear_alarm()
+    def should_stop(self, _debugger: Any) -> bool:
+        self._clear_timeout()
         return True
 
 
 def serial_suite(
-    suite: unittest.TestSuite, own_database: Collection[str], lines: Lines, **limits: Any
+    suite: unittest.TestSuite, own_database: Collection[str], lines: LineTracker, **options: Any
 ) -> unittest.TestSuite:
-    """Return a suite as one that limits its results; `limits` are attributes of those.
-
-    It takes classes to a database of their own that `own_database` names by labels or tags.
-    """
-    attributes = {"limits": limits, "own_database": own_database, "lines": lines}
+    """Add SerialSuiteMixin to a suite, with `options` for SerialResult."""
+    attributes = {"result_options": options, "own_database": own_database, "lines": lines}
     suite.__class__ = type(type(suite).__name__, (SerialSuiteMixin, type(suite)), attributes)
     return suite
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: one ends a run after the tests under way, a second one at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first ends a run after the running tests, a second at once."""
 
 import os
 import signal
@@ -18,124 +18,125 @@ if TYPE_CHECKING:
     from .pipes import Receiver
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-# Handlers of Ctrl-C that are no project's own.
-_USUAL = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN)
-# What a shell shows of a process that a signal has ended.
-_SHELL_S = 128
-# How long, in seconds, a signal may come before the word of the run that it is for all.
-_TERM = 1.0
-_SOON = 0.01
+# Handlers of Ctrl-C that the runner replaces; others are the project's.
+_DEFAULT_HANDLERS = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN)
+# As in a shell, the exit code after a signal is this plus its number.
+_EXIT_CODE_BASE = 128
+# Seconds that a worker waits, after a signal, for the main process to send Stop.
+_STOP_TIMEOUT = 1.0
+_POLL_INTERVAL = 0.01
 _STDERR = 2
 
 
 class RunSignals(AbstractContextManager["RunSignals"]):
-    """Ends a run in order at a signal, with the exit code that a shell shows: 130, 143 or 129.
+    """Handles signals during a run, and exits with 130, 143 or 129 after one.
 
-    The body of the `with` is the run; `count_under_way` returns the number of tests it is at. A
-    handler of the project's own stays, and so does nohup's.
+    `count_running`: returns the number of running tests.
+
+    Handlers that the project has installed stay, and so do signals that nohup ignores.
     """
 
     def __init__(
-        self, count_under_way: Callable[[], int] = lambda: 0, *, is_silent: bool = False
+        self, count_running: Callable[[], int] = lambda: 0, *, is_silent: bool = False
     ) -> None:
-        self._count_under_way = count_under_way
+        self._count_running = count_running
         self._is_silent = is_silent
-        # The last signal that came.
-        self._number: int | None = None
-        # Whether a signal broke off what was under way.
-        self.ends_now = False
+        # The last signal received.
+        self._signum: int | None = None
+        # Whether a signal has interrupted the running tests.
+        self.is_aborting = False
         self._handled: list[int] = []
         self._is_entered = False
         self._before: Any = None
-        self._waits_for_tests = self._announces_at_once = self._is_announced = False
-        self._is_cleaning_up = self._is_told = False
+        self._finishes_tests = self._announces_at_once = self._is_announced = False
+        self._is_cleaning_up = self._is_clean_up_announced = False
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether a signal came."""
-        return self._number is not None
+        """Whether the run has received a signal."""
+        return self._signum is not None
 
     def __enter__(self) -> Self:
         self._is_entered = threading.current_thread() is threading.main_thread()
-        for number in _SIGNALS:
-            if self._is_entered and signal.getsignal(number) is signal.SIG_DFL:
-                self._handle(number)
+        for signum in _SIGNALS:
+            if self._is_entered and signal.getsignal(signum) is signal.SIG_DFL:
+                self._handle(signum)
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         self._is_entered = False
-        for number in self._handled:
-            forks.stop_handling(number, self._heed)
-        if self._number is not None and (error is None or isinstance(error, KeyboardInterrupt)):
-            raise SystemExit(_SHELL_S + self._number)
+        for signum in self._handled:
+            forks.restore_signal(signum, self._on_signal)
+        if self._signum is not None and (error is None or isinstance(error, KeyboardInterrupt)):
+            raise SystemExit(_EXIT_CODE_BASE + self._signum)
 
     @contextmanager
-    def taking_interrupts(self) -> Iterator[None]:
-        """Take the place of unittest's handler of Ctrl-C, which the body installs.
+    def replacing_interrupt_handler(self) -> Iterator[None]:
+        """Replace unittest's handler of Ctrl-C, which the body installs.
 
-        Not where that handler is about to call a project's own.
+        Leave it if the project has installed its own handler, which unittest's calls.
         """
         self._before = signal.getsignal(signal.SIGINT)
         yield
-        if self._is_entered and self._before in _USUAL:
+        if self._is_entered and self._before in _DEFAULT_HANDLERS:
             self._handle(signal.SIGINT)
 
     @contextmanager
-    def keeping_interrupts(self) -> Iterator[None]:
-        """Keep the place where the body removes unittest's handler."""
-        is_ours = signal.getsignal(signal.SIGINT) == self._heed
+    def keeping_interrupt_handler(self) -> Iterator[None]:
+        """Keep this handler while the body removes unittest's."""
+        is_ours = signal.getsignal(signal.SIGINT) == self._on_signal
         if is_ours:
-            forks.stop_handling(signal.SIGINT, self._heed)
+            forks.restore_signal(signal.SIGINT, self._on_signal)
         yield
         if self._is_entered and self._before is not None:
-            # In a run within a test unittest brings back what was there before the outer run.
+            # In a run inside a test, unittest restores the handler from before the outer run.
             signal.signal(signal.SIGINT, self._before)
         if is_ours:
-            forks.handle(signal.SIGINT, self._heed)
+            forks.handle_signal(signal.SIGINT, self._on_signal)
 
-    def _handle(self, number: int) -> None:
-        forks.handle(number, self._heed)
-        self._handled.append(number)
+    def _handle(self, signum: int) -> None:
+        forks.handle_signal(signum, self._on_signal)
+        self._handled.append(signum)
 
-    def take_back_interrupts(self) -> None:
-        """Take Ctrl-C back from pdb, which keeps it when a test goes on."""
+    def reclaim_interrupts(self) -> None:
+        """Take Ctrl-C back from pdb, which keeps its handler after "continue"."""
         handler = signal.getsignal(signal.SIGINT)
         if signal.SIGINT in self._handled and _is_debugger(getattr(handler, "__self__", None)):
-            signal.signal(signal.SIGINT, self._heed)
+            signal.signal(signal.SIGINT, self._on_signal)
 
     @contextmanager
-    def after_the_tests_under_way(self, *, announces: bool) -> Iterator[None]:
-        """Let tests under way finish at the first signal; elsewhere it ends all at once.
+    def finishing_tests(self, *, announces: bool) -> Iterator[None]:
+        """Let running tests finish at the first signal, instead of aborting the run.
 
-        Without `announces` whoever knows the tests under way calls `announce`.
+        Without `announces`, the caller calls `announce` once it knows the running tests.
         """
-        self._waits_for_tests, self._announces_at_once = True, announces
+        self._finishes_tests, self._announces_at_once = True, announces
         try:
             yield
         finally:
-            self._waits_for_tests = False
+            self._finishes_tests = False
 
     def announce(self) -> None:
-        """Say that the run ends, if it does; once."""
-        if self._number is None or self._is_announced or self.ends_now:
+        """Tell the user, once, that a signal ends the run after the running tests."""
+        if self._signum is None or self._is_announced or self.is_aborting:
             return
         self._is_announced = True
-        number = self._count_under_way()
-        tests = f" {count(number, 'test')}" if number else ""
-        if self._number == signal.SIGINT:
-            self._say(f"\nFinishing{tests}; press Ctrl-C again to stop now.")
+        running = self._count_running()
+        tests = f" {count(running, 'test')}" if running else ""
+        if self._signum == signal.SIGINT:
+            self._write(f"\nFinishing{tests}; press Ctrl-C again to stop now.")
         else:
-            name = signal.Signals(self._number).name
-            self._say(f"\n{name}: finishing{tests}; a second signal stops now.")
+            name = signal.Signals(self._signum).name
+            self._write(f"\n{name}: finishing{tests}; a second signal stops now.")
 
     @contextmanager
-    def ending_imports(self) -> Iterator[None]:
-        """End what imports tests, though unittest takes what an import raises for its error."""
+    def interruptible_imports(self) -> Iterator[None]:
+        """Abort imports of tests, although unittest turns what an import raises into an error."""
         sys.meta_path.insert(0, self)
         try:
             yield
@@ -145,90 +146,90 @@ class RunSignals(AbstractContextManager["RunSignals"]):
         self.check()
 
     def find_spec(self, *_: object) -> None:
-        """Find no module; let none be imported once the run ends."""
+        """Find no module, but prevent imports once the run is aborted."""
         self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt again where something has caught it."""
-        if self.ends_now:
+        """Raise KeyboardInterrupt again if the run is aborted and something has caught it."""
+        if self.is_aborting:
             raise KeyboardInterrupt
 
     @contextmanager
     def cleaning_up(self) -> Iterator[None]:
-        """Let the body drop what it drops; Ctrl-C breaks it off once the user knows what it is."""
+        """Let the body clean up; Ctrl-C interrupts it only after a message has told the user."""
         self._is_cleaning_up = True
-        if self.ends_now:
-            self._tell_of_cleaning()
+        if self.is_aborting:
+            self._announce_clean_up()
         try:
             yield
         finally:
             self._is_cleaning_up = False
 
-    def _tell_of_cleaning(self, before: str = "") -> None:
-        self._is_told = True
-        key = "Another Ctrl-C" if self._number == signal.SIGINT else "Ctrl-C"
-        self._say(f"{before}Cleaning up. {key} leaves the rest to the next run.")
+    def _announce_clean_up(self, before: str = "") -> None:
+        self._is_clean_up_announced = True
+        key = "Another Ctrl-C" if self._signum == signal.SIGINT else "Ctrl-C"
+        self._write(f"{before}Cleaning up. {key} leaves the rest to the next run.")
 
-    def _heed(self, number: int, frame: FrameType | None) -> None:
-        is_interrupt, in_debugger = number == signal.SIGINT, _is_in_debugger(frame)
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        is_interrupt, in_debugger = signum == signal.SIGINT, _is_in_debugger(frame)
         if is_interrupt and in_debugger:
             raise KeyboardInterrupt
-        is_first, self._number = self._number is None, number
-        if self._is_cleaning_up and not (is_interrupt and self._is_told):
+        is_first, self._signum = self._signum is None, signum
+        if self._is_cleaning_up and not (is_interrupt and self._is_clean_up_announced):
             if is_interrupt:
-                self._tell_of_cleaning("\n")
-        elif self._waits_for_tests and is_first:
+                self._announce_clean_up("\n")
+        elif self._finishes_tests and is_first:
             for result in list(unittest.signals._results):  # type: ignore[attr-defined]
                 result.stop()
             if self._announces_at_once:
                 self.announce()
         else:
-            self.ends_now = True
-            if is_interrupt and not self._waits_for_tests and os.isatty(_STDERR):
-                # After the terminal's ^C, where no report follows that begins a line.
-                self._say("")
-            # psycopg cancels the statement that it waits for. A debugger prompts again after
-            # KeyboardInterrupt, and quits where what is typed ends.
+            self.is_aborting = True
+            if is_interrupt and not self._finishes_tests and os.isatty(_STDERR):
+                # End the line of the terminal's ^C.
+                self._write("")
+            # At KeyboardInterrupt, psycopg cancels the statement that it waits for. A debugger
+            # would prompt again, but quits at EOFError.
             raise EOFError if in_debugger else KeyboardInterrupt
 
-    def _say(self, text: str) -> None:
-        # Python's own files may be in use where the signal came.
+    def _write(self, text: str) -> None:
+        # The signal may have interrupted a write to sys.stderr.
         if not self._is_silent:
             with suppress(OSError):
                 os.write(_STDERR, f"{text}\n".encode())
 
 
 class WorkerSignals:
-    """Ends a worker at these signals, unless the run was told to end as well and says so."""
+    """Ends a worker at a signal, unless the main process stops the run because of it."""
 
-    def __init__(self, orders: "Receiver", is_stopped: Callable[[], bool]) -> None:
-        self._orders = orders
+    def __init__(self, commands: "Receiver", is_stopped: Callable[[], bool]) -> None:
+        self._commands = commands
         self._is_stopped = is_stopped
-        # Set while the process would leave something that no later run could recognise.
-        self.is_held = False
+        # Set while a database is created but not marked, which no later run could recognise.
+        self.is_deferred = False
 
     def handle(self) -> None:
-        for number in _SIGNALS:
-            forks.handle(number, self._heed)
+        for signum in _SIGNALS:
+            forks.handle_signal(signum, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_SIGNALS, signal.SIGINT])
 
-    def _heed(self, number: int, _frame: object) -> None:
-        """Finish the test under way where the run was told to end as well, and end otherwise."""
-        deadline = time.monotonic() + _TERM
-        if self._orders.is_reading or self.is_held:
-            # This has come in the middle of it.
-            threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
+    def _on_signal(self, signum: int, _frame: object) -> None:
+        """Return to the running test if the main process sends Stop; exit otherwise."""
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        if self._commands.is_reading or self.is_deferred:
+            # Try again: the signal has interrupted a read, or the creation of a database.
+            threading.Timer(_POLL_INTERVAL, os.kill, (os.getpid(), signum)).start()
             return
         while not self._is_stopped():
             if time.monotonic() > deadline:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            time.sleep(_SOON)
+                signal.signal(signum, signal.SIG_DFL)
+                os.kill(os.getpid(), signum)
+            time.sleep(_POLL_INTERVAL)
 
 
 @contextmanager
-def held_for_a_child() -> Iterator[None]:
-    """Let a child that the body starts get no signal until it calls `WorkerTermination.handle`."""
+def block_signals() -> Iterator[None]:
+    """Block signals, for a child started in the body, until it calls `WorkerSignals.handle`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_SIGNALS, signal.SIGINT])
     try:
         yield
@@ -237,7 +238,7 @@ def held_for_a_child() -> Iterator[None]:
 
 
 def _is_in_debugger(frame: FrameType | None) -> bool:
-    """Whether one is waiting for what is typed: Ctrl-C is for it."""
+    """Whether a debugger is prompting, so that Ctrl-C is for it."""
     while frame:
         if frame.f_code.co_name == "interaction" and _is_debugger(frame.f_locals.get("self")):
             return True

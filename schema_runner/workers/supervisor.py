@@ -1,4 +1,4 @@
-"""The supervisor: has workers started, given parts, listened to, replaced and ended."""
+"""The supervisor: start workers, assign parts, handle their messages, replace and stop them."""
 
 import time
 from collections.abc import Callable, Collection
@@ -8,44 +8,45 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from ..scheduling.queue import PartQueue
-from .deaths import Deaths, TimeoutEnforcer
+from .deaths import TimeoutEnforcer, WorkerDeaths
 from .handle import WorkerHandle, WorkerPool
 from .lease_check import LeaseCheck
 from .protocol import (
-    Begun,
-    Creates,
-    Debugs,
-    Entered,
-    Failed,
-    Gone,
-    Left,
-    Limited,
+    CreatingDatabase,
+    DatabaseFallback,
+    Exiting,
+    FixtureResult,
+    LogLine,
     PartFinished,
-    ProjectChanged,
+    PartStarted,
     Ready,
-    Said,
     Stop,
-    UsesDatabases,
+    TerminalRequest,
+    TestFinished,
+    TestStarted,
+    TimeoutSet,
+    WorkerFailed,
 )
 from .report import Report
 from .terminal import Terminal
 
-# Times in seconds. How long to wait for a bell until the reports are looked at anyhow: so long
-# what has happened may stay unseen.
-_TICK = 0.05
-# How long a process that has nothing more to do may take to end: tests may have left threads.
-_END = 1.0
-# How long tests may go on when another has failed under --failfast.
-_FAILFAST = 1.0
-# Seconds that a worker may still take to create a database once all tests are done: killed
-# meanwhile, it could leave one without a marker. Filling a database is not waited for.
-_DATABASE = 30.0
+# All in seconds. Reports are read this often if no worker wakes up the main process.
+_POLL_INTERVAL = 0.05
+# For a finished worker to exit: tests may have left threads.
+_EXIT_TIMEOUT = 1.0
+# For running tests to end after a failure under --failfast.
+_FAILFAST_TIMEOUT = 1.0
+# For a worker to finish CREATE DATABASE when the run has ended: if killed, it could leave a
+# database without a marker. The run does not wait until the database is filled.
+_CREATE_DATABASE_TIMEOUT = 30.0
 
 
 class StartOrder(Enum):
-    """How workers start: as the first, or with fresh schemas where others have been the same.
+    """When workers start and get their first parts.
 
-    The latter begin once all of them are ready; in turn, each waits for a test of the one before.
+    `FIRST`: the first processes of a run; each starts as soon as it is ready.
+    `TOGETHER`: replacements with fresh schemas, which start when all of them are ready.
+    `IN_TURN`: the same, but each waits until the previous one has started a test.
     """
 
     FIRST = auto()
@@ -54,7 +55,7 @@ class StartOrder(Enum):
 
 
 class Supervisor:
-    """Runs a schedule in so many workers, and loses no test of it, whatever they do."""
+    """Runs the parts of a queue in `workers` processes, without losing a test if they die."""
 
     def __init__(
         self,
@@ -71,50 +72,47 @@ class Supervisor:
         self._pool = pool
         self._report = report
         self._workers: list[WorkerHandle] = []
-        self._deaths = Deaths(queue, report)
-        self._limits = TimeoutEnforcer()
+        self._deaths = WorkerDeaths(queue, report)
+        self._timeout_enforcer = TimeoutEnforcer()
         self._terminal = Terminal(report.log)
-        self._heeds: dict[type, Callable[[WorkerHandle, Any], None]] = {
-            Begun: self._heed_begun,
-            Limited: self._heed_limit,
-            PartFinished: self._heed_done,
-            ProjectChanged: self._heed_outside,
-            Entered: self._heed_entered,
-            Left: self._heed_left,
-            Ready: self._heed_ready,
-            UsesDatabases: self._heed_databases,
-            Creates: self._heed_creation,
-            Debugs: self._terminal.heed,
-            Said: self._heed_said,
-            Failed: self._heed_failed,
-            Gone: self._heed_gone,
+        self._handlers: dict[type, Callable[[WorkerHandle, Any], None]] = {
+            TestStarted: self._on_test_started,
+            TimeoutSet: self._on_timeout_set,
+            TestFinished: self._on_test_finished,
+            FixtureResult: self._on_fixture_result,
+            PartStarted: self._on_part_started,
+            PartFinished: self._on_part_finished,
+            Ready: self._on_ready,
+            DatabaseFallback: self._on_database_fallback,
+            CreatingDatabase: self._on_creating_database,
+            TerminalRequest: self._terminal.handle,
+            LogLine: self._on_log_line,
+            WorkerFailed: self._on_worker_failed,
+            Exiting: self._on_exiting,
         }
 
-    def run(self, watch: LeaseCheck) -> None:
-        """Run everything; kill what is left where this is broken off, as by KeyboardInterrupt.
-
-        So it is where what is watched is lost.
-        """
+    def run(self, lease_check: LeaseCheck) -> None:
+        """Run all parts, or until `lease_check` fails; kill remaining workers on the way out."""
         try:
             for number in self._numbers:
                 if self._start is StartOrder.FIRST:
                     self._start_worker(number, is_replacement=False)
                 else:
                     self._replace(number)
-            while self._workers and not watch.heed():
-                self._wait(watch.files())
-                is_stopped = self._report.is_stopped
-                self._listen()
+            while self._workers and not lease_check.check():
+                self._wait(lease_check.fds())
+                is_stopped = self._report.should_stop
+                self._receive()
                 if is_stopped:
-                    # What had begun by then is known now.
+                    # The messages just handled include all tests that had started.
                     self._report.announce()
                 if self._terminal.holder is None:
                     self._terminal.lend()
-                    self._limits.keep(self._workers)
-                self._tell()
+                    self._timeout_enforcer.kill_overdue(self._workers)
+                self._send_commands()
         except KeyboardInterrupt:
-            # What failed a moment ago is shown as well.
-            self._listen()
+            # Include the latest failures.
+            self._receive()
             raise
         finally:
             for worker in self._workers:
@@ -125,47 +123,50 @@ class Supervisor:
         worker = self._pool.start(number, is_replacement=is_replacement)
         self._workers.append(worker)
 
-    def _wait(self, files: Collection[int]) -> None:
-        is_urgent = any(worker.is_late for worker in self._workers)
-        heard = [one for one in self._workers if not self._terminal.leaves_out(one)]
-        bells = [bell for worker in heard for bell in worker.bells]
-        wait([*bells, *files], 0 if is_urgent else _TICK)
+    def _wait(self, fds: Collection[int]) -> None:
+        is_urgent = any(worker.is_past_deadline for worker in self._workers)
+        readable = [w for w in self._workers if not self._terminal.is_lent_to_other(w)]
+        waitables = [waitable for worker in readable for waitable in worker.waitables]
+        wait([*waitables, *fds], 0 if is_urgent else _POLL_INTERVAL)
 
     @property
-    def _is_over(self) -> bool:
-        is_at_work = any(worker.parts for worker in self._workers)
-        return self._report.is_stopped or (self._queue.is_empty and not is_at_work)
+    def _has_finished(self) -> bool:
+        is_busy = any(worker.parts for worker in self._workers)
+        return self._report.should_stop or (self._queue.is_empty and not is_busy)
 
-    # What workers are told.
+    # Commands to workers.
 
-    def _tell(self) -> None:
-        is_over = self._is_over
+    def _send_commands(self) -> None:
+        has_finished = self._has_finished
         for worker in self._workers:
-            # First, for what a worker has sent before it was told to stop has to be heard before.
-            is_late = worker.is_late
-            if not is_over:
-                if self._may_begin(worker):
-                    self._give(worker)
-            elif not worker.is_told_to_stop:
-                worker.is_told_to_stop = True
-                worker.deadline = worker.deadline or self._deadline(worker)
-                worker.tell(Stop())
+            # Before the deadline is set: messages sent so far are handled before the worker is
+            # killed.
+            is_past_deadline = worker.is_past_deadline
+            if not has_finished:
+                if self._can_start(worker):
+                    self._assign_parts(worker)
+            elif not worker.is_stopping:
+                worker.is_stopping = True
+                worker.exit_deadline = worker.exit_deadline or self._compute_exit_deadline(worker)
+                worker.send(Stop())
             worker.flush()
-            if is_late:
+            if is_past_deadline:
                 worker.kill()
-                if worker.is_cut_off and not worker.is_gone:
-                    worker.why = worker.why or "Its pipes to the run were closed."
+                if worker.is_disconnected and not worker.is_exiting:
+                    worker.error = worker.error or "Its pipes to the main process were closed."
 
-    def _may_begin(self, worker: WorkerHandle) -> bool:
+    def _can_start(self, worker: WorkerHandle) -> bool:
         if self._start is StartOrder.FIRST:
             return True
-        if not all(one.is_ready for one in self._workers):
+        if not all(other.is_ready for other in self._workers):
             return False
-        before = takewhile(lambda one: one is not worker, self._workers)
-        return self._start is StartOrder.TOGETHER or not any(one.is_beginning for one in before)
+        before = takewhile(lambda other: other is not worker, self._workers)
+        return self._start is StartOrder.TOGETHER or not any(
+            other.is_before_first_test for other in before
+        )
 
-    def _give(self, worker: WorkerHandle) -> None:
-        """Give a worker as much to do as it should have."""
+    def _assign_parts(self, worker: WorkerHandle) -> None:
+        """Send a worker as many parts as it should hold."""
         others = [other for other in self._workers if other is not worker]
         while worker.is_ready and self._queue.has_more_for(worker.parts, len(self._numbers)):
             part = self._queue.take(
@@ -176,113 +177,115 @@ class Supervisor:
             if part is None:
                 return
             try:
-                order = self._pool.order(part)
+                command = self._pool.command_for(part)
             except Exception as error:
-                self._report.unsent(worker.number, part, error)
+                self._report.part_not_sent(worker.number, part, error)
             else:
                 worker.parts.append(part)
                 worker.stage = max(worker.stage, part.stage)
-                worker.tell(order)
+                worker.send(command)
 
-    def _deadline(self, worker: WorkerHandle) -> float | None:
-        """Return when a worker that is told to stop is killed; None for never."""
+    def _compute_exit_deadline(self, worker: WorkerHandle) -> float | None:
+        """Return the monotonic time at which a stopping worker is killed; None for never."""
         now = time.monotonic()
-        creation = _DATABASE if worker.creates_database else 0
-        is_kept = self._pool.keeps_places and not self._report.is_stopped
-        if not worker.is_ready and not is_kept:
-            return now + creation
-        if not self._report.is_failfast or worker is self._terminal.holder:
+        creation_timeout = _CREATE_DATABASE_TIMEOUT if worker.creates_database else 0
+        keeps_schema = self._pool.keeps_schemas and not self._report.should_stop
+        if not worker.is_ready and not keeps_schema:
+            return now + creation_timeout
+        if not self._report.stopped_by_failfast or worker is self._terminal.holder:
             return None
-        return now + max(_FAILFAST, creation)
+        return now + max(_FAILFAST_TIMEOUT, creation_timeout)
 
-    # What workers tell.
+    # Messages from workers.
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         for worker in list(self._workers):
-            if self._terminal.leaves_out(worker):
-                # Read, so that it need not wait for room in its pipe, and heeded afterwards.
+            if self._terminal.is_lent_to_other(worker):
+                # Read, so that the worker does not block; handle the messages later.
                 worker.receiver.peek()
                 continue
-            # Asked first: what a process that is dead has sent is all there.
+            # Check first: all messages of a dead process have arrived.
             is_alive = worker.process.is_alive()
-            for message in worker.listen():
-                self._heeds[type(message)](worker, message)
+            for message in worker.receive():
+                self._handlers[type(message)](worker, message)
             if not is_alive:
-                self._bury(worker)
-            elif worker.is_cut_off and worker.deadline is None:
-                # It is about to be dead, or a test has closed all files.
-                worker.deadline = time.monotonic() + _END
+                self._handle_exit(worker)
+            elif worker.is_disconnected and worker.exit_deadline is None:
+                # The process is about to exit, or a test has closed all files.
+                worker.exit_deadline = time.monotonic() + _EXIT_TIMEOUT
 
-    def _heed_begun(self, worker: WorkerHandle, message: Begun) -> None:
-        worker.begun = message.position
-        self._report.begun(worker.number, worker.part(message.key), message)
+    def _on_test_started(self, worker: WorkerHandle, message: TestStarted) -> None:
+        worker.running = message.position
+        self._report.test_started(worker.number, worker.part(message.key), message)
 
-    def _heed_limit(self, worker: WorkerHandle, message: Limited) -> None:
-        worker.limit(message.seconds)
+    def _on_timeout_set(self, worker: WorkerHandle, message: TimeoutSet) -> None:
+        worker.set_timeout(message.seconds)
 
-    def _heed_done(self, worker: WorkerHandle, message: PartFinished) -> None:
-        worker.begun = None
+    def _on_test_finished(self, worker: WorkerHandle, message: TestFinished) -> None:
+        worker.running = None
         worker.finished.add(message.position)
-        worker.tested += message.duration
-        self._report.done(worker.number, worker.part(message.key), message)
+        worker.test_time += message.duration
+        self._report.test_finished(worker.number, worker.part(message.key), message)
 
-    def _heed_outside(self, worker: WorkerHandle, message: ProjectChanged) -> None:
-        is_first = worker.begun is None and not worker.finished
-        self._report.outside(worker.number, worker.parts[0], message, is_first=is_first)
+    def _on_fixture_result(self, worker: WorkerHandle, message: FixtureResult) -> None:
+        is_first = worker.running is None and not worker.finished
+        self._report.fixture_reported(worker.number, worker.parts[0], message, is_first=is_first)
 
-    def _heed_entered(self, worker: WorkerHandle, message: Entered) -> None:
-        worker.enter()
-        self._deaths.forget(worker.number)
+    def _on_part_started(self, worker: WorkerHandle, message: PartStarted) -> None:
+        worker.start_part()
+        self._deaths.reset(worker.number)
 
-    def _heed_left(self, worker: WorkerHandle, message: Left) -> None:
-        self._report.left(worker.number, worker.part(message.key), message, worker.tested)
-        worker.leave()
+    def _on_part_finished(self, worker: WorkerHandle, message: PartFinished) -> None:
+        self._report.part_finished(
+            worker.number, worker.part(message.key), message, worker.test_time
+        )
+        worker.finish_part()
 
-    def _heed_ready(self, worker: WorkerHandle, message: Ready) -> None:
+    def _on_ready(self, worker: WorkerHandle, message: Ready) -> None:
         worker.is_ready = True
-        self._pool.settle(worker.number, message.places)
-        taken = time.monotonic() - worker.started
-        self._report.ready(worker.number, taken, is_replacement=worker.is_replacement)
+        self._pool.record_locations(worker.number, message.locations)
+        duration = time.monotonic() - worker.started
+        self._report.worker_ready(worker.number, duration, is_replacement=worker.is_replacement)
 
-    def _heed_databases(self, worker: WorkerHandle, message: UsesDatabases) -> None:
-        # All workers find the same, and so do those that take their places.
-        if message.alias not in self._pool.announced:
-            self._pool.announced.add(message.alias)
+    def _on_database_fallback(self, worker: WorkerHandle, message: DatabaseFallback) -> None:
+        # All workers fall back for the same reason, and replacements do too.
+        if message.alias not in self._pool.logged_fallbacks:
+            self._pool.logged_fallbacks.add(message.alias)
             self._report.log(message.text)
 
-    def _heed_creation(self, worker: WorkerHandle, message: Creates) -> None:
-        worker.creates_database = message.is_under_way
-        if worker.is_told_to_stop and not worker.is_gone:
-            worker.deadline = self._deadline(worker)
+    def _on_creating_database(self, worker: WorkerHandle, message: CreatingDatabase) -> None:
+        worker.creates_database = message.is_in_progress
+        if worker.is_stopping and not worker.is_exiting:
+            worker.exit_deadline = self._compute_exit_deadline(worker)
 
-    def _heed_said(self, worker: WorkerHandle, message: Said) -> None:
+    def _on_log_line(self, worker: WorkerHandle, message: LogLine) -> None:
         self._report.log(message.text)
 
-    def _heed_failed(self, worker: WorkerHandle, message: Failed) -> None:
-        worker.why = message.text
+    def _on_worker_failed(self, worker: WorkerHandle, message: WorkerFailed) -> None:
+        worker.error = message.text
 
-    def _heed_gone(self, worker: WorkerHandle, message: Gone) -> None:
-        worker.is_gone = True
-        self._pool.settle(worker.number, message.places)
-        self._pool.count(message.own_databases)
-        worker.deadline = time.monotonic() + _END
+    def _on_exiting(self, worker: WorkerHandle, message: Exiting) -> None:
+        worker.is_exiting = True
+        self._pool.record_locations(worker.number, message.locations)
+        self._pool.record_own_databases(message.own_databases)
+        worker.exit_deadline = time.monotonic() + _EXIT_TIMEOUT
 
-    # Burying workers.
+    # Exits of workers.
 
-    def _bury(self, worker: WorkerHandle) -> None:
-        """Account for a process that has ended, and have another take its place if need be."""
+    def _handle_exit(self, worker: WorkerHandle) -> None:
+        """Handle the exit of a process, and replace it unless the run has finished."""
         self._workers.remove(worker)
         worker.process.join()
         self._terminal.take_back(worker, is_dead=True)
-        if worker.is_overdue or not (worker.is_told_to_stop and worker.is_killed):
-            self._deaths.account_for(worker)
+        if worker.is_overdue or not (worker.is_stopping and worker.is_killed):
+            self._deaths.handle(worker)
         worker.close()
-        if not self._is_over:
+        if not self._has_finished:
             self._replace(worker.number)
 
     def _replace(self, number: int) -> None:
         try:
-            self._pool.renew(number)
+            self._pool.prepare_replacement(number)
         except Exception as error:
             self._report.worker_failed(number, str(error))
         else:

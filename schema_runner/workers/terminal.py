@@ -1,4 +1,4 @@
-"""The terminal of a run, which debuggers in workers need: one of them at a time has it."""
+"""The run's terminal, which one worker at a time borrows for its debugger."""
 
 import signal
 import sys
@@ -11,15 +11,15 @@ from typing import Any
 
 from .. import forks
 from .handle import WorkerHandle
-from .protocol import Debugs, TerminalLent
+from .protocol import TerminalLent, TerminalRequest
 
 _STDIN = 0
 
 
 class Terminal:
-    """Lends it to one worker after another, each until its test is over.
+    """Lends the terminal to one worker at a time, until its test ends.
 
-    Meanwhile Ctrl-C is for the debugger, and the run says nothing.
+    Meanwhile, Ctrl-C goes to the debugger, and the run prints nothing.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:
@@ -28,46 +28,44 @@ class Terminal:
         self._settings: Any = None
         self.holder: WorkerHandle | None = None
 
-    def heed(self, worker: WorkerHandle, message: Debugs) -> None:
-        if message.name is None:
+    def handle(self, worker: WorkerHandle, message: TerminalRequest) -> None:
+        if message.test_id is None:
             self.take_back(worker)
         else:
-            self._waiting.append((worker, message.name))
+            self._waiting.append((worker, message.test_id))
 
     def lend(self) -> None:
-        """Lend it to the worker that has waited longest."""
+        """Lend the terminal to the worker that has waited longest."""
         while self.holder is None and self._waiting:
-            worker, name = self._waiting.popleft()
-            if not worker.is_told_to_stop:
+            worker, test_id = self._waiting.popleft()
+            if not worker.is_stopping:
                 self.holder = worker
-                self._lend(worker, name)
+                self._lend(worker, test_id)
 
-    def _lend(self, worker: WorkerHandle, name: str) -> None:
-        self._log(
-            f"WorkerHandle {worker.number} has stopped in a debugger: {name or 'its set-up'}"
-        )
+    def _lend(self, worker: WorkerHandle, test_id: str) -> None:
+        self._log(f"Worker {worker.number} has stopped in a debugger: {test_id or 'its set-up'}")
         for output in (sys.stdout, sys.stderr):
             output.flush()
         with suppress(termios.error):
             self._settings = termios.tcgetattr(_STDIN)
         if threading.current_thread() is threading.main_thread():
-            forks.handle(signal.SIGINT, self._heed_nothing)
-        worker.tell(TerminalLent())
+            forks.handle_signal(signal.SIGINT, self._ignore_interrupt)
+        worker.send(TerminalLent())
 
-    def _heed_nothing(self, *_: object) -> None:
+    def _ignore_interrupt(self, *_: object) -> None:
         """Leave Ctrl-C to the debugger."""
 
-    def leaves_out(self, worker: WorkerHandle) -> bool:
-        """Whether another worker has it."""
+    def is_lent_to_other(self, worker: WorkerHandle) -> bool:
+        """Whether a worker other than this one has the terminal."""
         return self.holder is not None and self.holder is not worker
 
     def take_back(self, worker: WorkerHandle, *, is_dead: bool = False) -> None:
-        """Take it back from a worker whose test is over, or that has died."""
-        self._waiting = deque(one for one in self._waiting if one[0] is not worker)
+        """Take the terminal back from a worker whose test has ended, or that has died."""
+        self._waiting = deque(item for item in self._waiting if item[0] is not worker)
         if self.holder is not worker:
             return
         self.holder = None
-        forks.stop_handling(signal.SIGINT, self._heed_nothing)
+        forks.restore_signal(signal.SIGINT, self._ignore_interrupt)
         if is_dead and self._settings is not None:
-            # It may have died while a line was edited.
+            # The worker may have died while readline was editing a line.
             termios.tcsetattr(_STDIN, termios.TCSADRAIN, self._settings)

@@ -1,4 +1,4 @@
-"""Time limits: a test that takes too long fails, and shows what all of its threads are at."""
+"""Timeouts: a test that takes too long fails, and shows the stacks of all threads."""
 
 import asyncio
 import faulthandler
@@ -19,60 +19,59 @@ from psycopg import pq
 
 from .. import forks
 from ..errors import TestTimeoutError
-from .current import WATCHER
+from .current import PARENT_WATCHER
 
-# How long what is told to stop may go on without a look at it, in seconds: then it is stuck
-# in code that is not Python.
+# Seconds after the timeout until the process exits: code that is not Python may not return.
 GRACE = 3.0
-# More than that, in seconds, not all of the system's timers take.
-_LONGEST = 1e9
-# How long to wait with an interruption that would come in the middle of a message.
-_HOLD = 0.01
-_AT_WORK = {pq.TransactionStatus.ACTIVE}
+# Seconds. Some timers of the system do not accept more.
+_MAX_SECONDS = 1e9
+# Seconds until a deferred interruption is tried again.
+_RETRY_DELAY = 0.01
+_EXECUTING = {pq.TransactionStatus.ACTIVE}
 _COPYING = {pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH}
 
 
 class Timeout(forks.ForkAware):
-    """Interrupts the main thread of this process where it takes longer than it may.
+    """Raises TestTimeoutError in the main thread of this process, by SIGALRM.
 
-    The signal is SIGALRM, which tests that use it themselves take away. What does not heed
-    it ends with exit code 1, once the stacks of all threads are in the file `output`.
+    If the test goes on, the process writes the stacks of all threads to the file descriptor
+    `output` and exits with code 1. A test that uses SIGALRM itself replaces the handler.
     """
 
-    def __init__(self, output: int, tell_extended: Callable[[float], None] | None = None) -> None:
+    def __init__(self, output: int, on_extended: Callable[[float], None] | None = None) -> None:
         super().__init__()
         self._output = output
-        # Called where what tidies up after an interruption is given as long again.
-        self._tell_extended = tell_extended
+        # Called with the seconds that the cleanups after an interruption get.
+        self._on_extended = on_extended
         self._seconds: float | None = None
-        # When what does not heed it is ended, by the monotonic clock.
-        self._end = 0.0
-        # Set while an interruption has to wait, as in the middle of a message.
-        self.is_held = False
-        # What was raised since the limit was set, whether or not the test has let it through.
+        # Monotonic time at which the process exits.
+        self._exit_at = 0.0
+        # Set while no interruption may happen, for instance while sending a message.
+        self.is_deferred = False
+        # The exception raised since the timeout was set, even if the test has caught it.
         self.raised: TestTimeoutError | None = None
 
     def set(self, seconds: float | None) -> None:
-        """Allow so many seconds from now on; None for no limit."""
+        """Set the timeout from now on, in seconds; None for no timeout."""
         if seconds is None:
             self.clear()
             return
         if self._seconds is None:
-            forks.handle(signal.SIGALRM, self._ring)
-        self._seconds, self.raised = min(seconds, _LONGEST), None
-        self._wind(self._seconds)
+            forks.handle_signal(signal.SIGALRM, self._on_alarm)
+        self._seconds, self.raised = min(seconds, _MAX_SECONDS), None
+        self._arm(self._seconds)
 
-    def _wind(self, seconds: float) -> None:
+    def _arm(self, seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        self._end = time.monotonic() + seconds + GRACE
-        self._watch()
+        self._exit_at = time.monotonic() + seconds + GRACE
+        self._arm_watchdog()
 
-    def _watch(self) -> None:
-        left = max(self._end - time.monotonic(), _HOLD)
+    def _arm_watchdog(self) -> None:
+        left = max(self._exit_at - time.monotonic(), _RETRY_DELAY)
         faulthandler.dump_traceback_later(left, exit=True, file=self._output)
 
     def before_fork(self) -> None:
-        # It is a thread: a child that cancels it would wait for it for ever.
+        # The watchdog is a thread: a child that cancels it would wait for it forever.
         if self._seconds is not None:
             faulthandler.cancel_dump_traceback_later()
 
@@ -80,7 +79,7 @@ class Timeout(forks.ForkAware):
         if is_child:
             self._seconds = self.raised = None
         elif self._seconds is not None:
-            self._watch()
+            self._arm_watchdog()
 
     def clear(self) -> None:
         if self._seconds is None:
@@ -88,41 +87,41 @@ class Timeout(forks.ForkAware):
         self._seconds = self.raised = None
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
-        forks.stop_handling(signal.SIGALRM, self._ring)
+        forks.restore_signal(signal.SIGALRM, self._on_alarm)
 
-    def _ring(self, _number: int, frame: FrameType | None) -> None:
+    def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
         seconds = self._seconds
         if seconds is None:
             return
-        if self.is_held:
-            signal.setitimer(signal.ITIMER_REAL, _HOLD)
+        if self.is_deferred:
+            signal.setitimer(signal.ITIMER_REAL, _RETRY_DELAY)
             return
-        text = _stacks(frame)
+        text = _format_stacks(frame)
         if self.raised is None:
-            # What tidies up after the test has as long. What goes on after that as well is ended.
-            self._wind(seconds)
-            if self._tell_extended is not None:
-                self._tell_extended(seconds)
+            # The cleanups of the test have the same timeout once more. After that, exit.
+            self._arm(seconds)
+            if self._on_extended is not None:
+                self._on_extended(seconds)
         else:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         _cancel_statements()
         _cancel_tasks()
         self.raised = TestTimeoutError(
-            f"It took longer than {seconds:g} s. What its threads were at:\n\n{text}"
+            f"Timed out after {seconds:g} s. Stacks of all threads:\n\n{text}"
         )
         raise self.raised
 
 
-def _stacks(main: FrameType | None) -> str:
-    """Return the stacks of all threads of tests; `main` is what the main thread has been at."""
+def _format_stacks(main: FrameType | None) -> str:
+    """Format the stacks of all threads; `main` is the frame of the main thread."""
     frames = sys._current_frames()
     if main is not None:
         frames[threading.main_thread().ident or 0] = main
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     stacks = [
-        f"Thread {names.get(ident, ident)}:\n{''.join(_stack(frame))}"
+        f"Thread {names.get(ident, ident)}:\n{''.join(_format_stack(frame))}"
         for ident, frame in frames.items()
-        if names.get(ident) != WATCHER
+        if names.get(ident) != PARENT_WATCHER
     ]
     for _, task in _tasks():
         output = io.StringIO()
@@ -131,37 +130,37 @@ def _stacks(main: FrameType | None) -> str:
     return "\n".join(stacks)
 
 
-def _stack(frame: FrameType) -> list[str]:
-    """Format a stack from the test on, or all of it where there is none."""
+def _format_stack(frame: FrameType) -> list[str]:
+    """Format a stack from the test on, or all of it outside of tests."""
     frames = list(traceback.walk_stack(frame))
-    of_unittest = [n for n, (one, _) in enumerate(frames) if "__unittest" in one.f_globals]
-    within = frames[: of_unittest[0]] if of_unittest else frames
+    unittest_frames = [n for n, (f, _) in enumerate(frames) if "__unittest" in f.f_globals]
+    within = frames[: unittest_frames[0]] if unittest_frames else frames
     return traceback.StackSummary.extract(reversed(within)).format()
 
 
 def _tasks() -> list[tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any]"]]:
-    """List what runs in the loops in which Django runs async tests, each in a thread."""
+    """List the tasks in the event loops of Django's async tests, each in its own thread."""
     loops = list(AsyncToSync.loop_thread_executors)
     return [(loop, task) for loop in loops for task in asyncio.all_tasks(loop)]
 
 
 def _cancel_tasks() -> None:
-    """End the coroutines of an async test: its thread would go on, and be waited for."""
+    """Cancel the coroutines of an async test, whose thread would otherwise go on."""
     for loop, task in _tasks():
         loop.call_soon_threadsafe(task.cancel)
 
 
 def _cancel_statements() -> None:
-    """End what this thread's connections have the server do.
+    """Cancel the statements that this thread's connections are executing.
 
-    Where psycopg was waiting for it, nobody else will read what it comes to, and every later
-    statement would be told that there is one already.
+    Also read their results: psycopg was interrupted while it waited for them, and libpq refuses
+    another statement until they are read.
     """
     for wrapper in connections.all(initialized_only=True):
         raw: Any = wrapper.connection
         if wrapper.vendor != "postgresql" or raw is None or raw.closed:
             continue
-        if raw.info.transaction_status in _AT_WORK:
+        if raw.info.transaction_status in _EXECUTING:
             with suppress(Exception):
                 raw.cancel_safe(timeout=GRACE)
                 while result := raw.pgconn.get_result():

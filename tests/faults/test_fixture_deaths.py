@@ -128,7 +128,7 @@ def test_a_class_runs_if_its_set_up_kills_a_worker_only_once(observed: Project) 
     """
     reported = run(observed, text + OTHER, code=0)
     assert set(reported.outcomes.values()) == {"passed"}
-    assert "ended with exit code 3. Its class is set up once more." in reported.result.stdout
+    assert "ended with exit code 3. Setting up its class again." in reported.result.stdout
     assert reported.fixtures == {}
 
 

@@ -104,7 +104,7 @@ def test_set_up_that_kills_its_process_once_is_repeated(observed: Project) -> No
     """
     reported = run_with_set_up(observed, TWO_CLASSES, body, code=0)
     assert list(reported.outcomes.values()) == ["passed"] * 2
-    told = "Worker 2 was killed by signal 9 (SIGKILL). Another is started."
+    told = "Worker 2 was killed by signal 9 (SIGKILL). Starting another."
     assert told in reported.result.stdout
 
 

@@ -108,7 +108,8 @@ def test_without_a_terminal(project: Project) -> None:
     project.tests(BRIEF)
     result = project.run(*PARALLEL).failed("FAILED (errors=2)")
     why = (
-        "has no terminal for a debugger: standard input is no terminal. Run it without --parallel:"
+        "has no terminal for a debugger: standard input is not a terminal. "
+        "Run the test without --parallel:"
     )
     command = shlex.join([sys.executable, *FLAGS, "manage.py", "test", "library.test_generated"])
     for test in ("First.test_stops", "Second.test_passes"):
@@ -129,7 +130,7 @@ def test_a_debugger_that_cannot_share_the_terminal(project: Project) -> None:
     with terminal(project, *PARALLEL) as run:
         run.answer("c")
         assert run.exit_code() == 1
-    assert "a debugger: Other cannot share it, as pdb can. Run it without" in run.shown
+    assert "a debugger: unlike pdb, Other cannot share it. Run the test without" in run.shown
 
 
 def test_a_time_limit_without_workers(project: Project) -> None:

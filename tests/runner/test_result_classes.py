@@ -56,7 +56,7 @@ def test_a_runner_with_its_own_result_class(project: Project, mode: Mode) -> Non
     project.write("runners.py", RUNNERS)
     project.configure('TEST_RUNNER = "runners.Runner"\nTEST_OUTPUT_DIR = "reports"')
     project.tests(TESTS)
-    project.run(*mode).failed("FAILED (failures=2, skipped=1)", "It took longer than 0.5 s.")
+    project.run(*mode).failed("FAILED (failures=2, skipped=1)", "Timed out after 0.5 s.")
     finished = project.records("finished")
     assert {line["test"]: line["outcome"] for line in finished} == OUTCOMES
     assert len(finished) == len(OUTCOMES)

@@ -55,7 +55,7 @@ def test_a_timeout_is_set(
     """For all tests, for a class, or for a single test; None removes it."""
     project.configure(setting)
     project.tests(ALARMS + SLEEPING.replace("MARK", mark))
-    result = project.run(*mode, *flags).failed("It took longer than 0.4 s.", "Ran 3 tests")
+    result = project.run(*mode, *flags).failed("Timed out after 0.4 s.", "Ran 3 tests")
     assert reported(result) == ["FAIL Limited.test_sleeps"]
     assert [one["case"] for one in project.records("slept")] == ["Unlimited"]
 
@@ -78,4 +78,4 @@ def test_a_debugger_has_no_timeout(project: Project) -> None:
     time.sleep(0.8)
     stdout, stderr = process.communicate("p 40 + 2\nc\n", timeout=60)
     assert "42" in stdout, stderr
-    assert "It took longer" not in stderr
+    assert "Timed out after" not in stderr

@@ -188,7 +188,7 @@ def test_tests_that_take_too_long_fail(project: Project, mode: Mode, method: str
     result = project.run(*mode, *flags, env={"START_METHOD": method})
     result.failed(f"Ran {22 if has_all else 20} tests", "in wait_in_the_second_thread")
     assert reported(result) == over_time
-    texts = re.findall(r"TestTimeoutError: It took longer than (.*) s\. What its", result.stderr)
+    texts = re.findall(r"TestTimeoutError: Timed out after (.*) s\. Stacks", result.stderr)
     assert len(texts) == len(over_time)
     assert set(texts) == {"0.5", "1"}
     assert "_wait_and_exit" not in result.stderr
@@ -200,7 +200,7 @@ def test_a_worker_that_ignores_its_timeout_is_ended(project: Project, method: st
     """The test is reported once, with the stacks. Clean-up may take as long as the test."""
     project.tests(IMPORTS + STUBBORN)
     result = project.run(*PARALLEL, env={"START_METHOD": method})
-    result.failed("It took longer than 3.5 s.", "Ran 7 tests", "in swallow", "in count")
+    result.failed("Timed out after 3.5 s.", "Ran 7 tests", "in swallow", "in count")
     names = ["Counting.test_b_stubborn", "Swallowing.test_b_stubborn", "Tidying.test_it"]
     assert sorted(line.split()[1] for line in reported(result)) == names
     assert "FAIL Tidying.test_it" in reported(result)
@@ -246,6 +246,6 @@ def test_a_stopped_worker_is_ended(project: Project) -> None:
         "Ran 3 tests", "errors=2"
     )
     assert reported(result) == ["ERROR Stopped.test_b_stops", "ERROR StoppedSetUp.setUpClass"]
-    assert result.stderr.count("was ended: it did not heed its time limit.") == 2
+    assert result.stderr.count("ignored its timeout and was killed.") == 2
     assert "Timed out (1): library.test_generated.Stopped.test_b_stops" in result.stdout
     assert not (project.folder / "never").exists()

@@ -10,7 +10,7 @@ from unittest import case
 import pytest
 
 from schema_runner import TestTimeoutError
-from schema_runner.workers.exceptions import Caught, decode, encode
+from schema_runner.workers.exceptions import EncodedExcInfo, decode, encode
 
 # Python 3.11 shows these differently.
 ODD_NOTES = ["a text", 7] if sys.version_info >= (3, 12) else []
@@ -170,7 +170,7 @@ def test_notes_and_attributes_of_exceptions(kind: type[Exception], notes: object
     with suppress(FrozenInstanceError):
         error.__notes__ = notes  # type: ignore[assignment]
     err = caught(error)
-    caught_error = Caught(err, None, output="Stdout:\nprinted", with_locals=False)
+    caught_error = EncodedExcInfo(err, None, output="Stdout:\nprinted", with_locals=False)
     (_, received) = decode(encode(("addError", caught_error)))
     assert formatted(received) == f"{formatted(err)}Stdout:\nprinted\n"
 

@@ -32,7 +32,7 @@ def receiver(ends: Ends) -> Receiver:
 @pytest.fixture
 def sender(ends: Ends) -> Sender:
     """A sender that blocks while the pipe is full."""
-    return Sender(ends[1], waits=True)
+    return Sender(ends[1], blocking=True)
 
 
 def frame(message: object) -> bytes:
@@ -48,7 +48,7 @@ def test_messages_arrive_complete_and_in_order(receiver: Receiver, sender: Sende
         sender.send(message)
     assert receiver.receive() == ["one", {"two": 2}, None, ()]
     assert receiver.receive() == []
-    assert not receiver.is_at_end
+    assert not receiver.is_at_eof
     sent = sender.send("some") + sender.send("more")
     assert len(receiver.read_bytes()) == sent
 
@@ -91,7 +91,7 @@ def test_a_blocking_sender_continues_when_there_is_room(
 
 def test_a_non_blocking_sender_keeps_the_rest(ends: Ends, receiver: Receiver) -> None:
     """A sender that does not block keeps the rest until `flush`, in order."""
-    sender = Sender(ends[1], waits=False)
+    sender = Sender(ends[1], blocking=False)
     sender.send(LARGE)
     sender.send("after it")
     assert receiver.receive() == []
@@ -110,7 +110,7 @@ def test_an_incomplete_message_is_ignored(ends: Ends, receiver: Receiver, length
     ends[1].close()
     assert receiver.next() == "whole"
     assert receiver.next() is None
-    assert receiver.is_at_end
+    assert receiver.is_at_eof
     assert receiver.receive() == []
 
 
@@ -123,17 +123,17 @@ def test_an_incomplete_message_in_an_open_pipe_does_not_block(
         ends[1].close()
         assert receiver.receive() == ["whole"]
         assert receiver.receive() == []
-        assert not receiver.is_at_end
+        assert not receiver.is_at_eof
     assert receiver.receive() == []
-    assert receiver.is_at_end
+    assert receiver.is_at_eof
 
 
-@pytest.mark.parametrize("waits", [True, False])
-def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, waits: bool) -> None:
+@pytest.mark.parametrize("blocking", [True, False])
+def test_sending_to_a_dead_reader_is_an_os_error(ends: Ends, blocking: bool) -> None:
     """Python ignores SIGPIPE, so the error can be caught."""
     ends[0].close()
     with pytest.raises(BrokenPipeError):
-        Sender(ends[1], waits=waits).send("unread")
+        Sender(ends[1], blocking=blocking).send("unread")
 
 
 def test_objects_that_cannot_be_pickled_are_not_sent(receiver: Receiver, sender: Sender) -> None:
@@ -151,5 +151,5 @@ def test_bytes_are_read_without_framing(ends: Ends, receiver: Receiver) -> None:
     os.write(ends[1].fileno(), b"Thread 1")
     ends[1].close()
     assert receiver.read_bytes() == b"Thread 1"
-    assert receiver.is_at_end
+    assert receiver.is_at_eof
     assert receiver.read_bytes() == b""

@@ -34,17 +34,17 @@ CHANGES: list[Callable[[], None]] = [
 @pytest.mark.parametrize("change", CHANGES)
 def test_state_left_by_a_test_is_detected(change: Callable[[], None]) -> None:
     state = SharedState()
-    before = state.of(Derived)
-    assert state.of(Derived) == before
+    before = state.snapshot(Derived)
+    assert state.snapshot(Derived) == before
     change()
-    assert state.of(Derived) != before
+    assert state.snapshot(Derived) != before
 
 
 @pytest.mark.parametrize("base", [SimpleTestCase, TestCase, TransactionTestCase])
 def test_attributes_that_django_sets_are_no_state(base: type) -> None:
     """Otherwise no class could be divided."""
     test_class = type("Tests", (base,), {"__module__": __name__})
-    before = SharedState().of(test_class)
+    before = SharedState().snapshot(test_class)
     for name in ("client", "async_client", "atomics", "cls_atomics", "_pre_setup_ran_eagerly"):
         setattr(test_class, name, object())
-    assert SharedState().of(test_class) == before
+    assert SharedState().snapshot(test_class) == before

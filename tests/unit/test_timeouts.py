@@ -14,7 +14,7 @@ from schema_runner.workers.timeouts import Timeout
 class Killable:
     """The methods of a worker that `Limits` uses."""
 
-    allowed_until: float | None
+    timeout_deadline: float | None
     is_overdue: bool = False
     kills: int = 0
 
@@ -34,7 +34,7 @@ def keep(clock: list[float], *times: float, until: float = 105.0) -> Killable:
     kept, worker = deaths.TimeoutEnforcer(), Killable(until)
     for now in times:
         clock[0] = now
-        kept.keep([worker, Killable(None)])
+        kept.kill_overdue([worker, Killable(None)])
     return worker
 
 
