@@ -117,7 +117,7 @@ def _hash_own_sources() -> list[str]:
     """Hash the modules that create schemas, if this package runs from a checkout."""
     if not INSTALLED.isdisjoint(_PACKAGE.parts):
         return []
-    return [_hash_source(str(path)) for path in sorted((_PACKAGE / "postgres").glob("*.py"))]
+    return [_hash_source(str(path)) for path in sorted((_PACKAGE / "postgres").rglob("*.py"))]
 
 
 def _hash_source(file: str | None) -> str:

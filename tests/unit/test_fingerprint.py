@@ -371,8 +371,11 @@ def test_our_own_sources_count(site: Site, tmp_path: Path) -> None:
     before = site.run("show()", package=copy)
     copy.rename(moved)
     assert site.run("show()", package=moved) == before
-    site.add(str(moved / "schema_runner/postgres/schemas.py"), "# other")
-    assert site.run("show()", package=moved) != before
+    for module in ("postgres/schemas", "postgres/reset/rewrite"):
+        site.add(str(moved / f"schema_runner/{module}.py"), "# other")
+        changed = site.run("show()", package=moved)
+        assert changed != before
+        before = changed
 
 
 IRRELEVANT = """
