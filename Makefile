@@ -41,10 +41,10 @@ help:
 	@echo "make quick  run the fast tests on PostgreSQL 18"
 	@echo "make soak   run the soak tests: killed runs and workers, server failures, concurrent runs"
 	@echo "make bench  run the benchmarks against stock Django, and write docs/benchmarks.md"
-	@echo "make djangosuite  run Django's own tests of its runner with this runner"
+	@echo "make djangosuite  run a part of Django's own tests with stock Django's runner and this one"
 	@echo "make lint   check style and types"
 	@echo "make clean  remove .venv and .tox"
-	@echo "make absent list the Debian packages that make test needs and that are not installed"
+	@echo "make absent list the Debian packages of debian-pg15 that are not installed"
 
 demo: $(VENV)/demo
 	cd example_project && ../$(RUN) manage.py test --parallel 2

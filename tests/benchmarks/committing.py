@@ -10,8 +10,7 @@ rows of some small tables, like Django's content types. All tests connect before
 - `suite.many`: 20 classes of 10 tests that commit.
 
 The gap between two bodies contains the flush or the reset, Django's own set-up and tear-down, and
-a connection. The first quarter of a class is left out, in which resets are still learning and
-queries are planned.
+a connection. The first quarter of a class's gaps is left out: resets fill their caches in it.
 """
 
 import compileall

@@ -1,4 +1,4 @@
-"""The ratio of the costs of two ways to do the same."""
+"""The ratio of the costs of two ways to do the same thing."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -13,7 +13,7 @@ class Comparison(NamedTuple):
     ratios: Sequence[float]
     # None if the row has no target.
     bound: float | None
-    # Rows in milliseconds use another text.
+    # The column "ratio", which differs for rows in milliseconds.
     ratio_of: str = "this runner / stock"
     is_maximum: bool = True
 

@@ -6,10 +6,10 @@ one to the previous app, in groups of three apps; in the first group, some refer
 has one many-to-many relation, and ends with a migration that inserts rows. models.py has the final
 state. The more models are related to a changed one, the longer Django's migrations take: if all
 apps referred to users, as is usual, those of the big project would take five times as long. With
-groups, a round takes minutes, and the ratios are worse for runs that need not migrate.
+groups, a round takes minutes, and the ratios of runs that do not migrate are less favorable.
 
-Each test is one query, in as many classes as a run has workers at most. Tests wait until all
-workers are ready, because otherwise the first worker would run them all.
+There are as many classes as the largest run has workers, each with one test of one query. Tests
+wait until all workers are ready, because otherwise the first worker would run them all.
 """
 
 import compileall

@@ -3,8 +3,8 @@
 The tests of a skewed suite only sleep, so other load on the machine does not matter. Most classes
 are short and come first; some with one long test each, and one with many tests, come last. The
 first run of a round records the history, and that tests keep no state. The second one is measured,
-from the start of the first test to the end of the last class. No order takes less time than all
-classes divided by the workers, or than the longest test.
+from the start of the first test to the end of the last class. No order takes less than the total
+time of all classes divided by the number of workers, or than the longest test.
 """
 
 from collections.abc import Iterator

@@ -17,15 +17,15 @@ _PAGE = """\
 This page compares this runner with stock Django's `DiscoverRunner` ("stock") and with
 pytest-django. `make bench` measures again, and replaces the page.
 
-Each figure is a ratio. In one run, both sides take turns on the same machine and server. The
-table shows the median of all rounds, and the lowest and the highest. A ratio below 1 against stock
-or pytest-django means that this runner takes less time. For the example project, a ratio above 1
-means that two workers take less time than one process. A row in milliseconds is a time on the
-machine named below. A target is what the project aims for. The modules in `tests/benchmarks`
-describe each measurement.
+Each figure is a ratio, or a time in milliseconds on the machine named below. In each round, both
+sides of a ratio run in turn on the same machine and server. The table shows the median of all
+rounds, and their range. A ratio below 1 against stock or pytest-django means that this runner
+takes less time. For the example project, a ratio above 1 means that two workers take less time
+than one process. Targets are the project's own. The modules in `tests/benchmarks` describe each
+measurement.
 
-A server with default settings is as `initdb` creates it. A server with test settings is as
-`schema_runner.embedded` configures it: among other things, it does not wait for the disk.
+Default settings are those of a server as `initdb` creates it. Test settings are those of
+`schema_runner.embedded`: among other things, the server does not wait for the disk.
 
 {table}
 

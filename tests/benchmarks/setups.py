@@ -35,7 +35,7 @@ _READY = {"small": 50, "big": 150}
 
 
 class Row(NamedTuple):
-    """The part of two variants to compare, and the highest ratio by size (None: no target)."""
+    """The part of the times of two variants to compare, and the targets by size (None: none)."""
 
     name: str
     part: str
