@@ -114,7 +114,7 @@ def runs_in(database: str) -> list[int]:
 def is_named_after_run(database: str, hosts: Collection[str]) -> bool:
     """Whether runs with these host databases may create an empty database of this name.
 
-    That is a name with a run or a fingerprint, or the name of a clone source.
+    Such a name contains a run or a fingerprint, or is that of a clone source.
     """
     runs, fingerprints = runs_in(database), re.findall(r"_([0-9a-f]{12})(?=_|$)", database)
     possible = {database_of_run(host, run) for host in hosts for run in runs}
@@ -140,12 +140,12 @@ def _workers_in(database: str) -> Iterable[int]:
 
 
 def application_name(run: int, worker: int | None = None) -> str:
-    """Return the application_name of the connections of a run's tests, or of one worker's."""
+    """Return the application_name of connections of a run's tests, or of one worker's tests."""
     return f"django-schema-runner {run}" + (f" w{worker}" if worker is not None else "")
 
 
 def main_application_name(run: int) -> str:
-    """Return the application_name of the connections with which a run creates and drops."""
+    """Return the application_name of a run's connections that create and drop objects."""
     return f"django-schema-runner {run} run"
 
 

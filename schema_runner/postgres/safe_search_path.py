@@ -20,7 +20,7 @@ _SAFE = sql.SQL("SET {}search_path = pg_catalog, pg_temp")
 
 
 def set_safe_search_path(connection: "Connection", *, local: bool = False) -> None:
-    """Let a connection find only PostgreSQL's own objects, `local` to the transaction if set."""
+    """Let a connection, or its transaction if `local`, find only PostgreSQL's own objects."""
     connection.execute(_SAFE.format(_scope(local=local)))
 
 
