@@ -51,7 +51,7 @@ def release_server(data_dir: Path) -> None:
     """Unregister this process; if it was the last user, stop the server."""
     cluster, descriptor = _used_clusters.pop((os.getpid(), data_dir), (None, -1))
     if cluster is None or not data_dir.exists():
-        return  # a server whose data folder was deleted shuts down by itself
+        return  # a server whose data folder was deleted shuts down on its own
     with cache.file_lock(cluster.sibling("lock")):
         if cache.release_shared(cluster.sibling("users"), descriptor):
             stop_server(cluster)
@@ -158,7 +158,7 @@ def start(
     `settings`: names and values for postgresql.conf, instead of DEFAULT_SETTINGS.
     `cache_dir`: the parent of the data folder, instead of the user's cache folder.
 
-    The server stops when the last process that uses it calls `stop` or ends, even if it is killed.
+    The server stops when the last process that uses it calls `stop` or exits, even if it is killed.
     Raises SchemaRunnerError, with the end of the server's log if there is one.
     """
     try:

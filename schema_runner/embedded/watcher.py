@@ -58,7 +58,7 @@ def _stop(payload: bytes) -> None:
 if __name__ == "__main__":
     payload = sys.stdin.buffer.read()
     if os.fork() == 0:
-        # The parent exits, so that no user has to reap the watcher.
+        # The parent exits, so that no user must reap the watcher.
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)

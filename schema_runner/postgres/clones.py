@@ -165,7 +165,7 @@ class CloneSource(NamedTuple):
 
     @contextmanager
     def build_lock(self) -> Iterator[bool]:
-        """Hold the lock that other workers wait for; yield whether the caller has to build."""
+        """Hold the lock that other workers wait for; yield whether the caller must build."""
         lock = locks.key(f"spare of run {self.run}")
         with (
             self.server.maintenance() as maintenance,

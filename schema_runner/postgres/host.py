@@ -271,7 +271,7 @@ class Host:
         return True
 
     def missing_objects(self) -> list[str]:
-        """Name the schemas that the run needs and that others have dropped."""
+        """List the schemas that the run needs and that others have dropped."""
         needed = {
             self.template,
             self.reference,

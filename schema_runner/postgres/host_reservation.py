@@ -29,7 +29,7 @@ class Reservation:
     Databases of dead runs are dropped.
 
     `name`: the name of the database.
-    `kept`: the kept host database that the run can use, or None if it has to create one.
+    `kept`: the kept host database that the run can use, or None if it must create one.
     """
 
     def __init__(self, request: HostRequest, build_lock: ExitStack) -> None:

@@ -1,4 +1,4 @@
-"""The lease of a run: advisory locks on a connection of their own, and recovery of lost ones."""
+"""The lease of a run: advisory locks on a dedicated connection, and recovery if it is lost."""
 
 import os
 import select
@@ -50,7 +50,7 @@ class Lease:
 
     @classmethod
     def outside_host(cls, server: Server, run: int) -> Self:
-        """Hold a run's lease on a connection to the maintenance database."""
+        """Return a run's lease, held on a connection to the maintenance database."""
         return cls(server.connect_for_maintenance(), run, is_in_host=False)
 
     @property

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Self
 
 # PostgreSQL truncates longer names silently (NAMEDATALEN - 1).
 _MAX_NAME_BYTES = 63
-# An upper bound for the number of workers of a run.
+# The greatest worker number that truncated names are checked for.
 _MAX_WORKERS = 256
 _WORKER = r"test_w([1-9][0-9]*)_([0-9]+)"
-# Matches the names of runs' schemas, also in SQL.
+# Matches the names of runs' schemas, in Python and in SQL.
 OWN_SCHEMA = r"^test_(?:w[1-9][0-9]*|shims|template)_[0-9]+$"
 
 # The schema for the extensions of all runs in the project's own database.

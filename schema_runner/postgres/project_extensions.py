@@ -1,4 +1,4 @@
-"""Extensions that runs install in the project's own database, in a schema of their own."""
+"""Extensions that runs install in the project's own database, in a separate schema."""
 
 from collections.abc import Callable, Collection, Sequence
 

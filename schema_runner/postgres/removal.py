@@ -197,7 +197,7 @@ def clear_schemas(request: HostRequest) -> Counter[str]:
 
 
 def objects_outside_runs(connection: Connection) -> list[str]:
-    """Name the objects in `public`, and the schemas that neither runs nor extensions own."""
+    """List the objects in `public`, and the schemas that neither runs nor extensions own."""
     found = [str(item) for item in move.list_objects(connection, PUBLIC)]
     return found + [f"schema {name}" for name in schemas.list_others(connection)]
 

@@ -126,7 +126,7 @@ def live_runs_without_lease(connection: Connection) -> dict[int, str]:
     """Describe the runs that have sessions of tests, in any database, but no lease.
 
     A run that lost its lease may be about to recover it. The server ends the sessions of a dead
-    run by itself, so wait for that, up to 5 seconds and once for each run.
+    run on its own, so wait for that, up to 5 seconds and once for each run.
     """
     deadline = time.monotonic() + _ORPHAN_TIMEOUT
     while True:
@@ -183,7 +183,7 @@ _POLL_INTERVAL = 0.02
 
 
 def end_open_transactions(connection: Connection, schema: str, run: int, worker: int) -> list[str]:
-    """Wait for open transactions of a worker in a schema; end and describe those that last."""
+    """Wait for open transactions of a worker in a schema; end and describe those that last too long."""
     started, ended = time.monotonic(), list[str]()
     while has_transactions(connection, run, worker):
         found = worker_sessions(connection, schema, run, worker)
@@ -257,6 +257,6 @@ def wait_for_new_sessions(
 
 
 def other_sessions(connection: Connection, run: int) -> list[str]:
-    """Name the applications and roles of sessions in this database that are not this run's."""
+    """List the applications and roles of sessions in this database that are not this run's."""
     rows = connection.execute(_OTHER_SESSIONS, [names.application_name(run)])
     return [f"{application} (role {role})" for application, role in rows]

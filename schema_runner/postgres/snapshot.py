@@ -226,7 +226,7 @@ def refuse_database_changes(connection: Connection) -> None:
 def open_snapshot(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
     """Yield the manifest of a snapshot, and the open file.
 
-    Raises SnapshotError, also for errors of the caller in reading the file.
+    Raises SnapshotError, including for errors that the caller gets while reading the file.
     """
     try:
         # zipfile compares the checksum of each member that is read to its end.

@@ -58,7 +58,7 @@ class HostDatabase(Host):
         return None
 
     def obstacles(self) -> list[str]:
-        """Name the objects of a build that cannot be moved to a worker schema."""
+        """List the objects of a build that cannot be moved to a worker schema."""
         from .obstacles import find_obstacles
 
         found = [str(obstacle) for obstacle in find_obstacles(self.connection, PUBLIC)]

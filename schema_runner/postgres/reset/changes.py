@@ -61,7 +61,7 @@ def tables_written_since(
 def has_rows_since(
     connection: Connection, schema: str, tables: Collection[str], transaction: int
 ) -> bool:
-    """Do the same as `tables_written_since`, but raise InsufficientPrivilege."""
+    """Like `tables_written_since`, but raise InsufficientPrivilege."""
     if not tables:
         return False
     query = f"{_HAS_ROWS[:-1]} WHERE pg_catalog.age(xmin) <= pg_catalog.age({{xid}}))"

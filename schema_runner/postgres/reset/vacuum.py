@@ -39,7 +39,7 @@ _CATALOGS = """
 def vacuum_catalogs(connection: Connection) -> None:
     """Vacuum catalogs in which dropped schemas have left many dead rows.
 
-    Do not wait for locks, nor shorten files, which would make other sessions wait.
+    Skip locked catalogs, and do not truncate files, which would make other sessions wait.
     """
     if connection.info.server_version >= 150000:
         # Statistics of this session would otherwise be up to a second late.
