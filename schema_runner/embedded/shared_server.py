@@ -158,7 +158,7 @@ def start(
     `settings`: names and values for postgresql.conf, instead of DEFAULT_SETTINGS.
     `cache_dir`: the parent of the data folder, instead of the user's cache folder.
 
-    The server stops when the last process that uses it calls `stop` or exits, even if it is killed.
+    The server stops when the last process that uses it calls `stop` or exits, even if killed.
     Raises SchemaRunnerError, with the end of the server's log if there is one.
     """
     try:

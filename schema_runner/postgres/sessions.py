@@ -183,7 +183,7 @@ _POLL_INTERVAL = 0.02
 
 
 def end_open_transactions(connection: Connection, schema: str, run: int, worker: int) -> list[str]:
-    """Wait for open transactions of a worker in a schema; end and describe those that last too long."""
+    """Wait for a worker's open transactions in a schema; end and describe those that stay open."""
     started, ended = time.monotonic(), list[str]()
     while has_transactions(connection, run, worker):
         found = worker_sessions(connection, schema, run, worker)
