@@ -10,7 +10,7 @@ it.
 - `cache` holds the data folders, the copied programs and the file locks.
 - `cluster` creates a data folder, and `postmaster` starts and stops the server on it.
 - `shared_server` counts the processes that use the server.
-- `watcher` stops the server if the last of them was killed.
+- `watcher` stops the server if the last of them is killed.
 - `entry` is the dict for DATABASES, which starts the server when Django connects.
 """
 

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _replace_process(command: list[str], server: EmbeddedServer) -> None:
-    """Replace this process by the command, which then uses the server."""
+    """Replace this process with the command, which then uses the server."""
     variables = {"HOST": server.socket_dir, "PORT": server.port, "USER": server.user}
     os.environ.update({f"PG{name}": str(value) for name, value in variables.items()})
     os.environ["PATH"] = os.pathsep.join([str(server.bin_dir), os.environ.get("PATH", os.defpath)])

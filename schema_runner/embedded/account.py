@@ -68,7 +68,7 @@ class Account:
 
 
 def server_account() -> Account:
-    """Return the current user; for root, which PostgreSQL refuses, an unprivileged account.
+    """Return the current user, or, because PostgreSQL refuses to run as root, an unprivileged one.
 
     Raises SchemaRunnerError if there is no such account, or the current user has no name.
     """

@@ -53,7 +53,7 @@ def release_shared(path: Path, descriptor: int) -> bool:
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The file may have been deleted and created again, and others hold the new one.
+        # The file may have been deleted and recreated, and others may hold a lock on the new one.
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except (BlockingIOError, FileNotFoundError):
         return False

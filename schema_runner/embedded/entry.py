@@ -20,13 +20,13 @@ def database(name: str, **options: Any) -> "DatabaseEntry":
 
     The first read of HOST or PORT, as when Django connects, starts the server and creates the
     database if it is missing. `manage.py check` reads neither.
-    Raises a CommandError, which is also an OperationalError, on that read if this fails.
+    If that fails, the read raises a CommandError that is also an OperationalError.
     """
     return DatabaseEntry(name, options)
 
 
 class DatabaseEntry(UserDict[str, Any]):
-    """A dict that starts the server when HOST or PORT is read; copying it starts none."""
+    """A dict that starts the server when HOST or PORT is read, but not when it is copied."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         super().__init__(dict.fromkeys(_ADDRESS))
@@ -70,7 +70,7 @@ class DatabaseEntry(UserDict[str, Any]):
 
 
 def _server_error(message: str) -> Exception:
-    """Return an exception that commands print as one line, and Django treats as a lost server."""
+    """Return an error that commands print as one line; to Django, the server is unreachable."""
     from django.core.management.base import CommandError
     from django.db import OperationalError
 

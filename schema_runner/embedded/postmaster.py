@@ -36,7 +36,7 @@ class StartError(SchemaRunnerError):
 
 @dataclass(frozen=True, slots=True)
 class Postmaster:
-    """The contents of a postmaster.pid file, whose server may no longer run.
+    """The contents of a postmaster.pid file, whose server may no longer be running.
 
     https://www.postgresql.org/docs/current/storage-file-layout.html
     """
@@ -48,7 +48,7 @@ class Postmaster:
     is_ready: bool
 
     def accepts_connections(self) -> bool:
-        """Whether the server accepts connections; not while it starts or stops."""
+        """Whether the server accepts connections, which it does not while it starts or stops."""
         if not (self.is_ready and self.is_running()):
             return False
         with socket.socket(socket.AF_UNIX) as probe:
@@ -82,15 +82,15 @@ def read_postmaster(cluster: Cluster) -> Postmaster | None:
 def start_server(cluster: Cluster) -> Postmaster:
     """Start the server and wait until it accepts connections.
 
-    Raises StartError if it ends or refuses connections, and SchemaRunnerError if it takes longer
-    than 120 seconds or processes of a killed server still use the data folder.
+    Raises StartError if it exits or refuses connections, and SchemaRunnerError if it takes longer
+    than 120 seconds, or if backends of a killed server still use the data folder.
     """
     socket_dir = _make_socket_dir(cluster)
     try:
         _start(cluster, socket_dir)
         postmaster = read_postmaster(cluster)
         if postmaster is None:
-            raise StartError(_with_log(cluster, "exited right after its start"))
+            raise StartError(_with_log(cluster, "exited right after its start."))
         _check_connection(cluster, postmaster)
     except BaseException:
         stop_server(cluster, mode="immediate")
@@ -116,8 +116,8 @@ def stop_server(cluster: Cluster, *, mode: str = "fast") -> None:
                 f"The server in {cluster.data_dir} did not stop. Kill process {postmaster.pid}."
             )
     _remove_socket_dir(cluster)
-    # PostgreSQL takes a stale file for a live server if the pid is in use again, or belongs to a
-    # zombie that no process reaps, as in many containers.
+    # PostgreSQL mistakes a stale file for a live server's if the pid is in use again, or belongs
+    # to a zombie that no process reaps, as in many containers.
     (cluster.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
 
@@ -134,7 +134,7 @@ def _start(cluster: Cluster, socket_dir: Path) -> None:
         # Backends of a killed postmaster exit when they notice.
         if time.monotonic() > deadline:
             raise SchemaRunnerError(
-                _with_log(cluster, "was killed, but its backends still run. Kill them.")
+                _with_log(cluster, "was killed, but its backends are still running. Kill them.")
             )
         time.sleep(0.1)
 
@@ -169,7 +169,7 @@ def _check_connection(cluster: Cluster, postmaster: Postmaster) -> None:
 def _make_socket_dir(cluster: Cluster) -> Path:
     account = cluster.account
     folder = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir=_socket_parent(account)))
-    # If another program stops the server, postmaster.pid, which has the path, is gone.
+    # postmaster.pid contains the path too, but is gone if another program stops the server.
     cluster.sibling("socket").write_text(str(folder), "utf-8")
     account.chown(folder)
     return folder
@@ -178,9 +178,9 @@ def _make_socket_dir(cluster: Cluster) -> Path:
 def _socket_parent(account: Account) -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     length = len(os.fsencode(runtime)) + len(f"/{_SOCKET_PREFIX}12345678{_SOCKET_NAME}")
-    is_fit = os.access(runtime, os.W_OK | os.X_OK) and length <= _LONGEST_SOCKET_PATH
-    # The server's account cannot enter root's runtime folder. TMPDIR is too long on macOS.
-    return runtime if is_fit and not account.is_other_user else "/tmp"  # noqa: S108 - mkdtemp follows
+    is_suitable = os.access(runtime, os.W_OK | os.X_OK) and length <= _LONGEST_SOCKET_PATH
+    # The server's account cannot enter root's runtime folder. On macOS, TMPDIR is too long.
+    return runtime if is_suitable and not account.is_other_user else "/tmp"  # noqa: S108 - mkdtemp follows
 
 
 def _remove_socket_dir(cluster: Cluster) -> None:

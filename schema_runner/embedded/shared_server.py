@@ -1,4 +1,4 @@
-"""Start the embedded server, or use the running one, and stop it after its last user."""
+"""Start the embedded server, or use the running one, and stop it when its last user exits."""
 
 import atexit
 import contextlib
@@ -51,14 +51,14 @@ def release_server(data_dir: Path) -> None:
     """Unregister this process; if it was the last user, stop the server."""
     cluster, descriptor = _used_clusters.pop((os.getpid(), data_dir), (None, -1))
     if cluster is None or not data_dir.exists():
-        return  # a server whose data folder was deleted shuts down by itself
+        return  # a server whose data folder was deleted shuts down on its own
     with cache.file_lock(cluster.sibling("lock")):
         if cache.release_shared(cluster.sibling("users"), descriptor):
             stop_server(cluster)
 
 
 def hand_over_server(data_dir: Path) -> None:
-    """Keep the shared lock across exec, so that the new program and its children are the user."""
+    """Keep the shared lock across exec: the new program and its children count as users."""
     _, descriptor = _used_clusters[os.getpid(), data_dir]
     os.set_inheritable(descriptor, True)
 
@@ -72,7 +72,7 @@ def _start_watcher(cluster: Cluster, watcher_lock: int) -> None:
         # Without an interpreter, only users that exit normally stop the server.
         os.close(watcher_lock)
         return
-    # A second open file description, as flock() locks belong to these.
+    # A second open file description, because a flock() lock belongs to one.
     users_lock = cache.open_lock_file(cluster.sibling("users"))
     arguments = [str(cluster.data_dir), str(users_lock), str(watcher_lock)]
     paths = [os.path.abspath(path) for path in sys.path]
@@ -152,13 +152,13 @@ def start(
 ) -> EmbeddedServer:
     """Start a server with these settings, or return the running one.
 
-    `bin_dir`: the folder of PostgreSQL's programs. By default that in the environment variable
-    SCHEMA_RUNNER_PG_BIN, else the first one installed: the wheel of the extra "embedded", on PATH,
-    or a system package.
+    `bin_dir`: the folder of PostgreSQL's programs. The default is the environment variable
+    SCHEMA_RUNNER_PG_BIN, else the first folder found: that of the extra "embedded", one on PATH,
+    or that of a system package.
     `settings`: names and values for postgresql.conf, instead of DEFAULT_SETTINGS.
     `cache_dir`: the parent of the data folder, instead of the user's cache folder.
 
-    The server stops when the last process that uses it calls `stop` or ends, even if it is killed.
+    The server stops when the last process that uses it calls `stop` or exits, even if killed.
     Raises SchemaRunnerError, with the end of the server's log if there is one.
     """
     try:
@@ -236,6 +236,6 @@ def _rebuild(cluster: Cluster, failure: StartError) -> Postmaster:
 
 
 def _create_database(connection: psycopg.Connection, name: str) -> None:
-    # Another process may create it too: 42P04 if that has committed, 23505 if not yet.
+    # Another process may create it at the same time: 42P04 if that has committed, else 23505.
     with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

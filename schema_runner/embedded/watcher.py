@@ -1,4 +1,4 @@
-"""The watcher: a process that stops the server when its last user ends, even if that is killed.
+"""The watcher: a process that stops the server when its last user exits, even if that is killed.
 
 `shared_server` runs this file as a script. It imports the package only if it must stop the server,
 because usually it only waits, and the last user stops the server itself.
@@ -19,7 +19,7 @@ def watch(data_dir: str, users_lock: int, watcher_lock: int, payload: bytes) -> 
     """
     while True:
         fcntl.flock(users_lock, fcntl.LOCK_EX)
-        # Check again with the cluster's lock, without which no process becomes a user.
+        # Check again while holding the cluster's lock, which a process needs to become a user.
         fcntl.flock(users_lock, fcntl.LOCK_UN)
         try:
             cluster_lock = os.open(f"{data_dir}.lock", os.O_RDWR)
@@ -34,13 +34,13 @@ def watch(data_dir: str, users_lock: int, watcher_lock: int, payload: bytes) -> 
         if _is_current(users_lock, data_dir):
             _stop(payload)
     finally:
-        # In this order: with the cluster's lock, the next user checks whether a watcher runs.
+        # In this order: the next user holds the cluster's lock when it checks for a watcher.
         os.close(watcher_lock)
         os.close(cluster_lock)
 
 
 def _is_current(users_lock: int, data_dir: str) -> bool:
-    """Whether there is a server, and the descriptor is still that of its lock file."""
+    """Whether there is a server, and the descriptor still refers to its lock file."""
     with suppress(FileNotFoundError):
         is_same = os.path.samestat(os.fstat(users_lock), os.stat(f"{data_dir}.users"))
         return is_same and os.path.exists(f"{data_dir}/postmaster.pid")
@@ -58,7 +58,7 @@ def _stop(payload: bytes) -> None:
 if __name__ == "__main__":
     payload = sys.stdin.buffer.read()
     if os.fork() == 0:
-        # The parent exits, so that no user has to reap the watcher.
+        # The parent exits, so that no user must reap the watcher.
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)

@@ -20,7 +20,7 @@ _FUNCTIONS = """
 _WORKER = """
     pg_catalog.name(pg_catalog.split_part(pg_catalog.current_setting('search_path'), ',', 1))
 """
-# Exclusive or keeps distinct keys of a worker distinct. PostgreSQL keeps the two forms of keys
+# XOR keeps distinct keys of a worker distinct. PostgreSQL keeps the two forms of keys
 # apart. hashname is the lower half of hashnameextended, so both forms mix in 64 bits.
 _KEYS = {
     "bigint": f"""
@@ -124,7 +124,7 @@ def find_collisions(connection: Connection, schema: str) -> list[str]:
 def _call_signatures(declared: list[int], defaults: int, variadic: int) -> set[tuple[int, ...]]:
     """Return the argument types with which a function can be called.
 
-    If a call fits two functions with the same types, the path decides, also if one of them has
+    If a call fits two functions with the same types, the path decides, even if one of them has
     defaults or VARIADIC: https://www.postgresql.org/docs/current/typeconv-func.html
     """
     most = len(declared)

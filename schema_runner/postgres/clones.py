@@ -16,7 +16,7 @@ from .server import Connection, Server
 
 
 class Clones:
-    """A run's clones of the database `source`, in which no tests run.
+    """A run's clones of the database `source`. No tests run in the source itself.
 
     CREATE DATABASE refuses a template that has connections, so no lease is held in the source.
     Instead, each run that uses it holds a lock in another database, which `pg_locks` shows.
@@ -34,7 +34,7 @@ class Clones:
 
     @staticmethod
     def lock_key(source: str) -> int:
-        """Return the key of the advisory lock that runs with clones of a database share."""
+        """Return the key of the advisory lock that runs with clones of `source` share."""
         return locks.key(f"clones of {source}")
 
     def reuse(self, worker: int) -> bool:
@@ -105,7 +105,7 @@ class Clones:
             with server.connect(name) as connection:
                 if row_versions(connection) != self._versions:
                     return False
-                # Transactions that were rolled back moved these.
+                # Transactions that were rolled back advanced these.
                 moved = self._values.items() - sequence_values(connection).items()
                 for sequence, (value, is_called) in moved:
                     query = "SELECT pg_catalog.setval(%s::regclass, %s, %s)"
@@ -134,7 +134,7 @@ class Clones:
 
 
 def drop_leftover_clones(connection: Connection, request: str, run: int, *, spared: str) -> None:
-    """Drop a run's clones that were not kept, as those of killed workers, except `spared`."""
+    """Drop a run's clones that were not kept, such as those of killed workers, except `spared`."""
     for database in databases.for_request(connection, request):
         is_ours = database.marker.run == run and database.name != spared
         if is_ours and database.marker.state is not MarkerState.KEPT:
@@ -165,7 +165,7 @@ class CloneSource(NamedTuple):
 
     @contextmanager
     def build_lock(self) -> Iterator[bool]:
-        """Hold the lock that other workers wait for; yield whether the caller has to build."""
+        """Hold the lock that other workers wait for; yield whether the caller must build."""
         lock = locks.key(f"spare of run {self.run}")
         with (
             self.server.maintenance() as maintenance,
@@ -205,7 +205,7 @@ class CloneSource(NamedTuple):
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Connection]:
-        """Hold the name lock while the caller creates a database; drop the run's old one."""
+        """Drop the run's old database, and hold the name lock while the caller creates one."""
         lock = locks.key(f"host database {self.request}")
         with self.server.maintenance() as maintenance, locks.hold(maintenance, lock):
             if self._marker(maintenance, name):
@@ -268,7 +268,7 @@ def row_versions(connection: Connection) -> RelationFacts:
 
 
 def sequence_values(connection: Connection) -> RelationFacts:
-    """Return the value of each sequence, which transactions that are rolled back move too."""
+    """Return the value of each sequence, which even rolled-back transactions advance."""
     return _read_facts(connection, _SEQUENCES, _SEQUENCE_VALUES)
 
 

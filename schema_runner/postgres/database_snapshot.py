@@ -75,7 +75,7 @@ class DatabaseSnapshot:
     def restore(self, connection: Connection) -> None:
         """Execute the dump in a new database.
 
-        Raises SnapshotError; the database is incomplete then.
+        Raises SnapshotError, and leaves the database incomplete.
         """
         try:
             connection.execute(SETTINGS)

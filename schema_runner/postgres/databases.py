@@ -25,7 +25,8 @@ _IS_OURS = """
 def is_ours(owner: str) -> sql.Composed:
     """Return an SQL condition: the role whose OID is in the column `owner` is "ours".
 
-    That is the current role, or a role that it is a member of.
+    That is the current role, or a role whose privileges it inherits. For a superuser, it is any
+    superuser.
     """
     return sql.SQL(_IS_OURS).format(owner=sql.Identifier(owner))
 
@@ -130,7 +131,7 @@ def _marked(listing: Iterable[Database], request: str) -> list[tuple[Database, M
 
 
 def missing(maintenance: Connection, request: str, needed: Mapping[str, int]) -> list[str]:
-    """Name the missing ones of the databases `needed`, which maps names to the markers' runs."""
+    """Describe the missing databases; `needed` maps names to the runs in their markers."""
     found = {item.name: item.marker.run for item in for_request(maintenance, request)}
     return [f"database {name}" for name, run in needed.items() if found.get(name) != run]
 

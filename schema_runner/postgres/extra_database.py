@@ -48,8 +48,8 @@ def fill(
 ) -> str | None:
     """Copy the template of the host database to `public`.
 
-    Return the name of a copy of the template if resets need it, which with `keep_template` is
-    always so. Raises CopyError or SnapshotError.
+    Return the name of a copy of the template if resets need it, or if `keep_template` is set;
+    otherwise None. Raises CopyError or SnapshotError.
     """
     with source.connect(worker) as host:
         refuse_database_changes(host)
@@ -97,12 +97,12 @@ def drop_all(source: SchemaSource, log: Log) -> None:
     """Drop the remaining databases of this run, for instance those of killed workers."""
     with source.server.maintenance() as maintenance:
         rows = maintenance.execute("SELECT datname FROM pg_catalog.pg_database").fetchall()
-        # The name contains the number of the run, which is sufficient: a marker may be missing.
+        # The name contains the run, which is sufficient proof: a marker may be missing.
         for name in [name for (name,) in rows if names.is_own_database(name, source.run)]:
             try:
                 _drop(maintenance, name, source.run)
             except psycopg.Error as error:
-                log(f"Database {name!r} stays, for the next run to remove: {error}")
+                log(f"Database {name!r} is left for the next run to remove: {error}")
 
 
 def _drop(maintenance: Connection, name: str, run: int) -> None:

@@ -9,8 +9,8 @@ from psycopg import sql
 
 from .server import Connection
 
-# Names qualified with the schema, and the tokens in which they do not count. A nested comment ends
-# too early, which leaves the names in it as they are.
+# Names qualified with the schema, and the tokens in which they do not count. Unlike PostgreSQL,
+# this pattern does not nest comments: the rest of an outer comment counts as code.
 _TOKENS = r"""
       --[^\n]* | /\* .*? \*/
     | (?P<literal> (?<![\w$])E'(?: [^'\\] | '' | \\. )*' | '(?: [^'] | '' )*'
@@ -51,7 +51,7 @@ class FunctionBody(NamedTuple):
 def parse(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
     """Remove the schema `source` from the names in a body, except those in `kept`.
 
-    It cannot be removed if literals contain it too, because they may be parts of SQL.
+    It cannot be removed if literals contain it too, because they may be part of dynamic SQL.
     """
     mention = re.compile(rf"(?<!\w){re.escape(source)}(?!\w)", re.IGNORECASE)
     is_possible, names = True, set()

@@ -170,7 +170,7 @@ class Host:
     def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
         """Return a snapshot of the template, for a file.
 
-        Raises SnapshotError if it would not restore the same.
+        Raises SnapshotError if a snapshot would not reproduce it.
         """
         from .snapshot import Snapshot
         from .template import Template
@@ -183,7 +183,7 @@ class Host:
         return Snapshot.from_template(self.connection, template, fingerprint, made)
 
     def verify_template(self) -> None:
-        """Make and drop a copy of an unproven template. Raises CopyError if the copy differs."""
+        """Make and drop a copy of an unverified template. Raises CopyError if the copy differs."""
         from .template import Template
 
         assert self.template is not None
@@ -221,7 +221,7 @@ class Host:
     def schema_source(self, source_schema: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":
         """Return what workers need to create schemas like `source_schema`.
 
-        `reasons` say why they cannot, if they need databases instead.
+        `reasons`: why they need databases instead, if they do.
         """
         from .worker_schemas import SchemaSource
 
@@ -271,7 +271,7 @@ class Host:
         return True
 
     def missing_objects(self) -> list[str]:
-        """Name the schemas that the run needs and that others have dropped."""
+        """List the schemas that the run needs and that others have dropped."""
         needed = {
             self.template,
             self.reference,

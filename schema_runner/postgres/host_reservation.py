@@ -29,7 +29,7 @@ class Reservation:
     Databases of dead runs are dropped.
 
     `name`: the name of the database.
-    `kept`: the kept host database that the run can use, or None if it has to create one.
+    `kept`: the kept host database that the run can use, or None if it must create one.
     """
 
     def __init__(self, request: HostRequest, build_lock: ExitStack) -> None:
@@ -183,7 +183,7 @@ class Reservation:
             if request.keeps_existing or request.name in unproven:
                 taken.add(request.name)
                 if request.name not in unproven:
-                    why = "no run created it, and runs that keep schemas replace no database"
+                    why = "no run created it, and runs that keep schemas do not replace databases"
                     removal.log_left_alone(request, request.name, why)
         return self._alternative_name() if request.name in taken else request.name
 

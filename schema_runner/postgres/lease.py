@@ -1,4 +1,4 @@
-"""The lease of a run: advisory locks on a connection of their own, and recovery of lost ones."""
+"""The lease of a run: advisory locks on a dedicated connection, and recovery if it is lost."""
 
 import os
 import select
@@ -18,7 +18,7 @@ _END_HOLDER = """
     WHERE locktype = 'advisory' AND granted AND objsubid = 1
       AND (classid::bigint << 32) + objid::bigint = %s AND pid = %s
 """
-# Seconds for which a run tries to recover its lease, as while a server restarts.
+# Seconds for which a run tries to recover its lease, for example while the server restarts.
 _RECOVERY_TIMEOUT = 30.0
 # The same, if only clean-up is left to do.
 _CLEANUP_TIMEOUT = 3.0
@@ -32,7 +32,7 @@ _CONNECT_TIMEOUT = 5
 class Lease:
     """The advisory locks that show in one host database that a run is alive.
 
-    PostgreSQL releases them when the session of `connection` ends, so also if the process is
+    PostgreSQL releases them when the session of `connection` ends, even if the process is
     killed. See "Advisory Locks" in PostgreSQL's manual (13.3.5).
     """
 
@@ -50,7 +50,7 @@ class Lease:
 
     @classmethod
     def outside_host(cls, server: Server, run: int) -> Self:
-        """Hold a run's lease on a connection to the maintenance database."""
+        """Return a run's lease, held on a connection to the maintenance database."""
         return cls(server.connect_for_maintenance(), run, is_in_host=False)
 
     @property
@@ -120,7 +120,7 @@ class Lease:
                 locks.release(self.connection, locks.EXTENSIONS_IN_USE)
 
     def release_extensions(self) -> bool:
-        """Release the shared extensions; return whether no other run uses them."""
+        """Release the shared extensions; lock them, and return True, if no other run uses them."""
         self.release_shared(locks.EXTENSIONS_IN_USE)
         return locks.call_function(self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE)
 
@@ -136,7 +136,7 @@ def _is_readable(connection: Connection) -> bool:
 
 
 class LeasedHost(Protocol):
-    """The part of a host database that its lease needs."""
+    """The part of a host database that the recovery of its lease needs."""
 
     name: str
     lease: Lease

@@ -113,7 +113,7 @@ def is_held(connection: Connection, lock: int) -> bool:
 
 
 def acquire_until_commit(connection: Connection, lock: int) -> None:
-    """Take an advisory lock until the end of the transaction.
+    """Acquire an advisory lock until the end of the transaction.
 
     Raises LockTimeoutError if another session does not release it.
     """
@@ -127,7 +127,7 @@ def acquire(
     *,
     while_active: bool = False,
 ) -> None:
-    """Take a lock with this function of PostgreSQL, whose name is given without `pg_`."""
+    """Acquire a lock with this function of PostgreSQL, named without its prefix `pg_`."""
     if call_function(connection, f"try_{function}", lock):
         return
     _wait(
@@ -140,7 +140,7 @@ def acquire(
 
 
 def release(connection: Connection, lock: int) -> None:
-    # The end of a connection released its locks, and its cause must not be hidden.
+    # If the connection is lost, its locks are free, and this error must not hide the cause.
     with suppress(psycopg.OperationalError):
         call_function(connection, "advisory_unlock", lock)
 
@@ -259,9 +259,13 @@ def _is_active(connection: Connection, applications: list[str], limit: float) ->
 
 
 def _timeout_message(name: str, limit: float, holders: str, pid: int | None) -> str:
-    end = "end that transaction" if pid is None else f"SELECT pg_terminate_backend({pid})"
+    end = (
+        "end the transaction with ROLLBACK PREPARED"
+        if pid is None
+        else f"end the session with SELECT pg_terminate_backend({pid})"
+    )
     return (
         f"Gave up waiting for the lock {name!r} after {limit:g} s: it is held by {holders}. If "
-        f"that is a run suspended with Ctrl-Z, resume or end it. To end any session: {end}. "
+        f"that is a run suspended with Ctrl-Z, resume or end it. Otherwise, {end}. "
         f'SCHEMA_RUNNER["LOCK_TIMEOUT"] sets the number of seconds to wait.'
     )

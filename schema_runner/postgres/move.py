@@ -9,7 +9,7 @@ from . import structure
 from .server import Connection
 
 # The objects in a schema depend on it in pg_depend ("n"), with one row for each object that can be
-# moved by itself: indexes, row types, array types and TOAST tables have none, and follow their
+# moved on its own: indexes, row types, array types and TOAST tables have none, and follow their
 # owners. Members of an extension ("e") stay. A sequence that a column owns ("a", "i") moves with
 # the table.
 #
@@ -43,7 +43,7 @@ _KEYWORDS = {"statistics object": "STATISTICS"}
 class SchemaObject(NamedTuple):
     """An object: its kind ("table", "operator class") and its identity, quoted by PostgreSQL.
 
-    Only shell types (CREATE TYPE name;) are not movable: ALTER … SET SCHEMA refuses them.
+    `is_movable` is false for shell types (CREATE TYPE name;): ALTER … SET SCHEMA refuses them.
     """
 
     kind: str
@@ -111,7 +111,7 @@ def _replace_in_paths(connection: Connection, schema: str, old: str, new: str) -
 
 
 def _quote(connection: Connection, *names: str) -> list[str]:
-    """Quote names as PostgreSQL does, which is only if necessary."""
+    """Quote names as PostgreSQL does: only if necessary."""
     rows = connection.execute(
         "SELECT pg_catalog.quote_ident(name) FROM pg_catalog.unnest(%s::text[]) AS name",
         [list(names)],
@@ -176,9 +176,9 @@ _HAS_DEFAULTS = "SELECT FROM pg_catalog.pg_default_acl WHERE defaclnamespace = 0
 
 
 def sql_undo_default_privileges(connection: Connection, schema: str) -> list[str]:
-    """Return statements that give new objects in a schema PostgreSQL's own default privileges.
+    """Return statements that give the new objects of a schema PostgreSQL's default privileges.
 
-    ALTER DEFAULT PRIVILEGES without a schema has changed them.
+    ALTER DEFAULT PRIVILEGES without IN SCHEMA has given them others.
     """
     if connection.execute(_HAS_DEFAULTS).fetchone() is None:
         return []

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Self
 
 # PostgreSQL truncates longer names silently (NAMEDATALEN - 1).
 _MAX_NAME_BYTES = 63
-# An upper bound for the number of workers of a run.
+# The greatest worker number that truncated names are checked for.
 _MAX_WORKERS = 256
 _WORKER = r"test_w([1-9][0-9]*)_([0-9]+)"
-# Matches the names of runs' schemas, also in SQL.
+# Matches the names of runs' schemas, in Python and in SQL.
 OWN_SCHEMA = r"^test_(?:w[1-9][0-9]*|shims|template)_[0-9]+$"
 
 # The schema for the extensions of all runs in the project's own database.
@@ -114,7 +114,7 @@ def runs_in(database: str) -> list[int]:
 def is_named_after_run(database: str, hosts: Collection[str]) -> bool:
     """Whether runs with these host databases may create an empty database of this name.
 
-    That is a name with a run or a fingerprint, or the name of a clone source.
+    Such a name contains a run or a fingerprint, or is that of a clone source.
     """
     runs, fingerprints = runs_in(database), re.findall(r"_([0-9a-f]{12})(?=_|$)", database)
     possible = {database_of_run(host, run) for host in hosts for run in runs}
@@ -140,12 +140,12 @@ def _workers_in(database: str) -> Iterable[int]:
 
 
 def application_name(run: int, worker: int | None = None) -> str:
-    """Return the application_name of the connections of a run's tests, or of one worker's."""
+    """Return the application_name of connections of a run's tests, or of one worker's tests."""
     return f"django-schema-runner {run}" + (f" w{worker}" if worker is not None else "")
 
 
 def main_application_name(run: int) -> str:
-    """Return the application_name of the connections with which a run creates and drops."""
+    """Return the application_name of a run's connections that create and drop objects."""
     return f"django-schema-runner {run} run"
 
 

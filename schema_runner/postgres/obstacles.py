@@ -92,7 +92,7 @@ _SYSTEM_NAMES = """
 
 
 def find_obstacles(connection: Connection, source: str = "public") -> list[SchemaObject]:
-    """List the objects that prevent worker schemas instead of `source`.
+    """List the objects that prevent the use of worker schemas in place of `source`.
 
     These are objects that cannot be moved, objects that belong to the database and so would be
     shared by all workers, and objects that name `source` in text, which would still refer to it.
@@ -115,7 +115,7 @@ def find_obstacles(connection: Connection, source: str = "public") -> list[Schem
 def _find_references(connection: Connection, source: str) -> Iterator[SchemaObject]:
     """Yield objects that name `source` in text, except for members of extensions.
 
-    Functions from whose bodies `function_bodies.rewrite_functions` removes it are left out.
+    Functions that `function_bodies.rewrite_functions` can rewrite are left out.
     """
     mention = re.compile(
         rf'(?<![\w$])(?:"{re.escape(source)}"|{re.escape(source)})\s*\.\s*'
@@ -176,6 +176,6 @@ def refuse_observers(connection: Connection) -> None:
     if reasons:
         listed = "".join(f"\n  {text}" for text in reasons)
         raise SchemaRunnerError(
-            f"Tests would disturb others in the database {connection.info.dbname!r}:{listed}\n"
+            f"Tests in the database {connection.info.dbname!r} would affect others:{listed}\n"
             f"Use --host-database test to run them in a separate database."
         )

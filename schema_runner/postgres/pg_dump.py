@@ -38,7 +38,7 @@ class PgDump(NamedTuple):
         """Return a pg_dump of the server's major version, else of the next later one.
 
         `server_version` is in libpq's form (150004 is 15.4). `named` is the path from the setting
-        PG_DUMP. Raises DumpError if there is none, and SchemaRunnerError if `named` is no pg_dump.
+        PG_DUMP. Raises DumpError if there is none, and SchemaRunnerError if `named` is not one.
         """
         major, programs = server_version // 10000, []
         for path in [Path(named)] if named else _candidates(major):
@@ -58,11 +58,11 @@ class PgDump(NamedTuple):
         problem = "pg_dump is missing" if newest is None else f"pg_dump {newest} is too old"
         raise DumpError(
             f"{problem} for PostgreSQL {major} (install postgresql-client-{major}, or set "
-            f'SCHEMA_RUNNER["PG_DUMP"] to the path of a newer one)'
+            f'SCHEMA_RUNNER["PG_DUMP"] to the path of pg_dump {major} or later)'
         )
 
     def start(self, server: Server, database: str, schema: str | None = None) -> "Dump":
-        """Start to dump a schema, or the whole database."""
+        """Start dumping a schema, or the whole database."""
         params = {**server.params, "dbname": database}
         with pgoptions.without_exported():
             environment = dict(os.environ)
@@ -100,7 +100,7 @@ class Dump:
             stdout=self._output,
             stderr=self._errors,
             pass_fds=files,
-            # Ctrl-C must not end it, because the run finishes the tests that are running.
+            # Ctrl-C must not end it, because the run then finishes the tests that are running.
             start_new_session=True,
         )
 

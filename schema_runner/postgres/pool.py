@@ -145,7 +145,7 @@ def read_template(connection: Connection, name: str, path: Sequence[str]) -> Tem
 
 
 def lease_schema(connection: Connection, template: str, worker: int, run: int) -> str | None:
-    """Lease a kept schema of this worker number; return None if there is no free one."""
+    """Lease a kept schema with this worker number; return None if there is no free one."""
     with locks.hold(connection, locks.key(f"pool of {template}")):
         for schema in schemas.list_own(connection):
             if schema.pool == template and names.worker_of_schema(schema.name) == worker:

@@ -12,8 +12,8 @@ _OWN = """
     WHERE database = pg_catalog.current_database()
       AND (owner = current_user OR pg_catalog.current_setting('is_superuser')::bool)
 """
-# The locks of one: pg_locks lists them without a process ID, and with the virtual transaction
-# that holds the lock on the prepared transaction's ID.
+# The locks of a prepared transaction: pg_locks lists them without a process ID, and with the
+# virtual transaction that holds the lock on the prepared transaction's ID.
 _LOCKS = """
     FROM pg_catalog.pg_locks l
     LEFT JOIN pg_catalog.pg_class c ON c.oid = relation
@@ -40,7 +40,7 @@ _WITH_LOCKS = f"""
 
 
 def of_schema(connection: Connection, schema: str) -> list[str]:
-    """List those that the current role may roll back and that hold locks in this schema only."""
+    """List prepared transactions with locks in this schema only that this role may roll back."""
     rows = connection.execute(_OWN + _IN_SCHEMA_ALONE, {"schema": schema})
     return [gid for (gid,) in rows]
 
@@ -56,5 +56,5 @@ def roll_back(connection: Connection, gids: Iterable[str]) -> None:
 
 
 def roll_back_all(connection: Connection) -> None:
-    """Roll back those in a database that is about to be dropped, as far as the role may."""
+    """Roll back all prepared transactions of a database that the current role may roll back."""
     roll_back(connection, [gid for (gid,) in connection.execute(_OWN).fetchall()])

@@ -14,7 +14,7 @@ _TIMEOUT = "SET LOCAL statement_timeout = '5s'"
 
 
 def changed_objects(before: ProjectState, after: ProjectState) -> frozenset[str]:
-    """Return the names of objects that differ, which includes changes that were rolled back."""
+    """Return the names of objects that differ, even if their changes were rolled back."""
     relations = {
         (before.relations.get(oid) or after.relations[oid]).name
         for oid in before.relations.keys() | after.relations.keys()
@@ -74,7 +74,7 @@ def _relation_changes(
 def _written_rows(
     connection: Connection, before: ProjectState, old: Relation, new: Relation
 ) -> Iterator[str]:
-    """Yield the numbers of rows written, unless all of that was rolled back.
+    """Yield the numbers of rows written, unless all of them were rolled back.
 
     PostgreSQL also counts rows that are rolled back, except as live rows. If as many rows were
     deleted as inserted, search the table for new ones.

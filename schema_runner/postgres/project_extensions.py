@@ -1,4 +1,4 @@
-"""Extensions that runs install in the project's own database, in a schema of their own."""
+"""Extensions that runs install in the project's own database, in a separate schema."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -37,7 +37,7 @@ _IN_OTHER_SCHEMAS = """
 def create_extensions_schema(connection: Connection) -> bool:
     """Create the schema for extensions unless a run has created it before.
 
-    Return False if another role owns it: then it must not be on our search_path. Raises
+    Return False if another role owns it: it must not be on our search_path then. Raises
     SchemaRunnerError if no run has created it, if another role can create objects in our schema,
     or if another role's schema contains extensions.
     """
@@ -58,15 +58,15 @@ def create_extensions_schema(connection: Connection) -> bool:
     if is_trusted and others:
         raise _refusal(connection, f"can be written to by {', '.join(others)}")
     if not is_trusted:
-        # Migrations would take these for the ones that they create.
+        # Migrations would mistake these for the ones that they create.
         refuse_extensions_of_others(connection, _list_installed(connection))
     return bool(is_trusted)
 
 
 def refuse_extensions_of_others(connection: Connection, needed: Collection[str]) -> None:
-    """Raise SchemaRunnerError unless all needed extensions are outside another role's schema.
+    """Raise SchemaRunnerError unless all needed extensions exist in other schemas.
 
-    Those that do not exist yet count too.
+    For runs that cannot use `test_extensions`, because another role owns it.
     """
     rows = connection.execute(
         _IN_OTHER_SCHEMAS, [names.EXTENSIONS_SCHEMA, list(needed)]
@@ -80,10 +80,10 @@ def refuse_extensions_of_others(connection: Connection, needed: Collection[str])
         )
 
 
-def _refusal(connection: Connection, why: str, way_out: str = "") -> SchemaRunnerError:
+def _refusal(connection: Connection, why: str, hint: str = "") -> SchemaRunnerError:
     return SchemaRunnerError(
         f"Schema {names.EXTENSIONS_SCHEMA} in the database {connection.info.dbname!r} {why}, so "
-        f"its contents cannot be trusted. Drop it with CASCADE while no run is active.{way_out}"
+        f"its contents cannot be trusted. Drop it with CASCADE while no run is active.{hint}"
     )
 
 

@@ -108,7 +108,7 @@ class ProjectDatabase(Host):
         self.sweep(spared)
 
     def _is_usable(self, kept: "Template") -> bool:
-        """Whether a pool exists and its extensions are available; if they are not, drop it."""
+        """Whether a pool still exists and can be unpacked; drop it if it cannot be unpacked."""
         markers = {schema.name: schema.marker for schema in pool.list_templates(self.connection)}
         if kept.name not in markers:
             # A run with --clear-pools dropped it before this run locked it.
@@ -160,7 +160,7 @@ class ProjectDatabase(Host):
                     pass
             if wanted or not keep:
                 schemas.drop_remaining(connection, run, batch=self._batch)
-            # Best effort: autovacuum does the rest. New runs wait for the lock that follows.
+            # Best effort: autovacuum does the rest. New runs wait for the lock taken afterwards.
             with suppress(psycopg.Error):
                 vacuum.vacuum_catalogs(connection)
             if self.extensions in self.path and self.lease.release_extensions():

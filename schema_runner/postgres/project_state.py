@@ -126,7 +126,7 @@ class Relation(NamedTuple):
     live: int
     # How often VACUUM and ANALYZE have set `live`.
     estimates: int
-    # The last value of a sequence; negated, its start, if it is unused.
+    # The last value of a sequence; if it is unused, its start value, negated.
     value: int | None
     # A hash of the rows of other catalogs, such as columns and constraints.
     parts: int = 0
@@ -143,9 +143,10 @@ class ProjectState(NamedTuple):
     relations: dict[int, Relation]
     # Values that change with an object, by its name, and its OID if names are not unique (else 0).
     others: dict[tuple[str, int], object]
-    # Whether `track_counts` is on. Counters can be compared if the `epoch` is the same, too: when
-    # statistics were reset, and when the server started.
+    # Whether `track_counts` is on.
     tracks_counts: bool
+    # When statistics were reset, and when the server started. Counters of different epochs cannot
+    # be compared.
     epoch: str
     # The number of the next transaction.
     transaction: int
@@ -167,7 +168,7 @@ class ProjectState(NamedTuple):
 
     @classmethod
     def read(cls, connection: Connection) -> Self:
-        """Read what takes little time: counters of rows, and parts of definitions."""
+        """Read what is cheap to read: row counters, and parts of definitions."""
         with connection.transaction():
             rows = connection.execute(_WITH_LOCKED.format(_PROJECT_SCHEMAS, _RELATIONS)).fetchall()
             others = connection.execute(

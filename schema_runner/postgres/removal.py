@@ -78,7 +78,7 @@ def projects_database_error(request: HostRequest, what: list[str]) -> SchemaRunn
 
 
 def is_in_use(maintenance: Connection, request: HostRequest, database: MarkedDatabase) -> bool:
-    """Whether a live run uses a database, as far as other databases show."""
+    """Whether a live run uses a database, as far as connections to another database can tell."""
     marker, name = database.marker, database.name
     # No lease is held in a clone or in its source.
     in_use = [marker.run]
@@ -149,7 +149,7 @@ def _in_use_error(name: str) -> SchemaRunnerError:
 def clear_databases(request: HostRequest) -> Counter[str]:
     """Drop the databases kept for requests of this name, with the pools in them.
 
-    Return the numbers of each "pool", "schema" and "database" dropped, and "pool in use".
+    Return how many of each "pool", "schema" and "database" were dropped, and of "pool in use".
     """
     cleared, logged = Counter[str](), list[str]()
 
@@ -178,7 +178,7 @@ def clear_databases(request: HostRequest) -> Counter[str]:
 def clear_schemas(request: HostRequest) -> Counter[str]:
     """Drop all pools in the project's own database.
 
-    Return the numbers of each "pool" and "schema" dropped, and "pool in use".
+    Return how many of each "pool" and "schema" were dropped, and of "pool in use".
     """
     cleared = Counter[str]()
     with request.server.connect(request.name) as connection:
@@ -197,7 +197,7 @@ def clear_schemas(request: HostRequest) -> Counter[str]:
 
 
 def objects_outside_runs(connection: Connection) -> list[str]:
-    """Name the objects in `public`, and the schemas that neither runs nor extensions own."""
+    """List the objects in `public`, and the schemas that neither runs nor extensions own."""
     found = [str(item) for item in move.list_objects(connection, PUBLIC)]
     return found + [f"schema {name}" for name in schemas.list_others(connection)]
 

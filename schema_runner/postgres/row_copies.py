@@ -140,7 +140,7 @@ class _ForeignKey(NamedTuple):
 def _mark_parents(
     connection: Connection, copies: Mapping[str, tuple[sql.Identifier, Table]], key: _ForeignKey
 ) -> bool:
-    """Mark the rows to which marked rows refer by this key; return whether there were any new."""
+    """Mark the rows to which marked rows refer by this key; return whether any were new."""
     child, parent = copies[key.child], copies[key.parent]
     # One copy may store as text what the other stores in its type: compare both as text.
     own = {c.name for _, table in (child, parent) for c in table.columns if c.own_type}

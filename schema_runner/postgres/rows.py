@@ -9,7 +9,7 @@ from psycopg import sql
 from . import safe_search_path
 from .server import Connection
 
-# Tables with pages on disk, which may be without rows: a table keeps its size after DELETE.
+# Tables with pages on disk. They may have no rows: a table keeps its size after DELETE.
 # Partitioned tables have no rows themselves, and foreign tables are on other servers.
 _WITH_PAGES = """
     SELECT relname FROM pg_catalog.pg_class c
@@ -185,8 +185,8 @@ def restore_sequences(
 ) -> None:
     """Set all sequences to these values, and those that are not listed to their start.
 
-    Without `exactly`, unused sequences that should be unused stay as they are: reading where they
-    start takes ten times as long.
+    Without `exactly`, unused sequences that should be unused stay as they are: reading their next
+    value takes ten times as long.
     """
     starts = _sequence_starts(connection, schema)
     wanted = starts | {value.name: value for value in values}

@@ -20,7 +20,7 @@ _SAFE = sql.SQL("SET {}search_path = pg_catalog, pg_temp")
 
 
 def set_safe_search_path(connection: "Connection", *, local: bool = False) -> None:
-    """Let a connection find only PostgreSQL's own objects, `local` to the transaction if set."""
+    """Let a connection, or its transaction if `local`, find only PostgreSQL's own objects."""
     connection.execute(_SAFE.format(_scope(local=local)))
 
 
@@ -30,7 +30,7 @@ def users_search_path(
 ) -> Iterator[None]:
     """Use a worker's search_path, for SQL that runs the project's code or shows its names.
 
-    The caller's SQL has to qualify operators, unless PostgreSQL has one for exactly these types.
+    The caller's SQL must qualify operators, unless PostgreSQL has one for exactly these types.
     """
     local = connection.info.transaction_status is TransactionStatus.INTRANS
     listed = sql.SQL(", ").join(map(sql.Identifier, (schema, *path)))

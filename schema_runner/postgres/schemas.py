@@ -78,7 +78,7 @@ def _create(connection: Connection, run: int, make_name: Callable[[int], str]) -
 
 
 def _revoke_grants(connection: Connection, name: str) -> None:
-    """Revoke what default privileges grant other roles, because runs execute SQL from here."""
+    """Revoke default privileges of other roles, because runs execute SQL from this schema."""
     for (grantee,) in connection.execute(_GRANTEES, [name]).fetchall():
         connection.execute(
             sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(

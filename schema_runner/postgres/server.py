@@ -17,15 +17,15 @@ from . import names, pgoptions
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 
-# Roles and databases can have timeouts by default, which must not end a wait for a lock, or a
-# lease. The search_path comes first, because a default one may find other roles' operators.
+# Roles and databases can have default timeouts, which must not end a lock wait or a lease. The
+# search_path is set first, because a default one may find other roles' operators.
 _SESSION = """
     SET search_path = pg_catalog, pg_temp;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
     SET idle_in_transaction_session_timeout = 0
 """
-# Ends a statement whose client has disconnected; otherwise it would continue, and may commit.
-# Operating systems that cannot detect this refuse it.
+# Ends a statement whose client has disconnected; otherwise it would continue, and might commit.
+# Servers on operating systems that cannot detect this reject the setting.
 CHECK_CLIENT = "SET client_connection_check_interval = '1s'"
 # Undoes what `connect` sets, for sessions that a pooler shares with other clients.
 RESET_SESSION = """
@@ -37,9 +37,9 @@ RESET_SESSION = """
 CLOSE_TIMEOUT = 2.0
 # Seconds between polls of the server.
 POLL_SECONDS = 0.05
-# Errors for a limit of connections, for which libpq has no SQLSTATE.
+# Texts of the errors for connection limits, for which libpq reports no SQLSTATE.
 _LIMIT_ERRORS = ("too many connections", "connection slots")
-# Both sides detect a lost network within about a minute, so that no lease outlives its run.
+# With these, the run detects a lost network, and with it a lost lease.
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
 _APPLICATION = "django-schema-runner"
 _DEFAULTS = {**_KEEPALIVES, "fallback_application_name": _APPLICATION}
@@ -185,7 +185,7 @@ class Identity(NamedTuple):
             )
 
     def may_be_same_server(self, other: "Identity") -> bool:
-        """Whether a field that both have is equal, or there is no such field."""
+        """Whether any field that both have is equal, or they have none in common."""
         pairs = [(a, b) for a, b in zip(self, other, strict=True) if a and b]
         return not pairs or any(a == b for a, b in pairs)
 

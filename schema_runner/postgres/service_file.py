@@ -21,9 +21,9 @@ _SERVICE = "schema_runner"
 def hide_secrets(
     params: Mapping[str, Any], environment: dict[str, str]
 ) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """Yield libpq's parameters without secrets, and the descriptors of files that contain these.
+    """Yield libpq's parameters without secrets, and descriptors of files with the secrets.
 
-    The program has to inherit the descriptors. Its `environment` is changed to name the files.
+    The program must inherit the descriptors. Its `environment` is changed to name the files.
     """
     # The parameters that libpq marks as not for display: passwords and debug options.
     secret = {item.keyword.decode() for item in pq.Conninfo.get_defaults() if item.dispchar}

@@ -78,7 +78,7 @@ class Session(NamedTuple):
 def end_test_sessions(
     connection: Connection, database: str, run: int, worker: int | None = None
 ) -> None:
-    """End the sessions that tests of a run left open in a database, in threads for example.
+    """End the sessions that tests of a run left open in a database, for example in threads.
 
     With `worker`, end only the sessions of that worker. Sessions that hold a lease are not ended,
     whatever their application_name.
@@ -126,7 +126,7 @@ def live_runs_without_lease(connection: Connection) -> dict[int, str]:
     """Describe the runs that have sessions of tests, in any database, but no lease.
 
     A run that lost its lease may be about to recover it. The server ends the sessions of a dead
-    run by itself, so wait for that, up to 5 seconds and once for each run.
+    run on its own, so wait for that, up to 5 seconds and once for each run.
     """
     deadline = time.monotonic() + _ORPHAN_TIMEOUT
     while True:
@@ -174,16 +174,16 @@ def _backend_pid(connection: Connection) -> int:
     return int(row[0])
 
 
-# Seconds for which a transaction may stay idle or prepared, and execute a statement, while a
-# reset waits for it. Stock Django's flush waits forever.
+# Seconds that a reset waits for a transaction that is idle or prepared, and for one that executes
+# a statement. Stock Django's flush waits forever.
 _IDLE_TIMEOUT = 2.0
 _ACTIVE_TIMEOUT = 30.0
-# Seconds between polls, because PostgreSQL does not notify about the end of a transaction.
+# Seconds between polls, because PostgreSQL does not announce the end of a transaction.
 _POLL_INTERVAL = 0.02
 
 
 def end_open_transactions(connection: Connection, schema: str, run: int, worker: int) -> list[str]:
-    """Wait for open transactions of a worker in a schema; end and describe those that last."""
+    """Wait for a worker's open transactions in a schema; end and describe those that stay open."""
     started, ended = time.monotonic(), list[str]()
     while has_transactions(connection, run, worker):
         found = worker_sessions(connection, schema, run, worker)
@@ -207,7 +207,7 @@ def _describe(session: Session) -> str:
     return f"a connection {state}, which was ended. Its last statement: {statement}"
 
 
-# Excludes the sessions of other workers, by the run's application_name, and of other roles, which
+# Excludes the sessions of other workers, by their application_name, and of other roles, which
 # programs that tests start do not use.
 _NEW_SESSIONS = """
     SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
@@ -257,6 +257,6 @@ def wait_for_new_sessions(
 
 
 def other_sessions(connection: Connection, run: int) -> list[str]:
-    """Name the applications and roles of the sessions in this database that are not a run's."""
+    """List the applications and roles of sessions in this database that are not this run's."""
     rows = connection.execute(_OTHER_SESSIONS, [names.application_name(run)])
     return [f"{application} (role {role})" for application, role in rows]

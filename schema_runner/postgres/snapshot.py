@@ -36,7 +36,7 @@ _MANIFEST = "manifest.json"
 
 
 class SnapshotError(Exception):
-    """A file is not a snapshot, or cannot be used here; the message says why."""
+    """A snapshot cannot be made, read or used here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def create_extension(connection: Connection, name: str, version: str, schema: st
 
 
 def _column_types(connection: Connection, template: Template) -> list[list[str]]:
-    """Return the types of the columns of copies, unqualified, because schemas differ elsewhere."""
+    """Return the types of copies' columns, unqualified, because elsewhere the schemas differ."""
     with safe_search_path.users_search_path(connection, template.name, template.path):
         return [
             [name for (name,) in connection.execute(_COLUMN_TYPES, [copy.as_string(connection)])]
@@ -226,7 +226,7 @@ def refuse_database_changes(connection: Connection) -> None:
 def open_snapshot(path: Path) -> Iterator[tuple[dict[str, Any], zipfile.ZipFile]]:
     """Yield the manifest of a snapshot, and the open file.
 
-    Raises SnapshotError, also for errors of the caller in reading the file.
+    Raises SnapshotError, including for errors that the caller gets while reading the file.
     """
     try:
         # zipfile compares the checksum of each member that is read to its end.

@@ -50,10 +50,10 @@ SETTINGS = """
 
 
 class Script(NamedTuple):
-    """Statements that create the objects of `schema`, one string an object, after a comment.
+    """Statements that create the objects of `schema`, one string per object, with a comment first.
 
-    The statements qualify all names with the schema. Its name is unique, so that it can be
-    replaced by another.
+    The statements qualify all names with the schema, whose name is unique, so that it can be
+    replaced with another.
     """
 
     schema: str
@@ -65,8 +65,10 @@ class Script(NamedTuple):
     def parse(cls, dump: str, schema: str, *, owner: str, casts: Iterable[str] = ()) -> Self:
         """Parse the output of pg_dump for one schema.
 
-        `owner` is the quoted name of the role that will execute the script, whose ALTER … OWNER TO
-        statements are left out. `casts` are CREATE CAST statements to add, which pg_dump omits.
+        `owner`: the quoted name of the role that will execute the script. ALTER … OWNER TO this
+        role is left out.
+        `casts`: CREATE CAST statements to add, which pg_dump omits.
+
         Raises DumpError if the output is incomplete.
         """
         before: list[str] = []
@@ -172,7 +174,7 @@ _CASTS = """
 
 
 class CopyError(Exception):
-    """A schema cannot be copied, or a copy differs; `reasons` are noun phrases for a message."""
+    """A schema cannot be copied, or a copy differs; `reasons` name objects or causes."""
 
     def __init__(self, *reasons: str) -> None:
         super().__init__(", ".join(reasons))
@@ -194,7 +196,7 @@ class TemplateContents(NamedTuple):
     views: tuple[str, ...] = ()
     # The tables with marked rows: those of FIXTURES and SEEDERS, and the rows that these refer to.
     marked: tuple[str, ...] = ()
-    # The caller's own metadata, which can be written as JSON.
+    # The caller's metadata, which must be serializable as JSON.
     extra: Mapping[str, Any] = {}
 
     @classmethod

@@ -23,7 +23,7 @@ from .structure_script import (
 if TYPE_CHECKING:
     from .pg_dump import Dump
 
-# This table has one row: all of a template except the copies of rows.
+# This table has one row, with everything in a template except the copies of rows.
 _TABLE = "contents"
 _CREATE_CONTENTS = """
     CREATE TABLE {} (facts text, before text[], after text[], inventory text[], is_proved boolean)
@@ -39,7 +39,7 @@ class Template(NamedTuple):
     contents: TemplateContents
     # What follows a copy on the search_path.
     path: tuple[str, ...]
-    # Whether a copy was like the original; None until one was compared.
+    # Whether the first copy matched the original; None until it was compared.
     is_verified: bool | None = None
 
     @classmethod
@@ -74,7 +74,7 @@ class Template(NamedTuple):
         path: Sequence[str],
         since: int | None = None,
     ) -> Self:
-        """Create a template with rows only, from which resets restore but nothing is copied."""
+        """Create a template with rows only, for resets: no schema can be created from it."""
         from .reset.triggers import row_security_disabled
 
         with row_security_disabled(connection, source_schema):
@@ -148,7 +148,8 @@ class Template(NamedTuple):
     ) -> None:
         """Compare the first copy, in `schema`, with the original. Raises CopyError if they differ.
 
-        Others wait for the result, and need no comparison: the same statements created them.
+        Other workers wait for the result. Their copies need no comparison, because the same
+        statements create them.
         `start_dump` starts a dump of the copy; it returns None if there is no pg_dump.
         """
         if self.is_verified:

@@ -58,7 +58,7 @@ class HostDatabase(Host):
         return None
 
     def obstacles(self) -> list[str]:
-        """Name the objects of a build that cannot be moved to a worker schema."""
+        """List the objects of a build that cannot be moved to a worker schema."""
         from .obstacles import find_obstacles
 
         found = [str(obstacle) for obstacle in find_obstacles(self.connection, PUBLIC)]
@@ -102,7 +102,7 @@ class HostDatabase(Host):
             self._mark_built(MarkerState.READY)
 
     def _mark_built(self, state: MarkerState) -> None:
-        """Record the objects outside schemas in the marker: later ones are not this run's."""
+        """Record the objects outside runs' schemas in the marker; later ones are not the run's."""
         self._other_objects = removal.objects_outside_runs(self.connection)
         self._marker = self._marker._replace(beside=tuple(self._other_objects))
         databases.mark(self.connection, self.name, self._marker._replace(state=state))
@@ -114,7 +114,7 @@ class HostDatabase(Host):
         return super().snapshot(fingerprint, now)
 
     def dump_database(self, pg_dump: "PgDump", **facts: Any) -> "DatabaseSnapshot":
-        """Return a snapshot of the whole database. Raises SnapshotError if there can be none."""
+        """Return a snapshot of the whole database. Raises SnapshotError if none can be made."""
         from .database_snapshot import DatabaseSnapshot
         from .snapshot import SnapshotError
 

@@ -38,7 +38,7 @@ class SchemaSource(NamedTuple):
     inventory: frozenset[str] | None = None
     # The path of pg_dump from the setting PG_DUMP.
     pg_dump: str | None = None
-    # Why there can be no other schemas, if so.
+    # Why the other workers need databases instead, if they do.
     reasons: tuple[str, ...] = ()
 
     def connect(self, worker: int | None) -> Connection:
@@ -118,7 +118,7 @@ class SchemaSource(NamedTuple):
         """Keep a schema, using this connection.
 
         A schema of a pool is restored from the template, or replaced. Any other stays as tests
-        have left it.
+        left it.
         """
         by_name = {own.name: own for own in schemas.list_own(connection)}
         leased = by_name.get(schema) or OwnSchema(schema, Marker(self.run, MarkerState.READY))

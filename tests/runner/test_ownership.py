@@ -36,7 +36,7 @@ def kept(project: Project) -> Iterator[Project]:
     drop_databases(project)
 
 
-UNMADE = "no run created it, and runs that keep schemas replace no database"
+UNMADE = "no run created it, and runs that keep schemas do not replace databases"
 
 
 def test_databases_kept_by_stock_django_are_left_alone(kept: Project) -> None:

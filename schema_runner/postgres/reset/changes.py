@@ -61,7 +61,7 @@ def tables_written_since(
 def has_rows_since(
     connection: Connection, schema: str, tables: Collection[str], transaction: int
 ) -> bool:
-    """Do the same as `tables_written_since`, but raise InsufficientPrivilege."""
+    """Like `tables_written_since`, but raise InsufficientPrivilege."""
     if not tables:
         return False
     query = f"{_HAS_ROWS[:-1]} WHERE pg_catalog.age(xmin) <= pg_catalog.age({{xid}}))"
@@ -94,9 +94,9 @@ def _union(
     )
 
 
-# Tables with pages may be without rows: they keep their size after DELETE and after a rolled-back
+# Tables with pages may have no rows: they keep their size after DELETE and after a rolled-back
 # INSERT. OFFSET 0 makes PostgreSQL compute each size once, and query pg_depend for few tables.
-_NON_EMPTY = """
+_WITH_PAGES = """
     WITH RECURSIVE parts AS (
         SELECT inhrelid AS part, inhparent AS parent FROM pg_catalog.pg_inherits
         UNION
@@ -134,7 +134,7 @@ class Scope(NamedTuple):
     cascades: bool = False
 
 
-class NonEmptyTable(NamedTuple):
+class TableWithPages(NamedTuple):
     """A table that has pages; `is_hidden` if row security hides rows from this role."""
 
     name: str
@@ -143,9 +143,9 @@ class NonEmptyTable(NamedTuple):
     parents: list[str]
 
 
-def non_empty_tables(
+def tables_with_pages(
     connection: Connection, schema: str, scope: Scope, others: Collection[str] = ()
-) -> tuple[dict[str, NonEmptyTable], set[str]]:
+) -> tuple[dict[str, TableWithPages], set[str]]:
     """Return the tables with pages that a scope covers, by name, and the names of the rest.
 
     Tables named in `others` are included even if they have no pages.
@@ -157,7 +157,7 @@ def non_empty_tables(
         only = _ONLY
         values["only"] = list(names)
     tables = [
-        NonEmptyTable(*row) for row in connection.execute(_NON_EMPTY.format(only=only), values)
+        TableWithPages(*row) for row in connection.execute(_WITH_PAGES.format(only=only), values)
     ]
     covered = {
         table.name: table
@@ -172,8 +172,8 @@ def list_hidden_tables(connection: Connection, schema: str) -> list[str]:
     return [name for (name,) in connection.execute(_HIDDEN, [schema])]
 
 
-# Foreign keys of partitions have entries of their own. Actions such as ON DELETE CASCADE are
-# immediate, also if the check is deferred.
+# Foreign keys of partitions have their own entries. Actions such as ON DELETE CASCADE are
+# immediate, even if the check is deferred.
 _FOREIGN_KEYS = """
     SELECT parent.relname, child.relname, NOT condeferrable OR confdeltype <> 'a'
     FROM pg_catalog.pg_constraint

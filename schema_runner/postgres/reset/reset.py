@@ -13,13 +13,13 @@ from ..row_copies import WantedRows
 from ..server import Connection
 from ..template import Template
 from .changes import (
-    NonEmptyTable,
     RowVersions,
     Scope,
+    TableWithPages,
     list_hidden_tables,
-    non_empty_tables,
     row_versions,
     select_with_rows,
+    tables_with_pages,
 )
 from .rewrite import Rewrite
 from .vacuum import Vacuum
@@ -61,7 +61,7 @@ class Reset:
     def _clear(
         self, connection: Connection, scope: Scope, wanted: Mapping[str, WantedRows]
     ) -> None:
-        tables, others = non_empty_tables(connection, self.schema, scope, wanted)
+        tables, others = tables_with_pages(connection, self.schema, scope, wanted)
         if changed := self._changed(connection, tables, wanted):
             try:
                 restored = Rewrite(
@@ -137,7 +137,7 @@ class Reset:
 
     def list_tables(self, connection: Connection, scope: Scope) -> tuple[set[str], set[str]]:
         """Return the tables with pages that the scope covers, and the other tables with pages."""
-        tables, others = non_empty_tables(connection, self.schema, scope)
+        tables, others = tables_with_pages(connection, self.schema, scope)
         return set(tables), others
 
     def forget(self) -> None:
@@ -147,7 +147,7 @@ class Reset:
         self._checked.clear()
 
     def prepare_connection(self, connection: Connection) -> None:
-        """Set the parameters of a connection that resets need."""
+        """Set the session parameters that resets need."""
         if self._prepared is not connection:
             lock_waits.set_session_lock_timeout(connection)
             # Raise an error if row security would hide rows. Rows need not survive a crash.
@@ -157,7 +157,7 @@ class Reset:
     def _changed(
         self,
         connection: Connection,
-        tables: Mapping[str, NonEmptyTable],
+        tables: Mapping[str, TableWithPages],
         wanted: Mapping[str, WantedRows],
     ) -> set[str]:
         """Return the tables whose rows differ, or may differ, from the wanted ones."""

@@ -10,7 +10,7 @@ from psycopg import sql
 from .. import lock_waits, safe_search_path
 from ..row_copies import WantedRows
 from ..server import Connection
-from .changes import NonEmptyTable, References
+from .changes import References, TableWithPages
 from .triggers import triggers_disabled
 
 _MISSING = """
@@ -43,7 +43,7 @@ class Rewrite:
     # What follows the schema on the search_path of tests.
     path: Sequence[str]
     # The tables that the reset covers, and the names of other tables with pages.
-    tables: Mapping[str, NonEmptyTable]
+    tables: Mapping[str, TableWithPages]
     others: Collection[str]
     wanted: Mapping[str, WantedRows]
     # The tables whose rows differ from the wanted ones.

@@ -1,4 +1,4 @@
-"""Disable triggers, rules and row security of tables for a while."""
+"""Disable triggers, rules and row security of tables temporarily."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ _ROW_SECURITY = """
     WHERE pg_catalog.row_security_active(c.oid) AND relname = ANY(%(tables)s)
       AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
 """
-# Most tables have none, which this query finds out in a third of the time.
+# Most tables have none, which this query detects in a third of the time.
 _HAS_ANY = """
     SELECT FROM pg_catalog.pg_class c
     WHERE relname = ANY(%(tables)s)
@@ -45,7 +45,7 @@ def triggers_disabled(
 ) -> Iterator[None]:
     """Disable triggers, rules and row security of tables in the `with` block.
 
-    It must be in a transaction.
+    The caller must be in a transaction.
     """
     alterations = list(_alterations(connection, schema, tables))
     for disable, _ in alterations:

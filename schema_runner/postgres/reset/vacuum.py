@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from ..server import Connection
-from .changes import NonEmptyTable
+from .changes import TableWithPages
 
 _PAGES = """
     SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int
@@ -39,7 +39,7 @@ _CATALOGS = """
 def vacuum_catalogs(connection: Connection) -> None:
     """Vacuum catalogs in which dropped schemas have left many dead rows.
 
-    Do not wait for locks, nor shorten files, which would make other sessions wait.
+    Skip locked catalogs, and do not truncate files, which would make other sessions wait.
     """
     if connection.info.server_version >= 150000:
         # Statistics of this session would otherwise be up to a second late.
@@ -57,8 +57,8 @@ class Vacuum:
     # The pages of tables after VACUUM, which keeps rows that other sessions may still see.
     _remaining: dict[str, int] = field(default_factory=dict)
 
-    def run_if_needed(self, connection: Connection, tables: Iterable[NonEmptyTable]) -> None:
-        """Vacuum those of the tables whose pages have doubled, if they have many."""
+    def run_if_needed(self, connection: Connection, tables: Iterable[TableWithPages]) -> None:
+        """Vacuum the tables that have more than doubled in size, if they are large or many."""
         grown = {
             table.name: table.pages
             for table in tables
