@@ -81,7 +81,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         if refused:
             listed = [f"{label} ({table!r})" for label, table in refused.items()]
             raise SchemaRunnerError(
-                f"Models name a schema in db_table, so their tests would use the project's own "
+                f"Models name a schema in db_table, so tests would use the project's own "
                 f"tables: {listing(listed, 10)}. Remove the schema name, or use --host-database "
                 f"test. If tests only read such a table, list its model in "
                 f'SCHEMA_RUNNER["TRUSTED_MODELS"], as "app_label.Model".'

@@ -35,7 +35,7 @@ _WITHOUT_TRANSACTION = re.compile(
 
 
 class WriteGuard:
-    """Refuses statements of a build that reach beyond the worker schema.
+    """Refuses statements of a build that reach outside the worker schema.
 
     It checks the text of a statement for `kinds`, except for matches in `allowed`
     ("public.extra"), and, before a commit, the locks that the transaction holds. Errors begin
@@ -146,7 +146,7 @@ def _changed_elsewhere(observer: Connection, connection: Any) -> list[str]:
 
 def _refusal(findings: list[Finding]) -> str:
     lines = "\n".join(f"  {finding}" for finding in findings)
-    return f"Migrations would reach beyond their schema:\n{lines}\n{_REMEDY}"
+    return f"Migrations would reach outside the worker schema:\n{lines}\n{_REMEDY}"
 
 
 # Statements that change an object lock it until the transaction ends. Query from another session,
