@@ -56,13 +56,13 @@ def project_messages() -> Iterator[checks.CheckMessage]:
 
 @contextmanager
 def replace_checks(find_problems: Callable[[], Iterable[Problem]]) -> Iterator[None]:
-    """Replace the checks of `manage.py check` by the problems that a run finds."""
+    """Replace the checks of `manage.py check` with the problems that a run finds."""
 
     def check(**_: Any) -> list[checks.CheckMessage]:
         return [*map(_message, find_problems())]
 
     before = registry.registered_checks
-    registry.registered_checks = {one for one in before if LABEL not in one.tags}
+    registry.registered_checks = {item for item in before if LABEL not in item.tags}
     registry.register(check, LABEL)
     try:
         yield
@@ -91,7 +91,7 @@ def settings_problems(settings: Settings) -> Iterator[Problem]:
 def history_problems(
     settings: Settings, history_folder: "HistoryFolder | None", option: str | None
 ) -> Iterator[Problem]:
-    """Yield why a run has no history, if its `option` or HISTORY_DIR requires one."""
+    """Yield why a run has no history, or cannot write it, if `option` or HISTORY_DIR needs one."""
     if option and history_folder is None:
         yield Problem(
             "W006",
@@ -132,7 +132,8 @@ def _fixture_problems(settings: Settings) -> Iterator[Problem]:
         from .fixtures import fixture_problems
 
         problems = [
-            {*fixture_problems(settings, alias=one.alias)} for one in _postgresql_connections()
+            {*fixture_problems(settings, alias=connection.alias)}
+            for connection in _postgresql_connections()
         ]
         # A fixture may exist for one alias only.
         yield from sorted(set.intersection(*problems)) if problems else ()
@@ -150,7 +151,7 @@ def _migration_problems(entries: Collection[str]) -> Iterator[Problem]:
         }
         # MIGRATION_MODULES may disable migrations, to make tests faster.
         disabled = {package.label for package in all_packages if package.module is None}
-        checked = [one for one in entries if one.partition(".")[0] not in disabled]
+        checked = [entry for entry in entries if entry.partition(".")[0] not in disabled]
         yield from _unknown("TRUSTED_MIGRATIONS", checked, known)
 
 
@@ -170,7 +171,7 @@ def _unknown(key: str, entries: Collection[str], known: Collection[str]) -> Iter
 
 
 def _pattern_problems(patterns: Collection[str]) -> Iterator[Problem]:
-    """Yield the patterns that would match a table with a schema in front, or in shell syntax."""
+    """Yield the patterns that would match a table only with a schema, or in shell syntax."""
     models = apps.get_models(include_auto_created=True) if patterns else ()
     tables = [f"public.{model._meta.db_table}" for model in models]
     for pattern in patterns:
@@ -214,4 +215,4 @@ def _driver_problems() -> Iterator[Problem]:
 
 
 def _postgresql_connections() -> "list[BaseDatabaseWrapper]":
-    return [one for one in connections.all() if one.vendor == "postgresql"]
+    return [connection for connection in connections.all() if connection.vendor == "postgresql"]

@@ -99,7 +99,7 @@ def prepare_for(test_class: type, *, own_database: bool) -> None:
 def changes_outside() -> tuple[str, ...]:
     """Return the objects of the project's own database that changed since the last call.
 
-    The test class has changed them, or another session has.
+    Tests or other sessions have changed them.
     """
     names: set[str] = set()
     for creation in _resetting_creations():
@@ -222,7 +222,7 @@ def server_of(connection: "DatabaseWrapper", excluded: Collection[str] = ()) -> 
     )
 
 
-def refuse_unknown_mirrors(aliases: Collection[str] | None) -> None:
+def refuse_unsafe_mirrors(aliases: Collection[str] | None) -> None:
     """Raise SchemaRunnerError if tests would use the project's own database through a mirror.
 
     Stock Django gives a mirror the current NAME of its primary alias. That is the project's own

@@ -51,8 +51,8 @@ def load_reference_data(
 ) -> int | None:
     """Load the fixtures, call each seeder with `using=alias`, and advance sequences.
 
-    Return the id of a transaction that precedes those of the rows, to recognize these by; None
-    if there are no fixtures and seeders.
+    Return the id of a transaction that precedes those that wrote the rows, by which resets find
+    them; None if there are neither fixtures nor seeders.
     """
     if not settings.fixtures and not settings.seeders:
         return None

@@ -48,7 +48,7 @@ class Options(NamedTuple):
         return options
 
     @property
-    def needs_history(self) -> str | None:
+    def history_option(self) -> str | None:
         """The first given option that has no effect without a history."""
         names = ("last_failed", "failed_first", "quarantine_flaky")
         given = (f"--{name.replace('_', '-')}" for name in names if getattr(self, name))
@@ -83,7 +83,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 class _StoreParallel(_StoreAction):
-    """Also stores whether the value was "auto", which Django replaces by the number of CPUs."""
+    """Also stores whether the value was "auto", which Django replaces with the number of CPUs."""
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None

@@ -19,7 +19,8 @@ class Project(NamedTuple):
 
     `roots`: the absolute paths of the root, with and without symbolic links resolved.
     `stdlib`: folders of Python's standard library, which may lie in the root.
-    `excluded`: folders of other files, such as temporary ones; paths in the root still count.
+    `excluded`: folders of other files, such as temporary ones. Paths in the root are the
+    project's even there.
     """
 
     roots: tuple[str, ...]
@@ -60,7 +61,7 @@ class Project(NamedTuple):
         return os.path.normpath(os.path.join(self.root, name))
 
     def portable_name(self, path: str) -> str:
-        """Return a name for a path that is the same on every machine.
+        """Return a name for a path, the same on every machine.
 
         It is relative to the root or to site-packages; otherwise it is the last component.
         """

@@ -16,7 +16,7 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from . import decorators
-from .connections import disconnect, refuse_unknown_mirrors
+from .connections import disconnect, refuse_unsafe_mirrors
 from .errors import NO_LIBPQ, SchemaRunnerError, lacks_libpq
 from .options import Options, add_options
 from .reporting.rerun_command import RerunCommand
@@ -140,7 +140,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         uses_databases = aliases is None or bool(aliases)
         try:
             if uses_databases:
-                refuse_unknown_mirrors(aliases)
+                refuse_unsafe_mirrors(aliases)
                 self._install()
             if self._options.clear_pools:
                 self._clear_pools(aliases)
@@ -203,7 +203,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
 
         yield from self._label_problems
         yield from settings_problems(self._settings)
-        option = self._options.needs_history
+        option = self._options.history_option
         yield from history_problems(self._settings, self._history_folder, option)
 
     def _clear_pools(self, aliases: Collection[str] | None) -> None:

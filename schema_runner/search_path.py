@@ -43,7 +43,7 @@ class Locations(NamedTuple):
 
     `by_worker`: locations by worker number, from 1.
     `worker`: the worker whose location this connection uses. None: the host database with the
-    project's own search_path, during a build in `public` and for clones.
+    project's own search_path, during a build in `public` and while clones are created.
     `run`: the number of the run, for application_name. None: the project's application_name.
     `options`: the OPTIONS that the project set.
     `alias`: the primary alias of the database.
@@ -157,7 +157,7 @@ def _search_path(path: Iterable[str]) -> str:
 
 
 def _is_for_shims(name: str) -> bool:
-    """Return whether this schema comes between the worker schema and the rest of a path."""
+    """Return whether a schema is on a path only because of the shims."""
     return names.is_shims_schema(name) or name == "pg_catalog"
 
 

@@ -1,4 +1,4 @@
-"""Restore the search_path of connections that tests have changed."""
+"""Restore the search_path of connections if tests have changed it."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -79,7 +79,7 @@ def _restoring(owner: type, tear_down: Callable[[Any], None]) -> Callable[[Any],
 
 
 def restore_before_class(test_class: str) -> None:
-    """Restore the search_path before a class is set up, after code that ran outside of tests."""
+    """Restore the search_path before a class is set up, if code outside of tests changed it."""
     restore_search_path(_last_class[0])
     _last_class[0] = test_class
 

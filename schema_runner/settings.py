@@ -21,8 +21,7 @@ CHOICES = {
     "RESET": ("selective", "reference", "django"),
 }
 
-
-# Keys of callables: the arguments of the call, and how a message shows them.
+# For each key that names callables: the arguments of the call, and their form in messages.
 CALLS: dict[str, tuple[list[str], dict[str, str], str]] = {
     "SEEDERS": ([], {"using": "alias"}, "using=alias"),
     "WORKER_SETUP": (["worker"], {}, "worker"),
@@ -31,7 +30,7 @@ CALLS: dict[str, tuple[list[str], dict[str, str], str]] = {
 
 
 class Problem(NamedTuple):
-    """A problem of a setting; `id` is that of its system check, without the app label."""
+    """A problem with a setting; `id` is that of its system check, without the app label."""
 
     id: str
     message: str
@@ -129,7 +128,10 @@ def given_settings() -> Any:
 
 
 def project_root() -> str:
-    """Return the folder of the settings module's top-level package; else the working directory."""
+    """Return the folder that contains the top-level package, or module, of the settings.
+
+    Without a settings module, return the working directory.
+    """
     module: str | None = getattr(django_settings, "SETTINGS_MODULE", None)
     top: Any = sys.modules.get(module.split(".")[0]) if module else None
     if folders := [str(folder) for folder in getattr(top, "__path__", ())]:
@@ -170,7 +172,7 @@ def _call_problem(key: str, function: Callable[..., object], name: str) -> Probl
     args, kwargs, shown = CALLS[key]
     is_generator = isgeneratorfunction(function) or isasyncgenfunction(function)
     if is_generator or iscoroutinefunction(function):
-        message = "is a coroutine function or a generator: calling it does nothing."
+        message = "is a coroutine or generator function: calling it does nothing."
         return Problem("E005", message, "Define it without async and yield.")
     try:
         # A wrapper's own signature, because it may pass arguments itself.

@@ -1,1 +1,1 @@
-"""Django's side of test databases as schemas: mixins for its backend's classes."""
+"""The Django side of worker schemas: mixins for the classes of database backends."""

@@ -1,4 +1,4 @@
-"""Names of test databases, and the choice between schemas, builds and clone databases."""
+"""Names of test databases, and the choice between copies, builds and clone databases."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class NamesMixin(LocationMixin, Base):
         return (*server, super()._get_test_db_name() if self._is_current else name)  # type: ignore[misc]
 
     def _get_test_db_name(self) -> str:
-        # Once the host database exists, NAME in settings_dict is its name.
+        # Once NAME in settings_dict is that of the host database, Django would prefix it again.
         if self.test_databases and (host := self.test_databases.host_name(self._alias)):
             return host
         if self._is_current:
@@ -63,8 +63,8 @@ class NamesMixin(LocationMixin, Base):
     def _execute_create_test_db(self, cursor: Any, parameters: Any, keepdb: bool = False) -> None:
         name = self._get_test_db_name()
         if not self._is_stock and parameters["dbname"] == self.connection.ops.quote_name(name):
-            # Django escapes quotes in the names of clones only. The caller's DROP DATABASE uses
-            # the same `parameters`.
+            # Django calls `_quote_name` for clones only. The caller's DROP DATABASE uses the same
+            # `parameters`.
             parameters["dbname"] = self._quote_name(name)
         super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
 
@@ -140,7 +140,7 @@ class BuildMixin(NamesMixin):
 
     @cached_property
     def _pg_dump(self) -> "PgDump | DumpError | None":
-        """The pg_dump to use, or the error of finding it; None if no template is needed."""
+        """The pg_dump to use, or the error if there is none; None if no template is needed."""
         if not self._wants_template:
             return None
         from ..postgres.pg_dump import DumpError, PgDump
@@ -240,7 +240,7 @@ class BuildMixin(NamesMixin):
     def _reasons_for_clones(self) -> list[str]:
         """List the statements of migrations that prevent a build in a second schema.
 
-        `_obstacles` has found those about the whole database in the first build.
+        Leave out those that affect the whole database: `_obstacles` has found their objects.
         """
         if self._is_current or not self._has_migrations:
             return []

@@ -81,7 +81,7 @@ class SchemaCreation(TearDownMixin, Base):
                 if verbosity >= 2:
                     self.log(f"Built schema {self._current_schema()} for alias '{self._alias}'.")
                 if isinstance(self._pg_dump, Exception | None):
-                    # These builds load the reference data themselves.
+                    # Workers load the reference data in their own builds.
                     self._plan_builds(self._pg_dump)
             self._load_reference()
         if not reason and not isinstance(self._pg_dump, Exception | None):
@@ -106,7 +106,7 @@ class SchemaCreation(TearDownMixin, Base):
         if self._is_stock:
             self._clone_as_stock(worker, verbosity, keepdb)
             return
-        # Otherwise each worker creates its schema as it starts.
+        # A worker that uses a schema creates it as it starts.
         if self._databases.is_cloned(self._alias):
             self._clone(worker, verbosity)
 
@@ -140,7 +140,7 @@ class SchemaCreation(TearDownMixin, Base):
             workers=self._databases.workers,
             oldest_version=_version(self.connection.features.minimum_database_version),
             log=self._databases.log,
-            wanted_for=self._want,
+            wanted_for=self._pool_criteria,
             pg_dump=self.runner_settings.pg_dump,
             keeps_existing=self._databases.keeps,
         )
@@ -154,8 +154,8 @@ class SchemaCreation(TearDownMixin, Base):
         else:
             self._databases.reserve(self._alias, request)
 
-    def _server(self, left_out: Collection[str] = ()) -> Server:
-        return server_of(self.connection, left_out)
+    def _server(self, excluded: Collection[str] = ()) -> Server:
+        return server_of(self.connection, excluded)
 
     def _migrate(self) -> None:
         """Run stock Django's build again, in the schema or database of the current connection."""
@@ -170,7 +170,7 @@ class SchemaCreation(TearDownMixin, Base):
             return self._create_as_stock(verbosity, autoclobber, keepdb)
         test_databases, alias = self._databases, self._alias
         self._log_rebuild(verbosity)
-        # Without keepdb: a database that is not marked as a run's must not be reused.
+        # Do not pass keepdb: a database without a run's marker must not be reused.
         test_databases.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
         self._switch_to(1 if test_databases.begin(alias, 1) else None, is_built=False)
         self._verify_search_path()
@@ -197,7 +197,7 @@ class SchemaCreation(TearDownMixin, Base):
     def _clone(self, worker: int, verbosity: int) -> None:
         self._switch_to(None)
         if not self._databases.lease_clone(self._alias, worker):
-            # The database that Django clones; before a build, NAME is the project's own.
+            # Django clones the database NAME, which is the project's own if no build has run.
             self.connection.settings_dict["NAME"] = self._get_test_db_name()
             with self._databases.cloning(self._alias, worker):
                 super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]

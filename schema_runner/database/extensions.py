@@ -1,4 +1,4 @@
-"""Shared use of extensions, which a database has once for all its worker schemas."""
+"""Sharing of extensions, which a database has only once, among its worker schemas."""
 
 import re
 from collections.abc import Callable, Collection
@@ -40,7 +40,7 @@ _NEEDED = """
 """
 # Start of the comment on an extension that tests created, before the list of workers.
 _OF_TESTS = "django-schema-runner, created by tests of:"
-# Name of no extension, for DROP EXTENSION IF EXISTS in place of one that must stay.
+# In DROP EXTENSION IF EXISTS, this replaces the name of an extension that must stay.
 _PLACEHOLDER = "kept_for_other_workers"
 
 # First argument of Django's execute wrappers.
@@ -134,7 +134,7 @@ class _ExtensionChange:
             workers = self._before[name]
             if workers is None:
                 raise SchemaRunnerError(
-                    f"An extension would be dropped that other workers use: "
+                    f"Cannot drop an extension that other workers use: "
                     f"{' '.join(text.split())}. Use --host-database test, and give the class "
                     f"its own database with @schema_runner.own_database."
                 )

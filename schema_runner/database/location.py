@@ -38,7 +38,7 @@ class LocationMixin(Base):
 
     @property
     def may_have_workers(self) -> bool:
-        """Whether this process set up the databases, rather than inherited them as a worker."""
+        """Whether this process set up the databases, rather than inheriting them as a worker."""
         return self.test_databases is not None and self.process == os.getpid()
 
     def _log(self, text: str) -> None:
@@ -213,7 +213,7 @@ def revert_to_stock(creation: Any) -> None:
     """Make a creation object behave as stock Django's until its database is destroyed.
 
     Change the class of the same object, because a test may have patched its methods. Its
-    connection gets the project's own options: other databases have no worker schema.
+    connection gets the project's own options, because other databases have no worker schema.
     """
     patched, locations = type(creation), Locations.of(creation.connection.settings_dict)
     stock = next(

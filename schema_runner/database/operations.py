@@ -1,4 +1,4 @@
-"""Database operations that respect the reference data of worker schemas."""
+"""Reset sequences past the rows that remain, for classes with `reset_sequences`."""
 
 from typing import TYPE_CHECKING, Any
 

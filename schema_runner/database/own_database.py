@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _OwnDatabase(NamedTuple):
-    """The worker's database for such classes; `source` is the source of its schema."""
+    """A worker's separate database; `source` is what the worker's schema is created from."""
 
     source: "SchemaSource"
     worker: int
@@ -37,16 +37,16 @@ class OwnDatabaseCreation(WorkerCreation):
     The process creates the database for the first such class, and reuses it for the others.
     """
 
-    # Name of the database, also after it was dropped.
+    # Name of the separate database, also after it was dropped.
     own_database: str | None = None
     _own: _OwnDatabase | None = None
     _own_location: Location | None = None
     _own_lease: "Lease | None" = None
     _is_creating_own = False
-    # The locations of other classes, while a class uses the database.
+    # While a class uses the separate database: the locations that other classes use.
     _shared_locations: Locations | None = None
-    # The resets of the database that is not in use.
-    _inactive_resets: "Resetter | None" = None
+    # The resetter of the database that is not in use.
+    _inactive_resetter: "Resetter | None" = None
 
     def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:
         if own_database and not self._is_current and self._is_used_by(test_class):
@@ -74,14 +74,14 @@ class OwnDatabaseCreation(WorkerCreation):
         }
 
     @property
-    def resets(self) -> "Resetter | None":
-        """The resets of the current database; None if it has no copies of rows to restore.
+    def resetter(self) -> "Resetter | None":
+        """The resetter of the current database; None if a separate one has no copies of rows.
 
-        Flushes are then stock Django's, and the database has no schemas of this package, which
-        tests that read the catalog or dump the database would see.
+        Flushes then stay Django's own. A reset would create schemas, which tests that read the
+        catalog or dump the database would see.
         """
         location = self._location if self._shared_locations else None
-        return None if location and location.template is None else super().resets
+        return None if location and location.template is None else super().resetter
 
     def _enter_own_database(self) -> None:
         """Switch to the separate database, unless the worker has a clone already."""
@@ -96,7 +96,7 @@ class OwnDatabaseCreation(WorkerCreation):
         self._shared_locations = locations
         self._use_own_location(location)
         self._clear_type_caches()
-        self._swap_resets()
+        self._swap_resetters()
 
     def _leave_own_database(self) -> None:
         if self._shared_locations is None:
@@ -105,7 +105,7 @@ class OwnDatabaseCreation(WorkerCreation):
         locations, self._shared_locations = self._shared_locations, None
         self._reconnect(locations)
         self._clear_type_caches()
-        self._swap_resets()
+        self._swap_resetters()
 
     def _use_own_location(self, location: Location) -> None:
         locations = self._locations
@@ -126,11 +126,11 @@ class OwnDatabaseCreation(WorkerCreation):
         for type_infos in getattr(self.connection, "_type_infos", {}).values():
             type_infos.pop(self._alias, None)
 
-    def _swap_resets(self) -> None:
-        # Each database has its own state of resets. Close the connection that is not needed.
-        if self._resets is not None:
-            self._resets.connection.close()
-        self._resets, self._inactive_resets = self._inactive_resets, self._resets
+    def _swap_resetters(self) -> None:
+        # Each database has its own resetter. Close the connection of the one not in use.
+        if self._resetter is not None:
+            self._resetter.connection.close()
+        self._resetter, self._inactive_resetter = self._inactive_resetter, self._resetter
 
     def get_or_create_own_database(self) -> Location:
         """Return the location of the separate database; create it on the first call."""
@@ -156,7 +156,7 @@ class OwnDatabaseCreation(WorkerCreation):
         return self._own_location
 
     def _source_of_serial_run(self) -> "SchemaSource":
-        """Return the source in a run without workers, for which none was planned."""
+        """Return a source in a run without workers, which has planned none."""
         test_databases = self._databases
         schema = test_databases.schemas(self._alias)[1]
         return test_databases.host(self._alias).schema_source(
@@ -270,9 +270,9 @@ class OwnDatabaseCreation(WorkerCreation):
         own, self._own, self._own_location = self._own, None, None
         if own is None:
             return
-        if self._inactive_resets is not None:
-            self._inactive_resets.connection.close()
-            self._inactive_resets = None
+        if self._inactive_resetter is not None:
+            self._inactive_resetter.connection.close()
+            self._inactive_resetter = None
         self._release_own_lease()
         if self.test_databases is not None:
             self.count_database(own.name)

@@ -70,7 +70,7 @@ def patch_backends(**attributes: Any) -> ExitStack:
             undo.callback(_restore_locations, connection, Locations.of(connection.settings_dict))
     replace_flushes(undo, get_reset)
     search_path_restore.restore_after_tests(undo)
-    # With an id of its own, a nested run does not disconnect the outer run's receiver.
+    # Unique, so that a nested run does not disconnect the outer run's receiver.
     signal_id = object()
     connection_created.connect(_configure_connection, dispatch_uid=signal_id)
     undo.callback(connection_created.disconnect, dispatch_uid=signal_id)
@@ -116,13 +116,13 @@ def _replace_instance(
     replacement = getattr(type(connection), class_name)
     undo.callback(setattr, connection, instance_name, original)
     if not issubclass(replacement, type(original)):
-        # Backends such as django-tenants use an instance of another class than they name.
+        # In backends such as django-tenants, the instance is not of the class that they name.
         replacement = mix(type(original))
     setattr(connection, instance_name, replacement(connection))
 
 
 def _configure_connection(connection: "BaseDatabaseWrapper", **kwargs: Any) -> None:
-    """Set up a new connection beyond its OPTIONS."""
+    """Set up what OPTIONS does not set up on a new connection."""
     locations = Locations.of(connection.settings_dict)
     if locations is None:
         return

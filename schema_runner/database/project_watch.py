@@ -28,8 +28,8 @@ else:
     Base = object
 
 # pg_stat_force_next_flush() exists from PostgreSQL 15 on.
-_FLUSH_VERSION = 150000
-_FLUSH = b"SELECT pg_catalog.pg_stat_force_next_flush()"
+_STATISTICS_FLUSH_VERSION = 150000
+_STATISTICS_FLUSH = b"SELECT pg_catalog.pg_stat_force_next_flush()"
 # Seconds to wait for sessions of programs that tests started, after a class and after all tests.
 _AFTER_CLASS = 0.1
 _AT_END = 1.0
@@ -50,18 +50,18 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
     # Shared with the runner, in the process that runs the suite.
     comparisons: ClassVar[list[ProjectComparison]] = []
 
-    # The state before the tests, and when this process last read it.
+    # The state before the tests, and the one that this process read last.
     _state_before: ProjectState | None = None
     _last_state: ProjectState | None = None
     _digest: int | None = None
     # The server's time at the last check.
     _last_check = ""
     _other_sessions: Sequence[str] = ()
-    # Used if there are no resets; otherwise checks use their connection.
+    # Used if there is no resetter; otherwise checks use its connection.
     _own_connection: ResetConnection | None = None
 
     def _open_host(self) -> None:
-        # A nested run, within a test, has this class too, but maybe other settings.
+        # A nested run, within a test, has this class too, but may have other settings.
         if self._is_current:
             self._check_models()
         super()._open_host()
@@ -81,7 +81,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         if refused:
             listed = [f"{label} ({table!r})" for label, table in refused.items()]
             raise SchemaRunnerError(
-                f"Models name a schema in db_table, so their tests would use the project's own "
+                f"Models name a schema in db_table, so tests would use the project's own "
                 f"tables: {listing(listed, 10)}. Remove the schema name, or use --host-database "
                 f"test. If tests only read such a table, list its model in "
                 f'SCHEMA_RUNNER["TRUSTED_MODELS"], as "app_label.Model".'
@@ -115,7 +115,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         host = self._databases.host(self._alias)
         connection, run = host.connection, host.lease.run
         changed, others, notes = dict[str, str](), [*self._other_sessions], list[str]()
-        self.close_resets()
+        self.close_resetter()
         self._close_check_connection()
         disconnect()
         try:
@@ -145,7 +145,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         )
 
     def changes_outside(self) -> frozenset[str]:
-        """Return the names of objects that changed since the last call, after the class before."""
+        """Return the names of the objects that changed since the last call, by any session."""
         locations = self._locations
         if locations is None or locations.alias != self._alias or not self._location:
             return frozenset()
@@ -156,8 +156,8 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
             return frozenset()
 
     def _find_changes(self, connection: Connection) -> frozenset[str]:
-        if connection.info.server_version >= _FLUSH_VERSION:
-            search_path_restore.execute_on_idle(_FLUSH)
+        if connection.info.server_version >= _STATISTICS_FLUSH_VERSION:
+            search_path_restore.execute_on_idle(_STATISTICS_FLUSH)
         if self._last_check:
             sessions.wait_for_new_sessions(
                 connection,
@@ -190,8 +190,8 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
 
     @property
     def _check_connection(self) -> ResetConnection:
-        if resets := self.resets:
-            return resets.connection
+        if resetter := self.resetter:
+            return resetter.connection
         if self._own_connection is None:
             location = self._location
             assert location is not None

@@ -39,8 +39,8 @@ class ReuseMixin(SnapshotsMixin, Base):
     # Whether this run uses a pool.
     _is_reused = False
 
-    def _want(self, connection: Connection) -> "PoolCriteria | None":
-        """Compute the fingerprint; return the pool to look for, or None without --keepdb."""
+    def _pool_criteria(self, connection: Connection) -> "PoolCriteria | None":
+        """Compute the fingerprint; return what a pool must match, or None without --keepdb."""
         if not self._serves_other_runs or self.runner_settings.strategy != "template":
             return None
         from ..fingerprint.fingerprint import server_facts
@@ -100,7 +100,7 @@ class ReuseMixin(SnapshotsMixin, Base):
                 f"Remove it with --clear-pools."
             ) from error
         self._log_reuse("schemas", verbosity)
-        self._keep_snapshot(only_first=True)
+        self._keep_snapshot(only_if_missing=True)
         return self._finish_reuse(serialize=serialize)
 
     def _use_snapshot(self, verbosity: int, autoclobber: bool, *, serialize: bool) -> str | None:
@@ -149,7 +149,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         return str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
 
     def _recording(self) -> "AbstractContextManager[Recording | None]":
-        """Return a context that records the dependencies of a build, if the run keeps it."""
+        """Return a context that records the dependencies of a build that the run may keep."""
         if self._fingerprint is None:
             return nullcontext()
         from ..fingerprint import Recording

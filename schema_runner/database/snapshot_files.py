@@ -44,7 +44,7 @@ def rebuild_reason(
         return "nothing is kept yet"
     if nearest.fingerprint != fingerprint:
         names = _changed_parts(nearest.extra.get("parts"), comparable_parts(parts))
-    elif nearest.made < now - days * 24 * 60 * 60:
+    elif nearest.made < now - days * _DAY:
         return f"the last build is more than {days:g} days old (KEEP_DAYS)"
     elif EDITED in nearest.extra.get("dependencies", ()):
         return "files were edited during the last build"
@@ -140,12 +140,13 @@ class SnapshotsMixin(BuildMixin):
         self._log(f"Warning: ignoring snapshot {path}: {reason}.")
 
     def _keep_snapshot(
-        self, *, only_first: bool = False, cloned: Mapping[str, Any] | None = None
+        self, *, only_if_missing: bool = False, cloned: Mapping[str, Any] | None = None
     ) -> None:
         """Write a snapshot of the template, if SNAPSHOT_DIR is set.
 
         If workers use clones, pass the extra facts as `cloned`: the snapshot then contains a
-        dump of the host database. With `only_first`, do not add to an existing snapshot.
+        dump of the host database. With `only_if_missing`, write nothing if a snapshot with this
+        fingerprint exists.
         """
         folder, fingerprint = self._snapshot_dir, self._fingerprint
         if folder is None or fingerprint is None:
@@ -159,7 +160,7 @@ class SnapshotsMixin(BuildMixin):
         )
         from ..postgres.structure_script import CopyError
 
-        if only_first and list_with_fingerprint(folder, fingerprint):
+        if only_if_missing and list_with_fingerprint(folder, fingerprint):
             return
         try:
             snapshot = self._snapshot(fingerprint, cloned)
@@ -196,6 +197,7 @@ class SnapshotsMixin(BuildMixin):
 
 
 def is_unchanged(extra: Mapping[str, Any]) -> bool:
+    """Whether the dependencies of a pool or snapshot have not changed since its build."""
     dependencies = _dependencies(extra)
     if dependencies is None or EDITED in dependencies:
         return False

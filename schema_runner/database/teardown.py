@@ -32,7 +32,7 @@ class TearDownMixin(ReuseMixin, Base):
         def _request(self) -> "HostRequest": ...
 
     def clear_pools(self) -> Counter[str]:
-        """Remove all pools of this alias that no live run uses; return how many of what."""
+        """Remove all pools of this alias that no live run uses; return counts by kind."""
         from ..postgres import removal
 
         request = self._request()
@@ -79,7 +79,7 @@ class TearDownMixin(ReuseMixin, Base):
 
 
 def clear_pools(aliases: Collection[str] | None) -> str:
-    """Remove the pools of PostgreSQL aliases, all if None; return a line for the log."""
+    """Remove the pools of these aliases, or of all if None; return a line for the log."""
     if aliases is not None and not aliases:
         return "No pools removed: these tests use no database."
     cleared = Counter[str]()

@@ -123,9 +123,9 @@ class TestDatabases:
             test_database.clones[worker] = database
 
     def reserve(self, alias: str, request: HostRequest) -> None:
-        """Reserve a name for the host database of `alias`, or take one that an earlier run kept.
+        """Reserve a name for the host database of `alias`, or open one that an earlier run kept.
 
-        `claim` creates the database.
+        `claim` creates a database with the reserved name.
         """
         with ExitStack() as build_lock:
             reservation = Reservation(request, build_lock)
@@ -226,7 +226,7 @@ class TestDatabases:
             with self._log_failure(f"Database {clone!r}"):
                 self.host_database(alias).clones.drop(clone)
         if not database.is_cloned:
-            # A killed worker has not reported its schema, and may have left an earlier one.
+            # A killed worker may not have reported its schema, or may have left several.
             with self._log_failure(f"Schema {schema or f'of worker {worker}'}"):
                 self.host(alias).drop_worker_schemas(worker)
         if clone is not None:
@@ -268,7 +268,7 @@ class TestDatabases:
     def close(self) -> None:
         """Release all aliases that are still open, as after an interrupted run."""
         for alias, database in list(self._by_alias.items()):
-            # If one alias failed, what the others keep still stays.
+            # If one alias failed, the others are kept nevertheless.
             has_template = database.host is not None and database.host.template is not None
             is_kept = has_template or self.is_kept_for_clones(alias)
             self.release(alias, keep=self.keeps and is_kept)

@@ -73,14 +73,15 @@ class WorkerCreation(ResettingCreation, SchemaCreation):
 
     def reset_after_fork(self) -> None:
         """Forget the schema or clone of the parent process."""
-        self.created_location = self._fallback_database = self._worker_number = self._resets = None
+        self.created_location = self._fallback_database = self._worker_number = None
+        self._resetter = None
 
     def tear_down(self, *, keep: bool) -> None:
         """Drop the worker's schema, or keep it.
 
         The run drops a clone, because this process may be connected to it.
         """
-        self.close_resets()
+        self.close_resetter()
         if self.created_location is not None and self._fallback_database is None:
             if keep:
                 _, *path = self.created_location.path

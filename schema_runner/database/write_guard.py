@@ -28,14 +28,14 @@ _REMEDY_OF_REFERENCE_DATA = (
     "--host-database test."
 )
 
-# Statements that cannot run in a transaction, or end it. In double quotes, it is a column's name.
+# Statements that cannot run in a transaction, or end it. In double quotes, a word is a name.
 _WITHOUT_TRANSACTION = re.compile(
     r'(?<!")\b(?:CONCURRENTLY|VACUUM|CALL|COMMIT|ROLLBACK)\b(?!")', re.IGNORECASE
 )
 
 
 class WriteGuard:
-    """Refuses statements of a build that reach beyond the worker schema.
+    """Refuses statements of a build that reach outside the worker schema.
 
     It checks the text of a statement for `kinds`, except for matches in `allowed`
     ("public.extra"), and, before a commit, the locks that the transaction holds. Errors begin
@@ -57,14 +57,15 @@ class WriteGuard:
 
     @classmethod
     def for_reference_data(cls) -> Self:
-        return cls(source="A fixture or a seeder", remedy=_REMEDY_OF_REFERENCE_DATA)
+        return cls(source="A fixture or seeder", remedy=_REMEDY_OF_REFERENCE_DATA)
 
     @classmethod
     def for_migrations(cls, trusted: Collection[str], log: Log) -> Self:
         """Lint all migrations, before any of them runs, and return a guard for them.
 
         Raises SchemaRunnerError, with file and line, if a migration that is not in `trusted`
-        ("app_label.0001_name") would change other objects; logs a warning if it may find them.
+        ("app_label.0001_name") would change other objects; logs a warning for each query that
+        may find them.
         """
         findings = lint_migrations()
         untrusted = [finding for finding in findings if finding.migration not in trusted]
@@ -100,7 +101,7 @@ class WriteGuard:
         commit = connection.commit
 
         def guarded_commit() -> None:
-            # Locks also show objects whose names SQL assembles, or a search_path resolves.
+            # Locks reveal names that SQL assembles, or that PostgreSQL finds on a search_path.
             changed = _changed_elsewhere(observer, connection)
             if refused := [name for name in changed if name not in permitted]:
                 connection.rollback()
@@ -145,7 +146,7 @@ def _changed_elsewhere(observer: Connection, connection: Any) -> list[str]:
 
 def _refusal(findings: list[Finding]) -> str:
     lines = "\n".join(f"  {finding}" for finding in findings)
-    return f"Migrations would reach beyond their schema:\n{lines}\n{_REMEDY}"
+    return f"Migrations would reach outside the worker schema:\n{lines}\n{_REMEDY}"
 
 
 # Statements that change an object lock it until the transaction ends. Query from another session,
@@ -168,7 +169,7 @@ _CHANGED = """
 
 
 def changed_elsewhere(observer: Connection, process: int, schemas: Sequence[str]) -> list[str]:
-    """List objects outside of `schemas` that the transaction of another backend has changed.
+    """List objects outside of `schemas` that the transaction of backend `process` has changed.
 
     Temporary and system objects are left out. Objects that are only locked, as by LOCK TABLE,
     are listed too.

@@ -1,7 +1,7 @@
 """Decide whether an earlier run's schemas can be used without `migrate`.
 
-The fingerprint is a hash of what is known before a build. What only a build shows, such as the
-files that migrations read, is in the dependencies that a `Recording` returns.
+The fingerprint is a hash of what is known before a build. A `Recording` returns the dependencies
+that are known only after it, such as the files that migrations read.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -189,7 +189,7 @@ class Canonical:
         self._writers: dict[type, Callable[[Any, Canonical], str]] = {}
 
     def text(self, value: Any) -> str:
-        """Return the text of any value. Values with equal texts are equal."""
+        """Return the text of any value. It is the same in every process."""
         kind = type(value)
         if kind is str:
             if (text := self._cache.get(value)) is None:

@@ -1,4 +1,4 @@
-"""Hash what a build depended on, and detect changes since."""
+"""Hash what a build depended on, and detect later changes."""
 
 import os
 import re

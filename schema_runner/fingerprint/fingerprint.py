@@ -44,7 +44,7 @@ def compute_parts(
     """Return the hashes that make up the fingerprint, by names for users.
 
     `facts`: lines about the server, such as its version: see `server_facts`.
-    `options`: the project's OPTIONS, if the alias has other ones now.
+    `options`: the project's OPTIONS, if the runner has changed those of the alias.
     The hashes do not depend on the machine or the project's folder.
     """
     project, modules = Project.find(), Modules()

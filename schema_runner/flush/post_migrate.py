@@ -36,12 +36,12 @@ ALL_CALLS = sys.maxsize
 
 
 class SentSignal(NamedTuple):
-    """What one sending of post_migrate has shown.
+    """Observations while the signal was sent once.
 
-    `called_others`: whether handlers besides Django's own were called.
-    `cacheable_calls`: how many calls of Django's own handlers came before the first of these whose
-    SQL named a table of DJANGO_TABLES. These calls can be replaced with their rows.
-    `altered_structure`: whether these may have executed more than statements about rows.
+    `called_others`: whether other handlers than Django's own were called.
+    `cacheable_calls`: how many calls of Django's own handlers came before the SQL of another
+    handler first named a table of DJANGO_TABLES. Resets can restore their rows instead.
+    `altered_structure`: whether other handlers may have altered the structure.
     """
 
     called_others: bool
@@ -79,8 +79,8 @@ def send_and_roll_back(alias: str) -> None:
 class _HandlerFilter:
     """Select the handlers to call, in a replacement of the signal's `_live_receivers`.
 
-    In Django 5.2 to 6.1, that method returns two lists, and the signal calls the handlers of one
-    sender before it asks for those of the next.
+    In Django 5.2 to 6.1, that method returns the sync and the async handlers of a sender, and the
+    signal calls them before it asks for those of the next sender.
     """
 
     def __init__(self, django_calls: range, *, others: bool) -> None:
@@ -109,7 +109,7 @@ class _HandlerFilter:
         if not self._others:
             return chosen, []
         if asynchronous:
-            # These run concurrently, so what they execute is not checked.
+            # These run concurrently, so their statements cannot be checked.
             self._limit_cacheable_calls(self._django_count)
             self.called_others = True
         return chosen, asynchronous
@@ -127,7 +127,7 @@ class _HandlerFilter:
             return execute(statement, params, many, context)
 
         self.called_others = True
-        # If the handler sends post_migrate itself, that goes to all handlers.
+        # If the handler itself sends post_migrate, call all handlers.
         self.remove()
         watched = [connection.execute_wrappers for connection in connections.all()]
         for wrappers in watched:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from .resetter import Resetter
 
     class Base(DatabaseCreation):
-        """What the other mixins and Django provide."""
+        """Members that Django and the other mixins provide."""
 
         runner_settings: ClassVar[Settings]
         _alias: str
         _is_current: bool
         _backend_sets_path: bool
 
-        def _server(self, left_out: Collection[str] = ()) -> Server: ...
+        def _server(self, excluded: Collection[str] = ()) -> Server: ...
         def _current_schema(self) -> str | None: ...
         def _log(self, text: str) -> None: ...
 
@@ -38,33 +38,33 @@ else:
 
 
 class ResettingCreation(Base):
-    """Mixed into a backend's creation class in a process that runs tests."""
+    """Mixin for a backend's creation class, in a process that runs tests."""
 
-    _resets: "Resetter | None" = None
+    _resetter: "Resetter | None" = None
     reset_count = 0
     reset_time = 0.0  # Seconds.
 
     @property
-    def resets(self) -> "Resetter | None":
+    def resetter(self) -> "Resetter | None":
         """The resetter of the tables that this alias uses; None if flushes stay Django's own."""
         locations = Locations.of(self.connection.settings_dict)
         if self.runner_settings.reset == "django" or locations is None:
             return None
         if locations.alias != self._alias:
             primary: Any = connections[locations.alias].creation
-            return primary.resets if isinstance(primary, ResettingCreation) else None
+            return primary.resetter if isinstance(primary, ResettingCreation) else None
         location, worker, run = locations.location, locations.worker, locations.run
         if location is None or worker is None or run is None or self._backend_sets_path:
             return None
-        if self._resets is None or self._resets.location != location:
+        if self._resetter is None or self._resetter.location != location:
             if not location.path and self._current_schema() != location.schema:
                 # Only Django's own flush follows a search_path of the project.
                 return None
-            self.close_resets()
+            self.close_resetter()
             from .reset_connection import ResetConnection
             from .resetter import Resetter
 
-            self._resets = Resetter(
+            self._resetter = Resetter(
                 location=location,
                 run=run,
                 worker=worker,
@@ -72,7 +72,7 @@ class ResettingCreation(Base):
                 connection=ResetConnection(lambda: self._server().connect(location.database)),
                 log=self._log,
             )
-        return self._resets
+        return self._resetter
 
     def prepare_for(self, test_class: type) -> None:
         """Before a class is set up, repeat a failed reset and replace an altered schema.
@@ -82,9 +82,9 @@ class ResettingCreation(Base):
         commits = issubclass(test_class, TransactionTestCase) and not issubclass(
             test_class, TestCase
         )
-        if self._resets is None and not commits:
+        if self._resetter is None and not commits:
             return  # No test has committed yet.
-        locations, resetter = Locations.of(self.connection.settings_dict), self.resets
+        locations, resetter = Locations.of(self.connection.settings_dict), self.resetter
         if locations is None or locations.alias != self._alias or resetter is None:
             return
         resetter.retry_failed()
@@ -103,7 +103,7 @@ class ResettingCreation(Base):
 
     def prepare_sequence_reset(self) -> set[str]:
         """Record that Django is about to reset sequences; return the tables that have rows."""
-        resetter = self.resets
+        resetter = self.resetter
         if resetter is None:
             return set()
         resetter.sequences_were_reset = True
@@ -112,19 +112,19 @@ class ResettingCreation(Base):
     def deserialize_db_from_string(self, data: str) -> None:
         """Load the rows for `serialized_rollback`, unless a reset has restored them."""
         is_rollback = data is getattr(self.connection, "_test_serialized_contents", None)
-        if not (is_rollback and self.resets and self.resets.has_restored_all):
+        if not (is_rollback and self.resetter and self.resetter.has_restored_all):
             super().deserialize_db_from_string(data)
 
     def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
-        self.close_resets()
+        self.close_resetter()
         super().destroy_test_db(*args, **kwargs)
 
-    def close_resets(self) -> None:
-        if self._resets is not None:
+    def close_resetter(self) -> None:
+        if self._resetter is not None:
             # This run drops the remaining scratch schemas in tear-down, or the next run does.
             with suppress(psycopg.Error, SchemaRunnerError):
-                self._resets.close()
-            self._resets = None
+                self._resetter.close()
+            self._resetter = None
 
     def log_restored_search_path(self, by: str) -> None:
         """Log that the runner has restored the search_path of a connection that `by` changed."""
@@ -133,11 +133,11 @@ class ResettingCreation(Base):
 
 
 def get_reset(alias: str) -> Callable[[Flush], None] | None:
-    """Return the function that resets an alias instead of a flush; None if there is none."""
+    """Return the reset of an alias; None if its flushes stay Django's own."""
     creation = connections[alias].creation
     if not isinstance(creation, ResettingCreation):
         return None
-    resetter = creation.resets
+    resetter = creation.resetter
     if resetter is None:
         return None
 

@@ -233,7 +233,7 @@ class Resetter:
         """Clear the tables, send post_migrate, and copy the rows of Django's own handlers.
 
         The first time (`previous` is None), call all handlers, to find out how many calls of
-        Django's own come before one of the others touches their tables.
+        Django's own come before another handler's SQL names their tables.
         """
         schema, scratch = self.location.schema, self._new_scratch_schema(connection)
         cacheable_calls = post_migrate.ALL_CALLS if previous is None else previous.cacheable_calls

@@ -1,4 +1,4 @@
-"""Find SQL in migrations that would reach outside a worker schema, before they run."""
+"""Find SQL that would reach outside a worker schema, before the migrations run."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""Find SQL that would reach outside a worker schema in the project's own database."""
+"""Find SQL that would reach outside a worker schema."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from ..postgres.host import PUBLIC
 
 
 class Kind(StrEnum):
-    """What a statement does wrong. The values are predicates for messages."""
+    """How a statement reaches outside a worker schema. The values are predicates for messages."""
 
     PUBLIC = "names the schema public"
     DATABASE = "affects the whole database"
@@ -93,7 +93,7 @@ _PUBLIC = re.compile(
 )
 _DATABASE = re.compile(
     r"""
-      \bALTER \s+ (?: FOREIGN \s+ )? TABLE \b [^;]*  # Its own ALTER and DROP are of columns.
+      \bALTER \s+ (?: FOREIGN \s+ )? TABLE \b [^;]*  # Here, ALTER and DROP apply to columns.
     | \b (?P<text>
         (?: CREATE | ALTER | DROP | COMMENT \s+ ON ) \s+ (?: OR \s+ REPLACE \s+ )?
         (?: SCHEMA | DATABASE | TABLESPACE | ROLE | USER \s+ MAPPING | USER | GROUP | CAST

@@ -448,7 +448,7 @@ def test_reference_data_does_not_change_tables_of_the_project(project: Project) 
         for key, value in [("FIXTURES", "leftovers"), ("SEEDERS", "library.models.seed")]:
             settings = {"HOST_DATABASE": "current", key: [value]}
             project.configure(f"SCHEMA_RUNNER = {settings}")
-            project.run().refused("A fixture or a seeder would change the project's own ")
+            project.run().refused("A fixture or seeder would change the project's own ")
 
 
 def test_migration_lint(occupied: Project) -> None:

@@ -352,5 +352,5 @@ def test_a_role_with_few_privileges(project: Project) -> None:
             developer.execute("SET application_name = 'a developer'")
             developer.commit()
             result = project.run().failed("crm.log: 1 row inserted (or rolled back), during ")
-    assert "may have done it: a developer (role " in result.stderr
+    assert "may have made the changes: a developer (role " in result.stderr
     assert " (role None)" not in result.stderr
