@@ -189,7 +189,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .workers.protocol import WorkerConfig
 
         is_only_one = self.processes == 1
-        # A run within a worker has no terminal.
+        # A run inside a test has no terminal.
         may_prompt = is_only_one or (multiprocessing.parent_process() is None and os.isatty(0))
         return WorkerConfig(
             number=1,

@@ -21,7 +21,7 @@ _RECENT_RUNS = 5
 
 
 class SuiteSelection(NamedTuple):
-    """Selects and orders the tests of a suite by its history and the options of the run."""
+    """Selects and orders the tests of a suite, by the history and the options of the run."""
 
     history: History
     # Returns the stage of a test: how many kinds of tests come before its kind.

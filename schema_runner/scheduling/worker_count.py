@@ -32,7 +32,7 @@ class Limits:
     processors: float
     # The number of workers that the servers have connections for; None if tests use no database.
     connections: int | None
-    # The duration of each part of the suite.
+    # The duration of each test class.
     parts: Sequence[float]
     # Whether most of these durations come from the history.
     is_measured: bool
@@ -124,7 +124,7 @@ def workers_by_connections(
     A worker needs two connections for each database: for its tests and for its resets. If
     `is_current`, the limits of the project's own databases apply too. If the result is less than
     `wanted`, wait while other connections are being closed. Return None if no alias is PostgreSQL,
-    or if a server cannot be asked: the run then fails with its own error.
+    or if a server cannot be queried: the run then fails with its own error.
     """
     servers: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for alias in aliases:

@@ -29,7 +29,7 @@ def pickle_exactly(error: BaseException, *, with_locals: bool) -> bytes | None:
     """Pickle an exception with its traceback; return None if it would not look the same."""
     with suppress(Exception):
         data = _dumps(error, is_portable=False, with_locals=with_locals)
-        # Some exceptions lose arguments, or an AttributeError its object, for suggestions.
+        # Some lose arguments; an AttributeError loses its object, which suggestions need.
         if _rendered(pickle.loads(data)) == _rendered(error):  # noqa: S301
             return data
     return None

@@ -70,7 +70,7 @@ def run_worker(config: WorkerConfig, pipes: Pipes) -> None:
 
 
 def _redirect_to_devnull() -> None:
-    """Redirect standard input and output to /dev/null, also for programs that tests start."""
+    """Redirect stdin, stdout and stderr to /dev/null, also for programs that tests start."""
     devnull = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(devnull, number)

@@ -180,7 +180,7 @@ class WorkerConfig(NamedTuple):
     """The configuration of a worker process. All of it can be pickled except `subsuites`.
 
     `is_only_one`: whether the run has no other worker.
-    `is_silent`: redirect standard input and output to /dev/null.
+    `is_silent`: redirect stdin, stdout and stderr to /dev/null.
     `main`: the main process, if this forked process must look like it to its tests; else None.
     `may_prompt`: whether a debugger can get the terminal.
     `command`: the shell command that runs the test TEST_PLACEHOLDER without workers.

@@ -150,7 +150,7 @@ class Report:
     def test_died(
         self, worker: int, part: Part, position: int, cause: str, *, timed_out: bool
     ) -> None:
-        """Report a test during which the worker died, possibly because the test `timed_out`."""
+        """Report a test during which the worker died, because it `timed_out` or crashed."""
         test = self._tests[part.subsuite][position]
 
         def add_to(result: Any) -> None:

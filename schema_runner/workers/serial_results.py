@@ -109,7 +109,7 @@ class SerialResult:
         self._class = None
 
     def set_class_timeout(self, test: Any) -> None:
-        """Set the timeout for what the class of a test does outside its tests."""
+        """Set the timeout of each step of a test's class outside its tests."""
         self._set_timeout(decorators.timeout_of_class(test, self.default_timeout))
 
     def _check_run(self) -> None:
