@@ -60,7 +60,7 @@ _MODULES = {
     "serial": "decorators",
     "timeout": "decorators",
 }
-# These cannot be imported on Windows. Test modules can import the others everywhere.
+# These cannot be imported on Windows. The others can, so that test modules load there too.
 _RUN_MODULES = {"suite", "runner"}
 
 
@@ -79,7 +79,8 @@ def __getattr__(name: str) -> Any:
 def _missing_attribute(name: str) -> str:
     message = f"module {__name__!r} has no attribute {name!r}"
     if not name[:1].isupper():
-        return message  # Also raised when a submodule is imported from the package.
+        # `from schema_runner import runner` comes here too, before Python imports the submodule.
+        return message
     from .errors import did_you_mean
 
     return f"{message}. {did_you_mean(name, __all__)}".rstrip(". ")

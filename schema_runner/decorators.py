@@ -1,4 +1,4 @@
-"""Decorators of tests, and what they and the settings decide for a test."""
+"""Decorators for tests, and functions that combine them with the settings."""
 
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,7 @@ Class = TypeVar("Class", bound=type)
 
 
 def serial(test: T) -> T:
-    """Run a test, or all tests of a class, alone, after all other tests."""
+    """Run a test, or each test of a class, alone and after all other tests."""
     if not callable(test):
         raise TypeError(
             "@schema_runner.serial decorates a test or a class, and takes no arguments."
@@ -27,7 +27,7 @@ def serial(test: T) -> T:
 
 
 def own_database(test_class: Class) -> Class:
-    """Run a class in its own database instead of a schema, shared with no other worker."""
+    """Run a class in its own database, which no other worker uses, instead of a schema."""
     if not isinstance(test_class, type):
         raise TypeError("@schema_runner.own_database decorates a class, and takes no arguments.")
     setattr(test_class, _OWN_DATABASE, True)
@@ -37,9 +37,9 @@ def own_database(test_class: Class) -> Class:
 def timeout(seconds: float | None) -> Callable[[T], T]:
     """Set the timeout of a test, or of each test of a class, in seconds; None for no timeout.
 
-    It takes precedence over --test-timeout and SCHEMA_RUNNER["TEST_TIMEOUT"], and the timeout of
-    a test over that of its class. Raises ValueError unless `seconds` is None or a finite number
-    greater than 0.
+    Takes precedence over --test-timeout and SCHEMA_RUNNER["TEST_TIMEOUT"]; the timeout of a test
+    takes precedence over that of its class. Raises ValueError unless `seconds` is None or a finite
+    number greater than 0.
     """
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if seconds is not None and not (is_number and 0 < seconds < float("inf")):
@@ -57,8 +57,9 @@ def timeout(seconds: float | None) -> Callable[[T], T]:
 def retries(number: int) -> Callable[[T], T]:
     """Retry a test, or each test of a class, up to `number` times while it fails.
 
-    It takes precedence over --retries and SCHEMA_RUNNER["RETRIES"], and the number of a test over
-    that of its class. Raises ValueError unless `number` is an integer, 0 or greater.
+    Takes precedence over --retries and SCHEMA_RUNNER["RETRIES"]; the number of a test takes
+    precedence over that of its class. Raises ValueError unless `number` is an integer, 0 or
+    greater.
     """
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise ValueError(f"@schema_runner.retries takes an integer, 0 or greater, not {number!r}.")
@@ -71,7 +72,7 @@ def retries(number: int) -> Callable[[T], T]:
 
 
 def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[str] = ()) -> bool:
-    """Whether a test runs alone: by its decorator, label or tags, or because it is quarantined."""
+    """Whether a test is serial, by its decorator, label or tags, or because it is quarantined."""
     if quarantined and test.id() in quarantined:
         return True
     method = _test_method(test)
@@ -82,7 +83,7 @@ def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[
 
 
 def must_run_alone(test: Any, settings: "Settings", quarantined: Collection[str] = ()) -> bool:
-    """Whether a test runs alone, including `own_database` classes if no database is created."""
+    """Whether a test runs alone, as `own_database` classes do if the run creates no databases."""
     if is_serial(test, settings.serial, quarantined):
         return True
     has_databases = settings.host_database == "test"
@@ -90,7 +91,7 @@ def must_run_alone(test: Any, settings: "Settings", quarantined: Collection[str]
 
 
 def needs_own_database(test_class: type, names: Collection[str]) -> bool:
-    """Whether a class gets its own database: by its decorator, or by `names`, labels and tags.
+    """Whether a class gets its own database, by its decorator or by `names` (labels and tags).
 
     The label or tag of one test applies to its whole class.
     """

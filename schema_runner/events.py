@@ -38,8 +38,8 @@ class Started(NamedTuple):
 class Finished(NamedTuple):
     """A test has ended.
 
-    `duration`: in seconds; with workers, this includes the flush and what else the test case does
-    around the test.
+    `duration`: in seconds; with workers, this includes the work of the test case around the test,
+    such as the flush.
     """
 
     test_id: str
@@ -132,8 +132,8 @@ _FROM_BEST_TO_WORST = [
 def outcome_of(calls: Iterable[tuple[str, object]]) -> Outcome:
     """Return the worst outcome among the calls of a result's methods for one test.
 
-    `calls`: pairs of a method's name and the `sys.exc_info()` tuple of an error, or any other
-    value without an error.
+    `calls`: pairs of a method's name and a `sys.exc_info()` tuple, or any other value if there is
+    no error.
     """
     return max(
         (_outcome_of_call(*call) for call in calls),

@@ -74,7 +74,8 @@ def close_in_child(file: object, close: Callable[[Any], object]) -> None:
 def _before() -> None:
     for item in list(_fork_aware):
         item.before_fork()
-    # Until the child has restored handlers, signals would call those of this process or be lost.
+    # A signal that the child gets before it has restored the handlers would call this process's
+    # handler, or be lost.
     _blocked_signals.mask = signal.pthread_sigmask(
         signal.SIG_BLOCK, {item.signum for item in _installed}
     )

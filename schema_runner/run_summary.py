@@ -58,7 +58,7 @@ class RunSummaryMixin(Base):
         self._lines = LineTracker()
         super().__init__(*args, **kwargs)
         self._tally, self._recorder = Tally(), HistoryRecorder()
-        # Each is called with each event of the run.
+        # Each observer is called with each event of the run.
         self.observers: list[Observer] = [self._tally, self._recorder]
         # Seconds of "set_up" and "tear_down".
         self._times: dict[str, float] = defaultdict(float)
@@ -119,7 +119,7 @@ class RunSummaryMixin(Base):
                 self.log(line)
             raise
         if self._suite is None:
-            # A subclass that only lists tests, such as an IDE's.
+            # The subclass only lists the tests, for example for an IDE.
             return failures
         for line in self._summary.lines():
             self.log(line)
@@ -165,7 +165,7 @@ class RunSummaryMixin(Base):
         return getattr(self._suite, "outcome", SuiteOutcome())
 
     def _save_history(self) -> None:
-        # Not for a run within a worker, whose tests are not tests of the project.
+        # Not in a worker: the suites that tests run there are not the project's.
         if self._history_folder is not None and multiprocessing.parent_process() is None:
             verdicts = self._outcome.verdicts
             flaky = [one.name for one in verdicts if one.fault in {"flaky", "parallel-unsafe"}]

@@ -44,7 +44,10 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
     parallel_test_suite = SchemaParallelTestSuite
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Combine the `parallel_test_suite` of another base class with SchemaParallelTestSuite."""
+        """Combine another `parallel_test_suite`, if any, with SchemaParallelTestSuite.
+
+        Raises TypeError if another runner comes before SchemaRunnerMixin.
+        """
         super().__init_subclass__(**kwargs)
         for base in cls.__mro__[: cls.__mro__.index(SchemaRunnerMixin)]:
             if issubclass(base, DiscoverRunner) and not issubclass(base, SchemaRunnerMixin):
@@ -69,7 +72,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         except ValueError as error:
             if not kwargs.get("pdb"):
                 raise
-            # Django's error for --pdb with --parallel, whose message is enough.
+            # Django's error for --pdb with --parallel: show it without a traceback.
             raise CommandError(str(error)) from error
         _avoid_forkserver()
         self.no_migrations = self._options.no_migrations
@@ -131,7 +134,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
 
     def load_tests_for_label(self, *args: Any, **kwargs: Any) -> Any:
         tests = super().load_tests_for_label(*args, **kwargs)
-        # Before Django prints the number of tests.
+        # End an aborted run before Django prints the number of tests.
         self._signals.check()
         return tests
 
@@ -186,8 +189,8 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             has_own_databases=self._has_own_databases,
             **project_changes,
         )
-        patience = locks.LockWait(self._settings.lock_timeout, self.log)
-        self._installed.callback(locks.set_lock_wait, locks.set_lock_wait(patience))
+        lock_wait = locks.LockWait(self._settings.lock_timeout, self.log)
+        self._installed.callback(locks.set_lock_wait, locks.set_lock_wait(lock_wait))
         self._installed.callback(test_databases.close)
         if self.no_migrations:
             self._installed.enter_context(migrations_disabled())
@@ -261,9 +264,9 @@ def _as_command_error(error: BaseException) -> CommandError | None:
 
 def _avoid_forkserver() -> None:
     # Django 5.2 hangs with forkserver, the default on Linux since Python 3.14. Use fork, the
-    # earlier default. Remove with Django 5.2.
+    # earlier default, until this package drops Django 5.2.
     if django.VERSION < (6, 0):
-        # Without allow_none, the call would fix the start method, so that a test could not set it.
+        # Without allow_none, the call would fix the start method, and tests could not set it.
         method = multiprocessing.get_start_method(allow_none=True)
         if (method or multiprocessing.get_all_start_methods()[0]) == "forkserver":
             multiprocessing.set_start_method("fork", force=True)

@@ -48,8 +48,8 @@ _IGNORES_SUBTESTS = {unittest.TestResult.addSubTest, unittest.TextTestResult.add
 class SchemaParallelTestSuite(ParallelTestSuite):
     """Django's parallel suite, with supervised workers that create their own schemas.
 
-    The runner sets the first attributes. Subclasses can override the same attributes as in
-    Django's suite, except `run_subsuite`, which is not called.
+    The runner sets the attributes up to `shows_flaky`. Subclasses can override the same attributes
+    as in Django's suite, except `run_subsuite`, which is not called.
     """
 
     settings = Settings()
@@ -141,7 +141,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         return Diagnosis(runner, run_log).run(failures)
 
     def _refuse_shared_databases(self) -> None:
-        """Raise SchemaRunnerError in a worker of another run, which uses that run's databases."""
+        """Raise SchemaRunnerError if the workers would use the databases of an outer run."""
         aliases = connections if self.used_aliases is None else self.used_aliases
         for alias in aliases:
             if getattr(connections[alias].creation, "may_have_workers", True):
@@ -189,7 +189,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .workers.protocol import WorkerConfig
 
         is_only_one = self.processes == 1
-        # A run within a worker has no terminal.
+        # A run inside a test has no terminal.
         may_prompt = is_only_one or (multiprocessing.parent_process() is None and os.isatty(0))
         return WorkerConfig(
             number=1,

@@ -26,7 +26,7 @@ else:
 
 
 class SuiteSelectionMixin(Base):
-    """Builds suites by the history of earlier runs and the options."""
+    """Builds the suite to run, according to the options and the history."""
 
     _options: Options
     _settings: Settings
@@ -67,7 +67,7 @@ class SuiteSelectionMixin(Base):
     def _select(
         self, suite: unittest.TestSuite, labels: Collection[str], *, workers: int
     ) -> unittest.TestSuite:
-        """Return the suite to run: the same one if neither tests nor order change."""
+        """Set `parallel`, and return the suite to run: the same one if tests and order stay."""
         all_tests = list(iter_test_cases(suite))
         if self._is_unchanged(suite, workers) and not self._needs_worker(all_tests):
             self.parallel = min(self.parallel, 1)

@@ -21,7 +21,7 @@ class _Symptom(NamedTuple):
     # A pattern of the test module's source, needed if the error can have other causes. The last
     # group of `error` replaces {}.
     source: str = ""
-    # Whether it takes another worker in the same database. Otherwise the schema is the cause.
+    # Whether the cause is another worker in the same database. Otherwise it is the schema.
     needs_others: bool = True
 
 
@@ -78,7 +78,7 @@ def hint_lines(result: Any, usage: Usage, settings: Settings) -> Iterator[str]:
     )
     unique = listing([*dict.fromkeys(reasons.values())])
     classes = listing([*reasons], _MAX_CLASSES)
-    yield f"Failed on something that the whole database shares ({unique}): {classes}. {advice}"
+    yield f"Failed on something that belongs to the whole database ({unique}): {classes}. {advice}"
 
 
 def _reason(case: Any, text: str, *, is_shared: bool) -> str | None:

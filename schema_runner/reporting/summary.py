@@ -28,7 +28,7 @@ class Tally:
     """An observer that counts for the summary. Times are in seconds."""
 
     def __init__(self) -> None:
-        # The duration of all classes in their first attempt.
+        # The total duration of all classes in their first attempt.
         self.busy = 0.0
         self.resets = 0
         self.reset_time = 0.0
@@ -99,7 +99,7 @@ class Summary(NamedTuple):
         """Yield the number of tests that were not run, and the names of stopped tests."""
         if self.not_run:
             were = "was" if self.not_run == 1 else "were"
-            yield f"Interrupted: {self.not_run:,} of {count(self.tests, 'test')} {were} not run."
+            yield f"Interrupted: {self.not_run} of {count(self.tests, 'test')} {were} not run."
         elif self.is_interrupted and self.tests:
             yield "Interrupted after all tests had run."
         elif self.is_interrupted:
@@ -139,8 +139,8 @@ def tests_not_run(
 ) -> int:
     """Return how many tests were not run because the run was stopped.
 
-    `sizes` has the number of tests of each class. Not counted are tests after a class or module
-    fixture that failed or skipped them, and tests that --failfast left out.
+    `sizes` has the number of tests of each class. Tests that a class or module fixture skipped, or
+    that could not run because it failed, do not count, nor do those that --failfast left out.
     """
     is_failfast = result.failfast and not result.wasSuccessful()
     if not result.shouldStop or (is_failfast and not is_interrupted):
@@ -169,7 +169,7 @@ def verdict_lines(
         yield f"    {command}"
         if verdict.fault == "parallel-unsafe" and is_shared:
             yield (
-                "    If these tests conflict on something that the whole database shares, put "
+                "    If these tests conflict on something that belongs to the whole database, put "
                 "@schema_runner.own_database on the class, otherwise @schema_runner.serial."
             )
 
@@ -193,8 +193,8 @@ _MAX_CHANGES = 20
 class ProjectChangesReport:
     """The changes in the project's own databases, with the classes during which they occurred.
 
-    It is an observer. Workers look for changes after each class, and also see those that other
-    workers made.
+    An observer. Workers look for changes after each class, and also see those that other workers
+    made.
     """
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ _WORKER_OPTIONS = ("--parallel=2", "--retries=1")
 
 
 class Fault(StrEnum):
-    """Why a test fails; docs/failures.md has the meaning of each."""
+    """Why a test fails, as docs/failures.md explains."""
 
     BROKEN = "broken"
     POLLUTED = "polluted"
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 
 
 class Diagnosis:
-    """Finds a verdict on each failure of a run, from its log and by probes."""
+    """Diagnoses each failure of a run, from the log of the run and with probes."""
 
     def __init__(self, runner: SuiteRunner, run_log: RunLog) -> None:
         self._runner = runner
@@ -109,7 +109,7 @@ class Diagnosis:
         return Verdict(failure.name, Fault.POLLUTED, evidence, (*names, *self._tests_of(failure)))
 
     def _check_parallel(self, failure: Failure) -> Verdict | None:
-        """Check whether it fails while the tests run that other workers ran at the same time."""
+        """Check whether it fails alongside the tests that other workers ran at the same time."""
         test_ids = self._tests_of(failure)
         others = self._positions_of(self._run_log.alongside(test_ids))
         if not others:

@@ -15,7 +15,7 @@ from ..workers.supervisor import StartOrder, Supervisor
 
 
 class FirstToStart(Enum):
-    """Which tests start first if a failure runs alongside others."""
+    """Which tests start first if those of a failure run alongside others."""
 
     TOGETHER = auto()
     OTHERS = auto()
@@ -36,15 +36,15 @@ class SuiteRunner:
     def __init__(
         self,
         tests: Sequence[Sequence[Any]],
-        audience: ReportTargets,
+        targets: ReportTargets,
         *,
         pool: WorkerPool,
         probe_pool: WorkerPool,
         lease_check: LeaseCheck,
     ) -> None:
         self.tests = tests
-        self.log = audience.log
-        self._audience = audience
+        self.log = targets.log
+        self._targets = targets
         self._pool = pool
         self._probe_pool = probe_pool
         self._lease_check = lease_check
@@ -52,11 +52,11 @@ class SuiteRunner:
     @property
     def is_stopped(self) -> bool:
         """Whether the run has been stopped, so that no more tests start."""
-        return self._audience.result.shouldStop
+        return self._targets.result.shouldStop
 
     def run(self, queue: PartQueue, *, workers: int, keep: Keep) -> None:
         """Run the parts of a queue, and report them."""
-        report = Report(self.tests, self._audience, keep=keep)
+        report = Report(self.tests, self._targets, keep=keep)
         self._supervise(workers=workers, queue=queue, pool=self._pool, report=report)
 
     def retry(self, failure: Failure, *, attempt: int, keep: Keep) -> bool:
@@ -64,7 +64,7 @@ class SuiteRunner:
 
         Return whether all of its tests have ended.
         """
-        report = Report(self.tests, self._audience, attempt=attempt, keep=keep)
+        report = Report(self.tests, self._targets, attempt=attempt, keep=keep)
         queue = PartQueue([Part(1, failure.subsuite, failure.positions)])
         self._supervise(
             workers=1,
@@ -128,12 +128,12 @@ class SuiteRunner:
             failures.append(one)
             return True
 
-        audience = self._audience._replace(
+        targets = self._targets._replace(
             result=_SilentResult(lambda: self.is_stopped),
             observers=(),
             log=lambda _text: None,
         )
-        report = Report(self.tests, audience, keep=keep)
+        report = Report(self.tests, targets, keep=keep)
         self._supervise(
             workers=workers,
             queue=PartQueue(parts, prefetch=0),
@@ -147,7 +147,7 @@ class SuiteRunner:
     def _supervise(self, **kwargs: Any) -> None:
         Supervisor(**kwargs).run(self._lease_check)
         if (why := self._lease_check.check()) and not self.is_stopped:
-            stop_with_error(self._audience.result, why)
+            stop_with_error(self._targets.result, why)
 
 
 class _ProbeResult(NamedTuple):
@@ -179,7 +179,7 @@ def _positions(failure: Failure) -> list[TestPosition]:
 
 
 def _parts(tests: Sequence[TestPosition], first_key: int = 1) -> Iterator[Part]:
-    """Yield parts of the tests, in order: one for each run of tests of the same class."""
+    """Yield parts of the tests, in order: one for consecutive tests of the same class."""
     groups = itertools.groupby(tests, key=itemgetter(0))
     for key, (subsuite, group) in enumerate(groups, first_key):
         yield Part(key, subsuite, tuple(position for _, position in group))

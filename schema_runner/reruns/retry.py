@@ -24,7 +24,7 @@ class Retry:
         self.flaky: list[Failure] = []
 
     def keep(self, failure: Failure, runner: SuiteRunner) -> bool:
-        """Keep a failure for a retry; return whether it has any."""
+        """Keep a failure if it has retries; return whether it has any."""
         has_retries = self._limit_of(failure, runner) > 0
         if has_retries:
             self._pending.append((failure, 1))

@@ -30,7 +30,8 @@ class TestRecord(NamedTuple):
 
     # None if it is unknown.
     seconds: float | None
-    # The last outcomes, a letter each, oldest first. FLAKY: the test passed on a retry.
+    # The last outcomes, a letter each, oldest first. FLAKY: the test passed on a retry, or
+    # --diagnose found it flaky or parallel-unsafe.
     outcomes: str
     # The day of its last run, counted from the Unix epoch.
     day: int

@@ -45,8 +45,8 @@ class HistoryRecorder:
     def observed(self, flaky: Iterable[str], busy: float | None) -> Observed:
         """Return the measurements of the run.
 
-        `flaky` lists the ids of tests that a diagnosis found flaky. `busy` is the CPU time of the
-        whole machine during the tests, given if it counts instead of the run's own.
+        `flaky` lists the ids of tests that a diagnosis found flaky or parallel-unsafe. `busy` is
+        the CPU time of the whole machine during the tests; None to use the run's own.
         """
         names, start = set(flaky), None
         if self._starts:
@@ -74,7 +74,7 @@ class HistoryRecorder:
         )
 
     def _with_state(self, event: ClassFinished) -> ClassFinished:
-        """Return the event, or that of an earlier part of the class if that one detected state."""
+        """Return the event to keep: an earlier one of the class if that knows more about state."""
         earlier = self._classes.get(event.test_class)
         if earlier and (earlier.keeps_state or event.keeps_state is None):
             return earlier

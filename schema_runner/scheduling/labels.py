@@ -38,8 +38,8 @@ def unmatched_entries(
     """Map each entry that matches no test to a hint with a similar label, or to "".
 
     Unless `is_whole`, the tests are only part of the suite, so an entry without a dot may be the
-    tag of another test. Entries that may be in a module that is not imported are left out, because
-    another command may run its tests.
+    tag of another test. Entries that may name something in a module that is not imported are left
+    out, because another command may run its tests.
     """
     known: set[str] = set()
     for test in tests:
@@ -64,7 +64,7 @@ def unmatched_entries(
 
 
 def _alternatives(label: str, modules: Modules) -> Collection[str] | None:
-    """Return existing labels in place of one that does not exist; None if it may exist."""
+    """Return the existing labels to suggest for one that does not exist; None if it may exist."""
     steps = [*modules.walk(label)]
     if not steps:
         _, dot, rest = label.partition(".")

@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 from .durations import Durations
 from .queue import Part, PartQueue
 
-# A class that would delay the end of the run is split into pieces. A worker's share of the run
-# makes this many pieces, so that they can fill gaps between other parts.
+# A class that would delay the end of the run is split into pieces, this many to a worker's share
+# of the run, so that they can fill gaps between other parts.
 _PIECES_PER_SHARE = 4
 # The least duration of a piece, as a multiple of the overhead of its class.
 _MIN_OVERHEADS = 10
 
 
 class Ordering(NamedTuple):
-    """How to order tests in parallel, instead of in the order of the suite."""
+    """How to order the tests of a parallel run, instead of in the order of the suite."""
 
     durations: Durations
-    # Returns how many kinds of tests come before a test. Each worker keeps this order.
+    # Returns the stage of a test: how many kinds of tests come before its kind.
     stage_of: Callable[[Any], int]
     # The ids of tests whose classes come first within their stage.
     first: Collection[str] = ()
@@ -40,7 +40,7 @@ class Plan:
         self._keys = itertools.count(1)
         separated = [self._separate(subsuite, is_serial) for subsuite in tests]
         parallel = [(index, one) for index, (one, _) in enumerate(separated) if one]
-        # The seconds of a worker if all take the same time.
+        # The seconds that each worker takes if all take the same time.
         self._fair_share = sum(itertools.starmap(self._seconds_of, parallel)) / workers
         self.parallel = [
             self._part(index, piece)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 # The most parts that a worker holds besides the one that it runs.
 _MAX_PREFETCH = 8
-# A worker holds one more part for each of these left per worker, so that the last parts stay
-# available to all.
+# A worker prefetches one part if this many are left for each worker, two if twice as many, and so
+# on, so that the last parts stay available to all.
 _PARTS_PER_PREFETCH = 4
-# A worker that holds estimated work of more seconds gets no more parts.
+# A worker that holds parts of at least this many estimated seconds gets no more.
 _PREFETCH_SECONDS = 0.05
 
 
@@ -23,7 +23,7 @@ class Part(NamedTuple):
     positions: tuple[int, ...]
     # The number of workers that died while they set up the class.
     deaths: int = 0
-    # A worker does not go back to an earlier stage.
+    # The stage of its tests; see `Ordering`. A worker does not go back to an earlier stage.
     stage: int = 0
 
 
@@ -61,10 +61,10 @@ class PartQueue:
 
     @property
     def is_empty(self) -> bool:
-        return not self._waiting and not self._serial
+        return not self._waiting_stages and not self._serial
 
     @property
-    def _waiting(self) -> list[int]:
+    def _waiting_stages(self) -> list[int]:
         """The stages that have parts left."""
         return [stage for stage, parts in self._stages.items() if parts]
 
@@ -74,17 +74,17 @@ class PartQueue:
         `stage` is the stage that the worker has reached, `others` those of the other workers. The
         worker `is_alone` if no other worker has a part.
         """
-        if self._waiting:
+        if self._waiting_stages:
             chosen = self._stage_for(stage, others)
             return None if chosen is None else self._pop(chosen)
         return self._serial.popleft() if self._serial and is_alone else None
 
     def _stage_for(self, stage: int, others: Collection[int]) -> int | None:
-        first, *later = self._waiting
+        first, *later = self._waiting_stages
         if stage > first:
             return next((one for one in later if one >= stage), None)
         # A part as long as a worker's share of the rest would delay the end of the run if it
-        # waited for its stage. Another worker has to stay for the earlier stage.
+        # waited for its stage. Another worker has to stay in the earlier stage.
         if self._estimate and later and any(other <= first for other in others):
             fair_share = self._seconds_left / (len(others) + 1)
             for one in later:

@@ -16,15 +16,15 @@ from .worker_count import Limits, WorkerCount, choose_worker_count
 
 # Assumed seconds that a worker takes to start, if the history has no measurement.
 _DEFAULT_START = 0.5
-# The number of recent runs that decide about `processor_share`.
+# The number of recent runs whose median is the `processor_share`.
 _RECENT_RUNS = 5
 
 
 class SuiteSelection(NamedTuple):
-    """Selects and orders the tests of a suite by its history and the options of the run."""
+    """Selects and orders the tests of a suite, by the history and the options of the run."""
 
     history: History
-    # Returns how many kinds of tests come before a test.
+    # Returns the stage of a test: how many kinds of tests come before its kind.
     stage_of: Callable[[Any], int]
     is_serial: Callable[[Any], bool]
     # Whether tests run in the order of the suite.
@@ -66,7 +66,7 @@ class SuiteSelection(NamedTuple):
     def max_workers(self, subsuites: Sequence[Sequence[Any]], *, workers: int) -> int:
         """Return the most workers that the parts of the suite can occupy.
 
-        The suite is split into parts for `workers`.
+        The suite is split into parts for this number of `workers`.
         """
         tests = [test for subsuite in subsuites for test in subsuite]
         order = self.order(tests)
@@ -105,7 +105,7 @@ def names_tests(labels: Collection[str], tests: Sequence[Any]) -> bool:
 
 
 def stage_by(kinds: Sequence[type]) -> Callable[[Any], int]:
-    """Return a function that returns how many of these kinds come before a test."""
+    """Return a function that returns how many of these kinds come before a test's kind."""
 
     def stage_of(test: Any) -> int:
         matching = (index for index, kind in enumerate(kinds) if isinstance(test, kind))
@@ -143,9 +143,9 @@ def failed_tests(tests: Sequence[Any], names: Collection[str]) -> list[Any]:
 def move_failed_first(
     tests: Sequence[Any], names: Collection[str], stage_of: Callable[[Any], int]
 ) -> list[Any]:
-    """Return the tests with those of these ids first in their class, and their class in its stage.
+    """Return the tests: in each class those with these ids first, in each stage their classes.
 
-    Otherwise the order stays.
+    Otherwise the order stays the same.
     """
     ranks: dict[type, int] = {}
     for test in tests:

@@ -1,4 +1,4 @@
-"""Shards: the part of a suite that each of several machines runs, without communication."""
+"""Shards: parts of a suite that several machines run without communicating."""
 
 import heapq
 import math

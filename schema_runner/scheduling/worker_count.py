@@ -20,7 +20,7 @@ from ..postgres.server import CLOSE_TIMEOUT
 # The most workers for each processor, however long tests wait, because workers need memory and
 # connections.
 _MAX_PER_PROCESSOR = 4
-# Fewer workers are chosen if the run takes at most this many times the shortest duration.
+# Fewer workers are chosen if the run then takes at most this many times the shortest duration.
 _TOLERANCE = 1.05
 
 
@@ -32,7 +32,7 @@ class Limits:
     processors: float
     # The number of workers that the servers have connections for; None if tests use no database.
     connections: int | None
-    # The duration of each part of the suite.
+    # The duration of each test class.
     parts: Sequence[float]
     # Whether most of these durations come from the history.
     is_measured: bool
@@ -74,7 +74,7 @@ def explain_worker_count(requested: int | str, number: int, why: str) -> str:
 def connection_limit(workers: int) -> tuple[int, str]:
     """Return the most workers that there are connections for, at least 1, and the reason."""
     number = max(workers, 1)
-    return number, f"the server has connections left for {number} at most"
+    return number, f"the server has connections left for at most {number}"
 
 
 def _maximums(limits: Limits) -> list[tuple[int, str]]:
@@ -97,7 +97,7 @@ def _processor_limit(limits: Limits, usable: int) -> tuple[int, str]:
     waiting = math.floor(limits.processors / max(share, 1 / _MAX_PER_PROCESSOR))
     if waiting <= usable:
         return usable, why
-    return waiting, f"{why}, and tests wait {1 - share:.0%} of their time"
+    return waiting, f"{why}, and tests spend {1 - share:.0%} of their time waiting"
 
 
 def _duration(limits: Limits, workers: int) -> float:
@@ -105,7 +105,7 @@ def _duration(limits: Limits, workers: int) -> float:
     total, longest = sum(limits.parts), max(limits.parts, default=0.0)
     if workers == 1:
         return total
-    # A worker that starts keeps a processor busy.
+    # Each worker keeps a processor busy while it starts.
     starting = limits.start * max(workers / limits.processors, 1.0)
     return starting + max(total / workers, longest)
 
@@ -124,7 +124,7 @@ def workers_by_connections(
     A worker needs two connections for each database: for its tests and for its resets. If
     `is_current`, the limits of the project's own databases apply too. If the result is less than
     `wanted`, wait while other connections are being closed. Return None if no alias is PostgreSQL,
-    or if a server cannot be asked: the run then fails with its own error.
+    or if a server cannot be queried: the run then fails with its own error.
     """
     servers: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for alias in aliases:

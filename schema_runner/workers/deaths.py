@@ -47,12 +47,12 @@ class WorkerDeaths:
         part, *others = worker.parts
         for other in reversed(others):
             self._queue.put_back(other, other.positions, deaths=other.deaths)
-        rest, number, cause = worker.unfinished, worker.number, worker.cause
-        is_slow, deaths = worker.has_timed_out, part.deaths
+        rest, number, cause = worker.not_started, worker.number, worker.cause
+        timed_out, deaths = worker.has_timed_out, part.deaths
         if worker.running is not None:
-            self._report.test_died(number, part, worker.running, cause, is_slow=is_slow)
+            self._report.test_died(number, part, worker.running, cause, timed_out=timed_out)
         elif worker.has_started_part and not worker.finished:
-            if deaths or is_slow:
+            if deaths or timed_out:
                 self._report.fixture_died(number, part, "setUpClass", cause, is_first=True)
                 return
             # The class may not be the cause: something else may have killed the process.

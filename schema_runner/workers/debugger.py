@@ -18,7 +18,7 @@ from .pipes import Receiver
 from .protocol import TerminalLent, TerminalRequest, WorkerConfig
 from .reporter import Reporter
 
-# Replaced by the name of the test in the command that reruns it.
+# Stands for the id of the test in the command that reruns it.
 TEST_PLACEHOLDER = "TEST.TO.RUN"
 # Raised by pdb's "quit"; SystemExit since Python 3.14.
 _QUIT_EXCEPTION = SystemExit if sys.version_info >= (3, 14) else bdb.BdbQuit
@@ -56,7 +56,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
         if self._config.is_silent:
             return False
         if not getattr(debugger, "use_rawinput", True):
-            # This debugger uses no terminal, but for example a socket.
+            # This debugger uses a socket, for example, instead of a terminal.
             self._reporter.suspend_timeout()
         elif not self._config.may_prompt:
             raise WorkerError(self._explain_no_terminal("standard input is not a terminal"))
@@ -91,7 +91,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
         if self._is_child or not self._has_terminal:
             yield
             return
-        # Stepping out of a test leads to unittest, never to this package.
+        # So that stepping out of a test leads to unittest, never to this package.
         debugger.skip = {*(debugger.skip or ()), "schema_runner.*"}
         with self._prompt_lock:
             # With --buffer, sys.stdout is a buffer.
@@ -104,7 +104,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
                 sys.stdout = before
 
     def handle_interrupt(self, signum: int, frame: Any) -> None:
-        """Pass Ctrl-C to a debugger that has the terminal; the main process handles others."""
+        """Pass Ctrl-C to the debugger that has the terminal; else leave it to the main process."""
         if self._has_terminal and self._current_prompt is not None:
             debugger, thread = self._current_prompt
             if thread == threading.get_ident():
@@ -131,7 +131,7 @@ class WorkerDebugger(DebuggerHooks, forks.ForkAware):
 
 
 def _uses_input(debugger: Any) -> bool:
-    """Whether a debugger reads with `input()`; IPython's inspects standard input earlier."""
+    """Whether a debugger reads with `input()`, unlike IPython's, which has a `pt_app`."""
     return isinstance(debugger, pdb.Pdb) and not hasattr(debugger, "pt_app")
 
 

@@ -1,4 +1,4 @@
-"""Start worker processes, and keep the main process's state of each."""
+"""The main process's side of the worker processes: their start and their state."""
 
 import multiprocessing
 import pickle
@@ -133,7 +133,7 @@ class WorkerHandle:
         return [message for messages in self.receiver.receive() for message in messages]
 
     @property
-    def unfinished(self) -> list[int]:
+    def not_started(self) -> list[int]:
         """The positions of the tests in the current part that have not started."""
         part = self.parts[0]
         return [p for p in part.positions if p != self.running and p not in self.finished]
@@ -196,7 +196,7 @@ class WorkerPool:
         if not self._is_forked:
             from multiprocessing import resource_tracker
 
-            # If started later, it would unblock the signals that `block_signals` blocks.
+            # If the tracker started later, it would unblock what `block_signals` blocks.
             resource_tracker.ensure_running()
 
     def as_main_process(self) -> "WorkerPool":
@@ -244,7 +244,7 @@ class WorkerPool:
         return RunPart(part, pickle.dumps([tests[position] for position in part.positions]))
 
     def prepare_replacement(self, number: int) -> None:
-        """Recreate what the replacement of a dead worker needs and cannot create itself."""
+        """Clone databases again for a dead worker's replacement, which cannot do so itself."""
         used = self._config.used_aliases
         for alias in connections if used is None else used:
             connection = connections[alias]

@@ -14,7 +14,7 @@ class LineTracker:
 
     def __init__(self) -> None:
         self._stream: Any = None
-        self._is_begun = False
+        self._is_unfinished = False
 
     @contextmanager
     def track(self, result: Any) -> Iterator[None]:
@@ -29,7 +29,7 @@ class LineTracker:
 
         def note(text: str) -> Any:
             if text:
-                self._is_begun = not text.endswith("\n")
+                self._is_unfinished = not text.endswith("\n")
             return write(text)
 
         self._stream, stream.write = stream, note
@@ -40,7 +40,7 @@ class LineTracker:
 
     def end_line(self) -> None:
         """End the current line if it is unfinished."""
-        if self._stream is not None and self._is_begun:
+        if self._stream is not None and self._is_unfinished:
             self._stream.write("\n")
             self._stream.flush()
 

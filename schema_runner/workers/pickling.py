@@ -29,7 +29,7 @@ def pickle_exactly(error: BaseException, *, with_locals: bool) -> bytes | None:
     """Pickle an exception with its traceback; return None if it would not look the same."""
     with suppress(Exception):
         data = _dumps(error, is_portable=False, with_locals=with_locals)
-        # Some lose their arguments, or the object of an AttributeError, which suggestions need.
+        # Some lose arguments; an AttributeError loses its object, which suggestions need.
         if _rendered(pickle.loads(data)) == _rendered(error):  # noqa: S301
             return data
     return None
@@ -56,7 +56,7 @@ def _dumps(error: BaseException, **how: bool) -> bytes:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles exceptions with tracebacks; if `is_portable`, so that any process can unpickle."""
+    """Pickles exceptions with tracebacks; any process can unpickle them if `is_portable`."""
 
     def __init__(self, file: io.BytesIO, *, is_portable: bool, with_locals: bool) -> None:
         super().__init__(file)

@@ -1,4 +1,4 @@
-"""Messages through pipes whose reader never blocks, even if the writer dies."""
+"""Messages through pipes; a writer that dies in mid-message cannot block the reader."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ _HEADER = struct.Struct("!Q")
 _READ_SIZE = 1 << 16
 # Reads of one pipe before other pipes get their turn.
 _MAX_READS = 64
-# Seconds.
+# The most seconds that `Receiver.wait` waits.
 _POLL_INTERVAL = 0.2
 
 
@@ -49,8 +49,8 @@ class Sender:
 class Receiver:
     """The reading end of a pipe.
 
-    Reading never blocks. `Connection.recv` blocks if a killed process has sent half a message and
-    a process that it had forked keeps the pipe open.
+    Only `next` and `wait` block. `Connection.recv` would block if a killed process had sent half a
+    message, and a process that it had forked kept the pipe open.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -49,15 +49,15 @@ def run_worker(config: WorkerConfig, pipes: Pipes) -> None:
     """Run a worker; the target of its process."""
     for end in pipes:
         forks.close_in_child(end, Connection.close)
-    # multiprocessing does not let daemonic processes start any, but tests may.
+    # multiprocessing does not let daemonic processes have children, but tests may start some.
     multiprocessing.current_process().daemon = False
     if config.main is not None:
-        # Without the thread that waits for the main process, which a test could notice.
+        # Without `exit_with_parent`, because a test could notice its thread.
         current.impersonate(config.main)
     else:
         exit_with_parent()
     if config.is_only_one or config.main is not None:
-        # multiprocessing has replaced it. No other process reads it, so debuggers can.
+        # multiprocessing has replaced sys.stdin. No other process reads it, so debuggers can.
         with suppress(OSError):
             sys.stdin = os.fdopen(0, closefd=False)
     if config.is_silent:
@@ -70,7 +70,7 @@ def run_worker(config: WorkerConfig, pipes: Pipes) -> None:
 
 
 def _redirect_to_devnull() -> None:
-    """Redirect standard input and output to /dev/null, also for programs that tests start."""
+    """Redirect stdin, stdout and stderr to /dev/null, also for programs that tests start."""
     devnull = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(devnull, number)
@@ -103,7 +103,7 @@ class _WorkerProcess:
             while command := self._next_command():
                 self._run_part(command)
         except BaseException as error:
-            # unittest does not catch a KeyboardInterrupt that a test raises.
+            # For example a KeyboardInterrupt that a test raises: unittest does not catch it.
             is_expected = isinstance(error, SchemaRunnerError)
             self._send_if_possible(
                 WorkerFailed(str(error) if is_expected else traceback.format_exc())
@@ -112,7 +112,7 @@ class _WorkerProcess:
         self._send_if_possible(Exiting(_locations(), _own_databases()))
 
     def _send_if_possible(self, message: object) -> None:
-        # A test may have closed all files.
+        # A test may have closed all file descriptors.
         with suppress(OSError):
             self._send(message)
 
@@ -123,7 +123,7 @@ class _WorkerProcess:
     def _set_up(self) -> None:
         config = self._config
         for creation in _creations():
-            # If a test in a worker runs a suite, this worker has inherited that one's state.
+            # In a run inside a test, this process has inherited the state of the test's worker.
             creation.reset_after_fork()
         WorkerCreation.start = WorkerStart(
             config.is_replacement,
@@ -161,7 +161,7 @@ class _WorkerProcess:
     def _report_creating(self, is_in_progress: bool) -> None:
         self.signals.is_deferred = is_in_progress
         self._send(CreatingDatabase(is_in_progress))
-        # The main process waits for the database unless it has sent Stop already.
+        # After Stop, the main process may kill this one before it has marked the database.
         if is_in_progress and not self._is_ready and self._is_stopped():
             raise SchemaRunnerError("The run has ended.")
 
@@ -183,7 +183,7 @@ class _WorkerProcess:
         return any(isinstance(message, Stop) for message in self._commands.peek())
 
     def _run_part(self, command: RunPart) -> None:
-        # A suite that a test has run removes the handler, as stock Django's does.
+        # A test that runs a suite may have replaced the handler.
         self.install_interrupt_handler()
         abandon_transactions()
         self._reporter.start_part(command.part)
@@ -199,7 +199,7 @@ class _WorkerProcess:
         self._reporter.finish_part(is_last=len(self._commands.peek()) <= 1)
 
     def _prepare_class(self, test_class: type) -> bool:
-        """Prepare the database for a class; report an exception as one of its setUpClass."""
+        """Prepare the database for a class; report an exception as an error of its setUpClass."""
         names = self._config.settings.own_database
         try:
             prepare_for(test_class, own_database=decorators.needs_own_database(test_class, names))
@@ -217,7 +217,7 @@ class _WorkerProcess:
         subsuite = self._config.subsuites[part.subsuite]
         tests = [(position, subsuite[position]) for position in part.positions]
         for position in part.positions:
-            # Release each test case when it has run, as unittest does.
+            # Release the test cases when the part has run, as unittest does with those that ran.
             subsuite[position] = None
         return tests
 

@@ -37,7 +37,7 @@ def resource_usage() -> ResourceUsage:
 class RunPart(NamedTuple):
     """Run a part.
 
-    `tests`: its pickled test cases; None for a forked worker, which has them.
+    `tests`: its pickled test cases; None for a forked worker, which has inherited them.
     """
 
     part: Part
@@ -72,7 +72,7 @@ class DatabaseFallback(NamedTuple):
 
 
 class CreatingDatabase(NamedTuple):
-    """The worker is about to create a database, or has created and marked it."""
+    """The worker is about to create a database (`is_in_progress`), or has marked it."""
 
     is_in_progress: bool
 
@@ -142,6 +142,7 @@ class FixtureResult(NamedTuple):
 
     `method`, `arguments`: the method of the result to call.
     `name`: such as `setUpClass (library.test_books.BookTests)`.
+    `sql`: the SQL of the fixtures, with --debug-sql.
     """
 
     method: str
@@ -153,7 +154,8 @@ class FixtureResult(NamedTuple):
 class PartFinished(NamedTuple):
     """A part has ended.
 
-    `time`: when it started. For the other fields see `events.ClassFinished`.
+    `time`: start time in seconds since the Unix epoch. For the other fields see
+    `events.ClassFinished`.
     """
 
     key: int
@@ -177,11 +179,13 @@ class Exiting(NamedTuple):
 class WorkerConfig(NamedTuple):
     """The configuration of a worker process. All of it can be pickled except `subsuites`.
 
-    `is_silent`: redirect standard input and output to /dev/null.
-    `main`: the main process, if this forked process looks like it to its tests.
+    `is_only_one`: whether the run has no other worker.
+    `is_silent`: redirect stdin, stdout and stderr to /dev/null.
+    `main`: the main process, if this forked process must look like it to its tests; else None.
     `may_prompt`: whether a debugger can get the terminal.
-    `command`: runs the test TEST_PLACEHOLDER without workers.
+    `command`: the shell command that runs the test TEST_PLACEHOLDER without workers.
     `reports_sql`, `reports_all_sql`: report the SQL of failing tests, or of all tests.
+    `reports_subtests`: report passing subtests too.
     `suite_class`: the class of the subsuites.
     `subsuites`: the test cases of each subsuite for a forked process; None for others, which get
     test cases with each RunPart.

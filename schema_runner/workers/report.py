@@ -1,4 +1,4 @@
-"""The report of a parallel run: pass what workers send to the result and to observers."""
+"""The report of a parallel run, which passes workers' messages to the result and observers."""
 
 import unittest
 from collections.abc import Callable, Collection, Sequence
@@ -75,7 +75,7 @@ class Report:
     """Adds each test to the result as a whole when it ends, so that tests never interleave.
 
     `tests`: the test cases of each subsuite.
-    `keep`: called with each failure; returns True to keep it from the result, for instance to
+    `keep`: called with each failure; returns True to keep it back from the result, for instance to
     retry the test.
     """
 
@@ -148,9 +148,9 @@ class Report:
             add_to(self._result)
 
     def test_died(
-        self, worker: int, part: Part, position: int, cause: str, *, is_slow: bool
+        self, worker: int, part: Part, position: int, cause: str, *, timed_out: bool
     ) -> None:
-        """Report a test during which the worker died; `is_slow` if it timed out."""
+        """Report a test during which the worker died, because it `timed_out` or crashed."""
         test = self._tests[part.subsuite][position]
 
         def add_to(result: Any) -> None:
@@ -159,7 +159,7 @@ class Report:
             result.stopTest(test)
 
         self._fail(Failure(test.id(), part.subsuite, (position,), add_to))
-        outcome = Outcome.TIMED_OUT if is_slow else Outcome.CRASHED
+        outcome = Outcome.TIMED_OUT if timed_out else Outcome.CRASHED
         self._test_ended(worker, part, position, outcome, 0.0)
 
     def fixture_died(

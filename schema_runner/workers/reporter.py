@@ -29,12 +29,12 @@ from .timeouts import Timeout
 if TYPE_CHECKING:
     from .output import SqlLog
 
-# Seconds between two checks, at the end of a test, for a Stop message.
+# The least seconds between two checks for a Stop message, which tests make when they end.
 _STOP_CHECK_INTERVAL = 0.01
 # The calls of a result for a test that passed without any output.
 _PASSING_CALLS = {"startTest", "addDuration", "addSuccess", "stopTest"}
-# Waking up the main process for each test would cost more than the test. It reads reports
-# periodically, and is woken up when this many bytes are waiting.
+# Waking up the main process for each test could cost more than the test. It reads reports
+# periodically, and the worker wakes it up when more than this many bytes are waiting.
 _MAX_UNREAD_BYTES = 1 << 15
 
 
@@ -84,7 +84,7 @@ class Reporter:
         self._keeps_state: bool | None = None
         self._tracks_state = False
         self._usage_before = resource_usage()
-        # The last test, sent with the next message. Nothing can fail between two tests.
+        # The last finished test, sent with the next message: nothing can fail in between.
         self._pending: TestFinished | None = None
 
     def start_part(self, part: Part) -> None:
@@ -155,7 +155,7 @@ class Reporter:
             self.debugger.close()
 
     def _set_timeout(self, seconds: float | None, *messages: object) -> None:
-        """Set the timeout of what follows, and send it, for the main process to enforce it too."""
+        """Set the timeout of what follows, and send it: the main process enforces it too."""
         if seconds is not None or self._has_timeout:
             messages = (*messages, TimeoutSet(seconds))
             self._has_timeout = seconds is not None
@@ -178,7 +178,7 @@ class Reporter:
         self.send(FixtureResult(method, name, encode(arguments), sql))
 
     def finish_part(self, *, is_last: bool) -> None:
-        """Finish a part; if it `is_last`, wake up the main process for more."""
+        """Finish a part; if it `is_last`, wake up the main process, which may send more."""
         self._end_debugger()
         self._set_timeout(None)
         self._test = None
@@ -207,7 +207,7 @@ class Reporter:
             self.wake_run()
 
     def _exit_if_forked(self) -> None:
-        # A process that a test forked has returned from the test, and would run the others too.
+        # A process that a test forked has returned from the test. It must not run the others too.
         if os.getpid() != self._pid:
             os._exit(1)
 

@@ -109,7 +109,7 @@ class SerialResult:
         self._class = None
 
     def set_class_timeout(self, test: Any) -> None:
-        """Set the timeout for what the class of a test does outside its tests."""
+        """Set the timeout of each step of a test's class outside its tests."""
         self._set_timeout(decorators.timeout_of_class(test, self.default_timeout))
 
     def _check_run(self) -> None:
@@ -212,7 +212,7 @@ class SerialSuiteMixin:
     own_database: Collection[str] = ()
 
     def run(self, result: Any, debug: bool = False) -> Any:
-        # Not every runner registers its result, which Ctrl-C needs.
+        # Not every runner registers its result, as Ctrl-C requires.
         unittest.registerResult(result)
         serial_result = SerialResult(result, iter_test_cases(self), **self.result_options)
         try:
@@ -239,7 +239,7 @@ class SerialSuiteMixin:
         super()._handleClassSetUp(test, result)  # type: ignore[misc]
 
     def _prepare_class(self, test: Any, result: Any) -> bool:
-        """Prepare the database for a class; report an exception as one of its setUpClass."""
+        """Prepare the database for a class; report an exception as an error of its setUpClass."""
         own_database = decorators.needs_own_database(type(test), self.own_database)
         try:
             prepare_for(type(test), own_database=own_database)

@@ -20,7 +20,7 @@ _TEST_CASE_ATTRIBUTES = {
 
 
 class SharedState:
-    """Takes snapshots of classes and their modules, several for each class, so cheaply.
+    """Takes cheap snapshots of test classes and their modules, to detect changes.
 
     A snapshot covers attributes and the contents of dicts, lists and sets, but not attributes of
     other objects.
@@ -31,7 +31,7 @@ class SharedState:
         self._data: dict[str, list[str]] = {}
 
     def snapshot(self, test_class: type) -> list[object]:
-        """Return a snapshot, equal to another one if nothing has changed."""
+        """Return a snapshot, which equals an earlier one if nothing has changed."""
         return [*self._of_module(test_class.__module__), *_of_classes(test_class)]
 
     def _of_module(self, name: str) -> Iterator[object]:

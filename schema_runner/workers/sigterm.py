@@ -33,7 +33,7 @@ class RunSignals(AbstractContextManager["RunSignals"]):
 
     `count_running`: returns the number of running tests.
 
-    Handlers that the project has installed stay, and so do signals that nohup ignores.
+    Leaves handlers that the project has installed, and SIGHUP if nohup ignores it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class RunSignals(AbstractContextManager["RunSignals"]):
         self._is_silent = is_silent
         # The last signal received.
         self._signum: int | None = None
-        # Whether a signal has interrupted the running tests.
+        # Whether a signal ends the run at once, instead of after the running tests.
         self.is_aborting = False
         self._handled: list[int] = []
         self._is_entered = False
@@ -77,9 +77,9 @@ class RunSignals(AbstractContextManager["RunSignals"]):
 
     @contextmanager
     def replacing_interrupt_handler(self) -> Iterator[None]:
-        """Replace unittest's handler of Ctrl-C, which the body installs.
+        """Replace unittest's handler of Ctrl-C, which the `with` block installs.
 
-        Leave it if the project has installed its own handler, which unittest's calls.
+        Leave it if the project has installed its own handler, because unittest's calls that.
         """
         self._before = signal.getsignal(signal.SIGINT)
         yield
@@ -88,7 +88,7 @@ class RunSignals(AbstractContextManager["RunSignals"]):
 
     @contextmanager
     def keeping_interrupt_handler(self) -> Iterator[None]:
-        """Keep this handler while the body removes unittest's."""
+        """Keep this handler while the `with` block removes unittest's."""
         is_ours = signal.getsignal(signal.SIGINT) == self._on_signal
         if is_ours:
             forks.restore_signal(signal.SIGINT, self._on_signal)
@@ -136,7 +136,7 @@ class RunSignals(AbstractContextManager["RunSignals"]):
 
     @contextmanager
     def interruptible_imports(self) -> Iterator[None]:
-        """Abort imports of tests, although unittest turns what an import raises into an error."""
+        """Let a signal end the import of tests, although unittest reports exceptions as errors."""
         sys.meta_path.insert(0, self)
         try:
             yield
@@ -150,13 +150,13 @@ class RunSignals(AbstractContextManager["RunSignals"]):
         self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt again if the run is aborted and something has caught it."""
+        """Raise KeyboardInterrupt if the run is aborted, in case something caught the first."""
         if self.is_aborting:
             raise KeyboardInterrupt
 
     @contextmanager
     def cleaning_up(self) -> Iterator[None]:
-        """Let the body clean up; Ctrl-C interrupts it only after a message has told the user."""
+        """Let the `with` block clean up; Ctrl-C interrupts it only after a message has said so."""
         self._is_cleaning_up = True
         if self.is_aborting:
             self._announce_clean_up()
@@ -200,12 +200,12 @@ class RunSignals(AbstractContextManager["RunSignals"]):
 
 
 class WorkerSignals:
-    """Ends a worker at a signal, unless the main process stops the run because of it."""
+    """Ends a worker after a signal, unless the main process sends Stop."""
 
     def __init__(self, commands: "Receiver", is_stopped: Callable[[], bool]) -> None:
         self._commands = commands
         self._is_stopped = is_stopped
-        # Set while a database is created but not marked, which no later run could recognise.
+        # Set until a new database is marked: without its marker, later runs cannot recognise it.
         self.is_deferred = False
 
     def handle(self) -> None:
@@ -217,7 +217,7 @@ class WorkerSignals:
         """Return to the running test if the main process sends Stop; exit otherwise."""
         deadline = time.monotonic() + _STOP_TIMEOUT
         if self._commands.is_reading or self.is_deferred:
-            # Try again: the signal has interrupted a read, or the creation of a database.
+            # Try again later: the signal has interrupted a read, or the creation of a database.
             threading.Timer(_POLL_INTERVAL, os.kill, (os.getpid(), signum)).start()
             return
         while not self._is_stopped():
@@ -229,7 +229,7 @@ class WorkerSignals:
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Block signals, for a child started in the body, until it calls `WorkerSignals.handle`."""
+    """Block signals while the `with` block starts a child, until its `WorkerSignals.handle`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_SIGNALS, signal.SIGINT])
     try:
         yield

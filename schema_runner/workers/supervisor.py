@@ -1,4 +1,4 @@
-"""The supervisor: start workers, assign parts, handle their messages, replace and stop them."""
+"""The supervisor: starts, replaces and stops workers, assigns parts, and handles messages."""
 
 import time
 from collections.abc import Callable, Collection
@@ -30,7 +30,7 @@ from .protocol import (
 from .report import Report
 from .terminal import Terminal
 
-# All in seconds. Reports are read this often if no worker wakes up the main process.
+# All in seconds. Between two reads of the reports, if no worker wakes up the main process.
 _POLL_INTERVAL = 0.05
 # For a finished worker to exit: tests may have left threads.
 _EXIT_TIMEOUT = 1.0
@@ -44,12 +44,12 @@ _CREATE_DATABASE_TIMEOUT = 30.0
 class StartOrder(Enum):
     """When workers start and get their first parts.
 
-    `FIRST`: the first processes of a run; each starts as soon as it is ready.
+    `INITIAL`: the first processes of a run; each starts as soon as it is ready.
     `TOGETHER`: replacements with fresh schemas, which start when all of them are ready.
     `IN_TURN`: the same, but each waits until the previous one has started a test.
     """
 
-    FIRST = auto()
+    INITIAL = auto()
     TOGETHER = auto()
     IN_TURN = auto()
 
@@ -64,7 +64,7 @@ class Supervisor:
         queue: PartQueue,
         pool: WorkerPool,
         report: Report,
-        start: StartOrder = StartOrder.FIRST,
+        start: StartOrder = StartOrder.INITIAL,
     ) -> None:
         self._numbers = range(1, workers + 1)
         self._start = start
@@ -92,10 +92,10 @@ class Supervisor:
         }
 
     def run(self, lease_check: LeaseCheck) -> None:
-        """Run all parts, or until `lease_check` fails; kill remaining workers on the way out."""
+        """Run all parts, or stop when `lease_check` fails; then kill the remaining workers."""
         try:
             for number in self._numbers:
-                if self._start is StartOrder.FIRST:
+                if self._start is StartOrder.INITIAL:
                     self._start_worker(number, is_replacement=False)
                 else:
                     self._replace(number)
@@ -139,8 +139,8 @@ class Supervisor:
     def _send_commands(self) -> None:
         has_finished = self._has_finished
         for worker in self._workers:
-            # Before the deadline is set: messages sent so far are handled before the worker is
-            # killed.
+            # Check first: a worker that gets its deadline below is killed the next time, when its
+            # messages have been handled.
             is_past_deadline = worker.is_past_deadline
             if not has_finished:
                 if self._can_start(worker):
@@ -156,7 +156,7 @@ class Supervisor:
                     worker.error = worker.error or "Its pipes to the main process were closed."
 
     def _can_start(self, worker: WorkerHandle) -> bool:
-        if self._start is StartOrder.FIRST:
+        if self._start is StartOrder.INITIAL:
             return True
         if not all(other.is_ready for other in self._workers):
             return False

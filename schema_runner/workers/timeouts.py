@@ -21,9 +21,9 @@ from .. import forks
 from ..errors import TestTimeoutError
 from .current import PARENT_WATCHER
 
-# Seconds after the timeout until the process exits: code that is not Python may not return.
+# Seconds from the timeout until the process exits, in case code does not return to Python.
 GRACE = 3.0
-# Seconds. Some timers of the system do not accept more.
+# In seconds. Some system timers accept no more.
 _MAX_SECONDS = 1e9
 # Seconds until a deferred interruption is tried again.
 _RETRY_DELAY = 0.01
@@ -98,7 +98,7 @@ class Timeout(forks.ForkAware):
             return
         text = _format_stacks(frame)
         if self.raised is None:
-            # The cleanups of the test have the same timeout once more. After that, exit.
+            # The cleanups of the test get the same timeout once more. If they exceed it, exit.
             self._arm(seconds)
             if self._on_extended is not None:
                 self._on_extended(seconds)
@@ -139,7 +139,7 @@ def _format_stack(frame: FrameType) -> list[str]:
 
 
 def _tasks() -> list[tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any]"]]:
-    """List the tasks in the event loops of Django's async tests, each in its own thread."""
+    """List the tasks of Django's async tests; each event loop runs in its own thread."""
     loops = list(AsyncToSync.loop_thread_executors)
     return [(loop, task) for loop in loops for task in asyncio.all_tasks(loop)]
 

@@ -454,7 +454,7 @@ def test_tests_that_drop_an_extension(project: Project) -> None:
     result = project.run(*PARALLEL).failed("FAILED (errors=2)", "@schema_runner.own_database")
     assert result.stderr.count("Cannot drop an extension that other workers use") == 2
     assert (
-        "\nFailed on something that the whole database shares (Cannot drop an extension"
+        "\nFailed on something that belongs to the whole database (Cannot drop an extension"
         in result.stdout
     )
     project.configure('SCHEMA_RUNNER = {"OWN_DATABASE": ["library"]}')

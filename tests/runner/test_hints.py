@@ -84,7 +84,7 @@ CASES: dict[str, tuple[Mode, list[str]]] = {
     "NamesPublic": (SERIAL, ['relation "public.library_book" does not exist']),
     "LooksInPublic": (SERIAL, ["a query of pg_tables for schema public"]),
 }
-SAID = "Failed on something that the whole database shares "
+SAID = "Failed on something that belongs to the whole database "
 WAY_OUT = (
     ". Give each of these classes its own database: put @schema_runner.own_database on it, or "
     'list it in SCHEMA_RUNNER["OWN_DATABASE"].\n'

@@ -301,14 +301,14 @@ def allowed(project: Project, *arguments: str) -> tuple[str, int]:
 def test_more_workers_than_connections(crowded: Project) -> None:
     """The number is limited as with --parallel auto, and one line says so."""
     assert allowed(crowded, "--parallel", "5") == (
-        "--parallel 5: 2 workers, because the server has connections left for 2 at most.",
+        "--parallel 5: 2 workers, because the server has connections left for at most 2.",
         2,
     )
     assert allowed(crowded, "--parallel", "2") == ("", 2)
     with crowded.maintenance() as connection:
         # One connection for the lease, one for the tests.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded CONNECTION LIMIT 2")
-        line = "--parallel 5: no workers, because the server has connections left for 1 at most."
+        line = "--parallel 5: no workers, because the server has connections left for at most 1."
         assert allowed(crowded, "--parallel", "5") == (line, 0)
         # CONNECTION LIMIT does not apply to superusers.
         connection.execute(f"ALTER ROLE {crowded.name}_crowded SUPERUSER")
@@ -322,7 +322,7 @@ def test_more_workers_than_connections_to_the_database(crowded: Project) -> None
     with crowded.maintenance() as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
         connection.execute(f"CREATE DATABASE {crowded.name} OWNER {role} CONNECTION LIMIT 9")
-    line = "--parallel 5: 2 workers, because the server has connections left for 2 at most."
+    line = "--parallel 5: 2 workers, because the server has connections left for at most 2."
     assert allowed(crowded, *CURRENT, "--parallel", "5") == (line, 2)
     assert crowded.schemas(crowded.name) == {}
     crowded.drop_database()

@@ -53,7 +53,7 @@ def test_parallel_auto_uses_the_history(project: Project) -> None:
     project.configure(f'DATABASES["default"]["USER"] = {role!r}')
     with roles(project, **{role: "CREATEDB CONNECTION LIMIT 9"}):
         line = chosen(project, *AUTO)
-    assert line.endswith(": 2 workers, because the server has connections left for 2 at most.")
+    assert line.endswith(": 2 workers, because the server has connections left for at most 2.")
 
 
 def test_a_suite_that_is_too_short_stays_serial(project: Project) -> None:

@@ -1,4 +1,7 @@
-"""`manage.py test` for projects with "schema_runner" in INSTALLED_APPS, such as for IDEs."""
+"""`manage.py test` for projects that list "schema_runner" in INSTALLED_APPS.
+
+It is for IDEs, which pass their own runner in --testrunner.
+"""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ from django.test.utils import get_runner
 
 
 class Command(stock.Command):
-    """Django's command, which combines a runner in --testrunner with TEST_RUNNER."""
+    """Django's command, except that it combines the class of --testrunner with TEST_RUNNER."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         with _combining_runners():
@@ -24,12 +27,12 @@ class Command(stock.Command):
 
 @contextmanager
 def _combining_runners() -> Iterator[None]:
-    names: Any = stock
-    names.get_runner = _combined_runner
+    module: Any = stock
+    module.get_runner = _combined_runner
     try:
         yield
     finally:
-        names.get_runner = get_runner
+        module.get_runner = get_runner
 
 
 def _combined_runner(settings: Any, test_runner_class: str | None = None) -> Any:
