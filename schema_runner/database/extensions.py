@@ -134,7 +134,7 @@ class _ExtensionChange:
             workers = self._before[name]
             if workers is None:
                 raise SchemaRunnerError(
-                    f"An extension would be dropped that other workers use: "
+                    f"Refused to drop an extension that other workers use: "
                     f"{' '.join(text.split())}. Use --host-database test, and give the class "
                     f"its own database with @schema_runner.own_database."
                 )

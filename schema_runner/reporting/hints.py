@@ -40,7 +40,7 @@ _SYMPTOMS = (
         "CONCURRENTLY",
     ),
     _Symptom(
-        r"SchemaRunnerError: (An extension would be dropped that other workers use)",
+        r"SchemaRunnerError: (Refused to drop an extension that other workers use)",
         needs_others=False,
     ),
     _Symptom(r"DependentObjectsStillExist: (cannot drop extension \S+)"),

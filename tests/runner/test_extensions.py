@@ -452,9 +452,10 @@ def test_tests_that_drop_an_extension(project: Project) -> None:
     project.run().passed()
     project.run(*PARALLEL, "--isolation", "database").passed()
     result = project.run(*PARALLEL).failed("FAILED (errors=2)", "@schema_runner.own_database")
-    assert result.stderr.count("An extension would be dropped that other workers use") == 2
+    assert result.stderr.count("Refused to drop an extension that other workers use") == 2
     assert (
-        "\nFailed on something that the whole database shares (An extension would" in result.stdout
+        "\nFailed on something that the whole database shares (Refused to drop an extension"
+        in result.stdout
     )
     project.configure('SCHEMA_RUNNER = {"OWN_DATABASE": ["library"]}')
     project.run(*PARALLEL).passed()
