@@ -36,7 +36,7 @@ def kept(project: Project) -> Iterator[Project]:
     drop_databases(project)
 
 
-UNMADE = "no run created it, and runs that keep schemas replace no database"
+UNMADE = "it is not marked by a run, and runs that keep schemas do not replace it"
 
 
 def test_databases_kept_by_stock_django_are_left_alone(kept: Project) -> None:
