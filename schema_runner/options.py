@@ -128,7 +128,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--clear-pools": {
         "action": "store_true",
-        "help": "Removes schemas and databases kept by earlier runs before the tests start.",
+        "help": "Before the tests, removes the schemas and databases that earlier runs kept.",
     },
     "--isolation": {
         "choices": CHOICES["ISOLATION"],
@@ -154,7 +154,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--retries": {
         "type": _number,
         "metavar": "N",
-        "help": "Retries a failed test up to N times, alone in a fresh schema. "
+        "help": "Retries a failed test up to N times, each time alone in a fresh schema. "
         'Overrides SCHEMA_RUNNER["RETRIES"] (default: 0).',
     },
     "--fail-on-flaky": {
@@ -176,7 +176,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--quarantine-flaky": {
         "action": "store_true",
-        "help": "Runs tests known to be flaky alone, after all other tests.",
+        "help": "Runs flaky tests last, each of them alone.",
     },
     "--order": {
         "choices": ORDERS,

@@ -198,7 +198,7 @@ class ReuseMixin(SnapshotsMixin, Base):
     def _log_reuse(self, what: str, verbosity: int) -> None:
         # An age, not a time of day: TIME_ZONE need not be the user's time zone.
         age = self._now - self._databases.host(self._alias).pool_created_at
-        self._log_action(f"Using the {what} of {ago(age)}", verbosity)
+        self._log_action(f"Using the {what} from {ago(age)}", verbosity)
         self._is_reused = True
 
     def _log_rebuild(self, verbosity: int) -> None:

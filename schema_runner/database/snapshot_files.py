@@ -179,7 +179,8 @@ class SnapshotsMixin(BuildMixin):
         except (CopyError, SnapshotError, OSError) as error:
             reason = listing(error.reasons) if isinstance(error, CopyError) else error
             self._log(
-                f"Warning: cannot write a snapshot of alias '{self._alias}' to {folder}: {reason}."
+                f"Warning: cannot write a snapshot of alias '{self._alias}' to {folder}: "
+                f"{getattr(reason, 'strerror', None) or reason}."
             )
 
     def _snapshot(

@@ -1,6 +1,6 @@
 """Run a command that connects to the embedded server, such as `psql library`.
 
-Without a command, print the server's address and keep it running until Ctrl-C.
+Without a command, show how to connect to the server, and keep the server running until Ctrl-C.
 """
 
 import argparse

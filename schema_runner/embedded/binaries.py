@@ -25,7 +25,7 @@ def find_binaries(named: str | Path | None) -> Path:
     folder = Path(named).resolve()
     if missing := _missing(folder):
         raise SchemaRunnerError(
-            f"{folder} does not contain {', '.join(missing)}. Set {_VARIABLE} or bin_dir to the "
+            f"{folder} does not contain {' or '.join(missing)}. Set {_VARIABLE} or bin_dir to the "
             "folder of PostgreSQL's server programs."
         )
     return folder

@@ -183,7 +183,7 @@ class Reservation:
             if request.keeps_existing or request.name in unproven:
                 taken.add(request.name)
                 if request.name not in unproven:
-                    why = "no run created it, and runs that keep schemas do not replace databases"
+                    why = "it is not marked by a run, and runs that keep schemas do not replace it"
                     removal.log_left_alone(request, request.name, why)
         return self._alternative_name() if request.name in taken else request.name
 

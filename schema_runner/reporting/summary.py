@@ -220,7 +220,7 @@ class ProjectChangesReport:
             yield f"In the project's own database {database!r}, {note}."
         if not changes:
             return
-        yield f"Changed in the project's own database {database!r}, outside of the tests' schemas:"
+        yield f"Changed in the project's own database {database!r}, outside the worker schemas:"
         for name, change in list(changes.items())[:_MAX_CHANGES]:
             yield f"    {name}: {change}, {self._when(name)}"
         if len(changes) > _MAX_CHANGES:

@@ -23,7 +23,7 @@ def label_problems(
     return [
         Problem(
             "W001",
-            f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is not the label or tag of a test.',
+            f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is not a label or tag of any test.',
             hint,
         )
         for key, entries in settings_by_key.items()

@@ -40,8 +40,8 @@ class Shard:
         number, total = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= total:
             raise ValueError(
-                f"--shard must be I/N with I from 1 to N, such as --shard 2/4, or auto to read it "
-                f"from the variables of the CI service, not {text!r}."
+                f"must be I/N with I from 1 to N, such as 2/4, or auto to read both from the "
+                f"environment variables of the CI service, not {text!r}"
             )
         return cls(number, total)
 
@@ -64,7 +64,9 @@ class Shard:
         shards = {each: shard for each, shard in results.items() if shard}
         if not shards:
             names = ", ".join(map(str, results))
-            raise ValueError(f"--shard auto: none of these variables are set: {names}. {_ADVICE}")
+            raise ValueError(
+                f"--shard auto: none of these pairs of variables is set: {names}. {_ADVICE}"
+            )
         if len(set(shards.values())) > 1:
             listed = ", ".join(f"{shard} in {each}" for each, shard in shards.items())
             raise ValueError(

@@ -90,7 +90,7 @@ def _maximums(limits: Limits) -> list[tuple[int, str]]:
 
 
 def _processor_limit(limits: Limits, usable: int) -> tuple[int, str]:
-    why = f"the process may use {count(usable, 'processor')}"
+    why = f"the process may use {count(usable, 'CPU')}"
     share = limits.processor_share
     if share is None:
         return usable, why

@@ -698,7 +698,7 @@ def test_packaged_programs_run(start: Start, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_named_folder_without_programs_is_an_error(start: Start, folder: Path) -> None:
     """If bin_dir is the wrong folder, the wheel is not used instead."""
-    with pytest.raises(SchemaRunnerError, match="does not contain postgres, initdb, pg_ctl"):
+    with pytest.raises(SchemaRunnerError, match="does not contain postgres or initdb or pg_ctl"):
         start(bin_dir=folder)
 
 

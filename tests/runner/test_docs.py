@@ -91,7 +91,7 @@ def test_the_output_example_is_that_of_a_run(project: Project) -> None:
     project.run(*PARALLEL, "--clear-pools").passed()
 
     def lines(text: str) -> list[str]:
-        times = r"[0-9.]+(s$| m?s\b)|(?<= of )[\w ]+(?= ago )"
+        times = r"[0-9.]+(s$| m?s\b)|(?<= from )[\w ]+(?= ago )"
         return sorted(re.sub(times, "N", one) for one in text.splitlines())
 
     assert lines(result.output) == lines(shown)

@@ -166,7 +166,7 @@ def test_clones_are_kept_and_leased(cloned: Project) -> None:
         again = keep(cloned, *mode, MINE="1")
         assert found(cloned) == ([one, two] if mode else [one, one])
         assert f"reused, {len(mode) or 1} kept.\n" in again.stdout
-        assert "Using the database of a moment ago for alias 'default'..." in again.stderr
+        assert "Using the database from a moment ago for alias 'default'..." in again.stderr
         assert "Cloning" not in again.stderr
         assert again.stdout.count(why) == first.stdout.count(why) == 1
     # The last run finds no clone, and creates one without rows of the project's own database.

@@ -202,7 +202,7 @@ def test_schemas_are_leased_again(kept: Project, host: str) -> None:
     result, two = run(kept, 2, "-v", "2", START_METHOD="spawn")
     assert two == {number: three[number] for number in (1, 2)}
     shown = f"'{host}'" if host == kept.test_name else f"schemas in '{host}'"
-    using = f"Using the schemas of a moment ago for alias 'default' ({shown})..."
+    using = f"Using the schemas from a moment ago for alias 'default' ({shown})..."
     assert using in result.stderr
     assert "Cloning" not in result.stderr
     assert "Removed" not in result.stdout
@@ -349,7 +349,9 @@ def test_each_fingerprint_has_its_own_pool(kept: Project, place: str) -> None:
         assert "Removed" not in result.stdout
         # Pools of the same second may be compared in either order.
         said = (
-            rf"Building anew: (.*, )?{why}(, .*)?( changed)?\." if why else "Using the schemas of"
+            rf"Building anew: (.*, )?{why}(, .*)?( changed)?\."
+            if why
+            else "Using the schemas from"
         )
         assert re.search(said, result.stderr)
         assert "Using existing" not in result.stderr
@@ -678,7 +680,7 @@ def test_clone_databases_next_to_kept_ones(counted: Project, keeps: str) -> None
     assert repr(kept) in renamed.output
     assert count(counted) == 2
     counted.run(*isolated, KEEP).passed()
-    counted.run(*flags(2), KEEP).passed(f"Using the {keeps} of a moment ago")
+    counted.run(*flags(2), KEEP).passed(f"Using the {keeps} from a moment ago")
     assert count(counted) == 3
     counted.run(*isolated, "--clear-pools", "--noinput").passed()
     assert counted.databases() == [counted.name]

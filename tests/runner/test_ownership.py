@@ -36,7 +36,7 @@ def kept(project: Project) -> Iterator[Project]:
     drop_databases(project)
 
 
-UNMADE = "no run created it, and runs that keep schemas do not replace databases"
+UNMADE = "it is not marked by a run, and runs that keep schemas do not replace it"
 
 
 def test_databases_kept_by_stock_django_are_left_alone(kept: Project) -> None:
@@ -52,7 +52,7 @@ def test_databases_kept_by_stock_django_are_left_alone(kept: Project) -> None:
     line = f"Database {stock[0]!r} is left alone: {UNMADE}. "
     assert f"{line}If you do not need it, drop it: dropdb {stock[0]}" in result.stdout
     (made,) = set(kept.databases()) - {*stock}
-    again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using the schemas of ")
+    again = kept.run("--keepdb", *PARALLEL, stdin="no\n").passed("Using the schemas from ")
     assert "is left alone" not in again.stdout
     assert set(kept.databases()) == {*stock, made}
     # Clones get other names, too.
@@ -71,12 +71,12 @@ def test_objects_in_a_kept_database(kept: Project) -> None:
     making = "CREATE SCHEMA IF NOT EXISTS of_tests"
     kept.tests(f"class Making(TransactionTestCase):\n    def test_it(self): query({making!r})\n")
     kept.run("--keepdb").passed()
-    kept.run("--keepdb").passed("Using the schemas of ")
+    kept.run("--keepdb").passed("Using the schemas from ")
     kept.run("--clear-pools").passed()
     assert kept.databases() == []
     kept.run("--keepdb").passed()
     kept.query("CREATE TABLE precious (n int)")
-    kept.run("--keepdb").passed("Using the schemas of ")
+    kept.run("--keepdb").passed("Using the schemas from ")
     result = kept.run("--clear-pools").passed()
     assert "There are no pools to remove." in result.stdout
     why = "is left alone: it contains table public.precious, which no run created."

@@ -150,14 +150,17 @@ def test_invalid_shards_are_refused(suite: Project) -> None:
     """One line says what the option takes. Unit tests have all invalid values."""
     for text in ("4/3", ""):
         assert refused(suite, f"--shard={text}") == (
-            "manage.py test: error: argument --shard: --shard must be I/N with I from 1 to N, "
-            "such as --shard 2/4, or auto to read it from the variables of the CI service, "
-            f"not {text!r}."
+            "manage.py test: error: argument --shard: must be I/N with I from 1 to N, such as "
+            "2/4, or auto to read both from the environment variables of the CI service, "
+            f"not {text!r}"
         )
     # The message names the variables that were read, and an alternative.
     for flags in (["--shard", "auto"], ["--shard"]):
         line = refused(suite, *flags)
-        assert "--shard: --shard auto: none of these variables are set: CI_NODE_INDEX and" in line
+        assert (
+            "--shard: --shard auto: none of these pairs of variables is set: CI_NODE_INDEX and"
+            in line
+        )
         assert line.endswith("Pass the shard yourself, such as --shard 2/4.")
 
 

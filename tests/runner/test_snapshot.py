@@ -332,7 +332,7 @@ def test_files_that_cannot_be_written(counted: Project) -> None:
     no_file = "Warning: cannot write a snapshot of alias 'default' to "
     counted.write("taken", "a file")
     (line,) = warnings(run(counted, folder="taken/below"))
-    assert line.startswith(f"{no_file}taken/below: ")
+    assert line == f"{no_file}taken/below: Not a directory."
     assert (counted.folder / "taken").read_text() == "a file"
     run(counted)
     path = file(counted)

@@ -89,7 +89,7 @@ FLAGS = [
 
 OWN_LINES = re.compile(
     "((Built|Kept|Dropped) schema test_w|[0-9]+ workers[,.] |Set-up |Resets: |"
-    "[0-9]+ schemas? made, |Destroying test database for alias '[a-z]+' \\('CLONE'\\)).*\n"
+    "[0-9]+ schemas? created, |Destroying test database for alias '[a-z]+' \\('CLONE'\\)).*\n"
 )
 # Lines about the end of databases.
 ENDS = re.compile("(?m)^(?:Destroying test|Preserving|Dropped|Kept) .*$")
@@ -306,7 +306,7 @@ def test_keepdb_leaves_the_schemas_and_lists_them(project: Project) -> None:
     assert [*kept.values()] == ["kept"] * 4
     for name in kept:
         assert f"Kept schema {name} in database '{project.test_name}'." in result.stderr
-    project.run("--keepdb").passed("Using the schemas of a moment ago for alias 'default'...")
+    project.run("--keepdb").passed("Using the schemas from a moment ago for alias 'default'...")
     result = project.run("--clear-pools", "library.test_generated.WithoutDatabase").passed()
     assert "No pools removed: these tests use no database." in result.stdout
     assert worker_schemas(project) == kept

@@ -27,10 +27,10 @@ WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
 @pytest.mark.parametrize(
     ("changes", "workers", "why"),
     [
-        ({}, 4, "4 workers, because the process may use 4 processors."),
+        ({}, 4, "4 workers, because the process may use 4 CPUs."),
         # A second worker would share part of a processor with the first.
-        ({"processors": 2.9}, 2, "2 workers, because the process may use 2 processors."),
-        *[({"processors": quota}, 1, "1 processor") for quota in (1.5, 0.5, 0.01)],
+        ({"processors": 2.9}, 2, "2 workers, because the process may use 2 CPUs."),
+        *[({"processors": quota}, 1, "1 CPU") for quota in (1.5, 0.5, 0.01)],
         ({"connections": 3}, 3, "the server has connections left for at most 3"),
         ({"connections": 0}, 1, ""),
         ({"connections": None}, 4, ""),
@@ -49,11 +49,7 @@ WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
         ({**WAITING, "start": 2.0}, 2, ""),
         ({**WAITING, "start": 0.0}, 4, ""),
         # Waiting tests leave processors free: up to four workers for each processor.
-        (
-            {"processor_share": 0.5},
-            8,
-            "may use 4 processors, and tests spend 50% of their time waiting",
-        ),
+        ({"processor_share": 0.5}, 8, "use 4 CPUs, and tests spend 50% of their time waiting"),
         ({"processor_share": None}, 4, ""),
         # The next run has the times.
         ({"is_measured": False}, 4, "(estimated, because the history lacks most of these tests)"),
