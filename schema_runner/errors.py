@@ -23,11 +23,11 @@ class LeaseLostError(SchemaRunnerError):
 
 
 class WorkerError(Exception):
-    """The error of a test whose worker died or could not be set up."""
+    """A test or a run that failed because of its worker: a crash, a failed set-up, a debugger."""
 
 
 class TestTimeoutError(AssertionError):
-    """A test took longer than its time limit."""
+    """A test took longer than its timeout."""
 
     # Keeps pytest from collecting the class.
     __test__ = False

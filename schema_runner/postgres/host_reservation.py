@@ -247,8 +247,9 @@ class Reservation:
 
     def _log_removed(self, removed: list[str], *schemas: str) -> None:
         if removed:
-            leftovers = ", ".join([*(f"database {name}" for name in removed), *schemas])
-            self._request.log(f"Removed leftovers of an earlier run: {leftovers}.")
+            leftovers = [f"database {name}" for name in removed]
+            leftovers += [f"schema {name}" for name in schemas]
+            self._request.log(f"Removed leftovers of an earlier run: {', '.join(leftovers)}.")
 
 
 def _pools(found: list[MarkedDatabase]) -> dict[str, Marker]:

@@ -98,7 +98,7 @@ def test_an_unused_database_is_replaced(request_: HostRequest) -> None:
     assert existing_databases(request_) == [request_.name]
     assert not is_planted(request_, host.name)
     assert messages(request_) == [
-        f"Removed leftovers of an earlier run: database {request_.name}, {schema}.",
+        f"Removed leftovers of an earlier run: database {request_.name}, schema {schema}.",
         f"Removed leftovers of an earlier run: database {second_host.name}.",
     ]
     host.release(keep=False)

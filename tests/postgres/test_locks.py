@@ -199,7 +199,7 @@ def test_a_statement_of_a_dead_run_is_ended(server: Server, connection: Connecti
 
 @pytest.fixture
 def told() -> Iterator[list[str]]:
-    """The messages about locks that are waited for; the time limits are short."""
+    """The messages about waiting for locks, with short timeouts."""
     lines: list[str] = []
     before = locks.set_lock_wait(locks.LockWait(0.3, lines.append))
     yield lines
