@@ -40,7 +40,7 @@ help:
 	@echo "make test   run all checks and tests, as CI does"
 	@echo "make quick  run the fast tests on PostgreSQL 18"
 	@echo "make soak   run the soak tests: killed runs and workers, server failures, concurrent runs"
-	@echo "make bench  run the benchmarks against stock Django, and write docs/benchmarks.md"
+	@echo "make bench  run the benchmarks against stock Django and pytest-django"
 	@echo "make djangosuite  run a part of Django's own tests with stock Django's runner and this one"
 	@echo "make lint   check style and types"
 	@echo "make clean  remove .venv and .tox"

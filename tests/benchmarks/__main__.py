@@ -13,21 +13,20 @@ from .comparison import Comparison
 from .engine import compare_engines
 from .example import compare_workers
 from .order import compare_orders
-from .page import page, table
+from .page import page
 from .resets import compare_resets
 from .setups import SIZES, compare_set_ups
 from .start import compare_starts
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PARTS = ["engine", "order", "example", "setup", "reset", "start"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
-    parser.add_argument("--only", choices=PARTS, help="run this part only, and write no page")
+    parser.add_argument("--only", choices=PARTS, help="run this part only")
     parser.add_argument("--size", choices=SIZES, help="size of project for setup (default: all)")
-    parser.add_argument("--output", type=Path, help=f"page to write (default: {PAGE.name})")
+    parser.add_argument("--output", type=Path, help="file to write the table to")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="benchmarks-"))
     # The server may run as another user than this process.
@@ -38,11 +37,10 @@ def main() -> None:
     finally:
         embedded.stop(server)
         shutil.rmtree(folder)
-    print(f"\n{table(comparisons)}")
-    # A page with only some of the rows would replace a complete one.
-    is_whole = options.only is None and options.size is None
-    if output := options.output or (PAGE if is_whole else None):
-        output.write_text(page(comparisons, server, rounds=options.rounds))
+    text = page(comparisons, server, rounds=options.rounds)
+    print(f"\n{text}")
+    if options.output:
+        options.output.write_text(text)
 
 
 def _compare(

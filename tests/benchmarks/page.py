@@ -1,4 +1,4 @@
-"""The page docs/benchmarks.md."""
+"""The figures for docs/benchmarks.md, as Markdown."""
 
 import os
 import platform
@@ -12,21 +12,6 @@ from schema_runner import embedded
 from .comparison import Comparison
 
 _PAGE = """\
-# Benchmarks
-
-This page compares this runner with stock Django's `DiscoverRunner` ("stock") and with
-pytest-django. `make bench` measures again, and replaces the page.
-
-Each figure is a ratio, or a time in milliseconds on the machine named below. In each round, both
-sides of a ratio run in turn on the same machine and server. The table shows the median of all
-rounds, and their range. A ratio below 1 against stock or pytest-django means that this runner
-takes less time. For the example project, a ratio above 1 means that two workers take less time
-than one process. Targets are the project's own. The modules in `tests/benchmarks` describe each
-measurement.
-
-Default settings are those of a server as `initdb` creates it. Test settings are those of
-`schema_runner.embedded`: among other things, the server does not wait for the disk.
-
 {table}
 
 - Machine: {machine}; load average {load} at the end.
