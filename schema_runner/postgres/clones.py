@@ -166,7 +166,7 @@ class CloneSource(NamedTuple):
     @contextmanager
     def build_lock(self) -> Iterator[bool]:
         """Hold the lock that other workers wait for; yield whether the caller must build."""
-        lock = locks.key(f"spare of run {self.run}")
+        lock = locks.key(f"clone source of run {self.run}")
         with (
             self.server.maintenance() as maintenance,
             locks.hold(maintenance, lock, while_active=True),

@@ -154,7 +154,7 @@ class Template(NamedTuple):
         """
         if self.is_verified:
             return
-        with locks.hold(connection, locks.key(f"proof of {self.name}")):
+        with locks.hold(connection, locks.key(f"verification of {self.name}")):
             row = connection.execute(
                 sql.SQL("SELECT is_proved FROM {}").format(self._table)
             ).fetchone()
