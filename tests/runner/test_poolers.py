@@ -51,7 +51,7 @@ class Pooler:
         self._project = project
         self._process: subprocess.Popen[bytes] | None = None
         self._account = server_account()
-        self._account.own(folder)
+        self._account.chown(folder)
 
     def start(self, *settings: str, mode: str = "session") -> None:
         """Start it, and configure the project to use it."""
@@ -61,7 +61,7 @@ class Pooler:
         (self._folder / "config").write_text(config)
         (self._folder / "users").write_text(f'"{params["user"]}" ""\n')
         how: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        if self._account.is_foreign:  # pgbouncer refuses to run as root.
+        if self._account.is_other_user:  # pgbouncer refuses to run as root.
             how |= {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
         self._process = subprocess.Popen([self._program, self._folder / "config"], **how)
         wait_for((self._folder / f".s.PGSQL.{params['port']}").exists, "pgbouncer to listen")
