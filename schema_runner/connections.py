@@ -87,7 +87,7 @@ def prepare_for(test_class: type, *, own_database: bool) -> None:
 
     With `own_database`, the class gets a database of its own.
     """
-    creations = list(_resetting_creations())
+    creations = list(_worker_creations())
     if creations:
         from .search_path_restore import restore_before_class
 
@@ -102,23 +102,22 @@ def changes_outside() -> tuple[str, ...]:
     Tests or other sessions have changed them.
     """
     names: set[str] = set()
-    for creation in _resetting_creations():
-        if hasattr(creation, "changes_outside"):
-            names |= creation.changes_outside()
+    for creation in _worker_creations():
+        if creation.project_watch:
+            names |= creation.project_watch.changes_outside()
     return tuple(sorted(names))
 
 
 def reset_totals() -> tuple[int, float]:
     """Return the number of resets in this process, and their total time in seconds."""
-    creations = list(_resetting_creations())
-    total_time = sum(creation.reset_time for creation in creations)
-    return sum(creation.reset_count for creation in creations), total_time
+    resets = [creation.worker_database.resets for creation in _worker_creations()]
+    return sum(each.count for each in resets), sum(each.seconds for each in resets)
 
 
-def _resetting_creations() -> Iterator[Any]:
-    """Yield the creation instances that are a `ResettingCreation`, without importing it."""
+def _worker_creations() -> Iterator[Any]:
+    """Yield the creation instances that are a `WorkerCreation`, without importing it."""
     for connection in connections.all(initialized_only=True):
-        if hasattr(connection.creation, "reset_count"):
+        if hasattr(type(connection.creation), "worker_database"):
             yield connection.creation
 
 

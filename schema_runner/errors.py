@@ -1,6 +1,7 @@
 """Exceptions, and functions that format parts of messages."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 
 class SchemaRunnerError(Exception):
@@ -31,6 +32,33 @@ class TestTimeoutError(AssertionError):
 
     # Keeps pytest from collecting the class.
     __test__ = False
+
+
+class Advice(NamedTuple):
+    """What messages tell users to type. The defaults are the options of `manage.py test`."""
+
+    keep: str = "--keepdb"
+    workers: str = "--parallel"
+    clear_pools: str = "--clear-pools"
+    isolation_database: str = "--isolation database"
+    host_test: str = "--host-database test"
+    host_current: str = "--host-database current"
+
+
+MANAGE_PY = Advice()
+_advice = MANAGE_PY
+
+
+def advice() -> Advice:
+    """Return the advice of the front end that this process runs."""
+    return _advice
+
+
+def set_advice(new: Advice) -> Advice:
+    """Set what `advice` returns; return its former value."""
+    global _advice
+    before, _advice = _advice, new
+    return before
 
 
 def listing(names: Sequence[str], maximum: int = 3) -> str:

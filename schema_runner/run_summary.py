@@ -25,9 +25,10 @@ from .suite import SuiteOutcome
 from .workers.output import LineTracker
 
 if TYPE_CHECKING:
-    from .database.test_database import TestDatabases
+    from .database.context import ProjectComparison
     from .reporting.summary import ProjectChangesReport
     from .scheduling.history import HistoryFolder
+    from .session import Session
     from .workers.sigterm import RunSignals
 
     Base = DiscoverRunner
@@ -41,7 +42,7 @@ class RunSummaryMixin(Base):
     _options: Options
     _command: RerunCommand
     # None if no databases are set up.
-    _databases: "TestDatabases | None" = None
+    _session: "Session | None" = None
     _history_folder: "HistoryFolder | None"
     _signals: "RunSignals"
     _settings: Settings
@@ -136,21 +137,20 @@ class RunSummaryMixin(Base):
         self._not_run = tests_not_run(
             self._sizes, result, is_interrupted=self._signals.is_interrupted
         )
-        if self._databases and not result.wasSuccessful():
+        if self._session and not result.wasSuccessful():
             from .reporting.hints import hint_lines
 
-            self._hint_lines = list(hint_lines(result, self._databases.usage, self._settings))
+            self._hint_lines = list(hint_lines(result, self._session.usage, self._settings))
         if self._options.fail_on_flaky:
             failures += len(self._outcome.flaky)
         return failures + self._project_changes.number if self._project_changes else failures
 
-    def _observe_project_changes(self) -> "ProjectChangesReport":
+    def _observe_project_changes(self, comparisons: "list[ProjectComparison]") -> None:
         """Add an observer of changes in the project's own database."""
         from .reporting.summary import ProjectChangesReport
 
-        self._project_changes = ProjectChangesReport()
+        self._project_changes = ProjectChangesReport(comparisons)
         self.observers.append(self._project_changes)
-        return self._project_changes
 
     def _report_project_changes(self) -> None:
         """Print the changes, also after an interrupted run and with -v 0."""
@@ -182,7 +182,7 @@ class RunSummaryMixin(Base):
             set_up=self._times["set_up"],
             tear_down=self._times["tear_down"],
             tally=self._tally,
-            usage=self._databases.usage if self._databases else Usage(),
+            usage=self._session.usage if self._session else Usage(),
             outcome=self._outcome,
             fails_on_flaky=self._options.fail_on_flaky,
             tests=tests,
@@ -197,5 +197,5 @@ class RunSummaryMixin(Base):
             self._command.with_tests(one.tests, labels=labels, options=one.options)
             for one in verdicts
         ]
-        is_shared = self._databases is not None and self._databases.usage.is_shared
+        is_shared = self._session is not None and self._session.usage.is_shared
         return verdict_lines(verdicts, commands, is_shared=is_shared)

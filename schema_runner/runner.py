@@ -5,7 +5,6 @@ import unittest
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Collection
-from contextlib import ExitStack
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from . import decorators
-from .connections import disconnect, refuse_unsafe_mirrors
 from .errors import NO_LIBPQ, SchemaRunnerError, lacks_libpq
 from .options import Options, add_options
 from .reporting.rerun_command import RerunCommand
@@ -24,7 +22,6 @@ from .run_summary import RunSummaryMixin
 from .settings import Settings
 from .suite import SchemaParallelTestSuite
 from .suite_selection import SuiteSelectionMixin
-from .workers.current import set_up_worker
 from .workers.lease_check import NoLeases
 from .workers.sigterm import RunSignals
 
@@ -139,12 +136,11 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         return tests
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        self._installed, aliases = ExitStack(), kwargs.get("aliases")
+        aliases = kwargs.get("aliases")
         uses_databases = aliases is None or bool(aliases)
         try:
             if uses_databases:
-                refuse_unsafe_mirrors(aliases)
-                self._install()
+                self._begin_session(aliases)
             if self._options.clear_pools:
                 self._clear_pools(aliases)
             with self._timed("set_up"):
@@ -161,39 +157,29 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             raise
         if self.parallel <= 1:
             try:
-                if self._databases is not None:
-                    from .search_path import programs
-
-                    programs.export()
-                set_up_worker(self._settings)
+                if self._session is not None:
+                    self._session.ready()
             except BaseException:
                 self.teardown_databases(old_config)
                 raise
         return old_config
 
-    def _install(self) -> None:
-        from .database.patching import migrations_disabled, patch_backends
-        from .database.test_database import TestDatabases
-        from .postgres import locks
+    def _begin_session(self, aliases: Collection[str] | None) -> None:
+        from .database.context import RunContext
+        from .session import Session
 
-        test_databases = TestDatabases(
-            workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log
-        )
-        self._databases = test_databases
-        project_changes = {}
-        if self._settings.host_database == "current":
-            project_changes["comparisons"] = self._observe_project_changes().comparisons
-        self._installed = patch_backends(
-            test_databases=test_databases,
-            runner_settings=self._settings,
+        context = RunContext(
+            self._settings,
+            self.log,
+            workers=max(self.parallel, 1),
+            keeps=self.keepdb,
             has_own_databases=self._has_own_databases,
-            **project_changes,
+            runs_migrations=not self.no_migrations,
         )
-        lock_wait = locks.LockWait(self._settings.lock_timeout, self.log)
-        self._installed.callback(locks.set_lock_wait, locks.set_lock_wait(lock_wait))
-        self._installed.callback(test_databases.close)
-        if self.no_migrations:
-            self._installed.enter_context(migrations_disabled())
+        self._session = Session(context)
+        if self._settings.is_current:
+            self._observe_project_changes(self._session.project_changes)
+        self._session.begin(aliases)
 
     def run_checks(self, databases: Any) -> None:
         from .checks import replace_checks
@@ -210,12 +196,13 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         yield from history_problems(self._settings, self._history_folder, option)
 
     def _clear_pools(self, aliases: Collection[str] | None) -> None:
-        from .database.teardown import clear_pools
-
-        self.log(clear_pools(aliases))
+        if self._session is None:
+            self.log("No pools removed: these tests use no database.")
+        else:
+            self.log(self._session.clear_pools(aliases))
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
-        lease_check = self._databases.watch() if self._databases else NoLeases()
+        lease_check = self._session.watch() if self._session else NoLeases()
         if not self._has_workers and isinstance(suite, unittest.TestSuite):
             from .workers.serial_results import serial_suite
 
@@ -243,8 +230,8 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 self._report_project_changes()
 
     def _clean_up(self) -> None:
-        with self._installed:
-            disconnect()
+        if self._session is not None:
+            self._session.end()
 
 
 class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):

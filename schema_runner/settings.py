@@ -75,6 +75,16 @@ class Settings(NamedTuple):
     history_dir: str | None = ".schema_runner"
     lock_timeout: float = 60.0
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the schemas are created in the project's own database."""
+        return self.host_database == "current"
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether workers get stock Django's databases instead of schemas."""
+        return self.isolation == "database"
+
     @classmethod
     def read(cls, **options: str | float | None) -> Self:
         """Read the setting. Command-line options that are not None override it.

@@ -1,269 +1,275 @@
-"""Names of test databases, and the choice between copies, builds and clone databases."""
+"""The first build of an alias: create the schema of this process, and what others copy."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.db import router
-from psycopg import sql
 
-from ..errors import listing
+from ..connections import is_project_database
+from ..errors import SchemaRunnerError, advice, listing
 from ..postgres import names
-from ..settings import Settings
-from .extensions import Execute, text_of
-from .location import LocationMixin
+from ..postgres.host import PUBLIC
+from ..postgres.host_request import HostRequest
+from ..postgres.server import Connection
+from .migrator import Migrator
+from .test_database import TestDatabase
 
 if TYPE_CHECKING:
-    from django.db.backends.postgresql.creation import DatabaseCreation as Base
-
-    from ..postgres.host_request import Log
     from ..postgres.pg_dump import DumpError, PgDump
-    from .write_guard import WriteGuard
-else:
-    Base = object
+    from ..postgres.pool import PoolCriteria
 
 
-class NamesMixin(LocationMixin, Base):
-    """The part of `SchemaCreation` that names databases in Django's hooks."""
+class Build:
+    """Builds the schema of this process, and what other workers copy.
 
-    runner_settings: ClassVar[Settings] = Settings()
-
-    @property
-    def _is_stock(self) -> bool:
-        """Whether `--isolation database` selects stock Django's databases."""
-        return self.runner_settings.isolation == "database"
-
-    @property
-    def _is_current(self) -> bool:
-        """Whether `--host-database current` selects the project's own database."""
-        return self.runner_settings.host_database == "current"
-
-    def test_db_signature(self) -> tuple[Any, ...]:
-        # Aliases that would have separate test databases under stock Django get separate schemas.
-        *server, name = super().test_db_signature()
-        return (*server, super()._get_test_db_name() if self._is_current else name)  # type: ignore[misc]
-
-    def _get_test_db_name(self) -> str:
-        # Once NAME in settings_dict is that of the host database, Django would prefix it again.
-        if self.test_databases and (host := self.test_databases.host_name(self._alias)):
-            return host
-        if self._is_current:
-            return str(self.connection.settings_dict["NAME"]) or self._current_database()
-        name = str(super()._get_test_db_name())  # type: ignore[misc]
-        return name if self._is_stock else names.database_name(name)
-
-    def _current_database(self) -> str:
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.current_database()")
-            (name,) = cursor.fetchone()
-        return str(name)
-
-    def _execute_create_test_db(self, cursor: Any, parameters: Any, keepdb: bool = False) -> None:
-        name = self._get_test_db_name()
-        if not self._is_stock and parameters["dbname"] == self.connection.ops.quote_name(name):
-            # Django calls `_quote_name` for clones only. The caller's DROP DATABASE uses the same
-            # `parameters`.
-            parameters["dbname"] = self._quote_name(name)
-        super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
-
-    def _quote_name(self, name: str) -> str:
-        if self._is_stock:
-            return str(super()._quote_name(name))  # type: ignore[misc]
-        return sql.Identifier(name).as_string()
-
-
-_APPLIED = 'INSERT INTO "django_migrations"'
-# An object as pg_identify_object describes it: its type, and its name as group 1.
-_OBJECT = (
-    r"(?:[a-z]+[ -])*(?:schema|table|view|index|sequence|function|procedure|trigger|type|domain"
-    r"|publication|server|wrapper|language|rule|policy|constraint|collation|aggregate)"
-    r' (?:(?:"[^"]+"|[\w$]+)\.)*("[^"]+"|[\w$]+)'
-)
-
-
-class MigrationOrigins:
-    """Execute wrapper that records which migration executed which statements.
-
-    A migration ends when Django inserts its row into `django_migrations`.
+    If schemas cannot isolate the workers of this alias, workers get clone databases.
     """
 
-    def __init__(self) -> None:
-        self._migrations: list[tuple[str, list[str]]] = []
-        self._pending: list[str] = []
-
-    def __call__(
-        self, execute: Execute, statement: Any, params: Any, many: bool, context: Any
-    ) -> Any:
-        if isinstance(statement, str) and statement.startswith(_APPLIED):
-            self._migrations.append((".".join(params[:2]), self._pending))
-            self._pending = []
-        elif text := text_of(statement):
-            self._pending.append(text)
-        return execute(statement, params, many, context)
-
-    def listing(self, objects: Sequence[str]) -> str:
-        """List objects, the first three with the migration that created them, if known."""
-        shown = [self._with_migration(name) for name in objects[:3]]
-        return listing([*shown, *objects[3:]])
-
-    def _with_migration(self, description: str) -> str:
-        match = re.match(_OBJECT, description)
-        name = re.escape(match[1].strip('"') if match else description)
-        mention = re.compile(rf"(?<![\w$]){name}(?![\w$])")
-        for migration, texts in self._migrations:
-            if any(mention.search(" ".join(text.split())) for text in texts):
-                return f"{description} (migration {migration})"
-        return description
-
-
-class BuildMixin(NamesMixin):
-    """The part of `SchemaCreation` that decides between copies, builds and clone databases."""
-
-    # Whether the run has classes that need their own database.
-    has_own_databases: ClassVar[bool] = False
-    # Recorded during the first build.
-    _origins: "MigrationOrigins | None" = None
+    def __init__(self, database: TestDatabase, migrator: Migrator) -> None:
+        self.database = database
+        self.migrator = migrator
+        self._context, self._settings = database.context, database.context.settings
+        self._connection, self._log = database.connection, database.context.log
 
     @property
-    def _wants_template(self) -> bool:
-        if self.runner_settings.strategy != "template":
-            return False
-        has_others = self._databases.workers > 1 or self._serves_other_runs
-        return has_others or (self.has_own_databases and not self._is_current)
+    def _alias(self) -> str:
+        return self.database.alias
+
+    def request(
+        self, wanted_for: "Callable[[Connection], PoolCriteria | None] | None" = None
+    ) -> HostRequest:
+        """Return the request for a host database.
+
+        `wanted_for`: returns the pools that the run can use.
+        """
+        connection, context, name = self._connection, self._context, self.database.name
+        # Django removes "service" from OPTIONS for good when it connects to create a database.
+        server = connection.server(() if self._settings.is_current else ("service",))
+        return HostRequest(
+            server=server,
+            name=name,
+            is_projects_own=is_project_database(context.project_databases, server, name),
+            workers=context.workers,
+            oldest_version=_version(connection.wrapper.features.minimum_database_version),
+            log=self._log,
+            wanted_for=wanted_for,
+            pg_dump=self._settings.pg_dump,
+            keeps_existing=context.keeps,
+        )
+
+    def begin(self) -> None:
+        """Begin a build, in a new schema or in `public`, and switch connections to it."""
+        database = self.database
+        schema = database.host.begin_build(database.number)
+        if schema is not None:
+            # Recorded now, so that tear-down also drops the schema of a failed build.
+            database.schemas[database.number] = schema
+        database.switch_to(None if schema is None else database.number, is_built=False)
+        self._connection.verify_search_path()
+
+    def finish(self) -> None:
+        """Turn the tables of the build into the schema of this process."""
+        database = self.database
+        schema = database.host.finish_build(database.number)
+        database.add_schema(schema)
+        if (pg_dump := self.pg_dump) is not None:
+            # It runs in the background.
+            database.host.start_dump(schema, pg_dump)
+        self.isolate_advisory_locks(schema)
+        database.switch_to(database.number)
+        self._connection.verify_search_path()
+
+    def plan_without_template(self) -> None:
+        """If there is no template, plan that each worker runs the migrations."""
+        if self.pg_dump is None:
+            # Workers load the reference data in their own builds.
+            self._plan_builds(self.pg_dump_error)
+
+    def isolate_advisory_locks(self, schema: str) -> None:
+        if not (self.database.is_shared and self._settings.isolate_advisory_locks):
+            return
+        if collisions := self.database.host.add_shims(schema):
+            self._log(
+                f"Workers of alias '{self._alias}' share advisory locks, because the project uses "
+                f"names of PostgreSQL's catalog: {listing(collisions)}."
+            )
+
+    def add_template(self, extra: Mapping[str, Any], since: int | None) -> None:
+        """Create the template with the `extra` facts, if it is needed and can be copied.
+
+        `since` is the transaction after which reference data was loaded, or None.
+        """
+        from ..postgres.structure_script import CopyError
+
+        database = self.database
+        if self.pg_dump is not None:
+            try:
+                schema = database.schemas[database.number]
+                database.host.create_template(schema, extra, since)
+                database.plan()
+            except CopyError as error:
+                self._do_without_template(error.reasons)
+
+    def _do_without_template(self, reasons: Sequence[str]) -> None:
+        is_alone = self._context.workers == 1
+        if is_alone and not self._context.serves_other_runs:
+            return
+        reason = f"a schema cannot be copied: {self.migrator.list_with_migrations(reasons)}"
+        if is_alone:
+            self._log(f"Alias '{self._alias}' keeps nothing for other runs, because {reason}.")
+        elif self._settings.is_current:
+            self._plan_builds(reason)
+        else:
+            self._plan_databases(reason, reasons)
+
+    def add_reference(self, since: int | None) -> None:
+        """Store copies of reference data for resets, unless there is a template."""
+        if self.migrator.needs_copies(since):
+            schema = self.database.schemas.get(self.database.number, PUBLIC)
+            self.database.host.create_reference(schema, since)
 
     @property
-    def _serves_other_runs(self) -> bool:
-        """Whether this run keeps its schemas or a snapshot for other runs."""
-        return self._databases.keeps or self.runner_settings.snapshot_dir is not None
+    def pg_dump(self) -> "PgDump | None":
+        """The pg_dump for the template; None if no template is needed, or there is no pg_dump."""
+        found = self._found_pg_dump
+        return None if isinstance(found, Exception) else found
+
+    @property
+    def pg_dump_error(self) -> "DumpError | None":
+        found = self._found_pg_dump
+        return found if isinstance(found, Exception) else None
 
     @cached_property
-    def _pg_dump(self) -> "PgDump | DumpError | None":
-        """The pg_dump to use, or the error if there is none; None if no template is needed."""
+    def _found_pg_dump(self) -> "PgDump | DumpError | None":
         if not self._wants_template:
             return None
         from ..postgres.pg_dump import DumpError, PgDump
 
-        version = self._databases.host(self._alias).connection.info.server_version
+        version = self.database.host.connection.info.server_version
         try:
-            return PgDump.find(version, self.runner_settings.pg_dump)
+            return PgDump.find(version, self._settings.pg_dump)
         except DumpError as error:
             return error
 
-    def _clone_reason(self, dropped: list[str]) -> str | None:
+    @property
+    def _wants_template(self) -> bool:
+        context, settings = self._context, self._settings
+        if settings.strategy != "template":
+            return False
+        has_others = context.workers > 1 or context.serves_other_runs
+        return has_others or (context.has_own_databases and not settings.is_current)
+
+    def refuse_backend_path(self) -> None:
+        """Raise SchemaRunnerError if the backend sets the search_path itself."""
+        if self.sets_backend_path():
+            raise SchemaRunnerError(
+                f"Alias '{self._alias}' cannot use schemas, because {self._backend_reason}. "
+                f"Use {advice().host_test}, where workers get clone databases."
+            )
+
+    def sets_backend_path(self) -> bool:
+        """Whether the backend sets the search_path itself; afterwards, use the host database."""
+        if self._connection.engine.startswith("django."):
+            return False  # Checking takes a connection.
+        host = self.database.host
+        self._connection.detect_path(host.name, host.lease.run)
+        self.database.switch_to(None)
+        return self._connection.backend_sets_path
+
+    @property
+    def _backend_reason(self) -> str:
+        return f"the database backend {self._connection.engine} sets the search_path itself"
+
+    def clone_reason(self, dropped: list[str]) -> str | None:
         """Return why workers need clones, with the remedy, or None if they can use schemas.
 
         `dropped` lists the statements of the build that drop extensions.
         """
-        if self._is_current:
+        if self._settings.is_current:
             return None
-        if self._check_backend_sets_path():
+        if self.sets_backend_path():
             return f"{self._backend_reason}. The tests run as with stock Django."
-        if (current := self._current_schema()) != "public":
+        if (current := self._connection.current_schema()) != PUBLIC:
             return (
                 f"{current} comes first on the project's own search_path. To use schemas, leave "
                 f"the search_path to the runner."
             )
         if obstacles := dropped + self._obstacles():
             return (
-                f"schemas cannot isolate {self._list_with_migrations(obstacles)}. To use schemas, "
-                f"remove that from migrations and from TEST['TEMPLATE']."
+                f"schemas cannot isolate {self.migrator.list_with_migrations(obstacles)}. To use "
+                f"schemas, remove that from migrations and from TEST['TEMPLATE']."
             )
-        return f"{self._pg_dump}." if isinstance(self._pg_dump, Exception) else None
-
-    def _list_with_migrations(self, objects: Sequence[str]) -> str:
-        return self._origins.listing(objects) if self._origins else listing(objects)
+        return f"{self.pg_dump_error}." if self.pg_dump_error else None
 
     def _obstacles(self) -> list[str]:
         """List the objects of the first build that a worker schema cannot hold."""
         tables = [f"table {table} of a model" for table in _tables_in_public(self._alias)]
-        return tables + self._databases.obstacles(self._alias)
+        return tables + self.database.test_host.obstacles()
 
-    def _isolate_advisory_locks(self, schema: str) -> None:
-        test_databases, alias = self._databases, self._alias
-        if test_databases.is_shared(alias) and self.runner_settings.isolate_advisory_locks:
-            collisions = test_databases.host(alias).add_shims(schema)
-            if collisions:
-                test_databases.log(
-                    f"Workers of alias '{alias}' share advisory locks, because the project uses "
-                    f"names of PostgreSQL's catalog: {listing(collisions)}."
-                )
+    def use_clones(self, reason: str) -> None:
+        """Give each worker a clone of the host database, as stock Django does."""
+        self._log(reason)
+        self._connection.wrapper.close()
+        self.database.is_cloned = True
+        self.database.switch_to(self.database.number)
 
-    def _plan_copies(self, extra: Mapping[str, Any], since: int | None) -> None:
-        from ..postgres.structure_script import CopyError
+    def prepare_clones(self, extra: Mapping[str, Any]) -> None:
+        """Let this run and later ones clone the host database, which keeps the `extra` facts."""
+        self.database.switch_to(None)
+        self.database.test_host.prepare_clones(extra)
+        self.use_kept_clone()
 
-        test_databases, alias = self._databases, self._alias
-        try:
-            test_databases.add_template(alias, extra, since)
-        except CopyError as error:
-            if test_databases.workers == 1 and not self._serves_other_runs:
-                return
-            reason = f"a schema cannot be copied: {self._list_with_migrations(error.reasons)}"
-            if test_databases.workers == 1:
-                test_databases.log(
-                    f"Alias '{alias}' keeps nothing for other runs, because {reason}."
-                )
-            elif self._is_current:
-                self._plan_builds(reason)
-            else:
-                self._plan_databases(reason, error.reasons)
+    def use_kept_clone(self) -> None:
+        """Without other workers, use a clone if the host database is kept."""
+        if self._context.workers == 1 and self.database.is_kept_for_clones:
+            self.database.clone(self.database.number, verbosity=0)
 
     def _plan_builds(self, reason: object) -> None:
-        if self._databases.workers == 1:
+        if self._context.workers == 1:
             return
         if reason:
             self._log(
                 f"Every worker of alias '{self._alias}' runs the migrations, because {reason}."
             )
         if reasons := self._reasons_for_clones():
-            self._plan_databases(
-                f"migrations cannot build a second schema: {listing(reasons)}",
-                reasons,
-            )
+            listed = listing(reasons)
+            self._plan_databases(f"migrations cannot build a second schema: {listed}", reasons)
         else:
-            self._databases.plan(self._alias)
+            self.database.plan()
 
     def _plan_databases(self, reason: str, reasons: Sequence[str]) -> None:
-        self._log(self._databases_message(reason))
-        self._databases.plan(self._alias, reasons=tuple(reasons))
-
-    def _clones_message(self, reason: str) -> str:
-        return f"Alias '{self._alias}' uses clone databases, because {reason}"
-
-    def _databases_message(self, reason: str) -> str:
-        return (
-            f"All workers but the first use clone databases for alias '{self._alias}', because "
-            f"{reason}. Fix that, or use --isolation database."
-        )
+        self._log(databases_message(self._alias, reason))
+        self.database.plan(reasons=tuple(reasons))
 
     def _reasons_for_clones(self) -> list[str]:
         """List the statements of migrations that prevent a build in a second schema.
 
         Leave out those that affect the whole database: `_obstacles` has found their objects.
         """
-        if self._is_current or not self._has_migrations:
+        if self._settings.is_current or not self.migrator.has_migrations:
             return []
         from ..migration_lint.lint import lint_migrations
         from ..migration_lint.sql import Kind
 
-        trusted = self.runner_settings.trusted_migrations
         return [
             str(finding)
             for finding in lint_migrations()
-            if finding.migration not in trusted and finding.kind is not Kind.DATABASE
+            if finding.migration not in self._settings.trusted_migrations
+            and finding.kind is not Kind.DATABASE
         ]
 
-    def _guard_of_migrations(self, log: "Log") -> "WriteGuard":
-        from .write_guard import WriteGuard
 
-        if not self._has_migrations:
-            return WriteGuard()
-        return WriteGuard.for_migrations(self.runner_settings.trusted_migrations, log)
+def clones_message(alias: str, reason: str) -> str:
+    return f"Alias '{alias}' uses clone databases, because {reason}"
 
-    @property
-    def _has_migrations(self) -> bool:
-        return self.connection.settings_dict["TEST"]["MIGRATE"] is not False
+
+def databases_message(alias: str, reason: str) -> str:
+    return (
+        f"All workers but the first use clone databases for alias '{alias}', because {reason}. "
+        f"Fix that, or use {advice().isolation_database}."
+    )
 
 
 def _tables_in_public(alias: str) -> list[str]:
@@ -274,3 +280,9 @@ def _tables_in_public(alias: str) -> list[str]:
         for model in router.get_migratable_models(app, alias, include_auto_created=True)
     }
     return sorted(table for table in tables if names.is_in_public(table))
+
+
+def _version(version: tuple[int, ...] | None) -> int:
+    """Convert Django's (14,) or (14, 2) to libpq's server version number, such as 140002."""
+    major, minor = (*(version or ()), 0, 0)[:2]
+    return major * 10000 + minor

@@ -1,40 +1,86 @@
-"""Django's database creation hooks, implemented with schemas in one host database."""
+"""Django's database creation hooks, which hand over to the parts of this package."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import os
+from collections import Counter
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import django
+from django.conf import settings as django_settings
+from psycopg import sql
 
-from ..connections import is_project_database, server_of
-from ..postgres.server import Connection, Server
-from ..search_path import Location, Locations, programs
-from . import extensions
-from .build import MigrationOrigins
-from .location import revert_to_stock
-from .teardown import TearDownMixin
+from ..alias_connection import AliasConnection
+from ..connections import disconnect
+from ..postgres import names
+from ..search_path import programs
+from .build import Build
+from .context import RunContext
+from .first_schema import FirstSchema
+from .migrator import Migrator
+from .own_database import OwnDatabase
+from .stock_databases import StockDatabases, revert_to_stock
+from .test_database import TestDatabase
+from .worker_database import WorkerDatabase
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
-    from ..postgres.host_request import HostRequest
-    from .write_guard import WriteGuard
+    from .project_watch import ProjectWatch
 else:
     Base = object
 
 
-class SchemaCreation(TearDownMixin, Base):
-    """Mixin for a backend's creation class; `patch_backends` sets the class attributes.
+class SchemaCreation(Base):
+    """Mixin for a backend's creation class: the hooks of the process that runs the suite.
 
     Django's `setup_databases` calls `create_test_db` once and `clone_test_db` for each
     worker, and its `teardown_databases` calls `destroy_test_db` for each worker and once
-    more, in all versions from 5.2 to 6.1.
+    more, in all versions from 5.2 to 6.1. `patch_backends` sets the class attributes.
+
+    `context`: what the test databases of the run have in common.
+    `databases`: the open test databases of the run, by alias.
     """
 
-    # The servers of the project's own databases.
-    project_databases: ClassVar[Sequence[Server]]
+    context: ClassVar[RunContext]
+    databases: ClassVar[dict[str, TestDatabase]]
 
-    _guard: "WriteGuard"
+    @cached_property
+    def _stock(self) -> Any:
+        """Django's own hooks of this object."""
+        return super()
+
+    @cached_property
+    def alias_connection(self) -> AliasConnection:
+        return AliasConnection(self.connection)
+
+    @cached_property
+    def _migrator(self) -> Migrator:
+        return Migrator(self._stock, self.alias_connection, self.context.settings)
+
+    @cached_property
+    def _stock_databases(self) -> StockDatabases:
+        return StockDatabases(self.alias_connection, self._migrator, self._stock)
+
+    @property
+    def _alias(self) -> str:
+        return str(self.connection.alias)
+
+    @property
+    def test_database(self) -> TestDatabase:
+        """The test database of the alias: the open one, which all threads share, or a new one."""
+        if self._alias in self.databases:
+            return self.databases[self._alias]
+        return TestDatabase(self.context, self.alias_connection, self._stock)
+
+    @property
+    def may_have_workers(self) -> bool:
+        """Whether this process set up the databases, rather than inheriting them as a worker."""
+        return self.context.process == os.getpid()
+
+    def test_db_signature(self) -> tuple[Any, ...]:
+        # Aliases that would have separate test databases under stock Django get separate schemas.
+        *server, name = super().test_db_signature()
+        is_current = self.context.settings.is_current
+        return (*server, self._stock._get_test_db_name() if is_current else name)
 
     def create_test_db(
         self, verbosity: int = 1, autoclobber: bool = False, *args: Any, **kwargs: Any
@@ -42,242 +88,212 @@ class SchemaCreation(TearDownMixin, Base):
         if programs.is_testing:
             revert_to_stock(self)
             return str(self.create_test_db(verbosity, autoclobber, *args, **kwargs))
-        if self.runner_settings.fixtures:
+        settings, database = self.context.settings, self.test_database
+        if settings.fixtures:
             from ..fixtures import refuse_missing_fixtures
 
-            refuse_missing_fixtures(self.runner_settings, alias=self._alias)
-        if self._is_stock:
-            from ..postgres.removal import rename_kept_database
-
-            rename_kept_database(self._request())
-            name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
-            self._assign_locations({1: Location(name)}, 1, run=None)
-            self._load_reference()
-            return name
-        self._open_host()
-        serialize = bool(kwargs.get("serialize"))
-        ready = self._use_kept(verbosity, serialize=serialize) or self._use_snapshot(
-            verbosity, autoclobber, serialize=serialize
-        )
-        name = ready or self._run_first_build(verbosity, autoclobber, *args, **kwargs)
-        self._databases.release_build_lock(self._alias)
-        return name
-
-    def _run_first_build(
-        self, verbosity: int, autoclobber: bool, *args: Any, **kwargs: Any
-    ) -> str:
-        """Build worker 1's schema, and the template that other workers copy."""
-        dropped: list[str] = []
+            refuse_missing_fixtures(settings, alias=self._alias)
+        build = Build(database, self._migrator)
+        if settings.is_stock:
+            create = partial(super().create_test_db, verbosity, autoclobber, *args, **kwargs)
+            return self._stock_databases.create(create, build.request())
         # With keepdb, stock Django would log that it uses an existing database.
         kwargs.pop("keepdb", None)
-        with self._recording() as recording:
-            with self._watch_build(dropped):
-                name: str = super().create_test_db(verbosity, autoclobber, *args, **kwargs)
-            reason = self._clone_reason(dropped)
-            if reason:
-                self._fall_back_to_clones(reason)
-            else:
-                self._finish_build()
-                if verbosity >= 2:
-                    self.log(f"Built schema {self._current_schema()} for alias '{self._alias}'.")
-                if isinstance(self._pg_dump, Exception | None):
-                    # Workers load the reference data in their own builds.
-                    self._plan_builds(self._pg_dump)
-            self._load_reference()
-        if not reason and not isinstance(self._pg_dump, Exception | None):
-            self._keep_template(recording)
-        if self._needs_reference_copies:
-            self._databases.add_reference(self._alias, self._since)
-        if reason:
-            self._keep_for_clones(reason, recording)
-        self._switch_to(1)
-        return name
+        self.databases[self._alias] = database
+        self._migrator.target = first_schema = FirstSchema(build, self, verbosity, autoclobber)
+        return first_schema.create(
+            partial(super().create_test_db, verbosity, autoclobber, *args, **kwargs),
+            serialize=bool(kwargs.get("serialize")),
+        )
+
+    def _get_test_db_name(self) -> str:
+        if self.context.settings.is_stock:
+            return str(self._stock._get_test_db_name())
+        target = self._migrator.target
+        return target.name if target else self.test_database.name
+
+    def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
+        # Stock Django calls this to create the database, and migrates afterwards.
+        if (target := self._migrator.target) is None:
+            return str(self._stock._create_test_db(verbosity, autoclobber, keepdb))
+        return target.create_database(verbosity, autoclobber)
+
+    def _execute_create_test_db(self, cursor: Any, parameters: Any, keepdb: bool = False) -> None:
+        name = self.connection.ops.quote_name(self._get_test_db_name())
+        if not self.context.settings.is_stock and parameters["dbname"] == name:
+            # Django calls `_quote_name` for clones only. The caller's DROP DATABASE uses the same
+            # `parameters`.
+            parameters["dbname"] = self._quote_name(self._get_test_db_name())
+        self._stock._execute_create_test_db(cursor, parameters, keepdb)
+
+    def _quote_name(self, name: str) -> str:
+        if self.context.settings.is_stock:
+            return str(self._stock._quote_name(name))
+        return sql.Identifier(name).as_string()
+
+    def _get_database_display_str(self, verbosity: int, database_name: str) -> str:
+        shown = str(self._stock._get_database_display_str(verbosity, database_name))
+        # The run creates and destroys schemas only, not the project's own database.
+        return shown.replace("('", "(schemas in '") if self.context.settings.is_current else shown
 
     def clone_test_db(
         self, suffix: str, verbosity: int = 1, autoclobber: bool = False, keepdb: bool = False
     ) -> None:
-        if self.test_databases is not None and self.test_databases.host_name(self._alias):
+        if self.test_database.is_open:
             # Stock Django would log that it clones, or uses an existing clone.
-            verbosity, keepdb = 0 if self._is_reused else verbosity, False
+            verbosity, keepdb = 0 if self.test_database.is_reused else verbosity, False
         super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
 
     def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
-        worker = int(suffix)
-        if self._is_stock:
-            self._clone_as_stock(worker, verbosity, keepdb)
-            return
+        if self.context.settings.is_stock:
+            self._stock_databases.clone(int(suffix), verbosity, keepdb=keepdb)
+        elif self.test_database.is_cloned:
+            self.test_database.clone(int(suffix), verbosity)
         # A worker that uses a schema creates it as it starts.
-        if self._databases.is_cloned(self._alias):
-            self._clone(worker, verbosity)
-
-    def _clone_as_stock(self, worker: int, verbosity: int, keepdb: bool) -> None:
-        settings_dict = self.connection.settings_dict
-        before, host = Locations.of(settings_dict), settings_dict["NAME"]
-        by_worker = dict(before.by_worker) if before and worker > 1 else {}
-        self._assign_locations(by_worker, None, run=None)
-        clone = self.get_test_db_clone_settings(str(worker))["NAME"]
-        with self._nodb_cursor() as cursor:  # type: ignore[attr-defined]
-            is_kept = keepdb and self._database_exists(cursor, clone)  # type: ignore[attr-defined]
-        super()._clone_test_db(str(worker), verbosity, keepdb)  # type: ignore[misc]
-        by_worker[worker] = Location(clone)
-        if is_kept:
-            # Tests of an earlier run may have flushed the tables.
-            self._assign_locations(by_worker, worker, run=None)
-            self._load_reference()
-            settings_dict["NAME"] = host
-        self._assign_locations(by_worker, None, run=None)
-
-    def _request(self) -> "HostRequest":
-        from ..postgres.host_request import HostRequest
-
-        name = self._get_test_db_name()
-        # Django removes "service" from OPTIONS for good when it connects to create a database.
-        server = self._server(() if self._is_current else ("service",))
-        return HostRequest(
-            server=server,
-            name=name,
-            is_projects_own=is_project_database(self.project_databases, server, name),
-            workers=self._databases.workers,
-            oldest_version=_version(self.connection.features.minimum_database_version),
-            log=self._databases.log,
-            wanted_for=self._pool_criteria,
-            pg_dump=self.runner_settings.pg_dump,
-            keeps_existing=self._databases.keeps,
-        )
-
-    def _open_host(self) -> None:
-        request = self._request()
-        if self._is_current:
-            self._guard = self._guard_of_migrations(self._databases.log)
-            self._databases.use_project_database(self._alias, request)
-            self._refuse_backend_that_sets_path()
-        else:
-            self._databases.reserve(self._alias, request)
-
-    def _server(self, excluded: Collection[str] = ()) -> Server:
-        return server_of(self.connection, excluded)
-
-    def _migrate(self) -> None:
-        """Run stock Django's build again, in the schema or database of the current connection."""
-        # Django 5.2 serializes by default; later versions deprecate the argument.
-        serialize = {"serialize": False} if django.VERSION < (6, 0) else {}
-        # Silent, because the first build has printed the migrations' output.
-        super().create_test_db(verbosity=0, autoclobber=True, **serialize)
-
-    def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
-        # Stock Django calls this to create the database, and migrates afterwards.
-        if self._is_stock:
-            return self._create_as_stock(verbosity, autoclobber, keepdb)
-        test_databases, alias = self._databases, self._alias
-        self._log_rebuild(verbosity)
-        # Do not pass keepdb: a database without a run's marker must not be reused.
-        test_databases.claim(alias, lambda: self._create_as_stock(verbosity, autoclobber))
-        self._switch_to(1 if test_databases.begin(alias, 1) else None, is_built=False)
-        self._verify_search_path()
-        return self._get_test_db_name()
-
-    def _finish_build(self) -> None:
-        test_databases, alias = self._databases, self._alias
-        schema = test_databases.finish(alias, 1)
-        if not isinstance(self._pg_dump, Exception | None):
-            # pg_dump runs in the background.
-            test_databases.start_dump(alias, self._pg_dump)
-        self._isolate_advisory_locks(schema)
-        self._switch_to(1)
-        self._verify_search_path()
-
-    def _fall_back_to_clones(self, reason: str) -> None:
-        """Give each worker a clone of the host database, as stock Django does."""
-        test_databases, alias = self._databases, self._alias
-        test_databases.log(self._clones_message(reason))
-        self.connection.close()
-        test_databases.use_clones(alias)
-        self._switch_to(1)
-
-    def _clone(self, worker: int, verbosity: int) -> None:
-        self._switch_to(None)
-        if not self._databases.lease_clone(self._alias, worker):
-            # Django clones the database NAME, which is the project's own if no build has run.
-            self.connection.settings_dict["NAME"] = self._get_test_db_name()
-            with self._databases.cloning(self._alias, worker):
-                super()._clone_test_db(str(worker), verbosity)  # type: ignore[misc]
-        self._switch_to(None)
 
     def replace_clone(self, worker: int) -> None:
-        """Replace the clone of a worker whose process died.
+        """Replace the clone of a worker whose process died, if workers use clones."""
+        if self.alias_connection.is_primary:
+            if self.test_database.is_cloned:
+                self.test_database.drop(worker)
+            self._clone_test_db(str(worker), verbosity=0)
 
-        A worker that uses a schema creates a new one as it starts.
-        """
-        locations = Locations.of(self.connection.settings_dict)
-        if locations is None or locations.alias != self._alias:
+    def get_test_db_clone_settings(self, suffix: str) -> dict[str, Any]:
+        settings_dict, worker = self.connection.settings_dict, int(suffix)
+        locations = self.alias_connection.locations
+        if locations is not None and not locations.is_for_cloning(worker):
+            return {**settings_dict, **locations.for_worker(worker).entries()}
+        if self.test_database.is_open:
+            return {**settings_dict, "NAME": self.test_database.clone_name(worker)}
+        return {**settings_dict, "NAME": names.clone_database(settings_dict["NAME"], worker)}
+
+    def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
+        super().set_as_test_mirror(primary_settings_dict)
+        self.alias_connection.mirror(primary_settings_dict)
+
+    def clear_pools(self) -> Counter[str]:
+        """Remove all pools of this alias that no live run uses; return counts by kind."""
+        from ..postgres import removal
+
+        request = Build(self.test_database, self._migrator).request()
+        if self.context.settings.is_current:
+            return removal.clear_schemas(request)
+        return removal.clear_databases(request._replace(name=names.database_name(request.name)))
+
+    def destroy_test_db(
+        self,
+        old_database_name: str | None = None,
+        verbosity: int = 1,
+        keepdb: bool = False,
+        suffix: str | None = None,
+    ) -> None:
+        database = self.test_database
+        if not database.is_open:
+            shown = verbosity if suffix is None or verbosity > 1 else 0
+            super().destroy_test_db(old_database_name, shown, keepdb, suffix)
             return
-        if self._is_stock:
-            self._clone_as_stock(worker, verbosity=0, keepdb=False)
-        elif self._databases.is_cloned(self._alias):
-            self._databases.drop(self._alias, worker)
-            self._clone(worker, verbosity=0)
+        self.connection.close()
+        if suffix is None and verbosity >= 1:
+            action = "Preserving" if keepdb else "Destroying"
+            what = "schemas" if self.context.settings.is_current else "database"
+            display = self._get_database_display_str(verbosity, database.name)
+            self.log(f"{action} test {what} for alias {display}...")
+        for worker in database.workers if suffix is None else [int(suffix)]:
+            done = database.keep(worker) if keepdb else database.drop(worker)
+            # Django calls this once for each worker, and then once for the alias.
+            if done is not None and verbosity >= 2:
+                self.log(f"{'Kept' if keepdb else 'Dropped'} {done}.")
+        if suffix is None:
+            disconnect()
+            del self.databases[self._alias]
+            database.release(keep=keepdb)
+            self._migrator.target = None
+            self.alias_connection.reconnect(None)
+            if old_database_name is not None:
+                django_settings.DATABASES[self._alias]["NAME"] = old_database_name
+                self.connection.settings_dict["NAME"] = old_database_name
 
-    def record_location(self, worker: int, *, database: str, schema: str) -> None:
-        """Record the database and schema that a worker process created."""
-        self._databases.record_location(self._alias, worker, database=database, schema=schema)
 
-    def _load_reference(self) -> None:
-        if not (self.runner_settings.fixtures or self.runner_settings.seeders):
-            return
-        from .. import fixtures
-        from .write_guard import WriteGuard
+class WorkerCreation(SchemaCreation):
+    """`SchemaCreation` with the hooks of processes that run tests.
 
-        schema = self._current_schema() or "public"
-        with self._guarded(WriteGuard.for_reference_data()):
-            self._since = fixtures.load_reference_data(
-                self.connection, self.runner_settings, schema=schema
+    Django calls `setup_worker_connection` for each alias as a worker starts, in all versions
+    from 5.2 to 6.1.
+    """
+
+    @cached_property
+    def worker_database(self) -> WorkerDatabase:
+        return WorkerDatabase(self.context, self.alias_connection, self._migrator)
+
+    @cached_property
+    def own_database(self) -> OwnDatabase:
+        return OwnDatabase(self.worker_database, self)
+
+    @cached_property
+    def project_watch(self) -> "ProjectWatch | None":
+        """Compares the project's own database, if it is the host database."""
+        if not self.context.settings.is_current:
+            return None
+        from .project_watch import ProjectWatch
+
+        return ProjectWatch(self.context, self.alias_connection, self.worker_database.resets)
+
+    def setup_worker_connection(self, _worker_id: Any) -> None:
+        self.worker_database.set_up(int(_worker_id))
+        super().setup_worker_connection(_worker_id)
+
+    def create_test_db(self, *args: Any, **kwargs: Any) -> str:
+        if self.project_watch and not programs.is_testing:
+            self.project_watch.refuse_models()
+        name = super().create_test_db(*args, **kwargs)
+        # Unless `revert_to_stock` has changed the class of this object.
+        if isinstance(self, WorkerCreation) and self.project_watch:
+            self.project_watch.start(self.test_database.host)
+        return name
+
+    def deserialize_db_from_string(self, data: str) -> None:
+        """Load the rows for `serialized_rollback`, unless a reset has restored them."""
+        is_rollback = data is getattr(self.connection, "_test_serialized_contents", None)
+        if not (is_rollback and self.worker_database.resets.has_restored_all()):
+            super().deserialize_db_from_string(data)
+
+    def destroy_test_db(
+        self,
+        old_database_name: str | None = None,
+        verbosity: int = 1,
+        keepdb: bool = False,
+        suffix: str | None = None,
+    ) -> None:
+        if self.project_watch and suffix is None and self.test_database.is_open:
+            self.project_watch.finish(self.test_database.host)
+        self.own_database.drop()
+        if suffix is None:
+            self.own_database.drop_all()
+        self.worker_database.resets.close()
+        super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
+
+    def prepare_for(self, test_class: type, *, own_database: bool) -> None:
+        """Prepare the tables before a test class is set up."""
+        self.own_database.prepare_for(test_class, is_wanted=own_database)
+        self.worker_database.resets.prepare_for(test_class)
+        if self.project_watch:
+            self.project_watch.prepare_for_class()
+
+    def reset_after_fork(self) -> None:
+        """Forget what the parent process uses."""
+        self.worker_database.reset_after_fork()
+        if self.project_watch:
+            self.project_watch.reset_after_fork()
+
+    def tear_down(self, *, keep: bool) -> None:
+        """Drop what this worker process has created, or keep it."""
+        if self.project_watch:
+            self.project_watch.close()
+        self.own_database.drop()
+        self.worker_database.tear_down(keep=keep)
+
+    def log_restored_search_path(self, by: str) -> None:
+        if self.context.settings.is_current:
+            self.worker_database.log(
+                f"{by} changed the search_path of a connection. The runner has restored it."
             )
-
-    @property
-    def _needs_reference_copies(self) -> bool:
-        """Whether resets restore reference data, so that the run must keep copies of it."""
-        if self._backend_sets_path:
-            return False
-        keeps_some = self.runner_settings.reset == "selective" and self._since is not None
-        return keeps_some or self.runner_settings.reset == "reference"
-
-    @contextmanager
-    def _guarded(self, guard: "WriteGuard") -> Iterator[None]:
-        """In the project's own database, apply `guard` to the connection."""
-        with ExitStack() as stack:
-            if self._is_current:
-                observer = stack.enter_context(self._connect())
-                stack.enter_context(guard.applied_to(self.connection, observer))
-            yield
-
-    def _connect(self) -> Connection:
-        """Open a psycopg connection to the host database, outside of Django's connections."""
-        return self._databases.host(self._alias).connect()
-
-    @contextmanager
-    def _watch_build(self, dropped: list[str]) -> Iterator[None]:
-        """Observe the statements of a build.
-
-        In the project's own database, apply the guard of migrations; elsewhere, add statements
-        that drop an extension to `dropped`.
-        """
-
-        def watch(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
-            if text := extensions.extension_drop(statement):
-                dropped.append(text)
-            return execute(statement, params, many, context)
-
-        self._origins = MigrationOrigins()
-        with self.connection.execute_wrapper(self._origins):
-            if self._is_current:
-                with self._guarded(self._guard):
-                    yield
-            else:
-                with self.connection.execute_wrapper(watch):
-                    yield
-
-
-def _version(version: tuple[int, ...] | None) -> int:
-    """Convert Django's (14,) or (14, 2) to libpq's server version number, such as 140002."""
-    major, minor = (*(version or ()), 0, 0)[:2]
-    return major * 10000 + minor

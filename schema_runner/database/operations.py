@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from ..flush.registry import ResettingCreation
+from ..flush.registry import resets_of
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.operations import DatabaseOperations as Base
@@ -20,9 +20,8 @@ class SchemaOperations(Base):
 
         Django calls this before each test of a class with `reset_sequences`.
         """
-        creation: Any = self.connection.creation
-        is_resetting = isinstance(creation, ResettingCreation)
-        kept = creation.prepare_sequence_reset() if is_resetting else set()
+        resets = resets_of(self.connection.alias)
+        kept = resets.prepare_sequence_reset() if resets else set()
         sequences = list(sequences)
         empty = [sequence for sequence in sequences if sequence["table"] not in kept]
         filled = [sequence for sequence in sequences if sequence["table"] in kept]

@@ -1,6 +1,5 @@
 """Patch Django's database backend classes for a run, and restore them."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -11,32 +10,34 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 
 from .. import search_path_restore
-from ..connections import project_databases
 from ..flush.hooks import replace_flushes
 from ..flush.registry import get_reset
 from ..postgres.server import CHECK_CLIENT
 from ..search_path import Locations, programs, set_locations
+from .context import RunContext
+from .creation import WorkerCreation
 from .extensions import share_extensions
 from .introspection import SchemaIntrospection, narrow_methods
 from .operations import SchemaOperations
-from .own_database import OwnDatabaseCreation
+from .test_database import TestDatabase
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from ..settings import Settings
-
 # Attribute of a connection, attribute of its class, and mixin for the latter.
-_MIXINS = (
+_MIXINS: tuple[tuple[str, str, type], ...] = (
+    ("creation", "creation_class", WorkerCreation),
     ("introspection", "introspection_class", SchemaIntrospection),
     ("ops", "ops_class", SchemaOperations),
 )
 
 
-def patch_backends(**attributes: Any) -> ExitStack:
+def patch_backends(context: RunContext, databases: dict[str, TestDatabase]) -> ExitStack:
     """Add the mixins to every PostgreSQL alias until the returned stack is closed.
 
-    Set `attributes` on the creation classes. Patch each concrete connection class, for
+    `databases`: where the creation objects keep the open test databases, by alias.
+
+    Patch each concrete connection class, for
     connections in new threads, and the existing instances. Do not patch base classes, because a
     backend's subclass may override their attributes, as PostGIS does.
     """
@@ -44,20 +45,14 @@ def patch_backends(**attributes: Any) -> ExitStack:
     # After a nested run (within a test), programs use the outer run's schema again.
     undo.callback(programs.export if programs.is_testing else programs.withdraw)
     programs.withdraw()
-    attributes["process"] = os.getpid()
-    attributes["project_databases"] = project_databases()
+    attributes = {"context": context, "databases": databases}
     mixed: set[type] = set()
-    mixin_of_creation = _creation_mixin(attributes["runner_settings"])
-    mixins: list[tuple[str, str, type]] = [
-        ("creation", "creation_class", mixin_of_creation),
-        *_MIXINS,
-    ]
     for connection in connections.all():
         if connection.vendor == "postgresql":
             if type(connection) not in mixed:
                 narrow_methods(undo, type(connection).introspection_class)
-            for instance_name, class_name, mixin in mixins:
-                members = attributes if mixin is mixin_of_creation else {}
+            for instance_name, class_name, mixin in _MIXINS:
+                members = attributes if mixin is WorkerCreation else {}
                 mix = partial(_mixed_class, mixin=mixin, members=members)
                 if type(connection) not in mixed:
                     _mix_in(undo, type(connection), class_name, mix)
@@ -75,14 +70,6 @@ def patch_backends(**attributes: Any) -> ExitStack:
     connection_created.connect(_configure_connection, dispatch_uid=signal_id)
     undo.callback(connection_created.disconnect, dispatch_uid=signal_id)
     return undo
-
-
-def _creation_mixin(settings: "Settings") -> type[OwnDatabaseCreation]:
-    if settings.host_database != "current":
-        return OwnDatabaseCreation
-    from .project_watch import ProjectChangesCreation
-
-    return ProjectChangesCreation
 
 
 def _mix_in(undo: ExitStack, wrapper: type, name: str, mix: Callable[[type], type]) -> None:

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any
 
 import psycopg
 from django.apps import apps
 from django.db import router
 
 from .. import search_path_restore
+from ..alias_connection import AliasConnection
 from ..connections import disconnect
 from ..errors import SchemaRunnerError, listing
+from ..flush.registry import AliasResets
 from ..flush.reset_connection import ResetConnection
 from ..postgres import names, sessions
+from ..postgres.host import Host
 from ..postgres.project_changes import (
     changed_objects,
     changes,
@@ -20,12 +23,7 @@ from ..postgres.project_changes import (
 )
 from ..postgres.project_state import ProjectState, digest
 from ..postgres.server import Connection
-from .own_database import OwnDatabaseCreation
-
-if TYPE_CHECKING:
-    from django.db.backends.postgresql.creation import DatabaseCreation as Base
-else:
-    Base = object
+from .context import ProjectComparison, RunContext
 
 # pg_stat_force_next_flush() exists from PostgreSQL 15 on.
 _STATISTICS_FLUSH_VERSION = 150000
@@ -35,38 +33,27 @@ _AFTER_CLASS = 0.1
 _AT_END = 1.0
 
 
-class ProjectComparison(NamedTuple):
-    """Changes in a database during a run, outside of the run's schemas."""
+class ProjectWatch:
+    """Compares the project's own database before and after tests."""
 
-    database: str
-    changes: dict[str, str]  # Maps names of objects to descriptions of their changes.
-    sessions: Sequence[str]  # Application names of other sessions.
-    notes: Sequence[str]  # Reasons why something could not be compared.
+    def __init__(
+        self, context: RunContext, connection: AliasConnection, resets: AliasResets
+    ) -> None:
+        self._comparisons = context.comparisons
+        self._connection = connection
+        self._settings = context.settings
+        self._resets = resets
+        # The state before the tests, and the one that this process read last.
+        self._state_before: ProjectState | None = None
+        self._last_state: ProjectState | None = None
+        self._digest: int | None = None
+        # The server's time at the last check.
+        self._last_check = ""
+        self._other_sessions: Sequence[str] = ()
+        # Used if there is no resetter; otherwise checks use its connection.
+        self._own_connection: ResetConnection | None = None
 
-
-class ProjectChangesCreation(OwnDatabaseCreation, Base):
-    """`OwnDatabaseCreation` that compares the project's own database before and after tests."""
-
-    # Shared with the runner, in the process that runs the suite.
-    comparisons: ClassVar[list[ProjectComparison]] = []
-
-    # The state before the tests, and the one that this process read last.
-    _state_before: ProjectState | None = None
-    _last_state: ProjectState | None = None
-    _digest: int | None = None
-    # The server's time at the last check.
-    _last_check = ""
-    _other_sessions: Sequence[str] = ()
-    # Used if there is no resetter; otherwise checks use its connection.
-    _own_connection: ResetConnection | None = None
-
-    def _open_host(self) -> None:
-        # A nested run, within a test, has this class too, but may have other settings.
-        if self._is_current:
-            self._check_models()
-        super()._open_host()
-
-    def _check_models(self) -> None:
+    def refuse_models(self) -> None:
         """Raise SchemaRunnerError if an untrusted model names a schema in `db_table`."""
         tables = {
             model._meta.label: model._meta.db_table
@@ -76,7 +63,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         refused = {
             label: table
             for label, table in tables.items()
-            if label not in self.runner_settings.trusted_models
+            if label not in self._settings.trusted_models
         }
         if refused:
             listed = [f"{label} ({table!r})" for label, table in refused.items()]
@@ -89,34 +76,27 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
 
     def _is_used(self, model: Any) -> bool:
         reads, writes = router.db_for_read(model), router.db_for_write(model)
-        may_migrate = router.allow_migrate_model(self._alias, model)
-        return self._alias in {reads, writes} or may_migrate
+        may_migrate = router.allow_migrate_model(self._connection.alias, model)
+        return self._connection.alias in {reads, writes} or may_migrate
 
-    def create_test_db(self, *args: Any, **kwargs: Any) -> str:
-        name = super().create_test_db(*args, **kwargs)
-        # In a nested run, `revert_to_stock` has changed the class of this object.
-        test_databases = getattr(self, "test_databases", None)
-        if test_databases and self._is_current and test_databases.host_name(self._alias):
-            host = test_databases.host(self._alias)
-            self._last_state = ProjectState.read(host.connection)
-            self._state_before = self._last_state.with_definitions(host.connection)
-            self._other_sessions = sessions.other_sessions(host.connection, host.lease.run)
-            self._last_check = sessions.server_time(host.connection)
-        return name
+    def start(self, host: Host) -> None:
+        """Read the state before the tests."""
+        self._last_state = ProjectState.read(host.connection)
+        self._state_before = self._last_state.with_definitions(host.connection)
+        self._other_sessions = sessions.other_sessions(host.connection, host.lease.run)
+        self._last_check = sessions.server_time(host.connection)
 
-    def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
-        suffix = args[3] if len(args) > 3 else kwargs.get("suffix")
-        if suffix is None and self._state_before is not None:
-            self._compare(self._state_before)
+    def finish(self, host: Host) -> None:
+        """Compare the state after all tests with the one before."""
+        if self._state_before is not None:
+            self._compare(host, self._state_before)
             self._state_before = None
-        super().destroy_test_db(*args, **kwargs)
 
-    def _compare(self, before: ProjectState) -> None:
-        host = self._databases.host(self._alias)
+    def _compare(self, host: Host, before: ProjectState) -> None:
         connection, run = host.connection, host.lease.run
         changed, others, notes = dict[str, str](), [*self._other_sessions], list[str]()
-        self.close_resetter()
-        self._close_check_connection()
+        self._resets.close()
+        self.close()
         disconnect()
         try:
             sessions.end_test_sessions(connection, host.name, run)
@@ -135,7 +115,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
                 )
         except (psycopg.Error, SchemaRunnerError) as error:
             notes.append(f"changes cannot be detected: {str(error).strip()}")
-        self.comparisons.append(
+        self._comparisons.append(
             ProjectComparison(
                 host.name,
                 {name: what for name, what in changed.items() if not self._is_expected(name)},
@@ -146,8 +126,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
 
     def changes_outside(self) -> frozenset[str]:
         """Return the names of the objects that changed since the last call, by any session."""
-        locations = self._locations
-        if locations is None or locations.alias != self._alias or not self._location:
+        if not (self._connection.is_primary and self._connection.location):
             return frozenset()
         try:
             return self._find_changes(self._check_connection.get())
@@ -159,10 +138,11 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         if connection.info.server_version >= _STATISTICS_FLUSH_VERSION:
             search_path_restore.execute_on_idle(_STATISTICS_FLUSH)
         if self._last_check:
+            options = self._connection.wrapper.settings_dict["OPTIONS"]
             sessions.wait_for_new_sessions(
                 connection,
                 self._last_check,
-                application=str(self.connection.settings_dict["OPTIONS"].get("application_name")),
+                application=str(options.get("application_name")),
                 known=search_path_restore.open_backend_pids(),
                 limit=_AFTER_CLASS,
             )
@@ -175,32 +155,27 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         changed = changed_objects(before, self._last_state) if before else ()
         return frozenset(name for name in changed if not self._is_expected(name))
 
-    def prepare_for(self, test_class: type, *, own_database: bool = False) -> None:
-        super().prepare_for(test_class, own_database=own_database)
+    def prepare_for_class(self) -> None:
         if self._last_state is None:
             self.changes_outside()
 
     def reset_after_fork(self) -> None:
-        super().reset_after_fork()
+        """Forget the state of the parent process."""
         self._state_before = self._last_state = self._digest = self._own_connection = None
-
-    def tear_down(self, *, keep: bool) -> None:
-        self._close_check_connection()
-        super().tear_down(keep=keep)
 
     @property
     def _check_connection(self) -> ResetConnection:
-        if resetter := self.resetter:
+        if resetter := self._resets.resetter:
             return resetter.connection
         if self._own_connection is None:
-            location = self._location
+            connection, location = self._connection, self._connection.location
             assert location is not None
             self._own_connection = ResetConnection(
-                lambda: self._server().connect(location.database)
+                lambda: connection.server().connect(location.database)
             )
         return self._own_connection
 
-    def _close_check_connection(self) -> None:
+    def close(self) -> None:
         if self._own_connection is not None:
             self._own_connection.close()
             self._own_connection = None
@@ -208,5 +183,5 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
     def _is_expected(self, name: str) -> bool:
         """Whether a pattern in EXPECTED_CHANGES matches the name, with or without its type."""
         texts = (name, name.partition(" ")[2])
-        patterns = self.runner_settings.expected_changes
+        patterns = self._settings.expected_changes
         return any(fnmatchcase(text, pattern) for text in texts for pattern in patterns)

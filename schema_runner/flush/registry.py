@@ -1,78 +1,79 @@
-"""A mixin for Django's creation class that resets an alias's tables instead of flushing them."""
+"""The resets of a database alias, which replace Django's flushes."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
+from ..alias_connection import AliasConnection
 from ..connections import abandon_transactions, fresh_sessions
 from ..errors import SchemaRunnerError
-from ..search_path import Locations
+from ..settings import Settings
 from .hooks import Flush
 
 if TYPE_CHECKING:
-    from django.db.backends.postgresql.creation import DatabaseCreation
-
-    from ..postgres.server import Server
-    from ..settings import Settings
     from .resetter import Resetter
 
-    class Base(DatabaseCreation):
-        """Members that Django and the other mixins provide."""
 
-        runner_settings: ClassVar[Settings]
-        _alias: str
-        _is_current: bool
-        _backend_sets_path: bool
+class AliasResets:
+    """The resets of one alias, in a process that runs tests.
 
-        def _server(self, excluded: Collection[str] = ()) -> Server: ...
-        def _current_schema(self) -> str | None: ...
-        def _log(self, text: str) -> None: ...
+    `count`, `seconds`: how many resets there were, and their total time.
+    `is_suspended`: whether flushes stay Django's own, whatever the settings are.
+    """
 
-else:
-    Base = object
-
-
-class ResettingCreation(Base):
-    """Mixin for a backend's creation class, in a process that runs tests."""
-
-    _resetter: "Resetter | None" = None
-    reset_count = 0
-    reset_time = 0.0  # Seconds.
+    def __init__(
+        self, connection: AliasConnection, settings: Settings, log: Callable[[str], None]
+    ) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self.is_suspended = False
+        self._connection = connection
+        self._settings = settings
+        self._log = log
+        # By the name of the database: classes may have one of their own.
+        self._resetters: dict[str, Resetter] = {}
 
     @property
     def resetter(self) -> "Resetter | None":
         """The resetter of the tables that this alias uses; None if flushes stay Django's own."""
-        locations = Locations.of(self.connection.settings_dict)
-        if self.runner_settings.reset == "django" or locations is None:
+        connection, locations = self._connection, self._connection.locations
+        if self._settings.reset == "django" or locations is None or self.is_suspended:
             return None
-        if locations.alias != self._alias:
-            primary: Any = connections[locations.alias].creation
-            return primary.resetter if isinstance(primary, ResettingCreation) else None
+        if not connection.is_primary:
+            primary = resets_of(locations.alias)
+            return primary.resetter if primary else None
         location, worker, run = locations.location, locations.worker, locations.run
-        if location is None or worker is None or run is None or self._backend_sets_path:
+        if location is None or worker is None or run is None or locations.backend_sets_path:
             return None
-        if self._resetter is None or self._resetter.location != location:
-            if not location.path and self._current_schema() != location.schema:
+        resetter = self._resetters.get(location.database)
+        if resetter is None or resetter.location != location:
+            if not location.path and connection.current_schema() != location.schema:
                 # Only Django's own flush follows a search_path of the project.
                 return None
-            self.close_resetter()
+            self.close(location.database)
             from .reset_connection import ResetConnection
             from .resetter import Resetter
 
-            self._resetter = Resetter(
+            resetter = self._resetters[location.database] = Resetter(
                 location=location,
                 run=run,
                 worker=worker,
-                restores_all=self.runner_settings.reset == "reference",
-                connection=ResetConnection(lambda: self._server().connect(location.database)),
+                restores_all=self._settings.reset == "reference",
+                connection=ResetConnection(lambda: connection.server().connect(location.database)),
                 log=self._log,
             )
-        return self._resetter
+        return resetter
+
+    @property
+    def _active(self) -> "Resetter | None":
+        """The resetter of the current database, if it has been needed."""
+        location = self._connection.location
+        return self._resetters.get(location.database) if location else None
 
     def prepare_for(self, test_class: type) -> None:
         """Before a class is set up, repeat a failed reset and replace an altered schema.
@@ -82,10 +83,13 @@ class ResettingCreation(Base):
         commits = issubclass(test_class, TransactionTestCase) and not issubclass(
             test_class, TestCase
         )
-        if self._resetter is None and not commits:
+        if self._active is None and not commits:
             return  # No test has committed yet.
-        locations, resetter = Locations.of(self.connection.settings_dict), self.resetter
-        if locations is None or locations.alias != self._alias or resetter is None:
+        locations = self._connection.locations
+        if locations is None or not self._connection.is_primary:
+            return
+        resetter = self.resetter
+        if resetter is None:
             return
         resetter.retry_failed()
         source = locations.source
@@ -94,7 +98,7 @@ class ResettingCreation(Base):
 
             def renew() -> None:
                 assert source is not None
-                self.connection.close()
+                self._connection.wrapper.close()
                 source.recreate(resetter.location.schema)
 
             resetter.renew_if_altered(renew)
@@ -109,45 +113,54 @@ class ResettingCreation(Base):
         resetter.sequences_were_reset = True
         return resetter.kept_tables()
 
-    def deserialize_db_from_string(self, data: str) -> None:
-        """Load the rows for `serialized_rollback`, unless a reset has restored them."""
-        is_rollback = data is getattr(self.connection, "_test_serialized_contents", None)
-        if not (is_rollback and self.resetter and self.resetter.has_restored_all):
-            super().deserialize_db_from_string(data)
+    def has_restored_all(self) -> bool:
+        """Whether the last reset has restored the rows for `serialized_rollback` as well."""
+        return self.resetter is not None and self.resetter.has_restored_all
 
-    def destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
-        self.close_resetter()
-        super().destroy_test_db(*args, **kwargs)
-
-    def close_resetter(self) -> None:
-        if self._resetter is not None:
-            # This run drops the remaining scratch schemas in tear-down, or the next run does.
-            with suppress(psycopg.Error, SchemaRunnerError):
-                self._resetter.close()
-            self._resetter = None
-
-    def log_restored_search_path(self, by: str) -> None:
-        """Log that the runner has restored the search_path of a connection that `by` changed."""
-        if self._is_current:
-            self._log(f"{by} changed the search_path of a connection. The runner has restored it.")
-
-
-def get_reset(alias: str) -> Callable[[Flush], None] | None:
-    """Return the reset of an alias; None if its flushes stay Django's own."""
-    creation = connections[alias].creation
-    if not isinstance(creation, ResettingCreation):
-        return None
-    resetter = creation.resetter
-    if resetter is None:
-        return None
-
-    def reset(request: Flush) -> None:
+    def reset(self, request: Flush) -> None:
+        """Reset the tables in place of a flush."""
+        resetter = self.resetter
+        assert resetter is not None
         started = time.perf_counter()
         # Transactions and session settings that the test has left would interfere.
         abandon_transactions()
         with fresh_sessions():
             resetter.reset(request)
-        creation.reset_count += 1
-        creation.reset_time += time.perf_counter() - started
+        self.count += 1
+        self.seconds += time.perf_counter() - started
 
-    return reset
+    def disconnect(self, database: str) -> None:
+        """Close the connection that resets in a database use, until the next one."""
+        if database in self._resetters:
+            self._resetters[database].connection.close()
+
+    def discard(self, database: str) -> None:
+        """Forget a database, which is dropped with all that resets have created in it."""
+        self.disconnect(database)
+        self._resetters.pop(database, None)
+
+    def close(self, *databases: str) -> None:
+        """Remove what resets have created in these databases, or in all of them."""
+        for database in databases or list(self._resetters):
+            if (resetter := self._resetters.pop(database, None)) is not None:
+                # This run drops remaining scratch schemas in tear-down, or the next run does.
+                with suppress(psycopg.Error, SchemaRunnerError):
+                    resetter.close()
+
+    def forget(self) -> None:
+        """Forget the state of the parent process."""
+        self._resetters.clear()
+
+
+def resets_of(alias: str) -> AliasResets | None:
+    """Return the resets of an alias; None if it is not PostgreSQL's, or during a nested run."""
+    creation: Any = connections[alias].creation
+    # Not the instance: its class may have been changed for a nested run.
+    has_resets = hasattr(type(creation), "worker_database")
+    return creation.worker_database.resets if has_resets else None
+
+
+def get_reset(alias: str) -> Callable[[Flush], None] | None:
+    """Return the reset of an alias; None if its flushes stay Django's own."""
+    resets = resets_of(alias)
+    return resets.reset if resets and resets.resetter else None

@@ -11,7 +11,7 @@ from ..events import ClassFinished, Event, Finished, Outcome, Started, WorkerRea
 from ..suite import SuiteOutcome
 
 if TYPE_CHECKING:
-    from ..database.project_watch import ProjectComparison
+    from ..database.context import ProjectComparison
     from ..reruns.diagnosis import Verdict
 
 
@@ -197,8 +197,8 @@ class ProjectChangesReport:
     made.
     """
 
-    def __init__(self) -> None:
-        self.comparisons: list[ProjectComparison] = []
+    def __init__(self, comparisons: "Sequence[ProjectComparison]") -> None:
+        self._comparisons = comparisons
         self._finished: list[ClassFinished] = []
 
     def __call__(self, event: Event) -> None:
@@ -208,10 +208,10 @@ class ProjectChangesReport:
     @property
     def number(self) -> int:
         """The number of changes."""
-        return sum(len(one.changes) for one in self.comparisons)
+        return sum(len(one.changes) for one in self._comparisons)
 
     def lines(self) -> Iterator[str]:
-        for comparison in self.comparisons:
+        for comparison in self._comparisons:
             yield from self._lines_of(comparison)
 
     def _lines_of(self, comparison: "ProjectComparison") -> Iterator[str]:

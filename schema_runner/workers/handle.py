@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 
 from .. import forks
-from ..database.worker_database import WorkerCreation
+from ..database.creation import WorkerCreation
 from ..scheduling.queue import Part
 from .pipes import Receiver, Sender
 from .process import run_worker
@@ -258,10 +258,10 @@ class WorkerPool:
         """Count the databases that a worker created for `own_database` classes, by alias."""
         for alias, name in own_databases.items():
             creation: Any = connections[alias].creation
-            creation.count_database(name)
+            creation.context.usage.add(name, "public")
 
     def record_locations(self, number: int, locations: dict[str, tuple[str, str]]) -> None:
         """Record the database and schema that a worker has created, by alias."""
         for alias, (database, schema) in locations.items():
             creation: Any = connections[alias].creation
-            creation.record_location(number, database=database, schema=schema)
+            creation.test_database.record_location(number, database=database, schema=schema)

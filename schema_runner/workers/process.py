@@ -15,9 +15,10 @@ from django.db import connections
 
 from .. import decorators, forks
 from ..connections import abandon_transactions, disconnect, prepare_for
-from ..database.own_database import OwnDatabaseCreation
+from ..database.context import RunContext
+from ..database.creation import WorkerCreation
 from ..database.patching import patch_backends
-from ..database.worker_database import WorkerCreation, WorkerStart
+from ..database.worker_database import WorkerDatabase, WorkerStart
 from ..errors import SchemaRunnerError
 from ..flush.hooks import import_management
 from ..postgres import locks
@@ -125,7 +126,7 @@ class _WorkerProcess:
         for creation in _creations():
             # In a run inside a test, this process has inherited the state of the test's worker.
             creation.reset_after_fork()
-        WorkerCreation.start = WorkerStart(
+        WorkerDatabase.start = WorkerStart(
             config.is_replacement,
             report_fallback=lambda alias, text: self._send(DatabaseFallback(alias, text)),
             report_creating=self._report_creating,
@@ -254,15 +255,16 @@ def _prepare_spawned(config: WorkerConfig) -> None:
     databases.
     """
     config.process_setup(*config.process_setup_args)
-    patch_backends(runner_settings=config.settings)
+    # The process has no log of its own: `WorkerStart` has one.
+    patch_backends(RunContext(config.settings, print, process=None), {})
     for alias, initial in (config.initial_settings or {}).items():
         # All aliases first: building one database may use another.
         connections[alias].settings_dict.update(initial)
 
 
-def _creations() -> list[OwnDatabaseCreation]:
+def _creations() -> list[WorkerCreation]:
     creations = [connection.creation for connection in connections.all(initialized_only=True)]
-    return [creation for creation in creations if isinstance(creation, OwnDatabaseCreation)]
+    return [creation for creation in creations if isinstance(creation, WorkerCreation)]
 
 
 def _locations() -> dict[str, tuple[str, str]]:
@@ -270,14 +272,14 @@ def _locations() -> dict[str, tuple[str, str]]:
     return {
         creation.connection.alias: (location.database, location.schema)
         for creation in _creations()
-        if (location := creation.created_location) is not None
+        if (location := creation.worker_database.created) is not None
     }
 
 
 def _own_databases() -> dict[str, str]:
     """Return the databases that this process has created for `own_database` classes, by alias."""
     return {
-        creation.connection.alias: creation.own_database
+        creation.connection.alias: name
         for creation in _creations()
-        if creation.own_database is not None
+        if (name := creation.own_database.created_name) is not None
     }

@@ -19,11 +19,13 @@ LAYERS = [
     {"checks", "run_summary", "suite_selection"},
     {"options", "reporting"},
     {"suite"},
+    {"session"},
     {"reruns"},
     {"workers"},
     {"database", "decorators", "scheduling"},
     {"events", "fingerprint", "flush", "migration_lint"},
-    {"connections", "fixtures", "project"},
+    {"alias_connection", "fixtures"},
+    {"connections", "project"},
     {"search_path_restore", "settings"},
     {"search_path"},
     {"postgres"},
@@ -55,8 +57,8 @@ def imported(path: Path) -> set[str]:
 
 def test_imports_are_found() -> None:
     """Relative and absolute imports, of modules and of names in them."""
-    assert imported(MODULES["database.location"]) >= {
-        *("database.test_database", "errors", "postgres.names", "search_path"),
+    assert imported(MODULES["database.creation"]) >= {
+        *("database.test_database", "alias_connection", "postgres.names", "search_path"),
     }
     assert {name.split(".")[0] for name in MODULES} == {*LAYER}
 

@@ -1,0 +1,58 @@
+"""What the test databases of a run have in common."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import MANAGE_PY, Advice
+from ..postgres.host_request import Log
+from ..settings import Settings
+from .usage import Usage
+
+if TYPE_CHECKING:
+    from ..postgres.server import Server
+
+
+class ProjectComparison(NamedTuple):
+    """Changes in a database during a run, outside of the run's schemas."""
+
+    database: str
+    changes: dict[str, str]  # Maps names of objects to descriptions of their changes.
+    sessions: Sequence[str]  # Application names of other sessions.
+    notes: Sequence[str]  # Reasons why something could not be compared.
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What the test databases of a run have in common.
+
+    `log`: prints a line of the run's output.
+    `number`: the number of the worker whose schema this process creates first.
+    `workers`: how many workers use the databases.
+    `keeps`: whether schemas and clones stay for later runs.
+    `has_own_databases`: whether the run has classes that need their own database.
+    `runs_migrations`: whether builds run migrations; if not, they create the tables of models.
+    `advice`: how the user of the front end changes a run.
+    `project_databases`: the servers of the project's own databases.
+    `comparisons`: the changes found in the project's own database.
+    `process`: the PID of the process that runs the suite; None in a worker that was not forked.
+    """
+
+    settings: Settings
+    log: Log
+    number: int = 1
+    workers: int = 1
+    keeps: bool = False
+    has_own_databases: bool = False
+    runs_migrations: bool = True
+    advice: Advice = MANAGE_PY
+    project_databases: "Sequence[Server]" = ()
+    process: int | None = field(default_factory=os.getpid)
+    usage: Usage = field(default_factory=Usage)
+    comparisons: list[ProjectComparison] = field(default_factory=list)
+
+    @property
+    def serves_other_runs(self) -> bool:
+        """Whether this run leaves its schemas or a snapshot to other runs."""
+        return self.keeps or self.settings.snapshot_dir is not None
