@@ -1,201 +1,152 @@
-"""The part of the runner that records the history and prints the summary."""
+"""What a run prints about itself: its summary, and the project's own tables that changed."""
 
-import logging
-import multiprocessing
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from django.test.runner import DiscoverRunner
 from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
 from .connections import has_local_server
 from .database.usage import Usage
-from .events import Observer
 from .options import Options
 from .reporting.rerun_command import RerunCommand
 from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
-from .scheduling.history_recorder import HistoryRecorder
 from .settings import Settings
 from .suite import SuiteOutcome
-from .workers.output import LineTracker
+from .workers.sigterm import RunSignals
 
 if TYPE_CHECKING:
-    from .database.context import ProjectComparison
     from .reporting.summary import ProjectChangesReport
-    from .scheduling.history import HistoryFolder
+    from .reruns.diagnosis import Verdict
     from .session import Session
-    from .workers.sigterm import RunSignals
-
-    Base = DiscoverRunner
-else:
-    Base = object
 
 
-class RunSummaryMixin(Base):
-    """Observes the events of a run, for its history and summary."""
+class RunSummary:
+    """Measures a run, and describes it afterwards.
 
-    _options: Options
-    _command: RerunCommand
-    # None if no databases are set up.
-    _session: "Session | None" = None
-    _history_folder: "HistoryFolder | None"
-    _signals: "RunSignals"
-    _settings: Settings
-    _suite: Any = None
-    # Changes in the project's own database, with --host-database current.
-    _project_changes: "ProjectChangesReport | None" = None
-    # The number of tests of each class, and how many tests were not run (None: not known yet).
-    _sizes: Mapping[type, int] = MappingProxyType({})
-    _not_run: int | None = None
-    # Hints for tests that failed on something that workers share.
-    _hint_lines: Collection[str] = ()
+    `tally`: an observer that counts the tests.
+    `command`: the command that runs tests again.
+    `session`: the test databases; None if the run uses none.
+    `sizes`: the number of tests of each class.
+    `outcome`: the outcome of the suite; None until it has run.
+    `busy_seconds`: CPU time of the whole machine during the tests, if known.
+    `project_changes`: changes in the project's own database, if it is the host database.
+    """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._lines = LineTracker()
-        super().__init__(*args, **kwargs)
-        self._tally, self._recorder = Tally(), HistoryRecorder()
-        # Each observer is called with each event of the run.
-        self.observers: list[Observer] = [self._tally, self._recorder]
+    def __init__(self, options: Options, command: RerunCommand, signals: RunSignals) -> None:
+        self.tally = Tally()
+        self.command = command
+        self.session: Session | None = None
+        self.sizes: Mapping[type, int] = MappingProxyType({})
+        self.outcome: SuiteOutcome | None = None
+        self.busy_seconds: float | None = None
+        self.project_changes: ProjectChangesReport | None = None
+        self._options = options
+        self._signals = signals
         # Seconds of "set_up" and "tear_down".
         self._times: dict[str, float] = defaultdict(float)
-        # CPU time of the whole machine during the tests.
-        self._machine_seconds: float | None = None
-
-    def log(self, msg: Any, level: int | None = None) -> None:
-        if self.verbosity > 0:
-            self._lines.end_line()
-        super().log(msg, level)
+        # How many tests were not run; None: not known yet.
+        self._not_run: int | None = None
+        # Hints for tests that failed on something that workers share.
+        self._hint_lines: Collection[str] = ()
 
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the time of the `with` block to a phase: "set_up" or "tear_down"."""
         started = time.perf_counter()
         try:
             yield
         finally:
             self._times[phase] += time.perf_counter() - started
 
-    def run_suite(self, suite: Any, **kwargs: Any) -> Any:
-        self._suite = suite
+    @contextmanager
+    def running(self, suite: Any, time_keeper: Any) -> Iterator[None]:
+        """Measure the suite while it runs."""
         # A server on this machine uses the same processors as the tests.
         is_local = has_local_server(getattr(suite, "used_aliases", ()))
-        before = self._busy_seconds() if is_local else None
+        before = self._measure_busy_seconds() if is_local else None
         try:
-            return super().run_suite(suite, **kwargs)
+            yield
         finally:
-            if before is not None and (after := self._busy_seconds()) is not None:
-                self._machine_seconds = after - before
-            self._record_worker_starts()
-            self._save_history()
+            self.outcome = getattr(suite, "outcome", SuiteOutcome())
+            if before is not None and (after := self._measure_busy_seconds()) is not None:
+                self.busy_seconds = after - before
+            if self.tally.ready and isinstance(time_keeper, TimeKeeper):
+                self._record_worker_starts(time_keeper.records)
 
-    def _record_worker_starts(self) -> None:
+    def _record_worker_starts(self, records: dict[str, list[float]]) -> None:
         """Add each worker's start to the output of --timing, where Django shows its cloning."""
-        ready = self._tally.ready
-        if not ready or not isinstance(self.time_keeper, TimeKeeper):
-            return
-        records = self.time_keeper.records
-        cloning: list[float] = next(
-            (times for name, times in records.items() if "Cloning" in name), []
-        )
+        ready = self.tally.ready
+        cloning = next((times for name, times in records.items() if "Cloning" in name), [])
         for worker, seconds in ready.items():
             if worker <= len(cloning):
                 cloning[worker - 1] += seconds
         records["Total database setup"][-1] += max(ready.values())
 
     @staticmethod
-    def _busy_seconds() -> float | None:
+    def _measure_busy_seconds() -> float | None:
         from .scheduling.cpus import busy_cpu_seconds
 
         return busy_cpu_seconds()
 
-    def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
-        try:
-            failures = super().run_tests(test_labels, **kwargs)
-        except KeyboardInterrupt:
-            for line in self._summary.interruption_lines():
-                self.log(line)
-            raise
-        if self._suite is None:
-            # The subclass only lists the tests, for example for an IDE.
-            return failures
-        for line in self._summary.lines():
-            self.log(line)
-        # The output of --diagnose is printed with -v 0 too.
-        show = self.log if self.logger else print
-        for line in self._verdict_lines(test_labels or ()):
-            show(line)
-        for line in self._hint_lines:
-            self.log(line)
-        return failures
-
-    def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
-        failures = super().suite_result(suite, result, **kwargs)
+    def count_failures(self, failures: int, result: Any, settings: Settings) -> int:
+        """Return the number of failures, given Django's, and remember what the result says."""
         self._not_run = tests_not_run(
-            self._sizes, result, is_interrupted=self._signals.is_interrupted
+            self.sizes, result, is_interrupted=self._signals.is_interrupted
         )
-        if self._session and not result.wasSuccessful():
+        if self.session and not result.wasSuccessful():
             from .reporting.hints import hint_lines
 
-            self._hint_lines = list(hint_lines(result, self._session.usage, self._settings))
-        if self._options.fail_on_flaky:
-            failures += len(self._outcome.flaky)
-        return failures + self._project_changes.number if self._project_changes else failures
+            self._hint_lines = list(hint_lines(result, self.session.usage, settings))
+        if self._options.fail_on_flaky and self.outcome is not None:
+            failures += len(self.outcome.flaky)
+        return failures + (self.project_changes.number if self.project_changes else 0)
 
-    def _observe_project_changes(self, comparisons: "list[ProjectComparison]") -> None:
-        """Add an observer of changes in the project's own database."""
-        from .reporting.summary import ProjectChangesReport
+    def interruption_lines(self) -> Iterator[str]:
+        return self._summary.interruption_lines()
 
-        self._project_changes = ProjectChangesReport(comparisons)
-        self.observers.append(self._project_changes)
+    def write(
+        self, log: Callable[[str], None], show: Callable[[str], None], *, labels: Collection[str]
+    ) -> None:
+        """Log the summary, and show the diagnoses. Without a suite, there is nothing to say."""
+        # None if a subclass of the runner only lists the tests, for example for an IDE.
+        if self.outcome is None:
+            return
+        for line in self._summary.lines():
+            log(line)
+        for line in self._verdict_lines(self.outcome.verdicts, labels):
+            show(line)
+        for line in self._hint_lines:
+            log(line)
 
-    def _report_project_changes(self) -> None:
-        """Print the changes, also after an interrupted run and with -v 0."""
-        for line in self._project_changes.lines() if self._project_changes else ():
-            if self.logger is None:
-                sys.stderr.write(f"{line}\n")
-            else:
-                self.log(line, logging.ERROR)
+    def project_change_lines(self) -> Iterator[str]:
+        return self.project_changes.lines() if self.project_changes else iter(())
 
-    @property
-    def _outcome(self) -> SuiteOutcome:
-        return getattr(self._suite, "outcome", SuiteOutcome())
-
-    def _save_history(self) -> None:
-        # Not in a worker: the suites that tests run there are not the project's.
-        if self._history_folder is not None and multiprocessing.parent_process() is None:
-            verdicts = self._outcome.verdicts
-            flaky = [one.name for one in verdicts if one.fault in {"flaky", "parallel-unsafe"}]
-            observed = self._recorder.observed(flaky, self._machine_seconds)
-            if verdicts:
-                # The CPU time includes that of the diagnosis.
-                observed = observed._replace(runs=())
-            self._history_folder.add(observed)
+    def _verdict_lines(
+        self, verdicts: "Sequence[Verdict]", labels: Collection[str]
+    ) -> Iterator[str]:
+        commands = [
+            self.command.with_tests(one.tests, labels=labels, options=one.options)
+            for one in verdicts
+        ]
+        is_shared = self.session is not None and self.session.usage.is_shared
+        return verdict_lines(verdicts, commands, is_shared=is_shared)
 
     @property
     def _summary(self) -> Summary:
-        tests, signals = sum(self._sizes.values()), self._signals
+        tests, signals = sum(self.sizes.values()), self._signals
         return Summary(
             set_up=self._times["set_up"],
             tear_down=self._times["tear_down"],
-            tally=self._tally,
-            usage=self._session.usage if self._session else Usage(),
-            outcome=self._outcome,
+            tally=self.tally,
+            usage=self.session.usage if self.session else Usage(),
+            outcome=self.outcome or SuiteOutcome(),
             fails_on_flaky=self._options.fail_on_flaky,
             tests=tests,
-            not_run=tests - self._tally.ended if self._not_run is None else self._not_run,
+            not_run=tests - self.tally.ended if self._not_run is None else self._not_run,
             is_interrupted=signals.is_interrupted,
-            stopped=[name for _, name in self._tally.under_way] if signals.is_aborting else (),
+            stopped=[name for _, name in self.tally.under_way] if signals.is_aborting else (),
         )
-
-    def _verdict_lines(self, labels: Collection[str]) -> Iterator[str]:
-        verdicts = self._outcome.verdicts
-        commands = [
-            self._command.with_tests(one.tests, labels=labels, options=one.options)
-            for one in verdicts
-        ]
-        is_shared = self._session is not None and self._session.usage.is_shared
-        return verdict_lines(verdicts, commands, is_shared=is_shared)

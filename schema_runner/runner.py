@@ -1,33 +1,35 @@
 """Test runners that give every worker its own schema."""
 
-import multiprocessing
+import logging
+import sys
 import unittest
 from argparse import ArgumentParser
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-import django
 from django.core.management import CommandError
 from django.test.runner import DiscoverRunner, ParallelTestSuite
-from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
-from . import decorators
 from .errors import NO_LIBPQ, SchemaRunnerError, lacks_libpq
+from .events import Observer
 from .options import Options, add_options
 from .reporting.rerun_command import RerunCommand
-from .run_summary import RunSummaryMixin
+from .run_history import RunHistory
+from .run_summary import RunSummary
 from .settings import Settings
-from .suite import SchemaParallelTestSuite
-from .suite_selection import SuiteSelectionMixin
-from .workers.lease_check import NoLeases
+from .suite import RunConfig, SchemaParallelTestSuite, SuiteOutcome
+from .suite_selection import SuiteSelector
+from .workers.current import avoid_forkserver
+from .workers.lease_check import LeaseCheck, NoLeases
+from .workers.output import LineTracker
 from .workers.sigterm import RunSignals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .session import Session
     from .settings import Problem
 
     Base = DiscoverRunner
@@ -35,7 +37,7 @@ else:
     Base = object
 
 
-class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
+class SchemaRunnerMixin(Base):
     """Adds a schema for each worker to a DiscoverRunner class; list it first among the bases."""
 
     parallel_test_suite = SchemaParallelTestSuite
@@ -62,8 +64,9 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         cls.parallel_test_suite = suite_class
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._command = RerunCommand(type(self), kwargs)
+        command = RerunCommand(type(self), kwargs)
         self._options = Options.take(kwargs)
+        self._lines = LineTracker()
         try:
             super().__init__(*args, **kwargs)
         except ValueError as error:
@@ -71,12 +74,8 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 raise
             # Django's error for --pdb with --parallel: show it without a traceback.
             raise CommandError(str(error)) from error
-        _avoid_forkserver()
+        avoid_forkserver()
         self.no_migrations = self._options.no_migrations
-        self._has_workers = self._has_own_databases = False
-        self._signals = RunSignals(
-            lambda: len(self._tally.under_way), is_silent=self.verbosity < 1
-        )
         try:
             # An explicit keepdb=False overrides the setting KEEP. Django's default does not.
             keeps = self.keepdb or kwargs.get("keepdb")
@@ -84,6 +83,17 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             self.keepdb = self._settings.keep
         except SchemaRunnerError as error:
             raise _command_error(error) from error
+        self._signals = RunSignals(
+            lambda: len(self._summary.tally.under_way), is_silent=self.verbosity < 1
+        )
+        self._history = RunHistory(self._settings)
+        self._selector = SuiteSelector(self, self._settings, self._options, self._history)
+        self._summary = RunSummary(self._options, command, self._signals)
+        # Each observer is called with each event of the run.
+        self.observers: list[Observer] = [self._summary.tally, self._history.recorder]
+        # None if no databases are set up.
+        self._session: Session | None = None
+        self._labels: Sequence[str] = ()
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
@@ -96,9 +106,23 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         super().add_arguments(parser)
         add_options(parser)
 
+    def log(self, msg: Any, level: int | None = None) -> None:
+        if self.verbosity > 0:
+            self._lines.end_line()
+        super().log(msg, level)
+
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         with self._signals:
-            return super().run_tests(test_labels, **kwargs)
+            try:
+                failures = super().run_tests(test_labels, **kwargs)
+            except KeyboardInterrupt:
+                for line in self._summary.interruption_lines():
+                    self.log(line)
+                raise
+            # The output of --diagnose is printed with -v 0 too.
+            show = self.log if self.logger else print
+            self._summary.write(self.log, show, labels=test_labels or ())
+            return failures
 
     def setup_test_environment(self, **kwargs: Any) -> None:
         with self._signals.replacing_interrupt_handler():
@@ -109,24 +133,11 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             super().teardown_test_environment(**kwargs)
 
     def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
+        self._labels, workers = test_labels or (), self.parallel
         with self._signals.interruptible_imports():
             suite = super().build_suite(test_labels, **kwargs)
-        self._has_workers = isinstance(suite, SchemaParallelTestSuite)
-        names = self._settings.own_database
-        self._sizes = Counter(map(type, iter_test_cases(suite)))
-        self._has_own_databases = any(
-            decorators.needs_own_database(one, names) for one in self._sizes
-        )
-        if isinstance(suite, SchemaParallelTestSuite):
-            suite.settings = self._settings
-            suite.keepdb = self.keepdb
-            suite.observers = self.observers
-            suite.log = self.log
-            suite.command = partial(self._command.with_tests, labels=test_labels or ())
-            suite.diagnoses = self._options.diagnose
-            suite.signals = self._signals
-            suite.lines = self._lines
-            suite.shows_flaky = self.verbosity > 0 or self._options.fail_on_flaky
+            suite = self._selector.select(suite, self._labels, workers=workers)
+        self._summary.sizes = self._selector.sizes
         return suite
 
     def load_tests_for_label(self, *args: Any, **kwargs: Any) -> Any:
@@ -143,7 +154,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 self._begin_session(aliases)
             if self._options.clear_pools:
                 self._clear_pools(aliases)
-            with self._timed("set_up"):
+            with self._summary.timed("set_up"):
                 set_up: Any = super().setup_databases
                 # Without aliases, Django's method would only read HOST, which starts an embedded
                 # server.
@@ -173,12 +184,16 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
             self.log,
             workers=max(self.parallel, 1),
             keeps=self.keepdb,
-            has_own_databases=self._has_own_databases,
+            has_own_databases=self._selector.has_own_databases,
             runs_migrations=not self.no_migrations,
         )
-        self._session = Session(context)
+        self._session = self._summary.session = Session(context)
         if self._settings.is_current:
-            self._observe_project_changes(self._session.project_changes)
+            from .reporting.summary import ProjectChangesReport
+
+            changes = ProjectChangesReport(self._session.project_changes)
+            self._summary.project_changes = changes
+            self.observers.append(changes)
         self._session.begin(aliases)
 
     def run_checks(self, databases: Any) -> None:
@@ -190,10 +205,10 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
     def _problems(self) -> "Iterator[Problem]":
         from .checks import history_problems, settings_problems
 
-        yield from self._label_problems
+        yield from self._selector.label_problems
         yield from settings_problems(self._settings)
         option = self._options.history_option
-        yield from history_problems(self._settings, self._history_folder, option)
+        yield from history_problems(self._settings, self._history.folder, option)
 
     def _clear_pools(self, aliases: Collection[str] | None) -> None:
         if self._session is None:
@@ -203,10 +218,14 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         lease_check = self._session.watch() if self._session else NoLeases()
-        if not self._has_workers and isinstance(suite, unittest.TestSuite):
+        has_workers = isinstance(suite, SchemaParallelTestSuite)
+        if has_workers:
+            suite.config = self._run_config(lease_check)
+        running = suite
+        if not has_workers and isinstance(suite, unittest.TestSuite):
             from .workers.serial_results import serial_suite
 
-            suite = serial_suite(
+            running = serial_suite(
                 suite,
                 self._settings.own_database,
                 self._lines,
@@ -216,18 +235,46 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 lease_check=lease_check,
                 signals=self._signals,
             )
-        elif isinstance(suite, SchemaParallelTestSuite):
-            suite.lease_check = lease_check
-        with self._signals.finishing_tests(announces=not self._has_workers):
-            return super().run_suite(suite, **kwargs)
+        with self._signals.finishing_tests(announces=not has_workers):
+            try:
+                with self._summary.running(running, self.time_keeper):
+                    return super().run_suite(running, **kwargs)
+            finally:
+                outcome = self._summary.outcome or SuiteOutcome()
+                self._history.save(outcome.verdicts, self._summary.busy_seconds)
+
+    def _run_config(self, lease_check: "LeaseCheck") -> RunConfig:
+        return RunConfig(
+            settings=self._settings,
+            keepdb=self.keepdb,
+            observers=self.observers,
+            log=self.log,
+            command=partial(self._summary.command.with_tests, labels=self._labels),
+            order=self._selector.order,
+            quarantined=self._selector.quarantined,
+            diagnoses=self._options.diagnose,
+            lease_check=lease_check,
+            signals=self._signals,
+            lines=self._lines,
+            shows_flaky=self.verbosity > 0 or self._options.fail_on_flaky,
+        )
+
+    def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
+        failures = super().suite_result(suite, result, **kwargs)
+        return self._summary.count_failures(failures, result, self._settings)
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
-        with self._timed("tear_down"), self._signals.cleaning_up():
+        with self._summary.timed("tear_down"), self._signals.cleaning_up():
             try:
                 super().teardown_databases(old_config, **kwargs)
             finally:
                 self._clean_up()
-                self._report_project_changes()
+                # Also after an interrupted run and with -v 0.
+                for line in self._summary.project_change_lines():
+                    if self.logger is None:
+                        sys.stderr.write(f"{line}\n")
+                    else:
+                        self.log(line, logging.ERROR)
 
     def _clean_up(self) -> None:
         if self._session is not None:
@@ -247,13 +294,3 @@ def _as_command_error(error: BaseException) -> CommandError | None:
     if isinstance(error, SchemaRunnerError):
         return _command_error(error)
     return CommandError(NO_LIBPQ) if lacks_libpq(error) else None
-
-
-def _avoid_forkserver() -> None:
-    # Django 5.2 hangs with forkserver, the default on Linux since Python 3.14. Use fork, the
-    # earlier default, until this package drops Django 5.2.
-    if django.VERSION < (6, 0):
-        # Without allow_none, the call would fix the start method, and tests could not set it.
-        method = multiprocessing.get_start_method(allow_none=True)
-        if (method or multiprocessing.get_all_start_methods()[0]) == "forkserver":
-            multiprocessing.set_start_method("fork", force=True)

@@ -45,36 +45,46 @@ class SuiteOutcome(NamedTuple):
 _IGNORES_SUBTESTS = {unittest.TestResult.addSubTest, unittest.TextTestResult.addSubTest}
 
 
+class RunConfig(NamedTuple):
+    """What a runner tells its parallel suite.
+
+    `command`: returns the command that runs tests, by their ids, without workers.
+    `order`: how to order the tests; None for the order of the suite.
+    `quarantined`: the ids of flaky tests that run alone (--quarantine-flaky).
+    `lease_check`: checks that the run still holds its leases.
+    `shows_flaky`: whether the failures of tests that passed on a retry are printed.
+    """
+
+    settings: Settings = Settings()
+    keepdb: bool = False
+    observers: Sequence[Observer] = ()
+    log: Callable[[str], None] = print
+    command: Callable[[Sequence[str]], str] = " ".join
+    order: "Ordering | None" = None
+    quarantined: Collection[str] = ()
+    diagnoses: bool = False
+    lease_check: LeaseCheck = NoLeases()
+    signals: RunSignals = RunSignals()
+    lines: LineTracker = LineTracker()
+    shows_flaky: bool = True
+
+
 class SchemaParallelTestSuite(ParallelTestSuite):
     """Django's parallel suite, with supervised workers that create their own schemas.
 
-    The runner sets the attributes up to `shows_flaky`. Subclasses can override the same attributes
-    as in Django's suite, except `run_subsuite`, which is not called.
+    Subclasses can override the same attributes as in Django's suite, except `run_subsuite`, which
+    is not called.
+
+    `config`: what the runner sets before `run`.
     """
 
-    settings = Settings()
-    keepdb = False
-    observers: Collection[Observer] = ()
-    log: Callable[[str], None] = staticmethod(print)
-    # Returns the command that runs tests, by their ids, without workers.
-    command: Callable[[Sequence[str]], str] = staticmethod(" ".join)
-    # How to order the tests; None for the order of the suite.
-    order: "Ordering | None" = None
-    # The ids of flaky tests that run alone (--quarantine-flaky).
-    quarantined: Collection[str] = ()
-    diagnoses = False
-    # Checks that the run still holds its leases.
-    lease_check: LeaseCheck = NoLeases()
-    signals = RunSignals()
-    lines = LineTracker()
-    # Whether the failures of tests that passed on a retry are printed.
-    shows_flaky = True
+    config = RunConfig()
 
     # Set by `run`.
     outcome = SuiteOutcome()
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        with self.lines.track(result):
+        with self.config.lines.track(result):
             self._run(result)
         return result
 
@@ -113,15 +123,15 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             runner.run(self._plan(tests).queue(), workers=self.processes, keep=keep)
             ended = time.perf_counter()
             retries.run(runner, give_up)
-            if self.diagnoses:
+            if self.config.diagnoses:
                 verdicts = self._diagnose(runner, run_log, failures, result)
         except KeyboardInterrupt:
-            if not self.signals.is_aborting:
+            if not self.config.signals.is_aborting:
                 raise
             retries.give_up_all(give_up)
         seconds = (ended or time.perf_counter()) - started
-        if retries.flaky and self.shows_flaky:
-            self.lines.end_line()
+        if retries.flaky and self.config.shows_flaky:
+            self.config.lines.end_line()
             show_flaky(retries.flaky, result)
         flaky = [failure.name for failure in retries.flaky]
         self.outcome = SuiteOutcome(self.processes, seconds, retries.retried, flaky, verdicts)
@@ -135,7 +145,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
     ) -> "Sequence[Verdict]":
         from .reruns.diagnosis import Diagnosis
 
-        if result.failfast and not self.signals.is_interrupted:
+        if result.failfast and not self.config.signals.is_interrupted:
             # --failfast ends the tests, but not the diagnosis.
             result.shouldStop = False
         return Diagnosis(runner, run_log).run(failures)
@@ -159,30 +169,34 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         from .workers.output import wants_sql
         from .workers.report import ReportTargets
 
-        observers: list[Observer] = [*self.observers]
-        if self.diagnoses:
+        observers: list[Observer] = [*self.config.observers]
+        if self.config.diagnoses:
             observers.append(run_log)
         config = self._worker_config(result)._replace(
             reports_sql=wants_sql(result), reports_all_sql=getattr(result, "showAll", False)
         )
         return SuiteRunner(
             tests,
-            ReportTargets(result, self.handle_event, observers, self.log, self.signals.announce),
+            ReportTargets(
+                result, self.handle_event, observers, self.config.log, self.config.signals.announce
+            ),
             pool=WorkerPool(config, tests),
             probe_pool=WorkerPool(config._replace(is_silent=True), tests),
-            lease_check=self.lease_check,
+            lease_check=self.config.lease_check,
         )
 
     def _plan(self, tests: Sequence[Sequence[Any]]) -> "Plan":
         from .scheduling.plan import Plan
 
-        return Plan(tests, workers=self.processes, is_serial=self._is_serial, order=self.order)
+        return Plan(
+            tests, workers=self.processes, is_serial=self._is_serial, order=self.config.order
+        )
 
     def _is_serial(self, test: Any) -> bool:
-        return decorators.must_run_alone(test, self.settings, self.quarantined)
+        return decorators.must_run_alone(test, self.config.settings, self.config.quarantined)
 
     def _retries_of(self, test: Any) -> int:
-        return decorators.retries_of(test, self.settings.retries)
+        return decorators.retries_of(test, self.config.settings.retries)
 
     def _worker_config(self, result: unittest.TestResult) -> "WorkerConfig":
         from .workers.debugger import TEST_PLACEHOLDER
@@ -200,9 +214,9 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             may_prompt=may_prompt,
             reports_sql=False,
             reports_all_sql=False,
-            command=self.command([TEST_PLACEHOLDER]),
-            settings=self.settings,
-            keepdb=self.keepdb,
+            command=self.config.command([TEST_PLACEHOLDER]),
+            settings=self.config.settings,
+            keepdb=self.config.keepdb,
             # Read as attributes, functions are bound to the suite, which cannot be pickled.
             init_worker=_unbound(self.init_worker),
             initial_settings=self.initial_settings,

@@ -101,10 +101,10 @@ class Build:
 
         `since` is the transaction after which reference data was loaded, or None.
         """
-        from ..postgres.structure_script import CopyError
-
         database = self.database
         if self.pg_dump is not None:
+            from ..postgres.structure_script import CopyError
+
             try:
                 schema = database.schemas[database.number]
                 database.host.create_template(schema, extra, since)
@@ -240,7 +240,7 @@ class Build:
             self.database.plan()
 
     def _plan_databases(self, reason: str, reasons: Sequence[str]) -> None:
-        self._log(databases_message(self._alias, reason))
+        self._log(self.migrator.databases_message(reason))
         self.database.plan(reasons=tuple(reasons))
 
     def _reasons_for_clones(self) -> list[str]:
@@ -263,13 +263,6 @@ class Build:
 
 def clones_message(alias: str, reason: str) -> str:
     return f"Alias '{alias}' uses clone databases, because {reason}"
-
-
-def databases_message(alias: str, reason: str) -> str:
-    return (
-        f"All workers but the first use clone databases for alias '{alias}', because {reason}. "
-        f"Fix that, or use {advice().isolation_database}."
-    )
 
 
 def _tables_in_public(alias: str) -> list[str]:

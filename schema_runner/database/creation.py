@@ -12,19 +12,17 @@ from ..alias_connection import AliasConnection
 from ..connections import disconnect
 from ..postgres import names
 from ..search_path import programs
-from .build import Build
 from .context import RunContext
-from .first_schema import FirstSchema
 from .migrator import Migrator
 from .own_database import OwnDatabase
-from .stock_databases import StockDatabases, revert_to_stock
-from .test_database import TestDatabase
 from .worker_database import WorkerDatabase
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
     from .project_watch import ProjectWatch
+    from .stock_databases import StockDatabases
+    from .test_database import TestDatabase
 else:
     Base = object
 
@@ -41,7 +39,7 @@ class SchemaCreation(Base):
     """
 
     context: ClassVar[RunContext]
-    databases: ClassVar[dict[str, TestDatabase]]
+    databases: "ClassVar[dict[str, TestDatabase]]"
 
     @cached_property
     def _stock(self) -> Any:
@@ -57,7 +55,9 @@ class SchemaCreation(Base):
         return Migrator(self._stock, self.alias_connection, self.context.settings)
 
     @cached_property
-    def _stock_databases(self) -> StockDatabases:
+    def _stock_databases(self) -> "StockDatabases":
+        from .stock_databases import StockDatabases
+
         return StockDatabases(self.alias_connection, self._migrator, self._stock)
 
     @property
@@ -65,10 +65,12 @@ class SchemaCreation(Base):
         return str(self.connection.alias)
 
     @property
-    def test_database(self) -> TestDatabase:
+    def test_database(self) -> "TestDatabase":
         """The test database of the alias: the open one, which all threads share, or a new one."""
         if self._alias in self.databases:
             return self.databases[self._alias]
+        from .test_database import TestDatabase
+
         return TestDatabase(self.context, self.alias_connection, self._stock)
 
     @property
@@ -86,8 +88,13 @@ class SchemaCreation(Base):
         self, verbosity: int = 1, autoclobber: bool = False, *args: Any, **kwargs: Any
     ) -> str:
         if programs.is_testing:
+            from .stock_databases import revert_to_stock
+
             revert_to_stock(self)
             return str(self.create_test_db(verbosity, autoclobber, *args, **kwargs))
+        from .build import Build
+        from .first_schema import FirstSchema
+
         settings, database = self.context.settings, self.test_database
         if settings.fixtures:
             from ..fixtures import refuse_missing_fixtures
@@ -174,6 +181,7 @@ class SchemaCreation(Base):
     def clear_pools(self) -> Counter[str]:
         """Remove all pools of this alias that no live run uses; return counts by kind."""
         from ..postgres import removal
+        from .build import Build
 
         request = Build(self.test_database, self._migrator).request()
         if self.context.settings.is_current:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import django
 
 from ..alias_connection import AliasConnection
-from ..errors import listing
+from ..errors import advice, listing
 from ..postgres.server import Connection
 from ..settings import Settings
 from .extensions import Execute, extension_drop, text_of
@@ -131,6 +131,13 @@ class Migrator:
     def list_with_migrations(self, objects: Sequence[str]) -> str:
         """List objects, with the migrations of the first build that created them, if known."""
         return self._origins.listing(objects) if self._origins else listing(objects)
+
+    def databases_message(self, reason: str) -> str:
+        """Return the line for the log if workers use clone databases because of `reason`."""
+        return (
+            f"All workers but the first use clone databases for alias '{self._connection.alias}', "
+            f"because {reason}. Fix that, or use {advice().isolation_database}."
+        )
 
 
 class MigrationOrigins:

@@ -19,10 +19,11 @@ from .creation import WorkerCreation
 from .extensions import share_extensions
 from .introspection import SchemaIntrospection, narrow_methods
 from .operations import SchemaOperations
-from .test_database import TestDatabase
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from .test_database import TestDatabase
 
 # Attribute of a connection, attribute of its class, and mixin for the latter.
 _MIXINS: tuple[tuple[str, str, type], ...] = (
@@ -32,7 +33,7 @@ _MIXINS: tuple[tuple[str, str, type], ...] = (
 )
 
 
-def patch_backends(context: RunContext, databases: dict[str, TestDatabase]) -> ExitStack:
+def patch_backends(context: RunContext, databases: "dict[str, TestDatabase]") -> ExitStack:
     """Add the mixins to every PostgreSQL alias until the returned stack is closed.
 
     `databases`: where the creation objects keep the open test databases, by alias.

@@ -11,7 +11,6 @@ from ..flush.registry import AliasResets
 from ..postgres.names import Marker, MarkerState
 from ..postgres.server import Connection
 from ..search_path import Location
-from .build import databases_message
 from .context import RunContext
 from .migrator import Migrator
 
@@ -160,7 +159,7 @@ class WorkerDatabase:
             alias,
             f"All workers but the first run the migrations for alias '{alias}', because {reason}."
             if is_current
-            else databases_message(alias, reason),
+            else self.migrator.databases_message(reason),
         )
         return self._build(worker) if is_current else self._create_clone(worker)
 

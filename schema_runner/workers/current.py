@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
+import django
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from ..settings import Settings, call
@@ -89,3 +90,15 @@ def pretend_forked() -> Iterator[None]:
         yield
     finally:
         multiprocessing.set_start_method(method, force=True)
+
+
+def avoid_forkserver() -> None:
+    """Use fork instead of forkserver with Django 5.2, which hangs with the latter.
+
+    forkserver is the default on Linux since Python 3.14.
+    """
+    if django.VERSION < (6, 0):
+        # Without allow_none, the call would fix the start method, and tests could not set it.
+        method = multiprocessing.get_start_method(allow_none=True)
+        if (method or multiprocessing.get_all_start_methods()[0]) == "forkserver":
+            multiprocessing.set_start_method("fork", force=True)

@@ -17,6 +17,7 @@ LAYERS = [
     {"apps", "embedded", "management"},
     {"runner"},
     {"checks", "run_summary", "suite_selection"},
+    {"run_history"},
     {"options", "reporting"},
     {"suite"},
     {"session"},
