@@ -192,10 +192,6 @@ class Host:
             source.drop(source.lease_or_copy(1))
 
     @property
-    def _keeps_pool(self) -> bool:
-        return self._request.wanted is not None and self._request.wanted.sharing.stays
-
-    @property
     def _marker_of_template(self) -> Marker:
         run, wanted = self.lease.run, self._request.wanted
         return wanted.new_marker(run) if wanted else Marker(run, MarkerState.READY)
@@ -238,7 +234,7 @@ class Host:
             run=self.lease.run,
             source_schema=source_schema,
             template=self.template,
-            is_pooled=self.template is not None and self._keeps_pool,
+            is_pooled=self.template is not None and self._request.keeps_pool,
             inventory=structure.inventory(self.connection, source_schema) if is_built else None,
             pg_dump=self._request.pg_dump,
             path=self.path,

@@ -49,6 +49,11 @@ class HostRequest(NamedTuple):
     pg_dump: str | None = None
     keeps_existing: bool = False
 
+    @property
+    def keeps_pool(self) -> bool:
+        """Whether what the run builds stays for later runs."""
+        return self.wanted is not None and self.wanted.sharing.stays
+
     def for_run(self, run: int) -> Self:
         """Return the request with the run's application_name on all connections."""
         application = names.main_application_name(run)

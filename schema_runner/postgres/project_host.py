@@ -90,7 +90,7 @@ class ProjectDatabase(Host):
         if kept:
             others.pop(kept.name, None)
         # A run that keeps nothing does not remove pools.
-        spared = wanted.select_kept(others) if wanted and self._keeps_pool else [*others]
+        spared = wanted.select_kept(others) if wanted and self._request.keeps_pool else [*others]
         if kept:
             self.use_pool(kept)
             if not self._is_usable(kept):
@@ -158,12 +158,12 @@ class ProjectDatabase(Host):
             connection, run = self.connection, self.lease.run
             sessions.end_test_sessions(connection, self.name, run)
             wanted = self._request.wanted
-            if wanted and self.template and self._keeps_pool:
+            if wanted and self.template and self._request.keeps_pool:
                 with pool.record_use(connection, self.template, run, wanted.now):
                     pass
             if wanted or not keep:
                 schemas.drop_remaining(connection, run, batch=self._batch)
-            if wanted and self.template and not self._keeps_pool:
+            if wanted and self.template and not self._request.keeps_pool:
                 self._drop_shared_pool(self.template, wanted.lock)
             # Best effort: autovacuum does the rest. New runs wait for the lock taken afterwards.
             with suppress(psycopg.Error):
