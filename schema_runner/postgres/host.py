@@ -215,7 +215,8 @@ class Host:
 
     def _keep_shims(self) -> None:
         if self._shims and self.template and self._request.wanted:
-            marker = Marker(self.lease.run, MarkerState.KEPT, template=self.template)
+            state = self._request.wanted.state
+            marker = Marker(self.lease.run, state, template=self.template)
             schemas.mark(self.connection, self._shims, marker)
 
     def schema_source(self, source_schema: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":
@@ -233,7 +234,7 @@ class Host:
             run=self.lease.run,
             source_schema=source_schema,
             template=self.template,
-            is_pooled=self.template is not None and self._request.wanted is not None,
+            is_pooled=self.template is not None and self._request.keeps_pool,
             inventory=structure.inventory(self.connection, source_schema) if is_built else None,
             pg_dump=self._request.pg_dump,
             path=self.path,

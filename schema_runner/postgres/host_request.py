@@ -12,6 +12,17 @@ if TYPE_CHECKING:
 Log: TypeAlias = Callable[[str], None]
 
 
+class Sharing(NamedTuple):
+    """How a run shares its schemas with the other runs of the same fingerprint.
+
+    `stays`: whether they stay as a pool, as with --keepdb, or go with the last run that uses them.
+    `not_before`: what was built earlier is not used; in milliseconds since the Unix epoch.
+    """
+
+    stays: bool
+    not_before: int = 0
+
+
 class HostRequest(NamedTuple):
     """The request of a run for a host database.
 
@@ -21,7 +32,7 @@ class HostRequest(NamedTuple):
     `workers`: the number of workers, which may drop their schemas at the same time.
     `oldest_version`: the minimum server version, as libpq counts (150004 is 15.4).
     `log`: prints a line of the run's output.
-    `wanted`: the pools that the run can use, or None if it keeps nothing.
+    `wanted`: the pools that the run can use, or None if it shares nothing.
     `wanted_for`: returns `wanted`, for which it needs a connection.
     `pg_dump`: the path of the program, or None to search for it.
     `keeps_existing`: whether databases without a marker stay, as with --keepdb.
@@ -37,6 +48,11 @@ class HostRequest(NamedTuple):
     wanted_for: "Callable[[Connection], PoolCriteria | None] | None" = None
     pg_dump: str | None = None
     keeps_existing: bool = False
+
+    @property
+    def keeps_pool(self) -> bool:
+        """Whether what the run builds stays for later runs."""
+        return self.wanted is not None and self.wanted.sharing.stays
 
     def for_run(self, run: int) -> Self:
         """Return the request with the run's application_name on all connections."""

@@ -46,6 +46,10 @@ class Reservation:
             sessions.refuse_transaction_pooler(self._maintenance, request.server)
             _check_privilege(self._maintenance)
             self._request = request = request.with_wanted(self._maintenance)
+            if request.wanted and not request.wanted.sharing.stays:
+                # Held until this run has a lease, so that the last one to leave waits for it.
+                lock = request.wanted.lock
+                locks.acquire(self._maintenance, lock, "advisory_lock_shared")
             self.kept = self._find_kept()
             if request.wanted and not self.kept:
                 from . import pool
@@ -53,7 +57,9 @@ class Reservation:
                 opening = request.server.maintenance()
                 build_lock.enter_context(pool.build_lock(opening, request.wanted, request.log))
                 self.kept = self._find_kept()
-                if not self.kept:
+                if self.kept:
+                    build_lock.close()
+                else:
                     self._report_nearest_pool(request.wanted)
             if self.kept:
                 self.name = self.kept.name
@@ -105,12 +111,16 @@ class Reservation:
                 if database.marker.fingerprint == wanted.fingerprint:
                     with suppress(SchemaRunnerError):
                         if host := self._use_pool(database, wanted):
-                            # Drop the databases of dead runs' `own_database` classes.
-                            for other in found:
-                                if other.is_own_database:
-                                    self._remove(other)
+                            self._remove_temporary(found, host.name)
                             return host
         return None
+
+    def _remove_temporary(self, found: list[MarkedDatabase], used: str) -> None:
+        """Drop what dead runs shared, and the databases of their `own_database` classes."""
+        for database in found:
+            is_shared = database.marker.state is MarkerState.SHARED and database.name != used
+            if is_shared or database.is_own_database:
+                self._remove(database)
 
     def _report_nearest_pool(self, wanted: "PoolCriteria") -> None:
         """Report the pool that is most like the wanted one."""
@@ -150,8 +160,7 @@ class Reservation:
         self, database: MarkedDatabase, wanted: "PoolCriteria"
     ) -> "HostDatabase | None":
         marker, request = database.marker, self._request
-        is_usable = marker.state is MarkerState.KEPT and marker.made >= wanted.oldest
-        if not is_usable or not wanted.is_unchanged(marker.extra or {}):
+        if not wanted.accepts(marker) or not wanted.is_unchanged(marker.extra or {}):
             return None
         for other in databases.for_request(self._maintenance, request.name):
             is_clone = other.marker.template == database.name and other.name != database.name
@@ -217,7 +226,7 @@ class Reservation:
         """
         found = databases.unproven(self._listing, self._request.name)
         for database, marker in found:
-            is_kept = marker.state is MarkerState.KEPT and marker.name == database.name
+            is_kept = marker.is_for_other_runs and marker.name == database.name
             if not is_kept and not locks.is_held(self._maintenance, marker.run):
                 removal.log_left_alone(
                     self._request,
@@ -230,7 +239,9 @@ class Reservation:
         wanted = self._request.wanted
         pools = _pools(found)
         # A run that keeps nothing does not remove pools.
-        return set(pools if wanted is None else wanted.select_kept(pools))
+        return set(
+            pools if wanted is None or not wanted.sharing.stays else wanted.select_kept(pools)
+        )
 
     def _remove(self, database: MarkedDatabase) -> bool:
         """Drop a database of runs unless it is in use; return whether it was dropped."""

@@ -108,16 +108,14 @@ class Lease:
             return not free
 
     @contextmanager
-    def exclude_other_runs(self) -> Iterator[bool]:
-        """Lock the shared extensions against other runs; yield False if one uses them."""
-        is_alone = locks.call_function(
-            self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE
-        )
+    def exclude_other_runs(self, lock: int) -> Iterator[bool]:
+        """Lock what this lease shares with other runs; yield False if one of them uses it."""
+        is_alone = locks.call_function(self.connection, "try_advisory_lock", lock)
         try:
             yield is_alone
         finally:
             if is_alone:
-                locks.release(self.connection, locks.EXTENSIONS_IN_USE)
+                locks.release(self.connection, lock)
 
     def release_extensions(self) -> bool:
         """Release the shared extensions; lock them, and return True, if no other run uses them."""

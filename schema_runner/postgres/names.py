@@ -170,6 +170,8 @@ class MarkerState(StrEnum):
 
     BUILDING = "building"
     READY = "ready"
+    # In use by runs with the same fingerprint; the last of them drops it.
+    SHARED = "shared"
     KEPT = "kept"
 
 
@@ -177,13 +179,16 @@ class Marker(NamedTuple):
     """The marker of a schema or database: the run that created it, and its state.
 
     `run`: the run, which is also the lock key of its lease.
-    `state`: whether the object is being built, is ready, or is kept for other runs.
+    `state`: whether the object is being built, is ready, is shared with other runs or kept for
+    them.
     `request`: of a database, the name that the run requested. Runs that request the same name
     clean up after each other.
     `template`: the template of a schema in a pool, or the database that a clone was created
     from. A database that is kept for cloning is its own template.
     `fingerprint`: the fingerprint of a template.
     `made`, `used`: when a template was created and last used, in seconds since the Unix epoch.
+    `built`: when a template or a database was built here, in milliseconds since the Unix epoch;
+    its rows may be those of an older snapshot.
     `since`: a transaction; a schema of a pool equals its template unless a later one changed it.
     `structure`: the version of the structure of a schema of a pool, when it equalled its template.
     `extra`: facts about a database kept for cloning. (Templates store them in a table.)
@@ -204,6 +209,11 @@ class Marker(NamedTuple):
     extra: Mapping[str, Any] | None = None
     name: str | None = None
     beside: tuple[str, ...] | None = None
+    built: int = 0
+
+    @property
+    def is_for_other_runs(self) -> bool:
+        return self.state in {MarkerState.SHARED, MarkerState.KEPT}
 
     def __str__(self) -> str:
         facts = {key: value for key, value in self._asdict().items() if value or value == ()}
@@ -232,6 +242,7 @@ class Marker(NamedTuple):
                 found.get("extra"),
                 found.get("name"),
                 None if (beside := found.get("beside")) is None else tuple(beside),
+                int(found.get("built", 0)),
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -1,8 +1,10 @@
-"""The pool: ready schemas that runs keep, and lease again while the fingerprint is the same.
+"""The pool: ready schemas that runs share, or keep, while the fingerprint is the same.
 
-A pool consists of a template marked as kept, and of kept schemas whose markers name that template.
+A pool consists of a template marked as shared or kept, and of schemas with the same mark that name
+that template.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ import psycopg
 
 from ..errors import LockTimeoutError, SchemaRunnerError
 from . import lock_waits, locks, names, schemas, structure
+from .host_request import Sharing
 from .names import Marker, MarkerState
 from .reset.changes import current_transaction
 from .rows import restore_sequences
@@ -42,7 +45,7 @@ _IS_OLDEST = """
 
 
 class PoolCriteria(NamedTuple):
-    """Which pools a run can use, and which ones it keeps. Times are in Unix seconds."""
+    """Which pools a run can use, and which ones it shares or keeps. Times are in Unix seconds."""
 
     fingerprint: str
     # Whether the dependencies recorded in a template's `extra` metadata are unchanged.
@@ -55,6 +58,26 @@ class PoolCriteria(NamedTuple):
     # If no pool can be used: called with the fingerprint, the time of creation and the `extra`
     # metadata of the one most like it.
     report_nearest: Callable[[str, int, Mapping[str, Any]], None]
+    sharing: Sharing = Sharing(stays=True)
+
+    @property
+    def state(self) -> MarkerState:
+        """The state of the pools that the run uses and builds."""
+        return MarkerState.KEPT if self.sharing.stays else MarkerState.SHARED
+
+    @property
+    def lock(self) -> int:
+        """The key of the lock that runs share until they hold a lease on the pool they use."""
+        return locks.key(f"users of fingerprint {self.fingerprint}")
+
+    def accepts(self, marker: Marker) -> bool:
+        """Whether a pool with this marker can be used, unless its dependencies have changed."""
+        return (
+            marker.fingerprint == self.fingerprint
+            and marker.state is self.state
+            and marker.made >= self.oldest
+            and marker.built >= self.sharing.not_before
+        )
 
     def nearest(self, pools: Mapping[str, Marker]) -> str | None:
         """Return the name of a pool with this fingerprint, or of the most recently used one."""
@@ -68,11 +91,12 @@ class PoolCriteria(NamedTuple):
         """Return the marker of a new pool, for its template or its database."""
         return Marker(
             run,
-            MarkerState.KEPT,
+            self.state,
             request=request,
             fingerprint=self.fingerprint,
             made=self.now,
             used=self.now,
+            built=time.time_ns() // 1_000_000,
         )
 
     def select_kept(self, others: Mapping[str, Marker]) -> list[str]:
@@ -112,13 +136,21 @@ def list_templates(connection: Connection) -> list[OwnSchema]:
     ]
 
 
+def list_kept(connection: Connection) -> dict[str, Marker]:
+    """Return the markers of the templates in this database that stay when no run uses them."""
+    return {
+        schema.name: schema.marker
+        for schema in list_templates(connection)
+        if schema.marker.state is MarkerState.KEPT
+    }
+
+
 def find_template(
     connection: Connection, wanted: PoolCriteria, path: Sequence[str]
 ) -> Template | None:
     """Return the template of a pool that the run can use, or None."""
     for schema in list_templates(connection):
-        marker = schema.marker
-        if marker.fingerprint == wanted.fingerprint and marker.made >= wanted.oldest:
+        if wanted.accepts(schema.marker):
             template = read_template(connection, schema.name, path)
             if template is None:
                 continue
@@ -129,7 +161,7 @@ def find_template(
 
 def report_nearest(connection: Connection, wanted: PoolCriteria) -> None:
     """Call `wanted.report_nearest` for the pool in this database that is most like it."""
-    markers = {schema.name: schema.marker for schema in list_templates(connection)}
+    markers = list_kept(connection)
     name = wanted.nearest(markers)
     if name is not None and (template := read_template(connection, name, ())):
         fingerprint, made = str(markers[name].fingerprint), markers[name].made

@@ -84,28 +84,31 @@ class ProjectDatabase(Host):
 
     def _use_pools(self, build_lock: ExitStack) -> None:
         """Use a kept pool if there is one for this run, and drop leftovers and unused pools."""
-        connection = self.connection
-        wanted, kept = self._request.wanted, None
-        if wanted is not None:
-            kept = pool.find_template(connection, wanted, self.path)
-            if not kept:
-                opening = self.connect()
-                build_lock.enter_context(pool.build_lock(opening, wanted, self.log))
-                kept = pool.find_template(connection, wanted, self.path)
-            if not kept:
-                pool.report_nearest(connection, wanted)
-        others = {
-            schema.name: schema.marker
-            for schema in pool.list_templates(connection)
-            if not kept or schema.name != kept.name
-        }
+        wanted = self._request.wanted
+        kept = self._find_pool(wanted, build_lock) if wanted else None
+        others = pool.list_kept(self.connection)
+        if kept:
+            others.pop(kept.name, None)
         # A run that keeps nothing does not remove pools.
-        spared = wanted.select_kept(others) if wanted else [*others]
+        spared = wanted.select_kept(others) if wanted and self._request.keeps_pool else [*others]
         if kept:
             self.use_pool(kept)
             if not self._is_usable(kept):
                 self.template, self.leased, self.reference = None, None, None
         self.sweep(spared)
+
+    def _find_pool(self, wanted: "pool.PoolCriteria", build_lock: ExitStack) -> "Template | None":
+        if not wanted.sharing.stays:
+            # For as long as the lease, so that the last one to leave waits for this run.
+            self.lease.acquire_shared(wanted.lock)
+        if kept := pool.find_template(self.connection, wanted, self.path):
+            return kept
+        build_lock.enter_context(pool.build_lock(self.connect(), wanted, self.log))
+        if kept := pool.find_template(self.connection, wanted, self.path):
+            build_lock.close()
+        else:
+            pool.report_nearest(self.connection, wanted)
+        return kept
 
     def _is_usable(self, kept: "Template") -> bool:
         """Whether a pool still exists and can be unpacked; drop it if it cannot be unpacked."""
@@ -126,7 +129,7 @@ class ProjectDatabase(Host):
 
     def _remove_leftover_extensions(self) -> None:
         """Drop the extensions of killed runs, unless another run uses the shared extensions."""
-        with self.lease.exclude_other_runs() as is_alone:
+        with self.lease.exclude_other_runs(locks.EXTENSIONS_IN_USE) as is_alone:
             if is_alone and (removed := self._remove_extensions()):
                 leftovers = ", ".join(f"extension {name}" for name in removed)
                 self.log(f"Removed leftovers of an earlier run in {self.name!r}: {leftovers}.")
@@ -155,16 +158,26 @@ class ProjectDatabase(Host):
             connection, run = self.connection, self.lease.run
             sessions.end_test_sessions(connection, self.name, run)
             wanted = self._request.wanted
-            if wanted and self.template:
+            if wanted and self.template and self._request.keeps_pool:
                 with pool.record_use(connection, self.template, run, wanted.now):
                     pass
             if wanted or not keep:
                 schemas.drop_remaining(connection, run, batch=self._batch)
+            if wanted and self.template and not self._request.keeps_pool:
+                self._drop_shared_pool(self.template, wanted.lock)
             # Best effort: autovacuum does the rest. New runs wait for the lock taken afterwards.
             with suppress(psycopg.Error):
                 vacuum.vacuum_catalogs(connection)
             if self.extensions in self.path and self.lease.release_extensions():
                 self._remove_extensions()
+
+    def _drop_shared_pool(self, template: str, users: int) -> None:
+        """Drop the pool unless other runs use it, or wait until they can."""
+        self.lease.release_shared(schemas.pool_lock_key(template))
+        with self.lease.exclude_other_runs(users) as is_last:
+            for schema in schemas.list_own(self.connection) if is_last else []:
+                if schema.pool == template:
+                    schemas.drop_unused(self.connection, schema, batch=self._batch)
 
 
 def _check_privilege(connection: Connection) -> None:

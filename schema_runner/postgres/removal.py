@@ -82,14 +82,14 @@ def is_in_use(maintenance: Connection, request: HostRequest, database: MarkedDat
     marker, name = database.marker, database.name
     # No lease is held in a clone or in its source.
     in_use = [marker.run]
-    if marker.state is MarkerState.KEPT:
+    if marker.is_for_other_runs:
         in_use.append(Clones.lock_key(marker.template or name))
     if any(locks.is_held(maintenance, lock) for lock in in_use):
         return True
     alive = sessions.live_runs_without_lease(maintenance)
     if any(locks.is_held(maintenance, lock) for lock in in_use):
         return True  # The run recovered its lease in the meantime.
-    may_be_used = marker.run in alive or (bool(alive) and marker.state is MarkerState.KEPT)
+    may_be_used = marker.run in alive or (bool(alive) and marker.is_for_other_runs)
     if may_be_used:
         runs = " and ".join(alive.values())
         request.log(f"Database {name!r} is left alone: {runs} may be using it.")

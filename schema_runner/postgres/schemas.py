@@ -40,7 +40,7 @@ class OwnSchema(NamedTuple):
     @property
     def pool(self) -> str | None:
         """The template of the pool that contains this schema, or None."""
-        if self.marker.state is not MarkerState.KEPT:
+        if not self.marker.is_for_other_runs:
             return None
         return self.name if self.marker.fingerprint else self.marker.template
 

@@ -1,7 +1,7 @@
 """Host databases that runs create, keep, clone and drop."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from . import (
     databases,
     function_bodies,
     lock_waits,
+    locks,
     move,
     names,
     prepared_transactions,
@@ -83,13 +84,13 @@ class HostDatabase(Host):
         self._extra = extra
         super().create_template(source_schema, extra, since)
         if self._request.wanted:
-            self._mark_built(MarkerState.KEPT)
+            self._mark_built(self._request.wanted.state)
 
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         undo = super().restore(snapshot)
         if self._request.wanted:
             self._marker = self._marker._replace(made=snapshot.made)
-            self._mark_built(MarkerState.KEPT)
+            self._mark_built(self._request.wanted.state)
         return undo
 
     def use_pool(self, template: "Template") -> None:
@@ -163,7 +164,7 @@ class HostDatabase(Host):
         self._marker = self._marker._replace(state=MarkerState.READY)
         if self._request.wanted:
             self._marker = self._marker._replace(
-                state=MarkerState.KEPT, template=self.name, extra=extra
+                state=self._request.wanted.state, template=self.name, extra=extra
             )
         databases.mark(self.connection, self.name, self._marker)
 
@@ -182,12 +183,8 @@ class HostDatabase(Host):
     @cached_property
     def clones(self) -> Clones:
         """The clones of this database, or of the clone source that a worker built."""
-        source = self.name if self._is_cloned else self._clone_source
+        source = self.name if self._is_cloned else names.clone_database(self.name, 0)
         return Clones(self._request, source, self.lease.run)
-
-    @property
-    def _clone_source(self) -> str:
-        return names.clone_database(self.name, 0)
 
     @property
     def is_kept_for_clones(self) -> bool:
@@ -203,25 +200,20 @@ class HostDatabase(Host):
         return self._request.wanted is None or self.clones.give_back(name)
 
     def exists(self) -> bool:
-        return not self._missing_databases({self.name: self._marker.run})
+        return not self._missing({self.name: self._marker.run})
 
     def missing_objects(self) -> list[str]:
         if self.lease.is_in_host:
             return super().missing_objects()
-        return self._missing_databases(dict.fromkeys(self.clones.names.values(), self.lease.run))
+        return self._missing(dict.fromkeys(self.clones.names.values(), self.lease.run))
 
-    def _missing_databases(self, needed: Mapping[str, int]) -> list[str]:
+    def _missing(self, needed: Mapping[str, int]) -> list[str]:
         return databases.missing(self.lease.connection, self._request.name, needed)
 
     def drop_worker_schemas(self, worker: int) -> None:
         super().drop_worker_schemas(worker)
-        if self._request.workers <= 1 or not self.recovery.can_clean_up():
-            return
-        name = names.clone_database(self.name, worker)
-        with self.server.maintenance() as maintenance:
-            is_ours = databases.is_of_run(maintenance, name, self._request.name, self.lease.run)
-        if is_ours:
-            self.clones.drop(name)
+        if self._request.workers > 1 and self.recovery.can_clean_up():
+            self.clones.drop(names.clone_database(self.name, worker))
 
     def release(self, *, keep: bool) -> None:
         self.stop_dump()
@@ -236,19 +228,33 @@ class HostDatabase(Host):
     def _drop(self) -> None:
         with self.server.maintenance() as maintenance, self._request.hold_name(maintenance):
             self._drop_clone_source(maintenance)
-            if not self._has_users_objects():
-                prepared_transactions.roll_back_all(self.connection)
-                self.lease.close()
-                sessions.end_test_sessions(maintenance, self.name, self.lease.run)
-                databases.drop_if_marked(maintenance, self.name)
+            with self._exclude_other_runs(maintenance) as is_last:
+                if not is_last and self.lease.is_in_host:
+                    sessions.end_test_sessions(self.connection, self.name, self.lease.run)
+                    schemas.drop_remaining(self.connection, self.lease.run, batch=self._batch)
+                elif is_last and not self._has_users_objects():
+                    prepared_transactions.roll_back_all(self.connection)
+                    self.lease.close()
+                    sessions.end_test_sessions(maintenance, self.name, self.lease.run)
+                    databases.drop_if_marked(maintenance, self.name)
+
+    @contextmanager
+    def _exclude_other_runs(self, maintenance: Connection) -> Iterator[bool]:
+        """Lock this database; yield False if other runs use it, or wait until they can."""
+        wanted = self._request.wanted
+        lock = locks.HOST_IN_USE if self.lease.is_in_host else Clones.lock_key(self.name)
+        with ExitStack() as held:
+            is_last = held.enter_context(self.lease.exclude_other_runs(lock))
+            if wanted is not None and is_last:
+                is_last = held.enter_context(locks.try_hold(maintenance, wanted.lock))
+            yield is_last
 
     def _drop_clone_source(self, maintenance: Connection) -> None:
         """Drop the clone source, if a worker of this run created it."""
-        if self._request.workers > 1 and databases.is_of_run(
-            maintenance, self._clone_source, self._request.name, self.lease.run
-        ):
-            sessions.end_test_sessions(maintenance, self._clone_source, self.lease.run)
-            databases.drop(maintenance, self._clone_source)
+        source, request, run = names.clone_database(self.name, 0), self._request, self.lease.run
+        if request.workers > 1 and databases.is_of_run(maintenance, source, request.name, run):
+            sessions.end_test_sessions(maintenance, source, run)
+            databases.drop(maintenance, source)
 
     def _keep_clone_source(self) -> bool:
         """Keep the clone source instead of this database; return False if there is none."""
@@ -258,18 +264,16 @@ class HostDatabase(Host):
         clone_source = CloneSource(self.server, self.name, request.name, run)
         if is_ready := clone_source.is_ready():
             marker = wanted.new_marker(run, request.name)
+            marker = marker._replace(template=clone_source.name, extra=self._extra)
             with self.server.maintenance() as maintenance:
-                marker = marker._replace(template=clone_source.name, extra=self._extra)
                 databases.mark(maintenance, clone_source.name, marker)
         return is_ready
 
     def _keep(self) -> None:
-        if self._request.workers > 1:
-            drop_leftover_clones(
-                self.connection, self._request.name, self.lease.run, spared=self.name
-            )
-        # The lease keeps other runs from dropping the database.
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
+        if self._request.workers > 1:
+            drop_leftover_clones(connection, self._request.name, run, spared=self.name)
+        # The lease keeps other runs from dropping the database.
         sessions.end_test_sessions(connection, self.name, run)
         if wanted is not None and self._is_cloned:
             with self.server.maintenance() as maintenance:
