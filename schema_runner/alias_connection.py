@@ -119,12 +119,13 @@ class AliasConnection:
             f"client its own session, or use {advice().host_test} {advice().isolation_database}."
         )
 
-    def detect_path(self, database: str, run: int) -> None:
+    def detect_path(self, database: str, worker: int, run: int) -> None:
         """Find out whether the backend sets the search_path of each cursor.
 
         Django's own backends do not; that of django-tenants does.
         """
-        self.assign({1: Location(database, ("pg_catalog", "public"))}, 1, run=run)
+        probe = Location(database, ("pg_catalog", "public"))
+        self.assign({worker: probe}, worker, run=run)
         if not self._can_set_search_path():
             assert self.locations is not None
             self.reconnect(

@@ -177,13 +177,14 @@ class SchemaRunnerMixin(Base):
 
     def _begin_session(self, aliases: Collection[str] | None) -> None:
         from .database.context import RunContext
+        from .postgres.host_request import Sharing
         from .session import Session
 
         context = RunContext(
             self._settings,
             self.log,
             workers=max(self.parallel, 1),
-            keeps=self.keepdb,
+            sharing=Sharing(stays=True) if self.keepdb else None,
             has_own_databases=self._selector.has_own_databases,
             runs_migrations=not self.no_migrations,
         )

@@ -51,6 +51,7 @@ class Build:
             server=server,
             name=name,
             is_projects_own=is_project_database(context.project_databases, server, name),
+            number=context.number,
             workers=context.workers,
             oldest_version=_version(connection.wrapper.features.minimum_database_version),
             log=self._log,
@@ -174,7 +175,7 @@ class Build:
         if self._connection.engine.startswith("django."):
             return False  # Checking takes a connection.
         host = self.database.host
-        self._connection.detect_path(host.name, host.lease.run)
+        self._connection.detect_path(host.name, self.database.number, host.lease.run)
         self.database.switch_to(None)
         return self._connection.backend_sets_path
 

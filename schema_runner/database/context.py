@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import MANAGE_PY, Advice
-from ..postgres.host_request import Log
+from ..postgres.host_request import Log, Sharing
 from ..settings import Settings
 from .usage import Usage
 
@@ -30,7 +30,9 @@ class RunContext:
     `log`: prints a line of the run's output.
     `number`: the number of the worker whose schema this process creates first.
     `workers`: how many workers use the databases.
-    `keeps`: whether schemas and clones stay for later runs.
+    `sharing`: how schemas and clones are shared with other runs of the same fingerprint; None if
+    they are not.
+    `salt`: part of the fingerprint, so that only sessions with the same salt share anything.
     `has_own_databases`: whether the run has classes that need their own database.
     `runs_migrations`: whether builds run migrations; if not, they create the tables of models.
     `advice`: how the user of the front end changes a run.
@@ -43,7 +45,8 @@ class RunContext:
     log: Log
     number: int = 1
     workers: int = 1
-    keeps: bool = False
+    sharing: Sharing | None = None
+    salt: str = ""
     has_own_databases: bool = False
     runs_migrations: bool = True
     advice: Advice = MANAGE_PY
@@ -53,6 +56,11 @@ class RunContext:
     comparisons: list[ProjectComparison] = field(default_factory=list)
 
     @property
+    def keeps(self) -> bool:
+        """Whether schemas and clones stay when the run ends."""
+        return self.sharing is not None and self.sharing.stays
+
+    @property
     def serves_other_runs(self) -> bool:
-        """Whether this run leaves its schemas or a snapshot to other runs."""
-        return self.keeps or self.settings.snapshot_dir is not None
+        """Whether this run shares its schemas, or leaves a snapshot to other runs."""
+        return self.sharing is not None or self.settings.snapshot_dir is not None

@@ -58,7 +58,8 @@ class SchemaCreation(Base):
     def _stock_databases(self) -> "StockDatabases":
         from .stock_databases import StockDatabases
 
-        return StockDatabases(self.alias_connection, self._migrator, self._stock)
+        number = self.context.number
+        return StockDatabases(number, self.alias_connection, self._migrator, self._stock)
 
     @property
     def _alias(self) -> str:

@@ -92,7 +92,7 @@ class KeptBuilds:
         self._nearest: UnusedBuild | None = None
 
     def criteria(self, connection: Connection) -> "PoolCriteria | None":
-        """Compute the fingerprint; return what a pool must match, or None without --keepdb."""
+        """Compute the fingerprint; return what a pool must match, or None if nothing is shared."""
         context, settings = self._context, self._context.settings
         if not context.serves_other_runs or settings.strategy != "template":
             return None
@@ -101,8 +101,8 @@ class KeptBuilds:
         self._server_facts = server_facts(connection)
         parts, now = self._current_parts(), int(time.time())
         oldest = now - int(settings.keep_days * _DAY)
-        self.facts = BuildFacts(combine_parts(parts), parts, now, oldest)
-        if not context.keeps:
+        self.facts = BuildFacts(combine_parts(parts, context.salt), parts, now, oldest)
+        if context.sharing is None:
             return None
         from ..postgres.pool import PoolCriteria
 
@@ -113,6 +113,7 @@ class KeptBuilds:
             oldest=oldest,
             max_others=settings.keep_pools - 1,
             report_nearest=self.note_unusable,
+            sharing=context.sharing,
         )
 
     def _current_parts(self) -> dict[str, str]:

@@ -15,10 +15,14 @@ from .migrator import Migrator
 class StockDatabases:
     """Creates and clones the database of an alias as stock Django does.
 
+    `number`: the number of the worker that uses the database itself, if it is not cloned.
     `stock`: Django's own hooks.
     """
 
-    def __init__(self, connection: AliasConnection, migrator: Migrator, stock: Any) -> None:
+    def __init__(
+        self, number: int, connection: AliasConnection, migrator: Migrator, stock: Any
+    ) -> None:
+        self._number = number
         self._connection = connection
         self._migrator = migrator
         self._stock = stock
@@ -29,7 +33,7 @@ class StockDatabases:
 
         rename_kept_database(request)
         name = create()
-        self._assign({1: Location(name)}, 1)
+        self._assign({self._number: Location(name)}, self._number)
         self._migrator.load_reference()
         return name
 
@@ -37,7 +41,7 @@ class StockDatabases:
         locations, creation = self._connection.locations, self._connection.wrapper.creation
         settings_dict = self._connection.wrapper.settings_dict
         host = settings_dict["NAME"]
-        by_worker = dict(locations.by_worker) if locations and worker > 1 else {}
+        by_worker = dict(locations.by_worker) if locations and worker != self._number else {}
         self._assign(by_worker, None)
         clone = creation.get_test_db_clone_settings(str(worker))["NAME"]
         with self._stock._nodb_cursor() as cursor:

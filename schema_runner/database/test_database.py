@@ -98,7 +98,7 @@ class TestDatabase:
         """Whether the host database can hold schemas of several workers or runs."""
         context = self.context
         is_of_project = not isinstance(self.host, HostDatabase)
-        return context.workers > 1 or context.keeps or is_of_project
+        return context.workers > 1 or context.sharing is not None or is_of_project
 
     def open(self, request: HostRequest) -> None:
         """Open the project's own database or a kept one, or reserve a name for a new one."""

@@ -39,7 +39,8 @@ class Clones:
 
     def reuse(self, worker: int) -> bool:
         """Assign a kept, unused clone to a worker; return False if there is none."""
-        workers = range(1, self._request.workers + 1)
+        first = self._request.number
+        workers = range(first, first + self._request.workers)
         first_choice = names.clone_database(self.source, worker)
         of_others = {names.clone_database(self.source, n) for n in workers} - {first_choice}
         with self._hold_name() as maintenance:

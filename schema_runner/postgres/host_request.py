@@ -29,6 +29,7 @@ class HostRequest(NamedTuple):
     `server`: the server of the database.
     `name`: the preferred name of the database.
     `is_projects_own`: whether `name` is the NAME of an entry in DATABASES.
+    `number`: the number of the worker whose schema this process creates first.
     `workers`: the number of workers, which may drop their schemas at the same time.
     `oldest_version`: the minimum server version, as libpq counts (150004 is 15.4).
     `log`: prints a line of the run's output.
@@ -48,6 +49,7 @@ class HostRequest(NamedTuple):
     wanted_for: "Callable[[Connection], PoolCriteria | None] | None" = None
     pg_dump: str | None = None
     keeps_existing: bool = False
+    number: int = 1
 
     @property
     def keeps_pool(self) -> bool:
