@@ -215,6 +215,6 @@ def _dependencies(extra: object) -> dict[str, str] | None:
 
 # In place of dependencies, if files changed during the build: it cannot be reused.
 EDITED = "edited during the build"
-_KINDS = {"setting": "setting", "package": "version of"}
+_KINDS = {"setting": "setting"}
 # Hexadecimal digits kept of each part's hash.
 _DIGITS = 8
