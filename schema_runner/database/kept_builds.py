@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _DAY = 24 * 60 * 60
 # In place of dependencies, if files changed during the build: it cannot be reused.
 EDITED = "edited during the build"
-_KINDS = {"setting": "setting", "package": "version of"}
+_KINDS = {"setting": "setting"}
 # Hexadecimal digits kept of each part's hash.
 _DIGITS = 8
 
@@ -101,7 +101,7 @@ class KeptBuilds:
         self._server_facts = server_facts(connection)
         parts, now = self._current_parts(), int(time.time())
         oldest = now - int(settings.keep_days * _DAY)
-        self.facts = BuildFacts(combine_parts(parts, context.salt), parts, now, oldest)
+        self.facts = BuildFacts(combine_parts(parts, salt=context.salt), parts, now, oldest)
         if context.sharing is None:
             return None
         from ..postgres.pool import PoolCriteria

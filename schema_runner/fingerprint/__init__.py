@@ -7,9 +7,9 @@ that are known only after it, such as the files that migrations read.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .canonical import digest
     from .dependencies import changed, is_unchanged
     from .fingerprint import combine_parts, compute_parts
+    from .hashing import digest
     from .recording import Recording
 
 __all__ = [
@@ -26,7 +26,7 @@ _MODULES = {
     "changed": "dependencies",
     "combine_parts": "fingerprint",
     "compute_parts": "fingerprint",
-    "digest": "canonical",
+    "digest": "hashing",
     "is_unchanged": "dependencies",
 }
 

@@ -1,7 +1,7 @@
 """The fingerprint: a hash of what determines the contents of a schema before any test."""
 
-import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,12 +13,13 @@ from django.db import connections
 from ..postgres.server import Connection
 from ..project import INSTALLED, Project
 from ..settings import Settings
-from . import dependencies, models, settings_values
-from .canonical import Canonical, digest, dotted_path
-from .modules import Modules, migrations_packages, project_apps
+from .hashing import digest, dotted_path, hash_source, render
+from .models import model_texts
+from .modules import MigrationsPackage, Modules, files_below, migrations_packages, project_apps
+from .settings_values import database_values, django_values, runner_values
 
 _PACKAGE = Path(__file__).parents[1]
-
+_METADATA = (".dist-info", ".egg-info")
 
 # Names of parts, by the first word of the server's facts.
 _FACT_NAMES = {
@@ -29,9 +30,12 @@ _FACT_NAMES = {
 }
 
 
-def combine_parts(parts: Mapping[str, str]) -> str:
-    """Return the fingerprint of the hashes that `compute_parts` returns."""
-    return digest("\n".join(f"{name} {parts[name]}" for name in sorted(parts)))
+def combine_parts(parts: Mapping[str, str], *, salt: str = "") -> str:
+    """Return the fingerprint of the hashes that `compute_parts` returns.
+
+    Only runs with the same `salt` share a fingerprint, for instance the processes of a session.
+    """
+    return digest("\n".join([salt, *(f"{name} {parts[name]}" for name in sorted(parts))]))
 
 
 def compute_parts(
@@ -48,33 +52,40 @@ def compute_parts(
     The hashes do not depend on the machine or the project's folder.
     """
     project, modules = Project.find(), Modules()
-    if options is None:
-        options = connections.settings[alias].get("OPTIONS") or {}
-    canonical = Canonical(project)
-
-    def hash_source(path: str) -> str:
-        return _hash_source(modules.file_of(path))
-
+    entry = connections.settings[alias]
+    server = _group_facts(facts)
+    migrations = [*migrations_packages(modules)]
     values: dict[str, Any] = {
-        **_versions(modules),
-        **_group_facts(facts),
+        **_versions(),
+        **server,
         # Routers may decide by the alias.
         "alias": alias,
         "INSTALLED_APPS": [
             (app.name, app.label, dotted_path(type(app)), app.default_auto_field)
             for app in project_apps()
         ],
-        **settings_values.django_values(hash_source),
+        **django_values(modules),
         "DATABASES": (
             sorted(connections.settings),
-            settings_values.database_values(alias, options),
+            database_values(entry, entry.get("OPTIONS") or {} if options is None else options),
         ),
-        'TEST["MIGRATE"] (--no-migrations)': connections.settings[alias]["TEST"]["MIGRATE"],
-        **settings_values.runner_values(runner_settings, alias, project, hash_source),
+        'TEST["MIGRATE"] (--no-migrations)': entry["TEST"]["MIGRATE"],
+        **runner_values(runner_settings, alias, project, modules),
     }
-    hashes = {name: digest(canonical.text(value)) for name, value in values.items()}
-    texts = {f"models of {label}": digest(text) for label, text in models.model_texts(canonical)}
-    return {**hashes, **texts, **dict(_migrations(modules))}
+    models = model_texts(
+        alias,
+        unmigrated={
+            package.label
+            for package in migrations
+            if not (package.is_used and entry["TEST"]["MIGRATE"])
+        },
+        server_version=_major_version(server) * 10000,
+    )
+    return {
+        **{name: digest(project.without_root(render(value))) for name, value in values.items()},
+        **{f"models of {label}": digest(project.without_root(text)) for label, text in models},
+        **{f"migrations of {one.label}": _hash_migrations(one) for one in migrations},
+    }
 
 
 def _group_facts(facts: Iterable[str]) -> dict[str, list[str]]:
@@ -85,47 +96,36 @@ def _group_facts(facts: Iterable[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _migrations(modules: Modules) -> Iterator[tuple[str, str]]:
-    for package in migrations_packages(modules):
-        files = [f"{name} {_hash_source(path)}" for name, path in package.files()]
-        yield f"migrations of {package.label}", digest("\n".join([str(package.module), *files]))
+def _major_version(server: Mapping[str, list[str]]) -> int:
+    found = re.search(r"\d+", " ".join(server.get(_FACT_NAMES["server"], [])))
+    return int(found[0]) if found else 0
 
 
-def _versions(modules: Modules) -> dict[str, Any]:
-    tops = {app.name.split(".")[0] for app in project_apps()}
-    installed = dependencies.installed_versions(tops, modules)
+def _hash_migrations(package: MigrationsPackage) -> str:
+    files = [f"{name} {hash_source(path)}" for name, path in package.files()]
+    return digest("\n".join([str(package.module), *files]))
+
+
+def _versions() -> dict[str, Any]:
     return {
         "version of Django": django.__version__,
         "version of Python": sys.version_info[:2],
-        "version of psycopg": _version("psycopg"),
-        "version of django-schema-runner": [
-            _version("django-schema-runner"),
-            *_hash_own_sources(),
-        ],
-        **{f"version of {top}": versions for top, versions in sorted(installed.items())},
+        "version of django-schema-runner": [*_own_sources()],
+        "installed packages": sorted(_distributions()),
     }
 
 
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _distributions() -> Iterator[str]:
+    """Yield the names of the metadata folders, such as "psycopg-3.2.1.dist-info"."""
+    for folder in sys.path:
+        if os.path.basename(folder) in INSTALLED and os.path.isdir(folder):
+            yield from (name for name in os.listdir(folder) if name.endswith(_METADATA))
 
 
-def _hash_own_sources() -> list[str]:
-    """Hash the modules that create schemas, if this package runs from a checkout."""
-    if not INSTALLED.isdisjoint(_PACKAGE.parts):
-        return []
-    return [_hash_source(str(path)) for path in sorted((_PACKAGE / "postgres").rglob("*.py"))]
-
-
-def _hash_source(file: str | None) -> str:
-    try:
-        with open(file or os.devnull, "rb") as source:
-            return digest(source.read())
-    except OSError:
-        return "absent"
+def _own_sources() -> Iterator[str]:
+    """Yield the hashes of this package's modules, if it runs from a checkout."""
+    if INSTALLED.isdisjoint(_PACKAGE.parts):
+        yield from (hash_source(path) for _, path in sorted(files_below(str(_PACKAGE))))
 
 
 _SERVER_FACTS = """

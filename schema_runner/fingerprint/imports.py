@@ -3,21 +3,18 @@
 import ast
 import os
 import re
-import sys
 import weakref
 from collections.abc import Iterator, Set
-from typing import Any
 
 from django.apps import apps
-from django.conf import settings as django_settings
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.models import signals
 
 from ..project import Project
 from ..settings import Settings
-from .canonical import dotted_path
-from .modules import MigrationsPackage, Modules, migrations_packages
+from .modules import Modules, find_below, migrations_packages
+from .settings_values import router_paths
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _MODEL_LOOKUPS = {"get_model", "get_models", "get_user_model", "get_registered_model"}
@@ -27,151 +24,143 @@ class Imports:
     """Follows imports, directly and indirectly, through the modules of the project.
 
     `files`: the source files found, and the paths at which a missing module would be.
-    `packages`: the installed top-level packages that these files import.
     `settings`: the names of the settings that they use.
     `uses_app_registry`: whether a module other than a migration gets models from the registry.
     """
 
-    def __init__(self, project: Project, migrations: Set[str]) -> None:
+    def __init__(self, project: Project) -> None:
         self.files: set[str] = set()
-        self.packages: set[str] = set()
         self.settings: set[str] = set()
         self.uses_app_registry = False
         self._project = project
-        self._migrations = migrations
         self._modules = Modules()
-        self._pending: list[tuple[str, str]] = []
 
     def add(self, path: str) -> None:
         """Follow the modules on a dotted path."""
-        self._add_path(path)
-        self._follow()
+        self._follow([*self._find(path)])
 
-    def add_file(self, file: str, name: str | None = None) -> None:
-        """Follow a source file. `name` is the name of its module, if known."""
-        if file.endswith(".py"):
-            self._enqueue(file, name or self._name(file))
-            self._follow()
+    def add_called(self, path: str) -> None:
+        """Follow the modules on the dotted path of something that a build calls."""
+        self.add(path)
+        file = self._modules.file_of(path)
+        is_ours = path.startswith(("django.", "schema_runner."))
+        if file and not is_ours and not self._project.owns(file):
+            # An installed package may create rows of the project's models.
+            self._note_lookups(_parse(file))
 
-    def _name(self, file: str) -> str:
-        inner = self._project.relative_name(file).removesuffix(".py").removesuffix("/__init__")
-        return self._modules.name_of(file) or inner.replace("/", ".")
+    def add_file(self, file: str, *, is_migration: bool = False) -> None:
+        """Follow a source file."""
+        self._follow([file], is_migration=is_migration)
 
-    def _enqueue(self, file: str, name: str) -> None:
-        if file not in self.files and self._project.owns(file):
-            self.files.add(file)
-            self._pending.append((file, name))
-
-    def _follow(self) -> None:
-        while self._pending:
-            file, name = self._pending.pop()
-            try:
-                with open(file, "rb") as source:
-                    tree = ast.parse(source.read())
-            except (OSError, SyntaxError, ValueError):
+    def _follow(self, pending: list[str], *, is_migration: bool = False) -> None:
+        while pending:
+            file = pending.pop()
+            if file in self.files or not file.endswith(".py") or not self._project.owns(file):
                 continue
-            is_package = os.path.basename(file) == "__init__.py"
-            package = name if is_package else name.rpartition(".")[0]
-            used = set(self._read(tree, package))
+            self.files.add(file)
+            tree = _parse(file)
+            for node in ast.walk(tree):
+                pending += self._read(node, file)
             # Migrations get historical models from their own registry.
-            if file not in self._migrations and not used.isdisjoint(_MODEL_LOOKUPS):
-                self.uses_app_registry = True
+            if not is_migration:
+                self._note_lookups(tree)
+            is_migration = False
+            pending += _parent_packages(file)
 
-    def _read(self, tree: ast.Module, package: str) -> Iterator[str]:
-        """Follow all imports; yield the names of imported objects and of attributes."""
+    def _note_lookups(self, tree: ast.Module) -> None:
         for node in ast.walk(tree):
             match node:
-                case ast.Import() | ast.ImportFrom():
-                    self._read_import(node, package)
-                    yield from (alias.name for alias in node.names)
-                case ast.Attribute():
-                    yield node.attr
-                    self._add_setting(node.value, node.attr)
-                case ast.Call(args=[owner, ast.Constant(value=str(name)), *_]):
-                    self._add_setting(owner, name)
-                case ast.Constant(value=str(text)):
-                    # It may be a dotted path, such as the argument of import_string.
-                    self._add_path(text if _DOTTED.fullmatch(text) else "")
+                case ast.Attribute(attr=name) | ast.alias(name=name) if name in _MODEL_LOOKUPS:
+                    self.uses_app_registry = True
 
-    def _read_import(self, node: ast.Import | ast.ImportFrom, package: str) -> None:
-        if isinstance(node, ast.ImportFrom):
-            origin = _imported_from(node, package)
-            self._add_path(origin, is_import=True)
-            for alias in node.names:
-                self._add_path(f"{origin}.{alias.name}")
-        else:
-            for alias in node.names:
-                self._add_path(alias.name, is_import=True)
+    def _read(self, node: ast.AST, file: str) -> Iterator[str]:
+        """Yield the files that a node imports, and note the settings that it uses."""
+        match node:
+            case ast.Import(names=names):
+                for alias in names:
+                    yield from self._find(alias.name, required=alias.name.count(".") + 1)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                folder = _ancestor(file, level) if level else None
+                origin = module.split(".") if module else []
+                for alias in names:
+                    path = ".".join([*origin, alias.name])
+                    yield from self._find(path, folder, required=len(origin))
+            case ast.Attribute(value=owner, attr=name):
+                self._add_setting(owner, name)
+            case ast.Call(args=[owner, ast.Constant(value=str(name)), *_]):
+                self._add_setting(owner, name)
+            case ast.Constant(value=str(text)) if _DOTTED.fullmatch(text):
+                # It may be a dotted path, such as the argument of import_string.
+                yield from self._find(text)
 
     def _add_setting(self, owner: ast.AST, name: str) -> None:
         owner_name = str(getattr(owner, "id", None) or getattr(owner, "attr", None)).lower()
         if name.isupper() and "settings" in owner_name:
             self.settings.add(name)
 
-    def _add_path(self, path: str, *, is_import: bool = False) -> None:
+    def _find(self, path: str, folder: str | None = None, *, required: int = 0) -> Iterator[str]:
+        """Yield the files of the modules on a dotted path.
+
+        `folder`: that of a relative import.
+        `required`: how many names of the path must be modules. If one is missing, add the paths
+        at which Python would look for it.
+        """
+        folders: tuple[str, ...] = (folder or self._project.root,)
         name = ""
-        for name, module_file in self._modules.walk(path):
-            if module_file.file and not self._project.owns(module_file.file):
-                top = name.split(".")[0]
-                if is_import and top not in sys.stdlib_module_names:
-                    self.packages.add(top)
+        for number, part in enumerate(path.split(".")):
+            name = f"{name}.{part}" if name else part
+            found = find_below(folders, part) if folder else self._modules.locate(name)
+            if found is None:
+                if number < required:
+                    self.files.update(self._missing_files(folders, part))
                 return
-            if module_file.file:
-                self._enqueue(module_file.file, name)
-        if is_import and name != path:
-            self.files.update(self._missing_files(path, name))
+            if found.file:
+                yield found.file
+                if not self._project.owns(found.file):
+                    return
+            folders = found.folders
 
-    def _missing_files(self, path: str, parent: str) -> Iterator[str]:
-        """Yield the paths at which Python would look for a missing module of `parent`."""
-        missing = path.removeprefix(parent).lstrip(".").split(".")[0]
-        module_file = self._modules.locate(parent) if parent else None
-        for folder in module_file.folders if module_file else [self._project.root]:
-            if missing and self._project.owns(folder):
-                yield os.path.join(folder, f"{missing}.py")
-                yield os.path.join(folder, missing, "__init__.py")
+    def _missing_files(self, folders: tuple[str, ...], name: str) -> Iterator[str]:
+        for folder in filter(self._project.owns, folders):
+            yield os.path.join(folder, f"{name}.py")
+            yield os.path.join(folder, name, "__init__.py")
 
 
-def _imported_from(node: ast.ImportFrom, package: str) -> str:
-    if not node.level:
-        return node.module or ""
-    parts = package.split(".")
-    above = parts[: len(parts) + 1 - node.level]
-    return ".".join([*above, *([node.module] if node.module else [])])
+def _parse(file: str) -> ast.Module:
+    try:
+        with open(file, "rb") as source:
+            return ast.parse(source.read())
+    except (OSError, SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
-_SIGNALS = (
-    signals.pre_migrate,
-    signals.post_migrate,
-    signals.pre_init,
-    signals.post_init,
-    signals.pre_save,
-    signals.post_save,
-    signals.pre_delete,
-    signals.post_delete,
-    signals.m2m_changed,
-    connection_created,
-)
+def _ancestor(file: str, level: int) -> str:
+    for _ in range(level):
+        file = os.path.dirname(file)
+    return file
+
+
+def _parent_packages(file: str) -> Iterator[str]:
+    """Yield the file of the package of a module, which Python imports first."""
+    level = 2 if os.path.basename(file) == "__init__.py" else 1
+    package = os.path.join(_ancestor(file, level), "__init__.py")
+    if os.path.exists(package):
+        yield package
 
 
 def follow_build(project: Project, settings: Settings, opened: Set[str]) -> Imports:
     """Follow the imports of all modules that a build calls, and of the files it `opened`."""
     migrated = list(migrations_packages(Modules()))
-    migrations = {
-        path: module
-        for package in migrated
-        for path, module in _migration_modules(package)
-        if project.owns(path)
-    }
-    imports = Imports(project, migrations.keys())
-    for path, module in migrations.items():
-        imports.add_file(path, module)
+    imports = Imports(project)
+    for package in migrated:
+        for _, path in package.files():
+            imports.add_file(path, is_migration=True)
     for path in sorted(opened):
         imports.add_file(path)
-    called = [*_named_in_settings(settings), *_receiver_modules(), *_field_modules()]
-    for path in dict.fromkeys(called):
-        imports.add(path)
+    for path in dict.fromkeys(_called(settings)):
+        imports.add_called(path)
     needs_all = bool(settings.fixtures) or imports.uses_app_registry or not _all_aliases_migrate()
-    unmigrated = {package.label for package in migrated if not (package.folders and package.file)}
+    unmigrated = {package.label for package in migrated if not package.is_used}
     for model in apps.get_models(include_auto_created=True):
         # Without migrations, Django creates tables from the models themselves.
         if needs_all or model._meta.app_label in unmigrated:
@@ -179,38 +168,19 @@ def follow_build(project: Project, settings: Settings, opened: Set[str]) -> Impo
     return imports
 
 
-def _migration_modules(package: MigrationsPackage) -> Iterator[tuple[str, str]]:
-    for name, path in package.files():
-        if name.endswith(".py"):
-            inner = f"/{name}".removesuffix(".py").removesuffix("/__init__")
-            yield path, f"{package.module}{inner.replace('/', '.')}"
-
-
-def _named_in_settings(settings: Settings) -> Iterator[str]:
+def _called(settings: Settings) -> Iterator[str]:
+    """Yield the dotted paths of what a build calls, besides migrations."""
     yield from settings.seeders
-    yield from getattr(settings, "fingerprint", ())
-    for router in django_settings.DATABASE_ROUTERS:
-        yield router if isinstance(router, str) else dotted_path(type(router))
+    yield from settings.fingerprint
+    yield from router_paths()
     for entry in connections.settings.values():
         yield f"{entry['ENGINE']}.base"
+    model_signals = (one for one in vars(signals).values() if isinstance(one, signals.ModelSignal))
+    for signal in (signals.pre_migrate, signals.post_migrate, connection_created, *model_signals):
+        for _, entry, *_ in signal.receivers or ():
+            receiver = entry() if isinstance(entry, weakref.ReferenceType) else entry
+            yield getattr(receiver, "__module__", None) or type(receiver).__module__
 
 
 def _all_aliases_migrate() -> bool:
     return all(entry["TEST"]["MIGRATE"] for entry in connections.settings.values())
-
-
-def _receiver_modules() -> Iterator[str]:
-    for signal in _SIGNALS:
-        for entry in signal.receivers or ():
-            receiver: Any = entry[1]
-            if isinstance(receiver, weakref.ReferenceType):
-                receiver = receiver()
-            module = getattr(receiver, "__module__", None) or type(receiver).__module__
-            yield str(module)
-
-
-def _field_modules() -> Iterator[str]:
-    """Yield the modules of all field classes, which determine the columns."""
-    for model in apps.get_models(include_auto_created=True):
-        for field in model._meta.get_fields():
-            yield type(field).__module__

@@ -1,60 +1,65 @@
-"""The state of all models, as canonical text."""
+"""What models put into a database: rows about themselves and, without migrations, tables."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, NoReturn
 
-from django.apps import apps
-from django.db.models.options import DEFAULT_NAMES
+from django.apps import AppConfig, apps
+from django.db import connections
 
-from .canonical import Canonical, dotted_path
-
-# Options for which Django or the settings fill in defaults.
-_DERIVED = (
-    "db_table",
-    "db_tablespace",
-    "managed",
-    "proxy",
-    "swappable",
-    "swapped",
-    "auto_created",
-    "verbose_name",
-    "permissions",
-    "default_permissions",
-    "unique_together",
-    "order_with_respect_to",
-    "indexes",
-    "constraints",
-)
-# Covered above, or irrelevant to the database.
-_EXCLUDED = {*_DERIVED, "apps"}
+from .hashing import render
 
 
-def model_texts(canonical: Canonical) -> Iterator[tuple[str, str]]:
+def model_texts(
+    alias: str, *, unmigrated: Collection[str], server_version: int
+) -> Iterator[tuple[str, str]]:
     """Yield the label of each app that has models, and their text.
 
     Keep the order of models, because it determines the primary keys of content types.
+
+    `unmigrated`: labels of the apps whose tables are created from the models.
     """
     for app in apps.get_app_configs():
-        app_models = app.get_models(include_auto_created=True, include_swapped=True)
-        if texts := [_model_text(model, canonical) for model in app_models]:
-            yield app.label, "\n\n".join(texts)
+        if rows := [_row_options(model._meta) for model in app.get_models()]:
+            tables = _ddl(alias, app, server_version) if app.label in unmigrated else []
+            yield app.label, "\n".join([render(rows), *tables])
 
 
-def _model_text(model: Any, canonical: Canonical) -> str:
-    meta = model._meta
-    attributes = {
-        name: meta.original_attrs[name]
-        for name in DEFAULT_NAMES
-        if name in meta.original_attrs and name not in _EXCLUDED
-    }
-    derived = [getattr(meta, name) for name in _DERIVED]
-    lines = [
-        f"{meta.label} {meta.pk and meta.pk.name}",
-        " ".join([dotted_path(base) for base in model.__mro__[1:]]),
-        canonical.text(attributes),
-        canonical.sequence(derived),
-    ]
-    fields = [*meta.local_fields, *meta.local_many_to_many, *meta.private_fields]
-    managers = [manager for manager in meta.managers if manager.use_in_migrations]
-    lines += [f"{item.name}: {canonical.text(item)}" for item in (*fields, *managers)]
-    return "\n".join(lines)
+def _row_options(meta: Any) -> list[Any]:
+    """Return the options from which Django creates content types and permissions."""
+    permissions = [meta.default_permissions, meta.permissions]
+    return [meta.model_name, meta.proxy, meta.verbose_name, *permissions]
+
+
+class _RecordingEditor:
+    """A mixin for schema editors that collects the SQL, for which it needs no connection."""
+
+    collected_sql: list[str]
+
+    def execute(self, sql: object, params: object = ()) -> None:
+        self.collected_sql.append(f"{sql} {render(params)}")
+
+    def quote_value(self, value: object) -> str:
+        return render(value)
+
+
+def _ddl(alias: str, app: AppConfig, server_version: int) -> list[str]:
+    """Return the statements that create the tables of an app's models."""
+    connection: Any = connections[alias].copy()
+    # Some SQL depends on the version. The test database need not exist yet.
+    connection.pg_version = server_version
+    connection.connect = _refuse
+    editor_class = type("RecordingEditor", (_RecordingEditor, connection.SchemaEditorClass), {})
+    editor = editor_class(connection, collect_sql=True, atomic=False)
+    editor.deferred_sql = []
+    try:
+        for model in app.get_models():
+            if model._meta.can_migrate(connection):
+                editor.create_model(model)
+    except Exception as error:
+        # A field of the project may need a connection. The build records its source.
+        editor.collected_sql.append(type(error).__name__)
+    return [*editor.collected_sql, *map(str, editor.deferred_sql)]
+
+
+def _refuse() -> NoReturn:
+    raise NotImplementedError("the fingerprint does not connect")

@@ -3,8 +3,9 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
+from itertools import accumulate
 from typing import NamedTuple
 
 from django.apps import AppConfig, apps
@@ -23,7 +24,6 @@ class Modules:
 
     def __init__(self) -> None:
         self._module_files: dict[str, ModuleFile | None] = {}
-        self._names: dict[str, str] = {}
 
     def locate(self, name: str) -> ModuleFile | None:
         """Return the file and folders of a module; None if it does not exist."""
@@ -33,9 +33,7 @@ class Modules:
 
     def walk(self, path: str) -> Iterator[tuple[str, ModuleFile]]:
         """Yield the name and the file of each package and module on a dotted path."""
-        parts = path.split(".")
-        for number in range(1, len(parts) + 1):
-            name = ".".join(parts[:number])
+        for name in accumulate(path.split("."), "{}.{}".format):
             if (module_file := self.locate(name)) is None:
                 return
             yield name, module_file
@@ -44,26 +42,21 @@ class Modules:
         """Return the file of the last module on a dotted path, such as that of a function."""
         return next((module_file.file for _, module_file in reversed([*self.walk(path)])), None)
 
-    def name_of(self, file: str) -> str | None:
-        """Return the name of the module that has been imported from a file, if any."""
-        if not self._names:
-            names = [name for name in list(sys.modules) if name != "__main__"]
-            for name in names:
-                if (module_file := _loaded_module(name)) and module_file.file:
-                    self._names[module_file.file] = name
-        return self._names.get(file)
-
     def _find(self, name: str) -> ModuleFile | None:
         parent, _, last = name.rpartition(".")
-        try:
-            if not parent:
-                return _module_file(importlib.util.find_spec(name))
+        if parent:
             above = self.locate(parent)
-            folders = list(above.folders) if above else []
-            # Not the full name: Python looks up a namespace package's parent in sys.modules.
-            return _module_file(PathFinder.find_spec(last, folders)) if folders else None
+            return find_below(above.folders, last) if above else None
+        try:
+            return _module_file(importlib.util.find_spec(name))
         except (ImportError, ValueError, AttributeError):
             return None
+
+
+def find_below(folders: Sequence[str], name: str) -> ModuleFile | None:
+    """Return the file and folders of a module of a package with these folders, if it exists."""
+    # Not by its full name: Python looks up a namespace package's parent in sys.modules.
+    return _module_file(PathFinder.find_spec(name, list(folders))) if folders else None
 
 
 def source_of(file: str) -> str:
@@ -103,10 +96,15 @@ class MigrationsPackage(NamedTuple):
     folders: tuple[str, ...]
     file: str | None
 
+    @property
+    def is_used(self) -> bool:
+        """Whether the app has migrations; otherwise, its tables are created from its models."""
+        return bool(self.folders and self.file)
+
     def files(self) -> Iterator[tuple[str, str]]:
         """Yield the name relative to the package, and the path, of each file in it."""
         for folder in self.folders:
-            yield from sorted(_walk(folder, "", {os.path.realpath(folder)}))
+            yield from sorted(files_below(folder))
         if self.file and not self.folders:
             yield os.path.basename(self.file), self.file
 
@@ -124,18 +122,13 @@ def migrations_packages(modules: Modules) -> Iterator[MigrationsPackage]:
         yield MigrationsPackage(app.label, name, module_file.folders, module_file.file)
 
 
-def _walk(folder: str, inner: str, seen: set[str]) -> Iterator[tuple[str, str]]:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    names = {entry.name for entry in entries}
-    for entry in entries:
-        name = inner + entry.name
-        if entry.is_dir():
-            real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-            if entry.name != "__pycache__" and real not in seen:
-                yield from _walk(entry.path, name + "/", seen | {real})
-        # Python imports a .pyc file if there is no source file with it.
-        elif not entry.name.endswith(".pyc") or entry.name[:-1] not in names:
-            yield name, entry.path
+def files_below(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield the name relative to the folder, and the path, of each file below it."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        known = set(names)
+        for name in names:
+            # Python imports a .pyc file if there is no source file with it.
+            if not name.endswith(".pyc") or name[:-1] not in known:
+                path = os.path.join(parent, name)
+                yield path.removeprefix(folder).lstrip(os.sep), path

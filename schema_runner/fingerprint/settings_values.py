@@ -2,16 +2,16 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.db import connections
 from django.utils.module_loading import import_string
 
 from ..project import Project
 from ..settings import Settings, call
-from .canonical import dotted_path
+from .hashing import dotted_path, hash_source
+from .modules import Modules
 
 _SETTINGS = (
     "DEFAULT_AUTO_FIELD",
@@ -30,14 +30,11 @@ _IGNORED_OPTIONS = re.compile(
     re.IGNORECASE,
 )
 
-# Returns the hash of the module on a dotted path.
-SourceHash = Callable[[str], str]
 
-
-def django_values(hash_source: SourceHash) -> dict[str, Any]:
+def django_values(modules: Modules) -> dict[str, Any]:
     """Return the relevant Django settings."""
     models = [name for name in dir(django_settings) if name.endswith("_MODEL")]
-    routers = django_settings.DATABASE_ROUTERS
+    sources = [hash_source(modules.file_of(path)) for path in router_paths()]
     return {
         **{name: getattr(django_settings, name, None) for name in (*_SETTINGS, *sorted(models))},
         "CACHES": {
@@ -45,16 +42,18 @@ def django_values(hash_source: SourceHash) -> dict[str, Any]:
             for name, entry in sorted(django_settings.CACHES.items())
             if _is_in_database(entry)
         },
-        "DATABASE_ROUTERS": [
-            (router, hash_source(router if isinstance(router, str) else dotted_path(type(router))))
-            for router in routers
-        ],
+        "DATABASE_ROUTERS": (django_settings.DATABASE_ROUTERS, sources),
     }
 
 
-def database_values(alias: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def router_paths() -> Iterator[str]:
+    """Yield the dotted paths of the classes in DATABASE_ROUTERS."""
+    for router in django_settings.DATABASE_ROUTERS:
+        yield router if isinstance(router, str) else dotted_path(type(router))
+
+
+def database_values(entry: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the relevant values of an entry of DATABASES, with the project's OPTIONS."""
-    entry = connections.settings[alias]
     return {
         **{key: entry.get(key) for key in ("ENGINE", "USER", "TIME_ZONE")},
         "OPTIONS": {
@@ -65,17 +64,16 @@ def database_values(alias: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def runner_values(
-    settings: Settings, alias: str, project: Project, hash_source: SourceHash
+    settings: Settings, alias: str, project: Project, modules: Modules
 ) -> dict[str, Any]:
     """Return the relevant values of SCHEMA_RUNNER, and of what they name."""
-    callables = getattr(settings, "fingerprint", ())
     return {
         "STRATEGY": settings.strategy,
         "ISOLATION": settings.isolation,
         "HOST_DATABASE": settings.host_database,
         "FIXTURES": [(name, _fixture(name, alias, project)) for name in settings.fixtures],
-        "SEEDERS": [(path, hash_source(path)) for path in settings.seeders],
-        "FINGERPRINT": [(path, str(call("FINGERPRINT", path))) for path in callables],
+        "SEEDERS": [(path, hash_source(modules.file_of(path))) for path in settings.seeders],
+        "FINGERPRINT": [(path, str(call("FINGERPRINT", path))) for path in settings.fingerprint],
     }
 
 
@@ -89,15 +87,10 @@ def _is_in_database(entry: dict[str, Any]) -> bool:
         return False
 
 
-def _fixture(label: str, alias: str, project: Project) -> list[tuple[str, bytes]]:
+def _fixture(label: str, alias: str, project: Project) -> list[tuple[str, str]]:
     from ..fixtures import find_fixtures
 
     return [
-        (project.portable_name(path), _read_bytes(path))
+        (project.portable_name(path), hash_source(path))
         for path in find_fixtures(label, alias=alias)
     ]
-
-
-def _read_bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

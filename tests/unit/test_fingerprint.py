@@ -263,19 +263,21 @@ FILES: list[Change] = [
     ("write", "library/fixtures/books.json", "[ ]\n"),
     # A file of the same name as the one above, in an otherwise empty folder.
     ("write", "more/books.json", "[]\n"),
-    ("rename", f"{INSTALLED}/some_app-1.0.dist-info", "some_app-1.1.dist-info"),
+    ("rename", f"{INSTALLED}/useful-3.0.dist-info", "useful-3.1.dist-info"),
     ("release", "psycopg"),
     ("release", "django-schema-runner"),
 ]
-IN_MODELS = """
+IN_ROWS = """
+_("book") -> _("novel") | Can lend -> May lend
+permissions -> default_permissions = (); permissions
+"""
+IN_TABLES = """
 max_length=100 -> max_length=101 | pages = models.Int -> leaves = None; pages_ = models.Int
-models.IntegerField( -> models.BigIntegerField( | models.CASCADE -> models.PROTECT
-RegexValidator("a") -> RegexValidator("b") | ("a", _("A")) -> ("a", _("B"))
-lambda: "a" -> lambda: "b" | partial(int, "1") -> partial(int, "2") | _("title") -> _("name")
-_("book") -> _("novel") | Can lend -> May lend | fields=["pages"] -> fields=["kind"]
-pages__gt=0 -> pages__gt=1 | (models.Model) -> (Mixin, models.Model) | size=1) -> size=2)
+models.IntegerField( -> models.BigIntegerField( | null=True -> null=True, db_index=False
+default=partial -> db_default=7, default=partial | "by_pages" -> "by_page"
+fields=["pages"] -> fields=["kind"] | pages__gt=0 -> pages__gt=1
 permissions -> db_table = "other"; permissions | permissions -> managed = False; permissions
-permissions -> ordering = ["pages"]; permissions | permissions -> swappable = "A"; permissions
+title = -> authors = models.ManyToManyField("auth.User"); title =
 """
 IN_SETTINGS = """
 MIGRATION_MODULES = {"library": "other_migrations"} | MIGRATION_MODULES = {"library": None}
@@ -301,7 +303,7 @@ def listed(table: str) -> list[str]:
 
 CHANGES = [
     *FILES,
-    *[("replace", "library/models.py", *one.split(" -> ")) for one in listed(IN_MODELS)],
+    *[("replace", "library/models.py", *one.split(" -> ")) for one in listed(IN_ROWS)],
     *[("configure", one) for one in listed(IN_SETTINGS)],
 ]
 
@@ -313,16 +315,100 @@ def test_a_change_changes_it(site: Site, original: str, change: Change) -> None:
     assert site.run("show()") != original
 
 
+SPECIAL_MODEL = """
+    from django.contrib.postgres.constraints import ExclusionConstraint
+    from django.contrib.postgres.fields import ArrayField, DateRangeField, RangeOperators
+    from django.contrib.postgres.indexes import GinIndex
+    from django.contrib.postgres.search import SearchVectorField
+    from django.db.models.functions import Lower, Now
+
+    class Loan(models.Model):
+        tags = ArrayField(models.CharField(max_length=9), db_comment="labels")
+        days = DateRangeField(null=True)
+        words = SearchVectorField()
+        name = models.TextField(db_default="none", db_collation="C")
+        made = models.DateTimeField(db_default=Now())
+        lower = models.GeneratedField(
+            expression=Lower("name"), output_field=models.TextField(), db_persist=True
+        )
+        class Meta:
+            db_table_comment = "loans"
+            indexes = [
+                GinIndex(fields=["tags"], name="by_tags", fastupdate=False),
+                models.Index(Lower("name").desc(), name="by_lower", include=["days"],
+                             condition=models.Q(name__gt="a%")),
+            ]
+            constraints = [
+                ExclusionConstraint(name="no_overlap", deferrable=models.Deferrable.DEFERRED,
+                                    expressions=[("days", RangeOperators.OVERLAPS)]),
+                models.UniqueConstraint(fields=["name"], name="one", nulls_distinct=False),
+                models.CheckConstraint(condition=models.Q(tags__contains=["b"]), name="has_b"),
+            ]
+"""
+IN_SPECIAL_MODEL = """
+max_length=9 -> max_length=8 | "labels" -> "tags" | "none" -> "no" | "C" -> "POSIX"
+db_default=Now() -> db_default=Lower(models.Value("a")) | expression=Lower -> expression=models.F
+"loans" -> "loan" | fastupdate=False -> fastupdate=True | .desc() -> .asc() | a% -> b%
+include=["days"] -> include=["made"] | OVERLAPS -> EQUAL | nulls_distinct=False -> deferrable=None
+["b"] -> ["c"] | Deferrable.DEFERRED -> Deferrable.IMMEDIATE
+"""
+NEEDING_A_CONNECTION = """
+    class Field(models.Field):
+        def db_type(self, connection): return connection.cursor().name
+
+    class Odd(models.Model):
+        field = Field()
+"""
+WITHOUT_MIGRATIONS = [
+    'MIGRATION_MODULES = {"library": None}',
+    'DATABASES["default"]["TEST"] = {"MIGRATE": False}',
+]
+
+
+@pytest.mark.parametrize("setting", WITHOUT_MIGRATIONS)
+def test_tables_without_migrations(site: Site, setting: str) -> None:
+    """Without migrations, the tables that Django creates from models count."""
+    original = site.run("show()")
+    site.configure(setting)
+    found = changes_in_models(site, IN_TABLES)
+    assert original not in found
+
+
+def test_sql_without_a_connection(site: Site) -> None:
+    """Tables with PostgreSQL's own types, and with expressions whose values are quoted."""
+    site.configure('MIGRATION_MODULES = {"library": None}')
+    site.add("library/models.py", SPECIAL_MODEL)
+    changes_in_models(site, IN_SPECIAL_MODEL)
+    site.add("library/models.py", NEEDING_A_CONNECTION)
+    assert site.run("show()")
+
+
+def changes_in_models(site: Site, table: str) -> set[str]:
+    """Check that each change, alone, changes the fingerprint; return the fingerprints."""
+    models = site.folder / "library/models.py"
+    text = models.read_text()
+    found = {site.run("show()")}
+    for number, one in enumerate(listed(table), start=2):
+        site.replace("library/models.py", *one.split(" -> "))
+        found.add(site.run("show()"))
+        assert len(found) == number, one
+        models.write_text(text)
+    return found
+
+
 NAMED: dict[Change, list[str]] = {
     ("add", f"{MIGRATIONS}/0001_initial.py", "# other"): ["migrations of library"],
-    ("replace", "library/models.py", "max_length=100", "max_length=101"): ["models of library"],
+    ("replace", "library/models.py", "Can lend", "May lend"): ["models of library"],
     ("rename", f"{INSTALLED}/some_app-1.0.dist-info", "some_app-1.1.dist-info"): [
-        "version of installed"
+        "installed packages"
     ],
     ("configure", "SITE_ID = 3"): ["SITE_ID"],
     ("configure", 'DATABASES["default"]["USER"] = "other"'): ["DATABASES"],
     ("configure", 'DATABASES["default"]["TEST"] = {"MIGRATE": False}'): [
-        'TEST["MIGRATE"] (--no-migrations)'
+        'TEST["MIGRATE"] (--no-migrations)',
+        "models of auth",
+        "models of contenttypes",
+        "models of library",
     ],
     ("configure", 'SCHEMA_RUNNER["SEEDERS"] = []'): ["SEEDERS"],
     ("configure", 'INSTALLED_APPS += ["django.contrib.sessions"]'): [
@@ -371,7 +457,7 @@ def test_our_own_sources_count(site: Site, tmp_path: Path) -> None:
     before = site.run("show()", package=copy)
     copy.rename(moved)
     assert site.run("show()", package=moved) == before
-    for module in ("postgres/schemas", "postgres/reset/rewrite"):
+    for module in ("postgres/schemas", "postgres/reset/rewrite", "fixtures", "flush/hooks"):
         site.add(str(moved / f"schema_runner/{module}.py"), "# other")
         changed = site.run("show()", package=moved)
         assert changed != before
@@ -392,8 +478,21 @@ def test_changes_that_do_not_affect_contents(site: Site, original: str) -> None:
     site.write("nothing.txt", "")
     site.write("library/views.py", "PAGE = 2\n")
     site.write(f"{MIGRATIONS}/__pycache__/0001_initial.cpython-311.pyc", "")
-    site.rename(f"{INSTALLED}/useful-3.0.dist-info", "useful-3.1.dist-info")
+    site.replace("library/models.py", "max_length=100", "max_length=101")
+    site.replace("library/models.py", 'RegexValidator("a")', 'RegexValidator("b")')
     assert site.run("show()") == original
+
+
+def test_a_salt(site: Site, original: str) -> None:
+    """A salt gives a session fingerprints of its own."""
+    code = """
+        parts = compute_parts("default", runner_settings=runner, facts=["server 18", "role a"])
+        print(*[combine_parts(parts, salt=salt) for salt in ("", "a", "a", "b")])
+    """
+    unsalted, one, same, other = site.run(code).split()
+    assert unsalted == original
+    assert one == same
+    assert len({unsalted, one, other}) == 3
 
 
 def test_it_is_the_same_in_every_process(site: Site) -> None:
