@@ -85,21 +85,21 @@ class Shard(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """The two variables of a CI service; the index of the first job is `first`, 0 or 1."""
+    """The two variables of a CI service; the number of the first job is `first`, 0 or 1."""
 
-    index: str
+    job: str
     total: str
     first: int
 
     def __str__(self) -> str:
-        return f"{self.index} and {self.total}"
+        return f"{self.job} and {self.total}"
 
     def read(self, environ: Mapping[str, str]) -> Shard | None:
         """Return the shard; None if neither variable is set.
 
         Raises ValueError if only one is set, or if they are not the numbers of a shard.
         """
-        index, total = (environ.get(name, "").strip() for name in (self.index, self.total))
+        index, total = (environ.get(name, "").strip() for name in (self.job, self.total))
         if not index and not total:
             return None
         if not index and total == "1":
@@ -110,7 +110,7 @@ class _Pair(NamedTuple):
             return Shard.parse(f"{number}/{total}")
         except ValueError:
             raise ValueError(
-                f"--shard auto: {self.index}={index!r}, which counts from {self.first}, and "
+                f"--shard auto: {self.job}={index!r}, which counts from {self.first}, and "
                 f"{self.total}={total!r} are not a shard. {_ADVICE}"
             ) from None
 
