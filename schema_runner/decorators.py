@@ -1,11 +1,10 @@
 """Decorators for tests, and functions that combine them with the settings."""
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from unittest.util import strclass
 
-if TYPE_CHECKING:
-    from .settings import Settings
+from .settings import Settings, is_natural, is_positive
 
 _SERIAL = "_schema_runner_serial"
 _OWN_DATABASE = "_schema_runner_own_database"
@@ -41,8 +40,7 @@ def timeout(seconds: float | None) -> Callable[[T], T]:
     takes precedence over that of its class. Raises ValueError unless `seconds` is None or a finite
     number greater than 0.
     """
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if seconds is not None and not (is_number and 0 < seconds < float("inf")):
+    if seconds is not None and not is_positive(seconds):
         raise ValueError(
             f"@schema_runner.timeout takes a number greater than 0 or None, not {seconds!r}."
         )
@@ -61,7 +59,7 @@ def retries(number: int) -> Callable[[T], T]:
     precedence over that of its class. Raises ValueError unless `number` is an integer, 0 or
     greater.
     """
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+    if not is_natural(number):
         raise ValueError(f"@schema_runner.retries takes an integer, 0 or greater, not {number!r}.")
 
     def decorate(test: T) -> T:
@@ -82,7 +80,7 @@ def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[
     return _matches(test.id(), tags, serial_names)
 
 
-def must_run_alone(test: Any, settings: "Settings", quarantined: Collection[str] = ()) -> bool:
+def must_run_alone(test: Any, settings: Settings, quarantined: Collection[str] = ()) -> bool:
     """Whether a test runs alone, as `own_database` classes do if the run creates no databases."""
     if is_serial(test, settings.serial, quarantined):
         return True
