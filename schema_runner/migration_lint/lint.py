@@ -216,9 +216,11 @@ def _forward_nodes(tree: ast.Module, skipped: Collection[str] = ()) -> Iterator[
 
 def _forward_children(node: ast.AST) -> Iterable[ast.AST]:
     match node:
-        case ast.Raise() | ast.Expr(value=ast.Constant()):
-            return []
-        case ast.keyword(arg="reverse_sql" | "reverse_code"):
+        case (
+            ast.Raise()
+            | ast.Expr(value=ast.Constant())
+            | ast.keyword(arg="reverse_sql" | "reverse_code")
+        ):
             return []
         case ast.keyword(arg=str(name), value=value) if name in _DESCRIPTIONS:
             # A name may be that of a function that runs, such as a default.
