@@ -19,7 +19,7 @@ from .events import Observer
 from .options import Options
 from .reporting.rerun_command import RerunCommand
 from .reporting.summary import Summary, Tally, tests_not_run, verdict_lines
-from .scheduling.history_recorder import HistoryRecorder
+from .scheduling.history import HistoryRecorder
 from .settings import Settings
 from .suite import SuiteOutcome
 from .workers.output import LineTracker

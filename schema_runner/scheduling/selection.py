@@ -8,9 +8,8 @@ from unittest.loader import _FailedTest  # type: ignore[attr-defined]
 from unittest.util import strclass
 
 from .cpus import usable_cpus
-from .durations import Durations
 from .history import History
-from .plan import Ordering, Plan
+from .plan import Durations, Ordering, Plan
 from .shards import Shard, Weight
 from .worker_count import Limits, WorkerCount, choose_worker_count
 

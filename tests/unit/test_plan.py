@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_runner.scheduling.durations import Durations
 from schema_runner.scheduling.history import ClassRecord, History, TestRecord
-from schema_runner.scheduling.plan import Ordering, Plan
+from schema_runner.scheduling.plan import Durations, Ordering, Plan
 
 
 class Case:
