@@ -120,5 +120,5 @@ def test_each_test_is_in_one_part(classes: list[list[float]], workers: int) -> N
         assert [*chain(*pieces)] == list(range(len(tests)))
     keys = [part.key for part in planned.parallel]
     assert len(keys) == len(set(keys))
-    seconds = [planned.seconds(part) for part in planned.parallel]
+    seconds = [part.seconds for part in planned.parallel]
     assert seconds == sorted(seconds, reverse=True)
