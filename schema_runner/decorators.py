@@ -1,6 +1,7 @@
 """Decorators for tests, and functions that combine them with the settings."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, TypeVar
 from unittest.util import strclass
 
@@ -12,7 +13,7 @@ _TIMEOUT = "_schema_runner_timeout"
 _RETRIES = "_schema_runner_retries"
 
 T = TypeVar("T", bound=Callable[..., Any])
-Class = TypeVar("Class", bound=type)
+Class = TypeVar("Class", bound=type[Any])
 
 
 def serial(test: T) -> T:
@@ -21,16 +22,14 @@ def serial(test: T) -> T:
         raise TypeError(
             "@schema_runner.serial decorates a test or a class, and takes no arguments."
         )
-    setattr(test, _SERIAL, True)
-    return test
+    return _set(_SERIAL, True, test)
 
 
 def own_database(test_class: Class) -> Class:
     """Run a class in its own database, which no other worker uses, instead of a schema."""
     if not isinstance(test_class, type):
         raise TypeError("@schema_runner.own_database decorates a class, and takes no arguments.")
-    setattr(test_class, _OWN_DATABASE, True)
-    return test_class
+    return _set(_OWN_DATABASE, True, test_class)
 
 
 def timeout(seconds: float | None) -> Callable[[T], T]:
@@ -45,11 +44,7 @@ def timeout(seconds: float | None) -> Callable[[T], T]:
             f"@schema_runner.timeout takes a number greater than 0 or None, not {seconds!r}."
         )
 
-    def decorate(test: T) -> T:
-        setattr(test, _TIMEOUT, seconds)
-        return test
-
-    return decorate
+    return partial(_set, _TIMEOUT, seconds)
 
 
 def retries(number: int) -> Callable[[T], T]:
@@ -62,11 +57,12 @@ def retries(number: int) -> Callable[[T], T]:
     if not is_natural(number):
         raise ValueError(f"@schema_runner.retries takes an integer, 0 or greater, not {number!r}.")
 
-    def decorate(test: T) -> T:
-        setattr(test, _RETRIES, number)
-        return test
+    return partial(_set, _RETRIES, number)
 
-    return decorate
+
+def _set(attribute: str, value: object, test: T) -> T:
+    setattr(test, attribute, value)
+    return test
 
 
 def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[str] = ()) -> bool:
@@ -123,8 +119,7 @@ def timeout_of_class(test: Any, default: float | None) -> float | None:
 
 def retries_of(test: Any, default: int) -> int:
     """Return how many times a failing test is retried."""
-    class_retries: int = getattr(test, _RETRIES, default)
-    number: int = getattr(_test_method(test), _RETRIES, class_retries)
+    number: int = getattr(_test_method(test), _RETRIES, getattr(test, _RETRIES, default))
     return number
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..database.project_watch import ProjectComparison
     from ..reruns.diagnosis import Verdict
 
-
 # The most tests that a line names, so that the summary fits on a screen.
 _MAX_NAMES = 5
 # The least seconds of tests for which a speed-up is printed. In a shorter run, the start of the
@@ -212,51 +211,46 @@ class ProjectChangesReport:
 
     def lines(self) -> Iterator[str]:
         for comparison in self.comparisons:
-            yield from self._lines_of(comparison)
-
-    def _lines_of(self, comparison: "ProjectComparison") -> Iterator[str]:
-        database, changes = comparison.database, comparison.changes
-        for note in comparison.notes:
-            yield f"In the project's own database {database!r}, {note}."
-        if not changes:
-            return
-        yield f"Changed in the project's own database {database!r}, outside the worker schemas:"
-        for name, change in list(changes.items())[:_MAX_CHANGES]:
-            yield f"    {name}: {change}, {self._when(name)}"
-        if len(changes) > _MAX_CHANGES:
-            yield f"    and {len(changes) - _MAX_CHANGES} more"
-        if comparison.sessions:
-            listed = listing(comparison.sessions)
-            yield f"    Other sessions were connected, and may have made the changes: {listed}."
-        else:
-            yield "    No other session was connected when the tests started or ended."
-        yield '    To allow a change, list its name in SCHEMA_RUNNER["EXPECTED_CHANGES"].'
+            database, changes = comparison.database, comparison.changes
+            for note in comparison.notes:
+                yield f"In the project's own database {database!r}, {note}."
+            if not changes:
+                continue
+            yield (
+                f"Changed in the project's own database {database!r}, outside the worker schemas:"
+            )
+            for name, change in list(changes.items())[:_MAX_CHANGES]:
+                yield f"    {name}: {change}, {self._when(name)}"
+            if len(changes) > _MAX_CHANGES:
+                yield f"    and {len(changes) - _MAX_CHANGES} more"
+            if comparison.sessions:
+                yield (
+                    f"    Other sessions were connected, and may have made the changes: "
+                    f"{listing(comparison.sessions)}."
+                )
+            else:
+                yield "    No other session was connected when the tests started or ended."
+            yield '    To allow a change, list its name in SCHEMA_RUNNER["EXPECTED_CHANGES"].'
 
     def _when(self, name: str) -> str:
-        """Return during which classes something changed, as far as that is known."""
-        groups = self._groups(name)
-        if not groups:
-            # Definitions are compared only after the tests.
-            return "detected after the tests"
-        named = [" or ".join(dict.fromkeys(one.test_class for one in group)) for group in groups]
-        return f"during {listing(list(dict.fromkeys(named)))}"
+        """Return during which classes something changed, as far as that is known.
 
-    def _groups(self, name: str) -> list[list[ClassFinished]]:
-        """Return the classes that saw something change, grouped by change.
-
-        The classes of a group ran in different workers, and had all started when the first of them
-        ended.
+        "A or B" are classes that saw the same change. They ran in different workers, and had all
+        started when the first of them ended.
         """
         groups: list[list[ClassFinished]] = []
         finished = [one for one in self._finished if name in one.changed_outside]
         for one in sorted(finished, key=_end):
             group = groups[-1] if groups else []
-            workers = {other.worker for other in group}
-            if not group or one.worker in workers:
+            if not group or any(one.worker == other.worker for other in group):
                 groups.append([one])
             elif one.time < _end(group[0]):
                 group.append(one)
-        return groups
+        if not groups:
+            # Definitions are compared only after the tests.
+            return "detected after the tests"
+        named = [" or ".join(dict.fromkeys(one.test_class for one in group)) for group in groups]
+        return f"during {listing(list(dict.fromkeys(named)))}"
 
 
 def _end(event: ClassFinished) -> float:
