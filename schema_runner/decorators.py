@@ -1,11 +1,11 @@
 """Decorators for tests, and functions that combine them with the settings."""
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 from unittest.util import strclass
 
-if TYPE_CHECKING:
-    from .settings import Settings
+from .settings import Settings, is_natural, is_positive
 
 _SERIAL = "_schema_runner_serial"
 _OWN_DATABASE = "_schema_runner_own_database"
@@ -13,7 +13,7 @@ _TIMEOUT = "_schema_runner_timeout"
 _RETRIES = "_schema_runner_retries"
 
 T = TypeVar("T", bound=Callable[..., Any])
-Class = TypeVar("Class", bound=type)
+Class = TypeVar("Class", bound=type[Any])
 
 
 def serial(test: T) -> T:
@@ -22,16 +22,14 @@ def serial(test: T) -> T:
         raise TypeError(
             "@schema_runner.serial decorates a test or a class, and takes no arguments."
         )
-    setattr(test, _SERIAL, True)
-    return test
+    return _set(_SERIAL, True, test)
 
 
 def own_database(test_class: Class) -> Class:
     """Run a class in its own database, which no other worker uses, instead of a schema."""
     if not isinstance(test_class, type):
         raise TypeError("@schema_runner.own_database decorates a class, and takes no arguments.")
-    setattr(test_class, _OWN_DATABASE, True)
-    return test_class
+    return _set(_OWN_DATABASE, True, test_class)
 
 
 def timeout(seconds: float | None) -> Callable[[T], T]:
@@ -41,17 +39,12 @@ def timeout(seconds: float | None) -> Callable[[T], T]:
     takes precedence over that of its class. Raises ValueError unless `seconds` is None or a finite
     number greater than 0.
     """
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if seconds is not None and not (is_number and 0 < seconds < float("inf")):
+    if seconds is not None and not is_positive(seconds):
         raise ValueError(
             f"@schema_runner.timeout takes a number greater than 0 or None, not {seconds!r}."
         )
 
-    def decorate(test: T) -> T:
-        setattr(test, _TIMEOUT, seconds)
-        return test
-
-    return decorate
+    return partial(_set, _TIMEOUT, seconds)
 
 
 def retries(number: int) -> Callable[[T], T]:
@@ -61,14 +54,15 @@ def retries(number: int) -> Callable[[T], T]:
     precedence over that of its class. Raises ValueError unless `number` is an integer, 0 or
     greater.
     """
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+    if not is_natural(number):
         raise ValueError(f"@schema_runner.retries takes an integer, 0 or greater, not {number!r}.")
 
-    def decorate(test: T) -> T:
-        setattr(test, _RETRIES, number)
-        return test
+    return partial(_set, _RETRIES, number)
 
-    return decorate
+
+def _set(attribute: str, value: object, test: T) -> T:
+    setattr(test, attribute, value)
+    return test
 
 
 def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[str] = ()) -> bool:
@@ -82,7 +76,7 @@ def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[
     return _matches(test.id(), tags, serial_names)
 
 
-def must_run_alone(test: Any, settings: "Settings", quarantined: Collection[str] = ()) -> bool:
+def must_run_alone(test: Any, settings: Settings, quarantined: Collection[str] = ()) -> bool:
     """Whether a test runs alone, as `own_database` classes do if the run creates no databases."""
     if is_serial(test, settings.serial, quarantined):
         return True
@@ -125,8 +119,7 @@ def timeout_of_class(test: Any, default: float | None) -> float | None:
 
 def retries_of(test: Any, default: int) -> int:
     """Return how many times a failing test is retried."""
-    class_retries: int = getattr(test, _RETRIES, default)
-    number: int = getattr(_test_method(test), _RETRIES, class_retries)
+    number: int = getattr(_test_method(test), _RETRIES, getattr(test, _RETRIES, default))
     return number
 
 

@@ -2,11 +2,12 @@
 
 import os
 from argparse import ArgumentError, ArgumentParser, ArgumentTypeError, _StoreAction
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from .settings import CHOICES
+from .settings import CHOICES, EXPECTED, Settings
 
 if TYPE_CHECKING:
     from .scheduling.shards import Shard
@@ -55,15 +56,9 @@ class Options(NamedTuple):
         return next(given, None)
 
     @property
-    def for_settings(self) -> Mapping[str, str | float | None]:
+    def for_settings(self) -> Mapping[str, object]:
         """The options that override the setting of the same name."""
-        return {
-            "isolation": self.isolation,
-            "host_database": self.host_database,
-            "snapshot_dir": self.snapshot_dir,
-            "test_timeout": self.test_timeout,
-            "retries": self.retries,
-        }
+        return {name: getattr(self, name) for name in self._fields if name in Settings._fields}
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -92,18 +87,12 @@ class _StoreParallel(_StoreAction):
         namespace.chooses_workers = values == "auto"
 
 
-def _seconds(text: str) -> float:
+def _parse(convert: Callable[[str], object], key: str, text: str) -> object:
+    expected, is_valid = EXPECTED[key]
     with suppress(ValueError):
-        if 0 < (seconds := float(text)) < float("inf"):
-            return seconds
-    raise ArgumentTypeError(f"must be a positive number of seconds, not {text!r}")
-
-
-def _number(text: str) -> int:
-    with suppress(ValueError):
-        if (number := int(text)) >= 0:
-            return number
-    raise ArgumentTypeError(f"must be an integer, 0 or greater, not {text!r}")
+        if is_valid(value := convert(text)):
+            return value
+    raise ArgumentTypeError(f"must be {expected.removesuffix(' or None')}, not {text!r}")
 
 
 def _shard(text: str) -> "Shard":
@@ -146,13 +135,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         'of running migrations. Overrides SCHEMA_RUNNER["SNAPSHOT_DIR"].',
     },
     "--test-timeout": {
-        "type": _seconds,
+        "type": partial(_parse, float, "TEST_TIMEOUT"),
         "metavar": "S",
         "help": "Fails a test that takes longer than S seconds. "
         'Overrides SCHEMA_RUNNER["TEST_TIMEOUT"].',
     },
     "--retries": {
-        "type": _number,
+        "type": partial(_parse, int, "RETRIES"),
         "metavar": "N",
         "help": "Retries a failed test up to N times, each time alone in a fresh schema. "
         'Overrides SCHEMA_RUNNER["RETRIES"] (default: 0).',

@@ -5,14 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .scheduling.history_recorder import HistoryRecorder
+from .scheduling.history import History, HistoryFolder, HistoryRecorder
 from .settings import Settings, project_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .reruns.diagnosis import Verdict
-    from .scheduling.history import History, HistoryFolder
 
 
 class RunHistory:
@@ -26,18 +25,14 @@ class RunHistory:
         self._folder_name = settings.history_dir
 
     @cached_property
-    def folder(self) -> "HistoryFolder | None":
+    def folder(self) -> HistoryFolder | None:
         if self._folder_name is None:
             return None
-        from .scheduling.history import HistoryFolder
-
         return HistoryFolder(Path(project_root()) / self._folder_name)
 
     @cached_property
-    def earlier(self) -> "History":
+    def earlier(self) -> History:
         """The history of earlier runs; empty without HISTORY_DIR."""
-        from .scheduling.history import History
-
         return self.folder.read() if self.folder is not None else History()
 
     def save(self, verdicts: "Sequence[Verdict]", busy_seconds: float | None) -> None:

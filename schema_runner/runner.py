@@ -79,6 +79,7 @@ class SchemaRunnerMixin(Base):
         try:
             # An explicit keepdb=False overrides the setting KEEP. Django's default does not.
             keeps = self.keepdb or kwargs.get("keepdb")
+            keeps = None if keeps is None else bool(keeps)
             self._settings = Settings.read(keep=keeps, **self._options.for_settings)
             self.keepdb = self._settings.keep
         except SchemaRunnerError as error:

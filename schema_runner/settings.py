@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -86,8 +85,8 @@ class Settings(NamedTuple):
         return self.isolation == "database"
 
     @classmethod
-    def read(cls, **options: str | float | None) -> Self:
-        """Read the setting. Command-line options that are not None override it.
+    def read(cls, **options: object) -> Self:
+        """Read the setting. Options that are not None override it.
 
         Raises SettingsError for an unknown key, an invalid value, and a dotted path that cannot be
         imported or called.
@@ -98,22 +97,29 @@ class Settings(NamedTuple):
         return settings
 
     @classmethod
-    def parse(cls, options: Mapping[str, str | float | None]) -> tuple[Self, list[Problem]]:
+    def parse(cls, options: Mapping[str, object]) -> tuple[Self, list[Problem]]:
         """Read the valid values, and return them with the problems of all others."""
-        given, keys = given_settings(), {name.upper(): name for name in cls._fields}
+        given = getattr(django_settings, "SCHEMA_RUNNER", {})
         if not isinstance(given, dict):
             return cls(), [Problem("E001", "SCHEMA_RUNNER must be a dict.")]
+        keys = sorted(name.upper() for name in cls._fields)
         values: dict[str, Any] = {}
         problems: list[Problem] = []
         for key, value in given.items():
-            try:
-                if key not in keys:
-                    raise SettingsError(_unknown_key(key, sorted(keys)))
-                values[keys[key]] = _checked(key, value)
-            except SettingsError as error:
-                problems += error.problems
-        wins = {name: value for name, value in options.items() if value is not None}
-        settings = cls(**{**values, **wins})
+            if key not in keys:
+                problems.append(_unknown_key(key, keys))
+            elif problem := _problem_of(key, value, f'SCHEMA_RUNNER["{key}"]'):
+                problems.append(problem)
+            else:
+                values[key.lower()] = _in_project(value) if key == "SNAPSHOT_DIR" else value
+        for name, value in options.items():
+            if value is None:
+                continue
+            if problem := _problem_of(name.upper(), value, name):
+                problems.append(problem)
+            else:
+                values[name] = value
+        settings = cls(**{name: _plain(value) for name, value in values.items()})
         return settings, [*problems, *settings._problems()]
 
     def _problems(self) -> Iterator[Problem]:
@@ -130,11 +136,6 @@ class Settings(NamedTuple):
                 "allow.",
                 "Use --isolation schema or --host-database test, or change the settings.",
             )
-
-
-def given_settings() -> Any:
-    """Return `SCHEMA_RUNNER` as the project sets it, unchecked."""
-    return getattr(django_settings, "SCHEMA_RUNNER", {})
 
 
 def project_root() -> str:
@@ -200,98 +201,71 @@ def _unknown_key(key: object, keys: list[str]) -> Problem:
     return Problem("E002", f"Unknown key in SCHEMA_RUNNER: {key!r}.", hint)
 
 
-def _checked(key: str, value: object) -> Any:
-    if check := _CHECKS.get(key):
-        return check(key, value)
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(item, str) and item for item in value
-    ):
-        raise _wrong(key, f"a list of {'dotted paths' if key in CALLS else 'strings'}", value)
-    return tuple(value)
-
-
-def _wrong(key: str, expected: str, value: object) -> SettingsError:
-    return SettingsError(
-        Problem("E001", f'SCHEMA_RUNNER["{key}"] must be {expected}, not {_shown(value)}.')
-    )
-
-
-def _shown(value: object) -> str:
+def _problem_of(key: str, value: object, subject: str) -> Problem | None:
+    """Return the problem of a value, which the message calls `subject`; None if it is valid."""
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _checked_choice(key: str, value: object) -> object:
-    if value not in CHOICES[key]:
-        hint = did_you_mean(str(value), CHOICES[key])
-        choices = ", ".join(map(repr, CHOICES[key]))
-        message = f'SCHEMA_RUNNER["{key}"] is {_shown(value)}. Valid values: {choices}.'
-        raise SettingsError(Problem("E003", message, hint))
-    return value
-
-
-def _checked_switch(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(key, "True or False", value)
-    return value
-
-
-def _checked_path(key: str, value: object) -> str | None:
-    if value is None:
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    if key not in CHOICES:
+        expected, is_valid = EXPECTED.get(key, _STRINGS)
+        wrong = f"{subject} must be {expected}, not {shown}."
+        return None if is_valid(value) else Problem("E001", wrong)
+    if value in CHOICES[key]:
         return None
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise _wrong(key, "a path or None", value)
-    return os.path.expanduser(str(value))
+    choices = ", ".join(map(repr, CHOICES[key]))
+    message = f"{subject} is {shown}. Valid values: {choices}."
+    return Problem("E003", message, did_you_mean(str(value), CHOICES[key]))
 
 
-def _checked_folder(key: str, value: object) -> str | None:
-    """Return the path relative to the working directory; a setting is relative to the project."""
-    path = _checked_path(key, value)
+def _plain(value: Any) -> Any:
+    """Return a valid value in the form that `Settings` has."""
+    if isinstance(value, list):
+        return tuple(value)
+    return os.path.expanduser(str(value)) if isinstance(value, str | Path) else value
+
+
+def _in_project(folder: Any) -> Any:
+    """Return a path that is relative to the project as one to the working directory."""
+    path = _plain(folder)
     if path is None or os.path.isabs(path):
         return path
     return os.path.relpath(os.path.join(project_root(), path))
 
 
-def _checked_number(key: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _wrong(key, "an integer, 0 or greater", value)
-    return value
-
-
-def _checked_seconds(key: str, value: object) -> float | None:
-    if value is None:
-        return None
-    if _is_positive(value):
-        return float(str(value))
-    raise _wrong(key, "a positive number of seconds or None", value)
-
-
-def _checked_number_of(what: str, key: str, value: object) -> float:
-    if not _is_positive(value):
-        raise _wrong(key, f"a positive number of {what}", value)
-    return float(str(value))
-
-
-def _checked_count(key: str, value: object) -> int:
-    if not _is_positive(value) or not isinstance(value, int):
-        raise _wrong(key, "an integer, 1 or greater", value)
-    return value
-
-
-def _is_positive(value: object) -> bool:
+def is_positive(value: object) -> bool:
+    """Whether a value is a finite number greater than 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and 0 < float(str(value)) < float("inf")
 
 
-_CHECKS: dict[str, Callable[[str, object], Any]] = {
-    **dict.fromkeys(CHOICES, _checked_choice),
-    **dict.fromkeys(("ISOLATE_ADVISORY_LOCKS", "KEEP"), _checked_switch),
-    "TEST_TIMEOUT": _checked_seconds,
-    "PG_DUMP": _checked_path,
-    "SNAPSHOT_DIR": _checked_folder,
-    "HISTORY_DIR": _checked_path,
-    "RETRIES": _checked_number,
-    "KEEP_DAYS": partial(_checked_number_of, "days"),
-    "LOCK_TIMEOUT": partial(_checked_number_of, "seconds"),
-    "KEEP_POOLS": _checked_count,
+def is_natural(value: object) -> bool:
+    """Whether a value is an integer, 0 or greater."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | Path) and str(value) != "" and "\0" not in str(value)
+
+
+def _are_strings(value: object) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    return all(isinstance(item, str) and item for item in value)
+
+
+_SWITCH = ("True or False", lambda value: isinstance(value, bool))
+_PATH = ("a path or None", lambda value: value is None or _is_path(value))
+_STRINGS = ("a list of strings", _are_strings)
+# For each key without choices: its valid values, as messages describe them, and the test.
+EXPECTED: dict[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("ISOLATE_ADVISORY_LOCKS", "KEEP"), _SWITCH),
+    **dict.fromkeys(("PG_DUMP", "SNAPSHOT_DIR", "HISTORY_DIR"), _PATH),
+    **dict.fromkeys(CALLS, ("a list of dotted paths", _are_strings)),
+    "TEST_TIMEOUT": (
+        "a positive number of seconds or None",
+        lambda value: value is None or is_positive(value),
+    ),
+    "LOCK_TIMEOUT": ("a positive number of seconds", is_positive),
+    "KEEP_DAYS": ("a positive number of days", is_positive),
+    "KEEP_POOLS": ("an integer, 1 or greater", lambda value: is_natural(value) and value != 0),
+    "RETRIES": ("an integer, 0 or greater", is_natural),
 }

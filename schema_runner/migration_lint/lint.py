@@ -2,13 +2,11 @@
 
 import ast
 import inspect
-import io
 import re
 import sys
-import tokenize
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,13 +111,11 @@ _PLACEHOLDER = "{}"
 _SQL_START = re.compile(
     rf"(?> [\s(;] | --[^\n]*\n | /\*.*?\*/ | \{{\}} )*+ {KEYWORDS}", re.VERBOSE | re.DOTALL
 )
-# Arguments, and keys of `options`, whose strings are descriptions, or for reverse operations.
-_SKIPPED_ARGUMENTS = {
+# Arguments, and keys of `options`, whose strings are descriptions or data.
+_DESCRIPTIONS = {
     *("choices", "db_comment", "db_table_comment", "default", "error_messages", "help_text"),
     *("message", "permissions", "verbose_name", "verbose_name_plural"),
-    *("reverse_code", "reverse_sql"),
 }
-_STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
 
 class MigrationSource:
@@ -152,24 +148,22 @@ class MigrationSource:
 
     def operation_lines(self, operations: list[RunSQL]) -> Iterator[tuple[RunSQL, int]]:
         """Yield each operation with the line of its call, or of the class if that is unclear."""
-        groups: dict[str, list[RunSQL]] = {}
+        calls, groups = defaultdict(list), defaultdict(list)
+        class_line = 1
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Call):
+                calls[_called_name(node)].append(node.lineno)
+            elif isinstance(node, ast.ClassDef) and node.name == "Migration":
+                class_line = node.lineno
         for operation in operations:
-            groups.setdefault(type(operation).__name__, []).append(operation)
+            groups[type(operation).__name__].append(operation)
         for name, group in groups.items():
-            calls = [node for node in ast.walk(self._tree) if _called_name(node) == name]
-            lines = sorted(node.lineno for node in calls if isinstance(node, ast.Call))
+            lines = sorted(calls[name])
             if len(lines) == 1:
                 lines *= len(group)
-            if len(lines) != len(group):
-                lines = [self._line_of_class] * len(group)
+            elif len(lines) != len(group):
+                lines = [class_line] * len(group)
             yield from zip(group, lines, strict=True)
-
-    @property
-    def _line_of_class(self) -> int:
-        for node in self._tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == "Migration":
-                return node.lineno
-        return 1
 
     def _line(self, node: ast.expr, text: str, offset: int) -> int:
         """Return the line of an offset in the value of a string expression.
@@ -180,29 +174,12 @@ class MigrationSource:
         word = re.compile(r"\w+").search(text, offset)
         assert word is not None, "every match contains a word"
         nth = text.count(word.group(), 0, word.start())
-        start, end = self._span(node)
-        for token in self._tokens:
-            if start <= token.start and token.end <= end:
-                positions = [match.start() for match in re.finditer(word.group(), token.string)]
-                if nth < len(positions):
-                    return token.start[0] + token.string.count("\n", 0, positions[nth])
-                nth -= len(positions)
-        return node.lineno
-
-    def _span(self, node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return the start and end of a node as line and character; `ast` counts bytes."""
-        assert node.end_lineno is not None
-        assert node.end_col_offset is not None
-        lines = self._text.split("\n")
-        start = lines[node.lineno - 1].encode()[: node.col_offset].decode()
-        end = lines[node.end_lineno - 1].encode()[: node.end_col_offset].decode()
-        return (node.lineno, len(start)), (node.end_lineno, len(end))
-
-    @cached_property
-    def _tokens(self) -> list[tokenize.TokenInfo]:
-        """The string tokens of the source."""
-        tokens = tokenize.generate_tokens(io.StringIO(self._text).readline)
-        return [token for token in tokens if token.type in _STRINGS]
+        segment = ast.get_source_segment(self._text, node) or ""
+        # Without the comments between strings.
+        segment = re.sub("^ *#.*", "", segment, flags=re.MULTILINE)
+        positions = [match.start() for match in re.finditer(word.group(), segment)]
+        end = positions[nth] if nth < len(positions) else 0
+        return node.lineno + segment.count("\n", 0, end)
 
 
 def _strings(tree: ast.Module) -> Iterator[tuple[ast.expr, str]]:
@@ -210,18 +187,57 @@ def _strings(tree: ast.Module) -> Iterator[tuple[ast.expr, str]]:
 
     A concatenation or an f-string is one expression.
     """
-    reverse_names = _reverse_only_names(tree)
-    pending: list[ast.AST] = [tree]
-    while pending:
-        node = pending.pop()
-        if _is_skipped(node, reverse_names):
-            continue
+    only_reverse = _loaded_names(ast.walk(tree)) - _loaded_names(_forward_nodes(tree))
+    for node in _forward_nodes(tree, only_reverse):
         pieces = list(_pieces(node))
         if isinstance(node, ast.expr) and any(isinstance(piece, str) for piece in pieces):
             texts = (piece if isinstance(piece, str) else _PLACEHOLDER for piece in pieces)
             yield node, "".join(texts)
-        nodes = _children(node) if pieces == [node] else pieces
-        pending += [child for child in nodes if isinstance(child, ast.AST)]
+
+
+def _loaded_names(nodes: Iterable[ast.AST]) -> set[str]:
+    return {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+
+
+def _forward_nodes(tree: ast.Module, skipped: Collection[str] = ()) -> Iterator[ast.AST]:
+    """Yield the nodes that a forward migration may run, without the definitions of some names."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        match node:
+            case ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
+                if name in skipped:
+                    continue
+        yield node
+        pending += _forward_children(node)
+
+
+def _forward_children(node: ast.AST) -> Iterable[ast.AST]:
+    match node:
+        case (
+            ast.Raise()
+            | ast.Expr(value=ast.Constant())
+            | ast.keyword(arg="reverse_sql" | "reverse_code")
+        ):
+            return []
+        case ast.keyword(arg=str(name), value=value) if name in _DESCRIPTIONS:
+            # A name may be that of a function that runs, such as a default.
+            return [value] if isinstance(value, ast.Name) else []
+        case ast.Dict():
+            entries = zip(node.keys, node.values, strict=True)
+            return [value for key, value in entries if not _is_skipped_key(key)]
+        case ast.Call() if _called_name(node) in {"RunSQL", "RunPython"}:
+            # The second argument is for the reverse operation.
+            return [*node.args[:1], *node.args[2:], *node.keywords]
+        case ast.JoinedStr() | ast.BinOp(op=ast.Add()):
+            return [piece for piece in _pieces(node) if isinstance(piece, ast.AST)]
+    return ast.iter_child_nodes(node)
+
+
+def _is_skipped_key(key: ast.expr | None) -> bool:
+    return isinstance(key, ast.Constant) and key.value in _DESCRIPTIONS
 
 
 def _pieces(node: ast.AST) -> Iterator[str | ast.AST]:
@@ -241,59 +257,8 @@ def _pieces(node: ast.AST) -> Iterator[str | ast.AST]:
             yield node
 
 
-def _is_skipped(node: ast.AST, reverse_names: set[str]) -> bool:
-    match node:
-        case ast.Raise() | ast.Expr(value=ast.Constant()):
-            return True
-        case ast.keyword(arg=str(name)):
-            return name in _SKIPPED_ARGUMENTS
-        case ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
-            return name in reverse_names
-    return False
-
-
-def _children(node: ast.AST) -> Iterable[ast.AST]:
-    match node:
-        case ast.Dict():
-            entries = zip(node.keys, node.values, strict=True)
-            return [
-                value
-                for key, value in entries
-                if not (isinstance(key, ast.Constant) and key.value in _SKIPPED_ARGUMENTS)
-            ]
-        case ast.Call():
-            reverse = _reverse_arguments(node)
-            return [child for child in ast.iter_child_nodes(node) if child not in reverse]
-    return ast.iter_child_nodes(node)
-
-
-def _called_name(node: ast.AST) -> str | None:
-    match node:
-        case ast.Call(func=ast.Name(id=str(name)) | ast.Attribute(attr=str(name))):
+def _called_name(node: ast.Call) -> str | None:
+    match node.func:
+        case ast.Name(id=str(name)) | ast.Attribute(attr=str(name)):
             return name
     return None
-
-
-def _reverse_arguments(node: ast.AST) -> list[ast.expr]:
-    if not isinstance(node, ast.Call) or _called_name(node) not in {"RunSQL", "RunPython"}:
-        return []
-    keywords = [item for item in node.keywords if item.arg in {"reverse_sql", "reverse_code"}]
-    return [*node.args[1:2], *(item.value for item in keywords)]
-
-
-def _reverse_only_names(tree: ast.Module) -> set[str]:
-    """Return the names that only reverse operations use."""
-    reverse_names = Counter(
-        name
-        for node in ast.walk(tree)
-        for argument in _reverse_arguments(node)
-        for name in _loaded_names(argument)
-    )
-    used = Counter(_loaded_names(tree))
-    return {name for name, times in reverse_names.items() if used[name] == times}
-
-
-def _loaded_names(node: ast.AST) -> Iterator[str]:
-    for child in ast.walk(node):
-        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load):
-            yield child.id

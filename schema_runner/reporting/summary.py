@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..database.context import ProjectComparison
     from ..reruns.diagnosis import Verdict
 
-
 # The most tests that a line names, so that the summary fits on a screen.
 _MAX_NAMES = 5
 # The least seconds of tests for which a speed-up is printed. In a shorter run, the start of the
@@ -233,30 +232,24 @@ class ProjectChangesReport:
         yield '    To allow a change, list its name in SCHEMA_RUNNER["EXPECTED_CHANGES"].'
 
     def _when(self, name: str) -> str:
-        """Return during which classes something changed, as far as that is known."""
-        groups = self._groups(name)
-        if not groups:
-            # Definitions are compared only after the tests.
-            return "detected after the tests"
-        named = [" or ".join(dict.fromkeys(one.test_class for one in group)) for group in groups]
-        return f"during {listing(list(dict.fromkeys(named)))}"
+        """Return during which classes something changed, as far as that is known.
 
-    def _groups(self, name: str) -> list[list[ClassFinished]]:
-        """Return the classes that saw something change, grouped by change.
-
-        The classes of a group ran in different workers, and had all started when the first of them
-        ended.
+        "A or B" are classes that saw the same change. They ran in different workers, and had all
+        started when the first of them ended.
         """
         groups: list[list[ClassFinished]] = []
         finished = [one for one in self._finished if name in one.changed_outside]
         for one in sorted(finished, key=_end):
             group = groups[-1] if groups else []
-            workers = {other.worker for other in group}
-            if not group or one.worker in workers:
+            if not group or any(one.worker == other.worker for other in group):
                 groups.append([one])
             elif one.time < _end(group[0]):
                 group.append(one)
-        return groups
+        if not groups:
+            # Definitions are compared only after the tests.
+            return "detected after the tests"
+        named = [" or ".join(dict.fromkeys(one.test_class for one in group)) for group in groups]
+        return f"during {listing(list(dict.fromkeys(named)))}"
 
 
 def _end(event: ClassFinished) -> float:

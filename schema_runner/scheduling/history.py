@@ -4,11 +4,20 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from ..events import (
+    BAD_OUTCOMES,
+    ClassFinished,
+    Event,
+    Finished,
+    FixtureFailed,
+    Outcome,
+    WorkerReady,
+)
 from ..folders import make_gitignored
 
 # The file format. Files of another format are ignored.
@@ -23,6 +32,8 @@ _MAX_OUTCOMES = 10
 _WEIGHT = 0.5
 
 PASSED, FAILED, SKIPPED, FLAKY = "P", "F", "S", "~"
+# A test with one of these outcomes has no meaningful duration.
+_INCOMPLETE = {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.SKIPPED}
 
 
 class TestRecord(NamedTuple):
@@ -34,15 +45,11 @@ class TestRecord(NamedTuple):
     # --diagnose found it flaky or parallel-unsafe.
     outcomes: str
     # The day of its last run, counted from the Unix epoch.
-    day: int
+    day: int = 0
 
     @property
     def has_failed(self) -> bool:
         return self.outcomes.endswith(FAILED)
-
-    @property
-    def is_flaky(self) -> bool:
-        return FLAKY in self.outcomes
 
 
 # Keeps pytest from collecting the class.
@@ -54,10 +61,11 @@ class ClassRecord(NamedTuple):
 
     # Seconds before the first test and after the last.
     overhead: float
-    # Whether tests leave state in attributes of the class or its module.
-    keeps_state: bool
+    # Whether tests leave state in attributes of the class or its module; None if a run has not
+    # checked it.
+    keeps_state: bool | None
     # The day of its last run, counted from the Unix epoch.
-    day: int
+    day: int = 0
 
 
 class RunRecord(NamedTuple):
@@ -67,16 +75,6 @@ class RunRecord(NamedTuple):
     start: float | None
     # CPU time of the tests divided by their duration, at most 1; None if it is unknown.
     processor_share: float | None
-
-
-class Observed(NamedTuple):
-    """The measurements of one run."""
-
-    # Seconds and outcomes of each test, by its id.
-    tests: Mapping[str, tuple[float | None, str]]
-    # The overhead of each class, by its name, and whether it keeps state (None: not checked).
-    classes: Mapping[str, tuple[float, bool | None]]
-    runs: tuple[RunRecord, ...] = ()
 
 
 class History(NamedTuple):
@@ -95,9 +93,18 @@ class History(NamedTuple):
         if data["format"] != _FORMAT:
             raise ValueError("The file has another format.")
         return cls(
-            {_text(name): _test_record(*values) for name, values in data["tests"].items()},
-            {_text(name): _class_record(*values) for name, values in data["classes"].items()},
-            tuple(_run_record(*values) for values in data["runs"]),
+            {
+                name: TestRecord(_number_or_none(seconds), str(outcomes), int(day))
+                for name, (seconds, outcomes, day) in data["tests"].items()
+            },
+            {
+                name: ClassRecord(_number(overhead), bool(keeps_state), int(day))
+                for name, (overhead, keeps_state, day) in data["classes"].items()
+            },
+            tuple(
+                RunRecord(_number_or_none(start), _number_or_none(share))
+                for start, share in data["runs"]
+            ),
         )
 
     def as_data(self) -> dict[str, Any]:
@@ -117,27 +124,27 @@ class History(NamedTuple):
     @property
     def flaky(self) -> set[str]:
         """The ids of the tests that were flaky in one of their last runs."""
-        return {name for name, record in self.tests.items() if record.is_flaky}
+        return {name for name, record in self.tests.items() if FLAKY in record.outcomes}
 
-    def after(self, observed: Observed, day: int) -> Self:
-        """Return the history with the measurements of a run on `day`, without outdated records."""
+    def after(self, run: Self, day: int) -> Self:
+        """Return the history with the records of a run on `day`, without outdated records."""
         tests = dict(self.tests)
-        for name, (seconds, outcomes) in observed.tests.items():
-            record = tests.get(name, TestRecord(None, "", day))
-            recent = (record.outcomes + outcomes)[-_MAX_OUTCOMES:]
-            tests[name] = TestRecord(_average(record.seconds, seconds), recent, day)
+        for name, new_test in run.tests.items():
+            seconds, outcomes, _ = tests.get(name, TestRecord(None, ""))
+            outcomes = (outcomes + new_test.outcomes)[-_MAX_OUTCOMES:]
+            tests[name] = TestRecord(_average(seconds, new_test.seconds), outcomes, day)
         newest = sorted(tests.items(), key=lambda item: -item[1].day)[:_MAX_TESTS]
         classes = dict(self.classes)
-        for name, (overhead, keeps_state) in observed.classes.items():
-            # A class that was never checked may keep state.
-            known = name not in classes or classes[name].keeps_state
-            classes[name] = ClassRecord(
-                overhead, known if keeps_state is None else keeps_state, day
-            )
+        for name, new_class in run.classes.items():
+            keeps_state = new_class.keeps_state
+            if keeps_state is None:
+                # A class that was never checked may keep state.
+                keeps_state = name not in classes or classes[name].keeps_state
+            classes[name] = ClassRecord(new_class.overhead, keeps_state, day)
         return type(self)(
             {name: record for name, record in newest if record.day >= day - _MAX_DAYS},
             {name: record for name, record in classes.items() if record.day >= day - _MAX_DAYS},
-            (*self.runs, *observed.runs)[-_MAX_RUNS:],
+            (*self.runs, *run.runs)[-_MAX_RUNS:],
         )
 
 
@@ -145,18 +152,6 @@ def _average(old: float | None, new: float | None) -> float | None:
     if old is None or new is None:
         return old if new is None else new
     return old + _WEIGHT * (new - old)
-
-
-def _test_record(seconds: Any, outcomes: Any, day: Any) -> TestRecord:
-    return TestRecord(_number_or_none(seconds), _text(outcomes), int(day))
-
-
-def _class_record(overhead: Any, keeps_state: Any, day: Any) -> ClassRecord:
-    return ClassRecord(_number(overhead), bool(keeps_state), int(day))
-
-
-def _run_record(start: Any, processor_share: Any) -> RunRecord:
-    return RunRecord(_number_or_none(start), _number_or_none(processor_share))
 
 
 def _number_or_none(value: Any) -> float | None:
@@ -170,10 +165,61 @@ def _number(value: Any) -> float:
     return number
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
-    return value
+class HistoryRecorder:
+    """An observer that records durations, outcomes and worker starts. Times are in seconds."""
+
+    def __init__(self) -> None:
+        self._tests: dict[str, TestRecord] = {}
+        self._classes: dict[str, ClassRecord] = {}
+        self._starts: list[float] = []
+        self._time = 0.0
+        self._processor_time = 0.0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Finished():
+                is_complete = event.outcome not in _INCOMPLETE
+                seconds = event.duration if is_complete else None
+                self._tests[event.test_id] = TestRecord(seconds, _letter(event))
+            case FixtureFailed():
+                for test_id in event.test_ids:
+                    self._tests.setdefault(test_id, TestRecord(None, FAILED))
+            case ClassFinished():
+                earlier = self._classes.get(event.test_class)
+                # Keep what is known about the state of a class that runs in several parts.
+                if not earlier or not (earlier.keeps_state or event.keeps_state is None):
+                    record = ClassRecord(event.overhead, event.keeps_state)
+                    self._classes[event.test_class] = record
+                self._time += event.duration
+                self._processor_time += event.processor_time
+            case WorkerReady():
+                self._starts.append(event.duration)
+
+    def observed(self, flaky: Iterable[str], busy: float | None) -> History:
+        """Return the history of this run only.
+
+        `flaky` lists the ids of tests that a diagnosis found flaky or parallel-unsafe. `busy` is
+        the CPU time of the whole machine during the tests; None to use the run's own.
+        """
+        tests, start = dict(self._tests), None
+        for name in tests.keys() & {*flaky}:
+            outcomes = f"{FLAKY}{FAILED}" if tests[name].has_failed else FLAKY
+            tests[name] = tests[name]._replace(outcomes=outcomes)
+        if self._starts:
+            from statistics import median
+
+            start = median(self._starts)
+        used = max(busy or 0.0, self._processor_time)
+        share = min(used / self._time, 1.0) if self._time else None
+        return History(tests, self._classes, (RunRecord(start, share),))
+
+
+def _letter(test: Finished) -> str:
+    if test.outcome in BAD_OUTCOMES:
+        return FAILED
+    if test.attempt > 1:
+        return FLAKY
+    return SKIPPED if test.outcome is Outcome.SKIPPED else PASSED
 
 
 _DAY = 24 * 60 * 60
@@ -204,10 +250,10 @@ class HistoryFolder:
         except OSError as error:
             return f"{error.filename}: {error.strerror}"
 
-    def add(self, observed: Observed) -> None:
-        """Add the measurements of a run, keeping what other runs added in the meantime."""
+    def add(self, run: History) -> None:
+        """Add the records of a run, keeping what other runs added in the meantime."""
         with suppress(OSError), self._locked():
-            history = self.read().after(observed, int(time.time() // _DAY))
+            history = self.read().after(run, int(time.time() // _DAY))
             text = json.dumps(history.as_data(), separators=(",", ":"), ensure_ascii=False)
             # Written to another file first, so that a killed run leaves no partial history.
             new = self._file.with_suffix(".new")

@@ -16,26 +16,9 @@ from ..settings import Problem, Settings
 
 
 def label_problems(
-    settings: Settings, tests: Collection[Any] = (), *, is_whole: bool = False
+    settings: Settings, tests: Iterable[Any] = (), *, is_whole: bool = False
 ) -> list[Problem]:
-    """Return a problem for each entry of SERIAL and OWN_DATABASE that matches no test."""
-    settings_by_key = {"SERIAL": settings.serial, "OWN_DATABASE": settings.own_database}
-    return [
-        Problem(
-            "W001",
-            f'SCHEMA_RUNNER["{key}"] names {entry!r}, which is not a label or tag of any test.',
-            hint,
-        )
-        for key, entries in settings_by_key.items()
-        if entries
-        for entry, hint in unmatched_entries(entries, tests, is_whole=is_whole).items()
-    ]
-
-
-def unmatched_entries(
-    entries: Collection[str], tests: Iterable[Any] = (), *, is_whole: bool = False
-) -> dict[str, str]:
-    """Map each entry that matches no test to a hint with a similar label, or to "".
+    """Return a problem for each entry of SERIAL and OWN_DATABASE that matches no test.
 
     Unless `is_whole`, the tests are only part of the suite, so an entry without a dot may be the
     tag of another test. Entries that may name something in a module that is not imported are left
@@ -48,19 +31,24 @@ def unmatched_entries(
         known.update(getattr(getattr(type(test), test._testMethodName, None), "tags", ()))
         # The labels in a module that cannot be imported are unknown.
         is_whole = is_whole and not isinstance(test, _FailedTest)
-    # Django accepts paths as labels. These settings do not.
-    meant = {entry: entry.removesuffix(".py").replace("/", ".") for entry in entries}
-    unknown = [entry for entry in meant if entry not in known]
-    modules, hints = Modules(), {}
-    for entry in unknown if is_whole else [one for one in unknown if "." in one]:
-        similar = {meant[entry]} if "/" in entry else _alternatives(entry, modules)
-        if similar is not None:
-            hint = did_you_mean(meant[entry], known if is_whole else similar)
+    problems, modules = [], Modules()
+    for key, entries in (("SERIAL", settings.serial), ("OWN_DATABASE", settings.own_database)):
+        for entry in entries:
+            if entry in known or not (is_whole or "." in entry):
+                continue
+            # Django accepts paths as labels. These settings do not.
+            label = entry.removesuffix(".py").replace("/", ".")
+            similar = {label} if "/" in entry else _alternatives(entry, modules)
+            if similar is None:
+                continue
+            hint = did_you_mean(label, known if is_whole else similar)
             # The entry may be a tag with dots, or in a folder that is on the path only in other
             # runs.
             if is_whole or hint or modules.locate(entry.partition(".")[0]):
-                hints[entry] = hint
-    return hints
+                what = f'SCHEMA_RUNNER["{key}"] names {entry!r}'
+                message = f"{what}, which is not a label or tag of any test."
+                problems.append(Problem("W001", message, hint))
+    return problems
 
 
 def _alternatives(label: str, modules: Modules) -> Collection[str] | None:

@@ -1,7 +1,7 @@
 """The queue of the parts that workers have not run yet: parallel parts first, then serial."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 # The most parts that a worker holds besides the one that it runs.
@@ -25,39 +25,36 @@ class Part(NamedTuple):
     deaths: int = 0
     # The stage of its tests; see `Ordering`. A worker does not go back to an earlier stage.
     stage: int = 0
+    # The estimated duration; 0 if there are no estimates.
+    seconds: float = 0.0
+    # Whether it runs alone, after all parallel parts.
+    is_serial: bool = False
 
 
 class PartQueue:
     """The parts of a suite that wait for a worker.
 
-    `parallel`: parts that run at the same time, sorted by decreasing duration within a stage if
-    there are estimates.
-    `serial`: parts that each run alone, after the others.
-    `seconds`: estimates the seconds of a part; None if there are no estimates.
+    `parts`: within a stage, sorted by decreasing duration if there are estimates.
     `prefetch`: the most parts that a worker holds besides the one that it runs.
     """
 
-    def __init__(
-        self,
-        parallel: Sequence[Part],
-        serial: Sequence[Part] = (),
-        *,
-        seconds: Callable[[Part], float] | None = None,
-        prefetch: int = _MAX_PREFETCH,
-    ) -> None:
-        self._stages: dict[int, deque[Part]] = {
-            stage: deque() for stage in sorted({part.stage for part in parallel})
-        }
-        for part in parallel:
-            self._stages[part.stage].append(part)
-        self._serial = deque(serial)
-        self._serial_keys = {part.key for part in serial}
-        self._last_key = max((part.key for part in [*parallel, *serial]), default=0)
-        self._estimate = seconds
+    def __init__(self, parts: Iterable[Part], *, prefetch: int = _MAX_PREFETCH) -> None:
+        parts = sorted(parts, key=lambda part: part.stage)
+        self._stages: dict[int, deque[Part]] = {part.stage: deque() for part in parts}
+        self._serial: deque[Part] = deque()
+        # The estimated seconds of the parallel parts.
+        self._seconds_left = 0.0
+        for part in parts:
+            self._waiting(part).append(part)
+        self._last_key = max((part.key for part in parts), default=0)
         self._prefetch = prefetch
-        # The estimates of the parallel parts by key, and the sum of those that wait.
-        self._seconds = {part.key: seconds(part) for part in parallel} if seconds else {}
-        self._seconds_left = sum(self._seconds.values())
+
+    def _waiting(self, part: Part) -> deque[Part]:
+        """Return the parts that a part waits with, to add it there."""
+        if part.is_serial:
+            return self._serial
+        self._seconds_left += part.seconds
+        return self._stages[part.stage]
 
     @property
     def is_empty(self) -> bool:
@@ -85,16 +82,16 @@ class PartQueue:
             return next((one for one in later if one >= stage), None)
         # A part as long as a worker's share of the rest would delay the end of the run if it
         # waited for its stage. Another worker has to stay in the earlier stage.
-        if self._estimate and later and any(other <= first for other in others):
+        if any(other <= first for other in others):
             fair_share = self._seconds_left / (len(others) + 1)
             for one in later:
-                if self._seconds[self._stages[one][0].key] >= fair_share:
+                if self._stages[one][0].seconds >= fair_share > 0:
                     return one
         return first
 
     def _pop(self, stage: int) -> Part:
         part = self._stages[stage].popleft()
-        self._seconds_left -= self._seconds.get(part.key, 0.0)
+        self._seconds_left -= part.seconds
         return part
 
     def has_more_for(self, held: Sequence[Part], workers: int) -> bool:
@@ -105,17 +102,15 @@ class PartQueue:
         left = sum(map(len, self._stages.values()))
         if len(held) >= 1 + min(self._prefetch, left // (_PARTS_PER_PREFETCH * workers)):
             return False
-        return not held or not self._estimate or sum(map(self._estimate, held)) < _PREFETCH_SECONDS
+        return sum(part.seconds for part in held) < _PREFETCH_SECONDS
 
     def put_back(self, part: Part, positions: Sequence[int], *, deaths: int = 0) -> None:
         """Put tests of a part back at the front of the queue, because their worker died."""
         self._last_key += 1
-        new = part._replace(key=self._last_key, positions=tuple(positions), deaths=deaths)
-        if part.key in self._serial_keys:
-            self._serial_keys.add(new.key)
-            self._serial.appendleft(new)
-        else:
-            self._stages[part.stage].appendleft(new)
-            if self._estimate:
-                self._seconds[new.key] = self._estimate(new)
-                self._seconds_left += self._seconds[new.key]
+        new = part._replace(
+            key=self._last_key,
+            positions=tuple(positions),
+            deaths=deaths,
+            seconds=part.seconds * len(positions) / len(part.positions),
+        )
+        self._waiting(new).appendleft(new)

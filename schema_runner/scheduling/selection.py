@@ -2,15 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from statistics import median
 from typing import Any, NamedTuple
 from unittest.loader import _FailedTest  # type: ignore[attr-defined]
 from unittest.util import strclass
 
 from .cpus import usable_cpus
-from .durations import Durations
 from .history import History
-from .plan import Ordering, Plan
+from .plan import Durations, Ordering, Plan
 from .shards import Shard, Weight
 from .worker_count import Limits, WorkerCount, choose_worker_count
 
@@ -48,7 +48,9 @@ class SuiteSelection(NamedTuple):
         return selected
 
     def _only_failed(self, tests: Sequence[Any]) -> Sequence[Any]:
-        failed = failed_tests(tests, self.history.failed)
+        names = self.history.failed
+        # Modules that cannot be imported may have been fixed.
+        failed = [test for test in tests if isinstance(test, _FailedTest) or test.id() in names]
         if not failed:
             self.log("The history has no failed tests. Running all tests.")
             return tests
@@ -68,8 +70,7 @@ class SuiteSelection(NamedTuple):
 
         The suite is split into parts for this number of `workers`.
         """
-        tests = [test for subsuite in subsuites for test in subsuite]
-        order = self.order(tests)
+        order = self.order([*chain.from_iterable(subsuites)])
         plan = Plan(subsuites, workers=workers, is_serial=self.is_serial, order=order)
         # As in stock Django, at least one for each class.
         return max(len(subsuites), len(plan.parallel))
@@ -78,12 +79,10 @@ class SuiteSelection(NamedTuple):
         self, subsuites: Sequence[Sequence[Any]], *, connections: int | None
     ) -> WorkerCount:
         """Choose the number of workers for --parallel auto."""
-        tests = [test for subsuite in subsuites for test in subsuite]
-        durations = Durations(self.history, tests)
-        starts = [run.start for run in self.history.runs if run.start is not None]
-        shares = [
-            run.processor_share for run in self.history.runs if run.processor_share is not None
-        ]
+        durations = Durations(self.history, chain.from_iterable(subsuites))
+        runs = self.history.runs
+        starts = [run.start for run in runs if run.start is not None]
+        shares = [run.processor_share for run in runs if run.processor_share is not None]
         return choose_worker_count(
             Limits(
                 processors=usable_cpus(),
@@ -117,27 +116,18 @@ def stage_by(kinds: Sequence[type]) -> Callable[[Any], int]:
 def select_shard(tests: Sequence[Any], shard: Shard, history: History) -> list[Any]:
     """Return the tests of a shard. Modules that cannot be imported are in every shard."""
     loaded = [test for test in tests if not isinstance(test, _FailedTest)]
-    weights = _weights(loaded, history)
-    left_out = weights.keys() - shard.select(weights)
-    return [test for test in tests if strclass(type(test)) not in left_out]
-
-
-def _weights(tests: Sequence[Any], history: History) -> dict[str, Weight]:
-    durations = Durations(history, tests)
+    durations = Durations(history, loaded)
     classes: dict[str, list[Any]] = defaultdict(list)
     # Sorted, because floating-point sums depend on the order, which must be the same on every
     # machine.
-    for test in sorted(tests, key=lambda test: test.id()):
+    for test in sorted(loaded, key=lambda test: test.id()):
         classes[strclass(type(test))].append(test)
-    return {
+    weights = {
         name: Weight(len(cases), durations.seconds(cases) if name in history.classes else None)
         for name, cases in classes.items()
     }
-
-
-def failed_tests(tests: Sequence[Any], names: Collection[str]) -> list[Any]:
-    """Return the tests with these ids, and the modules that cannot be imported."""
-    return [test for test in tests if isinstance(test, _FailedTest) or test.id() in names]
+    left_out = weights.keys() - shard.select(weights)
+    return [test for test in tests if strclass(type(test)) not in left_out]
 
 
 def move_failed_first(
@@ -147,9 +137,7 @@ def move_failed_first(
 
     Otherwise the order stays the same.
     """
-    ranks: dict[type, int] = {}
-    for test in tests:
-        ranks.setdefault(type(test), len(ranks))
+    ranks = {kind: rank for rank, kind in enumerate(dict.fromkeys(map(type, tests)))}
     failed = {type(test) for test in tests if test.id() in names}
 
     def rank(test: Any) -> tuple[int, bool, int, bool]:

@@ -4,17 +4,15 @@ import heapq
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Self
+from typing import NamedTuple, Self
+from zlib import crc32
 
 _ADVICE = "Pass the shard yourself, such as --shard 2/4."
 # At most four digits, so that a typo cannot allocate much memory.
 _NUMBER = "[0-9]{1,4}"
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(NamedTuple):
     """The size of a test class."""
 
     # The number of tests.
@@ -23,8 +21,7 @@ class Weight:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(NamedTuple):
     """Shard `number`, from 1 to `total`, of the `total` shards of a suite."""
 
     number: int
@@ -80,28 +77,29 @@ class Shard:
         Each class is in exactly one shard. The result depends only on the weights, so it is the
         same on each machine with the same suite and history.
         """
-        is_timed = any(weight.seconds is not None for weight in weights.values())
-        shards = (_by_seconds if is_timed else _by_name)(weights, self.total)
+        if any(weight.seconds is not None for weight in weights.values()):
+            shards = _by_seconds(weights, self.total)
+        else:
+            shards = {name: 1 + crc32(name.encode()) % self.total for name in weights}
         return {name for name, number in shards.items() if number == self.number}
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """The two variables of a CI service; the index of the first job is `first`, 0 or 1."""
+class _Pair(NamedTuple):
+    """The two variables of a CI service; the number of the first job is `first`, 0 or 1."""
 
-    index: str
+    job: str
     total: str
     first: int
 
     def __str__(self) -> str:
-        return f"{self.index} and {self.total}"
+        return f"{self.job} and {self.total}"
 
     def read(self, environ: Mapping[str, str]) -> Shard | None:
         """Return the shard; None if neither variable is set.
 
         Raises ValueError if only one is set, or if they are not the numbers of a shard.
         """
-        index, total = (environ.get(name, "").strip() for name in (self.index, self.total))
+        index, total = (environ.get(name, "").strip() for name in (self.job, self.total))
         if not index and not total:
             return None
         if not index and total == "1":
@@ -112,7 +110,7 @@ class _Pair:
             return Shard.parse(f"{number}/{total}")
         except ValueError:
             raise ValueError(
-                f"--shard auto: {self.index}={index!r}, which counts from {self.first}, and "
+                f"--shard auto: {self.job}={index!r}, which counts from {self.first}, and "
                 f"{self.total}={total!r} are not a shard. {_ADVICE}"
             ) from None
 
@@ -165,28 +163,3 @@ def _estimate_seconds(weights: Mapping[str, Weight]) -> dict[str, float]:
     # math.fsum, because its result does not depend on the order of discovery.
     mean = math.fsum(known.values()) / max(1, sum(weights[name].tests for name in known))
     return {name: known.get(name, mean * each.tests) for name, each in weights.items()}
-
-
-def _by_name(weights: Mapping[str, Weight], total: int) -> dict[str, int]:
-    """Map each class to the first shard below the limit, in an order that its name decides.
-
-    Most classes then keep their shard if classes or shards are added or removed. Without a limit,
-    a shard could get twice its share of the tests. With a limit close to the share, each new class
-    would displace others.
-    """
-    # An eighth more than the share. Exceeded only if no shard is below the limit.
-    limit = 9 * sum(weight.tests for weight in weights.values()) // (8 * total)
-    loads = dict.fromkeys(range(1, total + 1), 0)
-    shards = {}
-    for name in sorted(weights):
-        tests = weights[name].tests
-        preferred = sorted(loads, key=lambda number: _rank(name, number))
-        least = min(preferred, key=loads.__getitem__)
-        shards[name] = next((n for n in preferred if loads[n] + tests <= limit), least)
-        loads[shards[name]] += tests
-    return shards
-
-
-def _rank(name: str, number: int) -> bytes:
-    # Rendezvous hashing: https://en.wikipedia.org/wiki/Rendezvous_hashing
-    return blake2b(f"{number} {name}".encode(), digest_size=8).digest()

@@ -4,8 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
@@ -24,8 +23,7 @@ _MAX_PER_PROCESSOR = 4
 _TOLERANCE = 1.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(NamedTuple):
     """The limits of --parallel auto. Times are in seconds."""
 
     # The processors that the process may use.
@@ -42,8 +40,7 @@ class Limits:
     processor_share: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerCount:
+class WorkerCount(NamedTuple):
     """A number of workers, 1 for a run without workers, and the line that explains it."""
 
     workers: int
@@ -52,7 +49,16 @@ class WorkerCount:
 
 def choose_worker_count(limits: Limits) -> WorkerCount:
     """Choose the fewest workers that run the suite in about the shortest time."""
-    most, why = min(_maximums(limits), key=lambda maximum: maximum[0])
+    parts = max(len(limits.parts), 1)
+    are = "is" if parts == 1 else "are"
+    # The most workers by each limit, with the reason.
+    maximums = [
+        _processor_limit(limits),
+        (parts, f"there {are} {count(parts, 'test class', 'test classes')}"),
+    ]
+    if limits.connections is not None:
+        maximums.insert(1, connection_limit(limits.connections))
+    most, why = min(maximums, key=lambda maximum: maximum[0])
     durations = {number: _duration(limits, number) for number in range(1, most + 1)}
     shortest = min(durations.values())
     best = next(n for n, seconds in durations.items() if seconds <= shortest * _TOLERANCE)
@@ -77,23 +83,11 @@ def connection_limit(workers: int) -> tuple[int, str]:
     return number, f"the server has connections left for at most {number}"
 
 
-def _maximums(limits: Limits) -> list[tuple[int, str]]:
-    """Return the most workers by each limit, with the reason."""
+def _processor_limit(limits: Limits) -> tuple[int, str]:
     usable = max(math.floor(limits.processors), 1)
-    maximums = [_processor_limit(limits, usable)]
-    if limits.connections is not None:
-        maximums.append(connection_limit(limits.connections))
-    parts = max(len(limits.parts), 1)
-    are = "is" if parts == 1 else "are"
-    maximums.append((parts, f"there {are} {count(parts, 'test class', 'test classes')}"))
-    return maximums
-
-
-def _processor_limit(limits: Limits, usable: int) -> tuple[int, str]:
     why = f"the process may use {count(usable, 'CPU')}"
-    share = limits.processor_share
-    if share is None:
-        return usable, why
+    # Workers whose tests wait leave processors free.
+    share = 1.0 if limits.processor_share is None else limits.processor_share
     waiting = math.floor(limits.processors / max(share, 1 / _MAX_PER_PROCESSOR))
     if waiting <= usable:
         return usable, why
@@ -133,21 +127,18 @@ def workers_by_connections(
             settings = connection.settings_dict
             server = tuple(str(settings[key]) for key in ("HOST", "PORT", "USER"))
             servers[server][str(settings["NAME"])] = connection.alias
-    numbers = [
-        _workers_of_server(
-            alias,
-            per_worker=2 * len(names),
-            wanted=wanted,
-            database=name if is_current else None,
-        )
-        for names in servers.values()
-        for name, alias in list(names.items())[: None if is_current else 1]
-    ]
-    return min((number for number in numbers if number is not None), default=None)
+    numbers = []
+    for names in servers.values():
+        for name, alias in names.items() if is_current else [*names.items()][:1]:
+            database = name if is_current else None
+            number = _workers_of_server(alias, 2 * len(names), wanted=wanted, database=database)
+            if number is not None:
+                numbers.append(number)
+    return min(numbers, default=None)
 
 
 def _workers_of_server(
-    alias: str, *, per_worker: int, wanted: int, database: str | None
+    alias: str, per_worker: int, *, wanted: int, database: str | None
 ) -> int | None:
     connection: Any = connections[alias]
     deadline = time.monotonic() + CLOSE_TIMEOUT

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_runner.scheduling.durations import Durations
 from schema_runner.scheduling.history import ClassRecord, History, TestRecord
-from schema_runner.scheduling.plan import Ordering, Plan
+from schema_runner.scheduling.plan import Durations, Ordering, Plan
 
 
 class Case:
@@ -121,5 +120,5 @@ def test_each_test_is_in_one_part(classes: list[list[float]], workers: int) -> N
         assert [*chain(*pieces)] == list(range(len(tests)))
     keys = [part.key for part in planned.parallel]
     assert len(keys) == len(set(keys))
-    seconds = [planned.seconds(part) for part in planned.parallel]
+    seconds = [part.seconds for part in planned.parallel]
     assert seconds == sorted(seconds, reverse=True)

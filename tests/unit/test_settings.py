@@ -2,6 +2,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 import pytest
+from django.core.management import CommandError
 from django.test import override_settings
 
 from schema_runner import SchemaDiscoverRunner
@@ -95,6 +96,25 @@ def test_command_line_options_override_settings() -> None:
         assert (neither.test_timeout, neither.isolation) == (5, "database")
         both = Settings.read(test_timeout=0.5, isolation="schema")
         assert (both.test_timeout, both.isolation) == (0.5, "schema")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"test_timeout": -1},
+            "test_timeout must be a positive number of seconds or None, not -1.",
+        ),
+        ({"retries": "2"}, "retries must be an integer, 0 or greater, not '2'."),
+        ({"isolation": "shema"}, "isolation is 'shema'. Valid values: 'schema', 'database'."),
+        ({"snapshot_dir": ""}, "snapshot_dir must be a path or None, not ''."),
+        ({"host_database": "current", "isolation": "database"}, "'current' does not allow"),
+    ],
+)
+def test_options_from_code_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CommandError) as raised:
+        SchemaDiscoverRunner(**options)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,7 +55,7 @@ WAITING = {"processors": 1.0, "parts": [0.1] * 100, "processor_share": 0.25}
     ],
 )
 def test_the_number_of_workers_and_why(changes: dict[str, Any], workers: int, why: str) -> None:
-    choice = choose_worker_count(replace(LONG, **changes))
+    choice = choose_worker_count(LONG._replace(**changes))
     assert choice.workers == workers
     if why.endswith("."):
         assert choice == WorkerCount(workers, f"--parallel auto: {why}")
@@ -64,7 +63,7 @@ def test_the_number_of_workers_and_why(changes: dict[str, Any], workers: int, wh
 
 
 def test_waiting_tests_get_four_workers_a_processor() -> None:
-    assert 14 <= choose_worker_count(replace(LONG, processor_share=0.0)).workers <= 16
+    assert 14 <= choose_worker_count(LONG._replace(processor_share=0.0)).workers <= 16
 
 
 @given(
@@ -87,7 +86,7 @@ def test_the_number_is_within_all_limits(situation: Limits) -> None:
     assert 1 <= choice.workers <= most
     assert choice.workers <= max(len(situation.parts), 1)
     assert choice.workers <= max(situation.connections or 1, 1) or situation.connections is None
-    more = choose_worker_count(replace(situation, start=situation.start * 2))
+    more = choose_worker_count(situation._replace(start=situation.start * 2))
     assert more.workers <= choice.workers
     assert choice.why.startswith("--parallel auto: ")
     assert choice.why.endswith(".")
