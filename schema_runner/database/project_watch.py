@@ -18,7 +18,7 @@ from ..postgres.project_changes import (
     changes,
     has_comparable_statistics,
 )
-from ..postgres.project_state import ProjectState, digest
+from ..postgres.project_state import ProjectState
 from ..postgres.server import Connection
 from .own_database import OwnDatabaseCreation
 
@@ -53,7 +53,6 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
     # The state before the tests, and the one that this process read last.
     _state_before: ProjectState | None = None
     _last_state: ProjectState | None = None
-    _digest: int | None = None
     # The server's time at the last check.
     _last_check = ""
     _other_sessions: Sequence[str] = ()
@@ -99,7 +98,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
         if test_databases and self._is_current and test_databases.host_name(self._alias):
             host = test_databases.host(self._alias)
             self._last_state = ProjectState.read(host.connection)
-            self._state_before = self._last_state.with_definitions(host.connection)
+            self._state_before = ProjectState.read(host.connection, definitions=True)
             self._other_sessions = sessions.other_sessions(host.connection, host.lease.run)
             self._last_check = sessions.server_time(host.connection)
         return name
@@ -124,7 +123,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
             sessions.wait_for_new_sessions(
                 connection, self._last_check, application=application, known=(), limit=_AT_END
             )
-            after = ProjectState.read(connection).with_definitions(connection)
+            after = ProjectState.read(connection, definitions=True)
             changed = changes(connection, before, after)
             others += sessions.other_sessions(connection, run)
             if not (before.tracks_counts and after.tracks_counts):
@@ -167,10 +166,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
                 limit=_AFTER_CLASS,
             )
         self._last_check = sessions.server_time(connection)
-        before, value = self._last_state, digest(connection)
-        if value == self._digest:
-            return frozenset()
-        self._digest, self._last_state = value, ProjectState.read(connection)
+        before, self._last_state = self._last_state, ProjectState.read(connection)
         self._check_connection.release()
         changed = changed_objects(before, self._last_state) if before else ()
         return frozenset(name for name in changed if not self._is_expected(name))
@@ -182,7 +178,7 @@ class ProjectChangesCreation(OwnDatabaseCreation, Base):
 
     def reset_after_fork(self) -> None:
         super().reset_after_fork()
-        self._state_before = self._last_state = self._digest = self._own_connection = None
+        self._state_before = self._last_state = self._own_connection = None
 
     def tear_down(self, *, keep: bool) -> None:
         self._close_check_connection()
