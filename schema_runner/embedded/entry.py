@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from ..errors import SchemaRunnerError
-from .cluster import SUPERUSER
+from .postmaster import django_entry
 from .shared_server import start
 
 
@@ -26,14 +26,8 @@ def database(name: str, **options: Any) -> "DatabaseEntry":
     database if it is missing. `manage.py check` reads neither.
     If that fails, the read raises a CommandError that is also an OperationalError.
     """
-    return DatabaseEntry(
-        ENGINE="django.db.backends.postgresql",
-        NAME=name,
-        USER=SUPERUSER,
-        PASSWORD="",
-        HOST=_NotStarted(name, options),
-        PORT=_NotStarted(name, options),
-    )
+    value = _NotStarted(name, options)
+    return DatabaseEntry(django_entry(name, value, value))
 
 
 class DatabaseEntry(UserDict[str, Any]):

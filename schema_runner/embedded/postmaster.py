@@ -65,30 +65,32 @@ class EmbeddedServer:
                 # else 23505.
                 with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     connection.execute(create)
-        return {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": name,
-            "USER": self.user,
-            "PASSWORD": "",
-            "HOST": str(self.socket_dir),
-            "PORT": self.port,
-        }
+        return django_entry(name, str(self.socket_dir), self.port)
+
+
+def django_entry(name: str, host: object, port: object) -> dict[str, object]:
+    """Return an entry for Django's DATABASES."""
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": SUPERUSER,
+        "PASSWORD": "",
+        "HOST": host,
+        "PORT": port,
+    }
 
 
 def running_server(cluster: Cluster) -> EmbeddedServer | None:
     """Return the cluster's server if it accepts connections."""
-    data_dir = cluster.data_dir
     try:
-        _, _, _, port, folder, _, _, status = watcher.read_pid_file(data_dir)
+        _, _, _, port, folder, _, _, status = watcher.read_pid_file(cluster.data_dir)
     except ValueError:  # missing, or incomplete because the server is starting
         return None
-    if status != "ready" or watcher.running_pid(data_dir) is None:
-        return None
     with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(f"{folder}/.s.PGSQL.{port}") != 0:
+        if status != "ready" or probe.connect_ex(f"{folder}/.s.PGSQL.{port}") != 0:
             return None
     return EmbeddedServer(
-        data_dir=data_dir,
+        data_dir=cluster.data_dir,
         bin_dir=cluster.bin_dir,
         socket_dir=Path(folder),
         port=int(port),
@@ -108,7 +110,11 @@ def start_server(cluster: Cluster) -> EmbeddedServer:
         server = running_server(cluster)
         if server is None:
             raise StartError(_with_log(cluster, "exited right after its start."))
-        _check_connection(cluster, server)
+        try:
+            # A server with a damaged catalog may start, and then refuse every connection.
+            psycopg.connect(server.conninfo(), connect_timeout=10).close()
+        except psycopg.OperationalError as error:
+            raise StartError(_with_log(cluster, f"refuses connections:\n{error}")) from error
     except BaseException:
         watcher.stop_server(cluster.data_dir)
         raise
@@ -139,14 +145,6 @@ def _run_pg_ctl(cluster: Cluster, socket_dir: Path) -> None:
             problem = "was killed, but its backends are still running. Kill them."
             raise SchemaRunnerError(_with_log(cluster, problem))
         time.sleep(0.1)
-
-
-def _check_connection(cluster: Cluster, server: EmbeddedServer) -> None:
-    # A server with a damaged catalog may start, and then refuse every connection.
-    try:
-        psycopg.connect(server.conninfo(), connect_timeout=10).close()
-    except psycopg.OperationalError as error:
-        raise StartError(_with_log(cluster, f"refuses connections:\n{error}")) from error
 
 
 def _make_socket_dir(cluster: Cluster) -> Path:

@@ -47,8 +47,20 @@ def start(
     The server stops when the last process that uses it calls `stop` or exits, even if killed.
     Raises SchemaRunnerError, with the end of the server's log if there is one.
     """
+    account = server_account()
+    programs = find_binaries(bin_dir)
+    settings = DEFAULT_SETTINGS if settings is None else settings
     try:
-        return _start(bin_dir, DEFAULT_SETTINGS if settings is None else settings, cache_dir)
+        cache = cache_folder(cache_dir, account)
+        programs = reachable_binaries(programs, account=account, cache=cache)
+        cluster = plan_cluster(cache=cache, bin_dir=programs, account=account, settings=settings)
+        with file_lock(cluster.sibling("lock")):
+            _acquire_server(cluster)
+            try:
+                return _ensure_running(cluster)
+            except BaseException:
+                _release_server(cluster.data_dir)
+                raise
     except OSError as error:  # a full disk, or a /tmp that is read-only
         # copytree() collects an error for each file; report the first.
         reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error
@@ -63,25 +75,6 @@ def stop(server: EmbeddedServer) -> None:
 def hand_over_server(server: EmbeddedServer) -> None:
     """Keep the shared lock across exec: the new program and its children count as users."""
     os.set_inheritable(_users_locks[os.getpid(), server.data_dir], True)
-
-
-def _start(
-    bin_dir: str | Path | None,
-    settings: Mapping[str, str | int | float | bool],
-    cache_dir: str | Path | None,
-) -> EmbeddedServer:
-    account = server_account()
-    programs = find_binaries(bin_dir)
-    cache = cache_folder(cache_dir, account)
-    programs = reachable_binaries(programs, account=account, cache=cache)
-    cluster = plan_cluster(cache=cache, bin_dir=programs, account=account, settings=settings)
-    with file_lock(cluster.sibling("lock")):
-        _acquire_server(cluster)
-        try:
-            return _ensure_running(cluster)
-        except BaseException:
-            _release_server(cluster.data_dir)
-            raise
 
 
 def _acquire_server(cluster: Cluster) -> None:
@@ -158,12 +151,14 @@ def _ensure_running(cluster: Cluster) -> EmbeddedServer:
     # We hold the lock, so a server that runs but does not accept connections belongs to a process
     # that was killed while it started or stopped the server.
     watcher.stop_server(cluster.data_dir)
-    if not cluster.data_dir.exists():
+    is_new = not cluster.data_dir.exists()
+    if is_new:
         build_cluster(cluster)
-        return start_server(cluster)
     try:
         return start_server(cluster)
     except StartError as failure:
+        if is_new:
+            raise
         return _rebuild(cluster, failure)
 
 

@@ -87,8 +87,6 @@ _STARTS = """
       AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
       AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
 """
-
-_INDEX = ("pg_index", "indexrelid")
 _MORE_PARTS = {
     "pg_constraint": "conrelid",
     "pg_description": "objoid",
@@ -188,7 +186,7 @@ def _sequence_starts(connection: Connection, unused: list[int]) -> list[tuple[in
 @cache
 def _parts_query() -> bytes:
     """Return a query that hashes, for each object, the catalog rows that belong to it."""
-    belonging = [(*key, owner) for key, owner in BY_OWNER.items() if key != _INDEX]
+    belonging = [(*key, owner) for key, owner in BY_OWNER.items()]
     belonging += [(*key, "pg_class") for key in {**PARTS_OF_RELATIONS, **_MORE_PARTS}.items()]
     belonging.append(("pg_constraint", "contypid", "pg_type"))
     rows = [

@@ -44,6 +44,5 @@ def default_search_path(connection: "Connection") -> list[str]:
     """List the schemas on the default search_path of the current role and database."""
     with connection.transaction(force_rollback=True):
         connection.execute("SET LOCAL search_path TO DEFAULT")
-        row = connection.execute("SELECT pg_catalog.current_schemas(false)").fetchone()
-    assert row is not None
-    return list(row[0])
+        ((path,),) = connection.execute("SELECT pg_catalog.current_schemas(false)").fetchall()
+    return list(path)
