@@ -1,6 +1,5 @@
 """Django's connections: their servers, closing them, and preparing them for a test class."""
 
-import os
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -153,18 +152,10 @@ def _database_name(project: "Server") -> str | None:
     params = project.params
     if name := params.get("dbname"):
         return str(name)
-    from psycopg import pq
+    from .postgres.service_file import libpq_defaults
 
-    before = os.environ.get("PGSERVICE")
-    os.environ["PGSERVICE"] = params["service"]
-    try:
-        defaults = {option.keyword: option.val for option in pq.Conninfo.get_defaults()}
-    finally:
-        del os.environ["PGSERVICE"]
-        if before is not None:
-            os.environ["PGSERVICE"] = before
-    name = defaults[b"dbname"] or defaults[b"user"]
-    return name.decode() if name else None
+    defaults = libpq_defaults(params["service"])
+    return defaults.get("dbname") or defaults.get("user")
 
 
 def _is_same_server(project: "Server", server: "Server") -> bool:

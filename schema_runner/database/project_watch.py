@@ -21,7 +21,7 @@ from ..postgres.project_changes import (
     changes,
     has_comparable_statistics,
 )
-from ..postgres.project_state import ProjectState, digest
+from ..postgres.project_state import ProjectState
 from ..postgres.server import Connection
 from .context import ProjectComparison, RunContext
 
@@ -46,7 +46,6 @@ class ProjectWatch:
         # The state before the tests, and the one that this process read last.
         self._state_before: ProjectState | None = None
         self._last_state: ProjectState | None = None
-        self._digest: int | None = None
         # The server's time at the last check.
         self._last_check = ""
         self._other_sessions: Sequence[str] = ()
@@ -82,7 +81,7 @@ class ProjectWatch:
     def start(self, host: Host) -> None:
         """Read the state before the tests."""
         self._last_state = ProjectState.read(host.connection)
-        self._state_before = self._last_state.with_definitions(host.connection)
+        self._state_before = ProjectState.read(host.connection, definitions=True)
         self._other_sessions = sessions.other_sessions(host.connection, host.lease.run)
         self._last_check = sessions.server_time(host.connection)
 
@@ -104,7 +103,7 @@ class ProjectWatch:
             sessions.wait_for_new_sessions(
                 connection, self._last_check, application=application, known=(), limit=_AT_END
             )
-            after = ProjectState.read(connection).with_definitions(connection)
+            after = ProjectState.read(connection, definitions=True)
             changed = changes(connection, before, after)
             others += sessions.other_sessions(connection, run)
             if not (before.tracks_counts and after.tracks_counts):
@@ -147,10 +146,7 @@ class ProjectWatch:
                 limit=_AFTER_CLASS,
             )
         self._last_check = sessions.server_time(connection)
-        before, value = self._last_state, digest(connection)
-        if value == self._digest:
-            return frozenset()
-        self._digest, self._last_state = value, ProjectState.read(connection)
+        before, self._last_state = self._last_state, ProjectState.read(connection)
         self._check_connection.release()
         changed = changed_objects(before, self._last_state) if before else ()
         return frozenset(name for name in changed if not self._is_expected(name))
@@ -161,7 +157,7 @@ class ProjectWatch:
 
     def reset_after_fork(self) -> None:
         """Forget the state of the parent process."""
-        self._state_before = self._last_state = self._digest = self._own_connection = None
+        self._state_before = self._last_state = self._own_connection = None
 
     @property
     def _check_connection(self) -> ResetConnection:

@@ -4,14 +4,6 @@
 
 Processes share the server: the first one that needs it starts it, and the last one to exit stops
 it.
-
-- `binaries` finds PostgreSQL's programs.
-- `account` chooses the system user to run them as.
-- `cache` holds the data folders, the copied programs and the file locks.
-- `cluster` creates a data folder, and `postmaster` starts and stops the server on it.
-- `shared_server` counts the processes that use the server.
-- `watcher` stops the server if the last of them is killed.
-- `entry` is the dict for DATABASES, which starts the server when Django connects.
 """
 
 import sys
@@ -24,7 +16,8 @@ if sys.platform == "win32":
 try:
     from .cluster import DEFAULT_SETTINGS
     from .entry import database
-    from .shared_server import EmbeddedServer, start, stop
+    from .postmaster import EmbeddedServer
+    from .shared_server import start, stop
 except ImportError as error:
     if not lacks_libpq(error):
         raise

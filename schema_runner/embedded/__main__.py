@@ -7,17 +7,17 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 
 from ..errors import SchemaRunnerError
-from .shared_server import EmbeddedServer, hand_over_server, start
+from .postmaster import EmbeddedServer
+from .shared_server import hand_over_server, start
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser("python -m schema_runner.embedded", description=__doc__)
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
-    command = parser.parse_args(arguments).command
+    command = parser.parse_args().command
     try:
         server = start()
     except SchemaRunnerError as error:
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def _replace_process(command: list[str], server: EmbeddedServer) -> None:
     """Replace this process with the command, which then uses the server."""
-    variables = {"HOST": server.socket_dir, "PORT": server.port, "USER": server.user}
-    os.environ.update({f"PG{name}": str(value) for name, value in variables.items()})
-    os.environ["PATH"] = os.pathsep.join([str(server.bin_dir), os.environ.get("PATH", os.defpath)])
-    hand_over_server(server.data_dir)
+    folders = os.pathsep.join([str(server.bin_dir), os.environ.get("PATH", os.defpath)])
+    host, port = str(server.socket_dir), str(server.port)
+    os.environ.update(PATH=folders, PGHOST=host, PGPORT=port, PGUSER=server.user)
+    hand_over_server(server)
     try:
         os.execvp(command[0], command)  # noqa: S606
     except OSError as error:
@@ -49,4 +49,4 @@ def _replace_process(command: list[str], server: EmbeddedServer) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -4,8 +4,8 @@ import os
 import pwd
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import SchemaRunnerError
 
@@ -14,8 +14,7 @@ from ..errors import SchemaRunnerError
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """A system user: its name and ids."""
 
     name: str
@@ -31,6 +30,7 @@ class Account:
 
         Raises SchemaRunnerError if the program cannot be executed.
         """
+        variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         try:
             return subprocess.run(  # noqa: S603 - our own programs, and no shell
                 [program, *arguments],
@@ -41,7 +41,7 @@ class Account:
                 errors="replace",
                 check=False,
                 cwd="/",  # the account may not be able to enter ours
-                env=_environment(),
+                env={**variables, "LC_ALL": "C", "LANG": "C"},
                 umask=0o077,
                 start_new_session=True,  # Ctrl-C in our terminal must not reach the server
                 user=self.uid if self.is_other_user else None,
@@ -55,9 +55,9 @@ class Account:
             ) from error
 
     def can_enter(self, path: Path) -> bool:
-        """Whether the account can enter the folder, or execute the program, at this path."""
+        """Whether another user's account can enter the folder, or execute the program."""
         if not self.is_other_user:
-            return os.access(path, os.X_OK)
+            return True
         # Mode bits are not enough: the kernel also checks ACLs, mounts and parent folders.
         return self.run(Path("/bin/sh"), "-c", 'test -x "$1"', "sh", path).returncode == 0
 
@@ -72,29 +72,20 @@ def server_account() -> Account:
 
     Raises SchemaRunnerError if there is no such account, or the current user has no name.
     """
-    if os.geteuid() != 0:
-        return Account(_current_user_name(), os.geteuid(), os.getegid())
-    for name in ("postgres", "nobody"):
-        with suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
-    raise SchemaRunnerError(
-        "PostgreSQL does not run as root, and this system has neither a user 'postgres' nor "
-        "'nobody' to run it as. Run as another user."
-    )
-
-
-def _current_user_name() -> str:
+    uid = os.geteuid()
+    if uid == 0:
+        for name in ("postgres", "nobody"):
+            with suppress(KeyError):
+                return Account(name, *pwd.getpwnam(name)[2:4])
+        raise SchemaRunnerError(
+            "PostgreSQL does not run as root, and this system has neither a user 'postgres' nor "
+            "'nobody' to run it as. Run as another user."
+        )
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return Account(pwd.getpwuid(uid).pw_name, uid, os.getegid())
     except KeyError as error:  # a container that runs with a bare uid
         raise SchemaRunnerError(
-            f"PostgreSQL's initdb cannot run as uid {os.geteuid()}, which has no user name. Add "
-            f"one (in a Dockerfile: RUN useradd --create-home --uid {os.geteuid()} app), or use "
+            f"PostgreSQL's initdb cannot run as uid {uid}, which has no user name. Add "
+            f"one (in a Dockerfile: RUN useradd --create-home --uid {uid} app), or use "
             "another server in DATABASES."
         ) from error
-
-
-def _environment() -> dict[str, str]:
-    variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    return {**variables, "LC_ALL": "C", "LANG": "C"}

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from .. import installations
@@ -31,30 +32,6 @@ def find_binaries(named: str | Path | None) -> Path:
     return folder
 
 
-def reachable_binaries(folder: Path, *, account: Account, cache: Path) -> Path:
-    """Return the folder, or a copy in the cache if the account cannot enter it.
-
-    Raises SchemaRunnerError if the programs cannot be copied.
-    """
-    if account.can_enter(folder / "postgres"):
-        return folder
-    _require_copyable(folder, account)
-    copy = cache / f"binaries-{_fingerprint(folder / 'postgres')}"
-    prefix = folder.parent
-    with file_lock(copy.with_name(f"{copy.name}.lock")):
-        if not copy.exists():
-            build_then_rename(copy, lambda building: _copy(prefix, building))
-    return copy / prefix.parent.name / prefix.name / folder.name
-
-
-def read_version(folder: Path, account: Account) -> str:
-    """Return the output of `postgres --version`, such as `postgres (PostgreSQL) 18.3`."""
-    result = account.run(folder / "postgres", "--version")
-    if result.returncode != 0:
-        raise SchemaRunnerError(f"{folder / 'postgres'} --version failed: {result.stdout}")
-    return result.stdout.strip()
-
-
 def _installed_binaries() -> Path:
     on_path = shutil.which("pg_ctl")
     # Homebrew puts symlinks on PATH; the other files are next to the target.
@@ -73,35 +50,37 @@ def _missing(folder: Path) -> list[str]:
     return [program for program in _PROGRAMS if not (folder / program).is_file()]
 
 
-def _require_copyable(folder: Path, account: Account) -> None:
+def reachable_binaries(folder: Path, *, account: Account, cache: Path) -> Path:
+    """Return the folder, or a copy in the cache if the account cannot enter it.
+
+    Raises SchemaRunnerError if the programs cannot be copied.
+    """
+    program, prefix = folder / "postgres", folder.parent
+    if account.can_enter(program):
+        return folder
     # The server finds its files relative to its program if all are under one prefix. With another
     # layout, such as ~/bin, we would copy the home folder.
-    if not any(folder.parent.glob("share/**/postgres.bki")):
+    if not any(prefix.glob("share/**/postgres.bki")):
         raise SchemaRunnerError(
             f"The server runs as user {account.name!r}, which cannot run the programs in "
             f"{folder}. Set {_VARIABLE} or bin_dir to a folder that it can enter."
         )
-
-
-def _fingerprint(program: Path) -> str:
     status = program.stat()
     key = f"{program} {status.st_size} {status.st_mtime_ns}"
-    return hashlib.sha256(key.encode()).hexdigest()[:10]
+    copy = cache / f"binaries-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
+    with file_lock(copy.with_name(f"{copy.name}.lock")):
+        if not copy.exists():
+            build_then_rename(copy, lambda building: _copy(prefix, building))
+    return copy / prefix.parent.name / prefix.name / folder.name
 
 
 def _copy(prefix: Path, building: Path) -> None:
     # A wheel's programs may load libraries from ../../../<package>.libs: keep the depth.
-    home = building / prefix.parent.name / prefix.name
     for part in ("bin", "lib", "share"):
         if (prefix / part).is_dir():
-            shutil.copytree(prefix / part, home / part)
+            shutil.copytree(prefix / part, building / prefix.parent.name / prefix.name / part)
     libraries = prefix.parent.with_name(f"{prefix.parent.name}.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, building / libraries.name)
-    _open_to_all(building)
-
-
-def _open_to_all(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        mode = path.stat().st_mode
-        path.chmod(0o755 if path.is_dir() or mode & 0o100 else 0o644)
+    # The folder belongs to root, and a umask may have closed the files of the wheel.
+    subprocess.run(["/bin/chmod", "-R", "a+rX", building], check=True)  # noqa: S603

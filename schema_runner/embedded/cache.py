@@ -12,72 +12,6 @@ from pathlib import Path
 from ..errors import SchemaRunnerError
 from .account import Account
 
-
-@contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file, against other processes and other threads."""
-    descriptor = open_lock_file(path)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        _unlock_and_close(descriptor)
-
-
-def acquire_shared(path: Path) -> int:
-    """Acquire a shared lock on the file; return the descriptor for `release_shared`."""
-    descriptor = open_lock_file(path)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return descriptor
-
-
-def try_acquire(path: Path) -> int | None:
-    """Acquire an exclusive lock on the file; None if another process holds a lock on it.
-
-    The lock is held until every copy of the returned descriptor is closed.
-    """
-    descriptor = open_lock_file(path)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def release_shared(path: Path, descriptor: int) -> bool:
-    """Release a shared lock; return whether no other process held it.
-
-    The change from shared to exclusive is not atomic: callers must hold another lock around
-    `acquire_shared` and `release_shared`.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The file may have been deleted and recreated, and others may hold a lock on the new one.
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    finally:
-        _unlock_and_close(descriptor)
-
-
-def open_lock_file(path: Path) -> int:
-    """Open the lock file, created if missing; return its descriptor."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # Python adds O_CLOEXEC
-    except OSError as error:
-        raise SchemaRunnerError(
-            f"Cannot open the lock file {path}: {error.strerror}. "
-            "Make its folder writable, or set XDG_CACHE_HOME to another one."
-        ) from error
-
-
-def _unlock_and_close(descriptor: int) -> None:
-    # Closing is not enough: a forked child may still have the descriptor.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
-
-
 _NAME = "django-schema-runner"
 SYSTEM_CACHE = Path("/var/cache") / _NAME
 
@@ -89,31 +23,25 @@ def cache_folder(named: str | Path | None, account: Account) -> Path:
     Raises SchemaRunnerError if the folder cannot be created or the account cannot enter `named`.
     """
     folder = (Path(named) if named else _user_cache()).resolve()
-    if account.is_other_user and not account.can_enter(_nearest_existing(folder)):
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not account.can_enter(nearest):
         if named:
             raise SchemaRunnerError(
                 f"The server runs as user {account.name!r}, which cannot enter {folder}. "
                 "Set cache_dir to a folder that it can enter."
             )
         folder = SYSTEM_CACHE
-    _create(folder)
-    return folder
-
-
-def build_then_rename(target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder and rename it to the target, which is thus never incomplete.
-
-    The caller holds the target's lock, so any other temporary folder was left by a crash.
-    """
-    for stale in target.parent.glob(f"{target.name}.building-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    building = Path(tempfile.mkdtemp(prefix=f"{target.name}.building-", dir=target.parent))
     try:
-        fill(building)
-        building.rename(target)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)  # despite the umask: the server's account must enter it
+    except OSError as error:
+        raise SchemaRunnerError(
+            f"Cannot create the cache folder {folder}: {error.strerror}. "
+            "Set XDG_CACHE_HOME to another one."
+        ) from error
+    return folder
 
 
 def _user_cache() -> Path:
@@ -129,18 +57,41 @@ def _user_cache() -> Path:
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / _NAME
 
 
-def _nearest_existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())
+def build_then_rename(target: Path, fill: Callable[[Path], object]) -> None:
+    """Fill a temporary folder and rename it to the target, which is thus never incomplete.
 
-
-def _create(folder: Path) -> None:
+    The caller holds the target's lock, so any other temporary folder was left by a crash.
+    """
+    for stale in target.parent.glob(f"{target.name}.building-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    building = Path(tempfile.mkdtemp(prefix=f"{target.name}.building-", dir=target.parent))
     try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        for path in reversed(missing):
-            path.mkdir(exist_ok=True)
-            path.chmod(0o755)  # despite the umask: the server's account must enter it
+        fill(building)
+        building.rename(target)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file, against other processes and other threads."""
+    descriptor = open_lock_file(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        # Closing is not enough: a forked child may still have the descriptor.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def open_lock_file(path: Path) -> int:
+    """Open the lock file, created if missing; return its descriptor."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # Python adds O_CLOEXEC
     except OSError as error:
         raise SchemaRunnerError(
-            f"Cannot create the cache folder {folder}: {error.strerror}. "
-            "Set XDG_CACHE_HOME to another one."
+            f"Cannot open the lock file {path}: {error.strerror}. "
+            "Make its folder writable, or set XDG_CACHE_HOME to another one."
         ) from error

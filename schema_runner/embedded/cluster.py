@@ -3,9 +3,9 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import NamedTuple
 
 from ..errors import SchemaRunnerError
 from .account import Account
@@ -34,24 +34,22 @@ _INITDB = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A data folder, with the programs, the account and the settings to run it with.
+class Cluster(NamedTuple):
+    """A data folder, with what its server needs to run.
 
-    `version`: the output of `postgres --version`.
-    `settings`: names and values for postgresql.conf.
+    `version`: the server's version number, such as "18.3".
+    `settings`: lines for postgresql.conf.
     """
 
     data_dir: Path
     bin_dir: Path
     version: str
     account: Account
-    settings: tuple[tuple[str, str], ...]
+    settings: tuple[str, ...]
 
     @property
-    def version_number(self) -> str:
-        """The server's version number, such as "18.3"."""
-        return _version_number(self.version)
+    def log(self) -> Path:
+        return self.data_dir / "server.log"
 
     def sibling(self, suffix: str) -> Path:
         """Return the path of a file or folder next to the data folder, such as its lock."""
@@ -62,16 +60,19 @@ def plan_cluster(
     *,
     cache: Path,
     bin_dir: Path,
-    version: str,
     account: Account,
     settings: Mapping[str, str | int | float | bool],
 ) -> Cluster:
     """Return the cluster for these arguments; equal arguments give the same data folder."""
-    texts = tuple(sorted((name, _setting_text(value)) for name, value in settings.items()))
-    key = repr((version, account.name, _INITDB, texts))
+    result = account.run(bin_dir / "postgres", "--version")
+    if result.returncode != 0:
+        raise SchemaRunnerError(f"{bin_dir / 'postgres'} --version failed: {result.stdout}")
+    build = result.stdout.strip()  # such as `postgres (PostgreSQL) 18.3`
+    lines = tuple(f"{name} = {_setting_text(value)}" for name, value in sorted(settings.items()))
+    key = repr((build, account.name, _INITDB, lines))
     digest = hashlib.sha256(key.encode()).hexdigest()[:10]
-    data_dir = cache / f"{_version_number(version)}-{digest}"
-    return Cluster(data_dir, bin_dir, version, account, texts)
+    version = build.split()[2]
+    return Cluster(cache / f"{version}-{digest}", bin_dir, version, account, lines)
 
 
 def build_cluster(cluster: Cluster) -> None:
@@ -88,36 +89,24 @@ def _create_data_dir(cluster: Cluster, building: Path) -> None:
     if "invalid locale name" in result.stdout:  # an older macOS
         result = _run_initdb(cluster, building, locale="C")
     if result.returncode != 0:
-        raise SchemaRunnerError(
-            f"initdb could not create {cluster.data_dir}: {_error_summary(result.stdout)}."
-        )
+        # Its errors and hints, without its progress.
+        messages = re.findall(r"\b(?:error|hint|FATAL|HINT): +(.+)", result.stdout)
+        messages = messages or result.stdout.splitlines()[-3:]
+        summary = ". ".join(line.rstrip(". ") for line in messages)
+        raise SchemaRunnerError(f"initdb could not create {cluster.data_dir}: {summary}.")
     with (building / "postgresql.conf").open("a", encoding="utf-8") as file:
-        file.writelines(f"{name} = {_quoted(value)}\n" for name, value in cluster.settings)
+        file.writelines(f"{line}\n" for line in cluster.settings)
 
 
 def _run_initdb(cluster: Cluster, folder: Path, *, locale: str) -> CompletedProcess[str]:
     options = [*_INITDB, f"--locale={locale}"]
-    if dict(cluster.settings).get("fsync") == "off":
+    if "fsync = 'off'" in cluster.settings:
         options.append("--no-sync")
     return cluster.account.run(cluster.bin_dir / "initdb", *options, "--pgdata", folder)
 
 
-def _error_summary(output: str) -> str:
-    """Return the errors and hints in a program's output as one line."""
-    messages = re.findall(r"\b(?:error|hint|FATAL|HINT): +(.+)", output)
-    return ". ".join(line.rstrip(". ") for line in messages or output.splitlines()[-3:])
-
-
-def _version_number(version: str) -> str:
-    return version.split()[2]
-
-
 def _setting_text(value: str | float | bool) -> str:
     if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value)
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "''")
+        value = "on" if value else "off"
+    escaped = str(value).replace("\\", "\\\\").replace("'", "''")
     return f"'{escaped}'"

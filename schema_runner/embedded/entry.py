@@ -3,16 +3,20 @@
 import os
 from collections import UserDict
 from collections.abc import Mapping
-from copy import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
 from ..errors import SchemaRunnerError
-from .cluster import SUPERUSER
+from .postmaster import django_entry
 from .shared_server import start
 
-_ADDRESS = ("HOST", "PORT")
+
+class _NotStarted(NamedTuple):
+    """The value of HOST and PORT until the server starts; `options` are those of `start`."""
+
+    database: str
+    options: Mapping[str, Any]
 
 
 def database(name: str, **options: Any) -> "DatabaseEntry":
@@ -22,20 +26,18 @@ def database(name: str, **options: Any) -> "DatabaseEntry":
     database if it is missing. `manage.py check` reads neither.
     If that fails, the read raises a CommandError that is also an OperationalError.
     """
-    return DatabaseEntry(name, options)
+    value = _NotStarted(name, options)
+    return DatabaseEntry(django_entry(name, value, value))
 
 
 class DatabaseEntry(UserDict[str, Any]):
     """A dict that starts the server when HOST or PORT is read, but not when it is copied."""
 
-    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
-        super().__init__(dict.fromkeys(_ADDRESS))
-        self.update(ENGINE="django.db.backends.postgresql", NAME=name, USER=SUPERUSER, PASSWORD="")
-        self._database, self._options = name, options
+    copy = UserDict.__copy__  # UserDict.copy() reads all keys
 
     def __getitem__(self, key: str) -> Any:
-        if key in _ADDRESS and self.data[key] is None:
-            self._start_server()
+        if isinstance(value := self.data[key], _NotStarted):
+            self._start_server(value)
         return self.data[key]
 
     def __eq__(self, other: object) -> bool:
@@ -43,29 +45,16 @@ class DatabaseEntry(UserDict[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __or__(self, other: Mapping[str, Any]) -> "DatabaseEntry":  # type: ignore[override]
-        result = copy(self)
-        result.update(other)
-        return result
-
-    def __ror__(self, other: Mapping[str, Any]) -> "DatabaseEntry":  # type: ignore[override]
-        result = copy(self)
-        result.data = {**other, **self.data}
-        return result
-
-    copy = UserDict.__copy__  # UserDict.copy() reads all keys
-
     def setdefault(self, key: str, default: Any = None) -> Any:
         return self.data.setdefault(key, default)
 
-    def _start_server(self) -> None:
+    def _start_server(self, value: _NotStarted) -> None:
         try:
-            server = start(**self._options)
-            address = server.database(self._database)
+            server = start(**value.options)
+            address = server.database(value.database)
         except (SchemaRunnerError, psycopg.Error) as error:
             raise _server_error(str(error)) from error
-        for key in _ADDRESS:
-            self.data[key] = address[key]
+        self.data.update(HOST=address["HOST"], PORT=address["PORT"])
         _append_to_path(str(server.bin_dir))
 
 

@@ -1,32 +1,30 @@
-"""Start and stop the postmaster, the server process of a cluster.
+"""Start the postmaster, the server process of a cluster, or find the one that runs.
 
 Callers hold the cluster's lock, so no other process starts or stops the server meanwhile.
 """
 
-import contextlib
 import os
 import shlex
-import shutil
 import socket
-import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from ..errors import SchemaRunnerError
+from . import watcher
 from .account import Account
 from .cluster import SUPERUSER, Cluster
 
 _SOCKET_PREFIX = "schema-runner-"
-_SOCKET_NAME = "/.s.PGSQL.65535"
+_SOCKET_NAME = ".s.PGSQL.65535"
 _LONGEST_SOCKET_PATH = 103  # bytes on macOS; Linux allows 107
 _SECONDS_TO_START = "120"
-_SECONDS_TO_STOP = "60"
-_SECONDS_TO_EXIT = 10
 _SECONDS_FOR_ORPHANS = 10
 
 
@@ -35,135 +33,118 @@ class StartError(SchemaRunnerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Postmaster:
-    """The contents of a postmaster.pid file, whose server may no longer be running.
+class EmbeddedServer:
+    """A running server.
 
-    https://www.postgresql.org/docs/current/storage-file-layout.html
+    `data_dir`: its data folder.
+    `bin_dir`: the folder of its programs, such as `psql`.
+    `socket_dir`: the folder of its Unix socket.
+    `user`: its superuser.
+    `version`: its version number, such as "18.3".
     """
 
     data_dir: Path
-    pid: int
-    port: int
+    bin_dir: Path
     socket_dir: Path
-    is_ready: bool
+    port: int
+    user: str
+    version: str
 
-    def accepts_connections(self) -> bool:
-        """Whether the server accepts connections, which it does not while it starts or stops."""
-        if not (self.is_ready and self.is_running()):
-            return False
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket_dir / f".s.PGSQL.{self.port}")) == 0
+    def conninfo(self, dbname: str = "postgres") -> str:
+        """Return a libpq connection string for the database."""
+        host = str(self.socket_dir)
+        return make_conninfo(host=host, port=self.port, user=self.user, dbname=dbname)
 
-    def is_running(self) -> bool:
-        """Whether the process is this server, and not a later one with the same pid."""
-        return f" -D {self.data_dir} " in f"{_command_line(self.pid)} "
+    def database(self, name: str) -> dict[str, object]:
+        """Create the database if it is missing; return an entry for Django's DATABASES."""
+        create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        exists = "SELECT FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s::name"
+        with psycopg.connect(self.conninfo(), autocommit=True) as connection:
+            if connection.execute(exists, [name]).fetchone() is None:
+                # Another process may create it at the same time: 42P04 if that has committed,
+                # else 23505.
+                with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    connection.execute(create)
+        return django_entry(name, str(self.socket_dir), self.port)
 
 
-def conninfo(*, host: Path, port: int, dbname: str) -> str:
-    """Return a connection string for the superuser; `host` is the socket's folder."""
-    return make_conninfo(host=str(host), port=port, user=SUPERUSER, dbname=dbname)
+def django_entry(name: str, host: object, port: object) -> dict[str, object]:
+    """Return an entry for Django's DATABASES."""
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": SUPERUSER,
+        "PASSWORD": "",
+        "HOST": host,
+        "PORT": port,
+    }
 
 
-def read_postmaster(cluster: Cluster) -> Postmaster | None:
-    """Return the contents of postmaster.pid; None if it is missing or incomplete."""
+def running_server(cluster: Cluster) -> EmbeddedServer | None:
+    """Return the cluster's server if it accepts connections."""
     try:
-        lines = (cluster.data_dir / "postmaster.pid").read_text("utf-8").splitlines()
-        return Postmaster(
-            data_dir=cluster.data_dir,
-            pid=int(lines[0]),
-            port=int(lines[3]),
-            socket_dir=Path(lines[4]),
-            is_ready=[line.strip() for line in lines[7:]] == ["ready"],
-        )
-    except (OSError, ValueError, IndexError):
+        _, _, _, port, folder, _, _, status = watcher.read_pid_file(cluster.data_dir)
+    except ValueError:  # missing, or incomplete because the server is starting
         return None
+    with socket.socket(socket.AF_UNIX) as probe:
+        if status != "ready" or probe.connect_ex(f"{folder}/.s.PGSQL.{port}") != 0:
+            return None
+    return EmbeddedServer(
+        data_dir=cluster.data_dir,
+        bin_dir=cluster.bin_dir,
+        socket_dir=Path(folder),
+        port=int(port),
+        user=SUPERUSER,
+        version=cluster.version,
+    )
 
 
-def start_server(cluster: Cluster) -> Postmaster:
+def start_server(cluster: Cluster) -> EmbeddedServer:
     """Start the server and wait until it accepts connections.
 
     Raises StartError if it exits or refuses connections, and SchemaRunnerError if it takes longer
     than 120 seconds, or if backends of a killed server still use the data folder.
     """
-    socket_dir = _make_socket_dir(cluster)
     try:
-        _start(cluster, socket_dir)
-        postmaster = read_postmaster(cluster)
-        if postmaster is None:
+        _run_pg_ctl(cluster, _make_socket_dir(cluster))
+        server = running_server(cluster)
+        if server is None:
             raise StartError(_with_log(cluster, "exited right after its start."))
-        _check_connection(cluster, postmaster)
+        try:
+            # A server with a damaged catalog may start, and then refuse every connection.
+            psycopg.connect(server.conninfo(), connect_timeout=10).close()
+        except psycopg.OperationalError as error:
+            raise StartError(_with_log(cluster, f"refuses connections:\n{error}")) from error
     except BaseException:
-        stop_server(cluster, mode="immediate")
+        watcher.stop_server(cluster.data_dir)
         raise
-    return postmaster
+    return server
 
 
-def stop_server(cluster: Cluster, *, mode: str = "fast") -> None:
-    """Stop the server if it is running, and remove its socket folder and pid file.
-
-    Raises SchemaRunnerError if the server does not stop.
-    """
-    postmaster = read_postmaster(cluster)
-    if postmaster is not None:
-        if postmaster.is_running():
-            _stop(cluster, mode)
-        # pg_ctl waits until postmaster.pid is gone, which is shortly before the process ends.
-        deadline = time.monotonic() + _SECONDS_TO_EXIT
-        while (is_running := postmaster.is_running()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if is_running:
-            raise SchemaRunnerError(
-                f"The server in {cluster.data_dir} did not stop. Kill process {postmaster.pid}."
-            )
-    _remove_socket_dir(cluster)
-    # PostgreSQL mistakes a stale file for a live server's if the pid is in use again, or belongs
-    # to a zombie that no process reaps, as in many containers.
-    (cluster.data_dir / "postmaster.pid").unlink(missing_ok=True)
-
-
-def _start(cluster: Cluster, socket_dir: Path) -> None:
+def _run_pg_ctl(cluster: Cluster, socket_dir: Path) -> None:
+    log, data_dir = cluster.log, cluster.data_dir
+    # On the command line, because the socket folder differs from start to start.
+    options = shlex.join(["-c", "listen_addresses=", "-k", str(socket_dir)])
+    times = ["-w", "-t", _SECONDS_TO_START]
     deadline = time.monotonic() + _SECONDS_FOR_ORPHANS
-    while (result := _pg_ctl_start(cluster, socket_dir)).returncode != 0:
-        postmaster = read_postmaster(cluster)
-        if postmaster is not None and postmaster.is_running():
-            raise SchemaRunnerError(
-                _with_log(cluster, f"did not start within {_SECONDS_TO_START} seconds.")
-            )
+    while True:
+        with suppress(OSError):
+            log.replace(log.with_suffix(".log.1"))
+        result = cluster.account.run(
+            cluster.bin_dir / "pg_ctl", "start", *times, "-l", log, "-o", options, "-D", data_dir
+        )
+        if result.returncode == 0:
+            return
+        if watcher.running_pid(data_dir) is not None:
+            problem = f"did not start within {_SECONDS_TO_START} seconds."
+            raise SchemaRunnerError(_with_log(cluster, problem))
         if "still in use" not in _log_tail(cluster):
             raise StartError(_with_log(cluster, f"did not start:\n{result.stdout}"))
         # Backends of a killed postmaster exit when they notice.
         if time.monotonic() > deadline:
-            raise SchemaRunnerError(
-                _with_log(cluster, "was killed, but its backends are still running. Kill them.")
-            )
+            problem = "was killed, but its backends are still running. Kill them."
+            raise SchemaRunnerError(_with_log(cluster, problem))
         time.sleep(0.1)
-
-
-def _pg_ctl_start(cluster: Cluster, socket_dir: Path) -> subprocess.CompletedProcess[str]:
-    log = _log(cluster)
-    with contextlib.suppress(OSError):
-        log.replace(log.with_suffix(".log.1"))
-    # On the command line, because the socket folder differs from start to start.
-    options = shlex.join(["-c", "listen_addresses=", "-k", str(socket_dir)])
-    return _pg_ctl(cluster, "start", "-t", _SECONDS_TO_START, "-l", log, "-o", options)
-
-
-def _stop(cluster: Cluster, mode: str) -> None:
-    _pg_ctl(cluster, "stop", "-t", _SECONDS_TO_STOP, "-m", mode)
-
-
-def _pg_ctl(cluster: Cluster, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    program = cluster.bin_dir / "pg_ctl"
-    return cluster.account.run(program, *arguments, "-w", "-D", cluster.data_dir)
-
-
-def _check_connection(cluster: Cluster, postmaster: Postmaster) -> None:
-    # A server with a damaged catalog may start, and then refuse every connection.
-    address = conninfo(host=postmaster.socket_dir, port=postmaster.port, dbname="postgres")
-    try:
-        psycopg.connect(address, connect_timeout=10).close()
-    except psycopg.OperationalError as error:
-        raise StartError(_with_log(cluster, f"refuses connections:\n{error}")) from error
 
 
 def _make_socket_dir(cluster: Cluster) -> Path:
@@ -177,38 +158,17 @@ def _make_socket_dir(cluster: Cluster) -> Path:
 
 def _socket_parent(account: Account) -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    length = len(os.fsencode(runtime)) + len(f"/{_SOCKET_PREFIX}12345678{_SOCKET_NAME}")
-    is_suitable = os.access(runtime, os.W_OK | os.X_OK) and length <= _LONGEST_SOCKET_PATH
+    longest = f"{runtime}/{_SOCKET_PREFIX}12345678/{_SOCKET_NAME}"
+    is_short = len(os.fsencode(longest)) <= _LONGEST_SOCKET_PATH
     # The server's account cannot enter root's runtime folder. On macOS, TMPDIR is too long.
-    return runtime if is_suitable and not account.is_other_user else "/tmp"  # noqa: S108 - mkdtemp follows
-
-
-def _remove_socket_dir(cluster: Cluster) -> None:
-    note = cluster.sibling("socket")
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(note.read_text("utf-8"), ignore_errors=True)
-        note.unlink()
-
-
-def _command_line(pid: int) -> str:
-    """Return the command line of a process; empty for a zombie or a missing process."""
-    if not Path("/proc/self").exists():  # macOS
-        command = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
-        result = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
-        return os.fsdecode(result.stdout.rstrip())
-    try:
-        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" "))
-    except OSError:
-        return ""
-
-
-def _log(cluster: Cluster) -> Path:
-    return cluster.data_dir / "server.log"
+    if is_short and os.access(runtime, os.W_OK | os.X_OK) and not account.is_other_user:
+        return runtime
+    return "/tmp"  # noqa: S108 - mkdtemp follows
 
 
 def _log_tail(cluster: Cluster) -> str:
     try:
-        lines = _log(cluster).read_text("utf-8", "replace").splitlines()
+        lines = cluster.log.read_text("utf-8", "replace").splitlines()
     except OSError:
         return ""
     return "\n".join(lines[-20:])

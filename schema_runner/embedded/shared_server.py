@@ -1,147 +1,33 @@
-"""Start the embedded server, or use the running one, and stop it when its last user exits."""
+"""Start the embedded server, or use the running one, and stop it when its last user exits.
+
+Each process that uses a server holds a shared lock on the server's file `users`. The process that
+gets an exclusive lock on this file, the last user or the watcher, stops the server.
+"""
 
 import atexit
-import contextlib
+import fcntl
 import logging
 import os
-import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-from psycopg import sql
-
 from ..errors import SchemaRunnerError
-from . import cache, watcher
+from . import watcher
 from .account import server_account
-from .binaries import find_binaries, reachable_binaries, read_version
-from .cache import cache_folder, file_lock
-from .cluster import DEFAULT_SETTINGS, SUPERUSER, Cluster, build_cluster, plan_cluster
-from .postmaster import (
-    Postmaster,
-    StartError,
-    conninfo,
-    read_postmaster,
-    start_server,
-    stop_server,
-)
+from .binaries import find_binaries, reachable_binaries
+from .cache import cache_folder, file_lock, open_lock_file
+from .cluster import DEFAULT_SETTINGS, Cluster, build_cluster, plan_cluster
+from .postmaster import EmbeddedServer, StartError, running_server, start_server
 
-# The clusters that this process uses, with the descriptors of their shared locks, by pid and data
-# folder. Module state, because a lock outlives the caller's objects. A forked child inherits its
-# parent's entries, and ignores them because of the pid.
-_used_clusters: dict[tuple[int, Path], tuple[Cluster, int]] = {}
-
-
-def acquire_server(cluster: Cluster) -> None:
-    """Register this process as a user of the cluster; the caller holds the cluster's lock."""
-    key = (os.getpid(), cluster.data_dir)
-    if key not in _used_clusters:
-        _used_clusters[key] = (cluster, cache.acquire_shared(cluster.sibling("users")))
-    watcher_lock = cache.try_acquire(cluster.sibling("watcher"))
-    if watcher_lock is not None:
-        _start_watcher(cluster, watcher_lock)
-
-
-def release_server(data_dir: Path) -> None:
-    """Unregister this process; if it was the last user, stop the server."""
-    cluster, descriptor = _used_clusters.pop((os.getpid(), data_dir), (None, -1))
-    if cluster is None or not data_dir.exists():
-        return  # a server whose data folder was deleted shuts down on its own
-    with cache.file_lock(cluster.sibling("lock")):
-        if cache.release_shared(cluster.sibling("users"), descriptor):
-            stop_server(cluster)
-
-
-def hand_over_server(data_dir: Path) -> None:
-    """Keep the shared lock across exec: the new program and its children count as users."""
-    _, descriptor = _used_clusters[os.getpid(), data_dir]
-    os.set_inheritable(descriptor, True)
-
-
-def _start_watcher(cluster: Cluster, watcher_lock: int) -> None:
-    """Start the watcher, which stops the server if the last user's exit handlers do not run.
-
-    It inherits the descriptor `watcher_lock`, but no terminal, pipes or process group.
-    """
-    if not sys.executable or getattr(sys, "frozen", False):
-        # Without an interpreter, only users that exit normally stop the server.
-        os.close(watcher_lock)
-        return
-    # A second open file description, because a flock() lock belongs to one.
-    users_lock = cache.open_lock_file(cluster.sibling("users"))
-    arguments = [str(cluster.data_dir), str(users_lock), str(watcher_lock)]
-    paths = [os.path.abspath(path) for path in sys.path]
-    try:
-        with suppress(OSError):  # no watcher then
-            subprocess.run(  # noqa: S603 - our own program, and no shell
-                [sys.executable, "-I", "-S", watcher.__file__, *arguments],
-                input=pickle.dumps((paths, pickle.dumps(cluster))),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[users_lock, watcher_lock],
-                start_new_session=True,
-                cwd="/",
-                check=False,
-            )
-    finally:
-        # The watcher has copies of both descriptors.
-        os.close(users_lock)
-        os.close(watcher_lock)
-
-
-@atexit.register
-def _release_all() -> None:
-    # In a forked child, `release_server` ignores the parent's entries.
-    for _, data_dir in list(_used_clusters):
-        release_server(data_dir)
-
-
+# The descriptors of this process's shared locks, by pid and data folder. Module state, because a
+# lock outlives the caller's objects. A forked child inherits its parent's entries, and ignores
+# them because of the pid.
+_users_locks: dict[tuple[int, Path], int] = {}
 _logger = logging.getLogger("schema_runner.embedded")
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedServer:
-    """A running server.
-
-    `data_dir`: its data folder.
-    `bin_dir`: the folder of its programs, such as `psql`.
-    `socket_dir`: the folder of its Unix socket.
-    `user`: its superuser.
-    `version`: its version number, such as "18.3".
-    """
-
-    data_dir: Path
-    bin_dir: Path
-    socket_dir: Path
-    port: int
-    user: str
-    version: str
-
-    def conninfo(self, dbname: str = "postgres") -> str:
-        """Return a libpq connection string for the database."""
-        return conninfo(host=self.socket_dir, port=self.port, dbname=dbname)
-
-    def database(self, name: str) -> dict[str, object]:
-        """Create the database if it is missing; return an entry for Django's DATABASES."""
-        with psycopg.connect(self.conninfo(), autocommit=True) as connection:
-            query = (
-                "SELECT FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s::name"
-            )
-            if connection.execute(query, [name]).fetchone() is None:
-                _create_database(connection, name)
-        return {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": name,
-            "USER": self.user,
-            "PASSWORD": "",
-            "HOST": str(self.socket_dir),
-            "PORT": self.port,
-        }
 
 
 def start(
@@ -161,8 +47,20 @@ def start(
     The server stops when the last process that uses it calls `stop` or exits, even if killed.
     Raises SchemaRunnerError, with the end of the server's log if there is one.
     """
+    account = server_account()
+    programs = find_binaries(bin_dir)
+    settings = DEFAULT_SETTINGS if settings is None else settings
     try:
-        return _start(bin_dir, settings, cache_dir)
+        cache = cache_folder(cache_dir, account)
+        programs = reachable_binaries(programs, account=account, cache=cache)
+        cluster = plan_cluster(cache=cache, bin_dir=programs, account=account, settings=settings)
+        with file_lock(cluster.sibling("lock")):
+            _acquire_server(cluster)
+            try:
+                return _ensure_running(cluster)
+            except BaseException:
+                _release_server(cluster.data_dir)
+                raise
     except OSError as error:  # a full disk, or a /tmp that is read-only
         # copytree() collects an error for each file; report the first.
         reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error
@@ -171,71 +69,110 @@ def start(
 
 def stop(server: EmbeddedServer) -> None:
     """Stop using the server, which stops if no other process uses it."""
-    release_server(server.data_dir)
+    _release_server(server.data_dir)
 
 
-def _start(
-    bin_dir: str | Path | None,
-    settings: Mapping[str, str | int | float | bool] | None,
-    cache_dir: str | Path | None,
-) -> EmbeddedServer:
-    account = server_account()
-    programs = find_binaries(bin_dir)
-    cache = cache_folder(cache_dir, account)
-    programs = reachable_binaries(programs, account=account, cache=cache)
-    cluster = plan_cluster(
-        cache=cache,
-        bin_dir=programs,
-        version=read_version(programs, account),
-        account=account,
-        settings=DEFAULT_SETTINGS if settings is None else settings,
-    )
-    with file_lock(cluster.sibling("lock")):
-        postmaster = _ensure_running(cluster)
-        acquire_server(cluster)
-    return EmbeddedServer(
-        data_dir=cluster.data_dir,
-        bin_dir=cluster.bin_dir,
-        socket_dir=postmaster.socket_dir,
-        port=postmaster.port,
-        user=SUPERUSER,
-        version=cluster.version_number,
-    )
+def hand_over_server(server: EmbeddedServer) -> None:
+    """Keep the shared lock across exec: the new program and its children count as users."""
+    os.set_inheritable(_users_locks[os.getpid(), server.data_dir], True)
 
 
-def _ensure_running(cluster: Cluster) -> Postmaster:
-    postmaster = read_postmaster(cluster)
-    if postmaster is not None and postmaster.accepts_connections():
-        return postmaster
+def _acquire_server(cluster: Cluster) -> None:
+    """Register this process as a user of the cluster; wait if another process is stopping it."""
+    key = (os.getpid(), cluster.data_dir)
+    if key not in _users_locks:
+        descriptor = open_lock_file(cluster.sibling("users"))
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _users_locks[key] = descriptor
+    # Without an interpreter, only users that exit normally stop the server.
+    if sys.executable and not getattr(sys, "frozen", False):
+        _ensure_watcher(cluster)
+
+
+def _release_server(data_dir: Path) -> None:
+    """Unregister this process; if it was the last user, stop the server."""
+    descriptor = _users_locks.pop((os.getpid(), data_dir), None)
+    if descriptor is None:
+        return
+    try:
+        # Unlocked first, because two users that exit at once could not get exclusive locks.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        watcher.stop_unused_server(data_dir, descriptor)
+    except BlockingIOError:
+        # There are other users, or one process is stopping the server: wait for that.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    finally:
+        # Closing is not enough: a forked child may still have the descriptor.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+@atexit.register
+def _release_all() -> None:
+    # In a forked child, `_release_server` ignores the parent's entries.
+    for _, data_dir in list(_users_locks):
+        _release_server(data_dir)
+
+
+def _ensure_watcher(cluster: Cluster) -> None:
+    """Start the watcher unless there is one, or the interpreter cannot be executed.
+
+    It inherits the descriptors of its lock files, but no terminal, pipes or process group.
+    """
+    watcher_lock = open_lock_file(cluster.sibling("watcher"))
+    # A second open file description, because a flock() lock belongs to one.
+    users_lock = open_lock_file(cluster.sibling("users"))
+    descriptors = [users_lock, watcher_lock]
+    arguments = [str(cluster.data_dir), *map(str, descriptors)]
+    try:
+        with suppress(OSError):
+            fcntl.flock(watcher_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            subprocess.run(  # noqa: S603 - our own program, and no shell
+                [sys.executable, "-I", "-S", watcher.__file__, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=descriptors,
+                start_new_session=True,
+                cwd="/",
+                check=False,
+            )
+    finally:
+        # The watcher has copies of both descriptors.
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _ensure_running(cluster: Cluster) -> EmbeddedServer:
+    server = running_server(cluster)
+    if server is not None:
+        return server
     # We hold the lock, so a server that runs but does not accept connections belongs to a process
     # that was killed while it started or stopped the server.
-    stop_server(cluster, mode="immediate")
-    if not cluster.data_dir.exists():
+    watcher.stop_server(cluster.data_dir)
+    is_new = not cluster.data_dir.exists()
+    if is_new:
         build_cluster(cluster)
-        return start_server(cluster)
     try:
         return start_server(cluster)
     except StartError as failure:
+        if is_new:
+            raise
         return _rebuild(cluster, failure)
 
 
-def _rebuild(cluster: Cluster, failure: StartError) -> Postmaster:
+def _rebuild(cluster: Cluster, failure: StartError) -> EmbeddedServer:
     damaged = cluster.sibling("damaged")
     shutil.rmtree(damaged, ignore_errors=True)
     cluster.data_dir.rename(damaged)
     try:
         build_cluster(cluster)
-        postmaster = start_server(cluster)
+        server = start_server(cluster)
     except BaseException:
         # The data folder was not the cause (a full disk, for example): put it back.
         shutil.rmtree(cluster.data_dir, ignore_errors=True)
         damaged.rename(cluster.data_dir)
         raise
     _logger.warning("%s\nCreated a new data folder; the old one is now %s.", failure, damaged)
-    return postmaster
-
-
-def _create_database(connection: psycopg.Connection, name: str) -> None:
-    # Another process may create it at the same time: 42P04 if that has committed, else 23505.
-    with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return server

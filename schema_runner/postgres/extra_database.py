@@ -29,18 +29,15 @@ def create(source: SchemaSource, worker: int, create: Callable[[], object]) -> L
         _drop(maintenance, name, source.run)
         with databases.dropped_on_error(maintenance, name):
             create()
-            _mark(maintenance, source, name, MarkerState.BUILDING)
+            marker = Marker(source.run, MarkerState.BUILDING, source.request)
+            databases.mark(maintenance, name, marker)
             return Lease(source.server.connect(name), source.run)
 
 
 def mark_ready(source: SchemaSource, worker: int, connection: Connection) -> None:
     """Mark the database as ready for tests."""
     name = names.own_database(source.host, source.run, worker)
-    _mark(connection, source, name, MarkerState.READY)
-
-
-def _mark(connection: Connection, source: SchemaSource, name: str, state: MarkerState) -> None:
-    databases.mark(connection, name, Marker(source.run, state, source.request))
+    databases.mark(connection, name, Marker(source.run, MarkerState.READY, source.request))
 
 
 def fill(
@@ -70,9 +67,8 @@ def fill(
 
 def _verify(contents: TemplateContents, connection: Connection) -> None:
     """Raise CopyError if `public` lacks objects of the template's inventory."""
-    expected, actual = map(
-        _comparable, (contents.inventory, structure.inventory(connection, PUBLIC))
-    )
+    expected = _comparable(contents.inventory)
+    actual = _comparable(structure.inventory(connection, PUBLIC))
     # `public` also has the members of extensions.
     if missing := structure.differences(expected, expected & actual):
         raise CopyError(*missing)

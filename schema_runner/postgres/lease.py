@@ -51,7 +51,7 @@ class Lease:
     @classmethod
     def outside_host(cls, server: Server, run: int) -> Self:
         """Return a run's lease, held on a connection to the maintenance database."""
-        return cls(server.connect_for_maintenance(), run, is_in_host=False)
+        return cls(server.maintenance(), run, is_in_host=False)
 
     @property
     def is_lost(self) -> bool:
@@ -283,7 +283,7 @@ class LeaseWatcher:
 
 def _connect(server: Server, database: str | None) -> Connection:
     server = server._replace(params={"connect_timeout": _CONNECT_TIMEOUT, **server.params})
-    return server.connect_for_maintenance() if database is None else server.connect(database)
+    return server.maintenance() if database is None else server.connect(database)
 
 
 def _is_dropped(server: Server, database: str) -> bool:

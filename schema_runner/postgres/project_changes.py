@@ -1,48 +1,32 @@
 """Compare two states of the project's own database."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from psycopg import errors
 
 from . import lock_waits
-from .project_state import LOCKED_VALUE, ProjectState, Relation
+from .project_state import LOCKED_VALUE, ProjectObject, ProjectState
 from .reset.changes import has_rows_since
 from .server import Connection
 
 # The limit for searching a table for new rows.
 _TIMEOUT = "SET LOCAL statement_timeout = '5s'"
+_Pair = tuple[ProjectObject | None, ProjectObject | None]
 
 
 def changed_objects(before: ProjectState, after: ProjectState) -> frozenset[str]:
     """Return the names of objects that differ, even if their changes were rolled back."""
-    relations = {
-        (before.relations.get(oid) or after.relations[oid]).name
-        for oid in before.relations.keys() | after.relations.keys()
-        if before.relations.get(oid) != after.relations.get(oid)
-    }
-    keys = before.others.keys() | after.others.keys()
-    others = {key[0] for key in keys if before.others.get(key) != after.others.get(key)}
-    return frozenset(relations | others)
+    return frozenset(_name(pair) for pair in _differences(before, after))
 
 
 def changes(connection: Connection, before: ProjectState, after: ProjectState) -> dict[str, str]:
     """Map the names of objects with committed changes to descriptions, as in "3 rows deleted"."""
-    descriptions: dict[str, list[str]] = {}
-    for oid in before.relations.keys() | after.relations.keys():
-        old, new = before.relations.get(oid), after.relations.get(oid)
-        name = (old or after.relations[oid]).name
-        descriptions.setdefault(name, []).extend(
-            _relation_changes(connection, before, after, old, new)
-        )
-    for key in before.others.keys() | after.others.keys():
-        was, now = before.others.get(key), after.others.get(key)
-        if was != now:
-            change = "created" if was is None else "dropped" if now is None else "altered"
-            descriptions.setdefault(key[0], []).append(change)
+    descriptions: dict[str, set[str]] = defaultdict(set)
+    for pair in _differences(before, after):
+        descriptions[_name(pair)] |= set(_describe(connection, before, after, *pair))
     return {
-        name: ", ".join(sorted(set(texts)))
-        for name, texts in sorted(descriptions.items())
-        if texts
+        name: ", ".join(sorted(texts)) for name, texts in sorted(descriptions.items()) if texts
     }
 
 
@@ -51,17 +35,28 @@ def has_comparable_statistics(before: ProjectState, after: ProjectState) -> bool
     return before.tracks_counts and after.tracks_counts and before.epoch == after.epoch
 
 
-def _relation_changes(
+def _differences(before: ProjectState, after: ProjectState) -> Iterator[_Pair]:
+    for key in before.objects.keys() | after.objects.keys():
+        old, new = before.objects.get(key), after.objects.get(key)
+        if old != new:
+            yield old, new
+
+
+def _name(pair: _Pair) -> str:
+    return next(item.name for item in pair if item)
+
+
+def _describe(
     connection: Connection,
     before: ProjectState,
     after: ProjectState,
-    old: Relation | None,
-    new: Relation | None,
+    old: ProjectObject | None,
+    new: ProjectObject | None,
 ) -> Iterator[str]:
     if old is None or new is None:
         yield "created" if old is None else "dropped"
         return
-    if (old.name, old.properties, old.parts) != (new.name, new.properties, new.parts):
+    if (old.name, old.definition) != (new.name, new.definition):
         yield "altered"
     if old.storage != new.storage:
         yield "restarted" if old.kind == "S" else "truncated or rewritten"
@@ -72,7 +67,7 @@ def _relation_changes(
 
 
 def _written_rows(
-    connection: Connection, before: ProjectState, old: Relation, new: Relation
+    connection: Connection, before: ProjectState, old: ProjectObject, new: ProjectObject
 ) -> Iterator[str]:
     """Yield the numbers of rows written, unless all of them were rolled back.
 
@@ -102,7 +97,9 @@ def _written_rows(
             yield f"{number} row{'s' if number > 1 else ''} {action}{doubt}"
 
 
-def _has_new_rows(connection: Connection, before: ProjectState, table: Relation) -> bool | None:
+def _has_new_rows(
+    connection: Connection, before: ProjectState, table: ProjectObject
+) -> bool | None:
     """Return whether a table has new rows; None if privileges, locks or its size prevent it."""
     try:
         with connection.transaction():

@@ -104,17 +104,20 @@ def remove_extensions(
     if sessions.live_runs_without_lease(connection):
         return []
     installed = _list_installed(connection)
-    errors_by_object = _drop(connection, installed)
-    if any(errors_by_object.values()) and _pack_pools(connection, path, batch=batch):
-        errors_by_object = _drop(connection, installed)
-        log(
-            f"In {database!r}, only a template was kept, because schemas need "
-            f"{', '.join(sorted(installed))}, which the database itself does not have. To keep "
-            f"schemas too, run CREATE EXTENSION there."
-        )
-    for dropped, error in errors_by_object.items():
-        if error:
-            log(f"In {database!r}, {dropped} stays: {error}")
+    problems = _drop(connection, installed)
+    if problems:
+        # Imported here because few runs need it.
+        from .packed_templates import pack_pools
+
+        if pack_pools(connection, path, batch=batch):
+            problems = _drop(connection, installed)
+            log(
+                f"In {database!r}, only a template was kept, because schemas need "
+                f"{', '.join(sorted(installed))}, which the database itself does not have. To "
+                f"keep schemas too, run CREATE EXTENSION there."
+            )
+    for problem in problems:
+        log(f"In {database!r}, {problem}")
     return sorted(installed)
 
 
@@ -122,32 +125,23 @@ def _list_installed(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute(_INSTALLED, [names.EXTENSIONS_SCHEMA])]
 
 
-def _pack_pools(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
-    # Imported here because few runs need it.
-    from .packed_templates import pack_pools
-
-    return pack_pools(connection, path, batch=batch)
-
-
-def _drop(connection: Connection, extensions: Sequence[str]) -> dict[str, str | None]:
-    """Try to drop extensions and their schema; map each to an error message, or None."""
+def _drop(connection: Connection, extensions: Sequence[str]) -> list[str]:
+    """Drop extensions and their schema; describe those that stay."""
+    problems = []
     # Newest first, because an extension can depend on older ones.
-    drops = {f"extension {name}": ("EXTENSION", name) for name in extensions}
-    drops[f"schema {names.EXTENSIONS_SCHEMA}"] = ("SCHEMA", names.EXTENSIONS_SCHEMA)
-    return {name: _try_drop(connection, *drop) for name, drop in drops.items()}
-
-
-def _try_drop(connection: Connection, kind: str, name: str) -> str | None:
-    drop = sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.Identifier(name))
-    try:
-        with connection.transaction():
-            locks.acquire_until_commit(connection, locks.EXTENSIONS)
-            lock_waits.set_lock_timeout(connection)
-            connection.execute(drop)
-    except (
-        errors.DependentObjectsStillExist,
-        errors.InsufficientPrivilege,
-        errors.LockNotAvailable,
-    ) as error:
-        return error.diag.message_detail or error.diag.message_primary
-    return None
+    drops = [*(("EXTENSION", name) for name in extensions), ("SCHEMA", names.EXTENSIONS_SCHEMA)]
+    for kind, name in drops:
+        drop = sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.Identifier(name))
+        try:
+            with connection.transaction():
+                locks.acquire_until_commit(connection, locks.EXTENSIONS)
+                lock_waits.set_lock_timeout(connection)
+                connection.execute(drop)
+        except (
+            errors.DependentObjectsStillExist,
+            errors.InsufficientPrivilege,
+            errors.LockNotAvailable,
+        ) as error:
+            reason = error.diag.message_detail or error.diag.message_primary
+            problems.append(f"{kind.lower()} {name} stays: {reason}")
+    return problems

@@ -181,12 +181,10 @@ class ProjectDatabase(Host):
 
 
 def _check_privilege(connection: Connection) -> None:
-    row = connection.execute(
+    ((role, database, may_create),) = connection.execute(
         "SELECT current_user, current_database(),"
         " pg_catalog.has_database_privilege(current_database(), 'CREATE')"
-    ).fetchone()
-    assert row is not None
-    role, database, may_create = row
+    ).fetchall()
     if not may_create:
         grant = sql.SQL("GRANT CREATE ON DATABASE {} TO {};").format(
             sql.Identifier(database), sql.Identifier(role)

@@ -1,6 +1,5 @@
 """The state of the project's own database, except the schemas of runs, to detect changes."""
 
-from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple, Self
 
@@ -40,10 +39,16 @@ _LOCKED = """
 """
 # VACUUM and ANALYZE set the number of live rows. Large objects are rows of pg_largeobject.
 _RELATIONS = sql.SQL("""
-    SELECT nspname::text, relname::text, relkind::text, c.oid::int8, relfilenode::int8,
+    WITH {project_schemas}, {locked}
+    SELECT c.oid::int8, nspname || '.' || relname,
            pg_catalog.hash_record_extended(
                ROW(relowner, relnatts, relchecks, relrowsecurity, relforcerowsecurity,
                    relreplident, relpersistence, relispartition, reloptions, relacl::text), 0),
+           relkind::text, nspname::text, relname::text, relfilenode::int8,
+           CASE WHEN relkind <> 'S' THEN NULL
+                WHEN c.oid IN (TABLE locked) THEN {locked_value}
+                WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
+                THEN pg_catalog.pg_sequence_last_value(c.oid) END,
            pg_catalog.pg_stat_get_tuples_inserted(c.oid),
            pg_catalog.pg_stat_get_tuples_updated(c.oid),
            pg_catalog.pg_stat_get_tuples_deleted(c.oid),
@@ -51,32 +56,19 @@ _RELATIONS = sql.SQL("""
            pg_catalog.pg_stat_get_vacuum_count(c.oid)
                + pg_catalog.pg_stat_get_autovacuum_count(c.oid)
                + pg_catalog.pg_stat_get_analyze_count(c.oid)
-               + pg_catalog.pg_stat_get_autoanalyze_count(c.oid),
-           CASE WHEN relkind <> 'S' THEN NULL
-                WHEN c.oid IN (TABLE locked) THEN {locked}
-                WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
-                THEN pg_catalog.pg_sequence_last_value(c.oid) END
+               + pg_catalog.pg_stat_get_autoanalyze_count(c.oid)
     FROM pg_catalog.pg_class c JOIN (
         TABLE project_schemas
         UNION ALL SELECT 'pg_catalog'::regnamespace, 'pg_catalog', 0::oid, NULL
     ) n ON relnamespace = n.oid
     WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND (nspname <> 'pg_catalog' OR c.oid = 'pg_catalog.pg_largeobject'::regclass)
-""").format(locked=sql.Literal(LOCKED_VALUE))
-_DIGEST = sql.SQL("""
-    WITH {project_schemas}, {locked}
-    SELECT pg_catalog.bit_xor(hash) FROM (
-        SELECT pg_catalog.hash_record_extended(r, 1) FROM ({relations}) r
-        UNION ALL SELECT pg_catalog.hash_record_extended(r, 2) FROM ({others}) r
-    ) AS hashes (hash)
 """).format(
     project_schemas=_PROJECT_SCHEMAS,
     locked=sql.SQL(_LOCKED),
-    relations=_RELATIONS,
-    others=GLOBAL_OBJECTS,
+    locked_value=sql.Literal(LOCKED_VALUE),
 )
-_WITH_SCHEMAS = sql.SQL("WITH {} {}")
-_WITH_LOCKED = sql.SQL("WITH {}, " + _LOCKED + "{}")
+_OTHERS = sql.SQL("WITH {} {}").format(_PROJECT_SCHEMAS, GLOBAL_OBJECTS)
 # Whether counters can be compared with those of another moment.
 _STATISTICS = """
     SELECT pg_catalog.current_setting('track_counts') = 'on',
@@ -85,8 +77,16 @@ _STATISTICS = """
            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text
     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
 """
-
-_INDEX = ("pg_index", "indexrelid")
+# A query for the values that unused sequences start with, negated.
+_STARTS = """
+    SELECT pg_catalog.string_agg(
+        pg_catalog.format('SELECT %%s::int8, -last_value FROM %%I.%%I', c.oid, nspname, relname),
+        ' UNION ALL ')
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON relnamespace = n.oid
+    WHERE c.oid = ANY(%s)
+      AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+      AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+"""
 _MORE_PARTS = {
     "pg_constraint": "conrelid",
     "pg_description": "objoid",
@@ -109,40 +109,34 @@ _OBJECTS = sql.SQL("""
 """)
 
 
-class Relation(NamedTuple):
-    """A row of pg_class, with its statistics. `kind` is `relkind`."""
+class ProjectObject(NamedTuple):
+    """An object at one moment, with what shows changes of it. Only relations have a `kind`."""
 
-    schema: str
-    table: str
-    kind: str
-    oid: int
+    name: str
+    # Hashes or texts of its properties, and if they were read, of the catalog rows that belong to
+    # it, such as columns and constraints.
+    definition: object
+    # `relkind`.
+    kind: str = ""
+    schema: str = ""
+    table: str = ""
     # `relfilenode`: TRUNCATE, and any other rewrite of all rows, changes it.
-    storage: int
-    # A hash of the properties in pg_class.
-    properties: int
-    inserted: int
-    updated: int
-    deleted: int
-    live: int
-    # How often VACUUM and ANALYZE have set `live`.
-    estimates: int
+    storage: int = 0
     # The last value of a sequence; if it is unused, its start value, negated.
-    value: int | None
-    # A hash of the rows of other catalogs, such as columns and constraints.
-    parts: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.schema}.{self.table}"
+    value: int | None = None
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    live: int = 0
+    # How often VACUUM and ANALYZE have set `live`.
+    estimates: int = 0
 
 
 class ProjectState(NamedTuple):
     """The state of a database, except the schemas of runs, at one moment."""
 
-    # By OID.
-    relations: dict[int, Relation]
-    # Values that change with an object, by its name, and its OID if names are not unique (else 0).
-    others: dict[tuple[str, int], object]
+    # By a kind or name, and OID if names are not unique (else 0).
+    objects: dict[tuple[str, int], ProjectObject]
     # Whether `track_counts` is on.
     tracks_counts: bool
     # When statistics were reset, and when the server started. Counters of different epochs cannot
@@ -151,52 +145,48 @@ class ProjectState(NamedTuple):
     # The number of the next transaction.
     transaction: int
 
-    def with_definitions(self, connection: Connection) -> Self:
-        """Return the state with full definitions, read now."""
-        parts: dict[int, int] = dict(connection.execute(_parts_query()).fetchall())
-        objects = connection.execute(_objects_query()).fetchall()
-        unused = _unused_sequence_values(connection, self.relations.values())
-        relations = {
-            oid: relation._replace(parts=parts.get(oid, 0), value=unused.get(oid, relation.value))
-            for oid, relation in self.relations.items()
-        }
-        others = {
-            (f"{catalog[3:]} {name}", oid): (hashed, parts.get(oid, 0))
-            for catalog, oid, name, hashed in objects
-        }
-        return self._replace(relations=relations, others={**self.others, **others})
-
     @classmethod
-    def read(cls, connection: Connection) -> Self:
-        """Read what is cheap to read: row counters, and parts of definitions."""
+    def read(cls, connection: Connection, *, definitions: bool = False) -> Self:
+        """Read row counters, and definitions; without `definitions`, only in part."""
         with connection.transaction():
-            rows = connection.execute(_WITH_LOCKED.format(_PROJECT_SCHEMAS, _RELATIONS)).fetchall()
-            others = connection.execute(
-                _WITH_SCHEMAS.format(_PROJECT_SCHEMAS, GLOBAL_OBJECTS)
-            ).fetchall()
-            row = connection.execute(_STATISTICS).fetchone()
-        assert row is not None
-        tracks_counts, epoch, transaction = row
-        relations = [Relation(*relation) for relation in rows]
-        return cls(
-            {relation.oid: relation for relation in relations},
-            {(name, 0): value for name, value in others},
-            tracks_counts,
-            epoch,
-            int(transaction),
+            relations = connection.execute(_RELATIONS).fetchall()
+            others = connection.execute(_OTHERS).fetchall()
+            ((tracks_counts, epoch, transaction),) = connection.execute(_STATISTICS).fetchall()
+        objects = {("relation", oid): ProjectObject(*values) for oid, *values in relations}
+        objects |= {(name, 0): ProjectObject(name, value) for name, value in others}
+        if definitions:
+            objects = _with_definitions(connection, objects)
+        return cls(objects, tracks_counts, epoch, int(transaction))
+
+
+def _with_definitions(
+    connection: Connection, objects: dict[tuple[str, int], ProjectObject]
+) -> dict[tuple[str, int], ProjectObject]:
+    """Return the objects with full definitions, and further ones."""
+    parts: dict[int, int] = dict(connection.execute(_parts_query()).fetchall())
+    more = {
+        (catalog, oid): ProjectObject(f"{catalog[3:]} {name}", hashed)
+        for catalog, oid, name, hashed in connection.execute(_objects_query())
+    }
+    unused = [oid for (_, oid), item in objects.items() if item.kind == "S" and item.value is None]
+    starts = {("relation", oid): value for oid, value in _sequence_starts(connection, unused)}
+    return {
+        key: item._replace(
+            definition=(item.definition, parts.get(key[1])), value=starts.get(key, item.value)
         )
+        for key, item in {**objects, **more}.items()
+    }
 
 
-def digest(connection: Connection) -> int:
-    """Return a hash of what `ProjectState.read` returns."""
-    (hashed,) = connection.execute(_DIGEST).fetchone() or (0,)
-    return int(hashed or 0)
+def _sequence_starts(connection: Connection, unused: list[int]) -> list[tuple[int, int]]:
+    ((query,),) = connection.execute(_STARTS, [unused]).fetchall()
+    return connection.execute(query.encode()).fetchall() if query else []
 
 
 @cache
 def _parts_query() -> bytes:
     """Return a query that hashes, for each object, the catalog rows that belong to it."""
-    belonging = [(*key, owner) for key, owner in BY_OWNER.items() if key != _INDEX]
+    belonging = [(*key, owner) for key, owner in BY_OWNER.items()]
     belonging += [(*key, "pg_class") for key in {**PARTS_OF_RELATIONS, **_MORE_PARTS}.items()]
     belonging.append(("pg_constraint", "contypid", "pg_type"))
     rows = [
@@ -226,27 +216,5 @@ def _objects_query() -> bytes:
         for catalog, column in BY_NAMESPACE.items()
         if catalog not in _NAMELESS
     ]
-    return _WITH_SCHEMAS.format(_PROJECT_SCHEMAS, sql.SQL(" UNION ALL ").join(rows)).as_bytes()
-
-
-def _unused_sequence_values(
-    connection: Connection, relations: Iterable[Relation]
-) -> dict[int, int]:
-    """Map the OIDs of unused sequences to their current values, negated."""
-    unused = [item for item in relations if item.kind == "S" and item.value is None]
-    readable = connection.execute(
-        "SELECT oid::int8 FROM pg_catalog.pg_class WHERE oid = ANY(%s)"
-        " AND pg_catalog.has_table_privilege(oid, 'SELECT')"
-        " AND pg_catalog.has_schema_privilege(relnamespace, 'USAGE')",
-        [[item.oid for item in unused]],
-    ).fetchall()
-    queries = [
-        sql.SQL("SELECT {}::int8, -last_value FROM {}").format(
-            item.oid, sql.Identifier(item.schema, item.table)
-        )
-        for item in unused
-        if (item.oid,) in readable
-    ]
-    if not queries:
-        return {}
-    return dict(connection.execute(sql.SQL(" UNION ALL ").join(queries)).fetchall())
+    query = sql.SQL("WITH {} {}")
+    return query.format(_PROJECT_SCHEMAS, sql.SQL(" UNION ALL ").join(rows)).as_bytes()

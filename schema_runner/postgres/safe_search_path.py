@@ -16,12 +16,8 @@ if TYPE_CHECKING:
     from .server import Connection
 
 # With `pg_temp` last: if it is not listed, temporary tables come first.
-_SAFE = sql.SQL("SET {}search_path = pg_catalog, pg_temp")
-
-
-def set_safe_search_path(connection: "Connection", *, local: bool = False) -> None:
-    """Let a connection, or its transaction if `local`, find only PostgreSQL's own objects."""
-    connection.execute(_SAFE.format(_scope(local=local)))
+_SAFE_PATH = sql.SQL("pg_catalog, pg_temp")
+_SET = sql.SQL("SET {} search_path = {}")
 
 
 @contextmanager
@@ -32,25 +28,21 @@ def users_search_path(
 
     The caller's SQL must qualify operators, unless PostgreSQL has one for exactly these types.
     """
-    local = connection.info.transaction_status is TransactionStatus.INTRANS
+    is_transaction = connection.info.transaction_status is TransactionStatus.INTRANS
+    scope = sql.SQL("LOCAL" if is_transaction else "SESSION")
     listed = sql.SQL(", ").join(map(sql.Identifier, (schema, *path)))
-    connection.execute(sql.SQL("SET {}search_path = {}").format(_scope(local=local), listed))
+    connection.execute(_SET.format(scope, listed))
     try:
         yield
     finally:
         # A failed transaction restores the setting itself.
         if connection.info.transaction_status is not TransactionStatus.INERROR:
-            set_safe_search_path(connection, local=local)
+            connection.execute(_SET.format(scope, _SAFE_PATH))
 
 
 def default_search_path(connection: "Connection") -> list[str]:
     """List the schemas on the default search_path of the current role and database."""
     with connection.transaction(force_rollback=True):
         connection.execute("SET LOCAL search_path TO DEFAULT")
-        row = connection.execute("SELECT pg_catalog.current_schemas(false)").fetchone()
-    assert row is not None
-    return list(row[0])
-
-
-def _scope(*, local: bool) -> sql.SQL:
-    return sql.SQL("LOCAL " if local else "")
+        ((path,),) = connection.execute("SELECT pg_catalog.current_schemas(false)").fetchall()
+    return list(path)

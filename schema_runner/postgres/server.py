@@ -3,8 +3,8 @@
 import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import psycopg
@@ -73,9 +73,9 @@ class Server(NamedTuple):
         if application is not None:
             params["application_name"] = application
         try:
-            with ExitStack() as opened:
-                connection = _open(params)
-                opened.enter_context(closing(connection))
+            connection = _open(params)
+            with ExitStack() as on_error:
+                on_error.enter_context(closing(connection))
                 forks.close_in_child(connection, _detach_socket)
                 try:
                     connection.execute(f"{_SESSION}; {CHECK_CLIENT}")
@@ -85,7 +85,7 @@ class Server(NamedTuple):
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.role)))
                 if application is None and _is_named_after_run(connection):
                     connection.execute(f"SET application_name = '{_APPLICATION}'")
-                opened.pop_all()
+                on_error.pop_all()
         except psycopg.Error as error:
             raise SchemaRunnerError(
                 f"Cannot connect to the database {dbname!r}. Check DATABASES, and that the "
@@ -93,13 +93,7 @@ class Server(NamedTuple):
             ) from error
         return connection
 
-    @contextmanager
-    def maintenance(self) -> Iterator[Connection]:
-        """Open a connection for creating and dropping databases; close it afterwards."""
-        with self.connect_for_maintenance() as connection:
-            yield connection
-
-    def connect_for_maintenance(self) -> Connection:
+    def maintenance(self) -> Connection:
         """Open a connection for creating and dropping databases.
 
         As in Django, this connects to the database `postgres`, or to the project's own if that

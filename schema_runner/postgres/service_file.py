@@ -56,21 +56,23 @@ def hide_secrets(
 
 def _service_parameters(name: str) -> dict[str, str]:
     """Return the parameters of one of the user's services."""
+    with pgoptions.without_exported():
+        # A service cannot contain the parameter `service`.
+        found = libpq_defaults(name).items() - libpq_defaults(None).items() - {("service", name)}
+    return dict(found)
+
+
+def libpq_defaults(service: str | None) -> dict[str, str]:
+    """Return the parameters that libpq takes from the environment and this service."""
     before = os.environ.pop("PGSERVICE", None)
     try:
-        with pgoptions.without_exported():
-            without = _defaults()
-            os.environ["PGSERVICE"] = name
-            # A service cannot contain the parameter `service`.
-            return dict(_defaults().items() - without.items() - {("service", name)})
+        if service is not None:
+            os.environ["PGSERVICE"] = service
+        found = pq.Conninfo.get_defaults()
     finally:
         os.environ.pop("PGSERVICE", None)
         if before is not None:
             os.environ["PGSERVICE"] = before
-
-
-def _defaults() -> dict[str, str]:
-    found = pq.Conninfo.get_defaults()
     return {item.keyword.decode(): item.val.decode() for item in found if item.val is not None}
 
 

@@ -211,25 +211,26 @@ class ProjectChangesReport:
 
     def lines(self) -> Iterator[str]:
         for comparison in self._comparisons:
-            yield from self._lines_of(comparison)
-
-    def _lines_of(self, comparison: "ProjectComparison") -> Iterator[str]:
-        database, changes = comparison.database, comparison.changes
-        for note in comparison.notes:
-            yield f"In the project's own database {database!r}, {note}."
-        if not changes:
-            return
-        yield f"Changed in the project's own database {database!r}, outside the worker schemas:"
-        for name, change in list(changes.items())[:_MAX_CHANGES]:
-            yield f"    {name}: {change}, {self._when(name)}"
-        if len(changes) > _MAX_CHANGES:
-            yield f"    and {len(changes) - _MAX_CHANGES} more"
-        if comparison.sessions:
-            listed = listing(comparison.sessions)
-            yield f"    Other sessions were connected, and may have made the changes: {listed}."
-        else:
-            yield "    No other session was connected when the tests started or ended."
-        yield '    To allow a change, list its name in SCHEMA_RUNNER["EXPECTED_CHANGES"].'
+            database, changes = comparison.database, comparison.changes
+            for note in comparison.notes:
+                yield f"In the project's own database {database!r}, {note}."
+            if not changes:
+                continue
+            yield (
+                f"Changed in the project's own database {database!r}, outside the worker schemas:"
+            )
+            for name, change in list(changes.items())[:_MAX_CHANGES]:
+                yield f"    {name}: {change}, {self._when(name)}"
+            if len(changes) > _MAX_CHANGES:
+                yield f"    and {len(changes) - _MAX_CHANGES} more"
+            if comparison.sessions:
+                yield (
+                    f"    Other sessions were connected, and may have made the changes: "
+                    f"{listing(comparison.sessions)}."
+                )
+            else:
+                yield "    No other session was connected when the tests started or ended."
+            yield '    To allow a change, list its name in SCHEMA_RUNNER["EXPECTED_CHANGES"].'
 
     def _when(self, name: str) -> str:
         """Return during which classes something changed, as far as that is known.

@@ -23,11 +23,10 @@ from typing import Any
 import psycopg
 import pytest
 
-import schema_runner
 from schema_runner import embedded, installations
 from schema_runner.embedded import cache
 from schema_runner.embedded.account import server_account
-from schema_runner.embedded.binaries import find_binaries
+from schema_runner.embedded.binaries import find_binaries, reachable_binaries
 from schema_runner.errors import SchemaRunnerError
 
 from ..builds import BUILD
@@ -307,6 +306,7 @@ def test_the_last_of_two_processes_stops_the_server(
     spawn: Spawn, code: str, ending: signal.Signals | None
 ) -> None:
     """A shared server keeps running after the first process, and stops with the second."""
+    # The second one gets the lock of the cluster, so the server and its watcher do not inherit it.
     # A killed process loses its locks, Ctrl-C in its process group does not reach the server, and
     # a parent releases the lock that its child inherited.
     first, second = spawn(USER + code), spawn()
@@ -326,27 +326,8 @@ def test_the_last_of_two_processes_stops_the_server(
     assert not second.socket_dir.exists()
 
 
-def test_the_server_inherits_no_descriptors(spawn: Spawn, start: Start) -> None:
-    """Neither the server nor the watcher keeps the locks or pipes of the first process open."""
-    user, other = spawn().wait_for_server(), spawn().wait_for_server()
-    user.process.kill()
-    user.process.communicate(timeout=TIMEOUT)  # hangs if one of the two has the pipe
-    assert other.select_one() == 1
-    with user.data_dir.with_name(f"{user.data_dir.name}.lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    other.process.kill()
-    wait_for(lambda: is_unused(user.data_dir), "all users to be gone")
-
-
 def is_unused(data_dir: Path) -> bool:
-    """Whether there is no user, no watcher and no server."""
-    for suffix in ("users", "watcher"):
-        with data_dir.with_name(f"{data_dir.name}.{suffix}").open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-    return not processes_of(data_dir)
+    return not processes_of(data_dir) and not watchers_of(data_dir)
 
 
 @pytest.mark.parametrize(
@@ -566,42 +547,17 @@ def test_a_closed_named_cache_is_refused(start: Start, tmp_path: Path) -> None:
         start(cache_dir=tmp_path / "cache")
 
 
-def find_interpreter(as_nobody: dict[str, Any]) -> str:
-    """Return an interpreter that the account can run, and that can import the package."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    folders = ("/usr/local/bin", "/usr/bin")
-    others = [f"{folder}/{each}" for each in (name, "python3") for folder in folders]
-    for path in [sys.executable, *others]:
-        test = ["/bin/sh", "-c", '"$1" -c "import schema_runner.embedded"', "sh", path]
-        if not subprocess.run(test, capture_output=True, check=False, **as_nobody).returncode:
-            return path
-    pytest.skip("no Python that the account can run")
-
-
 @pytest.fixture
-def spawn_as(spawn: Spawn, folder: Path) -> Spawn:
-    """Start a user process as another account, with copies of the packages that it imports."""
-    packages = folder / "packages"
-    shutil.copytree(Path(schema_runner.__file__).parent, packages / "schema_runner")
-    # The account may not be able to enter the environment of the tests.
-    libraries = Path(psycopg.__file__).parents[1]
-    names = ["psycopg", "typing_extensions"]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
-    bin_dir = BUILD.bin_dir
-    if IS_WHEEL:
-        names.append(bin_dir.parents[1].name)
-        bin_dir = packages / bin_dir.relative_to(libraries.resolve())
-    if not IS_DEFAULT:
-        environment["SCHEMA_RUNNER_PG_BIN"] = str(bin_dir)
-    for found in [found for name in names for found in libraries.glob(f"{name}*")]:
-        (shutil.copytree if found.is_dir() else shutil.copy)(found, packages / found.name)
+def spawn_as(spawn: Spawn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Spawn:
+    """Start a user process that changes to another account once it has imported the package."""
 
-    def spawn_as(uid: int, gid: int) -> User:
-        account = {"user": uid, "group": gid, "extra_groups": [], "cwd": "/", "env": environment}
+    def spawn_as(uid: int) -> User:
         (folder / "cache").mkdir()
-        os.chown(folder / "cache", uid, gid)
-        executable = find_interpreter(account)
-        return spawn(cache_dir=folder / "cache", executable=executable, **account)
+        os.chown(folder / "cache", uid, uid)
+        programs = reachable_binaries(BUILD.bin_dir, account=server_account(), cache=folder)
+        monkeypatch.setenv("SCHEMA_RUNNER_PG_BIN", str(programs))
+        change = f"os.setgroups([]); os.setgid({uid}); os.setuid({uid})\nserver ="
+        return spawn(USER.replace("server =", change, 1) + WAIT, cache_dir=folder / "cache")
 
     return spawn_as
 
@@ -609,17 +565,17 @@ def spawn_as(spawn: Spawn, folder: Path) -> Spawn:
 @needs_root
 def test_an_ordinary_user_runs_it_as_itself(spawn_as: Spawn) -> None:
     """Without root, the server and its data belong to the user."""
-    nobody = pwd.getpwnam("nobody")
-    user = spawn_as(nobody.pw_uid, nobody.pw_gid).wait_for_server()
+    nobody = pwd.getpwnam("nobody").pw_uid
+    user = spawn_as(nobody).wait_for_server()
     assert user.select_one() == 1
-    assert user.data_dir.stat().st_uid == nobody.pw_uid
+    assert user.data_dir.stat().st_uid == nobody
     user.leave(is_last=True)
 
 
 @needs_root
 def test_a_user_without_a_name_is_an_error(spawn_as: Spawn) -> None:
     """For a uid without a user name, as with `docker run -u`, the error names the command."""
-    user = spawn_as(12345, 12345)
+    user = spawn_as(12345)
     _, errors = user.process.communicate(timeout=TIMEOUT)
     assert user.process.returncode == 1
     assert errors.splitlines()[-1] == (
@@ -712,7 +668,7 @@ def test_an_entry_is_a_lazy_dict(start: Start, shared_cache: Path, folder: Path)
     assert entry["ENGINE"] == "django.db.backends.postgresql"
     copies = [pickle.loads(pickle.dumps(entry)), deepcopy(entry), entry.copy()]
     added = [entry | {"CONN_MAX_AGE": 60}, {"CONN_MAX_AGE": 60} | entry]
-    assert repr([*copies, *added]).count("waited") == 5
+    assert repr([*copies, *added]).count("'NAME': 'waited'") == 5
     assert "CONN_MAX_AGE" not in entry
     assert added[0] == added[1]
     assert not elsewhere.exists()

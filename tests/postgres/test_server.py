@@ -97,7 +97,7 @@ def test_why_maintenance_is_impossible(server: Server) -> None:
     """The error names the cause, not that the other database does not exist."""
     elsewhere = server._replace(params={**server.params, "dbname": "nowhere"}, role="unknown")
     with pytest.raises(SchemaRunnerError, match=r'role "unknown" does not exist\n.*"nowhere" d'):
-        elsewhere.connect_for_maintenance()
+        elsewhere.maintenance()
 
 
 def test_too_many_connections(server: Server, role: str) -> None:
