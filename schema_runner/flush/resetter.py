@@ -239,8 +239,8 @@ class Resetter:
         cacheable_calls = post_migrate.ALL_CALLS if previous is None else previous.cacheable_calls
         initial = self._initial_rows or ()
         copies = [(copy, table) for copy, table in initial if table.name in DJANGO_TABLES]
+        self._clear(connection, request, self._rows_to_keep(connection))
         with reuse_keys(connection, schema, scratch, copies):
-            self._clear(connection, request, self._rows_to_keep(connection))
             first_transaction = changes.current_transaction(connection.cursor())
             sent = self._send(request.alias, range(cacheable_calls), others=previous is None)
         self._restart_sequences(connection, request)
