@@ -187,7 +187,7 @@ _KEYS = """
       AND relkind = 'r' AND NOT relispartition AND relname = ANY(%s)
       AND pg_catalog.pg_has_role(relowner, 'USAGE')
       AND EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql')
-      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND relnamespace = %s::regnamespace
 """
 _COPY_KEYS = """
     CREATE TABLE {known} AS
