@@ -10,6 +10,7 @@ from psycopg import sql
 
 from ..errors import SchemaRunnerError
 from ..postgres import locks, project_extensions
+from ..postgres.function_bodies import unquote
 from ..search_path import Locations, programs
 
 _NAME = r'(?:"(?:[^"]|"")+"|\w+)'
@@ -177,7 +178,7 @@ class _ExtensionChange:
 def dropped_extensions(statement: str) -> list[str]:
     """Return the names of the extensions that a statement drops."""
     return [
-        _unquoted(name)
+        unquote(name)
         for drop in re.finditer(_DROP, statement)
         for name in re.findall(_NAME, drop["names"])
     ]
@@ -188,7 +189,7 @@ def without_drops(statement: str, kept: Collection[str]) -> str:
 
     def drop(match: re.Match[str]) -> str:
         names = re.findall(_NAME, match["names"])
-        if not (stay := [name for name in names if _unquoted(name) in kept]):
+        if not (stay := [name for name in names if unquote(name) in kept]):
             return match[0]
         dropped = ", ".join([name for name in names if name not in stay] or [_PLACEHOLDER])
         return f"DROP EXTENSION IF EXISTS {dropped}"
@@ -208,7 +209,7 @@ def _in_transaction(connection: Any) -> AbstractContextManager[object]:
 
 def created_extensions(statement: str) -> list[str]:
     """Return the names of the extensions that a statement creates."""
-    return [_unquoted(create["name"]) for create in re.finditer(_CREATE, statement)]
+    return [unquote(create["name"]) for create in re.finditer(_CREATE, statement)]
 
 
 def with_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
@@ -221,14 +222,10 @@ def with_schema(statement: str, schema: str, fixed: Collection[str]) -> str:
         rest = match["rest"]
         # Extensions belong in `public` under stock Django too, so keep the project's own clause.
         clause = re.match(_SCHEMA_CLAUSE, rest)
-        if _unquoted(match["name"]) not in fixed and not (
+        if unquote(match["name"]) not in fixed and not (
             clause and clause[1] and schema == "public"
         ):
             rest = f" SCHEMA {schema}{re.sub(_SCHEMA_CLAUSE, '', rest)}"
         return f"CREATE EXTENSION IF NOT EXISTS {match['name']}{rest}"
 
     return re.sub(_CREATE, create, statement)
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()

@@ -172,8 +172,8 @@ def handler_inputs() -> object:
 
 # PostgreSQL fires triggers in the order of their names, so this one fires last.
 _TRIGGER = sql.Identifier("~schema_runner")
-# Single-column primary keys that draw from a sequence of their own, and the tables' generated
-# columns, which PostgreSQL computes after triggers have run: they are not compared.
+# Integer primary keys that draw from a sequence of their own, and the tables' generated columns,
+# which PostgreSQL computes after triggers have run: they are not compared.
 _KEYS = """
     SELECT c.relname, attname, sequence,
            ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute
@@ -183,53 +183,43 @@ _KEYS = """
     JOIN pg_catalog.pg_attribute ON attrelid = c.oid AND attnum = indkey[0],
     pg_catalog.pg_get_serial_sequence(c.oid::regclass::text, attname) AS sequence
     WHERE indisprimary AND indnkeyatts = 1 AND sequence IS NOT NULL
+      AND atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
       AND relkind = 'r' AND NOT relispartition AND relname = ANY(%s)
       AND pg_catalog.pg_has_role(relowner, 'USAGE')
       AND EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql')
-      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND relnamespace = %s::regnamespace
 """
-# Arguments: the table of keys, the key's column, the sequence, and the columns to ignore. A key
-# that is not the sequence's last value was set by the INSERT, and stays. The function runs with
-# the search_path of the inserting session.
-_FUNCTION = """
+_COPY_KEYS = """
+    CREATE TABLE {known} AS
+    SELECT pg_catalog.to_jsonb(t) - {ignored}::text[] AS rest, {key} AS key FROM {copy} t;
+    CREATE INDEX ON {known} USING hash (rest)
+"""
+# A key that is not the sequence's last value was set by the INSERT, and stays. The function runs
+# with the search_path of the inserting session. A trigger is left over if a timeout has
+# interrupted the clean-up.
+_ADOPT_KEYS = """
     CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
-        inserted CONSTANT pg_catalog.jsonb := pg_catalog.to_jsonb(NEW);
-        given bigint;
-        known bigint;
+        adopted bigint;
     BEGIN
-        EXECUTE pg_catalog.format('SELECT last_value FROM %s WHERE is_called', TG_ARGV[2])
-            INTO given;
-        IF given OPERATOR(pg_catalog.=)
-                (inserted OPERATOR(pg_catalog.->>) TG_ARGV[1])::bigint THEN
-            EXECUTE pg_catalog.format(
-                'DELETE FROM %s WHERE ctid OPERATOR(pg_catalog.=) (SELECT ctid FROM %s k'
-                ' WHERE rest OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (SELECT FROM ONLY %s t'
-                ' WHERE t.%I::bigint OPERATOR(pg_catalog.=) k.key) LIMIT 1) RETURNING key',
-                TG_ARGV[0], TG_ARGV[0], TG_RELID::pg_catalog.regclass, TG_ARGV[1])
-                INTO known USING inserted OPERATOR(pg_catalog.-) TG_ARGV[3:];
-            IF known IS NOT NULL THEN
-                NEW := pg_catalog.jsonb_populate_record(
-                    NEW, pg_catalog.jsonb_build_object(TG_ARGV[1], known));
-            END IF;
+        IF NEW.{key} OPERATOR(pg_catalog.=) (SELECT last_value FROM {sequence} WHERE is_called)
+        THEN
+            DELETE FROM {known} WHERE ctid OPERATOR(pg_catalog.=) (
+                SELECT k.ctid FROM {known} k
+                WHERE rest OPERATOR(pg_catalog.=)
+                      (pg_catalog.to_jsonb(NEW) OPERATOR(pg_catalog.-) {ignored}::text[])
+                  AND NOT EXISTS (SELECT FROM ONLY {table} t
+                                  WHERE t.{key} OPERATOR(pg_catalog.=) k.key)
+                LIMIT 1
+            ) RETURNING key INTO adopted;
+            NEW.{key} := coalesce(adopted, NEW.{key});
         END IF;
         RETURN NEW;
     END
-    $$
+    $$;
+    CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT ON {table}
+    FOR EACH ROW EXECUTE FUNCTION {function}()
 """
-_COPY_KEYS = """
-    CREATE TABLE {table} AS
-    SELECT pg_catalog.to_jsonb(t) - {excluded}::text[] AS rest, {key}::bigint AS key FROM {copy} t
-"""
-
-
-class _Key(NamedTuple):
-    """A primary key that draws from a sequence, and the names of the generated columns."""
-
-    table: str
-    column: str
-    sequence: str
-    generated: list[str]
 
 
 @contextmanager
@@ -241,60 +231,33 @@ def reuse_keys(
 ) -> Iterator[None]:
     """Give rows inserted in the `with` block the primary keys of equal rows in `copies`.
 
-    `copies` belong to tables of `schema`. The triggers' function and key tables are created in
-    the schema `scratch`, and dropped at the end.
+    `copies` belong to tables of `schema`. The triggers' functions and tables of keys are created
+    in the schema `scratch`, and dropped at the end.
     """
     copies_by_name = {table.name: copy for copy, table in copies}
-    keys = [_Key(*key) for key in connection.execute(_KEYS, [list(copies_by_name), schema])]
-    function = sql.Identifier(scratch, "adopt_key")
+    keys = connection.execute(_KEYS, [list(copies_by_name), schema]).fetchall()
+    functions = [sql.Identifier(scratch, f"adopt_key_{table}") for table, *_ in keys]
+    known_keys = [sql.Identifier(scratch, f"known_{table}") for table, *_ in keys]
     with connection.transaction():
-        connection.execute(sql.SQL(_FUNCTION).format(function=function))
-        for number, key in enumerate(keys, start=1):
-            excluded = [key.column, MARK, *key.generated]
-            key_table = sql.Identifier(scratch, f"known_{number}")
-            _copy_keys(connection, copies_by_name[key.table], key_table, key.column, excluded)
-            arguments = [key_table.as_string(connection), key.column, key.sequence, *excluded]
-            connection.execute(
-                sql.SQL(
-                    # A trigger is left over if a timeout has interrupted the clean-up.
-                    "CREATE OR REPLACE TRIGGER {} BEFORE INSERT ON {} FOR EACH ROW"
-                    " EXECUTE FUNCTION {}({})"
-                ).format(
-                    _TRIGGER,
-                    sql.Identifier(schema, key.table),
-                    function,
-                    sql.SQL(", ").join(map(sql.Literal, arguments)),
-                )
-            )
+        for (table, key, sequence, generated), function, known in zip(
+            keys, functions, known_keys, strict=True
+        ):
+            names = {
+                "copy": copies_by_name[table],
+                "function": function,
+                "ignored": [key, MARK, *generated],
+                "key": sql.Identifier(key),
+                "known": known,
+                "sequence": sql.SQL(sequence),
+                "table": sql.Identifier(schema, table),
+                "trigger": _TRIGGER,
+            }
+            connection.execute(sql.SQL(_COPY_KEYS + ";" + _ADOPT_KEYS).format(**names))
     try:
         yield
     finally:
-        tables = [sql.Identifier(schema, key.table) for key in keys]
-        _drop_triggers(connection, function, tables, scratch)
-
-
-def _copy_keys(
-    connection: Connection,
-    copy: sql.Identifier,
-    key_table: sql.Identifier,
-    key: str,
-    excluded: list[str],
-) -> None:
-    connection.execute(
-        sql.SQL(_COPY_KEYS).format(
-            table=key_table, copy=copy, key=sql.Identifier(key), excluded=sql.Literal(excluded)
-        )
-    )
-    connection.execute(sql.SQL("CREATE INDEX ON {} USING hash (rest)").format(key_table))
-
-
-def _drop_triggers(
-    connection: Connection, function: sql.Identifier, tables: list[sql.Identifier], scratch: str
-) -> None:
-    with connection.transaction():
-        for number, table in enumerate(tables, start=1):
-            drop = sql.SQL("DROP TRIGGER {} ON {}; DROP TABLE {}").format(
-                _TRIGGER, table, sql.Identifier(scratch, f"known_{number}")
-            )
-            connection.execute(drop)
-        connection.execute(sql.SQL("DROP FUNCTION {}()").format(function))
+        with connection.transaction():
+            for function, known in zip(functions, known_keys, strict=True):
+                # With the trigger.
+                drop = sql.SQL("DROP FUNCTION {}() CASCADE; DROP TABLE {}").format(function, known)
+                connection.execute(drop)

@@ -66,7 +66,7 @@ class Resetter:
     has_restored_all: bool = False
     _schema_reset: Reset = field(init=False)
     _template: Template | None = None
-    # The rows before any test.
+    # The rows before any test; at least those of DJANGO_TABLES.
     _initial_rows: Copies | None = None
     # By alias, scope and handler inputs.
     _handler_rows: dict[object, HandlerRows] = field(default_factory=dict)
@@ -149,7 +149,9 @@ class Resetter:
         if self._initial_rows is None and not self.restores_all:
             connection = self.connection.get()
             template = self._get_template(connection)
-            self._initial_rows = template.copies if template else self._copy_to_scratch(connection)
+            self._initial_rows = (
+                template.copies if template else self._copy_to_scratch(connection, DJANGO_TABLES)
+            )
 
     def renew_if_altered(self, renew: Callable[[], None]) -> None:
         """Call `renew` to replace the schema if tests have altered its structure."""
@@ -239,8 +241,8 @@ class Resetter:
         cacheable_calls = post_migrate.ALL_CALLS if previous is None else previous.cacheable_calls
         initial = self._initial_rows or ()
         copies = [(copy, table) for copy, table in initial if table.name in DJANGO_TABLES]
+        self._clear(connection, request, self._rows_to_keep(connection))
         with reuse_keys(connection, schema, scratch, copies):
-            self._clear(connection, request, self._rows_to_keep(connection))
             first_transaction = changes.current_transaction(connection.cursor())
             sent = self._send(request.alias, range(cacheable_calls), others=previous is None)
         self._restart_sequences(connection, request)
@@ -263,10 +265,8 @@ class Resetter:
             self._handlers_alter_structure = sent.altered_structure
         return sent
 
-    def _copy_to_scratch(
-        self, connection: Connection, among: Collection[str] | None = None
-    ) -> Copies:
-        """Copy the current rows, of the tables in `among` if given, to a scratch schema."""
+    def _copy_to_scratch(self, connection: Connection, among: Collection[str]) -> Copies:
+        """Copy the current rows of the tables in `among` to a scratch schema."""
         schema, scratch = self.location.schema, self._new_scratch_schema(connection)
         self._schema_reset.prepare_connection(connection)
         with row_security_disabled(connection, schema):

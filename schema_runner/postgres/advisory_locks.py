@@ -89,7 +89,7 @@ _COLLISION = """
     SELECT '{kind} ' || own.{prefix}name
     FROM pg_catalog.{catalog} own
     JOIN pg_catalog.{catalog} system ON own.{prefix}name = system.{prefix}name {more}
-    WHERE own.{prefix}namespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(own)s)
+    WHERE own.{prefix}namespace = %(own)s::regnamespace
       AND system.{prefix}namespace = 'pg_catalog'::regnamespace
 """
 _COLLISIONS = " UNION ".join(
@@ -101,7 +101,7 @@ _FUNCTION_PAIRS = """
            own.proargtypes::oid[], own.pronargdefaults, own.provariadic,
            system.proargtypes::oid[], system.pronargdefaults, system.provariadic
     FROM pg_catalog.pg_proc own JOIN pg_catalog.pg_proc system USING (proname)
-    WHERE own.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(own)s)
+    WHERE own.pronamespace = %(own)s::regnamespace
       AND system.pronamespace = 'pg_catalog'::regnamespace
 """
 _MAX_ARGUMENTS = 100  # PostgreSQL's FUNC_MAX_ARGS.

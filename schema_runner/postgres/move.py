@@ -24,7 +24,7 @@ _OBJECTS = """
     LEFT JOIN pg_catalog.pg_type t
            ON d.classid = 'pg_catalog.pg_type'::regclass AND t.oid = d.objid
     WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass
-      AND d.refobjid = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND d.refobjid = %s::regnamespace
       AND d.deptype = 'n'
       AND d.classid <> 'pg_catalog.pg_extension'::regclass
       AND NOT EXISTS (
@@ -56,7 +56,8 @@ class SchemaObject(NamedTuple):
 
 def list_objects(connection: Connection, schema: str) -> list[SchemaObject]:
     """List the objects in a schema, except members of extensions."""
-    return [SchemaObject(*row) for row in connection.execute(_OBJECTS, [schema])]
+    quoted = sql.Identifier(schema).as_string()
+    return [SchemaObject(*row) for row in connection.execute(_OBJECTS, [quoted])]
 
 
 def move(connection: Connection, source: str, target: str, *, batch: int) -> list[SchemaObject]:

@@ -8,6 +8,8 @@ rows of some small tables, like Django's content types. All tests connect before
 - `Scoped`: the same with `available_apps`, in the tables of two small apps.
 - `Rolled`: 500 tests whose rows are rolled back, in five tables each, through all tables.
 - `suite.many`: 20 classes of 10 tests that commit.
+- `suite.first`: a test that reads, and two that commit. The gap is that between the first and the
+  last of them, with what the runner prepares for the first commit, and the first flush or reset.
 
 The gap between two bodies contains the flush or the reset, Django's own set-up and tear-down, and
 a connection. The first quarter of a class's gaps is left out: resets fill their caches in it.
@@ -66,7 +68,8 @@ _STAMPED = """
         def test(self):
             begun = time.perf_counter()
             body(*args)
-            STAMPS.write(f"{type(self).__name__} {begun} {time.perf_counter()}\\n")
+            name = getattr(self, "stamp", type(self).__name__)
+            STAMPS.write(f"{name} {begun} {time.perf_counter()}\\n")
 
         return test
 
@@ -125,6 +128,15 @@ _MANY = """
         globals()[name] = type(name, (Connected,), {{"__module__": __name__}})
         add_tests(globals()[name], [(write, models_of(APPS[number % len(APPS)]))] * 10)
 """
+_FIRST = """
+    from suite.stamped import *
+
+    class Reading(TestCase): stamp = "First"
+    class Writing(Connected): stamp = "First"
+
+    add_tests(Reading, [(Group.objects.count,)])
+    add_tests(Writing, [(write, models_of({app!r})[:3])] * 2)
+"""
 
 
 class Shape(NamedTuple):
@@ -163,6 +175,7 @@ def write_committing(project: Project, shape: Shape) -> None:
     project.write("suite/stamped.py", _STAMPED)
     project.write("suite/tests.py", _TESTS.format(apps=apps[:large], scoped=apps[-_SMALL:]))
     project.write("suite/many.py", _MANY.format(apps=apps[:large]))
+    project.write("suite/first.py", _FIRST.format(app=apps[0]))
     compileall.compile_dir(project.folder, quiet=1)
 
 
@@ -173,10 +186,16 @@ class Gaps(NamedTuple):
     between: Mapping[str, float]
 
 
-def measure_gaps(project: Project, runner: str, labels: Sequence[str], *, tests: int) -> Gaps:
-    """Run tests in one process, `tests` for each class of variable size; all must pass."""
-    prepare(project)
+def measure_gaps(
+    project: Project, runner: str, labels: Sequence[str], *, tests: int, is_kept: bool = False
+) -> Gaps:
+    """Run tests in one process, `tests` for each class of variable size; all must pass.
+
+    With `is_kept`, use the databases that an earlier run has kept, and keep them.
+    """
+    prepare(project, is_kept=is_kept)
     flags = ["--noinput", *(WITH_STOCK if runner == "stock" else ())]
+    flags += ["--keepdb"] if is_kept else []
     with tempfile.TemporaryDirectory(prefix="stamps-") as folder:
         stamps = Path(folder) / "stamps"
         env = {"BENCH_STAMPS": str(stamps), "BENCH_TESTS": str(tests)}
@@ -186,7 +205,10 @@ def measure_gaps(project: Project, runner: str, labels: Sequence[str], *, tests:
             name, begun, ended = line.split()
             bodies.setdefault(name, []).append((float(begun), float(ended)))
     result.check_passed(sum(map(len, bodies.values())))
-    return Gaps(result.seconds, {name: _between(times) for name, times in bodies.items()})
+    between = {name: _between(times) for name, times in bodies.items()}
+    if first := bodies.get("First"):
+        between["First"] = first[-1][0] - first[0][1]
+    return Gaps(result.seconds, between)
 
 
 def _between(bodies: Sequence[tuple[float, float]]) -> float:

@@ -109,7 +109,7 @@ _WITH_PAGES = """
     FROM (SELECT oid, relname, relrowsecurity, pg_catalog.pg_relation_size(oid) AS size
           FROM pg_catalog.pg_class
           WHERE relkind = 'r'
-            AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
+            AND relnamespace = %(schema)s::regnamespace
             {only}
           OFFSET 0) c
     WHERE (size > 0 OR relname = ANY(%(others)s))
@@ -121,7 +121,7 @@ _ONLY = "AND relname = ANY(%(only)s)"
 _HIDDEN = """
     SELECT relname FROM pg_catalog.pg_class
     WHERE relkind = 'r' AND relrowsecurity AND pg_catalog.row_security_active(oid)
-      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND relnamespace = %s::regnamespace
 """
 
 
@@ -180,14 +180,14 @@ _FOREIGN_KEYS = """
     JOIN pg_catalog.pg_class child ON child.oid = conrelid
     JOIN pg_catalog.pg_class parent ON parent.oid = confrelid
     WHERE contype = 'f'
-      AND connamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND connamespace = %s::regnamespace
 """
 _PARTS = """
     SELECT parent.relname, child.relname
     FROM pg_catalog.pg_inherits
     JOIN pg_catalog.pg_class child ON child.oid = inhrelid AND child.relkind IN ('r', 'p')
     JOIN pg_catalog.pg_class parent ON parent.oid = inhparent
-    WHERE parent.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+    WHERE parent.relnamespace = %s::regnamespace
 """
 
 

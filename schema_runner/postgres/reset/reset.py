@@ -100,7 +100,7 @@ class Reset:
     def _restore_views(self, connection: Connection, populated: Sequence[str]) -> None:
         query = (
             "SELECT relname, relispopulated FROM pg_catalog.pg_class WHERE relkind = 'm'"
-            " AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)"
+            " AND relnamespace = %s::regnamespace"
         )
         views: dict[str, bool] = dict(connection.execute(query, [self.schema]).fetchall())
         known = row_versions(

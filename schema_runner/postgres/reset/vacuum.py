@@ -1,5 +1,6 @@
 """VACUUM tables and catalogs when they have many dead rows."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -12,13 +13,10 @@ _PAGES = """
     SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int
     FROM pg_catalog.pg_class c
     WHERE relname = ANY(%s)
-      AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
+      AND relnamespace = %s::regnamespace
 """
-# Each reset reads dead rows again, and VACUUM takes milliseconds a table. It is worth its time if
-# tables with more than _FEW_PAGES pages have _DEAD_PAGES in total, or if _MANY_TABLES have grown.
-_DEAD_PAGES = 64
-_FEW_PAGES = 4
-_MANY_TABLES = 120
+# Measured: VACUUM takes as long as reading a table and this many pages.
+_PAGES_PER_VACUUM = 50
 # Catalogs with 1,000 dead rows or more, if the role may vacuum them: otherwise there would be only
 # warnings in the server's log. Measured in pg_attribute: two schemas leave 22,000 if they have 300
 # tables, 7,000 if 100, and 700 in a small project; VACUUM of the former takes 0.1 s. Large objects
@@ -51,23 +49,28 @@ def vacuum_catalogs(connection: Connection) -> None:
 
 @dataclass(slots=True)
 class Vacuum:
-    """Vacuums the tables of one schema when they have grown."""
+    """Vacuums tables of one schema when reading their dead rows has taken as long as VACUUM would.
+
+    So a run with few resets, which follow many rolled-back tests, does not vacuum.
+    """
 
     schema: str
     # The pages of tables after VACUUM, which keeps rows that other sessions may still see.
     _remaining: dict[str, int] = field(default_factory=dict)
+    # The other pages that resets have read since then.
+    _read: Counter[str] = field(default_factory=Counter)
 
     def run_if_needed(self, connection: Connection, tables: Iterable[TableWithPages]) -> None:
-        """Vacuum the tables that have more than doubled in size, if they are large or many."""
-        grown = {
-            table.name: table.pages
-            for table in tables
-            if table.pages > 2 * self._remaining.get(table.name, 0)
-        }
-        if len(grown) < _MANY_TABLES:
-            grown = {name: pages for name, pages in grown.items() if pages > _FEW_PAGES}
-            if sum(grown.values()) < _DEAD_PAGES:
-                return
-        listed = sql.SQL(", ").join(sql.Identifier(self.schema, name) for name in grown)
-        connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(listed))
-        self._remaining.update(connection.execute(_PAGES, [list(grown), self.schema]).fetchall())
+        """Count the pages that a reset has read, and vacuum tables that are worth it."""
+        due = []
+        for table in tables:
+            dead = max(table.pages - self._remaining.get(table.name, 0), 0)
+            self._read[table.name] += dead
+            if self._read[table.name] >= dead + _PAGES_PER_VACUUM:
+                due.append(table.name)
+        if due:
+            listed = sql.SQL(", ").join(sql.Identifier(self.schema, name) for name in due)
+            connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(listed))
+            self._remaining.update(connection.execute(_PAGES, [due, self.schema]).fetchall())
+            for name in due:
+                del self._read[name]
