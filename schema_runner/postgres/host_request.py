@@ -34,6 +34,7 @@ class HostRequest(NamedTuple):
     `log`: prints a line of the run's output.
     `wanted`: the pools that the run can use, or None if it shares nothing.
     `wanted_for`: returns `wanted`, for which it needs a connection.
+    `worker`: the number of the worker whose schema this process builds or leases.
     `pg_dump`: the path of the program, or None to search for it.
     `keeps_existing`: whether databases without a marker stay, as with --keepdb.
     """
@@ -46,6 +47,7 @@ class HostRequest(NamedTuple):
     log: Log
     wanted: "PoolCriteria | None" = None
     wanted_for: "Callable[[Connection], PoolCriteria | None] | None" = None
+    worker: int = 1
     pg_dump: str | None = None
     keeps_existing: bool = False
 
