@@ -172,7 +172,7 @@ def read_template(connection: Connection, name: str, path: Sequence[str]) -> Tem
     """Read a template; return None if it is not valid, for instance after manual changes."""
     try:
         return Template.read(connection, name, path)
-    except (psycopg.errors.UndefinedTable, AssertionError, LookupError, TypeError, ValueError):
+    except (psycopg.errors.UndefinedTable, LookupError, TypeError, ValueError):
         return None
 
 
