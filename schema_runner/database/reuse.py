@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..fingerprint import Recording
     from ..postgres.database_snapshot import DatabaseSnapshot
-    from ..postgres.pool import PoolCriteria
+    from ..postgres.host_request import PoolCriteria
     from ..postgres.snapshot import Snapshot
 else:
     Base = object
@@ -52,7 +52,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         self._fingerprint = combine_parts(self._parts)
         if not self._databases.keeps:
             return None
-        from ..postgres.pool import PoolCriteria
+        from ..postgres.host_request import PoolCriteria
 
         return PoolCriteria(
             fingerprint=self._fingerprint,
