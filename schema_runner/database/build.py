@@ -17,8 +17,8 @@ from .migrator import Migrator
 from .test_database import TestDatabase
 
 if TYPE_CHECKING:
+    from ..postgres.host_request import PoolCriteria
     from ..postgres.pg_dump import DumpError, PgDump
-    from ..postgres.pool import PoolCriteria
 
 
 class Build:
@@ -51,7 +51,7 @@ class Build:
             server=server,
             name=name,
             is_projects_own=is_project_database(context.project_databases, server, name),
-            number=context.number,
+            worker=context.number,
             workers=context.workers,
             oldest_version=_version(connection.wrapper.features.minimum_database_version),
             log=self._log,

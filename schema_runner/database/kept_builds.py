@@ -12,7 +12,7 @@ from .context import RunContext
 
 if TYPE_CHECKING:
     from ..fingerprint import Recording
-    from ..postgres.pool import PoolCriteria
+    from ..postgres.host_request import PoolCriteria
 
 _DAY = 24 * 60 * 60
 # In place of dependencies, if files changed during the build: it cannot be reused.
@@ -104,7 +104,7 @@ class KeptBuilds:
         self.facts = BuildFacts(combine_parts(parts, salt=context.salt), parts, now, oldest)
         if context.sharing is None:
             return None
-        from ..postgres.pool import PoolCriteria
+        from ..postgres.host_request import PoolCriteria
 
         return PoolCriteria(
             fingerprint=self.facts.fingerprint,

@@ -39,7 +39,7 @@ class Clones:
 
     def reuse(self, worker: int) -> bool:
         """Assign a kept, unused clone to a worker; return False if there is none."""
-        first = self._request.number
+        first = self._request.worker
         workers = range(first, first + self._request.workers)
         first_choice = names.clone_database(self.source, worker)
         of_others = {names.clone_database(self.source, n) for n in workers} - {first_choice}
@@ -81,9 +81,9 @@ class Clones:
     def drop(self, name: str) -> None:
         with self._request.server.maintenance() as maintenance:
             # It may have been dropped, and another run's database may have its name.
-            if not databases.missing(maintenance, self._request.name, {name: self._run}):
-                sessions.end_test_sessions(maintenance, name, self._run)
-                databases.drop(maintenance, name)
+            marker = databases.find_marker(maintenance, self._request.name, name)
+            if marker is not None and marker.run == self._run:
+                databases.drop_of_run(maintenance, name, self._run)
 
     def give_back(self, name: str) -> bool:
         """Keep an unchanged clone; drop it, and return False, if tests committed changes."""
@@ -92,8 +92,8 @@ class Clones:
             is_kept = self._restore(name)
             if is_kept:
                 self._mark(maintenance, name, MarkerState.KEPT)
-            else:
-                databases.drop_if_marked(maintenance, name)
+            elif databases.find_marker(maintenance, self._request.name, name):
+                databases.drop(maintenance, name)
         return is_kept
 
     def _restore(self, name: str) -> bool:
@@ -132,15 +132,6 @@ class Clones:
     def _mark(self, maintenance: Connection, name: str, state: MarkerState) -> None:
         marker = Marker(self._run, state, self._request.name, template=self.source)
         databases.mark(maintenance, name, marker)
-
-
-def drop_leftover_clones(connection: Connection, request: str, run: int, *, spared: str) -> None:
-    """Drop a run's clones that were not kept, such as those of killed workers, except `spared`."""
-    for database in databases.for_request(connection, request):
-        is_ours = database.marker.run == run and database.name != spared
-        if is_ours and database.marker.state is not MarkerState.KEPT:
-            sessions.end_test_sessions(connection, database.name, run)
-            databases.drop(connection, database.name)
 
 
 class CloneSource(NamedTuple):
@@ -210,8 +201,7 @@ class CloneSource(NamedTuple):
         lock = locks.key(f"host database {self.request}")
         with self.server.maintenance() as maintenance, locks.hold(maintenance, lock):
             if self._marker(maintenance, name):
-                sessions.end_test_sessions(maintenance, name, self.run)
-                databases.drop(maintenance, name)
+                databases.drop_of_run(maintenance, name, self.run)
             elif databases.is_foreign(maintenance, name):
                 # Stock Django would drop it.
                 raise SchemaRunnerError(
@@ -230,9 +220,8 @@ class CloneSource(NamedTuple):
 
     def _marker(self, maintenance: Connection, name: str) -> Marker | None:
         """Return the marker of a database if this run created it."""
-        found = databases.for_request(maintenance, self.request)
-        markers = [database.marker for database in found if database.name == name]
-        return next((marker for marker in markers if marker.run == self.run), None)
+        marker = databases.find_marker(maintenance, self.request, name)
+        return marker if marker and marker.run == self.run else None
 
 
 # All tables with pages, including system catalogs except those that ANALYZE writes.

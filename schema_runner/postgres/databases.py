@@ -7,8 +7,8 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from . import names
-from .names import Marker, MarkerState
+from . import names, sessions
+from .names import Marker
 from .server import Connection
 
 # A comment alone proves nothing: any role that may create a database or a schema can write one.
@@ -36,11 +36,6 @@ _LISTING = sql.SQL("""
            pg_catalog.pg_get_userbyid(datdba)
     FROM pg_catalog.pg_database ORDER BY datname
 """).format(is_ours=is_ours("datdba"))
-
-_COMMENT = """
-    SELECT pg_catalog.shobj_description(oid, 'pg_database')
-    FROM pg_catalog.pg_database WHERE datname = %s
-"""
 
 
 class MarkedDatabase(NamedTuple):
@@ -90,18 +85,17 @@ def list_all(maintenance: Connection) -> list[Database]:
 
 def is_foreign(maintenance: Connection, name: str) -> bool:
     """Whether a database of this name exists that no run is proved to have created."""
-    return exists(maintenance, name) and not for_request(maintenance, name, only=name)
+    return exists(maintenance, name) and find_marker(maintenance, name, name) is None
 
 
-def for_request(
-    maintenance: Connection, request: str, *, only: str | None = None
-) -> list[MarkedDatabase]:
-    """List the databases that runs, dead or alive, created for requests of this name.
+def for_request(maintenance: Connection, request: str) -> list[MarkedDatabase]:
+    """List the databases that runs, dead or alive, created for requests of this name."""
+    return proven(list_all(maintenance), request)
 
-    `only`: the name of the one database to look for.
-    """
-    found = proven(list_all(maintenance), request)
-    return [database for database in found if only in {None, database.name}]
+
+def find_marker(maintenance: Connection, request: str, name: str) -> Marker | None:
+    """Return the marker of a database that a run created for a request, or None."""
+    return dict(for_request(maintenance, request)).get(name)
 
 
 def proven(listing: Iterable[Database], request: str) -> list[MarkedDatabase]:
@@ -132,8 +126,8 @@ def _marked(listing: Iterable[Database], request: str) -> list[tuple[Database, M
 
 def missing(maintenance: Connection, request: str, needed: Mapping[str, int]) -> list[str]:
     """Describe the missing databases; `needed` maps names to the runs in their markers."""
-    found = {item.name: item.marker.run for item in for_request(maintenance, request)}
-    return [f"database {name}" for name, run in needed.items() if found.get(name) != run]
+    found = {(name, marker.run) for name, marker in for_request(maintenance, request)}
+    return [f"database {name}" for name, run in needed.items() if (name, run) not in found]
 
 
 def mark(maintenance: Connection, name: str, marker: Marker) -> None:
@@ -172,19 +166,7 @@ def drop(maintenance: Connection, name: str) -> None:
     maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
 
-def drop_if_marked(maintenance: Connection, name: str) -> None:
-    """Drop a database if its marker still names it: another one may have its name now."""
-    row = maintenance.execute(_COMMENT, [name]).fetchone()
-    marker = Marker.parse(row[0]) if row else None
-    if marker is not None and marker.name == name:
-        drop(maintenance, name)
-
-
-def is_of_run(maintenance: Connection, name: str, request: str, run: int) -> bool:
-    """Whether this run created this database for `request`, and does not keep it."""
-    return any(
-        database.name == name
-        and database.marker.run == run
-        and database.marker.state is not MarkerState.KEPT
-        for database in for_request(maintenance, request)
-    )
+def drop_of_run(maintenance: Connection, name: str, run: int) -> None:
+    """Drop a database, after ending the sessions that tests of `run` left open in it."""
+    sessions.end_test_sessions(maintenance, name, run)
+    drop(maintenance, name)

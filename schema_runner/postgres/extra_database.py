@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from . import databases, locks, names, schemas, sessions, structure
+from . import databases, locks, names, schemas, structure
 from .host import PUBLIC
 from .host_request import Log
 from .lease import Lease
@@ -26,7 +26,7 @@ def create(source: SchemaSource, worker: int, create: Callable[[], object]) -> L
         source.server.maintenance() as maintenance,
         locks.hold(maintenance, locks.key(f"host database {source.request}")),
     ):
-        _drop(maintenance, name, source.run)
+        databases.drop_of_run(maintenance, name, source.run)
         with databases.dropped_on_error(maintenance, name):
             create()
             marker = Marker(source.run, MarkerState.BUILDING, source.request)
@@ -86,7 +86,8 @@ def _comparable(inventory: frozenset[str]) -> frozenset[str]:
 def drop(source: SchemaSource, worker: int) -> None:
     """Drop the database of a worker."""
     with source.server.maintenance() as maintenance:
-        _drop(maintenance, names.own_database(source.host, source.run, worker), source.run)
+        name = names.own_database(source.host, source.run, worker)
+        databases.drop_of_run(maintenance, name, source.run)
 
 
 def drop_all(source: SchemaSource, log: Log) -> None:
@@ -96,11 +97,6 @@ def drop_all(source: SchemaSource, log: Log) -> None:
         # The name contains the run, which is sufficient proof: a marker may be missing.
         for name in [name for (name,) in rows if names.is_own_database(name, source.run)]:
             try:
-                _drop(maintenance, name, source.run)
+                databases.drop_of_run(maintenance, name, source.run)
             except psycopg.Error as error:
                 log(f"Database {name!r} is left for the next run to remove: {error}")
-
-
-def _drop(maintenance: Connection, name: str, run: int) -> None:
-    sessions.end_test_sessions(maintenance, name, run)
-    databases.drop(maintenance, name)

@@ -43,7 +43,7 @@ class Host:
         self.source_schema: str | None = None
         # The template of this run, or of the pool that it uses.
         self.template: str | None = None
-        # The schema of this process, if leased from that pool.
+        # The schema of the request's worker, if leased from that pool.
         self.leased: str | None = None
         # When that pool was created, in seconds since the Unix epoch.
         self.pool_created_at = 0
@@ -189,7 +189,7 @@ class Host:
         assert self.template is not None
         if not Template.read(self.connection, self.template, self.path).is_verified:
             source = self.schema_source("")._replace(is_pooled=False)
-            source.drop(source.lease_or_copy(self._request.number))
+            source.drop(source.lease_or_copy(self._request.worker))
 
     @property
     def _marker_of_template(self) -> Marker:
@@ -202,7 +202,7 @@ class Host:
         self.lease.acquire_shared(schemas.pool_lock_key(template.name))
 
     def use_pool(self, template: "Template") -> None:
-        """Use the pool of this template, and lease the schema of this process from it."""
+        """Use the pool of this template, and lease the schema of the request's worker from it."""
         from .pool import lease_schema
 
         self.use_template(template)
@@ -211,8 +211,8 @@ class Host:
                 self.shims_path = (schema.name, "pg_catalog")
             if schema.name == template.name:
                 self.pool_created_at = schema.marker.made
-        number = self._request.number
-        self.leased = lease_schema(self.connection, template.name, number, self.lease.run)
+        worker, run = self._request.worker, self.lease.run
+        self.leased = lease_schema(self.connection, template.name, worker, run)
 
     def _keep_shims(self) -> None:
         if self._shims and self.template and self._request.wanted:
@@ -290,7 +290,7 @@ class Host:
         """End the remaining sessions of a worker, and drop all of its schemas."""
         if not self.recovery.can_clean_up():
             return
-        if worker == self._request.number:
+        if worker == self._request.worker:
             self.source_schema = self.leased = None
         connection, run = self.connection, self.lease.run
         sessions.end_test_sessions(connection, self.name, run, worker)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 from psycopg import sql
 
@@ -12,14 +11,11 @@ from . import databases, locks, move, names, removal, sessions
 from .capacity import refuse_old_server
 from .databases import MarkedDatabase
 from .host import PUBLIC
-from .host_request import HostRequest
+from .host_request import HostRequest, PoolCriteria
 from .lease import Lease
 from .names import Marker, MarkerState
 from .server import Connection
 from .test_host import HostDatabase
-
-if TYPE_CHECKING:
-    from .pool import PoolCriteria
 
 
 class Reservation:
@@ -122,7 +118,7 @@ class Reservation:
             if is_shared or database.is_own_database:
                 self._remove(database)
 
-    def _report_nearest_pool(self, wanted: "PoolCriteria") -> None:
+    def _report_nearest_pool(self, wanted: PoolCriteria) -> None:
         """Report the pool that is most like the wanted one."""
         from . import pool
 
@@ -138,7 +134,7 @@ class Reservation:
         with suppress(SchemaRunnerError), self._request.server.connect(name) as connection:
             pool.report_nearest(connection, wanted)
 
-    def _use_pool(self, database: MarkedDatabase, wanted: "PoolCriteria") -> "HostDatabase | None":
+    def _use_pool(self, database: MarkedDatabase, wanted: PoolCriteria) -> "HostDatabase | None":
         from . import pool
 
         request = self._request
@@ -156,9 +152,7 @@ class Reservation:
             opened.pop_all()
         return host
 
-    def _use_clones(
-        self, database: MarkedDatabase, wanted: "PoolCriteria"
-    ) -> "HostDatabase | None":
+    def _use_clones(self, database: MarkedDatabase, wanted: PoolCriteria) -> "HostDatabase | None":
         marker, request = database.marker, self._request
         if not wanted.accepts(marker) or not wanted.is_unchanged(marker.extra or {}):
             return None

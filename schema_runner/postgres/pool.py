@@ -4,16 +4,14 @@ A pool consists of a template marked as shared or kept, and of schemas with the 
 that template.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, NamedTuple
 
 import psycopg
 
 from ..errors import LockTimeoutError, SchemaRunnerError
 from . import lock_waits, locks, names, schemas, structure
-from .host_request import Sharing
+from .host_request import PoolCriteria
 from .names import Marker, MarkerState
 from .reset.changes import current_transaction
 from .rows import restore_sequences
@@ -42,67 +40,6 @@ _IS_OLDEST = """
     SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())
            = pg_catalog.pg_current_xact_id()
 """
-
-
-class PoolCriteria(NamedTuple):
-    """Which pools a run can use, and which ones it shares or keeps. Times are in Unix seconds."""
-
-    fingerprint: str
-    # Whether the dependencies recorded in a template's `extra` metadata are unchanged.
-    is_unchanged: Callable[[Mapping[str, Any]], bool]
-    now: int
-    # No pool made before this time is used.
-    oldest: int
-    # How many other pools to keep.
-    max_others: int
-    # If no pool can be used: called with the fingerprint, the time of creation and the `extra`
-    # metadata of the one most like it.
-    report_nearest: Callable[[str, int, Mapping[str, Any]], None]
-    sharing: Sharing = Sharing(stays=True)
-
-    @property
-    def state(self) -> MarkerState:
-        """The state of the pools that the run uses and builds."""
-        return MarkerState.KEPT if self.sharing.stays else MarkerState.SHARED
-
-    @property
-    def lock(self) -> int:
-        """The key of the lock that runs share until they hold a lease on the pool they use."""
-        return locks.key(f"users of fingerprint {self.fingerprint}")
-
-    def accepts(self, marker: Marker) -> bool:
-        """Whether a pool with this marker can be used, unless its dependencies have changed."""
-        return (
-            marker.fingerprint == self.fingerprint
-            and marker.state is self.state
-            and marker.made >= self.oldest
-            and marker.built >= self.sharing.not_before
-        )
-
-    def nearest(self, pools: Mapping[str, Marker]) -> str | None:
-        """Return the name of a pool with this fingerprint, or of the most recently used one."""
-
-        def rank(name: str) -> tuple[bool, int]:
-            return pools[name].fingerprint == self.fingerprint, pools[name].used
-
-        return max(pools, key=rank, default=None)
-
-    def new_marker(self, run: int, request: str | None = None) -> Marker:
-        """Return the marker of a new pool, for its template or its database."""
-        return Marker(
-            run,
-            self.state,
-            request=request,
-            fingerprint=self.fingerprint,
-            made=self.now,
-            used=self.now,
-            built=time.time_ns() // 1_000_000,
-        )
-
-    def select_kept(self, others: Mapping[str, Marker]) -> list[str]:
-        """Return which of the other pools to keep: the most recently used, within the limits."""
-        recent = [name for name, marker in others.items() if marker.made >= self.oldest]
-        return sorted(recent, key=lambda name: others[name].used, reverse=True)[: self.max_others]
 
 
 @contextmanager
@@ -172,7 +109,7 @@ def read_template(connection: Connection, name: str, path: Sequence[str]) -> Tem
     """Read a template; return None if it is not valid, for instance after manual changes."""
     try:
         return Template.read(connection, name, path)
-    except (psycopg.errors.UndefinedTable, AssertionError, LookupError, TypeError, ValueError):
+    except (psycopg.errors.UndefinedTable, LookupError, TypeError, ValueError):
         return None
 
 

@@ -20,7 +20,7 @@ from . import (
 )
 from .capacity import refuse_old_server
 from .host import Host
-from .host_request import HostRequest
+from .host_request import HostRequest, PoolCriteria
 from .lease import Lease
 from .names import Marker, MarkerState
 from .reset import vacuum
@@ -97,7 +97,7 @@ class ProjectDatabase(Host):
                 self.template, self.leased, self.reference = None, None, None
         self.sweep(spared)
 
-    def _find_pool(self, wanted: "pool.PoolCriteria", build_lock: ExitStack) -> "Template | None":
+    def _find_pool(self, wanted: PoolCriteria, build_lock: ExitStack) -> "Template | None":
         if not wanted.sharing.stays:
             # For as long as the lease, so that the last one to leave waits for this run.
             self.lease.acquire_shared(wanted.lock)

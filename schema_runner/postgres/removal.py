@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 
 import psycopg
 from psycopg import errors, sql
@@ -103,7 +104,8 @@ def _has_only_our_objects(
     name, found = database.name, objects_outside_runs(connection)
     if found and request.is_projects_own and name == request.name:
         raise projects_database_error(request, found)
-    if foreign := foreign_objects(database.marker, found):
+    known = database.marker.beside
+    if foreign := [] if known is None else sorted({*found} - {*known}):
         log_left_alone(request, name, f"it contains {listing(foreign)}, which no run created")
     return not foreign
 
@@ -116,15 +118,14 @@ def rename_kept_database(request: HostRequest) -> None:
     old = request.name
     with request.server.maintenance() as maintenance, request.hold_name(maintenance):
         found = databases.for_request(maintenance, old)
-        kept = next((database for database in found if database.name == old), None)
-        if kept is None or kept.marker.state is not MarkerState.KEPT:
+        marker = dict(found).get(old)
+        if marker is None or marker.state is not MarkerState.KEPT:
             return
-        if is_in_use(maintenance, request, kept):
+        if is_in_use(maintenance, request, MarkedDatabase(old, marker)):
             raise _in_use_error(old)
         for database in found:
             if database.marker.template == old and database.name != old:
                 remove(maintenance, request, database)
-        marker = kept.marker
         new = databases.alternative_pool_name(
             maintenance, old, str(marker.fingerprint), marker.run
         )
@@ -202,11 +203,6 @@ def objects_outside_runs(connection: Connection) -> list[str]:
     return found + [f"schema {name}" for name in schemas.list_others(connection)]
 
 
-def foreign_objects(marker: Marker, found: Iterable[str]) -> list[str]:
-    """Return the objects in `found` that the marker does not list as created by a run."""
-    return [] if marker.beside is None else sorted({*found} - {*marker.beside})
-
-
 def with_new_objects(marker: Marker, before: Iterable[str], after: Iterable[str]) -> Marker:
     """Add the objects that tests created, those in `after` and not in `before`, to the marker."""
     if marker.beside is None:
@@ -218,29 +214,17 @@ def drop_unmarked_copies(
     maintenance: Connection, server: Server, candidates: Iterable[Database], source: str
 ) -> list[str]:
     """Drop the candidates without a comment that equal `source`; return their names."""
-    return [
-        database.name
-        for database in candidates
-        if database.comment is None
-        and database.is_ours
-        and not any(locks.is_held(maintenance, run) for run in names.runs_in(database.name))
-        and _is_copy(server, database.name, source)
-        and _drop_unmarked(maintenance, database.name)
-    ]
-
-
-def _is_copy(server: Server, name: str, source: str) -> bool:
-    """Whether a database is unchanged since it was created from `source`."""
-    try:
-        with server.connect(name) as copy, server.connect(source) as original:
-            return clones.row_versions(copy) == clones.row_versions(original)
-    except (psycopg.Error, SchemaRunnerError):
-        return False
-
-
-def _drop_unmarked(maintenance: Connection, name: str) -> bool:
-    try:
-        databases.drop(maintenance, name)
-    except psycopg.Error:
-        return False  # Another session is connected to it.
-    return True
+    dropped = []
+    for database in candidates:
+        name = database.name
+        is_used = any(locks.is_held(maintenance, run) for run in names.runs_in(name))
+        if database.comment is not None or not database.is_ours or is_used:
+            continue
+        # Another session may be connected to it, for example.
+        with suppress(psycopg.Error, SchemaRunnerError):
+            with server.connect(name) as copy, server.connect(source) as original:
+                is_unchanged = clones.row_versions(copy) == clones.row_versions(original)
+            if is_unchanged:
+                databases.drop(maintenance, name)
+                dropped.append(name)
+    return dropped

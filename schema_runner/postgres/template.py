@@ -101,7 +101,8 @@ class Template(NamedTuple):
         table = sql.Identifier(name, _TABLE)
         query = sql.SQL("SELECT is_proved, facts FROM {}").format(table)
         row = connection.execute(query).fetchone()
-        assert row is not None
+        if row is None:
+            raise LookupError(f"template {name} has no contents")
         return cls(name, TemplateContents.load(row[1]), tuple(path), is_verified=row[0])
 
     def read_contents(self, connection: Connection) -> TemplateContents:

@@ -1,7 +1,7 @@
 """Host databases that runs create, keep, clone and drop."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from . import (
     schemas,
     sessions,
 )
-from .clones import Clones, CloneSource, drop_leftover_clones
+from .clones import Clones, CloneSource
 from .databases import MarkedDatabase
 from .host import PUBLIC, Host
 from .host_request import HostRequest
@@ -126,8 +126,7 @@ class HostDatabase(Host):
     def restore_database(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
         """Restore a snapshot into this empty database.
 
-        If that fails, drop the database, call `create` to create it again, and raise
-        SnapshotError.
+        Raises SnapshotError, after replacing the database by one that `create` creates.
         """
         from .snapshot import SnapshotError
 
@@ -144,22 +143,23 @@ class HostDatabase(Host):
     def _replace(self, create: Callable[[], object]) -> None:
         """Drop this database, and call `create` to create it again."""
         run = self.lease.run
-        before, self.lease = self.lease, Lease.outside_host(self.server, run)
-        before.close()
+        self._replace_lease(Lease.outside_host(self.server, run))
         with self.server.maintenance() as maintenance, self._request.hold_name(maintenance):
-            sessions.end_test_sessions(maintenance, self.name, run)
-            databases.drop(maintenance, self.name)
+            databases.drop_of_run(maintenance, self.name, run)
             with databases.dropped_on_error(maintenance, self.name):
                 create()
                 databases.mark(maintenance, self.name, self._marker)
-            outside, self.lease = self.lease, Lease(self.connect(), run)
-            outside.close()
+            self._replace_lease(Lease(self.connect(), run))
+
+    def _replace_lease(self, lease: Lease) -> None:
+        before, self.lease = self.lease, lease
+        before.close()
 
     def prepare_clones(self, extra: Mapping[str, Any]) -> None:
         """Move the lease out of this database, so that it can be cloned; mark it."""
-        before, self.lease = self.lease, Lease.outside_host(self.server, self.lease.run)
-        self.lease.acquire_shared(Clones.lock_key(self.name))
-        before.close()
+        lease = Lease.outside_host(self.server, self.lease.run)
+        lease.acquire_shared(Clones.lock_key(self.name))
+        self._replace_lease(lease)
         self._is_cloned = True
         self._marker = self._marker._replace(state=MarkerState.READY)
         if self._request.wanted:
@@ -227,7 +227,7 @@ class HostDatabase(Host):
 
     def _drop(self) -> None:
         with self.server.maintenance() as maintenance, self._request.hold_name(maintenance):
-            self._drop_clone_source(maintenance)
+            self._drop_leftover_clones(maintenance)
             with self._exclude_other_runs(maintenance) as is_last:
                 if not is_last and self.lease.is_in_host:
                     sessions.end_test_sessions(self.connection, self.name, self.lease.run)
@@ -235,26 +235,27 @@ class HostDatabase(Host):
                 elif is_last and not self._has_users_objects():
                     prepared_transactions.roll_back_all(self.connection)
                     self.lease.close()
-                    sessions.end_test_sessions(maintenance, self.name, self.lease.run)
-                    databases.drop_if_marked(maintenance, self.name)
+                    # Another database may have its name now.
+                    if databases.find_marker(maintenance, self._request.name, self.name):
+                        databases.drop_of_run(maintenance, self.name, self.lease.run)
 
     @contextmanager
     def _exclude_other_runs(self, maintenance: Connection) -> Iterator[bool]:
         """Lock this database; yield False if other runs use it, or wait until they can."""
         wanted = self._request.wanted
         lock = locks.HOST_IN_USE if self.lease.is_in_host else Clones.lock_key(self.name)
-        with ExitStack() as held:
-            is_last = held.enter_context(self.lease.exclude_other_runs(lock))
-            if wanted is not None and is_last:
-                is_last = held.enter_context(locks.try_hold(maintenance, wanted.lock))
-            yield is_last
+        waiting = locks.try_hold(maintenance, wanted.lock) if wanted else nullcontext(True)
+        with self.lease.exclude_other_runs(lock) as is_alone, waiting as is_unneeded:
+            yield is_alone and is_unneeded
 
-    def _drop_clone_source(self, maintenance: Connection) -> None:
-        """Drop the clone source, if a worker of this run created it."""
-        source, request, run = names.clone_database(self.name, 0), self._request, self.lease.run
-        if request.workers > 1 and databases.is_of_run(maintenance, source, request.name, run):
-            sessions.end_test_sessions(maintenance, source, run)
-            databases.drop(maintenance, source)
+    def _drop_leftover_clones(self, connection: Connection) -> None:
+        """Drop this run's clones that were not kept, such as those of killed workers."""
+        if self._request.workers == 1:
+            return
+        for name, marker in databases.for_request(connection, self._request.name):
+            is_ours = marker.run == self.lease.run and name != self.name
+            if is_ours and marker.state is not MarkerState.KEPT:
+                databases.drop_of_run(connection, name, marker.run)
 
     def _keep_clone_source(self) -> bool:
         """Keep the clone source instead of this database; return False if there is none."""
@@ -271,8 +272,7 @@ class HostDatabase(Host):
 
     def _keep(self) -> None:
         connection, run, wanted = self.connection, self.lease.run, self._request.wanted
-        if self._request.workers > 1:
-            drop_leftover_clones(connection, self._request.name, run, spared=self.name)
+        self._drop_leftover_clones(connection)
         # The lease keeps other runs from dropping the database.
         sessions.end_test_sessions(connection, self.name, run)
         if wanted is not None and self._is_cloned:

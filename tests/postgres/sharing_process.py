@@ -9,10 +9,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from schema_runner.postgres.host import Host
-from schema_runner.postgres.host_request import HostRequest, Sharing
+from schema_runner.postgres.host_request import HostRequest, PoolCriteria, Sharing
 from schema_runner.postgres.host_reservation import Reservation
 from schema_runner.postgres.pg_dump import PgDump
-from schema_runner.postgres.pool import PoolCriteria
 from schema_runner.postgres.project_host import ProjectDatabase
 from schema_runner.postgres.server import Server
 

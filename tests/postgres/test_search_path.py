@@ -10,10 +10,9 @@ from schema_runner.fingerprint import fingerprint
 from schema_runner.flush.post_migrate import reuse_keys
 from schema_runner.postgres import capacity, locks, sessions
 from schema_runner.postgres.host import Host
-from schema_runner.postgres.host_request import HostRequest
+from schema_runner.postgres.host_request import HostRequest, PoolCriteria
 from schema_runner.postgres.host_reservation import Reservation
 from schema_runner.postgres.pg_dump import PgDump
-from schema_runner.postgres.pool import PoolCriteria
 from schema_runner.postgres.project_host import ProjectDatabase
 from schema_runner.postgres.removal import clear_schemas
 from schema_runner.postgres.reset.changes import (

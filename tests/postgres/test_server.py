@@ -67,6 +67,13 @@ def test_timeouts_of_a_role_do_not_apply(server: Server, role: str) -> None:
         assert connection.execute(query, [list(LIMITS)]).fetchall() == [("0",)] * 3
 
 
+def test_the_server_checks_that_the_client_is_reachable(connection: Connection) -> None:
+    """Otherwise, a lost network would leave a dead run's locks in place for hours."""
+    # The value is 0 on a Unix socket.
+    query = "SELECT count(*) FROM pg_settings WHERE source = 'session' AND name ~ 'tcp_keepalive'"
+    assert connection.execute(query).fetchone() == (3,)
+
+
 def test_a_role_is_assumed(server: Server, role: str) -> None:
     """Objects belong to that role, as with OPTIONS["assume_role"]."""
     with server._replace(role=role).connect("postgres") as connection:
