@@ -5,7 +5,7 @@ import pickle
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -18,7 +18,7 @@ from ..database.worker_database import WorkerCreation
 from ..scheduling.queue import Part
 from .pipes import Receiver, Sender
 from .process import run_worker
-from .protocol import Pipes, RunPart, WorkerConfig
+from .protocol import LogLine, Pipes, RunPart, WorkerConfig
 from .sigterm import block_signals
 from .timeouts import GRACE
 
@@ -52,8 +52,6 @@ class WorkerHandle:
     has_started_part: bool = False
     running: int | None = None
     finished: set[int] = field(default_factory=set)
-    # Seconds spent in the tests of the current part.
-    test_time: float = 0.0
     stage: int = 0
     is_ready: bool = False
     creates_database: bool = False
@@ -77,21 +75,10 @@ class WorkerHandle:
     def pipe_ends(self) -> list[Connection]:
         return [self.commands, self.reports, self.wakeup]
 
-    def part(self, key: int) -> Part:
-        return next(part for part in self.parts if part.key == key)
-
-    def start_part(self) -> None:
-        """Record that the worker has started its first part."""
-        self._reset_part(has_started=True)
-
-    def finish_part(self) -> None:
-        """Record that the worker has finished its first part."""
-        self.parts.popleft()
-        self._reset_part(has_started=False)
-
-    def _reset_part(self, *, has_started: bool) -> None:
+    def reset_part(self, *, has_started: bool) -> None:
+        """Record that the worker has started its first part, or not yet."""
         self.has_started_part = has_started
-        self.running, self.finished, self.test_time = None, set(), 0.0
+        self.running, self.finished = None, set()
 
     @property
     def is_past_deadline(self) -> bool:
@@ -185,13 +172,13 @@ class WorkerPool:
 
     `config`: the configuration of worker 1; other workers differ only in their number.
     `tests`: the test cases of each subsuite.
-    `logged_fallbacks`: the aliases whose fallback to databases has been logged.
     """
 
     def __init__(self, config: WorkerConfig, tests: Sequence[Sequence[Any]]) -> None:
         self._config = config
         self._tests = tests
-        self.logged_fallbacks: set[str] = set()
+        # The aliases whose fallback to databases has been logged.
+        self._fallbacks: set[str] = set()
         self._is_forked = config.main is not None or multiprocessing.get_start_method() == "fork"
         if not self._is_forked:
             from multiprocessing import resource_tracker
@@ -208,6 +195,13 @@ class WorkerPool:
     def keeps_schemas(self) -> bool:
         """Whether schemas are kept for later runs."""
         return self._config.keepdb
+
+    def log(self, line: LogLine, log: Callable[[str], None]) -> None:
+        """Log a line; all workers fall back for the same reason, and replacements do too."""
+        if line.fallback not in self._fallbacks:
+            log(line.text)
+        if line.fallback:
+            self._fallbacks.add(line.fallback)
 
     def start(self, number: int, *, is_replacement: bool) -> WorkerHandle:
         """Start a worker process."""
