@@ -38,14 +38,11 @@ class WorkerHandle:
 
     number: int
     process: Any
-    commands: Connection
-    reports: Connection
-    wakeup: Connection
+    commands: Sender
+    reports: Receiver
+    wakeup: Receiver
     is_replacement: bool
     started: float
-    sender: Sender = field(init=False)
-    receiver: Receiver = field(init=False)
-    wakeup_receiver: Receiver = field(init=False)
     parts: deque[Part] = field(default_factory=deque)
     # The current part: whether its set-up has started, and the positions of the running test and
     # of the finished ones.
@@ -65,15 +62,6 @@ class WorkerHandle:
     # What the worker reported before it exited: its error, or the stacks of its threads.
     error: str = ""
     thread_dump: str = ""
-
-    def __post_init__(self) -> None:
-        self.sender = Sender(self.commands, blocking=False)
-        self.receiver = Receiver(self.reports)
-        self.wakeup_receiver = Receiver(self.wakeup)
-
-    @property
-    def pipe_ends(self) -> list[Connection]:
-        return [self.commands, self.reports, self.wakeup]
 
     def reset_part(self, *, has_started: bool) -> None:
         """Record that the worker has started its first part, or not yet."""
@@ -104,20 +92,20 @@ class WorkerHandle:
     @property
     def waitables(self) -> list[Any]:
         """The objects for `multiprocessing.connection.wait`."""
-        waitables = [] if self.wakeup_receiver.is_at_eof else [self.wakeup]
+        waitables = [] if self.wakeup.is_at_eof else [self.wakeup.connection]
         return [*waitables, self.process.sentinel]
 
     @property
     def is_disconnected(self) -> bool:
         """Whether the worker has closed a pipe, so that no more messages can arrive."""
-        return self.wakeup_receiver.is_at_eof or self.receiver.is_at_eof
+        return self.wakeup.is_at_eof or self.reports.is_at_eof
 
     def receive(self) -> list[Any]:
         """Return the messages that have arrived."""
-        text = self.wakeup_receiver.read_bytes().decode(errors="replace")
+        text = self.wakeup.read_bytes().decode(errors="replace")
         # Wake-ups, single dots, come before the stacks.
         self.thread_dump += text if self.thread_dump else text.lstrip(".")
-        return [message for messages in self.receiver.receive() for message in messages]
+        return [message for messages in self.reports.receive() for message in messages]
 
     @property
     def not_started(self) -> list[int]:
@@ -146,12 +134,12 @@ class WorkerHandle:
     def send(self, message: object) -> None:
         with suppress(OSError):
             # If the process has died, the sentinel will report it.
-            self.sender.send(message)
+            self.commands.send(message)
 
     def flush(self) -> None:
         """Send what did not fit into the pipe before."""
         with suppress(OSError):
-            self.sender.flush()
+            self.commands.flush()
 
     def kill(self) -> None:
         self.is_killed = True
@@ -162,8 +150,8 @@ class WorkerHandle:
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
-        for pipe_end in self.pipe_ends:
-            pipe_end.close()
+        for pipe in (self.commands, self.reports, self.wakeup):
+            pipe.connection.close()
         self.process.close()
 
 
@@ -211,9 +199,8 @@ class WorkerPool:
         commands, command_end = multiprocessing.Pipe(duplex=False)
         report_end, reports = multiprocessing.Pipe(duplex=False)
         wakeup_end, wakeup = multiprocessing.Pipe(duplex=False)
-        ends = command_end, report_end, wakeup_end
         # A pipe reaches EOF only when no other worker has inherited it.
-        for end in ends:
+        for end in (command_end, report_end, wakeup_end):
             forks.close_in_child(end, Connection.close)
         context: Any = multiprocessing.get_context("fork" if self._is_forked else None)
         process = context.Process(
@@ -228,7 +215,15 @@ class WorkerPool:
             process.start()
         for end in (commands, reports, wakeup):
             end.close()
-        return WorkerHandle(number, process, *ends, is_replacement, started)
+        return WorkerHandle(
+            number,
+            process,
+            Sender(command_end, blocking=False),
+            Receiver(report_end),
+            Receiver(wakeup_end),
+            is_replacement,
+            started,
+        )
 
     def command_for(self, part: Part) -> RunPart:
         """Return the command that runs a part; raise if its tests cannot be pickled."""

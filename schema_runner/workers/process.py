@@ -191,13 +191,11 @@ class _WorkerProcess:
             self._report_error(f"part {command.part.subsuite}", error)
         else:
             test_class = type(tests[0])
-            fixture = f"setUpClass ({strclass(test_class)})"
-            if prepare_class(
-                test_class,
-                self._config.settings.own_database,
-                lambda error: self._report_error(fixture, error),
-            ):
+            problem = prepare_class(test_class, self._config.settings.own_database)
+            if problem is None:
                 self._reporter.run_tests(tests)
+            else:
+                self._report_error(f"setUpClass ({strclass(test_class)})", problem)
         self._reporter.finish_part(is_last=len(self._commands.peek()) <= 1)
 
     def _report_error(self, name: str, error: Exception) -> None:

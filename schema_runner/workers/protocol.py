@@ -92,14 +92,12 @@ class TimeoutSet(NamedTuple):
 class TestFinished(NamedTuple):
     """A test has ended, including its fixtures and flush.
 
-    `events`: the calls of the result's methods; `is_encoded` if `exceptions.decode` must decode
-    them.
+    `events`: the calls of the result's methods, for `exceptions.decode`.
     `duration`: seconds.
     """
 
     position: int
     events: list[tuple[Any, ...]]
-    is_encoded: bool
     outcome: str
     duration: float
 

@@ -88,12 +88,10 @@ class Report:
     ) -> None:
         self._tests = tests
         self._result = targets.result
-        self._handle_event = targets.handle_event
-        self._observers = targets.observers
+        self._targets = targets
         self._attempt = attempt
         self._keep = keep
-        self.log = targets.log
-        self.announce = targets.announce
+        self.log, self.announce = targets.log, targets.announce
         # Pairs of subsuite and position.
         self.finished_tests: set[tuple[int, int]] = set()
 
@@ -113,12 +111,10 @@ class Report:
 
     def test_finished(self, worker: int, part: Part, message: TestFinished) -> None:
         test = self._tests[part.subsuite][message.position]
-        events = message.events
-        if message.is_encoded:
-            events = [decode(event, test) for event in events]
+        events = [decode(event, test) for event in message.events]
 
         def add_to(result: Any) -> None:
-            _replay(result, test, events, message.duration, self._handle_event)
+            _replay(result, test, events, message.duration, self._targets.handle_event)
 
         self._end_test(worker, part, message, Outcome(message.outcome), add_to)
 
@@ -150,7 +146,7 @@ class Report:
             result.stopTest(test)
 
         outcome = Outcome.TIMED_OUT if timed_out else Outcome.CRASHED
-        ended = TestFinished(position, [], False, outcome, 0.0)
+        ended = TestFinished(position, [], outcome, 0.0)
         self._end_test(worker, part, ended, outcome, add_to)
 
     def fixture_died(
@@ -214,7 +210,7 @@ class Report:
         self._observe(Finished(test_id, worker, self._attempt, outcome, message.duration))
 
     def _observe(self, event: Event) -> None:
-        for observer in self._observers:
+        for observer in self._targets.observers:
             observer(event)
 
 

@@ -6,7 +6,7 @@ import time
 import unittest
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from unittest.result import STDERR_LINE, STDOUT_LINE
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
@@ -33,21 +33,9 @@ from .timeouts import Timeout
 if TYPE_CHECKING:
     from .output import SqlLog
 
-# The least seconds between two checks for a Stop message, which tests make when they end.
-_STOP_CHECK_INTERVAL = 0.01
-# The calls of a result for a test that passed without any output.
-_PASSING_CALLS = {"startTest", "addDuration", "addSuccess", "stopTest"}
 # Waking up the main process for each test could cost more than the test. It reads reports
 # periodically, and the worker wakes it up when more than this many bytes are waiting.
 _MAX_UNREAD_BYTES = 1 << 15
-
-
-class Debugger(Protocol):
-    """The part of `WorkerDebugger` that a reporter uses."""
-
-    def close(self) -> None: ...
-
-    def replace_quit(self, err: ExcInfo) -> ExcInfo: ...
 
 
 class Reporter(TestSink):
@@ -73,7 +61,8 @@ class Reporter(TestSink):
         self._wakeup = wakeup
         self._config = config
         self.is_stopped = is_stopped
-        self.debugger: Debugger | None = None
+        # The WorkerDebugger, which sets this.
+        self.debugger: Any = None
         # Set if the result shows the SQL of tests.
         self.sql: SqlLog | None = None
         # A debugger may stop in another thread.
@@ -83,7 +72,6 @@ class Reporter(TestSink):
         # Messages that are sent with the next one: nothing can fail in between.
         self._pending: list[object] = []
         self._unread_bytes = 0
-        self._last_stop_check = 0.0
         # The positions of the tests in the part, and of the current one.
         self._positions: Sequence[int] = ()
         self._index = -1
@@ -152,12 +140,8 @@ class Reporter(TestSink):
 
     def test_finished(self, result: Any, outcome: Outcome, duration: float) -> None:
         events, result.events = result.events, []
-        is_encoded = not all(event[0] in _PASSING_CALLS for event in events)
-        if is_encoded:
-            events = [encode(event, self.test) for event in events]
-        self._pending.append(
-            TestFinished(self._position, events, is_encoded, str(outcome), duration)
-        )
+        events = [encode(event, self.test) for event in events]
+        self._pending.append(TestFinished(self._position, events, str(outcome), duration))
         if self._index == len(self._positions) - 1:
             # The class is torn down next.
             if self._state_before is not None:
@@ -200,11 +184,8 @@ class Reporter(TestSink):
         self.send(FixtureResult(method, name, encode(arguments), sql))
 
     def check_run(self, result: Any) -> None:
-        now = time.monotonic()
-        if now - self._last_stop_check > _STOP_CHECK_INTERVAL:
-            self._last_stop_check = now
-            if self.is_stopped():
-                result.stop()
+        if self.is_stopped():
+            result.stop()
 
     # Timeouts and debuggers.
 

@@ -2,8 +2,8 @@
 
 import time
 import unittest
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any
 from unittest.suite import _ErrorHolder, _isnotsuite  # type: ignore[attr-defined]
 
 from .. import decorators
@@ -43,7 +43,7 @@ class TestSink:
         self.calls: list[tuple[str, object]] = []
         # The current class, with its start and the seconds spent in its tests.
         self._class: str | None = None
-        self._class_start = time.time(), _resource_usage()
+        self._class_start, self._usage_before = 0.0, _usage()
         self._test_time = 0.0
 
     # For subclasses to implement.
@@ -93,7 +93,7 @@ class TestSink:
         """Start a class, before its database is prepared, which has no timeout."""
         self.set_timeout(None)
         self._class, self._test_time = name, 0.0
-        self._class_start = time.time(), _resource_usage()
+        self._class_start, self._usage_before = time.time(), _usage()
 
     def finish_class(self, *, keeps_state: bool | None = None) -> None:
         """Finish the current class, if any."""
@@ -101,19 +101,20 @@ class TestSink:
         if self._class is None:
             return
         changed_outside = changes_outside()
-        started, before = self._class_start
-        usage = _resource_usage().since(before)
+        duration, processor_time, resets, reset_time = (
+            now - before for now, before in zip(_usage(), self._usage_before, strict=True)
+        )
         event = ClassFinished(
             test_class=self._class,
             worker=self.worker,
             attempt=1,
-            time=started,
-            duration=usage.time,
-            processor_time=usage.processor_time,
-            overhead=max(usage.time - self._test_time, 0.0),
+            time=self._class_start,
+            duration=duration,
+            processor_time=processor_time,
+            overhead=max(duration - self._test_time, 0.0),
             keeps_state=keeps_state,
-            resets=usage.resets,
-            reset_time=usage.reset_time,
+            resets=int(resets),
+            reset_time=reset_time,
             changed_outside=changed_outside,
         )
         self._class = None
@@ -261,40 +262,19 @@ def observe(
     return suite
 
 
-def prepare_class(
-    test_class: type, own_database: Collection[str], report: Callable[[Exception], object]
-) -> bool:
-    """Prepare the database for a class; return whether there was no exception to report.
+def prepare_class(test_class: type, own_database: Collection[str]) -> Exception | None:
+    """Prepare the database for a class; return the exception, if any, to report.
 
     `own_database`: labels and tags of the classes that get their own database.
     """
+    needs_own = decorators.needs_own_database(test_class, own_database)
     try:
-        prepare_for(
-            test_class, own_database=decorators.needs_own_database(test_class, own_database)
-        )
+        prepare_for(test_class, own_database=needs_own)
     except Exception as error:
-        report(error)
-        return False
-    return True
+        return error
+    return None
 
 
-class _ResourceUsage(NamedTuple):
-    """Wall-clock and processor time in seconds, and the number and time of resets."""
-
-    time: float
-    processor_time: float
-    resets: int
-    reset_time: float
-
-    def since(self, before: "_ResourceUsage") -> "_ResourceUsage":
-        return _ResourceUsage(
-            self.time - before.time,
-            self.processor_time - before.processor_time,
-            self.resets - before.resets,
-            self.reset_time - before.reset_time,
-        )
-
-
-def _resource_usage() -> _ResourceUsage:
-    """Return the usage of this process since a fixed point in time."""
-    return _ResourceUsage(time.perf_counter(), time.process_time(), *reset_totals())
+def _usage() -> tuple[float, float, float, float]:
+    """Return wall-clock and processor time, and the number and time of this process's resets."""
+    return time.perf_counter(), time.process_time(), *reset_totals()

@@ -115,14 +115,11 @@ class SerialSuiteMixin(ObservedSuiteMixin):
         if getattr(result, "_previousTestClass", None) is not type(test):
             self.sink.finish_class()
             self.sink.start_class(strclass(type(test)))
-
-            def report(error: Exception) -> None:
+            if error := prepare_class(type(test), self.own_database):
                 type(test)._classSetupFailed = True
                 self._createClassOrModuleLevelException(  # type: ignore[attr-defined]
                     result, error, "setUpClass", strclass(type(test))
                 )
-
-            if not prepare_class(type(test), self.own_database, report):
                 return
             self.sink.set_class_timeout(test)
         super()._handleClassSetUp(test, result)  # type: ignore[misc]

@@ -62,7 +62,7 @@ class Supervisor:
         queue: PartQueue,
         pool: WorkerPool,
         report: Report,
-        start: StartOrder = StartOrder.INITIAL,
+        start: StartOrder,
     ) -> None:
         self._numbers = range(1, workers + 1)
         self._start = start
@@ -185,7 +185,7 @@ class Supervisor:
         for worker in list(self._workers):
             if self._terminal.is_lent_to_other(worker):
                 # Read, so that the worker does not block; handle the messages later.
-                worker.receiver.peek()
+                worker.reports.peek()
                 continue
             # Check first: all messages of a dead process have arrived.
             is_alive = worker.process.is_alive()
