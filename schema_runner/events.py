@@ -38,8 +38,7 @@ class Started(NamedTuple):
 class Finished(NamedTuple):
     """A test has ended.
 
-    `duration`: in seconds; with workers, this includes the work of the test case around the test,
-    such as the flush.
+    `duration`: in seconds, including the work of the test case around the test, such as the flush.
     """
 
     test_id: str

@@ -57,7 +57,7 @@ class SuiteRunner:
     def run(self, queue: PartQueue, *, workers: int, keep: Keep) -> None:
         """Run the parts of a queue, and report them."""
         report = Report(self.tests, self._targets, keep=keep)
-        self._supervise(workers=workers, queue=queue, pool=self._pool, report=report)
+        self._supervise(queue, report, workers=workers, start=StartOrder.INITIAL)
 
     def retry(self, failure: Failure, *, attempt: int, keep: Keep) -> bool:
         """Run a failure's tests alone, in a fresh process with a fresh schema, and report them.
@@ -65,14 +65,7 @@ class SuiteRunner:
         Return whether all of its tests have ended.
         """
         report = Report(self.tests, self._targets, attempt=attempt, keep=keep)
-        queue = PartQueue([Part(1, failure.subsuite, failure.positions)])
-        self._supervise(
-            workers=1,
-            queue=queue,
-            pool=self._pool,
-            report=report,
-            start=StartOrder.TOGETHER,
-        )
+        self._supervise(PartQueue([Part(1, failure.subsuite, failure.positions)]), report)
         return set(_positions(failure)) <= report.finished_tests
 
     def fails(self, failure: Failure, *, after: Sequence[TestPosition] = ()) -> bool:
@@ -80,9 +73,7 @@ class SuiteRunner:
 
         All of these tests run in one fresh process with a fresh schema.
         """
-        positions = [*after, *_positions(failure)]
-        probe = self._probe(failure, list(_parts(positions)), workers=1, start=StartOrder.TOGETHER)
-        return probe.has_failed
+        return self._probe(failure, list(_parts([*after, *_positions(failure)]))).has_failed
 
     def passes_outside_worker(self, failure: Failure) -> bool:
         """Return whether a failure's tests pass in a process that is not a worker.
@@ -90,8 +81,7 @@ class SuiteRunner:
         The process is always forked, and has a fresh schema. Nothing is reported.
         """
         parts = list(_parts(_positions(failure)))
-        pool = self._probe_pool.as_main_process()
-        probe = self._probe(failure, parts, pool=pool, workers=1, start=StartOrder.TOGETHER)
+        probe = self._probe(failure, parts, pool=self._probe_pool.as_main_process())
         return probe.has_ended and not probe.has_failed
 
     def fails_alongside(
@@ -105,21 +95,18 @@ class SuiteRunner:
         other_parts = list(_parts(others, first_key=part.key + 1))
         # The first worker gets the first part, and starts first.
         index = 1 if first is FirstToStart.OTHERS else 0
-        return self._probe(
-            failure,
-            [*other_parts[:index], part, *other_parts[index:]],
-            workers=2,
-            start=StartOrder.TOGETHER if first is FirstToStart.TOGETHER else StartOrder.IN_TURN,
-        ).has_failed
+        parts = [*other_parts[:index], part, *other_parts[index:]]
+        is_together = first is FirstToStart.TOGETHER
+        start = StartOrder.TOGETHER if is_together else StartOrder.IN_TURN
+        return self._probe(failure, parts, workers=2, start=start).has_failed
 
     def _probe(
         self,
         failure: Failure,
         parts: Sequence[Part],
         *,
-        workers: int,
-        start: StartOrder,
         pool: WorkerPool | None = None,
+        **options: Any,
     ) -> "_ProbeResult":
         """Run parts in fresh processes, and return whether a failure occurs again."""
         failures: list[Failure] = []
@@ -134,18 +121,24 @@ class SuiteRunner:
             log=lambda _text: None,
         )
         report = Report(self.tests, targets, keep=keep)
-        self._supervise(
-            workers=workers,
-            queue=PartQueue(parts, prefetch=0),
-            pool=pool or self._probe_pool,
-            report=report,
-            start=start,
-        )
+        queue = PartQueue(parts, prefetch=0)
+        self._supervise(queue, report, pool=pool or self._probe_pool, **options)
         has_failed = any(failure.overlaps(one) for one in failures)
         return _ProbeResult(has_failed, set(_positions(failure)) <= report.finished_tests)
 
-    def _supervise(self, **kwargs: Any) -> None:
-        Supervisor(**kwargs).run(self._lease_check)
+    def _supervise(
+        self,
+        queue: PartQueue,
+        report: Report,
+        *,
+        pool: WorkerPool | None = None,
+        workers: int = 1,
+        start: StartOrder = StartOrder.TOGETHER,
+    ) -> None:
+        supervisor = Supervisor(
+            workers=workers, queue=queue, pool=pool or self._pool, report=report, start=start
+        )
+        supervisor.run(self._lease_check)
         if (why := self._lease_check.check()) and not self.is_stopped:
             stop_with_error(self._targets.result, why)
 

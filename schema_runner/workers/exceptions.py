@@ -56,15 +56,10 @@ class EncodedExcInfo(tuple[Any, ...]):
 
 
 class SubTest(NamedTuple):
-    """A subtest without its test.
-
-    `pickled`: its parameters; None if pickle cannot reproduce them.
-    `texts`: the `repr()` of each parameter.
-    """
+    """A subtest without its test."""
 
     message: str | None
-    pickled: bytes | None
-    texts: dict[str, str]
+    parameters: "dict[str, PickledValue]"
 
 
 class PickledValue(NamedTuple):
@@ -72,6 +67,12 @@ class PickledValue(NamedTuple):
 
     pickled: bytes | None
     text: str
+
+    def unpickled(self) -> Any:
+        # Its class may not be importable in this process.
+        with suppress(Exception):
+            return pickle.loads(self.pickled or b"")  # noqa: S301
+        return ReprText(self.text)
 
 
 def encode(event: tuple[Any, ...], test: Any = None) -> tuple[Any, ...]:
@@ -94,13 +95,13 @@ def _encode(item: Any, test: Any) -> Any:
     if isinstance(item, tuple) and len(item) == 3 and isinstance(item[1], BaseException):
         return _pickle_exception(cast("ExcInfo", item), test)
     if isinstance(item, _SubTest):
-        message, parameters = item._message, dict(item.params)
-        return SubTest(
-            # unittest compares its sentinel by identity.
-            None if message is _subtest_msg_sentinel else str(message),
-            _pickle_if_possible(parameters),
-            {name: repr(value) for name, value in parameters.items()},
-        )
+        # unittest compares its sentinel by identity.
+        message = None if item._message is _subtest_msg_sentinel else str(item._message)
+        parameters = {
+            name: PickledValue(_pickle_if_possible(value), repr(value))
+            for name, value in item.params.items()
+        }
+        return SubTest(message, parameters)
     return PickledValue(_pickle_if_possible(item), str(item))
 
 
@@ -145,16 +146,11 @@ def _decode(item: Any, test: Any) -> Any:
     if isinstance(item, PickledException):
         return _unpickle_exception(item, test)
     if isinstance(item, SubTest):
-        parameters: Any = {name: ReprText(text) for name, text in item.texts.items()}
-        with suppress(Exception):
-            parameters = pickle.loads(item.pickled or b"")  # noqa: S301
+        parameters = {name: value.unpickled() for name, value in item.parameters.items()}
         message = _subtest_msg_sentinel if item.message is None else item.message
         return _SubTest(test or TestCase(), message, parameters)
     if isinstance(item, PickledValue):
-        # Its class may not be importable in this process.
-        with suppress(Exception):
-            return pickle.loads(item.pickled or b"")  # noqa: S301
-        return item.text
+        return item.unpickled()
     return item
 
 

@@ -5,7 +5,7 @@ import pickle
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -18,7 +18,7 @@ from ..database.creation import WorkerCreation
 from ..scheduling.queue import Part
 from .pipes import Receiver, Sender
 from .process import run_worker
-from .protocol import Pipes, RunPart, WorkerConfig
+from .protocol import LogLine, Pipes, RunPart, WorkerConfig
 from .sigterm import block_signals
 from .timeouts import GRACE
 
@@ -38,22 +38,17 @@ class WorkerHandle:
 
     number: int
     process: Any
-    commands: Connection
-    reports: Connection
-    wakeup: Connection
+    commands: Sender
+    reports: Receiver
+    wakeup: Receiver
     is_replacement: bool
     started: float
-    sender: Sender = field(init=False)
-    receiver: Receiver = field(init=False)
-    wakeup_receiver: Receiver = field(init=False)
     parts: deque[Part] = field(default_factory=deque)
     # The current part: whether its set-up has started, and the positions of the running test and
     # of the finished ones.
     has_started_part: bool = False
     running: int | None = None
     finished: set[int] = field(default_factory=set)
-    # Seconds spent in the tests of the current part.
-    test_time: float = 0.0
     stage: int = 0
     is_ready: bool = False
     creates_database: bool = False
@@ -68,30 +63,10 @@ class WorkerHandle:
     error: str = ""
     thread_dump: str = ""
 
-    def __post_init__(self) -> None:
-        self.sender = Sender(self.commands, blocking=False)
-        self.receiver = Receiver(self.reports)
-        self.wakeup_receiver = Receiver(self.wakeup)
-
-    @property
-    def pipe_ends(self) -> list[Connection]:
-        return [self.commands, self.reports, self.wakeup]
-
-    def part(self, key: int) -> Part:
-        return next(part for part in self.parts if part.key == key)
-
-    def start_part(self) -> None:
-        """Record that the worker has started its first part."""
-        self._reset_part(has_started=True)
-
-    def finish_part(self) -> None:
-        """Record that the worker has finished its first part."""
-        self.parts.popleft()
-        self._reset_part(has_started=False)
-
-    def _reset_part(self, *, has_started: bool) -> None:
+    def reset_part(self, *, has_started: bool) -> None:
+        """Record that the worker has started its first part, or not yet."""
         self.has_started_part = has_started
-        self.running, self.finished, self.test_time = None, set(), 0.0
+        self.running, self.finished = None, set()
 
     @property
     def is_past_deadline(self) -> bool:
@@ -117,20 +92,20 @@ class WorkerHandle:
     @property
     def waitables(self) -> list[Any]:
         """The objects for `multiprocessing.connection.wait`."""
-        waitables = [] if self.wakeup_receiver.is_at_eof else [self.wakeup]
+        waitables = [] if self.wakeup.is_at_eof else [self.wakeup.connection]
         return [*waitables, self.process.sentinel]
 
     @property
     def is_disconnected(self) -> bool:
         """Whether the worker has closed a pipe, so that no more messages can arrive."""
-        return self.wakeup_receiver.is_at_eof or self.receiver.is_at_eof
+        return self.wakeup.is_at_eof or self.reports.is_at_eof
 
     def receive(self) -> list[Any]:
         """Return the messages that have arrived."""
-        text = self.wakeup_receiver.read_bytes().decode(errors="replace")
+        text = self.wakeup.read_bytes().decode(errors="replace")
         # Wake-ups, single dots, come before the stacks.
         self.thread_dump += text if self.thread_dump else text.lstrip(".")
-        return [message for messages in self.receiver.receive() for message in messages]
+        return [message for messages in self.reports.receive() for message in messages]
 
     @property
     def not_started(self) -> list[int]:
@@ -159,12 +134,12 @@ class WorkerHandle:
     def send(self, message: object) -> None:
         with suppress(OSError):
             # If the process has died, the sentinel will report it.
-            self.sender.send(message)
+            self.commands.send(message)
 
     def flush(self) -> None:
         """Send what did not fit into the pipe before."""
         with suppress(OSError):
-            self.sender.flush()
+            self.commands.flush()
 
     def kill(self) -> None:
         self.is_killed = True
@@ -175,8 +150,8 @@ class WorkerHandle:
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
-        for pipe_end in self.pipe_ends:
-            pipe_end.close()
+        for pipe in (self.commands, self.reports, self.wakeup):
+            pipe.connection.close()
         self.process.close()
 
 
@@ -185,13 +160,13 @@ class WorkerPool:
 
     `config`: the configuration of worker 1; other workers differ only in their number.
     `tests`: the test cases of each subsuite.
-    `logged_fallbacks`: the aliases whose fallback to databases has been logged.
     """
 
     def __init__(self, config: WorkerConfig, tests: Sequence[Sequence[Any]]) -> None:
         self._config = config
         self._tests = tests
-        self.logged_fallbacks: set[str] = set()
+        # The aliases whose fallback to databases has been logged.
+        self._fallbacks: set[str] = set()
         self._is_forked = config.main is not None or multiprocessing.get_start_method() == "fork"
         if not self._is_forked:
             from multiprocessing import resource_tracker
@@ -209,6 +184,13 @@ class WorkerPool:
         """Whether schemas are kept for later runs."""
         return self._config.keepdb
 
+    def log(self, line: LogLine, log: Callable[[str], None]) -> None:
+        """Log a line; all workers fall back for the same reason, and replacements do too."""
+        if line.fallback not in self._fallbacks:
+            log(line.text)
+        if line.fallback:
+            self._fallbacks.add(line.fallback)
+
     def start(self, number: int, *, is_replacement: bool) -> WorkerHandle:
         """Start a worker process."""
         config = self._config._replace(number=number, is_replacement=is_replacement)
@@ -217,9 +199,8 @@ class WorkerPool:
         commands, command_end = multiprocessing.Pipe(duplex=False)
         report_end, reports = multiprocessing.Pipe(duplex=False)
         wakeup_end, wakeup = multiprocessing.Pipe(duplex=False)
-        ends = command_end, report_end, wakeup_end
         # A pipe reaches EOF only when no other worker has inherited it.
-        for end in ends:
+        for end in (command_end, report_end, wakeup_end):
             forks.close_in_child(end, Connection.close)
         context: Any = multiprocessing.get_context("fork" if self._is_forked else None)
         process = context.Process(
@@ -234,7 +215,15 @@ class WorkerPool:
             process.start()
         for end in (commands, reports, wakeup):
             end.close()
-        return WorkerHandle(number, process, *ends, is_replacement, started)
+        return WorkerHandle(
+            number,
+            process,
+            Sender(command_end, blocking=False),
+            Receiver(report_end),
+            Receiver(wakeup_end),
+            is_replacement,
+            started,
+        )
 
     def command_for(self, part: Part) -> RunPart:
         """Return the command that runs a part; raise if its tests cannot be pickled."""

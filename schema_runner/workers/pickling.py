@@ -2,27 +2,25 @@
 
 import ast
 import io
-import marshal
 import pickle
 import traceback
 from contextlib import suppress
 from traceback import TracebackException
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from tblib.pickling_support import pickle_exception  # type: ignore[import-untyped]
 
 from ..errors import WorkerError
 
 
-class ReprText:
-    """A value with the given `repr()`."""
+class ReprText(str):
+    """A text that stands for a value, with the same `repr()`."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    __slots__ = ()
 
     def __repr__(self) -> str:
-        return self._text
+        return str(self)
 
 
 def pickle_exactly(error: BaseException, *, with_locals: bool) -> bytes | None:
@@ -72,25 +70,24 @@ class _Pickler(pickle.Pickler):
 
 
 def _reduce_portably(error: BaseException) -> tuple[Any, ...]:
-    """Reduce an exception to a built-in one, or to a stand-in that looks like it."""
-    exc_type, text = type(error), str(_rendered(error))
+    """Reduce an exception to one of a built-in class that looks like it."""
+    exc_type = type(error)
     base = next(base for base in exc_type.__mro__ if base.__module__ == "builtins")
+    names = (str(exc_type.__module__), exc_type.__qualname__)
     arguments: tuple[Any, ...] = ()
     if isinstance(error, BaseExceptionGroup):
-        arguments = (error.message, error.exceptions)
-    elif base is exc_type and _is_marshallable(reduced := error.__reduce__()[1]):
-        arguments = cast("tuple[Any, ...]", reduced)
+        arguments = error.message, error.exceptions
     state = (
         *(error.__cause__, error.__context__, error.__suppress_context__),
         *(error.__traceback__, [str(note) for note in notes_of(error)]),
     )
-    if base is exc_type and arguments and str(exc_type(*arguments)) == text:
-        return exc_type, arguments, state, None, None, _set_state
+    if exc_type is SyntaxError:
+        return exc_type, error.args, state, None, None, _set_state
     if issubclass(base, SyntaxError):
         # A SyntaxError would also show the source line that it is about.
         base = Exception
-    names = (str(exc_type.__module__), exc_type.__qualname__)
-    return _create_stand_in, (base, *names, text, arguments), state, None, None, _set_state
+    created = (base, *names, str(_rendered(error)), arguments)
+    return _create_stand_in, created, state, None, None, _set_state
 
 
 def notes_of(error: BaseException) -> list[Any]:
@@ -99,13 +96,6 @@ def notes_of(error: BaseException) -> list[Any]:
     if isinstance(notes, list | tuple):
         return [*notes]
     return [] if notes is None else [repr(notes)]
-
-
-def _is_marshallable(value: Any) -> bool:
-    """Whether a value consists of built-in types, which any process can unpickle."""
-    with suppress(ValueError):
-        return bool(marshal.dumps(value))
-    return False
 
 
 def _create_stand_in(

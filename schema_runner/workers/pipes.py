@@ -25,7 +25,7 @@ class Sender:
     """
 
     def __init__(self, connection: Connection, *, blocking: bool) -> None:
-        self._connection = connection
+        self.connection = connection
         self._unsent = bytearray()
         os.set_blocking(connection.fileno(), blocking)
 
@@ -40,7 +40,7 @@ class Sender:
         """Send the data that was kept. Raises OSError if the reader has closed the pipe."""
         while self._unsent:
             try:
-                sent = os.write(self._connection.fileno(), self._unsent)
+                sent = os.write(self.connection.fileno(), self._unsent)
             except BlockingIOError:
                 return
             del self._unsent[:sent]
@@ -54,7 +54,7 @@ class Receiver:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._bytes = bytearray()
         self._messages: deque[Any] = deque()
         self.is_at_eof = False
@@ -81,7 +81,7 @@ class Receiver:
 
     def wait(self) -> None:
         """Wait for data, for a short time only: a signal handler may have read it already."""
-        wait([self._connection], _POLL_INTERVAL)
+        wait([self.connection], _POLL_INTERVAL)
 
     def pop_first(self, kind: type) -> Any:
         """Remove and return the first message of a type, leaving others; None without one."""
@@ -127,7 +127,7 @@ class Receiver:
     def _fill(self) -> None:
         for _ in range(_MAX_READS):
             try:
-                data = os.read(self._connection.fileno(), _READ_SIZE)
+                data = os.read(self.connection.fileno(), _READ_SIZE)
             except BlockingIOError:
                 return
             if not data:

@@ -13,8 +13,8 @@ from unittest.util import strclass
 
 from django.db import connections
 
-from .. import decorators, forks
-from ..connections import abandon_transactions, disconnect, prepare_for
+from .. import forks
+from ..connections import abandon_transactions, disconnect
 from ..database.context import RunContext
 from ..database.creation import WorkerCreation
 from ..database.patching import patch_backends
@@ -31,7 +31,6 @@ from .output import SqlLog
 from .pipes import Receiver, Sender
 from .protocol import (
     CreatingDatabase,
-    DatabaseFallback,
     Exiting,
     LogLine,
     Pipes,
@@ -42,7 +41,7 @@ from .protocol import (
     WorkerFailed,
 )
 from .reporter import Reporter
-from .results import part_suite_class, result_class
+from .results import prepare_class
 from .sigterm import WorkerSignals
 
 
@@ -81,14 +80,13 @@ def _redirect_to_devnull() -> None:
 class _WorkerProcess:
     def __init__(self, config: WorkerConfig, pipes: Pipes) -> None:
         self._config = config
-        self._part_suite_class = part_suite_class(config.suite_class)
         self._commands = Receiver(pipes.commands)
         self._is_ready = False
         self.signals = WorkerSignals(self._commands, self._is_stopped)
         self._reporter = Reporter(
             Sender(pipes.reports, blocking=True),
             pipes.wakeup,
-            default_timeout=config.settings.test_timeout,
+            config,
             is_stopped=self._is_stopped,
         )
         self.debugger = WorkerDebugger(self._reporter, self._commands, config)
@@ -128,7 +126,7 @@ class _WorkerProcess:
             creation.reset_after_fork()
         WorkerDatabase.start = WorkerStart(
             config.is_replacement,
-            report_fallback=lambda alias, text: self._send(DatabaseFallback(alias, text)),
+            report_fallback=lambda alias, text: self._send(LogLine(text, alias)),
             report_creating=self._report_creating,
             log=self._log,
         )
@@ -191,51 +189,30 @@ class _WorkerProcess:
         try:
             tests = self._load_tests(command)
         except Exception as error:
-            self._reporter.report_fixture(
-                "addError", f"part {command.part.subsuite}", exc_info(error)
-            )
+            self._report_error(f"part {command.part.subsuite}", error)
         else:
-            if not tests or self._prepare_class(type(tests[0][1])):
-                self._run_tests(tests)
+            test_class = type(tests[0])
+            problem = prepare_class(test_class, self._config.settings.own_database)
+            if problem is None:
+                self._reporter.run_tests(tests)
+            else:
+                self._report_error(f"setUpClass ({strclass(test_class)})", problem)
         self._reporter.finish_part(is_last=len(self._commands.peek()) <= 1)
 
-    def _prepare_class(self, test_class: type) -> bool:
-        """Prepare the database for a class; report an exception as an error of its setUpClass."""
-        names = self._config.settings.own_database
-        try:
-            prepare_for(test_class, own_database=decorators.needs_own_database(test_class, names))
-        except Exception as error:
-            fixture = f"setUpClass ({strclass(test_class)})"
-            self._reporter.report_fixture("addError", fixture, exc_info(error))
-            return False
-        return True
+    def _report_error(self, name: str, error: Exception) -> None:
+        self._reporter.report_fixture("addError", name, exc_info(error))
 
-    def _load_tests(self, command: RunPart) -> list[tuple[int, Any]]:
-        part = command.part
+    def _load_tests(self, command: RunPart) -> list[Any]:
         if command.tests is not None:
-            return list(zip(part.positions, pickle.loads(command.tests), strict=True))  # noqa: S301
+            tests: list[Any] = pickle.loads(command.tests)  # noqa: S301
+            return tests
         assert self._config.subsuites is not None
-        subsuite = self._config.subsuites[part.subsuite]
-        tests = [(position, subsuite[position]) for position in part.positions]
-        for position in part.positions:
+        subsuite = self._config.subsuites[command.part.subsuite]
+        tests = [subsuite[position] for position in command.part.positions]
+        for position in command.part.positions:
             # Release the test cases when the part has run, as unittest does with those that ran.
             subsuite[position] = None
         return tests
-
-    def _run_tests(self, tests: list[tuple[int, Any]]) -> None:
-        config = self._config
-        wanted = getattr(config.runner_class, "resultclass", None)
-        runner = config.runner_class(
-            failfast=config.failfast,
-            buffer=config.buffer,
-            resultclass=result_class(
-                wanted,
-                self._reporter,
-                with_locals=config.tb_locals,
-                reports_subtests=config.reports_subtests,
-            ),
-        )
-        runner.run(self._part_suite_class(tests, self._reporter))
 
 
 class _Counter:

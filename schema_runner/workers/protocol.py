@@ -1,37 +1,14 @@
 """The messages between the main process and its workers, and a worker's configuration."""
 
-import time
 import unittest
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from ..connections import reset_totals
+from ..events import ClassFinished
 from ..scheduling.queue import Part
 from ..settings import Settings
 from .current import Process
-
-
-class ResourceUsage(NamedTuple):
-    """Wall-clock and processor time in seconds, and the number and time of resets."""
-
-    time: float
-    processor_time: float
-    resets: int
-    reset_time: float
-
-    def since(self, before: "ResourceUsage") -> "ResourceUsage":
-        return ResourceUsage(
-            self.time - before.time,
-            self.processor_time - before.processor_time,
-            self.resets - before.resets,
-            self.reset_time - before.reset_time,
-        )
-
-
-def resource_usage() -> ResourceUsage:
-    """Return the usage of this process since a fixed point in time."""
-    return ResourceUsage(time.perf_counter(), time.process_time(), *reset_totals())
 
 
 class RunPart(NamedTuple):
@@ -61,16 +38,6 @@ class Ready(NamedTuple):
     locations: dict[str, tuple[str, str]]
 
 
-class DatabaseFallback(NamedTuple):
-    """The worker uses a database instead of a schema for an alias.
-
-    `text`: a line that the run logs once.
-    """
-
-    alias: str
-    text: str
-
-
 class CreatingDatabase(NamedTuple):
     """The worker is about to create a database (`is_in_progress`), or has marked it."""
 
@@ -78,9 +45,13 @@ class CreatingDatabase(NamedTuple):
 
 
 class LogLine(NamedTuple):
-    """A line to log."""
+    """A line to log; once for all workers, if it is about databases instead of schemas.
+
+    `fallback`: the alias of these databases.
+    """
 
     text: str
+    fallback: str = ""
 
 
 class TerminalRequest(NamedTuple):
@@ -99,18 +70,15 @@ class WorkerFailed(NamedTuple):
 
 
 class PartStarted(NamedTuple):
-    """The worker starts a part, with the set-up of its class."""
-
-    key: int
+    """The worker starts the first of its parts, with the set-up of its class."""
 
 
 class TestStarted(NamedTuple):
-    """A test has started.
+    """A test of the current part has started.
 
     `time`: seconds since the Unix epoch.
     """
 
-    key: int
     position: int
     time: float
 
@@ -124,15 +92,12 @@ class TimeoutSet(NamedTuple):
 class TestFinished(NamedTuple):
     """A test has ended, including its fixtures and flush.
 
-    `events`: the calls of the result's methods; `is_encoded` if `exceptions.decode` must decode
-    them.
+    `events`: the calls of the result's methods, for `exceptions.decode`.
     `duration`: seconds.
     """
 
-    key: int
     position: int
     events: list[tuple[Any, ...]]
-    is_encoded: bool
     outcome: str
     duration: float
 
@@ -154,15 +119,10 @@ class FixtureResult(NamedTuple):
 class PartFinished(NamedTuple):
     """A part has ended.
 
-    `time`: start time in seconds since the Unix epoch. For the other fields see
-    `events.ClassFinished`.
+    `event`: without the name of the class and the attempt, which the main process knows.
     """
 
-    key: int
-    time: float
-    usage: ResourceUsage
-    keeps_state: bool | None
-    changed_outside: tuple[str, ...]
+    event: ClassFinished
 
 
 class Exiting(NamedTuple):

@@ -1,212 +1,280 @@
-"""Results of a worker's tests: sent as each test ends, and replayed in the main process."""
+"""The result that observes tests: it wraps any other result, and tells a sink what happens."""
 
+import time
 import unittest
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterator
 from typing import Any
-from unittest.result import STDERR_LINE, STDOUT_LINE
-from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
+from unittest.suite import _ErrorHolder, _isnotsuite  # type: ignore[attr-defined]
 
-from django.test.runner import DummyList, RemoteTestResult
+from .. import decorators
+from ..connections import changes_outside, prepare_for, reset_totals
+from ..events import ClassFinished, Outcome, outcome_of
+from .exceptions import ExcInfo, exc_info
+from .timeouts import Timeout
 
-from .exceptions import EncodedExcInfo
-from .output import SQL_EVENT, set_sql, wants_sql
-from .reporter import Reporter
 
+class TestSink:
+    """Times the tests of this process and sets their timeouts; subclasses report the tests.
 
-class ReportingMixin:
-    """Mixin for subclasses of Django's RemoteTestResult that sends events test by test.
+    Without workers, they are reported to the observers of the run; in a worker, to the main
+    process. A test starts when its class is set up, and ends after its flush.
 
-    `with_locals`: show local variables in tracebacks.
-    `reports_subtests`: report passing subtests too.
+    `worker`: the number of this process's worker.
+    `default_timeout`: seconds; None for no timeout.
+    `has_timeouts`: False with --pdb.
     """
 
-    reporter: Reporter
-    with_locals: bool
-    reports_subtests: bool
-    events: list[Any]
+    def __init__(
+        self,
+        timeout: Timeout,
+        *,
+        worker: int,
+        default_timeout: float | None,
+        has_timeouts: bool = True,
+    ) -> None:
+        self.timeout = timeout
+        self.worker = worker
+        self._has_timeouts = has_timeouts
+        self._default_timeout = default_timeout
+        # The current test, even before its class is set up.
+        self.test: Any = None
+        self._started_at: float | None = None
+        # The calls of the current test's result, for its outcome.
+        self.calls: list[tuple[str, object]] = []
+        # The current class, with its start and the seconds spent in its tests.
+        self._class: str | None = None
+        self._class_start, self._usage_before = 0.0, _usage()
+        self._test_time = 0.0
 
-    # unittest.TestSuite sets this before each test, after the set-up of its class. There is no
-    # other hook between the two.
-    @property
-    def _previousTestClass(self) -> type | None:  # noqa: N802
-        return self.__dict__.get("_previousTestClass")
+    # For subclasses to implement.
 
-    @_previousTestClass.setter
-    def _previousTestClass(self, test_class: type | None) -> None:  # noqa: N802
-        self.__dict__["_previousTestClass"] = test_class
-        failed = getattr(test_class, "_classSetupFailed", False)
-        if not failed and not getattr(self, "_moduleSetUpFailed", False):
-            self.reporter.start_test()
+    def test_started(self) -> None:
+        """Report that the current test starts."""
 
-    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
-        exc_info = self._encode_exc_info(err, test)
-        if isinstance(test, _ErrorHolder):
-            self.reporter.report_fixture("addError", test.id(), exc_info)
-            # RemoteTestResult would attribute it to the previous test.
-            unittest.TestResult.addError(self, test, exc_info)  # type: ignore[arg-type]
-        else:
-            self._add_sql()
-            super().addError(test, exc_info)  # type: ignore[misc]
+    def test_finished(self, result: Any, outcome: Outcome, duration: float) -> None:
+        """Report that the current test has ended; `duration` is in seconds."""
 
-    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
-        self._add_sql()
-        super().addFailure(test, self._encode_exc_info(err, test))  # type: ignore[misc]
+    def class_finished(self, event: ClassFinished) -> None:
+        """Report that a class has ended."""
 
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
-        exc_info = err and self._encode_exc_info(err, test)
-        if exc_info:
-            self._add_sql()
-        super().addSubTest(test, subtest, exc_info)  # type: ignore[misc]
-        if err is None and self.reports_subtests:
-            self.events.append(("addSubTest", self.testsRun - 1, subtest, None))  # type: ignore[attr-defined]
+    def add_fixture_result(self, result: Any, method: str, holder: Any, value: Any) -> None:
+        """Add the result of a fixture of a class or module, by a method of `result`."""
+        getattr(result, method)(holder, value)
+
+    def prepare_error(self, err: ExcInfo, test: Any, result: Any) -> tuple[Any, ...]:
+        """Return an exception as it is added to the result."""
+        return err
+
+    def starting_test(self, result: Any) -> None:
+        """Run before the result's `startTest`."""
+
+    def stopping_test(self, result: Any) -> None:
+        """Run before the result's `stopTest`."""
+
+    def check_run(self, result: Any) -> None:
+        """Stop the result between two tests if the run is to end."""
+
+    # Timeouts.
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Set the timeout of what follows, in seconds; None for no timeout."""
+        self._arm(seconds)
+
+    def _arm(self, seconds: float | None) -> None:
+        self.timeout.set(seconds if self._has_timeouts else None)
+
+    def set_class_timeout(self, test: Any) -> None:
+        """Set the timeout of each step of a test's class outside its tests."""
+        self.set_timeout(decorators.timeout_of_class(test, self._default_timeout))
+
+    # Classes.
+
+    def start_class(self, name: str) -> None:
+        """Start a class, before its database is prepared, which has no timeout."""
+        self.set_timeout(None)
+        self._class, self._test_time = name, 0.0
+        self._class_start, self._usage_before = time.time(), _usage()
+
+    def finish_class(self, *, keeps_state: bool | None = None) -> None:
+        """Finish the current class, if any."""
+        self.set_timeout(None)
+        if self._class is None:
+            return
+        changed_outside = changes_outside()
+        duration, processor_time, resets, reset_time = (
+            now - before for now, before in zip(_usage(), self._usage_before, strict=True)
+        )
+        event = ClassFinished(
+            test_class=self._class,
+            worker=self.worker,
+            attempt=1,
+            time=self._class_start,
+            duration=duration,
+            processor_time=processor_time,
+            overhead=max(duration - self._test_time, 0.0),
+            keeps_state=keeps_state,
+            resets=int(resets),
+            reset_time=reset_time,
+            changed_outside=changed_outside,
+        )
+        self._class = None
+        self.class_finished(event)
+
+    # Tests.
+
+    def select_test(self, test: Any) -> None:
+        """Make a test the current one, before its class is set up."""
+        self.test = test
+
+    def start_test(self) -> None:
+        """Start the current test, whose class is set up."""
+        self._started_at, self.calls = time.perf_counter(), []
+        self.test_started()
+        self.set_timeout(decorators.timeout_of(self.test, self._default_timeout))
+
+    def finish_test(self, result: Any) -> None:
+        """Finish the current test, if it has started."""
+        started, self._started_at = self._started_at, None
+        # At once, so that the timeout of the test does not end what follows.
+        self._arm(decorators.timeout_of_class(self.test, self._default_timeout))
+        if started is not None:
+            duration = time.perf_counter() - started
+            self._test_time += duration
+            self.test_finished(result, outcome_of(self.calls), duration)
+        self.set_class_timeout(self.test)
+        self.check_run(result)
+
+
+class ObservingResult:
+    """Wraps a result of any class, and tells a sink what happens.
+
+    All attributes that are not declared here are those of the result.
+    """
+
+    _result: Any
+    _sink: TestSink
+
+    def __init__(self, result: Any, sink: TestSink) -> None:
+        vars(self).update(_result=result, _sink=sink)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._result, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._result, name, value)
+        # unittest.TestSuite sets this before each test, after the set-up of its class. There is
+        # no other hook between the two.
+        if name == "_previousTestClass" and not (
+            getattr(value, "_classSetupFailed", False)
+            or getattr(self._result, "_moduleSetUpFailed", False)
+        ):
+            self._sink.start_test()
 
     def startTest(self, test: Any) -> None:  # noqa: N802
-        if self.reporter.sql is not None:
-            self.reporter.sql.clear()
-        super().startTest(test)  # type: ignore[misc]
+        self._sink.starting_test(self._result)
+        self._result.startTest(test)
 
     def stopTest(self, test: Any) -> None:  # noqa: N802
-        if self.reporter.sql is not None and self.reporter.sql.shows_all:
-            self._add_sql()
-        super().stopTest(test)  # type: ignore[misc]
+        self._sink.stopping_test(self._result)
+        self._result.stopTest(test)
 
-    def _encode_exc_info(self, err: Any, test: Any) -> EncodedExcInfo:
-        if self.reporter.debugger is not None:
-            err = self.reporter.debugger.replace_quit(err)
-        return EncodedExcInfo(
-            err, test, output=self._buffered_output(), with_locals=self.with_locals
-        )
+    def addSuccess(self, test: Any) -> None:  # noqa: N802
+        if not self._fail_if_timed_out(test):
+            self._result.addSuccess(test)
 
-    def _buffered_output(self) -> str:
-        """Return the output that --buffer captured, formatted as unittest does in an error."""
-        if not self.buffer:  # type: ignore[attr-defined]
-            return ""
-        buffers = {STDOUT_LINE: self._stdout_buffer, STDERR_LINE: self._stderr_buffer}  # type: ignore[attr-defined]
-        outputs = {line: buffer.getvalue() for line, buffer in buffers.items()}
-        return "\n".join(
-            line % output.removesuffix("\n") for line, output in outputs.items() if output
-        )
+    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+        self._add_failure("addError", test, err)
 
-    def _add_sql(self) -> None:
-        if self.reporter.sql is not None:
-            self.events.append((SQL_EVENT, 0, self.reporter.sql.text))
+    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        self._add_failure("addFailure", test, err)
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+        if err is not None:
+            self._sink.calls.append(("addSubTest", err))
+            err = self._sink.prepare_error(err, test, self._result)
+        self._result.addSubTest(test, subtest, err)
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
         if isinstance(test, _ErrorHolder):
-            self.reporter.report_fixture("addSkip", test.id(), reason)
+            self._sink.add_fixture_result(self._result, "addSkip", test, reason)
+        elif not self._fail_if_timed_out(test):
+            self._sink.calls.append(("addSkip", reason))
+            self._result.addSkip(test, reason)
+
+    def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        if not self._fail_if_timed_out(test):
+            self._sink.calls.append(("addExpectedFailure", None))
+            self._result.addExpectedFailure(test, err)
+
+    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
+        self._sink.calls.append(("addUnexpectedSuccess", None))
+        self._result.addUnexpectedSuccess(test)
+
+    def _add_failure(self, method: str, test: Any, err: Any) -> None:
+        shown = self._sink.prepare_error(err, test, self._result)
+        if isinstance(test, _ErrorHolder):
+            self._sink.add_fixture_result(self._result, method, test, shown)
         else:
-            super().addSkip(test, reason)  # type: ignore[misc]
+            self._sink.calls.append((method, err))
+            getattr(self._result, method)(test, shown)
 
-    def check_picklable(self, test: Any, err: Any) -> None:
-        """Do nothing: `exceptions.encode` replaces what cannot be pickled."""
-
-    def check_subtest_picklable(self, test: Any, subtest: Any) -> None:
-        """Do nothing, as in `check_picklable`."""
-
-
-class WorkerResult(ReportingMixin, RemoteTestResult):
-    """RemoteTestResult without tblib's slow registration of all exception classes."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        unittest.TestResult.__init__(self, *args, **kwargs)
-        nowhere: Any = DummyList()
-        self.failures = self.errors = self.skipped = nowhere
-        self.expectedFailures = self.unexpectedSuccesses = nowhere
-        self.events = []
+    def _fail_if_timed_out(self, test: Any) -> bool:
+        """Add a failure if the test caught its TestTimeoutError; return whether it did."""
+        raised = self._sink.timeout.raised
+        if raised is not None:
+            self.addFailure(test, exc_info(raised))
+        return raised is not None
 
 
-def result_class(
-    wanted: type | None, reporter: Reporter, **options: bool
-) -> Callable[..., unittest.TestResult]:
-    """Create a subclass of a runner's result class that reports to `reporter`.
+class ObservedSuiteMixin:
+    """Mixin for suites, also nested ones, that run their tests with an ObservingResult."""
 
-    `options` are attributes of ReportingMixin.
-    """
-    bases = (WorkerResult,) if wanted in {None, RemoteTestResult} else (ReportingMixin, wanted)
-    return type("WorkerResult", bases, {"reporter": reporter, **options})
-
-
-class PartSuiteMixin:
-    """Mixin for suites that run tests of one class and report their progress.
-
-    `tests`: pairs of position and test case.
-    """
-
-    _tests: list[Any]
-
-    def __init__(self, tests: Sequence[tuple[int, Any]], reporter: Reporter) -> None:
-        super().__init__([test for _, test in tests])  # type: ignore[call-arg]
-        self._positions = [position for position, _ in tests]
-        self._reporter = reporter
-        self._result: Any = None
+    sink: TestSink
+    _observed: ObservingResult | None = None
 
     def run(self, result: Any, debug: bool = False) -> Any:
-        self._result = result
-        return super().run(result, debug)  # type: ignore[misc]
+        is_nested = isinstance(result, ObservingResult)
+        self._observed = result if is_nested else ObservingResult(result, self.sink)
+        super().run(self._observed, debug)  # type: ignore[misc]
+        return result
 
     def __iter__(self) -> Iterator[Any]:
-        last = self._positions[-1] if self._positions else None
-        for position, test in zip(self._positions, list(self._tests), strict=True):
-            if self._result is None:
+        for test in super().__iter__():  # type: ignore[misc]
+            if self._observed is None or not _isnotsuite(test):
                 yield test
-                continue
-            self._reporter.select_test(position, test)
-            yield test
-            events, self._result.events = self._result.events, []
-            self._reporter.finish_test(events, self._result, is_last=position == last)
-
-
-def part_suite_class(wanted: type[unittest.TestSuite]) -> Callable[..., unittest.TestSuite]:
-    """Create a subclass of a runner's suite class that runs a part."""
-    return type(wanted.__name__, (PartSuiteMixin, wanted), {"__module__": wanted.__module__})
-
-
-# ParallelTestSuite.handle_event: replays an event of a subsuite on a result.
-HandleEvent = Callable[[Any, Any, tuple[Any, ...]], object]
-
-
-class Replay:
-    """Replays the events of a test that took `seconds`."""
-
-    def __init__(self, test: Any, events: Iterable[tuple[Any, ...]], seconds: float) -> None:
-        self._tests, self._events = _SingleTest(test), list(events)
-        durations = [event[2] for event in self._events if event[0] == "addDuration"]
-        self._seconds = durations[0] if durations else seconds
-
-    def add_to(self, result: Any, handle_event: HandleEvent) -> None:
-        for event in self._events:
-            attributes = _attributes(result) if event[0] == "startTest" else None
-            if event[0] == SQL_EVENT:
-                set_sql(result, event[-1])
             else:
-                handle_event(result, self._tests, event)
-            if attributes is not None:
-                self._shift_start_time(result, attributes)
-        if wants_sql(result):
-            # The next event, maybe of another worker, must not show this SQL.
-            set_sql(result, "")
-
-    def _shift_start_time(self, result: Any, attributes: dict[str, Any]) -> None:
-        """Move the start time of a test back, for results that measure time themselves."""
-        for name, value in _attributes(result).items():
-            if value is attributes.get(name):
-                continue
-            if isinstance(value, float):
-                setattr(result, name, value - self._seconds)
-            elif isinstance(value, datetime):
-                setattr(result, name, value - timedelta(seconds=self._seconds))
+                self.sink.select_test(test)
+                yield test
+                self.sink.finish_test(self._observed)
 
 
-def _attributes(result: Any) -> dict[str, Any]:
-    return dict(getattr(result, "__dict__", {}))
+def observe(
+    suite: unittest.TestSuite, mixin: type[ObservedSuiteMixin], **attributes: object
+) -> unittest.TestSuite:
+    """Add a mixin to the class of a suite, and of the suites in it; return the suite."""
+    kind = type(suite)
+    suite.__class__ = type(
+        kind.__name__, (mixin, kind), {"__module__": kind.__module__, **attributes}
+    )
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            observe(test, mixin, **attributes)
+    return suite
 
 
-class _SingleTest:
-    """A subsuite that has the same test at each index, for `handle_event`."""
+def prepare_class(test_class: type, own_database: Collection[str]) -> Exception | None:
+    """Prepare the database for a class; return the exception, if any, to report.
 
-    def __init__(self, test: Any) -> None:
-        self._test = test
+    `own_database`: labels and tags of the classes that get their own database.
+    """
+    needs_own = decorators.needs_own_database(test_class, own_database)
+    try:
+        prepare_for(test_class, own_database=needs_own)
+    except Exception as error:
+        return error
+    return None
 
-    def __getitem__(self, _index: int) -> Any:
-        return self._test
+
+def _usage() -> tuple[float, float, float, float]:
+    """Return wall-clock and processor time, and the number and time of this process's resets."""
+    return time.perf_counter(), time.process_time(), *reset_totals()

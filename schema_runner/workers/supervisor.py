@@ -1,11 +1,10 @@
 """The supervisor: starts, replaces and stops workers, assigns parts, and handles messages."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from enum import Enum, auto
 from itertools import takewhile
 from multiprocessing.connection import wait
-from typing import Any
 
 from ..scheduling.queue import PartQueue
 from .deaths import TimeoutEnforcer, WorkerDeaths
@@ -13,7 +12,6 @@ from .handle import WorkerHandle, WorkerPool
 from .lease_check import LeaseCheck
 from .protocol import (
     CreatingDatabase,
-    DatabaseFallback,
     Exiting,
     FixtureResult,
     LogLine,
@@ -64,7 +62,7 @@ class Supervisor:
         queue: PartQueue,
         pool: WorkerPool,
         report: Report,
-        start: StartOrder = StartOrder.INITIAL,
+        start: StartOrder,
     ) -> None:
         self._numbers = range(1, workers + 1)
         self._start = start
@@ -75,21 +73,6 @@ class Supervisor:
         self._deaths = WorkerDeaths(queue, report)
         self._timeout_enforcer = TimeoutEnforcer()
         self._terminal = Terminal(report.log)
-        self._handlers: dict[type, Callable[[WorkerHandle, Any], None]] = {
-            TestStarted: self._on_test_started,
-            TimeoutSet: self._on_timeout_set,
-            TestFinished: self._on_test_finished,
-            FixtureResult: self._on_fixture_result,
-            PartStarted: self._on_part_started,
-            PartFinished: self._on_part_finished,
-            Ready: self._on_ready,
-            DatabaseFallback: self._on_database_fallback,
-            CreatingDatabase: self._on_creating_database,
-            TerminalRequest: self._terminal.handle,
-            LogLine: self._on_log_line,
-            WorkerFailed: self._on_worker_failed,
-            Exiting: self._on_exiting,
-        }
 
     def run(self, lease_check: LeaseCheck) -> None:
         """Run all parts, or stop when `lease_check` fails; then kill the remaining workers."""
@@ -202,73 +185,69 @@ class Supervisor:
         for worker in list(self._workers):
             if self._terminal.is_lent_to_other(worker):
                 # Read, so that the worker does not block; handle the messages later.
-                worker.receiver.peek()
+                worker.reports.peek()
                 continue
             # Check first: all messages of a dead process have arrived.
             is_alive = worker.process.is_alive()
             for message in worker.receive():
-                self._handlers[type(message)](worker, message)
+                self._handle(worker, message)
             if not is_alive:
                 self._handle_exit(worker)
             elif worker.is_disconnected and worker.exit_deadline is None:
                 # The process is about to exit, or a test has closed all files.
                 worker.exit_deadline = time.monotonic() + _EXIT_TIMEOUT
 
-    def _on_test_started(self, worker: WorkerHandle, message: TestStarted) -> None:
-        worker.running = message.position
-        self._report.test_started(worker.number, worker.part(message.key), message)
+    def _handle(self, worker: WorkerHandle, message: object) -> None:
+        """Handle a message about tests; a worker runs the first of its parts."""
+        match message:
+            case TestStarted():
+                worker.running = message.position
+                self._report.test_started(worker.number, worker.parts[0], message)
+            case TimeoutSet():
+                worker.set_timeout(message.seconds)
+            case TestFinished():
+                worker.running = None
+                worker.finished.add(message.position)
+                self._report.test_finished(worker.number, worker.parts[0], message)
+            case FixtureResult():
+                is_first = worker.running is None and not worker.finished
+                self._report.fixture_reported(
+                    worker.number, worker.parts[0], message, is_first=is_first
+                )
+            case PartStarted():
+                worker.reset_part(has_started=True)
+                self._deaths.reset(worker.number)
+            case PartFinished():
+                self._report.part_finished(worker.parts.popleft(), message.event)
+                worker.reset_part(has_started=False)
+            case _:
+                self._handle_process(worker, message)
 
-    def _on_timeout_set(self, worker: WorkerHandle, message: TimeoutSet) -> None:
-        worker.set_timeout(message.seconds)
-
-    def _on_test_finished(self, worker: WorkerHandle, message: TestFinished) -> None:
-        worker.running = None
-        worker.finished.add(message.position)
-        worker.test_time += message.duration
-        self._report.test_finished(worker.number, worker.part(message.key), message)
-
-    def _on_fixture_result(self, worker: WorkerHandle, message: FixtureResult) -> None:
-        is_first = worker.running is None and not worker.finished
-        self._report.fixture_reported(worker.number, worker.parts[0], message, is_first=is_first)
-
-    def _on_part_started(self, worker: WorkerHandle, message: PartStarted) -> None:
-        worker.start_part()
-        self._deaths.reset(worker.number)
-
-    def _on_part_finished(self, worker: WorkerHandle, message: PartFinished) -> None:
-        self._report.part_finished(
-            worker.number, worker.part(message.key), message, worker.test_time
-        )
-        worker.finish_part()
-
-    def _on_ready(self, worker: WorkerHandle, message: Ready) -> None:
-        worker.is_ready = True
-        self._pool.record_locations(worker.number, message.locations)
-        duration = time.monotonic() - worker.started
-        self._report.worker_ready(worker.number, duration, is_replacement=worker.is_replacement)
-
-    def _on_database_fallback(self, worker: WorkerHandle, message: DatabaseFallback) -> None:
-        # All workers fall back for the same reason, and replacements do too.
-        if message.alias not in self._pool.logged_fallbacks:
-            self._pool.logged_fallbacks.add(message.alias)
-            self._report.log(message.text)
-
-    def _on_creating_database(self, worker: WorkerHandle, message: CreatingDatabase) -> None:
-        worker.creates_database = message.is_in_progress
-        if worker.is_stopping and not worker.is_exiting:
-            worker.exit_deadline = self._compute_exit_deadline(worker)
-
-    def _on_log_line(self, worker: WorkerHandle, message: LogLine) -> None:
-        self._report.log(message.text)
-
-    def _on_worker_failed(self, worker: WorkerHandle, message: WorkerFailed) -> None:
-        worker.error = message.text
-
-    def _on_exiting(self, worker: WorkerHandle, message: Exiting) -> None:
-        worker.is_exiting = True
-        self._pool.record_locations(worker.number, message.locations)
-        self._pool.record_own_databases(message.own_databases)
-        worker.exit_deadline = time.monotonic() + _EXIT_TIMEOUT
+    def _handle_process(self, worker: WorkerHandle, message: object) -> None:
+        """Handle a message about the process."""
+        match message:
+            case Ready():
+                worker.is_ready = True
+                self._pool.record_locations(worker.number, message.locations)
+                duration = time.monotonic() - worker.started
+                self._report.worker_ready(
+                    worker.number, duration, is_replacement=worker.is_replacement
+                )
+            case CreatingDatabase():
+                worker.creates_database = message.is_in_progress
+                if worker.is_stopping and not worker.is_exiting:
+                    worker.exit_deadline = self._compute_exit_deadline(worker)
+            case TerminalRequest():
+                self._terminal.handle(worker, message)
+            case LogLine():
+                self._pool.log(message, self._report.log)
+            case WorkerFailed():
+                worker.error = message.text
+            case Exiting():
+                worker.is_exiting = True
+                self._pool.record_locations(worker.number, message.locations)
+                self._pool.record_own_databases(message.own_databases)
+                worker.exit_deadline = time.monotonic() + _EXIT_TIMEOUT
 
     # Exits of workers.
 

@@ -184,6 +184,38 @@ def test_nested_suites(observed: Project) -> None:
 
 
 @each_mode
+def test_errors_around_a_test_are_its_outcome(observed: Project, mode: Mode) -> None:
+    """A test case may fail before its test starts, and while it flushes afterwards."""
+    tests = """
+        class Around(TransactionTestCase):
+            calls = 0
+            @classmethod
+            def _pre_setup(cls):
+                super()._pre_setup()
+                cls.calls += 1
+                if cls.calls == 2: raise ValueError("before")
+            def _post_teardown(self):
+                super()._post_teardown()
+                if "after" in self.id(): raise ValueError("after")
+            def test_a_passed(self): pass
+            def test_b_before(self): pass
+            def test_c_after(self): pass
+
+        class Beside(TestCase):
+            def test_passed(self): pass
+    """
+    observed.tests(tests)
+    observed.run(*mode).failed("errors=2")
+    outcomes = {test: both[1]["outcome"] for test, both in by_test(observed).items()}
+    assert outcomes == {
+        f"{MODULE}Around.test_a_passed": "passed",
+        f"{MODULE}Around.test_b_before": "error",
+        f"{MODULE}Around.test_c_after": "error",
+        f"{MODULE}Beside.test_passed": "passed",
+    }
+
+
+@each_mode
 def test_an_observer_that_raises_ends_the_run(observed: Project, mode: Mode) -> None:
     """The exception of the observer ends the run, as one in a result class does."""
     observed.run(*mode, env={"RAISES": "1"}).failed("ValueError: observer")
