@@ -169,7 +169,6 @@ class OwnDatabaseCreation(WorkerCreation):
             self._log_migrating(own, "there is no template")
             return None
         from ..postgres import extra_database
-        from ..postgres.snapshot import SnapshotError
         from ..postgres.structure_script import CopyError
 
         self._create_own_database(own)
@@ -179,7 +178,7 @@ class OwnDatabaseCreation(WorkerCreation):
                 template = extra_database.fill(
                     own.source, own.worker, connection, keep_template=keeps_all
                 )
-        except (CopyError, SnapshotError) as error:
+        except CopyError as error:
             self._log_migrating(own, f"the template cannot be copied: {error}")
             return None
         return Location(own.name, (), template)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation as Base
 
     from ..fingerprint import Recording
-    from ..postgres.database_snapshot import DatabaseSnapshot
     from ..postgres.pool import PoolCriteria
     from ..postgres.snapshot import Snapshot
 else:
@@ -107,7 +106,6 @@ class ReuseMixin(SnapshotsMixin, Base):
         """Use a snapshot in place of a build; return the database's name, or None without one."""
         if self._snapshot_dir is None:
             return None
-        from ..postgres.snapshot import Snapshot, SnapshotError
         from ..postgres.structure_script import CopyError
 
         def create() -> None:
@@ -116,15 +114,12 @@ class ReuseMixin(SnapshotsMixin, Base):
         for path, snapshot in self._snapshots():
             self._databases.claim(self._alias, create)
             try:
-                if isinstance(snapshot, Snapshot):
+                if snapshot.template:
                     self._restore_schema(snapshot)
                 else:
                     self._restore_database(snapshot, create)
             except CopyError as error:
                 self._reject_snapshot(path, listing(error.reasons))
-                continue
-            except SnapshotError as error:
-                self._reject_snapshot(path, error)
                 continue
             self._log_action(f"Using the snapshot {path}", verbosity)
             return self._finish_reuse(serialize=serialize)
@@ -135,9 +130,7 @@ class ReuseMixin(SnapshotsMixin, Base):
         self._isolate_advisory_locks(schema)
         self._databases.plan(self._alias)
 
-    def _restore_database(
-        self, snapshot: "DatabaseSnapshot", create: Callable[[], object]
-    ) -> None:
+    def _restore_database(self, snapshot: "Snapshot", create: Callable[[], object]) -> None:
         test_databases, alias = self._databases, self._alias
         test_databases.host_database(alias).restore_database(snapshot, create)
         test_databases.log(snapshot.extra["why"])

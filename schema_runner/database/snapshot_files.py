@@ -12,7 +12,6 @@ from ..errors import listing
 from .build import BuildMixin
 
 if TYPE_CHECKING:
-    from ..postgres.database_snapshot import DatabaseSnapshot
     from ..postgres.snapshot import Snapshot
 
 _DAY = 24 * 60 * 60
@@ -96,21 +95,19 @@ class SnapshotsMixin(BuildMixin):
         folder = self.runner_settings.snapshot_dir
         return Path(folder) if folder and self._fingerprint else None
 
-    def _snapshots(self) -> "Iterator[tuple[Path, Snapshot | DatabaseSnapshot]]":
+    def _snapshots(self) -> "Iterator[tuple[Path, Snapshot]]":
         """Yield usable snapshots with their paths; log a warning for damaged ones."""
         if self._snapshot_dir is None or self._fingerprint is None:
             return
-        from ..postgres.database_snapshot import DatabaseSnapshot
-        from ..postgres.snapshot import Snapshot, SnapshotError, list_with_fingerprint
+        from ..postgres.snapshot import Snapshot, list_snapshots
+        from ..postgres.structure_script import CopyError
 
-        for path in list_with_fingerprint(self._snapshot_dir, self._fingerprint):
+        for path in list_snapshots(self._snapshot_dir, self._fingerprint):
             try:
-                snapshot = DatabaseSnapshot.read(path) or Snapshot.read(path)
+                snapshot = Snapshot.read(path)
                 if snapshot.fingerprint != self._fingerprint:
-                    raise SnapshotError("its fingerprint does not match its name")
-                if _dependencies(snapshot.extra) is None:
-                    raise SnapshotError("it has no list of dependencies")
-            except SnapshotError as error:
+                    raise CopyError("its fingerprint does not match its name")
+            except CopyError as error:
                 self._reject_snapshot(path, error)
                 continue
             if snapshot.made >= self._oldest and is_unchanged(snapshot.extra):
@@ -125,15 +122,17 @@ class SnapshotsMixin(BuildMixin):
 
     def _note_newest_snapshot(self, folder: Path) -> None:
         """Record the newest snapshot of this alias as unusable, if nothing else was found."""
-        from ..postgres.snapshot import SnapshotError, list_newest_first, read_metadata
+        from ..postgres.snapshot import Snapshot, list_snapshots
+        from ..postgres.structure_script import CopyError
 
-        alias = comparable_parts(self._parts).get("alias")
-        for path in [] if self._nearest else list_newest_first(folder):
-            with suppress(SnapshotError):
-                fingerprint, made, extra = read_metadata(path)
-                if dict(extra.get("parts") or {}).get("alias") == alias:
-                    self._note_unusable(fingerprint, made, extra)
-                    return
+        alias, found = comparable_parts(self._parts).get("alias"), []
+        for path in [] if self._nearest else list_snapshots(folder):
+            with suppress(CopyError):
+                snapshot = Snapshot.read(path)
+                if dict(snapshot.extra.get("parts") or {}).get("alias") == alias:
+                    found.append(UnusedPool(*snapshot[:3]))
+        if found:
+            self._nearest = max(found, key=lambda snapshot: snapshot.made)
 
     def _reject_snapshot(self, path: Path, reason: object) -> None:
         self._rejected.append(path)
@@ -152,15 +151,10 @@ class SnapshotsMixin(BuildMixin):
         if folder is None or fingerprint is None:
             return
         from ..fingerprint import digest
-        from ..postgres.snapshot import (
-            SnapshotError,
-            list_with_fingerprint,
-            remove_older,
-            snapshot_path,
-        )
+        from ..postgres.snapshot import list_snapshots, remove_older, snapshot_path
         from ..postgres.structure_script import CopyError
 
-        if only_if_missing and list_with_fingerprint(folder, fingerprint):
+        if only_if_missing and list_snapshots(folder, fingerprint):
             return
         try:
             snapshot = self._snapshot(fingerprint, cloned)
@@ -176,41 +170,34 @@ class SnapshotsMixin(BuildMixin):
                     if rejected != path:
                         rejected.unlink(missing_ok=True)
                 remove_older(folder, self._oldest)
-        except (CopyError, SnapshotError, OSError) as error:
-            reason = listing(error.reasons) if isinstance(error, CopyError) else error
+        except (CopyError, OSError) as error:
+            reason = listing(error.reasons) if isinstance(error, CopyError) else error.strerror
             self._log(
                 f"Warning: cannot write a snapshot of alias '{self._alias}' to {folder}: "
-                f"{getattr(reason, 'strerror', None) or reason}."
+                f"{reason or error}."
             )
 
-    def _snapshot(
-        self, fingerprint: str, cloned: Mapping[str, Any] | None
-    ) -> "Snapshot | DatabaseSnapshot | None":
-        from ..postgres.snapshot import SnapshotError
+    def _snapshot(self, fingerprint: str, cloned: Mapping[str, Any] | None) -> "Snapshot | None":
+        from ..postgres.structure_script import CopyError
 
         if cloned is None:
-            return self._databases.snapshot(self._alias, fingerprint, self._now)
+            host = self._databases.host(self._alias)
+            return host.snapshot(fingerprint, self._now) if host.template else None
         pg_dump = self._pg_dump
         if isinstance(pg_dump, Exception | None):
-            raise SnapshotError(str(pg_dump))
-        host = self._databases.host_database(self._alias)
-        return host.dump_database(pg_dump, fingerprint=fingerprint, made=self._now, extra=cloned)
+            raise CopyError(str(pg_dump))
+        facts = {"fingerprint": fingerprint, "made": self._now, "extra": cloned}
+        return self._databases.host_database(self._alias).dump_database(pg_dump, **facts)
 
 
 def is_unchanged(extra: Mapping[str, Any]) -> bool:
     """Whether the dependencies of a pool or snapshot have not changed since its build."""
-    dependencies = _dependencies(extra)
+    dependencies = extra.get("dependencies")
     if dependencies is None or EDITED in dependencies:
         return False
     from .. import fingerprint
 
     return fingerprint.is_unchanged(dependencies)
-
-
-def _dependencies(extra: object) -> dict[str, str] | None:
-    """Return the dependencies stored with a pool or snapshot; None if they are malformed."""
-    dependencies = extra.get("dependencies") if isinstance(extra, dict) else None
-    return dependencies if isinstance(dependencies, dict) else None
 
 
 # In place of dependencies, if files changed during the build: it cannot be reused.

@@ -77,7 +77,7 @@ class TestDatabases:
     def restore(self, alias: str, snapshot: "Snapshot") -> str:
         """Create worker 1's schema from a snapshot; return its name.
 
-        Raises CopyError or SnapshotError, after undoing its changes.
+        Raises CopyError, after undoing its changes.
         """
         from ..postgres.structure_script import CopyError
 
@@ -90,11 +90,6 @@ class TestDatabases:
             raise
         self.usage.add(database.name, database.schemas[1])
         return database.schemas[1]
-
-    def snapshot(self, alias: str, fingerprint: str, now: int) -> "Snapshot | None":
-        """Return the template of `alias` as a snapshot, or None if there is no template."""
-        host = self.host(alias)
-        return host.snapshot(fingerprint, now) if host.template else None
 
     def verify_template(self, alias: str) -> None:
         """Raise CopyError if a copy of the template differs from the original."""

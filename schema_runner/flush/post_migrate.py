@@ -16,8 +16,7 @@ from django.db import connections, transaction
 from django.db.models.signals import post_migrate
 from psycopg import sql
 
-from ..postgres.row_copies import MARK
-from ..postgres.rows import Table
+from ..postgres.row_copies import MARK, WantedRows
 from ..postgres.server import Connection
 
 # Django's own handlers, which only create rows, and the tables of these rows.
@@ -237,14 +236,14 @@ def reuse_keys(
     connection: Connection,
     schema: str,
     scratch: str,
-    copies: Iterable[tuple[sql.Identifier, Table]],
+    copies: Iterable[WantedRows],
 ) -> Iterator[None]:
     """Give rows inserted in the `with` block the primary keys of equal rows in `copies`.
 
     `copies` belong to tables of `schema`. The triggers' function and key tables are created in
     the schema `scratch`, and dropped at the end.
     """
-    copies_by_name = {table.name: copy for copy, table in copies}
+    copies_by_name = {table.name: copy for table, copy in copies}
     keys = [_Key(*key) for key in connection.execute(_KEYS, [list(copies_by_name), schema])]
     function = sql.Identifier(scratch, "adopt_key")
     with connection.transaction():
@@ -275,7 +274,7 @@ def reuse_keys(
 
 def _copy_keys(
     connection: Connection,
-    copy: sql.Identifier,
+    copy: sql.Composable,
     key_table: sql.Identifier,
     key: str,
     excluded: list[str],

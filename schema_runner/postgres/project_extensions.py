@@ -1,6 +1,7 @@
 """Extensions that runs install in the project's own database, in a separate schema."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from psycopg import errors, sql
 
@@ -88,12 +89,12 @@ def _refusal(connection: Connection, why: str, hint: str = "") -> SchemaRunnerEr
 
 
 def remove_extensions(
-    connection: Connection, path: Sequence[str], log: Callable[[str], None], *, batch: int
+    connection: Connection, log: Callable[[str], None], *, batch: int
 ) -> list[str]:
     """Drop the extensions and their schema if no other run uses the database.
 
-    Return the names of the extensions. Pools that need them are packed. An extension stays if
-    other objects depend on it.
+    Return the names of the extensions. If schemas need them, only the templates of pools stay. An
+    extension stays if other objects depend on it.
     """
     comment, _, is_trusted, others = connection.execute(
         _OWNERSHIP, [names.EXTENSIONS_SCHEMA]
@@ -105,7 +106,7 @@ def remove_extensions(
         return []
     installed = _list_installed(connection)
     errors_by_object = _drop(connection, installed)
-    if any(errors_by_object.values()) and _pack_pools(connection, path, batch=batch):
+    if any(errors_by_object.values()) and _drop_pooled_schemas(connection, batch=batch):
         errors_by_object = _drop(connection, installed)
         log(
             f"In {database!r}, only a template was kept, because schemas need "
@@ -122,11 +123,16 @@ def _list_installed(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute(_INSTALLED, [names.EXTENSIONS_SCHEMA])]
 
 
-def _pack_pools(connection: Connection, path: Sequence[str], *, batch: int) -> bool:
-    # Imported here because few runs need it.
-    from .packed_templates import pack_pools
-
-    return pack_pools(connection, path, batch=batch)
+def _drop_pooled_schemas(connection: Connection, *, batch: int) -> bool:
+    """Drop schemas, except templates and shims of pools; return whether there is a template."""
+    own = schemas.list_own(connection)
+    for schema in own:
+        is_template = schema.pool == schema.name
+        if not is_template and not (schema.pool and names.is_shims_schema(schema.name)):
+            # A schema that cannot be dropped now keeps the extension in place.
+            with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
+                schemas.drop(connection, schema.name, schema.marker.run, batch=batch)
+    return any(schema.pool == schema.name for schema in own)
 
 
 def _drop(connection: Connection, extensions: Sequence[str]) -> dict[str, str | None]:

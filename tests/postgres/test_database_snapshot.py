@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from schema_runner.postgres import databases
-from schema_runner.postgres.database_snapshot import DatabaseSnapshot
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.snapshot import SnapshotError
+from schema_runner.postgres.snapshot import Snapshot
+from schema_runner.postgres.structure_script import CopyError
 
 from .test_move import EVERYTHING
 
@@ -58,13 +58,13 @@ def other(server: Server, connection: Connection) -> Iterator[Connection]:
     databases.drop(connection, name)
 
 
-def snapshot(server: Server, connection: Connection) -> DatabaseSnapshot:
+def snapshot(server: Server, connection: Connection) -> Snapshot:
     program = PgDump.find(connection.info.server_version)
     facts = {"fingerprint": "abc", "made": 5, "extra": {"why": "of a test"}}
-    return DatabaseSnapshot.from_database(server, connection.info.dbname, program, **facts)
+    return Snapshot.of_database(server, connection.info.dbname, program, **facts)
 
 
-def dump_text(snapshot: DatabaseSnapshot) -> str:
+def dump_text(snapshot: Snapshot) -> str:
     """Return the output of pg_dump without its random tokens."""
     return re.sub(r"^\\(un)?restrict .*", "", snapshot.sql, flags=re.MULTILINE)
 
@@ -77,13 +77,13 @@ def test_a_whole_database(
     connection.execute(BESIDE)
     found = snapshot(server, connection)
     found.write(path := tmp_path / "some.snapshot")
-    read = DatabaseSnapshot.read(path)
+    read = Snapshot.read(path)
     assert read == found
-    read.restore(other)
+    read.restore_database(other)
     assert dump_text(snapshot(server, other)) == dump_text(found)
     # Restoring into a database that is not new fails.
-    with pytest.raises(SnapshotError, match="already exists"):
-        read.restore(other)
+    with pytest.raises(CopyError, match="already exists"):
+        read.restore_database(other)
 
 
 def test_an_extension_of_another_owner(
@@ -93,7 +93,7 @@ def test_an_extension_of_another_owner(
     for one in (connection, other):
         one.execute("CREATE EXTENSION hstore")
     other.execute("SET ROLE pg_monitor")
-    snapshot(server, connection).restore(other)
+    snapshot(server, connection).restore_database(other)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_objects_that_a_dump_does_not_restore(
     """If a restored dump would differ from a build, no snapshot is written."""
     for statement in change.format(*[connection.info.dbname] * 2).split(";"):
         connection.execute(statement.encode())
-    with pytest.raises(SnapshotError, match=re.escape(why)):
+    with pytest.raises(CopyError, match=re.escape(why)):
         snapshot(server, connection)
     if "SUBSCRIPTION" in change:
         connection.execute("DROP SUBSCRIPTION reader")
