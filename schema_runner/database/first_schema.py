@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from django.db.backends.postgresql.creation import DatabaseCreation
 
     from ..postgres.snapshot import Snapshot
-    from .snapshot_files import AnySnapshot
     from .write_guard import WriteGuard
 
 
@@ -159,13 +158,12 @@ class FirstSchema:
         """Use a snapshot in place of a build; return whether there is one."""
         if self._folder is None:
             return False
-        from ..postgres.snapshot import Snapshot, SnapshotError
         from ..postgres.structure_script import CopyError
 
         for path, snapshot in self._folder.usable():
             self._create_host()
             try:
-                if isinstance(snapshot, Snapshot):
+                if snapshot.template:
                     self._restore_schema(snapshot)
                 else:
                     self._database.test_host.restore_database(snapshot, self._create_as_stock)
@@ -175,9 +173,6 @@ class FirstSchema:
                     self._build.prepare_clones(snapshot.extra)
             except CopyError as error:
                 self._folder.reject(path, listing(error.reasons))
-                continue
-            except SnapshotError as error:
-                self._folder.reject(path, error)
                 continue
             self._log_action(f"Using the snapshot {path}")
             return True
@@ -208,8 +203,8 @@ class FirstSchema:
         if self._folder is not None:
             self._folder.write(self._alias, partial(self._snapshot, of_database))
 
-    def _snapshot(self, of_database: Mapping[str, Any] | None) -> "AnySnapshot | None":
-        from ..postgres.snapshot import SnapshotError
+    def _snapshot(self, of_database: Mapping[str, Any] | None) -> "Snapshot | None":
+        from ..postgres.structure_script import CopyError
 
         assert self._kept.facts is not None
         fingerprint, now = self._kept.facts.fingerprint, self._kept.facts.now
@@ -222,7 +217,7 @@ class FirstSchema:
             host.verify_template()
             return snapshot
         if self._build.pg_dump is None:
-            raise SnapshotError(str(self._build.pg_dump_error))
+            raise CopyError(str(self._build.pg_dump_error))
         return self._database.test_host.dump_database(
             self._build.pg_dump, fingerprint=fingerprint, made=now, extra=of_database
         )

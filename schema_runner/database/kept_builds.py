@@ -164,15 +164,9 @@ class KeptBuilds:
 
 def is_unchanged(extra: Mapping[str, Any]) -> bool:
     """Whether the dependencies of a pool or snapshot have not changed since its build."""
-    dependencies = dependencies_of(extra)
+    dependencies = extra.get("dependencies")
     if dependencies is None or EDITED in dependencies:
         return False
     from .. import fingerprint
 
     return fingerprint.is_unchanged(dependencies)
-
-
-def dependencies_of(extra: object) -> dict[str, str] | None:
-    """Return the dependencies stored with a pool or snapshot; None if they are malformed."""
-    dependencies = extra.get("dependencies") if isinstance(extra, dict) else None
-    return dependencies if isinstance(dependencies, dict) else None

@@ -198,7 +198,6 @@ class OwnDatabase:
             self._log_migrating("there is no template")
             return None
         from ..postgres import extra_database
-        from ..postgres.snapshot import SnapshotError
         from ..postgres.structure_script import CopyError
 
         self.create_database(0, autoclobber=True)
@@ -208,7 +207,7 @@ class OwnDatabase:
                 template = extra_database.fill(
                     target.source, target.worker, connection, keep_template=keeps_all
                 )
-        except (CopyError, SnapshotError) as error:
+        except CopyError as error:
             self._log_migrating(f"the template cannot be copied: {error}")
             return None
         return Location(target.name, (), template)

@@ -3,17 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..errors import listing
 from ..postgres.host_request import Log
-from .kept_builds import EDITED, BuildFacts, UnusedBuild, dependencies_of, is_unchanged
+from .kept_builds import EDITED, BuildFacts, UnusedBuild, is_unchanged
 
 if TYPE_CHECKING:
-    from ..postgres.database_snapshot import DatabaseSnapshot
     from ..postgres.snapshot import Snapshot
-
-    AnySnapshot: TypeAlias = Snapshot | DatabaseSnapshot
 
 
 class SnapshotFolder:
@@ -33,20 +30,18 @@ class SnapshotFolder:
         # Damaged snapshots, which a new one replaces.
         self._rejected: list[Path] = []
 
-    def usable(self) -> "Iterator[tuple[Path, AnySnapshot]]":
+    def usable(self) -> "Iterator[tuple[Path, Snapshot]]":
         """Yield usable snapshots with their paths; log a warning for damaged ones."""
-        from ..postgres.database_snapshot import DatabaseSnapshot
-        from ..postgres.snapshot import Snapshot, SnapshotError, list_with_fingerprint
+        from ..postgres.snapshot import Snapshot, list_snapshots
+        from ..postgres.structure_script import CopyError
 
         facts = self._facts
-        for path in list_with_fingerprint(self._folder, facts.fingerprint):
+        for path in list_snapshots(self._folder, facts.fingerprint):
             try:
-                snapshot = DatabaseSnapshot.read(path) or Snapshot.read(path)
+                snapshot = Snapshot.read(path)
                 if snapshot.fingerprint != facts.fingerprint:
-                    raise SnapshotError("its fingerprint does not match its name")
-                if dependencies_of(snapshot.extra) is None:
-                    raise SnapshotError("it has no list of dependencies")
-            except SnapshotError as error:
+                    raise CopyError("its fingerprint does not match its name")
+            except CopyError as error:
                 self.reject(path, error)
                 continue
             if snapshot.made >= facts.oldest and is_unchanged(snapshot.extra):
@@ -56,29 +51,30 @@ class SnapshotFolder:
 
     def newest(self) -> UnusedBuild | None:
         """Return the newest snapshot of this alias, with whatever fingerprint."""
-        from ..postgres.snapshot import SnapshotError, list_newest_first, read_metadata
+        from ..postgres.snapshot import Snapshot, list_snapshots
+        from ..postgres.structure_script import CopyError
 
-        alias = self._facts.comparable_parts.get("alias")
-        for path in list_newest_first(self._folder):
-            with suppress(SnapshotError):
-                found = UnusedBuild(*read_metadata(path))
-                if dict(found.extra.get("parts") or {}).get("alias") == alias:
-                    return found
-        return None
+        alias, found = self._facts.comparable_parts.get("alias"), []
+        for path in list_snapshots(self._folder):
+            with suppress(CopyError):
+                snapshot = Snapshot.read(path)
+                if dict(snapshot.extra.get("parts") or {}).get("alias") == alias:
+                    found.append(UnusedBuild(snapshot.fingerprint, snapshot.made, snapshot.extra))
+        return max(found, key=lambda build: build.made, default=None)
 
     def reject(self, path: Path, reason: object) -> None:
         self._rejected.append(path)
         self._log(f"Warning: ignoring snapshot {path}: {reason}.")
 
     def is_missing(self) -> bool:
-        from ..postgres.snapshot import list_with_fingerprint
+        from ..postgres.snapshot import list_snapshots
 
-        return not list_with_fingerprint(self._folder, self._facts.fingerprint)
+        return not list_snapshots(self._folder, self._facts.fingerprint)
 
-    def write(self, alias: str, make: "Callable[[], AnySnapshot | None]") -> None:
+    def write(self, alias: str, make: "Callable[[], Snapshot | None]") -> None:
         """Write the snapshot that `make` returns, if any; log a warning if that fails."""
         from ..fingerprint import digest
-        from ..postgres.snapshot import SnapshotError, remove_older, snapshot_path
+        from ..postgres.snapshot import remove_older, snapshot_path
         from ..postgres.structure_script import CopyError
 
         try:
@@ -96,9 +92,9 @@ class SnapshotFolder:
                 if rejected != path:
                     rejected.unlink(missing_ok=True)
             remove_older(self._folder, self._facts.oldest)
-        except (CopyError, SnapshotError, OSError) as error:
-            reason = listing(error.reasons) if isinstance(error, CopyError) else error
+        except (CopyError, OSError) as error:
+            reason = listing(error.reasons) if isinstance(error, CopyError) else error.strerror
             self._log(
                 f"Warning: cannot write a snapshot of alias '{alias}' to {self._folder}: "
-                f"{getattr(reason, 'strerror', None) or reason}."
+                f"{reason or error}."
             )

@@ -16,8 +16,7 @@ from django.db import connections, transaction
 from django.db.models.signals import post_migrate
 from psycopg import sql
 
-from ..postgres.row_copies import MARK
-from ..postgres.rows import Table
+from ..postgres.row_copies import MARK, WantedRows
 from ..postgres.server import Connection
 
 # Django's own handlers, which only create rows, and the tables of these rows.
@@ -227,14 +226,14 @@ def reuse_keys(
     connection: Connection,
     schema: str,
     scratch: str,
-    copies: Iterable[tuple[sql.Identifier, Table]],
+    copies: Iterable[WantedRows],
 ) -> Iterator[None]:
     """Give rows inserted in the `with` block the primary keys of equal rows in `copies`.
 
     `copies` belong to tables of `schema`. The triggers' functions and tables of keys are created
     in the schema `scratch`, and dropped at the end.
     """
-    copies_by_name = {table.name: copy for copy, table in copies}
+    copies_by_name = {table.name: copy for table, copy in copies}
     keys = connection.execute(_KEYS, [list(copies_by_name), schema]).fetchall()
     functions = [sql.Identifier(scratch, f"adopt_key_{table}") for table, *_ in keys]
     known_keys = [sql.Identifier(scratch, f"known_{table}") for table, *_ in keys]

@@ -239,8 +239,8 @@ class Resetter:
         """
         schema, scratch = self.location.schema, self._new_scratch_schema(connection)
         cacheable_calls = post_migrate.ALL_CALLS if previous is None else previous.cacheable_calls
-        initial = self._initial_rows or ()
-        copies = [(copy, table) for copy, table in initial if table.name in DJANGO_TABLES]
+        initial = self._initial_rows.rows if self._initial_rows else {}
+        copies = [rows for name, rows in initial.items() if name in DJANGO_TABLES]
         self._clear(connection, request, self._rows_to_keep(connection))
         with reuse_keys(connection, schema, scratch, copies):
             first_transaction = changes.current_transaction(connection.cursor())

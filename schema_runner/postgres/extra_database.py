@@ -11,8 +11,8 @@ from .lease import Lease
 from .names import Marker, MarkerState
 from .server import Connection
 from .snapshot import Snapshot, refuse_database_changes
-from .structure_script import CopyError, TemplateContents
-from .template import Template
+from .structure_script import CopyError
+from .template import TemplateContents
 from .worker_schemas import SchemaSource
 
 
@@ -46,18 +46,17 @@ def fill(
     """Copy the template of the host database to `public`.
 
     Return the name of a copy of the template if resets need it, or if `keep_template` is set;
-    otherwise None. Raises CopyError or SnapshotError.
+    otherwise None. Raises CopyError.
     """
     with source.connect(worker) as host:
         refuse_database_changes(host)
         assert source.template is not None
-        template = Template.read(host, source.template, source.path)
-        snapshot = Snapshot.from_template(host, template, fingerprint="", made=0)
-    copied = snapshot.restore(
+        snapshot = Snapshot.of_template(host, source.template, fingerprint="", made=0, extra={})
+    copied, _ = snapshot.restore_template(
         connection, Marker(source.run, MarkerState.READY), path=(), extensions=PUBLIC
     )
     copied.copy(connection, PUBLIC, batch=source.batch)
-    _verify(snapshot.contents, connection)
+    _verify(copied.read_contents(connection), connection)
     if keep_template or copied.contents.marked:
         return copied.name
     # Tests that query the catalog should find the same schemas as with stock Django.

@@ -118,8 +118,7 @@ class Host:
         Mark the rows that the transaction `since`, or a later one, wrote. Raises CopyError if
         the schema cannot be copied.
         """
-        from .structure_script import TemplateContents
-        from .template import Template
+        from .template import Template, TemplateContents
 
         assert self._dump is not None
         try:
@@ -147,10 +146,9 @@ class Host:
     def restore(self, snapshot: "Snapshot") -> Callable[[], None]:
         """Create the template from a snapshot; return a function that undoes this.
 
-        Raises SnapshotError if the snapshot cannot be restored.
+        Raises CopyError if the snapshot cannot be restored.
         """
-        missing = snapshot.missing_extensions(self.connection)
-        template = snapshot.restore(
+        template, created = snapshot.restore_template(
             self.connection,
             # KEEP_DAYS counts from the creation of the snapshot.
             self._marker_of_template._replace(made=snapshot.made),
@@ -158,7 +156,7 @@ class Host:
             extensions=self.extensions,
         )
         self.use_template(template)
-        return partial(self._discard, template, list(missing))
+        return partial(self._discard, template, created)
 
     def _discard(self, template: "Template", extensions: list[str]) -> None:
         self.template, self.reference = None, None
@@ -170,7 +168,7 @@ class Host:
     def snapshot(self, fingerprint: str, now: int) -> "Snapshot":
         """Return a snapshot of the template, for a file.
 
-        Raises SnapshotError if a snapshot would not reproduce it.
+        Raises CopyError if a snapshot would not reproduce it.
         """
         from .snapshot import Snapshot
         from .template import Template
@@ -180,7 +178,8 @@ class Host:
         markers = {schema.name: schema.marker for schema in schemas.list_own(self.connection)}
         # A pool's template may be older than this run.
         made = markers[self.template].made or now
-        return Snapshot.from_template(self.connection, template, fingerprint, made)
+        facts = {"fingerprint": fingerprint, "made": made, "extra": template.contents.extra}
+        return Snapshot.of_template(self.connection, template.name, **facts)
 
     def verify_template(self) -> None:
         """Make and drop a copy of an unverified template. Raises CopyError if the copy differs."""

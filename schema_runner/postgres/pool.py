@@ -14,8 +14,8 @@ from . import lock_waits, locks, names, schemas, structure
 from .host_request import PoolCriteria
 from .names import Marker, MarkerState
 from .reset.changes import current_transaction
-from .rows import restore_sequences
 from .schemas import OwnSchema
+from .sequences import restore_sequences
 from .server import Connection
 from .template import Template
 

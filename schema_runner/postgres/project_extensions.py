@@ -1,6 +1,7 @@
 """Extensions that runs install in the project's own database, in a separate schema."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from psycopg import errors, sql
 
@@ -88,12 +89,12 @@ def _refusal(connection: Connection, why: str, hint: str = "") -> SchemaRunnerEr
 
 
 def remove_extensions(
-    connection: Connection, path: Sequence[str], log: Callable[[str], None], *, batch: int
+    connection: Connection, log: Callable[[str], None], *, batch: int
 ) -> list[str]:
     """Drop the extensions and their schema if no other run uses the database.
 
-    Return the names of the extensions. Pools that need them are packed. An extension stays if
-    other objects depend on it.
+    Return the names of the extensions. If schemas need them, only the templates of pools stay. An
+    extension stays if other objects depend on it.
     """
     comment, _, is_trusted, others = connection.execute(
         _OWNERSHIP, [names.EXTENSIONS_SCHEMA]
@@ -105,17 +106,13 @@ def remove_extensions(
         return []
     installed = _list_installed(connection)
     problems = _drop(connection, installed)
-    if problems:
-        # Imported here because few runs need it.
-        from .packed_templates import pack_pools
-
-        if pack_pools(connection, path, batch=batch):
-            problems = _drop(connection, installed)
-            log(
-                f"In {database!r}, only a template was kept, because schemas need "
-                f"{', '.join(sorted(installed))}, which the database itself does not have. To "
-                f"keep schemas too, run CREATE EXTENSION there."
-            )
+    if problems and _drop_pooled_schemas(connection, batch=batch):
+        problems = _drop(connection, installed)
+        log(
+            f"In {database!r}, only a template was kept, because schemas need "
+            f"{', '.join(sorted(installed))}, which the database itself does not have. To keep "
+            f"schemas too, run CREATE EXTENSION there."
+        )
     for problem in problems:
         log(f"In {database!r}, {problem}")
     return sorted(installed)
@@ -123,6 +120,18 @@ def remove_extensions(
 
 def _list_installed(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute(_INSTALLED, [names.EXTENSIONS_SCHEMA])]
+
+
+def _drop_pooled_schemas(connection: Connection, *, batch: int) -> bool:
+    """Drop schemas, except templates and shims of pools; return whether there is a template."""
+    own = schemas.list_own(connection)
+    for schema in own:
+        is_template = schema.pool == schema.name
+        if not is_template and not (schema.pool and names.is_shims_schema(schema.name)):
+            # A schema that cannot be dropped now keeps the extension in place.
+            with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
+                schemas.drop(connection, schema.name, schema.marker.run, batch=batch)
+    return any(schema.pool == schema.name for schema in own)
 
 
 def _drop(connection: Connection, extensions: Sequence[str]) -> list[str]:

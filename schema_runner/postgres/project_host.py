@@ -25,6 +25,7 @@ from .lease import Lease
 from .names import Marker, MarkerState
 from .reset import vacuum
 from .server import Connection
+from .structure_script import CopyError
 
 if TYPE_CHECKING:
     from .template import Template
@@ -116,16 +117,19 @@ class ProjectDatabase(Host):
         if kept.name not in markers:
             # A run with --clear-pools dropped it before this run locked it.
             return False
-        from . import packed_templates
+        from .snapshot import create_missing_extensions
 
-        if self.extensions not in self.path and (
-            needed := packed_templates.needed_extensions(self.connection, kept)
-        ):
+        if self.extensions not in self.path:
+            needed = [
+                name for name, _, schema in kept.contents.extensions if schema == self.extensions
+            ]
             project_extensions.refuse_extensions_of_others(self.connection, needed)
-        if packed_templates.unpack_template(self.connection, kept):
-            return True
-        schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
-        return False
+        try:
+            create_missing_extensions(self.connection, kept, self.extensions)
+        except CopyError:
+            schemas.drop(self.connection, kept.name, markers[kept.name].run, batch=self._batch)
+            return False
+        return True
 
     def _remove_leftover_extensions(self) -> None:
         """Drop the extensions of killed runs, unless another run uses the shared extensions."""
@@ -135,8 +139,7 @@ class ProjectDatabase(Host):
                 self.log(f"Removed leftovers of an earlier run in {self.name!r}: {leftovers}.")
 
     def _remove_extensions(self) -> list[str]:
-        connection, path = self.connection, self.path
-        return project_extensions.remove_extensions(connection, path, self.log, batch=self._batch)
+        return project_extensions.remove_extensions(self.connection, self.log, batch=self._batch)
 
     def begin_build(self, worker: int) -> str | None:
         schema = schemas.create(self.connection, worker, self.lease.run)

@@ -1,6 +1,6 @@
 """Copies of the rows of tables, in a template or a scratch schema."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 from psycopg import sql
@@ -12,6 +12,10 @@ from .server import Connection
 # The column of a copy that marks the rows to keep with RESET = "selective".
 MARK = "schema_runner_kept"
 _MARK = sql.Identifier(MARK)
+_WRITTEN_SINCE = sql.SQL(
+    "pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid)"
+)
+_FIRST_MARKED = sql.SQL("SELECT 1 FROM {} WHERE {} LIMIT 1")
 # Foreign keys, with their columns in order, and the operators that compare them.
 _FOREIGN_KEYS = """
     SELECT child.relname, parent.relname,
@@ -38,16 +42,16 @@ class WantedRows(NamedTuple):
     source: sql.Composable
 
 
-class Copies:
-    """Copies of the rows of `tables`, in tables `rows_1`, `rows_2`, … of the schema `name`.
+class Copies(NamedTuple):
+    """Copies of the rows of `tables`, in tables `rows_1`, `rows_2`, … of a schema.
 
-    `marked` names the tables that have marked rows.
+    They are numbered because a table may have the name of one of the template's own tables.
     """
 
-    def __init__(self, name: str, tables: Sequence[Table], marked: Sequence[str] = ()) -> None:
-        self.name = name
-        self.tables = tuple(tables)
-        self.marked = tuple(marked)
+    schema: str
+    tables: Sequence[Table]
+    # The names of the tables that have marked rows.
+    marked: Sequence[str] = ()
 
     def create(
         self,
@@ -61,66 +65,56 @@ class Copies:
         Mark the rows that the transaction `since` or a later one inserted or updated, and the rows
         that these refer to.
         """
-        mark = (
-            sql.SQL("false")
-            if since is None
-            else sql.SQL(
-                "pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid)"
-            ).format(sql.Literal(str(since % 2**32)))
-        )
+        mark: sql.Composable = sql.SQL("false")
+        if since is not None:
+            mark = _WRITTEN_SINCE.format(sql.Literal(str(since % 2**32)))
         with safe_search_path.users_search_path(connection, source_schema, path):
-            for copy, table in self:
-                columns = sql.SQL(", ").join(
-                    [*table.values(), sql.SQL("{} AS {}").format(mark, _MARK)]
-                )
+            for name, (table, copy) in self.rows.items():
+                stored = [
+                    sql.SQL("{} AS {}").format(column.stored, column.identifier)
+                    for column in table.columns
+                ]
                 connection.execute(
                     sql.SQL("CREATE TABLE {} AS SELECT {} FROM ONLY {}").format(
-                        copy, columns, sql.Identifier(source_schema, table.name)
+                        copy,
+                        sql.SQL(", ").join([*stored, sql.SQL("{} AS {}").format(mark, _MARK)]),
+                        sql.Identifier(source_schema, name),
                     )
                 )
-        return self if since is None else self._with_marks(connection, source_schema)
+            return self if since is None else self._with_marks(connection, source_schema)
 
     def _with_marks(self, connection: Connection, source_schema: str) -> Self:
         """Mark the rows that marked rows refer to; return the copies with the marked tables."""
-        copies = {table.name: (copy, table) for copy, table in self}
-        values = {"schema": source_schema, "tables": list(copies)}
+        values = {"schema": source_schema, "tables": list(self.rows)}
         keys = [_ForeignKey(*key) for key in connection.execute(_FOREIGN_KEYS, values)]
+        statements = [key.mark_parents(self.rows) for key in keys]
         is_spreading = True
         while is_spreading:
-            spreading = [_mark_parents(connection, copies, key) for key in keys]
-            is_spreading = any(spreading)
-        marked = tuple(
-            name for name, (copy, _) in copies.items() if _has_marked_rows(connection, copy)
-        )
-        return type(self)(self.name, self.tables, marked)
-
-    def __iter__(self) -> Iterator[tuple[sql.Identifier, Table]]:
-        """Yield the identifier of each copy, and its table.
-
-        Copies are numbered, because a table may have the name of one of the template's own tables.
-        """
-        for number, table in enumerate(self.tables, start=1):
-            yield sql.Identifier(self.name, f"rows_{number}"), table
-
-    @staticmethod
-    def columns(table: Table) -> list[str]:
-        """Return the names of a copy's columns."""
-        return [*(column.name for column in table.columns), MARK]
+            counts = [connection.execute(statement).rowcount for statement in statements]
+            is_spreading = any(counts)
+        marked = [
+            name
+            for name, (_, copy) in self.rows.items()
+            if connection.execute(_FIRST_MARKED.format(copy, _MARK)).fetchone()
+        ]
+        return self._replace(marked=marked)
 
     @property
     def rows(self) -> dict[str, WantedRows]:
         """The wanted rows of each table, if all are wanted."""
-        return {table.name: WantedRows(table, copy) for copy, table in self}
+        return {
+            table.name: WantedRows(table, sql.Identifier(self.schema, f"rows_{number}"))
+            for number, table in enumerate(self.tables, start=1)
+        }
 
     @property
     def marked_rows(self) -> dict[str, WantedRows]:
         """The wanted rows of each table, if only the marked ones are wanted."""
+        marked = sql.SQL("(SELECT * FROM {} WHERE {}) AS marked")
         return {
-            table.name: WantedRows(
-                table, sql.SQL("(SELECT * FROM {} WHERE {}) AS marked").format(copy, _MARK)
-            )
-            for copy, table in self
-            if table.name in self.marked
+            name: WantedRows(table, marked.format(copy, _MARK))
+            for name, (table, copy) in self.rows.items()
+            if name in self.marked
         }
 
 
@@ -136,35 +130,25 @@ class _ForeignKey(NamedTuple):
     parent_columns: list[str]
     operators: list[tuple[str, str]]
 
-
-def _mark_parents(
-    connection: Connection, copies: Mapping[str, tuple[sql.Identifier, Table]], key: _ForeignKey
-) -> bool:
-    """Mark the rows to which marked rows refer by this key; return whether any were new."""
-    child, parent = copies[key.child], copies[key.parent]
-    # One copy may store as text what the other stores in its type: compare both as text.
-    own = {c.name for _, table in (child, parent) for c in table.columns if c.own_type}
-    as_text = bool(own.intersection([*key.columns, *key.parent_columns]))
-    conditions = sql.SQL(" AND ").join(
-        sql.SQL("parent.{}{cast} OPERATOR({}.{}) child.{}{cast}").format(
-            sql.Identifier(parent_column),
-            sql.Identifier("pg_catalog" if as_text else operator_schema),
-            sql.SQL("=" if as_text else operator),
-            sql.Identifier(column),
-            cast=sql.SQL("::pg_catalog.text" if as_text else ""),
+    def mark_parents(self, rows: Mapping[str, WantedRows]) -> sql.Composed:
+        """Return a statement that marks the rows to which marked rows refer by this key."""
+        conditions = sql.SQL(" AND ").join(
+            sql.SQL("({}) OPERATOR({}.{}) ({})").format(
+                rows[self.parent].table.column(parent_column).restored("parent"),
+                sql.Identifier(schema),
+                sql.SQL(operator),
+                rows[self.child].table.column(column).restored("child"),
+            )
+            for column, parent_column, (schema, operator) in zip(
+                self.columns, self.parent_columns, self.operators, strict=True
+            )
         )
-        for column, parent_column, (operator_schema, operator) in zip(
-            key.columns, key.parent_columns, key.operators, strict=True
+        return sql.SQL(
+            "UPDATE {parent} AS parent SET {mark} = true FROM {child} AS child"
+            " WHERE child.{mark} AND NOT parent.{mark} AND {conditions}"
+        ).format(
+            parent=rows[self.parent].source,
+            child=rows[self.child].source,
+            mark=_MARK,
+            conditions=conditions,
         )
-    )
-    statement = sql.SQL(
-        "UPDATE {parent} AS parent SET {mark} = true FROM {child} AS child"
-        " WHERE child.{mark} AND NOT parent.{mark} AND {conditions}"
-    ).format(parent=parent[0], child=child[0], mark=_MARK, conditions=conditions)
-    return connection.execute(statement).rowcount > 0
-
-
-def _has_marked_rows(connection: Connection, copy: sql.Identifier) -> bool:
-    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(copy, _MARK)
-    row = connection.execute(statement).fetchone()
-    return bool(row and row[0])

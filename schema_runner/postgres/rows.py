@@ -1,4 +1,4 @@
-"""The rows of a schema: its tables, sequence values and materialized views."""
+"""The tables and materialized views of a schema that have rows."""
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
@@ -20,17 +20,19 @@ _WITH_PAGES = """
                         AND deptype = 'e')
     ORDER BY c.oid
 """
-# Columns of the schema's own types, such as enums, and of OID alias types such as regclass: their
-# values refer to objects that have other OIDs in another schema.
+# Columns that a template must not depend on, with the OIDs of their types: types and collations of
+# the schema itself and of extensions, and OID alias types such as regclass, whose values refer to
+# objects that have other OIDs in another schema.
 _COLUMNS = r"""
     SELECT relname, attname,
-           CASE WHEN typnamespace = relnamespace
-                  OR (typnamespace = 'pg_catalog'::regnamespace
-                      AND typname ~ '^_?reg(class|collation|config|dictionary|oper|proc|type)')
+           CASE WHEN typnamespace <> 'pg_catalog'::regnamespace
+                  OR collnamespace <> 'pg_catalog'::regnamespace
+                  OR typname ~ '^_?reg(class|collation|config|dictionary|oper|proc|type)'
                 THEN ARRAY[atttypid::bigint, atttypmod] END
     FROM pg_catalog.pg_attribute
     JOIN pg_catalog.pg_class c ON c.oid = attrelid
     JOIN pg_catalog.pg_type t ON t.oid = atttypid
+    LEFT JOIN pg_catalog.pg_collation o ON o.oid = attcollation
     WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
       AND relname = ANY(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     ORDER BY relname, attnum
@@ -40,11 +42,31 @@ _COLUMNS = r"""
 class Column(NamedTuple):
     """A column that is not generated.
 
-    If its type depends on the schema, `own_type` names it, and values are copied as text.
+    `type` is the name of the type if copies contain the values as text, because the type or the
+    collation is not PostgreSQL's own, or because the values depend on the schema.
     """
 
     name: str
-    own_type: str | None = None
+    type: str | None = None
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.name)
+
+    @property
+    def stored(self) -> sql.Composable:
+        """An expression for what a copy contains."""
+        stored = '{}::pg_catalog.text COLLATE pg_catalog."default"' if self.type else "{}"
+        return sql.SQL(stored).format(self.identifier)
+
+    def restored(self, *copy: str) -> sql.Composable:
+        """Return an expression for the value of a column in a copy, in the column's type.
+
+        `copy`: the alias of the copy, if needed. The table's schema must be first on the
+        search_path.
+        """
+        value = sql.Identifier(*copy, self.name)
+        return sql.SQL("{}::{}").format(value, sql.SQL(self.type)) if self.type else value
 
 
 class Table(NamedTuple):
@@ -53,44 +75,30 @@ class Table(NamedTuple):
     name: str
     columns: tuple[Column, ...]
 
-    def values(self) -> list[sql.Composed]:
-        """Return expressions that select from the table what a copy stores."""
-        return [
-            sql.SQL("{0}::pg_catalog.text AS {0}" if column.own_type else "{0}").format(
-                _identifier(column)
-            )
-            for column in self.columns
-        ]
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
 
     def row(self) -> sql.Composed:
         """Return an expression for a row of the table as text, to compare with `row_of_copy`."""
-        return _row(
-            sql.SQL("{}::pg_catalog.text" if column.own_type else "{}").format(_identifier(column))
-            for column in self.columns
-        )
+        return _row(column.stored for column in self.columns)
 
     def row_of_copy(self) -> sql.Composed:
         """Return an expression for a row of a copy as text."""
-        return _row(map(_identifier, self.columns))
+        return _row(column.identifier for column in self.columns)
 
     def copy_from(self, source: sql.Composable, schema: str) -> sql.Composed:
         """Return a statement that inserts the rows of the copy `source` into a schema's table.
 
         The schema must be first on the search_path.
         """
-        columns = sql.SQL("({})").format(_join(map(_identifier, self.columns)))
+        names = sql.SQL("({})").format(_join(column.identifier for column in self.columns))
         return sql.SQL(
             "INSERT INTO {table} {columns} OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
         ).format(
             table=sql.Identifier(schema, self.name),
             # There may be generated columns only.
-            columns=columns if self.columns else sql.SQL(""),
-            values=_join(
-                sql.SQL("{}::{}").format(_identifier(column), sql.SQL(column.own_type))
-                if column.own_type
-                else _identifier(column)
-                for column in self.columns
-            ),
+            columns=names if self.columns else sql.SQL(""),
+            values=_join(column.restored() for column in self.columns),
             source=source,
         )
 
@@ -110,36 +118,29 @@ def read_tables(
         names = [name for name in names if name in among]
     filled = [name for name in names if _has_rows(connection, schema, name)]
     columns = connection.execute(_COLUMNS, [schema, filled]).fetchall()
-    own_types = {tuple(own_type) for _, _, own_type in columns if own_type}
-    names_of_types = _named_types(connection, schema, path, own_types) if own_types else {}
+    type_names = _name_types(connection, schema, path, {tuple(t) for *_, t in columns if t})
     columns_by_table = {
-        name: tuple(
-            Column(column, names_of_types.get(tuple(own or ()))) for _, column, own in rows
-        )
+        name: tuple(Column(column, type_names.get(tuple(t or ()))) for _, column, t in rows)
         for name, rows in groupby(columns, key=lambda row: row[0])
     }
     return [Table(name, columns_by_table.get(name, ())) for name in filled]
 
 
-def _named_types(
+def _name_types(
     connection: Connection, schema: str, path: Sequence[str], types: Iterable[tuple[int, ...]]
 ) -> dict[tuple[int, ...], str]:
     """Map types, by OID and modifier, to their names, without schemas that are on the path."""
-    query, named = "SELECT pg_catalog.format_type(%s, %s)", {}
+    query, names = "SELECT pg_catalog.format_type(%s, %s)", {}
     with safe_search_path.users_search_path(connection, schema, path):
         for type_ in types:
-            ((named[type_],),) = connection.execute(query, type_).fetchall()
-    return named
+            ((names[type_],),) = connection.execute(query, type_).fetchall()
+    return names
 
 
 def _has_rows(connection: Connection, schema: str, table: str) -> bool:
     statement = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})")
     row = connection.execute(statement.format(sql.Identifier(schema, table))).fetchone()
     return bool(row and row[0])
-
-
-def _identifier(column: Column) -> sql.Identifier:
-    return sql.Identifier(column.name)
 
 
 def _row(values: Iterable[sql.Composable]) -> sql.Composed:
@@ -150,93 +151,10 @@ def _join(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
-class SequenceValue(NamedTuple):
-    """The state of a sequence, as in the arguments of PostgreSQL's `setval`."""
-
-    name: str
-    value: int
-    is_called: bool
-
-
-_SEQUENCES = """
-    SELECT relname, seqstart
-    FROM pg_catalog.pg_sequence JOIN pg_catalog.pg_class c ON c.oid = seqrelid
-    WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
-    ORDER BY c.oid
-"""
-_LAST_VALUES = """
-    SELECT relname, pg_catalog.pg_sequence_last_value(seqrelid)
-    FROM pg_catalog.pg_sequence JOIN pg_catalog.pg_class c ON c.oid = seqrelid
-    WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
-"""
-# A statement locks each sequence that it reads.
-_SEQUENCES_PER_QUERY = 50
-
-
-def read_sequences(connection: Connection, schema: str) -> list[SequenceValue]:
-    """List the sequences that are not at their start."""
-    starts = _sequence_starts(connection, schema)
-    values = _sequence_values(connection, schema, list(starts))
-    return [value for value in values if value != starts[value.name]]
-
-
-def restore_sequences(
-    connection: Connection, schema: str, values: Iterable[SequenceValue], *, exactly: bool = True
-) -> None:
-    """Set all sequences to these values, and those that are not listed to their start.
-
-    Without `exactly`, unused sequences that should be unused stay as they are: reading their next
-    value takes ten times as long.
-    """
-    starts = _sequence_starts(connection, schema)
-    wanted = starts | {value.name: value for value in values}
-    if exactly:
-        current = set(_sequence_values(connection, schema, list(wanted)))
-        changed = {wanted[value.name] for value in current} - current
-    else:
-        last: dict[str, int | None] = dict(connection.execute(_LAST_VALUES, [schema]).fetchall())
-        changed = {
-            value
-            for value in wanted.values()
-            if value.name in last
-            and last[value.name] != (value.value if value.is_called else None)
-        }
-    for statement in sql_set_sequences(changed, schema):
-        connection.execute(statement)
-
-
-def _sequence_starts(connection: Connection, schema: str) -> dict[str, SequenceValue]:
-    rows = connection.execute(_SEQUENCES, [schema])
-    return {name: SequenceValue(name, start, False) for name, start in rows}
-
-
-def _sequence_values(connection: Connection, schema: str, names: list[str]) -> list[SequenceValue]:
-    values = []
-    for start in range(0, len(names), _SEQUENCES_PER_QUERY):
-        query = sql.SQL(" UNION ALL ").join(
-            sql.SQL("SELECT {}::text, last_value, is_called FROM {}").format(
-                sql.Literal(name), sql.Identifier(schema, name)
-            )
-            for name in names[start : start + _SEQUENCES_PER_QUERY]
-        )
-        values += [SequenceValue(*row) for row in connection.execute(query)]
-    return values
-
-
-def sql_set_sequences(values: Iterable[SequenceValue], schema: str) -> list[sql.Composed]:
-    """Return statements that set a schema's sequences to these values."""
-    return [
-        sql.SQL("SELECT pg_catalog.setval({}, {}, {})").format(
-            sql.Literal(sql.Identifier(schema, name).as_string()), value, is_called
-        )
-        for name, value, is_called in values
-    ]
-
-
 # By OID, because a view is created after those that its query uses. (That fails if a plain view
 # between two of them was replaced later.)
 _POPULATED_VIEWS = """
-    SELECT c.oid, relname, pg_catalog.pg_get_viewdef(c.oid)
+    SELECT relname, pg_catalog.pg_get_viewdef(c.oid)
     FROM pg_catalog.pg_class c
     WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
       AND relkind = 'm' AND relispopulated
@@ -251,21 +169,23 @@ _DIFFERS = """
 """
 
 
-def read_materialized_views(
-    connection: Connection, schema: str, path: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Return the populated materialized views, and those of them that are out of date.
+def list_populated_views(connection: Connection, schema: str) -> list[str]:
+    """List the populated materialized views in the order in which to refresh them."""
+    return [name for name, _ in connection.execute(_POPULATED_VIEWS, [schema])]
 
-    The former are in the order in which to refresh them. `path` follows the schema on the
-    search_path of tests.
+
+def list_stale_views(connection: Connection, schema: str, path: Sequence[str]) -> list[str]:
+    """Describe the materialized views that are out of date.
+
+    `path` follows the schema on the search_path of tests.
     """
-    views, stale = connection.execute(_POPULATED_VIEWS, [schema]).fetchall(), []
-    for _, name, query in views:
+    stale = []
+    for name, query in connection.execute(_POPULATED_VIEWS, [schema]).fetchall():
         differs = sql.SQL(_DIFFERS).format(
             view=sql.Identifier(schema, name), query=sql.SQL(query.rstrip(";"))
         )
         with safe_search_path.users_search_path(connection, schema, path):
             row = connection.execute(differs).fetchone()
         if row and row[0]:
-            stale.append(name)
-    return [name for _, name, _ in views], stale
+            stale.append(f"materialized view {name}, which is out of date")
+    return stale

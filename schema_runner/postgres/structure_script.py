@@ -1,15 +1,10 @@
 """The structure script: DDL from pg_dump that creates the objects of a schema, without rows."""
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import psycopg
-
-from . import rows, structure
-from .rows import Column, SequenceValue, Table
 from .server import Connection
 
 if TYPE_CHECKING:
@@ -179,109 +174,6 @@ class CopyError(Exception):
     def __init__(self, *reasons: str) -> None:
         super().__init__(", ".join(reasons))
         self.reasons = reasons
-
-
-class TemplateContents(NamedTuple):
-    """Everything in a template except the rows."""
-
-    script: Script
-    # The major version of the pg_dump that wrote the script.
-    pg_dump: int = 0
-    inventory: frozenset[str] = frozenset()
-    # The tables that have rows.
-    tables: tuple[Table, ...] = ()
-    # The sequences that are not at their start.
-    sequences: tuple[SequenceValue, ...] = ()
-    # The populated materialized views, each after those that it depends on.
-    views: tuple[str, ...] = ()
-    # The tables with marked rows: those of FIXTURES and SEEDERS, and the rows that these refer to.
-    marked: tuple[str, ...] = ()
-    # The caller's metadata, which must be serializable as JSON.
-    extra: Mapping[str, Any] = {}
-
-    @classmethod
-    def read(cls, connection: Connection, schema: str, dump: "Dump", path: Sequence[str]) -> Self:
-        """Read the contents for a template of a schema from its `dump` and the catalog.
-
-        `path` follows the schema on the search_path. Raises CopyError.
-        """
-        from .pg_dump import DumpError
-
-        try:
-            inventory = structure.inventory(connection, schema)
-            contents, stale = cls._read_rows(connection, schema, path)
-            script = read_script(connection, schema, dump)
-        except (DumpError, psycopg.Error) as error:
-            raise CopyError(first_line(error)) from error
-        if stale:
-            raise CopyError(*(f"materialized view {name}, which is out of date" for name in stale))
-        return contents._replace(script=script, pg_dump=dump.version, inventory=inventory)
-
-    @classmethod
-    def read_rows_only(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
-        """Read the contents for a template of rows only: see `Template.create_rows_only`."""
-        contents, _ = cls._read_rows(connection, schema, path)
-        return contents
-
-    @classmethod
-    def _read_rows(
-        cls, connection: Connection, schema: str, path: Sequence[str]
-    ) -> tuple[Self, list[str]]:
-        """Return the contents, and the materialized views that are out of date."""
-        # Raise an error if row security would hide rows.
-        connection.execute("SET row_security = off")
-        sequences = rows.read_sequences(connection, schema)
-        tables = rows.read_tables(connection, schema, path)
-        views, stale = rows.read_materialized_views(connection, schema, path)
-        contents = cls(
-            script=Script(schema, (), ()),
-            tables=tuple(tables),
-            sequences=tuple(sequences),
-            views=tuple(views),
-        )
-        return contents, stale
-
-    @property
-    def metadata(self) -> str:
-        """Everything except the statements and the inventory, as JSON."""
-        return json.dumps(
-            {
-                "schema": self.script.schema,
-                "pg_dump": self.pg_dump,
-                "tables": self.tables,
-                "sequences": self.sequences,
-                "views": self.views,
-                "marked": self.marked,
-                "extra": self.extra,
-            }
-        )
-
-    @classmethod
-    def load(
-        cls,
-        metadata: str,
-        before: Iterable[str] = (),
-        after: Iterable[str] = (),
-        inventory: Iterable[str] = (),
-    ) -> Self:
-        """Build the contents from `metadata` and the rest.
-
-        Raises KeyError, TypeError or ValueError if the metadata is not valid.
-        """
-        loaded = json.loads(metadata)
-        return cls(
-            script=Script(loaded["schema"], tuple(before), tuple(after)),
-            pg_dump=loaded["pg_dump"],
-            inventory=frozenset(inventory),
-            tables=tuple(
-                Table(name, tuple(Column(*column) for column in columns))
-                for name, columns in loaded["tables"]
-            ),
-            sequences=tuple(SequenceValue(*value) for value in loaded["sequences"]),
-            views=tuple(loaded["views"]),
-            marked=tuple(loaded["marked"]),
-            extra=loaded["extra"],
-        )
 
 
 def read_script(connection: Connection, schema: str, dump: "Dump") -> Script:

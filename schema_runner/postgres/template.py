@@ -1,24 +1,21 @@
 """The template: a small schema from which worker schemas are created."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
 from psycopg import sql
 
-from . import locks, rows, safe_search_path, schemas, structure
+from . import locks, rows, safe_search_path, schemas, sequences, structure
 from .move import sql_undo_default_privileges
 from .names import Marker
 from .row_copies import Copies
+from .rows import Column, Table
+from .sequences import SequenceValue
 from .server import Connection
-from .structure_script import (
-    SETTINGS,
-    CopyError,
-    TemplateContents,
-    first_line,
-    read_script,
-)
+from .structure_script import SETTINGS, CopyError, Script, first_line, read_script
 
 if TYPE_CHECKING:
     from .pg_dump import Dump
@@ -30,6 +27,112 @@ _CREATE_CONTENTS = """
 """
 # Measured: this many statements of a script hold fewer locks than one table with its indexes.
 _STATEMENTS_PER_TABLE = 5
+# In the order of their dependencies.
+_EXTENSIONS = """
+    SELECT extname, extversion, extnamespace::regnamespace::text
+    FROM pg_catalog.pg_extension ORDER BY oid
+"""
+
+
+class Extension(NamedTuple):
+    name: str
+    version: str
+    schema: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} in schema {self.schema}"
+
+
+def list_extensions(connection: Connection) -> tuple[Extension, ...]:
+    """List the installed extensions, in an order in which they can be created."""
+    return tuple(Extension(*row) for row in connection.execute(_EXTENSIONS))
+
+
+class TemplateContents(NamedTuple):
+    """Everything in a template except the rows."""
+
+    script: Script
+    # The major version of the pg_dump that wrote the script.
+    pg_dump: int = 0
+    inventory: frozenset[str] = frozenset()
+    # The tables that have rows.
+    tables: tuple[Table, ...] = ()
+    # The sequences that are not at their start.
+    sequences: tuple[SequenceValue, ...] = ()
+    # The populated materialized views, each after those that it depends on.
+    views: tuple[str, ...] = ()
+    # The tables with marked rows: those of FIXTURES and SEEDERS, and the rows that these refer to.
+    marked: tuple[str, ...] = ()
+    # Those of the database. Copies need them, and the template itself does not.
+    extensions: tuple[Extension, ...] = ()
+    # The caller's metadata, which must be serializable as JSON.
+    extra: Mapping[str, Any] = {}
+
+    @classmethod
+    def read(cls, connection: Connection, schema: str, dump: "Dump", path: Sequence[str]) -> Self:
+        """Read the contents for a template of a schema from its `dump` and the catalog.
+
+        `path` follows the schema on the search_path. Raises CopyError.
+        """
+        from .pg_dump import DumpError
+
+        try:
+            inventory = structure.inventory(connection, schema)
+            contents = cls.read_rows_only(connection, schema, path)
+            stale = rows.list_stale_views(connection, schema, path)
+            script = read_script(connection, schema, dump)
+        except (DumpError, psycopg.Error) as error:
+            raise CopyError(first_line(error)) from error
+        if stale:
+            raise CopyError(*stale)
+        return contents._replace(script=script, pg_dump=dump.version, inventory=inventory)
+
+    @classmethod
+    def read_rows_only(cls, connection: Connection, schema: str, path: Sequence[str]) -> Self:
+        """Read the contents for a template of rows only: see `Template.create_rows_only`."""
+        # Raise an error if row security would hide rows.
+        connection.execute("SET row_security = off")
+        return cls(
+            script=Script(schema, (), ()),
+            tables=tuple(rows.read_tables(connection, schema, path)),
+            sequences=tuple(sequences.read_sequences(connection, schema)),
+            views=tuple(rows.list_populated_views(connection, schema)),
+            extensions=list_extensions(connection),
+        )
+
+    @property
+    def facts(self) -> str:
+        """Everything except the statements and the inventory, as JSON."""
+        facts = {**self._asdict(), "script": self.script.schema}
+        del facts["inventory"]
+        return json.dumps(facts)
+
+    @classmethod
+    def load(
+        cls,
+        facts: str,
+        before: Iterable[str] = (),
+        after: Iterable[str] = (),
+        inventory: Iterable[str] = (),
+    ) -> Self:
+        """Build the contents from `facts` and the rest.
+
+        Raises KeyError, TypeError or ValueError if the facts are not valid.
+        """
+        loaded = json.loads(facts)
+        loaded.update(
+            script=Script(loaded["script"], tuple(before), tuple(after)),
+            inventory=frozenset(inventory),
+            tables=tuple(
+                Table(name, tuple(Column(*column) for column in columns))
+                for name, columns in loaded["tables"]
+            ),
+            sequences=tuple(SequenceValue(*value) for value in loaded["sequences"]),
+            views=tuple(loaded["views"]),
+            marked=tuple(loaded["marked"]),
+            extensions=tuple(Extension(*extension) for extension in loaded["extensions"]),
+        )
+        return cls(**loaded)
 
 
 class Template(NamedTuple):
@@ -56,13 +159,17 @@ class Template(NamedTuple):
         Mark the rows written by the transaction `since` or later ones. The template gets `marker`
         when it is complete.
         """
-        name, source_schema = (
-            schemas.create_template(connection, marker.run),
-            contents.script.schema,
-        )
+        name = schemas.create_template(connection, marker.run)
+        source_schema = contents.script.schema
         copies = Copies(name, contents.tables).create(connection, source_schema, path, since)
-        template = cls(name, contents._replace(marked=copies.marked), tuple(path))
-        template.write_contents(connection, marker)
+        contents = contents._replace(marked=tuple(copies.marked))
+        template, script = cls(name, contents, tuple(path)), contents.script
+        insert = sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s)").format(template._table)
+        values = [list(script.before), list(script.after), sorted(contents.inventory)]
+        with connection.transaction():
+            connection.execute(sql.SQL(_CREATE_CONTENTS).format(template._table))
+            connection.execute(insert, [contents.facts, *values])
+            schemas.mark(connection, name, marker)
         return template
 
     @classmethod
@@ -80,20 +187,6 @@ class Template(NamedTuple):
         with row_security_disabled(connection, source_schema):
             contents = TemplateContents.read_rows_only(connection, source_schema, path)
             return cls.create(connection, contents, marker, path, since)
-
-    def write_contents(self, connection: Connection, marker: Marker) -> None:
-        """Store everything except the rows, and mark the template as ready."""
-        script = self.contents.script
-        with connection.transaction():
-            connection.execute(sql.SQL(_CREATE_CONTENTS).format(self._table))
-            connection.execute(
-                sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s)").format(self._table),
-                [
-                    self.contents.metadata,
-                    *(list(script.before), list(script.after), sorted(self.contents.inventory)),
-                ],
-            )
-            schemas.mark(connection, self.name, marker)
 
     @classmethod
     def read(cls, connection: Connection, name: str, path: Sequence[str]) -> Self:
@@ -134,15 +227,12 @@ class Template(NamedTuple):
         script = contents.script.for_schema(schema)
         yield script.before
         yield sql_undo_default_privileges(connection, schema)
-        filling = [table.copy_from(copy, schema) for copy, table in self.copies]
-        filling += rows.sql_set_sequences(contents.sequences, schema)
+        filling = [table.copy_from(copy, schema) for table, copy in self.copies.rows.values()]
+        filling += sequences.sql_set_sequences(contents.sequences, schema)
         yield [statement.as_string(connection) for statement in filling]
         yield script.after
-        refresh = sql.SQL("REFRESH MATERIALIZED VIEW {}")
-        yield [
-            refresh.format(sql.Identifier(schema, view)).as_string(connection)
-            for view in contents.views
-        ]
+        views = [sql.Identifier(schema, view).as_string() for view in contents.views]
+        yield [f"REFRESH MATERIALIZED VIEW {view}" for view in views]
 
     def verify(
         self, connection: Connection, schema: str, start_dump: "Callable[[], Dump | None]"
@@ -162,11 +252,19 @@ class Template(NamedTuple):
             if row and row[0]:
                 return
             differing = self._differences(connection, schema, start_dump)
-            connection.execute(
-                sql.SQL("UPDATE {} SET is_proved = %s").format(self._table), [not differing]
-            )
+            self._set_verified(connection, not differing)
         if differing:
             raise CopyError(*differing)
+
+    def as_unverified(self, connection: Connection) -> Self:
+        """Forget the result of `verify`, because this template is new in its database."""
+        self._set_verified(connection, None)
+        return self._replace(is_verified=None)
+
+    def _set_verified(self, connection: Connection, is_verified: bool | None) -> None:
+        connection.execute(
+            sql.SQL("UPDATE {} SET is_proved = %s").format(self._table), [is_verified]
+        )
 
     def _differences(
         self, connection: Connection, schema: str, start_dump: "Callable[[], Dump | None]"

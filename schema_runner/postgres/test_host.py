@@ -26,7 +26,6 @@ from .names import Marker, MarkerState
 from .server import Connection
 
 if TYPE_CHECKING:
-    from .database_snapshot import DatabaseSnapshot
     from .pg_dump import PgDump
     from .snapshot import Snapshot
     from .template import Template
@@ -114,27 +113,27 @@ class HostDatabase(Host):
         refuse_database_changes(self.connection)
         return super().snapshot(fingerprint, now)
 
-    def dump_database(self, pg_dump: "PgDump", **facts: Any) -> "DatabaseSnapshot":
-        """Return a snapshot of the whole database. Raises SnapshotError if none can be made."""
-        from .database_snapshot import DatabaseSnapshot
-        from .snapshot import SnapshotError
+    def dump_database(self, pg_dump: "PgDump", **facts: Any) -> "Snapshot":
+        """Return a snapshot of the whole database. Raises CopyError if none can be made."""
+        from .snapshot import Snapshot
+        from .structure_script import CopyError
 
         if self._inherited:
-            raise SnapshotError("the database's template is not empty")
-        return DatabaseSnapshot.from_database(self.server, self.name, pg_dump, **facts)
+            raise CopyError("the database's template is not empty")
+        return Snapshot.of_database(self.server, self.name, pg_dump, **facts)
 
-    def restore_database(self, snapshot: "DatabaseSnapshot", create: Callable[[], object]) -> None:
+    def restore_database(self, snapshot: "Snapshot", create: Callable[[], object]) -> None:
         """Restore a snapshot into this empty database.
 
-        Raises SnapshotError, after replacing the database by one that `create` creates.
+        Raises CopyError, after replacing the database by one that `create` creates.
         """
-        from .snapshot import SnapshotError
+        from .structure_script import CopyError
 
         try:
             with self.connect() as connection:
-                snapshot.restore(connection)
+                snapshot.restore_database(connection)
                 self.reference = schemas.find_template(connection)
-        except SnapshotError:
+        except CopyError:
             self._replace(create)
             raise
         self._is_public_in_use = True

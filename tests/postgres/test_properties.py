@@ -15,8 +15,8 @@ from schema_runner.postgres import move, schemas
 from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.structure_script import CopyError, TemplateContents
-from schema_runner.postgres.template import Template
+from schema_runner.postgres.structure_script import CopyError
+from schema_runner.postgres.template import Template, TemplateContents
 
 from ..apps import catalog
 from ..digest import digest

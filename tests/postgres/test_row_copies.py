@@ -90,7 +90,7 @@ def adopted(prepared: Connection) -> AbstractContextManager[None]:
     tables = rows.read_tables(prepared, "w", ["public"])
     copies = Copies("scratch", tables).create(prepared, "w", ["public"])
     prepared.execute("SET search_path = w, public")
-    return reuse_keys(prepared, "w", "scratch", copies)
+    return reuse_keys(prepared, "w", "scratch", copies.rows.values())
 
 
 def test_keys_are_those_of_equal_rows(prepared: Connection) -> None:

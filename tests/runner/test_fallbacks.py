@@ -2,15 +2,14 @@
 
 import re
 import shlex
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from schema_runner.postgres.database_snapshot import DatabaseSnapshot
 from schema_runner.postgres.databases import for_request
 from schema_runner.postgres.pg_dump import PgDump
+from schema_runner.postgres.snapshot import Snapshot
 
 from ..project import PARALLEL, SERIAL, Project, Result, wait_for
 from .test_keepdb import TEST_ONLY, count, drop_databases, kill
@@ -271,8 +270,7 @@ def test_a_snapshot_of_the_database(cloned: Project) -> None:
     kept = cloned.databases()
     with cloned.maintenance() as connection:
         (marker, *_) = (one.marker for one in for_request(connection, cloned.test_name))
-    snapshot = DatabaseSnapshot.read(file(cloned))
-    assert snapshot
+    snapshot = Snapshot.read(file(cloned))
     assert (marker.made, marker.extra) == (snapshot.made, snapshot.extra)
     # The pool that was made from the file is preferred to it.
     file(cloned).write_bytes(b"damaged")
@@ -288,10 +286,9 @@ def test_snapshots_that_cannot_be_used(cloned: Project) -> None:
     path = file(cloned)
     # This file is tried first. The database it fails in is replaced.
     fails = path.with_name(path.name.replace("-", "-0", 1))
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(fails, "w") as target:
-        for name in source.namelist():
-            text = source.read(name).replace(b"\n--\n-- Postgre", b"SELECT 1/0;\n--\n-- Postgre")
-            target.writestr(name, text)
+    snapshot = Snapshot.read(path)
+    text = snapshot.sql.replace("\n--\n-- Postgre", "SELECT 1/0;\n--\n-- Postgre")
+    snapshot._replace(sql=text).write(fails)
     path.write_bytes(path.read_bytes()[:-200])
     by_zero, damaged = warnings(from_snapshot(cloned, *PARALLEL, MINE="1"))
     assert by_zero == f"Warning: ignoring snapshot {FOLDER}/{fails.name}: division by zero."

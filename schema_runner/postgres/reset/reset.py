@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from psycopg import errors, sql
 
 from ...errors import SchemaRunnerError
-from .. import lock_waits, rows, safe_search_path
+from .. import lock_waits, safe_search_path, sequences
 from ..row_copies import WantedRows
 from ..server import Connection
 from ..template import Template
@@ -92,7 +92,7 @@ class Reset:
         contents = template.contents
         self.clear(connection, Scope(), template.copies.rows)
         with lock_waits.lock_timeout_explained(connection, self.schema, "reset"):
-            rows.restore_sequences(
+            sequences.restore_sequences(
                 connection, self.schema, contents.sequences, exactly=sequences_exactly
             )
             self._restore_views(connection, contents.views)

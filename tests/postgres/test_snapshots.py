@@ -1,4 +1,4 @@
-"""Snapshots of whole databases: a faithful copy, or no snapshot."""
+"""Snapshots of databases and templates: a faithful copy, or no snapshot."""
 
 import re
 from collections.abc import Iterator
@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from schema_runner.postgres import databases
-from schema_runner.postgres.database_snapshot import DatabaseSnapshot
+from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.pg_dump import PgDump
+from schema_runner.postgres.reset.changes import current_transaction
+from schema_runner.postgres.reset.reset import Reset
 from schema_runner.postgres.server import Connection, Server
-from schema_runner.postgres.snapshot import SnapshotError
+from schema_runner.postgres.snapshot import Snapshot
+from schema_runner.postgres.structure_script import CopyError
+from schema_runner.postgres.template import Template
 
 from .test_move import EVERYTHING
 
@@ -58,13 +62,13 @@ def other(server: Server, connection: Connection) -> Iterator[Connection]:
     databases.drop(connection, name)
 
 
-def snapshot(server: Server, connection: Connection) -> DatabaseSnapshot:
+def snapshot(server: Server, connection: Connection) -> Snapshot:
     program = PgDump.find(connection.info.server_version)
     facts = {"fingerprint": "abc", "made": 5, "extra": {"why": "of a test"}}
-    return DatabaseSnapshot.from_database(server, connection.info.dbname, program, **facts)
+    return Snapshot.of_database(server, connection.info.dbname, program, **facts)
 
 
-def dump_text(snapshot: DatabaseSnapshot) -> str:
+def dump_text(snapshot: Snapshot) -> str:
     """Return the output of pg_dump without its random tokens."""
     return re.sub(r"^\\(un)?restrict .*", "", snapshot.sql, flags=re.MULTILINE)
 
@@ -77,13 +81,13 @@ def test_a_whole_database(
     connection.execute(BESIDE)
     found = snapshot(server, connection)
     found.write(path := tmp_path / "some.snapshot")
-    read = DatabaseSnapshot.read(path)
+    read = Snapshot.read(path)
     assert read == found
-    read.restore(other)
+    read.restore_database(other)
     assert dump_text(snapshot(server, other)) == dump_text(found)
     # Restoring into a database that is not new fails.
-    with pytest.raises(SnapshotError, match="already exists"):
-        read.restore(other)
+    with pytest.raises(CopyError, match="already exists"):
+        read.restore_database(other)
 
 
 def test_an_extension_of_another_owner(
@@ -93,7 +97,53 @@ def test_an_extension_of_another_owner(
     for one in (connection, other):
         one.execute("CREATE EXTENSION hstore")
     other.execute("SET ROLE pg_monitor")
-    snapshot(server, connection).restore(other)
+    snapshot(server, connection).restore_database(other)
+
+
+# Values whose text is difficult to quote, or differs from what a cast to text returns.
+VALUES = r"""
+    SET search_path = public;
+    CREATE SCHEMA w; CREATE EXTENSION citext; CREATE COLLATION w.plain FROM "C";
+    CREATE TYPE w.mood AS ENUM ('a "glad" one', 'sad');
+    CREATE TABLE w.word (
+        id citext PRIMARY KEY, note text COLLATE w.plain, padded char(5), flag bool, "a %s" text[],
+        address inet, bits varbit, number float8, big numeric(40, 20), data bytea, at timestamptz,
+        lasts interval, document jsonb, moods w.mood[], codes citext[], ranges int4multirange,
+        relation regclass, "order" "char"
+    );
+    INSERT INTO w.word (id) VALUES ('nothing');
+    INSERT INTO w.word VALUES (
+        'A', E'it''s; \\ "%s"\n-- x', 'a', true, '{NULL,"",\\,"\"","{}"}', '10.0.0.1',
+        B'101', 0.1::float8 / 3, 1e19, '\x00ff', now(), '1 mon -1 day 0.000001 s',
+        '{"a": "\\ \" ''"}', '{sad,"a \"glad\" one"}', '{B,b}', '{[1,3),[5,)}', 'w.word', 'x'
+    );
+    CREATE TABLE w.usage (word citext REFERENCES w.word, n int GENERATED ALWAYS AS (1) STORED)
+"""
+
+
+def test_a_template(connection: Connection, other: Connection, tmp_path: Path) -> None:
+    """A template depends on nothing but PostgreSQL; its copies have the same rows."""
+    connection.execute(VALUES)
+    since = current_transaction(connection.cursor())
+    connection.execute("INSERT INTO w.usage VALUES ('a')")
+    marker = Marker(1, MarkerState.READY)
+    template = Template.create_rows_only(connection, "w", marker, ["public"], since)
+    # A foreign key of type citext ignores the case.
+    assert sorted(template.contents.marked) == ["usage", "word"]
+    found = Snapshot.of_template(connection, template.name, fingerprint="f", made=1, extra={})
+    found.write(path := tmp_path / "some.snapshot")
+    assert Snapshot.read(path) == found
+    rows = [connection.execute(f"TABLE w.{name}").fetchall() for name in ("word", "usage")]
+
+    connection.execute("DROP SCHEMA w CASCADE; DROP EXTENSION citext")
+    again = Snapshot.of_template(connection, template.name, fingerprint="f", made=1, extra={})
+    assert again == found
+
+    copied, created = found.restore_template(other, marker, path=["public"], extensions="public")
+    assert created == ["citext"]
+    other.execute(VALUES.replace("CREATE EXTENSION citext;", "").replace("{NULL", "{x,NULL"))
+    Reset("w", ["public"]).restore(other, copied)
+    assert [other.execute(f"TABLE w.{name}").fetchall() for name in ("word", "usage")] == rows
 
 
 @pytest.mark.parametrize(
@@ -125,7 +175,7 @@ def test_objects_that_a_dump_does_not_restore(
     """If a restored dump would differ from a build, no snapshot is written."""
     for statement in change.format(*[connection.info.dbname] * 2).split(";"):
         connection.execute(statement.encode())
-    with pytest.raises(SnapshotError, match=re.escape(why)):
+    with pytest.raises(CopyError, match=re.escape(why)):
         snapshot(server, connection)
     if "SUBSCRIPTION" in change:
         connection.execute("DROP SUBSCRIPTION reader")
