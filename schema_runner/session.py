@@ -72,11 +72,18 @@ class Session:
 
     def clear_pools(self, aliases: Collection[str] | None = None) -> str:
         """Remove the pools of these aliases, or of all if None; return a line for the log."""
+        from .database.build import host_request
+        from .postgres import removal
+
         cleared = Counter[str]()
         for alias in connections:
             creation = connections[alias].creation
             if isinstance(creation, WorkerCreation) and (aliases is None or alias in aliases):
-                cleared += creation.clear_pools()
+                request = host_request(creation.test_database)
+                if self._context.settings.is_current:
+                    cleared += removal.clear_schemas(request)
+                else:
+                    cleared += removal.clear_databases(request)
         parts = [count(cleared[what], what) for what in ("schema", "database") if cleared[what]]
         sentences = []
         if parts or cleared["pool"]:

@@ -37,29 +37,6 @@ class Build:
     def _alias(self) -> str:
         return self.database.alias
 
-    def request(
-        self, wanted_for: "Callable[[Connection], PoolCriteria | None] | None" = None
-    ) -> HostRequest:
-        """Return the request for a host database.
-
-        `wanted_for`: returns the pools that the run can use.
-        """
-        connection, context, name = self._connection, self._context, self.database.name
-        # Django removes "service" from OPTIONS for good when it connects to create a database.
-        server = connection.server(() if self._settings.is_current else ("service",))
-        return HostRequest(
-            server=server,
-            name=name,
-            is_projects_own=is_project_database(context.project_databases, server, name),
-            worker=context.number,
-            workers=context.workers,
-            oldest_version=_version(connection.wrapper.features.minimum_database_version),
-            log=self._log,
-            wanted_for=wanted_for,
-            pg_dump=self._settings.pg_dump,
-            keeps_existing=context.keeps,
-        )
-
     def begin(self) -> None:
         """Begin a build, in a new schema or in `public`, and switch connections to it."""
         database = self.database
@@ -260,6 +237,31 @@ class Build:
             if finding.migration not in self._settings.trusted_migrations
             and finding.kind is not Kind.DATABASE
         ]
+
+
+def host_request(
+    database: TestDatabase,
+    wanted_for: "Callable[[Connection], PoolCriteria | None] | None" = None,
+) -> HostRequest:
+    """Return the request for the host database of an alias.
+
+    `wanted_for`: returns the pools that the run can use.
+    """
+    connection, context, name = database.connection, database.context, database.name
+    # Django removes "service" from OPTIONS for good when it connects to create a database.
+    server = connection.server(() if context.settings.is_current else ("service",))
+    return HostRequest(
+        server=server,
+        name=name,
+        is_projects_own=is_project_database(context.project_databases, server, name),
+        worker=context.number,
+        workers=context.workers,
+        oldest_version=_version(connection.wrapper.features.minimum_database_version),
+        log=context.log,
+        wanted_for=wanted_for,
+        pg_dump=context.settings.pg_dump,
+        keeps_existing=context.keeps,
+    )
 
 
 def clones_message(alias: str, reason: str) -> str:

@@ -1,7 +1,6 @@
 """Django's database creation hooks, which hand over to the parts of this package."""
 
 import os
-from collections import Counter
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -93,7 +92,7 @@ class SchemaCreation(Base):
 
             revert_to_stock(self)
             return str(self.create_test_db(verbosity, autoclobber, *args, **kwargs))
-        from .build import Build
+        from .build import Build, host_request
         from .first_schema import FirstSchema
 
         settings, database = self.context.settings, self.test_database
@@ -101,13 +100,13 @@ class SchemaCreation(Base):
             from ..fixtures import refuse_missing_fixtures
 
             refuse_missing_fixtures(settings, alias=self._alias)
-        build = Build(database, self._migrator)
         if settings.is_stock:
             create = partial(super().create_test_db, verbosity, autoclobber, *args, **kwargs)
-            return self._stock_databases.create(create, build.request())
+            return self._stock_databases.create(create, host_request(database))
         # With keepdb, stock Django would log that it uses an existing database.
         kwargs.pop("keepdb", None)
         self.databases[self._alias] = database
+        build = Build(database, self._migrator)
         self._migrator.target = first_schema = FirstSchema(build, self, verbosity, autoclobber)
         return first_schema.create(
             partial(super().create_test_db, verbosity, autoclobber, *args, **kwargs),
@@ -178,16 +177,6 @@ class SchemaCreation(Base):
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         super().set_as_test_mirror(primary_settings_dict)
         self.alias_connection.mirror(primary_settings_dict)
-
-    def clear_pools(self) -> Counter[str]:
-        """Remove all pools of this alias that no live run uses; return counts by kind."""
-        from ..postgres import removal
-        from .build import Build
-
-        request = Build(self.test_database, self._migrator).request()
-        if self.context.settings.is_current:
-            return removal.clear_schemas(request)
-        return removal.clear_databases(request._replace(name=names.database_name(request.name)))
 
     def destroy_test_db(
         self,

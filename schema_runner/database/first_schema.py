@@ -11,7 +11,7 @@ from django.conf import settings
 from ..errors import SchemaRunnerError, advice, ago, listing
 from ..flush.hooks import import_management
 from ..postgres.server import Connection
-from .build import Build, clones_message
+from .build import Build, clones_message, host_request
 from .kept_builds import KeptBuilds
 from .snapshot_files import SnapshotFolder
 
@@ -60,7 +60,7 @@ class FirstSchema:
         database, guard = self._database, None
         if self._settings.is_current:
             guard = self._migrator.migrations_guard(self._log)
-        database.open(self._build.request(self._kept.criteria))
+        database.open(host_request(database, self._kept.criteria))
         if self._settings.is_current:
             self._build.refuse_backend_path()
         if self._use_kept() or self._use_snapshot():
