@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, advice
 from ..postgres import locks, project_extensions
 from ..postgres.function_bodies import unquote
 from ..search_path import Locations, programs
@@ -136,7 +136,7 @@ class _ExtensionChange:
             if workers is None:
                 raise SchemaRunnerError(
                     f"Cannot drop an extension that other workers use: "
-                    f"{' '.join(text.split())}. Use --host-database test, and give the class "
+                    f"{' '.join(text.split())}. Use {advice().host_test}, and give the class "
                     f"its own database with @schema_runner.own_database."
                 )
             if others := workers - {self._worker}:

@@ -11,7 +11,7 @@ from django.db import router
 from .. import search_path_restore
 from ..alias_connection import AliasConnection
 from ..connections import disconnect
-from ..errors import SchemaRunnerError, listing
+from ..errors import SchemaRunnerError, advice, listing
 from ..flush.registry import AliasResets
 from ..flush.reset_connection import ResetConnection
 from ..postgres import names, sessions
@@ -68,8 +68,8 @@ class ProjectWatch:
             listed = [f"{label} ({table!r})" for label, table in refused.items()]
             raise SchemaRunnerError(
                 f"Models name a schema in db_table, so tests would use the project's own "
-                f"tables: {listing(listed, 10)}. Remove the schema name, or use --host-database "
-                f"test. If tests only read such a table, list its model in "
+                f"tables: {listing(listed, 10)}. Remove the schema name, or use "
+                f"{advice().host_test}. If tests only read such a table, list its model in "
                 f'SCHEMA_RUNNER["TRUSTED_MODELS"], as "app_label.Model".'
             )
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from django.db import transaction
 from psycopg.pq import TransactionStatus
 
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, advice
 from ..migration_lint.lint import Finding, lint_migrations
 from ..migration_lint.sql import Kind, find_matches
 from ..postgres.function_bodies import strip_schema
@@ -18,15 +18,7 @@ from ..postgres.server import Connection
 from ..search_path import Locations
 from .extensions import Execute, text_of
 
-_REMEDY = (
-    "Remove the schema name, or replace it with current_schema() where SQL needs one; or use "
-    "--host-database test. List migrations that do no harm in "
-    'SCHEMA_RUNNER["TRUSTED_MIGRATIONS"], as "app_label.0001_name".'
-)
-_REMEDY_OF_REFERENCE_DATA = (
-    "Write only to tables that migrations create, and name no schema in SQL; or use "
-    "--host-database test."
-)
+_REFERENCE_DATA = "A fixture or seeder"
 
 # Statements that cannot run in a transaction, or end it. In double quotes, a word is a name.
 _WITHOUT_TRANSACTION = re.compile(
@@ -39,7 +31,7 @@ class WriteGuard:
 
     It checks the text of a statement for `kinds`, except for matches in `allowed`
     ("public.extra"), and, before a commit, the locks that the transaction holds. Errors begin
-    with `source` and end with `remedy`.
+    with `source`.
     """
 
     def __init__(
@@ -48,16 +40,14 @@ class WriteGuard:
         *,
         kinds: Collection[Kind] = (Kind.PUBLIC, Kind.DATABASE),
         source: str = "A migration",
-        remedy: str = _REMEDY,
     ) -> None:
         self._allowed = allowed
         self._kinds = kinds
         self._source = source
-        self._remedy = remedy
 
     @classmethod
     def for_reference_data(cls) -> Self:
-        return cls(source="A fixture or seeder", remedy=_REMEDY_OF_REFERENCE_DATA)
+        return cls(source=_REFERENCE_DATA)
 
     @classmethod
     def for_migrations(cls, trusted: Collection[str], log: Log) -> Self:
@@ -107,7 +97,7 @@ class WriteGuard:
                 connection.rollback()
                 raise SchemaRunnerError(
                     f"{self._source} would change the project's own {refused[0]}, so it was "
-                    f"rolled back.\n{self._remedy}"
+                    f"rolled back.\n{_remedy(self._source)}"
                 )
             commit()
 
@@ -125,7 +115,7 @@ class WriteGuard:
             if match.text not in self._allowed:
                 raise SchemaRunnerError(
                     f"{self._source} {match.kind} ({match.text}), and so could change the "
-                    f"project's own tables: {' '.join(text.split())}\n{self._remedy}"
+                    f"project's own tables: {' '.join(text.split())}\n{_remedy(self._source)}"
                 )
         return bool(matches)
 
@@ -146,7 +136,7 @@ def _changed_elsewhere(observer: Connection, connection: Any) -> list[str]:
 
 def _refusal(findings: list[Finding]) -> str:
     lines = "\n".join(f"  {finding}" for finding in findings)
-    return f"Migrations would reach outside the worker schema:\n{lines}\n{_REMEDY}"
+    return f"Migrations would reach outside the worker schema:\n{lines}\n{_remedy('A migration')}"
 
 
 # Statements that change an object lock it until the transaction ends. Query from another session,
@@ -175,3 +165,16 @@ def changed_elsewhere(observer: Connection, process: int, schemas: Sequence[str]
     are listed too.
     """
     return [name for (name,) in observer.execute(_CHANGED, [process, list(schemas)])]
+
+
+def _remedy(source: str) -> str:
+    if source == _REFERENCE_DATA:
+        return (
+            f"Write only to tables that migrations create, and name no schema in SQL; or use "
+            f"{advice().host_test}."
+        )
+    return (
+        f"Remove the schema name, or replace it with current_schema() where SQL needs one; or use "
+        f"{advice().host_test}. List migrations that do no harm in "
+        f'SCHEMA_RUNNER["TRUSTED_MIGRATIONS"], as "app_label.0001_name".'
+    )

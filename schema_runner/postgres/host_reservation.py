@@ -6,7 +6,7 @@ from functools import partial
 
 from psycopg import sql
 
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, advice
 from . import databases, locks, move, names, removal, sessions
 from .capacity import refuse_old_server
 from .databases import MarkedDatabase
@@ -283,7 +283,7 @@ def _check_privilege(maintenance: Connection) -> None:
         grant = sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)).as_string()
         raise SchemaRunnerError(
             f"permission denied to create database: the role {role!r} has no CREATEDB. Use "
-            f"--host-database current to create the schemas in the project's own database, or "
+            f"{advice().host_current} to create the schemas in the project's own database, or "
             f"ask an administrator to run: {grant};",
             exit_code=2,
         )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, advice
 from . import function_bodies, move, schemas
 from .move import SchemaObject
 from .server import Connection
@@ -177,5 +177,5 @@ def refuse_observers(connection: Connection) -> None:
         listed = "".join(f"\n  {text}" for text in reasons)
         raise SchemaRunnerError(
             f"Tests in the database {connection.info.dbname!r} would affect others:{listed}\n"
-            f"Use --host-database test to run them in a separate database."
+            f"Use {advice().host_test} to run them in a separate database."
         )

@@ -7,7 +7,7 @@ from contextlib import suppress
 import psycopg
 from psycopg import errors, sql
 
-from ..errors import SchemaRunnerError, listing
+from ..errors import SchemaRunnerError, advice, listing
 from . import (
     clones,
     databases,
@@ -73,7 +73,7 @@ def projects_database_error(request: HostRequest, what: list[str]) -> SchemaRunn
     return SchemaRunnerError(
         f"The name of the test database, {request.name!r}, is also a NAME in DATABASES, and that "
         f"database exists: tests would remove {', '.join(what)}. Set another TEST NAME, or none. "
-        f"To create the schemas next to the existing tables, use --host-database current. If you "
+        f"To create the schemas next to the existing tables, use {advice().host_current}. If you "
         f"do not need the database, drop it: dropdb {request.name}"
     )
 
@@ -143,7 +143,7 @@ def rename_kept_database(request: HostRequest) -> None:
 def _in_use_error(name: str) -> SchemaRunnerError:
     return SchemaRunnerError(
         f"Database {name!r}, kept by earlier runs, is in use. Try again later, or run without "
-        f"--isolation database."
+        f"{advice().isolation_database}."
     )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, advice
 from . import locks, names, prepared_transactions
 from .server import POLL_SECONDS, RESET_SESSION, Connection, Server
 
@@ -164,7 +164,7 @@ def refuse_transaction_pooler(connection: Connection, server: Server) -> None:
             "The connection leads to a pooler that lets clients share sessions, as pgbouncer "
             "does with pool_mode = transaction, so a lease would not show that a run is alive. "
             "In the settings for tests, set HOST and PORT to the server itself, use "
-            "pool_mode = session, or run with --host-database test --isolation database."
+            f"pool_mode = session, or run with {advice().host_test} {advice().isolation_database}."
         )
 
 

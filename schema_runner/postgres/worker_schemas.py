@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import SchemaRunnerError
+from ..errors import SchemaRunnerError, advice
 from . import move, names, prepared_transactions, schemas, sessions, structure
 from .clones import CloneSource
 from .names import Marker, MarkerState
@@ -74,7 +74,7 @@ class SchemaSource(NamedTuple):
                 raise SchemaRunnerError(
                     f"Schema {schema} differs from {self.source_schema} in "
                     f"{', '.join(differing[:3])}: migrations found objects of other schemas.\n"
-                    f"Run without --parallel, or with --host-database test."
+                    f"Run without {advice().workers}, or with {advice().host_test}."
                 )
             schemas.mark(connection, schema, Marker(self.run, MarkerState.READY))
 
