@@ -24,12 +24,14 @@ _MODEL_LOOKUPS = {"get_model", "get_models", "get_user_model", "get_registered_m
 class Imports:
     """Follows imports, directly and indirectly, through the modules of the project.
 
+    `migrations`: the files of all migrations packages.
     `files`: the source files found, and the paths at which a missing module would be.
     `settings`: the names of the settings that they use.
     `uses_app_registry`: whether a module other than a migration gets models from the registry.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, migrations: Set[str]) -> None:
+        self.migrations = migrations
         self.files: set[str] = set()
         self.settings: set[str] = set()
         self.uses_app_registry = False
@@ -48,11 +50,11 @@ class Imports:
         if file and not path.startswith("django."):
             self._note_lookups(_parse(file))
 
-    def add_file(self, file: str, *, is_migration: bool = False) -> None:
-        """Follow a source file."""
-        self._follow([file], is_migration=is_migration)
+    def add_files(self, files: Set[str]) -> None:
+        """Follow source files."""
+        self._follow(sorted(files))
 
-    def _follow(self, pending: list[str], *, is_migration: bool = False) -> None:
+    def _follow(self, pending: list[str]) -> None:
         while pending:
             file = pending.pop()
             if file in self.files or not file.endswith(".py") or not self._project.owns(file):
@@ -62,9 +64,8 @@ class Imports:
             for node in ast.walk(tree):
                 pending += self._read(node, file)
             # Migrations get historical models from their own registry.
-            if not is_migration:
+            if file not in self.migrations:
                 self._note_lookups(tree)
-            is_migration = False
             pending += _parent_packages(file)
 
     def _note_lookups(self, tree: ast.Module) -> None:
@@ -151,12 +152,8 @@ def _parent_packages(file: str) -> Iterator[str]:
 def follow_build(project: Project, settings: Settings, opened: Set[str]) -> Imports:
     """Follow the imports of all modules that a build calls, and of the files it `opened`."""
     migrated = list(migrations_packages(Modules()))
-    imports = Imports(project)
-    for package in migrated:
-        for _, path in package.files():
-            imports.add_file(path, is_migration=True)
-    for path in sorted(opened):
-        imports.add_file(path)
+    imports = Imports(project, {path for package in migrated for _, path in package.files()})
+    imports.add_files(imports.migrations | opened)
     for path in (*settings.seeders, *_receivers(signals.pre_migrate, signals.post_migrate)):
         imports.add_row_maker(path)
     for path in _called(settings):

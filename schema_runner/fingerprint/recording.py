@@ -47,7 +47,8 @@ class Recording:
 
         These are the recorded files and folders of the project; its modules that migrations,
         seeders, routers and signal receivers import, directly or not; and the settings that these
-        modules use. Files that the build has written are left out.
+        modules use. Migrations are left out, because the fingerprint covers them, and so are files
+        that the build has written.
         """
         project = Project.find()
         written = {os.path.realpath(path) for path in self.written}
@@ -57,7 +58,7 @@ class Recording:
             project.relative_name(path): (
                 "changed during the build" if self._has_changed(path) else hash_file(path)
             )
-            for path in sorted(opened | imports.files)
+            for path in sorted((opened | imports.files) - imports.migrations)
             if project.owns(path) and os.path.realpath(path) not in written
         }
         names = [f"{SETTING}{name}" for name in sorted(imports.settings - _IN_FINGERPRINT)]
