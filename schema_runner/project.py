@@ -60,17 +60,6 @@ class Project(NamedTuple):
         """Return the path for a name from `relative_name`."""
         return os.path.normpath(os.path.join(self.root, name))
 
-    def portable_name(self, path: str) -> str:
-        """Return a name for a path, the same on every machine.
-
-        It is relative to the root or to site-packages; otherwise it is the last component.
-        """
-        if (inner := self._inner(path)) is not None:
-            return inner
-        parts = path.split(os.sep)
-        after = [number for number, part in enumerate(parts) if part in INSTALLED]
-        return os.sep.join(parts[after[-1] + 1 :] if after else parts[-1:])
-
     def without_root(self, text: str) -> str:
         """Replace the root in a text, so that the text does not depend on the project's folder."""
         for root in self.roots:

@@ -4,22 +4,16 @@ The fingerprint is a hash of what is known before a build. A `Recording` returns
 that are known only after it, such as the files that migrations read.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .dependencies import changed, is_unchanged
-    from .fingerprint import combine_parts, compute_parts
-    from .hashing import digest
-    from .recording import Recording
-
-__all__ = [
-    "Recording",
-    "changed",
-    "combine_parts",
-    "compute_parts",
-    "digest",
-    "is_unchanged",
-]
+    from .dependencies import changed as changed
+    from .dependencies import is_unchanged as is_unchanged
+    from .fingerprint import combine_parts as combine_parts
+    from .fingerprint import compute_parts as compute_parts
+    from .hashing import digest as digest
+    from .recording import Recording as Recording
 
 _MODULES = {
     "Recording": "recording",
@@ -35,6 +29,4 @@ def __getattr__(name: str) -> Any:
     # Lazy, because a run that reuses schemas does not record a build.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)

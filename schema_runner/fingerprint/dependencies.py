@@ -1,13 +1,12 @@
 """Hash what a build depended on, and detect later changes."""
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 
 from django.conf import settings
 
 from ..project import Project
-from .hashing import digest, render
+from .hashing import digest, hash_file, render
 
 SETTING = "setting:"
 _COMPILED = (".pyc", ".pyo", "__pycache__")
@@ -25,7 +24,7 @@ def changed(dependencies: Mapping[str, str]) -> Iterator[str]:
 
 
 def hash_dependency(name: str, project: Project) -> str:
-    """Return the hash of a file, folder or setting; "absent" if it does not exist.
+    """Return the hash of a file, folder or setting, or the name of the error if it has none.
 
     Names: "setting:NAME", a file's path, a folder's path with "/" for the names in it, or a path
     with "*" for the names in its folder with that prefix.
@@ -40,19 +39,9 @@ def hash_dependency(name: str, project: Project) -> str:
         if name.endswith("*"):
             folder, prefix = os.path.split(path.removesuffix("*"))
             return _hash_listing(folder, prefix)
-        return _hash_file(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return "absent"
     except (OSError, ValueError) as error:
-        return f"unreadable: {type(error).__name__}"
-
-
-def _hash_file(path: str) -> str:
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        return f"no file but {stat.S_IFMT(mode):o}"  # Do not read: a pipe may block forever.
-    with open(path, "rb") as file:
-        return digest(file.read())
+        return type(error).__name__
+    return hash_file(path)
 
 
 def _hash_listing(folder: str, prefix: str) -> str:

@@ -13,7 +13,7 @@ from django.db import connections
 from ..postgres.server import Connection
 from ..project import INSTALLED, Project
 from ..settings import Settings
-from .hashing import digest, dotted_path, hash_source, render
+from .hashing import digest, dotted_path, hash_file, render
 from .models import model_texts
 from .modules import MigrationsPackage, Modules, files_below, migrations_packages, project_apps
 from .settings_values import database_values, django_values, runner_values
@@ -70,7 +70,7 @@ def compute_parts(
             database_values(entry, entry.get("OPTIONS") or {} if options is None else options),
         ),
         'TEST["MIGRATE"] (--no-migrations)': entry["TEST"]["MIGRATE"],
-        **runner_values(runner_settings, alias, project, modules),
+        **runner_values(runner_settings, alias, modules),
     }
     models = model_texts(
         alias,
@@ -102,7 +102,7 @@ def _major_version(server: Mapping[str, list[str]]) -> int:
 
 
 def _hash_migrations(package: MigrationsPackage) -> str:
-    files = [f"{name} {hash_source(path)}" for name, path in package.files()]
+    files = [f"{name} {hash_file(path)}" for name, path in package.files()]
     return digest("\n".join([str(package.module), *files]))
 
 
@@ -125,7 +125,7 @@ def _distributions() -> Iterator[str]:
 def _own_sources() -> Iterator[str]:
     """Yield the hashes of this package's modules, if it runs from a checkout."""
     if INSTALLED.isdisjoint(_PACKAGE.parts):
-        yield from (hash_source(path) for _, path in sorted(files_below(str(_PACKAGE))))
+        yield from (hash_file(path) for _, path in sorted(files_below(str(_PACKAGE))))
 
 
 _SERVER_FACTS = """

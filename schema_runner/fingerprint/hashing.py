@@ -1,7 +1,9 @@
 """Hash files and the values of settings."""
 
 import json
+import os
 import re
+import stat
 from hashlib import blake2b
 from types import FunctionType
 from typing import Any
@@ -17,13 +19,16 @@ def digest(data: bytes | str) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
-def hash_source(file: str | None) -> str:
-    """Return the hash of a file's content; "absent" if it cannot be read."""
+def hash_file(path: str | None) -> str:
+    """Return the hash of a file's content, or the name of the error if it cannot be read."""
     try:
-        with open(file or "", "rb", buffering=0) as source:
-            return digest(source.read())
-    except OSError:
-        return "absent"
+        mode = os.stat(path or "").st_mode
+        if not stat.S_ISREG(mode):
+            return f"no file but {stat.S_IFMT(mode):o}"  # Do not read: a pipe may block forever.
+        with open(path or "", "rb", buffering=0) as file:
+            return digest(file.read())
+    except (OSError, ValueError) as error:
+        return type(error).__name__
 
 
 def dotted_path(named: Any) -> str:
@@ -51,7 +56,7 @@ def _simplify(value: Any) -> Any:
         function, *arguments = value.__reduce__()[1]
         return dotted_path(function), arguments
     if issubclass(kind, FunctionType):
-        return dotted_path(value), hash_source(value.__code__.co_filename)
+        return dotted_path(value), hash_file(value.__code__.co_filename)
     text = repr(value)
     stable = _ADDRESS.sub("", text)
     return stable if stable == text else (stable, getattr(value, "__dict__", None))

@@ -10,6 +10,7 @@ from django.apps import apps
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.models import signals
+from django.dispatch import Signal
 
 from ..project import Project
 from ..settings import Settings
@@ -23,12 +24,14 @@ _MODEL_LOOKUPS = {"get_model", "get_models", "get_user_model", "get_registered_m
 class Imports:
     """Follows imports, directly and indirectly, through the modules of the project.
 
+    `migrations`: the files of all migrations packages.
     `files`: the source files found, and the paths at which a missing module would be.
     `settings`: the names of the settings that they use.
     `uses_app_registry`: whether a module other than a migration gets models from the registry.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, migrations: Set[str]) -> None:
+        self.migrations = migrations
         self.files: set[str] = set()
         self.settings: set[str] = set()
         self.uses_app_registry = False
@@ -39,20 +42,19 @@ class Imports:
         """Follow the modules on a dotted path."""
         self._follow([*self._find(path)])
 
-    def add_called(self, path: str) -> None:
-        """Follow the modules on the dotted path of something that a build calls."""
+    def add_row_maker(self, path: str) -> None:
+        """Follow a seeder or a handler that creates rows; it may be an installed package's."""
         self.add(path)
         file = self._modules.file_of(path)
-        is_ours = path.startswith(("django.", "schema_runner."))
-        if file and not is_ours and not self._project.owns(file):
-            # An installed package may create rows of the project's models.
+        # The fingerprint covers what Django's own handlers create.
+        if file and not path.startswith("django."):
             self._note_lookups(_parse(file))
 
-    def add_file(self, file: str, *, is_migration: bool = False) -> None:
-        """Follow a source file."""
-        self._follow([file], is_migration=is_migration)
+    def add_files(self, files: Set[str]) -> None:
+        """Follow source files."""
+        self._follow(sorted(files))
 
-    def _follow(self, pending: list[str], *, is_migration: bool = False) -> None:
+    def _follow(self, pending: list[str]) -> None:
         while pending:
             file = pending.pop()
             if file in self.files or not file.endswith(".py") or not self._project.owns(file):
@@ -62,9 +64,8 @@ class Imports:
             for node in ast.walk(tree):
                 pending += self._read(node, file)
             # Migrations get historical models from their own registry.
-            if not is_migration:
+            if file not in self.migrations:
                 self._note_lookups(tree)
-            is_migration = False
             pending += _parent_packages(file)
 
     def _note_lookups(self, tree: ast.Module) -> None:
@@ -151,14 +152,12 @@ def _parent_packages(file: str) -> Iterator[str]:
 def follow_build(project: Project, settings: Settings, opened: Set[str]) -> Imports:
     """Follow the imports of all modules that a build calls, and of the files it `opened`."""
     migrated = list(migrations_packages(Modules()))
-    imports = Imports(project)
-    for package in migrated:
-        for _, path in package.files():
-            imports.add_file(path, is_migration=True)
-    for path in sorted(opened):
-        imports.add_file(path)
-    for path in dict.fromkeys(_called(settings)):
-        imports.add_called(path)
+    imports = Imports(project, {path for package in migrated for _, path in package.files()})
+    imports.add_files(imports.migrations | opened)
+    for path in (*settings.seeders, *_receivers(signals.pre_migrate, signals.post_migrate)):
+        imports.add_row_maker(path)
+    for path in _called(settings):
+        imports.add(path)
     needs_all = bool(settings.fixtures) or imports.uses_app_registry or not _all_aliases_migrate()
     unmigrated = {package.label for package in migrated if not package.is_used}
     for model in apps.get_models(include_auto_created=True):
@@ -169,14 +168,18 @@ def follow_build(project: Project, settings: Settings, opened: Set[str]) -> Impo
 
 
 def _called(settings: Settings) -> Iterator[str]:
-    """Yield the dotted paths of what a build calls, besides migrations."""
-    yield from settings.seeders
+    """Yield the dotted paths of what else a build calls."""
     yield from settings.fingerprint
     yield from router_paths()
     for entry in connections.settings.values():
         yield f"{entry['ENGINE']}.base"
     model_signals = (one for one in vars(signals).values() if isinstance(one, signals.ModelSignal))
-    for signal in (signals.pre_migrate, signals.post_migrate, connection_created, *model_signals):
+    yield from _receivers(connection_created, *model_signals)
+
+
+def _receivers(*chosen: Signal) -> Iterator[str]:
+    """Yield the names of the modules whose functions receive signals."""
+    for signal in chosen:
         for _, entry, *_ in signal.receivers or ():
             receiver = entry() if isinstance(entry, weakref.ReferenceType) else entry
             yield getattr(receiver, "__module__", None) or type(receiver).__module__

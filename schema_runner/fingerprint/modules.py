@@ -28,7 +28,7 @@ class Modules:
     def locate(self, name: str) -> ModuleFile | None:
         """Return the file and folders of a module; None if it does not exist."""
         if name not in self._module_files:
-            self._module_files[name] = _loaded_module(name) or self._find(name)
+            self._module_files[name] = self._find(name)
         return self._module_files[name]
 
     def walk(self, path: str) -> Iterator[tuple[str, ModuleFile]]:
@@ -44,13 +44,13 @@ class Modules:
 
     def _find(self, name: str) -> ModuleFile | None:
         parent, _, last = name.rpartition(".")
-        if parent:
-            above = self.locate(parent)
-            return find_below(above.folders, last) if above else None
         try:
-            return _module_file(importlib.util.find_spec(name))
-        except (ImportError, ValueError, AttributeError):
+            if not parent or name in sys.modules:
+                return _module_file(importlib.util.find_spec(name))
+        except (ImportError, ValueError):
             return None
+        above = self.locate(parent)
+        return find_below(above.folders, last) if above else None
 
 
 def find_below(folders: Sequence[str], name: str) -> ModuleFile | None:
@@ -67,16 +67,6 @@ def source_of(file: str) -> str:
         return importlib.util.source_from_cache(file)
     except ValueError:
         return file  # Not in a __pycache__ folder.
-
-
-def _loaded_module(name: str) -> ModuleFile | None:
-    try:
-        module = sys.modules[name]
-        file, folders = getattr(module, "__file__", None), getattr(module, "__path__", ())
-        module_file = ModuleFile(source_of(file) if file else None, tuple(map(str, folders)))
-    except Exception:  # sys.modules may contain any object.
-        return None
-    return module_file if module_file.file or module_file.folders else None
 
 
 def _module_file(spec: ModuleSpec | None) -> ModuleFile | None:

@@ -1,15 +1,15 @@
 """Record the files that a build opens and the folders that it lists."""
 
 import os
-import stat
 import sys
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from ..project import Project
 from ..settings import Settings
 from .dependencies import SETTING, hash_dependency
+from .hashing import hash_file
 from .imports import follow_build
 from .modules import source_of
 
@@ -24,8 +24,8 @@ class Recording:
     block, `dependencies` returns those of the project.
     """
 
-    def __init__(self, runner_settings: Settings | None = None) -> None:
-        self._settings = runner_settings or Settings.read()
+    def __init__(self, runner_settings: Settings) -> None:
+        self._settings = runner_settings
         self._started = 0
         # Absolute paths of files that were opened for reading, whether or not they exist; and of
         # files that were opened for writing, or renamed to.
@@ -39,12 +39,7 @@ class Recording:
         _HOOK.start(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _HOOK.stop(self)
 
     def dependencies(self) -> dict[str, str]:
@@ -52,15 +47,18 @@ class Recording:
 
         These are the recorded files and folders of the project; its modules that migrations,
         seeders, routers and signal receivers import, directly or not; and the settings that these
-        modules use. Files that the build has written are left out.
+        modules use. Migrations are left out, because the fingerprint covers them, and so are files
+        that the build has written.
         """
         project = Project.find()
         written = {os.path.realpath(path) for path in self.written}
         opened = {source_of(path) for path in self.read}
         imports = follow_build(project, self._settings, opened)
         dependencies = {
-            project.relative_name(path): self._hash(path, project)
-            for path in sorted(opened | imports.files)
+            project.relative_name(path): (
+                "changed during the build" if self._has_changed(path) else hash_file(path)
+            )
+            for path in sorted((opened | imports.files) - imports.migrations)
             if project.owns(path) and os.path.realpath(path) not in written
         }
         names = [f"{SETTING}{name}" for name in sorted(imports.settings - _IN_FINGERPRINT)]
@@ -71,15 +69,9 @@ class Recording:
         ]
         return dependencies | {name: hash_dependency(name, project) for name in names}
 
-    def _hash(self, path: str, project: Project) -> str:
-        try:
-            # The build may have read the old contents or the new ones.
-            status = os.stat(path)
-            if stat.S_ISREG(status.st_mode) and status.st_mtime_ns > self._started:
-                return "changed during the build"
-        except OSError:
-            pass
-        return hash_dependency(project.relative_name(path), project)
+    def _has_changed(self, path: str) -> bool:
+        """Whether a file changed during the build, which may have read the old contents."""
+        return os.path.isfile(path) and os.stat(path).st_mtime_ns > self._started
 
 
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap_external>"

@@ -1,5 +1,6 @@
 """The values of settings that affect schemas and their rows."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -8,9 +9,8 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
-from ..project import Project
 from ..settings import Settings, call
-from .hashing import dotted_path, hash_source
+from .hashing import dotted_path, hash_file
 from .modules import Modules
 
 _SETTINGS = (
@@ -34,7 +34,7 @@ _IGNORED_OPTIONS = re.compile(
 def django_values(modules: Modules) -> dict[str, Any]:
     """Return the relevant Django settings."""
     models = [name for name in dir(django_settings) if name.endswith("_MODEL")]
-    sources = [hash_source(modules.file_of(path)) for path in router_paths()]
+    sources = [hash_file(modules.file_of(path)) for path in router_paths()]
     return {
         **{name: getattr(django_settings, name, None) for name in (*_SETTINGS, *sorted(models))},
         "CACHES": {
@@ -63,16 +63,14 @@ def database_values(entry: Mapping[str, Any], options: Mapping[str, Any]) -> dic
     }
 
 
-def runner_values(
-    settings: Settings, alias: str, project: Project, modules: Modules
-) -> dict[str, Any]:
+def runner_values(settings: Settings, alias: str, modules: Modules) -> dict[str, Any]:
     """Return the relevant values of SCHEMA_RUNNER, and of what they name."""
     return {
         "STRATEGY": settings.strategy,
         "ISOLATION": settings.isolation,
         "HOST_DATABASE": settings.host_database,
-        "FIXTURES": [(name, _fixture(name, alias, project)) for name in settings.fixtures],
-        "SEEDERS": [(path, hash_source(modules.file_of(path))) for path in settings.seeders],
+        "FIXTURES": [(name, _hash_fixture(name, alias)) for name in settings.fixtures],
+        "SEEDERS": [(path, hash_file(modules.file_of(path))) for path in settings.seeders],
         "FINGERPRINT": [(path, str(call("FINGERPRINT", path))) for path in settings.fingerprint],
     }
 
@@ -87,10 +85,8 @@ def _is_in_database(entry: dict[str, Any]) -> bool:
         return False
 
 
-def _fixture(label: str, alias: str, project: Project) -> list[tuple[str, str]]:
+def _hash_fixture(label: str, alias: str) -> list[tuple[str, str]]:
     from ..fixtures import find_fixtures
 
-    return [
-        (project.portable_name(path), hash_source(path))
-        for path in find_fixtures(label, alias=alias)
-    ]
+    paths = find_fixtures(label, alias=alias)
+    return [(os.path.basename(path), hash_file(path)) for path in paths]
