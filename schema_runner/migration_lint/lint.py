@@ -148,6 +148,8 @@ class MigrationSource:
 
     def operation_lines(self, operations: list[RunSQL]) -> Iterator[tuple[RunSQL, int]]:
         """Yield each operation with the line of its call, or of the class if that is unclear."""
+        if not operations:
+            return  # Avoid parsing here too.
         calls, groups = defaultdict(list), defaultdict(list)
         class_line = 1
         for node in ast.walk(self._tree):
