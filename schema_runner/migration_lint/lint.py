@@ -63,6 +63,8 @@ def _lint_migration(migration: Migration) -> Iterator[Finding]:
     for line, match in source.matches(run_sql):
         reported.append(match)
         yield Finding(match.kind, name, file, line, match.text)
+    if not operations:
+        return  # Avoid parsing.
     for operation, line in source.operation_lines(operations):
         for sql in _forward_sql(operation):
             for match in find_matches(sql):
@@ -148,8 +150,6 @@ class MigrationSource:
 
     def operation_lines(self, operations: list[RunSQL]) -> Iterator[tuple[RunSQL, int]]:
         """Yield each operation with the line of its call, or of the class if that is unclear."""
-        if not operations:
-            return  # Avoid parsing here too.
         calls, groups = defaultdict(list), defaultdict(list)
         class_line = 1
         for node in ast.walk(self._tree):
