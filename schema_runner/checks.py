@@ -102,7 +102,7 @@ def history_problems(
     is_required = option or settings.history_dir != Settings().history_dir
     if history_folder and is_required and (why := history_folder.why_not_writable()):
         hint = f"{option} needs the history, which is stored there." if option else ""
-        yield _unwritable(_HISTORY, why, hint)
+        yield Problem("W006", f"Cannot write to {_HISTORY}: {why}.", hint)
 
 
 def _message(problem: Problem) -> checks.CheckMessage:
@@ -198,11 +198,7 @@ def _test_key_problems() -> Iterator[Problem]:
 
 def _folder_problems(what: str, folder: str | None) -> Iterator[Problem]:
     if folder and (why := find_write_obstacle(Path(folder))):
-        yield _unwritable(what, why)
-
-
-def _unwritable(what: str, why: str, hint: str = "") -> Problem:
-    return Problem("W006", f"Cannot write to {what}: {why}.", hint)
+        yield Problem("W006", f"Cannot write to {what}: {why}.")
 
 
 def _driver_problems() -> Iterator[Problem]:

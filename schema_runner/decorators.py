@@ -65,20 +65,20 @@ def _set(attribute: str, value: object, test: T) -> T:
     return test
 
 
-def is_serial(test: Any, serial_names: Collection[str], quarantined: Collection[str] = ()) -> bool:
-    """Whether a test is serial, by its decorator, label or tags, or because it is quarantined."""
-    if quarantined and test.id() in quarantined:
-        return True
+def must_run_alone(test: Any, settings: Settings, quarantined: Collection[str] = ()) -> bool:
+    """Whether a test is serial, by its decorator, label or tags, or because it is quarantined.
+
+    So are `own_database` classes if the run creates no databases.
+    """
     method = _test_method(test)
-    if getattr(method, _SERIAL, False) or getattr(test, _SERIAL, False):
+    if (
+        test.id() in quarantined
+        or getattr(method, _SERIAL, False)
+        or getattr(test, _SERIAL, False)
+    ):
         return True
     tags = {*getattr(test, "tags", ()), *getattr(method, "tags", ())}
-    return _matches(test.id(), tags, serial_names)
-
-
-def must_run_alone(test: Any, settings: Settings, quarantined: Collection[str] = ()) -> bool:
-    """Whether a test runs alone, as `own_database` classes do if the run creates no databases."""
-    if is_serial(test, settings.serial, quarantined):
+    if _matches(test.id(), tags, settings.serial):
         return True
     has_databases = settings.host_database == "test"
     return not has_databases and needs_own_database(type(test), settings.own_database)

@@ -63,6 +63,8 @@ def _lint_migration(migration: Migration) -> Iterator[Finding]:
     for line, match in source.matches(run_sql):
         reported.append(match)
         yield Finding(match.kind, name, file, line, match.text)
+    if not operations:
+        return  # Avoid parsing.
     for operation, line in source.operation_lines(operations):
         for sql in _forward_sql(operation):
             for match in find_matches(sql):

@@ -53,6 +53,8 @@ _CATALOG = rf"\b(?:pg_(?:{_RELATIONS})\b|information_schema\.\w+)"
 _BY_SCHEMA = r"current_schema|nspname|table_schema|schemaname|namespace\b|regclass|is_visible"
 _IN_PUBLIC = r"(?:nspname|table_schema|schemaname)\W+public\b|'public'::regnamespace"
 _MAX_CLASSES = 5
+# Packages whose base classes of tests have no SQL of the project.
+_NOT_OWN = {"builtins", "django", "unittest"}
 
 
 def hint_lines(result: Any, usage: Usage, settings: Settings) -> Iterator[str]:
@@ -94,7 +96,8 @@ def _reason(case: Any, text: str, *, is_shared: bool) -> str | None:
 
 
 def _reason_in_query(case: Any, is_shared: bool) -> str | None:
-    source = _test_source(case)
+    method = getattr(type(case), getattr(case, "_testMethodName", ""), None)
+    source = _source_of(method)
     catalog = re.search(_CATALOG, source)
     if catalog and re.search(_IN_PUBLIC, source):
         return f"a query of {catalog[0]} for schema public"
@@ -113,18 +116,8 @@ def _class_of(case: Any) -> str:
 def _module_source(case: Any) -> str:
     """Return the source of the modules of a test's class and its base classes."""
     modules = {one.__module__ for one in type(case).__mro__}
-    return "\n".join(
-        _source_of(sys.modules.get(name)) for name in sorted(modules) if _is_own(name)
-    )
-
-
-def _is_own(module: str) -> bool:
-    return module.partition(".")[0] not in {"builtins", "django", "unittest"}
-
-
-def _test_source(case: Any) -> str:
-    name = getattr(case, "_testMethodName", "")
-    return _source_of(getattr(type(case), name, None))
+    own = [name for name in sorted(modules) if name.partition(".")[0] not in _NOT_OWN]
+    return "\n".join(_source_of(sys.modules.get(name)) for name in own)
 
 
 def _source_of(obj: Any) -> str:

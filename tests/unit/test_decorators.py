@@ -5,6 +5,7 @@ import pytest
 from django.test import tag
 
 from schema_runner import decorators, own_database, serial, timeout
+from schema_runner.settings import Settings
 
 
 class Plain(unittest.TestCase):
@@ -86,7 +87,7 @@ def test_decorators_return_what_they_decorate(thing: Any) -> None:
 def test_what_makes_a_test_serial(
     test: unittest.TestCase, names: list[str], *, expected: bool
 ) -> None:
-    assert decorators.is_serial(test, names) is expected
+    assert decorators.must_run_alone(test, Settings(serial=tuple(names))) is expected
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_there_is_no_limit_by_default() -> None:
     assert decorators.timeout_of_class(PLAIN, None) is None
     (failed,) = unittest.TestLoader().loadTestsFromName("no.such.module")
     assert decorators.timeout_of(failed, None) is None
-    assert not decorators.is_serial(failed, ["slow", "no.such"])
+    assert not decorators.must_run_alone(failed, Settings(serial=("slow", "no.such")))
 
 
 NO_LIMITS = [0, -1, "5", True, False, float("inf"), float("nan"), [1], serial]

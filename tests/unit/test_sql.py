@@ -53,7 +53,7 @@ BODY PERFORM 1 FROM pg_tables WHERE schemaname = «'public'»; | BODY BODY SET �
 /* public.a -- */ SELECT 'it''s; public', "a;b" FROM «public.extra»
 DO $$ BEGIN PERFORM 'x'; /* public.a */ DELETE FROM «public.extra»; END $$; SELECT 1
 SELECT 1; -- it's\nSELECT '☃'; SELECT 1 FROM «public.extra»
-SELECT E'\'; public.a' FROM «public.extra»
+SELECT E'\'; public.a' FROM «public.extra» | SELECT '\' FROM «public.extra» WHERE a = 'b'
 COMMENT ON TABLE t IS 'public.a'; SELECT 1 FROM «public.extra»
 DO $a$ BEGIN EXECUTE $b$ SELECT 1; TABLE «public.extra» $b$; END $a$
 # Other names.
