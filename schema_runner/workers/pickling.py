@@ -123,23 +123,12 @@ def _set_state(error: BaseException, state: tuple[Any, ...]) -> None:
 
 def _describe_frames(tb: TracebackType, *, with_locals: bool) -> list[tuple[Any, ...]]:
     """Describe the frames of a traceback, for `_build_traceback`."""
-    nothing = BaseException()
-    stack_summary = TracebackException(
-        BaseException, nothing, tb, lookup_lines=False, capture_locals=with_locals
+    summary = TracebackException(
+        BaseException, BaseException(), tb, lookup_lines=False, capture_locals=with_locals
     )
     return [
-        (
-            *(
-                frame.filename,
-                frame.name,
-                frame.lineno,
-                frame.end_lineno,
-                frame.colno,
-                frame.end_colno,
-            ),
-            frame.locals,
-        )
-        for frame in stack_summary.stack
+        (one.filename, one.name, one.lineno, one.end_lineno, one.colno, one.end_colno, one.locals)
+        for one in summary.stack
     ]
 
 

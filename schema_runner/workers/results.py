@@ -235,7 +235,10 @@ class ObservedSuiteMixin:
     def run(self, result: Any, debug: bool = False) -> Any:
         is_nested = isinstance(result, ObservingResult)
         self._observed = result if is_nested else ObservingResult(result, self.sink)
-        super().run(self._observed, debug)  # type: ignore[misc]
+        try:
+            super().run(self._observed, debug)  # type: ignore[misc]
+        finally:
+            self._observed = None
         return result
 
     def __iter__(self) -> Iterator[Any]:
