@@ -451,6 +451,20 @@ def test_a_server_stopped_by_another_program_leaves_no_socket_folder(start: Star
     assert not server.socket_dir.exists()
 
 
+def test_a_deleted_cache_is_created_again(start: Start, spawn: Spawn, folder: Path) -> None:
+    """A process that used a server in a deleted cache does not stop the server in the new one."""
+    old = start(cache_dir=folder / "cache")
+    os.kill(postmaster_pid(old.data_dir), signal.SIGINT)
+    wait_for(lambda: not processes_of(old.data_dir), "the server to end")
+    for path in (folder / "cache", old.socket_dir):
+        shutil.rmtree(path)
+    user = spawn(cache_dir=folder / "cache").wait_for_server()
+    assert user.data_dir == old.data_dir
+    embedded.stop(old)
+    assert user.select_one() == 1
+    user.leave(is_last=True)
+
+
 def test_a_second_failure_shows_the_log_and_keeps_the_folder(start: Start, folder: Path) -> None:
     """If the server does not start on a new folder either, the old one stays."""
     built = set()
