@@ -83,4 +83,4 @@ def _copy(prefix: Path, building: Path) -> None:
     if libraries.is_dir():
         shutil.copytree(libraries, building / libraries.name)
     # The folder belongs to root, and a umask may have closed the files of the wheel.
-    subprocess.run(["/bin/chmod", "-R", "a+rX", building], check=True)  # noqa: S603
+    subprocess.run(["chmod", "-R", "a+rX", building], check=True)  # noqa: S603, S607

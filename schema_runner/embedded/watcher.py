@@ -10,10 +10,9 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from typing import TypeAlias
 
 _SECONDS_TO_STOP = 60
-_Path: TypeAlias = str | os.PathLike[str]
+_Path = str | os.PathLike[str]
 
 
 def watch(data_dir: str, users_lock: int, watcher_lock: int) -> None:

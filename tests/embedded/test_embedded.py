@@ -49,16 +49,7 @@ server = embedded.start(cache_dir=sys.argv[1])
 print(json.dumps([str(server.data_dir), str(server.socket_dir)]), flush=True)
 """
 WAIT = "sys.stdin.read()\n"
-# Limits the size of files that are written; programs are copied before the limit is set.
-LIMIT_FILE_SIZE = """
-import resource, sys
-from schema_runner.embedded import account, binaries, cache
-server_account = account.server_account()
-folder = cache.cache_folder(sys.argv[1], server_account)
-found = binaries.find_binaries(None)
-binaries.reachable_binaries(found, account=server_account, cache=folder)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))
-"""
+LIMIT_FILE_SIZE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))"
 LEAVE_A_CHILD = """
 parent = os.getpid()
 if os.fork() == 0:
@@ -451,6 +442,20 @@ def test_a_server_stopped_by_another_program_leaves_no_socket_folder(start: Star
     assert not server.socket_dir.exists()
 
 
+def test_a_deleted_cache_is_created_again(start: Start, spawn: Spawn, folder: Path) -> None:
+    """A process that used a server in a deleted cache does not stop the server in the new one."""
+    old = start(cache_dir=folder / "cache")
+    os.kill(postmaster_pid(old.data_dir), signal.SIGINT)
+    wait_for(lambda: not processes_of(old.data_dir), "the server to end")
+    for path in (folder / "cache", old.socket_dir):
+        shutil.rmtree(path)
+    user = spawn(cache_dir=folder / "cache").wait_for_server()
+    assert user.data_dir == old.data_dir
+    embedded.stop(old)
+    assert user.select_one() == 1
+    user.leave(is_last=True)
+
+
 def test_a_second_failure_shows_the_log_and_keeps_the_folder(start: Start, folder: Path) -> None:
     """If the server does not start on a new folder either, the old one stays."""
     built = set()
@@ -548,14 +553,19 @@ def test_a_closed_named_cache_is_refused(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def spawn_as(spawn: Spawn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Spawn:
+def open_binaries(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the programs if only root can enter their folder."""
+    copy = reachable_binaries(BUILD.bin_dir, account=server_account(), cache=folder)
+    monkeypatch.setenv("SCHEMA_RUNNER_PG_BIN", str(copy))
+
+
+@pytest.fixture
+def spawn_as(spawn: Spawn, folder: Path, open_binaries: None) -> Spawn:
     """Start a user process that changes to another account once it has imported the package."""
 
     def spawn_as(uid: int) -> User:
         (folder / "cache").mkdir()
         os.chown(folder / "cache", uid, uid)
-        programs = reachable_binaries(BUILD.bin_dir, account=server_account(), cache=folder)
-        monkeypatch.setenv("SCHEMA_RUNNER_PG_BIN", str(programs))
         change = f"os.setgroups([]); os.setgid({uid}); os.setuid({uid})\nserver ="
         return spawn(USER.replace("server =", change, 1) + WAIT, cache_dir=folder / "cache")
 
@@ -585,7 +595,7 @@ def test_a_user_without_a_name_is_an_error(spawn_as: Spawn) -> None:
     )
 
 
-def test_a_failure_of_initdb_is_one_line(spawn: Spawn, folder: Path) -> None:
+def test_a_failure_of_initdb_is_one_line(spawn: Spawn, folder: Path, open_binaries: None) -> None:
     """An error of initdb is shown in one line, without its progress."""
     code = LIMIT_FILE_SIZE + USER
     _, errors = spawn(code, cache_dir=folder / "cache").process.communicate()
