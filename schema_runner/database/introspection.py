@@ -33,19 +33,13 @@ _CATALOGS = {
     **dict.fromkeys(
         ("pg_indexes", "pg_matviews", "pg_sequences", "pg_tables", "pg_views"), "schemaname"
     ),
-    **dict.fromkeys(
-        (
-            *(
-                "information_schema.columns",
-                "information_schema.tables",
-                "information_schema.views",
-            ),
-            "information_schema.table_constraints",
-            "information_schema.key_column_usage",
-            "information_schema.constraint_column_usage",
-        ),
-        "table_schema",
-    ),
+    **{
+        f"information_schema.{view}": "table_schema"
+        for view in (
+            *("columns", "tables", "views", "table_constraints"),
+            *("key_column_usage", "constraint_column_usage"),
+        )
+    },
 }
 _CLAUSES = (
     "CROSS|EXCEPT|FETCH|FOR|FULL|GROUP|HAVING|INNER|INTERSECT|JOIN|LEFT|LIMIT|NATURAL|OFFSET|ON"
@@ -70,7 +64,10 @@ _NARROWED = "(SELECT * FROM {name} WHERE {condition}) AS {alias}"
 
 
 def narrow_to_schema(query: str) -> str:
-    """Restrict a catalog query so that it finds no relations of other workers."""
+    """Restrict an introspection query so that it finds no relations of other workers."""
+    narrowed = re.sub(_VISIBLE, _IN_CURRENT_SCHEMA, query)
+    if narrowed != query:
+        return narrowed
 
     def narrow(match: re.Match[str]) -> str:
         name = match["name"]
@@ -86,7 +83,7 @@ def narrow_to_schema(query: str) -> str:
 
 
 class _CurrentSchemaCursor:
-    """Cursor that restricts Django's introspection queries to the current schema.
+    """Cursor that restricts introspection queries to the current schema.
 
     It changes the queries and adds none, because tests may count queries.
     """
@@ -96,24 +93,11 @@ class _CurrentSchemaCursor:
 
     def execute(self, query: Any, params: Any = None) -> Any:
         if isinstance(query, str):
-            query = self._narrow(query)
+            query = narrow_to_schema(query)
         return self._cursor.execute(query, params)
-
-    @staticmethod
-    def _narrow(query: str) -> str:
-        return re.sub(_VISIBLE, _IN_CURRENT_SCHEMA, query)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
-
-
-class _PackageCursor(_CurrentSchemaCursor):
-    """Cursor that also restricts queries of third-party introspection classes."""
-
-    @staticmethod
-    def _narrow(query: str) -> str:
-        narrowed = _CurrentSchemaCursor._narrow(query)
-        return narrowed if narrowed != query else narrow_to_schema(query)
 
 
 def narrow_methods(undo: ExitStack, introspection: type) -> None:
@@ -137,9 +121,7 @@ _PACKAGE = __name__.partition(".")[0]
 def _narrowing_method(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def narrowed(self: Any, cursor: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(cursor, _PackageCursor):
-            cursor = _PackageCursor(cursor)
-        return method(self, cursor, *args, **kwargs)
+        return method(self, _narrowing_cursor(cursor), *args, **kwargs)
 
     return narrowed
 
@@ -152,7 +134,7 @@ def _narrow_geometry(
 
 
 def _narrowing_cursor(cursor: Any) -> Any:
-    return _CurrentSchemaCursor(cursor)
+    return cursor if isinstance(cursor, _CurrentSchemaCursor) else _CurrentSchemaCursor(cursor)
 
 
 class SchemaIntrospection(Base):

@@ -138,20 +138,18 @@ class Resetter:
         With `watches_structure`, record the structure for `renew_if_altered` too.
         """
         with self._naming_lock_holders():
-            self._record_initial_state(watches_structure=watches_structure)
+            if watches_structure and self._structure_version is None:
+                connection = self.connection.get()
+                self._structure_version = structure.version(connection, self.location.schema)
+            if self._initial_rows is None and not self.restores_all:
+                connection = self.connection.get()
+                template = self._get_template(connection)
+                self._initial_rows = (
+                    template.copies
+                    if template
+                    else self._copy_to_scratch(connection, DJANGO_TABLES)
+                )
         self.connection.release()
-
-    def _record_initial_state(self, *, watches_structure: bool) -> None:
-        if watches_structure and self._structure_version is None:
-            self._structure_version = structure.version(
-                self.connection.get(), self.location.schema
-            )
-        if self._initial_rows is None and not self.restores_all:
-            connection = self.connection.get()
-            template = self._get_template(connection)
-            self._initial_rows = (
-                template.copies if template else self._copy_to_scratch(connection, DJANGO_TABLES)
-            )
 
     def renew_if_altered(self, renew: Callable[[], None]) -> None:
         """Call `renew` to replace the schema if tests have altered its structure."""

@@ -96,28 +96,17 @@ _ROUTINES_WITH_PATH = """
 
 def extend_search_paths(connection: Connection, source: str, target: str) -> None:
     """Put `target` before `source` in each search_path that a routine in `target` sets."""
-    quoted_source, quoted_target = _quote(connection, source, target)
-    _replace_in_paths(connection, target, quoted_source, f"{quoted_target}, {quoted_source}")
-
-
-def _replace_in_paths(connection: Connection, schema: str, old: str, new: str) -> None:
+    # As PostgreSQL quotes the elements of a path: only if necessary.
+    quote = "SELECT pg_catalog.quote_ident(%s), pg_catalog.quote_ident(%s)"
+    ((old, new),) = connection.execute(quote, [source, target]).fetchall()
     element = re.compile(rf"(?<![^,\s]){re.escape(old)}(?=\s*(,|$))")
-    for routine, path in connection.execute(_ROUTINES_WITH_PATH, [schema]).fetchall():
+    for routine, path in connection.execute(_ROUTINES_WITH_PATH, [target]).fetchall():
         if element.search(path):
             connection.execute(
                 sql.SQL("ALTER ROUTINE {} SET search_path = {}").format(
-                    sql.SQL(routine), sql.SQL(element.sub(lambda _: new, path))
+                    sql.SQL(routine), sql.SQL(element.sub(lambda _: f"{new}, {old}", path))
                 )
             )
-
-
-def _quote(connection: Connection, *names: str) -> list[str]:
-    """Quote names as PostgreSQL does: only if necessary."""
-    rows = connection.execute(
-        "SELECT pg_catalog.quote_ident(name) FROM pg_catalog.unnest(%s::text[]) AS name",
-        [list(names)],
-    )
-    return [name for (name,) in rows]
 
 
 _GRANTS = """

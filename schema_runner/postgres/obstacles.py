@@ -12,41 +12,32 @@ from .server import Connection
 _DATABASE_OBJECTS = """
     WITH source AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(source)s),
     found (classid, objid) AS (
-        SELECT 'pg_catalog.pg_namespace'::regclass, oid FROM pg_catalog.pg_namespace
-        WHERE nspname = ANY(%(schemas)s)
+        SELECT tableoid, oid FROM pg_catalog.pg_namespace WHERE nspname = ANY(%(schemas)s)
+        UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_event_trigger
+        UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_publication
+        UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_foreign_data_wrapper
+        UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_foreign_server
+        UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_language
+        UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_transform
+        UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_am
         UNION ALL
-        SELECT 'pg_catalog.pg_event_trigger'::regclass, oid FROM pg_catalog.pg_event_trigger
+        SELECT 'pg_catalog.pg_largeobject'::regclass, oid FROM pg_catalog.pg_largeobject_metadata
         UNION ALL
-        SELECT 'pg_catalog.pg_publication'::regclass, oid FROM pg_catalog.pg_publication
+        -- Other roles than superusers may not read the column tableoid of these two.
+        SELECT 'pg_catalog.pg_user_mapping'::regclass, umid FROM pg_catalog.pg_user_mappings
         UNION ALL
         SELECT 'pg_catalog.pg_subscription'::regclass, oid FROM pg_catalog.pg_subscription
         WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database
                          WHERE datname = pg_catalog.current_database())
         UNION ALL
-        SELECT 'pg_catalog.pg_foreign_data_wrapper'::regclass, oid
-        FROM pg_catalog.pg_foreign_data_wrapper
-        UNION ALL
-        SELECT 'pg_catalog.pg_foreign_server'::regclass, oid FROM pg_catalog.pg_foreign_server
-        UNION ALL
-        SELECT 'pg_catalog.pg_user_mapping'::regclass, umid FROM pg_catalog.pg_user_mappings
-        UNION ALL
-        SELECT 'pg_catalog.pg_language'::regclass, oid FROM pg_catalog.pg_language
-        UNION ALL
-        SELECT 'pg_catalog.pg_transform'::regclass, oid FROM pg_catalog.pg_transform
-        UNION ALL
-        SELECT 'pg_catalog.pg_am'::regclass, oid FROM pg_catalog.pg_am
-        UNION ALL
-        SELECT 'pg_catalog.pg_largeobject'::regclass, oid
-        FROM pg_catalog.pg_largeobject_metadata
-        UNION ALL
         -- Unique in a database: the cast between two types, and the default operator class of a
         -- type for an access method.
-        SELECT 'pg_catalog.pg_cast'::regclass, c.oid FROM pg_catalog.pg_cast c
+        SELECT c.tableoid, c.oid FROM pg_catalog.pg_cast c
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_type t
                           WHERE t.oid IN (castsource, casttarget)
                             AND typnamespace = (SELECT oid FROM source))
         UNION ALL
-        SELECT 'pg_catalog.pg_opclass'::regclass, c.oid
+        SELECT c.tableoid, c.oid
         FROM pg_catalog.pg_opclass c JOIN pg_catalog.pg_type t ON t.oid = opcintype
         WHERE opcdefault AND opcnamespace = (SELECT oid FROM source)
           AND typnamespace <> (SELECT oid FROM source)
@@ -63,15 +54,15 @@ _DATABASE_OBJECTS = """
 # Objects that store names as text, which does not follow a moved object.
 _TEXTS = r"""
     WITH texts (classid, objid, namespace, content, is_body) AS (
-        SELECT 'pg_catalog.pg_proc'::regclass, p.oid, pronamespace, prosrc,
+        SELECT p.tableoid, p.oid, pronamespace, prosrc,
                lanname IN ('plpgsql', 'sql')
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = prolang
         UNION ALL
-        SELECT 'pg_catalog.pg_trigger'::regclass, t.oid, relnamespace,
+        SELECT t.tableoid, t.oid, relnamespace,
                pg_catalog.replace(pg_catalog.encode(tgargs, 'escape'), '\000', ' '), false
         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = tgrelid
         UNION ALL
-        SELECT 'pg_catalog.pg_ts_dict'::regclass, oid, dictnamespace, dictinitoption, false
+        SELECT tableoid, oid, dictnamespace, dictinitoption, false
         FROM pg_catalog.pg_ts_dict
     )
     SELECT identity.type, identity.identity, content, is_body

@@ -166,7 +166,7 @@ def _restore(connection: Connection, template: Template, schema: str) -> bool:
 
     try:
         Reset(schema, template.path).restore(connection, template)
-    except SchemaRunnerError:
+    except (SchemaRunnerError, psycopg.errors.LockNotAvailable):
         return False
     return True
 

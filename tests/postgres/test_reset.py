@@ -10,7 +10,7 @@ from psycopg import Cursor, errors, sql
 from psycopg.rows import TupleRow
 
 from schema_runner.errors import SchemaRunnerError
-from schema_runner.postgres import rows, structure
+from schema_runner.postgres import lock_waits, rows, structure
 from schema_runner.postgres.names import Marker, MarkerState
 from schema_runner.postgres.reset.changes import Scope
 from schema_runner.postgres.reset.reset import Reset
@@ -379,7 +379,10 @@ def test_locks_of_other_sessions_are_reported(
         reset_schema.execute("UPDATE kind SET name = 'x' WHERE id = 2")
         reset_schema.reset.forget()
         reset_schema.kept.pop("kind")
-        with pytest.raises(SchemaRunnerError, match="a stranger") as raised:
+        with (
+            pytest.raises(SchemaRunnerError, match="a stranger") as raised,
+            lock_waits.lock_timeout_explained(reset_schema.connection, "w", "reset"),
+        ):
             reset_schema.clear()
         assert str(other.info.backend_pid) in str(raised.value)
         other.execute("COMMIT")  # It is still alive.

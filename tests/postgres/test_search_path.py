@@ -159,13 +159,11 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
 
 # Including the replaced parts of Django's queries, and those of other packages.
 NARROWED = [
-    introspection._CurrentSchemaCursor._narrow(
-        "SELECT c.relname FROM pg_catalog.pg_class c WHERE pg_catalog.pg_table_is_visible(c.oid)"
-    ),
-    *(
-        introspection.narrow_to_schema(f"SELECT 1 FROM {name}")
-        for name in ("pg_class", "pg_indexes", "information_schema.columns")
-    ),
+    introspection.narrow_to_schema(f"SELECT 1 FROM {relation}")
+    for relation in (
+        *("pg_class", "pg_indexes", "information_schema.columns"),
+        "pg_catalog.pg_class c WHERE pg_catalog.pg_table_is_visible(c.oid)",
+    )
 ]
 
 

@@ -110,14 +110,13 @@ _WITH_PAGES = """
           FROM pg_catalog.pg_class
           WHERE relkind = 'r'
             AND relnamespace = %(schema)s::regnamespace
-            {only}
+            AND (%(only)s::text[] IS NULL OR relname = ANY(%(only)s))
           OFFSET 0) c
     WHERE (size > 0 OR relname = ANY(%(others)s))
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
                       WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid
                         AND deptype = 'e' OFFSET 0)
 """
-_ONLY = "AND relname = ANY(%(only)s)"
 _HIDDEN = """
     SELECT relname FROM pg_catalog.pg_class
     WHERE relkind = 'r' AND relrowsecurity AND pg_catalog.row_security_active(oid)
@@ -150,15 +149,12 @@ def tables_with_pages(
 
     Tables named in `others` are included even if they have no pages.
     """
-    only, values = "", {"schema": schema, "others": list(others)}
-    names = scope.names
+    names, only = scope.names, None
     if names is not None and scope.cascades:
         names = frozenset(References.read(connection, schema).truncated_with(names))
-        only = _ONLY
-        values["only"] = list(names)
-    tables = [
-        TableWithPages(*row) for row in connection.execute(_WITH_PAGES.format(only=only), values)
-    ]
+        only = list(names)
+    values = {"schema": schema, "others": list(others), "only": only}
+    tables = [TableWithPages(*row) for row in connection.execute(_WITH_PAGES, values)]
     covered = {
         table.name: table
         for table in tables

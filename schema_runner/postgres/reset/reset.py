@@ -51,16 +51,10 @@ class Reset:
     ) -> None:
         """Leave only the rows of `wanted` in the tables that `scope` covers.
 
-        Raises SchemaRunnerError if locks of other sessions, or rows in tables outside the scope,
-        prevent it.
+        Raises LockNotAvailable if locks of other sessions prevent it, and SchemaRunnerError if
+        rows in tables outside the scope do.
         """
         self.prepare_connection(connection)
-        with lock_waits.lock_timeout_explained(connection, self.schema, "reset"):
-            self._clear(connection, scope, wanted)
-
-    def _clear(
-        self, connection: Connection, scope: Scope, wanted: Mapping[str, WantedRows]
-    ) -> None:
         tables, others = tables_with_pages(connection, self.schema, scope, wanted)
         if changed := self._changed(connection, tables, wanted):
             try:
@@ -87,15 +81,14 @@ class Reset:
     ) -> None:
         """Restore all tables, sequences and materialized views from the template.
 
-        `sequences_exactly` is for `restore_sequences`. Raises SchemaRunnerError, as `clear` does.
+        `sequences_exactly` is for `restore_sequences`. Raises LockNotAvailable, as `clear` does.
         """
         contents = template.contents
         self.clear(connection, Scope(), template.copies.rows)
-        with lock_waits.lock_timeout_explained(connection, self.schema, "reset"):
-            sequences.restore_sequences(
-                connection, self.schema, contents.sequences, exactly=sequences_exactly
-            )
-            self._restore_views(connection, contents.views)
+        sequences.restore_sequences(
+            connection, self.schema, contents.sequences, exactly=sequences_exactly
+        )
+        self._restore_views(connection, contents.views)
 
     def _restore_views(self, connection: Connection, populated: Sequence[str]) -> None:
         query = (

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from psycopg import sql
 
-from .. import lock_waits, safe_search_path
+from .. import safe_search_path
 from ..row_copies import WantedRows
 from ..server import Connection
 from .changes import References, TableWithPages
@@ -61,7 +61,6 @@ class Rewrite:
     def run(self) -> set[str]:
         """Make the changes; return the tables that have their wanted rows again."""
         with self.connection.transaction():
-            lock_waits.set_lock_timeout(self.connection)
             self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
             self._widen()
             truncated = self._truncate()
