@@ -9,7 +9,6 @@ from psycopg import sql
 
 from ..errors import SchemaRunnerError
 from . import databases, locks, names, schemas, sessions
-from .databases import MarkedDatabase
 from .host_request import HostRequest
 from .names import Marker, MarkerState
 from .server import Connection, Server
@@ -45,10 +44,11 @@ class Clones:
         of_others = {names.clone_database(self.source, n) for n in workers} - {first_choice}
         with self._hold_name() as maintenance:
             kept = [
-                database.name
-                for database in self._list_clones(maintenance)
-                if database.marker.state is MarkerState.KEPT
-                and database.name not in {self.source, *of_others}
+                name
+                for name, marker in databases.for_request(maintenance, self._request.name)
+                if marker.template == self.source
+                and marker.state is MarkerState.KEPT
+                and name not in {self.source, *of_others}
             ]
             for name in sorted(kept, key=lambda name: name != first_choice)[:1]:
                 self._mark(maintenance, name, MarkerState.READY)
@@ -124,11 +124,6 @@ class Clones:
         ):
             yield maintenance
 
-    def _list_clones(self, maintenance: Connection) -> list[MarkedDatabase]:
-        """List the source and its clones, of all runs."""
-        found = databases.for_request(maintenance, self._request.name)
-        return [database for database in found if database.marker.template == self.source]
-
     def _mark(self, maintenance: Connection, name: str, state: MarkerState) -> None:
         marker = Marker(self._run, state, self._request.name, template=self.source)
         databases.mark(maintenance, name, marker)
@@ -198,8 +193,10 @@ class CloneSource(NamedTuple):
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Connection]:
         """Drop the run's old database, and hold the name lock while the caller creates one."""
-        lock = locks.key(f"host database {self.request}")
-        with self.server.maintenance() as maintenance, locks.hold(maintenance, lock):
+        with (
+            self.server.maintenance() as maintenance,
+            databases.hold_name(maintenance, self.request),
+        ):
             if self._marker(maintenance, name):
                 databases.drop_of_run(maintenance, name, self.run)
             elif databases.is_foreign(maintenance, name):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from . import names, sessions
+from . import locks, names, sessions
 from .names import Marker
 from .server import Connection
 
@@ -128,6 +128,11 @@ def missing(maintenance: Connection, request: str, needed: Mapping[str, int]) ->
     """Describe the missing databases; `needed` maps names to the runs in their markers."""
     found = {(name, marker.run) for name, marker in for_request(maintenance, request)}
     return [f"database {name}" for name, run in needed.items() if (name, run) not in found]
+
+
+def hold_name(maintenance: Connection, request: str) -> locks.LockContext:
+    """Lock a name: no other run creates or drops databases for requests of this name."""
+    return locks.hold(maintenance, locks.key(f"host database {request}"))
 
 
 def mark(maintenance: Connection, name: str, marker: Marker) -> None:

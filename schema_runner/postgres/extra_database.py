@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from . import databases, locks, names, schemas, structure
+from . import databases, names, schemas, structure
 from .host import PUBLIC
 from .host_request import Log
 from .lease import Lease
@@ -24,7 +24,7 @@ def create(source: SchemaSource, worker: int, create: Callable[[], object]) -> L
     name = names.own_database(source.host, source.run, worker)
     with (
         source.server.maintenance() as maintenance,
-        locks.hold(maintenance, locks.key(f"host database {source.request}")),
+        databases.hold_name(maintenance, source.request),
     ):
         databases.drop_of_run(maintenance, name, source.run)
         with databases.dropped_on_error(maintenance, name):

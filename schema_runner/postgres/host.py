@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from . import names, schemas, sessions, structure
+from . import locks, names, schemas, sessions, structure
 from .host_request import HostRequest
 from .lease import Lease, LeaseRecovery
 from .names import Marker, MarkerState
@@ -56,7 +56,7 @@ class Host:
     @cached_property
     def _batch(self) -> int:
         """The number of tables that one transaction may create, move or drop."""
-        return self.lease.tables_per_transaction(self._request.workers)
+        return locks.tables_per_transaction(self.lease.connection, self._request.workers)
 
     @property
     def connection(self) -> Connection:

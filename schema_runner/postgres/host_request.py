@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self, TypeAlias
 
-from . import locks, names
+from . import databases, locks, names
 from .names import Marker, MarkerState
 from .server import Connection, Server
 
@@ -79,6 +79,8 @@ class PoolCriteria(NamedTuple):
 
     def select_kept(self, others: Mapping[str, Marker]) -> list[str]:
         """Return which of the other pools to keep: the most recently used, within the limits."""
+        if not self.sharing.stays:
+            return [*others]
         recent = [name for name, marker in others.items() if marker.made >= self.oldest]
         return sorted(recent, key=lambda name: others[name].used, reverse=True)[: self.max_others]
 
@@ -126,5 +128,4 @@ class HostRequest(NamedTuple):
         return self._replace(wanted=self.wanted_for(connection)) if self.wanted_for else self
 
     def hold_name(self, maintenance: Connection) -> locks.LockContext:
-        """Lock the name: no other run creates or drops databases for a request of this name."""
-        return locks.hold(maintenance, locks.key(f"host database {self.name}"))
+        return databases.hold_name(maintenance, self.name)

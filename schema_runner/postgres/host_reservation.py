@@ -233,9 +233,7 @@ class Reservation:
         wanted = self._request.wanted
         pools = _pools(found)
         # A run that keeps nothing does not remove pools.
-        return set(
-            pools if wanted is None or not wanted.sharing.stays else wanted.select_kept(pools)
-        )
+        return set(wanted.select_kept(pools) if wanted else pools)
 
     def _remove(self, database: MarkedDatabase) -> bool:
         """Drop a database of runs unless it is in use; return whether it was dropped."""

@@ -88,9 +88,6 @@ class Lease:
         locks.LEASED[connection] = held
         return True
 
-    def tables_per_transaction(self, workers: int) -> int:
-        return locks.tables_per_transaction(self.connection, workers)
-
     def acquire_shared(self, lock: int) -> None:
         """Take a shared lock for as long as this lease lasts."""
         locks.LEASED[self.connection].add(lock)
@@ -117,10 +114,15 @@ class Lease:
             if is_alone:
                 locks.release(self.connection, lock)
 
-    def release_extensions(self) -> bool:
-        """Release the shared extensions; lock them, and return True, if no other run uses them."""
-        self.release_shared(locks.EXTENSIONS_IN_USE)
-        return locks.call_function(self.connection, "try_advisory_lock", locks.EXTENSIONS_IN_USE)
+    @contextmanager
+    def last_use(self, lock: int) -> Iterator[bool]:
+        """Release a shared lock; lock it against other runs, and yield True, if none holds it.
+
+        It is released first. Otherwise, of two runs that end at the same time, none is the last.
+        """
+        self.release_shared(lock)
+        with locks.try_hold(self.connection, lock) as is_last:
+            yield is_last
 
     def close(self) -> None:
         self._is_closed = True

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from psycopg import errors, sql
+from psycopg import errors
 
 from ..errors import SchemaRunnerError
 from . import prepared_transactions, sessions
 from .server import Connection
 
 # How long a statement of the runner waits for a lock.
-_LOCK_TIMEOUT = "2s"
+_LIMIT = "lock_timeout = '2s'"
 
 
 class SchemaInUseError(SchemaRunnerError):
@@ -19,12 +19,12 @@ class SchemaInUseError(SchemaRunnerError):
 
 def set_lock_timeout(connection: Connection) -> None:
     """Limit waiting for locks in the current transaction, which then raises LockNotAvailable."""
-    _set_timeout(connection, "SET LOCAL", _LOCK_TIMEOUT)
+    connection.execute(f"SET LOCAL {_LIMIT}")
 
 
 def set_session_lock_timeout(connection: Connection) -> None:
     """Limit waiting for locks in all further statements of a connection."""
-    _set_timeout(connection, "SET", _LOCK_TIMEOUT)
+    connection.execute(f"SET {_LIMIT}")
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def lock_timeout(connection: Connection, schema: str, what: str) -> Iterator[Non
             yield
     finally:
         if not connection.closed:
-            _set_timeout(connection, "SET", "0")
+            connection.execute("SET lock_timeout = 0")
 
 
 @contextmanager
@@ -62,7 +62,3 @@ def schema_in_use_error(connection: Connection, schema: str, what: str) -> Schem
         f"Schema {schema} cannot be {what}: another session, which this run may not end, holds "
         f"locks in it. End its transaction:\n{holders}"
     )
-
-
-def _set_timeout(connection: Connection, how: str, limit: str) -> None:
-    connection.execute(sql.SQL(how + " lock_timeout = {}").format(limit))

@@ -32,11 +32,6 @@ def key(name: str) -> int:
 _names: dict[int, str] = {}
 
 
-def lock_name(lock: int) -> str:
-    """Return the name of a lock, for messages."""
-    return _names.get(lock, f"run {lock}")
-
-
 # Held while creating or dropping an extension that worker schemas share.
 EXTENSIONS = key("extensions")
 # Shared by the runs that have a lease in the database.
@@ -128,15 +123,8 @@ def acquire(
     while_active: bool = False,
 ) -> None:
     """Acquire a lock with this function of PostgreSQL, named without its prefix `pg_`."""
-    if call_function(connection, f"try_{function}", lock):
-        return
-    _wait(
-        connection,
-        lambda: call_function(connection, function, lock),
-        lock,
-        _lock_wait,
-        while_active=while_active,
-    )
+    if not call_function(connection, f"try_{function}", lock):
+        _wait(connection, lock, function, while_active=while_active)
 
 
 def release(connection: Connection, lock: int) -> None:
@@ -200,32 +188,25 @@ _ACTIVE = """
 """
 
 
-def _wait(
-    connection: Connection,
-    take: Callable[[], object],
-    lock: int,
-    wait: LockWait,
-    *,
-    while_active: bool,
-) -> None:
-    """Call `take` until it gets the lock; log once who holds it.
+def _wait(connection: Connection, lock: int, function: str, *, while_active: bool) -> None:
+    """Wait until PostgreSQL's function gets the lock; log once who holds it.
 
     The limit starts again if another session gets the lock and, with `while_active`, whenever a
     session of the holder's run is active. Raises LockTimeoutError at the limit.
     """
-    name, limit = lock_name(lock), wait.limit
+    name, (limit, log) = _names.get(lock, f"run {lock}"), _lock_wait
     since, pause, is_logged = time.monotonic(), _FIRST_WAIT, False
     holders = {pid for pid, _, _ in connection.execute(_HOLDERS, [lock])}
     while True:
         left = since + limit - time.monotonic()
-        if _acquires_within(connection, take, max(min(pause, left), 0.001)):
+        if _acquires_within(connection, lock, function, max(min(pause, left), 0.001)):
             return
         found = connection.execute(_HOLDERS, [lock]).fetchall()
         if not found:
             continue  # It was released in the meantime.
         described = " and ".join(text for _, _, text in found)
         if not is_logged:
-            wait.log(f"Waiting for the lock {name!r}, which is held by {described}.")
+            log(f"Waiting for the lock {name!r}, which is held by {described}.")
         pids, pause, is_logged = {pid for pid, _, _ in found}, _POLL_INTERVAL, True
         is_new, holders = holders != pids, pids
         if is_new or (while_active and _is_active(connection, [a for _, a, _ in found], limit)):
@@ -234,22 +215,18 @@ def _wait(
             raise LockTimeoutError(_timeout_message(name, limit, described, found[0][0]))
 
 
-def _acquires_within(connection: Connection, take: Callable[[], object], seconds: float) -> bool:
+def _acquires_within(connection: Connection, lock: int, function: str, seconds: float) -> bool:
     before = connection.execute("SELECT pg_catalog.current_setting('lock_timeout')").fetchone()
-    assert before is not None
+    set_timeout = "SELECT pg_catalog.set_config('lock_timeout', %s, true)"
     try:
         with connection.transaction():
-            _set_lock_timeout(connection, f"{max(int(seconds * 1000), 1)}ms")
-            take()
+            connection.execute(set_timeout, [f"{int(seconds * 1000)}ms"])
+            call_function(connection, function, lock)
             # Otherwise, the setting would last to the end of an enclosing transaction.
-            _set_lock_timeout(connection, before[0])
+            connection.execute(set_timeout, before)
     except errors.LockNotAvailable:
         return False
     return True
-
-
-def _set_lock_timeout(connection: Connection, timeout: str) -> None:
-    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(timeout))
 
 
 def _is_active(connection: Connection, applications: list[str], limit: float) -> bool:

@@ -91,7 +91,7 @@ class ProjectDatabase(Host):
         if kept:
             others.pop(kept.name, None)
         # A run that keeps nothing does not remove pools.
-        spared = wanted.select_kept(others) if wanted and self._request.keeps_pool else [*others]
+        spared = wanted.select_kept(others) if wanted else [*others]
         if kept:
             self.use_pool(kept)
             if not self._is_usable(kept):
@@ -171,16 +171,19 @@ class ProjectDatabase(Host):
             # Best effort: autovacuum does the rest. New runs wait for the lock taken afterwards.
             with suppress(psycopg.Error):
                 vacuum.vacuum_catalogs(connection)
-            if self.extensions in self.path and self.lease.release_extensions():
-                self._remove_extensions()
+            if self.extensions in self.path:
+                with self.lease.last_use(locks.EXTENSIONS_IN_USE) as is_last:
+                    if is_last:
+                        self._remove_extensions()
 
     def _drop_shared_pool(self, template: str, users: int) -> None:
         """Drop the pool unless other runs use it, or wait until they can."""
         self.lease.release_shared(schemas.pool_lock_key(template))
-        with self.lease.exclude_other_runs(users) as is_last:
-            for schema in schemas.list_own(self.connection) if is_last else []:
-                if schema.pool == template:
-                    schemas.drop_unused(self.connection, schema, batch=self._batch)
+        with self.lease.last_use(users) as is_last:
+            if is_last and not sessions.live_runs_without_lease(self.connection):
+                for schema in schemas.list_own(self.connection):
+                    if schema.pool == template:
+                        schemas.drop_unused(self.connection, schema, batch=self._batch)
 
 
 def _check_privilege(connection: Connection) -> None:

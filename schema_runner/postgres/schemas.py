@@ -180,15 +180,16 @@ def recreate(connection: Connection, name: str, run: int, *, batch: int) -> None
         mark(connection, name, Marker(run, MarkerState.BUILDING))
 
 
+def list_of_run(connection: Connection, run: int) -> list[str]:
+    """List the schemas of a run, including those of killed workers, except those of a pool."""
+    found = list_own(connection)
+    return [own.name for own in found if own.marker.run == run and own.pool is None]
+
+
 def list_of_worker(connection: Connection, run: int, worker: int) -> list[str]:
     """List the schemas of a worker of `run`, including those of a dead process."""
-    return [
-        schema.name
-        for schema in list_own(connection)
-        if schema.marker.run == run
-        and schema.pool is None
-        and names.worker_of_schema(schema.name) == worker
-    ]
+    found = list_of_run(connection, run)
+    return [name for name in found if names.worker_of_schema(name) == worker]
 
 
 def pool_lock_key(template: str) -> int:
@@ -234,14 +235,14 @@ def drop_unused(connection: Connection, schema: OwnSchema, *, batch: int) -> boo
 
 
 def drop_remaining(connection: Connection, run: int, *, batch: int) -> None:
-    """Drop the remaining schemas of a run, except those of a pool.
+    """End the sessions of a run's tests, and drop its remaining schemas, except those of a pool.
 
     Schemas that cannot be dropped now stay for a later run, as in `sweep`.
     """
-    for schema in list_own(connection):
-        if schema.marker.run == run and schema.pool is None:
-            with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
-                drop(connection, schema.name, run, batch=batch)
+    sessions.end_test_sessions(connection, connection.info.dbname, run)
+    for name in list_of_run(connection, run):
+        with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
+            drop(connection, name, run, batch=batch)
 
 
 def _tables(connection: Connection, schema: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Sessions on the server, of runs and of others, distinguished by application_name."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import closing
 from typing import NamedTuple
 
@@ -109,14 +109,6 @@ def worker_sessions(connection: Connection, schema: str, run: int, worker: int) 
     return [Session(*row) for row in rows]
 
 
-def end_sessions(connection: Connection, sessions: Iterable[Session]) -> None:
-    """End sessions of the same role, and wait up to 5 seconds for each."""
-    with connection.transaction():
-        connection.execute("SET LOCAL ROLE NONE")
-        for session in sessions:
-            connection.execute("SELECT pg_catalog.pg_terminate_backend(%s, 5000)", [session.pid])
-
-
 def lock_holders(connection: Connection, schema: str) -> list[str]:
     """Describe the other sessions that hold locks in a schema."""
     return [text for (text,) in connection.execute(_BLOCKING, [schema])]
@@ -178,6 +170,7 @@ def _backend_pid(connection: Connection) -> int:
 # a statement. Stock Django's flush waits forever.
 _IDLE_TIMEOUT = 2.0
 _ACTIVE_TIMEOUT = 30.0
+_END_SESSION = "SELECT pg_catalog.pg_terminate_backend(%s, 5000)"
 # Seconds between polls, because PostgreSQL does not announce the end of a transaction.
 _POLL_INTERVAL = 0.02
 
@@ -193,7 +186,10 @@ def end_open_transactions(connection: Connection, schema: str, run: int, worker:
         waited = time.monotonic() - started
         if waited > _IDLE_TIMEOUT:
             late = [session for session in found if session.is_idle or waited > _ACTIVE_TIMEOUT]
-            end_sessions(connection, late)
+            with connection.transaction():
+                connection.execute("SET LOCAL ROLE NONE")
+                for session in late:
+                    connection.execute(_END_SESSION, [session.pid])
             prepared_transactions.roll_back(connection, gids)
             ended += [_describe(session) for session in late]
             ended += [f"{gid!r} as a prepared transaction, which was rolled back" for gid in gids]

@@ -227,9 +227,8 @@ class HostDatabase(Host):
     def _drop(self) -> None:
         with self.server.maintenance() as maintenance, self._request.hold_name(maintenance):
             self._drop_leftover_clones(maintenance)
-            with self._exclude_other_runs(maintenance) as is_last:
+            with self._last_use(maintenance) as is_last:
                 if not is_last and self.lease.is_in_host:
-                    sessions.end_test_sessions(self.connection, self.name, self.lease.run)
                     schemas.drop_remaining(self.connection, self.lease.run, batch=self._batch)
                 elif is_last and not self._has_users_objects():
                     prepared_transactions.roll_back_all(self.connection)
@@ -239,13 +238,14 @@ class HostDatabase(Host):
                         databases.drop_of_run(maintenance, self.name, self.lease.run)
 
     @contextmanager
-    def _exclude_other_runs(self, maintenance: Connection) -> Iterator[bool]:
+    def _last_use(self, maintenance: Connection) -> Iterator[bool]:
         """Lock this database; yield False if other runs use it, or wait until they can."""
         wanted = self._request.wanted
         lock = locks.HOST_IN_USE if self.lease.is_in_host else Clones.lock_key(self.name)
         waiting = locks.try_hold(maintenance, wanted.lock) if wanted else nullcontext(True)
-        with self.lease.exclude_other_runs(lock) as is_alone, waiting as is_unneeded:
-            yield is_alone and is_unneeded
+        with self.lease.last_use(lock) as is_last, waiting as is_unneeded:
+            alive = sessions.live_runs_without_lease(maintenance) if wanted else None
+            yield is_last and is_unneeded and not alive
 
     def _drop_leftover_clones(self, connection: Connection) -> None:
         """Drop this run's clones that were not kept, such as those of killed workers."""

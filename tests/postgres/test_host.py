@@ -304,10 +304,13 @@ def test_clones_are_dropped(request_: HostRequest) -> None:
         assert is_planted(request_, clone)
     other = acquire(request_)
     assert set(existing_databases(request_)) == {host.name, *clones.values(), other.name}
-    other.release(keep=False)
     host.clones.drop(clones[7])
     host.release(keep=False)
-    assert existing_databases(request_) == [clones[1]]
+    assert existing_databases(request_) == [other.name]
+    other.prepare_clones({})
+    with other.clones.creation(1):
+        create(request_, f"{other.clones.names[1]} TEMPLATE {other.name}")
+    other.lease.close()
     acquire(request_).release(keep=False)
     assert existing_databases(request_) == []
 

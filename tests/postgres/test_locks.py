@@ -99,9 +99,10 @@ def test_the_last_user_of_extensions_drops_them(
     for one in (lease, bystander, other):
         one.acquire_shared(locks.EXTENSIONS_IN_USE)
     bystander.release_shared(locks.EXTENSIONS_IN_USE)
-    assert lease.release_extensions() is False
-    lease.close()
-    assert other.release_extensions() is True
+    with lease.last_use(locks.EXTENSIONS_IN_USE) as is_last:
+        assert not is_last
+    with other.last_use(locks.EXTENSIONS_IN_USE) as is_last:
+        assert is_last
     assert Lease.is_host_in_use(bystander.connection)
     other.close()
     bystander.close()

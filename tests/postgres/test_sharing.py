@@ -75,11 +75,15 @@ def left(server: Server, name: str, mode: str) -> Callable[[], list[str]]:
     return left
 
 
-def step(process: Process, until: str) -> str:
-    """Let a process go on; return what it prints until a line."""
+def go_on(process: Process) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
+
+
+def step(process: Process, until: str) -> str:
+    """Let a process go on; return what it prints until a line."""
+    go_on(process)
     return read_until(process, f"{until}\n", "stdout")
 
 
@@ -101,7 +105,7 @@ def kill(process: Process) -> None:
 
 @each_mode
 def test_one_builds_and_the_others_copy(start: Start, left: Callable[[], list[str]]) -> None:
-    """The last to leave drops everything, even if the builder leaves first."""
+    """The last to leave drops everything, even if the builder leaves first, or all at once."""
     first = start()
     read_until(first, "building\n", "stdout")
     others = [start() for _ in range(3)]
@@ -114,9 +118,11 @@ def test_one_builds_and_the_others_copy(start: Start, left: Callable[[], list[st
         assert read_until(other, "copied\n", "stdout").endswith("copied\n")
     late = start()
     assert read_until(late, "\n", "stdout") == "copied\n"
+    assert left()
     for process in (*others, late):
-        assert left()
-        end(process)
+        go_on(process)
+    for process in (*others, late):
+        read_until(process, "ended\n", "stdout")
     assert left() == []
 
 
