@@ -1,5 +1,6 @@
 """Test runners that give every worker its own schema."""
 
+import gc
 import multiprocessing
 import unittest
 from argparse import ArgumentParser
@@ -176,6 +177,10 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
         from .database.test_database import TestDatabases
         from .postgres import locks
 
+        if self.parallel > 1:
+            # What has been imported by now stays. A collection would visit all of it, and forked
+            # workers would copy the visited pages.
+            gc.freeze()
         test_databases = TestDatabases(
             workers=max(self.parallel, 1), keeps=self.keepdb, log=self.log
         )
@@ -243,6 +248,7 @@ class SchemaRunnerMixin(RunSummaryMixin, SuiteSelectionMixin, Base):
                 self._report_project_changes()
 
     def _clean_up(self) -> None:
+        gc.unfreeze()
         with self._installed:
             disconnect()
 
