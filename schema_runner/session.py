@@ -1,5 +1,6 @@
 """The test databases of a process, from their set-up to their end."""
 
+import gc
 from collections import Counter
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -57,6 +58,11 @@ class Session:
         self._patches.callback(locks.set_lock_wait, locks.set_lock_wait(lock_wait))
         self._patches.callback(set_advice, set_advice(self._context.advice))
         self._patches.callback(self._close_databases)
+        if self._context.workers > 1:
+            # What has been imported by now stays. A collection would visit all of it, and forked
+            # workers would copy the pages that it marks.
+            gc.freeze()
+            self._patches.callback(gc.unfreeze)
         if not self._context.runs_migrations:
             self._patches.enter_context(migrations_disabled())
 

@@ -68,6 +68,32 @@ def test_public_of_the_host_database_is_unchanged(project: Project) -> None:
     project.drop_database(project.test_name)
 
 
+COLLECTING = """
+    import atexit
+    import gc
+
+    def see(what):
+        record(what, is_seen=any(one is Author for one in gc.get_objects()))
+
+    atexit.register(see, "ended")
+
+    class Collecting(TestCase):
+        def test_one(self): see("tested")
+        def test_two(self): pass
+    class Other(Collecting): pass
+"""
+
+
+@each_mode
+def test_workers_do_not_collect_what_the_run_has_imported(project: Project, mode: Mode) -> None:
+    """Garbage collection in workers leaves out what existed before them."""
+    project.tests(COLLECTING)
+    project.run(*mode).passed()
+    tested, ended = project.records("tested"), project.records("ended")
+    assert [line["is_seen"] for line in tested] == [not mode] * 2
+    assert [line["is_seen"] for line in ended] == [True]
+
+
 FAILING = """
     class Failing(TransactionTestCase):
         def test_failure(self):
