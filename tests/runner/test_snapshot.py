@@ -222,8 +222,9 @@ DAMAGES: dict[str, Damage] = {
     "no format": rewritten("-- {}\n"),
     "another fingerprint": other(fingerprint="0" * 64),
     # Contents that fail, or whose result differs.
-    "SQL that fails": edited(r"\Z", ";\nSELECT 1/0"),
+    "SQL that fails": edited("CREATE TABLE (.*);", r"CREATE TABLE \1; SELECT 1/0;"),
     "SQL that cannot be parsed": edited("CREATE TABLE", "CREATE TABEL"),
+    "half a row": edited(r"\t[tf]\n(\\\.\n)\Z", r"\n\1"),
     "SQL that leaves something out": edited("CREATE INDEX [^;]*", "SELECT"),
     "tables that are none": edited(r'\[\["django_migrations"', '[["none"'),
     "sequences that are none": edited(r'\[\["django_migrations_id_seq"', '[["none"'),
