@@ -215,16 +215,9 @@ class Project:
         variables = _environment()
         path = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
         modules = os.pathsep.join([str(APPS), *filter(None, [variables.get("PYTHONPATH")])])
-        process = subprocess.Popen(
-            ["sh", "-c", line],
-            cwd=self.folder,
-            env={**variables, "PATH": path, "PYTHONPATH": modules, **env},
-            text=True,
-            start_new_session=True,
-            **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+        return self._execute(
+            ["sh", "-c", line], {**variables, "PATH": path, "PYTHONPATH": modules, **env}
         )
-        self._started.append(process)
-        return process
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
         """Start `manage.py test` in a new session: a fork, or a new interpreter if needed."""
@@ -237,18 +230,20 @@ class Project:
     def _start(self, *arguments: str, env: dict[str, str] | None = None) -> Process:
         variables = {**_environment(), **(env or {})}
         command = ["manage.py", *arguments]
-        process: Process
-        if self.fork_server and not _needs_interpreter(env or {}):
-            process = self.fork_server.start(command, self.folder, variables)
-        else:
-            process = subprocess.Popen(
-                [sys.executable, *FLAGS, *command],
-                cwd=self.folder,
-                env=variables,
-                text=True,
-                start_new_session=True,
-                **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
-            )
+        if self.fork_server is None or _needs_interpreter(env or {}):
+            return self._execute([sys.executable, *FLAGS, *command], variables)
+        self._started.append(self.fork_server.start(command, self.folder, variables))
+        return self._started[-1]
+
+    def _execute(self, command: list[str], env: dict[str, str]) -> Process:
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=env,
+            text=True,
+            start_new_session=True,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+        )
         self._started.append(process)
         return process
 
