@@ -54,15 +54,15 @@ class Session:
         refuse_unsafe_mirrors(aliases)
         settings = self._context.settings
         self._patches = patch_backends(self._context, self.databases)
-        lock_wait = locks.LockWait(settings.lock_timeout, self._context.log)
-        self._patches.callback(locks.set_lock_wait, locks.set_lock_wait(lock_wait))
-        self._patches.callback(set_advice, set_advice(self._context.advice))
-        self._patches.callback(self._close_databases)
         if self._context.workers > 1:
             # What has been imported by now stays. A collection would visit all of it, and forked
             # workers would copy the pages that it marks.
             gc.freeze()
             self._patches.callback(gc.unfreeze)
+        lock_wait = locks.LockWait(settings.lock_timeout, self._context.log)
+        self._patches.callback(locks.set_lock_wait, locks.set_lock_wait(lock_wait))
+        self._patches.callback(set_advice, set_advice(self._context.advice))
+        self._patches.callback(self._close_databases)
         if not self._context.runs_migrations:
             self._patches.enter_context(migrations_disabled())
 

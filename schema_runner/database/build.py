@@ -86,6 +86,9 @@ class Build:
             try:
                 schema = database.schemas[database.number]
                 database.host.create_template(schema, extra, since)
+                if self._context.sharing is not None and not self._context.keeps:
+                    # Other processes wait for it, and could not tell their users what to do.
+                    database.host.verify_template()
                 database.plan()
             except CopyError as error:
                 self._do_without_template(error.reasons)
