@@ -107,7 +107,7 @@ def _use(server: Server, host: Host, source: SchemaSource, schema: str) -> None:
         rows = f"SELECT country, place::text, mood::text FROM {schema}.town"
         assert user.execute(rows).fetchall() == [("FR", f"{schema}.town", "sad")]
         scratch = source.create_schema(3)
-        with reuse_keys(connection, schema, scratch, template.copies):
+        with reuse_keys(connection, schema, scratch, template.copies.rows.values()):
             path = ", ".join([schema, *host.shims_path, *host.path])
             user.execute(f"SET search_path = {path}; DELETE FROM town")
             user.execute(ROWS.format(schema))
