@@ -2,24 +2,19 @@ from typing import Any
 
 import pytest
 
-from schema_runner.database.snapshot_files import (
-    EDITED,
-    UnusedPool,
-    comparable_parts,
-    rebuild_reason,
-)
+from schema_runner.database.kept_builds import EDITED, BuildFacts, UnusedBuild
 from schema_runner.errors import ago
 
 PARTS = {"version of Django": "a" * 32, "models of b": "b" * 32, "migrations of b": "c" * 32}
 NOW, DAY = 10**9, 24 * 60 * 60
+FACTS = BuildFacts("same", PARTS, NOW, NOW - 3 * DAY // 2)
 
 
 @pytest.mark.parametrize(
     ("nearest", "expected"),
     [
-        (None, "nothing is kept yet"),
         (
-            ("other", NOW, {"parts": comparable_parts(PARTS | {"models of b": "x"})}),
+            ("other", NOW, {"parts": FACTS.comparable_parts | {"models of b": "x"}}),
             "models of b changed",
         ),
         # A new app, and a removed one; only the first of many are listed.
@@ -40,9 +35,7 @@ NOW, DAY = 10**9, 24 * 60 * 60
     ],
 )
 def test_why_a_run_builds(nearest: Any, expected: str) -> None:
-    nearest = nearest and UnusedPool(*nearest)
-    why = rebuild_reason(nearest, fingerprint="same", parts=PARTS, days=1.5, now=NOW)
-    assert why == expected
+    assert UnusedBuild(*nearest).reason(FACTS, days=1.5) == expected
 
 
 def test_ages_are_shown_in_the_largest_unit() -> None:
