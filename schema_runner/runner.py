@@ -193,7 +193,7 @@ class SchemaRunnerMixin(Base):
         if self._settings.is_current:
             from .reporting.summary import ProjectChangesReport
 
-            changes = ProjectChangesReport(self._session.project_changes)
+            changes = ProjectChangesReport(self._session.usage.comparisons)
             self._summary.project_changes = changes
             self.observers.append(changes)
         self._session.begin(aliases)

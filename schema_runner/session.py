@@ -1,15 +1,15 @@
 """The test databases of a process, from their set-up to their end."""
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import replace
 
 from django.db import connections
 
 from .connections import disconnect, project_databases, refuse_unsafe_mirrors
-from .database.context import ProjectComparison, RunContext
+from .database.context import RunContext
 from .database.creation import WorkerCreation
 from .database.patching import migrations_disabled, patch_backends
 from .database.test_database import TestDatabase
@@ -32,18 +32,15 @@ class Session:
 
     def __init__(self, context: RunContext) -> None:
         self.databases: dict[str, TestDatabase] = {}
-        self._context = replace(context, project_databases=project_databases())
+        self._context = context._replace(
+            project_databases=project_databases(), process=os.getpid(), usage=Usage()
+        )
         self._patches = ExitStack()
 
     @property
     def usage(self) -> Usage:
-        """The numbers of schemas and databases that the session has used."""
+        """What the session has used."""
         return self._context.usage
-
-    @property
-    def project_changes(self) -> list[ProjectComparison]:
-        """The changes found in the project's own database, once it is released."""
-        return self._context.comparisons
 
     def begin(self, aliases: Collection[str] | None = None) -> None:
         """Patch the database backends, so that Django's `setup_databases` creates schemas.

@@ -90,7 +90,6 @@ class SchemaParallelTestSuite(ParallelTestSuite):
 
     def _run(self, result: unittest.TestResult) -> None:
         from .reruns.retry import Retry, show_flaky
-        from .reruns.run_log import RunLog
 
         # Workers buffer output. If the main process did so too, an error in setUpClass would abort
         # the run: https://code.djangoproject.com/ticket/36491 (until Django 6.0).
@@ -102,8 +101,8 @@ class SchemaParallelTestSuite(ParallelTestSuite):
         self.initialize_suite()
         self._refuse_shared_databases()
         tests = [list(subsuite) for subsuite in self.subsuites]
-        run_log = RunLog()
-        runner = self._suite_runner(tests, result, run_log)
+        run_log = self._new_run_log()
+        runner = self._suite_runner(tests, result, [run_log] if run_log else [])
         failures: list[Failure] = []
         retries = Retry(self._retries_of)
 
@@ -123,7 +122,7 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             runner.run(self._plan(tests).queue(), workers=self.processes, keep=keep)
             ended = time.perf_counter()
             retries.run(runner, give_up)
-            if self.config.diagnoses:
+            if run_log is not None:
                 verdicts = self._diagnose(runner, run_log, failures, result)
         except KeyboardInterrupt:
             if not self.config.signals.is_aborting:
@@ -135,6 +134,14 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             show_flaky(retries.flaky, result)
         flaky = [failure.name for failure in retries.flaky]
         self.outcome = SuiteOutcome(self.processes, seconds, retries.retried, flaky, verdicts)
+
+    def _new_run_log(self) -> "RunLog | None":
+        """Return the log that a diagnosis needs, if there will be one."""
+        if not self.config.diagnoses:
+            return None
+        from .reruns.run_log import RunLog
+
+        return RunLog()
 
     def _diagnose(
         self,
@@ -162,23 +169,27 @@ class SchemaParallelTestSuite(ParallelTestSuite):
             )
 
     def _suite_runner(
-        self, tests: Sequence[Sequence[Any]], result: unittest.TestResult, run_log: "RunLog"
+        self,
+        tests: Sequence[Sequence[Any]],
+        result: unittest.TestResult,
+        observers: Sequence[Observer],
     ) -> "SuiteRunner":
         from .reruns.probe import SuiteRunner
         from .workers.handle import WorkerPool
         from .workers.output import wants_sql
         from .workers.report import ReportTargets
 
-        observers: list[Observer] = [*self.config.observers]
-        if self.config.diagnoses:
-            observers.append(run_log)
         config = self._worker_config(result)._replace(
             reports_sql=wants_sql(result), reports_all_sql=getattr(result, "showAll", False)
         )
         return SuiteRunner(
             tests,
             ReportTargets(
-                result, self.handle_event, observers, self.config.log, self.config.signals.announce
+                result,
+                self.handle_event,
+                [*self.config.observers, *observers],
+                self.config.log,
+                self.config.signals.announce,
             ),
             pool=WorkerPool(config, tests),
             probe_pool=WorkerPool(config._replace(is_silent=True), tests),

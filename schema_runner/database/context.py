@@ -1,8 +1,6 @@
 """What the test databases of a run have in common."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import MANAGE_PY, Advice
@@ -14,17 +12,7 @@ if TYPE_CHECKING:
     from ..postgres.server import Server
 
 
-class ProjectComparison(NamedTuple):
-    """Changes in a database during a run, outside of the run's schemas."""
-
-    database: str
-    changes: dict[str, str]  # Maps names of objects to descriptions of their changes.
-    sessions: Sequence[str]  # Application names of other sessions.
-    notes: Sequence[str]  # Reasons why something could not be compared.
-
-
-@dataclass(frozen=True)
-class RunContext:
+class RunContext(NamedTuple):
     """What the test databases of a run have in common.
 
     `log`: prints a line of the run's output.
@@ -37,8 +25,10 @@ class RunContext:
     `runs_migrations`: whether builds run migrations; if not, they create the tables of models.
     `advice`: how the user of the front end changes a run.
     `project_databases`: the servers of the project's own databases.
-    `comparisons`: the changes found in the project's own database.
     `process`: the PID of the process that runs the suite; None in a worker that was not forked.
+    `usage`: what the run has used.
+
+    `Session` sets the last three.
     """
 
     settings: Settings
@@ -51,9 +41,8 @@ class RunContext:
     runs_migrations: bool = True
     advice: Advice = MANAGE_PY
     project_databases: "Sequence[Server]" = ()
-    process: int | None = field(default_factory=os.getpid)
-    usage: Usage = field(default_factory=Usage)
-    comparisons: list[ProjectComparison] = field(default_factory=list)
+    process: int | None = None
+    usage: Usage = Usage()
 
     @property
     def keeps(self) -> bool:

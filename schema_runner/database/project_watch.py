@@ -23,7 +23,8 @@ from ..postgres.project_changes import (
 )
 from ..postgres.project_state import ProjectState
 from ..postgres.server import Connection
-from .context import ProjectComparison, RunContext
+from .context import RunContext
+from .usage import ProjectComparison
 
 # pg_stat_force_next_flush() exists from PostgreSQL 15 on.
 _STATISTICS_FLUSH_VERSION = 150000
@@ -39,7 +40,7 @@ class ProjectWatch:
     def __init__(
         self, context: RunContext, connection: AliasConnection, resets: AliasResets
     ) -> None:
-        self._comparisons = context.comparisons
+        self._comparisons = context.usage.comparisons
         self._connection = connection
         self._settings = context.settings
         self._resets = resets

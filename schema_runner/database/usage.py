@@ -1,8 +1,19 @@
-"""Counts of the schemas and databases that a run used."""
+"""What a run used: schemas and databases, and what it found in the project's own."""
 
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..postgres import names
+
+
+class ProjectComparison(NamedTuple):
+    """Changes in a database during a run, outside of the run's schemas."""
+
+    database: str
+    changes: dict[str, str]  # Maps names of objects to descriptions of their changes.
+    sessions: Sequence[str]  # Application names of other sessions.
+    notes: Sequence[str]  # Reasons why something could not be compared.
 
 
 class Usage:
@@ -14,6 +25,8 @@ class Usage:
         self._locations: set[tuple[str, str]] = set()
         self.kept = 0  # Schemas and databases that stay after the run.
         self.reused_databases = 0
+        # Of the project's own databases, once they are released.
+        self.comparisons: list[ProjectComparison] = []
 
     def add(self, database: str, schema: str, *, is_reused: bool = False) -> None:
         """Count a schema in a database, once; `public` stands for the database itself."""

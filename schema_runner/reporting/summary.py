@@ -11,7 +11,7 @@ from ..events import ClassFinished, Event, Finished, Outcome, Started, WorkerRea
 from ..suite import SuiteOutcome
 
 if TYPE_CHECKING:
-    from ..database.context import ProjectComparison
+    from ..database.usage import ProjectComparison
     from ..reruns.diagnosis import Verdict
 
 # The most tests that a line names, so that the summary fits on a screen.

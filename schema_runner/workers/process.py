@@ -233,7 +233,7 @@ def _prepare_spawned(config: WorkerConfig) -> None:
     """
     config.process_setup(*config.process_setup_args)
     # The process has no log of its own: `WorkerStart` has one.
-    patch_backends(RunContext(config.settings, print, process=None), {})
+    patch_backends(RunContext(config.settings, print), {})
     for alias, initial in (config.initial_settings or {}).items():
         # All aliases first: building one database may use another.
         connections[alias].settings_dict.update(initial)
