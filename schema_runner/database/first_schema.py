@@ -132,7 +132,7 @@ class FirstSchema:
         if host is None or host.template is None:
             return False
         try:
-            database.add_schema(host.leased or self._copy_template())
+            database.add_schema(host.own_schema or self._copy_template())
         except CopyError as error:
             raise SchemaRunnerError(
                 f"The pool of alias '{self._alias}' can no longer be copied: "

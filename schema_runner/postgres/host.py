@@ -39,12 +39,10 @@ class Host:
         self.log = request.log
         self.server = request.server
         self.recovery = LeaseRecovery(self)
-        # The schema that this run built, unless it was dropped or kept since.
-        self.source_schema: str | None = None
+        # The schema of the request's worker, built here or leased from the pool, while it is used.
+        self.own_schema: str | None = None
         # The template of this run, or of the pool that it uses.
         self.template: str | None = None
-        # The schema of the request's worker, if leased from that pool.
-        self.leased: str | None = None
         # When that pool was created, in seconds since the Unix epoch.
         self.pool_created_at = 0
         # The template that resets restore rows from: `template`, or one that holds only rows.
@@ -159,7 +157,7 @@ class Host:
         return partial(self._discard, template, created)
 
     def _discard(self, template: "Template", extensions: list[str]) -> None:
-        self.template, self.reference = None, None
+        self._forget_pool()
         schemas.drop(self.connection, template.name, self.lease.run, batch=self._batch)
         for name in reversed(extensions):
             drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
@@ -211,7 +209,10 @@ class Host:
             if schema.name == template.name:
                 self.pool_created_at = schema.marker.made
         worker, run = self._request.worker, self.lease.run
-        self.leased = lease_schema(self.connection, template.name, worker, run)
+        self.own_schema = lease_schema(self.connection, template.name, worker, run)
+
+    def _forget_pool(self) -> None:
+        self.template = self.reference = self.own_schema = None
 
     def _keep_shims(self) -> None:
         if self._shims and self.template and self._request.wanted:
@@ -260,7 +261,7 @@ class Host:
 
     def keep_schema(self, schema: str, source: "SchemaSource | None") -> str:
         """Keep a schema after the run; return its name. See `SchemaSource.keep`."""
-        self.source_schema = self.leased = None
+        self.own_schema = None
         self.recovery.can_clean_up()
         if source is not None:
             return source.keep_with(self.connection, schema)
@@ -277,8 +278,7 @@ class Host:
             self.template,
             self.reference,
             self._shims,
-            self.leased,
-            self.source_schema,
+            self.own_schema,
             *self.shims_path,
         }
         existing = {schema.name for schema in schemas.list_own(self.lease.connection)}
@@ -290,7 +290,7 @@ class Host:
         if not self.recovery.can_clean_up():
             return
         if worker == self._request.worker:
-            self.source_schema = self.leased = None
+            self.own_schema = None
         connection, run = self.connection, self.lease.run
         sessions.end_test_sessions(connection, self.name, run, worker)
         for schema in schemas.list_of_worker(connection, run, worker):

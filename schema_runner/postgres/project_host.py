@@ -95,7 +95,7 @@ class ProjectDatabase(Host):
         if kept:
             self.use_pool(kept)
             if not self._is_usable(kept):
-                self.template, self.leased, self.reference = None, None, None
+                self._forget_pool()
         self.sweep(spared)
 
     def _find_pool(self, wanted: PoolCriteria, build_lock: ExitStack) -> "Template | None":
@@ -144,14 +144,14 @@ class ProjectDatabase(Host):
     def begin_build(self, worker: int) -> str | None:
         schema = schemas.create(self.connection, worker, self.lease.run)
         move.copy_grants(self.connection, "public", schema)
-        self._building = schema
+        self.own_schema = schema
         return schema
 
     def finish_build(self, worker: int) -> str:
+        assert self.own_schema is not None
         marker = Marker(self.lease.run, MarkerState.READY)
-        schemas.mark(self.connection, self._building, marker)
-        self.source_schema = self._building
-        return self._building
+        schemas.mark(self.connection, self.own_schema, marker)
+        return self.own_schema
 
     def release(self, *, keep: bool) -> None:
         self.stop_dump()

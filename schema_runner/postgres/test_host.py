@@ -74,7 +74,7 @@ class HostDatabase(Host):
         move.copy_grants(connection, PUBLIC, schema)
         schemas.mark(connection, schema, Marker(run, MarkerState.READY))
         self._is_public_in_use = False
-        self.source_schema = schema
+        self.own_schema = schema
         return schema
 
     def create_template(

@@ -94,7 +94,7 @@ def main(params: dict[str, Any], name: str, mode: str, fingerprint: str, sharing
         else:
             is_built, database = host.template is None, host.name
             schema = build(host) if is_built else ""
-            schema = schema or host.leased or host.schema_source("").lease_or_copy(1)
+            schema = schema or host.own_schema or host.schema_source("").lease_or_copy(1)
         host.start_tests()
     with request.server.connect(database) as connection:
         rows = connection.execute(f"SELECT name FROM {schema}.author").fetchall()

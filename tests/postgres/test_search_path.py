@@ -134,7 +134,7 @@ def test_nothing_of_others_is_called_in_the_project_s_database(
             host = ProjectDatabase.open(request, turn)
             if is_leased:
                 host.path = (*host.path, hostile.SCHEMA)
-                schema = host.leased or ""
+                schema = host.own_schema or ""
             else:
                 schema = _build(server, host, host.begin_build(1) or "")
         source = host.schema_source(schema)
@@ -213,10 +213,10 @@ def test_nothing_of_others_is_called_in_a_host_database(
     host.keep_schema(schema, host.schema_source(schema))
     host.release(keep=True)
     host = _claim(host_request, hostile_database)
-    assert host.leased
-    source = host.schema_source(host.leased)
-    _use(server, host, source, host.leased)
-    host.keep_schema(host.leased, source)
+    assert host.own_schema
+    source = host.schema_source(host.own_schema)
+    _use(server, host, source, host.own_schema)
+    host.keep_schema(host.own_schema, source)
     with connect(server, host.name) as connection:
         assert not hostile.calls(connection)
     host._request = host_request._replace(wanted=None)
