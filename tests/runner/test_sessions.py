@@ -22,6 +22,7 @@ SCRIPT = """
     from helpers import meet, query, record, wait_for
     from library.models import Author
     from schema_runner.database.context import RunContext
+    from schema_runner.errors import Advice
     from schema_runner.postgres.host_request import Sharing
     from schema_runner.session import Session
     from schema_runner.settings import Settings
@@ -29,7 +30,11 @@ SCRIPT = """
     number, stays = int(sys.argv[1]), sys.argv[2] == "stays"
     sharing = Sharing(stays, int(os.environ.get("NOT_BEFORE", "0")))
     salt = os.environ.get("SALT", "")
-    session = Session(RunContext(Settings.read(), print, number, sharing=sharing, salt=salt))
+    advice = Advice(host_current=os.environ.get("HOST_CURRENT", ""))
+    context = RunContext(
+        Settings.read(), print, number, sharing=sharing, salt=salt, advice=advice
+    )
+    session = Session(context)
     session.begin()
     old = setup_databases(verbosity=1, interactive=False)
     session.ready()
@@ -139,3 +144,13 @@ def test_sessions_with_different_salts(shared: Project) -> None:
         finish(process)
     assert len({line["database"] for line in shared.records("is ready")}) == 2
     assert count(shared, "migrated") == 2
+
+
+@TEST_ONLY
+def test_messages_give_the_advice_of_the_front_end(shared: Project) -> None:
+    """They name its options, not those of `manage.py test`."""
+    shared.configure('DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}')
+    process = start(shared, 1, HOST_CURRENT="--schemas-in current")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "use --schemas-in current." in stderr
