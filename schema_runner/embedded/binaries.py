@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from .. import installations
@@ -83,4 +82,7 @@ def _copy(prefix: Path, building: Path) -> None:
     if libraries.is_dir():
         shutil.copytree(libraries, building / libraries.name)
     # The folder belongs to root, and a umask may have closed the files of the wheel.
-    subprocess.run(["chmod", "-R", "a+rX", building], check=True)  # noqa: S603, S607
+    for path in (building, *building.rglob("*")):
+        mode = path.stat().st_mode
+        is_executable = path.is_dir() or mode & 0o100
+        path.chmod(mode | (0o555 if is_executable else 0o444))
