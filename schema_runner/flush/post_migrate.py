@@ -186,7 +186,7 @@ _KEYS = """
       AND relkind = 'r' AND NOT relispartition AND relname = ANY(%s)
       AND pg_catalog.pg_has_role(relowner, 'USAGE')
       AND EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql')
-      AND relnamespace = %s::regnamespace
+      AND relnamespace = pg_catalog.to_regnamespace(%s)
 """
 _COPY_KEYS = """
     CREATE TABLE {known} AS

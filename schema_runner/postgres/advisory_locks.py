@@ -89,7 +89,7 @@ _COLLISION = """
     SELECT '{kind} ' || own.{prefix}name
     FROM pg_catalog.{catalog} own
     JOIN pg_catalog.{catalog} system ON own.{prefix}name = system.{prefix}name {more}
-    WHERE own.{prefix}namespace = %(own)s::regnamespace
+    WHERE own.{prefix}namespace = pg_catalog.to_regnamespace(%(own)s)
       AND system.{prefix}namespace = 'pg_catalog'::regnamespace
 """
 _COLLISIONS = " UNION ".join(
@@ -101,7 +101,7 @@ _FUNCTION_PAIRS = """
            own.proargtypes::oid[], own.pronargdefaults, own.provariadic,
            system.proargtypes::oid[], system.pronargdefaults, system.provariadic
     FROM pg_catalog.pg_proc own JOIN pg_catalog.pg_proc system USING (proname)
-    WHERE own.pronamespace = %(own)s::regnamespace
+    WHERE own.pronamespace = pg_catalog.to_regnamespace(%(own)s)
       AND system.pronamespace = 'pg_catalog'::regnamespace
 """
 _MAX_ARGUMENTS = 100  # PostgreSQL's FUNC_MAX_ARGS.

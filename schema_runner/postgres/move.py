@@ -24,7 +24,7 @@ _OBJECTS = """
     LEFT JOIN pg_catalog.pg_type t
            ON d.classid = 'pg_catalog.pg_type'::regclass AND t.oid = d.objid
     WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass
-      AND d.refobjid = %s::regnamespace
+      AND d.refobjid = pg_catalog.to_regnamespace(%s)
       AND d.deptype = 'n'
       AND d.classid <> 'pg_catalog.pg_extension'::regclass
       AND NOT EXISTS (

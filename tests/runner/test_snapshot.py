@@ -252,7 +252,10 @@ def test_files_that_cannot_be_used(counted: Project) -> None:
     assert sorted(said) == sorted(expected)
     assert count(counted) == 2
     new = Snapshot.read(file(counted))
-    assert (new.extra, len(new.sql)) == (good.extra, len(good.sql))
+    assert new.extra == good.extra
+    # But for times and the numbers of transactions.
+    texts = [re.sub(r"[0-9.]+", "0", snapshot.sql) for snapshot in (new, good)]
+    assert texts[0] == texts[1]
     assert warnings(run(counted, 2)) == []
     assert count(counted) == 2
 

@@ -109,7 +109,7 @@ _WITH_PAGES = """
     FROM (SELECT oid, relname, relrowsecurity, pg_catalog.pg_relation_size(oid) AS size
           FROM pg_catalog.pg_class
           WHERE relkind = 'r'
-            AND relnamespace = %(schema)s::regnamespace
+            AND relnamespace = pg_catalog.to_regnamespace(%(schema)s)
             AND (%(only)s::text[] IS NULL OR relname = ANY(%(only)s))
           OFFSET 0) c
     WHERE (size > 0 OR relname = ANY(%(others)s))
@@ -120,7 +120,7 @@ _WITH_PAGES = """
 _HIDDEN = """
     SELECT relname FROM pg_catalog.pg_class
     WHERE relkind = 'r' AND relrowsecurity AND pg_catalog.row_security_active(oid)
-      AND relnamespace = %s::regnamespace
+      AND relnamespace = pg_catalog.to_regnamespace(%s)
 """
 
 
@@ -176,14 +176,14 @@ _FOREIGN_KEYS = """
     JOIN pg_catalog.pg_class child ON child.oid = conrelid
     JOIN pg_catalog.pg_class parent ON parent.oid = confrelid
     WHERE contype = 'f'
-      AND connamespace = %s::regnamespace
+      AND connamespace = pg_catalog.to_regnamespace(%s)
 """
 _PARTS = """
     SELECT parent.relname, child.relname
     FROM pg_catalog.pg_inherits
     JOIN pg_catalog.pg_class child ON child.oid = inhrelid AND child.relkind IN ('r', 'p')
     JOIN pg_catalog.pg_class parent ON parent.oid = inhparent
-    WHERE parent.relnamespace = %s::regnamespace
+    WHERE parent.relnamespace = pg_catalog.to_regnamespace(%s)
 """
 
 

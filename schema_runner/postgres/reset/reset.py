@@ -93,7 +93,7 @@ class Reset:
     def _restore_views(self, connection: Connection, populated: Sequence[str]) -> None:
         query = (
             "SELECT relname, relispopulated FROM pg_catalog.pg_class WHERE relkind = 'm'"
-            " AND relnamespace = %s::regnamespace"
+            " AND relnamespace = pg_catalog.to_regnamespace(%s)"
         )
         views: dict[str, bool] = dict(connection.execute(query, [self.schema]).fetchall())
         known = row_versions(

@@ -27,7 +27,7 @@ _NOT_WANTED = """
 _WITH_PRIMARY_KEY = """
     SELECT relname FROM pg_catalog.pg_index JOIN pg_catalog.pg_class c ON c.oid = indrelid
     WHERE indisprimary AND relname = ANY(%s)
-      AND relnamespace = %s::regnamespace
+      AND relnamespace = pg_catalog.to_regnamespace(%s)
 """
 # Measured with tables of Django models, their indexes and foreign keys: TRUNCATE of a table costs
 # about as much as DELETE of this many pages of rows.

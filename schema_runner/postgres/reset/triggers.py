@@ -14,7 +14,7 @@ _ACTIVE = """
     WITH tables AS MATERIALIZED (
         SELECT oid, relname, relhasrules, relhastriggers, relrowsecurity
         FROM pg_catalog.pg_class
-        WHERE relnamespace = %s::regnamespace AND relname = ANY(%s)
+        WHERE relnamespace = pg_catalog.to_regnamespace(%s) AND relname = ANY(%s)
     )
     SELECT relname, 'TRIGGER ' || quote_ident(tgname), tgenabled
     FROM tables JOIN pg_catalog.pg_trigger ON tgrelid = tables.oid

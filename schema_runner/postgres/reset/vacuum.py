@@ -13,7 +13,7 @@ _PAGES = """
     SELECT relname, pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int
     FROM pg_catalog.pg_class c
     WHERE relname = ANY(%s)
-      AND relnamespace = %s::regnamespace
+      AND relnamespace = pg_catalog.to_regnamespace(%s)
 """
 # Measured: VACUUM takes as long as reading a table and this many pages.
 _PAGES_PER_VACUUM = 50
