@@ -86,20 +86,21 @@ def main(params: dict[str, Any], name: str, mode: str, fingerprint: str, sharing
         log=say,
         wanted=wanted,
     )
+    leased = None
     with ExitStack() as build_lock:
         host: Any = open_host(request, build_lock)
         if mode == "clones":
             is_built = not host.is_kept_for_clones
             schema, database = "public", build_for_clones(host) if is_built else clone(host)
         else:
-            is_built, database = host.template is None, host.name
+            is_built, database, leased = host.template is None, host.name, host.own_schema
             schema = build(host) if is_built else ""
-            schema = schema or host.own_schema or host.schema_source("").lease_or_copy(1)
+            schema = schema or leased or host.schema_source("").lease_or_copy(1)
         host.start_tests()
     with request.server.connect(database) as connection:
         rows = connection.execute(f"SELECT name FROM {schema}.author").fetchall()
     assert rows == [("here",)]
-    say("built" if is_built else "leased" if getattr(host, "leased", None) else "copied")
+    say("built" if is_built else "leased" if leased else "copied")
     wait()
     stays = wanted.sharing.stays
     if mode == "clones":
