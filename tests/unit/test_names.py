@@ -48,7 +48,7 @@ def test_derived_database_names_differ() -> None:
 RUN, WORKER = st.integers(0, 2**62 - 1), st.integers(1, 200)
 # Also names that are too long, and those that look like derived ones.
 REQUEST = st.one_of(
-    st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=70),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=70),
     st.builds(names.database_of_run, st.just("test_shop"), RUN),
     st.builds(names.clone_database, st.just("test_shop"), WORKER),
 )
