@@ -139,6 +139,8 @@ class SchemaRunnerMixin(Base):
             suite = super().build_suite(test_labels, **kwargs)
             suite = self._selector.select(suite, self._labels, workers=workers)
         self._summary.sizes = self._selector.sizes
+        if isinstance(suite, SchemaParallelTestSuite):
+            suite.config = self._run_config(NoLeases())  # A subclass may replace `run_suite`.
         return suite
 
     def load_tests_for_label(self, *args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ from django.test.runner import DiscoverRunner
 
 from schema_runner import SchemaDiscoverRunner, SchemaRunnerMixin
 
-from ..project import Mode, Project, each_mode
+from ..project import PARALLEL, Mode, Project, each_mode
 
 RUNNERS = """
     from xmlrunner.extra.djangotestrunner import XMLTestRunner
@@ -230,3 +230,32 @@ def test_the_mixin_must_come_first(ours: type) -> None:
         type("Wrong", (Other, ours), {})
     order = type("Right", (ours, Other), {}).mro()
     assert order.index(ours) < order.index(Other)
+
+
+def test_a_runner_that_runs_the_suite_itself(project: Project) -> None:
+    """Workers have the settings and observers of a runner whose `run_suite` replaces ours."""
+    project.write(
+        "runners.py",
+        """
+        from helpers import record
+        from schema_runner import SchemaDiscoverRunner
+
+        class Runner(SchemaDiscoverRunner):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                self.observers.append(lambda event: record(type(event).__name__))
+            def run_suite(self, suite, **kwargs):
+                return self.test_runner(**self.get_test_runner_kwargs()).run(suite)
+        """,
+    )
+    project.configure('TEST_RUNNER = "runners.Runner"\nSCHEMA_RUNNER = {"RETRIES": 1}')
+    project.tests(
+        """
+        class Flaky(TestCase):
+            def test_it(self): self.assertGreater(times("once"), 1)
+        class Passing(TestCase):
+            def test_it(self): pass
+        """
+    )
+    project.run(*PARALLEL).passed()
+    assert len(project.records("Finished")) == 3
