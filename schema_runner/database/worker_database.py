@@ -94,7 +94,10 @@ class WorkerDatabase:
         is_new = worker not in locations.by_worker or self.start.is_replacement
         primary: WorkerDatabase = connections[locations.alias].creation.worker_database  # type: ignore[attr-defined]
         if is_new or primary.created is not None:
-            self.connection.use(worker, primary._get_or_create(worker))
+            location = primary._get_or_create(worker)
+            # In a clone, no other worker uses the extensions.
+            fields = {} if location.path else {"extensions": None}
+            self.connection.use(worker, location, **fields)
 
     def _get_or_create(self, worker: int) -> Location:
         if self.created is None:

@@ -305,3 +305,23 @@ def test_snapshots_that_cannot_be_used(cloned: Project) -> None:
         f"Warning: cannot write a snapshot of alias 'default' to {FOLDER}: pg_dump"
     )
     assert count(cloned) == 3
+
+
+@TEST_ONLY
+def test_extensions_of_clones_are_not_shared(unlike: Project) -> None:
+    """Neither in the worker that has built the clones' source nor in others."""
+    unlike.tests(
+        """
+        from django.db import connection
+        from schema_runner.search_path import Locations
+        class One(TestCase):
+            def test_it(self):
+                meet()
+                record("shares", extensions=Locations.of(connection.settings_dict).extensions)
+        class Two(One): pass
+        class Three(One): pass
+        """
+    )
+    unlike.run("--parallel", "3", env={"MEET": "3"}).passed()
+    found = {one["worker"]: one["extensions"] for one in unlike.records("shares")}
+    assert found == {1: "public", 2: None, 3: None}
