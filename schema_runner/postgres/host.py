@@ -180,13 +180,13 @@ class Host:
         return Snapshot.of_template(self.connection, template.name, **facts)
 
     def verify_template(self) -> None:
-        """Make and drop a copy of an unverified template. Raises CopyError if the copy differs."""
+        """Verify the template, unless it is verified already. See `SchemaSource.verify`."""
         from .template import Template
 
         assert self.template is not None
         if not Template.read(self.connection, self.template, self.path).is_verified:
             source = self.schema_source("")._replace(is_pooled=False)
-            source.drop(source.lease_or_copy(self._request.worker))
+            source.verify(self._request.worker)
 
     @property
     def _marker_of_template(self) -> Marker:

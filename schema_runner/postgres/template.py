@@ -261,6 +261,10 @@ class Template(NamedTuple):
         self._set_verified(connection, None)
         return self._replace(is_verified=None)
 
+    def reject(self, connection: Connection) -> None:
+        """Keep runs from using this template, because it cannot be copied."""
+        self._set_verified(connection, False)
+
     def _set_verified(self, connection: Connection, is_verified: bool | None) -> None:
         connection.execute(
             sql.SQL("UPDATE {} SET is_proved = %s").format(self._table), [is_verified]

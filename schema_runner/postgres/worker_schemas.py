@@ -96,6 +96,15 @@ class SchemaSource(NamedTuple):
             self._mark_ready(connection, schema)
         return schema
 
+    def verify(self, worker: int) -> None:
+        """Make and drop a copy. If that fails, raises CopyError, and no run uses the template."""
+        try:
+            self.drop(self.lease_or_copy(worker))
+        except CopyError:
+            with self.connect(worker) as connection:
+                self._read_template(connection).reject(connection)
+            raise
+
     def recreate(self, schema: str) -> None:
         """Drop a schema whose structure has changed, and copy the template to the same name."""
         with self.connect(names.worker_of_schema(schema)) as connection:
