@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from ..errors import SchemaRunnerError, advice
 from . import databases, locks, move, names, removal, sessions
@@ -66,13 +66,23 @@ class Reservation:
                 self._entered = entered.pop_all()
 
     def create_host(self, create: Callable[[], object]) -> "HostDatabase":
-        """Call `create` to create the database, and release the lock of its name."""
+        """Call `create` to create the database, and release the lock of its name.
+
+        Django's `create` raises SystemExit if that fails.
+        """
+        with self._entered:
+            try:
+                return self._create_host(create)
+            except SystemExit as error:
+                if not isinstance(_cause(error), errors.UniqueViolation):
+                    raise
+                # A dead run's session has just finished its own CREATE DATABASE of this name.
+                self.name = self._choose_name()
+                return self._create_host(create)
+
+    def _create_host(self, create: Callable[[], object]) -> "HostDatabase":
         request = self._request
-        with (
-            self._entered,
-            databases.dropped_on_error(self._maintenance, self.name),
-            ExitStack() as opened,
-        ):
+        with databases.dropped_on_error(self._maintenance, self.name), ExitStack() as opened:
             create()
             marker = self._marker
             databases.mark(self._maintenance, self.name, marker)
@@ -253,6 +263,11 @@ class Reservation:
             leftovers = [f"database {name}" for name in removed]
             leftovers += [f"schema {name}" for name in schemas]
             self._request.log(f"Removed leftovers of an earlier run: {', '.join(leftovers)}.")
+
+
+def _cause(error: SystemExit) -> BaseException | None:
+    """Return the database's error on which Django exited."""
+    return error.__context__ and error.__context__.__cause__
 
 
 def _pools(found: list[MarkedDatabase]) -> dict[str, Marker]:

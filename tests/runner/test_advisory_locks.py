@@ -31,7 +31,12 @@ KEYS = """
             self.assertTrue(query(f"SELECT {call}", *parameters)[0][0], call)
         def assert_excluded(self, *calls, expected=True):
             # On another thread's connection, which belongs to the same worker.
-            found = in_a_thread(lambda: [query(f"SELECT {call}")[0][0] for call in calls])
+            def try_each():
+                try:
+                    return [query(f"SELECT {call}")[0][0] for call in calls]
+                finally:
+                    query("SELECT pg_advisory_unlock_all()")
+            found = in_a_thread(try_each)
             self.assertEqual(found, [not expected] * len(calls))
         def test_session(self):
             all_keys = ("1", "-1", "9223372036854775807", "1, 2", "-1, 2147483647")

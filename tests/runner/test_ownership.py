@@ -122,6 +122,33 @@ def test_planted_statements_are_not_executed(kept: Project) -> None:
     kept.drop_database()
 
 
+def wait_for_lock(project: Project, statement: str, sessions: int = 1) -> list[int]:
+    """Wait until this many sessions wait for a lock with a statement; return their PIDs."""
+    query = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)"
+    query += " WHERE NOT granted AND starts_with(query, %s)"
+
+    def waiting() -> list[int] | None:
+        rows = project.query(query, statement, database="postgres")
+        return [pid for (pid,) in rows] if len(rows) == sessions else None
+
+    return wait_for(waiting, statement)
+
+
+def test_a_run_killed_while_it_created_its_database(kept: Project) -> None:
+    """The server completes CREATE DATABASE after the next run has found the name unused."""
+    create = f'CREATE DATABASE "{kept.test_name}"'
+    with kept.maintenance() as connection, connection.transaction():
+        connection.execute("LOCK TABLE pg_database IN SHARE MODE")
+        killed = kept.start()
+        wait_for_lock(kept, create)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        following = kept.start()
+        wait_for_lock(kept, create, sessions=2)
+    outcome(following).passed()
+    assert kept.databases() == []
+
+
 def test_a_run_killed_before_it_marked_its_database(kept: Project) -> None:
     """The next run drops the unmarked database, although another run is alive."""
     kept.tests(WAITING, "test_waiting")
@@ -131,12 +158,7 @@ def test_a_run_killed_before_it_marked_its_database(kept: Project) -> None:
         # COMMENT waits for this lock, and CREATE DATABASE does not.
         connection.execute("LOCK TABLE pg_shdescription IN SHARE MODE")
         killed = kept.start("library.test_generated")
-        waiting = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)"
-        waiting += " WHERE NOT granted AND starts_with(query, %s)"
-        comment = f'COMMENT ON DATABASE "{kept.test_name}_'
-        ((pid,),) = wait_for(
-            lambda: kept.query(waiting, comment, database="postgres"), "the comment"
-        )
+        (pid,) = wait_for_lock(kept, f'COMMENT ON DATABASE "{kept.test_name}_')
         os.killpg(killed.pid, signal.SIGKILL)
         killed.wait()
         connection.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])
