@@ -83,11 +83,12 @@ class Build:
         if self.pg_dump is not None:
             from ..postgres.structure_script import CopyError
 
+            is_alone = self._context.workers == 1
             try:
                 schema = database.schemas[database.number]
                 database.host.create_template(schema, extra, since)
-                if self._context.sharing is not None and not self._context.keeps:
-                    # Other processes wait for it, and could not tell their users what to do.
+                if self._context.sharing and (is_alone or not self._context.keeps):
+                    # Otherwise, this run's next worker verifies it.
                     database.host.verify_template()
                 database.plan()
             except CopyError as error:

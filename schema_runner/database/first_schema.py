@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from ..errors import SchemaRunnerError, advice, ago, listing
+from ..errors import ago, listing
 from ..flush.hooks import import_management
 from ..postgres.server import Connection
 from .build import Build, clones_message, host_request
@@ -60,7 +60,7 @@ class FirstSchema:
         database, guard = self._database, None
         if self._settings.is_current:
             guard = self._migrator.migrations_guard(self._log)
-        database.open(host_request(database, self._kept.criteria))
+        self._open()
         if self._settings.is_current:
             self._build.refuse_backend_path()
         if self._use_kept() or self._use_snapshot():
@@ -69,6 +69,9 @@ class FirstSchema:
             name = self._build_anew(build, guard)
         database.release_build_lock()
         return name
+
+    def _open(self) -> None:
+        self._database.open(host_request(self._database, self._kept.criteria))
 
     def create_database(self, verbosity: int, autoclobber: bool) -> str:
         if verbosity >= 1 and (reason := self._kept.rebuild_reason()):
@@ -134,10 +137,14 @@ class FirstSchema:
         try:
             database.add_schema(host.own_schema or self._copy_template())
         except CopyError as error:
-            raise SchemaRunnerError(
-                f"The pool of alias '{self._alias}' can no longer be copied: "
-                f"{listing(error.reasons)}. Remove it with {advice().clear_pools}."
-            ) from error
+            host.schema_source("").reject(database.number)
+            reasons = listing(error.reasons)
+            self._log(f"The pool of alias '{self._alias}' cannot be copied: {reasons}")
+            assert self._kept.facts is not None
+            self._kept.note_unusable(self._kept.facts.fingerprint, host.pool_created_at, {})
+            database.release()
+            self._open()
+            return self._use_kept()
         database.plan()
         self._log_reuse("schemas")
         if self._folder is not None and self._folder.is_missing():

@@ -74,7 +74,9 @@ class Reservation:
             try:
                 return self._create_host(create)
             except SystemExit as error:
-                if not isinstance(_cause(error), errors.UniqueViolation):
+                if not isinstance(
+                    getattr(error.__context__, "__cause__", None), errors.UniqueViolation
+                ):
                     raise
                 # A dead run's session has just finished its own CREATE DATABASE of this name.
                 self.name = self._choose_name()
@@ -263,11 +265,6 @@ class Reservation:
             leftovers = [f"database {name}" for name in removed]
             leftovers += [f"schema {name}" for name in schemas]
             self._request.log(f"Removed leftovers of an earlier run: {', '.join(leftovers)}.")
-
-
-def _cause(error: SystemExit) -> BaseException | None:
-    """Return the database's error on which Django exited."""
-    return error.__context__ and error.__context__.__cause__
 
 
 def _pools(found: list[MarkedDatabase]) -> dict[str, Marker]:

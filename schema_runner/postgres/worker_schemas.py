@@ -101,9 +101,13 @@ class SchemaSource(NamedTuple):
         try:
             self.drop(self.lease_or_copy(worker))
         except CopyError:
-            with self.connect(worker) as connection:
-                self._read_template(connection).reject(connection)
+            self.reject(worker)
             raise
+
+    def reject(self, worker: int) -> None:
+        """Keep other runs from using the template, because it cannot be copied."""
+        with self.connect(worker) as connection:
+            self._read_template(connection).reject(connection)
 
     def recreate(self, schema: str) -> None:
         """Drop a schema whose structure has changed, and copy the template to the same name."""

@@ -387,6 +387,24 @@ def test_a_damaged_pool(kept: Project, host: str) -> None:
     assert count(kept) == 2
 
 
+def test_a_pool_that_cannot_be_copied(kept: Project, host: str) -> None:
+    """A run that needs a copy builds a new pool."""
+    run(kept)
+    schemas_ = own(kept, host)
+    (template,) = (name for name in schemas_ if "template" in name)
+    (leased,) = (name for name in schemas_ if name.startswith("test_w1_"))
+    with kept.host(host) as connection:
+        connection.execute(f"DROP SCHEMA {leased} CASCADE")
+        connection.execute(f"UPDATE {template}.contents SET after = '{{SELECT 1/0}}'")
+    result, _ = run(kept)
+    assert "The pool of alias 'default' cannot be copied: division by zero\n" in result.stdout
+    assert "Building anew: the last build can no longer be used.\n" in result.output
+    assert len(pool(kept, host)) == 1
+    result, _ = run(kept)
+    assert "Using the schemas from " in result.output
+    assert count(kept) == 2
+
+
 def age(project: Project, seconds: int) -> None:
     """Set the times in the markers of all pools back."""
 

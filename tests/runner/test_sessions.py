@@ -1,16 +1,13 @@
 """Sessions of several processes, none of which descends from another, without a test runner."""
 
-import shlex
 import signal
 from collections.abc import Iterator
 
 import pytest
 
-from schema_runner.postgres.pg_dump import PgDump
-
 from ..project import Process, Project, wait_for
 from .test_keepdb import TEST_ONLY, drop_databases, finish
-from .test_template import use_script
+from .test_template import fail_copies
 
 NUMBERS = range(1, 5)
 # What a front end does, such as a plugin for pytest in each process of pytest-xdist.
@@ -163,13 +160,7 @@ def test_messages_give_the_advice_of_the_front_end(shared: Project) -> None:
 @TEST_ONLY
 def test_a_shared_build_that_cannot_be_copied(shared: Project) -> None:
     """Each process builds its own, also if the SQL of the copy fails."""
-    with shared.maintenance() as connection:
-        real = shlex.quote(str(PgDump.find(connection.info.server_version).path))
-    use_script(
-        shared,
-        f'[ "$1" = --version ] && exec {real} "$1"\n'
-        f'{real} "$@" | sed "s/^CREATE TABLE/CREATE TABEL/"',
-    )
+    fail_copies(shared)
     for process in [start(shared, number, MEET="2") for number in (1, 2)]:
         finish(process)
     assert count(shared, "migrated") == 2

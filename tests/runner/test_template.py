@@ -142,6 +142,17 @@ def use_script(project: Project, text: str) -> None:
     project.configure(f'SCHEMA_RUNNER["PG_DUMP"] = {str(path)!r}')
 
 
+def fail_copies(project: Project) -> None:
+    """Let pg_dump write statements that are not SQL."""
+    with project.maintenance() as connection:
+        real = shlex.quote(str(PgDump.find(connection.info.server_version).path))
+    use_script(
+        project,
+        f'[ "$1" = --version ] && exec {real} "$1"\n'
+        f'{real} "$@" | sed "s/^CREATE TABLE/CREATE TABEL/"',
+    )
+
+
 HIDING = """
     import sys
     from schema_runner import installations
@@ -239,6 +250,17 @@ BAD_CASES = [
     for place, ways in {"test": BAD, "current": BAD_IN_CURRENT}.items()
     for how in ways
 ]
+
+
+def test_a_single_worker_keeps_no_schema_that_cannot_be_copied(counted: Project) -> None:
+    """With --keepdb, a line says so, and the next run builds anew."""
+    fail_copies(counted)
+    for built in (1, 2):
+        result = counted.run("--keepdb").passed()
+        assert "Alias 'default' keeps nothing for other runs, because " in result.stdout
+        assert count(counted) == built
+    counted.run().passed()
+    assert counted.databases() == [counted.name]
 
 
 @pytest.mark.parametrize(("place", "how"), BAD_CASES, indirect=["place"])
