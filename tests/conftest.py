@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
 
 def pytest_configure() -> None:
+    # A shell starts commands in the background with SIGINT ignored, which processes inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not BUILD.is_installed:
         raise pytest.UsageError(f"PostgreSQL {BUILD.version} is missing: {BUILD.install}")
 

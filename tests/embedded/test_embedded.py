@@ -814,5 +814,8 @@ def test_the_server_is_shown_and_kept_until_ctrl_c(commands: Commands) -> None:
         assert Path(shown["Log"].strip()).is_file()
         assert (Path(shown["Programs"].strip()) / "psql").is_file()
         process.send_signal(signal.SIGINT)
-        assert process.wait(TIMEOUT) == 0
+        try:
+            assert process.wait(TIMEOUT) == 0
+        finally:
+            process.kill()
     assert not processes_of(commands.cache)
