@@ -57,3 +57,22 @@ def test_bodies_that_name_public(server: Server, connection: Connection) -> None
         query = sql.SQL("SELECT {0}.last_book(), {0}.normal('X'), books FROM {0}.counted")
         found = connection.execute(query.format(sql.Identifier(schema))).fetchone()
         assert found == ("B", "x", 2)
+
+
+def test_tablespaces(server: Server, connection: Connection) -> None:
+    """Tables are in the same tablespaces, including the first one of the dump."""
+    connection.execute("SET allow_in_place_tablespaces = on")
+    connection.execute("CREATE TABLESPACE fast LOCATION ''")
+    try:
+        ddl = "CREATE TABLE a () TABLESPACE fast; CREATE TABLE b ()"
+        query = (
+            "SELECT relname, spcname FROM pg_class c"
+            " LEFT JOIN pg_tablespace t ON t.oid = reltablespace"
+            " WHERE relnamespace = %s::regnamespace ORDER BY relname"
+        )
+        for schema in move_and_copy(server, connection, ddl):
+            found = connection.execute(query, [schema]).fetchall()
+            assert found == [("a", "fast"), ("b", None)]
+            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+    finally:
+        connection.execute("DROP TABLESPACE fast")
