@@ -1,5 +1,6 @@
 """Runs in the project's own database, which do not disturb each other."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -10,6 +11,8 @@ from schema_runner.postgres.host_request import HostRequest, PoolCriteria
 from schema_runner.postgres.pg_dump import PgDump
 from schema_runner.postgres.project_host import ProjectDatabase
 from schema_runner.postgres.server import Connection, Server
+
+EXTENSION = "CREATE EXTENSION citext SCHEMA test_extensions"
 
 
 def request_of(server: Server, name: str, fingerprint: str = "f" * 64) -> HostRequest:
@@ -59,3 +62,35 @@ def test_no_run_sweeps_a_new_template(
     assert present(connection) == {schema, host.template}
     host.release(keep=True)
     assert [own.pool for own in schemas.list_own(connection)] == [host.template]
+
+
+@pytest.fixture
+def roles(server: Server, connection: Connection) -> Iterator[dict[str, Server]]:
+    """Two roles that may create schemas; `admin` is a member of `app`."""
+    connection.execute("CREATE ROLE app LOGIN; CREATE ROLE admin LOGIN; GRANT app TO admin")
+    database = sql.Identifier(connection.info.dbname)
+    connection.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO app, admin").format(database))
+    yield {
+        role: server._replace(params={**server.params, "user": role}) for role in ("app", "admin")
+    }
+    connection.execute("DROP OWNED BY app, admin CASCADE; DROP ROLE app, admin")
+
+
+def test_dropping_extensions_spares_schemas_of_live_runs(
+    roles: dict[str, Server], connection: Connection
+) -> None:
+    """The run of another role does not use the extensions, but this role may drop its schema."""
+    name = connection.info.dbname
+    with ExitStack() as build_lock:
+        admins = ProjectDatabase.open(request_of(roles["admin"], name), build_lock)
+        apps = ProjectDatabase.open(
+            request_of(roles["app"], name)._replace(wanted=None), build_lock
+        )
+        with admins.connect() as session:
+            session.execute(EXTENSION)
+        kept, used = build(admins, "test_extensions.citext"), str(apps.begin_build(1))
+        admins.create_template(kept, {}, None)
+    admins.keep_schema(kept, admins.schema_source(kept))
+    admins.release(keep=True)
+    assert present(connection) == {used, admins.template}
+    apps.release(keep=False)
