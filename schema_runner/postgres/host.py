@@ -158,7 +158,8 @@ class Host:
     def _discard(self, template: "Template", extensions: list[str]) -> None:
         self._forget_pool()
         schemas.drop(self.connection, template.name, self.lease.run, batch=self._batch)
-        for name in reversed(extensions):
+        # In the project's own database, other runs may use them by now.
+        for name in reversed(extensions if self.extensions == PUBLIC else []):
             drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
             self.connection.execute(drop)
 

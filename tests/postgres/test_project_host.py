@@ -94,3 +94,23 @@ def test_dropping_extensions_spares_schemas_of_live_runs(
     admins.release(keep=True)
     assert present(connection) == {used, admins.template}
     apps.release(keep=False)
+
+
+def test_extensions_of_a_rejected_snapshot_stay(server: Server, connection: Connection) -> None:
+    """Other runs may use them by then; the last one drops them."""
+    request = request_of(server, connection.info.dbname)._replace(wanted=None)
+    with ExitStack() as build_lock:
+        first = ProjectDatabase.open(request, build_lock)
+        connection.execute(EXTENSION)
+        first.create_template(build(first, "test_extensions.citext"), {}, None)
+        snapshot = first.snapshot("f", 1)
+        first.release(keep=False)
+        second, third = (ProjectDatabase.open(request, build_lock) for _ in range(2))
+        undo = second.restore(snapshot)
+        build(third, "test_extensions.citext")
+        undo()
+    second.release(keep=False)
+    assert len(present(connection)) == 1
+    third.release(keep=False)
+    assert present(connection) == set()
+    assert connection.execute("SELECT extname FROM pg_extension").fetchall() == [("plpgsql",)]
