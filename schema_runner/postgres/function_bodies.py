@@ -1,9 +1,8 @@
-"""Remove a schema from names in the bodies of SQL and PL/pgSQL routines."""
+"""Replace or remove the schema of names in the bodies of SQL and PL/pgSQL routines."""
 
 import re
 from collections.abc import Collection
 from itertools import pairwise
-from typing import NamedTuple
 
 from psycopg import sql
 
@@ -22,14 +21,12 @@ _TOKENS = r"""
 """
 _ROUTINE = re.compile(r"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\b", re.IGNORECASE)
 _ROUTINES = """
-    SELECT p.oid, prosrc, substring(setting, '^search_path=(.*)')
+    SELECT prosrc, pg_catalog.pg_get_functiondef(p.oid)
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = prolang
-    LEFT JOIN pg_catalog.unnest(proconfig) AS setting ON setting LIKE 'search_path=%%'
     WHERE pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
       AND lanname IN ('plpgsql', 'sql')
       AND pg_catalog.strpos(pg_catalog.lower(prosrc), pg_catalog.lower(%s)) > 0
 """
-_DEFINITION = "SELECT pg_catalog.pg_get_functiondef(%s), %s::oid::regprocedure::text"
 _EXTENSION_MEMBERS = """
     SELECT identity.identity
     FROM pg_catalog.pg_depend d, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
@@ -37,24 +34,16 @@ _EXTENSION_MEMBERS = """
 """
 
 
-class FunctionBody(NamedTuple):
-    """A body without the schema.
+def replace_schema(
+    body: str, source: str, target: str | None, kept: Collection[str] = ()
+) -> str | None:
+    """Replace the schema `source` of the names in a body, except those in `kept`.
 
-    `unqualified` is the new body, or None if the schema cannot be removed, and `names` are the
-    names from which it was removed.
-    """
-
-    unqualified: str | None
-    names: frozenset[str]
-
-
-def parse(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
-    """Remove the schema `source` from the names in a body, except those in `kept`.
-
-    It cannot be removed if literals contain it too, because they may be part of dynamic SQL.
+    Without `target`, remove the schema; characters keep their offsets. Return None if literals
+    contain it too, because they may be part of dynamic SQL.
     """
     mention = re.compile(rf"(?<!\w){re.escape(source)}(?!\w)", re.IGNORECASE)
-    is_possible, names = True, set()
+    is_possible = True
 
     def replace(match: re.Match[str]) -> str:
         nonlocal is_possible
@@ -62,11 +51,12 @@ def parse(text: str, source: str, kept: Collection[str] = ()) -> FunctionBody:
             is_possible = False
         if not match["name"] or unquote(match["name"]) in kept:
             return match.group()
-        names.add(unquote(match["name"]))
-        return _unqualified(match)
+        if target is None:
+            return _unqualified(match)
+        return sql.Identifier(target, unquote(match["name"])).as_string()
 
-    replaced = _tokens(source).sub(replace, text)
-    return FunctionBody(replaced if is_possible else None, frozenset(names))
+    replaced = _tokens(source).sub(replace, body)
+    return replaced if is_possible else None
 
 
 def strip_schema(statements: str, source: str) -> str:
@@ -91,7 +81,7 @@ def _strip_routine(statement: str, source: str) -> str:
         if match["name"]:
             return _unqualified(match)
         if match["body"]:
-            body = parse(match["body"], source).unqualified
+            body = replace_schema(match["body"], source, None)
             is_possible = is_possible and body is not None
             return f"{match['tag']}{body}{match['tag']}"
         return match.group()
@@ -106,22 +96,20 @@ def _unqualified(match: re.Match[str]) -> str:
 
 
 def rewrite_functions(connection: Connection, source: str, target: str) -> None:
-    """Remove the schema `source` from names in the bodies of routines in `target`."""
+    """Replace the schema `source` of names in the bodies of routines in `target` by `target`.
+
+    Names without a schema could find common table expressions. PostgreSQL 17 and later would not
+    find them at all, with the search_path that it sets to maintain indexes and materialized views.
+    """
     kept = extension_members(connection, source)
-    for oid, text, path in connection.execute(_ROUTINES, [target, source]).fetchall():
-        body = parse(text, source, kept)
-        if body.unqualified is None or not body.names:
+    for body, definition in connection.execute(_ROUTINES, [target, source]).fetchall():
+        replaced = replace_schema(body, source, target, kept)
+        if replaced is None or replaced == body:
             continue
-        (definition, name) = connection.execute(_DEFINITION, [oid, oid]).fetchone() or ("", "")
-        head, _, tail = definition.rpartition(text)
+        head, _, tail = definition.rpartition(body)
         with connection.transaction():
             connection.execute("SET LOCAL check_function_bodies = off")
-            connection.execute(f"{head}{body.unqualified}{tail}".encode())
-            if path is not None and target not in path:
-                # The path was sufficient while the body qualified its names.
-                alter = sql.SQL("ALTER ROUTINE {} SET search_path = {}{}")
-                rest = sql.SQL("" if path == '""' else f", {path}")
-                connection.execute(alter.format(sql.SQL(name), sql.Identifier(target), rest))
+            connection.execute(f"{head}{replaced}{tail}".encode())
 
 
 def extension_members(connection: Connection, schema: str) -> frozenset[str]:

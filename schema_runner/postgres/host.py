@@ -123,8 +123,9 @@ class Host:
             contents = TemplateContents.read(self.connection, source_schema, self._dump, self.path)
         finally:
             self.stop_dump()
-        contents, marker = contents._replace(extra=extra), self._marker_of_template
-        self.use_template(Template.create(self.connection, contents, marker, self.path, since))
+        contents = contents._replace(extra=extra)
+        marker = Marker(self.lease.run, MarkerState.READY)
+        self._share(Template.create(self.connection, contents, marker, self.path, since))
         self._keep_shims()
         if self._request.wanted:
             schemas.mark_ready(self.connection, source_schema, self.lease.run)
@@ -146,20 +147,19 @@ class Host:
 
         Raises CopyError if the snapshot cannot be restored.
         """
+        marker = Marker(self.lease.run, MarkerState.READY)
         template, created = snapshot.restore_template(
-            self.connection,
-            # KEEP_DAYS counts from the creation of the snapshot.
-            self._marker_of_template._replace(made=snapshot.made),
-            path=self.path,
-            extensions=self.extensions,
+            self.connection, marker, path=self.path, extensions=self.extensions
         )
-        self.use_template(template)
+        # KEEP_DAYS counts from the creation of the snapshot.
+        self._share(template, made=snapshot.made)
         return partial(self._discard, template, created)
 
     def _discard(self, template: "Template", extensions: list[str]) -> None:
         self._forget_pool()
         schemas.drop(self.connection, template.name, self.lease.run, batch=self._batch)
-        for name in reversed(extensions):
+        # In the project's own database, other runs may use them by now.
+        for name in reversed(extensions if self.extensions == PUBLIC else []):
             drop = sql.SQL("DROP EXTENSION IF EXISTS {}").format(sql.Identifier(name))
             self.connection.execute(drop)
 
@@ -188,10 +188,13 @@ class Host:
             source = self.schema_source("")._replace(is_pooled=False)
             source.verify(self._request.worker)
 
-    @property
-    def _marker_of_template(self) -> Marker:
-        run, wanted = self.lease.run, self._request.wanted
-        return wanted.new_marker(run) if wanted else Marker(run, MarkerState.READY)
+    def _share(self, template: "Template", made: int | None = None) -> None:
+        """Use a new template, and let other runs use it, but only once it is locked."""
+        self.use_template(template)
+        if wanted := self._request.wanted:
+            marker = wanted.new_marker(self.lease.run)
+            marker = marker._replace(made=made or marker.made)
+            schemas.mark(self.connection, template.name, marker)
 
     def use_template(self, template: "Template") -> None:
         """Use this template for copies and resets, and lock it so that no run drops it."""
@@ -215,9 +218,8 @@ class Host:
         self.template = self.reference = self.own_schema = None
 
     def _keep_shims(self) -> None:
-        if self._shims and self.template and self._request.wanted:
-            state = self._request.wanted.state
-            marker = Marker(self.lease.run, state, template=self.template)
+        if self._shims and self.template and (wanted := self._request.wanted):
+            marker = Marker(self.lease.run, wanted.state, template=self.template)
             schemas.mark(self.connection, self._shims, marker)
 
     def schema_source(self, source_schema: str, reasons: tuple[str, ...] = ()) -> "SchemaSource":

@@ -36,8 +36,9 @@ _OBJECTS = """
                            'pg_catalog.pg_operator'::regclass) DESC, d.objid
 """
 
-# The only kind for which pg_identify_object and ALTER have different names.
-_KEYWORDS = {"statistics object": "STATISTICS"}
+# Kinds for which ALTER needs another word than that of pg_identify_object. ALTER AGGREGATE would
+# need `(*)` for an aggregate without arguments.
+_KEYWORDS = {"aggregate": "ROUTINE", "statistics object": "STATISTICS"}
 
 
 class SchemaObject(NamedTuple):

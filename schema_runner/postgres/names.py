@@ -224,9 +224,12 @@ class Marker(NamedTuple):
         """Return the marker in a comment, or None if there is no valid one."""
         try:
             found = json.loads(comment or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if not isinstance(found, dict) or found.get("schema_runner") != _FORMAT:
+            return None
+        texts = map(found.get, ("request", "template", "fingerprint", "name"))
+        if not all(isinstance(text, str | None) for text in texts):
             return None
         try:
             return cls(
@@ -244,5 +247,5 @@ class Marker(NamedTuple):
                 None if (beside := found.get("beside")) is None else tuple(beside),
                 int(found.get("built", 0)),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             return None

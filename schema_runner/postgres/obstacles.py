@@ -74,12 +74,6 @@ _TEXTS = r"""
                         AND d.deptype = 'e')
     ORDER BY 1, 2
 """
-# Without a schema, these names find PostgreSQL's own objects first.
-_SYSTEM_NAMES = """
-    SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
-    UNION SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = 'pg_catalog'::regnamespace
-    UNION SELECT typname FROM pg_catalog.pg_type WHERE typnamespace = 'pg_catalog'::regnamespace
-"""
 
 
 def find_obstacles(connection: Connection, source: str = "public") -> list[SchemaObject]:
@@ -118,15 +112,12 @@ def _find_references(connection: Connection, source: str) -> Iterator[SchemaObje
     if not texts:
         return
     extension_members = function_bodies.extension_members(connection, source)
-    system_names = {name for (name,) in connection.execute(_SYSTEM_NAMES)}
     for kind, identity, text, is_body in texts:
         names = {
             function_bodies.unquote(name) for name in mention.findall(text)
         } - extension_members
-        if is_body:
-            body = function_bodies.parse(text, source, extension_members)
-            if body.unqualified is not None and not body.names & system_names:
-                names = set()
+        if is_body and function_bodies.replace_schema(text, source, None) is not None:
+            names = set()
         if names or path.search(text):
             yield SchemaObject(kind, identity, is_movable=False)
 

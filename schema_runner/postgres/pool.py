@@ -17,6 +17,7 @@ from .reset.changes import current_transaction
 from .schemas import OwnSchema
 from .sequences import restore_sequences
 from .server import Connection
+from .structure_script import CopyError
 from .template import Template
 
 # Whether every transaction after `since` has aborted, up to the current one, if it has a number.
@@ -133,7 +134,8 @@ def return_schema(
 ) -> str:
     """Return a schema to the pool in the state of the template; return its name.
 
-    If its structure has changed, or rows cannot be restored, a new schema replaces it.
+    If its structure has changed, or rows cannot be restored, a new schema replaces it. Raises
+    SchemaRunnerError if that cannot be created.
     """
     with lock_waits.lock_timeout(connection, leased.name, "kept"):
         return _return_schema(connection, template, leased, batch=batch)
@@ -153,7 +155,12 @@ def _return_schema(
         assert worker is not None
         schemas.drop(connection, kept, run, batch=batch)
         kept = schemas.create(connection, worker, run)
-        template.copy(connection, kept, batch=batch)
+        try:
+            template.copy(connection, kept, batch=batch)
+        except CopyError as error:
+            raise SchemaRunnerError(
+                f"The template of the pool can no longer be copied: {error}"
+            ) from error
         version = structure.version(connection, kept)
     marker = Marker(run, MarkerState.KEPT, template=template.name, structure=version)
     schemas.mark(connection, kept, marker)

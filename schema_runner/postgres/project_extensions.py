@@ -123,11 +123,18 @@ def _list_installed(connection: Connection) -> list[str]:
 
 
 def _drop_pooled_schemas(connection: Connection, *, batch: int) -> bool:
-    """Drop schemas, except templates and shims of pools; return whether there is a template."""
+    """Drop schemas of pools, except templates and shims, and of dead runs.
+
+    Return whether there is a template.
+    """
     own = schemas.list_own(connection)
     for schema in own:
-        is_template = schema.pool == schema.name
-        if not is_template and not (schema.pool and names.is_shims_schema(schema.name)):
+        if schema.pool is None:
+            # Runs of other roles may be alive: they do not use these extensions.
+            is_needed = locks.is_held(connection, schema.marker.run)
+        else:
+            is_needed = schema.pool == schema.name or names.is_shims_schema(schema.name)
+        if not is_needed:
             # A schema that cannot be dropped now keeps the extension in place.
             with suppress(lock_waits.SchemaInUseError, errors.InsufficientPrivilege):
                 schemas.drop(connection, schema.name, schema.marker.run, batch=batch)

@@ -18,13 +18,15 @@ from . import names, pgoptions
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 
 # Roles and databases can have default timeouts, which must not end a lock wait or a lease. The
-# search_path is set first, because a default one may find other roles' operators.
+# search_path is set first, because a default one may find other roles' operators. Copies and
+# snapshots contain values as text, which must be exact, and mean the same on other servers.
 # With the keepalives, the server ends the session, and releases its locks, a minute after the
 # network or the client's machine has failed; with Linux's defaults, after two hours.
 _SESSION = """
     SET search_path = pg_catalog, pg_temp;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
     SET idle_in_transaction_session_timeout = 0;
+    SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 1;
     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3
 """
 # Ends a statement whose client has disconnected; otherwise it would continue, and might commit.
@@ -34,6 +36,7 @@ CHECK_CLIENT = "SET client_connection_check_interval = '1s'"
 RESET_SESSION = """
     RESET ROLE; RESET search_path; RESET statement_timeout; RESET lock_timeout;
     RESET idle_session_timeout; RESET idle_in_transaction_session_timeout;
+    RESET datestyle; RESET intervalstyle; RESET extra_float_digits;
     RESET tcp_keepalives_idle; RESET tcp_keepalives_interval; RESET tcp_keepalives_count;
     RESET client_connection_check_interval
 """

@@ -68,16 +68,19 @@ class Script(NamedTuple):
         """
         before: list[str] = []
         after: list[str] = []
+        first_settings = ""
         for kind, name, text in parse_entries(dump):
+            statements, settings = _SET.sub("", text), "".join(_SET.findall(text))
             # The runner creates the schema itself, and its comment, which proves ownership.
             if kind == "SCHEMA" or (kind == "COMMENT" and name == f"SCHEMA {schema}"):
+                first_settings += settings
                 continue
-            statements, settings = _SET.sub("", text), "".join(_SET.findall(text))
             ending = _OWNER.search(statements)
             if ending is not None and ending["owner"] == owner:
                 statements = statements[: ending.start()]
             is_after = bool(after) or kind in _AFTER_ROWS
-            statement = f"{_COMMENT}{kind.lower()} {name}\n{statements.strip()}{settings}"
+            head, first_settings = f"{_COMMENT}{kind.lower()} {name}{first_settings}\n", ""
+            statement = f"{head}{statements.strip()}{settings}"
             (after if is_after else before).append(statement)
         commented = (f"{_COMMENT}cast\n{cast}" for cast in casts)
         return cls(schema, (*before, *commented), tuple(after))

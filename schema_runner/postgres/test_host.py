@@ -228,14 +228,14 @@ class HostDatabase(Host):
         with self.server.maintenance() as maintenance, self._request.hold_name(maintenance):
             self._drop_leftover_clones(maintenance)
             with self._last_use(maintenance) as is_last:
-                if not is_last and self.lease.is_in_host:
-                    schemas.drop_remaining(self.connection, self.lease.run, batch=self._batch)
-                elif is_last and not self._has_users_objects():
+                if is_last and not self._has_users_objects():
                     prepared_transactions.roll_back_all(self.connection)
                     self.lease.close()
                     # Another database may have its name now.
                     if databases.find_marker(maintenance, self._request.name, self.name):
                         databases.drop_of_run(maintenance, self.name, self.lease.run)
+                elif self.lease.is_in_host:
+                    schemas.drop_remaining(self.connection, self.lease.run, batch=self._batch)
 
     @contextmanager
     def _last_use(self, maintenance: Connection) -> Iterator[bool]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schema_runner.errors import LeaseLostError, SchemaRunnerError
-from schema_runner.postgres import databases, locks, names, sessions
+from schema_runner.postgres import databases, locks, names, schemas, sessions
 from schema_runner.postgres.host_request import HostRequest
 from schema_runner.postgres.host_reservation import Reservation
 from schema_runner.postgres.lease import Lease
@@ -321,8 +321,11 @@ def test_the_project_s_own_is_refused_unless_it_is_empty(request_: HostRequest) 
     for _ in range(2):
         acquire(own).release(keep=True)
     kept = acquire(own)
+    kept.add_shims(kept.finish_build(1))
     plant(kept)
     kept.release(keep=False)
+    with own.server.connect(own.name) as connection:
+        assert schemas.list_own(connection) == []
     assert f"Database {own.name!r} is not dropped: it contains schema planted." in messages(own)
     with pytest.raises(SchemaRunnerError, match="tests would remove schema planted"):
         Reservation(own, ExitStack())

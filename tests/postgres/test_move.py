@@ -29,6 +29,7 @@ EVERYTHING = """
         BEGIN ATOMIC SELECT * FROM parent; END;
     CREATE PROCEDURE proceed() LANGUAGE sql AS 'SELECT 1';
     CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int);
+    CREATE AGGREGATE counted(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0');
     CREATE FUNCTION same(mood, mood) RETURNS bool LANGUAGE sql AS 'SELECT $1 = $2';
     CREATE OPERATOR === (LEFTARG = mood, RIGHTARG = mood, FUNCTION = same);
     CREATE OPERATOR CLASS own_ops FOR TYPE int USING btree AS

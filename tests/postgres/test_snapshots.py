@@ -146,6 +146,27 @@ def test_a_template(connection: Connection, other: Connection, tmp_path: Path) -
     assert [other.execute(f"TABLE w.{name}").fetchall() for name in ("word", "usage")] == rows
 
 
+def test_values_with_other_defaults(server: Server, connection: Connection) -> None:
+    """A role's default styles make no values ambiguous or less exact."""
+    connection.execute(
+        "CREATE SCHEMA w; CREATE DOMAIN w.exact AS float8;"
+        "CREATE TABLE w.t (day date, lasts interval, number float8, exact w.exact);"
+        "INSERT INTO w.t VALUES ('2020-03-04', '1 mon -1 day', 0.1 + 0.2::float8, 1 / 3::float8)"
+    )
+    options = "-c datestyle=SQL,DMY -c intervalstyle=sql_standard -c extra_float_digits=0"
+    other = server._replace(params={**server.params, "options": options})
+    with other.connect(connection.info.dbname) as unusual:
+        marker = Marker(1, MarkerState.READY)
+        template = Template.create_rows_only(unusual, "w", marker, ["public"])
+        found = Snapshot.of_template(unusual, template.name, fingerprint="f", made=1, extra={})
+    copied, _ = found.restore_template(connection, marker, path=["public"], extensions="public")
+    rows = "SELECT day, lasts, number, exact::float8 FROM {}"
+    assert (
+        connection.execute(rows.format(f"{copied.name}.rows_1")).fetchall()
+        == connection.execute(rows.format("w.t")).fetchall()
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -604,6 +604,16 @@ def test_extensions_of_migrations(kept: Project) -> None:
     assert_nothing_is_kept(kept)
 
 
+@TEST_ONLY
+def test_a_schema_that_cannot_be_replaced(kept: Project) -> None:
+    """Its failure is reported, and does not hide the results of the tests."""
+    kept.migration("0003_extension", "0002_counting", EXTENSION)
+    hidden = "DO $$BEGIN EXECUTE 'DROP ' || 'EXTENSION hstore CASCADE'; END$$"
+    result, leased = run(kept, DIRT=json.dumps({1: hidden}))
+    why = 'The template of the pool can no longer be copied: type "public.hstore" does not exist'
+    assert f"Schema {leased[1]} is left for the next run to remove: {why}" in result.output
+
+
 ALIASES_COUNT = """
     from helpers import *
 

@@ -18,8 +18,16 @@ def test_a_marker_is_stored_as_a_comment(state: MarkerState) -> None:
 COMMENTS = [
     *(None, "", "standard public schema", "[]", "3", '{"run": 1, "state": "ready"}'),
     *('{"schema_runner": 1}', '{"schema_runner": 99, "run": 1, "state": "ready"}'),
-    *(f'{{"schema_runner": 1, "run": {run}, "state": "ready"}}' for run in ('"x"', "null")),
+    *(
+        f'{{"schema_runner": 1, "run": {run}, "state": "ready"}}'
+        for run in ('"x"', "null", "1e999")
+    ),
     '{"schema_runner": 1, "run": 1, "state": "borrowed"}',
+    *(
+        f'{{"schema_runner": 1, "run": 1, "state": "kept", "{key}": []}}'
+        for key in ("request", "template", "fingerprint", "name")
+    ),
+    pytest.param("[" * 100_000, id="nested"),
 ]
 
 
