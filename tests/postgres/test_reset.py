@@ -437,3 +437,15 @@ def test_a_template_restores_everything(
         connection.execute(refresh)
         reset_schema.reset.restore(connection, template, sequences_exactly=exactly)
         assert all_there_is() == before
+
+
+def test_a_dropped_view_does_not_prevent_a_reset(connection: Connection) -> None:
+    """As with dropped tables, the schema is replaced before the next class."""
+    reset_schema = ResetSchema(connection, VIEWS)
+    template = Template.create_rows_only(
+        connection, "w", Marker(4714, MarkerState.READY), ["public"]
+    )
+    for _ in range(2):
+        reset_schema.execute("INSERT INTO a DEFAULT VALUES; DROP MATERIALIZED VIEW IF EXISTS two")
+        reset_schema.reset.restore(connection, template)
+        assert reset_schema.select("id FROM a") == [(1,)]
