@@ -160,12 +160,13 @@ _POPULATED_VIEWS = """
       AND relkind = 'm' AND relispopulated
     ORDER BY c.oid
 """
+# Not `v::text`, which is a column if the view has one of this name.
 _DIFFERS = """
-    SELECT EXISTS ((SELECT v::pg_catalog.text FROM {view} v
-             EXCEPT ALL SELECT q::pg_catalog.text FROM ({query}) q)
+    SELECT EXISTS ((SELECT ROW(v.*)::pg_catalog.text FROM {view} v
+             EXCEPT ALL SELECT ROW(q.*)::pg_catalog.text FROM ({query}) q)
                    UNION ALL
-                   (SELECT q::pg_catalog.text FROM ({query}) q
-                    EXCEPT ALL SELECT v::pg_catalog.text FROM {view} v))
+                   (SELECT ROW(q.*)::pg_catalog.text FROM ({query}) q
+                    EXCEPT ALL SELECT ROW(v.*)::pg_catalog.text FROM {view} v))
 """
 
 

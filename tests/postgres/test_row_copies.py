@@ -120,3 +120,16 @@ def test_keys_in_use_are_left(prepared: Connection) -> None:
     with adopted(prepared):
         prepared.execute("INSERT INTO thing (kind, note) VALUES (1, 'same')")
     assert len(prepared.execute(ALL).fetchall()) == 11
+
+
+@pytest.mark.parametrize("column", ["n", "v", "q"])
+def test_stale_views_are_found(connection: Connection, column: str) -> None:
+    """Whatever their columns are called."""
+    connection.execute(
+        f"CREATE TABLE t (id int, {column} int); INSERT INTO t VALUES (1, 1);"
+        f"CREATE MATERIALIZED VIEW m AS SELECT id, {column} FROM t"
+    )
+    assert rows.list_stale_views(connection, "public", []) == []
+    connection.execute("INSERT INTO t VALUES (2, 1)")
+    found = rows.list_stale_views(connection, "public", [])
+    assert found == ["materialized view m, which is out of date"]
