@@ -130,6 +130,6 @@ def test_stale_views_are_found(connection: Connection, column: str) -> None:
         f"CREATE MATERIALIZED VIEW m AS SELECT id, {column} FROM t"
     )
     assert rows.list_stale_views(connection, "public", []) == []
-    connection.execute("INSERT INTO t VALUES (2, 1)")
+    connection.execute("INSERT INTO public.t VALUES (2, 1)")
     found = rows.list_stale_views(connection, "public", [])
     assert found == ["materialized view m, which is out of date"]
