@@ -225,6 +225,17 @@ def test_nothing_is_written_where_nothing_has_changed(reset_schema: ResetSchema)
     assert reset_schema.select("ctid, xmin FROM kind") == versions
 
 
+def test_equal_rows_stay(connection: Connection) -> None:
+    """In a table with changes, also if a column is named like an alias."""
+    reset_schema = ResetSchema(
+        connection,
+        "CREATE TABLE seat (id int PRIMARY KEY, row int); INSERT INTO seat VALUES (1, 1), (2, 2)",
+    )
+    versions = reset_schema.select("ctid, xmin FROM seat WHERE id = 2")
+    reset_schema.change("UPDATE seat SET row = 3 WHERE id = 1")
+    assert reset_schema.select("ctid, xmin FROM seat WHERE id = 2") == versions
+
+
 def test_an_older_transaction_that_commits_later_is_found(
     reset_schema: ResetSchema, server: Server, database: str
 ) -> None:
