@@ -24,7 +24,7 @@ _RESTART = """
       AND t.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
 """
 _OWNED = """
-    SELECT t.relname, a.attname, s.relname, q.seqstart
+    SELECT t.relname, a.attname, s.relname
     FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid AND q.seqincrement > 0
     JOIN pg_catalog.pg_class s ON s.oid = d.objid
@@ -102,16 +102,16 @@ def advance(cursor: Any, schema: str) -> None:
     cursor.execute(_OWNED, [schema])
     statements = [
         sql.SQL(
-            "SELECT pg_catalog.setval({sequence}, max({column})) FROM {table}"
-            " HAVING max({column}) > coalesce(pg_catalog.pg_sequence_last_value({sequence}),"
-            " {start} - 1)"
+            "SELECT pg_catalog.setval({name}, most)"
+            " FROM (SELECT pg_catalog.max({column}) FROM {table}) AS t (most), {sequence}"
+            " WHERE most > last_value OR most = last_value AND NOT is_called"
         ).format(
-            sequence=sql.Literal(sql.Identifier(schema, sequence).as_string()),
+            name=sql.Literal(sql.Identifier(schema, sequence).as_string()),
             column=sql.Identifier(column),
             table=sql.Identifier(schema, table),
-            start=start,
+            sequence=sql.Identifier(schema, sequence),
         )
-        for table, column, sequence, start in cursor.fetchall()
+        for table, column, sequence in cursor.fetchall()
     ]
     if statements:
         cursor.execute(sql.SQL("; ").join(statements))
