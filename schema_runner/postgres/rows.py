@@ -75,8 +75,8 @@ class Table(NamedTuple):
     name: str
     columns: tuple[Column, ...]
 
-    def column(self, name: str) -> Column:
-        return next(column for column in self.columns if column.name == name)
+    def column(self, name: str) -> Column | None:
+        return next((column for column in self.columns if column.name == name), None)
 
     def row(self) -> sql.Composed:
         """Return an expression for a row of the table as text, to compare with `row_of_copy`."""
