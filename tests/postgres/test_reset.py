@@ -319,6 +319,18 @@ def test_tables_that_come_and_go(reset_schema: ResetSchema) -> None:
     reset_schema.clear()
 
 
+def test_columns_that_come_and_go(reset_schema: ResetSchema) -> None:
+    """Values are restored in columns that are new, although the rows have no new versions."""
+    for altered in (
+        "DROP name, ADD name text",
+        "ADD other text, DROP name; ALTER TABLE kind RENAME other TO name",
+    ):
+        reset_schema.clear()
+        reset_schema.execute(f"ALTER TABLE kind {altered}")
+        reset_schema.clear()
+        assert reset_schema.select("id, name FROM kind ORDER BY id") == [(1, "one"), (2, "two")]
+
+
 def test_checked_tables_can_be_dropped(connection: Connection) -> None:
     """The reset checks several tables in one query; if some are dropped, it clears the others."""
     reset_schema = ResetSchema(
