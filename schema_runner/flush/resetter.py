@@ -216,7 +216,7 @@ class Resetter:
             post_migrate.clear_model_caches()
         if self.sequences_were_reset:
             # Django set them before the test, when the rows restored now may have been missing.
-            advance(connection.cursor(), self.location.schema)
+            advance(connection.cursor(), self.location.schema, unused=True)
             self.sequences_were_reset = False
         if previous is not None and recorded.sends_signal:
             sent = self._send(

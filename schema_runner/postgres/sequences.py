@@ -24,7 +24,7 @@ _RESTART = """
       AND t.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s)
 """
 _OWNED = """
-    SELECT t.relname, a.attname, s.relname
+    SELECT t.relname, a.attname, s.relname, q.seqstart
     FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid AND q.seqincrement > 0
     JOIN pg_catalog.pg_class s ON s.oid = d.objid
@@ -94,24 +94,28 @@ def restart(connection: Connection, schema: str, tables: Collection[str]) -> Non
     advance(connection.cursor(), schema)
 
 
-def advance(cursor: Any, schema: str) -> None:
+def advance(cursor: Any, schema: str, *, unused: bool = False) -> None:
     """Advance each sequence in `schema` to the greatest value in the column that owns it.
 
-    `cursor` is any psycopg or Django cursor. No sequence is set back.
+    `cursor` is any psycopg or Django cursor. No sequence is set back, except with `unused` those
+    that have not been used since they were set.
     """
     cursor.execute(_OWNED, [schema])
     statements = [
         sql.SQL(
             "SELECT pg_catalog.setval({name}, most)"
             " FROM (SELECT pg_catalog.max({column}) FROM {table}) AS t (most), {sequence}"
-            " WHERE most > last_value OR most = last_value AND NOT is_called"
+            " WHERE most > last_value"
+            " OR NOT is_called AND (most = last_value OR {unused} AND most >= {start})"
         ).format(
             name=sql.Literal(sql.Identifier(schema, sequence).as_string()),
             column=sql.Identifier(column),
             table=sql.Identifier(schema, table),
             sequence=sql.Identifier(schema, sequence),
+            unused=unused,
+            start=start,
         )
-        for table, column, sequence in cursor.fetchall()
+        for table, column, sequence, start in cursor.fetchall()
     ]
     if statements:
         cursor.execute(sql.SQL("; ").join(statements))

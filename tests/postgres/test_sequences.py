@@ -33,3 +33,13 @@ def test_sequences_move_past_existing_rows(connection: Connection) -> None:
     sequences.advance(connection.cursor(), "public")
     found = connection.execute("SELECT n, nextval(n) FROM unnest(%s::text[]) n", [list(NEXT)])
     assert dict(found.fetchall()) == NEXT
+
+
+def test_unused_sequences_can_be_set_back(connection: Connection) -> None:
+    """As after a test for which Django has set them."""
+    connection.execute(
+        "CREATE TABLE t (id serial); INSERT INTO t VALUES (5);"
+        "ALTER SEQUENCE t_id_seq RESTART WITH 50"
+    )
+    sequences.advance(connection.cursor(), "public", unused=True)
+    assert connection.execute("SELECT nextval('t_id_seq')").fetchone() == (6,)
