@@ -1,12 +1,16 @@
 """Load the reference data: the rows of FIXTURES and SEEDERS."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.core.management import CommandError, call_command
+from django.db import connections
 
+from .errors import SchemaRunnerError
 from .postgres import sequences
 from .postgres.reset import changes
+from .search_path import Locations
 from .settings import Problem, Settings, SettingsError, call
 
 if TYPE_CHECKING:
@@ -61,8 +65,34 @@ def load_reference_data(
         before = changes.current_transaction(cursor)
     if settings.fixtures:
         call_command("loaddata", *settings.fixtures, verbosity=0, database=alias)
-    for path in settings.seeders:
-        call("SEEDERS", path, using=alias)
+    with _project_databases_read_only(alias):
+        for path in settings.seeders:
+            call("SEEDERS", path, using=alias)
     with connection.cursor() as cursor:
         sequences.advance(cursor, schema)
     return before
+
+
+@contextmanager
+def _project_databases_read_only(seeded: str) -> Iterator[None]:
+    """Refuse all statements but SELECT on aliases other than `seeded` without a test database.
+
+    The run creates the test databases one after the other, and only those that tests use.
+    """
+
+    def refuse(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
+        used = context["connection"]
+        text = " ".join(str(statement).split())
+        if Locations.of(used.settings_dict) is None and not text.upper().startswith("SELECT "):
+            raise SchemaRunnerError(
+                f"A seeder would change the project's own database, because alias {used.alias!r} "
+                f"has no test database yet: {text}\nWrite to the alias that the seeder gets as "
+                f"`using`. The runner calls it for each PostgreSQL alias."
+            )
+        return execute(statement, params, many, context)
+
+    with ExitStack() as stack:
+        for other in connections.all():
+            if other.vendor == "postgresql" and other.alias != seeded:
+                stack.enter_context(other.execute_wrapper(refuse))
+        yield

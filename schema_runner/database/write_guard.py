@@ -10,7 +10,7 @@ from psycopg.pq import TransactionStatus
 
 from ..errors import SchemaRunnerError, advice
 from ..migration_lint.lint import Finding, lint_migrations
-from ..migration_lint.sql import Kind, find_matches
+from ..migration_lint.sql import Kind, find_matches, mask_statements
 from ..postgres.function_bodies import strip_schema
 from ..postgres.host import PUBLIC
 from ..postgres.host_request import Log
@@ -22,7 +22,11 @@ _REFERENCE_DATA = "A fixture or seeder"
 
 # Statements that cannot run in a transaction, or end it. In double quotes, a word is a name.
 _WITHOUT_TRANSACTION = re.compile(
-    r'(?<!")\b(?:CONCURRENTLY|VACUUM|CALL|COMMIT|ROLLBACK)\b(?!")', re.IGNORECASE
+    r"""
+      \s* (?: VACUUM | CALL | COMMIT | ROLLBACK | DO \b .* \b (?: CALL | COMMIT | ROLLBACK ) ) \b
+    | .* (?<!") \b CONCURRENTLY \b (?!")
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 
 
@@ -79,7 +83,9 @@ class WriteGuard:
                 statement = text = bare
             is_trusted = self._refuse_by_text(text)
             is_alone = connection.get_autocommit()
-            if is_alone and _WITHOUT_TRANSACTION.search(text):
+            if is_alone and any(
+                _WITHOUT_TRANSACTION.match(masked) for _, masked in mask_statements(text)
+            ):
                 return execute(statement, params, many, context)
             # In a transaction, do not nest: it may have savepoints that Django does not know of.
             with transaction.atomic(using=connection.alias) if is_alone else nullcontext():

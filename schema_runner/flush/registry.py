@@ -76,7 +76,7 @@ class AliasResets:
         return self._resetters.get(location.database) if location else None
 
     def prepare_for(self, test_class: type) -> None:
-        """Before a class is set up, repeat a failed reset and replace an altered schema.
+        """Before a class is set up, replace an altered schema or repeat a failed reset.
 
         If tests of the class may commit, record the state that resets restore.
         """
@@ -91,7 +91,6 @@ class AliasResets:
         resetter = self.resetter
         if resetter is None:
             return
-        resetter.retry_failed()
         source = locations.source
         is_renewable = bool(resetter.location.path and source and source.template)
         if is_renewable:
@@ -102,6 +101,7 @@ class AliasResets:
                 source.recreate(resetter.location.schema)
 
             resetter.renew_if_altered(renew)
+        resetter.retry_failed()
         if commits:
             resetter.record_initial_state(watches_structure=is_renewable)
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+import psycopg
 from psycopg import errors
 
+from ..errors import SchemaRunnerError
 from ..postgres import lock_waits, rows, schemas, sessions, structure
 from ..postgres.names import Marker, MarkerState
 from ..postgres.reset import changes
@@ -85,11 +87,17 @@ class Resetter:
     def reset(self, request: Flush) -> None:
         """Reset the tables that a test has changed.
 
-        Raises SchemaRunnerError if another session's locks prevent it.
+        Raises SchemaRunnerError if another session's locks or altered tables prevent it.
         """
         self._failed_flush = request
-        with self._naming_lock_holders():
-            self._reset_tables(request)
+        try:
+            with self._naming_lock_holders():
+                self._reset_tables(request)
+        except (psycopg.ProgrammingError, psycopg.IntegrityError, psycopg.DataError) as error:
+            raise SchemaRunnerError(
+                f"Schema {self.location.schema} cannot be reset: {error.diag.message_primary}. If "
+                f"a test alters tables in which rows are to be restored, it must undo that."
+            ) from error
         self._failed_flush = None
         self.connection.release()
 
@@ -153,16 +161,17 @@ class Resetter:
 
     def renew_if_altered(self, renew: Callable[[], None]) -> None:
         """Call `renew` to replace the schema if tests have altered its structure."""
-        last_reset, self._last_reset = self._last_reset, None
-        if last_reset is None or self._structure_version is None:
+        if self._last_reset is None or self._structure_version is None:
             return
-        connection, schema = self.connection.get(), self.location.schema
-        if structure.version(connection, schema) != self._structure_version:
+        schema = self.location.schema
+        if structure.version(self.connection.get(), schema) != self._structure_version:
             renew()
             self._schema_reset.forget()
             with self._naming_lock_holders():
-                last_reset(self.connection.get())
+                self._last_reset(self.connection.get())
             self._structure_version = structure.version(self.connection.get(), schema)
+            self._failed_flush = None
+        self._last_reset = None
         self.connection.release()
 
     def close(self) -> None:
@@ -207,7 +216,7 @@ class Resetter:
             post_migrate.clear_model_caches()
         if self.sequences_were_reset:
             # Django set them before the test, when the rows restored now may have been missing.
-            advance(connection.cursor(), self.location.schema)
+            advance(connection.cursor(), self.location.schema, unused=True)
             self.sequences_were_reset = False
         if previous is not None and recorded.sends_signal:
             sent = self._send(

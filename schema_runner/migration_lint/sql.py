@@ -163,7 +163,7 @@ def find_matches(sql: str) -> list[Match]:
     sql = strip_schema(sql, PUBLIC)
     return [
         Match(start + begin, kind, " ".join(sql[start + begin : start + end].split()))
-        for start, statement in _statements(sql)
+        for start, statement in mask_statements(sql)
         for kind, (begin, end) in _matches(statement)
     ]
 
@@ -182,7 +182,7 @@ def _matches(statement: str) -> list[tuple[Kind, tuple[int, int]]]:
     return sorted(matches, key=lambda match: match[1])
 
 
-def _statements(sql: str, *, is_body: bool = False) -> Iterator[tuple[int, str]]:
+def mask_statements(sql: str, *, is_body: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the offset and the text of each statement, with comments and data masked."""
     start = position = 0
     parts = []
@@ -204,7 +204,7 @@ def _mask(token: re.Match[str], is_body: bool) -> str:
         return ""
     if token["dollar"]:
         # Parse the body separately, so that an unbalanced apostrophe in it ends with it.
-        body = "".join(statement for _, statement in _statements(token["body"], is_body=True))
+        body = "".join(statement for _, statement in mask_statements(token["body"], is_body=True))
         return f"{token['dollar']}{body}{token['dollar']}"
     if token["quoted"]:
         return re.sub(r"\s", "#", token["quoted"])

@@ -131,21 +131,26 @@ class _ForeignKey(NamedTuple):
     operators: list[tuple[str, str]]
 
     def mark_parents(self, rows: Mapping[str, WantedRows]) -> sql.Composed:
-        """Return a statement that marks the rows to which marked rows refer by this key."""
-        conditions = sql.SQL(" AND ").join(
-            sql.SQL("({}) OPERATOR({}.{}) ({})").format(
-                rows[self.parent].table.column(parent_column).restored("parent"),
+        """Return a statement that marks the rows to which marked rows refer by this key.
+
+        Copies have no generated columns. Without them, it marks the rows of all their values.
+        """
+        parent, child = rows[self.parent].table, rows[self.child].table
+        conditions = sql.SQL("").join(
+            sql.SQL(" AND ({}) OPERATOR({}.{}) ({})").format(
+                key.restored("parent"),
                 sql.Identifier(schema),
                 sql.SQL(operator),
-                rows[self.child].table.column(column).restored("child"),
+                value.restored("child"),
             )
             for column, parent_column, (schema, operator) in zip(
                 self.columns, self.parent_columns, self.operators, strict=True
             )
+            if (key := parent.column(parent_column)) and (value := child.column(column))
         )
         return sql.SQL(
             "UPDATE {parent} AS parent SET {mark} = true FROM {child} AS child"
-            " WHERE child.{mark} AND NOT parent.{mark} AND {conditions}"
+            " WHERE child.{mark} AND NOT parent.{mark}{conditions}"
         ).format(
             parent=rows[self.parent].source,
             child=rows[self.child].source,

@@ -75,8 +75,8 @@ class Table(NamedTuple):
     name: str
     columns: tuple[Column, ...]
 
-    def column(self, name: str) -> Column:
-        return next(column for column in self.columns if column.name == name)
+    def column(self, name: str) -> Column | None:
+        return next((column for column in self.columns if column.name == name), None)
 
     def row(self) -> sql.Composed:
         """Return an expression for a row of the table as text, to compare with `row_of_copy`."""
@@ -160,12 +160,13 @@ _POPULATED_VIEWS = """
       AND relkind = 'm' AND relispopulated
     ORDER BY c.oid
 """
+# Not `v::text`, which is a column if the view has one of this name.
 _DIFFERS = """
-    SELECT EXISTS ((SELECT v::pg_catalog.text FROM {view} v
-             EXCEPT ALL SELECT q::pg_catalog.text FROM ({query}) q)
+    SELECT EXISTS ((SELECT ROW(v.*)::pg_catalog.text FROM {view} v
+             EXCEPT ALL SELECT ROW(q.*)::pg_catalog.text FROM ({query}) q)
                    UNION ALL
-                   (SELECT q::pg_catalog.text FROM ({query}) q
-                    EXCEPT ALL SELECT v::pg_catalog.text FROM {view} v))
+                   (SELECT ROW(q.*)::pg_catalog.text FROM ({query}) q
+                    EXCEPT ALL SELECT ROW(v.*)::pg_catalog.text FROM {view} v))
 """
 
 

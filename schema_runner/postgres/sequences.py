@@ -94,21 +94,25 @@ def restart(connection: Connection, schema: str, tables: Collection[str]) -> Non
     advance(connection.cursor(), schema)
 
 
-def advance(cursor: Any, schema: str) -> None:
+def advance(cursor: Any, schema: str, *, unused: bool = False) -> None:
     """Advance each sequence in `schema` to the greatest value in the column that owns it.
 
-    `cursor` is any psycopg or Django cursor. No sequence is set back.
+    `cursor` is any psycopg or Django cursor. No sequence is set back, except with `unused` those
+    that have not been used since they were set.
     """
     cursor.execute(_OWNED, [schema])
     statements = [
         sql.SQL(
-            "SELECT pg_catalog.setval({sequence}, max({column})) FROM {table}"
-            " HAVING max({column}) > coalesce(pg_catalog.pg_sequence_last_value({sequence}),"
-            " {start} - 1)"
+            "SELECT pg_catalog.setval({name}, most)"
+            " FROM (SELECT pg_catalog.max({column}) FROM {table}) AS t (most), {sequence}"
+            " WHERE most > last_value"
+            " OR NOT is_called AND (most = last_value OR {unused} AND most >= {start})"
         ).format(
-            sequence=sql.Literal(sql.Identifier(schema, sequence).as_string()),
+            name=sql.Literal(sql.Identifier(schema, sequence).as_string()),
             column=sql.Identifier(column),
             table=sql.Identifier(schema, table),
+            sequence=sql.Identifier(schema, sequence),
+            unused=unused,
             start=start,
         )
         for table, column, sequence, start in cursor.fetchall()

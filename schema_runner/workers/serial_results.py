@@ -12,7 +12,7 @@ from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
 from ..events import ClassFinished, Event, Finished, FixtureFailed, Observer, Outcome, Started
 from .debugger_hooks import DebuggerHooks, install_hooks
-from .exceptions import ExcInfo, hide_frames
+from .exceptions import ExcInfo, exc_info, hide_frames
 from .lease_check import LeaseCheck, stop_with_error
 from .output import LineTracker
 from .results import ObservedSuiteMixin, ObservingResult, TestSink, observe, prepare_class
@@ -118,7 +118,7 @@ class SerialSuiteMixin(ObservedSuiteMixin):
             if error := prepare_class(type(test), self.own_database):
                 type(test)._classSetupFailed = True
                 self._createClassOrModuleLevelException(  # type: ignore[attr-defined]
-                    result, error, "setUpClass", strclass(type(test))
+                    result, error, "setUpClass", strclass(type(test)), exc_info(error)
                 )
                 return
             self.sink.set_class_timeout(test)

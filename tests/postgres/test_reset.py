@@ -225,6 +225,17 @@ def test_nothing_is_written_where_nothing_has_changed(reset_schema: ResetSchema)
     assert reset_schema.select("ctid, xmin FROM kind") == versions
 
 
+def test_equal_rows_stay(connection: Connection) -> None:
+    """In a table with changes, also if a column is named like an alias."""
+    reset_schema = ResetSchema(
+        connection,
+        "CREATE TABLE seat (id int PRIMARY KEY, row int); INSERT INTO seat VALUES (1, 1), (2, 2)",
+    )
+    versions = reset_schema.select("ctid, xmin FROM seat WHERE id = 2")
+    reset_schema.change("UPDATE seat SET row = 3 WHERE id = 1")
+    assert reset_schema.select("ctid, xmin FROM seat WHERE id = 2") == versions
+
+
 def test_an_older_transaction_that_commits_later_is_found(
     reset_schema: ResetSchema, server: Server, database: str
 ) -> None:
@@ -306,6 +317,18 @@ def test_tables_that_come_and_go(reset_schema: ResetSchema) -> None:
     assert reset_schema.select("id FROM kind ORDER BY id") == [(1,), (2,)]
     reset_schema.execute("DROP TABLE kind")
     reset_schema.clear()
+
+
+def test_columns_that_come_and_go(reset_schema: ResetSchema) -> None:
+    """Values are restored in columns that are new, although the rows have no new versions."""
+    for altered in (
+        "DROP name, ADD name text",
+        "ADD other text, DROP name; ALTER TABLE kind RENAME other TO name",
+    ):
+        reset_schema.clear()
+        reset_schema.execute(f"ALTER TABLE kind {altered}")
+        reset_schema.clear()
+        assert reset_schema.select("id, name FROM kind ORDER BY id") == [(1, "one"), (2, "two")]
 
 
 def test_checked_tables_can_be_dropped(connection: Connection) -> None:
@@ -437,3 +460,15 @@ def test_a_template_restores_everything(
         connection.execute(refresh)
         reset_schema.reset.restore(connection, template, sequences_exactly=exactly)
         assert all_there_is() == before
+
+
+def test_a_dropped_view_does_not_prevent_a_reset(connection: Connection) -> None:
+    """As with dropped tables, the schema is replaced before the next class."""
+    reset_schema = ResetSchema(connection, VIEWS)
+    template = Template.create_rows_only(
+        connection, "w", Marker(4714, MarkerState.READY), ["public"]
+    )
+    for _ in range(2):
+        reset_schema.execute("INSERT INTO a DEFAULT VALUES; DROP MATERIALIZED VIEW IF EXISTS two")
+        reset_schema.reset.restore(connection, template)
+        assert reset_schema.select("id FROM a") == [(1,)]

@@ -20,11 +20,14 @@ TABLES = """
     CREATE TABLE town (id int PRIMARY KEY, code text, mood mood, near int REFERENCES town,
                        FOREIGN KEY (code, mood) REFERENCES country);
     CREATE TABLE alone (id int PRIMARY KEY, n int);
+    CREATE TABLE double (id int PRIMARY KEY, n int GENERATED ALWAYS AS (id * 2) STORED UNIQUE);
+    CREATE TABLE pair (id int PRIMARY KEY, n int REFERENCES double (n));
     INSERT INTO country VALUES ('DE', 'glad'), ('DE', 'sad'), ('FR', 'glad');
     INSERT INTO town VALUES (1, 'DE', 'sad', NULL), (2, 'FR', 'glad', NULL), (4, NULL, NULL, 1);
     INSERT INTO town VALUES (5, NULL, NULL, 4);
-    INSERT INTO alone VALUES (1, 1), (2, 1);
+    INSERT INTO alone VALUES (1, 1), (2, 1); INSERT INTO double VALUES (1), (2);
 """
+COLUMNS = {"alone": "id", "town": "id", "pair": "id", "double": "id", "country": "code"}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,8 @@ TABLES = """
         ("INSERT INTO town VALUES (3, 'FR', 'glad', NULL)", {"town": [3], "country": ["FR"]}),
         ("INSERT INTO town VALUES (3, NULL, NULL, 1)", {"town": [1, 3], "country": ["DE"]}),
         ("INSERT INTO town VALUES (6, NULL, NULL, 5)", {"town": [1, 4, 5, 6], "country": ["DE"]}),
+        # Copies have no generated columns, to which this row refers.
+        ("INSERT INTO pair VALUES (1, 4)", {"pair": [1], "double": [1, 2]}),
         ("BEGIN; SAVEPOINT a; INSERT INTO alone VALUES (3, 3); COMMIT", {"alone": [3]}),
     ],
 )
@@ -53,7 +58,7 @@ def test_loaded_rows_are_marked(
     copies = Copies("scratch", tables).create(connection, "w", ["public"], since)
     assert sorted(copies.marked) == sorted(kept)
     Reset("w", ["public"]).clear(connection, Scope(), copies.marked_rows)
-    for table, column in (("alone", "id"), ("town", "id"), ("country", "code")):
+    for table, column in COLUMNS.items():
         found = connection.execute(f"SELECT {column} FROM w.{table} ORDER BY 1").fetchall()
         assert [value for (value,) in found] == kept.get(table, [])
 
@@ -120,3 +125,16 @@ def test_keys_in_use_are_left(prepared: Connection) -> None:
     with adopted(prepared):
         prepared.execute("INSERT INTO thing (kind, note) VALUES (1, 'same')")
     assert len(prepared.execute(ALL).fetchall()) == 11
+
+
+@pytest.mark.parametrize("column", ["n", "v", "q"])
+def test_stale_views_are_found(connection: Connection, column: str) -> None:
+    """Whatever their columns are called."""
+    connection.execute(
+        f"CREATE TABLE t (id int, {column} int); INSERT INTO t VALUES (1, 1);"
+        f"CREATE MATERIALIZED VIEW m AS SELECT id, {column} FROM t"
+    )
+    assert rows.list_stale_views(connection, "public", []) == []
+    connection.execute("INSERT INTO public.t VALUES (2, 1)")
+    found = rows.list_stale_views(connection, "public", [])
+    assert found == ["materialized view m, which is out of date"]

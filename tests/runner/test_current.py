@@ -502,6 +502,8 @@ BY_EFFECT = {
     "DELETE FROM library_leftover": False,
     # `"call"` is an alias here, not the CALL statement.
     'UPDATE library_leftover AS "call" SET n = 2': False,
+    # Nor do data or comments end the transaction.
+    "UPDATE library_leftover SET n = 2 WHERE 'CALL' <> '' -- COMMIT": False,
     "DROP VIEW IF EXISTS leftover_view": True,
     "DROP TYPE IF EXISTS leftover_mood": False,
     "CREATE TABLE t (n int REFERENCES library_leftover)": True,

@@ -1,5 +1,7 @@
 """Classes with their own database, next to classes in schemas."""
 
+import re
+
 import pytest
 
 from ..faults.waiting import kill, wait_for_end, waiting
@@ -152,7 +154,8 @@ def test_a_database_that_cannot_be_created(project: Project, mode: Mode) -> None
     project.configure(REFUSED)
     project.tests(CREATING)
     done = run(project, *mode).failed("Ran 2 tests", "FAILED (errors=2)")
-    assert 'template database "nothing" does not exist' in done.result.stderr
+    reasons = re.findall(r"Error: Cannot create database '.*': (.*)", done.result.stderr)
+    assert reasons == ['template database "nothing" does not exist'] * 2
     assert done.result.stderr.count("ERROR: setUpClass (library.test_generated.Whole") == 2
     assert {*done.classes} == {"Beside", "BesideToo"}
 

@@ -60,3 +60,34 @@ def test_errors_end_the_run(
     note = f'Raised by {value!r} from SCHEMA_RUNNER["{key}"].'
     project.run(*mode).failed(error, *([] if key == "FIXTURES" else [note]))
     assert not list(project.folder.glob("test_small*"))
+
+
+OTHER = """
+    DATABASES["other"] = {{**DATABASES["default"], "NAME": {!r}}}
+    SCHEMA_RUNNER = {{"SEEDERS": ["library.seeds.seed"]}}
+"""
+SEED = """
+    from library.models import Author
+
+    def seed(using):
+        for alias in {}:
+            if not Author.objects.using(alias).filter(name="x"):
+                Author.objects.using(alias).create(name="x")
+"""
+
+
+def test_seeders_cannot_change_the_project_s_own_databases(project: Project) -> None:
+    """When the first alias is seeded, the second has no test database."""
+    other = f"{project.name}_other"
+    project.configure(OTHER.format(other))
+    project.tests(ANY.replace("small", "other"))
+    project.create_database(other)
+    table = "CREATE TABLE library_author (id serial PRIMARY KEY, name text)"
+    project.query(table, database=other)
+    project.write("library/seeds.py", SEED.format(["default", "other"]))
+    project.run().failed("project's own database, because alias 'other' has no test database yet")
+    assert project.query("TABLE library_author", database=other) == []
+    # The first has one when the second is seeded.
+    project.write("library/seeds.py", SEED.format("{using, 'default'}"))
+    project.run().passed()
+    project.drop_database(other)

@@ -192,6 +192,27 @@ def test_an_altered_structure_is_replaced(project: Project) -> None:
     project.drop_database(project.test_name)
 
 
+@pytest.mark.parametrize("reset", ["selective", "reference"])
+def test_altered_reference_data_is_replaced(seeded: Project, reset: str) -> None:
+    """Only the test fails whose reset cannot restore rows, because their table was altered."""
+    tests = """
+        class A(TransactionTestCase):
+            def test_alter(self):
+                Author.objects.all().delete()
+                query("ALTER TABLE library_author DROP name")
+
+        class B(TransactionTestCase):
+            def test_fresh(self):
+                self.assertTrue(Author.objects.filter(name="from a fixture").exists())
+        class C(B): pass
+    """
+    seeded.configure(SEEDED.format(reset))
+    seeded.tests(tests)
+    result = seeded.run("--keepdb").failed("FAILED (errors=1)")
+    assert 'cannot be reset: column "name" does not exist. If a test alters' in result.stderr
+    seeded.drop_database(seeded.test_name)
+
+
 COUNTED = """
     from django.apps import apps
     from django.contrib.auth.models import Permission

@@ -10,21 +10,25 @@ from ..server import Connection
 
 # Each version of a row has its own place (ctid), and a later version in the same place has another
 # transaction (xmin): https://www.postgresql.org/docs/current/ddl-system-columns.html. The newest
-# transaction alone is not sufficient, because an older one can commit later.
+# transaction alone is not sufficient, because an older one can commit later. DROP COLUMN and ADD
+# COLUMN change rows without a new version, but then the columns have other versions.
 _ROW_VERSIONS = """
     SELECT {name}, {table}::regclass::oid, pg_catalog.count(*),
-           pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::text::int8))
+           pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::text::int8)),
+           (SELECT pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::text::int8))
+            FROM pg_catalog.pg_attribute WHERE attrelid = {table}::regclass)
     FROM ONLY {table_itself}
 """
 _HAS_ROWS = "SELECT {name} WHERE EXISTS (SELECT FROM ONLY {table_itself})"
 
 
 class RowVersions(NamedTuple):
-    """The number of rows in a table, and a hash of their versions, with the table's OID."""
+    """The number of rows in a table, and hashes of their versions and those of its columns."""
 
     oid: int
     number: int
     versions: int | None
+    columns: int
 
 
 def row_versions(

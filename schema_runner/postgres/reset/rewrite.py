@@ -13,16 +13,17 @@ from ..server import Connection
 from .changes import References, TableWithPages
 from .triggers import triggers_disabled
 
+# `schema_runner_row` would hide a column of the outer table that has the same name.
 _MISSING = """
     (SELECT * FROM {source} WHERE NOT EXISTS (
-        SELECT FROM (SELECT {row} AS row FROM ONLY {table}) present
-        WHERE present.row OPERATOR(pg_catalog.=) {copied}
+        SELECT FROM (SELECT {row} AS schema_runner_row FROM ONLY {table}) AS present
+        WHERE schema_runner_row OPERATOR(pg_catalog.=) {copied}
     )) AS missing
 """
 _NOT_WANTED = """
      WHERE NOT EXISTS (
-        SELECT FROM (SELECT {copied} AS row FROM {source}) known
-        WHERE known.row OPERATOR(pg_catalog.=) {row})
+        SELECT FROM (SELECT {copied} AS schema_runner_row FROM {source}) AS known
+        WHERE schema_runner_row OPERATOR(pg_catalog.=) {row})
 """
 _WITH_PRIMARY_KEY = """
     SELECT relname FROM pg_catalog.pg_index JOIN pg_catalog.pg_class c ON c.oid = indrelid
