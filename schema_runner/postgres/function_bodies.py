@@ -15,7 +15,7 @@ _TOKENS = r"""
     | (?P<literal> (?<![\w$])E'(?: [^'\\] | '' | \\. )*' | '(?: [^'] | '' )*'
                  | (?<![\w$])(?P<tag> \$(?:[^\W\d]\w*)?\$ ) (?P<body> .*? ) (?P=tag) )
     | (?<![\w$".]) (?: "{source}" | (?i:{source})(?![\w$"]) ) \s*\.\s*
-      (?P<name> "(?: [^"] | "" )+" | [^\W\d][\w$]* )
+      (?P<name> "(?: [^"] | "" )+" | [^\W\d][\w$]* | (?P<operator> [-+*/<>=~!@#%^&|`?]+ ) )
     | "(?: [^"] | "" )*"
     | (?P<end> ; )
 """
@@ -53,7 +53,7 @@ def replace_schema(
             return match.group()
         if target is None:
             return _unqualified(match)
-        return sql.Identifier(target, unquote(match["name"])).as_string()
+        return f"{sql.Identifier(target).as_string()}.{match['name']}"
 
     replaced = _tokens(source).sub(replace, body)
     return replaced if is_possible else None
@@ -92,7 +92,8 @@ def _strip_routine(statement: str, source: str) -> str:
 
 def _unqualified(match: re.Match[str]) -> str:
     # Padded to keep offsets, and quoted, because the name may be a keyword.
-    return sql.Identifier(unquote(match["name"])).as_string().rjust(len(match.group()))
+    name = match["operator"] or sql.Identifier(unquote(match["name"])).as_string()
+    return name.rjust(len(match.group()))
 
 
 def rewrite_functions(connection: Connection, source: str, target: str) -> None:

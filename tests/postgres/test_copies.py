@@ -45,6 +45,10 @@ BODIES = """
         AS 'BEGIN RETURN (SELECT count(*) FROM "public".Book); END';
     CREATE FUNCTION last_book() RETURNS text LANGUAGE sql SET search_path = '' AS
         'WITH book AS (SELECT 1) SELECT max(book.title) FROM public.book';
+    CREATE FUNCTION same(text, text) RETURNS bool LANGUAGE sql AS 'SELECT lower($1) = lower($2)';
+    CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = same);
+    CREATE FUNCTION is_book(text) RETURNS bool LANGUAGE sql
+        AS 'SELECT $1 OPERATOR ( public . === ) title FROM public.book ORDER BY title LIMIT 1';
     CREATE INDEX book_normal ON book (normal(title));
     INSERT INTO book VALUES ('A'), ('B');
     CREATE MATERIALIZED VIEW counted AS SELECT count_books() AS books
@@ -54,9 +58,11 @@ BODIES = """
 def test_bodies_that_name_public(server: Server, connection: Connection) -> None:
     """Functions find the objects of their schema, wherever they are used."""
     for schema in move_and_copy(server, connection, BODIES):
-        query = sql.SQL("SELECT {0}.last_book(), {0}.normal('X'), books FROM {0}.counted")
+        query = sql.SQL(
+            "SELECT {0}.last_book(), {0}.normal('X'), {0}.is_book('a'), books FROM {0}.counted"
+        )
         found = connection.execute(query.format(sql.Identifier(schema))).fetchone()
-        assert found == ("B", "x", 2)
+        assert found == ("B", "x", True, 2)
 
 
 def test_tablespaces(server: Server, connection: Connection) -> None:
