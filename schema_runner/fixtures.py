@@ -1,11 +1,13 @@
 """Load the reference data: the rows of FIXTURES and SEEDERS."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import DatabaseError, connections
+from psycopg.errors import ReadOnlySqlTransaction
 
 from .errors import SchemaRunnerError
 from .postgres import sequences
@@ -75,24 +77,49 @@ def load_reference_data(
 
 @contextmanager
 def _project_databases_read_only(seeded: str) -> Iterator[None]:
-    """Refuse all statements but SELECT on aliases other than `seeded` without a test database.
+    """Refuse what changes aliases other than `seeded` that have no test database.
 
     The run creates the test databases one after the other, and only those that tests use.
     """
-
-    def refuse(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
-        used = context["connection"]
-        text = " ".join(str(statement).split())
-        if Locations.of(used.settings_dict) is None and not text.upper().startswith("SELECT "):
-            raise SchemaRunnerError(
-                f"A seeder would change the project's own database, because alias {used.alias!r} "
-                f"has no test database yet: {text}\nWrite to the alias that the seeder gets as "
-                f"`using`. The runner calls it for each PostgreSQL alias."
-            )
-        return execute(statement, params, many, context)
-
     with ExitStack() as stack:
         for other in connections.all():
             if other.vendor == "postgresql" and other.alias != seeded:
-                stack.enter_context(other.execute_wrapper(refuse))
+                stack.enter_context(other.execute_wrapper(_execute_read_only))
+                for name in ("make_cursor", "make_debug_cursor"):
+                    setattr(other, name, partial(_make_read_only, getattr(other, name)))
+                    stack.callback(delattr, other, name)
         yield
+
+
+def _execute_read_only(
+    execute: Any, statement: Any, params: Any, many: bool, context: Any
+) -> object:
+    used = context["connection"]
+    if Locations.of(used.settings_dict) is not None:
+        return execute(statement, params, many, context)
+    # In an atomic block, the statement may be a savepoint, which would end with a transaction.
+    with nullcontext() if used.in_atomic_block else used.connection.transaction():
+        used.connection.execute("SET TRANSACTION READ ONLY")
+        try:
+            return execute(statement, params, many, context)
+        except DatabaseError as error:
+            if isinstance(error.__cause__, ReadOnlySqlTransaction):
+                _refuse_change(used.alias, statement)
+            raise
+
+
+def _make_read_only(make: Any, cursor: Any) -> Any:
+    wrapper = make(cursor)
+    if Locations.of(wrapper.db.settings_dict) is None:
+        # Execute wrappers do not see the calls of these.
+        for name in ("callproc", "copy", "stream"):
+            setattr(wrapper, name, partial(_refuse_change, wrapper.db.alias))
+    return wrapper
+
+
+def _refuse_change(alias: str, statement: object, *_: object, **__: object) -> NoReturn:
+    raise SchemaRunnerError(
+        f"A seeder would change the project's own database, because alias {alias!r} has no test "
+        f"database yet: {' '.join(str(statement).split())}\nWrite to the alias that the seeder "
+        f"gets as `using`. The runner calls it for each PostgreSQL alias."
+    )

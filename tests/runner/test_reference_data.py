@@ -74,6 +74,27 @@ SEED = """
             if not Author.objects.using(alias).filter(name="x"):
                 Author.objects.using(alias).create(name="x")
 """
+# Changes without an INSERT, and a function that only reads.
+RAW = """
+    from django.db import connections, transaction
+    from library.models import Author
+
+    def seed(using):
+        if using == "default":
+            with connections["other"].cursor() as cursor:
+                {}
+
+    def read():
+        for _ in range(2):
+            with transaction.atomic("other"), transaction.atomic("other"):
+                assert not Author.objects.using("other").exists()
+        assert [*Author.objects.using("other").iterator()] == []
+"""
+CHANGES = [
+    """cursor.execute("SELECT setval('library_author_id_seq', 7)")""",
+    """with cursor.copy("COPY library_author (name) FROM STDIN") as copy: copy.write_row("x")""",
+    """cursor.callproc("setval", ["library_author_id_seq", 7])""",
+]
 
 
 def test_seeders_cannot_change_the_project_s_own_databases(project: Project) -> None:
@@ -89,5 +110,12 @@ def test_seeders_cannot_change_the_project_s_own_databases(project: Project) -> 
     assert project.query("TABLE library_author", database=other) == []
     # The first has one when the second is seeded.
     project.write("library/seeds.py", SEED.format("{using, 'default'}"))
+    project.run().passed()
+    for change in CHANGES:
+        project.write("library/seeds.py", RAW.format(change))
+        project.run().failed("alias 'other' has no test database yet")
+        found = project.query("SELECT last_value FROM library_author_id_seq", database=other)
+        assert found == [(1,)]
+    project.write("library/seeds.py", RAW.format("read()"))
     project.run().passed()
     project.drop_database(other)
