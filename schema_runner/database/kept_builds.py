@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..alias_connection import AliasConnection
 from ..errors import listing
+from ..flush.hooks import import_management
 from ..postgres.server import Connection
 from .context import RunContext
 
@@ -119,6 +120,7 @@ class KeptBuilds:
     def _current_parts(self) -> dict[str, str]:
         from ..fingerprint import compute_parts
 
+        import_management()  # It may connect handlers of post_migrate.
         settings = self._context.settings
         shims = f"advisory locks {settings.isolate_advisory_locks}"
         return compute_parts(

@@ -3,19 +3,17 @@
 import ast
 import os
 import re
-import weakref
 from collections.abc import Iterator, Set
 
 from django.apps import apps
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.models import signals
-from django.dispatch import Signal
 
 from ..project import Project
 from ..settings import Settings
 from .modules import Modules, find_below, migrations_packages
-from .settings_values import router_paths
+from .settings_values import receivers, router_paths
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _MODEL_LOOKUPS = {"get_model", "get_models", "get_user_model", "get_registered_model"}
@@ -154,7 +152,7 @@ def follow_build(project: Project, settings: Settings, opened: Set[str]) -> Impo
     migrated = list(migrations_packages(Modules()))
     imports = Imports(project, {path for package in migrated for _, path in package.files()})
     imports.add_files(imports.migrations | opened)
-    for path in (*settings.seeders, *_receivers(signals.pre_migrate, signals.post_migrate)):
+    for path in (*settings.seeders, *receivers(signals.pre_migrate, signals.post_migrate)):
         imports.add_row_maker(path)
     for path in _called(settings):
         imports.add(path)
@@ -174,15 +172,7 @@ def _called(settings: Settings) -> Iterator[str]:
     for entry in connections.settings.values():
         yield f"{entry['ENGINE']}.base"
     model_signals = (one for one in vars(signals).values() if isinstance(one, signals.ModelSignal))
-    yield from _receivers(connection_created, *model_signals)
-
-
-def _receivers(*chosen: Signal) -> Iterator[str]:
-    """Yield the names of the modules whose functions receive signals."""
-    for signal in chosen:
-        for _, entry, *_ in signal.receivers or ():
-            receiver = entry() if isinstance(entry, weakref.ReferenceType) else entry
-            yield getattr(receiver, "__module__", None) or type(receiver).__module__
+    yield from receivers(connection_created, *model_signals)
 
 
 def _all_aliases_migrate() -> bool:

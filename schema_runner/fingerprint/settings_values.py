@@ -1,12 +1,15 @@
-"""The values of settings that affect schemas and their rows."""
+"""The values of settings, and the signal handlers, that affect schemas and their rows."""
 
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import ReferenceType
 
 from django.conf import settings as django_settings
+from django.db.models import signals
+from django.dispatch import Signal
 from django.utils.module_loading import import_string
 
 from ..settings import Settings, call
@@ -32,7 +35,7 @@ _IGNORED_OPTIONS = re.compile(
 
 
 def django_values(modules: Modules) -> dict[str, Any]:
-    """Return the relevant Django settings."""
+    """Return the relevant Django settings, and the handlers that may create rows."""
     models = [name for name in dir(django_settings) if name.endswith("_MODEL")]
     sources = [hash_file(modules.file_of(path)) for path in router_paths()]
     return {
@@ -43,6 +46,9 @@ def django_values(modules: Modules) -> dict[str, Any]:
             if _is_in_database(entry)
         },
         "DATABASE_ROUTERS": (django_settings.DATABASE_ROUTERS, sources),
+        "handlers of pre_migrate and post_migrate": sorted(
+            set(receivers(signals.pre_migrate, signals.post_migrate))
+        ),
     }
 
 
@@ -50,6 +56,16 @@ def router_paths() -> Iterator[str]:
     """Yield the dotted paths of the classes in DATABASE_ROUTERS."""
     for router in django_settings.DATABASE_ROUTERS:
         yield router if isinstance(router, str) else dotted_path(type(router))
+
+
+def receivers(*chosen: Signal) -> Iterator[str]:
+    """Yield the dotted paths of functions that receive signals, and of the types of objects."""
+    for signal in chosen:
+        for _, entry, *_ in signal.receivers or ():
+            receiver = entry() if isinstance(entry, ReferenceType) else entry
+            if receiver is not None:
+                is_named = hasattr(receiver, "__qualname__")
+                yield dotted_path(receiver if is_named else type(receiver))
 
 
 def database_values(entry: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -276,3 +276,37 @@ def test_handlers_do_not_change_a_pool(project: Project) -> None:
         assert said in project.run("--keepdb", "library.test_generated").passed().output
     assert (project.folder / "calls").stat().st_size == 3
     project.drop_database(project.test_name)
+
+
+CONNECTED = """
+    from django.apps import AppConfig
+    from django.db.models.signals import post_migrate
+
+    class Library(AppConfig):
+        name = "library"
+        def ready(self): post_migrate.connect(make, sender=self)
+
+    def make(sender, using, **named):
+        sender.get_model("Author").objects.using(using).create(name="made")
+"""
+
+
+@pytest.mark.parametrize("place", ["library/apps.py", "library/management/__init__.py"])
+def test_a_pool_lacks_the_rows_of_a_new_handler(project: Project, place: str) -> None:
+    project.write(
+        "library/apps.py", CONNECTED.replace("post_migrate.connect(make, sender=self)", "pass")
+    )
+    project.configure(SETTINGS)
+    project.tests("""
+        class A(TestCase):
+            def test_it(self):
+                names = [one.name for one in Author.objects.all()]
+                self.assertEqual(names, os.environ["NAMES"].split())
+    """)
+    project.run("--keepdb", "library.test_generated", env={"NAMES": ""}).passed()
+    project.write(place, MANAGEMENT if "management" in place else CONNECTED)
+    run = project.run("--keepdb", "library.test_generated", env={"NAMES": "made"})
+    run.passed("Building anew: handlers of pre_migrate and post_migrate changed")
+    for name in project.databases():
+        if name != project.name:
+            project.drop_database(name)

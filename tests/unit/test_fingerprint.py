@@ -246,6 +246,11 @@ def original(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) 
     return Site(tmp_path_factory.mktemp("original"), fork_server).fill().run("show()")
 
 
+CONNECT = """
+from django.db.models.signals import post_migrate
+def make(**kwargs): pass
+post_migrate.connect(make)
+"""
 # A method of Site, and its arguments.
 Change = tuple[str, ...]
 FILES: list[Change] = [
@@ -257,6 +262,7 @@ FILES: list[Change] = [
     ("write", f"{MIGRATIONS}/inner/__init__.py", "ROWS = 2\n"),
     ("add", f"{INSTALLED}/installed/migrations/0001_initial.py", "# other"),
     ("add", "library/models.py", "class A(Book):\n    class Meta:\n        proxy = True"),
+    ("add", "library/models.py", CONNECT),
     ("add", "library/routers.py", "# other"),
     ("add", "library/seeders.py", "# other"),
     ("replace", "library/facts.py", "1", "2"),
