@@ -16,6 +16,8 @@ from .modules import Modules, find_below, migrations_packages
 from .settings_values import receivers, router_paths
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+# Not at the end of an import, and not for a swappable model, which the fingerprint covers.
+_USES_SETTINGS = re.compile(rb"settings(?!\s*\n|\.\w+_MODEL\b)", re.IGNORECASE)
 _MODEL_LOOKUPS = {"get_model", "get_models", "get_user_model", "get_registered_model"}
 
 
@@ -46,11 +48,17 @@ class Imports:
         file = self._modules.file_of(path)
         # The fingerprint covers what Django's own handlers create.
         if file and not path.startswith("django."):
-            self._note_lookups(_parse(file))
+            tree = _parse(file)
+            self._note_lookups(tree)
+            self._note_settings(tree)
 
     def add_files(self, files: Set[str]) -> None:
-        """Follow source files."""
+        """Follow source files. Of migrations of installed packages, note only the settings."""
         self._follow(sorted(files))
+        for file in self.migrations - self.files:
+            # Most migrations need no parsing, which takes 2 ms.
+            if file.endswith(".py") and _USES_SETTINGS.search(_read_bytes(file)):
+                self._note_settings(_parse(file))
 
     def _follow(self, pending: list[str]) -> None:
         while pending:
@@ -61,6 +69,7 @@ class Imports:
             tree = _parse(file)
             for node in ast.walk(tree):
                 pending += self._read(node, file)
+            self._note_settings(tree)
             # Migrations get historical models from their own registry.
             if file not in self.migrations:
                 self._note_lookups(tree)
@@ -73,7 +82,7 @@ class Imports:
                     self.uses_app_registry = True
 
     def _read(self, node: ast.AST, file: str) -> Iterator[str]:
-        """Yield the files that a node imports, and note the settings that it uses."""
+        """Yield the files that a node imports."""
         match node:
             case ast.Import(names=names):
                 for alias in names:
@@ -84,13 +93,17 @@ class Imports:
                 for alias in names:
                     path = ".".join([*origin, alias.name])
                     yield from self._find(path, folder, required=len(origin))
-            case ast.Attribute(value=owner, attr=name):
-                self._add_setting(owner, name)
-            case ast.Call(args=[owner, ast.Constant(value=str(name)), *_]):
-                self._add_setting(owner, name)
             case ast.Constant(value=str(text)) if _DOTTED.fullmatch(text):
                 # It may be a dotted path, such as the argument of import_string.
                 yield from self._find(text)
+
+    def _note_settings(self, tree: ast.Module) -> None:
+        for node in ast.walk(tree):
+            match node:
+                case ast.Attribute(value=owner, attr=name):
+                    self._add_setting(owner, name)
+                case ast.Call(args=[owner, ast.Constant(value=str(name)), *_]):
+                    self._add_setting(owner, name)
 
     def _add_setting(self, owner: ast.AST, name: str) -> None:
         owner_name = str(getattr(owner, "id", None) or getattr(owner, "attr", None)).lower()
@@ -127,10 +140,17 @@ class Imports:
 
 def _parse(file: str) -> ast.Module:
     try:
-        with open(file, "rb") as source:
-            return ast.parse(source.read())
-    except (OSError, SyntaxError, ValueError):
+        return ast.parse(_read_bytes(file))
+    except (SyntaxError, ValueError):
         return ast.Module([], [])
+
+
+def _read_bytes(file: str) -> bytes:
+    try:
+        with open(file, "rb") as source:
+            return source.read()
+    except OSError:
+        return b""
 
 
 def _ancestor(file: str, level: int) -> str:

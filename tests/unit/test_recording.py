@@ -98,10 +98,12 @@ def test_settings_that_are_read(site: Site) -> None:
     """Their values count, from any source."""
     site.add("library/rates.py", "from django.conf import settings\nRATE = settings.RATE\n")
     site.add("library/late.py", "from django.conf import settings\ngetattr(settings, 'MORE', 1)\n")
+    file = f"{INSTALLED}/installed/migrations/0001_initial.py"
+    site.add(file, "from django.conf import settings\nLENGTH = getattr(settings, 'LENGTH', 5)\n")
     found = site.dependencies()
-    assert {"setting:RATE", "setting:MORE"} <= found.keys()
+    assert {"setting:RATE", "setting:MORE", "setting:LENGTH"} <= found.keys()
     assert site.is_unchanged(found, seed="1")
-    for changed in ("RATE = 8", "RATE = 7; MORE = 8"):
+    for changed in ("RATE = 8", "RATE = 7; MORE = 8", "del MORE; LENGTH = 9"):
         site.configure(changed)
         assert not site.is_unchanged(found)
 
