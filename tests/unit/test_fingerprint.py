@@ -295,6 +295,7 @@ DATABASES["default"]["TEST"] = {"MIGRATE": False} | DATABASES["other"] = DATABAS
 DATABASE_ROUTERS = [] | from library.routers import Router; DATABASE_ROUTERS = [Router()]
 LIBRARY_CARD_MODEL = "library.Card" | DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = False | TIME_ZONE = "Asia/Tokyo" | LANGUAGE_CODE = "nl" | LANGUAGES = [("nl", "Dutch")]
+PASSWORD_HASHERS = [] | FIXTURE_DIRS = [BASE_DIR / "more", BASE_DIR / "most"] | USE_I18N = False
 SITE_ID = 3 | DEFAULT_TABLESPACE = "fast" | DEFAULT_INDEX_TABLESPACE = "fast"
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache"}}
 SCHEMA_RUNNER["FIXTURES"] = [] | SCHEMA_RUNNER["SEEDERS"] = []
