@@ -82,7 +82,8 @@ _PUBLIC = re.compile(
     rf"""
       (?i: \bCREATE \s+ EXTENSION \b ) [^;]*
     | (?P<text>
-        {_PUBLIC_NAME} \s*\.\s* (?: "[^"]*" | [\w%*{{}}]+ | (?=') )
+        {_PUBLIC_NAME} \s*\.\s*
+        (?: "[^"]*" | [\w%*{{}}]+ | [-+/<>=~!@\#^&|`?*%]+ | (?=') )
       | (?: (?i: \bSCHEMA (?: \s+ IF (?: \s+ NOT )? \s+ EXISTS )? ) \s+
           | (?i: \bsearch_path \s* (?: = | \bTO\b ) ) \s* )
         (?: {_ITEM} \s* , \s* )* (?: '{_PUBLIC_NAME}' | {_PUBLIC_NAME} )

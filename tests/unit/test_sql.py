@@ -15,6 +15,8 @@ FROM «public/**/./* */extra» | FROM «public."the extra"» | FROM project.«pu
 SELECT «public.f»(1) | SELECT 1::«public.amount» | INSERT INTO «public.extra» VALUES (1)
 CREATE TABLE t (id int REFERENCES «public.extra» (id))
 CREATE INDEX i ON t USING gin (name «public.gin_trgm_ops») | SELECT a OPERATOR(«public.%%») b
+SELECT a OPERATOR(«public.===») b | SELECT a OPERATOR («public.<->») b ORDER BY c
+CREATE FUNCTION f() RETURNS bool LANGUAGE sql AS 'SELECT 1 OPERATOR(«public.@>») 2'
 FROM «public.{}» | FROM «public.%s»
 # Where the grammar has a schema.
 CREATE TABLE t (); ALTER TABLE t SET «SCHEMA public» | ALTER TABLE t SET «SCHEMA "public"»
