@@ -75,6 +75,40 @@ _TEXTS = r"""
     ORDER BY 1, 2
 """
 
+# Defaults, constraints and views with a literal that is the name of a relation, such as
+# nextval('public.s'::text). Literals of type regclass are OIDs, which follow a moved object.
+_LITERALS = r"""
+    WITH source AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(source)s),
+    expressions (classid, objid, content) AS (
+        SELECT d.tableoid, d.oid, pg_catalog.pg_get_expr(adbin, adrelid)
+        FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_class c ON c.oid = adrelid
+        WHERE relnamespace = (SELECT oid FROM source)
+        UNION ALL
+        SELECT tableoid, oid, pg_catalog.pg_get_constraintdef(oid)
+        FROM pg_catalog.pg_constraint
+        WHERE connamespace = (SELECT oid FROM source) AND contype = 'c'
+        UNION ALL
+        SELECT tableoid, oid, pg_catalog.pg_get_viewdef(oid)
+        FROM pg_catalog.pg_class
+        WHERE relnamespace = (SELECT oid FROM source) AND relkind IN ('v', 'm')
+    ),
+    literals AS MATERIALIZED (
+        SELECT classid, objid,
+               pg_catalog.regexp_replace(content, '''[^'']*''::regclass', '', 'g') AS content
+        FROM expressions
+        WHERE pg_catalog.strpos(content, '''' || pg_catalog.quote_ident(%(source)s) || '.') > 0
+    )
+    SELECT identity.type, identity.identity
+    FROM literals, pg_catalog.pg_identify_object(classid, objid, 0) AS identity
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_class
+                  WHERE relnamespace = (SELECT oid FROM source) AND pg_catalog.strpos(
+                      content, pg_catalog.format('''%%I.%%I''', %(source)s::text, relname)) > 0)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = literals.classid AND d.objid = literals.objid
+                        AND d.deptype = 'e')
+    ORDER BY 1, 2
+"""
+
 
 def find_obstacles(connection: Connection, source: str = "public") -> list[SchemaObject]:
     """List the objects that prevent the use of worker schemas in place of `source`.
@@ -89,10 +123,11 @@ def find_obstacles(connection: Connection, source: str = "public") -> list[Schem
         if not item.is_movable or item.kind == "foreign table"
     ]
     parameters = {"source": source, "schemas": schemas.list_others(connection)}
-    database_wide = connection.execute(_DATABASE_OBJECTS, parameters).fetchall()
+    others = connection.execute(_DATABASE_OBJECTS, parameters).fetchall()
+    others += connection.execute(_LITERALS, parameters).fetchall()
     return [
         *immovable,
-        *(SchemaObject(kind, identity, is_movable=False) for kind, identity in database_wide),
+        *(SchemaObject(kind, identity, is_movable=False) for kind, identity in others),
         *_find_references(connection, source),
     ]
 

@@ -52,6 +52,11 @@ OBSTACLES = {
         "CREATE TEXT SEARCH DICTIONARY thesaurus (TEMPLATE = thesaurus,"
         " DictFile = thesaurus_sample, Dictionary = 'public.own')",
         "text search dictionary public.thesaurus"),
+    "literals that name relations": ("""CREATE SEQUENCE s; CREATE TABLE "T" (
+        a bigint DEFAULT nextval('public.s'::text::regclass),
+        b text CONSTRAINT named CHECK (b <> pg_get_serial_sequence('public."T"', 'a')));
+        CREATE VIEW v AS SELECT to_regclass('public.s')""",
+        'default value for public."T".a', 'table constraint named on public."T"', "view public.v"),
     **{
         name: (TABLE + BODY % body, "function public.f()")
         for name, body in {
@@ -78,6 +83,9 @@ ORDINARY = {
                            " BEGIN ATOMIC SELECT id FROM public.library_book; END",
     "path of a function": "CREATE FUNCTION f() RETURNS int LANGUAGE sql"
                           " SET search_path = public AS 'SELECT 1'",
+    "literals that follow, and data": """CREATE TABLE t (id serial,
+        a text DEFAULT 'public.t.example' CHECK (a <> 'public.x'));
+        CREATE VIEW v AS SELECT 'public.t'::regclass, nextval('public.t_id_seq')""",
     "cast of an own type": "CREATE TYPE mood AS ENUM ('good');"
                            "CREATE CAST (mood AS int[]) WITH INOUT;"
                            "CREATE CAST (mood AS citext) WITH INOUT",
