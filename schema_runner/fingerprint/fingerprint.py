@@ -1,5 +1,6 @@
 """The fingerprint: a hash of what determines the contents of a schema before any test."""
 
+import json
 import os
 import re
 import sys
@@ -116,10 +117,25 @@ def _versions() -> dict[str, Any]:
 
 
 def _distributions() -> Iterator[str]:
-    """Yield the names of the metadata folders, such as "psycopg-3.2.1.dist-info"."""
+    """Yield the names of the metadata folders, such as "psycopg-3.2.1.dist-info", and commits."""
     for folder in sys.path:
         if os.path.basename(folder) in INSTALLED and os.path.isdir(folder):
-            yield from (name for name in os.listdir(folder) if name.endswith(_METADATA))
+            for name in os.listdir(folder):
+                if name.endswith(_METADATA):
+                    yield f"{name} {_commit(os.path.join(folder, name))}"
+
+
+def _commit(metadata: str) -> object:
+    """Return the commit or hash of a package that is not from an index; its version may stay.
+
+    https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    try:
+        with open(os.path.join(metadata, "direct_url.json"), "rb") as file:
+            origin = json.load(file)
+        return origin.get("vcs_info") or origin.get("archive_info")
+    except (OSError, ValueError):
+        return None
 
 
 def _own_sources() -> Iterator[str]:

@@ -270,6 +270,11 @@ FILES: list[Change] = [
     # A file of the same name as the one above, in an otherwise empty folder.
     ("write", "more/books.json", "[]\n"),
     ("rename", f"{INSTALLED}/useful-3.0.dist-info", "useful-3.1.dist-info"),
+    (
+        "write",
+        f"{INSTALLED}/useful-3.0.dist-info/direct_url.json",
+        '{"url": "", "vcs_info": {"vcs": "git", "commit_id": "abc"}}',
+    ),
     ("release", "psycopg"),
     ("release", "django-schema-runner"),
 ]
