@@ -65,9 +65,9 @@ def load_reference_data(
     alias = connection.alias
     with connection.cursor() as cursor:
         before = changes.current_transaction(cursor)
-    if settings.fixtures:
-        call_command("loaddata", *settings.fixtures, verbosity=0, database=alias)
     with _project_databases_read_only(alias):
+        if settings.fixtures:
+            call_command("loaddata", *settings.fixtures, verbosity=0, database=alias)
         for path in settings.seeders:
             call("SEEDERS", path, using=alias)
     with connection.cursor() as cursor:
@@ -119,7 +119,8 @@ def _make_read_only(make: Any, cursor: Any) -> Any:
 
 def _refuse_change(alias: str, statement: object, *_: object, **__: object) -> NoReturn:
     raise SchemaRunnerError(
-        f"A seeder would change the project's own database, because alias {alias!r} has no test "
-        f"database yet: {' '.join(str(statement).split())}\nWrite to the alias that the seeder "
-        f"gets as `using`. The runner calls it for each PostgreSQL alias."
+        f"FIXTURES or SEEDERS would change the project's own database, because alias {alias!r} "
+        f"has no test database yet: {' '.join(str(statement).split())}\nIn seeders and signal "
+        f"handlers, write to the alias that they get as `using`. The runner loads fixtures, and "
+        f"calls seeders, for each PostgreSQL alias."
     )

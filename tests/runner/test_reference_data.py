@@ -96,6 +96,17 @@ CHANGES = [
     """cursor.callproc("setval", ["library_author_id_seq", 7])""",
 ]
 
+ONE = '[{"model": "library.author", "pk": 1, "fields": {"name": "x"}}]'
+HANDLER = """
+    from django.db.models.signals import post_save
+
+    def copy(instance, using, **named):
+        if type(instance).__name__ == "Author" and using != "other":
+            instance.save(using="other")
+
+    post_save.connect(copy)
+"""
+
 
 def test_seeders_cannot_change_the_project_s_own_databases(project: Project) -> None:
     """When the first alias is seeded, the second has no test database."""
@@ -118,4 +129,11 @@ def test_seeders_cannot_change_the_project_s_own_databases(project: Project) -> 
         assert found == [(1,)]
     project.write("library/seeds.py", RAW.format("read()"))
     project.run().passed()
+    # A signal handler that runs as fixtures are loaded.
+    project.write("library/fixtures/one.json", ONE)
+    project.write("library/handlers.py", HANDLER)
+    project.configure('SCHEMA_RUNNER["FIXTURES"] = ["one"]')
+    project.configure('INSTALLED_APPS += ["library.handlers"]')
+    project.run().failed("alias 'other' has no test database yet")
+    assert project.query("TABLE library_author", database=other) == []
     project.drop_database(other)
