@@ -47,8 +47,8 @@ class Recording:
 
         These are the recorded files and folders of the project; its modules that migrations,
         seeders, routers and signal receivers import, directly or not; and the settings that these
-        modules use. Migrations are left out, because the fingerprint covers them, and so are files
-        that the build has written.
+        modules, and migrations of installed packages, use. Migrations are left out, because the
+        fingerprint covers them, and so are files that the build has written.
         """
         project = Project.find()
         written = {os.path.realpath(path) for path in self.written}
