@@ -1,15 +1,15 @@
 """Load the reference data: the rows of FIXTURES and SEEDERS."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connections
+from django.db.backends.signals import connection_created
 from psycopg.errors import ReadOnlySqlTransaction
 
-from .errors import SchemaRunnerError
+from .errors import SchemaRunnerError, listing
 from .postgres import sequences
 from .postgres.reset import changes
 from .search_path import Locations
@@ -65,7 +65,7 @@ def load_reference_data(
     alias = connection.alias
     with connection.cursor() as cursor:
         before = changes.current_transaction(cursor)
-    with _project_databases_read_only(alias):
+    with _project_databases_read_only():
         if settings.fixtures:
             call_command("loaddata", *settings.fixtures, verbosity=0, database=alias)
         for path in settings.seeders:
@@ -76,51 +76,43 @@ def load_reference_data(
 
 
 @contextmanager
-def _project_databases_read_only(seeded: str) -> Iterator[None]:
-    """Refuse what changes aliases other than `seeded` that have no test database.
+def _project_databases_read_only() -> Iterator[None]:
+    """Let no session change a database of an alias without a test database: the project's own.
 
     The run creates the test databases one after the other, and only those that tests use.
     """
-    with ExitStack() as stack:
-        for other in connections.all():
-            if other.vendor == "postgresql" and other.alias != seeded:
-                stack.enter_context(other.execute_wrapper(_execute_read_only))
-                for name in ("make_cursor", "make_debug_cursor"):
-                    setattr(other, name, partial(_make_read_only, getattr(other, name)))
-                    stack.callback(delattr, other, name)
+    changed: dict[str, None] = {}
+
+    def limit(connection: Any, **_: object) -> None:
+        if connection.vendor == "postgresql" and Locations.of(connection.settings_dict) is None:
+            changed[connection.alias] = None
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_read_only = on")
+
+    def close() -> None:
+        for connection in connections.all(initialized_only=True):
+            if (
+                connection.vendor == "postgresql"
+                and Locations.of(connection.settings_dict) is None
+            ):
+                connection.close()
+                connection.close_pool()  # type: ignore[attr-defined]
+
+    close()
+    connection_created.connect(limit)
+    try:
         yield
-
-
-def _execute_read_only(
-    execute: Any, statement: Any, params: Any, many: bool, context: Any
-) -> object:
-    used = context["connection"]
-    if Locations.of(used.settings_dict) is not None:
-        return execute(statement, params, many, context)
-    # In an atomic block, the statement may be a savepoint, which would end with a transaction.
-    with nullcontext() if used.in_atomic_block else used.connection.transaction():
-        used.connection.execute("SET TRANSACTION READ ONLY")
-        try:
-            return execute(statement, params, many, context)
-        except DatabaseError as error:
-            if isinstance(error.__cause__, ReadOnlySqlTransaction):
-                _refuse_change(used.alias, statement)
+    except (DatabaseError, ReadOnlySqlTransaction) as error:
+        # Django leaves the errors of COPY as they are.
+        if not isinstance(error.__cause__ or error, ReadOnlySqlTransaction):
             raise
-
-
-def _make_read_only(make: Any, cursor: Any) -> Any:
-    wrapper = make(cursor)
-    if Locations.of(wrapper.db.settings_dict) is None:
-        # Execute wrappers do not see the calls of these.
-        for name in ("callproc", "copy", "stream"):
-            setattr(wrapper, name, partial(_refuse_change, wrapper.db.alias))
-    return wrapper
-
-
-def _refuse_change(alias: str, statement: object, *_: object, **__: object) -> NoReturn:
-    raise SchemaRunnerError(
-        f"FIXTURES or SEEDERS would change the project's own database, because alias {alias!r} "
-        f"has no test database yet: {' '.join(str(statement).split())}\nIn seeders and signal "
-        f"handlers, write to the alias that they get as `using`. The runner loads fixtures, and "
-        f"calls seeders, for each PostgreSQL alias."
-    )
+        aliases = listing([f"alias {alias!r}" for alias in changed])
+        raise SchemaRunnerError(
+            f"FIXTURES or SEEDERS would change the project's own database, because {aliases} has "
+            f"no test database yet: {error}\nIn seeders and signal handlers, write to the alias "
+            f"that they get as `using`. The runner loads fixtures, and calls seeders, for each "
+            f"PostgreSQL alias."
+        ) from error
+    finally:
+        connection_created.disconnect(limit)
+        close()
