@@ -169,6 +169,8 @@ def _without_interpreter(head: list[str]) -> list[str]:
 
     if len(head) < 2 or not os.access(head[1], os.X_OK) or "/" not in head[1]:
         return head
+    if Path(head[1]).is_dir():  # Python runs its __main__.py.
+        return head
     with Path(head[1]).open("rb") as script:
         *env, interpreter = script.readline().decode(errors="replace").split() or [""]
     if interpreter.removeprefix("#!") != head[0] or env not in ([], ["#!/usr/bin/env"]):

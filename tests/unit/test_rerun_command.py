@@ -1,6 +1,7 @@
 """The rerun command for a script whose parser is not Django's."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +18,12 @@ def test_no_option_is_added_for_unknown_scripts(
     options = ("--parallel=2", "--retries=1")
     line = command.with_tests(["a b.It.test_it"], labels=["a b"], options=options)
     assert line == "python -X dev runtests.py --parallel 2 'a b'"
+
+
+def test_python_can_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command names a folder with a `__main__.py` as it was typed."""
+    folder = str(tmp_path)
+    monkeypatch.setattr(sys, "argv", [folder, "a"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", folder, "a"])
+    line = RerunCommand(object, {}).with_tests(["a.It.test_it"], labels=["a"])
+    assert line == f"python {folder} a.It.test_it"
