@@ -12,6 +12,7 @@ from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
 from django.test.runner import DummyList, RemoteTestResult
 
+from .. import decorators
 from ..events import ClassFinished, Outcome
 from ..scheduling.queue import Part
 from .exceptions import EncodedExcInfo, ExcInfo, encode
@@ -162,6 +163,9 @@ class Reporter(TestSink):
         return EncodedExcInfo(err, test, output=output, with_locals=with_locals)
 
     def starting_test(self, result: Any) -> None:
+        # A failure that is retried may not be one: the tests after it run.
+        retries = decorators.retries_of(self.test, self._config.settings.retries)
+        result.failfast = self._config.failfast and retries == 0
         if self.sql is not None:
             self.sql.clear()
 
