@@ -1,6 +1,5 @@
 """What a run prints about itself: its summary, and the project's own tables that changed."""
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
+from .clock import Clock
 from .connections import has_local_server
 from .database.usage import Usage
 from .options import Options
@@ -56,11 +56,11 @@ class RunSummary:
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add the time of the `with` block to a phase: "set_up" or "tear_down"."""
-        started = time.perf_counter()
+        started = Clock.perf_counter()
         try:
             yield
         finally:
-            self._times[phase] += time.perf_counter() - started
+            self._times[phase] += Clock.perf_counter() - started
 
     @contextmanager
     def running(self, suite: Any, time_keeper: Any) -> Iterator[None]:

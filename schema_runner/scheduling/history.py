@@ -3,12 +3,12 @@
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from ..clock import Clock
 from ..events import (
     BAD_OUTCOMES,
     ClassFinished,
@@ -253,7 +253,7 @@ class HistoryFolder:
     def add(self, run: History) -> None:
         """Add the records of a run, keeping what other runs added in the meantime."""
         with suppress(OSError), self._locked():
-            history = self.read().after(run, int(time.time() // _DAY))
+            history = self.read().after(run, int(Clock.time() // _DAY))
             text = json.dumps(history.as_data(), separators=(",", ":"), ensure_ascii=False)
             # Written to another file first, so that a killed run leaves no partial history.
             new = self._file.with_suffix(".new")

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 import unittest
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -13,6 +12,7 @@ from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 from django.test.runner import DummyList, RemoteTestResult
 
 from .. import decorators
+from ..clock import Clock
 from ..events import ClassFinished, Outcome
 from ..scheduling.queue import Part
 from .exceptions import EncodedExcInfo, ExcInfo, encode
@@ -132,7 +132,7 @@ class Reporter(TestSink):
         self.send()
 
     def test_started(self) -> None:
-        self._pending.append(TestStarted(self._position, time.time()))
+        self._pending.append(TestStarted(self._position, Clock.time()))
 
     def finish_test(self, result: Any) -> None:
         self._exit_if_forked()
