@@ -88,7 +88,7 @@ class History(NamedTuple):
     def from_data(cls, data: Any) -> Self:
         """Return the history for data from `as_data`.
 
-        Raises LookupError, TypeError or ValueError for any other data.
+        Raises an exception for any other data.
         """
         if data["format"] != _FORMAT:
             raise ValueError("The file has another format.")
@@ -239,7 +239,7 @@ class HistoryFolder:
         """Return the history; an empty one if the file is missing or invalid."""
         try:
             return History.from_data(json.loads(self._file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        except Exception:
             return History()
 
     def why_not_writable(self) -> str | None:
