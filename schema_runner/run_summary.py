@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
 from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
 from .clock import Clock
@@ -66,7 +67,9 @@ class RunSummary:
     def running(self, suite: Any, time_keeper: Any) -> Iterator[None]:
         """Measure the suite while it runs."""
         # A server on this machine uses the same processors as the tests.
-        is_local = has_local_server(getattr(suite, "used_aliases", ()))
+        # None stands for all aliases, if the caller of `run_suite` has not set it.
+        aliases = getattr(suite, "used_aliases", ())
+        is_local = has_local_server(connections if aliases is None else aliases)
         before = self._measure_busy_seconds() if is_local else None
         try:
             yield
@@ -84,7 +87,8 @@ class RunSummary:
         for worker, seconds in ready.items():
             if worker <= len(cloning):
                 cloning[worker - 1] += seconds
-        records["Total database setup"][-1] += max(ready.values())
+        if total := records.get("Total database setup"):
+            total[-1] += max(ready.values())
 
     @staticmethod
     def _measure_busy_seconds() -> float | None:
