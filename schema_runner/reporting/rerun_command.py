@@ -45,7 +45,8 @@ class RerunCommand:
         self._runner_class = runner_class
         self._arguments = dict(arguments)
         self._parser: ArgumentParser | None = self._arguments.get("command_parser")
-        self._argv, self._typed = list(sys.argv), list(sys.orig_argv)
+        # sys.argv is empty in a program that embeds Python.
+        self._argv, self._typed = list(sys.argv) or [""], list(sys.orig_argv)
 
     def with_tests(
         self, tests: Iterable[str], *, labels: Collection[str], options: Sequence[str] = ()
@@ -203,7 +204,7 @@ def _read(parser: ArgumentParser, words: Sequence[str]) -> tuple[list[_GivenOpti
 
     Raises ArgumentError if the parser does not accept the words.
     """
-    reader = _Reader(add_help=False, prefix_chars=parser.prefix_chars)
+    reader = _Reader(prog="", add_help=False, prefix_chars=parser.prefix_chars)
     for action in parser._actions:
         if action.option_strings:
             reader.add_argument(

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.test.runner import DiscoverRunner
 
 from schema_runner.reporting.rerun_command import RerunCommand
 
@@ -27,3 +28,12 @@ def test_python_can_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(sys, "orig_argv", ["python", folder, "a"])
     line = RerunCommand(object, {}).with_tests(["a.It.test_it"], labels=["a"])
     assert line == f"python {folder} a.It.test_it"
+
+
+def test_a_program_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python may be embedded. Then the command calls Django."""
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "orig_argv", ["program"])
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "other")
+    line = RerunCommand(DiscoverRunner, {}).with_tests(["a.It.test_it"], labels=["a"])
+    assert line == "program -m django test a.It.test_it --settings=other"
