@@ -5,6 +5,7 @@ import threading
 import unittest
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from os import getpid
 from typing import TYPE_CHECKING, Any
 from unittest.result import STDERR_LINE, STDOUT_LINE
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
@@ -69,7 +70,7 @@ class Reporter(TestSink):
         # A debugger may stop in another thread.
         self._lock = threading.RLock()
         self._has_timeout = False
-        self._pid = os.getpid()
+        self._pid = getpid()
         # Messages that are sent with the next one: nothing can fail in between.
         self._pending: list[object] = []
         self._unread_bytes = 0
@@ -227,7 +228,8 @@ class Reporter(TestSink):
 
     def _exit_if_forked(self) -> None:
         # A process that a test forked has returned from the test. It must not run the others too.
-        if os.getpid() != self._pid:
+        # Tests may mock os.getpid, but not this one.
+        if getpid() != self._pid:
             os._exit(1)
 
     def wake_run(self) -> None:

@@ -191,6 +191,7 @@ MOCKED = """
             super().setUpClass()
             cls.enterClassContext(mock.patch("time.time"))
             cls.enterClassContext(mock.patch("time.monotonic", return_value=1e12))
+            cls.enterClassContext(mock.patch("os.getpid", return_value=1))
         @schema_runner.timeout(30)
         def test_that_forks(self):
             if (child := os.fork()) == 0: os._exit(0)
@@ -205,8 +206,8 @@ MOCKED = """
 
 
 @each_mode
-def test_tests_can_mock_the_time(project: Project, mode: Mode) -> None:
-    """Durations, days and timeouts are real."""
+def test_tests_can_mock_the_time_and_the_process(project: Project, mode: Mode) -> None:
+    """Durations, days and timeouts are real, and the worker knows that it is the same process."""
     project.tests(MOCKED)
     project.run(*mode).passed("Ran 3 tests")
     history = HistoryFolder(project.folder / FOLDER).read()
