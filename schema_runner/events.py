@@ -118,8 +118,6 @@ BAD_OUTCOMES = frozenset(
         Outcome.CRASHED,
     }
 )
-# Methods of a result for tests that have not failed.
-GOOD_METHODS = {"addSuccess", "addSkip", "addExpectedFailure"}
 _FROM_BEST_TO_WORST = [
     Outcome.PASSED,
     *_METHOD_OUTCOMES.values(),

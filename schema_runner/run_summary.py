@@ -1,14 +1,15 @@
 """What a run prints about itself: its summary, and the project's own tables that changed."""
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
 from django.test.utils import TimeKeeper  # type: ignore[attr-defined]
 
+from .clock import Clock
 from .connections import has_local_server
 from .database.usage import Usage
 from .options import Options
@@ -56,17 +57,19 @@ class RunSummary:
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add the time of the `with` block to a phase: "set_up" or "tear_down"."""
-        started = time.perf_counter()
+        started = Clock.perf_counter()
         try:
             yield
         finally:
-            self._times[phase] += time.perf_counter() - started
+            self._times[phase] += Clock.perf_counter() - started
 
     @contextmanager
     def running(self, suite: Any, time_keeper: Any) -> Iterator[None]:
         """Measure the suite while it runs."""
         # A server on this machine uses the same processors as the tests.
-        is_local = has_local_server(getattr(suite, "used_aliases", ()))
+        # None stands for all aliases, if the caller of `run_suite` has not set it.
+        aliases = getattr(suite, "used_aliases", ())
+        is_local = has_local_server(connections if aliases is None else aliases)
         before = self._measure_busy_seconds() if is_local else None
         try:
             yield
@@ -84,7 +87,8 @@ class RunSummary:
         for worker, seconds in ready.items():
             if worker <= len(cloning):
                 cloning[worker - 1] += seconds
-        records["Total database setup"][-1] += max(ready.values())
+        if total := records.get("Total database setup"):
+            total[-1] += max(ready.values())
 
     @staticmethod
     def _measure_busy_seconds() -> float | None:

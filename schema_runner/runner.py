@@ -83,7 +83,7 @@ class SchemaRunnerMixin(Base):
             self._settings = Settings.read(keep=keeps, **self._options.for_settings)
             self.keepdb = self._settings.keep
         except SchemaRunnerError as error:
-            raise _command_error(error) from error
+            raise CommandError(str(error), returncode=error.exit_code) from error
         self._signals = RunSignals(
             lambda: len(self._summary.tally.under_way), is_silent=self.verbosity < 1
         )
@@ -110,7 +110,9 @@ class SchemaRunnerMixin(Base):
     def log(self, msg: Any, level: int | None = None) -> None:
         if self.verbosity > 0:
             self._lines.end_line()
-        super().log(msg, level)
+        # A test may have closed standard output.
+        if self.logger or not getattr(sys.stdout, "closed", False):
+            super().log(msg, level)
 
     def run_tests(self, test_labels: Any, **kwargs: Any) -> int:
         with self._signals:
@@ -289,12 +291,8 @@ class SchemaDiscoverRunner(SchemaRunnerMixin, DiscoverRunner):
     """Django's DiscoverRunner with a schema for each worker."""
 
 
-def _command_error(error: SchemaRunnerError) -> CommandError:
-    return CommandError(str(error), returncode=error.exit_code)
-
-
 def _as_command_error(error: BaseException) -> CommandError | None:
     """Return the CommandError to raise instead, without a traceback; None to raise the error."""
     if isinstance(error, SchemaRunnerError):
-        return _command_error(error)
+        return CommandError(str(error), returncode=error.exit_code)
     return CommandError(NO_LIBPQ) if lacks_libpq(error) else None

@@ -1,6 +1,5 @@
 """The resets of a database alias, which replace Django's flushes."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from django.db import connections
 from django.test import TestCase, TransactionTestCase
 
 from ..alias_connection import AliasConnection
+from ..clock import Clock
 from ..connections import abandon_transactions, fresh_sessions
 from ..errors import SchemaRunnerError
 from ..settings import Settings
@@ -121,13 +121,13 @@ class AliasResets:
         """Reset the tables in place of a flush."""
         resetter = self.resetter
         assert resetter is not None
-        started = time.perf_counter()
+        started = Clock.perf_counter()
         # Transactions and session settings that the test has left would interfere.
         abandon_transactions()
         with fresh_sessions():
             resetter.reset(request)
         self.count += 1
-        self.seconds += time.perf_counter() - started
+        self.seconds += Clock.perf_counter() - started
 
     def disconnect(self, database: str) -> None:
         """Close the connection that resets in a database use, until the next one."""

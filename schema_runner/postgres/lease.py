@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import psycopg
 
+from ..clock import Clock
 from ..errors import LeaseLostError, SchemaRunnerError
 from . import databases, locks
 from .server import Connection, Server
@@ -173,14 +174,14 @@ class LeaseRecovery:
             raise self._error
         if self._lost_at is None and not self._host.lease.is_lost:
             return True
-        now = time.monotonic()
+        now = Clock.monotonic()
         self._lost_at = self._lost_at or now
         if now < self._next:
             return False
         if not self._reacquire():
-            if time.monotonic() - self._lost_at > _RECOVERY_TIMEOUT:
+            if Clock.monotonic() - self._lost_at > _RECOVERY_TIMEOUT:
                 self._fail(f"could not be reopened for {_RECOVERY_TIMEOUT:g} s. {self._why}")
-            self._next = time.monotonic() + _RETRY_INTERVAL
+            self._next = Clock.monotonic() + _RETRY_INTERVAL
             return False
         self._lost_at = None
         self._host.log(
@@ -199,7 +200,7 @@ class LeaseRecovery:
 
         Raises LeaseLostError if the server cannot be reached.
         """
-        deadline = time.monotonic() + _CLEANUP_TIMEOUT
+        deadline = Clock.monotonic() + _CLEANUP_TIMEOUT
         while not self._is_gone:
             try:
                 if self.try_recover():
@@ -209,7 +210,7 @@ class LeaseRecovery:
                     raise
                 # Objects that still exist can be dropped.
                 self._host.log(str(error))
-            if time.monotonic() > deadline:
+            if Clock.monotonic() > deadline:
                 self._fail(f"could not be reopened. {self._why}")
             time.sleep(_RETRY_INTERVAL / 4)
         return False

@@ -45,7 +45,8 @@ class RerunCommand:
         self._runner_class = runner_class
         self._arguments = dict(arguments)
         self._parser: ArgumentParser | None = self._arguments.get("command_parser")
-        self._argv, self._typed = list(sys.argv), list(sys.orig_argv)
+        # sys.argv is empty in a program that embeds Python.
+        self._argv, self._typed = list(sys.argv) or [""], list(sys.orig_argv)
 
     def with_tests(
         self, tests: Iterable[str], *, labels: Collection[str], options: Sequence[str] = ()
@@ -169,6 +170,8 @@ def _without_interpreter(head: list[str]) -> list[str]:
 
     if len(head) < 2 or not os.access(head[1], os.X_OK) or "/" not in head[1]:
         return head
+    if Path(head[1]).is_dir():  # Python runs its __main__.py.
+        return head
     with Path(head[1]).open("rb") as script:
         *env, interpreter = script.readline().decode(errors="replace").split() or [""]
     if interpreter.removeprefix("#!") != head[0] or env not in ([], ["#!/usr/bin/env"]):
@@ -201,7 +204,7 @@ def _read(parser: ArgumentParser, words: Sequence[str]) -> tuple[list[_GivenOpti
 
     Raises ArgumentError if the parser does not accept the words.
     """
-    reader = _Reader(add_help=False, prefix_chars=parser.prefix_chars)
+    reader = _Reader(prog="", add_help=False, prefix_chars=parser.prefix_chars)
     for action in parser._actions:
         if action.option_strings:
             reader.add_argument(

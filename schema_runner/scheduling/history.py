@@ -3,12 +3,12 @@
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from ..clock import Clock
 from ..events import (
     BAD_OUTCOMES,
     ClassFinished,
@@ -88,7 +88,7 @@ class History(NamedTuple):
     def from_data(cls, data: Any) -> Self:
         """Return the history for data from `as_data`.
 
-        Raises LookupError, TypeError or ValueError for any other data.
+        Raises an exception for any other data.
         """
         if data["format"] != _FORMAT:
             raise ValueError("The file has another format.")
@@ -239,7 +239,7 @@ class HistoryFolder:
         """Return the history; an empty one if the file is missing or invalid."""
         try:
             return History.from_data(json.loads(self._file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        except Exception:
             return History()
 
     def why_not_writable(self) -> str | None:
@@ -253,7 +253,7 @@ class HistoryFolder:
     def add(self, run: History) -> None:
         """Add the records of a run, keeping what other runs added in the meantime."""
         with suppress(OSError), self._locked():
-            history = self.read().after(run, int(time.time() // _DAY))
+            history = self.read().after(run, int(Clock.time() // _DAY))
             text = json.dumps(history.as_data(), separators=(",", ":"), ensure_ascii=False)
             # Written to another file first, so that a killed run leaves no partial history.
             new = self._file.with_suffix(".new")

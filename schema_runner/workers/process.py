@@ -62,6 +62,10 @@ def run_worker(config: WorkerConfig, pipes: Pipes) -> None:
             sys.stdin = os.fdopen(0, closefd=False)
     if config.is_silent:
         _redirect_to_devnull()
+    # Keep what tests print if this process is killed, for example because of a leftover thread.
+    stdout: Any = sys.stdout
+    with suppress(AttributeError, ValueError):
+        stdout.reconfigure(line_buffering=True)
     worker = _WorkerProcess(config, pipes)
     worker.install_interrupt_handler()
     worker.signals.handle()

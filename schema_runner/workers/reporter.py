@@ -2,16 +2,18 @@
 
 import os
 import threading
-import time
 import unittest
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from os import getpid
 from typing import TYPE_CHECKING, Any
 from unittest.result import STDERR_LINE, STDOUT_LINE
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
 from django.test.runner import DummyList, RemoteTestResult
 
+from .. import decorators
+from ..clock import Clock
 from ..events import ClassFinished, Outcome
 from ..scheduling.queue import Part
 from .exceptions import EncodedExcInfo, ExcInfo, encode
@@ -68,7 +70,7 @@ class Reporter(TestSink):
         # A debugger may stop in another thread.
         self._lock = threading.RLock()
         self._has_timeout = False
-        self._pid = os.getpid()
+        self._pid = getpid()
         # Messages that are sent with the next one: nothing can fail in between.
         self._pending: list[object] = []
         self._unread_bytes = 0
@@ -131,7 +133,7 @@ class Reporter(TestSink):
         self.send()
 
     def test_started(self) -> None:
-        self._pending.append(TestStarted(self._position, time.time()))
+        self._pending.append(TestStarted(self._position, Clock.time()))
 
     def finish_test(self, result: Any) -> None:
         self._exit_if_forked()
@@ -162,6 +164,9 @@ class Reporter(TestSink):
         return EncodedExcInfo(err, test, output=output, with_locals=with_locals)
 
     def starting_test(self, result: Any) -> None:
+        # A failure that is retried may not be one: the tests after it run.
+        retries = decorators.retries_of(self.test, self._config.settings.retries)
+        result.failfast = self._config.failfast and retries == 0
         if self.sql is not None:
             self.sql.clear()
 
@@ -223,7 +228,8 @@ class Reporter(TestSink):
 
     def _exit_if_forked(self) -> None:
         # A process that a test forked has returned from the test. It must not run the others too.
-        if os.getpid() != self._pid:
+        # Tests may mock os.getpid, but not this one.
+        if getpid() != self._pid:
             os._exit(1)
 
     def wake_run(self) -> None:

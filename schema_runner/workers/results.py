@@ -1,12 +1,12 @@
 """The result that observes tests: it wraps any other result, and tells a sink what happens."""
 
-import time
 import unittest
 from collections.abc import Collection, Iterator
 from typing import Any
 from unittest.suite import _ErrorHolder, _isnotsuite  # type: ignore[attr-defined]
 
 from .. import decorators
+from ..clock import Clock
 from ..connections import changes_outside, prepare_for, reset_totals
 from ..events import ClassFinished, Outcome, outcome_of
 from .exceptions import ExcInfo, exc_info
@@ -93,7 +93,7 @@ class TestSink:
         """Start a class, before its database is prepared, which has no timeout."""
         self.set_timeout(None)
         self._class, self._test_time = name, 0.0
-        self._class_start, self._usage_before = time.time(), _usage()
+        self._class_start, self._usage_before = Clock.time(), _usage()
 
     def finish_class(self, *, keeps_state: bool | None = None) -> None:
         """Finish the current class, if any."""
@@ -128,7 +128,7 @@ class TestSink:
 
     def start_test(self) -> None:
         """Start the current test, whose class is set up."""
-        self._started_at, self.calls = time.perf_counter(), []
+        self._started_at, self.calls = Clock.perf_counter(), []
         self.test_started()
         self.set_timeout(decorators.timeout_of(self.test, self._default_timeout))
 
@@ -138,7 +138,7 @@ class TestSink:
         # At once, so that the timeout of the test does not end what follows.
         self._arm(decorators.timeout_of_class(self.test, self._default_timeout))
         if started is not None:
-            duration = time.perf_counter() - started
+            duration = Clock.perf_counter() - started
             self._test_time += duration
             self.test_finished(result, outcome_of(self.calls), duration)
         self.set_class_timeout(self.test)
@@ -280,4 +280,4 @@ def prepare_class(test_class: type, own_database: Collection[str]) -> Exception 
 
 def _usage() -> tuple[float, float, float, float]:
     """Return wall-clock and processor time, and the number and time of this process's resets."""
-    return time.perf_counter(), time.process_time(), *reset_totals()
+    return Clock.perf_counter(), Clock.process_time(), *reset_totals()

@@ -1,7 +1,6 @@
 """Observing the tests of a run without workers."""
 
 import sys
-import time
 import unittest
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -10,6 +9,7 @@ from unittest.util import strclass
 
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]
 
+from ..clock import Clock
 from ..events import ClassFinished, Event, Finished, FixtureFailed, Observer, Outcome, Started
 from .debugger_hooks import DebuggerHooks, install_hooks
 from .exceptions import ExcInfo, exc_info, hide_frames
@@ -49,7 +49,7 @@ class LocalSink(TestSink, DebuggerHooks):
         return True
 
     def test_started(self) -> None:
-        self._observe(Started(self.test.id(), self.worker, 1, time.time()))
+        self._observe(Started(self.test.id(), self.worker, 1, Clock.time()))
 
     def test_finished(self, result: Any, outcome: Outcome, duration: float) -> None:
         self._observe(Finished(self.test.id(), self.worker, 1, outcome, duration))

@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import forks
+from ..clock import Clock
 from ..errors import count
 
 if TYPE_CHECKING:
@@ -215,13 +216,13 @@ class WorkerSignals:
 
     def _on_signal(self, signum: int, _frame: object) -> None:
         """Return to the running test if the main process sends Stop; exit otherwise."""
-        deadline = time.monotonic() + _STOP_TIMEOUT
+        deadline = Clock.monotonic() + _STOP_TIMEOUT
         if self._commands.is_reading or self.is_deferred:
             # Try again later: the signal has interrupted a read, or the creation of a database.
             threading.Timer(_POLL_INTERVAL, os.kill, (os.getpid(), signum)).start()
             return
         while not self._is_stopped():
-            if time.monotonic() > deadline:
+            if Clock.monotonic() > deadline:
                 signal.signal(signum, signal.SIG_DFL)
                 os.kill(os.getpid(), signum)
             time.sleep(_POLL_INTERVAL)

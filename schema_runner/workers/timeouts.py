@@ -6,7 +6,6 @@ import io
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from django.db import connections
 from psycopg import pq
 
 from .. import forks
+from ..clock import Clock
 from ..errors import TestTimeoutError
 from .current import PARENT_WATCHER
 
@@ -63,11 +63,11 @@ class Timeout(forks.ForkAware):
 
     def _arm(self, seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        self._exit_at = time.monotonic() + seconds + GRACE
+        self._exit_at = Clock.monotonic() + seconds + GRACE
         self._arm_watchdog()
 
     def _arm_watchdog(self) -> None:
-        left = max(self._exit_at - time.monotonic(), _RETRY_DELAY)
+        left = max(self._exit_at - Clock.monotonic(), _RETRY_DELAY)
         faulthandler.dump_traceback_later(left, exit=True, file=self._output)
 
     def before_fork(self) -> None:

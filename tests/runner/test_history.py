@@ -3,9 +3,12 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from schema_runner.scheduling.history import HistoryFolder
 
 from ..project import PARALLEL, Mode, Project, each_mode, outcome
 from .recording import TOGETHER, Run, read, run
@@ -177,3 +180,38 @@ def test_concurrent_runs_all_add_to_the_history(project: Project) -> None:
         assert "failures=1" in outcome(one).stderr
     found = run(project, "--last-failed").passed()
     assert found.tests == ["A.test_failing"] * 3
+
+
+MOCKED = """
+    from unittest import mock
+
+    class Mocked(TestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            cls.enterClassContext(mock.patch("time.time"))
+            cls.enterClassContext(mock.patch("time.monotonic", return_value=1e12))
+            cls.enterClassContext(mock.patch("os.getpid", return_value=1))
+        @schema_runner.timeout(30)
+        def test_that_forks(self):
+            if (child := os.fork()) == 0: os._exit(0)
+            os.waitpid(child, 0)
+            threading.Event().wait(0.5)
+        def test_that_mocks(self):
+            type(self).enterClassContext(mock.patch("time.perf_counter", return_value=-1e12))
+
+    class Other(TestCase):
+        def test_it(self): pass
+"""
+
+
+@each_mode
+def test_tests_can_mock_the_time_and_the_process(project: Project, mode: Mode) -> None:
+    """Durations, days and timeouts are real, and the worker knows that it is the same process."""
+    project.tests(MOCKED)
+    project.run(*mode).passed("Ran 3 tests")
+    history = HistoryFolder(project.folder / FOLDER).read()
+    assert len(history.tests) == 3
+    for test in history.tests.values():
+        assert 0 < (test.seconds or 0) < 30
+        assert abs(time.time() / 86400 - test.day) < 2

@@ -59,3 +59,23 @@ def test_log_messages_have_their_own_lines(project: Project, mode: Mode, verbosi
     known = {f"Said of {name}." for name in ("Started", "Finished", "ClassFinished")}
     known |= {"Retrying 2 failures, each alone."} if mode else set()
     assert set(said) == known
+
+
+PRINTING = """
+    class Lasting(SimpleTestCase):
+        def test_it(self):
+            print("before a thread")
+            threading.Thread(target=time.sleep, args=(60,)).start()
+    class Dying(SimpleTestCase):
+        def test_it(self):
+            print("before a death")
+            os._exit(7)
+"""
+
+
+def test_killed_workers_keep_what_they_printed(project: Project) -> None:
+    """A worker with a leftover thread is killed, and a test may end its process."""
+    project.tests(PRINTING)
+    # If the variable is empty, Python buffers the output.
+    stdout = project.run(*PARALLEL, env={"PYTHONUNBUFFERED": ""}).failed().stdout
+    assert stdout.count("before a thread\n") == stdout.count("before a death\n") == 1

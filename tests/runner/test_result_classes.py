@@ -7,7 +7,7 @@ from django.test.runner import DiscoverRunner
 
 from schema_runner import SchemaDiscoverRunner, SchemaRunnerMixin
 
-from ..project import PARALLEL, Mode, Project, each_mode
+from ..project import PARALLEL, Mode, Project, each_mode, outcome
 
 RUNNERS = """
     from xmlrunner.extra.djangotestrunner import XMLTestRunner
@@ -259,3 +259,29 @@ def test_a_runner_that_runs_the_suite_itself(project: Project) -> None:
     )
     project.run(*PARALLEL).passed()
     assert len(project.records("Finished")) == 3
+
+
+STEPS = """
+    import django
+    from django.conf import settings
+    from django.test.utils import get_runner
+
+    if __name__ == "__main__":
+        django.setup()
+        runner = get_runner(settings)(parallel=2, timing=True)
+        runner.setup_test_environment()
+        suite = runner.build_suite(["library"])
+        databases = runner.setup_databases(aliases=["default"])
+        result = runner.run_suite(suite)
+        runner.teardown_databases(databases)
+        runner.teardown_test_environment()
+        raise SystemExit(runner.suite_result(suite, result))
+"""
+
+
+def test_a_script_that_calls_each_step(project: Project) -> None:
+    """It need not set the aliases of the suite, nor measure the time of the set-up."""
+    project.write("steps.py", STEPS)
+    project.tests(TESTS)
+    run = project.shell("python steps.py", DJANGO_SETTINGS_MODULE="settings")
+    assert "Ran 6 tests" in outcome(run).stderr

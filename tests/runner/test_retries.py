@@ -200,6 +200,28 @@ def test_number_of_retries(project: Project, setting: str, options: str, code: i
 
 
 @each_mode
+def test_failfast_runs_the_tests_after_a_flaky_one(project: Project, mode: Mode) -> None:
+    """They are in the same class. A failure without retries ends the class at once."""
+    failing = """
+    class Failing(Seeing, TestCase):
+        def test_a(self): self.assertGreater(times("a"), 1, "at first")
+        def test_b(self):
+            with self.subTest(): self.assertGreater(times("b"), 1, "at first")
+        @schema_runner.retries(0)
+        def test_c(self): self.fail("always")
+        def test_d(self): pass
+    """
+    project.tests(SEEING + failing)
+    options = ("--retries", "1", "--failfast", *mode)
+    result = project.run(*options, "-k", "test_a", "-k", "test_b", "-k", "test_d")
+    result.passed("Ran 3 tests")
+    assert counts(project) == {"Failing.test_a": 2, "Failing.test_b": 2, "Failing.test_d": 1}
+    project.forget()
+    project.run(*options).failed("Ran 3 tests", "always")
+    assert "Failing.test_d" not in counts(project)
+
+
+@each_mode
 def test_retries_in_clones_and_pools(project: Project, mode: Mode) -> None:
     """Retries get a new clone database, or a clean schema of the pool."""
     project.tests(TESTS)

@@ -208,6 +208,12 @@ def test_tests_can_set_the_start_method(project: Project) -> None:
     project.run().passed()
 
 
+def test_tests_can_close_standard_output(project: Project) -> None:
+    """The run passes, without a summary."""
+    project.tests("class Closing(TestCase):\n    def test_it(self): sys.stdout.close()\n")
+    run_both(project).passed()
+
+
 def test_parallel_auto_and_its_variable(project: Project) -> None:
     """DJANGO_TEST_PROCESSES sets the number of workers, and of "Cloning" lines."""
     project.tests(TESTS)

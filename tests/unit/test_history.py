@@ -155,7 +155,8 @@ DAMAGED = [
             *({"format": 2}, {"tests": []}, {"tests": None}, {"runs": [[1]]}),
             *({"tests": {"t": ["fast", "P", 1]}}, {"tests": {"t": [float("nan"), "P", 1]}}),
             *({"tests": {"t": [-1, "P", 1]}}, {"tests": {"t": [1]}}),
-            {"classes": {"A": [float("inf"), True, 1]}},
+            *({"classes": {"A": [float("inf"), True, 1]}}, {"runs": [[10**400, None]]}),
+            {"tests": {"t": [1, "P", float("inf")]}},
         )
     ),
 ]

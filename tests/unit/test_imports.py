@@ -30,7 +30,7 @@ LAYERS = [
     {"search_path_restore", "settings"},
     {"search_path"},
     {"postgres"},
-    {"errors", "folders", "forks", "installations"},
+    {"clock", "errors", "folders", "forks", "installations"},
 ]
 LAYER = {entry: number for number, entries in enumerate(LAYERS) for entry in entries}
 MODULES = {
