@@ -34,6 +34,6 @@ def test_a_program_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python may be embedded. Then the command calls Django."""
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(sys, "orig_argv", ["program"])
-    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "other")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.settings")
     line = RerunCommand(DiscoverRunner, {}).with_tests(["a.It.test_it"], labels=["a"])
-    assert line == "program -m django test a.It.test_it --settings=other"
+    assert line == "program -m django test a.It.test_it --settings=tests.settings"
