@@ -96,7 +96,7 @@ class Resetter:
         except (psycopg.ProgrammingError, psycopg.IntegrityError, psycopg.DataError) as error:
             raise SchemaRunnerError(
                 f"Schema {self.location.schema} cannot be reset: {error.diag.message_primary}. If "
-                f"a test alters tables in which rows are to be restored, it must undo that."
+                f"a test alters a table whose rows a reset restores, it must undo that."
             ) from error
         self._failed_flush = None
         self.connection.release()
